@@ -1,0 +1,308 @@
+//! Every tunable, with its unit, its default and the reason for the default.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::error::Error;
+pub use crate::proto::Limits;
+use crate::resolver::Resolve;
+
+/// Deadlines by phase, each as a duration from the phase's start. `None`: no deadline.
+///
+/// A duration is rounded up to whole milliseconds, the tick of the timing wheel; 49 days and more is never.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Timeouts {
+    /// Looking up the host's addresses. Default 10 s.
+    pub resolve: Option<Duration>,
+    /// Connecting, all addresses together. Default 10 s: a SYN is sent again after 1, 3 and 7 s.
+    pub connect: Option<Duration>,
+    /// The TLS handshake. Default 10 s.
+    pub tls: Option<Duration>,
+    /// The longest time in which not one byte of the request can be written. Default 30 s.
+    pub write: Option<Duration>,
+    /// From the last byte of the request to the first of the response. Default 30 s; see
+    /// [`RequestBuilder::hold`](crate::RequestBuilder::hold) for long polls.
+    pub first_byte: Option<Duration>,
+    /// The longest silence inside a response. Stands still while the exchange is paused. Default 30 s.
+    pub idle: Option<Duration>,
+    /// From the submission, time in the queue included, to the end of the response; the delay of a delayed request is not
+    /// part of it. Default 5 min: the bound on a peer that sends a byte now and then.
+    pub total: Option<Duration>,
+}
+
+impl Timeouts {
+    const DEFAULT: Self = Self {
+        resolve: Some(Duration::from_secs(10)),
+        connect: Some(Duration::from_secs(10)),
+        tls: Some(Duration::from_secs(10)),
+        write: Some(Duration::from_secs(30)),
+        first_byte: Some(Duration::from_secs(30)),
+        idle: Some(Duration::from_secs(30)),
+        total: Some(Duration::from_secs(300)),
+    };
+
+    fn slots_mut(&mut self) -> [&mut Option<Duration>; Clock::COUNT] {
+        [
+            &mut self.resolve,
+            &mut self.connect,
+            &mut self.tls,
+            &mut self.write,
+            &mut self.first_byte,
+            &mut self.idle,
+            &mut self.total,
+        ]
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// Names one of the [`Timeouts`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Clock {
+    Resolve,
+    Connect,
+    #[expect(dead_code, reason = "no transport has a handshake yet")]
+    Tls,
+    Write,
+    FirstByte,
+    Idle,
+    Total,
+}
+
+impl Clock {
+    const COUNT: usize = 7;
+}
+
+/// [`Timeouts`] in milliseconds, small enough to stand in every request: what is not set is left to the engine's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Millis([u32; Clock::COUNT]);
+
+impl Millis {
+    const INHERIT: u32 = 0;
+    const NEVER: u32 = u32::MAX;
+    /// Added to a default before a caller's closure sees it, so that a value which was not touched is told from one which was
+    /// set to the default on purpose.
+    const MARK: Duration = Duration::from_nanos(1);
+
+    /// Nothing set.
+    pub(crate) const INHERITED: Self = Self([Self::INHERIT; Clock::COUNT]);
+
+    pub(crate) fn new(timeouts: &Timeouts) -> Self {
+        let mut timeouts = timeouts.clone();
+        Self(timeouts.slots_mut().map(|t| Self::from_duration(*t)))
+    }
+
+    /// Lets `change` edit the timeouts; what it leaves alone stays as it is here.
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut Timeouts)) {
+        let mut edited = Timeouts::DEFAULT;
+        for (slot, set) in edited.slots_mut().into_iter().zip(self.0) {
+            *slot = match set {
+                Self::INHERIT => slot.map(|d| d + Self::MARK),
+                Self::NEVER => None,
+                ms => Some(Duration::from_millis(ms.into())),
+            };
+        }
+        let mut before = edited.clone();
+        change(&mut edited);
+        for (i, (new, old)) in edited
+            .slots_mut()
+            .into_iter()
+            .zip(before.slots_mut())
+            .enumerate()
+        {
+            if new != old {
+                self.0[i] = Self::from_duration(*new);
+            }
+        }
+    }
+
+    /// The timeout named `clock` in milliseconds, `fallback` standing in for what is not set here. `None`: never.
+    pub(crate) fn get(&self, clock: Clock, fallback: &Millis) -> Option<u32> {
+        let own = self.0[clock as usize];
+        let ms = if own == Self::INHERIT {
+            fallback.0[clock as usize]
+        } else {
+            own
+        };
+        (ms != Self::NEVER).then_some(ms)
+    }
+
+    fn from_duration(duration: Option<Duration>) -> u32 {
+        let Some(duration) = duration else {
+            return Self::NEVER;
+        };
+        let ms = duration.as_nanos().div_ceil(1_000_000).max(1);
+        u32::try_from(ms).unwrap_or(Self::NEVER)
+    }
+}
+
+/// Lets `change` edit limits which start as the defaults, and answers the edit to be laid over an engine's own limits.
+///
+/// As with [`Millis::change`], what `change` leaves alone is told by a mark, so that setting a limit to its default counts as set.
+pub(crate) fn change_limits(
+    base: Option<&LimitsEdit>,
+    change: impl FnOnce(&mut Limits),
+) -> LimitsEdit {
+    let marked = match base {
+        Some(edit) => edit.edited.clone(),
+        None => LimitsEdit::marked(),
+    };
+    let mut edited = marked;
+    change(&mut edited);
+    LimitsEdit { edited }
+}
+
+/// What one request changes of the engine's [`Limits`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LimitsEdit {
+    edited: Limits,
+}
+
+impl LimitsEdit {
+    /// The defaults, each one higher: a value nobody sets by accident.
+    fn marked() -> Limits {
+        let d = Limits::DEFAULT;
+        Limits {
+            max_head_bytes: d.max_head_bytes + 1,
+            max_fields: d.max_fields + 1,
+            max_body_bytes: d.max_body_bytes + 1,
+            max_interim: d.max_interim + 1,
+            max_trailer_bytes: d.max_trailer_bytes + 1,
+            max_chunk_extension_bytes: d.max_chunk_extension_bytes + 1,
+            refuse_obs_fold: d.refuse_obs_fold,
+        }
+    }
+
+    /// The limits that hold for the request under an engine whose own are `base`.
+    pub(crate) fn over(&self, base: &Limits) -> Limits {
+        fn pick<T: PartialEq>(edited: T, marked: T, base: T) -> T {
+            if edited == marked { base } else { edited }
+        }
+        let (e, m) = (&self.edited, Self::marked());
+        Limits {
+            max_head_bytes: pick(e.max_head_bytes, m.max_head_bytes, base.max_head_bytes),
+            max_fields: pick(e.max_fields, m.max_fields, base.max_fields),
+            max_body_bytes: pick(e.max_body_bytes, m.max_body_bytes, base.max_body_bytes),
+            max_interim: pick(e.max_interim, m.max_interim, base.max_interim),
+            max_trailer_bytes: pick(
+                e.max_trailer_bytes,
+                m.max_trailer_bytes,
+                base.max_trailer_bytes,
+            ),
+            max_chunk_extension_bytes: pick(
+                e.max_chunk_extension_bytes,
+                m.max_chunk_extension_bytes,
+                base.max_chunk_extension_bytes,
+            ),
+            refuse_obs_fold: pick(e.refuse_obs_fold, m.refuse_obs_fold, base.refuse_obs_fold),
+        }
+    }
+}
+
+/// How an engine behaves. Start from the default and set what differs:
+///
+/// ```
+/// let mut config = httpstream::Config::default();
+/// config.max_connections = 64;
+/// config.resolve_to("*.qq.com", "127.0.0.1:8080".parse().unwrap());
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// Connections open at once, idle ones included; what does not fit waits. Default 1024: the usual soft limit of file descriptors.
+    pub max_connections: usize,
+    /// Connections open at once to one origin. Default 256: a crowd of long-polling bots uses one origin.
+    pub max_connections_per_origin: usize,
+    /// Idle connections kept for one origin; the oldest goes first. Default 32.
+    pub max_idle_per_origin: usize,
+    /// How long an idle connection is kept. Default 60 s, under the 75 s of nginx and far over a chain's own pauses. A server that
+    /// states less (`Keep-Alive: timeout=N`) is believed, less one second.
+    pub idle_timeout: Duration,
+    /// Deadlines by phase, for requests that do not set their own.
+    pub timeouts: Timeouts,
+    /// Bounds on responses, for requests that do not set their own.
+    pub limits: Limits,
+    /// The `User-Agent` of requests that do not carry one. Default `httpstream/VERSION`; `None` sends none.
+    pub user_agent: Option<String>,
+    /// Field lines added to each request that has none of that name, at most 31.
+    pub default_headers: Vec<(String, Vec<u8>)>,
+    /// Readiness events taken in one turn. Default 1024.
+    pub turn_events: usize,
+    /// Bytes read in one turn from one link before the others come first. Default 512 KiB; a turn ends when all links together
+    /// have read eight times as much.
+    pub turn_bytes: usize,
+    /// Bytes of the read buffer that all links share. Default 128 KiB: under 64 KiB large bodies cost more calls, over
+    /// 256 KiB nothing is won.
+    pub read_buffer: usize,
+    /// Where names are looked up; `None`: `getaddrinfo` on a helper thread ([`resolver::System`](crate::resolver::System)), or the
+    /// simulated network's own names.
+    pub resolver: Option<Box<dyn Resolve>>,
+    pub(crate) overrides: Vec<(String, SocketAddr)>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_connections: 1024,
+            max_connections_per_origin: 256,
+            max_idle_per_origin: 32,
+            idle_timeout: Duration::from_secs(60),
+            timeouts: Timeouts::DEFAULT,
+            limits: Limits::DEFAULT,
+            user_agent: Some(concat!("httpstream/", env!("CARGO_PKG_VERSION")).to_owned()),
+            default_headers: Vec::new(),
+            turn_events: 1024,
+            turn_bytes: 512 * 1024,
+            read_buffer: 128 * 1024,
+            resolver: None,
+            overrides: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// Sends what is meant for `pattern` to `addr` instead; neither the name nor the port is looked at any further. The request is not
+    /// changed: `Host` stays as it was.
+    ///
+    /// `pattern` is a host, or `host:port`; `*.domain` stands for every host below `domain` (not `domain` itself), `*` for every
+    /// host. The first pattern that fits is taken, in the order of the calls. A pattern that cannot be read is reported by
+    /// [`Engine::with_config`](crate::Engine::with_config).
+    pub fn resolve_to(&mut self, pattern: &str, addr: SocketAddr) {
+        self.overrides.push((pattern.to_ascii_lowercase(), addr));
+    }
+
+    /// Refuses values that no engine can work with.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig), naming the field.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let counts = [
+            ("max_connections", self.max_connections),
+            (
+                "max_connections_per_origin",
+                self.max_connections_per_origin,
+            ),
+            ("turn_events", self.turn_events),
+            ("turn_bytes", self.turn_bytes),
+        ];
+        for (name, value) in counts {
+            if value == 0 {
+                return Err(Error::invalid_config(format!(
+                    "{name} is 0: nothing could ever be sent"
+                )));
+            }
+        }
+        if !(4096..=1 << 30).contains(&self.read_buffer) {
+            return Err(Error::invalid_config(format!(
+                "read_buffer is {} bytes: not within 4 KiB and 1 GiB",
+                self.read_buffer
+            )));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,369 @@
+//! What the caller is told: kind, phase, origin, cause, and whether sending the request again is safe.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+
+use http::StatusCode;
+
+use crate::proto::{Origin, Violation};
+use crate::request::Invalid;
+
+/// What went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The request cannot be sent as it was built; the source names the part and the offending byte's place.
+    InvalidRequest,
+    /// The configuration cannot be used.
+    InvalidConfig,
+    /// The host has no address.
+    Resolve,
+    /// No address of the host could be connected to.
+    Connect,
+    /// The TLS handshake failed.
+    Tls,
+    /// The proxy refused.
+    Proxy,
+    /// The connection ended before the first byte of the response.
+    ClosedBeforeResponse,
+    /// The connection ended inside the response; see [`Error::partial_body`].
+    Truncated,
+    /// Reading or writing failed.
+    Io,
+    /// The response breaks the protocol; see [`Error::violation`].
+    Malformed,
+    /// The response passes a limit; see [`Error::violation`].
+    TooLarge,
+    /// A deadline passed; [`Error::phase`] says in which phase.
+    Timeout,
+    /// This machine ran out of file descriptors, ports or memory, and none came free before the deadline.
+    Exhausted,
+    /// The chain was cancelled.
+    Cancelled,
+    /// A readback answered [`Flow::Abort`](crate::Flow::Abort).
+    Aborted,
+    /// The engine is gone.
+    Gone,
+}
+
+/// Where in its life an exchange was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Phase {
+    /// The request was being built.
+    Build,
+    /// Waiting: for its delay, a connection or a file descriptor.
+    Queue,
+    /// Looking up the host.
+    Resolve,
+    /// Connecting.
+    Connect,
+    /// In the TLS handshake.
+    Tls,
+    /// Writing the request.
+    Write,
+    /// The request is written, no byte of the response has come.
+    FirstByte,
+    /// Reading the header section.
+    Head,
+    /// Reading the body.
+    Body,
+}
+
+impl Phase {
+    fn as_str(self) -> &'static str {
+        match self {
+            Phase::Build => "building the request",
+            Phase::Queue => "waiting in the queue",
+            Phase::Resolve => "resolving the host",
+            Phase::Connect => "connecting",
+            Phase::Tls => "in the TLS handshake",
+            Phase::Write => "writing the request",
+            Phase::FirstByte => "waiting for the response",
+            Phase::Head => "reading the head",
+            Phase::Body => "reading the body",
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Whether the request left this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Sent {
+    /// Not one byte did.
+    No,
+    /// Some or all of it was written, and nothing came back: the peer may have processed it.
+    Maybe,
+    /// The peer answered: it has seen the request.
+    Yes,
+}
+
+/// Why a request has no response, or not all of it. One pointer wide.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    phase: Phase,
+    sent: Sent,
+    resend_is_safe: bool,
+    reused: bool,
+    origin: Option<Origin>,
+    status: Option<StatusCode>,
+    partial_body: Vec<u8>,
+    source: Source,
+}
+
+enum Source {
+    None,
+    Violation(Violation),
+    Invalid(Invalid),
+    Io(io::Error),
+    Text(String),
+}
+
+/// What an exchange knows of itself when it fails.
+#[derive(Debug)]
+pub(crate) struct Circumstances {
+    pub(crate) phase: Phase,
+    pub(crate) sent: Sent,
+    pub(crate) resend_is_safe: bool,
+    pub(crate) reused: bool,
+    pub(crate) origin: Option<Origin>,
+    pub(crate) status: Option<StatusCode>,
+    pub(crate) partial_body: Vec<u8>,
+}
+
+impl Error {
+    fn bare(kind: ErrorKind, phase: Phase, source: Source) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            phase,
+            sent: Sent::No,
+            resend_is_safe: true,
+            reused: false,
+            origin: None,
+            status: None,
+            partial_body: Vec::new(),
+            source,
+        }))
+    }
+
+    pub(crate) fn invalid_request(invalid: Invalid) -> Self {
+        Self::bare(
+            ErrorKind::InvalidRequest,
+            Phase::Build,
+            Source::Invalid(invalid),
+        )
+    }
+
+    pub(crate) fn invalid_config(why: String) -> Self {
+        Self::bare(ErrorKind::InvalidConfig, Phase::Build, Source::Text(why))
+    }
+
+    /// Of the engine itself rather than of an exchange: its poll failed.
+    pub(crate) fn io(error: io::Error) -> Self {
+        Self::bare(ErrorKind::Io, Phase::Queue, Source::Io(error))
+    }
+
+    /// The body of a response is not UTF-8 from byte `valid_up_to` on.
+    pub(crate) fn not_utf8(valid_up_to: usize) -> Self {
+        let mut error = Self::bare(
+            ErrorKind::Malformed,
+            Phase::Body,
+            Source::Text(format!("body is not UTF-8 at byte {valid_up_to}")),
+        );
+        error.0.sent = Sent::Yes;
+        error.0.resend_is_safe = false;
+        error
+    }
+
+    /// An exchange failed with no cause but its kind.
+    pub(crate) fn of(kind: ErrorKind, at: Circumstances) -> Self {
+        Self::placed(kind, at, Source::None)
+    }
+
+    pub(crate) fn from_violation(violation: Violation, at: Circumstances) -> Self {
+        let kind = match (&violation, violation.is_limit()) {
+            (_, true) => ErrorKind::TooLarge,
+            (Violation::Truncated { .. }, _) => ErrorKind::Truncated,
+            _ => ErrorKind::Malformed,
+        };
+        Self::placed(kind, at, Source::Violation(violation))
+    }
+
+    pub(crate) fn from_io(kind: ErrorKind, error: io::Error, at: Circumstances) -> Self {
+        Self::placed(kind, at, Source::Io(error))
+    }
+
+    pub(crate) fn from_text(kind: ErrorKind, text: String, at: Circumstances) -> Self {
+        Self::placed(kind, at, Source::Text(text))
+    }
+
+    fn placed(kind: ErrorKind, at: Circumstances, source: Source) -> Self {
+        let Circumstances {
+            phase,
+            sent,
+            resend_is_safe,
+            reused,
+            origin,
+            status,
+            partial_body,
+        } = at;
+        Self(Box::new(Inner {
+            kind,
+            phase,
+            sent,
+            resend_is_safe,
+            reused,
+            origin,
+            status,
+            partial_body,
+            source,
+        }))
+    }
+
+    /// What went wrong.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// Where in its life the exchange was.
+    pub fn phase(&self) -> Phase {
+        self.0.phase
+    }
+
+    /// Whether the request left this machine.
+    pub fn request_sent(&self) -> Sent {
+        self.0.sent
+    }
+
+    /// Whether sending the request again can do no harm: it never left, or it is idempotent
+    /// (RFC 9110 §9.2.2, RFC 9112 §9.3.1) and the response had not begun.
+    pub fn resend_is_safe(&self) -> bool {
+        self.0.resend_is_safe
+    }
+
+    /// Whether the exchange was on a connection that had served another before.
+    pub fn reused_connection(&self) -> bool {
+        self.0.reused
+    }
+
+    /// What the peer did wrong.
+    pub fn violation(&self) -> Option<&Violation> {
+        match &self.0.source {
+            Source::Violation(violation) => Some(violation),
+            _ => None,
+        }
+    }
+
+    /// Whom the request was for.
+    pub fn origin(&self) -> Option<&Origin> {
+        self.0.origin.as_ref()
+    }
+
+    /// The status of the response, if its head had come.
+    pub fn status(&self) -> Option<StatusCode> {
+        self.0.status
+    }
+
+    /// What had been collected of the body.
+    pub fn partial_body(&self) -> &[u8] {
+        &self.0.partial_body
+    }
+
+    fn cause(&self) -> Option<&(dyn StdError + 'static)> {
+        match &self.0.source {
+            Source::Violation(violation) => Some(violation),
+            Source::Invalid(invalid) => Some(invalid),
+            Source::Io(error) => Some(error),
+            Source::None | Source::Text(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(origin) = &self.0.origin {
+            write!(f, "{origin}: ")?;
+        }
+        let phase = self.0.phase;
+        match self.0.kind {
+            ErrorKind::InvalidRequest => f.write_str("request cannot be sent"),
+            ErrorKind::InvalidConfig => f.write_str("configuration cannot be used"),
+            ErrorKind::Resolve => f.write_str("host could not be resolved"),
+            ErrorKind::Connect => f.write_str("no connection"),
+            ErrorKind::Tls => f.write_str("TLS handshake failed"),
+            ErrorKind::Proxy => f.write_str("proxy refused"),
+            ErrorKind::ClosedBeforeResponse => {
+                write!(f, "connection closed before the response, while {phase}")
+            }
+            ErrorKind::Truncated => write!(f, "response cut short while {phase}"),
+            ErrorKind::Io => write!(f, "input or output failed while {phase}"),
+            ErrorKind::Malformed => write!(f, "malformed response while {phase}"),
+            ErrorKind::TooLarge => write!(f, "response over a limit while {phase}"),
+            ErrorKind::Timeout => write!(f, "timed out while {phase}"),
+            ErrorKind::Exhausted => {
+                write!(f, "out of file descriptors, ports or memory while {phase}")
+            }
+            ErrorKind::Cancelled => write!(f, "cancelled while {phase}"),
+            ErrorKind::Aborted => write!(f, "aborted by its readback while {phase}"),
+            ErrorKind::Gone => f.write_str("the engine is gone"),
+        }?;
+        match &self.0.source {
+            Source::Text(text) => write!(f, ": {text}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut s = f.debug_struct("Error");
+        s.field("kind", &self.0.kind)
+            .field("phase", &self.0.phase)
+            .field("sent", &self.0.sent);
+        s.field("resend_is_safe", &self.0.resend_is_safe)
+            .field("reused_connection", &self.0.reused);
+        if let Some(origin) = &self.0.origin {
+            s.field("origin", origin);
+        }
+        if let Some(status) = &self.0.status {
+            s.field("status", status);
+        }
+        match &self.0.source {
+            Source::Text(text) => s.field("source", text),
+            _ => s.field("source", &self.cause()),
+        };
+        s.finish_non_exhaustive()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.cause()
+    }
+}
+
+/// The engine is gone: nothing can be submitted to it any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gone;
+
+impl fmt::Display for Gone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the engine is gone")
+    }
+}
+
+impl StdError for Gone {}
+
+impl From<Gone> for Error {
+    fn from(_: Gone) -> Self {
+        Self::bare(ErrorKind::Gone, Phase::Queue, Source::None)
+    }
+}

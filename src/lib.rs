@@ -1,0 +1,17 @@
+//! An HTTP/1.1 client engine on a hand-rolled mio event loop.
+
+mod config;
+mod engine;
+mod error;
+mod net;
+mod proto;
+mod request;
+pub mod resolver;
+mod sched;
+#[cfg(feature = "sim")]
+pub mod sim;
+
+pub use config::{Config, Limits, Timeouts};
+pub use error::{Error, ErrorKind, Gone, Phase, Sent};
+pub use proto::{Headers, Origin, Scheme, Violation};
+pub use request::{Invalid, Request, RequestBuilder};

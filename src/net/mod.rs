@@ -1,0 +1,92 @@
+//! Moves bytes; knows no HTTP rule.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use mio::Token;
+
+use crate::resolver::{Resolve, Wake};
+
+/// What a poll says of one token: a set of flags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Readiness(u8);
+
+impl Readiness {
+    pub(crate) const NONE: Self = Self(0);
+    pub(crate) const READABLE: Self = Self(1);
+    pub(crate) const WRITABLE: Self = Self(2);
+    /// The peer will send nothing more: there is an end of file behind what is still to be read.
+    pub(crate) const READ_CLOSED: Self = Self(4);
+    /// The socket has an error to report, or is closed in both directions.
+    pub(crate) const ERROR: Self = Self(8);
+
+    pub(crate) fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    pub(crate) fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    pub(crate) fn has(self, any_of: Self) -> bool {
+        self.0 & any_of.0 != 0
+    }
+}
+
+/// One event of a poll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ready {
+    pub(crate) token: Token,
+    pub(crate) readiness: Readiness,
+}
+
+/// The token of the engine's own waker.
+pub(crate) const WAKE: Token = Token(usize::MAX);
+
+/// Where sockets, readiness and time come from: the real network, or a simulated one.
+///
+/// Readiness is edge-triggered in both: an arrival is told once, and what is left unread is not told again.
+pub(crate) trait Net {
+    type Socket: fmt::Debug;
+
+    /// The time. Read once a turn and passed down.
+    fn now(&self) -> Instant;
+
+    /// Opens a non-blocking socket and begins to connect it. `Ok` says nothing about whether the peer will accept.
+    fn connect(&mut self, addr: SocketAddr) -> io::Result<Self::Socket>;
+
+    /// Watches `socket` for reading and writing until `deregister`, under `token`.
+    fn register(&mut self, socket: &mut Self::Socket, token: Token) -> io::Result<()>;
+
+    /// Ends `register`; must come before `close`.
+    fn deregister(&mut self, socket: &mut Self::Socket) -> io::Result<()>;
+
+    /// Closes `socket`. With data unread in it the peer gets a reset.
+    fn close(&mut self, socket: Self::Socket);
+
+    /// Sends from `bufs` in one call and never raises SIGPIPE. While the connection is not established: `NotConnected` or
+    /// `WouldBlock`; when it could not be established: the reason, once.
+    fn send(&mut self, socket: &Self::Socket, bufs: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Receives into `buf`; 0 is the end of file.
+    fn recv(&mut self, socket: &Self::Socket, buf: &mut [u8]) -> io::Result<usize>;
+
+    /// Sends small segments at once (TCP_NODELAY).
+    fn set_nodelay(&mut self, socket: &Self::Socket) -> io::Result<()>;
+
+    /// Waits until something is ready, `timeout` has passed or the waker was called, and appends at most `max` events to `ready`.
+    fn wait(
+        &mut self,
+        ready: &mut Vec<Ready>,
+        max: usize,
+        timeout: Option<Duration>,
+    ) -> io::Result<()>;
+
+    /// Makes `wait` return with an event for [`WAKE`], from any thread.
+    fn waker(&self) -> Wake;
+
+    /// The resolver to use where the configuration names none.
+    fn resolver(&self) -> Box<dyn Resolve>;
+}

@@ -1,0 +1,3 @@
+//! Policy about time; `now` is an argument.
+
+pub(crate) mod wheel;
