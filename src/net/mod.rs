@@ -9,6 +9,12 @@ use mio::Token;
 
 use crate::resolver::{Resolve, Wake};
 
+pub(crate) mod link;
+pub(crate) mod names;
+pub(crate) mod pool;
+pub(crate) mod slots;
+pub(crate) mod socket;
+
 /// What a poll says of one token: a set of flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Readiness(u8);

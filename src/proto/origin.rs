@@ -1,6 +1,7 @@
 //! Origin: scheme, host and port (RFC 9110 §4.3.1), the key of the pool and the source of the Host value.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 /// The scheme of an origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,7 +34,7 @@ impl Scheme {
 /// Scheme, host and port of a request (RFC 9110 §4.3.1).
 ///
 /// The host is in lower case, an IPv6 literal without its brackets.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Origin {
     scheme: Scheme,
     port: u16,
@@ -77,6 +78,13 @@ impl fmt::Display for Origin {
             true => Ok(()),
             false => write!(f, ":{}", self.port),
         }
+    }
+}
+
+/// As the tuple of its parts, so that a table of origins can be asked with borrowed parts.
+impl Hash for Origin {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.scheme, &*self.host, self.port).hash(state);
     }
 }
 
