@@ -205,6 +205,13 @@ impl Error {
         Self::placed(kind, at, Source::Text(text))
     }
 
+    /// The same exchange's end, as it is told to the readback of a chain that was cancelled meanwhile.
+    pub(crate) fn into_cancelled(mut self) -> Self {
+        self.0.kind = ErrorKind::Cancelled;
+        self.0.source = Source::None;
+        self
+    }
+
     fn placed(kind: ErrorKind, at: Circumstances, source: Source) -> Self {
         let Circumstances {
             phase,

@@ -461,11 +461,6 @@ impl<S, M: Mode> Engine<S, M> {
         self.pool.starve(origin);
     }
 
-    /// Time has passed, or a link was closed, since this machine ran out: whoever waits may try again.
-    pub(super) fn end_exhaustion(&mut self) {
-        self.exhausted = None;
-    }
-
     /// Writes what is left of the request, as far as the socket takes it.
     pub(super) fn flush(&mut self, key: LinkKey) {
         loop {
@@ -565,7 +560,8 @@ impl<S, M: Mode> Engine<S, M> {
         let link = &mut self.links[key];
         if !link.marks.has(LinkMarks::QUEUED) {
             link.marks.set(LinkMarks::QUEUED);
-            self.run_queue.push_back(key);
+            let token = self.links.token(key);
+            self.run_queue.push_back(token);
         }
     }
 

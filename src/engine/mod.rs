@@ -10,6 +10,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mio::Token;
+
 use crate::config::Config;
 use crate::error::Error;
 use crate::net::link::{Inbound, Link, State};
@@ -69,7 +71,7 @@ pub struct Engine<S = (), M: Mode = Owned> {
     names: Names,
     wheel: Wheel<Timer>,
     remote: Arc<Remote<S>>,
-    /// Taken from `remote`, not yet carried out.
+    /// Scratch for what is taken from `remote`.
     orders: Vec<Order<S>>,
 
     /// The time of this turn, and the same in microseconds of the engine's life.
@@ -81,7 +83,7 @@ pub struct Engine<S = (), M: Mode = Owned> {
     batch: Vec<Ready>,
     next_event: usize,
     /// Links that have more to do than their share of a turn.
-    run_queue: VecDeque<LinkKey>,
+    run_queue: VecDeque<Token>,
     /// Chains to be started anew, a stale connection or a delay behind them.
     restarts: VecDeque<ChainKey>,
     /// Chains whose readback is to hear of a failure.
@@ -377,7 +379,8 @@ impl<S, M: Mode> Engine<S, M> {
 
     fn read_clock(&mut self) {
         self.now = self.net.now().max(self.now);
-        self.now_micros = (self.now - self.epoch).as_micros() as u64;
+        let life = self.now - self.epoch;
+        self.now_micros = life.as_secs() * 1_000_000 + u64::from(life.subsec_micros());
         self.chains.now = self.now_micros;
     }
 

@@ -50,6 +50,8 @@ struct Piece<'d> {
     inbound: Option<Box<Inbound>>,
     /// Whether `inbound` holds the head already.
     spilled: bool,
+    /// Whether `data` is an incomplete head that the link keeps, rather than the shared buffer.
+    kept: bool,
 }
 
 /// How the feeding of one read ended.
@@ -206,6 +208,7 @@ impl<S, M: Mode> Engine<S, M> {
                     body: 0..0,
                     inbound: Some(inbound),
                     spilled: true,
+                    kept: false,
                 };
                 self.finish(state, key, piece);
             }
@@ -228,9 +231,20 @@ impl<S, M: Mode> Engine<S, M> {
             Some(kept) if !link.connection.has_head() => {
                 kept.section.extend_from_slice(data);
                 let mut bytes = std::mem::take(&mut kept.section);
-                self.feed(state, key, chain, &mut bytes, inbound)
+                let token = self.links.token(key);
+                let go = self.feed(state, key, chain, &mut bytes, inbound, true);
+                // Still incomplete: the bytes go back as they are, since copying them at each read would take quadratic time.
+                if let Some(key) = self.links.find(token)
+                    && let link = &mut self.links[key]
+                    && !link.connection.has_head()
+                    && let Some(inbound) = &mut link.inbound
+                    && inbound.section.is_empty()
+                {
+                    inbound.section = bytes;
+                }
+                go
             }
-            _ => self.feed(state, key, chain, data, inbound),
+            _ => self.feed(state, key, chain, data, inbound, false),
         }
     }
 
@@ -238,12 +252,14 @@ impl<S, M: Mode> Engine<S, M> {
         let link = &mut self.links[key];
         let State::Busy { chain, .. } = link.state else { return Go::On };
         let Some(inbound) = &mut link.inbound else { return Go::On };
-        if inbound.held.is_empty() || self.chains[chain].marks.has(Marks::PAUSED) {
+        // A response may also have ended with the piece after which it was paused.
+        let waits = !inbound.held.is_empty() || link.connection.is_complete();
+        if !waits || self.chains[chain].marks.has(Marks::PAUSED) {
             return Go::On;
         }
         let mut held = std::mem::take(&mut inbound.held);
         let inbound = link.inbound.take();
-        self.feed(state, key, chain, &mut held, inbound)
+        self.feed(state, key, chain, &mut held, inbound, false)
     }
 
     /// Feeds bytes to the link's parser and what comes of them to the readback.
@@ -254,13 +270,14 @@ impl<S, M: Mode> Engine<S, M> {
         chain: ChainKey,
         data: &mut [u8],
         mut inbound: Option<Box<Inbound>>,
+        kept: bool,
     ) -> Go {
         let spilled = self.links[key].connection.has_head();
         let head = match &mut inbound {
             Some(inbound) if spilled => std::mem::take(&mut inbound.head),
             _ => std::mem::take(&mut self.head),
         };
-        let mut piece = Piece { data, taken: 0, head, section: 0..0, body: 0..0, inbound, spilled };
+        let mut piece = Piece { data, taken: 0, head, section: 0..0, body: 0..0, inbound, spilled, kept };
         match self.parse(state, key, chain, &mut piece) {
             Fed::Complete => {
                 self.finish(state, key, piece);
@@ -481,10 +498,7 @@ impl<S, M: Mode> Engine<S, M> {
         chain: ChainKey,
         data: &[u8],
     ) -> Option<Fed> {
-        let flow = self.call(chain, |readback, chains_cx| {
-            let mut cx = chains_cx;
-            readback.on_data(state, data, &mut cx)
-        });
+        let flow = self.call(chain, |readback, mut cx| readback.on_data(state, data, &mut cx));
         match flow {
             None => Some(Fed::Panicked),
             Some(Flow::Stream | Flow::Buffer) => None,
@@ -509,7 +523,9 @@ impl<S, M: Mode> Engine<S, M> {
             self.head = piece.head;
             let mut inbound = piece.inbound.take().unwrap_or_else(|| self.spare.take());
             inbound.section.clear();
-            inbound.section.extend_from_slice(&piece.data[piece.taken..]);
+            if !piece.kept || piece.taken > 0 {
+                inbound.section.extend_from_slice(&piece.data[piece.taken..]);
+            }
             link.inbound = Some(inbound);
             return;
         }
@@ -561,6 +577,7 @@ impl<S, M: Mode> Engine<S, M> {
         }
         self.disarm(chain);
         self.chains[chain].marks.clear(Marks::PAUSED);
+        self.chains[chain].stage = Stage::Reading;
         self.counts.answered += 1;
         let mut info = self.info(key, chain);
         info.timings.done = Some(Duration::from_micros(self.now_micros - self.chains[chain].started));
@@ -584,7 +601,7 @@ impl<S, M: Mode> Engine<S, M> {
             self.call(chain, |readback, mut cx| readback.on_reply(state, Ok(response), &mut cx))
         };
         self.chains[chain].request = Some(info.request);
-        let rest = Piece { data: &mut [], taken: 0, head, section: 0..0, body: 0..0, inbound, spilled };
+        let rest = Piece { data: &mut [], taken: 0, head, section: 0..0, body: 0..0, inbound, spilled, kept: false };
         self.recycle(rest);
         self.follow(chain, next);
     }

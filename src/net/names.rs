@@ -35,6 +35,8 @@ pub(crate) struct Names {
     lookups: HashMap<Box<str>, Lookup>,
     hosts: HashMap<LookupId, (Box<str>, Family)>,
     last_id: u64,
+    /// A question was put since the resolver was last asked for answers: it may have one at once.
+    news: bool,
 }
 
 /// One host that is being looked up, in both families.
@@ -76,6 +78,7 @@ impl Names {
             lookups: HashMap::new(),
             hosts: HashMap::new(),
             last_id: 0,
+            news: false,
         })
     }
 
@@ -99,6 +102,7 @@ impl Names {
         }
         let ids = [LookupId(self.last_id + 1), LookupId(self.last_id + 2)];
         self.last_id += 2;
+        self.news = true;
         self.hosts.insert(ids[0], (host.into(), Family::V4));
         self.hosts.insert(ids[1], (host.into(), Family::V6));
         let lookup = Lookup { ids, v4: None, v6: None, links: vec![(token, port)] };
@@ -129,6 +133,11 @@ impl Names {
         self.resolver.deadline()
     }
 
+    /// Whether answers may be there already.
+    pub(crate) fn has_news(&self) -> bool {
+        self.news
+    }
+
     /// Whether anything is being looked up.
     pub(crate) fn is_busy(&self) -> bool {
         !self.lookups.is_empty()
@@ -156,6 +165,7 @@ impl Names {
             };
             return Some(Answered { links, addresses: join(v4, v6) });
         }
+        self.news = false;
         None
     }
 }
