@@ -14,4 +14,4 @@ pub mod sim;
 pub use config::{Config, Limits, Timeouts};
 pub use error::{Error, ErrorKind, Gone, Phase, Sent};
 pub use proto::{Headers, Origin, Scheme, Violation};
-pub use request::{Invalid, Request, RequestBuilder};
+pub use request::{Invalid, InvalidPart, Request, RequestBuilder};
