@@ -20,4 +20,4 @@ pub use engine::{
 pub use engine::Sim;
 pub use error::{Error, ErrorKind, Gone, Phase, Sent};
 pub use proto::{Headers, Origin, Scheme, Violation};
-pub use request::{Invalid, Request, RequestBuilder};
+pub use request::{Invalid, InvalidPart, Request, RequestBuilder};

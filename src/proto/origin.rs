@@ -64,20 +64,33 @@ impl Origin {
     pub fn port(&self) -> u16 {
         self.port
     }
+
+    /// The value of the Host field (RFC 9110 §7.2): `host:port`, an IPv6 literal in brackets, the scheme's own port left out.
+    pub(crate) fn authority(&self) -> Authority<'_> {
+        Authority(self)
+    }
+}
+
+pub(crate) struct Authority<'a>(&'a Origin);
+
+impl fmt::Display for Authority<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Origin { scheme, port, host } = self.0;
+        match host.contains(':') {
+            true => write!(f, "[{host}]")?,
+            false => f.write_str(host)?,
+        }
+        match *port == scheme.default_port() {
+            true => Ok(()),
+            false => write!(f, ":{port}"),
+        }
+    }
 }
 
 /// `http://host:port`, an IPv6 literal in brackets, the scheme's own port left out.
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://", self.scheme.as_str())?;
-        match self.host.contains(':') {
-            true => write!(f, "[{}]", self.host)?,
-            false => f.write_str(&self.host)?,
-        }
-        match self.port == self.scheme.default_port() {
-            true => Ok(()),
-            false => write!(f, ":{}", self.port),
-        }
+        write!(f, "{}://{}", self.scheme.as_str(), self.authority())
     }
 }
 
