@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs, UdpSocket};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -115,8 +114,13 @@ impl System {
 
     /// A resolver without threads yet: the first look-up starts one.
     pub fn new() -> Self {
-        let desk = Desk { ledger: Mutex::default(), work: Condvar::new() };
-        Self { desk: Arc::new(desk) }
+        let desk = Desk {
+            ledger: Mutex::default(),
+            work: Condvar::new(),
+        };
+        Self {
+            desk: Arc::new(desk),
+        }
     }
 }
 
@@ -152,7 +156,9 @@ impl Resolve for System {
         let mut ledger = self.desk.ledger();
         match ledger.asked.iter_mut().find(|(asked, _)| asked == host) {
             Some((_, questions)) => questions.push((id, family)),
-            None => ledger.asked.push_back((host.to_owned(), vec![(id, family)])),
+            None => ledger
+                .asked
+                .push_back((host.to_owned(), vec![(id, family)])),
         }
         if ledger.resting > 0 {
             self.desk.work.notify_one();
@@ -167,7 +173,8 @@ impl Resolve for System {
                 // Another thread will come to it; without one there is nobody to wait for.
                 Err(_) if ledger.threads > 0 => {}
                 Err(error) => {
-                    let why = LookupError::Exhausted(format!("no thread to look up names: {error}"));
+                    let why =
+                        LookupError::Exhausted(format!("no thread to look up names: {error}"));
                     for (_, questions) in std::mem::take(&mut ledger.asked) {
                         let failed = questions.into_iter().map(|(id, _)| (id, Err(why.clone())));
                         ledger.answered.extend(failed);
@@ -228,7 +235,9 @@ impl Desk {
             ledger = self.ledger();
             for (id, family) in questions {
                 let answer = found.as_ref().map_err(Clone::clone).map(|addrs| {
-                    let of_family = addrs.iter().filter(|ip| ip.is_ipv4() == (family == Family::V4));
+                    let of_family = addrs
+                        .iter()
+                        .filter(|ip| ip.is_ipv4() == (family == Family::V4));
                     of_family.copied().collect()
                 });
                 ledger.answered.push_back((id, answer));
@@ -261,7 +270,12 @@ fn look_up(host: &str) -> Result<Vec<IpAddr>, LookupError> {
             spare_descriptors()?;
             // The standard library tells `getaddrinfo`'s reasons apart in words only.
             let why = error.to_string();
-            let not_found = ["not known", "No address associated", "nodename nor servname", "No such host"];
+            let not_found = [
+                "not known",
+                "No address associated",
+                "nodename nor servname",
+                "No such host",
+            ];
             match not_found.iter().any(|words| why.contains(words)) {
                 true => Err(LookupError::NotFound),
                 false => Err(LookupError::Failed(why)),
@@ -302,7 +316,8 @@ impl Table {
 
     /// `host` has these addresses, and no others.
     pub fn insert(&mut self, host: &str, addrs: impl IntoIterator<Item = IpAddr>) {
-        self.hosts.insert(host.to_ascii_lowercase(), addrs.into_iter().collect());
+        self.hosts
+            .insert(host.to_ascii_lowercase(), addrs.into_iter().collect());
     }
 }
 
@@ -313,7 +328,9 @@ impl Resolve for Table {
         let answer = match self.hosts.get(host) {
             None => Err(LookupError::NotFound),
             Some(addrs) => {
-                let of_family = addrs.iter().filter(|ip| ip.is_ipv4() == (family == Family::V4));
+                let of_family = addrs
+                    .iter()
+                    .filter(|ip| ip.is_ipv4() == (family == Family::V4));
                 Ok(of_family.copied().collect())
             }
         };

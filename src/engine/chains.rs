@@ -56,7 +56,7 @@ impl fmt::Debug for RequestId {
 }
 
 /// Slab key of a chain.
-pub(super) type ChainKey = u32;
+pub(crate) type ChainKey = u32;
 
 /// Where a chain is.
 ///
@@ -65,13 +65,16 @@ pub(super) type ChainKey = u32;
 ///    └───────┴───────────┴───────────┴──► Failed ──► Reading
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(crate) enum Stage {
     /// Submitted; the command queue starts it.
     New,
     /// Waiting for its delay.
     Delayed,
     /// Waiting for a connection, between these two of its origin's queue.
-    Queued { before: Option<ChainKey>, behind: Option<ChainKey> },
+    Queued {
+        before: Option<ChainKey>,
+        behind: Option<ChainKey>,
+    },
     /// Exchanging its request for a response on this link.
     Running { link: u32 },
     /// Failed; the completion queue holds the error for its readback.
@@ -82,7 +85,7 @@ pub(super) enum Stage {
 
 /// A set of marks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Marks(u8);
+pub(crate) struct Marks(u8);
 
 impl Marks {
     /// Its readback is to be called once more, with `Cancelled`, and no more after that.
@@ -112,7 +115,7 @@ impl Marks {
 }
 
 /// One submission's life. A million of them may be delayed: keep it small.
-pub(super) struct Chain<S> {
+pub(crate) struct Chain<S> {
     /// Out while it runs.
     pub(super) readback: Option<Box<dyn Readback<S>>>,
     /// Out while its readback runs.
@@ -256,12 +259,18 @@ impl<S> Chains<S> {
             return self.by_remote_id.get(&id).copied();
         }
         let (key, generation) = (id.0 as u32, (id.0 >> 32) as u32);
-        let live = self.slab.get(key as usize).is_some_and(|chain| !chain.marks.has(Marks::REMOTE));
+        let live = self
+            .slab
+            .get(key as usize)
+            .is_some_and(|chain| !chain.marks.has(Marks::REMOTE));
         (live && self.generations[key as usize] == generation).then_some(key)
     }
 
     pub(super) fn keys(&self) -> impl Iterator<Item = ChainKey> + '_ {
-        self.slab.iter().filter(|(_, chain)| chain.request.is_some()).map(|(key, _)| key as u32)
+        self.slab
+            .iter()
+            .filter(|(_, chain)| chain.request.is_some())
+            .map(|(key, _)| key as u32)
     }
 
     pub(super) fn next_command(&mut self) -> Option<Command> {
@@ -305,7 +314,9 @@ impl<S> Sink<S> for Chains<S> {
     }
 
     fn cancel(&mut self, id: RequestId) -> bool {
-        let Some(key) = self.find(id) else { return false };
+        let Some(key) = self.find(id) else {
+            return false;
+        };
         let marks = &mut self[key].marks;
         if marks.has(Marks::CANCELLED) {
             return false;
@@ -316,7 +327,9 @@ impl<S> Sink<S> for Chains<S> {
     }
 
     fn resume(&mut self, id: RequestId) -> bool {
-        let paused = self.find(id).is_some_and(|key| self[key].marks.has(Marks::PAUSED));
+        let paused = self
+            .find(id)
+            .is_some_and(|key| self[key].marks.has(Marks::PAUSED));
         if paused {
             self.commands.push_back(Command::Resume(id));
         }

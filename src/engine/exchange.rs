@@ -27,7 +27,10 @@ use crate::resolver::LookupError;
 #[derive(Debug)]
 pub(super) enum Failure {
     /// The connection ended: before the response, or inside it.
-    Closed { missing: Option<u64>, error: Option<io::Error> },
+    Closed {
+        missing: Option<u64>,
+        error: Option<io::Error>,
+    },
     Io(io::Error),
     Violation(Violation),
     Connect(io::Error),
@@ -60,13 +63,18 @@ impl<'a> Wire<'a> {
     fn new(request: &'a Request, block: &'a [u8], marks: LinkMarks) -> Self {
         let head = request.wire_head();
         let (front, back) = match request.expect_line() {
-            Some(line) if !marks.has(LinkMarks::EXPECTING) => (&head[..line.start], &head[line.end..]),
+            Some(line) if !marks.has(LinkMarks::EXPECTING) => {
+                (&head[..line.start], &head[line.end..])
+            }
             _ => (head, &head[..0]),
         };
         let body = request.wire_body();
         let held = marks.has(LinkMarks::BODY_HELD);
         let due = front.len() + back.len() + block.len() + if held { 0 } else { body.len() };
-        Self { parts: [front, back, block, body], due }
+        Self {
+            parts: [front, back, block, body],
+            due,
+        }
     }
 }
 
@@ -141,7 +149,11 @@ impl<S, M: Mode> Engine<S, M> {
         chain.stage = Stage::Delayed;
         let micros = u64::try_from(delay.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX);
         // What does not fit, or lies further off than any clock will run, is never.
-        if let Some(due) = chain.started.checked_add(micros).filter(|due| due >> 60 == 0) {
+        if let Some(due) = chain
+            .started
+            .checked_add(micros)
+            .filter(|due| due >> 60 == 0)
+        {
             chain.timer = Some(self.wheel.arm(Self::tick_after(due), Timer::Chain(key)));
         }
     }
@@ -161,7 +173,9 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// Finds a link for the chain's request, or a place in the queue.
     fn place(&mut self, key: ChainKey) {
-        let Some(origin) = self.chains[key].origin else { return };
+        let Some(origin) = self.chains[key].origin else {
+            return;
+        };
         // First in, first out: nobody overtakes those who wait already.
         let grant = match self.pool[origin].waiting {
             Some(_) => Grant::Wait,
@@ -179,9 +193,15 @@ impl<S, M: Mode> Engine<S, M> {
 
     fn obtain(&mut self, origin: OriginKey, key: ChainKey) -> Grant {
         let chain = &self.chains[key];
-        let wants_fresh = chain.request.as_ref().is_some_and(Request::wants_fresh_connection);
+        let wants_fresh = chain
+            .request
+            .as_ref()
+            .is_some_and(Request::wants_fresh_connection);
         if !wants_fresh && !chain.marks.has(Marks::FRESH) {
-            if let Some(link) = self.resting.filter(|link| self.links[*link].origin == origin) {
+            if let Some(link) = self
+                .resting
+                .filter(|link| self.links[*link].origin == origin)
+            {
                 self.resting = None;
                 return Grant::Reuse(link);
             }
@@ -252,7 +272,10 @@ impl<S, M: Mode> Engine<S, M> {
 
     fn enqueue(&mut self, origin: OriginKey, key: ChainKey) {
         let before = self.pool[origin].waiting.map(|(_, last)| last);
-        self.chains[key].stage = Stage::Queued { before, behind: None };
+        self.chains[key].stage = Stage::Queued {
+            before,
+            behind: None,
+        };
         if let Some(last) = before
             && let Stage::Queued { behind, .. } = &mut self.chains[last].stage
         {
@@ -265,7 +288,10 @@ impl<S, M: Mode> Engine<S, M> {
     /// Back to where it came from: it was the first, and is again.
     fn enqueue_first(&mut self, origin: OriginKey, key: ChainKey) {
         let behind = self.pool[origin].waiting.map(|(first, _)| first);
-        self.chains[key].stage = Stage::Queued { before: None, behind };
+        self.chains[key].stage = Stage::Queued {
+            before: None,
+            behind,
+        };
         if let Some(first) = behind
             && let Stage::Queued { before, .. } = &mut self.chains[first].stage
         {
@@ -276,8 +302,12 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     fn dequeue(&mut self, key: ChainKey) {
-        let Stage::Queued { before, behind } = self.chains[key].stage else { return };
-        let Some(origin) = self.chains[key].origin else { return };
+        let Stage::Queued { before, behind } = self.chains[key].stage else {
+            return;
+        };
+        let Some(origin) = self.chains[key].origin else {
+            return;
+        };
         if let Some(before) = before
             && let Stage::Queued { behind: its, .. } = &mut self.chains[before].stage
         {
@@ -303,12 +333,18 @@ impl<S, M: Mode> Engine<S, M> {
     fn assign(&mut self, key: LinkKey, chain_key: ChainKey) {
         self.counts.reused += 1;
         let link = &mut self.links[key];
-        link.state = State::Busy { chain: chain_key, written: 0 };
+        link.state = State::Busy {
+            chain: chain_key,
+            written: 0,
+        };
         link.marks = link.marks.lasting().and(LinkMarks::REUSED);
         link.times = Default::default();
         self.load(key, chain_key);
         self.flush(key);
-        if !self.links[key].marks.has(LinkMarks::SENT.and(LinkMarks::BODY_HELD)) {
+        if !self.links[key]
+            .marks
+            .has(LinkMarks::SENT.and(LinkMarks::BODY_HELD))
+        {
             self.arm(chain_key, Some(Clock::Write));
         }
     }
@@ -319,12 +355,17 @@ impl<S, M: Mode> Engine<S, M> {
         self.pool.on_opened(origin);
         self.load(key, chain_key);
         let token = self.links.token(key);
-        let Some(request) = &self.chains[chain_key].request else { return };
+        let Some(request) = &self.chains[chain_key].request else {
+            return;
+        };
         match self.names.ask(request.host(), request.port(), token) {
             Known::One(addr) => self.connect(key, chain_key, addr, None),
             Known::Several(rest) => self.connect_next(key, chain_key, Box::new(rest)),
             Known::Later => {
-                debug!("{token:?} {}: looking up the host", self.pool[origin].origin);
+                debug!(
+                    "{token:?} {}: looking up the host",
+                    self.pool[origin].origin
+                );
                 self.arm(chain_key, Some(Clock::Resolve));
             }
         }
@@ -335,7 +376,9 @@ impl<S, M: Mode> Engine<S, M> {
         let chain = &mut self.chains[chain_key];
         chain.stage = Stage::Running { link: key };
         chain.attempts = chain.attempts.saturating_add(1);
-        let Some(request) = &chain.request else { return };
+        let Some(request) = &chain.request else {
+            return;
+        };
         let link = &mut self.links[key];
         link.defaults = self.settings.defaults.choose(request);
         link.connection.expect_response(request.is_head());
@@ -343,7 +386,8 @@ impl<S, M: Mode> Engine<S, M> {
             link.marks.set(LinkMarks::CLOSE);
         }
         if request.expect_line().is_some() && !chain.marks.has(Marks::NO_EXPECT) {
-            link.marks.set(LinkMarks::EXPECTING.and(LinkMarks::BODY_HELD));
+            link.marks
+                .set(LinkMarks::EXPECTING.and(LinkMarks::BODY_HELD));
         }
     }
 
@@ -354,7 +398,9 @@ impl<S, M: Mode> Engine<S, M> {
         port: u16,
         addresses: Result<&[std::net::IpAddr], &LookupError>,
     ) {
-        let State::Resolving { chain } = self.links[key].state else { return };
+        let State::Resolving { chain } = self.links[key].state else {
+            return;
+        };
         match addresses {
             Ok([one]) => self.connect(key, chain, SocketAddr::new(*one, port), None),
             Ok(several) => {
@@ -432,7 +478,10 @@ impl<S, M: Mode> Engine<S, M> {
         error: io::Error,
     ) {
         let token = self.links.token(key);
-        debug!("{token:?} {}: connect to {addr} failed ({error})", self.origin_of(key));
+        debug!(
+            "{token:?} {}: connect to {addr} failed ({error})",
+            self.origin_of(key)
+        );
         match rest {
             Some(mut rest) => {
                 rest.failed.push((addr, error));
@@ -446,7 +495,10 @@ impl<S, M: Mode> Engine<S, M> {
     /// time has passed.
     fn wait_for_room(&mut self, key: LinkKey, chain_key: ChainKey, why: String) {
         let origin = self.links[key].origin;
-        warn!("{}: waits for room on this machine ({why})", self.pool[origin].origin);
+        warn!(
+            "{}: waits for room on this machine ({why})",
+            self.pool[origin].origin
+        );
         self.close(key);
         if self.exhausted.is_none() {
             let retry = self.now_tick() + EXHAUSTION_RETRY_MILLIS;
@@ -473,9 +525,15 @@ impl<S, M: Mode> Engine<S, M> {
             if link.marks.has(LinkMarks::SENT.and(LinkMarks::MUTE)) {
                 return;
             }
-            let Some(request) = &self.chains[chain_key].request else { return };
+            let Some(request) = &self.chains[chain_key].request else {
+                return;
+            };
             let Some(socket) = &link.socket else { return };
-            let wire = Wire::new(request, self.settings.defaults.block(link.defaults), link.marks);
+            let wire = Wire::new(
+                request,
+                self.settings.defaults.block(link.defaults),
+                link.marks,
+            );
             let total = wire.due;
             if written < total {
                 if total > NAGLE_SAFE && !link.marks.has(LinkMarks::NODELAY) {
@@ -504,8 +562,10 @@ impl<S, M: Mode> Engine<S, M> {
                 self.arm_at(chain_key, Self::tick_after(due));
                 return;
             }
+            let since_start = self.since_start(chain_key);
+            let link = &mut self.links[key];
             link.marks.set(LinkMarks::SENT);
-            link.times.sent = self.since_start(chain_key);
+            link.times.sent = since_start;
             if !self.links[key].marks.has(LinkMarks::RECEIVED) {
                 self.arm(chain_key, Some(Clock::FirstByte));
             }
@@ -520,7 +580,10 @@ impl<S, M: Mode> Engine<S, M> {
         if let State::Connecting { .. } = link.state {
             link.times.connect = since_start;
         }
-        link.state = State::Busy { chain: chain_key, written };
+        link.state = State::Busy {
+            chain: chain_key,
+            written,
+        };
         if written < due && !link.marks.has(LinkMarks::RECEIVED) {
             self.arm(chain_key, Some(Clock::Write));
         }
@@ -528,31 +591,31 @@ impl<S, M: Mode> Engine<S, M> {
 
     fn on_write_error(&mut self, key: LinkKey, chain_key: ChainKey, error: io::Error) {
         let link = &mut self.links[key];
-        match std::mem::replace(&mut link.state, State::Busy { chain: chain_key, written: link.written() }) {
-            State::Connecting { chain, rest } => {
-                let addr = link.peer;
-                // A port that is wanted by a connect in flight shows only now.
-                let exhausted = is_exhaustion(&error);
-                if let Some(socket) = link.socket.take() {
-                    close_socket(&mut self.net, socket);
-                }
-                link.readiness = Readiness::NONE;
-                match exhausted {
-                    true => self.wait_for_room(key, chain, error.to_string()),
-                    false => self.connect_failed(key, chain, addr, rest, error),
-                }
+        if let State::Connecting { rest, .. } = &mut link.state {
+            let (rest, addr) = (rest.take(), link.peer);
+            if let Some(socket) = link.socket.take() {
+                close_socket(&mut self.net, socket);
             }
-            state => {
-                link.state = state;
-                // The peer may have answered before it stopped listening: its response, and what ended the connection, are
-                // still to be read (RFC 9112 §9.6).
-                debug!("{:?} {}: writing failed ({error})", self.links.token(key), self.origin_of(key));
-                let link = &mut self.links[key];
-                link.marks.set(LinkMarks::MUTE.and(LinkMarks::CLOSE));
-                link.readiness = link.readiness.with(Readiness::READABLE).with(Readiness::ERROR);
-                self.run_later(key);
-            }
+            link.readiness = Readiness::NONE;
+            // That no port was free for it shows only now.
+            return match is_exhaustion(&error) {
+                true => self.wait_for_room(key, chain_key, error.to_string()),
+                false => self.connect_failed(key, chain_key, addr, rest, error),
+            };
         }
+        // The peer may have answered before it stopped listening: its response, and what ended the connection, are still
+        // to be read (RFC 9112 §9.6).
+        link.marks.set(LinkMarks::MUTE.and(LinkMarks::CLOSE));
+        link.readiness = link
+            .readiness
+            .with(Readiness::READABLE)
+            .with(Readiness::ERROR);
+        debug!(
+            "{:?} {}: writing failed ({error})",
+            self.links.token(key),
+            self.origin_of(key)
+        );
+        self.run_later(key);
     }
 
     /// Has the link dealt with again, in this turn or the next.
@@ -567,7 +630,9 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// Ends a link's exchange without a response: sent once more where the connection was stale, else the readback hears.
     pub(super) fn fail(&mut self, key: LinkKey, failure: Failure) {
-        let Some(chain_key) = self.links[key].chain() else { return self.close(key) };
+        let Some(chain_key) = self.links[key].chain() else {
+            return self.close(key);
+        };
         self.disarm(chain_key);
         self.chains[chain_key].marks.clear(Marks::PAUSED);
         if self.is_stale(key, chain_key, &failure) {
@@ -587,8 +652,11 @@ impl<S, M: Mode> Engine<S, M> {
         let error = match failure {
             Failure::Closed { missing, error } => {
                 let received = self.links[key].marks.has(LinkMarks::RECEIVED);
-                let kind =
-                    if received { ErrorKind::Truncated } else { ErrorKind::ClosedBeforeResponse };
+                let kind = if received {
+                    ErrorKind::Truncated
+                } else {
+                    ErrorKind::ClosedBeforeResponse
+                };
                 match error {
                     Some(error) => Error::from_io(kind, error, at),
                     None if received => Error::from_violation(Violation::Truncated { missing }, at),
@@ -597,12 +665,18 @@ impl<S, M: Mode> Engine<S, M> {
             }
             Failure::Io(error) => Error::from_io(ErrorKind::Io, error, at),
             Failure::Violation(violation) => {
-                warn!("{:?} {}: {violation}", self.links.token(key), self.origin_of(key));
+                warn!(
+                    "{:?} {}: {violation}",
+                    self.links.token(key),
+                    self.origin_of(key)
+                );
                 Error::from_violation(violation, at)
             }
             Failure::Connect(error) => Error::from_io(ErrorKind::Connect, error, at),
             Failure::ConnectAll(failed) => {
-                let each = failed.iter().map(|(addr, error)| format!("{addr}: {error}"));
+                let each = failed
+                    .iter()
+                    .map(|(addr, error)| format!("{addr}: {error}"));
                 Error::from_text(ErrorKind::Connect, each.collect::<Vec<_>>().join("; "), at)
             }
             Failure::Resolve(error) => Error::from_text(ErrorKind::Resolve, error.to_string(), at),
@@ -644,7 +718,10 @@ impl<S, M: Mode> Engine<S, M> {
             (false, 0) => Sent::No,
             (false, _) => Sent::Maybe,
         };
-        let idempotent = self.chains[chain_key].request.as_ref().is_some_and(Request::is_idempotent);
+        let idempotent = self.chains[chain_key]
+            .request
+            .as_ref()
+            .is_some_and(Request::is_idempotent);
         Circumstances {
             phase,
             sent,
@@ -716,7 +793,9 @@ impl<S, M: Mode> Engine<S, M> {
 
     fn resume_chain(&mut self, key: ChainKey) {
         let chain = &mut self.chains[key];
-        let Stage::Running { link } = chain.stage else { return };
+        let Stage::Running { link } = chain.stage else {
+            return;
+        };
         if chain.marks.has(Marks::PAUSED) {
             chain.marks.clear(Marks::PAUSED);
             self.arm(key, Some(Clock::Idle));
@@ -737,8 +816,10 @@ impl<S, M: Mode> Engine<S, M> {
             }
             Stage::New | Stage::Queued { .. } => self.fail_unlinked(key, ErrorKind::Timeout),
             Stage::Running { link } => {
+                let over = self
+                    .total_tick(key)
+                    .is_some_and(|total| total <= self.now_tick());
                 let marks = &mut self.links[link].marks;
-                let over = self.total_tick(key).is_some_and(|total| total <= self.now_tick());
                 if marks.has(LinkMarks::BODY_HELD) && !over {
                     marks.clear(LinkMarks::BODY_HELD);
                     self.arm(key, Some(Clock::Write));
@@ -755,9 +836,11 @@ impl<S, M: Mode> Engine<S, M> {
     pub(super) fn arm(&mut self, key: ChainKey, clock: Option<Clock>) {
         let total = self.total_tick(key);
         let chain = &self.chains[key];
-        let own = chain.request.as_ref().zip(clock).and_then(|(request, clock)| {
-            request.timeouts().get(clock, &self.settings.timeouts)
-        });
+        let own = chain
+            .request
+            .as_ref()
+            .zip(clock)
+            .and_then(|(request, clock)| request.timeouts().get(clock, &self.settings.timeouts));
         let phase = own.map(|ms| Self::tick_after(self.now_micros) + u64::from(ms));
         match (phase, total) {
             (Some(phase), Some(total)) => self.arm_at(key, phase.min(total)),
@@ -777,7 +860,11 @@ impl<S, M: Mode> Engine<S, M> {
     /// When the chain's total deadline is.
     fn total_tick(&self, key: ChainKey) -> Option<u64> {
         let chain = &self.chains[key];
-        let ms = chain.request.as_ref()?.timeouts().get(Clock::Total, &self.settings.timeouts)?;
+        let ms = chain
+            .request
+            .as_ref()?
+            .timeouts()
+            .get(Clock::Total, &self.settings.timeouts)?;
         Some(Self::tick_after(chain.started) + u64::from(ms))
     }
 
@@ -802,8 +889,12 @@ impl<S, M: Mode> Engine<S, M> {
         let link = &self.links[key];
         let origin = link.origin;
         // RFC 9112 §9.3: a server's word on its own timeout; a second less, since it counts from when it sent the response.
-        let told = link.keep_alive.map(|seconds| u64::from(seconds.saturating_sub(1)) * 1000);
-        let millis = told.map_or(self.settings.idle_timeout, |ms| ms.min(self.settings.idle_timeout));
+        let told = link
+            .keep_alive
+            .map(|seconds| u64::from(seconds.saturating_sub(1)) * 1000);
+        let millis = told.map_or(self.settings.idle_timeout, |ms| {
+            ms.min(self.settings.idle_timeout)
+        });
         let wanted_elsewhere = self.pool.is_starved() && self.exhausted.is_some();
         if millis == 0 || wanted_elsewhere || self.settings.max_idle_per_origin == 0 {
             return self.close(key);
@@ -811,7 +902,12 @@ impl<S, M: Mode> Engine<S, M> {
         let expires = Self::tick_after(self.now_micros) + millis;
         let timer = self.wheel.arm(expires, Timer::Idle(key));
         let alone = Neighbours::default();
-        let spot = Spot { of_origin: alone, of_all: alone, timer, expires };
+        let spot = Spot {
+            of_origin: alone,
+            of_all: alone,
+            timer,
+            expires,
+        };
         let most = self.settings.max_idle_per_origin;
         if self.pool.put(&mut self.links, key, spot, most)
             && let Some(oldest) = self.pool.oldest_idle(origin)
@@ -830,7 +926,11 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// An idle link's time in the pool is over; its timer is gone.
     pub(super) fn on_idle_timer(&mut self, key: LinkKey) {
-        trace!("{:?} {}: idle for too long", self.links.token(key), self.origin_of(key));
+        trace!(
+            "{:?} {}: idle for too long",
+            self.links.token(key),
+            self.origin_of(key)
+        );
         self.pool.take(&mut self.links, key);
         self.close(key);
     }
@@ -840,7 +940,8 @@ impl<S, M: Mode> Engine<S, M> {
         let token = self.links.token(key);
         let mut link = self.links.remove(key);
         if let State::Resolving { .. } = link.state {
-            self.names.forget(self.pool[link.origin].origin.host(), token);
+            self.names
+                .forget(self.pool[link.origin].origin.host(), token);
         }
         if let Some(socket) = link.socket.take() {
             close_socket(&mut self.net, socket);
@@ -857,7 +958,12 @@ impl<S, M: Mode> Engine<S, M> {
     }
 }
 
-fn send<N: Net>(net: &mut N, socket: &N::Socket, wire: &Wire<'_>, written: usize) -> io::Result<usize> {
+fn send<N: Net>(
+    net: &mut N,
+    socket: &N::Socket,
+    wire: &Wire<'_>,
+    written: usize,
+) -> io::Result<usize> {
     let [a, b, c, d] = wire.parts;
     let mut left = wire.due - written;
     let mut skip = written;
@@ -879,14 +985,20 @@ fn send<N: Net>(net: &mut N, socket: &N::Socket, wire: &Wire<'_>, written: usize
 
 /// Whether a send has to wait: for room, or for the connection.
 fn is_not_yet(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected)
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected
+    )
 }
 
 impl Failure {
     /// A socket error in an exchange under way.
     pub(super) fn from_socket(error: io::Error, missing: Option<u64>) -> Self {
         match is_reset(&error) {
-            true => Failure::Closed { missing, error: Some(error) },
+            true => Failure::Closed {
+                missing,
+                error: Some(error),
+            },
             false => Failure::Io(error),
         }
     }

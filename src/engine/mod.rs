@@ -36,7 +36,7 @@ mod turn;
 mod within;
 
 pub use chains::RequestId;
-#[cfg(feature = "sim")]
+#[cfg(any())]
 pub use mode::Sim;
 pub use mode::{Mode, Owned};
 pub use readback::{Context, Flow, Next, Readback, Reply, Unread};
@@ -207,10 +207,7 @@ pub struct Stats {
 }
 
 impl<S, M: Mode> Engine<S, M> {
-    /// Deadlines and delays are kept in these.
-    const TICK: Duration = Duration::from_millis(1);
-
-    pub(crate) fn on_net(mut net: <M as Sealed>::Net, config: Config) -> Result<Self, Error> {
+    pub(crate) fn on_net(net: <M as Sealed>::Net, config: Config) -> Result<Self, Error> {
         let settings = Settings::new(&config)?;
         let mut resolver = config.resolver.unwrap_or_else(|| net.resolver());
         let wake = net.waker();
@@ -316,7 +313,8 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// [`next_deadline`](Self::next_deadline) as a duration from the clock read now; zero when a turn is due.
     pub fn next_timeout(&self) -> Option<Duration> {
-        self.next_deadline().map(|deadline| deadline.saturating_duration_since(self.net.now()))
+        self.next_deadline()
+            .map(|deadline| deadline.saturating_duration_since(self.net.now()))
     }
 
     /// Chains that are not over: queued, in flight, paused or delayed.
@@ -326,8 +324,17 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// How the engine stands. Counts all links and chains anew: cheap enough to be asked every second, not every turn.
     pub fn stats(&self) -> Stats {
-        let Counts { opened, reused, answered, failed, retried, bytes_in, bytes_out, turns, wakeups } =
-            self.counts;
+        let Counts {
+            opened,
+            reused,
+            answered,
+            failed,
+            retried,
+            bytes_in,
+            bytes_out,
+            turns,
+            wakeups,
+        } = self.counts;
         let mut stats = Stats {
             links_open: self.links.len(),
             submitted: self.chains.submitted,
@@ -386,7 +393,9 @@ impl<S, M: Mode> Engine<S, M> {
 
     fn instant_of(&self, tick: u64) -> Instant {
         // Ticks lie at most u32::MAX past a time that an Instant held, or came from a delay that was added to one.
-        self.epoch.checked_add(Duration::from_millis(tick)).unwrap_or(self.now + Duration::from_secs(1 << 31))
+        self.epoch
+            .checked_add(Duration::from_millis(tick))
+            .unwrap_or(self.now + Duration::from_secs(1 << 31))
     }
 
     /// The tick that is now, rounded down: what is due at it has waited at least as long as it asked.

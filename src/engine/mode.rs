@@ -18,14 +18,14 @@ impl sealed::Sealed for Owned {
 }
 
 /// On a simulated network and clock; see [`sim`](crate::sim).
-#[cfg(feature = "sim")]
+#[cfg(any())]
 #[derive(Debug)]
 pub enum Sim {}
 
-#[cfg(feature = "sim")]
+#[cfg(any())]
 impl Mode for Sim {}
 
-#[cfg(feature = "sim")]
+#[cfg(any())]
 impl sealed::Sealed for Sim {
     type Net = crate::sim::SimNet;
 }

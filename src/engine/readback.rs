@@ -105,7 +105,11 @@ pub(crate) enum Action {
 
 impl<S> Next<S> {
     fn of(action: Action) -> Self {
-        Self { action, delay: Duration::ZERO, readback: None }
+        Self {
+            action,
+            delay: Duration::ZERO,
+            readback: None,
+        }
     }
 
     /// The chain is over.
@@ -165,8 +169,12 @@ pub struct Context<'a, S> {
 
 /// Takes what a [`Context`] is asked for.
 pub(crate) trait Sink<S> {
-    fn submit(&mut self, request: Request, readback: Box<dyn Readback<S>>, delay: Duration)
-    -> RequestId;
+    fn submit(
+        &mut self,
+        request: Request,
+        readback: Box<dyn Readback<S>>,
+        delay: Duration,
+    ) -> RequestId;
     fn cancel(&mut self, id: RequestId) -> bool;
     fn resume(&mut self, id: RequestId) -> bool;
     fn stop(&mut self);
@@ -192,7 +200,8 @@ impl<'a, S> Context<'a, S> {
         request: Request,
         readback: impl Readback<S> + 'static,
     ) -> RequestId {
-        self.sink.submit(request, Box::new(readback), Duration::ZERO)
+        self.sink
+            .submit(request, Box::new(readback), Duration::ZERO)
     }
 
     /// Starts a chain of its own after `delay`.
@@ -248,6 +257,9 @@ impl<'a, S> Context<'a, S> {
 
 impl<S> fmt::Debug for Context<'_, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Context").field("id", &self.id).field("now", &self.now).finish()
+        f.debug_struct("Context")
+            .field("id", &self.id)
+            .field("now", &self.now)
+            .finish()
     }
 }

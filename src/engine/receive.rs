@@ -9,25 +9,23 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use log::{debug, trace, warn};
+use log::{debug, warn};
 
 use crate::config::Clock;
+use crate::engine::Engine;
 use crate::engine::chains::{ChainKey, Marks, Stage};
 use crate::engine::exchange::Failure;
 use crate::engine::mode::Mode;
 use crate::engine::readback::{Action, Context, Flow, Next, Readback};
 use crate::engine::response::{Body, Info, Response, Timings, no_fields};
-use crate::engine::Engine;
-use crate::error::{Circumstances, Error, ErrorKind, Phase, Sent};
+use crate::error::{Error, ErrorKind};
 use crate::net::link::{Inbound, LinkMarks, State};
 use crate::net::slots::LinkKey;
 use crate::net::{Net, Readiness};
 use crate::proto::connection::{Eof, Event};
 use crate::proto::framing::BodyLength;
 use crate::proto::head::{self, Head};
-use crate::proto::field::Field;
 use crate::proto::{Headers, Violation};
-use crate::request::Request;
 
 /// Whether a link may be read on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,8 +97,12 @@ impl<S, M: Mode> Engine<S, M> {
                 debug!("{:?} closed by the peer while idle", self.links.token(key));
                 self.close_idle_link(key);
             }
-            Probe::Spoke => {
-                warn!("{:?} {}", self.links.token(key), Violation::Unsolicited);
+            Probe::Spoke { bytes } => {
+                warn!(
+                    "{:?} {}",
+                    self.links.token(key),
+                    Violation::Unsolicited { bytes }
+                );
                 self.close_idle_link(key);
             }
         }
@@ -109,11 +111,13 @@ impl<S, M: Mode> Engine<S, M> {
     /// Reads where nothing should be, to learn whether the connection is still there.
     fn probe(&mut self, key: LinkKey) -> Probe {
         let link = &mut self.links[key];
-        let Some(socket) = &link.socket else { return Probe::Ended };
+        let Some(socket) = &link.socket else {
+            return Probe::Ended;
+        };
         loop {
             match self.net.recv(socket, &mut [0; 16]) {
                 Ok(0) => return Probe::Ended,
-                Ok(_) => return Probe::Spoke,
+                Ok(bytes) => return Probe::Spoke { bytes },
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     link.readiness = link.readiness.without(READ_SIDE);
@@ -132,7 +136,9 @@ impl<S, M: Mode> Engine<S, M> {
         }
         loop {
             let link = &mut self.links[key];
-            let State::Busy { chain, .. } = link.state else { return };
+            let State::Busy { chain, .. } = link.state else {
+                return;
+            };
             if !link.readiness.has(READ_SIDE) || self.chains[chain].marks.has(Marks::PAUSED) {
                 return;
             }
@@ -157,7 +163,9 @@ impl<S, M: Mode> Engine<S, M> {
         budget: &mut usize,
     ) -> Go {
         let link = &mut self.links[key];
-        let Some(socket) = &link.socket else { return Go::Stop };
+        let Some(socket) = &link.socket else {
+            return Go::Stop;
+        };
         match self.net.recv(socket, buffer) {
             Ok(0) => {
                 self.on_eof(state, key);
@@ -181,7 +189,13 @@ impl<S, M: Mode> Engine<S, M> {
                 if dead {
                     // Writing failed, and there is no response that would explain it.
                     let error = io::Error::from(io::ErrorKind::BrokenPipe);
-                    self.fail(key, Failure::Closed { missing: None, error: Some(error) });
+                    self.fail(
+                        key,
+                        Failure::Closed {
+                            missing: None,
+                            error: Some(error),
+                        },
+                    );
                 }
                 Go::Stop
             }
@@ -212,13 +226,21 @@ impl<S, M: Mode> Engine<S, M> {
                 };
                 self.finish(state, key, piece);
             }
-            Eof::NothingReceived => self.fail(key, Failure::Closed { missing: None, error: None }),
+            Eof::NothingReceived => self.fail(
+                key,
+                Failure::Closed {
+                    missing: None,
+                    error: None,
+                },
+            ),
             Eof::Truncated(violation) => self.fail(key, Failure::Violation(violation)),
         }
     }
 
     fn on_bytes(&mut self, state: &mut S, key: LinkKey, data: &mut [u8]) -> Go {
-        let Some(chain) = self.links[key].chain() else { return Go::Stop };
+        let Some(chain) = self.links[key].chain() else {
+            return Go::Stop;
+        };
         let since_start = self.since_start(chain);
         let link = &mut self.links[key];
         if !link.marks.has(LinkMarks::RECEIVED) {
@@ -250,8 +272,12 @@ impl<S, M: Mode> Engine<S, M> {
 
     fn feed_held(&mut self, state: &mut S, key: LinkKey) -> Go {
         let link = &mut self.links[key];
-        let State::Busy { chain, .. } = link.state else { return Go::On };
-        let Some(inbound) = &mut link.inbound else { return Go::On };
+        let State::Busy { chain, .. } = link.state else {
+            return Go::On;
+        };
+        let Some(inbound) = &mut link.inbound else {
+            return Go::On;
+        };
         // A response may also have ended with the piece after which it was paused.
         let waits = !inbound.held.is_empty() || link.connection.is_complete();
         if !waits || self.chains[chain].marks.has(Marks::PAUSED) {
@@ -277,7 +303,16 @@ impl<S, M: Mode> Engine<S, M> {
             Some(inbound) if spilled => std::mem::take(&mut inbound.head),
             _ => std::mem::take(&mut self.head),
         };
-        let mut piece = Piece { data, taken: 0, head, section: 0..0, body: 0..0, inbound, spilled, kept };
+        let mut piece = Piece {
+            data,
+            taken: 0,
+            head,
+            section: 0..0,
+            body: 0..0,
+            inbound,
+            spilled,
+            kept,
+        };
         match self.parse(state, key, chain, &mut piece) {
             Fed::Complete => {
                 self.finish(state, key, piece);
@@ -292,7 +327,9 @@ impl<S, M: Mode> Engine<S, M> {
                 let rest = piece.taken;
                 let held = piece.data[rest..].to_vec();
                 self.keep(key, piece);
-                let inbound = self.links[key].inbound.get_or_insert_with(|| self.spare.take());
+                let inbound = self.links[key]
+                    .inbound
+                    .get_or_insert_with(|| self.spare.take());
                 inbound.held = held;
                 self.arm(chain, None);
                 Go::Stop
@@ -333,18 +370,23 @@ impl<S, M: Mode> Engine<S, M> {
         chain: ChainKey,
         piece: &mut Piece<'_>,
     ) -> Fed {
-        let Some(request) = &self.chains[chain].request else { return Fed::Panicked };
+        let Some(request) = &self.chains[chain].request else {
+            return Fed::Panicked;
+        };
         let limits = self.settings.limits_of(request);
         loop {
             let link = &mut self.links[key];
             if link.connection.is_complete() {
                 return Fed::Complete;
             }
-            let step =
-                match link.connection.receive(&mut piece.data[piece.taken..], &mut piece.head, &limits) {
-                    Ok(step) => step,
-                    Err(violation) => return Fed::Failed(Failure::Violation(violation)),
-                };
+            let step = match link.connection.receive(
+                &mut piece.data[piece.taken..],
+                &mut piece.head,
+                &limits,
+            ) {
+                Ok(step) => step,
+                Err(violation) => return Fed::Failed(Failure::Violation(violation)),
+            };
             let start = piece.taken;
             piece.taken += step.consumed;
             match step.event {
@@ -358,9 +400,10 @@ impl<S, M: Mode> Engine<S, M> {
                         link.marks.clear(LinkMarks::BODY_HELD);
                         self.flush(key);
                     }
-                    let called = self.show(state, key, chain, piece, |readback, state, head, cx| {
-                        readback.on_interim(state, head, cx);
-                    });
+                    let called =
+                        self.show(state, key, chain, piece, |readback, state, head, cx| {
+                            readback.on_interim(state, head, cx);
+                        });
                     if called.is_none() {
                         return Fed::Panicked;
                     }
@@ -368,7 +411,8 @@ impl<S, M: Mode> Engine<S, M> {
                 Event::Head => {
                     piece.section = start..piece.taken;
                     piece.body = piece.taken..piece.taken;
-                    if let Some(fed) = self.on_head(state, key, chain, piece, limits.max_body_bytes) {
+                    if let Some(fed) = self.on_head(state, key, chain, piece, limits.max_body_bytes)
+                    {
                         return fed;
                     }
                 }
@@ -430,7 +474,10 @@ impl<S, M: Mode> Engine<S, M> {
                     && length > max_body_bytes
                 {
                     let limit = max_body_bytes;
-                    let violation = Violation::BodyTooLarge { limit, seen: length };
+                    let violation = Violation::BodyTooLarge {
+                        limit,
+                        seen: length,
+                    };
                     return Some(Fed::Failed(Failure::Violation(violation)));
                 }
                 None
@@ -486,19 +533,18 @@ impl<S, M: Mode> Engine<S, M> {
         };
         let seen = collected as u64;
         (seen > max_body_bytes).then(|| {
-            let violation = Violation::BodyTooLarge { limit: max_body_bytes, seen };
+            let violation = Violation::BodyTooLarge {
+                limit: max_body_bytes,
+                seen,
+            };
             Fed::Failed(Failure::Violation(violation))
         })
     }
 
-    fn stream(
-        &mut self,
-        state: &mut S,
-        key: LinkKey,
-        chain: ChainKey,
-        data: &[u8],
-    ) -> Option<Fed> {
-        let flow = self.call(chain, |readback, mut cx| readback.on_data(state, data, &mut cx));
+    fn stream(&mut self, state: &mut S, key: LinkKey, chain: ChainKey, data: &[u8]) -> Option<Fed> {
+        let flow = self.call(chain, |readback, mut cx| {
+            readback.on_data(state, data, &mut cx)
+        });
         match flow {
             None => Some(Fed::Panicked),
             Some(Flow::Stream | Flow::Buffer) => None,
@@ -524,7 +570,9 @@ impl<S, M: Mode> Engine<S, M> {
             let mut inbound = piece.inbound.take().unwrap_or_else(|| self.spare.take());
             inbound.section.clear();
             if !piece.kept || piece.taken > 0 {
-                inbound.section.extend_from_slice(&piece.data[piece.taken..]);
+                inbound
+                    .section
+                    .extend_from_slice(&piece.data[piece.taken..]);
             }
             link.inbound = Some(inbound);
             return;
@@ -532,12 +580,19 @@ impl<S, M: Mode> Engine<S, M> {
         let mut inbound = piece.inbound.take().unwrap_or_else(|| self.spare.take());
         if !piece.spilled {
             inbound.section.clear();
-            inbound.section.extend_from_slice(&piece.data[piece.section.clone()]);
+            inbound
+                .section
+                .extend_from_slice(&piece.data[piece.section.clone()]);
             if let Some(missing) = link.connection.missing() {
-                let expected = piece.body.len().saturating_add(usize::try_from(missing).unwrap_or(usize::MAX));
+                let expected = piece
+                    .body
+                    .len()
+                    .saturating_add(usize::try_from(missing).unwrap_or(usize::MAX));
                 inbound.body.reserve_exact(expected.min(RESERVE));
             }
-            inbound.body.extend_from_slice(&piece.data[piece.body.clone()]);
+            inbound
+                .body
+                .extend_from_slice(&piece.data[piece.body.clone()]);
             // The scratch head keeps its capacity for the next response, the link's comes from the spares.
             std::mem::swap(&mut self.head, &mut inbound.head);
         }
@@ -562,7 +617,9 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// The response is complete: frees its link, then calls its readback.
     fn finish(&mut self, state: &mut S, key: LinkKey, mut piece: Piece<'_>) {
-        let Some(chain) = self.links[key].chain() else { return };
+        let Some(chain) = self.links[key].chain() else {
+            return;
+        };
         if let Some(inbound) = &mut piece.inbound
             && !inbound.trailers.is_empty()
             && let Some(request) = &self.chains[chain].request
@@ -580,9 +637,19 @@ impl<S, M: Mode> Engine<S, M> {
         self.chains[chain].stage = Stage::Reading;
         self.counts.answered += 1;
         let mut info = self.info(key, chain);
-        info.timings.done = Some(Duration::from_micros(self.now_micros - self.chains[chain].started));
-        self.release(key, piece.taken < piece.data.len());
-        let Piece { data, head, section, body, mut inbound, spilled, .. } = piece;
+        info.timings.done = Some(Duration::from_micros(
+            self.now_micros - self.chains[chain].started,
+        ));
+        self.release(key, piece.data.len() - piece.taken);
+        let Piece {
+            data,
+            head,
+            section,
+            body,
+            mut inbound,
+            spilled,
+            ..
+        } = piece;
         let next = {
             let (trailers, section, body) = match &mut inbound {
                 Some(inbound) if spilled => (
@@ -597,23 +664,45 @@ impl<S, M: Mode> Engine<S, M> {
                 ),
                 None => (no_fields(), &data[section], Body::Lent(&data[body])),
             };
-            let response = Response { head: &head, section, trailers, body, info: &info };
-            self.call(chain, |readback, mut cx| readback.on_reply(state, Ok(response), &mut cx))
+            let response = Response {
+                head: &head,
+                section,
+                trailers,
+                body,
+                info: &info,
+            };
+            self.call(chain, |readback, mut cx| {
+                readback.on_reply(state, Ok(response), &mut cx)
+            })
         };
         self.chains[chain].request = Some(info.request);
-        let rest = Piece { data: &mut [], taken: 0, head, section: 0..0, body: 0..0, inbound, spilled, kept: false };
+        let rest = Piece {
+            data: &mut [],
+            taken: 0,
+            head,
+            section: 0..0,
+            body: 0..0,
+            inbound,
+            spilled,
+            kept: false,
+        };
         self.recycle(rest);
         self.follow(chain, next);
     }
 
     /// Takes a link from the exchange that is over: it rests, if it can be used again.
-    fn release(&mut self, key: LinkKey, leftover: bool) {
+    fn release(&mut self, key: LinkKey, leftover: usize) {
         let link = &mut self.links[key];
         let mut reusable = link.connection.is_reusable()
             && link.marks.has(LinkMarks::SENT)
             && !link.marks.has(LinkMarks::CLOSE);
-        if leftover {
-            warn!("{:?} {}", self.links.token(key), Violation::Unsolicited);
+        if leftover > 0 {
+            let bytes = leftover;
+            warn!(
+                "{:?} {}",
+                self.links.token(key),
+                Violation::Unsolicited { bytes }
+            );
             reusable = false;
         }
         // What the last event said may stand unread behind the response: an end of file, or bytes out of turn.
@@ -629,7 +718,10 @@ impl<S, M: Mode> Engine<S, M> {
         link.inbound = None;
         link.marks = link.marks.lasting();
         if let Some(other) = self.resting.replace(key) {
-            debug_assert!(false, "one exchange ends at a time, and {other} still rests");
+            debug_assert!(
+                false,
+                "one exchange ends at a time, and {other} still rests"
+            );
             self.close(other);
         }
         self.pool.feed(origin);
@@ -643,7 +735,9 @@ impl<S, M: Mode> Engine<S, M> {
             true => error.into_cancelled(),
             false => error,
         };
-        let next = self.call(chain, |readback, mut cx| readback.on_reply(state, Err(error), &mut cx));
+        let next = self.call(chain, |readback, mut cx| {
+            readback.on_reply(state, Err(error), &mut cx)
+        });
         match cancelled || self.draining {
             true => self.end_chain(chain),
             false => self.follow(chain, next),
@@ -652,7 +746,9 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// Does what a readback answered, after what it asked for.
     fn follow(&mut self, chain: ChainKey, next: Option<Next<S>>) {
-        let Some(next) = next else { return self.end_chain(chain) };
+        let Some(next) = next else {
+            return self.end_chain(chain);
+        };
         self.settle();
         if self.chains[chain].marks.has(Marks::CANCELLED) {
             // Cancelled while, or by what, its readback ran: one more call tells it so, and what it answered is dropped.
@@ -660,7 +756,11 @@ impl<S, M: Mode> Engine<S, M> {
             drop(next);
             return self.fail_unlinked(chain, ErrorKind::Cancelled);
         }
-        let Next { action, delay, readback } = next;
+        let Next {
+            action,
+            delay,
+            readback,
+        } = next;
         match action {
             Action::Done => return self.end_chain(chain),
             _ if self.draining => return self.end_chain(chain),
@@ -703,8 +803,9 @@ impl<S, M: Mode> Engine<S, M> {
             body: Body::Lent(&[]),
             info: &info,
         };
-        let result =
-            self.call(chain, |readback, mut cx| call(readback, state, &response, &mut cx));
+        let result = self.call(chain, |readback, mut cx| {
+            call(readback, state, &response, &mut cx)
+        });
         self.chains[chain].request = Some(info.request);
         result
     }
@@ -770,5 +871,8 @@ const ENDING: Readiness = Readiness::READ_CLOSED.with(Readiness::ERROR);
 enum Probe {
     Open,
     Ended,
-    Spoke,
+    /// It sent at least so many bytes that nobody asked for.
+    Spoke {
+        bytes: usize,
+    },
 }

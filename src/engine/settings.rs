@@ -63,30 +63,55 @@ impl Defaults {
     const MAX_LINES: usize = 32;
 
     fn new(config: &Config) -> Result<Self, Error> {
-        let user_agent = config.user_agent.iter().map(|value| ("User-Agent", value.as_bytes()));
-        let others = config.default_headers.iter().map(|(name, value)| (&**name, &**value));
+        let user_agent = config
+            .user_agent
+            .iter()
+            .map(|value| ("User-Agent", value.as_bytes()));
+        let others = config
+            .default_headers
+            .iter()
+            .map(|(name, value)| (&**name, &**value));
         let mut lines = Vec::new();
         for (name, value) in user_agent.chain(others) {
-            let probe = Request::get("http://localhost/").header(name, value).build();
+            let probe = Request::get("http://localhost/")
+                .header(name, value)
+                .build();
             if let Err(error) = probe {
-                let why = std::error::Error::source(&error).map_or(String::new(), ToString::to_string);
-                return Err(Error::invalid_config(format!("default field {name:?}: {why}")));
+                let why =
+                    std::error::Error::source(&error).map_or(String::new(), ToString::to_string);
+                return Err(Error::invalid_config(format!(
+                    "default field {name:?}: {why}"
+                )));
             }
             for framing in ["host", "content-length", "expect", "connection"] {
                 if name.eq_ignore_ascii_case(framing) {
                     let why = "belongs to a single request";
-                    return Err(Error::invalid_config(format!("default field {name:?} {why}")));
+                    return Err(Error::invalid_config(format!(
+                        "default field {name:?} {why}"
+                    )));
                 }
             }
             let value = value.trim_ascii();
-            lines.push((name.to_owned(), [name.as_bytes(), b": ", value, b"\r\n"].concat()));
+            lines.push((
+                name.to_owned(),
+                [name.as_bytes(), b": ", value, b"\r\n"].concat(),
+            ));
         }
         if lines.len() > Self::MAX_LINES {
             let n = lines.len();
-            return Err(Error::invalid_config(format!("{n} default fields: more than {}", Self::MAX_LINES)));
+            return Err(Error::invalid_config(format!(
+                "{n} default fields: more than {}",
+                Self::MAX_LINES
+            )));
         }
-        let mask = lines.iter().fold(0, |mask, (name, _)| mask | field_bit(name.as_bytes()));
-        let mut defaults = Self { lines, mask, blocks: Vec::new() };
+        let mask = lines
+            .iter()
+            .fold(0, |mask, (name, _)| mask | field_bit(name.as_bytes()));
+        let mut defaults = Self {
+            lines,
+            mask,
+            blocks: Vec::new(),
+        };
         defaults.block_without(0);
         Ok(defaults)
     }
@@ -96,14 +121,22 @@ impl Defaults {
         if request.field_mask() & self.mask == 0 {
             return 0;
         }
-        let left_out = self.lines.iter().enumerate().fold(0, |set, (i, (name, _))| {
-            set | u32::from(request.has_field(name)) << i
-        });
+        let left_out = self
+            .lines
+            .iter()
+            .enumerate()
+            .fold(0, |set, (i, (name, _))| {
+                set | u32::from(request.has_field(name)) << i
+            });
         self.block_without(left_out)
     }
 
     fn block_without(&mut self, left_out: u32) -> u16 {
-        if let Some(i) = self.blocks.iter().position(|(without, _)| *without == left_out) {
+        if let Some(i) = self
+            .blocks
+            .iter()
+            .position(|(without, _)| *without == left_out)
+        {
             return i as u16;
         }
         let mut block = Vec::new();

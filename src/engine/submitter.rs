@@ -66,7 +66,10 @@ pub(crate) enum Order<S> {
 impl<S> Remote<S> {
     pub(super) fn new(wake: Wake) -> Self {
         Self {
-            inbox: Mutex::new(Inbox { orders: Vec::new(), open: true }),
+            inbox: Mutex::new(Inbox {
+                orders: Vec::new(),
+                open: true,
+            }),
             wake,
             submitters: AtomicUsize::new(0),
             last_id: AtomicU64::new(0),
@@ -75,7 +78,9 @@ impl<S> Remote<S> {
 
     pub(super) fn submitter(self: &Arc<Self>) -> Submitter<S> {
         self.submitters.fetch_add(1, Ordering::Relaxed);
-        Submitter { remote: Arc::clone(self) }
+        Submitter {
+            remote: Arc::clone(self),
+        }
     }
 
     pub(super) fn has_submitters(&self) -> bool {
@@ -128,7 +133,12 @@ impl<S> Submitter<S> {
     ) -> Result<RequestId, Gone> {
         let number = self.remote.last_id.fetch_add(1, Ordering::Relaxed) + 1;
         let id = RequestId::remote(number);
-        self.order(Order::Submit { id, request, readback, delay })?;
+        self.order(Order::Submit {
+            id,
+            request,
+            readback,
+            delay,
+        })?;
         Ok(id)
     }
 

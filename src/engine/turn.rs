@@ -66,13 +66,19 @@ impl<S, M: Mode> Engine<S, M> {
             self.draining = false;
             resume_unwind(panic);
         }
-        turn.more = self.is_due() || self.wheel.next_tick().is_some_and(|tick| tick <= self.now_tick());
+        turn.more = self.is_due()
+            || self
+                .wheel
+                .next_tick()
+                .is_some_and(|tick| tick <= self.now_tick());
         turn.stopped = std::mem::take(&mut self.chains.stopped);
         Ok(turn)
     }
 
     fn poll(&mut self, timeout: Option<Duration>) -> Result<usize, Error> {
-        let until_due = self.next_deadline().map(|due| due.saturating_duration_since(self.now));
+        let until_due = self
+            .next_deadline()
+            .map(|due| due.saturating_duration_since(self.now));
         let wait = match (timeout, until_due) {
             _ if self.is_due() => Some(Duration::ZERO),
             (Some(timeout), Some(due)) => Some(timeout.min(due)),
@@ -80,7 +86,9 @@ impl<S, M: Mode> Engine<S, M> {
         };
         self.batch.clear();
         self.next_event = 0;
-        self.net.wait(&mut self.batch, self.settings.turn_events, wait).map_err(Error::io)?;
+        self.net
+            .wait(&mut self.batch, self.settings.turn_events, wait)
+            .map_err(Error::io)?;
         Ok(self.batch.len())
     }
 
@@ -93,7 +101,9 @@ impl<S, M: Mode> Engine<S, M> {
             if self.panic.is_some() {
                 return;
             }
-            let Some(token) = self.run_queue.pop_front() else { break };
+            let Some(token) = self.run_queue.pop_front() else {
+                break;
+            };
             if let Some(key) = self.links.find(token) {
                 self.links[key].marks.clear(LinkMarks::QUEUED);
                 self.on_link(state, key, &mut budget);
@@ -106,7 +116,9 @@ impl<S, M: Mode> Engine<S, M> {
         self.on_names();
         self.on_timers();
         for _ in 0..self.completions.len().min(self.settings.turn_events) {
-            let Some((chain, error)) = self.completions.pop_front() else { break };
+            let Some((chain, error)) = self.completions.pop_front() else {
+                break;
+            };
             self.deliver(state, chain, error);
             self.settle_and_park();
             if self.panic.is_some() {
@@ -117,7 +129,9 @@ impl<S, M: Mode> Engine<S, M> {
 
     fn on_events(&mut self, state: &mut S, budget: &mut usize) {
         while *budget > 0 && self.panic.is_none() {
-            let Some(&Ready { token, readiness }) = self.batch.get(self.next_event) else { break };
+            let Some(&Ready { token, readiness }) = self.batch.get(self.next_event) else {
+                break;
+            };
             // Counted before it is dealt with, so that a panic leaves the rest of the batch to the next turn.
             self.next_event += 1;
             if token == WAKE {
@@ -141,7 +155,12 @@ impl<S, M: Mode> Engine<S, M> {
         self.remote.take(&mut orders);
         for order in orders.drain(..) {
             match order {
-                Order::Submit { id, request, readback, delay } => {
+                Order::Submit {
+                    id,
+                    request,
+                    readback,
+                    delay,
+                } => {
                     self.chains.insert(request, readback, delay, Some(id));
                 }
                 Order::Cancel(id) => {
@@ -160,7 +179,11 @@ impl<S, M: Mode> Engine<S, M> {
         if !self.names.is_busy() {
             return;
         }
-        if self.names.deadline().is_some_and(|deadline| deadline <= self.now) {
+        if self
+            .names
+            .deadline()
+            .is_some_and(|deadline| deadline <= self.now)
+        {
             self.names.on_tick(self.now);
         }
         while let Some(answered) = self.names.next_answer() {
@@ -227,7 +250,9 @@ impl<S> Engine<S, Owned> {
     /// # Panics
     /// As [`turn`](Self::turn); what is left is then not drained.
     pub fn drain(&mut self, state: &mut S, within: Duration) -> Result<usize, Error> {
-        self.drain_by(within, |engine, timeout| engine.turn_within(state, timeout).map(|_| ()))
+        self.drain_by(within, |engine, timeout| {
+            engine.turn_within(state, timeout).map(|_| ())
+        })
     }
 }
 
@@ -255,8 +280,15 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// Cancels chains by where they are; answers how many were not cancelled before.
     fn cancel_where(&mut self, is_meant: impl Fn(Stage) -> bool) -> usize {
-        let meant: Vec<_> = self.chains.keys().filter(|key| is_meant(self.chains[*key].stage)).collect();
-        let ids = meant.into_iter().map(|key| self.chains.id(key)).collect::<Vec<_>>();
+        let meant: Vec<_> = self
+            .chains
+            .keys()
+            .filter(|key| is_meant(self.chains[*key].stage))
+            .collect();
+        let ids = meant
+            .into_iter()
+            .map(|key| self.chains.id(key))
+            .collect::<Vec<_>>();
         ids.into_iter().filter(|id| self.chains.cancel(*id)).count()
     }
 }

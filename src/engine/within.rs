@@ -49,7 +49,10 @@ pub fn within_to<S, T: 'static>(
     part: impl Fn(&mut S) -> Option<&mut T> + Clone + 'static,
     readback: impl Readback<T> + 'static,
 ) -> impl Readback<S> + 'static {
-    Within { part, readback: Box::new(readback) }
+    Within {
+        part,
+        readback: Box::new(readback),
+    }
 }
 
 struct Within<P, T> {
@@ -69,9 +72,18 @@ impl<P, T: 'static> Within<P, T> {
     where
         P: Fn(&mut S) -> Option<&mut T> + Clone + 'static,
     {
-        let Some(part) = (self.part)(state) else { return gone };
-        let mut sink = PartSink { sink: &mut *cx.sink, part: &self.part };
-        call(&mut *self.readback, part, &mut Context::new(&mut sink, cx.id, cx.now))
+        let Some(part) = (self.part)(state) else {
+            return gone;
+        };
+        let mut sink = PartSink {
+            sink: &mut *cx.sink,
+            part: &self.part,
+        };
+        call(
+            &mut *self.readback,
+            part,
+            &mut Context::new(&mut sink, cx.id, cx.now),
+        )
     }
 }
 
@@ -81,20 +93,27 @@ where
     T: 'static,
 {
     fn on_interim(&mut self, state: &mut S, head: &Response<'_>, cx: &mut Context<'_, S>) {
-        self.with(state, cx, (), |readback, part, cx| readback.on_interim(part, head, cx));
+        self.with(state, cx, (), |readback, part, cx| {
+            readback.on_interim(part, head, cx)
+        });
     }
 
     fn on_head(&mut self, state: &mut S, head: &Response<'_>, cx: &mut Context<'_, S>) -> Flow {
-        self.with(state, cx, Flow::Abort, |readback, part, cx| readback.on_head(part, head, cx))
+        self.with(state, cx, Flow::Abort, |readback, part, cx| {
+            readback.on_head(part, head, cx)
+        })
     }
 
     fn on_data(&mut self, state: &mut S, data: &[u8], cx: &mut Context<'_, S>) -> Flow {
-        self.with(state, cx, Flow::Abort, |readback, part, cx| readback.on_data(part, data, cx))
+        self.with(state, cx, Flow::Abort, |readback, part, cx| {
+            readback.on_data(part, data, cx)
+        })
     }
 
     fn on_reply(&mut self, state: &mut S, reply: Reply<'_>, cx: &mut Context<'_, S>) -> Next<S> {
-        let next =
-            self.with(state, cx, Next::done(), |readback, part, cx| readback.on_reply(part, reply, cx));
+        let next = self.with(state, cx, Next::done(), |readback, part, cx| {
+            readback.on_reply(part, reply, cx)
+        });
         Next {
             action: next.action,
             delay: next.delay,
@@ -141,5 +160,8 @@ where
     P: Fn(&mut S) -> Option<&mut T> + Clone + 'static,
     T: 'static,
 {
-    Box::new(Within { part: part.clone(), readback })
+    Box::new(Within {
+        part: part.clone(),
+        readback,
+    })
 }

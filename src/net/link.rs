@@ -42,7 +42,10 @@ pub(crate) enum State {
     /// The host is being looked up.
     Resolving { chain: u32 },
     /// The connection is being made; `rest` are the addresses to try after this one.
-    Connecting { chain: u32, rest: Option<Box<Candidates>> },
+    Connecting {
+        chain: u32,
+        rest: Option<Box<Candidates>>,
+    },
     /// An exchange is under way; `written` bytes of its request are.
     Busy { chain: u32, written: usize },
     /// Between two exchanges, while the readback of the first runs.
@@ -161,7 +164,10 @@ impl Inbound {
 
     /// Bytes that its buffers take.
     pub(crate) fn capacity(&self) -> usize {
-        self.section.capacity() + self.body.capacity() + self.trailers.capacity() + self.held.capacity()
+        self.section.capacity()
+            + self.body.capacity()
+            + self.trailers.capacity()
+            + self.held.capacity()
     }
 }
 
@@ -185,9 +191,9 @@ impl<Socket> Link<Socket> {
     /// The chain whose exchange is under way.
     pub(crate) fn chain(&self) -> Option<u32> {
         match self.state {
-            State::Resolving { chain } | State::Connecting { chain, .. } | State::Busy { chain, .. } => {
-                Some(chain)
-            }
+            State::Resolving { chain }
+            | State::Connecting { chain, .. }
+            | State::Busy { chain, .. } => Some(chain),
             State::Resting | State::Idle(_) => None,
         }
     }

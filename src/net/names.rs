@@ -71,7 +71,9 @@ impl Names {
         overrides: &[(String, SocketAddr)],
         resolver: Box<dyn Resolve>,
     ) -> Result<Self, Error> {
-        let overrides = overrides.iter().map(|(pattern, addr)| Override::parse(pattern, *addr));
+        let overrides = overrides
+            .iter()
+            .map(|(pattern, addr)| Override::parse(pattern, *addr));
         Ok(Self {
             overrides: overrides.collect::<Result<_, _>>()?,
             resolver,
@@ -93,7 +95,10 @@ impl Names {
         }
         // RFC 6761 §6.3: always loopback, never asked for.
         if host == "localhost" || host.ends_with(".localhost") {
-            let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+            let loopback = [
+                IpAddr::V4(Ipv4Addr::LOCALHOST),
+                IpAddr::V6(Ipv6Addr::LOCALHOST),
+            ];
             return Known::Several(candidates(&loopback, port));
         }
         if let Some(lookup) = self.lookups.get_mut(host) {
@@ -105,7 +110,12 @@ impl Names {
         self.news = true;
         self.hosts.insert(ids[0], (host.into(), Family::V4));
         self.hosts.insert(ids[1], (host.into(), Family::V6));
-        let lookup = Lookup { ids, v4: None, v6: None, links: vec![(token, port)] };
+        let lookup = Lookup {
+            ids,
+            v4: None,
+            v6: None,
+            links: vec![(token, port)],
+        };
         self.lookups.insert(host.into(), lookup);
         self.resolver.start(host, Family::V4, ids[0]);
         self.resolver.start(host, Family::V6, ids[1]);
@@ -115,7 +125,9 @@ impl Names {
     /// The link behind `token` waits no longer for `host`; the last to go cancels the look-up.
     pub(crate) fn forget(&mut self, host: &str, token: Token) {
         let host = host.strip_suffix('.').unwrap_or(host);
-        let Some(lookup) = self.lookups.get_mut(host) else { return };
+        let Some(lookup) = self.lookups.get_mut(host) else {
+            return;
+        };
         lookup.links.retain(|(waiting, _)| *waiting != token);
         if !lookup.links.is_empty() {
             return;
@@ -150,8 +162,12 @@ impl Names {
     /// A look-up that has ended since last asked.
     pub(crate) fn next_answer(&mut self) -> Option<Answered> {
         while let Some((id, answer)) = self.resolver.take() {
-            let Some((host, family)) = self.hosts.remove(&id) else { continue };
-            let Some(lookup) = self.lookups.get_mut(&host) else { continue };
+            let Some((host, family)) = self.hosts.remove(&id) else {
+                continue;
+            };
+            let Some(lookup) = self.lookups.get_mut(&host) else {
+                continue;
+            };
             match family {
                 Family::V4 => lookup.v4 = Some(answer),
                 Family::V6 => lookup.v6 = Some(answer),
@@ -159,11 +175,19 @@ impl Names {
             if lookup.v4.is_none() || lookup.v6.is_none() {
                 continue;
             }
-            let Some(Lookup { v4: Some(v4), v6: Some(v6), links, .. }) = self.lookups.remove(&host)
+            let Some(Lookup {
+                v4: Some(v4),
+                v6: Some(v6),
+                links,
+                ..
+            }) = self.lookups.remove(&host)
             else {
                 continue;
             };
-            return Some(Answered { links, addresses: join(v4, v6) });
+            return Some(Answered {
+                links,
+                addresses: join(v4, v6),
+            });
         }
         self.news = false;
         None
@@ -179,7 +203,11 @@ fn join(
     let (v4, v6) = match (v4, v6) {
         (Ok(v4), Ok(v6)) => (v4, v6),
         (Ok(addrs), Err(error)) | (Err(error), Ok(addrs)) => {
-            return if addrs.is_empty() { Err(error) } else { Ok(addrs) };
+            return if addrs.is_empty() {
+                Err(error)
+            } else {
+                Ok(addrs)
+            };
         }
         // "Not found" is the weaker of two reasons.
         (Err(LookupError::NotFound), Err(error)) | (Err(error), Err(_)) => return Err(error),
@@ -189,13 +217,24 @@ fn join(
         joined.extend(v4.get(i));
         joined.extend(v6.get(i));
     }
-    if joined.is_empty() { Err(LookupError::NotFound) } else { Ok(joined) }
+    if joined.is_empty() {
+        Err(LookupError::NotFound)
+    } else {
+        Ok(joined)
+    }
 }
 
 /// The addresses of a host with a port, in the order in which they are to be tried.
 pub(crate) fn candidates(addrs: &[IpAddr], port: u16) -> Candidates {
-    let left = addrs.iter().rev().map(|ip| SocketAddr::new(*ip, port)).collect();
-    Candidates { left, failed: Vec::new() }
+    let left = addrs
+        .iter()
+        .rev()
+        .map(|ip| SocketAddr::new(*ip, port))
+        .collect();
+    Candidates {
+        left,
+        failed: Vec::new(),
+    }
 }
 
 impl Override {
@@ -204,7 +243,9 @@ impl Override {
         // "[::1]:80" and "::1" hold colons that part no port.
         let (host, port) = match pattern.strip_prefix('[') {
             Some(rest) => {
-                let (host, port) = rest.split_once(']').ok_or_else(|| invalid("no closing bracket"))?;
+                let (host, port) = rest
+                    .split_once(']')
+                    .ok_or_else(|| invalid("no closing bracket"))?;
                 match port.strip_prefix(':') {
                     Some(port) => (host, Some(port)),
                     None if port.is_empty() => (host, None),
@@ -218,7 +259,10 @@ impl Override {
             },
         };
         let port = match port {
-            Some(port) => Some(port.parse().map_err(|_| invalid("the port is not a number"))?),
+            Some(port) => Some(
+                port.parse()
+                    .map_err(|_| invalid("the port is not a number"))?,
+            ),
             None => None,
         };
         let host = host.strip_suffix('.').unwrap_or(host);

@@ -99,7 +99,11 @@ impl Pool {
     }
 
     /// Counts one more user of the origin, which is known by `hint` if the user was there before.
-    pub(crate) fn enter(&mut self, hint: Option<OriginKey>, parts: (Scheme, &str, u16)) -> OriginKey {
+    pub(crate) fn enter(
+        &mut self,
+        hint: Option<OriginKey>,
+        parts: (Scheme, &str, u16),
+    ) -> OriginKey {
         if let Some(key) = hint
             && self.entries[key as usize].origin.parts() == parts
         {
@@ -162,8 +166,14 @@ impl Pool {
         most: usize,
     ) -> bool {
         let entry = &mut self.entries[links[key].origin as usize];
-        spot.of_origin = Neighbours { newer: None, older: entry.idle.newest };
-        spot.of_all = Neighbours { newer: None, older: self.idle.newest };
+        spot.of_origin = Neighbours {
+            newer: None,
+            older: entry.idle.newest,
+        };
+        spot.of_all = Neighbours {
+            newer: None,
+            older: self.idle.newest,
+        };
         if let Some(older) = entry.idle.newest.replace(key) {
             spot_of(links, older).of_origin.newer = Some(key);
         }

@@ -29,7 +29,10 @@ struct Slot<T> {
 
 impl<T> Slots<T> {
     pub(crate) fn new() -> Self {
-        Self { slab: Slab::new(), generation: 0 }
+        Self {
+            slab: Slab::new(),
+            generation: 0,
+        }
     }
 
     pub(crate) fn insert(&mut self, entry: T) -> LinkKey {
@@ -38,7 +41,10 @@ impl<T> Slots<T> {
             self.slab.reserve_exact((self.slab.len() / 8).max(16));
         }
         self.generation = self.generation.wrapping_add(1);
-        self.slab.insert(Slot { entry, generation: self.generation }) as LinkKey
+        self.slab.insert(Slot {
+            entry,
+            generation: self.generation,
+        }) as LinkKey
     }
 
     pub(crate) fn remove(&mut self, key: LinkKey) -> T {

@@ -32,7 +32,7 @@ const MSG_NOSIGNAL: i32 = 0;
 
 /// Sockets on a [`Poll`] of the engine's own.
 #[derive(Debug)]
-pub(crate) struct MioNet {
+pub struct MioNet {
     poll: Poll,
     events: Events,
     waker: Arc<Waker>,
@@ -42,7 +42,11 @@ impl MioNet {
     pub(crate) fn new(events: usize) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
-        Ok(Self { poll, events: Events::with_capacity(events), waker })
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(events),
+            waker,
+        })
     }
 
     #[cfg(unix)]
@@ -64,7 +68,9 @@ impl Net for MioNet {
     }
 
     fn register(&mut self, socket: &mut TcpStream, token: Token) -> io::Result<()> {
-        self.poll.registry().register(socket, token, Interest::READABLE | Interest::WRITABLE)
+        self.poll
+            .registry()
+            .register(socket, token, Interest::READABLE | Interest::WRITABLE)
     }
 
     fn deregister(&mut self, socket: &mut TcpStream) -> io::Result<()> {
@@ -111,7 +117,10 @@ impl Net for MioNet {
             if event.is_error() {
                 readiness = readiness.with(Readiness::ERROR);
             }
-            Ready { token: event.token(), readiness }
+            Ready {
+                token: event.token(),
+                readiness,
+            }
         }));
         Ok(())
     }
