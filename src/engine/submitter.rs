@@ -83,8 +83,10 @@ impl<S> Remote<S> {
         }
     }
 
-    pub(super) fn has_submitters(&self) -> bool {
-        self.submitters.load(Ordering::Acquire) > 0
+    /// Whether orders may still come, or have come and are not taken.
+    pub(super) fn has_orders_to_come(&self) -> bool {
+        // In this order: the last submitter may leave an order behind as it goes.
+        self.submitters.load(Ordering::Acquire) > 0 || !self.inbox().orders.is_empty()
     }
 
     /// Moves all orders to the end of `orders`.

@@ -232,7 +232,7 @@ impl<S> Engine<S, Owned> {
     /// # Panics
     /// As [`turn`](Self::turn).
     pub fn run(&mut self, state: &mut S) -> Result<(), Error> {
-        while self.pending() > 0 || self.remote.has_submitters() {
+        while self.pending() > 0 || self.remote.has_orders_to_come() {
             if self.turn(state, None)?.stopped {
                 break;
             }
