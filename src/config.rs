@@ -9,7 +9,7 @@ use crate::resolver::Resolve;
 
 /// Deadlines by phase, each as a duration from the phase's start. `None`: no deadline.
 ///
-/// A duration is rounded up to whole milliseconds, the tick of the timing wheel; 49 days and more is never.
+/// A duration is rounded up to whole milliseconds, the tick of the timing wheel; 24 days and more is never.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timeouts {
@@ -85,6 +85,8 @@ pub(crate) struct Millis([u32; Clock::COUNT]);
 impl Millis {
     const INHERIT: u32 = 0;
     const NEVER: u32 = u32::MAX;
+    /// With a number of milliseconds: the engine's own, or that number if it is longer.
+    const AT_LEAST: u32 = 1 << 31;
     /// Added to a default before a caller's closure sees it, so that a value which was not touched is told from one which was
     /// set to the default on purpose.
     const MARK: Duration = Duration::from_nanos(1);
@@ -104,6 +106,10 @@ impl Millis {
             *slot = match set {
                 Self::INHERIT => slot.map(|d| d + Self::MARK),
                 Self::NEVER => None,
+                ms if ms >= Self::AT_LEAST => {
+                    let least = Duration::from_millis((ms - Self::AT_LEAST).into());
+                    slot.map(|d| d.max(least) + Self::MARK)
+                }
                 ms => Some(Duration::from_millis(ms.into())),
             };
         }
@@ -121,13 +127,33 @@ impl Millis {
         }
     }
 
+    /// Sets one timeout.
+    pub(crate) fn set(&mut self, clock: Clock, timeout: Option<Duration>) {
+        self.0[clock as usize] = Self::from_duration(timeout);
+    }
+
+    /// Makes one timeout no shorter than `least`. One that is not set stays the engine's own where that is longer, which is not known
+    /// here: it is told apart in `get`.
+    pub(crate) fn lift(&mut self, clock: Clock, least: Duration) {
+        let slot = &mut self.0[clock as usize];
+        let least = Self::from_duration(Some(least));
+        *slot = match *slot {
+            Self::NEVER => Self::NEVER,
+            _ if least == Self::NEVER => Self::NEVER,
+            Self::INHERIT => Self::AT_LEAST | least,
+            ms if ms >= Self::AT_LEAST => ms.max(Self::AT_LEAST | least),
+            ms => ms.max(least),
+        };
+    }
+
     /// The timeout named `clock` in milliseconds, `fallback` standing in for what is not set here. `None`: never.
     pub(crate) fn get(&self, clock: Clock, fallback: &Millis) -> Option<u32> {
-        let own = self.0[clock as usize];
-        let ms = if own == Self::INHERIT {
-            fallback.0[clock as usize]
-        } else {
-            own
+        let engine = fallback.0[clock as usize];
+        let ms = match self.0[clock as usize] {
+            Self::INHERIT => engine,
+            Self::NEVER => Self::NEVER,
+            ms if ms >= Self::AT_LEAST => engine.max(ms - Self::AT_LEAST),
+            ms => ms,
         };
         (ms != Self::NEVER).then_some(ms)
     }
@@ -137,13 +163,17 @@ impl Millis {
             return Self::NEVER;
         };
         let ms = duration.as_nanos().div_ceil(1_000_000).max(1);
-        u32::try_from(ms).unwrap_or(Self::NEVER)
+        match u32::try_from(ms) {
+            Ok(ms) if ms < Self::AT_LEAST => ms,
+            _ => Self::NEVER,
+        }
     }
 }
 
 /// Lets `change` edit limits which start as the defaults, and answers the edit to be laid over an engine's own limits.
 ///
 /// As with [`Millis::change`], what `change` leaves alone is told by a mark, so that setting a limit to its default counts as set.
+/// A `bool` has no room for a mark: where the engine refuses obs-fold, a request cannot allow it.
 pub(crate) fn change_limits(
     base: Option<&LimitsEdit>,
     change: impl FnOnce(&mut Limits),

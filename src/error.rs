@@ -205,6 +205,13 @@ impl Error {
         Self::placed(kind, at, Source::Text(text))
     }
 
+    /// The same exchange's end, as it is told to the readback of a chain that was cancelled meanwhile.
+    pub(crate) fn into_cancelled(mut self) -> Self {
+        self.0.kind = ErrorKind::Cancelled;
+        self.0.source = Source::None;
+        self
+    }
+
     fn placed(kind: ErrorKind, at: Circumstances, source: Source) -> Self {
         let Circumstances {
             phase,
@@ -244,7 +251,7 @@ impl Error {
     }
 
     /// Whether sending the request again can do no harm: it never left, or it is idempotent
-    /// (RFC 9110 §9.2.2, RFC 9112 §9.3.1) and the response had not begun.
+    /// (RFC 9110 §9.2.2, RFC 9112 §9.3.1).
     pub fn resend_is_safe(&self) -> bool {
         self.0.resend_is_safe
     }
@@ -366,4 +373,32 @@ impl From<Gone> for Error {
     fn from(_: Gone) -> Self {
         Self::bare(ErrorKind::Gone, Phase::Queue, Source::None)
     }
+}
+
+/// Whether `error` says that this machine has no file descriptor, port or memory left, rather than something of the peer.
+pub(crate) fn is_exhaustion(error: &io::Error) -> bool {
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    const ENOBUFS: i32 = if cfg!(any(target_os = "linux", target_os = "android")) {
+        105
+    } else {
+        55
+    };
+    let by_number = cfg!(unix) && matches!(error.raw_os_error(), Some(ENFILE | EMFILE | ENOBUFS));
+    let by_kind = matches!(
+        error.kind(),
+        io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory | io::ErrorKind::StorageFull
+    );
+    by_number || by_kind
+}
+
+/// Whether `error` says that the peer ended the connection.
+pub(crate) fn is_reset(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof
+    )
 }

@@ -12,6 +12,12 @@ mod sched;
 pub mod sim;
 
 pub use config::{Config, Limits, Timeouts};
+#[cfg(any())]
+pub use engine::Sim;
+pub use engine::{
+    Context, Engine, Flow, Info, Mode, Next, Owned, Readback, Reply, RequestId, Response, Stats,
+    Submitter, Timings, Turn, Unread, within, within_to,
+};
 pub use error::{Error, ErrorKind, Gone, Phase, Sent};
 pub use proto::{Headers, Origin, Scheme, Violation};
-pub use request::{Invalid, Request, RequestBuilder};
+pub use request::{Invalid, InvalidPart, Request, RequestBuilder};

@@ -1,1 +1,472 @@
-//! Engine
+//! Engine: decides what happens next, and when; here everything meets.
+//!
+//! - `chains`: what was submitted, until its readback answers `done`
+//! - `exchange`: how a request finds a link, and how its exchange ends
+//! - `receive`: from bytes to readbacks
+//! - `turn`: one turn of the loop
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::Token;
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::net::link::{Inbound, Link, State};
+use crate::net::names::Names;
+use crate::net::pool::Pool;
+use crate::net::slots::{LinkKey, Slots};
+use crate::net::socket::MioNet;
+use crate::net::{Net, Ready};
+use crate::proto::head::Head;
+use crate::request::Request;
+use crate::sched::wheel::Wheel;
+
+mod chains;
+mod exchange;
+mod mode;
+mod readback;
+mod receive;
+mod response;
+mod settings;
+mod submitter;
+mod turn;
+mod within;
+
+pub use chains::RequestId;
+#[cfg(any())]
+pub use mode::Sim;
+pub use mode::{Mode, Owned};
+pub use readback::{Context, Flow, Next, Readback, Reply, Unread};
+pub use response::{Info, Response, Timings};
+pub use submitter::Submitter;
+pub use turn::Turn;
+pub use within::{within, within_to};
+
+use chains::{ChainKey, Chains, Marks, Stage};
+use mode::sealed::Sealed;
+use readback::Sink;
+use settings::Settings;
+use submitter::{Order, Remote};
+
+/// Runs requests and their readbacks on one thread, with as many connections as they need.
+///
+/// `S` is the caller's state: lent to each turn, and handed to every readback as `&mut S`. An engine is bound to the
+/// thread it was made on; other threads reach it through a [`Submitter`]. Dropping it closes everything and runs no
+/// readback.
+///
+/// # Embedding
+/// The engine's file descriptor ([`AsFd`](std::os::fd::AsFd)) is readable or [`next_deadline`](Self::next_deadline) is past whenever
+/// a turn would do something; a host may call [`turn`](Self::turn) late, early or twice, and from an edge-triggered loop as
+/// long as it turns until [`Turn::more`] is false and `events` is 0. `submit`, `cancel` and `resume` outside a turn make a
+/// turn due: ask for the deadline again after them.
+pub struct Engine<S = (), M: Mode = Owned> {
+    net: <M as Sealed>::Net,
+    settings: Settings,
+    chains: Chains<S>,
+    links: Slots<Link<<<M as Sealed>::Net as Net>::Socket>>,
+    pool: Pool,
+    names: Names,
+    wheel: Wheel<Timer>,
+    remote: Arc<Remote<S>>,
+    /// Scratch for what is taken from `remote`.
+    orders: Vec<Order<S>>,
+
+    /// The time of this turn, and the same in microseconds of the engine's life.
+    now: Instant,
+    now_micros: u64,
+    epoch: Instant,
+
+    /// Events that the poll has told, up to `next_event` dealt with.
+    batch: Vec<Ready>,
+    next_event: usize,
+    /// Links that have more to do than their share of a turn.
+    run_queue: VecDeque<Token>,
+    /// Chains to be started anew, a stale connection or a delay behind them.
+    restarts: VecDeque<ChainKey>,
+    /// Chains whose readback is to hear of a failure.
+    completions: VecDeque<(ChainKey, Error)>,
+    /// The link that the exchange just over has left, before the pool takes it.
+    resting: Option<LinkKey>,
+    /// Set while this machine is out of file descriptors, ports or memory.
+    exhausted: Option<Exhaustion>,
+    /// No new chain starts and none goes on.
+    draining: bool,
+    /// A readback's panic, on its way to the host.
+    panic: Option<Box<dyn std::any::Any + Send>>,
+
+    /// All links read into this.
+    read_buffer: Vec<u8>,
+    head: Head,
+    spare: Spare,
+    counts: Counts,
+    /// Calls from one thread only: some states are not `Send`, and a readback never expects to move.
+    not_send: std::marker::PhantomData<*const ()>,
+}
+
+/// What a timer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Timer {
+    /// The chain's delay, or the deadline of its phase.
+    Chain(ChainKey),
+    /// The idle link's time in the pool.
+    Idle(LinkKey),
+    /// Another try after exhaustion.
+    Exhausted,
+}
+
+/// What this machine was out of, and when it is tried again.
+#[derive(Debug)]
+struct Exhaustion {
+    why: String,
+    retry: crate::sched::wheel::TimerId,
+}
+
+/// Inbound buffers for the next responses that do not arrive whole.
+#[derive(Debug, Default)]
+struct Spare {
+    boxes: Vec<Box<Inbound>>,
+    bytes: usize,
+}
+
+impl Spare {
+    /// More than this is given back to the allocator.
+    const MAX_BYTES: usize = 8 << 20;
+    const MAX_BOXES: usize = 1024;
+
+    fn take(&mut self) -> Box<Inbound> {
+        let inbound = self.boxes.pop().unwrap_or_default();
+        self.bytes -= inbound.capacity();
+        inbound
+    }
+
+    fn give(&mut self, mut inbound: Box<Inbound>) {
+        inbound.clear();
+        let bytes = inbound.capacity();
+        if self.boxes.len() < Self::MAX_BOXES && self.bytes + bytes <= Self::MAX_BYTES {
+            self.bytes += bytes;
+            self.boxes.push(inbound);
+        }
+    }
+}
+
+/// What has happened since the engine was made.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    opened: u64,
+    reused: u64,
+    answered: u64,
+    failed: u64,
+    retried: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+    turns: u64,
+    wakeups: u64,
+}
+
+/// How an engine stands, and what it has done. The first group counts what is there now, the second since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Links that hold a socket or are about to: dialling, busy and idle ones.
+    pub links_open: usize,
+    /// Links in the pool.
+    pub links_idle: usize,
+    /// Links whose host is being looked up or that are connecting.
+    pub links_dialing: usize,
+    /// Requests on a link.
+    pub in_flight: usize,
+    /// Requests that wait for a link.
+    pub queued: usize,
+    /// Requests that wait for their delay.
+    pub delayed: usize,
+    /// Requests in flight whose readback answered `Pause`.
+    pub paused: usize,
+    /// Connections opened.
+    pub opened: u64,
+    /// Requests sent on a connection that had served another.
+    pub reused: u64,
+    /// Chains submitted.
+    pub submitted: u64,
+    /// Requests answered by a response.
+    pub answered: u64,
+    /// Requests answered by an error, cancellations included.
+    pub failed: u64,
+    /// Requests sent again after a stale connection.
+    pub retried: u64,
+    /// Bytes received.
+    pub bytes_in: u64,
+    /// Bytes sent.
+    pub bytes_out: u64,
+    /// Turns.
+    pub turns: u64,
+    /// Turns that another thread asked for.
+    pub wakeups: u64,
+}
+
+impl<S, M: Mode> Engine<S, M> {
+    pub(crate) fn on_net(net: <M as Sealed>::Net, config: Config) -> Result<Self, Error> {
+        let settings = Settings::new(&config)?;
+        let mut resolver = config.resolver.unwrap_or_else(|| net.resolver());
+        let wake = net.waker();
+        resolver.attach(wake.clone());
+        let names = Names::new(&config.overrides, resolver)?;
+        let now = net.now();
+        Ok(Self {
+            net,
+            settings,
+            chains: Chains::new(),
+            links: Slots::new(),
+            pool: Pool::new(),
+            names,
+            wheel: Wheel::new(),
+            remote: Arc::new(Remote::new(wake)),
+            orders: Vec::new(),
+            now,
+            now_micros: 0,
+            epoch: now,
+            batch: Vec::new(),
+            next_event: 0,
+            run_queue: VecDeque::new(),
+            restarts: VecDeque::new(),
+            completions: VecDeque::new(),
+            resting: None,
+            exhausted: None,
+            draining: false,
+            panic: None,
+            read_buffer: vec![0; config.read_buffer],
+            head: Head::default(),
+            spare: Spare::default(),
+            counts: Counts::default(),
+            not_send: std::marker::PhantomData,
+        })
+    }
+
+    /// Starts a chain: sends `request` and gives the response, or why there is none, to `readback`. A turn is then due.
+    ///
+    /// Each request of the chain is answered exactly once, as long as the engine lives.
+    pub fn submit(
+        &mut self,
+        request: Request,
+        readback: impl FnMut(&mut S, Reply<'_>, &mut Context<'_, S>) -> Next<S> + 'static,
+    ) -> RequestId {
+        self.submit_to(request, readback)
+    }
+
+    /// [`submit`](Self::submit) for a [`Readback`] that wants to see more than the reply.
+    pub fn submit_to(
+        &mut self,
+        request: Request,
+        readback: impl Readback<S> + 'static,
+    ) -> RequestId {
+        self.submit_boxed(request, Box::new(readback), Duration::ZERO)
+    }
+
+    /// [`submit`](Self::submit) after `delay`, counted from this call; [`Duration::MAX`] is never.
+    pub fn submit_after(
+        &mut self,
+        delay: Duration,
+        request: Request,
+        readback: impl FnMut(&mut S, Reply<'_>, &mut Context<'_, S>) -> Next<S> + 'static,
+    ) -> RequestId {
+        self.submit_boxed(request, Box::new(readback), delay)
+    }
+
+    fn submit_boxed(
+        &mut self,
+        request: Request,
+        readback: Box<dyn Readback<S>>,
+        delay: Duration,
+    ) -> RequestId {
+        // Between turns the time of the last one may be long past, and deadlines are never early.
+        self.read_clock();
+        self.chains.submit(request, readback, delay)
+    }
+
+    /// Ends a chain, whatever it is doing; its connection is closed if a request is on it. A turn is then due.
+    ///
+    /// True: its readback is called exactly once more, with [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled), and what it answers is
+    /// dropped. False: the chain is over, or was cancelled before.
+    pub fn cancel(&mut self, id: RequestId) -> bool {
+        self.chains.cancel(id)
+    }
+
+    /// Lets an exchange go on whose readback answered [`Flow::Pause`]. A turn is then due. False: it is not paused.
+    pub fn resume(&mut self, id: RequestId) -> bool {
+        self.chains.resume(id)
+    }
+
+    /// When a turn is due even if nothing becomes readable; in the past: now. `None`: there is nothing to wait for but the
+    /// file descriptor.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        if self.is_due() {
+            return Some(self.now);
+        }
+        let timer = self.wheel.next_tick().map(|tick| self.instant_of(tick));
+        match (timer, self.names.deadline()) {
+            (Some(timer), Some(names)) => Some(timer.min(names)),
+            (timer, names) => timer.or(names),
+        }
+    }
+
+    /// [`next_deadline`](Self::next_deadline) as a duration from the clock read now; zero when a turn is due.
+    pub fn next_timeout(&self) -> Option<Duration> {
+        self.next_deadline()
+            .map(|deadline| deadline.saturating_duration_since(self.net.now()))
+    }
+
+    /// Chains that are not over: queued, in flight, paused or delayed.
+    pub fn pending(&self) -> usize {
+        self.chains.len()
+    }
+
+    /// How the engine stands. Counts all links and chains anew: cheap enough to be asked every second, not every turn.
+    pub fn stats(&self) -> Stats {
+        let Counts {
+            opened,
+            reused,
+            answered,
+            failed,
+            retried,
+            bytes_in,
+            bytes_out,
+            turns,
+            wakeups,
+        } = self.counts;
+        let mut stats = Stats {
+            links_open: self.links.len(),
+            submitted: self.chains.submitted,
+            opened,
+            reused,
+            answered,
+            failed,
+            retried,
+            bytes_in,
+            bytes_out,
+            turns,
+            wakeups,
+            ..Stats::default()
+        };
+        for link in self.links.iter() {
+            match link.state {
+                State::Resolving { .. } | State::Connecting { .. } => stats.links_dialing += 1,
+                State::Idle(_) => stats.links_idle += 1,
+                State::Busy { .. } | State::Resting => {}
+            }
+        }
+        for key in self.chains.keys() {
+            let chain = &self.chains[key];
+            stats.paused += usize::from(chain.marks.has(Marks::PAUSED));
+            match chain.stage {
+                Stage::New | Stage::Queued { .. } => stats.queued += 1,
+                Stage::Delayed => stats.delayed += 1,
+                Stage::Running { .. } => stats.in_flight += 1,
+                Stage::Failed | Stage::Reading => {}
+            }
+        }
+        stats
+    }
+
+    /// The way in from other threads.
+    pub fn submitter(&self) -> Submitter<S> {
+        self.remote.submitter()
+    }
+
+    /// Closes idle connections, and lets none that is open now be used again: the network changed, or the machine slept.
+    pub fn close_idle(&mut self) {
+        while let Some(key) = self.pool.oldest_idle_of_all() {
+            self.close_idle_link(key);
+        }
+        for link in self.links.iter_mut() {
+            link.marks.set(crate::net::link::LinkMarks::CLOSE);
+        }
+    }
+
+    fn read_clock(&mut self) {
+        self.now = self.net.now().max(self.now);
+        let life = self.now - self.epoch;
+        self.now_micros = life.as_secs() * 1_000_000 + u64::from(life.subsec_micros());
+        self.chains.now = self.now_micros;
+    }
+
+    fn instant_of(&self, tick: u64) -> Instant {
+        // Ticks lie at most u32::MAX past a time that an Instant held, or came from a delay that was added to one.
+        self.epoch
+            .checked_add(Duration::from_millis(tick))
+            .unwrap_or(self.now + Duration::from_secs(1 << 31))
+    }
+
+    /// The tick that is now, rounded down: what is due at it has waited at least as long as it asked.
+    fn now_tick(&self) -> u64 {
+        self.now_micros / 1000
+    }
+
+    /// The first tick not before `micros`.
+    fn tick_after(micros: u64) -> u64 {
+        micros.div_ceil(1000)
+    }
+}
+
+impl<S> Engine<S, Owned> {
+    /// An engine with the default configuration, on a poll of its own.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io): no poll or waker is to be had.
+    pub fn new() -> Result<Self, Error> {
+        Self::with_config(Config::default())
+    }
+
+    /// An engine on a poll of its own.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) naming the field, [`ErrorKind::Io`](crate::ErrorKind::Io) as for [`new`](Self::new).
+    pub fn with_config(config: Config) -> Result<Self, Error> {
+        config.check()?;
+        let net = MioNet::new(config.turn_events).map_err(Error::io)?;
+        Self::on_net(net, config)
+    }
+}
+
+#[cfg(unix)]
+impl<S> std::os::fd::AsFd for Engine<S, Owned> {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.net.poll_fd()
+    }
+}
+
+#[cfg(unix)]
+impl<S> std::os::fd::AsRawFd for Engine<S, Owned> {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.net.poll_fd().as_raw_fd()
+    }
+}
+
+impl<S, M: Mode> Drop for Engine<S, M> {
+    fn drop(&mut self) {
+        self.remote.close();
+        for mut link in self.links.drain() {
+            if let Some(socket) = link.socket.take() {
+                close_socket(&mut self.net, socket);
+            }
+        }
+    }
+}
+
+impl<S, M: Mode> fmt::Debug for Engine<S, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("links", &self.links.len())
+            .field("pending", &self.pending())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Deregisters, then closes: a duplicate of the descriptor in a forked child would keep reporting otherwise.
+fn close_socket<N: Net>(net: &mut N, mut socket: N::Socket) {
+    if let Err(error) = net.deregister(&mut socket) {
+        log::warn!("deregistering {socket:?} failed ({error})");
+    }
+    net.close(socket);
+}

@@ -9,6 +9,12 @@ use mio::Token;
 
 use crate::resolver::{Resolve, Wake};
 
+pub(crate) mod link;
+pub(crate) mod names;
+pub(crate) mod pool;
+pub(crate) mod slots;
+pub(crate) mod socket;
+
 /// What a poll says of one token: a set of flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Readiness(u8);
@@ -22,11 +28,11 @@ impl Readiness {
     /// The socket has an error to report, or is closed in both directions.
     pub(crate) const ERROR: Self = Self(8);
 
-    pub(crate) fn with(self, other: Self) -> Self {
+    pub(crate) const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    pub(crate) fn without(self, other: Self) -> Self {
+    pub(crate) const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
 
@@ -37,7 +43,7 @@ impl Readiness {
 
 /// One event of a poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ready {
+pub struct Ready {
     pub(crate) token: Token,
     pub(crate) readiness: Readiness,
 }
@@ -48,7 +54,7 @@ pub(crate) const WAKE: Token = Token(usize::MAX);
 /// Where sockets, readiness and time come from: the real network, or a simulated one.
 ///
 /// Readiness is edge-triggered in both: an arrival is told once, and what is left unread is not told again.
-pub(crate) trait Net {
+pub trait Net {
     type Socket: fmt::Debug;
 
     /// The time. Read once a turn and passed down.

@@ -1,5 +1,168 @@
 //! Field lines: ordered, names case-insensitive (RFC 9110 §5).
+//!
+//! A section is kept as it came, in one run of bytes; a [`Field`] is where in them a line's name and value stand. So a section
+//! costs no allocation per line, and moves with its buffer.
 
-/// Field lines as received, in order.
-#[derive(Clone, Debug)]
-pub struct Headers<'a>(&'a [u8]);
+use std::fmt;
+use std::iter::FusedIterator;
+use std::ops::Range;
+use std::slice;
+
+/// One field line as places in the bytes of its section.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Field {
+    name_start: u32,
+    name_len: u32,
+    value_start: u32,
+    value_len: u32,
+}
+
+impl Field {
+    /// The places must be below 4 GiB: whoever reads a section bounds it.
+    pub(crate) fn new(name: Range<usize>, value: Range<usize>) -> Self {
+        Self {
+            name_start: name.start as u32,
+            name_len: name.len() as u32,
+            value_start: value.start as u32,
+            value_len: value.len() as u32,
+        }
+    }
+
+    /// Where the name stands.
+    pub(crate) fn name(self) -> Range<usize> {
+        self.name_start as usize..self.name_start as usize + self.name_len as usize
+    }
+
+    /// Where the value stands, without the white space around it.
+    pub(crate) fn value(self) -> Range<usize> {
+        self.value_start as usize..self.value_start as usize + self.value_len as usize
+    }
+}
+
+/// Field lines as received, in order: pairs of a name and a value.
+///
+/// Names compare without case ([`str::eq_ignore_ascii_case`]). A value has no white space around it and need not be UTF-8.
+#[derive(Clone)]
+pub struct Headers<'a> {
+    bytes: &'a [u8],
+    fields: slice::Iter<'a, Field>,
+}
+
+impl<'a> Headers<'a> {
+    /// The lines that stand at `fields` in `bytes`.
+    pub(crate) fn new(bytes: &'a [u8], fields: &'a [Field]) -> Self {
+        Self {
+            bytes,
+            fields: fields.iter(),
+        }
+    }
+
+    /// The value of the first line of that name.
+    pub(crate) fn find(&self, name: &str) -> Option<&'a [u8]> {
+        self.fields
+            .as_slice()
+            .iter()
+            .find(|field| {
+                // The length first: it tells most names apart without a look at their bytes.
+                field.name_len as usize == name.len()
+                    && self.bytes[field.name()].eq_ignore_ascii_case(name.as_bytes())
+            })
+            .map(|field| &self.bytes[field.value()])
+    }
+
+    fn pair(bytes: &'a [u8], field: Field) -> (&'a str, &'a [u8]) {
+        // A name was read as a token, which is ASCII.
+        let name = std::str::from_utf8(&bytes[field.name()]).unwrap_or_default();
+        (name, &bytes[field.value()])
+    }
+}
+
+impl<'a> Iterator for Headers<'a> {
+    type Item = (&'a str, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.fields
+            .next()
+            .map(|&field| Self::pair(self.bytes, field))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.fields.size_hint()
+    }
+
+    fn nth(&mut self, n: usize) -> Option<Self::Item> {
+        self.fields
+            .nth(n)
+            .map(|&field| Self::pair(self.bytes, field))
+    }
+}
+
+impl DoubleEndedIterator for Headers<'_> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.fields
+            .next_back()
+            .map(|&field| Self::pair(self.bytes, field))
+    }
+}
+
+impl ExactSizeIterator for Headers<'_> {}
+
+impl FusedIterator for Headers<'_> {}
+
+/// A map; bytes of a value that are not printable ASCII are escaped.
+impl fmt::Debug for Headers<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map()
+            .entries(
+                self.clone()
+                    .map(|(name, value)| (name, value.escape_ascii().to_string())),
+            )
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BYTES: &[u8] = b"Host: a\r\nSet-Cookie: b\r\nset-cookie: \xff\r\n";
+
+    fn fields() -> Vec<Field> {
+        vec![
+            Field::new(0..4, 6..7),
+            Field::new(9..19, 21..22),
+            Field::new(24..34, 36..37),
+        ]
+    }
+
+    #[test]
+    fn lines_come_in_order_from_both_ends() {
+        let fields = fields();
+        let headers = Headers::new(BYTES, &fields);
+        assert_eq!(headers.len(), 3);
+        let expected: [(&str, &[u8]); 3] = [
+            ("Host", b"a"),
+            ("Set-Cookie", b"b"),
+            ("set-cookie", b"\xff"),
+        ];
+        assert!(headers.clone().eq(expected));
+        assert!(headers.rev().eq(expected.into_iter().rev()));
+    }
+
+    #[test]
+    fn the_first_of_a_name_is_found_in_any_case() {
+        let fields = fields();
+        let headers = Headers::new(BYTES, &fields);
+        assert_eq!(headers.find("SET-COOKIE"), Some(&b"b"[..]));
+        assert_eq!(headers.find("host"), Some(&b"a"[..]));
+        assert_eq!(headers.find("hosts"), None);
+        assert_eq!(headers.find(""), None);
+    }
+
+    #[test]
+    fn debug_escapes_what_is_not_printable() {
+        let fields = fields();
+        let shown = format!("{:?}", Headers::new(BYTES, &fields[2..]));
+        assert_eq!(shown, r#"{"set-cookie": "\\xff"}"#);
+    }
+}

@@ -1,1 +1,548 @@
-//! framing
+//! Which rule finds the end of a response body (RFC 9112 §6.3), and whether the link outlives it (§9.3).
+//!
+//! The fields that matter are gathered while a head is read, line by line. What is wrong with them is kept, not raised: a response
+//! without a body (to HEAD, 204, 304) may say about lengths what it likes, since nothing is found by it.
+
+use http::{StatusCode, Version};
+
+use super::violation::Violation;
+
+/// How the end of a response body is found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum BodyLength {
+    /// There is no body: the message ends with its head.
+    #[default]
+    Empty,
+    /// So many bytes.
+    Length(u64),
+    /// By the chunked coding.
+    Chunked,
+    /// By the end of the connection.
+    UntilClose,
+}
+
+/// What the lines of one head say about its message's end and the link's.
+#[derive(Debug, Default)]
+pub(crate) struct Framing {
+    length: ContentLength,
+    codings: Codings,
+    close: bool,
+    keep_alive: bool,
+    keep_alive_timeout: Option<u32>,
+}
+
+/// All Content-Length lines together.
+#[derive(Clone, Copy, Debug, Default)]
+enum ContentLength {
+    #[default]
+    Absent,
+    Is(u64),
+    /// Not a number at `offset` of the head.
+    Bad {
+        offset: u32,
+        byte: Option<u8>,
+    },
+    Conflict {
+        first: u64,
+        second: u64,
+    },
+}
+
+/// All Transfer-Encoding lines together.
+#[derive(Clone, Copy, Debug, Default)]
+enum Codings {
+    #[default]
+    Absent,
+    /// There are lines, and no coding in them.
+    None,
+    Chunked,
+    Twice,
+    /// The coding there in the head is not chunked.
+    Unsupported {
+        start: u32,
+        len: u32,
+    },
+}
+
+/// A coding's name in a [`Violation`] is cut here.
+const MAX_NAME: usize = 64;
+
+impl Framing {
+    /// Whether lines of this name matter here, so that a folded one cannot be trusted.
+    pub(crate) fn frames(name: &[u8]) -> bool {
+        is(name, b"connection") || is(name, b"content-length") || is(name, b"transfer-encoding")
+    }
+
+    /// Takes note of one field line; `offset` is its value's place in the head.
+    #[inline]
+    pub(crate) fn note(&mut self, name: &[u8], value: &[u8], offset: usize) {
+        // No hashing and no table: few names have one of these lengths.
+        match name.len() {
+            10 if is(name, b"connection") => self.note_connection(value),
+            10 if is(name, b"keep-alive") => {
+                self.keep_alive_timeout = keep_alive_timeout(value).or(self.keep_alive_timeout);
+            }
+            14 if is(name, b"content-length") => match (self.length, parse_short(value)) {
+                (ContentLength::Absent, Some(length)) => self.length = ContentLength::Is(length),
+                _ => self.note_length(value, offset),
+            },
+            17 if is(name, b"transfer-encoding") => self.note_codings(value, offset),
+            _ => {}
+        }
+    }
+
+    fn note_connection(&mut self, value: &[u8]) {
+        // All that most peers ever say.
+        if is(value, b"keep-alive") {
+            self.keep_alive = true;
+            return;
+        }
+        for (_, option) in elements(value) {
+            self.close |= is(option, b"close");
+            self.keep_alive |= is(option, b"keep-alive");
+        }
+    }
+
+    /// One number, or a list that repeats it (RFC 9110 §8.6). An empty element is no number, since nobody can mean it.
+    fn note_length(&mut self, value: &[u8], offset: usize) {
+        for (at, element) in elements(value) {
+            let next = parse_length(element, offset + at);
+            self.length = match (self.length, next) {
+                (ContentLength::Absent, next) => next,
+                (ContentLength::Is(first), ContentLength::Is(second)) if first != second => {
+                    ContentLength::Conflict { first, second }
+                }
+                (ContentLength::Is(_), next) => next,
+                // The first thing wrong is the one told.
+                (wrong @ (ContentLength::Bad { .. } | ContentLength::Conflict { .. }), _) => wrong,
+            };
+        }
+    }
+
+    /// A list over all lines; empty elements do not count (RFC 9110 §5.6.1.2).
+    fn note_codings(&mut self, value: &[u8], offset: usize) {
+        if let Codings::Absent = self.codings {
+            self.codings = Codings::None;
+        }
+        for (at, coding) in elements(value).filter(|(_, coding)| !coding.is_empty()) {
+            let chunked = is(coding, b"chunked");
+            self.codings = match self.codings {
+                Codings::Absent | Codings::None if chunked => Codings::Chunked,
+                Codings::Chunked if chunked => Codings::Twice,
+                Codings::Absent | Codings::None | Codings::Chunked => Codings::Unsupported {
+                    start: (offset + at) as u32,
+                    len: coding.len() as u32,
+                },
+                wrong @ (Codings::Twice | Codings::Unsupported { .. }) => wrong,
+            };
+        }
+    }
+
+    /// Chooses how the end of the body is found (RFC 9112 §6.3, rules in that order).
+    ///
+    /// `head` holds the bytes that were noted, `is_head` says that the request was a HEAD, whose response has the fields of a body
+    /// but no body.
+    ///
+    /// # Errors
+    /// What is wrong with the fields that decide; the link is then unusable.
+    #[inline]
+    pub(crate) fn body_length(
+        &self,
+        head: &[u8],
+        is_head: bool,
+        status: StatusCode,
+        version: Version,
+    ) -> Result<BodyLength, Violation> {
+        // Rule 1. Rule 2, a tunnel after CONNECT, does not arise: we do not ask for one.
+        if is_head || status.is_informational() || matches!(status.as_u16(), 204 | 304) {
+            return Ok(BodyLength::Empty);
+        }
+        // Rules 3 and 4: transfer codings override a length. What is not chunked at last runs to the end of the connection by the
+        // RFC; we offer no coding (TE), so such a body could not be decoded, only mistaken for its content.
+        match self.codings {
+            Codings::Absent => {}
+            _ if version == Version::HTTP_10 => return Err(Violation::TransferCodingInHttp10),
+            Codings::Chunked => return Ok(BodyLength::Chunked),
+            Codings::None => return Err(Violation::NoTransferCoding),
+            Codings::Twice => return Err(Violation::ChunkedTwice),
+            Codings::Unsupported { start, len } => {
+                let name = &head[start as usize..][..(len as usize).min(MAX_NAME)];
+                let name = String::from_utf8_lossy(name).into();
+                return Err(Violation::UnsupportedTransferCoding { name });
+            }
+        }
+        match self.length {
+            // Rule 5.
+            ContentLength::Bad { offset, byte } => Err(Violation::ContentLength {
+                offset: offset as usize,
+                byte,
+            }),
+            ContentLength::Conflict { first, second } => {
+                Err(Violation::ConflictingContentLengths { first, second })
+            }
+            // Rule 6.
+            ContentLength::Is(0) => Ok(BodyLength::Empty),
+            ContentLength::Is(length) => Ok(BodyLength::Length(length)),
+            // Rule 7 is for requests. Rule 8.
+            ContentLength::Absent => Ok(BodyLength::UntilClose),
+        }
+    }
+
+    /// The Content-Length, where there is one to believe: also of a body that was not sent (to HEAD, 304).
+    pub(crate) fn content_length(&self) -> Option<u64> {
+        match (self.length, self.codings) {
+            (ContentLength::Is(length), Codings::Absent) => Some(length),
+            _ => None,
+        }
+    }
+
+    /// `Keep-Alive: timeout=N`, in seconds.
+    pub(crate) fn keep_alive_timeout(&self) -> Option<u32> {
+        self.keep_alive_timeout
+    }
+
+    /// The peer says that it will close (RFC 9112 §9.6).
+    pub(crate) fn asks_to_close(&self) -> bool {
+        self.close
+    }
+
+    /// Whether the connection outlives this message, by what the fields say (RFC 9112 §9.3) or by their saying two things:
+    /// a peer that sends both a length and codings (§6.3, rule 3), or lengths that are none, may be mistaken on where the message
+    /// ends.
+    #[inline]
+    pub(crate) fn is_persistent(&self, version: Version) -> bool {
+        let is_1_0 = version == Version::HTTP_10;
+        let asked = !self.close && (self.keep_alive || !is_1_0);
+        let clear = match (self.length, self.codings) {
+            (ContentLength::Absent | ContentLength::Is(_), Codings::Absent) => true,
+            (ContentLength::Absent, _) => !is_1_0,
+            _ => false,
+        };
+        asked && clear
+    }
+}
+
+/// Whether `text` is `lower` in any case. `lower` must be lower-case letters and hyphens: then no byte of a name or value but their
+/// capitals differs from them in that bit alone, and the comparison takes a handful of instructions.
+#[inline]
+fn is<const N: usize>(text: &[u8], lower: &[u8; N]) -> bool {
+    <&[u8; N]>::try_from(text).is_ok_and(|text| {
+        let differing = text
+            .iter()
+            .zip(lower)
+            .fold(0, |seen, (a, b)| seen | ((a | 0x20) ^ b));
+        differing == 0
+    })
+}
+
+/// The elements of a comma-separated list, each with its place, without the white space around it.
+fn elements(list: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let mut start = 0;
+    list.split(|&b| b == b',').map(move |element| {
+        let led = element.iter().take_while(|b| is_blank(**b)).count();
+        let place = start + led;
+        start += element.len() + 1;
+        (place, trim(element))
+    })
+}
+
+/// Space or horizontal tab: the white space of RFC 9110 §5.6.3.
+pub(super) fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+fn trim(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = bytes {
+        bytes = rest;
+    }
+    bytes
+}
+
+/// A number that cannot overflow: up to 19 digits and nothing else.
+fn parse_short(digits: &[u8]) -> Option<u64> {
+    if !matches!(digits.len(), 1..=19) {
+        return None;
+    }
+    digits
+        .iter()
+        .try_fold(0, |length, byte| match byte.wrapping_sub(b'0') {
+            digit @ 0..=9 => Some(length * 10 + u64::from(digit)),
+            _ => None,
+        })
+}
+
+/// Digits only: `str::parse` would take a plus sign.
+fn parse_length(digits: &[u8], offset: usize) -> ContentLength {
+    let bad = |at: usize, byte| ContentLength::Bad {
+        offset: (offset + at) as u32,
+        byte,
+    };
+    if digits.is_empty() {
+        return bad(0, None);
+    }
+    let mut length = 0_u64;
+    for (at, &byte) in digits.iter().enumerate() {
+        if !byte.is_ascii_digit() {
+            return bad(at, Some(byte));
+        }
+        let digit = u64::from(byte - b'0');
+        match length.checked_mul(10).and_then(|n| n.checked_add(digit)) {
+            Some(n) => length = n,
+            None => return bad(0, None),
+        }
+    }
+    ContentLength::Is(length)
+}
+
+/// The `timeout` parameter of a Keep-Alive field (RFC 2068 §19.7.1.1): a hint, so anything odd in it is no parameter at all.
+fn keep_alive_timeout(value: &[u8]) -> Option<u32> {
+    elements(value).find_map(|(_, parameter)| {
+        let (name, seconds) = parameter.split_at(parameter.iter().position(|&b| b == b'=')?);
+        if !trim(name).eq_ignore_ascii_case(b"timeout") {
+            return None;
+        }
+        match parse_length(trim(&seconds[1..]), 0) {
+            ContentLength::Is(seconds) => Some(u32::try_from(seconds).unwrap_or(u32::MAX)),
+            _ => None,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Lines = &'static [(&'static str, &'static str)];
+
+    /// Notes the lines as if each value stood at offset 0 of its own head; returns the last value as that head.
+    fn noted(lines: Lines) -> (Framing, &'static [u8]) {
+        let mut framing = Framing::default();
+        for (name, value) in lines {
+            framing.note(name.as_bytes(), value.as_bytes(), 0);
+        }
+        (
+            framing,
+            lines.last().map_or(b"", |(_, value)| value.as_bytes()),
+        )
+    }
+
+    fn unsupported(name: &str) -> Violation {
+        Violation::UnsupportedTransferCoding { name: name.into() }
+    }
+
+    #[test]
+    fn the_body_length_follows_the_rules_in_order() {
+        use BodyLength::{Chunked, Empty, Length, UntilClose};
+        const CL: &str = "Content-Length";
+        const TE: &str = "Transfer-Encoding";
+        let conflict = Violation::ConflictingContentLengths {
+            first: 3,
+            second: 4,
+        };
+        let bad = |offset, byte| Violation::ContentLength { offset, byte };
+        let rows: &[(&str, Lines, Result<BodyLength, Violation>)] = &[
+            ("nothing said: until close", &[], Ok(UntilClose)),
+            ("one length", &[(CL, "3")], Ok(Length(3))),
+            ("a length of zero is no body", &[(CL, "0")], Ok(Empty)),
+            ("leading zeros are digits", &[(CL, "0030")], Ok(Length(30))),
+            (
+                "name in any case",
+                &[("cONTENT-lENGTH", "3")],
+                Ok(Length(3)),
+            ),
+            ("the same twice", &[(CL, "3"), (CL, "3")], Ok(Length(3))),
+            ("the same in a list", &[(CL, "3, 3,\t3")], Ok(Length(3))),
+            (
+                "two lengths",
+                &[(CL, "3"), (CL, "4")],
+                Err(conflict.clone()),
+            ),
+            ("two lengths in a list", &[(CL, "3,4")], Err(conflict)),
+            (
+                "largest number",
+                &[(CL, "18446744073709551615")],
+                Ok(Length(u64::MAX)),
+            ),
+            (
+                "too large a number",
+                &[(CL, "18446744073709551616")],
+                Err(bad(0, None)),
+            ),
+            ("empty length", &[(CL, "")], Err(bad(0, None))),
+            ("empty element", &[(CL, "3,")], Err(bad(2, None))),
+            ("plus sign", &[(CL, "+3")], Err(bad(0, Some(b'+')))),
+            ("minus sign", &[(CL, "-3")], Err(bad(0, Some(b'-')))),
+            ("underscore", &[(CL, "1_0")], Err(bad(1, Some(b'_')))),
+            ("space inside", &[(CL, "1 0")], Err(bad(1, Some(b' ')))),
+            (
+                "a good one after a bad one",
+                &[(CL, "x"), (CL, "3")],
+                Err(bad(0, Some(b'x'))),
+            ),
+            ("chunked", &[(TE, "chunked")], Ok(Chunked)),
+            ("chunked in any case", &[(TE, "ChunkeD")], Ok(Chunked)),
+            (
+                "empty elements do not count",
+                &[(TE, ", chunked ,")],
+                Ok(Chunked),
+            ),
+            (
+                "an empty line beside it does not either",
+                &[(TE, ""), (TE, "chunked")],
+                Ok(Chunked),
+            ),
+            (
+                "codings override a length",
+                &[(CL, "3"), (TE, "chunked")],
+                Ok(Chunked),
+            ),
+            ("even a bad one", &[(CL, "x"), (TE, "chunked")], Ok(Chunked)),
+            ("no coding", &[(TE, "")], Err(Violation::NoTransferCoding)),
+            (
+                "twice in a list",
+                &[(TE, "chunked, chunked")],
+                Err(Violation::ChunkedTwice),
+            ),
+            (
+                "twice in lines",
+                &[(TE, "chunked"), (TE, "chunked")],
+                Err(Violation::ChunkedTwice),
+            ),
+            (
+                "another before",
+                &[(TE, "gzip, chunked")],
+                Err(unsupported("gzip")),
+            ),
+            (
+                "another after",
+                &[(TE, "chunked, gzip")],
+                Err(unsupported("gzip")),
+            ),
+            (
+                "identity is no coding any more",
+                &[(TE, "identity")],
+                Err(unsupported("identity")),
+            ),
+            (
+                "a parameter",
+                &[(TE, "chunked;q=1")],
+                Err(unsupported("chunked;q=1")),
+            ),
+        ];
+        for (why, lines, expected) in rows {
+            let (framing, head) = noted(lines);
+            let length =
+                |is_head, status| framing.body_length(head, is_head, status, Version::HTTP_11);
+            assert_eq!(length(false, StatusCode::OK), *expected, "{why}");
+            // Rule 1 comes before all of them.
+            assert_eq!(length(true, StatusCode::OK), Ok(Empty), "{why}, to HEAD");
+            for status in [
+                StatusCode::NO_CONTENT,
+                StatusCode::NOT_MODIFIED,
+                StatusCode::CONTINUE,
+            ] {
+                assert_eq!(length(false, status), Ok(Empty), "{why}, {status}");
+            }
+        }
+    }
+
+    #[test]
+    fn transfer_codings_are_refused_in_http_1_0() {
+        let (framing, head) = noted(&[("Transfer-Encoding", "chunked")]);
+        let length = framing.body_length(head, false, StatusCode::OK, Version::HTTP_10);
+        assert_eq!(length, Err(Violation::TransferCodingInHttp10));
+    }
+
+    #[test]
+    fn a_long_coding_is_cut_in_the_violation() {
+        let long = "x".repeat(1000);
+        let mut framing = Framing::default();
+        framing.note(b"transfer-encoding", long.as_bytes(), 0);
+        let length = framing.body_length(long.as_bytes(), false, StatusCode::OK, Version::HTTP_11);
+        assert_eq!(length, Err(unsupported(&"x".repeat(MAX_NAME))));
+    }
+
+    #[test]
+    fn the_connection_outlives_what_does_not_end_it() {
+        const CONNECTION: &str = "Connection";
+        let rows: &[(&str, Lines, bool, bool)] = &[
+            ("nothing said", &[], true, false),
+            ("close", &[(CONNECTION, "close")], false, false),
+            (
+                "close in any case, in a list",
+                &[(CONNECTION, "te , CLOSE")],
+                false,
+                false,
+            ),
+            (
+                "close in the second line",
+                &[(CONNECTION, "te"), (CONNECTION, "close")],
+                false,
+                false,
+            ),
+            ("keep-alive", &[(CONNECTION, "Keep-Alive")], true, true),
+            ("both", &[(CONNECTION, "keep-alive, close")], false, false),
+            (
+                "a word that only begins so",
+                &[(CONNECTION, "closed")],
+                true,
+                false,
+            ),
+            (
+                "bytes that are no text",
+                &[(CONNECTION, "\u{e9}, \u{ff},")],
+                true,
+                false,
+            ),
+            ("a length", &[("Content-Length", "3")], true, false),
+            (
+                "a bad length, even where no body is",
+                &[("Content-Length", "x")],
+                false,
+                false,
+            ),
+            (
+                "length and codings",
+                &[("Content-Length", "3"), ("Transfer-Encoding", "chunked")],
+                false,
+                false,
+            ),
+        ];
+        for (why, lines, in_1_1, in_1_0) in rows {
+            let (framing, _) = noted(lines);
+            assert_eq!(framing.is_persistent(Version::HTTP_11), *in_1_1, "{why}");
+            assert_eq!(
+                framing.is_persistent(Version::HTTP_10),
+                *in_1_0,
+                "{why}, in 1.0"
+            );
+        }
+    }
+
+    #[test]
+    fn the_content_length_of_a_missing_body_is_known() {
+        assert_eq!(
+            noted(&[("Content-Length", "7")]).0.content_length(),
+            Some(7)
+        );
+        assert_eq!(noted(&[("Content-Length", "x")]).0.content_length(), None);
+        let both: Lines = &[("Content-Length", "7"), ("Transfer-Encoding", "chunked")];
+        assert_eq!(noted(both).0.content_length(), None);
+    }
+
+    #[test]
+    fn the_keep_alive_timeout_is_a_hint() {
+        let rows: &[(&str, Option<u32>)] = &[
+            ("timeout=5", Some(5)),
+            ("max=100, Timeout = 60", Some(60)),
+            ("timeout=99999999999", Some(u32::MAX)),
+            ("timeout=soon", None),
+            ("timeout", None),
+            ("timeout=", None),
+            ("", None),
+        ];
+        for (value, expected) in rows {
+            assert_eq!(keep_alive_timeout(value.as_bytes()), *expected, "{value}");
+        }
+    }
+}

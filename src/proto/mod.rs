@@ -1,5 +1,6 @@
 //! Sans-IO HTTP/1.1: bytes in, events out; no socket, no clock.
 
+mod body;
 pub(crate) mod chunked;
 pub(crate) mod connection;
 pub(crate) mod field;
@@ -14,3 +15,74 @@ pub use field::Headers;
 pub use limits::Limits;
 pub use origin::{Origin, Scheme};
 pub use violation::Violation;
+
+#[cfg(test)]
+mod testing {
+    //! Ways to feed the same bytes, and a small source of chance.
+
+    /// The wire whole, byte by byte, and in two at every place.
+    pub(super) fn feeds(wire: &[u8]) -> Vec<Vec<&[u8]>> {
+        let mut feeds = vec![vec![wire], wire.chunks(1).collect()];
+        feeds.extend((1..wire.len()).map(|at| vec![&wire[..at], &wire[at..]]));
+        feeds
+    }
+
+    /// Marsaglia's xorshift: enough to vary a test, the same in every run.
+    pub(super) struct Random(u64);
+
+    impl Random {
+        pub(super) fn new(seed: u64) -> Self {
+            Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+        }
+
+        fn next(&mut self) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0
+        }
+
+        /// From 0 to `end`, without it.
+        pub(super) fn below(&mut self, end: usize) -> usize {
+            ((self.next() >> 32) as usize) % end
+        }
+
+        pub(super) fn byte(&mut self) -> u8 {
+            (self.next() >> 32) as u8
+        }
+
+        /// The wire in pieces of 1 to 20 bytes.
+        pub(super) fn cut<'a>(&mut self, mut wire: &'a [u8]) -> Vec<&'a [u8]> {
+            let mut pieces = Vec::new();
+            while !wire.is_empty() {
+                let (piece, rest) = wire.split_at(1 + self.below(wire.len().min(20)));
+                pieces.push(piece);
+                wire = rest;
+            }
+            pieces
+        }
+
+        /// The wire with one to three bytes changed, taken out, put in or repeated.
+        pub(super) fn mutate(&mut self, wire: &[u8]) -> Vec<u8> {
+            let mut wire = wire.to_vec();
+            for _ in 0..=self.below(3) {
+                let at = self.below(wire.len());
+                // Bytes that mean something are worth more than any.
+                let byte = match self.below(2) {
+                    0 => self.byte(),
+                    _ => b"019aH/\r\n :;,\t\0"[self.below(14)],
+                };
+                match self.below(4) {
+                    0 => wire[at] = byte,
+                    1 => drop(wire.remove(at)),
+                    2 => wire.insert(at, byte),
+                    _ => wire.insert(at, wire[at]),
+                }
+                if wire.is_empty() {
+                    wire.push(byte);
+                }
+            }
+            wire
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! Origin: scheme, host and port (RFC 9110 §4.3.1), the key of the pool and the source of the Host value.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 /// The scheme of an origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,7 +34,7 @@ impl Scheme {
 /// Scheme, host and port of a request (RFC 9110 §4.3.1).
 ///
 /// The host is in lower case, an IPv6 literal without its brackets.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Origin {
     scheme: Scheme,
     port: u16,
@@ -63,20 +64,40 @@ impl Origin {
     pub fn port(&self) -> u16 {
         self.port
     }
+
+    /// The value of the Host field (RFC 9110 §7.2): `host:port`, an IPv6 literal in brackets, the scheme's own port left out.
+    pub(crate) fn authority(&self) -> Authority<'_> {
+        Authority(self)
+    }
+}
+
+pub(crate) struct Authority<'a>(&'a Origin);
+
+impl fmt::Display for Authority<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Origin { scheme, port, host } = self.0;
+        match host.contains(':') {
+            true => write!(f, "[{host}]")?,
+            false => f.write_str(host)?,
+        }
+        match *port == scheme.default_port() {
+            true => Ok(()),
+            false => write!(f, ":{port}"),
+        }
+    }
 }
 
 /// `http://host:port`, an IPv6 literal in brackets, the scheme's own port left out.
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://", self.scheme.as_str())?;
-        match self.host.contains(':') {
-            true => write!(f, "[{}]", self.host)?,
-            false => f.write_str(&self.host)?,
-        }
-        match self.port == self.scheme.default_port() {
-            true => Ok(()),
-            false => write!(f, ":{}", self.port),
-        }
+        write!(f, "{}://{}", self.scheme.as_str(), self.authority())
+    }
+}
+
+/// As the tuple of its parts, so that a table of origins can be asked with borrowed parts.
+impl Hash for Origin {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.scheme, &*self.host, self.port).hash(state);
     }
 }
 

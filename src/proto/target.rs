@@ -1,1 +1,519 @@
-//! target
+//! From a URL to the wire: the one parser, for the check, the connection and the request line alike.
+//!
+//! Two readers that disagree on a URL are how a check is passed by (RFC 3986 §7.6), so whatever they are known to disagree on is
+//! refused: userinfo, a backslash in the authority, control bytes anywhere. What stays is written in origin-form (RFC 9112 §3.2.1).
+//! Host names are ASCII here: IDNA is the caller's. Nothing here knows of fields or bodies.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+
+use super::{Origin, Scheme};
+
+/// The longest absolute form, in bytes, that [`http::Uri`] takes.
+pub(crate) const MAX_URI: usize = u16::MAX as usize - 1;
+
+/// The longest host name in bytes, its trailing dot not counted (RFC 1035 §2.3.4).
+const MAX_HOST: usize = 253;
+
+/// What is wrong with a piece of a request, and at which of its bytes. Never holds the piece itself, which may be a secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) at: Option<usize>,
+    pub(crate) why: Why,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// This byte may not stand there.
+    Byte(u8),
+    Rule(&'static str),
+}
+
+impl Fault {
+    pub(crate) fn byte(at: usize, byte: u8) -> Self {
+        Self {
+            at: Some(at),
+            why: Why::Byte(byte),
+        }
+    }
+
+    pub(crate) fn rule(at: usize, rule: &'static str) -> Self {
+        Self {
+            at: Some(at),
+            why: Why::Rule(rule),
+        }
+    }
+
+    /// Of the piece as a whole.
+    pub(crate) fn whole(rule: &'static str) -> Self {
+        Self {
+            at: None,
+            why: Why::Rule(rule),
+        }
+    }
+}
+
+/// `byte 3 is CR`, or the rule, followed by the place where there is one.
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.why, self.at) {
+            (Why::Byte(byte), at) => {
+                write!(f, "byte {} is ", at.unwrap_or_default())?;
+                match byte {
+                    0 => f.write_str("NUL"),
+                    b'\t' => f.write_str("HTAB"),
+                    b'\n' => f.write_str("LF"),
+                    b'\r' => f.write_str("CR"),
+                    b' ' => f.write_str("SP"),
+                    0x21..=0x7e => write!(f, "{:?}", char::from(byte)),
+                    _ => write!(f, "0x{byte:02x}"),
+                }
+            }
+            (Why::Rule(rule), Some(at)) => write!(f, "{rule} (byte {at})"),
+            (Why::Rule(rule), None) => f.write_str(rule),
+        }
+    }
+}
+
+/// Where a request goes: the origin to connect to, and what to ask it for.
+pub(crate) struct Target {
+    origin: Origin,
+    /// `/path?query`, percent-encoded where RFC 3986 asks for it.
+    path: String,
+}
+
+impl Target {
+    /// Takes an absolute `http` or `https` URL apart. Its fragment is dropped, its port may be left out or empty.
+    ///
+    /// # Errors
+    /// The place is the byte's index in `url`.
+    pub(crate) fn parse(url: &str) -> Result<Self, Fault> {
+        let bytes = url.as_bytes();
+        // 1. No control byte anywhere, the fragment included: a URL with one was glued together from something else.
+        if let Some(at) = bytes.iter().position(u8::is_ascii_control) {
+            return Err(Fault::byte(at, bytes[at]));
+        }
+        // 2. Scheme and authority.
+        let (scheme, start) = scheme(url)?;
+        let end = find(bytes, start, |b| matches!(b, b'/' | b'?' | b'#'));
+        let authority = authority(&bytes[start..end]).map_err(|fault| Fault {
+            at: fault.at.map(|at| start + at),
+            ..fault
+        })?;
+        let port = authority.port.unwrap_or(scheme.default_port());
+        // 3. Path and query.
+        let rest = &bytes[end..find(bytes, end, |b| b == b'#')];
+        let mut path = String::with_capacity(rest.len() + 1);
+        if rest.first() != Some(&b'/') {
+            path.push('/');
+        }
+        percent_encode(&mut path, rest, stands_in_target);
+        let target = Self {
+            origin: Origin::new(scheme, &authority.host, port),
+            path,
+        };
+        target.check_length()?;
+        Ok(target)
+    }
+
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// The request target in origin-form: `/path?query`.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Appends `name=value` to the query, everything but unreserved characters (RFC 3986 §2.3) percent-encoded.
+    pub(crate) fn push_query(&mut self, name: &str, value: &str) {
+        let separator = match self.path.find('?') {
+            None => "?",
+            Some(_) if self.path.ends_with(['?', '&']) => "",
+            Some(_) => "&",
+        };
+        self.path.push_str(separator);
+        percent_encode(&mut self.path, name.as_bytes(), is_unreserved);
+        self.path.push('=');
+        percent_encode(&mut self.path, value.as_bytes(), is_unreserved);
+    }
+
+    /// Refuses what [`http::Uri`] would refuse for its length; encoding and queries make a URL longer than it was given.
+    pub(crate) fn check_length(&self) -> Result<(), Fault> {
+        // "https://" and "[]:65535" around the host, whether all of it is there or not: a bound has no need of the last byte.
+        match self.path.len() + self.origin.host().len() + 16 > MAX_URI {
+            true => Err(Fault::whole("longer than 65534 bytes in absolute form")),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Refuses what cannot be the value of a Host field for a request with an authority (RFC 9110 §7.2).
+pub(crate) fn check_host_value(value: &[u8]) -> Result<(), Fault> {
+    authority(value).map(drop)
+}
+
+/// The scheme, and where the authority begins.
+fn scheme(url: &str) -> Result<(Scheme, usize), Fault> {
+    let end = url.find(':').unwrap_or_default();
+    let scheme = match &url[..end] {
+        s if s.eq_ignore_ascii_case("http") => Scheme::Http,
+        s if s.eq_ignore_ascii_case("https") => Scheme::Https,
+        _ => {
+            return Err(Fault::rule(
+                0,
+                "not an absolute URL with the scheme http or https",
+            ));
+        }
+    };
+    match url[end + 1..].starts_with("//") {
+        true => Ok((scheme, end + 3)),
+        false => Err(Fault::rule(end + 1, "no // after the scheme")),
+    }
+}
+
+struct Authority {
+    /// In lower case, an IPv6 address in its one short form (RFC 5952) without brackets.
+    host: String,
+    port: Option<u16>,
+}
+
+/// `host`, `host:port`, `host:`; the host is a name, or an IPv6 address in brackets (RFC 3986 §3.2).
+fn authority(bytes: &[u8]) -> Result<Authority, Fault> {
+    // The last `@`, since a reader that takes the first one sees another host.
+    if let Some(at) = bytes.iter().rposition(|&b| b == b'@') {
+        return Err(Fault::rule(
+            at,
+            "userinfo is refused: credentials belong in an Authorization field",
+        ));
+    }
+    // Browsers read a backslash as a slash, RFC 3986 as no delimiter at all.
+    if let Some(at) = bytes.iter().position(|&b| b == b'\\') {
+        return Err(Fault::byte(at, b'\\'));
+    }
+    let (host, end) = match bytes.strip_prefix(b"[") {
+        Some(inner) => {
+            let len = find(inner, 0, |b| b == b']');
+            if len == inner.len() {
+                return Err(Fault::rule(0, "no ] after the IPv6 address"));
+            }
+            (ipv6(&inner[..len])?, len + 2)
+        }
+        None => {
+            let end = find(bytes, 0, |b| b == b':');
+            (name(&bytes[..end])?, end)
+        }
+    };
+    let port = match &bytes[end..] {
+        [] | [b':'] => None,
+        [b':', digits @ ..] => Some(port(digits, end + 1)?),
+        [other, ..] => return Err(Fault::byte(end, *other)),
+    };
+    Ok(Authority { host, port })
+}
+
+/// An IPv6 address that began behind a bracket.
+fn ipv6(bytes: &[u8]) -> Result<String, Fault> {
+    if let Some(at) = bytes.iter().position(|&b| b == b'%') {
+        return Err(Fault::rule(
+            at + 1,
+            "zone ids of IPv6 addresses are not supported yet",
+        ));
+    }
+    str::from_utf8(bytes)
+        .ok()
+        .and_then(|text| text.parse::<Ipv6Addr>().ok())
+        .map(|addr| addr.to_string())
+        .ok_or(Fault::rule(1, "not an IPv6 address"))
+}
+
+fn name(bytes: &[u8]) -> Result<String, Fault> {
+    if bytes.is_empty() {
+        return Err(Fault::rule(0, "host is empty"));
+    }
+    let undotted = bytes.strip_suffix(b".").unwrap_or(bytes);
+    if undotted.len() > MAX_HOST {
+        return Err(Fault::rule(MAX_HOST, "host over 253 bytes"));
+    }
+    let mut host = String::with_capacity(bytes.len());
+    for (at, &byte) in bytes.iter().enumerate() {
+        match byte {
+            b'.' if at == 0 || bytes[at - 1] == b'.' => {
+                return Err(Fault::rule(at, "empty label in the host"));
+            }
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => {
+                host.push(byte.to_ascii_lowercase().into());
+            }
+            0x80.. => {
+                return Err(Fault::rule(
+                    at,
+                    "host is not ASCII: give the A-label (xn--) form",
+                ));
+            }
+            _ => return Err(Fault::byte(at, byte)),
+        }
+    }
+    Ok(host)
+}
+
+fn port(digits: &[u8], start: usize) -> Result<u16, Fault> {
+    let mut port = 0_u16;
+    for (i, &byte) in digits.iter().enumerate() {
+        if !byte.is_ascii_digit() {
+            return Err(Fault::byte(start + i, byte));
+        }
+        port = port
+            .checked_mul(10)
+            .and_then(|port| port.checked_add(u16::from(byte - b'0')))
+            .ok_or(Fault::rule(start, "port over 65535"))?;
+    }
+    match port {
+        0 => Err(Fault::rule(start, "port is 0")),
+        _ => Ok(port),
+    }
+}
+
+/// The index of the first byte from `start` on that `is` holds for, or the end.
+fn find(bytes: &[u8], start: usize, is: impl Fn(u8) -> bool) -> usize {
+    let found = bytes[start..].iter().position(|&b| is(b));
+    found.map_or(bytes.len(), |n| start + n)
+}
+
+/// Appends `bytes`, those that `stands` does not hold for as `%XX`. What `stands` holds for must be ASCII.
+pub(crate) fn percent_encode(out: &mut String, bytes: &[u8], stands: impl Fn(u8) -> bool) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for &byte in bytes {
+        if stands(byte) {
+            out.push(byte.into());
+        } else {
+            out.push('%');
+            out.push(HEX[usize::from(byte >> 4)].into());
+            out.push(HEX[usize::from(byte & 15)].into());
+        }
+    }
+}
+
+/// Whether a byte of a path or query goes out as it is. `%` does: the URL may be encoded already, and encoding it twice would ask
+/// for something else. So do brackets, which RFC 3986 reserves but servers read bare.
+fn stands_in_target(byte: u8) -> bool {
+    byte.is_ascii_graphic()
+        && !matches!(
+            byte,
+            b'"' | b'<' | b'>' | b'`' | b'{' | b'}' | b'|' | b'\\' | b'^'
+        )
+}
+
+/// RFC 3986 §2.3.
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Uri;
+
+    use super::*;
+
+    fn parsed(url: &str) -> Target {
+        Target::parse(url).unwrap_or_else(|fault| panic!("{url:?}: {fault}"))
+    }
+
+    #[test]
+    fn accepted_urls_reach_the_wire_as_written_here() {
+        // Why, URL, request target, host, port, Host value.
+        #[rustfmt::skip]
+        const ROWS: &[(&str, &str, &str, &str, u16, &str)] = &[
+            ("plain", "http://example.com/a/b?c=d", "/a/b?c=d", "example.com", 80, "example.com"),
+            ("empty path", "http://example.com", "/", "example.com", 80, "example.com"),
+            ("query without path", "http://example.com?q", "/?q", "example.com", 80, "example.com"),
+            ("empty query stays", "http://example.com/?", "/?", "example.com", 80, "example.com"),
+            ("fragment is dropped", "http://example.com/a#b?c", "/a", "example.com", 80, "example.com"),
+            ("fragment without path", "http://example.com#/b", "/", "example.com", 80, "example.com"),
+            ("fragment behind a query", "http://example.com?q#b", "/?q", "example.com", 80, "example.com"),
+            ("scheme and host in any case", "HttP://ExAmple.COM/A", "/A", "example.com", 80, "example.com"),
+            ("https", "HTTPS://example.com/", "/", "example.com", 443, "example.com"),
+            ("https on port 80 names it", "https://example.com:80/", "/", "example.com", 80, "example.com:80"),
+            ("http on port 443 names it", "http://example.com:443/", "/", "example.com", 443, "example.com:443"),
+            ("own port is left out", "http://example.com:80/", "/", "example.com", 80, "example.com"),
+            ("empty port", "http://example.com:/a", "/a", "example.com", 80, "example.com"),
+            ("port with zeros before", "http://example.com:0008080/", "/", "example.com", 8080, "example.com:8080"),
+            ("highest port", "http://example.com:65535", "/", "example.com", 65535, "example.com:65535"),
+            ("underscore and hyphen", "http://_a-b.c_/", "/", "_a-b.c_", 80, "_a-b.c_"),
+            ("one trailing dot", "http://example.com./", "/", "example.com.", 80, "example.com."),
+            ("IPv4", "http://127.0.0.1:8080/", "/", "127.0.0.1", 8080, "127.0.0.1:8080"),
+            ("IPv6", "http://[::1]/", "/", "::1", 80, "[::1]"),
+            ("IPv6 with port", "http://[::1]:8080/", "/", "::1", 8080, "[::1]:8080"),
+            ("IPv6 has one form", "http://[0:0:0:0:0:0:0:A]:/", "/", "::a", 80, "[::a]"),
+            ("at sign in the path", "http://a/@b@c", "/@b@c", "a", 80, "a"),
+            ("at sign in the query", "http://a?u=x@y", "/?u=x@y", "a", 80, "a"),
+            ("colon in the path", "http://a/b:c", "/b:c", "a", 80, "a"),
+            ("two slashes", "http://a//b", "//b", "a", 80, "a"),
+            ("dots are the server's", "http://a/../b/.", "/../b/.", "a", 80, "a"),
+            ("space", "http://a/b c?d e", "/b%20c?d%20e", "a", 80, "a"),
+            ("encoded stays", "http://a/%2f%zz%", "/%2f%zz%", "a", 80, "a"),
+            ("UTF-8", "http://a/é?ü=\u{1f600}", "/%C3%A9?%C3%BC=%F0%9F%98%80", "a", 80, "a"),
+            ("characters no URL has", "http://a/\"<>`{}|\\^", "/%22%3C%3E%60%7B%7D%7C%5C%5E", "a", 80, "a"),
+            ("the same in the query", "http://a/?\"<>`{}|\\^", "/?%22%3C%3E%60%7B%7D%7C%5C%5E", "a", 80, "a"),
+            ("what stands bare", "http://a/!$&'()*+,-.;=_~[]", "/!$&'()*+,-.;=_~[]", "a", 80, "a"),
+        ];
+        for (why, url, target, host, port, host_value) in ROWS {
+            let parsed = parsed(url);
+            assert_eq!(parsed.path(), *target, "{why}");
+            assert_eq!(parsed.origin().host(), *host, "{why}");
+            assert_eq!(parsed.origin().port(), *port, "{why}");
+            assert_eq!(
+                parsed.origin().authority().to_string(),
+                *host_value,
+                "{why}"
+            );
+            let uri: Uri = format!("{}{}", parsed.origin(), target).parse().expect(why);
+            assert_eq!(
+                uri.path_and_query().map(|p| p.as_str()),
+                Some(*target),
+                "{why}"
+            );
+        }
+    }
+
+    #[test]
+    fn refused_urls_name_the_byte() {
+        const NO_SCHEME: &str = "not an absolute URL with the scheme http or https";
+        const USERINFO: &str = "userinfo is refused: credentials belong in an Authorization field";
+        const NOT_ASCII: &str = "host is not ASCII: give the A-label (xn--) form";
+        #[rustfmt::skip]
+        let rows: &[(&str, &str, Fault)] = &[
+            ("empty", "", Fault::rule(0, NO_SCHEME)),
+            ("path alone", "/a", Fault::rule(0, NO_SCHEME)),
+            ("host alone", "example.com", Fault::rule(0, NO_SCHEME)),
+            ("host and port", "example.com:80", Fault::rule(0, NO_SCHEME)),
+            ("other scheme", "ftp://a/", Fault::rule(0, NO_SCHEME)),
+            ("space before", " http://a/", Fault::rule(0, NO_SCHEME)),
+            ("no slashes", "http:a", Fault::rule(5, "no // after the scheme")),
+            ("one slash", "http:/a", Fault::rule(5, "no // after the scheme")),
+            ("backslashes for slashes", "http:\\\\a", Fault::rule(5, "no // after the scheme")),
+            ("no host", "http://", Fault::rule(7, "host is empty")),
+            ("path for a host", "http:///a", Fault::rule(7, "host is empty")),
+            ("port without host", "http://:80/", Fault::rule(7, "host is empty")),
+            ("bare IPv6", "http://::1/", Fault::rule(7, "host is empty")),
+            ("user", "http://u@a/", Fault::rule(8, USERINFO)),
+            ("user and password", "http://u:p@a/", Fault::rule(10, USERINFO)),
+            ("last of two at signs", "http://a@b@c/", Fault::rule(10, USERINFO)),
+            ("empty user", "http://@a/", Fault::rule(7, USERINFO)),
+            ("backslash", "http://a\\b/", Fault::byte(8, b'\\')),
+            ("backslash before an at sign", "http://a\\@b/", Fault::rule(9, USERINFO)),
+            ("space in the host", "http://a b/", Fault::byte(8, b' ')),
+            ("encoded byte in the host", "http://a%2eb/", Fault::byte(8, b'%')),
+            ("quote in the host", "http://a'b/", Fault::byte(8, b'\'')),
+            ("not ASCII", "http://b\u{fc}cher.de/", Fault::rule(8, NOT_ASCII)),
+            ("ideographic full stop", "http://a\u{3002}b/", Fault::rule(8, NOT_ASCII)),
+            ("dot alone", "http://./", Fault::rule(7, "empty label in the host")),
+            ("dot in front", "http://.a/", Fault::rule(7, "empty label in the host")),
+            ("two dots", "http://a..b/", Fault::rule(9, "empty label in the host")),
+            ("two trailing dots", "http://a../", Fault::rule(9, "empty label in the host")),
+            ("port 0", "http://a:0/", Fault::rule(9, "port is 0")),
+            ("port 65536", "http://a:65536/", Fault::rule(9, "port over 65535")),
+            ("endless port", "http://a:99999999999999999999/", Fault::rule(9, "port over 65535")),
+            ("port with a sign", "http://a:+80/", Fault::byte(9, b'+')),
+            ("port not a number", "http://a:8o/", Fault::byte(10, b'o')),
+            ("two ports", "http://a:1:2/", Fault::byte(10, b':')),
+            ("IPv6 without end", "http://[::1/", Fault::rule(7, "no ] after the IPv6 address")),
+            ("not IPv6", "http://[a.b]/", Fault::rule(8, "not an IPv6 address")),
+            ("empty brackets", "http://[]/", Fault::rule(8, "not an IPv6 address")),
+            ("IPv4 in brackets", "http://[127.0.0.1]/", Fault::rule(8, "not an IPv6 address")),
+            ("text behind IPv6", "http://[::1]a/", Fault::byte(12, b'a')),
+            ("zone id", "http://[fe80::1%25eth0]/", Fault::rule(15, "zone ids of IPv6 addresses are not supported yet")),
+            ("DEL", "http://a/\x7f", Fault::byte(9, 0x7f)),
+            ("control byte in the fragment", "http://a/#\x01", Fault::byte(10, 1)),
+        ];
+        for (why, url, expected) in rows {
+            assert_eq!(Target::parse(url).err(), Some(*expected), "{why}");
+        }
+    }
+
+    #[test]
+    fn control_bytes_are_refused_wherever_they_stand() {
+        let url = "http://example.com:80/a?b#c";
+        for byte in (0..0x20).chain([0x7f_u8]) {
+            for at in 0..=url.len() {
+                let mut injected = url.to_owned();
+                injected.insert(at, byte.into());
+                assert_eq!(Target::parse(&injected).err(), Some(Fault::byte(at, byte)));
+            }
+        }
+    }
+
+    #[test]
+    fn hosts_have_253_bytes_and_a_dot_at_most() {
+        let longest = "a".repeat(MAX_HOST);
+        assert_eq!(
+            parsed(&format!("http://{longest}./")).origin().host().len(),
+            254
+        );
+        let fault = Target::parse(&format!("http://{longest}a/")).err();
+        assert_eq!(
+            fault,
+            Some(Fault::rule(7 + MAX_HOST, "host over 253 bytes"))
+        );
+    }
+
+    #[test]
+    fn urls_too_long_for_a_uri_are_refused() {
+        for (path, accepted) in [
+            ("a".repeat(65_000), true),
+            ("a".repeat(65_600), false),
+            ("é".repeat(20_000), false),
+        ] {
+            assert_eq!(Target::parse(&format!("http://a/{path}")).is_ok(), accepted);
+        }
+        let longest = (65_480..65_534)
+            .rev()
+            .find_map(|n| Target::parse(&format!("https://[::1]:8080/{}", "a".repeat(n))).ok());
+        let longest = longest.expect("some length is accepted");
+        format!("{}{}", longest.origin(), longest.path())
+            .parse::<Uri>()
+            .expect("the bound is under http's own");
+    }
+
+    #[test]
+    fn query_pairs_are_appended() {
+        // URL, pairs, request target.
+        type Pairs = &'static [(&'static str, &'static str)];
+        #[rustfmt::skip]
+        const ROWS: &[(&str, Pairs, &str)] = &[
+            ("http://a", &[("q", "x y")], "/?q=x%20y"),
+            ("http://a/b?c=d", &[("e", "f")], "/b?c=d&e=f"),
+            ("http://a/b?", &[("e", "f"), ("g", "")], "/b?e=f&g="),
+            ("http://a/b?c&", &[("e", "f")], "/b?c&e=f"),
+            ("http://a/b#frag", &[("e", "f")], "/b?e=f"),
+            ("http://a/", &[("&=+%#?/", "\r\n\0é~-._")], "/?%26%3D%2B%25%23%3F%2F=%0D%0A%00%C3%A9~-._"),
+            ("http://a/?", &[], "/?"),
+        ];
+        for (url, pairs, expected) in ROWS {
+            let mut target = parsed(url);
+            for (name, value) in *pairs {
+                target.push_query(name, value);
+            }
+            assert_eq!(target.path(), *expected);
+        }
+    }
+
+    #[test]
+    fn host_values_follow_the_rules_of_authorities() {
+        for good in [
+            "a",
+            "A.b:80",
+            "a:",
+            "[::1]",
+            "[::1]:8080",
+            "127.0.0.1",
+            "a.",
+        ] {
+            assert_eq!(check_host_value(good.as_bytes()), Ok(()), "{good}");
+        }
+        for bad in [
+            "", ":80", "a b", "a/b", "u@a", "a:0", "a:x", "[::1", "::1", "http://a", "a,b", "a\\b",
+        ] {
+            assert!(check_host_value(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+}

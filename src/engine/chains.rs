@@ -1,0 +1,342 @@
+//! Chains: what was submitted, until its readback answers `done`.
+//!
+//! This is also what a running readback is lent: it may start chains and mark others, while the links, the pool and the
+//! timers stay out of its reach until it returns.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::time::Duration;
+
+use slab::Slab;
+
+use crate::engine::readback::{Readback, Sink};
+use crate::request::Request;
+use crate::sched::wheel::TimerId;
+
+/// Names a chain: the request, its retries, follow-ons and delays, until done. Never reused.
+///
+/// Ids order by nothing in particular; ids of one engine mean nothing to another.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(u64);
+
+impl RequestId {
+    /// Set in ids that a [`Submitter`](crate::Submitter) gave out before the engine had a slot for the chain.
+    const REMOTE: u64 = 1 << 63;
+
+    fn local(key: u32, generation: u32) -> Self {
+        Self(u64::from(generation) << 32 | u64::from(key))
+    }
+
+    pub(super) fn remote(number: u64) -> Self {
+        Self(Self::REMOTE | number)
+    }
+
+    fn is_remote(self) -> bool {
+        self.0 & Self::REMOTE != 0
+    }
+
+    /// As a number, for tables of the host's own.
+    pub fn to_u64(self) -> u64 {
+        self.0
+    }
+
+    /// Back from [`to_u64`](Self::to_u64). A number that never was an id names no chain.
+    pub fn from_u64(number: u64) -> Self {
+        Self(number)
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.is_remote() {
+            true => write!(f, "RequestId(remote {})", self.0 & !Self::REMOTE),
+            false => write!(f, "RequestId({}.{})", self.0 as u32, self.0 >> 32),
+        }
+    }
+}
+
+/// Slab key of a chain.
+pub(crate) type ChainKey = u32;
+
+/// Where a chain is.
+///
+/// ```text
+/// New ──► Delayed ──► Queued ──► Running ──► Reading ──► (next request: New's successors) or gone
+///    └───────┴───────────┴───────────┴──► Failed ──► Reading
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Submitted; the command queue starts it.
+    New,
+    /// Waiting for its delay.
+    Delayed,
+    /// Waiting for a connection, between these two of its origin's queue.
+    Queued {
+        before: Option<ChainKey>,
+        behind: Option<ChainKey>,
+    },
+    /// Exchanging its request for a response on this link.
+    Running { link: u32 },
+    /// Failed; the completion queue holds the error for its readback.
+    Failed,
+    /// Its readback has the word.
+    Reading,
+}
+
+/// A set of marks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Marks(u8);
+
+impl Marks {
+    /// Its readback is to be called once more, with `Cancelled`, and no more after that.
+    pub(super) const CANCELLED: Self = Self(1);
+    /// Its readback answered `Pause`.
+    pub(super) const PAUSED: Self = Self(2);
+    /// The next link is to be a fresh one: the last was stale.
+    pub(super) const FRESH: Self = Self(4);
+    /// The server refused `Expect`: the request goes without it.
+    pub(super) const NO_EXPECT: Self = Self(8);
+    /// Its id came from a `Submitter`.
+    const REMOTE: Self = Self(16);
+    /// It waits because this machine ran out of something.
+    pub(super) const EXHAUSTED: Self = Self(32);
+
+    pub(super) fn has(self, mark: Self) -> bool {
+        self.0 & mark.0 != 0
+    }
+
+    pub(super) fn set(&mut self, mark: Self) {
+        self.0 |= mark.0;
+    }
+
+    pub(super) fn clear(&mut self, mark: Self) {
+        self.0 &= !mark.0;
+    }
+}
+
+/// One submission's life. A million of them may be delayed: keep it small.
+pub(crate) struct Chain<S> {
+    /// Out while it runs.
+    pub(super) readback: Option<Box<dyn Readback<S>>>,
+    /// Out while its readback runs.
+    pub(super) request: Option<Request>,
+    /// When the request now under way was submitted, or its delay was over: microseconds of the engine's life.
+    pub(super) started: u64,
+    pub(super) stage: Stage,
+    /// Of its delay, or the deadline of its phase.
+    pub(super) timer: Option<TimerId>,
+    /// The origin that holds a count for it.
+    pub(super) origin: Option<u32>,
+    /// How often the request now under way was sent.
+    pub(super) attempts: u8,
+    pub(super) marks: Marks,
+}
+
+/// What is to be done before the next link is touched.
+#[derive(Debug)]
+pub(super) enum Command {
+    Start(ChainKey, Duration),
+    Cancel(RequestId),
+    Resume(RequestId),
+}
+
+/// All chains of an engine, and what was asked of it since it last looked.
+pub(crate) struct Chains<S> {
+    slab: Slab<Chain<S>>,
+    /// How often each slot was given out. A slot that was given out 2³¹ times is not used again.
+    generations: Vec<u32>,
+    retired: usize,
+    by_remote_id: HashMap<RequestId, ChainKey>,
+    remote_ids: HashMap<ChainKey, RequestId>,
+    commands: VecDeque<Command>,
+    /// What a chain is stamped with that is submitted now: microseconds of the engine's life.
+    pub(super) now: u64,
+    pub(super) stopped: bool,
+    pub(super) submitted: u64,
+}
+
+impl<S> Chains<S> {
+    pub(super) fn new() -> Self {
+        Self {
+            slab: Slab::new(),
+            generations: Vec::new(),
+            retired: 0,
+            by_remote_id: HashMap::new(),
+            remote_ids: HashMap::new(),
+            commands: VecDeque::new(),
+            now: 0,
+            stopped: false,
+            submitted: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slab.len() - self.retired
+    }
+
+    pub(super) fn insert(
+        &mut self,
+        request: Request,
+        readback: Box<dyn Readback<S>>,
+        delay: Duration,
+        remote: Option<RequestId>,
+    ) -> RequestId {
+        let mut marks = Marks::default();
+        if remote.is_some() {
+            marks.set(Marks::REMOTE);
+        }
+        let key = self.vacant_key();
+        self.slab.insert(Chain {
+            readback: Some(readback),
+            request: Some(request),
+            started: self.now,
+            stage: Stage::New,
+            timer: None,
+            origin: None,
+            attempts: 0,
+            marks,
+        });
+        if let Some(id) = remote {
+            self.by_remote_id.insert(id, key);
+            self.remote_ids.insert(key, id);
+        }
+        self.submitted += 1;
+        self.commands.push_back(Command::Start(key, delay));
+        self.id(key)
+    }
+
+    /// The slot that the next insert takes, its generation counted up.
+    fn vacant_key(&mut self) -> ChainKey {
+        grow(&mut self.slab);
+        loop {
+            let key = self.slab.vacant_key();
+            if key == self.generations.len() {
+                if self.generations.len() == self.generations.capacity() {
+                    self.generations.reserve_exact((key / 8).max(64));
+                }
+                self.generations.push(0);
+                return key as ChainKey;
+            }
+            if self.generations[key] < u32::MAX >> 1 {
+                self.generations[key] += 1;
+                return key as ChainKey;
+            }
+            // One slot in 2³¹ submissions is the price of ids that are never reused.
+            self.retired += 1;
+            self.slab.insert(Chain {
+                readback: None,
+                request: None,
+                started: 0,
+                stage: Stage::Failed,
+                timer: None,
+                origin: None,
+                attempts: 0,
+                marks: Marks::default(),
+            });
+        }
+    }
+
+    pub(super) fn remove(&mut self, key: ChainKey) -> Chain<S> {
+        let chain = self.slab.remove(key as usize);
+        if chain.marks.has(Marks::REMOTE) {
+            if let Some(id) = self.remote_ids.remove(&key) {
+                self.by_remote_id.remove(&id);
+            }
+        }
+        chain
+    }
+
+    pub(super) fn id(&self, key: ChainKey) -> RequestId {
+        match self.slab[key as usize].marks.has(Marks::REMOTE) {
+            true => self.remote_ids[&key],
+            false => RequestId::local(key, self.generations[key as usize]),
+        }
+    }
+
+    /// The chain that `id` names, if it is not over.
+    pub(super) fn find(&self, id: RequestId) -> Option<ChainKey> {
+        if id.is_remote() {
+            return self.by_remote_id.get(&id).copied();
+        }
+        let (key, generation) = (id.0 as u32, (id.0 >> 32) as u32);
+        let live = self
+            .slab
+            .get(key as usize)
+            .is_some_and(|chain| !chain.marks.has(Marks::REMOTE));
+        (live && self.generations[key as usize] == generation).then_some(key)
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = ChainKey> + '_ {
+        self.slab
+            .iter()
+            .filter(|(_, chain)| chain.request.is_some())
+            .map(|(key, _)| key as u32)
+    }
+
+    pub(super) fn next_command(&mut self) -> Option<Command> {
+        self.commands.pop_front()
+    }
+
+    pub(super) fn has_commands(&self) -> bool {
+        !self.commands.is_empty()
+    }
+}
+
+/// Makes room for one more, an eighth at a time: doubling would waste up to half of what a million waiting entries take.
+pub(super) fn grow<T>(slab: &mut Slab<T>) {
+    if slab.len() == slab.capacity() {
+        slab.reserve_exact((slab.len() / 8).max(64));
+    }
+}
+
+impl<S> std::ops::Index<ChainKey> for Chains<S> {
+    type Output = Chain<S>;
+
+    fn index(&self, key: ChainKey) -> &Chain<S> {
+        &self.slab[key as usize]
+    }
+}
+
+impl<S> std::ops::IndexMut<ChainKey> for Chains<S> {
+    fn index_mut(&mut self, key: ChainKey) -> &mut Chain<S> {
+        &mut self.slab[key as usize]
+    }
+}
+
+impl<S> Sink<S> for Chains<S> {
+    fn submit(
+        &mut self,
+        request: Request,
+        readback: Box<dyn Readback<S>>,
+        delay: Duration,
+    ) -> RequestId {
+        self.insert(request, readback, delay, None)
+    }
+
+    fn cancel(&mut self, id: RequestId) -> bool {
+        let Some(key) = self.find(id) else {
+            return false;
+        };
+        let marks = &mut self[key].marks;
+        if marks.has(Marks::CANCELLED) {
+            return false;
+        }
+        marks.set(Marks::CANCELLED);
+        self.commands.push_back(Command::Cancel(id));
+        true
+    }
+
+    fn resume(&mut self, id: RequestId) -> bool {
+        let paused = self
+            .find(id)
+            .is_some_and(|key| self[key].marks.has(Marks::PAUSED));
+        if paused {
+            self.commands.push_back(Command::Resume(id));
+        }
+        paused
+    }
+
+    fn stop(&mut self) {
+        self.stopped = true;
+    }
+}

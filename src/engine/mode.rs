@@ -1,0 +1,39 @@
+//! Owned, Shared, Sim: where sockets, time and readiness come from.
+
+use crate::net::Net;
+use crate::net::socket::MioNet;
+
+/// How an engine is driven: [`Owned`], or [`Sim`](crate::Sim) with feature `sim`. Sealed.
+pub trait Mode: sealed::Sealed {}
+
+/// On a poll of the engine's own: it drives itself with [`run`](crate::Engine::run), or hangs in another loop by one file
+/// descriptor and one deadline.
+#[derive(Debug)]
+pub enum Owned {}
+
+impl Mode for Owned {}
+
+impl sealed::Sealed for Owned {
+    type Net = MioNet;
+}
+
+/// On a simulated network and clock; see [`sim`](crate::sim).
+#[cfg(any())]
+#[derive(Debug)]
+pub enum Sim {}
+
+#[cfg(any())]
+impl Mode for Sim {}
+
+#[cfg(any())]
+impl sealed::Sealed for Sim {
+    type Net = crate::sim::SimNet;
+}
+
+pub(crate) mod sealed {
+    use super::Net;
+
+    pub trait Sealed {
+        type Net: Net;
+    }
+}

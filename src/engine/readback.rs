@@ -1,0 +1,265 @@
+//! What callers write: readbacks, and what a readback may answer.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::engine::chains::RequestId;
+use crate::engine::response::Response;
+use crate::error::Error;
+use crate::request::Request;
+
+/// What a readback is given: the response, or why there is none.
+pub type Reply<'a> = Result<Response<'a>, Error>;
+
+/// Reads the response to a request and answers with what follows.
+///
+/// Closures and methods of the shape of [`on_reply`](Self::on_reply) are readbacks; implement the trait to see the head and
+/// the pieces of the body as they come. `state` is what the caller lent to the turn.
+///
+/// A chain's readback is called any number of times through `on_interim`, `on_head` and `on_data`, and then exactly once
+/// through `on_reply` for each request of the chain, whatever happens, as long as the engine lives.
+///
+/// # Panics
+/// A readback may panic: its chain is over without another call, the panic goes through the turn to the host, and an
+/// engine whose host catches it goes on where it was.
+pub trait Readback<S> {
+    /// An interim (1xx) response has come; the final one follows (RFC 9110 §15.2).
+    fn on_interim(&mut self, state: &mut S, head: &Response<'_>, cx: &mut Context<'_, S>) {
+        let _ = (state, head, cx);
+    }
+
+    /// The head has come: chooses what happens to the body.
+    ///
+    /// [`Flow::Buffer`], the default, collects it for `on_reply`; [`Flow::Stream`] hands it to `on_data`; [`Flow::Discard`]
+    /// reads it unseen; [`Flow::Pause`] streams it after a [`resume`](Context::resume); [`Flow::Abort`] gives it up.
+    fn on_head(&mut self, state: &mut S, head: &Response<'_>, cx: &mut Context<'_, S>) -> Flow {
+        let _ = (state, head, cx);
+        Flow::Buffer
+    }
+
+    /// A piece of a streamed body has come; the pieces carry no meaning of their own.
+    fn on_data(&mut self, state: &mut S, data: &[u8], cx: &mut Context<'_, S>) -> Flow {
+        let _ = (state, data, cx);
+        Flow::Stream
+    }
+
+    /// The response is complete, or there will be none. After streaming its body is empty and its trailers are there.
+    fn on_reply(&mut self, state: &mut S, reply: Reply<'_>, cx: &mut Context<'_, S>) -> Next<S>;
+}
+
+impl<S, F> Readback<S> for F
+where
+    F: FnMut(&mut S, Reply<'_>, &mut Context<'_, S>) -> Next<S>,
+{
+    fn on_reply(&mut self, state: &mut S, reply: Reply<'_>, cx: &mut Context<'_, S>) -> Next<S> {
+        self(state, reply, cx)
+    }
+}
+
+/// Reads a response to its end and throws it away; the chain is then over. For requests whose answer nobody needs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unread;
+
+impl<S> Readback<S> for Unread {
+    fn on_head(&mut self, _: &mut S, _: &Response<'_>, _: &mut Context<'_, S>) -> Flow {
+        Flow::Discard
+    }
+
+    fn on_reply(&mut self, _: &mut S, _: Reply<'_>, _: &mut Context<'_, S>) -> Next<S> {
+        Next::done()
+    }
+}
+
+/// What happens to the body from here on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Flow {
+    /// Collected, up to [`Limits::max_body_bytes`](crate::Limits::max_body_bytes), and handed out whole by `on_reply`. Answered by
+    /// `on_data`, where the collecting can no longer begin, it counts as [`Flow::Stream`].
+    Buffer,
+    /// Handed to `on_data` as it comes.
+    Stream,
+    /// Read to its end unseen, so that the connection can be used again.
+    Discard,
+    /// Nothing is handed out, and soon nothing is read, until [`Context::resume`]; then as [`Flow::Stream`]. The idle
+    /// deadline stands still meanwhile, the total does not.
+    Pause,
+    /// The connection is closed and `on_reply` gets [`ErrorKind::Aborted`](crate::ErrorKind::Aborted).
+    Abort,
+}
+
+/// What follows in a chain: nothing, another request, or the same one again; at once or after a delay.
+#[must_use]
+pub struct Next<S> {
+    pub(crate) action: Action,
+    pub(crate) delay: Duration,
+    pub(crate) readback: Option<Box<dyn Readback<S>>>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Action {
+    Done,
+    Send(Request),
+    Again,
+}
+
+impl<S> Next<S> {
+    fn of(action: Action) -> Self {
+        Self {
+            action,
+            delay: Duration::ZERO,
+            readback: None,
+        }
+    }
+
+    /// The chain is over.
+    pub fn done() -> Self {
+        Self::of(Action::Done)
+    }
+
+    /// Sends `request` next; read by this same readback unless [`read_by`](Self::read_by) says otherwise.
+    pub fn send(request: Request) -> Self {
+        Self::of(Action::Send(request))
+    }
+
+    /// Sends the request once more that this chain sent last. Allocates nothing.
+    pub fn again() -> Self {
+        Self::of(Action::Again)
+    }
+
+    /// Waits before sending; delays add up, [`Duration::MAX`] is never. No effect on [`done`](Self::done).
+    pub fn after(mut self, delay: Duration) -> Self {
+        self.delay = self.delay.saturating_add(delay);
+        self
+    }
+
+    /// The next response is read by `readback`.
+    pub fn read_by(
+        self,
+        readback: impl FnMut(&mut S, Reply<'_>, &mut Context<'_, S>) -> Next<S> + 'static,
+    ) -> Self {
+        self.read_to(readback)
+    }
+
+    /// The next response is read by `readback`.
+    pub fn read_to(mut self, readback: impl Readback<S> + 'static) -> Self {
+        self.readback = Some(Box::new(readback));
+        self
+    }
+}
+
+impl<S> fmt::Debug for Next<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Next")
+            .field("action", &self.action)
+            .field("delay", &self.delay)
+            .field("another_readback", &self.readback.is_some())
+            .finish()
+    }
+}
+
+/// What a readback can ask of the engine while it runs.
+///
+/// What it asks is queued and applied before the engine touches the next link.
+pub struct Context<'a, S> {
+    pub(super) sink: &'a mut dyn Sink<S>,
+    pub(super) id: RequestId,
+    pub(super) now: Instant,
+}
+
+/// Takes what a [`Context`] is asked for.
+pub(crate) trait Sink<S> {
+    fn submit(
+        &mut self,
+        request: Request,
+        readback: Box<dyn Readback<S>>,
+        delay: Duration,
+    ) -> RequestId;
+    fn cancel(&mut self, id: RequestId) -> bool;
+    fn resume(&mut self, id: RequestId) -> bool;
+    fn stop(&mut self);
+}
+
+impl<'a, S> Context<'a, S> {
+    pub(crate) fn new(sink: &'a mut dyn Sink<S>, id: RequestId, now: Instant) -> Self {
+        Self { sink, id, now }
+    }
+
+    /// Starts a chain of its own: `request`, read by `readback`.
+    pub fn submit(
+        &mut self,
+        request: Request,
+        readback: impl FnMut(&mut S, Reply<'_>, &mut Context<'_, S>) -> Next<S> + 'static,
+    ) -> RequestId {
+        self.submit_to(request, readback)
+    }
+
+    /// Starts a chain of its own: `request`, read by `readback`.
+    pub fn submit_to(
+        &mut self,
+        request: Request,
+        readback: impl Readback<S> + 'static,
+    ) -> RequestId {
+        self.sink
+            .submit(request, Box::new(readback), Duration::ZERO)
+    }
+
+    /// Starts a chain of its own after `delay`.
+    pub fn submit_after(
+        &mut self,
+        delay: Duration,
+        request: Request,
+        readback: impl FnMut(&mut S, Reply<'_>, &mut Context<'_, S>) -> Next<S> + 'static,
+    ) -> RequestId {
+        self.sink.submit(request, Box::new(readback), delay)
+    }
+
+    /// Ends a chain; see [`Engine::cancel`](crate::Engine::cancel). A chain may cancel itself.
+    pub fn cancel(&mut self, id: RequestId) -> bool {
+        self.sink.cancel(id)
+    }
+
+    /// Lets a paused exchange go on; see [`Engine::resume`](crate::Engine::resume).
+    pub fn resume(&mut self, id: RequestId) -> bool {
+        self.sink.resume(id)
+    }
+
+    /// The chain whose readback this is.
+    pub fn id(&self) -> RequestId {
+        self.id
+    }
+
+    /// The time, as read once in this turn.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Ends [`Engine::run`](crate::Engine::run) after this turn.
+    pub fn stop(&mut self) {
+        self.sink.stop();
+    }
+
+    /// [`Next::send`], with the state's type known, so that `cx.send(request).read_by(|bot, reply, cx| …)` infers.
+    pub fn send(&self, request: Request) -> Next<S> {
+        Next::send(request)
+    }
+
+    /// [`Next::again`], with the state's type known.
+    pub fn again(&self) -> Next<S> {
+        Next::again()
+    }
+
+    /// [`Next::done`], with the state's type known.
+    pub fn done(&self) -> Next<S> {
+        Next::done()
+    }
+}
+
+impl<S> fmt::Debug for Context<'_, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("id", &self.id)
+            .field("now", &self.now)
+            .finish()
+    }
+}

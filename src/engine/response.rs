@@ -1,0 +1,213 @@
+//! The response as it is lent to a readback.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::{StatusCode, Uri, Version};
+
+use crate::engine::chains::RequestId;
+use crate::error::Error;
+use crate::proto::Headers;
+use crate::proto::field::Field;
+use crate::proto::head::Head;
+use crate::request::Request;
+
+/// A response, lent from the engine's buffers for the length of the call.
+pub struct Response<'a> {
+    pub(super) head: &'a Head,
+    /// The bytes that the head's fields stand in.
+    pub(super) section: &'a [u8],
+    pub(super) trailers: Headers<'a>,
+    pub(super) body: Body<'a>,
+    pub(super) info: &'a Info,
+}
+
+/// Where a body lies.
+#[derive(Debug)]
+pub(super) enum Body<'a> {
+    /// In a buffer that the engine reads into again.
+    Lent(&'a [u8]),
+    /// In a buffer of its own, which [`Response::into_body`] may take.
+    Collected(&'a mut Vec<u8>),
+}
+
+/// What is known of an exchange beside its response.
+#[non_exhaustive]
+pub struct Info {
+    /// The chain.
+    pub id: RequestId,
+    /// The address that the response came from.
+    pub peer: SocketAddr,
+    /// Whether the connection had served another exchange before.
+    pub reused: bool,
+    /// How often the request was sent: 2 after a retry on a fresh connection.
+    pub attempts: u32,
+    /// When each step was done.
+    pub timings: Timings,
+    pub(super) request: Request,
+}
+
+/// When each step of an exchange was done, counted from its submission, or from the end of its delay.
+///
+/// Resolution is that of the turns: the clock is read once in each. `None` for a step that has not been taken, such as
+/// `connect` on a connection that was already there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Timings {
+    /// The host's addresses were known.
+    pub resolve: Option<Duration>,
+    /// The connection was there.
+    pub connect: Option<Duration>,
+    /// The TLS handshake was over.
+    pub tls: Option<Duration>,
+    /// The last byte of the request was written.
+    pub sent: Option<Duration>,
+    /// The first byte of the response was read.
+    pub first_byte: Option<Duration>,
+    /// The response was complete.
+    pub done: Option<Duration>,
+}
+
+impl Info {
+    /// The URL that was asked for. It may hold secrets: do not log it.
+    pub fn url(&self) -> &Uri {
+        self.request.uri()
+    }
+
+    /// The request that was answered.
+    pub fn request(&self) -> &Request {
+        &self.request
+    }
+}
+
+impl fmt::Debug for Info {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Info")
+            .field("id", &self.id)
+            .field("request", &self.request)
+            .field("peer", &self.peer)
+            .field("reused", &self.reused)
+            .field("attempts", &self.attempts)
+            .field("timings", &self.timings)
+            .finish()
+    }
+}
+
+impl<'a> Response<'a> {
+    /// The status code, 100 to 999.
+    pub fn status(&self) -> StatusCode {
+        self.head.status
+    }
+
+    /// HTTP/1.0 or HTTP/1.1; a higher minor version counts as 1.1 (RFC 9110 §2.5).
+    pub fn version(&self) -> Version {
+        self.head.version
+    }
+
+    /// The reason phrase, often empty, of no meaning to a client (RFC 9112 §4).
+    pub fn reason(&self) -> &'a [u8] {
+        let (start, len) = (self.head.reason.0 as usize, self.head.reason.1 as usize);
+        &self.section[start..start + len]
+    }
+
+    /// The value of the first field line of that name; names are case-insensitive.
+    pub fn header(&self, name: &str) -> Option<&'a [u8]> {
+        self.headers().find(name)
+    }
+
+    /// The values of all field lines of that name, in order.
+    pub fn header_all<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+        self.headers()
+            .filter(move |(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+    }
+
+    /// The field lines as received, in order.
+    pub fn headers(&self) -> Headers<'a> {
+        Headers::new(self.section, &self.head.fields)
+    }
+
+    /// The trailer fields (RFC 9112 §7.1.2), never merged into the headers; empty before the response is complete.
+    pub fn trailers(&self) -> Headers<'a> {
+        self.trailers.clone()
+    }
+
+    /// The valid Content-Length of the response, also where there is no body to it (HEAD, 304).
+    pub fn content_length(&self) -> Option<u64> {
+        self.head.content_length
+    }
+
+    /// The body, its transfer coding removed; empty if it was streamed or discarded.
+    pub fn body(&self) -> &[u8] {
+        match &self.body {
+            Body::Lent(body) => body,
+            Body::Collected(body) => body,
+        }
+    }
+
+    /// The body as UTF-8.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed), naming the first byte that is not.
+    pub fn text(&self) -> Result<&str, Error> {
+        std::str::from_utf8(self.body()).map_err(|error| Error::not_utf8(error.valid_up_to()))
+    }
+
+    /// The body for keeps: moves what the engine collected, copies what it lent.
+    pub fn into_body(self) -> Vec<u8> {
+        match self.body {
+            Body::Lent(body) => body.to_vec(),
+            Body::Collected(body) => std::mem::take(body),
+        }
+    }
+
+    /// A copy as an [`http::Response`]. Field values that `http` does not take (it refuses control bytes) are left out.
+    pub fn to_http(&self) -> http::Response<Vec<u8>> {
+        self.http_with(self.body().to_vec())
+    }
+
+    /// [`to_http`](Self::to_http), the body moved where it can be.
+    pub fn into_http(self) -> http::Response<Vec<u8>> {
+        let mut response = self.http_with(Vec::new());
+        *response.body_mut() = self.into_body();
+        response
+    }
+
+    fn http_with(&self, body: Vec<u8>) -> http::Response<Vec<u8>> {
+        let mut response = http::Response::new(body);
+        *response.status_mut() = self.status();
+        *response.version_mut() = self.version();
+        for (name, value) in self.headers() {
+            let name = http::HeaderName::from_bytes(name.as_bytes());
+            if let (Ok(name), Ok(value)) = (name, http::HeaderValue::from_bytes(value)) {
+                response.headers_mut().append(name, value);
+            }
+        }
+        response
+    }
+
+    /// About the exchange: peer, timings, whether the connection was reused.
+    pub fn info(&self) -> &Info {
+        self.info
+    }
+}
+
+/// Status, number of fields and length of the body: neither values nor body, which may hold secrets.
+impl fmt::Debug for Response<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Response")
+            .field("status", &self.status())
+            .field("version", &self.version())
+            .field("fields", &self.headers().len())
+            .field("body_bytes", &self.body().len())
+            .field("info", self.info)
+            .finish()
+    }
+}
+
+/// No field lines.
+pub(super) fn no_fields<'a>() -> Headers<'a> {
+    const NONE: &[Field] = &[];
+    Headers::new(&[], NONE)
+}

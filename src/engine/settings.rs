@@ -1,0 +1,156 @@
+//! What an engine took from its configuration, in the shape in which the hot path wants it.
+
+use crate::config::{Config, Millis};
+use crate::error::Error;
+use crate::proto::Limits;
+use crate::request::{Request, field_bit};
+
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) max_links: usize,
+    pub(super) max_links_per_origin: usize,
+    pub(super) max_idle_per_origin: usize,
+    /// Milliseconds.
+    pub(super) idle_timeout: u64,
+    pub(super) timeouts: Millis,
+    pub(super) limits: Limits,
+    pub(super) turn_events: usize,
+    pub(super) turn_bytes: usize,
+    pub(super) defaults: Defaults,
+}
+
+impl Settings {
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a default field that cannot be sent.
+    pub(super) fn new(config: &Config) -> Result<Self, Error> {
+        config.check()?;
+        Ok(Self {
+            max_links: config.max_connections,
+            max_links_per_origin: config.max_connections_per_origin,
+            max_idle_per_origin: config.max_idle_per_origin,
+            idle_timeout: u64::try_from(config.idle_timeout.as_millis()).unwrap_or(u64::MAX >> 16),
+            timeouts: Millis::new(&config.timeouts),
+            limits: config.limits.clone(),
+            turn_events: config.turn_events,
+            turn_bytes: config.turn_bytes,
+            defaults: Defaults::new(config)?,
+        })
+    }
+
+    pub(super) fn limits_of(&self, request: &Request) -> Limits {
+        match request.limits() {
+            Some(edit) => edit.over(&self.limits),
+            None => self.limits.clone(),
+        }
+    }
+}
+
+/// The field lines that the engine adds to requests, and the empty line after them.
+///
+/// They are kept ready as one block for requests that carry none of them, and as further blocks, made when first needed,
+/// for requests that carry some.
+#[derive(Debug)]
+pub(super) struct Defaults {
+    lines: Vec<(String, Vec<u8>)>,
+    /// The bits of all names, as in [`Request::field_mask`].
+    mask: u32,
+    /// Each block with the set of lines that it leaves out.
+    blocks: Vec<(u32, Box<[u8]>)>,
+}
+
+impl Defaults {
+    /// A set of lines is a `u32`.
+    const MAX_LINES: usize = 32;
+
+    fn new(config: &Config) -> Result<Self, Error> {
+        let user_agent = config
+            .user_agent
+            .iter()
+            .map(|value| ("User-Agent", value.as_bytes()));
+        let others = config
+            .default_headers
+            .iter()
+            .map(|(name, value)| (&**name, &**value));
+        let mut lines = Vec::new();
+        for (name, value) in user_agent.chain(others) {
+            let probe = Request::get("http://localhost/")
+                .header(name, value)
+                .build();
+            if let Err(error) = probe {
+                let why =
+                    std::error::Error::source(&error).map_or(String::new(), ToString::to_string);
+                return Err(Error::invalid_config(format!(
+                    "default field {name:?}: {why}"
+                )));
+            }
+            for framing in ["host", "content-length", "expect", "connection"] {
+                if name.eq_ignore_ascii_case(framing) {
+                    let why = "belongs to a single request";
+                    return Err(Error::invalid_config(format!(
+                        "default field {name:?} {why}"
+                    )));
+                }
+            }
+            let value = value.trim_ascii();
+            lines.push((
+                name.to_owned(),
+                [name.as_bytes(), b": ", value, b"\r\n"].concat(),
+            ));
+        }
+        if lines.len() > Self::MAX_LINES {
+            let n = lines.len();
+            return Err(Error::invalid_config(format!(
+                "{n} default fields: more than {}",
+                Self::MAX_LINES
+            )));
+        }
+        let mask = lines
+            .iter()
+            .fold(0, |mask, (name, _)| mask | field_bit(name.as_bytes()));
+        let mut defaults = Self {
+            lines,
+            mask,
+            blocks: Vec::new(),
+        };
+        defaults.block_without(0);
+        Ok(defaults)
+    }
+
+    /// Which block goes with `request`.
+    pub(super) fn choose(&mut self, request: &Request) -> u16 {
+        if request.field_mask() & self.mask == 0 {
+            return 0;
+        }
+        let left_out = self
+            .lines
+            .iter()
+            .enumerate()
+            .fold(0, |set, (i, (name, _))| {
+                set | u32::from(request.has_field(name)) << i
+            });
+        self.block_without(left_out)
+    }
+
+    fn block_without(&mut self, left_out: u32) -> u16 {
+        if let Some(i) = self
+            .blocks
+            .iter()
+            .position(|(without, _)| *without == left_out)
+        {
+            return i as u16;
+        }
+        let mut block = Vec::new();
+        for (i, (_, line)) in self.lines.iter().enumerate() {
+            if left_out >> i & 1 == 0 {
+                block.extend_from_slice(line);
+            }
+        }
+        block.extend_from_slice(b"\r\n");
+        self.blocks.push((left_out, block.into()));
+        (self.blocks.len() - 1) as u16
+    }
+
+    pub(super) fn block(&self, i: u16) -> &[u8] {
+        &self.blocks[usize::from(i)].1
+    }
+}

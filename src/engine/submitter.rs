@@ -1,0 +1,226 @@
+//! Submitter: the way into an engine from other threads.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::engine::chains::RequestId;
+use crate::engine::readback::{Context, Next, Readback, Reply};
+use crate::error::Gone;
+use crate::request::Request;
+use crate::resolver::Wake;
+
+/// Submits from any thread; each call wakes the engine's loop. Clones go to the same engine.
+///
+/// [`Engine::run`](crate::Engine::run) goes on as long as a `Submitter` is left. Readbacks run on the engine's thread.
+///
+/// ```
+/// use httpstream::{Engine, Next, Request};
+///
+/// let mut engine = Engine::<u32>::new()?;
+/// let submitter = engine.submitter();
+/// let worker = std::thread::spawn(move || {
+///     let request = Request::get("http://127.0.0.1:1/").build().unwrap();
+///     submitter.submit(request, |failures, reply, _| {
+///         *failures += u32::from(reply.is_err());
+///         Next::done()
+///     })
+/// });
+/// let mut failures = 0;
+/// engine.run(&mut failures)?; // until the worker has dropped its submitter and the request is answered
+/// assert!(worker.join().unwrap().is_ok());
+/// assert_eq!(failures, 1);
+/// # Ok::<(), httpstream::Error>(())
+/// ```
+pub struct Submitter<S> {
+    remote: Arc<Remote<S>>,
+}
+
+/// What a [`Submitter`] shares with its engine.
+pub(crate) struct Remote<S> {
+    inbox: Mutex<Inbox<S>>,
+    wake: Wake,
+    submitters: AtomicUsize,
+    last_id: AtomicU64,
+}
+
+struct Inbox<S> {
+    orders: Vec<Order<S>>,
+    open: bool,
+}
+
+/// What came from another thread.
+pub(crate) enum Order<S> {
+    Submit {
+        id: RequestId,
+        request: Request,
+        readback: Box<dyn Readback<S> + Send>,
+        delay: Duration,
+    },
+    Cancel(RequestId),
+    Resume(RequestId),
+    Stop,
+}
+
+impl<S> Remote<S> {
+    pub(super) fn new(wake: Wake) -> Self {
+        Self {
+            inbox: Mutex::new(Inbox {
+                orders: Vec::new(),
+                open: true,
+            }),
+            wake,
+            submitters: AtomicUsize::new(0),
+            last_id: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn submitter(self: &Arc<Self>) -> Submitter<S> {
+        self.submitters.fetch_add(1, Ordering::Relaxed);
+        Submitter {
+            remote: Arc::clone(self),
+        }
+    }
+
+    pub(super) fn has_submitters(&self) -> bool {
+        self.submitters.load(Ordering::Acquire) > 0
+    }
+
+    /// Moves all orders to the end of `orders`.
+    pub(super) fn take(&self, orders: &mut Vec<Order<S>>) {
+        orders.append(&mut self.inbox().orders);
+    }
+
+    /// The engine ends: what it has not taken is dropped unread.
+    pub(super) fn close(&self) {
+        let mut inbox = self.inbox();
+        inbox.open = false;
+        let unread = std::mem::take(&mut inbox.orders);
+        // A readback's own drop may submit: not under the lock.
+        drop(inbox);
+        drop(unread);
+    }
+
+    fn inbox(&self) -> MutexGuard<'_, Inbox<S>> {
+        // Nothing that runs under the lock can leave the inbox half changed.
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S> Submitter<S> {
+    fn order(&self, order: Order<S>) -> Result<(), Gone> {
+        let mut inbox = self.remote.inbox();
+        if !inbox.open {
+            drop(inbox);
+            return Err(Gone);
+        }
+        let first = inbox.orders.is_empty();
+        inbox.orders.push(order);
+        drop(inbox);
+        // Those behind the first are covered by its wake-up: the engine empties the whole inbox after it.
+        if first {
+            self.remote.wake.wake();
+        }
+        Ok(())
+    }
+
+    fn submit_boxed(
+        &self,
+        request: Request,
+        readback: Box<dyn Readback<S> + Send>,
+        delay: Duration,
+    ) -> Result<RequestId, Gone> {
+        let number = self.remote.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let id = RequestId::remote(number);
+        self.order(Order::Submit {
+            id,
+            request,
+            readback,
+            delay,
+        })?;
+        Ok(id)
+    }
+
+    /// Starts a chain: `request`, read by `readback`.
+    ///
+    /// # Errors
+    /// [`Gone`]: the engine was dropped, and `readback` with this call.
+    pub fn submit(
+        &self,
+        request: Request,
+        readback: impl FnMut(&mut S, Reply<'_>, &mut Context<'_, S>) -> Next<S> + Send + 'static,
+    ) -> Result<RequestId, Gone> {
+        self.submit_to(request, readback)
+    }
+
+    /// Starts a chain: `request`, read by `readback`.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub fn submit_to(
+        &self,
+        request: Request,
+        readback: impl Readback<S> + Send + 'static,
+    ) -> Result<RequestId, Gone> {
+        self.submit_boxed(request, Box::new(readback), Duration::ZERO)
+    }
+
+    /// Starts a chain after `delay`, counted from when the engine hears of it.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub fn submit_after(
+        &self,
+        delay: Duration,
+        request: Request,
+        readback: impl FnMut(&mut S, Reply<'_>, &mut Context<'_, S>) -> Next<S> + Send + 'static,
+    ) -> Result<RequestId, Gone> {
+        self.submit_boxed(request, Box::new(readback), delay)
+    }
+
+    /// Ends a chain as [`Engine::cancel`](crate::Engine::cancel) does, if it is not over when the engine hears of it.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub fn cancel(&self, id: RequestId) -> Result<(), Gone> {
+        self.order(Order::Cancel(id))
+    }
+
+    /// Lets a paused exchange go on, if it is paused when the engine hears of it.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub fn resume(&self, id: RequestId) -> Result<(), Gone> {
+        self.order(Order::Resume(id))
+    }
+
+    /// Ends [`Engine::run`](crate::Engine::run) after the turn that hears of it.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub fn stop(&self) -> Result<(), Gone> {
+        self.order(Order::Stop)
+    }
+}
+
+impl<S> Clone for Submitter<S> {
+    fn clone(&self) -> Self {
+        self.remote.submitter()
+    }
+}
+
+impl<S> Drop for Submitter<S> {
+    fn drop(&mut self) {
+        if self.remote.submitters.fetch_sub(1, Ordering::AcqRel) == 1 {
+            // `run` may wait for nothing else.
+            self.remote.wake.wake();
+        }
+    }
+}
+
+impl<S> fmt::Debug for Submitter<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Submitter")
+    }
+}

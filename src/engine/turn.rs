@@ -1,0 +1,294 @@
+//! One turn: commands, the poll, links, names, timers, failures; in this order, and each with a bound.
+
+use std::panic::resume_unwind;
+use std::time::Duration;
+
+use log::trace;
+
+use crate::engine::chains::Stage;
+use crate::engine::mode::{Mode, Owned};
+use crate::engine::readback::Sink;
+use crate::engine::submitter::Order;
+use crate::engine::{Engine, Timer};
+use crate::error::Error;
+use crate::net::link::LinkMarks;
+use crate::net::{Net, Ready, WAKE};
+
+/// What a turn did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Turn {
+    /// Events that the poll told.
+    pub events: usize,
+    /// Requests answered, by a response or an error.
+    pub answered: usize,
+    /// Something is left that waits for nothing but the next turn.
+    pub more: bool,
+    /// A readback or a [`Submitter`](crate::Submitter) called `stop`.
+    pub stopped: bool,
+}
+
+impl<S, M: Mode> Engine<S, M> {
+    /// All links together read this many times what one may, before the turn ends.
+    const TURN_SHARES: usize = 8;
+
+    /// Whether a turn would do something even if nothing became readable and no time passed.
+    pub(super) fn is_due(&self) -> bool {
+        self.chains.has_commands()
+            || self.next_event < self.batch.len()
+            || !self.run_queue.is_empty()
+            || !self.restarts.is_empty()
+            || !self.completions.is_empty()
+            || self.names.has_news()
+    }
+
+    /// One turn, which waits at most `timeout` and not past the next deadline.
+    pub(super) fn turn_within(
+        &mut self,
+        state: &mut S,
+        timeout: Option<Duration>,
+    ) -> Result<Turn, Error> {
+        self.counts.turns += 1;
+        let before = self.counts.answered + self.counts.failed;
+        let mut turn = Turn::default();
+        // After a panic, or over budget, the rest of the last batch comes first.
+        if self.next_event == self.batch.len() {
+            self.read_clock();
+            // What was submitted between turns is written before the poll, which may wait.
+            self.settle_and_park();
+            turn.events = self.poll(timeout)?;
+        }
+        self.read_clock();
+        self.work(state);
+        turn.answered = (self.counts.answered + self.counts.failed - before) as usize;
+        self.settle_and_park();
+        if let Some(panic) = self.panic.take() {
+            self.draining = false;
+            resume_unwind(panic);
+        }
+        turn.more = self.is_due()
+            || self
+                .wheel
+                .next_tick()
+                .is_some_and(|tick| tick <= self.now_tick());
+        turn.stopped = std::mem::take(&mut self.chains.stopped);
+        Ok(turn)
+    }
+
+    fn poll(&mut self, timeout: Option<Duration>) -> Result<usize, Error> {
+        let until_due = self
+            .next_deadline()
+            .map(|due| due.saturating_duration_since(self.now));
+        let wait = match (timeout, until_due) {
+            _ if self.is_due() => Some(Duration::ZERO),
+            (Some(timeout), Some(due)) => Some(timeout.min(due)),
+            (timeout, due) => timeout.or(due),
+        };
+        self.batch.clear();
+        self.next_event = 0;
+        self.net
+            .wait(&mut self.batch, self.settings.turn_events, wait)
+            .map_err(Error::io)?;
+        Ok(self.batch.len())
+    }
+
+    /// Everything that may run user code. Leaves off after a panic: what is undone is done in the next turn.
+    fn work(&mut self, state: &mut S) {
+        let mut budget = self.settings.turn_bytes.saturating_mul(Self::TURN_SHARES);
+        let queued = self.run_queue.len();
+        self.on_events(state, &mut budget);
+        for _ in 0..queued {
+            if self.panic.is_some() {
+                return;
+            }
+            let Some(token) = self.run_queue.pop_front() else {
+                break;
+            };
+            if let Some(key) = self.links.find(token) {
+                self.links[key].marks.clear(LinkMarks::QUEUED);
+                self.on_link(state, key, &mut budget);
+                self.settle_and_park();
+            }
+        }
+        if self.panic.is_some() {
+            return;
+        }
+        self.on_names();
+        self.on_timers();
+        for _ in 0..self.completions.len().min(self.settings.turn_events) {
+            let Some((chain, error)) = self.completions.pop_front() else {
+                break;
+            };
+            self.deliver(state, chain, error);
+            self.settle_and_park();
+            if self.panic.is_some() {
+                return;
+            }
+        }
+    }
+
+    fn on_events(&mut self, state: &mut S, budget: &mut usize) {
+        while *budget > 0 && self.panic.is_none() {
+            let Some(&Ready { token, readiness }) = self.batch.get(self.next_event) else {
+                break;
+            };
+            // Counted before it is dealt with, so that a panic leaves the rest of the batch to the next turn.
+            self.next_event += 1;
+            if token == WAKE {
+                self.counts.wakeups += 1;
+                self.take_orders();
+            } else if let Some(key) = self.links.find(token) {
+                trace!("{token:?} {readiness:?}");
+                let link = &mut self.links[key];
+                link.readiness = link.readiness.with(readiness);
+                self.on_link(state, key, budget);
+            } else {
+                trace!("{token:?} {readiness:?} is stale");
+                continue;
+            }
+            self.settle_and_park();
+        }
+    }
+
+    fn take_orders(&mut self) {
+        let mut orders = std::mem::take(&mut self.orders);
+        self.remote.take(&mut orders);
+        for order in orders.drain(..) {
+            match order {
+                Order::Submit {
+                    id,
+                    request,
+                    readback,
+                    delay,
+                } => {
+                    self.chains.insert(request, readback, delay, Some(id));
+                }
+                Order::Cancel(id) => {
+                    self.chains.cancel(id);
+                }
+                Order::Resume(id) => {
+                    self.chains.resume(id);
+                }
+                Order::Stop => self.chains.stop(),
+            }
+        }
+        self.orders = orders;
+    }
+
+    fn on_names(&mut self) {
+        if !self.names.is_busy() {
+            return;
+        }
+        if self
+            .names
+            .deadline()
+            .is_some_and(|deadline| deadline <= self.now)
+        {
+            self.names.on_tick(self.now);
+        }
+        while let Some(answered) = self.names.next_answer() {
+            for (token, port) in answered.links {
+                if let Some(key) = self.links.find(token) {
+                    self.on_resolved(key, port, answered.addresses.as_deref());
+                }
+            }
+            self.settle_and_park();
+        }
+    }
+
+    fn on_timers(&mut self) {
+        for _ in 0..self.settings.turn_events {
+            match self.wheel.expire(self.now_tick()) {
+                None => break,
+                Some(Timer::Chain(key)) => self.on_chain_timer(key),
+                Some(Timer::Idle(key)) => self.on_idle_timer(key),
+                Some(Timer::Exhausted) => self.exhausted = None,
+            }
+        }
+        self.settle_and_park();
+    }
+}
+
+impl<S> Engine<S, Owned> {
+    /// One turn: waits until something is ready, a deadline has passed or `timeout` is over (`None`: as long as it takes,
+    /// zero: not at all), then deals with what is due, calling readbacks with `state`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io): the poll failed. No exchange's failure ends up here.
+    ///
+    /// # Panics
+    /// When a readback does; the engine can be used on.
+    pub fn turn(&mut self, state: &mut S, timeout: Option<Duration>) -> Result<Turn, Error> {
+        self.draining = false;
+        self.turn_within(state, timeout)
+    }
+
+    /// Turns until nothing is pending and no [`Submitter`](crate::Submitter) is left, or to the end of the turn in which `stop` was
+    /// called.
+    ///
+    /// # Errors
+    /// As [`turn`](Self::turn).
+    ///
+    /// # Panics
+    /// As [`turn`](Self::turn).
+    pub fn run(&mut self, state: &mut S) -> Result<(), Error> {
+        while self.pending() > 0 || self.remote.has_submitters() {
+            if self.turn(state, None)?.stopped {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets what is in flight and queued end, for `within` at most; nothing new starts and no chain goes on. What is delayed
+    /// is cancelled at once, what is left at the end likewise. Answers how many chains were cancelled. The engine can be
+    /// used on.
+    ///
+    /// # Errors
+    /// As [`turn`](Self::turn).
+    ///
+    /// # Panics
+    /// As [`turn`](Self::turn); what is left is then not drained.
+    pub fn drain(&mut self, state: &mut S, within: Duration) -> Result<usize, Error> {
+        self.drain_by(within, |engine, timeout| {
+            engine.turn_within(state, timeout).map(|_| ())
+        })
+    }
+}
+
+impl<S, M: Mode> Engine<S, M> {
+    /// [`Engine::drain`], however turns are made: `turn` makes one that waits at most as long as it is told.
+    pub(crate) fn drain_by(
+        &mut self,
+        within: Duration,
+        mut turn: impl FnMut(&mut Self, Option<Duration>) -> Result<(), Error>,
+    ) -> Result<usize, Error> {
+        self.draining = true;
+        self.read_clock();
+        let end = self.now.checked_add(within);
+        let mut cancelled = self.cancel_where(|stage| stage == Stage::Delayed);
+        while self.pending() > 0 {
+            let left = end.map(|end| end.saturating_duration_since(self.net.now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                cancelled += self.cancel_where(|_| true);
+            }
+            turn(self, left)?;
+        }
+        self.draining = false;
+        Ok(cancelled)
+    }
+
+    /// Cancels chains by where they are; answers how many were not cancelled before.
+    fn cancel_where(&mut self, is_meant: impl Fn(Stage) -> bool) -> usize {
+        let meant: Vec<_> = self
+            .chains
+            .keys()
+            .filter(|key| is_meant(self.chains[*key].stage))
+            .collect();
+        let ids = meant
+            .into_iter()
+            .map(|key| self.chains.id(key))
+            .collect::<Vec<_>>();
+        ids.into_iter().filter(|id| self.chains.cancel(*id)).count()
+    }
+}

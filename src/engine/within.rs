@@ -1,0 +1,167 @@
+//! Readbacks over a part of the state: a bot inside a world.
+
+use std::time::Duration;
+
+use crate::engine::chains::RequestId;
+use crate::engine::readback::{Context, Flow, Next, Readback, Reply, Sink};
+use crate::engine::response::Response;
+use crate::request::Request;
+
+/// Reads with a part of the state, so that a bot which was written to run alone runs among a thousand.
+///
+/// `part` finds the part each time it is needed. What the readback submits or answers with is read by the same part. When
+/// `part` answers `None` the part is gone and the chain ends: a response under way is given up.
+///
+/// ```
+/// use httpstream::{Context, Engine, Next, Reply, Request, within};
+///
+/// #[derive(Default)]
+/// struct Bot { beats: u32 }
+///
+/// impl Bot {
+///     fn on_beat(&mut self, _: Reply<'_>, _: &mut Context<'_, Self>) -> Next<Self> {
+///         self.beats += 1;
+///         Next::done()
+///     }
+/// }
+///
+/// struct World { bots: Vec<Bot> }
+///
+/// let mut world = World { bots: vec![Bot::default(), Bot::default()] };
+/// let mut engine = Engine::<World>::new()?;
+/// let beat = Request::get("http://127.0.0.1:1/beat").build()?;
+/// for i in 0..2 {
+///     engine.submit_to(beat.clone(), within(move |w: &mut World| w.bots.get_mut(i), Bot::on_beat));
+/// }
+/// engine.run(&mut world)?;
+/// assert_eq!(world.bots[1].beats, 1);
+/// # Ok::<(), httpstream::Error>(())
+/// ```
+pub fn within<S, T: 'static>(
+    part: impl Fn(&mut S) -> Option<&mut T> + Clone + 'static,
+    readback: impl FnMut(&mut T, Reply<'_>, &mut Context<'_, T>) -> Next<T> + 'static,
+) -> impl Readback<S> + 'static {
+    within_to(part, readback)
+}
+
+/// [`within`] for an `impl Readback<T>`.
+pub fn within_to<S, T: 'static>(
+    part: impl Fn(&mut S) -> Option<&mut T> + Clone + 'static,
+    readback: impl Readback<T> + 'static,
+) -> impl Readback<S> + 'static {
+    Within {
+        part,
+        readback: Box::new(readback),
+    }
+}
+
+struct Within<P, T> {
+    part: P,
+    readback: Box<dyn Readback<T>>,
+}
+
+impl<P, T: 'static> Within<P, T> {
+    /// Calls the inner readback with its part of the state, or answers `gone`.
+    fn with<S, R>(
+        &mut self,
+        state: &mut S,
+        cx: &mut Context<'_, S>,
+        gone: R,
+        call: impl FnOnce(&mut dyn Readback<T>, &mut T, &mut Context<'_, T>) -> R,
+    ) -> R
+    where
+        P: Fn(&mut S) -> Option<&mut T> + Clone + 'static,
+    {
+        let Some(part) = (self.part)(state) else {
+            return gone;
+        };
+        let mut sink = PartSink {
+            sink: &mut *cx.sink,
+            part: &self.part,
+        };
+        call(
+            &mut *self.readback,
+            part,
+            &mut Context::new(&mut sink, cx.id, cx.now),
+        )
+    }
+}
+
+impl<P, S, T> Readback<S> for Within<P, T>
+where
+    P: Fn(&mut S) -> Option<&mut T> + Clone + 'static,
+    T: 'static,
+{
+    fn on_interim(&mut self, state: &mut S, head: &Response<'_>, cx: &mut Context<'_, S>) {
+        self.with(state, cx, (), |readback, part, cx| {
+            readback.on_interim(part, head, cx)
+        });
+    }
+
+    fn on_head(&mut self, state: &mut S, head: &Response<'_>, cx: &mut Context<'_, S>) -> Flow {
+        self.with(state, cx, Flow::Abort, |readback, part, cx| {
+            readback.on_head(part, head, cx)
+        })
+    }
+
+    fn on_data(&mut self, state: &mut S, data: &[u8], cx: &mut Context<'_, S>) -> Flow {
+        self.with(state, cx, Flow::Abort, |readback, part, cx| {
+            readback.on_data(part, data, cx)
+        })
+    }
+
+    fn on_reply(&mut self, state: &mut S, reply: Reply<'_>, cx: &mut Context<'_, S>) -> Next<S> {
+        let next = self.with(state, cx, Next::done(), |readback, part, cx| {
+            readback.on_reply(part, reply, cx)
+        });
+        Next {
+            action: next.action,
+            delay: next.delay,
+            readback: next.readback.map(|readback| wrap(&self.part, readback)),
+        }
+    }
+}
+
+/// Passes on what is asked of a part's context, each readback wrapped to find the part again.
+struct PartSink<'a, S, P> {
+    sink: &'a mut dyn Sink<S>,
+    part: &'a P,
+}
+
+impl<S, P, T> Sink<T> for PartSink<'_, S, P>
+where
+    P: Fn(&mut S) -> Option<&mut T> + Clone + 'static,
+    T: 'static,
+{
+    fn submit(
+        &mut self,
+        request: Request,
+        readback: Box<dyn Readback<T>>,
+        delay: Duration,
+    ) -> RequestId {
+        self.sink.submit(request, wrap(self.part, readback), delay)
+    }
+
+    fn cancel(&mut self, id: RequestId) -> bool {
+        self.sink.cancel(id)
+    }
+
+    fn resume(&mut self, id: RequestId) -> bool {
+        self.sink.resume(id)
+    }
+
+    fn stop(&mut self) {
+        self.sink.stop();
+    }
+}
+
+fn wrap<P, S, T>(part: &P, readback: Box<dyn Readback<T>>) -> Box<dyn Readback<S>>
+where
+    P: Fn(&mut S) -> Option<&mut T> + Clone + 'static,
+    T: 'static,
+{
+    Box::new(Within {
+        part: part.clone(),
+        readback,
+    })
+}

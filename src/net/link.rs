@@ -1,0 +1,208 @@
+//! Link: one socket's life, from the look-up of its host to its close.
+
+use std::net::SocketAddr;
+
+use crate::net::Readiness;
+use crate::net::slots::LinkKey;
+use crate::proto::connection::Connection;
+use crate::proto::field::Field;
+use crate::proto::head::Head;
+use crate::sched::wheel::TimerId;
+
+/// One connection, or the attempt at one. Ten thousand of them may be held: keep it small.
+#[derive(Debug)]
+pub(crate) struct Link<Socket> {
+    pub(crate) state: State,
+    /// None while resolving.
+    pub(crate) socket: Option<Socket>,
+    /// Slab key of its origin.
+    pub(crate) origin: u32,
+    /// The address that is or was dialled last.
+    pub(crate) peer: SocketAddr,
+    /// What the poll has told and no call has refuted yet.
+    pub(crate) readiness: Readiness,
+    pub(crate) marks: LinkMarks,
+    /// Which of the engine's blocks of default fields goes with the request.
+    pub(crate) defaults: u16,
+    /// Seconds that the server keeps an idle connection, as its last response said.
+    pub(crate) keep_alive: Option<u16>,
+    /// How far the response has been read.
+    pub(crate) connection: Connection,
+    pub(crate) times: Times,
+    /// What is kept of a response that did not arrive whole.
+    pub(crate) inbound: Option<Box<Inbound>>,
+}
+
+/// ```text
+/// Resolving ──► Connecting ──► Busy ◄──► Resting ◄──► Idle
+///     └──────────────┴───────────┴───────────┴──────────┴──► closed
+/// ```
+#[derive(Debug)]
+pub(crate) enum State {
+    /// The host is being looked up.
+    Resolving { chain: u32 },
+    /// The connection is being made; `rest` are the addresses to try after this one.
+    Connecting {
+        chain: u32,
+        rest: Option<Box<Candidates>>,
+    },
+    /// An exchange is under way; `written` bytes of its request are.
+    Busy { chain: u32, written: usize },
+    /// Between two exchanges, while the readback of the first runs.
+    Resting,
+    /// In the pool. Readable here means the peer closed, or spoke out of turn: either way, unusable.
+    Idle(Spot),
+}
+
+/// An idle link's place in the pool.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spot {
+    /// Among the idle links of its origin.
+    pub(crate) of_origin: Neighbours,
+    /// Among all idle links.
+    pub(crate) of_all: Neighbours,
+    pub(crate) timer: TimerId,
+    /// Not to be used from this tick on.
+    pub(crate) expires: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Neighbours {
+    pub(crate) newer: Option<LinkKey>,
+    pub(crate) older: Option<LinkKey>,
+}
+
+/// A set of marks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LinkMarks(u16);
+
+impl LinkMarks {
+    /// It has served an exchange before the present one.
+    pub(crate) const REUSED: Self = Self(1);
+    /// A byte of the present response has been read.
+    pub(crate) const RECEIVED: Self = Self(2);
+    /// The whole request is written.
+    pub(crate) const SENT: Self = Self(4);
+    /// It must not be used for another exchange.
+    pub(crate) const CLOSE: Self = Self(8);
+    /// No more of the request is to be written: the peer refused it, or writing failed.
+    pub(crate) const MUTE: Self = Self(16);
+    /// The body waits for a 100 (Continue).
+    pub(crate) const BODY_HELD: Self = Self(32);
+    /// The request carries `Expect: 100-continue`.
+    pub(crate) const EXPECTING: Self = Self(64);
+    /// It stands on the run queue.
+    pub(crate) const QUEUED: Self = Self(128);
+    /// Small segments go out at once.
+    pub(crate) const NODELAY: Self = Self(256);
+    /// Its readback wants the body piece by piece.
+    pub(crate) const STREAM: Self = Self(512);
+    /// Its readback does not want the body.
+    pub(crate) const DISCARD: Self = Self(1024);
+
+    pub(crate) fn has(self, any_of: Self) -> bool {
+        self.0 & any_of.0 != 0
+    }
+
+    pub(crate) fn set(&mut self, mark: Self) {
+        self.0 |= mark.0;
+    }
+
+    pub(crate) fn clear(&mut self, mark: Self) {
+        self.0 &= !mark.0;
+    }
+
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// What stays true of the link when its exchange is over.
+    pub(crate) fn lasting(self) -> Self {
+        Self(self.0 & (Self::NODELAY.0 | Self::QUEUED.0))
+    }
+}
+
+/// When steps were done, in microseconds after the request's start; 0 is "not (yet)".
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Times {
+    pub(crate) resolve: u32,
+    pub(crate) connect: u32,
+    pub(crate) sent: u32,
+    pub(crate) first_byte: u32,
+}
+
+/// Addresses of a host with several, and what became of those already tried.
+#[derive(Debug, Default)]
+pub(crate) struct Candidates {
+    /// Still to be tried, the next one last.
+    pub(crate) left: Vec<SocketAddr>,
+    pub(crate) failed: Vec<(SocketAddr, std::io::Error)>,
+}
+
+/// What is kept of a response that did not arrive whole. Recycled.
+#[derive(Debug, Default)]
+pub(crate) struct Inbound {
+    /// The head section; while it is incomplete, all that has come.
+    pub(crate) section: Vec<u8>,
+    pub(crate) head: Head,
+    pub(crate) body: Vec<u8>,
+    pub(crate) trailers: Vec<u8>,
+    pub(crate) trailer_fields: Vec<Field>,
+    /// Read, but held back by a pause.
+    pub(crate) held: Vec<u8>,
+}
+
+impl Inbound {
+    /// Empty again, its buffers kept.
+    pub(crate) fn clear(&mut self) {
+        self.section.clear();
+        self.body.clear();
+        self.trailers.clear();
+        self.trailer_fields.clear();
+        self.held.clear();
+    }
+
+    /// Bytes that its buffers take.
+    pub(crate) fn capacity(&self) -> usize {
+        self.section.capacity()
+            + self.body.capacity()
+            + self.trailers.capacity()
+            + self.held.capacity()
+    }
+}
+
+impl<Socket> Link<Socket> {
+    pub(crate) fn new(origin: u32, chain: u32) -> Self {
+        Self {
+            state: State::Resolving { chain },
+            socket: None,
+            origin,
+            peer: SocketAddr::from(([0, 0, 0, 0], 0)),
+            readiness: Readiness::NONE,
+            marks: LinkMarks::default(),
+            defaults: 0,
+            keep_alive: None,
+            connection: Connection::new(),
+            times: Times::default(),
+            inbound: None,
+        }
+    }
+
+    /// The chain whose exchange is under way.
+    pub(crate) fn chain(&self) -> Option<u32> {
+        match self.state {
+            State::Resolving { chain }
+            | State::Connecting { chain, .. }
+            | State::Busy { chain, .. } => Some(chain),
+            State::Resting | State::Idle(_) => None,
+        }
+    }
+
+    /// Bytes of the present request that this machine has taken.
+    pub(crate) fn written(&self) -> usize {
+        match self.state {
+            State::Busy { written, .. } => written,
+            _ => 0,
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! Pool: origins, their idle links and who waits for one.
+//!
+//! Idle links of an origin are taken newest first, since the newest is the least likely to have been closed; the oldest of
+//! all goes first where room is needed.
+
+use std::borrow::Borrow;
+use std::collections::{HashMap, VecDeque};
+use std::hash::{Hash, Hasher};
+
+use slab::Slab;
+
+use crate::net::link::{Link, Neighbours, Spot, State};
+use crate::net::slots::{LinkKey, Slots};
+use crate::proto::{Origin, Scheme};
+
+/// Slab key of an origin.
+pub(crate) type OriginKey = u32;
+
+/// What the pool knows of one origin.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) origin: Origin,
+    /// Chains and links that refer to it; forgotten when none does.
+    users: u32,
+    /// Links that are not closed, idle ones included.
+    pub(crate) links: usize,
+    idle: Ends,
+    idle_links: usize,
+    /// First and last chain in its queue.
+    pub(crate) waiting: Option<(u32, u32)>,
+    hungry: bool,
+    starved: bool,
+}
+
+#[derive(Debug, Default)]
+struct Ends {
+    newest: Option<LinkKey>,
+    oldest: Option<LinkKey>,
+}
+
+/// All origins that are in use.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    entries: Slab<Entry>,
+    by_origin: HashMap<Origin, OriginKey>,
+    idle: Ends,
+    /// Origins whose queue may move: a link of theirs came free, or room for one.
+    hungry: VecDeque<OriginKey>,
+    /// Origins whose queue waits for room among all links.
+    starved: VecDeque<OriginKey>,
+}
+
+/// Scheme, host and port, wherever they lie: lets the table be asked without building an [`Origin`].
+trait OriginParts {
+    fn parts(&self) -> (Scheme, &str, u16);
+}
+
+impl OriginParts for Origin {
+    fn parts(&self) -> (Scheme, &str, u16) {
+        (self.scheme(), self.host(), self.port())
+    }
+}
+
+impl OriginParts for (Scheme, &str, u16) {
+    fn parts(&self) -> (Scheme, &str, u16) {
+        *self
+    }
+}
+
+impl Hash for dyn OriginParts + '_ {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.parts().hash(state);
+    }
+}
+
+impl PartialEq for dyn OriginParts + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.parts() == other.parts()
+    }
+}
+
+impl Eq for dyn OriginParts + '_ {}
+
+impl<'a> Borrow<dyn OriginParts + 'a> for Origin {
+    fn borrow(&self) -> &(dyn OriginParts + 'a) {
+        self
+    }
+}
+
+impl Pool {
+    pub(crate) fn new() -> Self {
+        Self {
+            entries: Slab::new(),
+            by_origin: HashMap::new(),
+            idle: Ends::default(),
+            hungry: VecDeque::new(),
+            starved: VecDeque::new(),
+        }
+    }
+
+    /// Counts one more user of the origin, which is known by `hint` if the user was there before.
+    pub(crate) fn enter(
+        &mut self,
+        hint: Option<OriginKey>,
+        parts: (Scheme, &str, u16),
+    ) -> OriginKey {
+        if let Some(key) = hint
+            && self.entries[key as usize].origin.parts() == parts
+        {
+            return key;
+        }
+        let found = self.by_origin.get(&parts as &dyn OriginParts).copied();
+        if let Some(key) = found {
+            self.entries[key as usize].users += 1;
+        }
+        if let Some(left) = hint {
+            self.leave(left);
+        }
+        found.unwrap_or_else(|| {
+            let origin = Origin::new(parts.0, parts.1, parts.2);
+            let key = self.entries.insert(Entry {
+                origin: origin.clone(),
+                users: 1,
+                links: 0,
+                idle: Ends::default(),
+                idle_links: 0,
+                waiting: None,
+                hungry: false,
+                starved: false,
+            }) as OriginKey;
+            self.by_origin.insert(origin, key);
+            key
+        })
+    }
+
+    /// Counts one user less.
+    pub(crate) fn leave(&mut self, key: OriginKey) {
+        let entry = &mut self.entries[key as usize];
+        entry.users -= 1;
+        if entry.users == 0 {
+            debug_assert!(entry.waiting.is_none() && entry.idle_links == 0 && entry.links == 0);
+            let entry = self.entries.remove(key as usize);
+            self.by_origin.remove(&entry.origin);
+        }
+    }
+
+    /// A link of the origin begins.
+    pub(crate) fn on_opened(&mut self, key: OriginKey) {
+        let entry = &mut self.entries[key as usize];
+        entry.links += 1;
+        entry.users += 1;
+    }
+
+    /// A link of the origin, not idle, has ended.
+    pub(crate) fn on_closed(&mut self, key: OriginKey) {
+        self.entries[key as usize].links -= 1;
+        self.leave(key);
+    }
+
+    /// Keeps a link as the newest idle one. Answers whether its origin now has more than `most` of them.
+    pub(crate) fn put<K>(
+        &mut self,
+        links: &mut Slots<Link<K>>,
+        key: LinkKey,
+        mut spot: Spot,
+        most: usize,
+    ) -> bool {
+        let entry = &mut self.entries[links[key].origin as usize];
+        spot.of_origin = Neighbours {
+            newer: None,
+            older: entry.idle.newest,
+        };
+        spot.of_all = Neighbours {
+            newer: None,
+            older: self.idle.newest,
+        };
+        if let Some(older) = entry.idle.newest.replace(key) {
+            spot_of(links, older).of_origin.newer = Some(key);
+        }
+        if let Some(older) = self.idle.newest.replace(key) {
+            spot_of(links, older).of_all.newer = Some(key);
+        }
+        entry.idle.oldest.get_or_insert(key);
+        self.idle.oldest.get_or_insert(key);
+        entry.idle_links += 1;
+        links[key].state = State::Idle(spot);
+        entry.idle_links > most
+    }
+
+    /// Takes an idle link out of the pool; it rests.
+    pub(crate) fn take<K>(&mut self, links: &mut Slots<Link<K>>, key: LinkKey) -> Spot {
+        let spot = *spot_of(links, key);
+        let entry = &mut self.entries[links[key].origin as usize];
+        entry.idle_links -= 1;
+        match spot.of_origin.newer {
+            Some(newer) => spot_of(links, newer).of_origin.older = spot.of_origin.older,
+            None => entry.idle.newest = spot.of_origin.older,
+        }
+        match spot.of_origin.older {
+            Some(older) => spot_of(links, older).of_origin.newer = spot.of_origin.newer,
+            None => entry.idle.oldest = spot.of_origin.newer,
+        }
+        match spot.of_all.newer {
+            Some(newer) => spot_of(links, newer).of_all.older = spot.of_all.older,
+            None => self.idle.newest = spot.of_all.older,
+        }
+        match spot.of_all.older {
+            Some(older) => spot_of(links, older).of_all.newer = spot.of_all.newer,
+            None => self.idle.oldest = spot.of_all.newer,
+        }
+        links[key].state = State::Resting;
+        spot
+    }
+
+    /// The newest idle link of an origin.
+    pub(crate) fn newest_idle(&self, key: OriginKey) -> Option<LinkKey> {
+        self.entries[key as usize].idle.newest
+    }
+
+    /// The oldest idle link of an origin.
+    pub(crate) fn oldest_idle(&self, key: OriginKey) -> Option<LinkKey> {
+        self.entries[key as usize].idle.oldest
+    }
+
+    /// The oldest idle link of all.
+    pub(crate) fn oldest_idle_of_all(&self) -> Option<LinkKey> {
+        self.idle.oldest
+    }
+
+    /// Has the origin's queue looked at: a link of its own came free, or ended.
+    pub(crate) fn feed(&mut self, key: OriginKey) {
+        let entry = &mut self.entries[key as usize];
+        if entry.waiting.is_some() && !std::mem::replace(&mut entry.hungry, true) {
+            self.hungry.push_back(key);
+        }
+    }
+
+    /// The origin whose queue is to be looked at next.
+    pub(crate) fn next_hungry(&mut self) -> Option<OriginKey> {
+        while let Some(key) = self.hungry.pop_front() {
+            // The origin may have been forgotten, and its key given to another, since it was fed.
+            if let Some(entry) = self.entries.get_mut(key as usize)
+                && std::mem::take(&mut entry.hungry)
+            {
+                return Some(key);
+            }
+        }
+        None
+    }
+
+    /// Has the origin's queue looked at when there is room for one more link among all.
+    pub(crate) fn starve(&mut self, key: OriginKey) {
+        if !std::mem::replace(&mut self.entries[key as usize].starved, true) {
+            self.starved.push_back(key);
+        }
+    }
+
+    /// The origin that has waited longest for room.
+    pub(crate) fn next_starved(&mut self) -> Option<OriginKey> {
+        while let Some(key) = self.starved.pop_front() {
+            if let Some(entry) = self.entries.get_mut(key as usize)
+                && std::mem::take(&mut entry.starved)
+                && entry.waiting.is_some()
+            {
+                return Some(key);
+            }
+        }
+        None
+    }
+
+    /// Whether any origin waits for room.
+    pub(crate) fn is_starved(&self) -> bool {
+        !self.starved.is_empty()
+    }
+}
+
+impl std::ops::Index<OriginKey> for Pool {
+    type Output = Entry;
+
+    fn index(&self, key: OriginKey) -> &Entry {
+        &self.entries[key as usize]
+    }
+}
+
+impl std::ops::IndexMut<OriginKey> for Pool {
+    fn index_mut(&mut self, key: OriginKey) -> &mut Entry {
+        &mut self.entries[key as usize]
+    }
+}
+
+fn spot_of<K>(links: &mut Slots<Link<K>>, key: LinkKey) -> &mut Spot {
+    match &mut links[key].state {
+        State::Idle(spot) => spot,
+        state => unreachable!("a link in the pool is idle, not {state:?}"),
+    }
+}

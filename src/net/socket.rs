@@ -1,0 +1,139 @@
+//! The real network: non-blocking TCP sockets on a poll of our own. The only user of socket2.
+
+use std::io::{self, IoSlice, Read};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token, Waker};
+use socket2::SockRef;
+
+use crate::net::{Net, Readiness, Ready, WAKE};
+use crate::resolver::{Resolve, System, Wake};
+
+/// A send on a closed connection must not raise SIGPIPE in a host that leaves the signal at its default.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const MSG_NOSIGNAL: i32 = 0x4000;
+#[cfg(any(target_os = "freebsd", target_os = "netbsd", target_os = "dragonfly"))]
+const MSG_NOSIGNAL: i32 = 0x20000;
+#[cfg(target_os = "openbsd")]
+const MSG_NOSIGNAL: i32 = 0x400;
+/// Apple's systems have SO_NOSIGPIPE instead, which mio sets; Windows has no SIGPIPE.
+#[cfg(not(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "freebsd",
+    target_os = "netbsd",
+    target_os = "dragonfly",
+    target_os = "openbsd"
+)))]
+const MSG_NOSIGNAL: i32 = 0;
+
+/// Sockets on a [`Poll`] of the engine's own.
+#[derive(Debug)]
+pub struct MioNet {
+    poll: Poll,
+    events: Events,
+    waker: Arc<Waker>,
+}
+
+impl MioNet {
+    pub(crate) fn new(events: usize) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(events),
+            waker,
+        })
+    }
+
+    #[cfg(unix)]
+    pub(crate) fn poll_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        use std::os::fd::AsFd;
+        self.poll.registry().as_fd()
+    }
+}
+
+impl Net for MioNet {
+    type Socket = TcpStream;
+
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn connect(&mut self, addr: SocketAddr) -> io::Result<TcpStream> {
+        TcpStream::connect(addr)
+    }
+
+    fn register(&mut self, socket: &mut TcpStream, token: Token) -> io::Result<()> {
+        self.poll
+            .registry()
+            .register(socket, token, Interest::READABLE | Interest::WRITABLE)
+    }
+
+    fn deregister(&mut self, socket: &mut TcpStream) -> io::Result<()> {
+        self.poll.registry().deregister(socket)
+    }
+
+    fn close(&mut self, socket: TcpStream) {
+        drop(socket);
+    }
+
+    fn send(&mut self, socket: &TcpStream, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        SockRef::from(socket).send_vectored_with_flags(bufs, MSG_NOSIGNAL)
+    }
+
+    fn recv(&mut self, mut socket: &TcpStream, buf: &mut [u8]) -> io::Result<usize> {
+        socket.read(buf)
+    }
+
+    fn set_nodelay(&mut self, socket: &TcpStream) -> io::Result<()> {
+        socket.set_nodelay(true)
+    }
+
+    fn wait(
+        &mut self,
+        ready: &mut Vec<Ready>,
+        max: usize,
+        timeout: Option<Duration>,
+    ) -> io::Result<()> {
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            result => result?,
+        }
+        ready.extend(self.events.iter().take(max).map(|event| {
+            let mut readiness = Readiness::NONE;
+            if event.is_readable() {
+                readiness = readiness.with(Readiness::READABLE);
+            }
+            if event.is_writable() {
+                readiness = readiness.with(Readiness::WRITABLE);
+            }
+            if event.is_read_closed() {
+                readiness = readiness.with(Readiness::READ_CLOSED);
+            }
+            if event.is_error() {
+                readiness = readiness.with(Readiness::ERROR);
+            }
+            Ready {
+                token: event.token(),
+                readiness,
+            }
+        }));
+        Ok(())
+    }
+
+    fn waker(&self) -> Wake {
+        let waker = Arc::clone(&self.waker);
+        Wake::new(move || {
+            // Writing to an eventfd fails only when its counter is full: then a wake-up is due already.
+            let _ = waker.wake();
+        })
+    }
+
+    fn resolver(&self) -> Box<dyn Resolve> {
+        Box::new(System::new())
+    }
+}

@@ -1,0 +1,100 @@
+//! Whoever takes this crate takes few others along: the direct dependencies, and what these need.
+//!
+//! A new name here is a decision (see CONTRIBUTING.md), and no accident of a version bump.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+/// What `Cargo.toml` names, without optional and dev-dependencies.
+const DIRECT: &[&str] = &["http", "httparse", "log", "mio", "slab", "socket2"];
+
+/// What these pull in on every platform.
+const INDIRECT: &[&str] = &["bytes", "itoa"];
+
+/// How they reach the operating system, each on some platforms only.
+const SYSTEM: &[&str] = &["libc", "wasi", "windows-link", "windows-sys"];
+
+fn expected() -> BTreeSet<&'static str> {
+    [DIRECT, INDIRECT].concat().into_iter().collect()
+}
+
+/// The crates which `cargo tree` lists for this platform, the root apart. It reads what is on this machine already.
+fn tree(args: &[&str]) -> BTreeSet<String> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["tree", "--offline", "--edges", "normal"])
+        .args(["--prefix", "none", "--format", "{p}"])
+        .args(args)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo can be started");
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "cargo tree: {complaint}");
+    names(&String::from_utf8_lossy(&output.stdout))
+        .filter(|name| name != env!("CARGO_PKG_NAME"))
+        .collect()
+}
+
+/// The first word of each line that has one.
+fn names(lines: &str) -> impl Iterator<Item = String> {
+    lines
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .map(str::to_owned)
+}
+
+#[test]
+fn the_crate_depends_on_nothing_unexpected() {
+    for args in [&["--no-default-features"][..], &[]] {
+        let mut found = tree(args);
+        found.retain(|name| !SYSTEM.contains(&name.as_str()));
+        assert!(
+            found.iter().map(String::as_str).eq(expected()),
+            "{args:?} depends on {found:?}"
+        );
+    }
+}
+
+#[test]
+fn the_direct_dependencies_are_six() {
+    let found = tree(&["--no-default-features", "--depth", "1"]);
+    assert!(
+        found.iter().map(String::as_str).eq(DIRECT.iter().copied()),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn the_simulation_depends_on_nothing_more() {
+    let with = tree(&["--no-default-features", "--features", "sim"]);
+    assert_eq!(with, tree(&["--no-default-features"]));
+}
+
+/// The other platforms' crates are not on this machine, but `Cargo.lock` has them all.
+#[test]
+fn no_platform_brings_a_runtime_along() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock");
+    let lock = std::fs::read_to_string(path).expect("Cargo.lock is part of the repository");
+    let mut found = BTreeSet::new();
+    let mut open: Vec<String> = DIRECT.iter().map(|&name| name.to_owned()).collect();
+    while let Some(name) = open.pop() {
+        open.extend(locked_dependencies(&lock, &name));
+        found.insert(name);
+    }
+    let mut allowed = expected();
+    allowed.extend(SYSTEM);
+    assert!(
+        found.iter().map(String::as_str).eq(allowed),
+        "Cargo.lock has {found:?}"
+    );
+}
+
+/// The names in `dependencies = [..]` of each locked version of `name`.
+fn locked_dependencies(lock: &str, name: &str) -> BTreeSet<String> {
+    let heading = format!("name = \"{name}\"");
+    lock.split("[[package]]")
+        .filter(|package| package.lines().any(|line| line == heading))
+        .filter_map(|package| package.split_once("dependencies = [")?.1.split_once(']'))
+        .flat_map(|(list, _)| names(&list.replace(['"', ','], " ")).collect::<Vec<_>>())
+        .collect()
+}
