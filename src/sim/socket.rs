@@ -17,7 +17,7 @@ use crate::resolver::{Resolve, Wake};
 /// A simulated socket. Its number is used again as soon as it is closed; the connection is its own, so that a use after the close
 /// does not hit the next one of that number.
 #[derive(Debug)]
-pub(crate) struct Socket {
+pub struct Socket {
     fd: usize,
     id: ConnectionId,
 }
@@ -40,7 +40,7 @@ impl Socket {
 ///
 /// Dropping it closes what it has open, as dropping real sockets does.
 #[derive(Debug)]
-pub(crate) struct SimNet {
+pub struct SimNet {
     network: Network,
     poll: usize,
     woken: Arc<AtomicBool>,
