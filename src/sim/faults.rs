@@ -28,7 +28,7 @@ pub enum Fault {
     Stale,
     /// An event, readable or writable, without a reason. Per wait.
     Spurious,
-    /// A wait ends with `Interrupted`. Per wait.
+    /// A signal comes: a wait ends with nothing, a send or receive with `Interrupted`. Per call.
     Interrupted,
     /// The connection is refused. Per connection.
     Refused,

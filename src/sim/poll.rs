@@ -4,7 +4,6 @@
 //! nothing by then is no event at all.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -49,14 +48,10 @@ impl World {
             })
     }
 
-    pub(super) fn wait(
-        &mut self,
-        poll: usize,
-        ready: &mut Vec<Ready>,
-        max: usize,
-    ) -> io::Result<()> {
+    /// Appends at most `max` events; none if a signal interrupts the wait.
+    pub(super) fn wait(&mut self, poll: usize, ready: &mut Vec<Ready>, max: usize) {
         if self.strikes(Fault::Interrupted) {
-            return Err(ErrorKind::Interrupted.into());
+            return;
         }
         let start = ready.len();
         let max_len = start.saturating_add(max);
@@ -90,7 +85,6 @@ impl World {
             self.note_bytes(&event.token.0.to_le_bytes());
         }
         self.note("wait", 0, ready.len() - start);
-        Ok(())
     }
 
     /// Takes the edge of a socket, and says what it is ready for by now: perhaps nothing, if it was read in between.

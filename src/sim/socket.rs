@@ -148,7 +148,8 @@ impl Net for SimNet {
         _timeout: Option<Duration>,
     ) -> io::Result<()> {
         self.network.settle();
-        self.network.world_mut().wait(self.poll, ready, max)
+        self.network.world_mut().wait(self.poll, ready, max);
+        Ok(())
     }
 
     fn waker(&self) -> Wake {

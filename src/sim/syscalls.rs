@@ -220,6 +220,7 @@ impl World {
     }
 
     pub(super) fn send(&mut self, socket: &Socket, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.interrupt()?;
         let wanted: usize = bufs.iter().map(|buf| buf.len()).sum();
         let at_most = match wanted > 1 && self.strikes(Fault::ShortWrite) {
             true => self.random.between(1, wanted - 1),
@@ -249,6 +250,7 @@ impl World {
     }
 
     pub(super) fn recv(&mut self, socket: &Socket, buf: &mut [u8]) -> io::Result<usize> {
+        self.interrupt()?;
         match self.client(socket, "recv")?.recv(buf) {
             Ok((n, window)) => {
                 self.note("recv", socket.id().0, n);
@@ -264,6 +266,14 @@ impl World {
                 self.note("recv failed", socket.id().0, 0);
                 Err(error)
             }
+        }
+    }
+
+    /// A signal may come before a call has done anything.
+    fn interrupt(&mut self) -> io::Result<()> {
+        match self.strikes(Fault::Interrupted) {
+            true => Err(ErrorKind::Interrupted.into()),
+            false => Ok(()),
         }
     }
 

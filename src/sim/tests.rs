@@ -689,16 +689,26 @@ fn stale_event_comes_after_its_deregistration() {
 }
 
 #[test]
-fn spurious_and_interrupted_waits() {
+fn spurious_event_is_of_a_live_token() {
     let faults = Faults::none().with(Fault::Spurious, 1000);
     let mut bench = Bench::with_faults(1, faults, hello);
     assert_eq!(bench.wait(), [], "there is no token to tell of");
     let _socket = bench.connect(7);
     assert_eq!(bench.wait()[0].0, 7);
+}
+
+#[test]
+fn interrupted_call_does_nothing() {
+    let mut bench = Bench::new(hello);
+    let socket = bench.connect(7);
+    bench.network.sleep(10 * MS);
     let faults = Faults::none().with(Fault::Interrupted, 1000);
     bench.network.set_faults(faults);
-    let error = bench.net.wait(&mut Vec::new(), 9, None).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Interrupted);
+    assert_eq!(bench.wait(), []);
+    assert_eq!(bench.send(&socket, GET), Err(ErrorKind::Interrupted));
+    assert_eq!(bench.recv(&socket, 9), Err(ErrorKind::Interrupted));
+    bench.network.set_faults(Faults::none());
+    assert_eq!(bench.wait(), [(7, W)]);
 }
 
 // ---- time and names ----
