@@ -1,1 +1,52 @@
-//! Simulation
+//! A simulated network and clock, for testing bots in virtual time (feature `sim`).
+//!
+//! A [`Network`] has names, servers and a clock that moves only when it is told to. An engine on it is the same engine, with the
+//! same readbacks, pool, deadlines and retries, as on the real network; only sockets, readiness, names and time come from here. So a
+//! week of a bot's life takes milliseconds, every run of it is the same, and what the real network does once a month can be made to
+//! happen in every run:
+//!
+//! - [`Server`] and [`Answer`] script the servers: what they answer, when, and how they end a connection;
+//! - [`Faults`] let chance have its say, drawn from the network's seed: bytes cut at any place, short writes, resets, lost answers,
+//!   exhausted descriptors, events out of order, without a reason, or too late;
+//! - [`Ledger`] is what the servers saw, and [`Network::misuses`] what no client should do.
+//!
+//! ```
+//! use httpstream::sim::{Answer, Incoming, Network};
+//!
+//! let network = Network::new(1);
+//! network.host("bot.test", [[10, 0, 0, 1]]);
+//! network.serve("10.0.0.1:80".parse().unwrap(), |request: &Incoming| match request.path() {
+//!     "/beat" => Answer::ok("alive"),
+//!     _ => Answer::status(404),
+//! });
+//! ```
+//!
+//! # What is simulated
+//! TCP as Linux shows it to a program: connections that take a round trip, or stand at once; send buffers and receive windows;
+//! ends, resets and which call reports them, once; descriptors whose lowest free number is used next. Readiness is edge-triggered
+//! as epoll's is: one edge for an arrival, none for what was left unread; what an event says is the state at the time it is fetched.
+//! Not simulated: packets, congestion, TLS, UDP.
+
+mod connection;
+mod delivery;
+mod faults;
+mod ledger;
+mod network;
+mod poll;
+mod random;
+mod reader;
+mod resolver;
+mod server;
+mod serving;
+mod socket;
+mod syscalls;
+#[cfg(test)]
+mod tests;
+mod world;
+
+pub use faults::{Fault, Faults};
+pub use ledger::{Closed, Ledger, Misuse, Served};
+pub use network::{Host, Listener, Network};
+pub use random::Random;
+pub use server::{Answer, ConnectionId, Incoming, Server};
+pub(crate) use socket::SimNet;

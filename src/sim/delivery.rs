@@ -1,0 +1,230 @@
+//! How what a server sends gets to the client: whole and on time, or as the faults have it.
+
+use std::time::Duration;
+
+use super::faults::Fault;
+use super::ledger::Closed;
+use super::server::{Answer, ConnectionId, End, Incoming, Piece, Script};
+use super::world::{Event, World};
+
+/// An answer of its own to nobody's question. A client that takes it for the answer to its next request is wrong.
+const FALSE_ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfalse";
+/// What servers were seen to send when nobody had asked. No whole response is among them: one that comes when the next request
+/// is on its way already, no client could tell from the answer.
+const NOISE: [&[u8]; 4] = [b"\r\n", b"0\r\n\r\n", b"\0", b"garbage\r\n\r\n"];
+
+/// An end that does not come with the last bytes follows them by this.
+const END_LAGS: Duration = Duration::from_micros(100);
+
+impl World {
+    /// Sends `answer` to `request`: behind the answers before it, and spoilt if a fault strikes.
+    pub(super) fn answer(&mut self, id: ConnectionId, request: &Incoming, answer: Answer) {
+        let Some(server) = self.server_mut(id) else {
+            return;
+        };
+        if server.mute || server.closing {
+            return;
+        }
+        let mut script = answer.encode(request);
+        let later = self.spoil(&mut script);
+        let mut pieces = self.split(script.pieces);
+        let idles = script.complete && script.end.is_none();
+        let unsolicited = idles && script.delimited && self.strikes(Fault::Unsolicited);
+        // With the last bytes, or only after them.
+        let at_once = unsolicited && self.random.chance(300);
+        if at_once && let Some(last) = pieces.last_mut() {
+            last.bytes.extend_from_slice(FALSE_ANSWER);
+        }
+
+        let mut leaves = self.now;
+        if let Some(server) = self.server_mut(id) {
+            leaves = leaves.max(server.busy_until);
+            server.mute = !script.complete;
+            server.closing = script.end.is_some();
+        }
+        let count = pieces.len();
+        for (i, piece) in pieces.into_iter().enumerate() {
+            leaves += piece.pause;
+            let bytes = piece.bytes;
+            let last = i + 1 == count;
+            let end = match script.end {
+                Some((Duration::ZERO, end)) if last && self.strikes(Fault::EndWithData) => {
+                    script.end = None;
+                    Some(end)
+                }
+                _ => None,
+            };
+            self.schedule(leaves, Event::Leaves { id, bytes, end });
+        }
+        if let Some(server) = self.server_mut(id) {
+            server.busy_until = leaves;
+        }
+        if let Some((pause, end)) = script.end {
+            let (bytes, end) = (Vec::new(), Some(end));
+            let at = leaves + pause + END_LAGS;
+            self.schedule(at, Event::Leaves { id, bytes, end });
+        }
+        if unsolicited && !at_once {
+            let at = leaves + self.random.duration(Duration::from_secs(3));
+            let bytes = self.random.pick(&NOISE).to_vec();
+            let end = None;
+            self.schedule(at, Event::Leaves { id, bytes, end });
+        }
+        if let Some((pause, end)) = later {
+            self.schedule(leaves + pause, Event::HangsUp { id, end });
+        }
+        if idles {
+            self.start_idle_timer(id);
+        }
+    }
+
+    /// Lets the faults of a server strike, at most one of them. Answers how long after the last byte the server hangs up on its
+    /// own, whatever it is doing by then.
+    fn spoil(&mut self, script: &mut Script) -> Option<(Duration, End)> {
+        let nothing = |end| (0, Some((Duration::ZERO, end)));
+        let length: usize = script.pieces.iter().map(|piece| piece.bytes.len()).sum();
+        let (keep, end) = if self.strikes(Fault::Silence) {
+            (0, None)
+        } else if self.strikes(Fault::ResetBefore) {
+            nothing(End::Reset)
+        } else if self.strikes(Fault::CloseBefore) {
+            nothing(End::Close)
+        } else if length > 1 && self.strikes(Fault::ResetDuring) {
+            let keep = self.random.between(1, length - 1);
+            (keep, Some((Duration::ZERO, End::Reset)))
+        } else if length > 1 && self.strikes(Fault::CloseDuring) {
+            let keep = self.random.between(1, length - 1);
+            // A body that lasts until the end of the connection would seem to be whole.
+            let end = match script.delimited {
+                true => End::Close,
+                false => End::Reset,
+            };
+            (keep, Some((Duration::ZERO, end)))
+        } else {
+            return self.hang_up_after(script);
+        };
+        let mut left = keep;
+        for piece in &mut script.pieces {
+            piece.bytes.truncate(left);
+            left -= piece.bytes.len();
+        }
+        script.pieces.retain(|piece| !piece.bytes.is_empty());
+        script.complete = false;
+        script.end = end;
+        None
+    }
+
+    fn hang_up_after(&mut self, script: &mut Script) -> Option<(Duration, End)> {
+        if script.end.is_some() {
+            return None;
+        }
+        let end = if self.strikes(Fault::ResetAfter) {
+            End::Reset
+        } else if self.strikes(Fault::CloseAfter) {
+            End::Close
+        } else {
+            return None;
+        };
+        if self.random.chance(500) {
+            script.end = Some((Duration::ZERO, end));
+            return None;
+        }
+        let most = *self.random.pick(&[10, 1000, 10_000]);
+        let pause = self.random.duration(Duration::from_millis(most));
+        Some((pause, end))
+    }
+
+    /// Cuts pieces at any byte, where that fault strikes.
+    fn split(&mut self, pieces: Vec<Piece>) -> Vec<Piece> {
+        let mut cut = Vec::with_capacity(pieces.len());
+        for piece in pieces {
+            if piece.bytes.len() < 2 || !self.strikes(Fault::Split) {
+                cut.push(piece);
+                continue;
+            }
+            let mut rest = piece.bytes.as_slice();
+            let mut pause = piece.pause;
+            for length in self.lengths_of_cuts(rest.len()) {
+                let (bytes, behind) = rest.split_at(length);
+                let bytes = bytes.to_vec();
+                cut.push(Piece { pause, bytes });
+                rest = behind;
+                pause = match self.random.chance(250) {
+                    true => Duration::ZERO,
+                    false => self.random.duration(Duration::from_millis(2)),
+                };
+            }
+        }
+        cut
+    }
+
+    /// The lengths of the pieces into which `length` bytes are cut: a few of any length, or single bytes with the rest around them.
+    fn lengths_of_cuts(&mut self, length: usize) -> Vec<usize> {
+        let mut places: Vec<usize> = match self.random.chance(125) {
+            true => {
+                let from = self.random.between(1, length - 1);
+                (from..length.min(from + 64)).collect()
+            }
+            false => {
+                let count = self.random.between(1, 4);
+                (0..count)
+                    .map(|_| self.random.between(1, length - 1))
+                    .collect()
+            }
+        };
+        places.push(length);
+        places.sort_unstable();
+        places.dedup();
+        let mut from = 0;
+        places
+            .into_iter()
+            .map(|at| at - std::mem::replace(&mut from, at))
+            .collect()
+    }
+
+    /// Bytes leave the server, and perhaps its end of the connection behind them.
+    pub(super) fn leave(&mut self, id: ConnectionId, bytes: Vec<u8>, end: Option<End>) {
+        let now = self.now;
+        let Some(server) = self.server_mut(id) else {
+            return;
+        };
+        if server.ended {
+            return;
+        }
+        // Who closes with something unread sends a reset instead of an end.
+        let end = match end {
+            Some(End::Close) if server.leaves_unread => Some(End::Reset),
+            end => end,
+        };
+        if let Some(end) = end {
+            server.closing = true;
+            server.ended = true;
+            let how = match end {
+                End::Close => Closed::ByServer,
+                End::Reset => Closed::ResetByServer,
+            };
+            self.record_end(id, now, how);
+        }
+        self.travel(id, bytes, end);
+    }
+
+    /// The server ends the connection now, whatever it is doing.
+    pub(super) fn hang_up(&mut self, id: ConnectionId, end: End) {
+        self.leave(id, Vec::new(), Some(end));
+    }
+
+    /// Bytes have come for a connection that the server has ended: its kernel resets it.
+    pub(super) fn reset_late(&mut self, id: ConnectionId) {
+        self.travel(id, Vec::new(), Some(End::Reset));
+    }
+
+    /// On the way to the client nothing overtakes what left before it.
+    fn travel(&mut self, id: ConnectionId, bytes: Vec<u8>, end: Option<End>) {
+        let arrives = self.now + self.transit();
+        if let Some(server) = self.server_mut(id) {
+            server.downlink = server.downlink.max(arrives);
+            let at = server.downlink;
+            self.schedule(at, Event::ToClient { id, bytes, end });
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! What the simulated servers saw, and what the client did that no client should.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::server::{ConnectionId, Incoming};
+
+/// What the servers of a [`Network`](super::Network) saw, in the order in which it happened.
+///
+/// Two ledgers are equal when the same bytes came at the same times on the same connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    pub(super) requests: Vec<Rc<Incoming>>,
+    pub(super) connections: BTreeMap<ConnectionId, Served>,
+}
+
+impl Ledger {
+    /// Every request that a server got whole, answered or not.
+    pub fn requests(&self) -> impl DoubleEndedIterator<Item = &Incoming> + ExactSizeIterator {
+        self.requests.iter().map(|request| &**request)
+    }
+
+    /// Every connection that was established, in the order in which they were begun.
+    pub fn connections(&self) -> impl DoubleEndedIterator<Item = &Served> + ExactSizeIterator {
+        self.connections.values()
+    }
+
+    /// Forgets all but the connections that are open.
+    pub(super) fn clear(&mut self) {
+        self.requests.clear();
+        self.connections.retain(|_, served| served.closed.is_none());
+    }
+}
+
+/// A connection, as its server saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Served {
+    /// Its name.
+    pub id: ConnectionId,
+    /// The address of the server.
+    pub server: SocketAddr,
+    /// When it was established, from the beginning of the simulation.
+    pub opened: Duration,
+    /// When it ended and how; `None` while it is open.
+    pub closed: Option<(Duration, Closed)>,
+    /// How many whole requests came on it.
+    pub requests: usize,
+    /// Bytes of a request that had come when the connection ended, and were not all of it.
+    pub unfinished: usize,
+}
+
+/// Who ended a connection, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Closed {
+    /// The client, having read everything.
+    ByClient,
+    /// The client, with something unread: the server got a reset.
+    ResetByClient,
+    /// The server.
+    ByServer,
+    /// The server, with a reset.
+    ResetByServer,
+}
+
+/// Something that no client should do. A run in which there is any has found an error of the engine, not of the network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Misuse {
+    /// A socket was closed while its poll still watched it.
+    ClosedWhileRegistered {
+        /// Its number.
+        fd: usize,
+    },
+    /// A socket was registered while it was.
+    RegisteredTwice {
+        /// Its number.
+        fd: usize,
+    },
+    /// A socket was deregistered which was not registered.
+    NotRegistered {
+        /// Its number.
+        fd: usize,
+    },
+    /// A system call named a socket that was closed by then.
+    ClosedSocket {
+        /// Its number, which may belong to another socket by now.
+        fd: usize,
+        /// The call.
+        call: &'static str,
+    },
+    /// A request is not well-formed.
+    MalformedRequest {
+        /// The connection it came on.
+        connection: ConnectionId,
+        /// The rule it broke.
+        why: String,
+    },
+}

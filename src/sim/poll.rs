@@ -1,0 +1,155 @@
+//! The polls of a simulated network: edge-triggered readiness as epoll has it.
+//!
+//! An edge puts its socket on a list; what the event says is the state at the time it is fetched, and a socket that is ready for
+//! nothing by then is no event at all.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use mio::Token;
+
+use super::connection::ClientEnd;
+use super::faults::Fault;
+use super::server::ConnectionId;
+use super::world::World;
+use crate::net::{Readiness, Ready, WAKE};
+
+/// One engine's poll.
+pub(super) struct Poll {
+    pub(super) woken: Arc<AtomicBool>,
+    /// Sockets with an edge that was not fetched, in the order in which the first one came.
+    pub(super) edges: VecDeque<ConnectionId>,
+    /// Events for tokens that are gone, and how many waits before they are told.
+    pub(super) stale: Vec<(usize, Ready)>,
+}
+
+impl World {
+    pub(super) fn new_poll(&mut self, woken: Arc<AtomicBool>) -> usize {
+        self.polls.push(Poll {
+            woken,
+            edges: VecDeque::new(),
+            stale: Vec::new(),
+        });
+        self.polls.len() - 1
+    }
+
+    pub(super) fn poll_count(&self) -> usize {
+        self.polls.len()
+    }
+
+    /// Whether a wait would have something to tell. What is only made up (stale, spurious) does not count.
+    pub(super) fn has_events(&self, poll: usize) -> bool {
+        let poll = &self.polls[poll];
+        poll.woken.load(Ordering::Acquire)
+            || poll.edges.iter().any(|id| {
+                let client = self.connections.get(id).map(|c| &c.client);
+                client.is_some_and(|client| client.peek_readiness() != Readiness::NONE)
+            })
+    }
+
+    /// Appends at most `max` events; none if a signal interrupts the wait.
+    pub(super) fn wait(&mut self, poll: usize, ready: &mut Vec<Ready>, max: usize) {
+        if self.strikes(Fault::Interrupted) {
+            return;
+        }
+        let start = ready.len();
+        let max_len = start.saturating_add(max);
+        if max > 0 && self.polls[poll].woken.swap(false, Ordering::AcqRel) {
+            let readiness = Readiness::READABLE;
+            ready.push(Ready {
+                token: WAKE,
+                readiness,
+            });
+        }
+        self.take_stale(poll, ready, max_len);
+        let reorders = self.strikes(Fault::Reorder);
+        if reorders {
+            let edges = self.polls[poll].edges.make_contiguous();
+            self.random.shuffle(edges);
+        }
+        while ready.len() < max_len
+            && let Some(id) = self.polls[poll].edges.pop_front()
+        {
+            if let Some(event) = self.fetch(id) {
+                ready.push(event);
+            }
+        }
+        if ready.len() < max_len && self.strikes(Fault::Spurious) {
+            ready.extend(self.make_up_event(poll));
+        }
+        if reorders {
+            self.random.shuffle(&mut ready[start..]);
+        }
+        for event in &ready[start..] {
+            self.note_bytes(&event.token.0.to_le_bytes());
+        }
+        self.note("wait", 0, ready.len() - start);
+    }
+
+    /// Takes the edge of a socket, and says what it is ready for by now: perhaps nothing, if it was read in between.
+    fn fetch(&mut self, id: ConnectionId) -> Option<Ready> {
+        let bare = self.strikes(Fault::BareEvent);
+        let client = &mut self.connections.get_mut(&id)?.client;
+        let readiness = client.readiness();
+        let watch = client.watch.as_mut()?;
+        let changed = std::mem::replace(&mut watch.changed, Readiness::NONE);
+        let token = watch.token;
+        let readiness = match bare {
+            true => readiness.without(readiness.without(changed)),
+            false => readiness,
+        };
+        (readiness != Readiness::NONE).then_some(Ready { token, readiness })
+    }
+
+    fn take_stale(&mut self, poll: usize, ready: &mut Vec<Ready>, max_len: usize) {
+        self.polls[poll].stale.retain_mut(|(waits, event)| {
+            if *waits == 0 && ready.len() < max_len {
+                ready.push(*event);
+                return false;
+            }
+            *waits = waits.saturating_sub(1);
+            true
+        });
+    }
+
+    fn make_up_event(&mut self, poll: usize) -> Option<Ready> {
+        let tokens: Vec<Token> = self
+            .connections
+            .values()
+            .filter(|connection| connection.client.poll == poll)
+            .filter_map(|connection| Some(connection.client.watch.as_ref()?.token))
+            .collect();
+        if tokens.is_empty() {
+            return None;
+        }
+        let token = *self.random.pick(&tokens);
+        let readable = Readiness::READABLE;
+        let writable = Readiness::WRITABLE;
+        let kinds = [readable, writable, readable.with(writable)];
+        let readiness = *self.random.pick(&kinds);
+        Some(Ready { token, readiness })
+    }
+
+    /// Changes the client's end of a connection, and tells its poll if it watches.
+    pub(super) fn change(
+        &mut self,
+        id: ConnectionId,
+        change: impl FnOnce(&mut ClientEnd) -> Readiness,
+    ) {
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        let client = &mut connection.client;
+        let changed = change(client);
+        if changed == Readiness::NONE {
+            return;
+        }
+        if let Some(watch) = &mut client.watch {
+            if watch.changed == Readiness::NONE {
+                self.polls[client.poll].edges.push_back(id);
+            }
+            watch.changed = watch.changed.with(changed);
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! A strict reader of requests, for the simulated servers.
+//!
+//! It shares no code with the engine on purpose: it doubles as a check that what the engine sends is well-formed. What it does
+//! not take is reported as [`Misuse::MalformedRequest`](super::Misuse::MalformedRequest), with the rule that was broken. Bodies
+//! are of known length; there is no chunked coding here, since the engine sends none.
+
+/// What comes out of a [`RequestReader`], in turns: a head, then its body.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Item {
+    Head(Head),
+    /// The whole body, empty if there is none.
+    Body(Vec<u8>),
+}
+
+/// The request line and header section.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) method: String,
+    pub(super) target: String,
+    pub(super) headers: Vec<(String, Vec<u8>)>,
+    /// As it came, the empty line included.
+    pub(super) bytes: Vec<u8>,
+}
+
+/// A rule that a request broke.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Malformed(pub(super) String);
+
+/// Reads requests, one after another, from bytes that come in pieces of any size.
+#[derive(Debug, Default)]
+pub(super) struct RequestReader {
+    bytes: Vec<u8>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Looking for the end of a head; up to here there is none.
+    Head {
+        searched: usize,
+    },
+    Body {
+        length: usize,
+    },
+}
+
+impl Default for State {
+    fn default() -> Self {
+        State::Head { searched: 0 }
+    }
+}
+
+const END_OF_HEAD: &[u8] = b"\r\n\r\n";
+const MAX_HEAD: usize = 1 << 20;
+
+impl RequestReader {
+    pub(super) fn feed(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Bytes of a request that is not yet complete; those of a head already told are not among them.
+    pub(super) fn pending(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether the next byte would be the first of a request.
+    pub(super) fn is_between(&self) -> bool {
+        self.bytes.is_empty() && matches!(self.state, State::Head { .. })
+    }
+
+    /// The next head or body, if all of it has come.
+    pub(super) fn next_item(&mut self) -> Result<Option<Item>, Malformed> {
+        match self.state {
+            State::Head { searched } => self.next_head(searched),
+            State::Body { length } if self.bytes.len() < length => Ok(None),
+            State::Body { length } => {
+                let rest = self.bytes.split_off(length);
+                self.state = State::default();
+                Ok(Some(Item::Body(std::mem::replace(&mut self.bytes, rest))))
+            }
+        }
+    }
+
+    fn next_head(&mut self, searched: usize) -> Result<Option<Item>, Malformed> {
+        let from = searched.saturating_sub(END_OF_HEAD.len() - 1);
+        let found = self.bytes[from..]
+            .windows(END_OF_HEAD.len())
+            .position(|w| w == END_OF_HEAD);
+        let Some(found) = found else {
+            if self.bytes.len() > MAX_HEAD {
+                return malformed("header section over 1 MiB");
+            }
+            self.state = State::Head {
+                searched: self.bytes.len(),
+            };
+            return Ok(None);
+        };
+        let rest = self.bytes.split_off(from + found + END_OF_HEAD.len());
+        let head = parse_head(std::mem::replace(&mut self.bytes, rest))?;
+        let length = body_length(&head)?;
+        self.state = State::Body { length };
+        Ok(Some(Item::Head(head)))
+    }
+}
+
+fn malformed<T>(why: impl Into<String>) -> Result<T, Malformed> {
+    Err(Malformed(why.into()))
+}
+
+/// RFC 9112 §3 and §5, without any of the liberties that §2.2 grants to a server.
+fn parse_head(bytes: Vec<u8>) -> Result<Head, Malformed> {
+    let text = &bytes[..bytes.len() - END_OF_HEAD.len()];
+    let mut lines: Vec<&[u8]> = text.split(|&b| b == b'\n').collect();
+    let last = lines.len() - 1;
+    for (i, line) in lines.iter_mut().enumerate() {
+        // The CRLF of the last line went with the empty one.
+        if i < last {
+            match line.split_last() {
+                Some((b'\r', head)) => *line = head,
+                _ => return malformed("line ends in a bare LF"),
+            }
+        }
+        if let Some(&b) = line.iter().find(|&&b| (b < b' ' && b != b'\t') || b == 127) {
+            return malformed(format!("control byte {b:#04x} in line {i}"));
+        }
+    }
+    let (method, target) = parse_request_line(lines[0])?;
+    let headers = lines[1..]
+        .iter()
+        .map(|line| parse_field_line(line))
+        .collect::<Result<Vec<_>, _>>()?;
+    match headers.iter().filter(|(name, _)| is(name, "host")).count() {
+        1 => {}
+        n => return malformed(format!("{n} Host fields")),
+    }
+    Ok(Head {
+        method,
+        target,
+        headers,
+        bytes,
+    })
+}
+
+fn parse_request_line(line: &[u8]) -> Result<(String, String), Malformed> {
+    let parts: Vec<&[u8]> = line.split(|&b| b == b' ').collect();
+    let &[method, target, version] = parts.as_slice() else {
+        return malformed("request line is not of three parts with one space between");
+    };
+    if !is_token(method) {
+        return malformed("method is not a token");
+    }
+    if target.is_empty() || !target.iter().all(u8::is_ascii_graphic) {
+        return malformed("request target is empty or has bytes that are not visible ASCII");
+    }
+    let origin_form = target[0] == b'/';
+    let absolute_form = target.starts_with(b"http://") || target.starts_with(b"https://");
+    if !(origin_form || absolute_form || target == b"*" && method == b"OPTIONS") {
+        return malformed("request target is neither path, URL nor the asterisk of OPTIONS");
+    }
+    if target.contains(&b'#') {
+        return malformed("request target has a fragment");
+    }
+    if version != b"HTTP/1.1" {
+        return malformed("version is not HTTP/1.1");
+    }
+    Ok((to_string(method), to_string(target)))
+}
+
+fn parse_field_line(line: &[u8]) -> Result<(String, Vec<u8>), Malformed> {
+    let Some(colon) = line.iter().position(|&b| b == b':') else {
+        return malformed("field line without a colon");
+    };
+    let (name, value) = (&line[..colon], &line[colon + 1..]);
+    if !is_token(name) {
+        return malformed("field name is not a token");
+    }
+    Ok((to_string(name), value.trim_ascii().to_vec()))
+}
+
+/// RFC 9112 §6.3 for requests.
+fn body_length(head: &Head) -> Result<usize, Malformed> {
+    if head.headers.iter().any(|(n, _)| is(n, "transfer-encoding")) {
+        return malformed("Transfer-Encoding in a request");
+    }
+    let mut lengths = head
+        .headers
+        .iter()
+        .filter(|(name, _)| is(name, "content-length"));
+    let Some((_, value)) = lengths.next() else {
+        return Ok(0);
+    };
+    if lengths.next().is_some() {
+        return malformed("more than one Content-Length");
+    }
+    if value.is_empty() || value.len() > 15 || !value.iter().all(u8::is_ascii_digit) {
+        return malformed("Content-Length is not a number");
+    }
+    Ok(value
+        .iter()
+        .fold(0, |n, digit| n * 10 + usize::from(digit - b'0')))
+}
+
+fn is(name: &str, expected: &str) -> bool {
+    name.eq_ignore_ascii_case(expected)
+}
+
+/// RFC 9110 §5.6.2.
+fn is_token(bytes: &[u8]) -> bool {
+    let is_tchar = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
+    !bytes.is_empty() && bytes.iter().all(is_tchar)
+}
+
+fn to_string(ascii: &[u8]) -> String {
+    String::from_utf8_lossy(ascii).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Method, target, number of fields and body of each request in `wire`, fed in pieces of `step` bytes.
+    fn read(wire: &[u8], step: usize) -> Result<Vec<(String, String, usize, Vec<u8>)>, String> {
+        let mut reader = RequestReader::default();
+        let mut requests = Vec::new();
+        let mut head = None;
+        for piece in wire.chunks(step) {
+            reader.feed(piece);
+            while let Some(item) = reader.next_item().map_err(|malformed| malformed.0)? {
+                match item {
+                    Item::Head(h) => head = Some(h),
+                    Item::Body(body) => {
+                        let h = head.take().expect("a body follows a head");
+                        requests.push((h.method, h.target, h.headers.len(), body));
+                    }
+                }
+            }
+        }
+        Ok(requests)
+    }
+
+    #[test]
+    fn requests_are_read_whole_and_at_every_step() {
+        let wire = b"GET /a?b HTTP/1.1\r\nHost: x\r\n\r\nPOST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhe\r\n\rOPTIONS * HTTP/1.1\r\nhost:x\r\n\r\n";
+        let expected = vec![
+            ("GET".into(), "/a?b".into(), 1, b"".to_vec()),
+            ("POST".into(), "/p".into(), 2, b"he\r\n\r".to_vec()),
+            ("OPTIONS".into(), "*".into(), 1, b"".to_vec()),
+        ];
+        for step in 1..=wire.len() {
+            assert_eq!(read(wire, step).as_ref(), Ok(&expected), "step {step}");
+        }
+    }
+
+    #[test]
+    fn malformed_requests_are_refused() {
+        let rows: &[(&str, &str)] = &[
+            ("no Host", "GET / HTTP/1.1\r\nA: b\r\n\r\n"),
+            ("no field at all", "GET / HTTP/1.1\r\n\r\n"),
+            ("two Hosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"),
+            ("an older version", "GET / HTTP/1.0\r\nHost: a\r\n\r\n"),
+            ("two spaces", "GET  / HTTP/1.1\r\nHost: a\r\n\r\n"),
+            (
+                "a space in the target",
+                "GET /a b HTTP/1.1\r\nHost: a\r\n\r\n",
+            ),
+            (
+                "a byte over ASCII in the target",
+                "GET /ä HTTP/1.1\r\nHost: a\r\n\r\n",
+            ),
+            (
+                "a target without a slash",
+                "GET a HTTP/1.1\r\nHost: a\r\n\r\n",
+            ),
+            ("a fragment", "GET /#a HTTP/1.1\r\nHost: a\r\n\r\n"),
+            ("a bare LF", "GET / HTTP/1.1\r\nHost: a\nB: c\r\n\r\n"),
+            ("a bare CR", "GET / HTTP/1.1\r\nHost: a\rB: c\r\n\r\n"),
+            ("a NUL", "GET / HTTP/1.1\r\nHost: a\0\r\n\r\n"),
+            (
+                "a space before the colon",
+                "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
+            ),
+            ("a folded line", "GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n"),
+            ("no colon", "GET / HTTP/1.1\r\nHost: a\r\nB\r\n\r\n"),
+            (
+                "an empty line in front",
+                "\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            ),
+            (
+                "a signed length",
+                "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n",
+            ),
+            (
+                "two lengths",
+                "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
+            ),
+            (
+                "a chunked body",
+                "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+            ),
+        ];
+        for (why, wire) in rows {
+            assert!(read(wire.as_bytes(), 7).is_err(), "{why}");
+        }
+    }
+}

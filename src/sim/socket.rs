@@ -1,0 +1,163 @@
+//! The simulated network as the engine sees it: sockets, readiness and time behind [`Net`].
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use mio::Token;
+
+use super::network::Network;
+use super::resolver::Names;
+use super::server::ConnectionId;
+use crate::net::{Net, Ready};
+use crate::resolver::{Resolve, Wake};
+
+/// A simulated socket. Its number is used again as soon as it is closed; the connection is its own, so that a use after the close
+/// does not hit the next one of that number.
+#[derive(Debug)]
+pub struct Socket {
+    fd: usize,
+    id: ConnectionId,
+}
+
+impl Socket {
+    pub(super) fn new(fd: usize, id: ConnectionId) -> Self {
+        Self { fd, id }
+    }
+
+    pub(super) fn fd(&self) -> usize {
+        self.fd
+    }
+
+    pub(super) fn id(&self) -> ConnectionId {
+        self.id
+    }
+}
+
+/// One engine's access to a [`Network`]: its poll, and its sockets.
+///
+/// Dropping it closes what it has open, as dropping real sockets does.
+#[derive(Debug)]
+pub struct SimNet {
+    network: Network,
+    poll: usize,
+    woken: Arc<AtomicBool>,
+}
+
+impl SimNet {
+    pub(crate) fn new(network: Network) -> Self {
+        let woken = Arc::new(AtomicBool::new(false));
+        let poll = network.world_mut().new_poll(woken.clone());
+        Self {
+            network,
+            poll,
+            woken,
+        }
+    }
+
+    pub(crate) fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// When the network will change by itself next; in the past if it has changed since the clock was last moved.
+    pub(crate) fn next_event_at(&self) -> Option<Instant> {
+        let world = self.network.world();
+        world.next_event_at().map(|at| world.instant(at))
+    }
+
+    /// Whether a wait would have something to tell now. What is only made up (stale and spurious events) does not count.
+    pub(crate) fn has_events(&self) -> bool {
+        self.network.settle();
+        self.network.world().has_events(self.poll)
+    }
+
+    /// Moves the clock to `until`, or to the moment before that at which a wait has something to tell. Answers the time reached; it
+    /// never goes back.
+    pub(crate) fn advance_to(&mut self, until: Instant) -> Instant {
+        let until = self.network.world().since_start(until);
+        loop {
+            if self.network.world().has_events(self.poll) {
+                break;
+            }
+            if !self.network.step(until) {
+                self.network.pass_to(until);
+                break;
+            }
+        }
+        self.network.now()
+    }
+
+    /// The network may go on between two system calls of a turn.
+    fn interlude(&self) {
+        if self.network.world_mut().strikes(super::Fault::MidTurn) {
+            self.network.settle();
+        }
+    }
+}
+
+impl Drop for SimNet {
+    fn drop(&mut self) {
+        self.network.world_mut().close_poll(self.poll);
+    }
+}
+
+impl Net for SimNet {
+    type Socket = Socket;
+
+    fn now(&self) -> Instant {
+        self.network.now()
+    }
+
+    fn connect(&mut self, addr: SocketAddr) -> io::Result<Socket> {
+        self.network.world_mut().connect(self.poll, addr)
+    }
+
+    fn register(&mut self, socket: &mut Socket, token: Token) -> io::Result<()> {
+        self.network.world_mut().register(socket, token)
+    }
+
+    fn deregister(&mut self, socket: &mut Socket) -> io::Result<()> {
+        self.network.world_mut().deregister(socket)
+    }
+
+    fn close(&mut self, socket: Socket) {
+        self.network.world_mut().close(&socket);
+    }
+
+    fn send(&mut self, socket: &Socket, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.interlude();
+        self.network.world_mut().send(socket, bufs)
+    }
+
+    fn recv(&mut self, socket: &Socket, buf: &mut [u8]) -> io::Result<usize> {
+        self.interlude();
+        self.network.world_mut().recv(socket, buf)
+    }
+
+    fn set_nodelay(&mut self, socket: &Socket) -> io::Result<()> {
+        self.network.world_mut().set_nodelay(socket)
+    }
+
+    /// Never blocks: it tells what is ready at the present virtual time, and time passes in [`SimNet::advance_to`] only.
+    fn wait(
+        &mut self,
+        ready: &mut Vec<Ready>,
+        max: usize,
+        _timeout: Option<Duration>,
+    ) -> io::Result<()> {
+        self.network.settle();
+        self.network.world_mut().wait(self.poll, ready, max);
+        Ok(())
+    }
+
+    fn waker(&self) -> Wake {
+        let woken = self.woken.clone();
+        Wake::new(move || woken.store(true, Ordering::Release))
+    }
+
+    fn resolver(&self) -> Box<dyn Resolve> {
+        Box::new(Names::new(self.network.clone()))
+    }
+}

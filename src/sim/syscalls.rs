@@ -1,0 +1,304 @@
+//! The system calls of a simulated network, as the kernel of the client's machine answers them.
+
+use std::io::{self, ErrorKind, IoSlice};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mio::Token;
+
+use super::connection::{ClientEnd, Connection, ServerEnd, Watch, Window};
+use super::faults::Fault;
+use super::ledger::Misuse;
+use super::server::{ConnectionId, End};
+use super::socket::Socket;
+use super::world::{Event, Site, World};
+use crate::net::{Readiness, Ready};
+
+/// Linux gives up a connection after this long: a SYN and six more, each after twice the time.
+const CONNECT_GIVES_UP: Duration = Duration::from_secs(127);
+/// 0 to 2 are the standard streams.
+const FIRST_FD: usize = 3;
+
+impl World {
+    pub(super) fn connect(&mut self, poll: usize, addr: SocketAddr) -> io::Result<Socket> {
+        if self.open_fds >= self.max_fds || self.strikes(Fault::NoDescriptor) {
+            self.note("connect: no descriptor", 0, self.open_fds);
+            return Err(no_descriptor());
+        }
+        if self.strikes(Fault::NoPort) {
+            self.note("connect: no port", 0, 0);
+            return Err(ErrorKind::AddrNotAvailable.into());
+        }
+        let site = self.sites.get(&addr);
+        let unreachable = matches!(site, Some(Site::IsUnreachable));
+        let black_hole = matches!(site, Some(Site::SwallowsAll));
+        let served = matches!(site, Some(Site::Serves(_)));
+        let outcome = if unreachable || self.strikes(Fault::Unreachable) {
+            // Either the routing table knows, and connect itself fails; or some router says so later.
+            if self.random.chance(500) {
+                self.note("connect: unreachable", 0, 0);
+                return Err(ErrorKind::NetworkUnreachable.into());
+            }
+            Some(Err(ErrorKind::HostUnreachable))
+        } else if black_hole || self.strikes(Fault::BlackHole) {
+            None
+        } else if !served || self.strikes(Fault::Refused) {
+            Some(Err(ErrorKind::ConnectionRefused))
+        } else {
+            Some(Ok(()))
+        };
+        let (id, socket) = self.open(poll, addr);
+        self.note("connect", id.0, socket.fd());
+        let at = match outcome {
+            Some(Ok(())) if self.strikes(Fault::ConnectedAtOnce) => {
+                self.on_connected(id, Ok(()));
+                return Ok(socket);
+            }
+            Some(_) => self.now + self.transit() + self.transit(),
+            None => self.now + CONNECT_GIVES_UP,
+        };
+        let outcome = outcome.unwrap_or(Err(ErrorKind::TimedOut));
+        self.schedule(at, Event::Connected { id, outcome });
+        Ok(socket)
+    }
+
+    /// Opens a socket with the lowest number that is free, as the kernel does.
+    fn open(&mut self, poll: usize, addr: SocketAddr) -> (ConnectionId, Socket) {
+        let fd = match self.free_fds.pop_first() {
+            Some(fd) => fd,
+            None => FIRST_FD + self.open_fds,
+        };
+        self.open_fds += 1;
+        self.begun += 1;
+        let id = ConnectionId(self.begun);
+        let mut client = ClientEnd::new(fd, poll);
+        let mut appetite = None;
+        if let Some(Site::Serves(service)) = self.sites.get(&addr) {
+            appetite = service.appetite;
+            if let Some(bytes) = service.send_buffer {
+                client.send_buffer = bytes.max(1);
+            }
+            if let Some(bytes) = service.window {
+                client.set_window(bytes);
+            }
+        }
+        if self.strikes(Fault::SmallSendBuffer) {
+            client.send_buffer = self.random.between(1, 600);
+        }
+        if self.strikes(Fault::SmallWindow) {
+            client.set_window(self.random.between(1, 2000));
+        }
+        if self.strikes(Fault::StopsReading) {
+            appetite = Some(self.random.below(2000));
+        }
+        // As long as nothing goes wrong this is Linux, which says WouldBlock.
+        if self.faults.per_mille(Fault::ConnectedAtOnce) > 0 && self.random.chance(500) {
+            client.early_send = ErrorKind::NotConnected;
+        }
+        let server = ServerEnd::new(appetite);
+        let connection = Connection {
+            addr,
+            client,
+            server,
+        };
+        self.connections.insert(id, connection);
+        (id, Socket::new(fd, id))
+    }
+
+    /// The client's end that `socket` names, if it is open.
+    fn client(&mut self, socket: &Socket, call: &'static str) -> io::Result<&mut ClientEnd> {
+        let open = self
+            .connections
+            .get_mut(&socket.id())
+            .map(|connection| &mut connection.client)
+            .filter(|client| client.fd.is_some());
+        match open {
+            Some(client) => Ok(client),
+            None => {
+                let fd = socket.fd();
+                self.misuses.push(Misuse::ClosedSocket { fd, call });
+                Err(bad_descriptor())
+            }
+        }
+    }
+
+    pub(super) fn register(&mut self, socket: &Socket, token: Token) -> io::Result<()> {
+        self.note("register", socket.id().0, token.0);
+        let fails = self.strikes(Fault::NoWatch);
+        let client = self.client(socket, "register")?;
+        if client.watch.is_some() {
+            let fd = socket.fd();
+            self.misuses.push(Misuse::RegisteredTwice { fd });
+            return Err(ErrorKind::AlreadyExists.into());
+        }
+        if fails {
+            return Err(no_watch());
+        }
+        // What is there already is an edge too.
+        let changed = client.readiness();
+        client.watch = Some(Watch { token, changed });
+        if changed != Readiness::NONE {
+            let poll = client.poll;
+            self.polls[poll].edges.push_back(socket.id());
+        }
+        Ok(())
+    }
+
+    pub(super) fn deregister(&mut self, socket: &Socket) -> io::Result<()> {
+        self.note("deregister", socket.id().0, 0);
+        let client = self.client(socket, "deregister")?;
+        let poll = client.poll;
+        let Some(watch) = client.watch.take() else {
+            let fd = socket.fd();
+            self.misuses.push(Misuse::NotRegistered { fd });
+            return Err(ErrorKind::NotFound.into());
+        };
+        self.polls[poll].edges.retain(|id| *id != socket.id());
+        if self.strikes(Fault::Stale) {
+            let kinds = [
+                Readiness::READABLE,
+                Readiness::WRITABLE,
+                Readiness::READABLE.with(Readiness::WRITABLE),
+                Readiness::READABLE.with(Readiness::READ_CLOSED),
+                Readiness::WRITABLE.with(Readiness::ERROR),
+            ];
+            let readiness = *self.random.pick(&kinds);
+            let waits = self.random.below(4);
+            let token = watch.token;
+            self.polls[poll]
+                .stale
+                .push((waits, Ready { token, readiness }));
+        }
+        Ok(())
+    }
+
+    pub(super) fn close(&mut self, socket: &Socket) {
+        self.note("close", socket.id().0, socket.fd());
+        let Ok(client) = self.client(socket, "close") else {
+            return;
+        };
+        let end = match client.has_unread() {
+            true => End::Reset,
+            false => End::Close,
+        };
+        let uplink = client.uplink;
+        client.fd = None;
+        if client.watch.take().is_some() {
+            let poll = client.poll;
+            self.polls[poll].edges.retain(|id| *id != socket.id());
+            let fd = socket.fd();
+            self.misuses.push(Misuse::ClosedWhileRegistered { fd });
+        }
+        self.free_fds.insert(socket.fd());
+        self.open_fds -= 1;
+        let id = socket.id();
+        if self.server_mut(id).is_some_and(|server| !server.accepted) {
+            // No server knows of it.
+            self.connections.remove(&id);
+            return;
+        }
+        let at = (self.now + self.transit()).max(uplink);
+        self.schedule(at, Event::ClientClosed { id, end });
+    }
+
+    /// Closes what an engine left open on its poll when it was dropped, as dropping real sockets does.
+    pub(super) fn close_poll(&mut self, poll: usize) {
+        let open: Vec<Socket> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.client.poll == poll)
+            .filter_map(|(id, connection)| Some(Socket::new(connection.client.fd?, *id)))
+            .collect();
+        for socket in open {
+            if let Ok(client) = self.client(&socket, "close") {
+                client.watch = None;
+            }
+            self.close(&socket);
+        }
+        self.polls[poll].edges.clear();
+        self.polls[poll].stale.clear();
+    }
+
+    pub(super) fn send(&mut self, socket: &Socket, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.interrupt()?;
+        let wanted: usize = bufs.iter().map(|buf| buf.len()).sum();
+        let at_most = match wanted > 1 && self.strikes(Fault::ShortWrite) {
+            true => self.random.between(1, wanted - 1),
+            false => wanted,
+        };
+        let sent = self.client(socket, "send")?.send(bufs, at_most);
+        let bytes = match sent {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                self.note("send failed", socket.id().0, 0);
+                return Err(error);
+            }
+        };
+        let n = bytes.len();
+        self.note_bytes(&bytes);
+        self.note("send", socket.id().0, n);
+        if n > 0 {
+            let transit = self.transit();
+            let arrives = self.now + transit;
+            let client = self.client(socket, "send")?;
+            client.uplink = client.uplink.max(arrives);
+            let at = client.uplink;
+            let id = socket.id();
+            self.schedule(at, Event::ToServer { id, bytes });
+        }
+        Ok(n)
+    }
+
+    pub(super) fn recv(&mut self, socket: &Socket, buf: &mut [u8]) -> io::Result<usize> {
+        self.interrupt()?;
+        match self.client(socket, "recv")?.recv(buf) {
+            Ok((n, window)) => {
+                self.note("recv", socket.id().0, n);
+                if window == Window::Opened {
+                    // The server hears of it, and what it sends then takes its time too.
+                    let at = self.now + self.transit() + self.transit();
+                    let id = socket.id();
+                    self.schedule(at, Event::WindowOpened { id });
+                }
+                Ok(n)
+            }
+            Err(error) => {
+                self.note("recv failed", socket.id().0, 0);
+                Err(error)
+            }
+        }
+    }
+
+    /// A signal may come before a call has done anything.
+    fn interrupt(&mut self) -> io::Result<()> {
+        match self.strikes(Fault::Interrupted) {
+            true => Err(ErrorKind::Interrupted.into()),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn set_nodelay(&mut self, socket: &Socket) -> io::Result<()> {
+        self.client(socket, "set_nodelay").map(|_| ())
+    }
+
+    pub(super) fn open_fds(&self) -> usize {
+        self.open_fds
+    }
+}
+
+// The standard library has no kind for these three.
+
+fn no_descriptor() -> io::Error {
+    io::Error::from_raw_os_error(if cfg!(windows) { 10024 } else { 24 })
+}
+
+fn no_watch() -> io::Error {
+    match cfg!(windows) {
+        true => ErrorKind::OutOfMemory.into(),
+        false => io::Error::from_raw_os_error(28),
+    }
+}
+
+fn bad_descriptor() -> io::Error {
+    io::Error::from_raw_os_error(if cfg!(windows) { 10038 } else { 9 })
+}

@@ -1,0 +1,313 @@
+//! The world behind a [`Network`](super::Network): clock, queue of what is to come, descriptors, connections, polls.
+//!
+//! A world calls nobody: where a server has to be asked, it leaves a [`Call`] to be taken, and [`Network`](super::Network) makes
+//! it while nothing is borrowed. Whatever happens is drawn from one generator and noted in one digest, so that equal seeds
+//! give equal runs, and one number tells whether they did.
+
+use std::cell::RefCell;
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::Hasher;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use log::trace;
+
+use super::connection::{ClientEnd, Connection, Link, ServerEnd};
+use super::faults::{Fault, Faults};
+use super::ledger::{Ledger, Misuse, Served};
+use super::poll::Poll;
+use super::random::Random;
+use super::server::{ConnectionId, End, Incoming, Server};
+use crate::resolver::LookupError;
+
+pub(super) struct World {
+    base: Instant,
+    pub(super) now: Duration,
+    pub(super) random: Random,
+    pub(super) faults: Faults,
+    pub(super) struck: [u64; Fault::ALL.len()],
+    pub(super) latency: Duration,
+    pub(super) names: BTreeMap<String, Name>,
+    pub(super) sites: BTreeMap<SocketAddr, Site>,
+    pub(super) max_fds: usize,
+    pub(super) open_fds: usize,
+    pub(super) free_fds: BTreeSet<usize>,
+    pub(super) connections: BTreeMap<ConnectionId, Connection>,
+    pub(super) begun: u64,
+    queue: BTreeMap<(Duration, u64), Event>,
+    queued: u64,
+    pub(super) polls: Vec<Poll>,
+    /// The connection whose server has bytes to look at.
+    pub(super) reading: Option<ConnectionId>,
+    pub(super) calls: VecDeque<Call>,
+    pub(super) ledger: Ledger,
+    pub(super) misuses: Vec<Misuse>,
+    digest: DefaultHasher,
+}
+
+/// A name that can be looked up.
+#[derive(Debug)]
+pub(super) struct Name {
+    pub(super) answer: Result<Vec<IpAddr>, LookupError>,
+    pub(super) after: Duration,
+}
+
+/// What is found at an address.
+pub(super) enum Site {
+    Serves(Service),
+    Refuses,
+    IsUnreachable,
+    SwallowsAll,
+}
+
+pub(super) struct Service {
+    pub(super) server: Rc<RefCell<dyn Server>>,
+    pub(super) idle_timeout: Option<Duration>,
+    pub(super) appetite: Option<usize>,
+    pub(super) send_buffer: Option<usize>,
+    pub(super) window: Option<usize>,
+}
+
+/// Something that will happen.
+pub(super) enum Event {
+    /// An attempt to connect comes to its end.
+    Connected {
+        id: ConnectionId,
+        outcome: Result<(), ErrorKind>,
+    },
+    /// A server sends.
+    Leaves {
+        id: ConnectionId,
+        bytes: Vec<u8>,
+        end: Option<End>,
+    },
+    /// A server ends the connection out of the blue.
+    HangsUp {
+        id: ConnectionId,
+        end: End,
+    },
+    ToClient {
+        id: ConnectionId,
+        bytes: Vec<u8>,
+        end: Option<End>,
+    },
+    WindowOpened {
+        id: ConnectionId,
+    },
+    ToServer {
+        id: ConnectionId,
+        bytes: Vec<u8>,
+    },
+    ClientClosed {
+        id: ConnectionId,
+        end: End,
+    },
+    IdleTimeout {
+        id: ConnectionId,
+        idle_since: u64,
+    },
+}
+
+/// A server has to be asked or told something.
+pub(super) enum Call {
+    Head {
+        id: ConnectionId,
+        server: Rc<RefCell<dyn Server>>,
+        request: Incoming,
+    },
+    Request {
+        id: ConnectionId,
+        server: Rc<RefCell<dyn Server>>,
+        request: Rc<Incoming>,
+    },
+    Closed {
+        id: ConnectionId,
+        server: Rc<RefCell<dyn Server>>,
+    },
+}
+
+impl World {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            base: Instant::now(),
+            now: Duration::ZERO,
+            random: Random::new(seed),
+            faults: Faults::none(),
+            struck: [0; Fault::ALL.len()],
+            latency: Duration::from_micros(500),
+            names: BTreeMap::new(),
+            sites: BTreeMap::new(),
+            max_fds: usize::MAX,
+            open_fds: 0,
+            free_fds: BTreeSet::new(),
+            connections: BTreeMap::new(),
+            begun: 0,
+            queue: BTreeMap::new(),
+            queued: 0,
+            polls: Vec::new(),
+            reading: None,
+            calls: VecDeque::new(),
+            ledger: Ledger::default(),
+            misuses: Vec::new(),
+            digest: DefaultHasher::new(),
+        }
+    }
+
+    // ---- time and chance ----
+
+    pub(super) fn instant(&self, at: Duration) -> Instant {
+        self.base + at
+    }
+
+    /// The time of `instant` since the beginning; zero if it is before that.
+    pub(super) fn since_start(&self, instant: Instant) -> Duration {
+        instant.saturating_duration_since(self.base)
+    }
+
+    /// Whether `fault` happens here and now.
+    pub(super) fn strikes(&mut self, fault: Fault) -> bool {
+        let per_mille = self.faults.per_mille(fault);
+        // Nothing is drawn for a fault that is off: switching on one leaves the draws of the others alone where it can.
+        let strikes = per_mille > 0 && self.random.chance(per_mille);
+        if strikes {
+            self.struck[fault as usize] += 1;
+            trace!("sim {:?}: {fault:?}", self.now);
+        }
+        strikes
+    }
+
+    /// How long something takes from one side to the other.
+    pub(super) fn transit(&mut self) -> Duration {
+        if self.strikes(Fault::NoLatency) {
+            return Duration::ZERO;
+        }
+        if !self.strikes(Fault::Delay) {
+            return self.latency;
+        }
+        let most = match self.random.below(100) {
+            0..40 => Duration::from_millis(1),
+            40..80 => Duration::from_millis(50),
+            80..95 => Duration::from_secs(2),
+            _ => Duration::from_secs(40),
+        };
+        self.latency + self.random.duration(most)
+    }
+
+    /// Adds what happens to the digest of the run.
+    pub(super) fn note(&mut self, what: &str, id: u64, number: usize) {
+        trace!("sim {:?} connection {id}: {what} {number}", self.now);
+        self.digest.write(what.as_bytes());
+        self.digest.write_u128(self.now.as_nanos());
+        self.digest.write_u64(id);
+        self.digest.write_u64(number as u64);
+    }
+
+    pub(super) fn note_bytes(&mut self, bytes: &[u8]) {
+        self.digest.write(bytes);
+    }
+
+    pub(super) fn fingerprint(&self) -> u64 {
+        self.digest.finish()
+    }
+
+    // ---- who is there ----
+
+    pub(super) fn server_mut(&mut self, id: ConnectionId) -> Option<&mut ServerEnd> {
+        self.connections.get_mut(&id).map(|c| &mut c.server)
+    }
+
+    /// Connections that stand: established, and ended by neither side.
+    pub(super) fn live(&self) -> impl Iterator<Item = (ConnectionId, &Connection)> {
+        self.connections
+            .iter()
+            .filter(|(_, connection)| connection.stands())
+            .map(|(id, connection)| (*id, connection))
+    }
+
+    pub(super) fn is_live(&self, id: ConnectionId) -> bool {
+        self.connections.get(&id).is_some_and(Connection::stands)
+    }
+
+    // ---- what is to come ----
+
+    pub(super) fn schedule(&mut self, at: Duration, event: Event) {
+        self.queue.insert((at, self.queued), event);
+        self.queued += 1;
+    }
+
+    pub(super) fn next_event_at(&self) -> Option<Duration> {
+        self.queue.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// Lets the next event happen, if one is due by `until`.
+    pub(super) fn happen(&mut self, until: Duration) -> bool {
+        let Some(entry) = self.queue.first_entry() else {
+            return false;
+        };
+        if entry.key().0 > until {
+            return false;
+        }
+        let ((at, _), event) = entry.remove_entry();
+        self.now = self.now.max(at);
+        match event {
+            Event::Connected { id, outcome } => self.on_connected(id, outcome),
+            Event::Leaves { id, bytes, end } => self.leave(id, bytes, end),
+            Event::HangsUp { id, end } => self.hang_up(id, end),
+            Event::ToClient { id, bytes, end } => self.on_client_arrival(id, &bytes, end),
+            Event::WindowOpened { id } => self.change(id, ClientEnd::on_window_opened),
+            Event::ToServer { id, bytes } => self.on_server_arrival(id, &bytes),
+            Event::ClientClosed { id, end } => self.on_client_closed(id, end),
+            Event::IdleTimeout { id, idle_since } => self.on_idle_timeout(id, idle_since),
+        }
+        true
+    }
+
+    pub(super) fn on_connected(&mut self, id: ConnectionId, outcome: Result<(), ErrorKind>) {
+        let Some(connection) = self.connections.get(&id) else {
+            return;
+        };
+        let addr = connection.addr;
+        if connection.client.link != Link::Connecting {
+            return;
+        }
+        self.note("connected", id.0, usize::from(outcome.is_ok()));
+        if let Err(error) = outcome {
+            return self.change(id, |client| client.on_death(error));
+        }
+        if let Some(server) = self.server_mut(id) {
+            server.accepted = true;
+        }
+        self.change(id, ClientEnd::on_connected);
+        let served = Served {
+            id,
+            server: addr,
+            opened: self.now,
+            closed: None,
+            requests: 0,
+            unfinished: 0,
+        };
+        self.ledger.connections.insert(id, served);
+        self.start_idle_timer(id);
+    }
+
+    fn on_client_arrival(&mut self, id: ConnectionId, bytes: &[u8], end: Option<End>) {
+        self.note("to client", id.0, bytes.len());
+        if let Some(end) = end {
+            self.note("end to client", id.0, end as usize);
+        }
+        match end {
+            None => self.change(id, |client| client.on_arrival(bytes, false)),
+            Some(End::Close) => self.change(id, |client| client.on_arrival(bytes, true)),
+            Some(End::Reset) => {
+                let discards = self.strikes(Fault::ResetDiscards);
+                self.change(id, |client| {
+                    let arrived = client.on_arrival(bytes, false);
+                    arrived.with(client.on_reset(discards))
+                });
+            }
+        }
+    }
+}
