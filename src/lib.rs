@@ -12,7 +12,7 @@ mod sched;
 pub mod sim;
 
 pub use config::{Config, Limits, Timeouts};
-#[cfg(any())]
+#[cfg(feature = "sim")]
 pub use engine::Sim;
 pub use engine::{
     Context, Engine, Flow, Info, Mode, Next, Owned, Readback, Reply, RequestId, Response, Stats,

@@ -31,12 +31,14 @@ mod readback;
 mod receive;
 mod response;
 mod settings;
+#[cfg(feature = "sim")]
+mod simulated;
 mod submitter;
 mod turn;
 mod within;
 
 pub use chains::RequestId;
-#[cfg(any())]
+#[cfg(feature = "sim")]
 pub use mode::Sim;
 pub use mode::{Mode, Owned};
 pub use readback::{Context, Flow, Next, Readback, Reply, Unread};

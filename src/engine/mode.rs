@@ -18,14 +18,14 @@ impl sealed::Sealed for Owned {
 }
 
 /// On a simulated network and clock; see [`sim`](crate::sim).
-#[cfg(any())]
+#[cfg(feature = "sim")]
 #[derive(Debug)]
 pub enum Sim {}
 
-#[cfg(any())]
+#[cfg(feature = "sim")]
 impl Mode for Sim {}
 
-#[cfg(any())]
+#[cfg(feature = "sim")]
 impl sealed::Sealed for Sim {
     type Net = crate::sim::SimNet;
 }

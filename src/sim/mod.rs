@@ -12,6 +12,8 @@
 //!
 //! ```
 //! use httpstream::sim::{Answer, Incoming, Network};
+//! use httpstream::{Config, Engine, Next, Request, Sim};
+//! use std::time::Duration;
 //!
 //! let network = Network::new(1);
 //! network.host("bot.test", [[10, 0, 0, 1]]);
@@ -19,6 +21,17 @@
 //!     "/beat" => Answer::ok("alive"),
 //!     _ => Answer::status(404),
 //! });
+//!
+//! let mut engine = Engine::<u32, Sim>::on_network(&network, Config::default())?;
+//! let beat = Request::get("http://bot.test/beat").build()?;
+//! engine.submit(beat, |beats, reply, _| {
+//!     *beats += u32::from(reply.is_ok_and(|response| response.body() == b"alive"));
+//!     Next::again().after(Duration::from_secs(60))
+//! });
+//! let mut beats = 0;
+//! engine.advance(&mut beats, Duration::from_secs(3600))?;
+//! assert_eq!(beats, 60);
+//! # Ok::<(), httpstream::Error>(())
 //! ```
 //!
 //! # What is simulated
