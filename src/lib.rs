@@ -1,4 +1,56 @@
-//! An HTTP/1.1 client engine on a hand-rolled mio event loop.
+//! An HTTP/1.1 client engine on a hand-rolled mio event loop: requests, readbacks and delays that run whole conversations
+//! by themselves.
+//!
+//! You submit a [`Request`] with a *readback*; the readback gets the response and answers what comes next: nothing,
+//! another request, the same one again, at once or after a delay. A login, a long poll for ever and a heartbeat every minute are
+//! three short methods of a plain struct, and run by the thousand in one thread.
+//!
+//! ```no_run
+//! use httpstream::{Context, Engine, Next, Reply, Request};
+//! use std::time::Duration;
+//!
+//! struct Bot { poll: Request, seen: usize }
+//!
+//! impl Bot {
+//!     fn on_poll(&mut self, reply: Reply<'_>, _: &mut Context<'_, Self>) -> Next<Self> {
+//!         match reply {
+//!             Ok(response) => {
+//!                 self.seen += response.body().len();
+//!                 Next::again()
+//!             }
+//!             Err(error) => {
+//!                 log::warn!("{error}");
+//!                 Next::again().after(Duration::from_secs(1))
+//!             }
+//!         }
+//!     }
+//! }
+//!
+//! # fn main() -> Result<(), httpstream::Error> {
+//! let poll = Request::get("http://127.0.0.1:8080/poll").hold(Duration::from_secs(60)).build()?;
+//! let mut bot = Bot { poll, seen: 0 };
+//! let mut engine = Engine::new()?;
+//! engine.submit(bot.poll.clone(), Bot::on_poll);
+//! engine.run(&mut bot)?;
+//! # Ok(()) }
+//! ```
+//!
+//! # Map
+//! - [`Engine`]: submit, turn, run; in another loop: its file descriptor and [`next_deadline`](Engine::next_deadline)
+//! - [`Request`], [`Response`], [`Error`]: what goes out, what comes back, and why it did not
+//! - [`Readback`], [`Next`], [`Context`], [`Flow`]: what a readback is given and may answer; [`within`]: over a part of the state
+//! - [`Submitter`]: from other threads
+//! - [`Config`], [`Timeouts`], [`Limits`]: every tunable with its default and the reason for it
+//! - [`resolver`]: names to addresses
+//! - [`sim`]: a simulated network and clock (feature `sim`)
+//!
+//! # Features
+//! - `sim`: [`Engine<S, Sim>`](Sim), the whole engine in virtual time, for tests of bots.
+//!
+//! None is on by default. Without features the crate is mio, httparse, slab, socket2, log and http.
+//!
+//! # What it does not do
+//! TLS, redirects, cookies, content codings, proxies, HTTP/2 and request bodies of unknown length.
 
 mod config;
 mod engine;
@@ -10,6 +62,9 @@ pub mod resolver;
 mod sched;
 #[cfg(feature = "sim")]
 pub mod sim;
+
+/// The types that stand in this crate's own: `Method`, `StatusCode`, `Version`, `Uri`.
+pub use http;
 
 pub use config::{Config, Limits, Timeouts};
 #[cfg(feature = "sim")]

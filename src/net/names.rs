@@ -265,7 +265,11 @@ impl Override {
             ),
             None => None,
         };
-        let host = host.strip_suffix('.').unwrap_or(host);
+        let host = if host == "*." {
+            host
+        } else {
+            host.strip_suffix('.').unwrap_or(host)
+        };
         let host = match host.strip_prefix('*') {
             Some("") => Pattern::Any,
             Some(below) if below.starts_with('.') && below.len() > 1 && !below.contains('*') => {
@@ -286,5 +290,180 @@ impl Override {
             Pattern::Exactly(name) => host == &**name,
         };
         fits && self.port.is_none_or(|p| p == port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resolver::{Table, Wake};
+
+    fn names(overrides: &[(&str, &str)], table: Table) -> Names {
+        let overrides: Vec<_> = overrides
+            .iter()
+            .map(|(pattern, addr)| ((*pattern).to_owned(), addr.parse().unwrap()))
+            .collect();
+        Names::new(&overrides, Box::new(table)).unwrap()
+    }
+
+    fn one(known: Known) -> String {
+        match known {
+            Known::One(addr) => addr.to_string(),
+            known => format!("{known:?}"),
+        }
+    }
+
+    #[test]
+    fn an_override_fits_its_hosts_and_no_others() {
+        let rows: &[(&str, &str, &str, u16, bool)] = &[
+            ("a host is itself", "h.test", "h.test", 80, true),
+            ("on every port", "h.test", "h.test", 8080, true),
+            ("and not what is below it", "h.test", "a.h.test", 80, false),
+            (
+                "with a port it is for that port",
+                "h.test:80",
+                "h.test",
+                80,
+                true,
+            ),
+            ("and for no other", "h.test:80", "h.test", 81, false),
+            (
+                "a wildcard is what is below",
+                "*.qq.com",
+                "d.web2.qq.com",
+                80,
+                true,
+            ),
+            ("not the domain itself", "*.qq.com", "qq.com", 80, false),
+            ("not what only ends alike", "*.qq.com", "xqq.com", 80, false),
+            (
+                "a wildcard can have a port",
+                "*.qq.com:443",
+                "s.qq.com",
+                443,
+                true,
+            ),
+            ("a star is all", "*", "anything.test", 1, true),
+            (
+                "a star with a port is all on it",
+                "*:81",
+                "anything.test",
+                80,
+                false,
+            ),
+            (
+                "a trailing dot says nothing",
+                "h.test.",
+                "h.test.",
+                80,
+                true,
+            ),
+            (
+                "a literal can be overridden",
+                "127.0.0.1",
+                "127.0.0.1",
+                80,
+                true,
+            ),
+            ("in brackets with a port", "[::1]:80", "::1", 80, true),
+            ("without brackets there is no port", "::1", "::1", 80, true),
+        ];
+        for (why, pattern, host, port, fits) in rows {
+            let mut names = names(&[(pattern, "10.9.8.7:6")], Table::new());
+            let known = one(names.ask(host, *port, Token(0)));
+            assert_eq!(known == "10.9.8.7:6", *fits, "{why}: {known}");
+        }
+    }
+
+    #[test]
+    fn the_first_override_that_fits_is_taken() {
+        let mut names = names(
+            &[("a.test", "10.0.0.1:1"), ("*", "10.0.0.2:2")],
+            Table::new(),
+        );
+        assert_eq!(one(names.ask("a.test", 80, Token(0))), "10.0.0.1:1");
+        assert_eq!(one(names.ask("b.test", 80, Token(0))), "10.0.0.2:2");
+    }
+
+    #[test]
+    fn patterns_that_cannot_be_read_are_refused_by_name() {
+        for pattern in [
+            "", "a.*", "*a.test", "*.", "h:port", "h:99999", "[::1", "[::1]80", "*.*.a",
+        ] {
+            let addr = "10.0.0.1:1".parse().unwrap();
+            let error =
+                Names::new(&[(pattern.to_owned(), addr)], Box::new(Table::new())).unwrap_err();
+            assert!(
+                error.to_string().contains(&format!("{pattern:?}")),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn literals_and_localhost_are_never_asked_for() {
+        let mut names = names(&[], Table::new());
+        assert_eq!(one(names.ask("192.0.2.1", 8, Token(0))), "192.0.2.1:8");
+        assert_eq!(
+            one(names.ask("2001:db8::1", 8, Token(0))),
+            "[2001:db8::1]:8"
+        );
+        for host in ["localhost", "localhost.", "a.localhost"] {
+            let Known::Several(mut candidates) = names.ask(host, 8, Token(0)) else {
+                panic!("{host} is known")
+            };
+            assert_eq!(
+                candidates.left.pop().unwrap().to_string(),
+                "127.0.0.1:8",
+                "first"
+            );
+            assert_eq!(
+                candidates.left.pop().unwrap().to_string(),
+                "[::1]:8",
+                "then"
+            );
+        }
+        assert!(!names.is_busy());
+    }
+
+    #[test]
+    fn all_who_ask_the_same_share_one_look_up_and_the_last_to_go_cancels_it() {
+        let mut table = Table::new();
+        table.attach(Wake::new(|| {}));
+        let ips: [IpAddr; 3] =
+            ["10.0.0.1", "10.0.0.2", "2001:db8::1"].map(|ip| ip.parse().unwrap());
+        table.insert("h.test", ips);
+        let mut names = names(&[], table);
+        for (token, port) in [(1, 80), (2, 81), (3, 82)] {
+            assert!(matches!(
+                names.ask("h.test", port, Token(token)),
+                Known::Later
+            ));
+        }
+        assert!(names.has_news());
+        names.forget("h.test", Token(2));
+        let answered = names.next_answer().unwrap();
+        assert_eq!(answered.links, [(Token(1), 80), (Token(3), 82)]);
+        assert_eq!(
+            answered.addresses.unwrap(),
+            [ips[0], ips[2], ips[1]],
+            "families in turn"
+        );
+        assert!(names.next_answer().is_none() && !names.is_busy() && !names.has_news());
+
+        names.ask("h.test", 80, Token(1));
+        names.forget("h.test", Token(1));
+        assert!(!names.is_busy() && names.next_answer().is_none());
+    }
+
+    #[test]
+    fn one_family_is_enough_and_the_better_reason_wins() {
+        let v4: IpAddr = "10.0.0.1".parse().unwrap();
+        let failed = || Err(LookupError::Failed("mute".into()));
+        assert_eq!(join(Ok(vec![v4]), failed()), Ok(vec![v4]));
+        assert_eq!(join(Ok(vec![]), failed()), failed());
+        assert_eq!(join(Ok(vec![]), Ok(vec![])), Err(LookupError::NotFound));
+        assert_eq!(join(Err(LookupError::NotFound), failed()), failed());
+        assert_eq!(join(failed(), Err(LookupError::NotFound)), failed());
     }
 }

@@ -200,6 +200,7 @@ impl<K: Copy> Wheel<K> {
     }
 
     /// The number of timers.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.nodes.len()
     }

@@ -57,10 +57,6 @@ impl SimNet {
         }
     }
 
-    pub(crate) fn network(&self) -> &Network {
-        &self.network
-    }
-
     /// When the network will change by itself next; in the past if it has changed since the clock was last moved.
     pub(crate) fn next_event_at(&self) -> Option<Instant> {
         let world = self.network.world();
