@@ -566,7 +566,7 @@ impl<S, M: Mode> Engine<S, M> {
             let link = &mut self.links[key];
             link.marks.set(LinkMarks::SENT);
             link.times.sent = since_start;
-            if !self.links[key].marks.has(LinkMarks::RECEIVED) {
+            if !self.links[key].connection.has_head() {
                 self.arm(chain_key, Some(Clock::FirstByte));
             }
             return;
@@ -584,7 +584,7 @@ impl<S, M: Mode> Engine<S, M> {
             chain: chain_key,
             written,
         };
-        if written < due && !link.marks.has(LinkMarks::RECEIVED) {
+        if written < due {
             self.arm(chain_key, Some(Clock::Write));
         }
     }

@@ -319,8 +319,18 @@ impl<S, M: Mode> Engine<S, M> {
                 Go::Stop
             }
             Fed::More => {
+                let between = piece.taken == piece.data.len();
                 self.keep(key, piece);
-                self.arm(chain, Some(Clock::Idle));
+                let link = &self.links[key];
+                // Behind an interim response the wait for the final one goes on as before.
+                let clock = match link.connection.has_head() || !between {
+                    true => Clock::Idle,
+                    false if link.marks.has(LinkMarks::SENT) => Clock::FirstByte,
+                    false => Clock::Write,
+                };
+                if !link.marks.has(LinkMarks::BODY_HELD) {
+                    self.arm(chain, Some(clock));
+                }
                 Go::On
             }
             Fed::Paused => {
