@@ -566,9 +566,12 @@ impl<S, M: Mode> Engine<S, M> {
             let link = &mut self.links[key];
             link.marks.set(LinkMarks::SENT);
             link.times.sent = since_start;
-            if !self.links[key].connection.has_head() {
-                self.arm(chain_key, Some(Clock::FirstByte));
-            }
+            let clock = match self.links[key].connection.has_head() {
+                false => Some(Clock::FirstByte),
+                true if self.chains[chain_key].marks.has(Marks::PAUSED) => None,
+                true => Some(Clock::Idle),
+            };
+            self.arm(chain_key, clock);
             return;
         }
     }
