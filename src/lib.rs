@@ -42,10 +42,10 @@
 //! - [`Submitter`]: from other threads
 //! - [`Config`], [`Timeouts`], [`Limits`]: every tunable with its default and the reason for it
 //! - [`resolver`]: names to addresses
-//! - [`sim`]: a simulated network and clock (feature `sim`)
+//! - `sim`: a simulated network and clock (feature `sim`)
 //!
 //! # Features
-//! - `sim`: [`Engine<S, Sim>`](Sim), the whole engine in virtual time, for tests of bots.
+//! - `sim`: `Engine<S, Sim>`, the whole engine in virtual time, for tests of bots.
 //!
 //! None is on by default. Without features the crate is mio, httparse, slab, socket2, log and http.
 //!

@@ -3,7 +3,7 @@
 use crate::net::Net;
 use crate::net::socket::MioNet;
 
-/// How an engine is driven: [`Owned`], or [`Sim`](crate::Sim) with feature `sim`. Sealed.
+/// How an engine is driven: [`Owned`], or `Sim` with feature `sim`. Sealed.
 pub trait Mode: sealed::Sealed {}
 
 /// On a poll of the engine's own: it drives itself with [`run`](crate::Engine::run), or hangs in another loop by one file
