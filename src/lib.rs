@@ -1,5 +1,7 @@
 //! An HTTP/1.1 client engine on a hand-rolled mio event loop.
 
+#![forbid(unsafe_code)]
+
 mod config;
 mod engine;
 mod error;
