@@ -546,7 +546,9 @@ impl<S, M: Mode> Engine<S, M> {
                     Ok(n) => {
                         self.counts.bytes_out += n as u64;
                         self.on_written(key, chain_key, written + n, total);
-                        continue;
+                        if written + n < total {
+                            continue;
+                        }
                     }
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                     Err(error) if is_not_yet(&error) => {
@@ -556,7 +558,7 @@ impl<S, M: Mode> Engine<S, M> {
                     Err(error) => return self.on_write_error(key, chain_key, error),
                 }
             }
-            if link.marks.has(LinkMarks::BODY_HELD) {
+            if self.links[key].marks.has(LinkMarks::BODY_HELD) {
                 // The chain's timer lets the body go if no 100 (Continue) does before.
                 let due = self.now_micros + CONTINUE_MILLIS * 1000;
                 self.arm_at(chain_key, Self::tick_after(due));
