@@ -149,12 +149,13 @@ impl<S, M: Mode> Engine<S, M> {
         chain.stage = Stage::Delayed;
         let micros = u64::try_from(delay.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX);
         // What does not fit, or lies further off than any clock will run, is never.
-        if let Some(due) = chain
+        match chain
             .started
             .checked_add(micros)
             .filter(|due| due >> 60 == 0)
         {
-            chain.timer = Some(self.wheel.arm(Self::tick_after(due), Timer::Chain(key)));
+            Some(due) => self.set_timer(key, Self::tick_after(due)),
+            None => self.disarm(key),
         }
     }
 
@@ -836,26 +837,31 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// Arms the deadline of a chain's phase, which begins now, or the total one if that is nearer.
     pub(super) fn arm(&mut self, key: ChainKey, clock: Option<Clock>) {
-        let total = self.total_tick(key);
-        let chain = &self.chains[key];
-        let own = chain
+        let (total, chain) = (self.total_tick(key), &self.chains[key]);
+        let phase = chain
             .request
             .as_ref()
             .zip(clock)
-            .and_then(|(request, clock)| request.timeouts().get(clock, &self.settings.timeouts));
-        let phase = own.map(|ms| Self::tick_after(self.now_micros) + u64::from(ms));
+            .and_then(|(request, clock)| request.timeouts().get(clock, &self.settings.timeouts))
+            .map(|ms| Self::tick_after(self.now_micros) + u64::from(ms));
         match (phase, total) {
-            (Some(phase), Some(total)) => self.arm_at(key, phase.min(total)),
-            (Some(tick), None) | (None, Some(tick)) => self.arm_at(key, tick),
+            (Some(phase), Some(total)) => self.set_timer(key, phase.min(total)),
+            (Some(tick), None) | (None, Some(tick)) => self.set_timer(key, tick),
             (None, None) => self.disarm(key),
         }
     }
 
+    /// Has the chain's timer go off at `tick`, or at the total deadline if that is nearer.
     fn arm_at(&mut self, key: ChainKey, tick: u64) {
         let tick = self.total_tick(key).map_or(tick, |total| tick.min(total));
-        match self.chains[key].timer {
+        self.set_timer(key, tick);
+    }
+
+    fn set_timer(&mut self, key: ChainKey, tick: u64) {
+        let timer = &mut self.chains[key].timer;
+        match *timer {
             Some(timer) => self.wheel.rearm(timer, tick),
-            None => self.chains[key].timer = Some(self.wheel.arm(tick, Timer::Chain(key))),
+            None => *timer = Some(self.wheel.arm(tick, Timer::Chain(key))),
         }
     }
 

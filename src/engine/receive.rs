@@ -355,7 +355,6 @@ impl<S, M: Mode> Engine<S, M> {
             }
             Fed::Panicked => {
                 self.recycle(piece);
-                self.disarm(chain);
                 self.close(key);
                 self.end_chain(chain);
                 Go::Stop
@@ -632,7 +631,7 @@ impl<S, M: Mode> Engine<S, M> {
                 return self.fail(key, Failure::Violation(violation));
             }
         }
-        self.disarm(chain);
+        // The timer stays: the chain's next step moves it, and no time passes before that.
         self.chains[chain].marks.clear(Marks::PAUSED);
         self.chains[chain].stage = Stage::Reading;
         self.counts.answered += 1;
@@ -780,6 +779,7 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     pub(super) fn end_chain(&mut self, key: ChainKey) {
+        self.disarm(key);
         let chain = self.chains.remove(key);
         if let Some(origin) = chain.origin {
             self.pool.leave(origin);
