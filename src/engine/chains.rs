@@ -100,6 +100,8 @@ impl Marks {
     const REMOTE: Self = Self(16);
     /// It waits because this machine ran out of something.
     pub(super) const EXHAUSTED: Self = Self(32);
+    /// Its origin is that of its request: so it stays as long as the same one is sent again.
+    pub(super) const AT_HOME: Self = Self(64);
 
     pub(super) fn has(self, mark: Self) -> bool {
         self.0 & mark.0 != 0

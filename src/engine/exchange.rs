@@ -90,7 +90,16 @@ const CONTINUE_MILLIS: u64 = 1000;
 
 impl<S, M: Mode> Engine<S, M> {
     /// Carries out what was asked for, and gives links that came free to those who wait.
+    #[inline]
     pub(super) fn settle(&mut self) {
+        // As it is nearly always.
+        if !self.chains.has_commands() && self.restarts.is_empty() && self.pool.is_settled() {
+            return;
+        }
+        self.settle_all();
+    }
+
+    fn settle_all(&mut self) {
         loop {
             if let Some(command) = self.chains.next_command() {
                 self.carry_out(command);
@@ -110,6 +119,7 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     /// As [`settle`](Self::settle), and what rests after it goes to the pool.
+    #[inline]
     pub(super) fn settle_and_park(&mut self) {
         self.settle();
         if let Some(key) = self.resting.take() {
@@ -165,9 +175,12 @@ impl<S, M: Mode> Engine<S, M> {
         chain.attempts = 0;
         chain.marks.clear(Marks::FRESH);
         chain.marks.clear(Marks::NO_EXPECT);
-        if let Some(request) = &chain.request {
+        if !chain.marks.has(Marks::AT_HOME)
+            && let Some(request) = &chain.request
+        {
             let parts = (request.scheme(), request.host(), request.port());
             chain.origin = Some(self.pool.enter(chain.origin, parts));
+            chain.marks.set(Marks::AT_HOME);
         }
         self.place(key);
     }

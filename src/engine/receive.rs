@@ -74,7 +74,8 @@ impl<S, M: Mode> Engine<S, M> {
             State::Resolving { .. } | State::Resting => {}
             State::Connecting { .. } | State::Busy { .. } => {
                 let woken = Readiness::WRITABLE.with(Readiness::ERROR);
-                if self.links[key].readiness.has(woken) {
+                let link = &self.links[key];
+                if link.readiness.has(woken) && !link.marks.has(LinkMarks::SENT) {
                     let token = self.links.token(key);
                     self.flush(key);
                     if self.links.find(token).is_none() {
@@ -764,7 +765,10 @@ impl<S, M: Mode> Engine<S, M> {
             Action::Done => return self.end_chain(chain),
             _ if self.draining => return self.end_chain(chain),
             Action::Again => {}
-            Action::Send(request) => self.chains[chain].request = Some(request),
+            Action::Send(request) => {
+                self.chains[chain].request = Some(request);
+                self.chains[chain].marks.clear(Marks::AT_HOME);
+            }
         }
         let now = self.now_micros;
         let entry = &mut self.chains[chain];

@@ -268,6 +268,11 @@ impl Pool {
         None
     }
 
+    /// Whether no queue is to be looked at.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.hungry.is_empty() && self.starved.is_empty()
+    }
+
     /// Whether any origin waits for room.
     pub(crate) fn is_starved(&self) -> bool {
         !self.starved.is_empty()
