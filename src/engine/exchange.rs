@@ -17,7 +17,7 @@ use crate::error::{Circumstances, Error, ErrorKind, Phase, Sent, is_exhaustion, 
 use crate::net::link::{Candidates, Link, LinkMarks, Neighbours, Spot, State};
 use crate::net::names::{Known, candidates};
 use crate::net::pool::OriginKey;
-use crate::net::slots::LinkKey;
+use crate::net::slots::{LinkKey, MaybeKey};
 use crate::net::{Net, Readiness};
 use crate::proto::Violation;
 use crate::request::Request;
@@ -179,7 +179,7 @@ impl<S, M: Mode> Engine<S, M> {
             && let Some(request) = &chain.request
         {
             let parts = (request.scheme(), request.host(), request.port());
-            chain.origin = Some(self.pool.enter(chain.origin, parts));
+            chain.origin = self.pool.enter(chain.origin.get(), parts).into();
             chain.marks.set(Marks::AT_HOME);
         }
         self.place(key);
@@ -187,7 +187,7 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// Finds a link for the chain's request, or a place in the queue.
     fn place(&mut self, key: ChainKey) {
-        let Some(origin) = self.chains[key].origin else {
+        let Some(origin) = self.chains[key].origin.get() else {
             return;
         };
         // First in, first out: nobody overtakes those who wait already.
@@ -259,8 +259,9 @@ impl<S, M: Mode> Engine<S, M> {
         let key = self.pool.newest_idle(origin)?;
         let now = self.now_tick();
         let spot = self.pool.take(&mut self.links, key);
+        let expires = self.wheel.tick_of(spot.timer);
         self.wheel.cancel(spot.timer);
-        if spot.expires > now {
+        if expires > now {
             return Some(key);
         }
         // Its timer is due in this very turn. Those that are older are no better, unless a server gave them longer.
@@ -287,13 +288,13 @@ impl<S, M: Mode> Engine<S, M> {
     fn enqueue(&mut self, origin: OriginKey, key: ChainKey) {
         let before = self.pool[origin].waiting.map(|(_, last)| last);
         self.chains[key].stage = Stage::Queued {
-            before,
-            behind: None,
+            before: before.into(),
+            behind: MaybeKey::NONE,
         };
         if let Some(last) = before
             && let Stage::Queued { behind, .. } = &mut self.chains[last].stage
         {
-            *behind = Some(key);
+            *behind = key.into();
         }
         let first = self.pool[origin].waiting.map_or(key, |(first, _)| first);
         self.pool[origin].waiting = Some((first, key));
@@ -303,13 +304,13 @@ impl<S, M: Mode> Engine<S, M> {
     fn enqueue_first(&mut self, origin: OriginKey, key: ChainKey) {
         let behind = self.pool[origin].waiting.map(|(first, _)| first);
         self.chains[key].stage = Stage::Queued {
-            before: None,
-            behind,
+            before: MaybeKey::NONE,
+            behind: behind.into(),
         };
         if let Some(first) = behind
             && let Stage::Queued { before, .. } = &mut self.chains[first].stage
         {
-            *before = Some(key);
+            *before = key.into();
         }
         let last = self.pool[origin].waiting.map_or(key, |(_, last)| last);
         self.pool[origin].waiting = Some((key, last));
@@ -319,18 +320,19 @@ impl<S, M: Mode> Engine<S, M> {
         let Stage::Queued { before, behind } = self.chains[key].stage else {
             return;
         };
-        let Some(origin) = self.chains[key].origin else {
+        let Some(origin) = self.chains[key].origin.get() else {
             return;
         };
+        let (before, behind) = (before.get(), behind.get());
         if let Some(before) = before
             && let Stage::Queued { behind: its, .. } = &mut self.chains[before].stage
         {
-            *its = behind;
+            *its = behind.into();
         }
         if let Some(behind) = behind
             && let Stage::Queued { before: its, .. } = &mut self.chains[behind].stage
         {
-            *its = before;
+            *its = before.into();
         }
         let waiting = &mut self.pool[origin].waiting;
         *waiting = match (*waiting, before, behind) {
@@ -457,7 +459,7 @@ impl<S, M: Mode> Engine<S, M> {
         };
         let link = &mut self.links[key];
         link.socket = Some(socket);
-        link.peer = addr;
+        link.peer = addr.into();
         link.state = State::Connecting { chain, rest };
         if first {
             link.times.resolve = resolved;
@@ -608,7 +610,7 @@ impl<S, M: Mode> Engine<S, M> {
     fn on_write_error(&mut self, key: LinkKey, chain_key: ChainKey, error: io::Error) {
         let link = &mut self.links[key];
         if let State::Connecting { rest, .. } = &mut link.state {
-            let (rest, addr) = (rest.take(), link.peer);
+            let (rest, addr) = (rest.take(), link.peer.get());
             if let Some(socket) = link.socket.take() {
                 close_socket(&mut self.net, socket);
             }
@@ -765,7 +767,7 @@ impl<S, M: Mode> Engine<S, M> {
     pub(super) fn fail_unlinked(&mut self, key: ChainKey, kind: ErrorKind) {
         self.disarm(key);
         self.dequeue(key);
-        if let Some(origin) = self.chains[key].origin {
+        if let Some(origin) = self.chains[key].origin.get() {
             // Those behind it may want less than it did.
             self.pool.feed(origin);
         }
@@ -912,7 +914,7 @@ impl<S, M: Mode> Engine<S, M> {
         // RFC 9112 §9.3: a server's word on its own timeout; a second less, since it counts from when it sent the response.
         let told = link
             .keep_alive
-            .map(|seconds| u64::from(seconds.saturating_sub(1)) * 1000);
+            .map(|seconds| (u64::from(seconds.get()) - 1) * 1000);
         let millis = told.map_or(self.settings.idle_timeout, |ms| {
             ms.min(self.settings.idle_timeout)
         });
@@ -922,12 +924,11 @@ impl<S, M: Mode> Engine<S, M> {
         }
         let expires = Self::tick_after(self.now_micros) + millis;
         let timer = self.wheel.arm(expires, Timer::Idle(key));
-        let alone = Neighbours::default();
+        let alone = Neighbours::NONE;
         let spot = Spot {
             of_origin: alone,
             of_all: alone,
             timer,
-            expires,
         };
         let most = self.settings.max_idle_per_origin;
         if self.pool.put(&mut self.links, key, spot, most)

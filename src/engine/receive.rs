@@ -5,6 +5,7 @@
 //! and the chains: no link, pool or timer is in its reach.
 
 use std::io;
+use std::num::NonZeroU16;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -459,7 +460,7 @@ impl<S, M: Mode> Engine<S, M> {
             }
         }
         if let Some(seconds) = piece.head.keep_alive_timeout {
-            link.keep_alive = Some(u16::try_from(seconds).unwrap_or(u16::MAX));
+            link.keep_alive = NonZeroU16::new(u16::try_from(seconds).unwrap_or(u16::MAX).max(1));
         }
         let Some(flow) = self.show(state, key, chain, piece, |readback, state, head, cx| {
             readback.on_head(state, head, cx)
@@ -785,7 +786,7 @@ impl<S, M: Mode> Engine<S, M> {
     pub(super) fn end_chain(&mut self, key: ChainKey) {
         self.disarm(key);
         let chain = self.chains.remove(key);
-        if let Some(origin) = chain.origin {
+        if let Some(origin) = chain.origin.get() {
             self.pool.leave(origin);
         }
     }
@@ -856,7 +857,7 @@ impl<S, M: Mode> Engine<S, M> {
         let request = chain.request.take();
         Info {
             id,
-            peer: link.peer,
+            peer: link.peer.get(),
             reused: link.marks.has(LinkMarks::REUSED),
             attempts: chain.attempts.into(),
             timings,
