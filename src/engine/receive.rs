@@ -47,6 +47,9 @@ struct Piece<'d> {
     body: Range<usize>,
     /// The head as read, trailers, and what is spilled.
     inbound: Box<Inbound>,
+    /// What `on_head` was told of the exchange: `on_reply` is told the same, if the response ends with these bytes. Meanwhile
+    /// the chain's request is in it.
+    info: Option<Info>,
     /// Whether the bytes of head and body are kept in `inbound`, since an earlier read.
     spilled: bool,
     /// Whether `data` is an incomplete head that the link keeps, rather than the shared buffer.
@@ -221,6 +224,7 @@ impl<S, M: Mode> Engine<S, M> {
                     section: 0..0,
                     body: 0..0,
                     inbound,
+                    info: None,
                     spilled: true,
                     kept: false,
                 };
@@ -304,14 +308,18 @@ impl<S, M: Mode> Engine<S, M> {
             section: 0..0,
             body: 0..0,
             inbound: inbound.unwrap_or_else(|| self.spare.take()),
+            info: None,
             spilled: self.links[key].connection.has_head(),
             kept,
         };
-        match self.parse(state, key, chain, &mut piece) {
-            Fed::Complete => {
-                self.finish(state, key, piece);
-                Go::Stop
-            }
+        let fed = self.parse(state, key, chain, &mut piece);
+        if let Fed::Complete = fed {
+            self.finish(state, key, piece);
+            return Go::Stop;
+        }
+        self.put_back(chain, piece.info.take());
+        match fed {
+            Fed::Complete => Go::Stop,
             Fed::More => {
                 self.keep(key, piece);
                 self.arm(chain, Some(Clock::Idle));
@@ -393,6 +401,7 @@ impl<S, M: Mode> Engine<S, M> {
                         self.show(state, key, chain, piece, |readback, state, head, cx| {
                             readback.on_interim(state, head, cx);
                         });
+                    self.put_back(chain, piece.info.take());
                     if called.is_none() {
                         return Fed::Panicked;
                     }
@@ -587,14 +596,17 @@ impl<S, M: Mode> Engine<S, M> {
         let Some(chain) = self.links[key].chain() else {
             return;
         };
-        if !piece.inbound.trailers.is_empty()
-            && let Some(request) = &self.chains[chain].request
-        {
+        let mut info = match piece.info.take() {
+            Some(info) => info,
+            None => self.info(key, chain),
+        };
+        if !piece.inbound.trailers.is_empty() {
             let inbound = &mut piece.inbound;
-            let limits = self.settings.limits_of(request);
+            let limits = self.settings.limits_of(&info.request);
             let parsed =
                 head::parse_trailers(&mut inbound.trailers, &mut inbound.trailer_fields, &limits);
             if let Err(violation) = parsed {
+                self.chains[chain].request = Some(info.request);
                 self.spare.give(piece.inbound);
                 return self.fail(key, Failure::Violation(violation));
             }
@@ -603,7 +615,6 @@ impl<S, M: Mode> Engine<S, M> {
         self.chains[chain].marks.clear(Marks::PAUSED);
         self.chains[chain].stage = Stage::Reading;
         self.counts.answered += 1;
-        let mut info = self.info(key, chain);
         info.timings.done = Some(Duration::from_micros(
             self.now_micros - self.chains[chain].started,
         ));
@@ -739,28 +750,33 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// Calls a readback with a head.
+    /// Calls a readback with a head; the chain's request is in `piece.info` then.
     fn show<R>(
         &mut self,
         state: &mut S,
         key: LinkKey,
         chain: ChainKey,
-        piece: &Piece<'_>,
+        piece: &mut Piece<'_>,
         call: impl FnOnce(&mut dyn Readback<S>, &mut S, &Response<'_>, &mut Context<'_, S>) -> R,
     ) -> Option<R> {
-        let info = self.info(key, chain);
+        let info = &*piece.info.insert(self.info(key, chain));
         let response = Response {
             head: &piece.inbound.head,
             section: &piece.data[piece.section.clone()],
             trailers: no_fields(),
             body: Body::Lent(&[]),
-            info: &info,
+            info,
         };
-        let result = self.call(chain, info.id, |readback, mut cx| {
+        self.call(chain, info.id, |readback, mut cx| {
             call(readback, state, &response, &mut cx)
-        });
-        self.chains[chain].request = Some(info.request);
-        result
+        })
+    }
+
+    /// Gives a chain back the request that its readback was shown.
+    fn put_back(&mut self, chain: ChainKey, info: Option<Info>) {
+        if let Some(info) = info {
+            self.chains[chain].request = Some(info.request);
+        }
     }
 
     /// Runs user code: the readback out of the slab, the chains lent to it. `None`: it panicked, and the turn is to end.

@@ -182,6 +182,12 @@ impl<K: Copy> Wheel<K> {
         Some(if node.next == head { first } else { start })
     }
 
+    /// Whether `expire(now)` would hand out a timer, or find work on the way to the next.
+    pub(crate) fn is_due(&self, now: u64) -> bool {
+        self.first_place()
+            .is_some_and(|place| self.start_of(place) <= now)
+    }
+
     /// Takes out the first timer whose tick is `now` or before; call it until there is none. Never early.
     ///
     /// Timers come in order of their ticks, those of the past (see `arm`) with the present ones. Timers of the same tick come in the
