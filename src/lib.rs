@@ -52,6 +52,8 @@
 //! # What it does not do
 //! TLS, redirects, cookies, content codings, proxies, HTTP/2 and request bodies of unknown length.
 
+#![forbid(unsafe_code)]
+
 mod config;
 mod engine;
 mod error;

@@ -17,7 +17,7 @@ use crate::error::{Circumstances, Error, ErrorKind, Phase, Sent, is_exhaustion, 
 use crate::net::link::{Candidates, Link, LinkMarks, Neighbours, Spot, State};
 use crate::net::names::{Known, candidates};
 use crate::net::pool::OriginKey;
-use crate::net::slots::LinkKey;
+use crate::net::slots::{LinkKey, MaybeKey};
 use crate::net::{Net, Readiness};
 use crate::proto::Violation;
 use crate::request::Request;
@@ -90,7 +90,16 @@ const CONTINUE_MILLIS: u64 = 1000;
 
 impl<S, M: Mode> Engine<S, M> {
     /// Carries out what was asked for, and gives links that came free to those who wait.
+    #[inline]
     pub(super) fn settle(&mut self) {
+        // As it is nearly always.
+        if !self.chains.has_commands() && self.restarts.is_empty() && self.pool.is_settled() {
+            return;
+        }
+        self.settle_all();
+    }
+
+    fn settle_all(&mut self) {
         loop {
             if let Some(command) = self.chains.next_command() {
                 self.carry_out(command);
@@ -110,6 +119,7 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     /// As [`settle`](Self::settle), and what rests after it goes to the pool.
+    #[inline]
     pub(super) fn settle_and_park(&mut self) {
         self.settle();
         if let Some(key) = self.resting.take() {
@@ -149,12 +159,13 @@ impl<S, M: Mode> Engine<S, M> {
         chain.stage = Stage::Delayed;
         let micros = u64::try_from(delay.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX);
         // What does not fit, or lies further off than any clock will run, is never.
-        if let Some(due) = chain
+        match chain
             .started
             .checked_add(micros)
             .filter(|due| due >> 60 == 0)
         {
-            chain.timer = Some(self.wheel.arm(Self::tick_after(due), Timer::Chain(key)));
+            Some(due) => self.set_timer(key, Self::tick_after(due)),
+            None => self.disarm(key),
         }
     }
 
@@ -164,16 +175,19 @@ impl<S, M: Mode> Engine<S, M> {
         chain.attempts = 0;
         chain.marks.clear(Marks::FRESH);
         chain.marks.clear(Marks::NO_EXPECT);
-        if let Some(request) = &chain.request {
+        if !chain.marks.has(Marks::AT_HOME)
+            && let Some(request) = &chain.request
+        {
             let parts = (request.scheme(), request.host(), request.port());
-            chain.origin = Some(self.pool.enter(chain.origin, parts));
+            chain.origin = self.pool.enter(chain.origin.get(), parts).into();
+            chain.marks.set(Marks::AT_HOME);
         }
         self.place(key);
     }
 
     /// Finds a link for the chain's request, or a place in the queue.
     fn place(&mut self, key: ChainKey) {
-        let Some(origin) = self.chains[key].origin else {
+        let Some(origin) = self.chains[key].origin.get() else {
             return;
         };
         // First in, first out: nobody overtakes those who wait already.
@@ -245,8 +259,9 @@ impl<S, M: Mode> Engine<S, M> {
         let key = self.pool.newest_idle(origin)?;
         let now = self.now_tick();
         let spot = self.pool.take(&mut self.links, key);
+        let expires = self.wheel.tick_of(spot.timer);
         self.wheel.cancel(spot.timer);
-        if spot.expires > now {
+        if expires > now {
             return Some(key);
         }
         // Its timer is due in this very turn. Those that are older are no better, unless a server gave them longer.
@@ -273,13 +288,13 @@ impl<S, M: Mode> Engine<S, M> {
     fn enqueue(&mut self, origin: OriginKey, key: ChainKey) {
         let before = self.pool[origin].waiting.map(|(_, last)| last);
         self.chains[key].stage = Stage::Queued {
-            before,
-            behind: None,
+            before: before.into(),
+            behind: MaybeKey::NONE,
         };
         if let Some(last) = before
             && let Stage::Queued { behind, .. } = &mut self.chains[last].stage
         {
-            *behind = Some(key);
+            *behind = key.into();
         }
         let first = self.pool[origin].waiting.map_or(key, |(first, _)| first);
         self.pool[origin].waiting = Some((first, key));
@@ -289,13 +304,13 @@ impl<S, M: Mode> Engine<S, M> {
     fn enqueue_first(&mut self, origin: OriginKey, key: ChainKey) {
         let behind = self.pool[origin].waiting.map(|(first, _)| first);
         self.chains[key].stage = Stage::Queued {
-            before: None,
-            behind,
+            before: MaybeKey::NONE,
+            behind: behind.into(),
         };
         if let Some(first) = behind
             && let Stage::Queued { before, .. } = &mut self.chains[first].stage
         {
-            *before = Some(key);
+            *before = key.into();
         }
         let last = self.pool[origin].waiting.map_or(key, |(_, last)| last);
         self.pool[origin].waiting = Some((key, last));
@@ -305,18 +320,19 @@ impl<S, M: Mode> Engine<S, M> {
         let Stage::Queued { before, behind } = self.chains[key].stage else {
             return;
         };
-        let Some(origin) = self.chains[key].origin else {
+        let Some(origin) = self.chains[key].origin.get() else {
             return;
         };
+        let (before, behind) = (before.get(), behind.get());
         if let Some(before) = before
             && let Stage::Queued { behind: its, .. } = &mut self.chains[before].stage
         {
-            *its = behind;
+            *its = behind.into();
         }
         if let Some(behind) = behind
             && let Stage::Queued { before: its, .. } = &mut self.chains[behind].stage
         {
-            *its = before;
+            *its = before.into();
         }
         let waiting = &mut self.pool[origin].waiting;
         *waiting = match (*waiting, before, behind) {
@@ -443,7 +459,7 @@ impl<S, M: Mode> Engine<S, M> {
         };
         let link = &mut self.links[key];
         link.socket = Some(socket);
-        link.peer = addr;
+        link.peer = addr.into();
         link.state = State::Connecting { chain, rest };
         if first {
             link.times.resolve = resolved;
@@ -546,7 +562,9 @@ impl<S, M: Mode> Engine<S, M> {
                     Ok(n) => {
                         self.counts.bytes_out += n as u64;
                         self.on_written(key, chain_key, written + n, total);
-                        continue;
+                        if written + n < total {
+                            continue;
+                        }
                     }
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                     Err(error) if is_not_yet(&error) => {
@@ -556,7 +574,7 @@ impl<S, M: Mode> Engine<S, M> {
                     Err(error) => return self.on_write_error(key, chain_key, error),
                 }
             }
-            if link.marks.has(LinkMarks::BODY_HELD) {
+            if self.links[key].marks.has(LinkMarks::BODY_HELD) {
                 // The chain's timer lets the body go if no 100 (Continue) does before.
                 let due = self.now_micros + CONTINUE_MILLIS * 1000;
                 self.arm_at(chain_key, Self::tick_after(due));
@@ -595,7 +613,7 @@ impl<S, M: Mode> Engine<S, M> {
     fn on_write_error(&mut self, key: LinkKey, chain_key: ChainKey, error: io::Error) {
         let link = &mut self.links[key];
         if let State::Connecting { rest, .. } = &mut link.state {
-            let (rest, addr) = (rest.take(), link.peer);
+            let (rest, addr) = (rest.take(), link.peer.get());
             if let Some(socket) = link.socket.take() {
                 close_socket(&mut self.net, socket);
             }
@@ -752,7 +770,7 @@ impl<S, M: Mode> Engine<S, M> {
     pub(super) fn fail_unlinked(&mut self, key: ChainKey, kind: ErrorKind) {
         self.disarm(key);
         self.dequeue(key);
-        if let Some(origin) = self.chains[key].origin {
+        if let Some(origin) = self.chains[key].origin.get() {
             // Those behind it may want less than it did.
             self.pool.feed(origin);
         }
@@ -837,26 +855,31 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// Arms the deadline of a chain's phase, which begins now, or the total one if that is nearer.
     pub(super) fn arm(&mut self, key: ChainKey, clock: Option<Clock>) {
-        let total = self.total_tick(key);
-        let chain = &self.chains[key];
-        let own = chain
+        let (total, chain) = (self.total_tick(key), &self.chains[key]);
+        let phase = chain
             .request
             .as_ref()
             .zip(clock)
-            .and_then(|(request, clock)| request.timeouts().get(clock, &self.settings.timeouts));
-        let phase = own.map(|ms| Self::tick_after(self.now_micros) + u64::from(ms));
+            .and_then(|(request, clock)| request.timeouts().get(clock, &self.settings.timeouts))
+            .map(|ms| Self::tick_after(self.now_micros) + u64::from(ms));
         match (phase, total) {
-            (Some(phase), Some(total)) => self.arm_at(key, phase.min(total)),
-            (Some(tick), None) | (None, Some(tick)) => self.arm_at(key, tick),
+            (Some(phase), Some(total)) => self.set_timer(key, phase.min(total)),
+            (Some(tick), None) | (None, Some(tick)) => self.set_timer(key, tick),
             (None, None) => self.disarm(key),
         }
     }
 
+    /// Has the chain's timer go off at `tick`, or at the total deadline if that is nearer.
     fn arm_at(&mut self, key: ChainKey, tick: u64) {
         let tick = self.total_tick(key).map_or(tick, |total| tick.min(total));
-        match self.chains[key].timer {
+        self.set_timer(key, tick);
+    }
+
+    fn set_timer(&mut self, key: ChainKey, tick: u64) {
+        let timer = &mut self.chains[key].timer;
+        match *timer {
             Some(timer) => self.wheel.rearm(timer, tick),
-            None => self.chains[key].timer = Some(self.wheel.arm(tick, Timer::Chain(key))),
+            None => *timer = Some(self.wheel.arm(tick, Timer::Chain(key))),
         }
     }
 
@@ -894,7 +917,7 @@ impl<S, M: Mode> Engine<S, M> {
         // RFC 9112 §9.3: a server's word on its own timeout; a second less, since it counts from when it sent the response.
         let told = link
             .keep_alive
-            .map(|seconds| u64::from(seconds.saturating_sub(1)) * 1000);
+            .map(|seconds| (u64::from(seconds.get()) - 1) * 1000);
         let millis = told.map_or(self.settings.idle_timeout, |ms| {
             ms.min(self.settings.idle_timeout)
         });
@@ -904,12 +927,11 @@ impl<S, M: Mode> Engine<S, M> {
         }
         let expires = Self::tick_after(self.now_micros) + millis;
         let timer = self.wheel.arm(expires, Timer::Idle(key));
-        let alone = Neighbours::default();
+        let alone = Neighbours::NONE;
         let spot = Spot {
             of_origin: alone,
             of_all: alone,
             timer,
-            expires,
         };
         let most = self.settings.max_idle_per_origin;
         if self.pool.put(&mut self.links, key, spot, most)

@@ -20,7 +20,6 @@ use crate::net::pool::Pool;
 use crate::net::slots::{LinkKey, Slots};
 use crate::net::socket::MioNet;
 use crate::net::{Net, Ready};
-use crate::proto::head::Head;
 use crate::request::Request;
 use crate::sched::wheel::Wheel;
 
@@ -101,7 +100,6 @@ pub struct Engine<S = (), M: Mode = Owned> {
 
     /// All links read into this.
     read_buffer: Vec<u8>,
-    head: Head,
     spare: Spare,
     counts: Counts,
     /// Calls from one thread only: some states are not `Send`, and a readback never expects to move.
@@ -239,7 +237,6 @@ impl<S, M: Mode> Engine<S, M> {
             draining: false,
             panic: None,
             read_buffer: vec![0; config.read_buffer],
-            head: Head::default(),
             spare: Spare::default(),
             counts: Counts::default(),
             not_send: std::marker::PhantomData,

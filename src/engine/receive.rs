@@ -5,6 +5,7 @@
 //! and the chains: no link, pool or timer is in its reach.
 
 use std::io;
+use std::num::NonZeroU16;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use log::{debug, warn};
 
 use crate::config::Clock;
 use crate::engine::Engine;
-use crate::engine::chains::{ChainKey, Marks, Stage};
+use crate::engine::chains::{ChainKey, Marks, RequestId, Stage};
 use crate::engine::exchange::Failure;
 use crate::engine::mode::Mode;
 use crate::engine::readback::{Action, Context, Flow, Next, Readback};
@@ -24,7 +25,7 @@ use crate::net::slots::LinkKey;
 use crate::net::{Net, Readiness};
 use crate::proto::connection::{Eof, Event};
 use crate::proto::framing::BodyLength;
-use crate::proto::head::{self, Head};
+use crate::proto::head;
 use crate::proto::{Headers, Violation};
 
 /// Whether a link may be read on.
@@ -40,13 +41,16 @@ struct Piece<'d> {
     data: &'d mut [u8],
     /// Up to here the parser has taken it.
     taken: usize,
-    head: Head,
-    /// Where the head's bytes are in `data`, unless `inbound` has them.
+    /// Where the head's bytes are in `data`, unless they are spilled.
     section: Range<usize>,
-    /// The body decoded in place in `data`, unless `inbound` has it.
+    /// The body decoded in place in `data`, unless it is spilled.
     body: Range<usize>,
-    inbound: Option<Box<Inbound>>,
-    /// Whether `inbound` holds the head already.
+    /// The head as read, trailers, and what is spilled.
+    inbound: Box<Inbound>,
+    /// What `on_head` was told of the exchange: `on_reply` is told the same, if the response ends with these bytes. Meanwhile
+    /// the chain's request is in it.
+    info: Option<Info>,
+    /// Whether the bytes of head and body are kept in `inbound`, since an earlier read.
     spilled: bool,
     /// Whether `data` is an incomplete head that the link keeps, rather than the shared buffer.
     kept: bool,
@@ -74,7 +78,8 @@ impl<S, M: Mode> Engine<S, M> {
             State::Resolving { .. } | State::Resting => {}
             State::Connecting { .. } | State::Busy { .. } => {
                 let woken = Readiness::WRITABLE.with(Readiness::ERROR);
-                if self.links[key].readiness.has(woken) {
+                let link = &self.links[key];
+                if link.readiness.has(woken) && !link.marks.has(LinkMarks::SENT) {
                     let token = self.links.token(key);
                     self.flush(key);
                     if self.links.find(token).is_none() {
@@ -212,15 +217,14 @@ impl<S, M: Mode> Engine<S, M> {
         link.marks.set(LinkMarks::CLOSE);
         match link.connection.on_eof() {
             Eof::Complete => {
-                let mut inbound = link.inbound.take().unwrap_or_else(|| self.spare.take());
-                let head = std::mem::take(&mut inbound.head);
+                let inbound = link.inbound.take().unwrap_or_else(|| self.spare.take());
                 let piece = Piece {
                     data: &mut [],
                     taken: 0,
-                    head,
                     section: 0..0,
                     body: 0..0,
-                    inbound: Some(inbound),
+                    inbound,
+                    info: None,
                     spilled: true,
                     kept: false,
                 };
@@ -295,29 +299,27 @@ impl<S, M: Mode> Engine<S, M> {
         key: LinkKey,
         chain: ChainKey,
         data: &mut [u8],
-        mut inbound: Option<Box<Inbound>>,
+        inbound: Option<Box<Inbound>>,
         kept: bool,
     ) -> Go {
-        let spilled = self.links[key].connection.has_head();
-        let head = match &mut inbound {
-            Some(inbound) if spilled => std::mem::take(&mut inbound.head),
-            _ => std::mem::take(&mut self.head),
-        };
         let mut piece = Piece {
             data,
             taken: 0,
-            head,
             section: 0..0,
             body: 0..0,
-            inbound,
-            spilled,
+            inbound: inbound.unwrap_or_else(|| self.spare.take()),
+            info: None,
+            spilled: self.links[key].connection.has_head(),
             kept,
         };
-        match self.parse(state, key, chain, &mut piece) {
-            Fed::Complete => {
-                self.finish(state, key, piece);
-                Go::Stop
-            }
+        let fed = self.parse(state, key, chain, &mut piece);
+        if let Fed::Complete = fed {
+            self.finish(state, key, piece);
+            return Go::Stop;
+        }
+        self.put_back(chain, piece.info.take());
+        match fed {
+            Fed::Complete => Go::Stop,
             Fed::More => {
                 let between = piece.taken == piece.data.len();
                 self.keep(key, piece);
@@ -335,12 +337,8 @@ impl<S, M: Mode> Engine<S, M> {
             }
             Fed::Paused => {
                 let rest = piece.taken;
-                let held = piece.data[rest..].to_vec();
+                piece.inbound.held = piece.data[rest..].to_vec();
                 self.keep(key, piece);
-                let inbound = self.links[key]
-                    .inbound
-                    .get_or_insert_with(|| self.spare.take());
-                inbound.held = held;
                 self.arm(chain, None);
                 Go::Stop
             }
@@ -354,7 +352,7 @@ impl<S, M: Mode> Engine<S, M> {
                 Go::Stop
             }
             Fed::Unexpected => {
-                self.recycle(piece);
+                self.spare.give(piece.inbound);
                 self.disarm(chain);
                 self.close(key);
                 let chain_marks = &mut self.chains[chain].marks;
@@ -364,8 +362,7 @@ impl<S, M: Mode> Engine<S, M> {
                 Go::Stop
             }
             Fed::Panicked => {
-                self.recycle(piece);
-                self.disarm(chain);
+                self.spare.give(piece.inbound);
                 self.close(key);
                 self.end_chain(chain);
                 Go::Stop
@@ -391,7 +388,7 @@ impl<S, M: Mode> Engine<S, M> {
             }
             let step = match link.connection.receive(
                 &mut piece.data[piece.taken..],
-                &mut piece.head,
+                &mut piece.inbound.head,
                 &limits,
             ) {
                 Ok(step) => step,
@@ -404,7 +401,7 @@ impl<S, M: Mode> Engine<S, M> {
                 Event::More => return Fed::More,
                 Event::Interim => {
                     piece.section = start..piece.taken;
-                    if piece.head.status == http::StatusCode::CONTINUE
+                    if piece.inbound.head.status == http::StatusCode::CONTINUE
                         && link.marks.has(LinkMarks::BODY_HELD)
                     {
                         link.marks.clear(LinkMarks::BODY_HELD);
@@ -414,6 +411,7 @@ impl<S, M: Mode> Engine<S, M> {
                         self.show(state, key, chain, piece, |readback, state, head, cx| {
                             readback.on_interim(state, head, cx);
                         });
+                    self.put_back(chain, piece.info.take());
                     if called.is_none() {
                         return Fed::Panicked;
                     }
@@ -436,8 +434,8 @@ impl<S, M: Mode> Engine<S, M> {
                 }
                 Event::Trailers(range) => {
                     let range = start + range.start..start + range.end;
-                    let inbound = piece.inbound.get_or_insert_with(|| self.spare.take());
-                    inbound.trailers.extend_from_slice(&piece.data[range]);
+                    let trailers = &mut piece.inbound.trailers;
+                    trailers.extend_from_slice(&piece.data[range]);
                 }
             }
             if self.chains[chain].marks.has(Marks::CANCELLED) {
@@ -456,7 +454,7 @@ impl<S, M: Mode> Engine<S, M> {
         max_body_bytes: u64,
     ) -> Option<Fed> {
         let link = &mut self.links[key];
-        let status = piece.head.status;
+        let status = piece.inbound.head.status;
         if link.marks.has(LinkMarks::EXPECTING) && status == http::StatusCode::EXPECTATION_FAILED {
             return Some(Fed::Unexpected);
         }
@@ -468,8 +466,8 @@ impl<S, M: Mode> Engine<S, M> {
                 link.marks.set(LinkMarks::MUTE);
             }
         }
-        if let Some(seconds) = piece.head.keep_alive_timeout {
-            link.keep_alive = Some(u16::try_from(seconds).unwrap_or(u16::MAX));
+        if let Some(seconds) = piece.inbound.head.keep_alive_timeout {
+            link.keep_alive = NonZeroU16::new(u16::try_from(seconds).unwrap_or(u16::MAX).max(1));
         }
         let Some(flow) = self.show(state, key, chain, piece, |readback, state, head, cx| {
             readback.on_head(state, head, cx)
@@ -480,7 +478,7 @@ impl<S, M: Mode> Engine<S, M> {
         match flow {
             Flow::Buffer => {
                 // A length that is already too much need not be read to be refused.
-                if let BodyLength::Length(length) = piece.head.length
+                if let BodyLength::Length(length) = piece.inbound.head.length
                     && length > max_body_bytes
                 {
                     let limit = max_body_bytes;
@@ -526,12 +524,12 @@ impl<S, M: Mode> Engine<S, M> {
         if marks.has(LinkMarks::STREAM) {
             return self.stream(state, key, chain, &piece.data[range]);
         }
-        let collected = match &mut piece.inbound {
-            Some(inbound) if piece.spilled => {
-                inbound.body.extend_from_slice(&piece.data[range]);
-                inbound.body.len()
+        let collected = match piece.spilled {
+            true => {
+                piece.inbound.body.extend_from_slice(&piece.data[range]);
+                piece.inbound.body.len()
             }
-            _ => {
+            false => {
                 // Chunks move together, over the framing between them.
                 let len = range.len();
                 if range.start != piece.body.end {
@@ -552,7 +550,8 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     fn stream(&mut self, state: &mut S, key: LinkKey, chain: ChainKey, data: &[u8]) -> Option<Fed> {
-        let flow = self.call(chain, |readback, mut cx| {
+        let id = self.chains.id(chain);
+        let flow = self.call(chain, id, |readback, mut cx| {
             readback.on_data(state, data, &mut cx)
         });
         match flow {
@@ -573,22 +572,17 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     /// Keeps what the next read cannot do without: the head, or what has come of it, and the body so far.
-    fn keep(&mut self, key: LinkKey, mut piece: Piece<'_>) {
+    fn keep(&mut self, key: LinkKey, piece: Piece<'_>) {
         let link = &mut self.links[key];
+        let mut inbound = piece.inbound;
         if !link.connection.has_head() {
-            self.head = piece.head;
-            let mut inbound = piece.inbound.take().unwrap_or_else(|| self.spare.take());
             inbound.section.clear();
             if !piece.kept || piece.taken > 0 {
                 inbound
                     .section
                     .extend_from_slice(&piece.data[piece.taken..]);
             }
-            link.inbound = Some(inbound);
-            return;
-        }
-        let mut inbound = piece.inbound.take().unwrap_or_else(|| self.spare.take());
-        if !piece.spilled {
+        } else if !piece.spilled {
             inbound.section.clear();
             inbound
                 .section
@@ -603,26 +597,8 @@ impl<S, M: Mode> Engine<S, M> {
             inbound
                 .body
                 .extend_from_slice(&piece.data[piece.body.clone()]);
-            // The scratch head keeps its capacity for the next response, the link's comes from the spares.
-            std::mem::swap(&mut self.head, &mut inbound.head);
         }
-        inbound.head = piece.head;
         link.inbound = Some(inbound);
-    }
-
-    fn recycle(&mut self, piece: Piece<'_>) {
-        match piece.inbound {
-            Some(mut inbound) if piece.spilled => {
-                inbound.head = piece.head;
-                self.spare.give(inbound);
-            }
-            inbound => {
-                self.head = piece.head;
-                if let Some(inbound) = inbound {
-                    self.spare.give(inbound);
-                }
-            }
-        }
     }
 
     /// The response is complete: frees its link, then calls its readback.
@@ -630,30 +606,31 @@ impl<S, M: Mode> Engine<S, M> {
         let Some(chain) = self.links[key].chain() else {
             return;
         };
-        if let Some(inbound) = &mut piece.inbound
-            && !inbound.trailers.is_empty()
-            && let Some(request) = &self.chains[chain].request
-        {
-            let limits = self.settings.limits_of(request);
+        let mut info = match piece.info.take() {
+            Some(info) => info,
+            None => self.info(key, chain),
+        };
+        if !piece.inbound.trailers.is_empty() {
+            let inbound = &mut piece.inbound;
+            let limits = self.settings.limits_of(&info.request);
             let parsed =
                 head::parse_trailers(&mut inbound.trailers, &mut inbound.trailer_fields, &limits);
             if let Err(violation) = parsed {
-                self.recycle(piece);
+                self.chains[chain].request = Some(info.request);
+                self.spare.give(piece.inbound);
                 return self.fail(key, Failure::Violation(violation));
             }
         }
-        self.disarm(chain);
+        // The timer stays: the chain's next step moves it, and no time passes before that.
         self.chains[chain].marks.clear(Marks::PAUSED);
         self.chains[chain].stage = Stage::Reading;
         self.counts.answered += 1;
-        let mut info = self.info(key, chain);
         info.timings.done = Some(Duration::from_micros(
             self.now_micros - self.chains[chain].started,
         ));
         self.release(key, piece.data.len() - piece.taken);
         let Piece {
             data,
-            head,
             section,
             body,
             mut inbound,
@@ -661,42 +638,24 @@ impl<S, M: Mode> Engine<S, M> {
             ..
         } = piece;
         let next = {
-            let (trailers, section, body) = match &mut inbound {
-                Some(inbound) if spilled => (
-                    Headers::new(&inbound.trailers, &inbound.trailer_fields),
-                    &inbound.section[..],
-                    Body::Collected(&mut inbound.body),
-                ),
-                Some(inbound) => (
-                    Headers::new(&inbound.trailers, &inbound.trailer_fields),
-                    &data[section],
-                    Body::Lent(&data[body]),
-                ),
-                None => (no_fields(), &data[section], Body::Lent(&data[body])),
+            let trailers = Headers::new(&inbound.trailers, &inbound.trailer_fields);
+            let (section, body) = match spilled {
+                true => (&inbound.section[..], Body::Collected(&mut inbound.body)),
+                false => (&data[section], Body::Lent(&data[body])),
             };
             let response = Response {
-                head: &head,
+                head: &inbound.head,
                 section,
                 trailers,
                 body,
                 info: &info,
             };
-            self.call(chain, |readback, mut cx| {
+            self.call(chain, info.id, |readback, mut cx| {
                 readback.on_reply(state, Ok(response), &mut cx)
             })
         };
         self.chains[chain].request = Some(info.request);
-        let rest = Piece {
-            data: &mut [],
-            taken: 0,
-            head,
-            section: 0..0,
-            body: 0..0,
-            inbound,
-            spilled,
-            kept: false,
-        };
-        self.recycle(rest);
+        self.spare.give(inbound);
         self.follow(chain, next);
     }
 
@@ -745,7 +704,8 @@ impl<S, M: Mode> Engine<S, M> {
             true => error.into_cancelled(),
             false => error,
         };
-        let next = self.call(chain, |readback, mut cx| {
+        let id = self.chains.id(chain);
+        let next = self.call(chain, id, |readback, mut cx| {
             readback.on_reply(state, Err(error), &mut cx)
         });
         match cancelled || self.draining {
@@ -775,7 +735,10 @@ impl<S, M: Mode> Engine<S, M> {
             Action::Done => return self.end_chain(chain),
             _ if self.draining => return self.end_chain(chain),
             Action::Again => {}
-            Action::Send(request) => self.chains[chain].request = Some(request),
+            Action::Send(request) => {
+                self.chains[chain].request = Some(request);
+                self.chains[chain].marks.clear(Marks::AT_HOME);
+            }
         }
         let now = self.now_micros;
         let entry = &mut self.chains[chain];
@@ -790,43 +753,49 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     pub(super) fn end_chain(&mut self, key: ChainKey) {
+        self.disarm(key);
         let chain = self.chains.remove(key);
-        if let Some(origin) = chain.origin {
+        if let Some(origin) = chain.origin.get() {
             self.pool.leave(origin);
         }
     }
 
-    /// Calls a readback with a head.
+    /// Calls a readback with a head; the chain's request is in `piece.info` then.
     fn show<R>(
         &mut self,
         state: &mut S,
         key: LinkKey,
         chain: ChainKey,
-        piece: &Piece<'_>,
+        piece: &mut Piece<'_>,
         call: impl FnOnce(&mut dyn Readback<S>, &mut S, &Response<'_>, &mut Context<'_, S>) -> R,
     ) -> Option<R> {
-        let info = self.info(key, chain);
+        let info = &*piece.info.insert(self.info(key, chain));
         let response = Response {
-            head: &piece.head,
+            head: &piece.inbound.head,
             section: &piece.data[piece.section.clone()],
             trailers: no_fields(),
             body: Body::Lent(&[]),
-            info: &info,
+            info,
         };
-        let result = self.call(chain, |readback, mut cx| {
+        self.call(chain, info.id, |readback, mut cx| {
             call(readback, state, &response, &mut cx)
-        });
-        self.chains[chain].request = Some(info.request);
-        result
+        })
+    }
+
+    /// Gives a chain back the request that its readback was shown.
+    fn put_back(&mut self, chain: ChainKey, info: Option<Info>) {
+        if let Some(info) = info {
+            self.chains[chain].request = Some(info.request);
+        }
     }
 
     /// Runs user code: the readback out of the slab, the chains lent to it. `None`: it panicked, and the turn is to end.
     fn call<R>(
         &mut self,
         key: ChainKey,
+        id: RequestId,
         run: impl FnOnce(&mut dyn Readback<S>, Context<'_, S>) -> R,
     ) -> Option<R> {
-        let id = self.chains.id(key);
         let chain = &mut self.chains[key];
         let mut readback = chain.readback.take()?;
         let stage = std::mem::replace(&mut chain.stage, Stage::Reading);
@@ -862,7 +831,7 @@ impl<S, M: Mode> Engine<S, M> {
         let request = chain.request.take();
         Info {
             id,
-            peer: link.peer,
+            peer: link.peer.get(),
             reused: link.marks.has(LinkMarks::REUSED),
             attempts: chain.attempts.into(),
             timings,

@@ -66,11 +66,7 @@ impl<S, M: Mode> Engine<S, M> {
             self.draining = false;
             resume_unwind(panic);
         }
-        turn.more = self.is_due()
-            || self
-                .wheel
-                .next_tick()
-                .is_some_and(|tick| tick <= self.now_tick());
+        turn.more = self.is_due() || self.wheel.is_due(self.now_tick());
         turn.stopped = std::mem::take(&mut self.chains.stopped);
         Ok(turn)
     }
