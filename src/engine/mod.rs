@@ -386,7 +386,9 @@ impl<S, M: Mode> Engine<S, M> {
     fn read_clock(&mut self) {
         self.now = self.net.now().max(self.now);
         let life = self.now - self.epoch;
-        self.now_micros = life.as_secs() * 1_000_000 + u64::from(life.subsec_micros());
+        // Rounded up: what is counted from here would be early by the part of a microsecond that is cut off.
+        self.now_micros =
+            life.as_secs() * 1_000_000 + u64::from(life.subsec_nanos().div_ceil(1000));
         self.chains.now = self.now_micros;
     }
 
@@ -399,7 +401,8 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// The tick that is now, rounded down: what is due at it has waited at least as long as it asked.
     fn now_tick(&self) -> u64 {
-        self.now_micros / 1000
+        let life = self.now - self.epoch;
+        life.as_secs() * 1000 + u64::from(life.subsec_millis())
     }
 
     /// The first tick not before `micros`.
