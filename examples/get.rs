@@ -231,7 +231,7 @@ fn path_under(dir: &Path, url: &Uri) -> Result<PathBuf, String> {
 }
 
 fn checked<'a>(name: &'a str, url: &Uri) -> Result<&'a str, String> {
-    match matches!(name, "." | "..") || name.contains('\\') {
+    match matches!(name, "." | "..") {
         true => Err(format!("{url}: {name:?} is no name for a file")),
         false => Ok(name),
     }
