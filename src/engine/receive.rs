@@ -567,12 +567,18 @@ impl<S, M: Mode> Engine<S, M> {
         let link = &mut self.links[key];
         if !link.connection.has_head() {
             self.head = piece.head;
+            let rest = &piece.data[piece.taken..];
+            if rest.is_empty() {
+                // Interim responses, to the end of the last one: while the link waits for more, it holds no buffer.
+                if let Some(inbound) = piece.inbound {
+                    self.spare.give(inbound);
+                }
+                return;
+            }
             let mut inbound = piece.inbound.take().unwrap_or_else(|| self.spare.take());
             inbound.section.clear();
             if !piece.kept || piece.taken > 0 {
-                inbound
-                    .section
-                    .extend_from_slice(&piece.data[piece.taken..]);
+                inbound.section.extend_from_slice(rest);
             }
             link.inbound = Some(inbound);
             return;
