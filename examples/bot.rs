@@ -80,7 +80,7 @@ impl Bot {
             self.beats += 1;
             self.tell(&format!("heartbeat {}", self.beats));
         }
-        // Whatever came of it, and from now on: nothing is allocated for the next one.
+        // Whatever came of it: nothing is allocated for the next one. After the cancellation this is dropped.
         Next::again().after(BEAT)
     }
 
