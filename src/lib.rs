@@ -78,3 +78,8 @@ pub use engine::{
 pub use error::{Error, ErrorKind, Gone, Phase, Sent};
 pub use proto::{Headers, Origin, Scheme, Violation};
 pub use request::{Invalid, InvalidPart, Request, RequestBuilder};
+
+/// The README's example is compiled as well.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -576,11 +576,14 @@ impl<S, M: Mode> Engine<S, M> {
         let link = &mut self.links[key];
         let mut inbound = piece.inbound;
         if !link.connection.has_head() {
+            let rest = &piece.data[piece.taken..];
+            if rest.is_empty() {
+                // Interim responses, to the end of the last one: while the link waits for more, it holds no buffer.
+                return self.spare.give(inbound);
+            }
             inbound.section.clear();
             if !piece.kept || piece.taken > 0 {
-                inbound
-                    .section
-                    .extend_from_slice(&piece.data[piece.taken..]);
+                inbound.section.extend_from_slice(rest);
             }
         } else if !piece.spilled {
             inbound.section.clear();
