@@ -256,9 +256,10 @@ impl<S, M: Mode> Engine<S, M> {
                 let token = self.links.token(key);
                 let go = self.feed(state, key, chain, &mut bytes, inbound, true);
                 // Still incomplete: the bytes go back as they are, since copying them at each read would take quadratic time.
+                // An interim head that they ended with is done with.
                 if let Some(key) = self.links.find(token)
                     && let link = &mut self.links[key]
-                    && !link.connection.has_head()
+                    && link.connection.is_inside_head()
                     && let Some(inbound) = &mut link.inbound
                     && inbound.section.is_empty()
                 {
