@@ -242,16 +242,17 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// The newest idle link of an origin whose time is not over.
     fn take_idle(&mut self, origin: OriginKey) -> Option<LinkKey> {
-        let key = self.pool.newest_idle(origin)?;
         let now = self.now_tick();
-        let spot = self.pool.take(&mut self.links, key);
-        self.wheel.cancel(spot.timer);
-        if spot.expires > now {
-            return Some(key);
+        loop {
+            let key = self.pool.newest_idle(origin)?;
+            let spot = self.pool.take(&mut self.links, key);
+            self.wheel.cancel(spot.timer);
+            if spot.expires > now {
+                return Some(key);
+            }
+            // Its timer is due in this very turn. Those that are older are no better, unless a server gave them longer.
+            self.close(key);
         }
-        // Its timer is due in this very turn. Those that are older are no better, unless a server gave them longer.
-        self.close(key);
-        self.take_idle(origin)
     }
 
     /// Starts those at the head of an origin's queue for whom there is a link or room for one.
