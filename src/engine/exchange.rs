@@ -558,9 +558,11 @@ impl<S, M: Mode> Engine<S, M> {
                 }
             }
             if link.marks.has(LinkMarks::BODY_HELD) {
-                // The chain's timer lets the body go if no 100 (Continue) does before.
-                let due = self.now_micros + CONTINUE_MILLIS * 1000;
-                self.arm_at(chain_key, Self::tick_after(due));
+                if !link.marks.has(LinkMarks::AWAITING) {
+                    link.marks.set(LinkMarks::AWAITING);
+                    let due = self.now_micros + CONTINUE_MILLIS * 1000;
+                    self.arm_at(chain_key, Self::tick_after(due));
+                }
                 return;
             }
             let since_start = self.since_start(chain_key);
@@ -821,9 +823,11 @@ impl<S, M: Mode> Engine<S, M> {
                     .total_tick(key)
                     .is_some_and(|total| total <= self.now_tick());
                 let marks = &mut self.links[link].marks;
-                if marks.has(LinkMarks::BODY_HELD) && !over {
-                    marks.clear(LinkMarks::BODY_HELD);
-                    self.arm(key, Some(Clock::Write));
+                if marks.has(LinkMarks::AWAITING) && !over {
+                    marks.clear(LinkMarks::AWAITING.and(LinkMarks::BODY_HELD));
+                    let received = marks.has(LinkMarks::RECEIVED);
+                    let clock = if received { Clock::Idle } else { Clock::Write };
+                    self.arm(key, Some(clock));
                     self.flush(link);
                 } else {
                     self.fail(link, Failure::Timeout);

@@ -321,7 +321,10 @@ impl<S, M: Mode> Engine<S, M> {
             }
             Fed::More => {
                 self.keep(key, piece);
-                self.arm(chain, Some(Clock::Idle));
+                // An interim response that is not 100 (Continue) makes the wait for one no longer.
+                if !self.links[key].marks.has(LinkMarks::AWAITING) {
+                    self.arm(chain, Some(Clock::Idle));
+                }
                 Go::On
             }
             Fed::Paused => {
@@ -398,7 +401,8 @@ impl<S, M: Mode> Engine<S, M> {
                     if piece.head.status == http::StatusCode::CONTINUE
                         && link.marks.has(LinkMarks::BODY_HELD)
                     {
-                        link.marks.clear(LinkMarks::BODY_HELD);
+                        let waits = LinkMarks::AWAITING.and(LinkMarks::BODY_HELD);
+                        link.marks.clear(waits);
                         self.flush(key);
                     }
                     let called =
@@ -457,6 +461,8 @@ impl<S, M: Mode> Engine<S, M> {
             let refused = status.is_client_error() || status.is_server_error();
             if refused || link.marks.has(LinkMarks::BODY_HELD) {
                 link.marks.set(LinkMarks::MUTE);
+                let waits = LinkMarks::AWAITING.and(LinkMarks::BODY_HELD);
+                link.marks.clear(waits);
             }
         }
         if let Some(seconds) = piece.head.keep_alive_timeout {

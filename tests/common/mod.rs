@@ -115,6 +115,14 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// What has been read and not taken; waits for nothing.
+    pub fn unread(&mut self) -> &[u8] {
+        self.stream().set_nonblocking(true).unwrap();
+        self.fill();
+        self.stream().set_nonblocking(false).unwrap();
+        &self.unread
+    }
+
     pub fn stream(&self) -> &TcpStream {
         self.stream.as_ref().unwrap()
     }
@@ -244,6 +252,24 @@ impl Gate {
             passes = self.0.1.wait_timeout(passes, left).unwrap().0;
         }
         *passes -= 1;
+    }
+}
+
+/// An address at which connections are never made: its listener's queue is full and nobody accepts. Keep the second part.
+pub fn mute_listener() -> (SocketAddr, impl Sized) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket
+        .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
+    socket.listen(0).unwrap();
+    let addr = socket.local_addr().unwrap().as_socket().unwrap();
+    let mut fillers = Vec::new();
+    loop {
+        let filler = TcpStream::connect_timeout(&addr, Duration::from_millis(100));
+        match filler {
+            Ok(filler) => fillers.push(filler),
+            Err(_) => return (addr, (socket, fillers)),
+        }
     }
 }
 
