@@ -635,7 +635,8 @@ impl<S, M: Mode> Engine<S, M> {
             let parsed =
                 head::parse_trailers(&mut inbound.trailers, &mut inbound.trailer_fields, &limits);
             if let Err(violation) = parsed {
-                self.recycle(piece);
+                // With its status and what came of its body.
+                self.keep(key, piece);
                 return self.fail(key, Failure::Violation(violation));
             }
         }
