@@ -256,17 +256,18 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// The newest idle link of an origin whose time is not over.
     fn take_idle(&mut self, origin: OriginKey) -> Option<LinkKey> {
-        let key = self.pool.newest_idle(origin)?;
         let now = self.now_tick();
-        let spot = self.pool.take(&mut self.links, key);
-        let expires = self.wheel.tick_of(spot.timer);
-        self.wheel.cancel(spot.timer);
-        if expires > now {
-            return Some(key);
+        loop {
+            let key = self.pool.newest_idle(origin)?;
+            let spot = self.pool.take(&mut self.links, key);
+            let expires = self.wheel.tick_of(spot.timer);
+            self.wheel.cancel(spot.timer);
+            if expires > now {
+                return Some(key);
+            }
+            // Its timer is due in this very turn. Those that are older are no better, unless a server gave them longer.
+            self.close(key);
         }
-        // Its timer is due in this very turn. Those that are older are no better, unless a server gave them longer.
-        self.close(key);
-        self.take_idle(origin)
     }
 
     /// Starts those at the head of an origin's queue for whom there is a link or room for one.
@@ -574,10 +575,14 @@ impl<S, M: Mode> Engine<S, M> {
                     Err(error) => return self.on_write_error(key, chain_key, error),
                 }
             }
-            if self.links[key].marks.has(LinkMarks::BODY_HELD) {
-                // The chain's timer lets the body go if no 100 (Continue) does before.
-                let due = self.now_micros + CONTINUE_MILLIS * 1000;
-                self.arm_at(chain_key, Self::tick_after(due));
+            let marks = &mut self.links[key].marks;
+            if marks.has(LinkMarks::BODY_HELD) {
+                if !marks.has(LinkMarks::AWAITING) {
+                    marks.set(LinkMarks::AWAITING);
+                    // The chain's timer lets the body go if no 100 (Continue) does before.
+                    let due = self.now_micros + CONTINUE_MILLIS * 1000;
+                    self.arm_at(chain_key, Self::tick_after(due));
+                }
                 return;
             }
             let since_start = self.since_start(chain_key);
@@ -760,7 +765,8 @@ impl<S, M: Mode> Engine<S, M> {
             State::Resolving { .. } => Phase::Resolve,
             State::Connecting { .. } => Phase::Connect,
             _ if link.connection.has_head() => Phase::Body,
-            _ if link.marks.has(LinkMarks::RECEIVED) => Phase::Head,
+            // A part of the head is kept. Interim responses alone leave nothing behind.
+            _ if link.inbound.is_some() => Phase::Head,
             _ if link.marks.has(LinkMarks::SENT) => Phase::FirstByte,
             _ => Phase::Write,
         }
@@ -841,9 +847,11 @@ impl<S, M: Mode> Engine<S, M> {
                     .total_tick(key)
                     .is_some_and(|total| total <= self.now_tick());
                 let marks = &mut self.links[link].marks;
-                if marks.has(LinkMarks::BODY_HELD) && !over {
-                    marks.clear(LinkMarks::BODY_HELD);
-                    self.arm(key, Some(Clock::Write));
+                if marks.has(LinkMarks::AWAITING) && !over {
+                    marks.clear(LinkMarks::AWAITING.and(LinkMarks::BODY_HELD));
+                    let received = marks.has(LinkMarks::RECEIVED);
+                    let clock = if received { Clock::Idle } else { Clock::Write };
+                    self.arm(key, Some(clock));
                     self.flush(link);
                 } else {
                     self.fail(link, Failure::Timeout);

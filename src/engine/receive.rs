@@ -260,9 +260,10 @@ impl<S, M: Mode> Engine<S, M> {
                 let token = self.links.token(key);
                 let go = self.feed(state, key, chain, &mut bytes, inbound, true);
                 // Still incomplete: the bytes go back as they are, since copying them at each read would take quadratic time.
+                // An interim head that they ended with is done with.
                 if let Some(key) = self.links.find(token)
                     && let link = &mut self.links[key]
-                    && !link.connection.has_head()
+                    && link.connection.is_inside_head()
                     && let Some(inbound) = &mut link.inbound
                     && inbound.section.is_empty()
                 {
@@ -330,7 +331,8 @@ impl<S, M: Mode> Engine<S, M> {
                     false if link.marks.has(LinkMarks::SENT) => Clock::FirstByte,
                     false => Clock::Write,
                 };
-                if !link.marks.has(LinkMarks::BODY_HELD) {
+                // An interim response that is not 100 (Continue) makes the wait for one no longer.
+                if !link.marks.has(LinkMarks::AWAITING) {
                     self.arm(chain, Some(clock));
                 }
                 Go::On
@@ -404,7 +406,8 @@ impl<S, M: Mode> Engine<S, M> {
                     if piece.inbound.head.status == http::StatusCode::CONTINUE
                         && link.marks.has(LinkMarks::BODY_HELD)
                     {
-                        link.marks.clear(LinkMarks::BODY_HELD);
+                        let waits = LinkMarks::AWAITING.and(LinkMarks::BODY_HELD);
+                        link.marks.clear(waits);
                         self.flush(key);
                     }
                     let called =
@@ -464,6 +467,8 @@ impl<S, M: Mode> Engine<S, M> {
             let refused = status.is_client_error() || status.is_server_error();
             if refused || link.marks.has(LinkMarks::BODY_HELD) {
                 link.marks.set(LinkMarks::MUTE);
+                let waits = LinkMarks::AWAITING.and(LinkMarks::BODY_HELD);
+                link.marks.clear(waits);
             }
         }
         if let Some(seconds) = piece.inbound.head.keep_alive_timeout {
@@ -620,7 +625,8 @@ impl<S, M: Mode> Engine<S, M> {
                 head::parse_trailers(&mut inbound.trailers, &mut inbound.trailer_fields, &limits);
             if let Err(violation) = parsed {
                 self.chains[chain].request = Some(info.request);
-                self.spare.give(piece.inbound);
+                // With its status and what came of its body.
+                self.keep(key, piece);
                 return self.fail(key, Failure::Violation(violation));
             }
         }

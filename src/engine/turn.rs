@@ -172,7 +172,8 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     fn on_names(&mut self) {
-        if !self.names.is_busy() {
+        // A look-up may have been begun and given up since: its news are that there are none.
+        if !self.names.is_busy() && !self.names.has_news() {
             return;
         }
         if self

@@ -131,6 +131,8 @@ impl LinkMarks {
     pub(crate) const STREAM: Self = Self(512);
     /// Its readback does not want the body.
     pub(crate) const DISCARD: Self = Self(1024);
+    /// All but the body is written, and the chain's timer lets the body go if no 100 (Continue) does before.
+    pub(crate) const AWAITING: Self = Self(2048);
 
     pub(crate) fn has(self, any_of: Self) -> bool {
         self.0 & any_of.0 != 0

@@ -731,7 +731,7 @@ fn advance_stops_where_there_is_something_to_do() {
 
 #[test]
 fn names_are_looked_up_in_virtual_time() {
-    let mut bench = Bench::new(hello);
+    let bench = Bench::new(hello);
     bench.network.host("a.test", [[10, 0, 0, 1], [10, 0, 0, 2]]);
     bench
         .network
