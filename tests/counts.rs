@@ -228,12 +228,14 @@ fn a_request_takes_few_instructions() {
     if !has_tool("valgrind") {
         return;
     }
-    const ROWS: [(&str, u64, u64); 5] = [
+    // The first two are what the crate promises, the others a tenth over what they were when this was written.
+    const ROWS: [(&str, u64, u64); 6] = [
         ("/small", 1, 6000),
         ("/small", 50, 6000),
-        ("/chunked", 1, 7000),
-        ("/large", 1, 6500),
-        ("/close", 1, 8000),
+        ("/chunked", 1, 7300),
+        ("/fields", 1, 13500),
+        ("/large", 1, 5800),
+        ("/close", 1, 7600),
     ];
     for (path, connections, bar) in ROWS {
         let (few, many) = (1000, 4000);

@@ -26,7 +26,7 @@ use crate::net::{Net, Readiness};
 use crate::proto::connection::{Eof, Event};
 use crate::proto::framing::BodyLength;
 use crate::proto::head;
-use crate::proto::{Headers, Violation};
+use crate::proto::{Headers, Limits, Violation};
 
 /// Whether a link may be read on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,7 +218,7 @@ impl<S, M: Mode> Engine<S, M> {
         match link.connection.on_eof() {
             Eof::Complete => {
                 let inbound = link.inbound.take().unwrap_or_else(|| self.spare.take());
-                let piece = Piece {
+                let mut piece = Piece {
                     data: &mut [],
                     taken: 0,
                     section: 0..0,
@@ -228,7 +228,8 @@ impl<S, M: Mode> Engine<S, M> {
                     spilled: true,
                     kept: false,
                 };
-                self.finish(state, key, piece);
+                self.finish(state, key, &mut piece);
+                self.spare.give(piece.inbound);
             }
             Eof::NothingReceived => self.fail(
                 key,
@@ -315,7 +316,8 @@ impl<S, M: Mode> Engine<S, M> {
         };
         let fed = self.parse(state, key, chain, &mut piece);
         if let Fed::Complete = fed {
-            self.finish(state, key, piece);
+            self.finish(state, key, &mut piece);
+            self.spare.give(piece.inbound);
             return Go::Stop;
         }
         self.put_back(chain, piece.info.take());
@@ -386,7 +388,7 @@ impl<S, M: Mode> Engine<S, M> {
         loop {
             let link = &mut self.links[key];
             if link.connection.is_complete() {
-                return Fed::Complete;
+                return read_trailers(&mut piece.inbound, &limits);
             }
             let step = match link.connection.receive(
                 &mut piece.data[piece.taken..],
@@ -610,26 +612,15 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     /// The response is complete: frees its link, then calls its readback.
-    fn finish(&mut self, state: &mut S, key: LinkKey, mut piece: Piece<'_>) {
+    fn finish(&mut self, state: &mut S, key: LinkKey, piece: &mut Piece<'_>) {
         let Some(chain) = self.links[key].chain() else {
             return;
         };
-        let mut info = match piece.info.take() {
-            Some(info) => info,
-            None => self.info(key, chain),
-        };
-        if !piece.inbound.trailers.is_empty() {
-            let inbound = &mut piece.inbound;
-            let limits = self.settings.limits_of(&info.request);
-            let parsed =
-                head::parse_trailers(&mut inbound.trailers, &mut inbound.trailer_fields, &limits);
-            if let Err(violation) = parsed {
-                self.chains[chain].request = Some(info.request);
-                // With its status and what came of its body.
-                self.keep(key, piece);
-                return self.fail(key, Failure::Violation(violation));
-            }
+        if piece.info.is_none() {
+            piece.info = Some(self.info(key, chain));
         }
+        let Some(info) = &mut piece.info else { return };
+        let inbound = &mut *piece.inbound;
         // The timer stays: the chain's next step moves it, and no time passes before that.
         self.chains[chain].marks.clear(Marks::PAUSED);
         self.chains[chain].stage = Stage::Reading;
@@ -638,33 +629,26 @@ impl<S, M: Mode> Engine<S, M> {
             self.now_micros - self.chains[chain].started,
         ));
         self.release(key, piece.data.len() - piece.taken);
-        let Piece {
-            data,
-            section,
-            body,
-            mut inbound,
-            spilled,
-            ..
-        } = piece;
         let next = {
-            let trailers = Headers::new(&inbound.trailers, &inbound.trailer_fields);
-            let (section, body) = match spilled {
+            let (section, body) = match piece.spilled {
                 true => (&inbound.section[..], Body::Collected(&mut inbound.body)),
-                false => (&data[section], Body::Lent(&data[body])),
+                false => (
+                    &piece.data[piece.section.clone()],
+                    Body::Lent(&piece.data[piece.body.clone()]),
+                ),
             };
             let response = Response {
                 head: &inbound.head,
                 section,
-                trailers,
+                trailers: Headers::new(&inbound.trailers, &inbound.trailer_fields),
                 body,
-                info: &info,
+                info,
             };
             self.call(chain, info.id, |readback, mut cx| {
                 readback.on_reply(state, Ok(response), &mut cx)
             })
         };
-        self.chains[chain].request = Some(info.request);
-        self.spare.give(inbound);
+        self.put_back(chain, piece.info.take());
         self.follow(chain, next);
     }
 
@@ -849,6 +833,17 @@ impl<S, M: Mode> Engine<S, M> {
     }
 }
 
+/// Reads the trailer section of a response that is complete.
+fn read_trailers(inbound: &mut Inbound, limits: &Limits) -> Fed {
+    if inbound.trailers.is_empty() {
+        return Fed::Complete;
+    }
+    match head::parse_trailers(&mut inbound.trailers, &mut inbound.trailer_fields, limits) {
+        Ok(()) => Fed::Complete,
+        Err(violation) => Fed::Failed(Failure::Violation(violation)),
+    }
+}
+
 /// A longer body is not reserved for on its server's word alone.
 const RESERVE: usize = 1 << 20;
 
@@ -863,4 +858,44 @@ enum Probe {
     Spoke {
         bytes: usize,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::Request;
+
+    #[test]
+    fn a_head_that_comes_byte_by_byte_is_examined_at_most_three_times() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let mut engine = Engine::<Option<usize>>::new().unwrap();
+        engine.submit(Request::get(&url).build().unwrap(), |answered, reply, _| {
+            *answered = Some(reply.unwrap().headers().len());
+            Next::done()
+        });
+        let mut answered = None;
+        engine.turn(&mut answered, Some(Duration::ZERO)).unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        peer.set_nodelay(true).unwrap();
+        assert!(peer.read(&mut [0; 1024]).unwrap() > 0, "the request");
+
+        let fields = "X-Field: with a value of some length\r\n".repeat(100);
+        let long = "y".repeat(24 * 1024);
+        let head = format!("HTTP/1.1 204 No Content\r\n{fields}Set-Cookie: {long}\r\n\r\n");
+        let before = head::examined();
+        for (i, byte) in head.bytes().enumerate() {
+            peer.write_all(&[byte]).unwrap();
+            while engine.counts.bytes_in == i as u64 {
+                engine.turn(&mut answered, None).unwrap();
+            }
+        }
+        assert_eq!(answered, Some(101));
+        let examined = head::examined() - before;
+        let most = 3 * head.len();
+        assert!(examined <= most, "{examined} of {}", head.len());
+    }
 }
