@@ -241,10 +241,10 @@ impl<S> Chains<S> {
 
     pub(super) fn remove(&mut self, key: ChainKey) -> Chain<S> {
         let chain = self.slab.remove(key as usize);
-        if chain.marks.has(Marks::REMOTE) {
-            if let Some(id) = self.remote_ids.remove(&key) {
-                self.by_remote_id.remove(&id);
-            }
+        if chain.marks.has(Marks::REMOTE)
+            && let Some(id) = self.remote_ids.remove(&key)
+        {
+            self.by_remote_id.remove(&id);
         }
         chain
     }

@@ -127,6 +127,10 @@ struct Exhaustion {
 /// Inbound buffers for the next responses that do not arrive whole.
 #[derive(Debug, Default)]
 struct Spare {
+    #[expect(
+        clippy::vec_box,
+        reason = "links hold them as boxes: what moves is a pointer"
+    )]
     boxes: Vec<Box<Inbound>>,
     bytes: usize,
 }

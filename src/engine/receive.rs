@@ -816,11 +816,13 @@ impl<S, M: Mode> Engine<S, M> {
         let chain = &mut self.chains[chain_key];
         let link = &self.links[key];
         let at = |micros: u32| (micros > 0).then(|| Duration::from_micros(micros.into()));
-        let mut timings = Timings::default();
-        timings.resolve = at(link.times.resolve);
-        timings.connect = at(link.times.connect);
-        timings.sent = at(link.times.sent);
-        timings.first_byte = at(link.times.first_byte);
+        let timings = Timings {
+            resolve: at(link.times.resolve),
+            connect: at(link.times.connect),
+            sent: at(link.times.sent),
+            first_byte: at(link.times.first_byte),
+            ..Timings::default()
+        };
         let request = chain.request.take();
         Info {
             id,
