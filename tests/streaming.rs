@@ -204,10 +204,7 @@ fn resumed_from_a_readback_and_from_another_thread() {
         .join()
         .unwrap();
     bench.replies(1);
-    assert_eq!(
-        bench.log.notes,
-        ["head 200", "resume true", "data abcdef"]
-    );
+    assert_eq!(bench.log.notes, ["head 200", "resume true", "data abcdef"]);
     bench.assert_empty();
 }
 
