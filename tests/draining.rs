@@ -88,11 +88,12 @@ fn what_does_not_end_in_time_is_cancelled_and_counted() {
 
 #[test]
 fn follow_ons_are_dropped_and_new_chains_are_answered_cancelled() {
-    let server = gated(&Gate::new());
+    let gate = Gate::new();
+    let server = gated(&gate);
     let mut bench = Bench::new();
     let request = server.get("/new");
     bench.engine.submit(
-        server.get("/a"),
+        server.get("/hold"),
         move |log: &mut Log, reply: Reply<'_>, cx| {
             let _ = common::note(log, reply, cx);
             cx.submit(request.clone(), |log: &mut Log, reply: Reply<'_>, cx| {
@@ -105,8 +106,9 @@ fn follow_ons_are_dropped_and_new_chains_are_answered_cancelled() {
         },
     );
     bench.until("it is in flight", |engine, _| engine.stats().in_flight == 1);
+    gate.open(1);
     bench.engine.drain(&mut bench.log, LONG).unwrap();
-    assert_eq!(bench.log.texts(), ["/a", "Cancelled"]);
+    assert_eq!(bench.log.texts(), ["/hold", "Cancelled"]);
     assert_eq!(bench.log.notes, ["false"], "cancelled already");
     assert_eq!(server.so_far().len(), 1);
 
