@@ -133,6 +133,7 @@ impl<S, M: Mode> Engine<S, M> {
         match command {
             Command::Start(key, _) if self.draining => {
                 if self.chains[key].stage == Stage::New {
+                    self.chains[key].marks.set(Marks::CANCELLED);
                     self.fail_unlinked(key, ErrorKind::Cancelled);
                 }
             }
@@ -674,7 +675,11 @@ impl<S, M: Mode> Engine<S, M> {
             self.restarts.push_back(chain_key);
             return;
         }
-        let at = self.circumstances(key, chain_key);
+        let mut at = self.circumstances(key, chain_key);
+        if let Failure::Connect(_) | Failure::ConnectAll(_) = failure {
+            // A socket that fails at once never came to that state.
+            at.phase = Phase::Connect;
+        }
         let error = match failure {
             Failure::Closed { missing, error } => {
                 let received = self.links[key].marks.has(LinkMarks::RECEIVED);

@@ -273,6 +273,26 @@ pub fn mute_listener() -> (SocketAddr, impl Sized) {
     }
 }
 
+/// A name of an address of this machine that is not `localhost`, so that the system's resolver is asked for it.
+pub fn hosts_name() -> Option<(String, std::net::IpAddr)> {
+    use std::net::ToSocketAddrs;
+    let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+    let own = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
+    let lines = hosts
+        .lines()
+        .map(|line| line.split('#').next().unwrap_or_default());
+    let mut names: Vec<_> = lines
+        .flat_map(|line| line.split_whitespace().skip(1))
+        .collect();
+    names.extend([own.trim(), "ip6-localhost"]);
+    names.retain(|name| !name.is_empty() && *name != "localhost" && !name.ends_with(".localhost"));
+    names.into_iter().find_map(|name| {
+        let mut addrs = (name, 0).to_socket_addrs().ok()?;
+        let ours = addrs.find(|addr| TcpListener::bind(addr).is_ok())?;
+        Some((name.to_owned(), ours.ip()))
+    })
+}
+
 /// A 200 with this body and its length.
 pub fn ok(body: &str) -> Vec<u8> {
     format!(
