@@ -123,6 +123,7 @@ impl<S, M: Mode> Engine<S, M> {
         match command {
             Command::Start(key, _) if self.draining => {
                 if self.chains[key].stage == Stage::New {
+                    self.chains[key].marks.set(Marks::CANCELLED);
                     self.fail_unlinked(key, ErrorKind::Cancelled);
                 }
             }

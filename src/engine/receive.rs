@@ -748,7 +748,7 @@ impl<S, M: Mode> Engine<S, M> {
         let next = self.call(chain, |readback, mut cx| {
             readback.on_reply(state, Err(error), &mut cx)
         });
-        match cancelled || self.draining {
+        match cancelled {
             true => self.end_chain(chain),
             false => self.follow(chain, next),
         }

@@ -263,8 +263,10 @@ impl<S, M: Mode> Engine<S, M> {
         within: Duration,
         mut turn: impl FnMut(&mut Self, Option<Duration>) -> Result<(), Error>,
     ) -> Result<usize, Error> {
-        self.draining = true;
         self.read_clock();
+        // What was submitted before is not new.
+        self.settle_and_park();
+        self.draining = true;
         let end = self.now.checked_add(within);
         let mut cancelled = self.cancel_where(|stage| stage == Stage::Delayed);
         while self.pending() > 0 {
