@@ -647,9 +647,9 @@ impl<S, M: Mode> Engine<S, M> {
         self.chains[chain].stage = Stage::Reading;
         self.counts.answered += 1;
         let mut info = self.info(key, chain);
-        info.timings.done = Some(Duration::from_micros(
-            self.now_micros - self.chains[chain].started,
-        ));
+        // At least 1, as the steps before it.
+        let done = (self.now_micros - self.chains[chain].started).max(1);
+        info.timings.done = Some(Duration::from_micros(done));
         self.release(key, piece.data.len() - piece.taken);
         let Piece {
             data,
