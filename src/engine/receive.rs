@@ -625,9 +625,9 @@ impl<S, M: Mode> Engine<S, M> {
         self.chains[chain].marks.clear(Marks::PAUSED);
         self.chains[chain].stage = Stage::Reading;
         self.counts.answered += 1;
-        info.timings.done = Some(Duration::from_micros(
-            self.now_micros - self.chains[chain].started,
-        ));
+        // At least 1, as the steps before it.
+        let done = (self.now_micros - self.chains[chain].started).max(1);
+        info.timings.done = Some(Duration::from_micros(done));
         self.release(key, piece.data.len() - piece.taken);
         let next = {
             let (section, body) = match piece.spilled {

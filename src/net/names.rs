@@ -147,7 +147,8 @@ impl Names {
 
     /// Whether answers may be there already.
     pub(crate) fn has_news(&self) -> bool {
-        self.news
+        // A look-up that was cancelled before it was asked after has none.
+        self.news && self.is_busy()
     }
 
     /// Whether anything is being looked up.
@@ -453,7 +454,7 @@ mod tests {
 
         names.ask("h.test", 80, Token(1));
         names.forget("h.test", Token(1));
-        assert!(!names.is_busy() && names.next_answer().is_none());
+        assert!(!names.is_busy() && !names.has_news() && names.next_answer().is_none());
     }
 
     #[test]

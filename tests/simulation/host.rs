@@ -1,0 +1,780 @@
+//! One run: the host decides when turns are made, and checks what holds between them.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
+use std::time::Duration;
+
+use httpstream::sim::{Closed, Network, Random};
+use httpstream::{Engine, Error, Sim, Stats, Turn};
+
+use crate::coverage::Coverage;
+use crate::plan::{MS, Plan, SECOND};
+use crate::probe::{Planned, Probe, lose, of_part};
+use crate::server::nonce_in;
+use crate::world::{Body, Expectation, Host, Part, Shared, Span, Stage, World, ceil_ms, check};
+
+/// Turns that may be needed at one instant.
+const SPIN: usize = 20_000;
+
+pub(crate) struct Report {
+    pub(crate) fingerprint: (u64, u64),
+    pub(crate) coverage: Coverage,
+    pub(crate) wrong: Vec<String>,
+}
+
+struct Run {
+    engine: Engine<Host, Sim>,
+    host: Host,
+    world: Shared,
+    network: Network,
+    /// What the host draws from; the world has its own.
+    random: Random,
+    benign: bool,
+    most_open: usize,
+}
+
+pub(crate) fn run(seed: u64, verbose: bool) -> Report {
+    let mut random = Random::new(seed);
+    let network = Network::new(random.next_u64());
+    let plan = Plan::draw(&mut random);
+    let (benign, steps) = (plan.benign, plan.steps);
+    let world = Rc::new(RefCell::new(World {
+        random: random.fork(),
+        plan,
+        network: network.clone(),
+        base: network.now(),
+        chains: Vec::new(),
+        by_id: HashMap::new(),
+        wishes: Vec::new(),
+        answers: Vec::new(),
+        coverage: Coverage::default(),
+        wrong: Vec::new(),
+        submitter: None,
+        draining: false,
+        winding_down: false,
+        stop_asked: Some(false),
+        calls: 0,
+        replies: 0,
+        submitted: 0,
+        verbose,
+        log: 0,
+    }));
+    let config = {
+        let mut borrowed = world.borrow_mut();
+        let plan = &mut borrowed.plan;
+        plan.furnish(&network, &mut random, &world);
+        if verbose {
+            eprintln!("{plan:#?}");
+        }
+        plan.config(&mut random)
+    };
+    if verbose {
+        eprintln!("{config:#?}");
+    }
+    let engine = Engine::on_network(&network, config).expect("the configuration is sound");
+    world.borrow_mut().submitter = Some(engine.submitter());
+    let part = || {
+        let world = world.clone();
+        Some(Part { world })
+    };
+    let host = Host {
+        world: world.clone(),
+        parts: (0..4).map(|_| part()).collect(),
+    };
+    let mut run = Run {
+        engine,
+        host,
+        world,
+        network,
+        random,
+        benign,
+        most_open: 0,
+    };
+    for _ in 0..steps {
+        run.step();
+        if !run.world.borrow().wrong.is_empty() {
+            break;
+        }
+    }
+    run.wind_down();
+    run.end()
+}
+
+impl Run {
+    fn hit(&self, group: &'static str, thing: &'static str) {
+        self.world.borrow_mut().coverage.hit(group, thing);
+    }
+
+    fn now(&self) -> Duration {
+        self.network.elapsed()
+    }
+
+    /// Whether the boundary says that a turn is due.
+    fn is_due(&self) -> bool {
+        let deadline = self.engine.next_deadline();
+        deadline.is_some_and(|deadline| deadline <= self.network.now()) || self.network.has_events()
+    }
+
+    fn step(&mut self) {
+        match self.random.below(100) {
+            0..25 => self.submit(),
+            25..30 => self.order(),
+            30..34 => self.cancel(),
+            34..40 => self.resume(),
+            40..42 => {
+                self.hit("host", "close idle");
+                self.engine.close_idle();
+            }
+            42..46 => self.meddle(),
+            46..47 => {
+                let part = self.random.below(4);
+                lose(&mut self.host, part);
+            }
+            47..49 => self.drain(),
+            49..54 => self.advance(),
+            54..62 => {
+                // Once, whether or not there is a reason.
+                let due = self.is_due();
+                self.hit("turn", if due { "in time" } else { "early" });
+                self.turn();
+            }
+            62..70 => {
+                let most = *self.random.pick(&[MS, 50 * MS, 5 * SECOND]);
+                let time = self.random.duration(most);
+                if self.benign {
+                    self.settle();
+                }
+                self.network.sleep(time);
+                if self.is_due() {
+                    self.hit("turn", "late");
+                }
+                self.settle();
+            }
+            _ => {
+                let most = *self.random.pick(&[MS, 100 * MS, 3 * SECOND, 30 * SECOND]);
+                let time = self.random.duration(most);
+                self.pass(time);
+            }
+        }
+    }
+
+    fn new_chain(
+        &mut self,
+        part: Option<usize>,
+        delay: Option<Duration>,
+    ) -> (usize, httpstream::Request) {
+        let now = self.now();
+        let stage = match delay {
+            None => Stage::Asked(Span::at(now)),
+            Some(delay) => Stage::Delayed(Span::at(now.saturating_add(delay))),
+        };
+        self.world.borrow_mut().new_chain(part, stage)
+    }
+
+    fn submit(&mut self) {
+        for _ in 0..self.random.between(1, 5) {
+            if self.world.borrow().plan.requests == 0 {
+                return;
+            }
+            let part = self.random.chance(300).then(|| self.random.below(4));
+            let part = part.filter(|part| self.host.parts[*part].is_some());
+            let delay = self
+                .random
+                .chance(200)
+                .then(|| self.world.borrow_mut().delay());
+            let delay = delay.filter(|_| part.is_none());
+            let (chain, request) = self.new_chain(part, delay);
+            let probe = Probe::new(chain);
+            let id = match (delay, part) {
+                (Some(delay), _) => {
+                    self.hit("submit from", "host after");
+                    self.engine
+                        .submit_after(delay, request, probe.into_closure())
+                }
+                (None, Some(part)) => self.engine.submit_to(request, of_part(chain, part)),
+                (None, None) => {
+                    self.hit("submit from", "host");
+                    self.engine.submit_to(request, probe)
+                }
+            };
+            self.world.borrow_mut().name(chain, id);
+        }
+    }
+
+    /// Asks for something as another thread would.
+    fn order(&mut self) {
+        let now = self.now();
+        let mut world = self.world.borrow_mut();
+        let Some(submitter) = world.submitter.clone() else {
+            return;
+        };
+        match self.random.below(4) {
+            0 | 1 if world.plan.requests > 0 => {
+                let delay = self.random.chance(400).then(|| world.delay());
+                let since = now;
+                let after = delay.unwrap_or_default();
+                let (chain, request) = world.new_chain(
+                    None,
+                    Stage::Ordered {
+                        delay: after,
+                        since,
+                    },
+                );
+                let probe = Probe::new(chain);
+                let id = match delay {
+                    None => submitter.submit_to(request, probe),
+                    Some(delay) => submitter.submit_after(delay, request, probe.into_closure()),
+                };
+                let name = if delay.is_some() {
+                    "submitter after"
+                } else {
+                    "submitter"
+                };
+                world.coverage.hit("submit from", name);
+                world.name(chain, id.expect("the engine is there"));
+            }
+            2 => {
+                if let Some(chain) = world.any_chain()
+                    && let Some(id) = world.chains[chain].id
+                {
+                    world.coverage.hit("cancel from", "submitter");
+                    world.chains[chain].cancel_ordered = true;
+                    submitter.cancel(id).expect("the engine is there");
+                }
+            }
+            _ => {
+                if let Some(chain) = world.any_paused()
+                    && let Some(id) = world.chains[chain].id
+                {
+                    world.coverage.hit("resume from", "submitter");
+                    world.chains[chain].resumed = true;
+                    submitter.resume(id).expect("the engine is there");
+                }
+            }
+        }
+    }
+
+    fn cancel(&mut self) {
+        let mut world = self.world.borrow_mut();
+        if let Some(chain) = world.any_chain()
+            && let Some(id) = world.chains[chain].id
+        {
+            let said = self.engine.cancel(id);
+            world.coverage.hit_if(said, "cancel from", "host");
+            world.on_cancel(chain, said);
+        }
+    }
+
+    fn resume(&mut self) {
+        let mut world = self.world.borrow_mut();
+        let paused = world.any_paused();
+        let chain = paused.or_else(|| world.any_chain());
+        if let Some(chain) = chain
+            && let Some(id) = world.chains[chain].id
+        {
+            let said = self.engine.resume(id);
+            world.coverage.hit_if(said, "resume from", "host");
+            world.on_resume(chain, said);
+        }
+    }
+
+    /// Something happens to a connection out of the blue.
+    fn meddle(&mut self) {
+        let connections = self.network.connections();
+        if self.benign || connections.is_empty() {
+            return;
+        }
+        let connection = *self.random.pick(&connections);
+        match self.random.below(4) {
+            0 => {
+                self.hit("host", "reset");
+                self.network.reset(connection);
+            }
+            // Where the end of the connection is that of the body, it would seem to be whole.
+            1 if !self.may_end_a_body() => {
+                self.hit("host", "close");
+                self.network.close(connection);
+            }
+            1 | 2 => {
+                self.network.close_idle_peers();
+            }
+            _ => {
+                // Where nothing is under way it passes for no part of an answer.
+                let stats = self.engine.stats();
+                if stats.in_flight == 0 {
+                    self.hit("host", "push");
+                    self.network.push(connection, "\0\0");
+                }
+            }
+        }
+    }
+
+    fn may_end_a_body(&self) -> bool {
+        let world = self.world.borrow();
+        world.answers.iter().any(|answered| {
+            let body = world.wishes[answered.nonce].script.body;
+            matches!(body, Body::UntilClose | Body::Http10)
+        })
+    }
+
+    /// Calls the engine, and catches what a readback panics with on purpose. None: it did.
+    fn guarded<R>(
+        &mut self,
+        call: impl FnOnce(&mut Engine<Host, Sim>, &mut Host) -> Result<R, Error>,
+    ) -> Option<R> {
+        let Self { engine, host, .. } = self;
+        let result = catch_unwind(AssertUnwindSafe(|| call(engine, host)));
+        match result {
+            Ok(result) => Some(result.expect("the simulated poll never fails")),
+            Err(panic) if panic.is::<Planned>() => {
+                self.hit("turn", "after a panic");
+                None
+            }
+            Err(panic) => resume_unwind(panic),
+        }
+    }
+
+    /// One turn, with all that holds before and after it.
+    fn turn(&mut self) -> Option<Turn> {
+        let due = self.is_due();
+        let turn_at = self.now();
+        let spurious = self.network.struck(httpstream::sim::Fault::Spurious);
+        let before = self.standing();
+        let turn = self.guarded(|engine, host| engine.turn(host));
+        let after = self.standing();
+        self.most_open = self.most_open.max(self.network.open_fds());
+        let made_up = self.network.struck(httpstream::sim::Fault::Spurious) > spurious;
+        let mut world = self.world.borrow_mut();
+        world.tell(|| format!("turn, due {due}: {turn:?}"));
+        if !due {
+            // Who asks a socket without a reason may find room for a byte that the poll did not think worth telling.
+            check!(
+                world,
+                before == after || made_up,
+                "a turn that was not due did something: {before:?} {after:?}"
+            );
+            let answered = turn.is_none_or(|turn| turn.answered > 0);
+            check!(
+                world,
+                !answered,
+                "a turn that was not due answered: {turn:?}"
+            );
+        }
+        if let Some(turn) = turn {
+            // A turn that ended in a panic leaves it to the next.
+            let asked = world.stop_asked.replace(false);
+            let as_asked = asked.is_none_or(|asked| asked == turn.stopped);
+            check!(world, as_asked, "stopped {}, asked {asked:?}", turn.stopped);
+            world.coverage.hit_if(turn.stopped, "turn", "stopped");
+            world.coverage.hit_if(turn.more, "turn", "more");
+            let next = self.engine.next_deadline().map(|at| world.since_base(at));
+            let late = next.is_some_and(|next| next <= turn_at);
+            check!(
+                world,
+                turn.more || !late,
+                "no more to do, and yet a turn is due since {next:?}"
+            );
+        }
+        turn
+    }
+
+    /// All that a turn may change, but for the numbers of turns themselves.
+    fn standing(&self) -> (Stats, usize, usize, u64) {
+        let mut stats = self.engine.stats();
+        (stats.turns, stats.wakeups) = (0, 0);
+        (
+            stats,
+            self.engine.pending(),
+            self.network.open_fds(),
+            self.world.borrow().calls,
+        )
+    }
+
+    /// Turns until nothing is due.
+    fn settle(&mut self) {
+        for turns in 0.. {
+            if !self.is_due() {
+                break;
+            }
+            if turns > 0 {
+                self.hit("turn", "repeated");
+            }
+            self.turn();
+            if turns > SPIN || self.world.borrow().wrong.len() > 3 {
+                let mut world = self.world.borrow_mut();
+                check!(
+                    world,
+                    turns <= SPIN,
+                    "still due after {turns} turns at one instant"
+                );
+                return;
+            }
+        }
+        self.check_settled();
+        if self.random.chance(100) {
+            self.turn();
+        }
+    }
+
+    /// What holds when the engine has done all it can at this time.
+    fn check_settled(&mut self) {
+        let now = self.now();
+        let stats = self.engine.stats();
+        let pending = self.engine.pending();
+        let mut world = self.world.borrow_mut();
+        let world = &mut *world;
+        let (mut delayed_least, mut delayed_most) = (0, 0);
+        let (mut pending_least, mut pending_most) = (0, 0);
+        let mut wrong = Vec::new();
+        for (number, chain) in world.chains.iter_mut().enumerate() {
+            if chain.is_over() {
+                continue;
+            }
+            pending_most += 1;
+            pending_least += usize::from(!chain.part_gone);
+            if chain.cancelled && !chain.part_gone {
+                wrong.push(format!("chain {number} is cancelled and was not told"));
+            }
+            if chain.cancelled {
+                // Nobody is left who could be told.
+                chain.stage = Stage::Over;
+                pending_most -= 1;
+                continue;
+            }
+            if let Stage::Ordered { delay, since } = chain.stage {
+                // Heard of by now, since an order makes a turn due.
+                let heard = Span {
+                    from: since,
+                    to: now,
+                };
+                chain.stage = match delay {
+                    Duration::ZERO => Stage::Asked(heard),
+                    delay => Stage::Delayed(heard.plus(delay)),
+                };
+                if chain.cancel_ordered {
+                    // Perhaps before it was heard of, perhaps not.
+                    continue;
+                }
+            }
+            match chain.stage {
+                Stage::Delayed(due) if ceil_ms(due.to) > now => {
+                    delayed_most += 1;
+                    delayed_least += usize::from(ceil_ms(due.from) > now && !chain.part_gone);
+                }
+                Stage::Delayed(due) => {
+                    let (from, to) = (due.from, now);
+                    chain.stage = Stage::Asked(Span { from, to });
+                }
+                _ => {}
+            }
+            if let Stage::Asked(start) = chain.stage
+                && let Some(total) = world.wishes[chain.nonce].timeouts.total
+            {
+                let due = ceil_ms(start.to) + ceil_ms(total).max(MS);
+                if due <= now && !chain.part_gone {
+                    wrong.push(format!(
+                        "chain {number}, begun {start:?}, is late: its time was over at {due:?}"
+                    ));
+                }
+            }
+        }
+        for why in wrong {
+            world.complain(why);
+        }
+        let delayed = stats.delayed;
+        let fits = (delayed_least..=delayed_most).contains(&delayed);
+        check!(
+            world,
+            fits,
+            "{delayed} are delayed, not {delayed_least} to {delayed_most}"
+        );
+        let fits = (pending_least..=pending_most).contains(&pending);
+        check!(
+            world,
+            fits,
+            "{pending} are pending, not {pending_least} to {pending_most}"
+        );
+        let coverage = &mut world.coverage;
+        coverage.hit_if(stats.links_dialing > 0, "state", "dialing");
+        coverage.hit_if(stats.links_idle > 0, "state", "idle");
+        coverage.hit_if(stats.queued > 0, "state", "queued");
+        coverage.hit_if(stats.delayed > 0, "state", "delayed");
+        coverage.hit_if(stats.in_flight > 0, "state", "in flight");
+        coverage.hit_if(stats.paused > 0, "state", "paused");
+    }
+
+    /// Lets time pass as a good host does: a turn whenever one is due, and not before.
+    fn pass(&mut self, time: Duration) {
+        let end = self.now() + time;
+        loop {
+            self.settle();
+            if self.now() >= end || !self.world.borrow().wrong.is_empty() {
+                return;
+            }
+            self.hit("turn", "in time");
+            self.wait(end);
+        }
+    }
+
+    /// Sleeps until a turn is due, or to `end`.
+    fn wait(&mut self, end: Duration) {
+        let base = self.world.borrow().base;
+        let deadline = self
+            .engine
+            .next_deadline()
+            .map(|at| at.saturating_duration_since(base));
+        let until = deadline.map_or(end, |deadline| deadline.min(end));
+        while !self.network.has_events() && self.now() < until {
+            let next = self
+                .network
+                .next_event_at()
+                .map(|at| at.saturating_duration_since(base));
+            let next = next.map_or(until, |next| next.min(until));
+            self.network.sleep(next.saturating_sub(self.now()));
+        }
+    }
+
+    fn drain(&mut self) {
+        if self.random.chance(600) {
+            return;
+        }
+        let within = self.random.duration(40 * SECOND);
+        self.hit("host", "drain");
+        self.world.borrow_mut().draining = true;
+        let cancelled = self.guarded(|engine, host| engine.drain(host, within));
+        {
+            let mut world = self.world.borrow_mut();
+            world.draining = false;
+            let unheard = cancelled.is_none();
+            for chain in &mut world.chains {
+                // Those of a drain that a panic cut short are cancelled, or not.
+                chain.cancel_ordered |= unheard;
+            }
+            world.tell(|| format!("drained within {within:?}: {cancelled:?}"));
+            let pending = self.engine.pending();
+            if let Some(cancelled) = cancelled {
+                check!(world, pending == 0, "{pending} are left after a drain");
+                world.coverage.hit("turn", "in drain");
+                world
+                    .coverage
+                    .hit_if(cancelled > 0, "host", "drain that cancels");
+                let world = &mut *world;
+                for (number, chain) in world.chains.iter_mut().enumerate() {
+                    // Those of a part that is gone end without a word; orders may still lie with the submitter.
+                    if chain.part_gone {
+                        chain.stage = Stage::Over;
+                    }
+                    if !chain.is_over() && !matches!(chain.stage, Stage::Ordered { .. }) {
+                        world
+                            .wrong
+                            .push(format!("chain {number} was drained, and not told"));
+                    }
+                }
+            }
+        }
+        self.forget_stop();
+        self.settle();
+    }
+
+    /// Where several turns were made at once it is not known which of them heard a `stop`.
+    fn forget_stop(&mut self) {
+        self.world.borrow_mut().stop_asked = None;
+    }
+
+    fn advance(&mut self) {
+        let most = *self.random.pick(&[50 * MS, SECOND, 20 * SECOND]);
+        let time = self.random.duration(most);
+        self.hit("host", "advance");
+        self.guarded(|engine, host| engine.advance(host, time));
+        self.forget_stop();
+        self.settle();
+    }
+
+    /// Nothing new begins, and everything comes to its end.
+    fn wind_down(&mut self) {
+        self.world.borrow_mut().winding_down = true;
+        if self.random.chance(200) {
+            self.world.borrow_mut().submitter = None;
+            self.hit("host", "submitter gone");
+        }
+        for round in 0..200 {
+            if self.engine.pending() == 0 || !self.world.borrow().wrong.is_empty() {
+                break;
+            }
+            while let Some(chain) = self.paused_one() {
+                let id = self.world.borrow().chains[chain].id;
+                let said = id.is_some_and(|id| self.engine.resume(id));
+                self.world.borrow_mut().on_resume(chain, said);
+                self.world.borrow_mut().chains[chain].resumed = true;
+            }
+            if round > 100 {
+                self.cancel_all();
+            }
+            self.pass(SECOND * if round < 50 { 1 } else { 20 });
+        }
+        if self.random.chance(100) && self.world.borrow().submitter.is_none() {
+            self.hit("host", "run");
+            self.hit("turn", "in run");
+            self.guarded(|engine, host| engine.run(host));
+        }
+    }
+
+    fn paused_one(&self) -> Option<usize> {
+        let world = self.world.borrow();
+        (0..world.chains.len()).find(|chain| world.chains[*chain].waits_for_resume())
+    }
+
+    fn cancel_all(&mut self) {
+        let mut world = self.world.borrow_mut();
+        for chain in 0..world.chains.len() {
+            if let Some(id) = world.chains[chain].id
+                && !world.chains[chain].is_over()
+                && !world.chains[chain].cancelled
+            {
+                let said = self.engine.cancel(id);
+                world.on_cancel(chain, said);
+            }
+        }
+    }
+
+    /// Everything is answered: what is left?
+    fn end(mut self) -> Report {
+        if self.world.borrow().wrong.is_empty() {
+            self.settle();
+            self.engine.close_idle();
+            // The last of the timers: another try after exhaustion.
+            self.pass(200 * MS);
+            self.pass(MS);
+            self.check_end();
+            self.check_ledger();
+        }
+        let Self {
+            engine,
+            host,
+            world,
+            network,
+            ..
+        } = self;
+        let submitter = world.borrow_mut().submitter.take();
+        drop(engine);
+        let mut world = world.borrow_mut();
+        if let Some(submitter) = submitter {
+            let (chain, request) = world.new_chain(None, Stage::Over);
+            let gone = submitter.submit_to(request, Probe::new(chain)).is_err();
+            check!(world, gone, "an engine that is gone took a request");
+        }
+        check!(
+            world,
+            network.open_fds() == 0,
+            "the engine is gone, its sockets are not"
+        );
+        for misuse in network.misuses() {
+            world.complain(format!("{misuse:?}"));
+        }
+        drop(host.parts);
+        world.coverage.take_faults(&network);
+        Report {
+            fingerprint: (network.fingerprint(), world.log),
+            coverage: std::mem::take(&mut world.coverage),
+            wrong: std::mem::take(&mut world.wrong),
+        }
+    }
+
+    fn check_end(&mut self) {
+        let stats = self.engine.stats();
+        let (pending, deadline) = (self.engine.pending(), self.engine.next_deadline());
+        let fds = self.network.open_fds();
+        let mut world = self.world.borrow_mut();
+        let world = &mut *world;
+        check!(world, pending == 0, "{pending} are pending at the end");
+        for number in 0..world.chains.len() {
+            let chain = &world.chains[number];
+            let told = chain.is_over() || chain.part_gone;
+            check!(
+                world,
+                told,
+                "chain {number} was never answered: {:?}",
+                world.chains[number]
+            );
+        }
+        let nothing = (
+            stats.links_open,
+            stats.in_flight,
+            stats.queued,
+            stats.delayed,
+            stats.paused,
+        );
+        check!(
+            world,
+            nothing == (0, 0, 0, 0, 0),
+            "left at the end: {stats:?}"
+        );
+        check!(world, fds == 0, "{fds} sockets are open at the end");
+        check!(
+            world,
+            deadline.is_none(),
+            "a timer is left at the end, for {deadline:?}"
+        );
+        let lost = world.chains.iter().any(|chain| chain.part_gone);
+        let told = stats.answered + stats.failed;
+        let replies = world.replies;
+        check!(
+            world,
+            told == replies || lost,
+            "{told} answered, {replies} heard"
+        );
+        let submitted = world.submitted;
+        check!(
+            world,
+            stats.submitted == submitted,
+            "{} submitted, not {submitted}",
+            stats.submitted
+        );
+        world
+            .coverage
+            .hit_if(stats.retried > 0, "stale connection", "sent again");
+        world
+            .coverage
+            .hit_if(stats.opened as usize > self.most_open, "state", "fd reused");
+        world
+            .coverage
+            .hit_if(stats.turns > 0, "state", "bounded turn");
+    }
+
+    /// What the servers saw: no request more often than it was asked for, but for the one retry of what is idempotent.
+    fn check_ledger(&mut self) {
+        let ledger = self.network.ledger();
+        let mut world = self.world.borrow_mut();
+        let mut arrived = vec![0; world.wishes.len()];
+        for request in ledger.requests() {
+            if let Some(count) = nonce_in(request.path()).and_then(|nonce| arrived.get_mut(nonce)) {
+                *count += 1;
+            }
+        }
+        for (nonce, arrived) in arrived.into_iter().enumerate() {
+            let wish = &world.wishes[nonce];
+            // Who answers 417 has refused it, though its body may be on its way by then.
+            let refused = wish.expect == Some(Expectation::Failed);
+            let each = 1 + u32::from(wish.idempotent) + u32::from(refused);
+            let most = wish.asked * each;
+            let asked = wish.asked;
+            check!(
+                world,
+                arrived <= most,
+                "nonce {nonce}, asked for {asked} times, arrived {arrived} times"
+            );
+        }
+        for served in ledger.connections() {
+            let how = match served.closed {
+                Some((_, Closed::ByClient)) => "closed by client",
+                Some((_, Closed::ResetByClient)) => "reset by client",
+                Some((_, Closed::ByServer)) => "closed by server",
+                Some((_, Closed::ResetByServer)) => "reset by server",
+                _ => continue,
+            };
+            world.coverage.hit("connection", how);
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! The whole engine, readbacks and all, on a simulated network: whatever chance brings, the promises hold.
+//!
+//! A seed decides servers, faults, configuration, chains, what the readbacks do, and when the host makes turns. Checked all along:
+//! each request is answered once, by its own response, byte for byte; deadlines are neither early nor late; nothing that is not
+//! idempotent is sent twice; a turn that is not due does nothing; nothing is left at the end. See `docs/ARCHITECTURE.md`, "Mutants",
+//! for what this catches.
+//!
+//! - `HTTPSTREAM_SIM_SEED=7 cargo test --test simulation` runs one seed and tells what happens in it;
+//! - `HTTPSTREAM_SIM_SEEDS=100000 cargo test --release --test simulation` runs so many, `5000..9000` just these.
+
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+mod coverage;
+mod host;
+mod plan;
+mod probe;
+mod server;
+mod world;
+
+use coverage::Coverage;
+use host::run;
+
+/// What `cargo test` runs. Every place of the summary has to be reached in them.
+const SEEDS: Range<u64> = 0..1000;
+
+/// After so many failing seeds the rest is not worth the wait.
+const FAILURES: usize = 5;
+
+fn seeds() -> Range<u64> {
+    let Ok(text) = std::env::var("HTTPSTREAM_SIM_SEEDS") else {
+        return SEEDS;
+    };
+    let number = |text: &str| {
+        text.trim()
+            .parse::<u64>()
+            .expect("HTTPSTREAM_SIM_SEEDS is a number, or a range such as 5..9")
+    };
+    match text.split_once("..") {
+        Some((from, to)) => number(from)..number(to),
+        None => 0..number(&text),
+    }
+}
+
+fn replay(seed: u64) -> String {
+    let release = if cfg!(debug_assertions) {
+        ""
+    } else {
+        " --release"
+    };
+    format!(
+        "HTTPSTREAM_SIM_SEED={seed} cargo test{release} --test simulation whatever_chance -- --nocapture"
+    )
+}
+
+#[test]
+fn whatever_chance_brings_the_promises_hold() {
+    if let Ok(seed) = std::env::var("HTTPSTREAM_SIM_SEED") {
+        let seed = seed.parse().expect("HTTPSTREAM_SIM_SEED is a number");
+        let report = run(seed, true);
+        assert!(report.wrong.is_empty(), "seed {seed}: {:#?}", report.wrong);
+        return;
+    }
+    let seeds = seeds();
+    let mut coverage = Coverage::default();
+    let mut failed = Vec::new();
+    for seed in seeds.clone() {
+        match catch_unwind(AssertUnwindSafe(|| run(seed, false))) {
+            Ok(report) if report.wrong.is_empty() => coverage.add(&report.coverage),
+            Ok(report) => failed.push(format!(
+                "seed {seed}: {}\n  {}",
+                report.wrong[0],
+                replay(seed)
+            )),
+            Err(_) => failed.push(format!("seed {seed} panicked\n  {}", replay(seed))),
+        }
+        if failed.len() == FAILURES {
+            break;
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+    println!("{} seeds reached:{coverage}", seeds.end - seeds.start);
+    let missing = coverage.missing();
+    let enough = seeds.end - seeds.start >= SEEDS.end - SEEDS.start;
+    assert!(
+        missing.is_empty() || !enough,
+        "{seeds:?} never reached {missing:#?}"
+    );
+}
+
+#[test]
+fn equal_seeds_do_the_same() {
+    for seed in (0..1000).step_by(25) {
+        let (first, second) = (run(seed, false), run(seed, false));
+        assert_eq!(first.fingerprint, second.fingerprint, "{}", replay(seed));
+    }
+}

@@ -1,0 +1,226 @@
+//! What a seed decides before anything runs: the network, its faults, the configuration, how wild the host is.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use httpstream::resolver::LookupError;
+use httpstream::sim::{Fault, Faults, Network, Random};
+use httpstream::{Config, Timeouts};
+
+use crate::server::Scripted;
+use crate::world::Shared;
+
+/// The faults that fail nothing: whatever they do, every exchange has to end as its server meant it.
+pub(crate) const BENIGN: [Fault; 13] = [
+    Fault::Split,
+    Fault::ShortWrite,
+    Fault::SmallSendBuffer,
+    Fault::SmallWindow,
+    Fault::NoLatency,
+    Fault::MidTurn,
+    Fault::Reorder,
+    Fault::BareEvent,
+    Fault::Stale,
+    Fault::Spurious,
+    Fault::Interrupted,
+    Fault::ConnectedAtOnce,
+    Fault::EndWithData,
+];
+
+pub(crate) const MS: Duration = Duration::from_millis(1);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// Only [`BENIGN`] faults, a host in time, and deadlines that no server passes by accident: outcomes are known.
+    pub(crate) benign: bool,
+    pub(crate) faults: Faults,
+    pub(crate) origins: Vec<Origin>,
+    /// Bodies may be long.
+    pub(crate) large: bool,
+    pub(crate) timeouts: Timeouts,
+    /// Requests that the run may send, all chains together.
+    pub(crate) requests: usize,
+    /// Of a thousand callbacks, how many do something unexpected.
+    pub(crate) mischief: u16,
+    /// Steps of the host before it winds down.
+    pub(crate) steps: usize,
+}
+
+/// Somebody to send requests to.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    pub(crate) url: &'static str,
+    /// The addresses at which its requests may arrive; none: nobody answers.
+    pub(crate) addrs: Vec<SocketAddr>,
+}
+
+fn addr(last: u8) -> SocketAddr {
+    ([10, 0, 0, last], 80).into()
+}
+
+impl Plan {
+    pub(crate) fn draw(random: &mut Random) -> Self {
+        let benign = random.chance(350);
+        let mut faults = match random.below(10) {
+            _ if benign => benign_faults(random),
+            0..6 => Faults::some(random),
+            6..9 => Faults::storm(),
+            _ => Faults::none(),
+        };
+        let large = random.chance(60);
+        if large {
+            // Byte by byte a long body takes as many events as it has bytes.
+            faults = faults
+                .with(Fault::SmallSendBuffer, 0)
+                .with(Fault::SmallWindow, 0);
+        }
+        Self {
+            benign,
+            faults,
+            origins: Vec::new(),
+            large,
+            timeouts: timeouts(random, benign),
+            requests: random.between(10, 70),
+            mischief: *random.pick(&[0, 30, 60, 150]),
+            steps: random.between(20, 90),
+        }
+    }
+
+    /// Puts names and servers on the network.
+    pub(crate) fn furnish(&mut self, network: &Network, random: &mut Random, world: &Shared) {
+        network.set_faults(self.faults.clone());
+        if random.chance(300) {
+            network.set_latency(random.duration(20 * MS));
+        }
+        if random.chance(150) {
+            network.limit_fds(random.between(1, 6));
+        }
+        for last in 1..=5 {
+            let listener = network.serve(addr(last), Scripted::new(network, Rc::clone(world)));
+            if random.chance(250) {
+                // Longer than a benign host lets a connection wait for its request.
+                let least = if self.benign { 10 * SECOND } else { MS };
+                let _ = listener.idle_timeout(random.duration(10 * SECOND) + least);
+            } else if random.chance(100) && !self.benign {
+                let _ = listener
+                    .reads_at_most(random.below(3000))
+                    .send_buffer(random.between(1, 2000));
+            } else if random.chance(200) {
+                let _ = listener.window(random.between(500, 20_000));
+            }
+        }
+        let local: SocketAddr = ([127, 0, 0, 1], 80).into();
+        let _ = network.serve(local, Scripted::new(network, Rc::clone(world)));
+        let _ = network
+            .host("one.test", [[10, 0, 0, 1]])
+            .after(random.duration(200 * MS));
+        let _ = network.host("many.test", [[10, 0, 0, 9], [10, 0, 0, 2], [10, 0, 0, 3]]);
+        let _ = network
+            .host("at-once.test", [[10, 0, 0, 4]])
+            .after(Duration::ZERO);
+        let _ = network
+            .host("slow.test", [[10, 0, 0, 1]])
+            .after(15 * SECOND);
+        let _ = network.host_fails("broken.test", LookupError::Failed("broken".to_owned()));
+        let _ = network.host_fails(
+            "full.test",
+            LookupError::Exhausted("no descriptor".to_owned()),
+        );
+        network.unreachable(addr(7));
+        network.black_hole(addr(8));
+        network.refuse(addr(9));
+
+        let served = |url, lasts: &[u8]| Origin {
+            url,
+            addrs: lasts.iter().map(|last| addr(*last)).collect(),
+        };
+        self.origins = vec![
+            served("http://10.0.0.1", &[1]),
+            served("http://10.0.0.2", &[2]),
+            served("http://one.test", &[1]),
+            served("http://many.test", &[2, 3]),
+            served("http://at-once.test", &[4]),
+            served("http://over.ride.test:8080", &[5]),
+            Origin {
+                url: "http://localhost",
+                addrs: vec![local],
+            },
+        ];
+        random.shuffle(&mut self.origins);
+        let count = random.between(1, 4);
+        self.origins.truncate(count);
+        let dead = [
+            "http://10.0.0.7",
+            "http://10.0.0.8",
+            "http://10.0.0.9",
+            "http://slow.test",
+            "http://broken.test",
+            "http://full.test",
+            "http://no-such.test",
+        ];
+        if random.chance(400) {
+            let url: &&str = random.pick(&dead);
+            let lasts: &[u8] = if url.contains("slow") { &[1] } else { &[] };
+            self.origins.push(served(url, lasts));
+        }
+    }
+
+    pub(crate) fn config(&self, random: &mut Random) -> Config {
+        let mut config = Config::default();
+        config.resolve_to("*.ride.test", addr(5));
+        config.timeouts = self.timeouts.clone();
+        config.max_connections = *random.pick(&[1, 2, 3, 8, 1000]);
+        config.max_connections_per_origin = *random.pick(&[1, 1, 2, 5, 1000]);
+        config.max_idle_per_origin = *random.pick(&[0, 1, 2, 32, 32]);
+        config.idle_timeout = *random.pick(&[5 * MS, SECOND, 60 * SECOND]);
+        config.turn_events = *random.pick(&[1, 2, 3, 1024, 1024]);
+        config.turn_bytes = match self.large {
+            true => 16 << 10,
+            false => *random.pick(&[1, 100, 4096, 512 << 10]),
+        };
+        config.read_buffer = *random.pick(&[4096, 4099, 16 << 10]);
+        config
+    }
+}
+
+fn benign_faults(random: &mut Random) -> Faults {
+    let storm = match random.chance(500) {
+        true => Faults::storm(),
+        false => Faults::some(random),
+    };
+    BENIGN.into_iter().fold(Faults::none(), |faults, fault| {
+        faults.with(fault, storm.per_mille(fault))
+    })
+}
+
+fn timeouts(random: &mut Random, benign: bool) -> Timeouts {
+    let mut timeouts = Timeouts::default();
+    if benign {
+        // Longer than any silence of a server that means to answer.
+        timeouts.resolve = Some(20 * SECOND);
+        timeouts.write = Some(60 * SECOND);
+        timeouts.first_byte = Some(60 * SECOND);
+        timeouts.idle = Some(60 * SECOND);
+        timeouts.total = Some(600 * SECOND);
+        return timeouts;
+    }
+    let draw = |random: &mut Random| match random.below(10) {
+        0 => None,
+        1..4 => Some(random.duration(20 * MS)),
+        4..8 => Some(random.duration(3 * SECOND)),
+        _ => Some(30 * SECOND),
+    };
+    timeouts.resolve = draw(random);
+    timeouts.connect = draw(random);
+    timeouts.write = draw(random);
+    timeouts.first_byte = draw(random);
+    timeouts.idle = draw(random);
+    timeouts.total = match random.below(10) {
+        0 => None,
+        1..4 => Some(random.duration(2 * SECOND)),
+        _ => Some(random.duration(60 * SECOND)),
+    };
+    timeouts
+}

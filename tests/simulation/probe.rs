@@ -1,0 +1,801 @@
+//! The readback of every chain: checks what it is shown against what was sent, then does what chance tells it.
+
+use std::panic::resume_unwind;
+use std::time::Duration;
+
+use httpstream::{
+    Context, Error, ErrorKind, Flow, Next, Phase, Readback, Reply, RequestId, Response, Sent,
+    within_to,
+};
+
+use crate::coverage;
+use crate::plan::MS;
+use crate::world::{
+    Answered, Body, Chain, Expectation, Host, Part, Reading, Shared, Span, Stage, World,
+    body_bytes, ceil_ms, check,
+};
+
+/// What a readback panics with on purpose. It goes past the panic hook, which would print it.
+#[derive(Debug)]
+pub(crate) struct Planned;
+
+/// Reads for one chain. `number` tells the chain's readbacks apart: a follow-on may bring another one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Probe {
+    pub(crate) chain: usize,
+    pub(crate) number: u32,
+}
+
+/// A state that knows its world: the host itself, or a part of it.
+pub(crate) trait State: Sized + 'static {
+    fn world(&self) -> Shared;
+    /// Lets a part vanish, if this is not a part itself.
+    fn lose(&mut self, part: usize);
+    /// Submits a chain, or asks for it from a part.
+    fn submit(
+        cx: &mut Context<'_, Self>,
+        chain: usize,
+        delay: Option<Duration>,
+        request: httpstream::Request,
+    ) -> RequestId {
+        let probe = Probe::new(chain);
+        match delay {
+            None => cx.submit_to(request, probe),
+            Some(delay) => cx.submit_after(delay, request, probe.into_closure()),
+        }
+    }
+}
+
+impl State for Host {
+    fn world(&self) -> Shared {
+        self.world.clone()
+    }
+
+    fn lose(&mut self, part: usize) {
+        lose(self, part);
+    }
+}
+
+impl State for Part {
+    fn world(&self) -> Shared {
+        self.world.clone()
+    }
+
+    fn lose(&mut self, _: usize) {}
+}
+
+/// Where the part of a host is.
+pub(crate) fn part_of(part: usize) -> impl Fn(&mut Host) -> Option<&mut Part> + Clone + 'static {
+    move |host| host.parts[part].as_mut()
+}
+
+pub(crate) fn of_part(chain: usize, part: usize) -> impl Readback<Host> + 'static {
+    within_to(part_of(part), Probe::new(chain))
+}
+
+/// Lets a part vanish: its chains end without another word.
+pub(crate) fn lose(host: &mut Host, part: usize) {
+    host.parts[part] = None;
+    let mut world = host.world.borrow_mut();
+    let world = &mut *world;
+    for chain in &mut world.chains {
+        if chain.part == Some(part) && !chain.is_over() && !chain.part_gone {
+            chain.part_gone = true;
+            let before = match (chain.stage, chain.reading) {
+                (Stage::Asked(_), Reading::NoHead) => "head",
+                (Stage::Asked(_), Reading::Streamed) => "data",
+                (Stage::Asked(_), _) => "reply",
+                (Stage::Delayed(_), _) => "error",
+                _ => "interim",
+            };
+            world.coverage.hit("part gone before", before);
+        }
+    }
+}
+
+impl Probe {
+    pub(crate) fn new(chain: usize) -> Self {
+        let number = 0;
+        Self { chain, number }
+    }
+
+    /// The same as a closure, for the calls that take one.
+    pub(crate) fn into_closure<T: State>(
+        mut self,
+    ) -> impl FnMut(&mut T, Reply<'_>, &mut Context<'_, T>) -> Next<T> + Send + 'static {
+        move |state, reply, cx| self.on_reply(state, reply, cx)
+    }
+
+    /// What holds for every call.
+    fn enter<T>(&self, world: &mut World, cx: &Context<'_, T>, call: &'static str) {
+        let Self { chain, number } = *self;
+        let now = world.since_base(cx.now());
+        world.calls += 1;
+        world.digest(chain as u64);
+        world.digest(now.as_nanos() as u64);
+        world.tell(|| format!("chain {chain}: {call}"));
+        let known = &world.chains[chain];
+        let (over, gone, id, readback) =
+            (known.is_over(), known.part_gone, known.id, known.readback);
+        let paused = known.paused && !known.resumed;
+        let known_cancelled = known.cancelled || known.cancel_ordered;
+        let start = known.start(now);
+        check!(world, !over, "chain {chain} is over, and {call} is called");
+        check!(
+            world,
+            !gone,
+            "chain {chain} has lost its part, and {call} is called"
+        );
+        check!(
+            world,
+            id == Some(cx.id()),
+            "chain {chain} is {id:?}, and {call} is called for {:?}",
+            cx.id()
+        );
+        check!(
+            world,
+            readback == number,
+            "chain {chain} is read by {readback}, and {number} is called"
+        );
+        let early = match world.chains[chain].stage {
+            Stage::Delayed(due) => ceil_ms(due.from) > now,
+            Stage::Ordered { delay, since } if !delay.is_zero() => {
+                ceil_ms(since.saturating_add(delay)) > now
+            }
+            _ => false,
+        };
+        let cut_short = call == "error" && (known_cancelled || world.draining);
+        check!(
+            world,
+            !early || cut_short,
+            "chain {chain}: {call} before its delay is over"
+        );
+        check!(
+            world,
+            !paused || matches!(call, "error"),
+            "chain {chain} is paused, and {call} is called"
+        );
+        if !over {
+            let known = &mut world.chains[chain];
+            known.stage = Stage::Asked(start);
+            if known.resumed && call != "error" {
+                (known.paused, known.resumed) = (false, false);
+            }
+        }
+    }
+
+    /// The fields that say whose response it is.
+    fn identify(&self, world: &mut World, head: &Response<'_>) -> Option<Answered> {
+        let chain = self.chain;
+        let number = |name| {
+            std::str::from_utf8(head.header(name)?)
+                .ok()?
+                .parse::<usize>()
+                .ok()
+        };
+        let serial = number("x-serial");
+        let answered = serial.and_then(|serial| world.answers.get(serial).copied());
+        let known = &world.chains[chain];
+        let (nonce, last) = (known.nonce, known.last_serial);
+        let right = number("x-nonce") == Some(nonce) && answered.is_some_and(|a| a.nonce == nonce);
+        check!(
+            world,
+            right,
+            "chain {chain} asked {nonce} and reads the answer {serial:?} to {:?}",
+            number("x-nonce")
+        );
+        check!(
+            world,
+            last < serial,
+            "chain {chain} reads answer {serial:?} after {last:?}"
+        );
+        let status = head.status().as_u16();
+        check!(
+            world,
+            answered.is_none_or(|a| a.status == status),
+            "chain {chain} has status {status}"
+        );
+        let id = world.chains[chain].id;
+        check!(
+            world,
+            id == Some(head.info().id),
+            "chain {chain}: info of {:?}",
+            head.info().id
+        );
+        let path = head.info().url().path();
+        check!(
+            world,
+            path == format!("/{nonce}"),
+            "chain {chain}: info of {path}"
+        );
+        check!(
+            world,
+            world.addrs_of(nonce).contains(&head.info().peer),
+            "nonce {nonce} from {}",
+            head.info().peer
+        );
+        world.chains[chain].serial = serial;
+        answered
+    }
+}
+
+/// Something unexpected, now and then. May panic, with nothing borrowed.
+fn mischief<T: State>(probe: &Probe, state: &mut T, cx: &mut Context<'_, T>, call: &'static str) {
+    let shared = state.world();
+    let mut world = shared.borrow_mut();
+    let chance = world.plan.mischief;
+    if world.winding_down || !world.random.chance(chance) {
+        return;
+    }
+    match world.random.below(16) {
+        0..4 if world.plan.requests > 0 => {
+            let part = world.chains[probe.chain].part;
+            let now = world.since_base(cx.now());
+            let delay = world.random.chance(500).then(|| world.delay());
+            let stage = match delay {
+                None => Stage::Asked(Span::at(now)),
+                Some(delay) => Stage::Delayed(Span::at(now + delay)),
+            };
+            let (chain, request) = world.new_chain(part, stage);
+            let from = if delay.is_some() {
+                "readback after"
+            } else {
+                "readback"
+            };
+            world.coverage.hit("submit from", from);
+            world.coverage.hit_if(part.is_some(), "submit from", "part");
+            drop(world);
+            let id = T::submit(cx, chain, delay, request);
+            shared.borrow_mut().name(chain, id);
+        }
+        4..6 => {
+            if let Some(chain) = world.any_chain()
+                && let Some(id) = world.chains[chain].id
+            {
+                let said = cx.cancel(id);
+                world.coverage.hit_if(said, "cancel from", "readback");
+                world.on_cancel(chain, said);
+            }
+        }
+        6..9 => {
+            let said = cx.cancel(cx.id());
+            world.coverage.hit_if(said, "cancels itself in", call);
+            world.on_cancel(probe.chain, said);
+        }
+        9..11 => {
+            if let Some(chain) = world.any_paused()
+                && let Some(id) = world.chains[chain].id
+            {
+                let said = cx.resume(id);
+                world.coverage.hit_if(said, "resume from", "readback");
+                world.on_resume(chain, said);
+            }
+        }
+        11 => {
+            cx.stop();
+            world.stop_asked = Some(true);
+        }
+        12 => {
+            let part = world.random.below(4);
+            drop(world);
+            state.lose(part);
+        }
+        13 => {
+            let time = world.random.duration(5 * MS);
+            let network = world.network.clone();
+            drop(world);
+            network.sleep(time);
+        }
+        _ => {
+            world.coverage.hit("panic in", call);
+            let chain = probe.chain;
+            world.tell(|| format!("chain {chain}: panics in {call}"));
+            world.chains[chain].stage = Stage::Over;
+            drop(world);
+            resume_unwind(Box::new(Planned));
+        }
+    }
+}
+
+impl<T: State> Readback<T> for Probe {
+    fn on_interim(&mut self, state: &mut T, head: &Response<'_>, cx: &mut Context<'_, T>) {
+        let shared = state.world();
+        let mut world = shared.borrow_mut();
+        self.enter(&mut world, cx, "interim");
+        let informational = head.status().is_informational();
+        check!(
+            world,
+            informational,
+            "{} is no interim response",
+            head.status()
+        );
+        let had_head = world.chains[self.chain].reading != Reading::NoHead;
+        check!(
+            world,
+            !had_head,
+            "chain {}: an interim response behind the head",
+            self.chain
+        );
+        drop(world);
+        mischief(self, state, cx, "interim");
+    }
+
+    fn on_head(&mut self, state: &mut T, head: &Response<'_>, cx: &mut Context<'_, T>) -> Flow {
+        let shared = state.world();
+        let mut world = shared.borrow_mut();
+        self.enter(&mut world, cx, "head");
+        self.identify(&mut world, head);
+        let now = world.since_base(cx.now());
+        check!(
+            world,
+            head.body().is_empty() && head.trailers().len() == 0,
+            "a body in the head"
+        );
+        let again = world.chains[self.chain].reading != Reading::NoHead;
+        check!(world, !again, "chain {}: a second head", self.chain);
+        let total = world.wishes[world.chains[self.chain].nonce].timeouts.total;
+        let flow = match world.random.below(100) {
+            0..45 => Flow::Buffer,
+            45..75 => Flow::Stream,
+            75..85 => Flow::Discard,
+            85..95 if total.is_some() => Flow::Pause,
+            95..97 => Flow::Abort,
+            _ => Flow::Buffer,
+        };
+        world.coverage.hit("flow", coverage::flow(flow, true));
+        let chain = self.chain;
+        world.tell(|| format!("chain {chain}: {flow:?}"));
+        let known = &mut world.chains[self.chain];
+        known.last_seen = now;
+        known.reading = match flow {
+            Flow::Stream | Flow::Pause => Reading::Streamed,
+            Flow::Discard => Reading::Discarded,
+            _ => Reading::Buffered,
+        };
+        drop(world);
+        mischief(self, state, cx, "head");
+        shared.borrow_mut().chains[self.chain].follow_flow(flow);
+        flow
+    }
+
+    fn on_data(&mut self, state: &mut T, data: &[u8], cx: &mut Context<'_, T>) -> Flow {
+        let shared = state.world();
+        let mut world = shared.borrow_mut();
+        self.enter(&mut world, cx, "data");
+        let now = world.since_base(cx.now());
+        let chain = self.chain;
+        let known = &mut world.chains[chain];
+        known.last_seen = now;
+        let (from, reading) = (known.streamed, known.reading);
+        known.streamed += data.len();
+        let serial = known.serial;
+        check!(
+            world,
+            reading == Reading::Streamed,
+            "chain {chain}: data, though {reading:?}"
+        );
+        check!(world, !data.is_empty(), "chain {chain}: an empty piece");
+        let truth = serial.and_then(|serial| Some((world.answers.get(serial)?, serial)));
+        if let Some((answered, serial)) = truth {
+            let body = body_bytes(answered.nonce, serial, answered.len);
+            let right = body.get(from..from + data.len()) == Some(data);
+            check!(
+                world,
+                right,
+                "chain {chain}: {} bytes at {from} are not those sent",
+                data.len()
+            );
+        }
+        let total = world.wishes[world.chains[chain].nonce].timeouts.total;
+        let flow = match world.random.below(100) {
+            0..80 => Flow::Stream,
+            80..85 => Flow::Buffer,
+            85..88 => Flow::Discard,
+            88..97 if total.is_some() => Flow::Pause,
+            97..99 => Flow::Abort,
+            _ => Flow::Stream,
+        };
+        world.coverage.hit("flow", coverage::flow(flow, false));
+        world.tell(|| format!("chain {chain}: {flow:?}"));
+        if flow == Flow::Discard {
+            world.chains[chain].reading = Reading::Discarded;
+        }
+        drop(world);
+        mischief(self, state, cx, "data");
+        shared.borrow_mut().chains[chain].follow_flow(flow);
+        flow
+    }
+
+    fn on_reply(&mut self, state: &mut T, reply: Reply<'_>, cx: &mut Context<'_, T>) -> Next<T> {
+        let shared = state.world();
+        let mut world = shared.borrow_mut();
+        let call = if reply.is_ok() { "reply" } else { "error" };
+        self.enter(&mut world, cx, call);
+        world.replies += 1;
+        let told = matches!(&reply, Err(error) if error.kind() == ErrorKind::Cancelled);
+        match reply {
+            Ok(response) => self.check_response(&mut world, response),
+            Err(error) => self.check_error(&mut world, &error, cx),
+        }
+        let now = world.since_base(cx.now());
+        let known = &mut world.chains[self.chain];
+        known.last_serial = known.serial.or(known.last_serial);
+        // Answered: what comes now is another request, or nothing.
+        known.begin(if told {
+            Stage::Over
+        } else {
+            Stage::Asked(Span::at(now))
+        });
+        known.answered = true;
+        drop(world);
+        mischief(self, state, cx, call);
+        let mut world = shared.borrow_mut();
+        self.next(&mut world, now, told)
+    }
+}
+
+impl Chain {
+    fn follow_flow(&mut self, flow: Flow) {
+        self.paused = flow == Flow::Pause;
+        self.aborted = flow == Flow::Abort;
+    }
+}
+
+impl Probe {
+    fn check_response(&self, world: &mut World, response: Response<'_>) {
+        let chain = self.chain;
+        let info = response.info();
+        let (attempts, timings) = (info.attempts, info.timings);
+        let answered = self.identify(world, &response);
+        let known = &world.chains[chain];
+        let (reading, aborted, streamed, nonce) =
+            (known.reading, known.aborted, known.streamed, known.nonce);
+        let (cancelled, closure) = (known.cancelled, known.is_closure);
+        let (serial, stage) = (known.serial, known.stage);
+        check!(
+            world,
+            closure || reading != Reading::NoHead,
+            "chain {chain}: a reply without a head"
+        );
+        check!(
+            world,
+            !aborted,
+            "chain {chain}: a response, though it was aborted"
+        );
+        check!(
+            world,
+            !cancelled,
+            "chain {chain}: a response, though it was cancelled"
+        );
+        if let (Some(answered), Some(serial)) = (answered, serial) {
+            let truth = body_bytes(nonce, serial, answered.len);
+            match reading {
+                Reading::Streamed => {
+                    let whole = streamed == truth.len() && response.body().is_empty();
+                    check!(
+                        world,
+                        whole,
+                        "chain {chain}: {streamed} of {} bytes were streamed",
+                        truth.len()
+                    );
+                }
+                Reading::Discarded => check!(
+                    world,
+                    response.body().is_empty(),
+                    "chain {chain}: a discarded body"
+                ),
+                _ => check!(
+                    world,
+                    response.body() == truth,
+                    "chain {chain}: the body is not the one sent"
+                ),
+            }
+            if let Some((_, sum)) = response.trailers().next() {
+                let right = sum == serial.to_string().as_bytes();
+                check!(
+                    world,
+                    right,
+                    "chain {chain}: the trailer of another response"
+                );
+            }
+        }
+        let wish = world.wishes[nonce].clone();
+        let most = 2 + u32::from(wish.expect == Some(Expectation::Failed));
+        check!(
+            world,
+            (1..=most).contains(&attempts),
+            "chain {chain}: {attempts} attempts"
+        );
+        let steps = [
+            timings.resolve,
+            timings.connect,
+            timings.sent,
+            timings.first_byte,
+            timings.done,
+        ];
+        let taken: Vec<Duration> = steps.into_iter().flatten().collect();
+        let early = wish.script.early || wish.expect.is_some();
+        check!(
+            world,
+            early || taken.is_sorted(),
+            "chain {chain}: {timings:?}"
+        );
+        if let (Stage::Asked(start), Some(done)) = (stage, timings.done) {
+            let now = world.network.elapsed();
+            let slack = Duration::from_micros(1);
+            let longest = now.saturating_sub(start.from) + slack;
+            check!(
+                world,
+                done <= longest,
+                "chain {chain}: done after {done:?}, begun {start:?}"
+            );
+        }
+        let script = &world.wishes[nonce].script;
+        let meant = match script.body {
+            Body::Garbage | Body::HugeHead | Body::ClosedAtOnce | Body::Nothing => false,
+            Body::BadChunk => world.wishes[nonce].method == "HEAD",
+            _ => true,
+        };
+        check!(
+            world,
+            meant,
+            "chain {chain}: a response where there was none"
+        );
+    }
+
+    fn check_error<T>(&self, world: &mut World, error: &Error, cx: &Context<'_, T>) {
+        let chain = self.chain;
+        let now = world.since_base(cx.now());
+        let known = &world.chains[chain];
+        let nonce = known.nonce;
+        let (cancelled, ordered) = (known.cancelled, known.cancel_ordered);
+        let (aborted, serial) = (known.aborted, known.serial);
+        let (kind, phase) = (error.kind(), error.phase());
+        world.tell(|| format!("chain {chain}: {error:?}"));
+        world.coverage.hit("error", coverage::kind(kind));
+        match kind {
+            ErrorKind::Cancelled => world
+                .coverage
+                .hit("cancelled while", coverage::phase(phase)),
+            ErrorKind::Timeout => world.coverage.hit("timeout while", coverage::phase(phase)),
+            _ => {}
+        }
+        let draining = world.draining;
+        check!(
+            world,
+            (kind == ErrorKind::Cancelled) == cancelled || ordered || draining,
+            "chain {chain}: {kind:?}, cancelled {cancelled}"
+        );
+        check!(
+            world,
+            kind != ErrorKind::Aborted || aborted,
+            "chain {chain}: not aborted by its readback"
+        );
+        check!(
+            world,
+            !aborted || matches!(kind, ErrorKind::Aborted | ErrorKind::Cancelled),
+            "chain {chain}: aborted, and yet {kind:?}"
+        );
+        if let Some(serial) = serial
+            && let Some(answered) = world.answers.get(serial).copied()
+        {
+            let truth = body_bytes(nonce, serial, answered.len);
+            let part = error.partial_body();
+            check!(
+                world,
+                truth.starts_with(part),
+                "chain {chain}: a partial body that nobody sent"
+            );
+        }
+        self.check_sent(world, error);
+        if matches!(kind, ErrorKind::Timeout | ErrorKind::Exhausted) {
+            self.check_deadline(world, phase, now, kind);
+        }
+        let refused = kind == ErrorKind::ClosedBeforeResponse
+            && error.reused_connection()
+            && error.request_sent() != Sent::No;
+        let idempotent = world.wishes[nonce].idempotent;
+        check!(
+            world,
+            !refused || !idempotent,
+            "nonce {nonce} is idempotent, and was not sent again"
+        );
+        world
+            .coverage
+            .hit_if(refused, "stale connection", "not sent again");
+        if world.plan.benign {
+            self.check_benign(world, error);
+        }
+    }
+
+    fn check_sent(&self, world: &mut World, error: &Error) {
+        let chain = self.chain;
+        let nonce = world.chains[chain].nonce;
+        let wish = &world.wishes[nonce];
+        let (asked, arrived, idempotent) = (wish.asked, wish.arrived, wish.idempotent);
+        let sent = error.request_sent();
+        let seen = arrived >= asked && !idempotent && !world.chains[chain].answered;
+        check!(
+            world,
+            sent != Sent::No || !seen,
+            "chain {chain}: not sent, and yet it arrived {arrived} times"
+        );
+        let safe = idempotent || sent == Sent::No;
+        check!(
+            world,
+            error.resend_is_safe() == safe,
+            "chain {chain}: safe to send again: {}",
+            !safe
+        );
+        let head = world.chains[chain].reading != Reading::NoHead;
+        check!(
+            world,
+            !head || sent == Sent::Yes,
+            "chain {chain}: answered, and yet {sent:?} sent"
+        );
+    }
+
+    /// No deadline is early. That none is late is seen between the turns.
+    fn check_deadline(&self, world: &mut World, phase: Phase, now: Duration, kind: ErrorKind) {
+        let chain = self.chain;
+        let known = &world.chains[chain];
+        let wish = &world.wishes[known.nonce];
+        let timeouts = &wish.timeouts;
+        let Stage::Asked(start) = known.stage else {
+            return;
+        };
+        let uploads = wish.upload > 0;
+        let phases = match phase {
+            Phase::Resolve => vec![("resolve", start.from, timeouts.resolve)],
+            Phase::Connect => vec![("connect", start.from, timeouts.connect)],
+            Phase::Write => vec![("write", start.from, timeouts.write)],
+            Phase::FirstByte => vec![("first byte", start.from, timeouts.first_byte)],
+            // Interim responses, or a final one that came early, go before the end of the upload.
+            Phase::Head => vec![
+                ("idle", start.from, timeouts.idle),
+                ("first byte", start.from, timeouts.first_byte),
+                ("write", start.from, timeouts.write),
+            ],
+            Phase::Body if uploads => vec![
+                ("idle", start.from, timeouts.idle),
+                ("write", start.from, timeouts.write),
+            ],
+            Phase::Body if known.waits_for_resume() => vec![],
+            Phase::Body => vec![("idle", known.last_seen, timeouts.idle)],
+            _ => vec![],
+        };
+        let total = (start.from, timeouts.total);
+        let due = |(from, timeout): (Duration, Option<Duration>)| {
+            timeout.map(|timeout| ceil_ms(timeout).saturating_add(from))
+        };
+        let is_total = due(total).is_some_and(|due| due <= now);
+        let reached = phases
+            .iter()
+            .find(|(_, from, timeout)| due((*from, *timeout)).is_some_and(|due| due <= now));
+        let reached = match (is_total, reached) {
+            (_, Some((name, ..))) => Some(*name),
+            (true, None) => Some("total"),
+            (false, None) => None,
+        };
+        let exhausted = kind == ErrorKind::Exhausted;
+        check!(
+            world,
+            reached.is_some() && (!exhausted || is_total),
+            "chain {chain}: {kind:?} in {phase:?} at {now:?}, begun {start:?}: no deadline has passed"
+        );
+        if let Some(reached) = reached {
+            world.coverage.hit("deadline", reached);
+        }
+    }
+
+    /// Where nothing goes wrong, everything ends as its server meant it.
+    fn check_benign(&self, world: &mut World, error: &Error) {
+        let chain = self.chain;
+        let known = &world.chains[chain];
+        let wish = &world.wishes[known.nonce];
+        let kind = error.kind();
+        if !world.is_served(known.nonce)
+            || matches!(kind, ErrorKind::Cancelled | ErrorKind::Aborted)
+        {
+            return;
+        }
+        // An error without a server's doing: the total deadline, or a connection that the server had closed.
+        let queue = match kind {
+            ErrorKind::Timeout | ErrorKind::Exhausted => {
+                let start = known.start(Duration::MAX);
+                let total = wish.timeouts.total.unwrap_or_default();
+                world.since_base(world.network.now()) >= start.from + total
+            }
+            ErrorKind::ClosedBeforeResponse => error.reused_connection() && !wish.idempotent,
+            _ => false,
+        };
+        // A server that answers early and then closes may reset what it has answered.
+        let early = wish.script.early
+            && matches!(kind, ErrorKind::Truncated | ErrorKind::ClosedBeforeResponse);
+        let too_long = wish
+            .max_body
+            .is_some_and(|most| wish.script.len as u64 > most);
+        let meant = match (wish.script.body, kind) {
+            (Body::Garbage | Body::BadChunk, ErrorKind::Malformed) => true,
+            (Body::HugeHead, ErrorKind::TooLarge) => true,
+            (Body::Truncated, ErrorKind::Truncated) => true,
+            (Body::ClosedAtOnce, ErrorKind::ClosedBeforeResponse) => true,
+            (Body::ClosedAtOnce, ErrorKind::Truncated) => {
+                wish.script.interims > 0 || wish.expect.is_some()
+            }
+            (Body::Nothing, ErrorKind::Timeout) => true,
+            (Body::Nothing, ErrorKind::ClosedBeforeResponse | ErrorKind::Truncated) => true,
+            (_, ErrorKind::TooLarge) => too_long,
+            _ => false,
+        };
+        let script = wish.script.clone();
+        check!(
+            world,
+            queue || early || meant,
+            "chain {chain}: {error:?} for {script:?}"
+        );
+    }
+
+    /// What follows: chance again, as long as the chain may go on.
+    fn next<T: State>(&mut self, world: &mut World, now: Duration, told: bool) -> Next<T> {
+        let chain = self.chain;
+        let left = world.chains[chain].left;
+        let goes_on = (left > 0 && world.plan.requests > 0 && !world.winding_down) || told;
+        let dropped = told || world.chains[chain].cancelled || world.draining;
+        let choice = if goes_on { world.random.below(10) } else { 9 };
+        let nonce = world.chains[chain].nonce;
+        let (nonce, mut next, name, name_after) = match choice {
+            0..4 => (nonce, Next::again(), "again", "again after"),
+            4..8 => {
+                let (nonce, request) = world.wish();
+                (nonce, Next::send(request), "send", "send after")
+            }
+            _ => {
+                world.coverage.hit("next", "done");
+                if !world.chains[chain].cancelled || told {
+                    world.chains[chain].stage = Stage::Over;
+                }
+                world.tell(|| format!("chain {chain}: done"));
+                return Next::done().after(MS);
+            }
+        };
+        let mut delay = Duration::ZERO;
+        if world.random.chance(400) {
+            delay = world.delay();
+            world.coverage.hit("next", name_after);
+        } else {
+            world.coverage.hit("next", name);
+        }
+        if world.random.chance(10) {
+            delay = Duration::MAX;
+            world.coverage.hit("next", "never");
+        }
+        next = next.after(delay);
+        let mut number = self.number;
+        if world.random.chance(200) {
+            number += 1;
+            world.coverage.hit("next", "another readback");
+            next = next.read_to(Probe { chain, number });
+        }
+        world.tell(|| format!("chain {chain}: {next:?} nonce {nonce} (dropped {dropped})"));
+        if dropped {
+            if !world.chains[chain].cancelled || told {
+                world.chains[chain].stage = Stage::Over;
+            }
+            return next;
+        }
+        world.plan.requests -= 1;
+        world.wishes[nonce].asked += 1;
+        let stage = match delay {
+            Duration::ZERO => Stage::Asked(Span::at(now)),
+            delay => Stage::Delayed(Span::at(now.saturating_add(delay))),
+        };
+        let known = &mut world.chains[chain];
+        known.left -= 1;
+        known.nonce = nonce;
+        known.is_closure &= number == known.readback;
+        known.readback = number;
+        known.begin(stage);
+        next
+    }
+}

@@ -1,0 +1,516 @@
+//! What the harness knows: every chain, every request, every answer, and what was wrong.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use httpstream::sim::{Network, Random};
+use httpstream::{Request, RequestId, Submitter, Timeouts};
+
+use crate::coverage::Coverage;
+use crate::plan::{MS, Plan, SECOND};
+
+pub(crate) type Shared = Rc<RefCell<World>>;
+
+/// The state that is lent to the engine: the world, and parts of it which may vanish.
+pub(crate) struct Host {
+    pub(crate) world: Shared,
+    pub(crate) parts: Vec<Option<Part>>,
+}
+
+/// A part of the state, for readbacks made by `within`.
+pub(crate) struct Part {
+    pub(crate) world: Shared,
+}
+
+pub(crate) struct World {
+    pub(crate) random: Random,
+    pub(crate) plan: Plan,
+    pub(crate) network: Network,
+    pub(crate) base: Instant,
+    pub(crate) chains: Vec<Chain>,
+    pub(crate) by_id: HashMap<RequestId, usize>,
+    /// By nonce: each says in its URL which it is.
+    pub(crate) wishes: Vec<Wish>,
+    /// By serial: each says in a field which it is.
+    pub(crate) answers: Vec<Answered>,
+    pub(crate) coverage: Coverage,
+    /// What was found wrong.
+    pub(crate) wrong: Vec<String>,
+    pub(crate) submitter: Option<Submitter<Host>>,
+    pub(crate) draining: bool,
+    /// No new chains, no follow-ons, no mischief.
+    pub(crate) winding_down: bool,
+    /// Whether `stop` was called since the last turn; `None`: not known.
+    pub(crate) stop_asked: Option<bool>,
+    /// Callbacks so far; calls of `on_reply` so far.
+    pub(crate) calls: u64,
+    pub(crate) replies: u64,
+    /// Chains that the engine must have counted as submitted.
+    pub(crate) submitted: u64,
+    pub(crate) verbose: bool,
+    pub(crate) log: u64,
+}
+
+/// A request, and how its server is to answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Wish {
+    pub(crate) origin: usize,
+    pub(crate) method: &'static str,
+    pub(crate) idempotent: bool,
+    pub(crate) upload: usize,
+    pub(crate) expect: Option<Expectation>,
+    pub(crate) script: Script,
+    /// In force for it, the engine's own included.
+    pub(crate) timeouts: Timeouts,
+    pub(crate) max_body: Option<u64>,
+    /// How often a chain has asked for it, and how often its head and all of it have arrived.
+    pub(crate) asked: u32,
+    pub(crate) heads: u32,
+    pub(crate) arrived: u32,
+}
+
+/// How a server meets `Expect: 100-continue`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expectation {
+    Continued,
+    /// The client has to go on by itself.
+    Ignored,
+    Failed,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Script {
+    pub(crate) status: u16,
+    pub(crate) body: Body,
+    pub(crate) len: usize,
+    pub(crate) interims: usize,
+    pub(crate) hold: Duration,
+    pub(crate) drip: Option<(usize, Duration)>,
+    /// The connection ends behind it; announced or not.
+    pub(crate) closes: Option<bool>,
+    pub(crate) keep_alive: Option<u8>,
+    /// Sent when the head has come, before the body.
+    pub(crate) early: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Body {
+    Length,
+    Chunked,
+    UntilClose,
+    Http10,
+    NoContent,
+    Garbage,
+    BadChunk,
+    HugeHead,
+    Truncated,
+    ClosedAtOnce,
+    Nothing,
+}
+
+/// What a server sent, or began to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answered {
+    pub(crate) nonce: usize,
+    pub(crate) status: u16,
+    pub(crate) len: usize,
+}
+
+/// A time known by its bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) from: Duration,
+    pub(crate) to: Duration,
+}
+
+impl Span {
+    pub(crate) fn at(time: Duration) -> Self {
+        let (from, to) = (time, time);
+        Self { from, to }
+    }
+
+    pub(crate) fn plus(self, time: Duration) -> Self {
+        Self {
+            from: self.from.saturating_add(time),
+            to: self.to.saturating_add(time),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Left with a `Submitter`; the engine may not have heard of it.
+    Ordered {
+        delay: Duration,
+        since: Duration,
+    },
+    /// To be begun at that time.
+    Delayed(Span),
+    /// Begun at that time, and not answered.
+    Asked(Span),
+    Over,
+}
+
+/// What becomes of the body of the response under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    NoHead,
+    Buffered,
+    Streamed,
+    Discarded,
+}
+
+#[derive(Debug)]
+pub(crate) struct Chain {
+    pub(crate) id: Option<RequestId>,
+    pub(crate) part: Option<usize>,
+    pub(crate) part_gone: bool,
+    pub(crate) nonce: usize,
+    pub(crate) stage: Stage,
+    /// Which of its readbacks is to be called.
+    pub(crate) readback: u32,
+    /// That one is a closure, which is shown nothing but the reply.
+    pub(crate) is_closure: bool,
+    /// `cancel` answered true, and the readback has not heard of it.
+    pub(crate) cancelled: bool,
+    pub(crate) cancel_ordered: bool,
+    /// Its last request is answered, and nothing else is begun.
+    pub(crate) answered: bool,
+    pub(crate) aborted: bool,
+    pub(crate) paused: bool,
+    /// It was resumed, and has not gone on yet.
+    pub(crate) resumed: bool,
+    pub(crate) reading: Reading,
+    pub(crate) serial: Option<usize>,
+    pub(crate) last_serial: Option<usize>,
+    pub(crate) streamed: usize,
+    /// When something of the response was last shown.
+    pub(crate) last_seen: Duration,
+    /// How many more requests it may send.
+    pub(crate) left: usize,
+}
+
+impl Chain {
+    pub(crate) fn is_over(&self) -> bool {
+        self.stage == Stage::Over
+    }
+
+    pub(crate) fn waits_for_resume(&self) -> bool {
+        self.paused && !self.resumed && !self.is_over()
+    }
+
+    pub(crate) fn begin(&mut self, stage: Stage) {
+        self.stage = stage;
+        self.answered = false;
+        self.aborted = false;
+        self.paused = false;
+        self.resumed = false;
+        self.reading = Reading::NoHead;
+        self.serial = None;
+        self.streamed = 0;
+    }
+
+    /// The earliest and the latest time at which its request was begun, `now` at the latest.
+    pub(crate) fn start(&self, now: Duration) -> Span {
+        match self.stage {
+            Stage::Asked(start) => start,
+            Stage::Delayed(due) => Span {
+                from: due.from.min(now),
+                to: now,
+            },
+            Stage::Ordered { delay, since } => Span {
+                from: since.saturating_add(delay).min(now),
+                to: now,
+            },
+            Stage::Over => Span::at(now),
+        }
+    }
+}
+
+/// What was meant to be sent, as a server and a reader can both work it out.
+pub(crate) fn body_bytes(nonce: usize, serial: usize, len: usize) -> Vec<u8> {
+    Random::new((nonce as u64) << 32 | serial as u64).bytes(len)
+}
+
+pub(crate) fn upload_bytes(nonce: usize, len: usize) -> Vec<u8> {
+    Random::new(!(nonce as u64)).bytes(len)
+}
+
+/// The first whole millisecond not before.
+pub(crate) fn ceil_ms(time: Duration) -> Duration {
+    let nanos = time.as_nanos().div_ceil(1_000_000);
+    u64::try_from(nanos).map_or(Duration::MAX, Duration::from_millis)
+}
+
+macro_rules! check {
+    ($world:expr, $holds:expr, $($why:tt)+) => {
+        if !$holds {
+            let why = format!($($why)+);
+            $world.complain(why);
+        }
+    };
+}
+pub(crate) use check;
+
+impl World {
+    pub(crate) fn complain(&mut self, why: String) {
+        let at = self.network.elapsed();
+        if self.verbose {
+            eprintln!("{at:?} WRONG: {why}");
+        }
+        self.wrong.push(format!("at {at:?}: {why}"));
+    }
+
+    /// Adds to the digest of the run, and tells about it where somebody listens.
+    pub(crate) fn tell(&mut self, what: impl FnOnce() -> String) {
+        if self.verbose {
+            let at = self.network.elapsed();
+            eprintln!("{at:?} {}", what());
+        }
+    }
+
+    pub(crate) fn digest(&mut self, number: u64) {
+        self.log = (self.log.rotate_left(5) ^ number).wrapping_mul(0x517c_c1b7_2722_0a95);
+    }
+
+    pub(crate) fn since_base(&self, now: Instant) -> Duration {
+        now.duration_since(self.base)
+    }
+
+    /// A chain which is about to be submitted, with a request to begin with.
+    pub(crate) fn new_chain(&mut self, part: Option<usize>, stage: Stage) -> (usize, Request) {
+        let left = self.random.between(1, 6).min(self.plan.requests.max(1));
+        let (nonce, request) = self.wish();
+        self.wishes[nonce].asked += 1;
+        self.plan.requests = self.plan.requests.saturating_sub(1);
+        self.chains.push(Chain {
+            id: None,
+            part,
+            part_gone: false,
+            nonce,
+            stage,
+            readback: 0,
+            is_closure: matches!(stage, Stage::Delayed(_))
+                || matches!(stage, Stage::Ordered { delay, .. } if !delay.is_zero()),
+            cancelled: false,
+            cancel_ordered: false,
+            answered: false,
+            aborted: false,
+            paused: false,
+            resumed: false,
+            reading: Reading::NoHead,
+            serial: None,
+            last_serial: None,
+            streamed: 0,
+            last_seen: Duration::ZERO,
+            left,
+        });
+        let chain = self.chains.len() - 1;
+        self.tell(|| format!("chain {chain}: nonce {nonce} {stage:?} part {part:?}"));
+        (chain, request)
+    }
+
+    pub(crate) fn name(&mut self, chain: usize, id: RequestId) {
+        self.chains[chain].id = Some(id);
+        self.submitted += 1;
+        let before = self.by_id.insert(id, chain);
+        check!(self, before.is_none(), "id {id:?} given out twice");
+    }
+
+    /// A delay, in whole microseconds.
+    pub(crate) fn delay(&mut self) -> Duration {
+        let most = *self
+            .random
+            .pick(&[0, 900, 5_000, 1_000_000, 1_000_000, 30_000_000]);
+        Duration::from_micros(self.random.between(1, most + 1) as u64)
+    }
+
+    /// Any chain that is not over, mostly; sometimes one that is.
+    pub(crate) fn any_chain(&mut self) -> Option<usize> {
+        if self.chains.is_empty() {
+            return None;
+        }
+        let chosen = self.random.below(self.chains.len());
+        if self.random.chance(100) {
+            return Some(chosen);
+        }
+        let from_there = (chosen..self.chains.len()).chain(0..chosen);
+        from_there
+            .into_iter()
+            .find(|chain| !self.chains[*chain].is_over())
+    }
+
+    pub(crate) fn any_paused(&mut self) -> Option<usize> {
+        let paused: Vec<usize> = (0..self.chains.len())
+            .filter(|chain| self.chains[*chain].waits_for_resume())
+            .collect();
+        (!paused.is_empty()).then(|| *self.random.pick(&paused))
+    }
+
+    /// Notes that `cancel` answered `said` for a chain, which it should only if there was something to cancel.
+    pub(crate) fn on_cancel(&mut self, chain: usize, said: bool) {
+        self.tell(|| format!("chain {chain}: cancel says {said}"));
+        let known = &self.chains[chain];
+        let unsure = self.draining
+            || known.part_gone
+            || known.cancel_ordered
+            || matches!(known.stage, Stage::Ordered { .. });
+        let expected = !known.is_over() && !known.cancelled;
+        check!(
+            self,
+            unsure || said == expected,
+            "chain {chain}: cancel says {said}, not {expected}"
+        );
+        self.chains[chain].cancelled |= said;
+    }
+
+    pub(crate) fn on_resume(&mut self, chain: usize, said: bool) {
+        self.tell(|| format!("chain {chain}: resume says {said}"));
+        let known = &self.chains[chain];
+        let possible = known.paused && !known.is_over();
+        check!(
+            self,
+            !said || possible,
+            "chain {chain}: resumed, but it is not paused"
+        );
+        self.chains[chain].resumed |= said;
+    }
+
+    /// A new request of which only chance knows what it will be.
+    pub(crate) fn wish(&mut self) -> (usize, Request) {
+        let nonce = self.wishes.len();
+        let origin = self.random.below(self.plan.origins.len());
+        let random = &mut self.random;
+        let method = *random.pick(&[
+            "GET", "GET", "GET", "POST", "POST", "PUT", "HEAD", "DELETE", "PATCH",
+        ]);
+        let upload = match method {
+            "POST" | "PUT" | "PATCH" => length(random, self.plan.large),
+            _ => 0,
+        };
+        let expect = (upload > 0 && random.chance(150)).then(|| {
+            let all = [
+                Expectation::Continued,
+                Expectation::Continued,
+                Expectation::Ignored,
+                Expectation::Failed,
+            ];
+            *random.pick(&all)
+        });
+        let mut timeouts = self.plan.timeouts.clone();
+        let script = script(random, &self.plan, &timeouts, upload);
+        let url = format!("{}/{nonce}", self.plan.origins[origin].url);
+        let method_of_http = method.parse().unwrap_or_default();
+        let mut builder = Request::builder(method_of_http, &url).body(upload_bytes(nonce, upload));
+        if expect.is_some() {
+            builder = builder.header("Expect", "100-continue");
+        }
+        let mut idempotent = !matches!(method, "POST" | "PATCH");
+        if random.chance(100) {
+            idempotent = !idempotent;
+            builder = builder.idempotent(idempotent);
+        }
+        if random.chance(60) {
+            builder = builder.close();
+        }
+        if random.chance(60) {
+            builder = builder.fresh_connection();
+        }
+        let mut max_body = None;
+        if random.chance(80) {
+            let most = random.between(0, 3000) as u64;
+            max_body = Some(most);
+            builder = builder.limits(|limits| limits.max_body_bytes = most);
+        }
+        if !self.plan.benign && random.chance(100) {
+            let silence = random.duration(20 * SECOND);
+            let quiet = silence + 10 * SECOND;
+            timeouts.first_byte = Some(quiet);
+            timeouts.idle = Some(quiet);
+            timeouts.total = timeouts.total.map(|total| total.max(quiet + 30 * SECOND));
+            builder = builder.hold(silence);
+            self.coverage.hit("deadline", "hold");
+        } else if !self.plan.benign && random.chance(100) {
+            let total = random.duration(5 * SECOND) + MS;
+            timeouts.total = Some(total);
+            builder = builder.timeout(total);
+        }
+        let request = builder.build().expect("nothing is wrong with it");
+        self.tell(|| format!("nonce {nonce}: {method} {url} upload {upload} {expect:?} {script:?} idempotent {idempotent} {timeouts:?} max {max_body:?}"));
+        self.wishes.push(Wish {
+            origin,
+            method,
+            idempotent,
+            upload,
+            expect,
+            script,
+            timeouts,
+            max_body,
+            asked: 0,
+            heads: 0,
+            arrived: 0,
+        });
+        (nonce, request)
+    }
+
+    pub(crate) fn is_served(&self, nonce: usize) -> bool {
+        !self.plan.origins[self.wishes[nonce].origin]
+            .addrs
+            .is_empty()
+    }
+
+    pub(crate) fn addrs_of(&self, nonce: usize) -> &[SocketAddr] {
+        &self.plan.origins[self.wishes[nonce].origin].addrs
+    }
+}
+
+fn length(random: &mut Random, large: bool) -> usize {
+    let most = *random.pick(&[1, 30, 400, 400, 3000]);
+    match large && random.chance(150) {
+        true => random.between(5_000, 400_000),
+        false => random.below(most + 1),
+    }
+}
+
+fn script(random: &mut Random, plan: &Plan, timeouts: &Timeouts, upload: usize) -> Script {
+    let body = match random.below(100) {
+        0..40 => Body::Length,
+        40..65 => Body::Chunked,
+        65..75 => Body::UntilClose,
+        75..80 => Body::Http10,
+        80..85 => Body::NoContent,
+        85..87 => Body::Garbage,
+        87..89 => Body::BadChunk,
+        89..90 => Body::HugeHead,
+        90..94 => Body::Truncated,
+        94..97 => Body::ClosedAtOnce,
+        _ if timeouts.first_byte.is_some() || timeouts.total.is_some() => Body::Nothing,
+        _ => Body::Length,
+    };
+    let hold = match random.below(10) {
+        0..6 => Duration::ZERO,
+        6..9 => random.duration(30 * MS),
+        _ => random.duration(25 * SECOND),
+    };
+    let drip = random.chance(80).then(|| {
+        let every = random.duration(300 * MS);
+        (random.between(40, 400), every)
+    });
+    Script {
+        status: *random.pick(&[200, 200, 200, 201, 404, 500]),
+        body,
+        len: length(random, plan.large),
+        interims: match random.chance(150) {
+            true => random.between(1, 3),
+            false => 0,
+        },
+        hold,
+        drip: drip.filter(|_| !plan.large),
+        closes: random.chance(120).then(|| random.chance(500)),
+        keep_alive: random.chance(100).then(|| random.between(0, 4) as u8),
+        early: upload > 0 && random.chance(150),
+    }
+}
