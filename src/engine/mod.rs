@@ -1,8 +1,11 @@
 //! Engine: decides what happens next, and when; here everything meets.
 //!
 //! - `chains`: what was submitted, until its readback answers `done`
-//! - `exchange`: how a request finds a link, and how its exchange ends
-//! - `receive`: from bytes to readbacks
+//! - `queue`: how a request finds a link, or a place in the queue
+//! - `exchange`: how it is written, and how its exchange ends without a response
+//! - `receive`: from bytes to responses
+//! - `reply`: how a readback is called, and what follows from its answer
+//! - `deadlines`: delays and deadlines
 //! - `turn`: one turn of the loop
 
 use std::collections::VecDeque;
@@ -24,10 +27,13 @@ use crate::request::Request;
 use crate::sched::wheel::Wheel;
 
 mod chains;
+mod deadlines;
 mod exchange;
 mod mode;
+mod queue;
 mod readback;
 mod receive;
+mod reply;
 mod response;
 mod settings;
 #[cfg(feature = "sim")]
