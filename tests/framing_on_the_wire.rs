@@ -184,7 +184,15 @@ fn a_body_behind_204_is_out_of_turn() {
 
 #[test]
 fn an_end_inside_a_response_is_told_with_what_had_come() {
-    let rows: [(&str, &str, Phase, Option<u16>, &str, Option<u64>); 6] = [
+    type Row = (
+        &'static str,
+        &'static str,
+        Phase,
+        Option<u16>,
+        &'static str,
+        Option<u64>,
+    );
+    let rows: [Row; 6] = [
         (
             "in the status line",
             "HTTP/1.1 20",
