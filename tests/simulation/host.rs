@@ -178,7 +178,7 @@ impl Run {
             if self.world.borrow().plan.requests == 0 {
                 return;
             }
-            let part = self.random.chance(300).then(|| self.random.below(4));
+            let part = self.random.chance(400).then(|| self.random.below(4));
             let part = part.filter(|part| self.host.parts[*part].is_some());
             let delay = self
                 .random

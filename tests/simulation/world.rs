@@ -293,7 +293,8 @@ impl World {
             nonce,
             stage,
             readback: 0,
-            is_closure: matches!(stage, Stage::Delayed(_)) || matches!(stage, Stage::Ordered { delay, .. } if !delay.is_zero()),
+            is_closure: matches!(stage, Stage::Delayed(_))
+                || matches!(stage, Stage::Ordered { delay, .. } if !delay.is_zero()),
             cancelled: false,
             cancel_ordered: false,
             answered: false,
@@ -353,8 +354,10 @@ impl World {
     pub(crate) fn on_cancel(&mut self, chain: usize, said: bool) {
         self.tell(|| format!("chain {chain}: cancel says {said}"));
         let known = &self.chains[chain];
-        let unsure = self.draining ||
-            known.part_gone || known.cancel_ordered || matches!(known.stage, Stage::Ordered { .. });
+        let unsure = self.draining
+            || known.part_gone
+            || known.cancel_ordered
+            || matches!(known.stage, Stage::Ordered { .. });
         let expected = !known.is_over() && !known.cancelled;
         check!(
             self,
