@@ -99,6 +99,8 @@ impl LinkMarks {
     pub(crate) const STREAM: Self = Self(512);
     /// Its readback does not want the body.
     pub(crate) const DISCARD: Self = Self(1024);
+    /// Writing has failed by a reset: what follows as an end of file is none.
+    pub(crate) const RESET: Self = Self(2048);
 
     pub(crate) fn has(self, any_of: Self) -> bool {
         self.0 & any_of.0 != 0
