@@ -600,6 +600,7 @@ impl Run {
             self.hit("host", "submitter gone");
         }
         for round in 0..200 {
+            self.settle();
             if self.engine.pending() == 0 || !self.world.borrow().wrong.is_empty() {
                 break;
             }
