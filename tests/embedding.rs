@@ -63,15 +63,9 @@ fn nothing_is_lost_when_the_host_turns_only_when_told() {
         while let Some(seen) = peer.request() {
             match seen.path.as_str() {
                 "/close" => {
-<<<<<<< HEAD
-                    peer.send(
-                        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\na",
-                    );
-=======
                     let wire =
                         b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\na";
                     peer.send(wire);
->>>>>>> tests
                     return;
                 }
                 "/large" => drop(peer.send(&ok(&"x".repeat(3 << 20)))),

@@ -59,18 +59,8 @@ fn child() {
             "{reply:?}"
         );
     }
-<<<<<<< HEAD
-    // The pool may hold all of them until it is emptied.
-    bench.assert_empty();
-    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap().count();
-    println!(
-        "completed with {descriptors} descriptors, {:?}",
-        bench.stats()
-    );
-=======
     bench.assert_empty();
     println!("completed: {:?}", bench.stats());
->>>>>>> tests
 }
 
 fn servers(host: &str, bind: &str, count: usize) -> (Vec<Server>, Vec<String>) {

@@ -184,10 +184,7 @@ fn a_body_behind_204_is_out_of_turn() {
 
 #[test]
 fn an_end_inside_a_response_is_told_with_what_had_come() {
-<<<<<<< HEAD
     /// Why, the bytes that come; the phase, status, part of the body and missing bytes that are told.
-=======
->>>>>>> tests
     type Row = (
         &'static str,
         &'static str,

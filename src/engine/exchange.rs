@@ -361,6 +361,9 @@ impl<S, M: Mode> Engine<S, M> {
         // The peer may have answered before it stopped listening: its response, and what ended the connection, are still
         // to be read (RFC 9112 §9.6).
         link.marks.set(LinkMarks::MUTE.and(LinkMarks::CLOSE));
+        if error.kind() == io::ErrorKind::ConnectionReset {
+            link.marks.set(LinkMarks::RESET);
+        }
         link.readiness = link
             .readiness
             .with(Readiness::READABLE)

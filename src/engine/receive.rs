@@ -212,6 +212,13 @@ impl<S, M: Mode> Engine<S, M> {
     fn on_eof(&mut self, state: &mut S, key: LinkKey) {
         let link = &mut self.links[key];
         link.marks.set(LinkMarks::CLOSE);
+        if link.marks.has(LinkMarks::RESET) {
+            // A socket tells of a reset once, and the send was told. To take the end that it reads as from then on for the end
+            // of a body that lasts until the close would be to call whole what was cut off.
+            let missing = link.connection.missing();
+            let error = Some(io::ErrorKind::ConnectionReset.into());
+            return self.fail(key, Failure::Closed { missing, error });
+        }
         match link.connection.on_eof() {
             Eof::Complete => {
                 let inbound = link.inbound.take().unwrap_or_else(|| self.spare.take());

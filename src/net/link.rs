@@ -133,6 +133,8 @@ impl LinkMarks {
     pub(crate) const DISCARD: Self = Self(1024);
     /// All but the body is written, and the chain's timer lets the body go if no 100 (Continue) does before.
     pub(crate) const AWAITING: Self = Self(2048);
+    /// Writing has failed by a reset: what follows as an end of file is none.
+    pub(crate) const RESET: Self = Self(4096);
 
     pub(crate) fn has(self, any_of: Self) -> bool {
         self.0 & any_of.0 != 0

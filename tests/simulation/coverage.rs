@@ -84,7 +84,10 @@ const REQUIRED: &[(&str, &[&str])] = &[
     ("cancel from", &["host", "submitter", "readback"]),
     ("cancels itself in", CALLS),
     ("panic in", CALLS),
-    ("part gone before", CALLS),
+    (
+        "part gone while",
+        &["delayed", "waiting", "streaming", "reading"],
+    ),
     (
         "cancelled while",
         &[

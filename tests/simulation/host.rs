@@ -178,7 +178,7 @@ impl Run {
             if self.world.borrow().plan.requests == 0 {
                 return;
             }
-            let part = self.random.chance(300).then(|| self.random.below(4));
+            let part = self.random.chance(400).then(|| self.random.below(4));
             let part = part.filter(|part| self.host.parts[*part].is_some());
             let delay = self
                 .random
@@ -600,6 +600,7 @@ impl Run {
             self.hit("host", "submitter gone");
         }
         for round in 0..200 {
+            self.settle();
             if self.engine.pending() == 0 || !self.world.borrow().wrong.is_empty() {
                 break;
             }

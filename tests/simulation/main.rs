@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 mod coverage;
+mod deadlines;
 mod host;
 mod plan;
 mod probe;

@@ -83,7 +83,7 @@ impl Plan {
             large,
             timeouts: timeouts(random, benign),
             requests: random.between(10, 70),
-            mischief: *random.pick(&[0, 30, 60, 150]),
+            mischief: *random.pick(&[0, 30, 100, 250]),
             steps: random.between(20, 90),
         }
     }

@@ -81,14 +81,13 @@ pub(crate) fn lose(host: &mut Host, part: usize) {
     for chain in &mut world.chains {
         if chain.part == Some(part) && !chain.is_over() && !chain.part_gone {
             chain.part_gone = true;
-            let before = match (chain.stage, chain.reading) {
-                (Stage::Asked(_), Reading::NoHead) => "head",
-                (Stage::Asked(_), Reading::Streamed) => "data",
-                (Stage::Asked(_), _) => "reply",
-                (Stage::Delayed(_), _) => "error",
-                _ => "interim",
+            let stage = match (chain.stage, chain.reading) {
+                (Stage::Delayed(_) | Stage::Ordered { .. }, _) => "delayed",
+                (_, Reading::NoHead) => "waiting",
+                (_, Reading::Streamed) => "streaming",
+                _ => "reading",
             };
-            world.coverage.hit("part gone before", before);
+            world.coverage.hit("part gone while", stage);
         }
     }
 }

@@ -170,8 +170,9 @@ fn answer(world: &mut World, nonce: usize) -> Answer {
         }
         Body::Garbage => Answer::raw("HTTP/1.1 2x0 OK\r\n\r\n"),
         Body::BadChunk => {
-            let wire = format!("HTTP/1.1 200 OK\r\n{ids}Transfer-Encoding: chunked\r\n\r\nzz\r\n");
-            Answer::raw(wire)
+            let chunk = if is_head { "" } else { "zz\r\n" };
+            let coded = "Transfer-Encoding: chunked\r\n\r\n";
+            Answer::raw(format!("HTTP/1.1 200 OK\r\n{ids}{coded}{chunk}"))
         }
         Body::HugeHead => {
             let line = format!("X-Long: {}\r\n", "y".repeat(1000));

@@ -1,0 +1,183 @@
+//! A bot's week in well under a second: it logs in, polls for ever and beats once a minute, on a network of memory and chance.
+//!
+//! ```text
+//! cargo run --release --features sim --example sim [SEED]
+//! ```
+//!
+//! The bot below is the one that would run on `Engine::new()`; nothing in it knows that its network is simulated. Run it twice with
+//! one seed, and it does the same twice, to the byte: what went wrong once can be looked at as often as need be.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use httpstream::sim::{Answer, Fault, Faults, Incoming, Network, Random};
+use httpstream::{Config, Context, Engine, Error, ErrorKind, Next, Reply, Request, RequestId, Sim};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(86_400);
+
+// ---- the bot ----
+
+#[derive(Default)]
+struct Bot {
+    heart: Option<RequestId>,
+    logins: u32,
+    news: u32,
+    beats: u32,
+    failures: BTreeMap<String, u32>,
+}
+
+fn request(path: &str) -> Result<Request, Error> {
+    Request::post(&format!("http://chat.test{path}"))
+        .hold(MINUTE)
+        .build()
+}
+
+impl Bot {
+    fn on_login(&mut self, reply: Reply<'_>, cx: &mut Context<'_, Self>) -> Next<Self> {
+        let session = match &reply {
+            Ok(response) if response.status() == 200 => response.text().ok(),
+            _ => None,
+        };
+        let Some(session) = session else {
+            return self.retry(reply, 10 * MINUTE);
+        };
+        let requests = (
+            request(&format!("/beat?{session}")),
+            request(&format!("/poll?{session}")),
+        );
+        let (Ok(beat), Ok(poll)) = requests else {
+            return Next::done();
+        };
+        self.logins += 1;
+        self.heart = Some(cx.submit_after(MINUTE, beat, Self::on_beat));
+        Next::send(poll).read_by(Self::on_poll)
+    }
+
+    fn on_poll(&mut self, reply: Reply<'_>, cx: &mut Context<'_, Self>) -> Next<Self> {
+        match reply {
+            Ok(response) if response.status() == 200 => {
+                self.news += 1;
+                Next::again()
+            }
+            Ok(response) if response.status() == 401 => {
+                // The session is over, and so is its heart.
+                if let Some(heart) = self.heart.take() {
+                    cx.cancel(heart);
+                }
+                match request("/login") {
+                    Ok(login) => Next::send(login).read_by(Self::on_login),
+                    Err(_) => Next::done(),
+                }
+            }
+            reply => self.retry(reply, Duration::from_secs(5)),
+        }
+    }
+
+    fn on_beat(&mut self, reply: Reply<'_>, _: &mut Context<'_, Self>) -> Next<Self> {
+        match reply {
+            Ok(_) => {
+                self.beats += 1;
+                Next::again().after(MINUTE)
+            }
+            Err(error) if error.kind() == ErrorKind::Cancelled => Next::done(),
+            reply => self.retry(reply, MINUTE),
+        }
+    }
+
+    /// Counts a failure; the same request follows after `pause`.
+    fn retry(&mut self, reply: Reply<'_>, pause: Duration) -> Next<Self> {
+        let why = match reply {
+            Ok(response) => format!("status {}", response.status()),
+            Err(error) => format!("{:?} in {:?}", error.kind(), error.phase()),
+        };
+        *self.failures.entry(why).or_default() += 1;
+        Next::again().after(pause)
+    }
+}
+
+// ---- its world ----
+
+/// A chat server: sessions last half a day, news come when they come, and a poll without news is answered after 50 s.
+fn serve(network: &Network, seed: u64) {
+    let mut random = Random::new(seed);
+    let mut session = 0;
+    let mut began = Duration::ZERO;
+    let server = move |request: &Incoming| {
+        let stale =
+            request.query() != Some(&format!("session-{session}")) || request.at > began + DAY / 2;
+        match request.path() {
+            "/login" => {
+                (session, began) = (session + 1, request.at);
+                Answer::ok(format!("session-{session}"))
+            }
+            _ if stale => Answer::status(401),
+            "/beat" => Answer::status(204),
+            "/poll" if random.chance(300) => Answer::ok("news").after(random.duration(MINUTE / 2)),
+            "/poll" => Answer::ok("").after(Duration::from_secs(50)),
+            _ => Answer::status(404),
+        }
+    };
+    network.host("chat.test", [[10, 0, 0, 1]]);
+    network
+        .serve(([10, 0, 0, 1], 80).into(), server)
+        .idle_timeout(Duration::from_secs(15));
+    // What a real network does once a month.
+    network.set_faults(
+        Faults::none()
+            .with(Fault::ResetBefore, 4)
+            .with(Fault::CloseAfter, 10)
+            .with(Fault::Silence, 2)
+            .with(Fault::Refused, 20)
+            .with(Fault::Delay, 5)
+            .with(Fault::Split, 100),
+    );
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let seed = match std::env::args().nth(1) {
+        Some(seed) => seed.parse()?,
+        None => 2013,
+    };
+    let network = Network::new(seed);
+    serve(&network, seed);
+
+    let mut bot = Bot::default();
+    let mut engine = Engine::<Bot, Sim>::on_network(&network, Config::default())?;
+    engine.submit(request("/login")?, Bot::on_login);
+
+    let started = Instant::now();
+    for day in 1..=7 {
+        engine.advance(&mut bot, DAY)?;
+        let Bot {
+            logins,
+            news,
+            beats,
+            failures,
+            ..
+        } = &bot;
+        let failures: u32 = failures.values().sum();
+        println!(
+            "day {day}: {logins} logins, {news} polls answered, {beats} beats, {failures} failures"
+        );
+        assert_eq!(
+            engine.pending(),
+            2,
+            "a poll and a heartbeat, whatever happened"
+        );
+        // A week of requests need not be remembered.
+        network.clear_ledger();
+    }
+    let stats = engine.stats();
+    println!(
+        "a week took {:?}: {} requests on {} connections",
+        started.elapsed(),
+        stats.answered + stats.failed,
+        stats.opened
+    );
+    for (why, count) in &bot.failures {
+        println!("  {count:4} × {why}");
+    }
+    assert!(network.misuses().is_empty());
+    Ok(())
+}
