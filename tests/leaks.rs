@@ -65,6 +65,7 @@ fn server(unread: Arc<AtomicUsize>) -> Server {
                 }
                 "/large" => b"HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\n",
                 "/interim" => b"HTTP/1.1 103 x\r\n\r\n",
+                "/half" => b"HTTP/1.1 200 OK\r\nContent-",
                 "/ok" => b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc",
                 "/silent" | "/unread" => b"",
                 _ => unreachable!("{path}"),
@@ -225,8 +226,15 @@ fn nothing_is_left_of_ten_thousand_failed_exchanges() {
             Some((Kind::Timeout, Phase::FirstByte)),
         ),
         (
+            "first byte deadline behind an interim response",
+            at("/interim").timeouts(soon(|t| &mut t.first_byte)),
+            buffer,
+            Then::Wait,
+            Some((Kind::Timeout, Phase::FirstByte)),
+        ),
+        (
             "idle deadline",
-            at("/interim").timeouts(soon(|t| &mut t.idle)),
+            at("/half").timeouts(soon(|t| &mut t.idle)),
             buffer,
             Then::Wait,
             Some((Kind::Timeout, Phase::Head)),

@@ -40,10 +40,10 @@ impl<S, M: Mode> Engine<S, M> {
 
     fn settle_all(&mut self) {
         loop {
-            if let Some(command) = self.chains.next_command() {
+            if let Some(key) = self.restarts.pop_front() {
+                self.place_again(key);
+            } else if let Some(command) = self.chains.next_command() {
                 self.carry_out(command);
-            } else if let Some(key) = self.restarts.pop_front() {
-                self.place(key);
             } else if let Some(origin) = self.pool.next_hungry() {
                 self.serve_queue(origin);
             } else if self.pool.is_starved() && self.has_room() {
@@ -124,6 +124,21 @@ impl<S, M: Mode> Engine<S, M> {
             Grant::Open => self.open(origin, key),
             Grant::Wait => {
                 self.enqueue(origin, key);
+                self.arm(key, None);
+            }
+        }
+    }
+
+    /// As [`place`](Self::place) for a request that is sent again: it had its turn, and keeps it.
+    fn place_again(&mut self, key: ChainKey) {
+        let Some(origin) = self.chains[key].origin.get() else {
+            return;
+        };
+        match self.obtain(origin, key) {
+            Grant::Reuse(link) => self.assign(link, key),
+            Grant::Open => self.open(origin, key),
+            Grant::Wait => {
+                self.enqueue_first(origin, key);
                 self.arm(key, None);
             }
         }
