@@ -95,7 +95,7 @@ impl<S, M: Mode> Engine<S, M> {
             if let Some(command) = self.chains.next_command() {
                 self.carry_out(command);
             } else if let Some(key) = self.restarts.pop_front() {
-                self.place(key);
+                self.place_first(key);
             } else if let Some(origin) = self.pool.next_hungry() {
                 self.serve_queue(origin);
             } else if self.pool.is_starved() && self.has_room() {
@@ -187,6 +187,21 @@ impl<S, M: Mode> Engine<S, M> {
             Grant::Open => self.open(origin, key),
             Grant::Wait => {
                 self.enqueue(origin, key);
+                self.arm(key, None);
+            }
+        }
+    }
+
+    /// As `place`, for a request that is to be sent once more: it was ahead of those who wait, and is again.
+    fn place_first(&mut self, key: ChainKey) {
+        let Some(origin) = self.chains[key].origin else {
+            return;
+        };
+        match self.obtain(origin, key) {
+            Grant::Reuse(link) => self.assign(link, key),
+            Grant::Open => self.open(origin, key),
+            Grant::Wait => {
+                self.enqueue_first(origin, key);
                 self.arm(key, None);
             }
         }
