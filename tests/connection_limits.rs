@@ -108,6 +108,21 @@ fn an_idle_connection_makes_way_for_another_origin() {
 }
 
 #[test]
+fn a_chain_that_never_ends_keeps_no_other_origin_out() {
+    let one = Server::answering(ok("one"));
+    let two = Server::answering(ok("two"));
+    let mut bench = Bench::with(|c| c.max_connections = 1);
+    bench.engine.submit(one.get("/"), |_, reply, _| {
+        assert!(reply.is_ok());
+        httpstream::Next::again()
+    });
+    for _ in 0..3 {
+        assert_eq!(bench.fetch_ok(two.get("/")).text(), "two");
+    }
+    assert_eq!(bench.engine.pending(), 1);
+}
+
+#[test]
 fn a_connection_that_fails_lets_the_next_in_the_queue_go() {
     let server = Server::start(|peer| {
         let seen = peer.request().unwrap();

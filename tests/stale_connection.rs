@@ -233,3 +233,25 @@ fn a_retry_stays_within_the_total_deadline() {
     assert_eq!(bench.stats().retried, 1);
     bench.assert_empty();
 }
+
+#[test]
+fn a_retry_goes_before_those_that_wait() {
+    let server = Server::start(|peer| {
+        peer.answer(&ok("first"));
+        if peer.number > 0 {
+            while let Some(seen) = peer.request() {
+                peer.send(&ok(&seen.path));
+            }
+        }
+        peer.request();
+    });
+    let mut bench = Bench::with(|c| c.max_connections_per_origin = 1);
+    for path in ["/0", "/1", "/2", "/3"] {
+        bench.submit(server.get(path));
+    }
+    bench.replies(4);
+    let paths: Vec<_> = server.so_far().into_iter().map(|seen| seen.path).collect();
+    assert_eq!(paths, ["/0", "/1", "/1", "/2", "/3"]);
+    assert_eq!(bench.stats().retried, 1);
+    bench.assert_empty();
+}

@@ -44,13 +44,16 @@ impl<S, M: Mode> Engine<S, M> {
                 self.place_again(key);
             } else if let Some(command) = self.chains.next_command() {
                 self.carry_out(command);
+            } else if self.pool.is_starved() && self.has_room() {
+                // One at a time, so that each origin has its turn.
+                if let Some(origin) = self.pool.next_starved()
+                    && self.serve_first(origin)
+                    && self.pool[origin].waiting.is_some()
+                {
+                    self.pool.starve(origin);
+                }
             } else if let Some(origin) = self.pool.next_hungry() {
                 self.serve_queue(origin);
-            } else if self.pool.is_starved() && self.has_room() {
-                match self.pool.next_starved() {
-                    Some(origin) => self.serve_queue(origin),
-                    None => break,
-                }
             } else {
                 break;
             }
@@ -211,18 +214,26 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// Starts those at the head of an origin's queue for whom there is a link or room for one.
     fn serve_queue(&mut self, origin: OriginKey) {
-        while let Some((first, _)) = self.pool[origin].waiting {
-            let grant = self.obtain(origin, first);
-            if matches!(grant, Grant::Wait) {
-                break;
+        while self.serve_first(origin) {}
+    }
+
+    /// Starts the first in an origin's queue, if there is a link or room for it.
+    fn serve_first(&mut self, origin: OriginKey) -> bool {
+        let Some((first, _)) = self.pool[origin].waiting else {
+            return false;
+        };
+        match self.obtain(origin, first) {
+            Grant::Reuse(link) => {
+                self.dequeue(first);
+                self.assign(link, first);
             }
-            self.dequeue(first);
-            match grant {
-                Grant::Reuse(link) => self.assign(link, first),
-                Grant::Open => self.open(origin, first),
-                Grant::Wait => {}
+            Grant::Open => {
+                self.dequeue(first);
+                self.open(origin, first);
             }
+            Grant::Wait => return false,
         }
+        true
     }
 
     fn enqueue(&mut self, origin: OriginKey, key: ChainKey) {

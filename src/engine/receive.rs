@@ -675,11 +675,12 @@ impl<S, M: Mode> Engine<S, M> {
         if reusable && self.links[key].readiness.has(READ_SIDE) {
             reusable = matches!(self.probe(key), Probe::Open);
         }
-        if !reusable {
+        let origin = self.links[key].origin;
+        // A chain that goes on for ever must not keep another origin out for ever.
+        if !reusable || self.pool.another_has_none(origin) {
             return self.close(key);
         }
         let link = &mut self.links[key];
-        let origin = link.origin;
         link.state = State::Resting;
         link.inbound = None;
         link.marks = link.marks.lasting();

@@ -38,6 +38,14 @@ struct Ends {
     oldest: Option<LinkKey>,
 }
 
+impl Entry {
+    /// Requests wait, and were found to wait for room. False for one that stands on the list no more by right: its key may be
+    /// another's by now.
+    fn is_starved(&self) -> bool {
+        self.starved && self.waiting.is_some()
+    }
+}
+
 /// All origins that are in use.
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -255,17 +263,29 @@ impl Pool {
         }
     }
 
-    /// The origin that has waited longest for room.
+    /// The origin that has waited longest for room among those without a link, or else among all: who has one gets on, if
+    /// slowly.
     pub(crate) fn next_starved(&mut self) -> Option<OriginKey> {
-        while let Some(key) = self.starved.pop_front() {
-            if let Some(entry) = self.entries.get_mut(key as usize)
-                && std::mem::take(&mut entry.starved)
-                && entry.waiting.is_some()
-            {
-                return Some(key);
-            }
-        }
-        None
+        self.starved.retain(|key| {
+            self.entries
+                .get(*key as usize)
+                .is_some_and(Entry::is_starved)
+        });
+        let without = self
+            .starved
+            .iter()
+            .position(|key| self.entries[*key as usize].links == 0);
+        let key = self.starved.remove(without.unwrap_or(0))?;
+        self.entries[key as usize].starved = false;
+        Some(key)
+    }
+
+    /// Whether an origin other than this one waits for room and has no link at all.
+    pub(crate) fn another_has_none(&self, key: OriginKey) -> bool {
+        let has_none = |entry: &Entry| entry.is_starved() && entry.links == 0;
+        self.starved
+            .iter()
+            .any(|other| *other != key && self.entries.get(*other as usize).is_some_and(has_none))
     }
 
     /// Whether no queue is to be looked at.
