@@ -84,6 +84,11 @@ pub(super) enum Event {
         bytes: Vec<u8>,
         end: Option<End>,
     },
+    /// A server speaks out of turn.
+    Speaks {
+        id: ConnectionId,
+        bytes: Vec<u8>,
+    },
     /// A server ends the connection out of the blue.
     HangsUp {
         id: ConnectionId,
@@ -255,6 +260,7 @@ impl World {
         match event {
             Event::Connected { id, outcome } => self.on_connected(id, outcome),
             Event::Leaves { id, bytes, end } => self.leave(id, bytes, end),
+            Event::Speaks { id, bytes } => self.speak(id, bytes),
             Event::HangsUp { id, end } => self.hang_up(id, end),
             Event::ToClient { id, bytes, end } => self.on_client_arrival(id, &bytes, end),
             Event::WindowOpened { id } => self.change(id, ClientEnd::on_window_opened),
