@@ -241,6 +241,7 @@ impl Run {
                 {
                     world.coverage.hit("cancel from", "submitter");
                     world.chains[chain].cancel_ordered = true;
+                    world.tell(|| format!("chain {chain}: cancel ordered"));
                     submitter.cancel(id).expect("the engine is there");
                 }
             }
@@ -250,6 +251,8 @@ impl Run {
                 {
                     world.coverage.hit("resume from", "submitter");
                     world.chains[chain].resumed = true;
+                    world.chains[chain].resume_ordered = true;
+                    world.tell(|| format!("chain {chain}: resume ordered"));
                     submitter.resume(id).expect("the engine is there");
                 }
             }
@@ -432,6 +435,7 @@ impl Run {
             if chain.is_over() {
                 continue;
             }
+            chain.resume_ordered = false;
             pending_most += 1;
             pending_least += usize::from(!chain.part_gone);
             if chain.cancelled && !chain.part_gone {

@@ -116,7 +116,7 @@ impl Probe {
         let known = &world.chains[chain];
         let (over, gone, id, readback) =
             (known.is_over(), known.part_gone, known.id, known.readback);
-        let paused = known.paused && !known.resumed;
+        let paused = known.paused && !known.resumed && !known.resume_ordered;
         let known_cancelled = known.cancelled || known.cancel_ordered;
         let start = known.start(now);
         check!(world, !over, "chain {chain} is over, and {call} is called");
@@ -157,7 +157,7 @@ impl Probe {
         if !over {
             let known = &mut world.chains[chain];
             known.stage = Stage::Asked(start);
-            if known.resumed && call != "error" {
+            if (known.resumed || known.resume_ordered) && call != "error" {
                 (known.paused, known.resumed) = (false, false);
             }
         }
