@@ -32,6 +32,7 @@ struct Run {
     /// What the host draws from; the world has its own.
     random: Random,
     benign: bool,
+    max_connections: usize,
     most_open: usize,
 }
 
@@ -73,6 +74,7 @@ pub(crate) fn run(seed: u64, verbose: bool) -> Report {
     if verbose {
         eprintln!("{config:#?}");
     }
+    let max_connections = config.max_connections;
     let engine = Engine::on_network(&network, config).expect("the configuration is sound");
     world.borrow_mut().submitter = Some(engine.submitter());
     let part = || {
@@ -90,6 +92,7 @@ pub(crate) fn run(seed: u64, verbose: bool) -> Report {
         network,
         random,
         benign,
+        max_connections,
         most_open: 0,
     };
     for _ in 0..steps {
@@ -128,12 +131,12 @@ impl Run {
                 self.engine.close_idle();
             }
             42..46 => self.meddle(),
-            46..47 => {
+            46..48 => {
                 let part = self.random.below(4);
                 lose(&mut self.host, part);
             }
-            47..49 => self.drain(),
-            49..54 => self.advance(),
+            48..50 => self.drain(),
+            50..54 => self.advance(),
             54..62 => {
                 // Once, whether or not there is a reason.
                 let due = self.is_due();
@@ -289,8 +292,14 @@ impl Run {
         if self.benign || connections.is_empty() {
             return;
         }
+        if self.engine.stats().in_flight == 0 && self.random.chance(500) {
+            // Where nothing is under way it passes for no part of an answer.
+            self.hit("host", "push");
+            self.network.push(connections[0], "\0\0");
+            return;
+        }
         let connection = *self.random.pick(&connections);
-        match self.random.below(4) {
+        match self.random.below(3) {
             0 => {
                 self.hit("host", "reset");
                 self.network.reset(connection);
@@ -303,14 +312,7 @@ impl Run {
             1 | 2 => {
                 self.network.close_idle_peers();
             }
-            _ => {
-                // Where nothing is under way it passes for no part of an answer.
-                let stats = self.engine.stats();
-                if stats.in_flight == 0 {
-                    self.hit("host", "push");
-                    self.network.push(connection, "\0\0");
-                }
-            }
+            _ => {}
         }
     }
 
@@ -351,6 +353,8 @@ impl Run {
         let made_up = self.network.struck(httpstream::sim::Fault::Spurious) > spurious;
         let mut world = self.world.borrow_mut();
         world.tell(|| format!("turn, due {due}: {turn:?}"));
+        let (open, most) = (self.network.open_fds(), self.max_connections);
+        check!(world, open <= most, "{open} sockets are open, of {most}");
         if !due {
             // Who asks a socket without a reason may find room for a byte that the poll did not think worth telling.
             check!(
