@@ -52,6 +52,8 @@
 //! # What it does not do
 //! TLS, redirects, cookies, content codings, proxies, HTTP/2 and request bodies of unknown length.
 
+#![forbid(unsafe_code)]
+
 mod config;
 mod engine;
 mod error;
@@ -76,3 +78,8 @@ pub use engine::{
 pub use error::{Error, ErrorKind, Gone, Phase, Sent};
 pub use proto::{Headers, Origin, Scheme, Violation};
 pub use request::{Invalid, InvalidPart, Request, RequestBuilder};
+
+/// The README's example is compiled as well.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

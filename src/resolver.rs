@@ -154,13 +154,15 @@ impl Resolve for System {
 
     fn start(&mut self, host: &str, family: Family, id: LookupId) {
         let mut ledger = self.desk.ledger();
-        match ledger.asked.iter_mut().find(|(asked, _)| asked == host) {
-            Some((_, questions)) => questions.push((id, family)),
-            None => ledger
-                .asked
-                .push_back((host.to_owned(), vec![(id, family)])),
+        if let Some((_, questions)) = ledger.asked.iter_mut().find(|(asked, _)| asked == host) {
+            // Somebody is on the way to it.
+            return questions.push((id, family));
         }
-        if ledger.resting > 0 {
+        ledger
+            .asked
+            .push_back((host.to_owned(), vec![(id, family)]));
+        // One that rests may have been called for an earlier host, and not have woken up yet.
+        if ledger.asked.len() <= ledger.resting {
             self.desk.work.notify_one();
         } else if ledger.threads < Self::MAX_THREADS {
             let desk = Arc::clone(&self.desk);
@@ -350,5 +352,22 @@ impl Resolve for Table {
 
     fn take(&mut self) -> Option<(LookupId, Result<Vec<IpAddr>, LookupError>)> {
         self.answered.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_does_not_queue_behind_one_that_a_resting_helper_was_called_for() {
+        let mut system = System::new();
+        // As if one helper rested: called for the first host, it has not woken up when the second is asked for.
+        system.desk.ledger().resting = 1;
+        system.start("127.0.0.1", Family::V4, LookupId(1));
+        system.start("127.0.0.1", Family::V6, LookupId(2));
+        assert_eq!(system.desk.ledger().threads, 0);
+        system.start("127.0.0.2", Family::V4, LookupId(3));
+        assert_eq!(system.desk.ledger().threads, 1);
     }
 }

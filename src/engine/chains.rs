@@ -10,6 +10,7 @@ use std::time::Duration;
 use slab::Slab;
 
 use crate::engine::readback::{Readback, Sink};
+use crate::net::slots::{MaybeKey, grow};
 use crate::request::Request;
 use crate::sched::wheel::TimerId;
 
@@ -71,10 +72,7 @@ pub(crate) enum Stage {
     /// Waiting for its delay.
     Delayed,
     /// Waiting for a connection, between these two of its origin's queue.
-    Queued {
-        before: Option<ChainKey>,
-        behind: Option<ChainKey>,
-    },
+    Queued { before: MaybeKey, behind: MaybeKey },
     /// Exchanging its request for a response on this link.
     Running { link: u32 },
     /// Failed; the completion queue holds the error for its readback.
@@ -100,6 +98,8 @@ impl Marks {
     const REMOTE: Self = Self(16);
     /// It waits because this machine ran out of something.
     pub(super) const EXHAUSTED: Self = Self(32);
+    /// Its origin is that of its request: so it stays as long as the same one is sent again.
+    pub(super) const AT_HOME: Self = Self(64);
 
     pub(super) fn has(self, mark: Self) -> bool {
         self.0 & mark.0 != 0
@@ -126,7 +126,7 @@ pub(crate) struct Chain<S> {
     /// Of its delay, or the deadline of its phase.
     pub(super) timer: Option<TimerId>,
     /// The origin that holds a count for it.
-    pub(super) origin: Option<u32>,
+    pub(super) origin: MaybeKey,
     /// How often the request now under way was sent.
     pub(super) attempts: u8,
     pub(super) marks: Marks,
@@ -139,6 +139,9 @@ pub(super) enum Command {
     Cancel(RequestId),
     Resume(RequestId),
 }
+
+/// A longer queue of commands is given back when it is empty.
+const KEPT_COMMANDS: usize = 4096;
 
 /// All chains of an engine, and what was asked of it since it last looked.
 pub(crate) struct Chains<S> {
@@ -192,7 +195,7 @@ impl<S> Chains<S> {
             started: self.now,
             stage: Stage::New,
             timer: None,
-            origin: None,
+            origin: MaybeKey::NONE,
             attempts: 0,
             marks,
         });
@@ -212,7 +215,7 @@ impl<S> Chains<S> {
             let key = self.slab.vacant_key();
             if key == self.generations.len() {
                 if self.generations.len() == self.generations.capacity() {
-                    self.generations.reserve_exact((key / 8).max(64));
+                    self.generations.reserve_exact((key / 16).max(64));
                 }
                 self.generations.push(0);
                 return key as ChainKey;
@@ -229,7 +232,7 @@ impl<S> Chains<S> {
                 started: 0,
                 stage: Stage::Failed,
                 timer: None,
-                origin: None,
+                origin: MaybeKey::NONE,
                 attempts: 0,
                 marks: Marks::default(),
             });
@@ -238,10 +241,10 @@ impl<S> Chains<S> {
 
     pub(super) fn remove(&mut self, key: ChainKey) -> Chain<S> {
         let chain = self.slab.remove(key as usize);
-        if chain.marks.has(Marks::REMOTE) {
-            if let Some(id) = self.remote_ids.remove(&key) {
-                self.by_remote_id.remove(&id);
-            }
+        if chain.marks.has(Marks::REMOTE)
+            && let Some(id) = self.remote_ids.remove(&key)
+        {
+            self.by_remote_id.remove(&id);
         }
         chain
     }
@@ -274,18 +277,16 @@ impl<S> Chains<S> {
     }
 
     pub(super) fn next_command(&mut self) -> Option<Command> {
-        self.commands.pop_front()
+        let command = self.commands.pop_front()?;
+        if self.commands.is_empty() && self.commands.capacity() > KEPT_COMMANDS {
+            // A million requests submitted at once need not cost their queue as long as they wait.
+            self.commands = VecDeque::new();
+        }
+        Some(command)
     }
 
     pub(super) fn has_commands(&self) -> bool {
         !self.commands.is_empty()
-    }
-}
-
-/// Makes room for one more, an eighth at a time: doubling would waste up to half of what a million waiting entries take.
-pub(super) fn grow<T>(slab: &mut Slab<T>) {
-    if slab.len() == slab.capacity() {
-        slab.reserve_exact((slab.len() / 8).max(64));
     }
 }
 

@@ -1,20 +1,16 @@
-//! Exchanges: how a request finds a link, is written, and how its exchange ends when no response does it.
-//!
-//! Nothing here runs user code, and nothing here starts a chain while another is being dealt with: what comes free is
-//! noted in the pool, what is to be started anew in `restarts`, and `settle` carries both out.
+//! Exchanges: how a request gets its connection and is written, and how an exchange ends when no response ends it.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use log::{debug, trace, warn};
 
 use crate::config::Clock;
-use crate::engine::chains::{ChainKey, Command, Marks, Stage};
+use crate::engine::chains::{ChainKey, Marks, Stage};
 use crate::engine::mode::Mode;
 use crate::engine::{Engine, Exhaustion, Timer, close_socket};
 use crate::error::{Circumstances, Error, ErrorKind, Phase, Sent, is_exhaustion, is_reset};
-use crate::net::link::{Candidates, Link, LinkMarks, Neighbours, Spot, State};
+use crate::net::link::{Candidates, Link, LinkMarks, State};
 use crate::net::names::{Known, candidates};
 use crate::net::pool::OriginKey;
 use crate::net::slots::LinkKey;
@@ -40,16 +36,6 @@ pub(super) enum Failure {
     Timeout,
     Cancelled,
     Aborted,
-}
-
-/// What `obtain` found for a request.
-enum Grant {
-    /// This link of the origin, open and without an exchange.
-    Reuse(LinkKey),
-    /// A link may be opened.
-    Open,
-    /// Neither: the request waits.
-    Wait,
 }
 
 /// Where the bytes of a request lie: head, default fields, body. The head is in two parts where its `Expect` line is left out.
@@ -89,249 +75,8 @@ const EXHAUSTION_RETRY_MILLIS: u64 = 100;
 const CONTINUE_MILLIS: u64 = 1000;
 
 impl<S, M: Mode> Engine<S, M> {
-    /// Carries out what was asked for, and gives links that came free to those who wait.
-    pub(super) fn settle(&mut self) {
-        loop {
-            if let Some(command) = self.chains.next_command() {
-                self.carry_out(command);
-            } else if let Some(key) = self.restarts.pop_front() {
-                self.place(key);
-            } else if let Some(origin) = self.pool.next_hungry() {
-                self.serve_queue(origin);
-            } else if self.pool.is_starved() && self.has_room() {
-                match self.pool.next_starved() {
-                    Some(origin) => self.serve_queue(origin),
-                    None => break,
-                }
-            } else {
-                break;
-            }
-        }
-    }
-
-    /// As [`settle`](Self::settle), and what rests after it goes to the pool.
-    pub(super) fn settle_and_park(&mut self) {
-        self.settle();
-        if let Some(key) = self.resting.take() {
-            self.park(key);
-            // A link that could only be closed has made room.
-            self.settle();
-        }
-    }
-
-    fn carry_out(&mut self, command: Command) {
-        match command {
-            Command::Start(key, _) if self.draining => {
-                if self.chains[key].stage == Stage::New {
-                    self.chains[key].marks.set(Marks::CANCELLED);
-                    self.fail_unlinked(key, ErrorKind::Cancelled);
-                }
-            }
-            // Cancelled before it began: the command behind this one sees to it.
-            Command::Start(key, _) if self.chains[key].marks.has(Marks::CANCELLED) => {}
-            Command::Start(key, Duration::ZERO) => self.begin(key),
-            Command::Start(key, delay) => self.delay(key, delay),
-            Command::Cancel(id) => {
-                if let Some(key) = self.chains.find(id) {
-                    self.cancel_chain(key);
-                }
-            }
-            Command::Resume(id) => {
-                if let Some(key) = self.chains.find(id) {
-                    self.resume_chain(key);
-                }
-            }
-        }
-    }
-
-    /// Lets a chain wait for its delay, counted from its submission.
-    pub(super) fn delay(&mut self, key: ChainKey, delay: Duration) {
-        let chain = &mut self.chains[key];
-        chain.stage = Stage::Delayed;
-        let micros = u64::try_from(delay.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX);
-        // What does not fit, or lies further off than any clock will run, is never.
-        if let Some(due) = chain
-            .started
-            .checked_add(micros)
-            .filter(|due| due >> 60 == 0)
-        {
-            chain.timer = Some(self.wheel.arm(Self::tick_after(due), Timer::Chain(key)));
-        }
-    }
-
-    /// Sends the chain's request for the first time.
-    pub(super) fn begin(&mut self, key: ChainKey) {
-        let chain = &mut self.chains[key];
-        chain.attempts = 0;
-        chain.marks.clear(Marks::FRESH);
-        chain.marks.clear(Marks::NO_EXPECT);
-        if let Some(request) = &chain.request {
-            let parts = (request.scheme(), request.host(), request.port());
-            chain.origin = Some(self.pool.enter(chain.origin, parts));
-        }
-        self.place(key);
-    }
-
-    /// Finds a link for the chain's request, or a place in the queue.
-    fn place(&mut self, key: ChainKey) {
-        let Some(origin) = self.chains[key].origin else {
-            return;
-        };
-        // First in, first out: nobody overtakes those who wait already.
-        let grant = match self.pool[origin].waiting {
-            Some(_) => Grant::Wait,
-            None => self.obtain(origin, key),
-        };
-        match grant {
-            Grant::Reuse(link) => self.assign(link, key),
-            Grant::Open => self.open(origin, key),
-            Grant::Wait => {
-                self.enqueue(origin, key);
-                self.arm(key, None);
-            }
-        }
-    }
-
-    fn obtain(&mut self, origin: OriginKey, key: ChainKey) -> Grant {
-        let chain = &self.chains[key];
-        let wants_fresh = chain
-            .request
-            .as_ref()
-            .is_some_and(Request::wants_fresh_connection);
-        if !wants_fresh && !chain.marks.has(Marks::FRESH) {
-            if let Some(link) = self
-                .resting
-                .filter(|link| self.links[*link].origin == origin)
-            {
-                self.resting = None;
-                return Grant::Reuse(link);
-            }
-            if let Some(link) = self.take_idle(origin) {
-                return Grant::Reuse(link);
-            }
-        }
-        if self.pool[origin].links >= self.settings.max_links_per_origin {
-            // A fresh connection is wanted: an idle one makes way.
-            match self.pool.oldest_idle(origin) {
-                Some(idle) => self.close_idle_link(idle),
-                None => return Grant::Wait,
-            }
-        }
-        if !self.make_room() {
-            self.pool.starve(origin);
-            return Grant::Wait;
-        }
-        Grant::Open
-    }
-
-    fn has_room(&self) -> bool {
-        let free = self.exhausted.is_none() && self.links.len() < self.settings.max_links;
-        free || self.pool.oldest_idle_of_all().is_some()
-    }
-
-    /// Sees that one more link may be opened, at the price of the oldest idle one if need be.
-    fn make_room(&mut self) -> bool {
-        if self.exhausted.is_none() && self.links.len() < self.settings.max_links {
-            return true;
-        }
-        let idle = self.pool.oldest_idle_of_all();
-        if let Some(idle) = idle {
-            self.close_idle_link(idle);
-        }
-        idle.is_some()
-    }
-
-    /// The newest idle link of an origin whose time is not over.
-    fn take_idle(&mut self, origin: OriginKey) -> Option<LinkKey> {
-        let key = self.pool.newest_idle(origin)?;
-        let now = self.now_tick();
-        let spot = self.pool.take(&mut self.links, key);
-        self.wheel.cancel(spot.timer);
-        if spot.expires > now {
-            return Some(key);
-        }
-        // Its timer is due in this very turn. Those that are older are no better, unless a server gave them longer.
-        self.close(key);
-        self.take_idle(origin)
-    }
-
-    /// Starts those at the head of an origin's queue for whom there is a link or room for one.
-    fn serve_queue(&mut self, origin: OriginKey) {
-        while let Some((first, _)) = self.pool[origin].waiting {
-            let grant = self.obtain(origin, first);
-            if matches!(grant, Grant::Wait) {
-                break;
-            }
-            self.dequeue(first);
-            match grant {
-                Grant::Reuse(link) => self.assign(link, first),
-                Grant::Open => self.open(origin, first),
-                Grant::Wait => {}
-            }
-        }
-    }
-
-    fn enqueue(&mut self, origin: OriginKey, key: ChainKey) {
-        let before = self.pool[origin].waiting.map(|(_, last)| last);
-        self.chains[key].stage = Stage::Queued {
-            before,
-            behind: None,
-        };
-        if let Some(last) = before
-            && let Stage::Queued { behind, .. } = &mut self.chains[last].stage
-        {
-            *behind = Some(key);
-        }
-        let first = self.pool[origin].waiting.map_or(key, |(first, _)| first);
-        self.pool[origin].waiting = Some((first, key));
-    }
-
-    /// Back to where it came from: it was the first, and is again.
-    fn enqueue_first(&mut self, origin: OriginKey, key: ChainKey) {
-        let behind = self.pool[origin].waiting.map(|(first, _)| first);
-        self.chains[key].stage = Stage::Queued {
-            before: None,
-            behind,
-        };
-        if let Some(first) = behind
-            && let Stage::Queued { before, .. } = &mut self.chains[first].stage
-        {
-            *before = Some(key);
-        }
-        let last = self.pool[origin].waiting.map_or(key, |(_, last)| last);
-        self.pool[origin].waiting = Some((key, last));
-    }
-
-    fn dequeue(&mut self, key: ChainKey) {
-        let Stage::Queued { before, behind } = self.chains[key].stage else {
-            return;
-        };
-        let Some(origin) = self.chains[key].origin else {
-            return;
-        };
-        if let Some(before) = before
-            && let Stage::Queued { behind: its, .. } = &mut self.chains[before].stage
-        {
-            *its = behind;
-        }
-        if let Some(behind) = behind
-            && let Stage::Queued { before: its, .. } = &mut self.chains[behind].stage
-        {
-            *its = before;
-        }
-        let waiting = &mut self.pool[origin].waiting;
-        *waiting = match (*waiting, before, behind) {
-            (Some(_), None, None) | (None, ..) => None,
-            (Some((_, last)), None, Some(behind)) => Some((behind, last)),
-            (Some((first, _)), Some(before), None) => Some((first, before)),
-            (Some(ends), Some(_), Some(_)) => Some(ends),
-        };
-        self.chains[key].stage = Stage::New;
-        self.chains[key].marks.clear(Marks::EXHAUSTED);
-    }
-
     /// Puts a request on a link that rests.
-    fn assign(&mut self, key: LinkKey, chain_key: ChainKey) {
+    pub(super) fn assign(&mut self, key: LinkKey, chain_key: ChainKey) {
         self.counts.reused += 1;
         let link = &mut self.links[key];
         link.state = State::Busy {
@@ -351,7 +96,7 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     /// Opens a link for a request.
-    fn open(&mut self, origin: OriginKey, chain_key: ChainKey) {
+    pub(super) fn open(&mut self, origin: OriginKey, chain_key: ChainKey) {
         let key = self.links.insert(Link::new(origin, chain_key));
         self.pool.on_opened(origin);
         self.load(key, chain_key);
@@ -444,7 +189,7 @@ impl<S, M: Mode> Engine<S, M> {
         };
         let link = &mut self.links[key];
         link.socket = Some(socket);
-        link.peer = addr;
+        link.peer = addr.into();
         link.state = State::Connecting { chain, rest };
         if first {
             link.times.resolve = resolved;
@@ -547,7 +292,9 @@ impl<S, M: Mode> Engine<S, M> {
                     Ok(n) => {
                         self.counts.bytes_out += n as u64;
                         self.on_written(key, chain_key, written + n, total);
-                        continue;
+                        if written + n < total {
+                            continue;
+                        }
                     }
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                     Err(error) if is_not_yet(&error) => {
@@ -557,10 +304,14 @@ impl<S, M: Mode> Engine<S, M> {
                     Err(error) => return self.on_write_error(key, chain_key, error),
                 }
             }
-            if link.marks.has(LinkMarks::BODY_HELD) {
-                // The chain's timer lets the body go if no 100 (Continue) does before.
-                let due = self.now_micros + CONTINUE_MILLIS * 1000;
-                self.arm_at(chain_key, Self::tick_after(due));
+            let marks = &mut self.links[key].marks;
+            if marks.has(LinkMarks::BODY_HELD) {
+                if !marks.has(LinkMarks::AWAITING) {
+                    marks.set(LinkMarks::AWAITING);
+                    // The chain's timer lets the body go if no 100 (Continue) does before.
+                    let due = self.now_micros + CONTINUE_MILLIS * 1000;
+                    self.arm_at(chain_key, Self::tick_after(due));
+                }
                 return;
             }
             let since_start = self.since_start(chain_key);
@@ -596,7 +347,7 @@ impl<S, M: Mode> Engine<S, M> {
     fn on_write_error(&mut self, key: LinkKey, chain_key: ChainKey, error: io::Error) {
         let link = &mut self.links[key];
         if let State::Connecting { rest, .. } = &mut link.state {
-            let (rest, addr) = (rest.take(), link.peer);
+            let (rest, addr) = (rest.take(), link.peer.get());
             if let Some(socket) = link.socket.take() {
                 close_socket(&mut self.net, socket);
             }
@@ -655,7 +406,11 @@ impl<S, M: Mode> Engine<S, M> {
             self.restarts.push_back(chain_key);
             return;
         }
-        let at = self.circumstances(key, chain_key);
+        let mut at = self.circumstances(key, chain_key);
+        if let Failure::Connect(_) | Failure::ConnectAll(_) = failure {
+            // A socket that fails at once never came to that state.
+            at.phase = Phase::Connect;
+        }
         let error = match failure {
             Failure::Closed { missing, error } => {
                 let received = self.links[key].marks.has(LinkMarks::RECEIVED);
@@ -746,7 +501,8 @@ impl<S, M: Mode> Engine<S, M> {
             State::Resolving { .. } => Phase::Resolve,
             State::Connecting { .. } => Phase::Connect,
             _ if link.connection.has_head() => Phase::Body,
-            _ if link.marks.has(LinkMarks::RECEIVED) => Phase::Head,
+            // A part of the head is kept. Interim responses alone leave nothing behind.
+            _ if link.inbound.is_some() => Phase::Head,
             _ if link.marks.has(LinkMarks::SENT) => Phase::FirstByte,
             _ => Phase::Write,
         }
@@ -756,7 +512,7 @@ impl<S, M: Mode> Engine<S, M> {
     pub(super) fn fail_unlinked(&mut self, key: ChainKey, kind: ErrorKind) {
         self.disarm(key);
         self.dequeue(key);
-        if let Some(origin) = self.chains[key].origin {
+        if let Some(origin) = self.chains[key].origin.get() {
             // Those behind it may want less than it did.
             self.pool.feed(origin);
         }
@@ -786,7 +542,7 @@ impl<S, M: Mode> Engine<S, M> {
         self.completions.push_back((key, error));
     }
 
-    fn cancel_chain(&mut self, key: ChainKey) {
+    pub(super) fn cancel_chain(&mut self, key: ChainKey) {
         match self.chains[key].stage {
             Stage::New | Stage::Delayed | Stage::Queued { .. } => {
                 self.restarts.retain(|restart| *restart != key);
@@ -798,7 +554,7 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    fn resume_chain(&mut self, key: ChainKey) {
+    pub(super) fn resume_chain(&mut self, key: ChainKey) {
         let chain = &mut self.chains[key];
         let Stage::Running { link } = chain.stage else {
             return;
@@ -810,136 +566,8 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// The chain's timer has gone off.
-    pub(super) fn on_chain_timer(&mut self, key: ChainKey) {
-        self.chains[key].timer = None;
-        match self.chains[key].stage {
-            Stage::Delayed => {
-                self.chains[key].started = self.now_micros;
-                self.begin(key);
-            }
-            Stage::Queued { .. } if self.chains[key].marks.has(Marks::EXHAUSTED) => {
-                self.fail_unlinked(key, ErrorKind::Exhausted);
-            }
-            Stage::New | Stage::Queued { .. } => self.fail_unlinked(key, ErrorKind::Timeout),
-            Stage::Running { link } => {
-                let over = self
-                    .total_tick(key)
-                    .is_some_and(|total| total <= self.now_tick());
-                let marks = &mut self.links[link].marks;
-                if marks.has(LinkMarks::BODY_HELD) && !over {
-                    marks.clear(LinkMarks::BODY_HELD);
-                    self.arm(key, Some(Clock::Write));
-                    self.flush(link);
-                } else {
-                    self.fail(link, Failure::Timeout);
-                }
-            }
-            Stage::Failed | Stage::Reading => {}
-        }
-    }
-
-    /// Arms the deadline of a chain's phase, which begins now, or the total one if that is nearer.
-    pub(super) fn arm(&mut self, key: ChainKey, clock: Option<Clock>) {
-        let total = self.total_tick(key);
-        let chain = &self.chains[key];
-        let own = chain
-            .request
-            .as_ref()
-            .zip(clock)
-            .and_then(|(request, clock)| request.timeouts().get(clock, &self.settings.timeouts));
-        let phase = own.map(|ms| Self::tick_after(self.now_micros) + u64::from(ms));
-        match (phase, total) {
-            (Some(phase), Some(total)) => self.arm_at(key, phase.min(total)),
-            (Some(tick), None) | (None, Some(tick)) => self.arm_at(key, tick),
-            (None, None) => self.disarm(key),
-        }
-    }
-
-    fn arm_at(&mut self, key: ChainKey, tick: u64) {
-        let tick = self.total_tick(key).map_or(tick, |total| tick.min(total));
-        match self.chains[key].timer {
-            Some(timer) => self.wheel.rearm(timer, tick),
-            None => self.chains[key].timer = Some(self.wheel.arm(tick, Timer::Chain(key))),
-        }
-    }
-
-    /// When the chain's total deadline is.
-    fn total_tick(&self, key: ChainKey) -> Option<u64> {
-        let chain = &self.chains[key];
-        let ms = chain
-            .request
-            .as_ref()?
-            .timeouts()
-            .get(Clock::Total, &self.settings.timeouts)?;
-        Some(Self::tick_after(chain.started) + u64::from(ms))
-    }
-
-    pub(super) fn disarm(&mut self, key: ChainKey) {
-        if let Some(timer) = self.chains[key].timer.take() {
-            self.wheel.cancel(timer);
-        }
-    }
-
-    /// Microseconds since the chain's request was submitted, at least 1 so that 0 can stand for "not yet".
-    pub(super) fn since_start(&self, key: ChainKey) -> u32 {
-        let micros = self.now_micros.saturating_sub(self.chains[key].started);
-        u32::try_from(micros).unwrap_or(u32::MAX).max(1)
-    }
-
-    fn origin_of(&self, key: LinkKey) -> &crate::proto::Origin {
+    pub(super) fn origin_of(&self, key: LinkKey) -> &crate::proto::Origin {
         &self.pool[self.links[key].origin].origin
-    }
-
-    /// Keeps a link that rests, if it is worth keeping.
-    fn park(&mut self, key: LinkKey) {
-        let link = &self.links[key];
-        let origin = link.origin;
-        // RFC 9112 §9.3: a server's word on its own timeout; a second less, since it counts from when it sent the response.
-        let told = link
-            .keep_alive
-            .map(|seconds| u64::from(seconds.saturating_sub(1)) * 1000);
-        let millis = told.map_or(self.settings.idle_timeout, |ms| {
-            ms.min(self.settings.idle_timeout)
-        });
-        let wanted_elsewhere = self.pool.is_starved() && self.exhausted.is_some();
-        if millis == 0 || wanted_elsewhere || self.settings.max_idle_per_origin == 0 {
-            return self.close(key);
-        }
-        let expires = Self::tick_after(self.now_micros) + millis;
-        let timer = self.wheel.arm(expires, Timer::Idle(key));
-        let alone = Neighbours::default();
-        let spot = Spot {
-            of_origin: alone,
-            of_all: alone,
-            timer,
-            expires,
-        };
-        let most = self.settings.max_idle_per_origin;
-        if self.pool.put(&mut self.links, key, spot, most)
-            && let Some(oldest) = self.pool.oldest_idle(origin)
-        {
-            self.close_idle_link(oldest);
-        }
-        self.pool.feed(origin);
-    }
-
-    /// Takes a link out of the pool and closes it.
-    pub(super) fn close_idle_link(&mut self, key: LinkKey) {
-        let spot: Spot = self.pool.take(&mut self.links, key);
-        self.wheel.cancel(spot.timer);
-        self.close(key);
-    }
-
-    /// An idle link's time in the pool is over; its timer is gone.
-    pub(super) fn on_idle_timer(&mut self, key: LinkKey) {
-        trace!(
-            "{:?} {}: idle for too long",
-            self.links.token(key),
-            self.origin_of(key)
-        );
-        self.pool.take(&mut self.links, key);
-        self.close(key);
     }
 
     /// Ends a link that is not in the pool: the one way out for slot and socket.

@@ -1,8 +1,11 @@
 //! Engine: decides what happens next, and when; here everything meets.
 //!
 //! - `chains`: what was submitted, until its readback answers `done`
-//! - `exchange`: how a request finds a link, and how its exchange ends
-//! - `receive`: from bytes to readbacks
+//! - `queue`: how a request finds a link, or a place in the queue
+//! - `exchange`: how it is written, and how its exchange ends without a response
+//! - `receive`: from bytes to responses
+//! - `reply`: how a readback is called, and what follows from its answer
+//! - `deadlines`: delays and deadlines
 //! - `turn`: one turn of the loop
 
 use std::collections::VecDeque;
@@ -20,15 +23,17 @@ use crate::net::pool::Pool;
 use crate::net::slots::{LinkKey, Slots};
 use crate::net::socket::MioNet;
 use crate::net::{Net, Ready};
-use crate::proto::head::Head;
 use crate::request::Request;
 use crate::sched::wheel::Wheel;
 
 mod chains;
+mod deadlines;
 mod exchange;
 mod mode;
+mod queue;
 mod readback;
 mod receive;
+mod reply;
 mod response;
 mod settings;
 #[cfg(feature = "sim")]
@@ -101,7 +106,6 @@ pub struct Engine<S = (), M: Mode = Owned> {
 
     /// All links read into this.
     read_buffer: Vec<u8>,
-    head: Head,
     spare: Spare,
     counts: Counts,
     /// Calls from one thread only: some states are not `Send`, and a readback never expects to move.
@@ -129,6 +133,10 @@ struct Exhaustion {
 /// Inbound buffers for the next responses that do not arrive whole.
 #[derive(Debug, Default)]
 struct Spare {
+    #[expect(
+        clippy::vec_box,
+        reason = "links hold them as boxes: what moves is a pointer"
+    )]
     boxes: Vec<Box<Inbound>>,
     bytes: usize,
 }
@@ -239,7 +247,6 @@ impl<S, M: Mode> Engine<S, M> {
             draining: false,
             panic: None,
             read_buffer: vec![0; config.read_buffer],
-            head: Head::default(),
             spare: Spare::default(),
             counts: Counts::default(),
             not_send: std::marker::PhantomData,

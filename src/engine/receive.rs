@@ -1,12 +1,11 @@
-//! From bytes to readbacks: reads a link, feeds its parser, and calls user code.
+//! From bytes to responses: reads a link, feeds its parser, and hands out what comes of it.
 //!
 //! All links read into one buffer. A response that arrives whole is parsed and lent from there; what does not is kept by its
-//! link in an [`Inbound`]. User code runs between two links, with its readback taken out of the slab, and is lent the buffers
-//! and the chains: no link, pool or timer is in its reach.
+//! link in an [`Inbound`].
 
 use std::io;
+use std::num::NonZeroU16;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use log::{debug, warn};
@@ -16,16 +15,15 @@ use crate::engine::Engine;
 use crate::engine::chains::{ChainKey, Marks, Stage};
 use crate::engine::exchange::Failure;
 use crate::engine::mode::Mode;
-use crate::engine::readback::{Action, Context, Flow, Next, Readback};
-use crate::engine::response::{Body, Info, Response, Timings, no_fields};
-use crate::error::{Error, ErrorKind};
+use crate::engine::readback::{Context, Flow, Readback};
+use crate::engine::response::{Body, Info, Response, no_fields};
 use crate::net::link::{Inbound, LinkMarks, State};
 use crate::net::slots::LinkKey;
 use crate::net::{Net, Readiness};
 use crate::proto::connection::{Eof, Event};
 use crate::proto::framing::BodyLength;
-use crate::proto::head::{self, Head};
-use crate::proto::{Headers, Violation};
+use crate::proto::head;
+use crate::proto::{Headers, Limits, Violation};
 
 /// Whether a link may be read on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,13 +38,16 @@ struct Piece<'d> {
     data: &'d mut [u8],
     /// Up to here the parser has taken it.
     taken: usize,
-    head: Head,
-    /// Where the head's bytes are in `data`, unless `inbound` has them.
+    /// Where the head's bytes are in `data`, unless they are spilled.
     section: Range<usize>,
-    /// The body decoded in place in `data`, unless `inbound` has it.
+    /// The body decoded in place in `data`, unless it is spilled.
     body: Range<usize>,
-    inbound: Option<Box<Inbound>>,
-    /// Whether `inbound` holds the head already.
+    /// The head as read, trailers, and what is spilled.
+    inbound: Box<Inbound>,
+    /// What `on_head` was told of the exchange: `on_reply` is told the same, if the response ends with these bytes. Meanwhile
+    /// the chain's request is in it.
+    info: Option<Info>,
+    /// Whether the bytes of head and body are kept in `inbound`, since an earlier read.
     spilled: bool,
     /// Whether `data` is an incomplete head that the link keeps, rather than the shared buffer.
     kept: bool,
@@ -74,7 +75,8 @@ impl<S, M: Mode> Engine<S, M> {
             State::Resolving { .. } | State::Resting => {}
             State::Connecting { .. } | State::Busy { .. } => {
                 let woken = Readiness::WRITABLE.with(Readiness::ERROR);
-                if self.links[key].readiness.has(woken) {
+                let link = &self.links[key];
+                if link.readiness.has(woken) && !link.marks.has(LinkMarks::SENT) {
                     let token = self.links.token(key);
                     self.flush(key);
                     if self.links.find(token).is_none() {
@@ -219,19 +221,19 @@ impl<S, M: Mode> Engine<S, M> {
         }
         match link.connection.on_eof() {
             Eof::Complete => {
-                let mut inbound = link.inbound.take().unwrap_or_else(|| self.spare.take());
-                let head = std::mem::take(&mut inbound.head);
-                let piece = Piece {
+                let inbound = link.inbound.take().unwrap_or_else(|| self.spare.take());
+                let mut piece = Piece {
                     data: &mut [],
                     taken: 0,
-                    head,
                     section: 0..0,
                     body: 0..0,
-                    inbound: Some(inbound),
+                    inbound,
+                    info: None,
                     spilled: true,
                     kept: false,
                 };
-                self.finish(state, key, piece);
+                self.finish(state, key, &mut piece);
+                self.spare.give(piece.inbound);
             }
             Eof::NothingReceived => self.fail(
                 key,
@@ -263,9 +265,10 @@ impl<S, M: Mode> Engine<S, M> {
                 let token = self.links.token(key);
                 let go = self.feed(state, key, chain, &mut bytes, inbound, true);
                 // Still incomplete: the bytes go back as they are, since copying them at each read would take quadratic time.
+                // An interim head that they ended with is done with.
                 if let Some(key) = self.links.find(token)
                     && let link = &mut self.links[key]
-                    && !link.connection.has_head()
+                    && link.connection.is_inside_head()
                     && let Some(inbound) = &mut link.inbound
                     && inbound.section.is_empty()
                 {
@@ -302,29 +305,28 @@ impl<S, M: Mode> Engine<S, M> {
         key: LinkKey,
         chain: ChainKey,
         data: &mut [u8],
-        mut inbound: Option<Box<Inbound>>,
+        inbound: Option<Box<Inbound>>,
         kept: bool,
     ) -> Go {
-        let spilled = self.links[key].connection.has_head();
-        let head = match &mut inbound {
-            Some(inbound) if spilled => std::mem::take(&mut inbound.head),
-            _ => std::mem::take(&mut self.head),
-        };
         let mut piece = Piece {
             data,
             taken: 0,
-            head,
             section: 0..0,
             body: 0..0,
-            inbound,
-            spilled,
+            inbound: inbound.unwrap_or_else(|| self.spare.take()),
+            info: None,
+            spilled: self.links[key].connection.has_head(),
             kept,
         };
-        match self.parse(state, key, chain, &mut piece) {
-            Fed::Complete => {
-                self.finish(state, key, piece);
-                Go::Stop
-            }
+        let fed = self.parse(state, key, chain, &mut piece);
+        if let Fed::Complete = fed {
+            self.finish(state, key, &mut piece);
+            self.spare.give(piece.inbound);
+            return Go::Stop;
+        }
+        self.put_back(chain, piece.info.take());
+        match fed {
+            Fed::Complete => Go::Stop,
             Fed::More => {
                 let between = piece.taken == piece.data.len();
                 self.keep(key, piece);
@@ -335,19 +337,16 @@ impl<S, M: Mode> Engine<S, M> {
                     false if link.marks.has(LinkMarks::SENT) => Clock::FirstByte,
                     false => Clock::Write,
                 };
-                if !link.marks.has(LinkMarks::BODY_HELD) {
+                // An interim response that is not 100 (Continue) makes the wait for one no longer.
+                if !link.marks.has(LinkMarks::AWAITING) {
                     self.arm(chain, Some(clock));
                 }
                 Go::On
             }
             Fed::Paused => {
                 let rest = piece.taken;
-                let held = piece.data[rest..].to_vec();
+                piece.inbound.held = piece.data[rest..].to_vec();
                 self.keep(key, piece);
-                let inbound = self.links[key]
-                    .inbound
-                    .get_or_insert_with(|| self.spare.take());
-                inbound.held = held;
                 self.arm(chain, None);
                 Go::Stop
             }
@@ -361,7 +360,7 @@ impl<S, M: Mode> Engine<S, M> {
                 Go::Stop
             }
             Fed::Unexpected => {
-                self.recycle(piece);
+                self.spare.give(piece.inbound);
                 self.disarm(chain);
                 self.close(key);
                 let chain_marks = &mut self.chains[chain].marks;
@@ -371,8 +370,7 @@ impl<S, M: Mode> Engine<S, M> {
                 Go::Stop
             }
             Fed::Panicked => {
-                self.recycle(piece);
-                self.disarm(chain);
+                self.spare.give(piece.inbound);
                 self.close(key);
                 self.end_chain(chain);
                 Go::Stop
@@ -394,11 +392,11 @@ impl<S, M: Mode> Engine<S, M> {
         loop {
             let link = &mut self.links[key];
             if link.connection.is_complete() {
-                return Fed::Complete;
+                return read_trailers(&mut piece.inbound, &limits);
             }
             let step = match link.connection.receive(
                 &mut piece.data[piece.taken..],
-                &mut piece.head,
+                &mut piece.inbound.head,
                 &limits,
             ) {
                 Ok(step) => step,
@@ -411,16 +409,18 @@ impl<S, M: Mode> Engine<S, M> {
                 Event::More => return Fed::More,
                 Event::Interim => {
                     piece.section = start..piece.taken;
-                    if piece.head.status == http::StatusCode::CONTINUE
+                    if piece.inbound.head.status == http::StatusCode::CONTINUE
                         && link.marks.has(LinkMarks::BODY_HELD)
                     {
-                        link.marks.clear(LinkMarks::BODY_HELD);
+                        let waits = LinkMarks::AWAITING.and(LinkMarks::BODY_HELD);
+                        link.marks.clear(waits);
                         self.flush(key);
                     }
                     let called =
                         self.show(state, key, chain, piece, |readback, state, head, cx| {
                             readback.on_interim(state, head, cx);
                         });
+                    self.put_back(chain, piece.info.take());
                     if called.is_none() {
                         return Fed::Panicked;
                     }
@@ -443,8 +443,8 @@ impl<S, M: Mode> Engine<S, M> {
                 }
                 Event::Trailers(range) => {
                     let range = start + range.start..start + range.end;
-                    let inbound = piece.inbound.get_or_insert_with(|| self.spare.take());
-                    inbound.trailers.extend_from_slice(&piece.data[range]);
+                    let trailers = &mut piece.inbound.trailers;
+                    trailers.extend_from_slice(&piece.data[range]);
                 }
             }
             if self.chains[chain].marks.has(Marks::CANCELLED) {
@@ -463,7 +463,7 @@ impl<S, M: Mode> Engine<S, M> {
         max_body_bytes: u64,
     ) -> Option<Fed> {
         let link = &mut self.links[key];
-        let status = piece.head.status;
+        let status = piece.inbound.head.status;
         if link.marks.has(LinkMarks::EXPECTING) && status == http::StatusCode::EXPECTATION_FAILED {
             return Some(Fed::Unexpected);
         }
@@ -473,10 +473,12 @@ impl<S, M: Mode> Engine<S, M> {
             let refused = status.is_client_error() || status.is_server_error();
             if refused || link.marks.has(LinkMarks::BODY_HELD) {
                 link.marks.set(LinkMarks::MUTE);
+                let waits = LinkMarks::AWAITING.and(LinkMarks::BODY_HELD);
+                link.marks.clear(waits);
             }
         }
-        if let Some(seconds) = piece.head.keep_alive_timeout {
-            link.keep_alive = Some(u16::try_from(seconds).unwrap_or(u16::MAX));
+        if let Some(seconds) = piece.inbound.head.keep_alive_timeout {
+            link.keep_alive = NonZeroU16::new(u16::try_from(seconds).unwrap_or(u16::MAX).max(1));
         }
         let Some(flow) = self.show(state, key, chain, piece, |readback, state, head, cx| {
             readback.on_head(state, head, cx)
@@ -487,7 +489,7 @@ impl<S, M: Mode> Engine<S, M> {
         match flow {
             Flow::Buffer => {
                 // A length that is already too much need not be read to be refused.
-                if let BodyLength::Length(length) = piece.head.length
+                if let BodyLength::Length(length) = piece.inbound.head.length
                     && length > max_body_bytes
                 {
                     let limit = max_body_bytes;
@@ -533,12 +535,12 @@ impl<S, M: Mode> Engine<S, M> {
         if marks.has(LinkMarks::STREAM) {
             return self.stream(state, key, chain, &piece.data[range]);
         }
-        let collected = match &mut piece.inbound {
-            Some(inbound) if piece.spilled => {
-                inbound.body.extend_from_slice(&piece.data[range]);
-                inbound.body.len()
+        let collected = match piece.spilled {
+            true => {
+                piece.inbound.body.extend_from_slice(&piece.data[range]);
+                piece.inbound.body.len()
             }
-            _ => {
+            false => {
                 // Chunks move together, over the framing between them.
                 let len = range.len();
                 if range.start != piece.body.end {
@@ -559,7 +561,8 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     fn stream(&mut self, state: &mut S, key: LinkKey, chain: ChainKey, data: &[u8]) -> Option<Fed> {
-        let flow = self.call(chain, |readback, mut cx| {
+        let id = self.chains.id(chain);
+        let flow = self.call(chain, id, |readback, mut cx| {
             readback.on_data(state, data, &mut cx)
         });
         match flow {
@@ -580,22 +583,20 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     /// Keeps what the next read cannot do without: the head, or what has come of it, and the body so far.
-    fn keep(&mut self, key: LinkKey, mut piece: Piece<'_>) {
+    fn keep(&mut self, key: LinkKey, piece: Piece<'_>) {
         let link = &mut self.links[key];
+        let mut inbound = piece.inbound;
         if !link.connection.has_head() {
-            self.head = piece.head;
-            let mut inbound = piece.inbound.take().unwrap_or_else(|| self.spare.take());
+            let rest = &piece.data[piece.taken..];
+            if rest.is_empty() {
+                // Interim responses, to the end of the last one: while the link waits for more, it holds no buffer.
+                return self.spare.give(inbound);
+            }
             inbound.section.clear();
             if !piece.kept || piece.taken > 0 {
-                inbound
-                    .section
-                    .extend_from_slice(&piece.data[piece.taken..]);
+                inbound.section.extend_from_slice(rest);
             }
-            link.inbound = Some(inbound);
-            return;
-        }
-        let mut inbound = piece.inbound.take().unwrap_or_else(|| self.spare.take());
-        if !piece.spilled {
+        } else if !piece.spilled {
             inbound.section.clear();
             inbound
                 .section
@@ -610,100 +611,48 @@ impl<S, M: Mode> Engine<S, M> {
             inbound
                 .body
                 .extend_from_slice(&piece.data[piece.body.clone()]);
-            // The scratch head keeps its capacity for the next response, the link's comes from the spares.
-            std::mem::swap(&mut self.head, &mut inbound.head);
         }
-        inbound.head = piece.head;
         link.inbound = Some(inbound);
     }
 
-    fn recycle(&mut self, piece: Piece<'_>) {
-        match piece.inbound {
-            Some(mut inbound) if piece.spilled => {
-                inbound.head = piece.head;
-                self.spare.give(inbound);
-            }
-            inbound => {
-                self.head = piece.head;
-                if let Some(inbound) = inbound {
-                    self.spare.give(inbound);
-                }
-            }
-        }
-    }
-
     /// The response is complete: frees its link, then calls its readback.
-    fn finish(&mut self, state: &mut S, key: LinkKey, mut piece: Piece<'_>) {
+    fn finish(&mut self, state: &mut S, key: LinkKey, piece: &mut Piece<'_>) {
         let Some(chain) = self.links[key].chain() else {
             return;
         };
-        if let Some(inbound) = &mut piece.inbound
-            && !inbound.trailers.is_empty()
-            && let Some(request) = &self.chains[chain].request
-        {
-            let limits = self.settings.limits_of(request);
-            let parsed =
-                head::parse_trailers(&mut inbound.trailers, &mut inbound.trailer_fields, &limits);
-            if let Err(violation) = parsed {
-                self.recycle(piece);
-                return self.fail(key, Failure::Violation(violation));
-            }
+        if piece.info.is_none() {
+            piece.info = Some(self.info(key, chain));
         }
-        self.disarm(chain);
+        let Some(info) = &mut piece.info else { return };
+        let inbound = &mut *piece.inbound;
+        // The timer stays: the chain's next step moves it, and no time passes before that.
         self.chains[chain].marks.clear(Marks::PAUSED);
         self.chains[chain].stage = Stage::Reading;
         self.counts.answered += 1;
-        let mut info = self.info(key, chain);
         // At least 1, as the steps before it.
         let done = (self.now_micros - self.chains[chain].started).max(1);
         info.timings.done = Some(Duration::from_micros(done));
         self.release(key, piece.data.len() - piece.taken);
-        let Piece {
-            data,
-            head,
-            section,
-            body,
-            mut inbound,
-            spilled,
-            ..
-        } = piece;
         let next = {
-            let (trailers, section, body) = match &mut inbound {
-                Some(inbound) if spilled => (
-                    Headers::new(&inbound.trailers, &inbound.trailer_fields),
-                    &inbound.section[..],
-                    Body::Collected(&mut inbound.body),
+            let (section, body) = match piece.spilled {
+                true => (&inbound.section[..], Body::Collected(&mut inbound.body)),
+                false => (
+                    &piece.data[piece.section.clone()],
+                    Body::Lent(&piece.data[piece.body.clone()]),
                 ),
-                Some(inbound) => (
-                    Headers::new(&inbound.trailers, &inbound.trailer_fields),
-                    &data[section],
-                    Body::Lent(&data[body]),
-                ),
-                None => (no_fields(), &data[section], Body::Lent(&data[body])),
             };
             let response = Response {
-                head: &head,
+                head: &inbound.head,
                 section,
-                trailers,
+                trailers: Headers::new(&inbound.trailers, &inbound.trailer_fields),
                 body,
-                info: &info,
+                info,
             };
-            self.call(chain, |readback, mut cx| {
+            self.call(chain, info.id, |readback, mut cx| {
                 readback.on_reply(state, Ok(response), &mut cx)
             })
         };
-        self.chains[chain].request = Some(info.request);
-        let rest = Piece {
-            data: &mut [],
-            taken: 0,
-            head,
-            section: 0..0,
-            body: 0..0,
-            inbound,
-            spilled,
-            kept: false,
-        };
-        self.recycle(rest);
+        self.put_back(chain, piece.info.take());
         self.follow(chain, next);
     }
 
@@ -744,137 +693,37 @@ impl<S, M: Mode> Engine<S, M> {
         self.pool.feed(origin);
     }
 
-    /// Tells a chain's readback of a failure.
-    pub(super) fn deliver(&mut self, state: &mut S, chain: ChainKey, error: Error) {
-        self.counts.failed += 1;
-        let cancelled = self.chains[chain].marks.has(Marks::CANCELLED);
-        let error = match cancelled && error.kind() != ErrorKind::Cancelled {
-            true => error.into_cancelled(),
-            false => error,
-        };
-        let next = self.call(chain, |readback, mut cx| {
-            readback.on_reply(state, Err(error), &mut cx)
-        });
-        match cancelled {
-            true => self.end_chain(chain),
-            false => self.follow(chain, next),
-        }
-    }
-
-    /// Does what a readback answered, after what it asked for.
-    fn follow(&mut self, chain: ChainKey, next: Option<Next<S>>) {
-        let Some(next) = next else {
-            return self.end_chain(chain);
-        };
-        self.settle();
-        if self.chains[chain].marks.has(Marks::CANCELLED) {
-            // Cancelled while, or by what, its readback ran: one more call tells it so, and what it answered is dropped.
-            self.chains[chain].stage = Stage::New;
-            drop(next);
-            return self.fail_unlinked(chain, ErrorKind::Cancelled);
-        }
-        let Next {
-            action,
-            delay,
-            readback,
-        } = next;
-        match action {
-            Action::Done => return self.end_chain(chain),
-            _ if self.draining => return self.end_chain(chain),
-            Action::Again => {}
-            Action::Send(request) => self.chains[chain].request = Some(request),
-        }
-        let now = self.now_micros;
-        let entry = &mut self.chains[chain];
-        if readback.is_some() {
-            entry.readback = readback;
-        }
-        entry.started = now;
-        match delay {
-            Duration::ZERO => self.begin(chain),
-            delay => self.delay(chain, delay),
-        }
-    }
-
-    pub(super) fn end_chain(&mut self, key: ChainKey) {
-        let chain = self.chains.remove(key);
-        if let Some(origin) = chain.origin {
-            self.pool.leave(origin);
-        }
-    }
-
-    /// Calls a readback with a head.
+    /// Calls a readback with a head; the chain's request is in `piece.info` then.
     fn show<R>(
         &mut self,
         state: &mut S,
         key: LinkKey,
         chain: ChainKey,
-        piece: &Piece<'_>,
+        piece: &mut Piece<'_>,
         call: impl FnOnce(&mut dyn Readback<S>, &mut S, &Response<'_>, &mut Context<'_, S>) -> R,
     ) -> Option<R> {
-        let info = self.info(key, chain);
+        let info = &*piece.info.insert(self.info(key, chain));
         let response = Response {
-            head: &piece.head,
+            head: &piece.inbound.head,
             section: &piece.data[piece.section.clone()],
             trailers: no_fields(),
             body: Body::Lent(&[]),
-            info: &info,
+            info,
         };
-        let result = self.call(chain, |readback, mut cx| {
+        self.call(chain, info.id, |readback, mut cx| {
             call(readback, state, &response, &mut cx)
-        });
-        self.chains[chain].request = Some(info.request);
-        result
+        })
     }
+}
 
-    /// Runs user code: the readback out of the slab, the chains lent to it. `None`: it panicked, and the turn is to end.
-    fn call<R>(
-        &mut self,
-        key: ChainKey,
-        run: impl FnOnce(&mut dyn Readback<S>, Context<'_, S>) -> R,
-    ) -> Option<R> {
-        let id = self.chains.id(key);
-        let chain = &mut self.chains[key];
-        let mut readback = chain.readback.take()?;
-        let stage = std::mem::replace(&mut chain.stage, Stage::Reading);
-        let cx = Context::new(&mut self.chains, id, self.now);
-        // What a panic may leave half changed is the readback, which is dropped, and the caller's state, which is the
-        // host's to judge: it gets the panic at the end of the turn.
-        let result = catch_unwind(AssertUnwindSafe(|| run(&mut *readback, cx)));
-        let chain = &mut self.chains[key];
-        chain.stage = stage;
-        match result {
-            Ok(result) => {
-                chain.readback = Some(readback);
-                Some(result)
-            }
-            Err(panic) => {
-                self.panic = Some(panic);
-                None
-            }
-        }
+/// Reads the trailer section of a response that is complete.
+fn read_trailers(inbound: &mut Inbound, limits: &Limits) -> Fed {
+    if inbound.trailers.is_empty() {
+        return Fed::Complete;
     }
-
-    /// What is known of an exchange. It takes the request out of the chain: put it back.
-    fn info(&mut self, key: LinkKey, chain_key: ChainKey) -> Info {
-        let id = self.chains.id(chain_key);
-        let chain = &mut self.chains[chain_key];
-        let link = &self.links[key];
-        let at = |micros: u32| (micros > 0).then(|| Duration::from_micros(micros.into()));
-        let mut timings = Timings::default();
-        timings.resolve = at(link.times.resolve);
-        timings.connect = at(link.times.connect);
-        timings.sent = at(link.times.sent);
-        timings.first_byte = at(link.times.first_byte);
-        let request = chain.request.take();
-        Info {
-            id,
-            peer: link.peer,
-            reused: link.marks.has(LinkMarks::REUSED),
-            attempts: chain.attempts.into(),
-            timings,
-            request: request.unwrap_or_else(|| unreachable!("a chain on a link has a request")),
-        }
+    match head::parse_trailers(&mut inbound.trailers, &mut inbound.trailer_fields, limits) {
+        Ok(()) => Fed::Complete,
+        Err(violation) => Fed::Failed(Failure::Violation(violation)),
     }
 }
 
@@ -892,4 +741,45 @@ enum Probe {
     Spoke {
         bytes: usize,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::Request;
+    use crate::engine::Next;
+
+    #[test]
+    fn a_head_that_comes_byte_by_byte_is_examined_at_most_three_times() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let mut engine = Engine::<Option<usize>>::new().unwrap();
+        engine.submit(Request::get(&url).build().unwrap(), |answered, reply, _| {
+            *answered = Some(reply.unwrap().headers().len());
+            Next::done()
+        });
+        let mut answered = None;
+        engine.turn(&mut answered, Some(Duration::ZERO)).unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        peer.set_nodelay(true).unwrap();
+        assert!(peer.read(&mut [0; 1024]).unwrap() > 0, "the request");
+
+        let fields = "X-Field: with a value of some length\r\n".repeat(100);
+        let long = "y".repeat(24 * 1024);
+        let head = format!("HTTP/1.1 204 No Content\r\n{fields}Set-Cookie: {long}\r\n\r\n");
+        let before = head::examined();
+        for (i, byte) in head.bytes().enumerate() {
+            peer.write_all(&[byte]).unwrap();
+            while engine.counts.bytes_in == i as u64 {
+                engine.turn(&mut answered, None).unwrap();
+            }
+        }
+        assert_eq!(answered, Some(101));
+        let examined = head::examined() - before;
+        let most = 3 * head.len();
+        assert!(examined <= most, "{examined} of {}", head.len());
+    }
 }

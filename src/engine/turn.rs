@@ -66,11 +66,7 @@ impl<S, M: Mode> Engine<S, M> {
             self.draining = false;
             resume_unwind(panic);
         }
-        turn.more = self.is_due()
-            || self
-                .wheel
-                .next_tick()
-                .is_some_and(|tick| tick <= self.now_tick());
+        turn.more = self.is_due() || self.wheel.is_due(self.now_tick());
         turn.stopped = std::mem::take(&mut self.chains.stopped);
         Ok(turn)
     }
@@ -176,7 +172,8 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     fn on_names(&mut self) {
-        if !self.names.is_busy() {
+        // A look-up may have been begun and given up since: its news are that there are none.
+        if !self.names.is_busy() && !self.names.has_news() {
             return;
         }
         if self

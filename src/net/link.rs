@@ -1,9 +1,10 @@
 //! Link: one socket's life, from the look-up of its host to its close.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::num::NonZeroU16;
 
 use crate::net::Readiness;
-use crate::net::slots::LinkKey;
+use crate::net::slots::MaybeKey;
 use crate::proto::connection::Connection;
 use crate::proto::field::Field;
 use crate::proto::head::Head;
@@ -18,14 +19,14 @@ pub(crate) struct Link<Socket> {
     /// Slab key of its origin.
     pub(crate) origin: u32,
     /// The address that is or was dialled last.
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: Peer,
     /// What the poll has told and no call has refuted yet.
     pub(crate) readiness: Readiness,
     pub(crate) marks: LinkMarks,
     /// Which of the engine's blocks of default fields goes with the request.
     pub(crate) defaults: u16,
-    /// Seconds that the server keeps an idle connection, as its last response said.
-    pub(crate) keep_alive: Option<u16>,
+    /// Seconds that the server keeps an idle connection, as its last response said; 1 also for none at all.
+    pub(crate) keep_alive: Option<NonZeroU16>,
     /// How far the response has been read.
     pub(crate) connection: Connection,
     pub(crate) times: Times,
@@ -61,15 +62,46 @@ pub(crate) struct Spot {
     pub(crate) of_origin: Neighbours,
     /// Among all idle links.
     pub(crate) of_all: Neighbours,
+    /// Not to be used from its tick on.
     pub(crate) timer: TimerId,
-    /// Not to be used from this tick on.
-    pub(crate) expires: u64,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Neighbours {
-    pub(crate) newer: Option<LinkKey>,
-    pub(crate) older: Option<LinkKey>,
+    pub(crate) newer: MaybeKey,
+    pub(crate) older: MaybeKey,
+}
+
+impl Neighbours {
+    pub(crate) const NONE: Self = Self {
+        newer: MaybeKey::NONE,
+        older: MaybeKey::NONE,
+    };
+}
+
+/// A [`SocketAddr`] in half its size. IPv6 ones are apart, since they are fewer.
+#[derive(Debug)]
+pub(crate) enum Peer {
+    V4(SocketAddrV4),
+    V6(Box<SocketAddrV6>),
+}
+
+impl Peer {
+    pub(crate) fn get(&self) -> SocketAddr {
+        match self {
+            Peer::V4(addr) => SocketAddr::V4(*addr),
+            Peer::V6(addr) => SocketAddr::V6(**addr),
+        }
+    }
+}
+
+impl From<SocketAddr> for Peer {
+    fn from(addr: SocketAddr) -> Self {
+        match addr {
+            SocketAddr::V4(addr) => Peer::V4(addr),
+            SocketAddr::V6(addr) => Peer::V6(Box::new(addr)),
+        }
+    }
 }
 
 /// A set of marks.
@@ -99,8 +131,10 @@ impl LinkMarks {
     pub(crate) const STREAM: Self = Self(512);
     /// Its readback does not want the body.
     pub(crate) const DISCARD: Self = Self(1024);
+    /// All but the body is written, and the chain's timer lets the body go if no 100 (Continue) does before.
+    pub(crate) const AWAITING: Self = Self(2048);
     /// Writing has failed by a reset: what follows as an end of file is none.
-    pub(crate) const RESET: Self = Self(2048);
+    pub(crate) const RESET: Self = Self(4096);
 
     pub(crate) fn has(self, any_of: Self) -> bool {
         self.0 & any_of.0 != 0
@@ -179,7 +213,7 @@ impl<Socket> Link<Socket> {
             state: State::Resolving { chain },
             socket: None,
             origin,
-            peer: SocketAddr::from(([0, 0, 0, 0], 0)),
+            peer: Peer::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)),
             readiness: Readiness::NONE,
             marks: LinkMarks::default(),
             defaults: 0,

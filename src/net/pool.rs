@@ -10,7 +10,7 @@ use std::hash::{Hash, Hasher};
 use slab::Slab;
 
 use crate::net::link::{Link, Neighbours, Spot, State};
-use crate::net::slots::{LinkKey, Slots};
+use crate::net::slots::{LinkKey, MaybeKey, Slots};
 use crate::proto::{Origin, Scheme};
 
 /// Slab key of an origin.
@@ -167,18 +167,18 @@ impl Pool {
     ) -> bool {
         let entry = &mut self.entries[links[key].origin as usize];
         spot.of_origin = Neighbours {
-            newer: None,
-            older: entry.idle.newest,
+            newer: MaybeKey::NONE,
+            older: entry.idle.newest.into(),
         };
         spot.of_all = Neighbours {
-            newer: None,
-            older: self.idle.newest,
+            newer: MaybeKey::NONE,
+            older: self.idle.newest.into(),
         };
         if let Some(older) = entry.idle.newest.replace(key) {
-            spot_of(links, older).of_origin.newer = Some(key);
+            spot_of(links, older).of_origin.newer = key.into();
         }
         if let Some(older) = self.idle.newest.replace(key) {
-            spot_of(links, older).of_all.newer = Some(key);
+            spot_of(links, older).of_all.newer = key.into();
         }
         entry.idle.oldest.get_or_insert(key);
         self.idle.oldest.get_or_insert(key);
@@ -192,21 +192,21 @@ impl Pool {
         let spot = *spot_of(links, key);
         let entry = &mut self.entries[links[key].origin as usize];
         entry.idle_links -= 1;
-        match spot.of_origin.newer {
+        match spot.of_origin.newer.get() {
             Some(newer) => spot_of(links, newer).of_origin.older = spot.of_origin.older,
-            None => entry.idle.newest = spot.of_origin.older,
+            None => entry.idle.newest = spot.of_origin.older.get(),
         }
-        match spot.of_origin.older {
+        match spot.of_origin.older.get() {
             Some(older) => spot_of(links, older).of_origin.newer = spot.of_origin.newer,
-            None => entry.idle.oldest = spot.of_origin.newer,
+            None => entry.idle.oldest = spot.of_origin.newer.get(),
         }
-        match spot.of_all.newer {
+        match spot.of_all.newer.get() {
             Some(newer) => spot_of(links, newer).of_all.older = spot.of_all.older,
-            None => self.idle.newest = spot.of_all.older,
+            None => self.idle.newest = spot.of_all.older.get(),
         }
-        match spot.of_all.older {
+        match spot.of_all.older.get() {
             Some(older) => spot_of(links, older).of_all.newer = spot.of_all.newer,
-            None => self.idle.oldest = spot.of_all.newer,
+            None => self.idle.oldest = spot.of_all.newer.get(),
         }
         links[key].state = State::Resting;
         spot
@@ -266,6 +266,11 @@ impl Pool {
             }
         }
         None
+    }
+
+    /// Whether no queue is to be looked at.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.hungry.is_empty() && self.starved.is_empty()
     }
 
     /// Whether any origin waits for room.

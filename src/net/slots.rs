@@ -4,11 +4,50 @@
 //! duplicate of its file descriptor. A token therefore carries the slot and a generation; an event whose generation is not
 //! the slot's is nobody's.
 
+use std::fmt;
+
 use mio::Token;
 use slab::Slab;
 
 /// Slab key of a link.
 pub(crate) type LinkKey = u32;
+
+/// An `Option` of a slab's key in four bytes: no slab holds so many entries that it would give out the largest key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MaybeKey(u32);
+
+impl MaybeKey {
+    pub(crate) const NONE: Self = Self(u32::MAX);
+
+    pub(crate) fn get(self) -> Option<u32> {
+        (self != Self::NONE).then_some(self.0)
+    }
+}
+
+impl From<u32> for MaybeKey {
+    fn from(key: u32) -> Self {
+        Self(key)
+    }
+}
+
+impl From<Option<u32>> for MaybeKey {
+    fn from(key: Option<u32>) -> Self {
+        key.map_or(Self::NONE, Self)
+    }
+}
+
+impl fmt::Debug for MaybeKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
+    }
+}
+
+/// Makes room for one more, a sixteenth at a time: doubling would waste up to half of what a million waiting entries take.
+pub(crate) fn grow<T>(slab: &mut Slab<T>) {
+    if slab.len() == slab.capacity() {
+        slab.reserve_exact((slab.len() / 16).max(16));
+    }
+}
 
 /// Bits of a token that are the slot; the rest is the generation.
 const SLOT_BITS: u32 = usize::BITS / 2;
@@ -36,10 +75,7 @@ impl<T> Slots<T> {
     }
 
     pub(crate) fn insert(&mut self, entry: T) -> LinkKey {
-        if self.slab.len() == self.slab.capacity() {
-            // An eighth more at a time: ten thousand held polls should not pay for twenty.
-            self.slab.reserve_exact((self.slab.len() / 8).max(16));
-        }
+        grow(&mut self.slab);
         self.generation = self.generation.wrapping_add(1);
         self.slab.insert(Slot {
             entry,

@@ -1,7 +1,7 @@
 //! The real network: non-blocking TCP sockets on a poll of our own. The only user of socket2.
 
 use std::io::{self, IoSlice, Read};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -56,6 +56,19 @@ impl MioNet {
     }
 }
 
+/// Whether this machine has no address of its own from which `addr` could be reached, as where IPv6 is switched off.
+///
+/// Connecting then fails with EADDRNOTAVAIL, as it does when all ports are taken: UDP, which shares no ports with TCP, tells
+/// the two apart.
+fn is_out_of_reach(addr: SocketAddr) -> bool {
+    let any: IpAddr = match addr {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let probed = UdpSocket::bind((any, 0)).and_then(|probe| probe.connect(addr));
+    probed.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
+}
+
 impl Net for MioNet {
     type Socket = TcpStream;
 
@@ -64,7 +77,13 @@ impl Net for MioNet {
     }
 
     fn connect(&mut self, addr: SocketAddr) -> io::Result<TcpStream> {
-        TcpStream::connect(addr)
+        TcpStream::connect(addr).map_err(|error| match error.kind() {
+            io::ErrorKind::AddrNotAvailable if is_out_of_reach(addr) => {
+                let why = "this machine has no address to reach it from";
+                io::Error::new(io::ErrorKind::NetworkUnreachable, why)
+            }
+            _ => error,
+        })
     }
 
     fn register(&mut self, socket: &mut TcpStream, token: Token) -> io::Result<()> {

@@ -228,6 +228,11 @@ impl Connection {
         matches!(self.state, State::Complete)
     }
 
+    /// A part of a head has come, and not all of it.
+    pub(crate) fn is_inside_head(&self) -> bool {
+        matches!(&self.state, State::Head(due) if due.searched > 0)
+    }
+
     /// The final head was read; the body is under way or complete.
     pub(crate) fn has_head(&self) -> bool {
         matches!(self.state, State::Body(_) | State::Complete)

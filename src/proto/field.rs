@@ -28,6 +28,17 @@ impl Field {
         }
     }
 
+    /// As [`new`](Self::new), from starts and lengths.
+    #[inline]
+    pub(crate) fn at(name: (u32, u32), value: (u32, u32)) -> Self {
+        Self {
+            name_start: name.0,
+            name_len: name.1,
+            value_start: value.0,
+            value_len: value.1,
+        }
+    }
+
     /// Where the name stands.
     pub(crate) fn name(self) -> Range<usize> {
         self.name_start as usize..self.name_start as usize + self.name_len as usize

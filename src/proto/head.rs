@@ -122,16 +122,13 @@ impl Head {
         self.len = len as u32;
 
         let start = head.as_ptr().addr();
-        let place = |part: &[u8]| {
-            let at = part.as_ptr().addr() - start;
-            at..at + part.len()
-        };
+        let place = |part: &[u8]| ((part.as_ptr().addr() - start) as u32, part.len() as u32);
         let mut framing = Framing::default();
         self.fields.clear();
         self.fields.extend(parsed.headers.iter().map(|line| {
-            let field = Field::new(place(line.name.as_bytes()), place(line.value));
-            framing.note(line.name.as_bytes(), line.value, field.value().start);
-            field
+            let (name, value) = (place(line.name.as_bytes()), place(line.value));
+            framing.note(line.name.as_bytes(), line.value, value.0 as usize);
+            Field::at(name, value)
         }));
         Ok(Some(framing))
     }
@@ -444,6 +441,12 @@ fn is_text_byte(byte: u8) -> bool {
 
 #[cfg(not(test))]
 fn count_examined(_: usize) {}
+
+/// Bytes of heads that this thread has looked at.
+#[cfg(test)]
+pub(crate) fn examined() -> usize {
+    tests::EXAMINED.get()
+}
 
 #[cfg(test)]
 fn count_examined(bytes: usize) {

@@ -218,8 +218,11 @@ fn to_string(ascii: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// Method, target, number of fields and body of each request in `wire`, fed in pieces of `step` bytes.
-    fn read(wire: &[u8], step: usize) -> Result<Vec<(String, String, usize, Vec<u8>)>, String> {
+    /// Method, target, number of fields and body of a request.
+    type Read = (String, String, usize, Vec<u8>);
+
+    /// Each request in `wire`, fed in pieces of `step` bytes.
+    fn read(wire: &[u8], step: usize) -> Result<Vec<Read>, String> {
         let mut reader = RequestReader::default();
         let mut requests = Vec::new();
         let mut head = None;

@@ -632,7 +632,8 @@ fn server_may_use_the_network_while_it_is_asked() {
 #[test]
 fn every_fault_of_a_server_strikes_as_it_says() {
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
-    let rows: [(Fault, fn(Result<Vec<u8>, ErrorKind>, &[u8]) -> bool); 10] = [
+    type Expected = fn(Result<Vec<u8>, ErrorKind>, &[u8]) -> bool;
+    let rows: [(Fault, Expected); 10] = [
         (Fault::Split, |read, all| read.as_deref() == Ok(all)),
         (Fault::Delay, |read, all| read.as_deref() == Ok(all)),
         (Fault::SmallWindow, |read, all| read.as_deref() == Ok(all)),
@@ -731,7 +732,7 @@ fn advance_stops_where_there_is_something_to_do() {
 
 #[test]
 fn names_are_looked_up_in_virtual_time() {
-    let mut bench = Bench::new(hello);
+    let bench = Bench::new(hello);
     bench.network.host("a.test", [[10, 0, 0, 1], [10, 0, 0, 2]]);
     bench
         .network

@@ -1,0 +1,216 @@
+//! Drives the client through a corpus of wire cases: one JSON job per line on stdin, one JSON result per line on stdout, in any order.
+//!
+//! A job of the kind `response` has `id`, `method`, `url`, `timeout_ms`, and perhaps `body_b64` and `probe_url`; its result has `id`,
+//! `ok`, `status`, `reason`, `headers`, `body_b64`, `interim`, `trailers`, `error` and `timed_out`. Where the response was read to its
+//! end, a GET of `probe_url` follows, by which the server sees whether the connection is used again. Jobs of other kinds are
+//! answered `unsupported`. Bytes of field lines are code points up to U+00FF in the JSON, bodies are base64.
+//!
+//! Each job has an engine of its own, so that no case can spoil the next.
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::thread;
+use std::time::Duration;
+
+use http::Method;
+use httpstream::{
+    Config, Context, Engine, ErrorKind, Headers, Next, Readback, Reply, Request, Response,
+};
+use serde_json::{Value, json};
+
+/// Jobs run at once: most of their time they wait for the server.
+const WORKERS: usize = 8;
+
+type Failure = Box<dyn Error>;
+
+fn main() {
+    env_logger::init();
+    thread::scope(|scope| {
+        for _ in 0..WORKERS {
+            scope.spawn(|| {
+                while let Some(line) = next_line() {
+                    let result = answer(&line);
+                    writeln!(io::stdout(), "{result}").expect("stdout takes the results");
+                }
+            });
+        }
+    });
+}
+
+/// The next line of stdin that is not blank, whoever asks.
+fn next_line() -> Option<String> {
+    let mut line = String::new();
+    while line.trim().is_empty() {
+        line.clear();
+        let bytes = io::stdin().read_line(&mut line);
+        if bytes.expect("stdin is readable and UTF-8") == 0 {
+            return None;
+        }
+    }
+    Some(line)
+}
+
+fn answer(line: &str) -> Value {
+    let job: Value = match serde_json::from_str(line) {
+        Ok(job) => job,
+        Err(error) => return json!({"id": null, "unsupported": true, "error": error.to_string()}),
+    };
+    let id = &job["id"];
+    if job["kind"] != "response" {
+        return json!({"id": id, "unsupported": true});
+    }
+    let mut result = match fetch(&job) {
+        Ok(transcript) => transcript.result,
+        Err(failure) => json!({"ok": false, "error": chain_of(&*failure), "timed_out": false}),
+    };
+    result["id"] = id.clone();
+    result
+}
+
+/// Runs one job on an engine of its own.
+fn fetch(job: &Value) -> Result<Transcript, Failure> {
+    let timeout = Duration::from_millis(job["timeout_ms"].as_u64().unwrap_or(10_000));
+    let mut config = Config::default();
+    // The job's own deadline is the only one.
+    let t = &mut config.timeouts;
+    (t.resolve, t.connect, t.write, t.first_byte, t.idle) = (None, None, None, None, None);
+    t.total = Some(timeout);
+
+    let method = Method::from_bytes(text(job, "method")?.as_bytes())?;
+    let mut request = Request::builder(method, text(job, "url")?);
+    if let Some(body) = job["body_b64"].as_str() {
+        request = request.body(from_base64(body)?);
+    }
+    let probe = match job["probe_url"].as_str() {
+        Some(url) => Some(Request::get(url).build()?),
+        None => None,
+    };
+    let mut transcript = Transcript {
+        probe,
+        ..Transcript::default()
+    };
+    let mut engine = Engine::with_config(config)?;
+    engine.submit_to(request.build()?, Recorder);
+    engine.run(&mut transcript)?;
+    Ok(transcript)
+}
+
+fn text<'a>(job: &'a Value, key: &str) -> Result<&'a str, Failure> {
+    job[key]
+        .as_str()
+        .ok_or_else(|| format!("the job has no {key}").into())
+}
+
+#[derive(Default)]
+struct Transcript {
+    /// Sent after a response that was read to its end.
+    probe: Option<Request>,
+    interim: Vec<u16>,
+    result: Value,
+}
+
+struct Recorder;
+
+impl Readback<Transcript> for Recorder {
+    fn on_interim(
+        &mut self,
+        transcript: &mut Transcript,
+        head: &Response<'_>,
+        _: &mut Context<'_, Transcript>,
+    ) {
+        transcript.interim.push(head.status().as_u16());
+    }
+
+    fn on_reply(
+        &mut self,
+        transcript: &mut Transcript,
+        reply: Reply<'_>,
+        cx: &mut Context<'_, Transcript>,
+    ) -> Next<Transcript> {
+        match reply {
+            Ok(response) => {
+                transcript.result = json!({
+                    "ok": true,
+                    "status": response.status().as_u16(),
+                    "reason": latin1(response.reason()),
+                    "headers": pairs(response.headers()),
+                    "trailers": pairs(response.trailers()),
+                    "interim": transcript.interim,
+                    "body_b64": to_base64(response.body()),
+                    "error": null,
+                });
+                match transcript.probe.take() {
+                    Some(probe) => cx.send(probe).read_by(|_, _, cx| cx.done()),
+                    None => cx.done(),
+                }
+            }
+            Err(error) => {
+                transcript.result = json!({
+                    "ok": false,
+                    "status": error.status().map(|status| status.as_u16()),
+                    "interim": transcript.interim,
+                    "body_b64": to_base64(error.partial_body()),
+                    "error": chain_of(&error),
+                    "timed_out": error.kind() == ErrorKind::Timeout,
+                });
+                cx.done()
+            }
+        }
+    }
+}
+
+/// An error and its causes, `: ` between them.
+fn chain_of(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+fn pairs(headers: Headers<'_>) -> Value {
+    headers
+        .map(|(name, value)| json!([name, latin1(value)]))
+        .collect()
+}
+
+/// Each byte as the code point of its number.
+fn latin1(bytes: &[u8]) -> String {
+    bytes.iter().copied().map(char::from).collect()
+}
+
+const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// RFC 4648 §4, with padding.
+fn to_base64(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let [a, b, c] = [0, 1, 2].map(|i| group.get(i).copied().unwrap_or(0));
+        let bits = u32::from_be_bytes([0, a, b, c]);
+        for i in 0..4 {
+            match i <= group.len() {
+                true => text.push(BASE64[(bits >> (18 - 6 * i)) as usize & 63].into()),
+                false => text.push('='),
+            }
+        }
+    }
+    text
+}
+
+fn from_base64(text: &str) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
+    let (mut bits, mut count) = (0_u32, 0);
+    for byte in text.trim_end_matches('=').bytes() {
+        let digit = BASE64.iter().position(|&known| known == byte);
+        let digit = digit.ok_or("the job's body is not base64")?;
+        bits = bits << 6 | digit as u32;
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            bytes.push((bits >> count) as u8);
+        }
+    }
+    Ok(bytes)
+}

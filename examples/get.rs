@@ -1,0 +1,563 @@
+//! Fetches URLs, all at once, on one thread. `get --help` tells how; `RUST_LOG=debug` shows what the engine does.
+//!
+//! Each URL is a chain of one request, read by a `Download`, which streams the body to where it belongs. What all
+//! downloads share is the `Session`, the engine's state.
+
+use std::collections::HashSet;
+use std::error::Error;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, IsTerminal, Read, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use http::{Method, Uri};
+use httpstream::{
+    Config, Context, Engine, Flow, Next, Readback, Reply, Request, Response, Stats, Timings,
+};
+
+const HELP: &str = "\
+Usage: get [options] URL...
+
+Fetches all URLs at once, and prints a line for each when it is done: status, HTTP version,
+size of the body, whether its connection was fresh or reused, when each step was over (in
+milliseconds since the start), and the URL. Redirects are not followed.
+
+One URL without -o: the body goes to stdout, the line to stderr. Otherwise the line goes to
+stdout, and a body is thrown away unless -o says where to put it.
+
+  -o DIR                    write each body to a file under DIR, named by the URL's path and query
+  -i                        print the response's header section as well
+  -H 'NAME: VALUE'          send this field line; may be repeated
+  -X METHOD                 use this method instead of GET
+  -d DATA                   send DATA as the body, as a form, with POST unless -X says otherwise
+      --list FILE           fetch the URLs in FILE, one a line, too; - is stdin
+      --close               ask the server to close the connection after each response
+      --connections N       open at most N connections to one server (default 256)
+      --timeout SECONDS     give up on a URL that is not done after so long (default: never)
+      --resolve HOST:PORT:ADDR
+                            connect to the address ADDR where HOST:PORT is meant; may be repeated
+  -h, --help                print this
+
+Exit code: 0, all is well; 1, a URL failed, or its status is 400 or more; 2, the arguments are
+wrong, and nothing was sent.
+";
+
+fn main() -> ExitCode {
+    env_logger::init();
+    let options = match Options::parse(std::env::args_os().skip(1)) {
+        Ok(Some(options)) => options,
+        Ok(None) => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Err(wrong) => {
+            eprintln!("get: {wrong}\nTry get --help.");
+            return ExitCode::from(2);
+        }
+    };
+    match run(options) {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("get: {}", explain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Answers how many URLs failed.
+fn run(options: Options) -> Result<usize, httpstream::Error> {
+    let mut engine = Engine::with_config(options.config)?;
+    let mut session = Session::new(options.requests.len(), options.dir, options.show_head);
+    let begin = Instant::now();
+    for request in options.requests {
+        engine.submit_to(request.clone(), Download::new(request));
+    }
+    engine.run(&mut session)?;
+    if session.urls > 1 {
+        session.sum_up(&engine.stats(), begin.elapsed());
+    }
+    Ok(session.failed)
+}
+
+// ---- one download --------------------------------------------------------------------------------------------------
+
+/// What all downloads share.
+struct Session {
+    urls: usize,
+    /// Where bodies go as files.
+    dir: Option<PathBuf>,
+    show_head: bool,
+    failed: usize,
+    bytes: u64,
+}
+
+/// Reads the response to one request.
+struct Download {
+    request: Request,
+    sink: Sink,
+    bytes: u64,
+    /// Why the body could not be put where it belongs.
+    refused: Option<String>,
+}
+
+/// Where the body of one response goes. Writing may block, and the loop with it: good enough for one disk.
+enum Sink {
+    Nowhere,
+    Stdout,
+    File(File, PathBuf),
+}
+
+impl Readback<Session> for Download {
+    fn on_head(
+        &mut self,
+        session: &mut Session,
+        head: &Response<'_>,
+        _: &mut Context<'_, Session>,
+    ) -> Flow {
+        match self.open_sink(session, head) {
+            Ok(sink) => {
+                self.sink = sink;
+                Flow::Stream
+            }
+            Err(why) => self.refuse(why),
+        }
+    }
+
+    fn on_data(&mut self, _: &mut Session, data: &[u8], _: &mut Context<'_, Session>) -> Flow {
+        let first = self.bytes == 0;
+        self.bytes += data.len() as u64;
+        let written = match &mut self.sink {
+            Sink::Nowhere => Ok(()),
+            Sink::Stdout if first && data.contains(&0) && io::stdout().is_terminal() => {
+                return self
+                    .refuse("binary, and not for a terminal: redirect it, or use -o".to_owned());
+            }
+            Sink::Stdout => io::stdout().write_all(data),
+            Sink::File(file, _) => file.write_all(data),
+        };
+        match written {
+            Ok(()) => Flow::Stream,
+            Err(error) => self.refuse(format!("writing the body: {error}")),
+        }
+    }
+
+    fn on_reply(
+        &mut self,
+        session: &mut Session,
+        reply: Reply<'_>,
+        _: &mut Context<'_, Session>,
+    ) -> Next<Session> {
+        match reply {
+            Ok(response) => {
+                session.bytes += self.bytes;
+                session.report(&response, self.bytes);
+            }
+            Err(error) => {
+                let why = self.refused.take().unwrap_or_else(|| explain(&error));
+                session.fail(self.request.uri(), &why);
+                // Half a body is worse than none.
+                if let Sink::File(_, path) = &self.sink {
+                    let _ = fs::remove_file(path);
+                }
+            }
+        }
+        Next::done()
+    }
+}
+
+impl Download {
+    fn new(request: Request) -> Self {
+        Self {
+            request,
+            sink: Sink::Nowhere,
+            bytes: 0,
+            refused: None,
+        }
+    }
+
+    fn open_sink(&self, session: &Session, head: &Response<'_>) -> Result<Sink, String> {
+        let Some(dir) = &session.dir else {
+            let takes_body = session.body_is_on_stdout();
+            if takes_body && session.show_head {
+                print_head(&mut io::stdout(), head).map_err(|error| error.to_string())?;
+            }
+            return Ok(if takes_body {
+                Sink::Stdout
+            } else {
+                Sink::Nowhere
+            });
+        };
+        if is_failure(head) {
+            return Ok(Sink::Nowhere);
+        }
+        let path = path_under(dir, self.request.uri())?;
+        let opened = path
+            .parent()
+            .map_or(Ok(()), fs::create_dir_all)
+            .and_then(|()| File::create(&path));
+        match opened {
+            Ok(file) => Ok(Sink::File(file, path)),
+            Err(error) => Err(format!("{}: {error}", path.display())),
+        }
+    }
+
+    fn refuse(&mut self, why: String) -> Flow {
+        self.refused = Some(why);
+        Flow::Abort
+    }
+}
+
+/// The file for what stands at `url`. Names stay as they are in the URL, percent-encoded: none of them can be taken for
+/// another directory.
+fn path_under(dir: &Path, url: &Uri) -> Result<PathBuf, String> {
+    let mut path = dir.to_path_buf();
+    let (folders, file) = url.path().rsplit_once('/').unwrap_or(("", url.path()));
+    for folder in folders.split('/').filter(|folder| !folder.is_empty()) {
+        path.push(checked(folder, url)?);
+    }
+    let file = if file.is_empty() { "index.html" } else { file };
+    match url.query() {
+        Some(query) => path.push(checked(
+            &format!("{file}?{}", query.replace('/', "%2F")),
+            url,
+        )?),
+        None => path.push(checked(file, url)?),
+    }
+    Ok(path)
+}
+
+fn checked<'a>(name: &'a str, url: &Uri) -> Result<&'a str, String> {
+    match matches!(name, "." | "..") {
+        true => Err(format!("{url}: {name:?} is no name for a file")),
+        false => Ok(name),
+    }
+}
+
+// ---- what is printed -----------------------------------------------------------------------------------------------
+
+impl Session {
+    fn new(urls: usize, dir: Option<PathBuf>, show_head: bool) -> Self {
+        Self {
+            urls,
+            dir,
+            show_head,
+            failed: 0,
+            bytes: 0,
+        }
+    }
+
+    fn body_is_on_stdout(&self) -> bool {
+        self.urls == 1 && self.dir.is_none()
+    }
+
+    /// Prints about a response that was read to its end.
+    fn report(&mut self, response: &Response<'_>, bytes: u64) {
+        let info = response.info();
+        let line = format!(
+            "{} {:?} {bytes:>10} B  {}  {}  {}\n",
+            response.status().as_u16(),
+            response.version(),
+            if info.reused { "reused" } else { "fresh " },
+            steps(&info.timings),
+            info.url(),
+        );
+        self.say(|out| {
+            out.write_all(line.as_bytes())?;
+            match self.show_head && !self.body_is_on_stdout() {
+                true => print_head(out, response),
+                false => Ok(()),
+            }
+        });
+        if is_failure(response) {
+            self.fail(info.url(), &response.status().to_string());
+        }
+    }
+
+    fn fail(&mut self, url: &Uri, why: &str) {
+        self.failed += 1;
+        eprintln!("get: {url} failed: {why}");
+    }
+
+    fn sum_up(&self, stats: &Stats, took: Duration) {
+        let line = format!(
+            "{} of {} fetched, {} bytes in {:.3} s; {} connections opened, {} requests on one that was there, {} sent again\n",
+            self.urls - self.failed,
+            self.urls,
+            self.bytes,
+            took.as_secs_f64(),
+            stats.opened,
+            stats.reused,
+            stats.retried,
+        );
+        self.say(|out| out.write_all(line.as_bytes()));
+    }
+
+    /// Writes to stdout, or to stderr while a body goes to stdout. Whoever has closed it does not want to know.
+    fn say(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) {
+        let _ = match self.body_is_on_stdout() {
+            true => write(&mut io::stderr()),
+            false => write(&mut io::stdout()),
+        };
+    }
+}
+
+fn is_failure(response: &Response<'_>) -> bool {
+    response.status().as_u16() >= 400
+}
+
+/// When each step was over, in milliseconds since the start.
+fn steps(timings: &Timings) -> String {
+    let steps = [
+        ("resolve", timings.resolve),
+        ("connect", timings.connect),
+        ("sent", timings.sent),
+        ("first byte", timings.first_byte),
+        ("done", timings.done),
+    ];
+    let steps = steps.map(|(name, at)| match at {
+        Some(at) => format!("{name} {:.1}", at.as_secs_f64() * 1e3),
+        None => format!("{name} -"),
+    });
+    steps.join(", ")
+}
+
+/// The header section as it came.
+fn print_head(out: &mut dyn Write, response: &Response<'_>) -> io::Result<()> {
+    write!(
+        out,
+        "{:?} {} ",
+        response.version(),
+        response.status().as_u16()
+    )?;
+    out.write_all(response.reason())?;
+    for (name, value) in response.headers() {
+        write!(out, "\r\n{name}: ")?;
+        out.write_all(value)?;
+    }
+    out.write_all(b"\r\n\r\n")
+}
+
+/// An error and its causes in one line.
+fn explain(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line += &format!(": {error}");
+        cause = error.source();
+    }
+    line
+}
+
+// ---- arguments -----------------------------------------------------------------------------------------------------
+
+struct Options {
+    requests: Vec<Request>,
+    config: Config,
+    dir: Option<PathBuf>,
+    show_head: bool,
+}
+
+/// What the requests have in common.
+#[derive(Default)]
+struct Template {
+    method: Option<Method>,
+    fields: Vec<(String, String)>,
+    body: Option<String>,
+    close: bool,
+}
+
+impl Options {
+    /// `None`: help is wanted. An error names the argument that is wrong.
+    fn parse(args: impl Iterator<Item = OsString>) -> Result<Option<Self>, String> {
+        let mut args = Args(args);
+        let mut template = Template::default();
+        let mut config = Config::default();
+        let (mut dir, mut show_head) = (None, false);
+        // Each URL with where it was found.
+        let mut urls: Vec<(String, String)> = Vec::new();
+
+        // A connection may need a second descriptor, for its file: 1024 is the usual limit.
+        config.max_connections = 400;
+        // A large download takes as long as it takes; silence still ends it.
+        config.timeouts.total = None;
+
+        let mut only_urls = false;
+        while let Some(arg) = args.next_text()? {
+            match arg.as_str() {
+                _ if only_urls || !arg.starts_with('-') => {
+                    urls.push((arg.clone(), format!("{arg:?}")));
+                }
+                "--" => only_urls = true,
+                "-h" | "--help" => return Ok(None),
+                "-i" => show_head = true,
+                "--close" => template.close = true,
+                "-o" => dir = Some(PathBuf::from(args.value_of(&arg)?)),
+                "-d" => template.body = Some(args.text_of(&arg)?),
+                "-H" => template.fields.push(field(&args.text_of(&arg)?)?),
+                "-X" => template.method = Some(method(&args.text_of(&arg)?)?),
+                "--list" => read_list(&args.value_of(&arg)?, &mut urls)?,
+                "--timeout" => config.timeouts.total = Some(seconds(&args.text_of(&arg)?)?),
+                "--connections" => {
+                    let n = connections(&args.text_of(&arg)?)?;
+                    (
+                        config.max_connections_per_origin,
+                        config.max_idle_per_origin,
+                    ) = (n, n);
+                }
+                "--resolve" => {
+                    let (pattern, addr) = address(&args.text_of(&arg)?)?;
+                    config.resolve_to(&pattern, addr);
+                }
+                _ => return Err(format!("{arg}: no such option")),
+            }
+        }
+        if urls.is_empty() {
+            return Err("no URL given".to_owned());
+        }
+        let requests = template.requests(&urls)?;
+        if let Some(dir) = &dir {
+            check_files(dir, &requests)?;
+        }
+        Ok(Some(Self {
+            requests,
+            config,
+            dir,
+            show_head,
+        }))
+    }
+}
+
+impl Template {
+    fn requests(&self, urls: &[(String, String)]) -> Result<Vec<Request>, String> {
+        let request = |(url, place): &(String, String)| {
+            self.request(url)
+                .map_err(|error| format!("{place}: {}", explain(&error)))
+        };
+        urls.iter().map(request).collect()
+    }
+
+    fn request(&self, url: &str) -> Result<Request, httpstream::Error> {
+        let method = match (&self.method, &self.body) {
+            (Some(method), _) => method.clone(),
+            (None, Some(_)) => Method::POST,
+            (None, None) => Method::GET,
+        };
+        let mut request = Request::builder(method, url);
+        for (name, value) in &self.fields {
+            request = request.header(name, value);
+        }
+        if let Some(body) = &self.body {
+            let has_type = |(name, _): &(String, _)| name.eq_ignore_ascii_case("content-type");
+            if !self.fields.iter().any(has_type) {
+                request = request.header("Content-Type", "application/x-www-form-urlencoded");
+            }
+            request = request.body(body.as_bytes());
+        }
+        if self.close {
+            request = request.close();
+        }
+        request.build()
+    }
+}
+
+/// Refuses URLs that have no file of their own under `dir`.
+fn check_files(dir: &Path, requests: &[Request]) -> Result<(), String> {
+    let mut taken = HashSet::new();
+    for request in requests {
+        let path = path_under(dir, request.uri())?;
+        if let Some(twice) = taken.replace(path) {
+            let (twice, url) = (twice.display(), request.uri());
+            return Err(format!("{url}: {twice} is another URL's file already"));
+        }
+    }
+    Ok(())
+}
+
+struct Args<I>(I);
+
+impl<I: Iterator<Item = OsString>> Args<I> {
+    fn next_text(&mut self) -> Result<Option<String>, String> {
+        let text = self.0.next().map(OsString::into_string).transpose();
+        text.map_err(|arg| format!("{}: not UTF-8", arg.display()))
+    }
+
+    fn value_of(&mut self, option: &str) -> Result<OsString, String> {
+        let value = self.0.next();
+        value.ok_or_else(|| format!("{option}: a value is missing"))
+    }
+
+    fn text_of(&mut self, option: &str) -> Result<String, String> {
+        let text = self.value_of(option)?.into_string();
+        text.map_err(|value| format!("{option} {}: not UTF-8", value.display()))
+    }
+}
+
+fn field(text: &str) -> Result<(String, String), String> {
+    let Some((name, value)) = text.split_once(':') else {
+        return Err(format!("-H {text:?}: no colon"));
+    };
+    let probe = Request::get("http://localhost/").header(name, value);
+    match probe.build() {
+        Ok(_) => Ok((name.to_owned(), value.to_owned())),
+        Err(error) => Err(format!("-H {text:?}: {}", explain(&error))),
+    }
+}
+
+fn method(text: &str) -> Result<Method, String> {
+    let method = Method::from_bytes(text.as_bytes());
+    let method = method.map_err(|error| format!("-X {text:?}: {error}"))?;
+    match Request::builder(method.clone(), "http://localhost/").build() {
+        Ok(_) => Ok(method),
+        Err(error) => Err(format!("-X {text:?}: {}", explain(&error))),
+    }
+}
+
+fn connections(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n @ 1..) => Ok(n),
+        _ => Err(format!("--connections {text:?}: not a number above 0")),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().filter(|seconds| *seconds > 0.0);
+    seconds
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| format!("--timeout {text:?}: not a number of seconds above 0"))
+}
+
+/// The address may be an IPv6 one, in brackets or without.
+fn address(text: &str) -> Result<(String, SocketAddr), String> {
+    let wrong = || format!("--resolve {text:?}: not HOST:PORT:ADDR");
+    let mut parts = text.splitn(3, ':');
+    let (Some(host), Some(port), Some(addr)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(wrong());
+    };
+    let port: u16 = port.parse().map_err(|_| wrong())?;
+    let bare = addr
+        .strip_prefix('[')
+        .and_then(|addr| addr.strip_suffix(']'))
+        .unwrap_or(addr);
+    let ip: IpAddr = bare.parse().map_err(|_| wrong())?;
+    Ok((format!("{host}:{port}"), SocketAddr::new(ip, port)))
+}
+
+fn read_list(file: &OsString, urls: &mut Vec<(String, String)>) -> Result<(), String> {
+    let name = file.display();
+    let mut text = String::new();
+    let read = match file == "-" {
+        true => io::stdin().read_to_string(&mut text),
+        false => File::open(file).and_then(|mut file| file.read_to_string(&mut text)),
+    };
+    read.map_err(|error| format!("--list {name}: {error}"))?;
+    for (line, url) in (1..).zip(text.lines().map(str::trim)) {
+        if !url.is_empty() {
+            urls.push((url.to_owned(), format!("--list {name}: line {line}")));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,258 @@
+//! What waiting costs: heap bytes of each long poll that a server holds, and of each request that waits for its delay.
+//!
+//! ```sh
+//! cargo run --release --example hold                     # 10,000 polls, 1,000,000 delayed requests
+//! cargo run --release --example hold -- --polls 2000 --delayed 0 --own
+//! ```
+//!
+//! Every byte that the engine has asked its allocator for is counted, what its slabs hold in reserve included; deadlines are armed.
+//! Requests are clones of one, then one of their own each; with `--own` only the latter. The exit status is 1 when a bar is
+//! passed. The server that holds the polls is a process of its own.
+
+#[path = "../tests/counting/mod.rs"]
+mod counting;
+#[path = "support/server.rs"]
+mod server;
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use httpstream::{Config, Context, Engine, Next, Reply, Request};
+use server::Server;
+
+/// Bytes each, over the serialised length where a request is its own.
+struct Bar {
+    bar: f64,
+    goal: f64,
+}
+
+const POLL: Bar = Bar {
+    bar: 512.0,
+    goal: 200.0,
+};
+const DELAYED: Bar = Bar {
+    bar: 160.0,
+    goal: 96.0,
+};
+/// What a request may cost beyond its serialised length.
+const OWN: f64 = 64.0;
+
+/// Descriptors for other things than connections.
+const SPARE_FILES: usize = 64;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Requests {
+    Clones,
+    Own,
+}
+
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    server::serve_if_asked();
+    let (mut polls, mut delayed, mut own) = (10_000, 1_000_000, false);
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        match &*arg {
+            "--polls" => polls = args.next().ok_or("--polls wants a number")?.parse()?,
+            "--delayed" => delayed = args.next().ok_or("--delayed wants a number")?.parse()?,
+            "--own" => own = true,
+            _ => return Err(format!("{arg}: not known; see the head of examples/hold.rs").into()),
+        }
+    }
+    if let Some(status) = with_files_for(polls)? {
+        return Ok(status);
+    }
+    let kinds = match own {
+        true => &[Requests::Own][..],
+        false => &[Requests::Clones, Requests::Own],
+    };
+    println!(
+        "{:38} {:>9} {:>8} {:>8} {:>8} {:>11}",
+        "", "number", "B each", "bar", "goal", "B in all"
+    );
+    let mut kept = true;
+    for kind in kinds.iter().filter(|_| polls > 0) {
+        kept &= hold(polls, *kind)?;
+    }
+    for kind in kinds.iter().filter(|_| delayed > 0) {
+        kept &= delay(delayed, *kind)?;
+    }
+    Ok(match kept {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+/// Starts this program anew with as many descriptors as may be had, where the present limit is too low: the server, which
+/// inherits the limit, needs one for each poll as well as the engine. `Some`: that one has run.
+fn with_files_for(polls: usize) -> Result<Option<ExitCode>, Box<dyn Error>> {
+    const RAISED: &str = "HOLD_HAS_RAISED_ITS_LIMIT";
+    let wanted = polls + SPARE_FILES;
+    let limit = Command::new("sh").args(["-c", "ulimit -n"]).output()?;
+    let limit = String::from_utf8(limit.stdout)?.trim().to_owned();
+    // "unlimited" is no number, and enough.
+    if limit.parse().map_or(true, |limit: usize| limit >= wanted) {
+        return Ok(None);
+    }
+    if std::env::var_os(RAISED).is_some() {
+        let advice = "raise the hard limit (ulimit -Hn), or ask for fewer --polls";
+        return Err(format!(
+            "{polls} polls need {wanted} file descriptors, and {limit} is the limit: {advice}"
+        )
+        .into());
+    }
+    let status = Command::new("sh")
+        .args(["-c", r#"ulimit -S -n "$(ulimit -H -n)"; exec "$0" "$@""#])
+        .arg(std::env::current_exe()?)
+        .args(std::env::args_os().skip(1))
+        .env(RAISED, "1")
+        .status()?;
+    Ok(Some(match status.success() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }))
+}
+
+fn nothing(_: &mut (), reply: Reply<'_>, _: &mut Context<'_, ()>) -> Next<()> {
+    if let Err(error) = reply {
+        eprintln!("{error}");
+    }
+    Next::done()
+}
+
+/// The request of one bot among many.
+fn request(addr: SocketAddr, bot: usize) -> Result<Request, httpstream::Error> {
+    Request::get(&format!("http://{addr}/hold?bot={bot:07}"))
+        .header("Accept", "application/json")
+        .header("Cookie", format!("session={bot:032x}"))
+        .hold(Duration::from_secs(3600))
+        .build()
+}
+
+/// An engine without fields of its own, so that what it sends is what the request holds, and the empty line.
+fn engine(connections: usize) -> Result<Engine, httpstream::Error> {
+    let mut config = Config::default();
+    config.max_connections = connections.max(1);
+    config.max_connections_per_origin = connections.max(1);
+    config.user_agent = None;
+    Engine::with_config(config)
+}
+
+fn hold(polls: usize, kind: Requests) -> Result<bool, Box<dyn Error>> {
+    /// As many connections at once as the server's backlog is sure to take.
+    const AT_ONCE: usize = 256;
+    let server = Server::start()?;
+    let start = counting::live_bytes();
+    let mut engine = engine(polls)?;
+    let model = request(server.addr, 0)?;
+    let made = counting::live_bytes();
+    while engine.pending() < polls {
+        for _ in 0..AT_ONCE.min(polls - engine.pending()) {
+            let request = match kind {
+                Requests::Clones => model.clone(),
+                Requests::Own => request(server.addr, engine.pending())?,
+            };
+            engine.submit(request, nothing);
+        }
+        engine.turn(&mut (), Some(Duration::from_millis(1)))?;
+    }
+    // With the empty line behind each.
+    let (serialised, patience) = (serialised(server.addr), Instant::now());
+    while engine.stats().bytes_out < (polls * (serialised + 2)) as u64 {
+        engine.turn(&mut (), Some(Duration::from_millis(100)))?;
+        if patience.elapsed() > Duration::from_secs(60) {
+            return Err(format!("not all polls can be sent: {:?}", engine.stats()).into());
+        }
+    }
+    let held = counting::live_bytes();
+    let stats = engine.stats();
+    if stats.in_flight != polls || stats.failed + stats.answered > 0 {
+        return Err(format!("not all polls are held: {stats:?}").into());
+    }
+    let what = match kind {
+        Requests::Clones => "held polls, clones of one request".to_owned(),
+        Requests::Own => format!("held polls, {serialised} B requests of their own"),
+    };
+    Ok(report(
+        &what,
+        polls,
+        made - start,
+        held - made,
+        kind,
+        serialised,
+        &POLL,
+    ))
+}
+
+fn delay(delayed: usize, kind: Requests) -> Result<bool, Box<dyn Error>> {
+    // Never contacted.
+    let addr = SocketAddr::from(([127, 0, 0, 1], 9));
+    let start = counting::live_bytes();
+    let mut engine = engine(1)?;
+    let model = request(addr, 0)?;
+    let made = counting::live_bytes();
+    let hour = Duration::from_secs(3600);
+    for i in 0..delayed {
+        let request = match kind {
+            Requests::Clones => model.clone(),
+            Requests::Own => request(addr, i)?,
+        };
+        engine.submit_after(hour + Duration::from_millis(i as u64), request, nothing);
+    }
+    engine.turn(&mut (), Some(Duration::ZERO))?;
+    let held = counting::live_bytes();
+    let stats = engine.stats();
+    if stats.delayed != delayed {
+        return Err(format!("not all requests wait for their delay: {stats:?}").into());
+    }
+    let serialised = serialised(addr);
+    let what = match kind {
+        Requests::Clones => "delayed, clones of one request".to_owned(),
+        Requests::Own => format!("delayed, {serialised} B requests of their own"),
+    };
+    Ok(report(
+        &what,
+        delayed,
+        made - start,
+        held - made,
+        kind,
+        serialised,
+        &DELAYED,
+    ))
+}
+
+/// The length of a [`request`] as it is kept: without the empty line behind its head.
+fn serialised(addr: SocketAddr) -> usize {
+    format!(
+        "GET /hold?bot={:07} HTTP/1.1\r\nHost: {addr}\r\nAccept: application/json\r\nCookie: session={:032x}\r\n",
+        0, 0
+    )
+    .len()
+}
+
+/// Prints a line of the table; whether the bar is kept.
+fn report(
+    what: &str,
+    number: usize,
+    fixed: isize,
+    grown: isize,
+    kind: Requests,
+    serialised: usize,
+    of: &Bar,
+) -> bool {
+    let more = match kind {
+        Requests::Clones => 0.0,
+        Requests::Own => serialised as f64 + OWN,
+    };
+    let each = grown as f64 / number as f64;
+    let (bar, goal) = (of.bar + more, of.goal + more);
+    let verdict = match each {
+        each if each <= goal => "",
+        each if each <= bar => "  over the goal",
+        _ => "  OVER THE BAR",
+    };
+    let all = fixed + grown;
+    println!("{what:38} {number:>9} {each:>8.1} {bar:>8.0} {goal:>8.0} {all:>11}{verdict}");
+    each <= bar
+}

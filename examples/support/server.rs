@@ -1,0 +1,214 @@
+//! A server to measure against: prebuilt answers, one thread, and as little work as can be.
+//!
+//! A program whose own heap, calls or instructions are counted runs it in a process of its own: [`Server::start`] starts the same
+//! program once more, and [`serve_if_asked`] is where that one ends up. It ends with its standard input, so with its parent.
+
+#![allow(dead_code, reason = "not every program wants every part")]
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token};
+use slab::Slab;
+
+const ASKED: &str = "--serve";
+
+/// A server in a process of its own.
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) addr: SocketAddr,
+}
+
+impl Server {
+    /// Starts this very program as a server.
+    pub(crate) fn start() -> io::Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg(ASKED)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        if let Some(stdout) = child.stdout.take() {
+            BufReader::new(stdout).read_line(&mut line)?;
+        }
+        match line.trim().parse() {
+            Ok(addr) => Ok(Self { child, addr }),
+            Err(_) => Err(io::Error::other("the server did not say its address")),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// Serves until standard input ends, and does not return, if this process was started for that.
+pub(crate) fn serve_if_asked() {
+    if std::env::args().nth(1).as_deref() != Some(ASKED) {
+        return;
+    }
+    let listener = listen().expect("a port on loopback");
+    println!("{}", listener.local_addr().expect("it listens"));
+    io::stdout().flush().expect("the parent reads");
+    std::thread::spawn(move || serve(listener).expect("a server that runs"));
+    let _ = io::stdin().read_to_end(&mut Vec::new());
+    std::process::exit(0);
+}
+
+pub(crate) fn listen() -> io::Result<TcpListener> {
+    TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))
+}
+
+/// What is answered, by path.
+struct Answers {
+    small: Vec<u8>,
+    fields: Vec<u8>,
+    chunked: Vec<u8>,
+    large: Vec<u8>,
+    closing: Vec<u8>,
+}
+
+impl Answers {
+    fn new() -> Self {
+        let head = |framing: &str, more: &str| {
+            format!(
+                "HTTP/1.1 200 OK\r\nServer: loopback/1.0\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nContent-Type: text/plain\r\n\
+                 {framing}\r\nCache-Control: no-cache\r\n{more}\r\n"
+            )
+        };
+        let sized = |length: usize, more: &str| {
+            let head = head(&format!("Content-Length: {length}"), more);
+            [head.as_bytes(), &vec![b'x'; length][..]].concat()
+        };
+        let many = (0..24)
+            .map(|i| format!("X-Field-{i:02}: some value of a usual length\r\n"))
+            .collect::<String>();
+        let mut chunked = head("Transfer-Encoding: chunked", "Vary: Accept\r\n").into_bytes();
+        for size in [40, 80, 8] {
+            write!(chunked, "{size:x}\r\n{}\r\n", "x".repeat(size)).expect("a Vec takes it");
+        }
+        chunked.extend_from_slice(b"0\r\n\r\n");
+        Self {
+            small: sized(128, "Vary: Accept\r\n"),
+            fields: sized(128, &format!("Vary: Accept\r\n{many}")),
+            chunked,
+            large: sized(64 * 1024, "Vary: Accept\r\n"),
+            closing: sized(128, "Connection: close\r\n"),
+        }
+    }
+
+    /// `None`: never, which is what a held poll is answered with.
+    fn to(&self, request: &[u8]) -> Option<&[u8]> {
+        let path = request.split(|&b| b == b' ').nth(1)?;
+        match path {
+            b"/small" => Some(&self.small),
+            b"/fields" => Some(&self.fields),
+            b"/chunked" => Some(&self.chunked),
+            b"/large" => Some(&self.large),
+            b"/close" => Some(&self.closing),
+            _ => None,
+        }
+    }
+}
+
+struct Peer {
+    socket: TcpStream,
+    /// A request that has not come whole.
+    unread: Vec<u8>,
+    /// An answer that did not go out whole.
+    unsent: Vec<u8>,
+}
+
+/// Serves for ever. A request ends with its head.
+pub(crate) fn serve(mut listener: TcpListener) -> io::Result<()> {
+    const LISTENER: Token = Token(usize::MAX);
+    let answers = Answers::new();
+    let mut poll = Poll::new()?;
+    let mut events = Events::with_capacity(1024);
+    let mut peers = Slab::new();
+    let mut buffer = vec![0; 16 * 1024];
+    poll.registry()
+        .register(&mut listener, LISTENER, Interest::READABLE)?;
+    loop {
+        match poll.poll(&mut events, None) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            polled => polled?,
+        }
+        for event in &events {
+            if event.token() == LISTENER {
+                while let Ok((mut socket, _)) = listener.accept() {
+                    let entry = peers.vacant_entry();
+                    let interest = Interest::READABLE | Interest::WRITABLE;
+                    poll.registry()
+                        .register(&mut socket, Token(entry.key()), interest)?;
+                    entry.insert(Peer {
+                        socket,
+                        unread: Vec::new(),
+                        unsent: Vec::new(),
+                    });
+                }
+                continue;
+            }
+            let key = event.token().0;
+            let ended = peers
+                .get_mut(key)
+                .is_some_and(|peer: &mut Peer| peer.go_on(&answers, &mut buffer).is_err());
+            if ended {
+                peers.remove(key);
+            }
+        }
+    }
+}
+
+impl Peer {
+    /// Writes and reads what can be; an error ends the connection, be it only that the peer has closed it.
+    fn go_on(&mut self, answers: &Answers, buffer: &mut [u8]) -> io::Result<()> {
+        loop {
+            if !self.unsent.is_empty() {
+                let sent = match self.socket.write(&self.unsent) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                    sent => sent?,
+                };
+                self.unsent.drain(..sent);
+                continue;
+            }
+            let n = match self.socket.read(buffer) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                n => n?,
+            };
+            let request = match self.unread.is_empty() {
+                true => &buffer[..n],
+                false => {
+                    self.unread.extend_from_slice(&buffer[..n]);
+                    &self.unread
+                }
+            };
+            if !request.ends_with(b"\r\n\r\n") {
+                if self.unread.is_empty() {
+                    self.unread.extend_from_slice(&buffer[..n]);
+                }
+                continue;
+            }
+            if let Some(answer) = answers.to(request) {
+                let sent = match self.socket.write(answer) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                    sent => sent?,
+                };
+                self.unsent.extend_from_slice(&answer[sent..]);
+                if std::ptr::eq(answer, &*answers.closing) {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
+            self.unread = Vec::new();
+            if n < buffer.len() && self.unsent.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+}

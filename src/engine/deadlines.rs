@@ -1,0 +1,113 @@
+//! Delays and deadlines. A chain has one timer: its delay, or the nearer of its phase's deadline and the total one.
+
+use std::time::Duration;
+
+use crate::config::Clock;
+use crate::engine::chains::{ChainKey, Marks, Stage};
+use crate::engine::exchange::Failure;
+use crate::engine::mode::Mode;
+use crate::engine::{Engine, Timer};
+use crate::error::ErrorKind;
+use crate::net::link::LinkMarks;
+
+impl<S, M: Mode> Engine<S, M> {
+    /// Lets a chain wait for its delay, counted from its submission.
+    pub(super) fn delay(&mut self, key: ChainKey, delay: Duration) {
+        let chain = &mut self.chains[key];
+        chain.stage = Stage::Delayed;
+        let micros = u64::try_from(delay.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX);
+        // What does not fit, or lies further off than any clock will run, is never.
+        match chain
+            .started
+            .checked_add(micros)
+            .filter(|due| due >> 60 == 0)
+        {
+            Some(due) => self.set_timer(key, Self::tick_after(due)),
+            None => self.disarm(key),
+        }
+    }
+
+    /// The chain's timer has gone off.
+    pub(super) fn on_chain_timer(&mut self, key: ChainKey) {
+        self.chains[key].timer = None;
+        match self.chains[key].stage {
+            Stage::Delayed => {
+                self.chains[key].started = self.now_micros;
+                self.begin(key);
+            }
+            Stage::Queued { .. } if self.chains[key].marks.has(Marks::EXHAUSTED) => {
+                self.fail_unlinked(key, ErrorKind::Exhausted);
+            }
+            Stage::New | Stage::Queued { .. } => self.fail_unlinked(key, ErrorKind::Timeout),
+            Stage::Running { link } => {
+                let over = self
+                    .total_tick(key)
+                    .is_some_and(|total| total <= self.now_tick());
+                let marks = &mut self.links[link].marks;
+                if marks.has(LinkMarks::AWAITING) && !over {
+                    marks.clear(LinkMarks::AWAITING.and(LinkMarks::BODY_HELD));
+                    let received = marks.has(LinkMarks::RECEIVED);
+                    let clock = if received { Clock::Idle } else { Clock::Write };
+                    self.arm(key, Some(clock));
+                    self.flush(link);
+                } else {
+                    self.fail(link, Failure::Timeout);
+                }
+            }
+            Stage::Failed | Stage::Reading => {}
+        }
+    }
+
+    /// Arms the deadline of a chain's phase, which begins now, or the total one if that is nearer.
+    pub(super) fn arm(&mut self, key: ChainKey, clock: Option<Clock>) {
+        let (total, chain) = (self.total_tick(key), &self.chains[key]);
+        let phase = chain
+            .request
+            .as_ref()
+            .zip(clock)
+            .and_then(|(request, clock)| request.timeouts().get(clock, &self.settings.timeouts))
+            .map(|ms| Self::tick_after(self.now_micros) + u64::from(ms));
+        match (phase, total) {
+            (Some(phase), Some(total)) => self.set_timer(key, phase.min(total)),
+            (Some(tick), None) | (None, Some(tick)) => self.set_timer(key, tick),
+            (None, None) => self.disarm(key),
+        }
+    }
+
+    /// Has the chain's timer go off at `tick`, or at the total deadline if that is nearer.
+    pub(super) fn arm_at(&mut self, key: ChainKey, tick: u64) {
+        let tick = self.total_tick(key).map_or(tick, |total| tick.min(total));
+        self.set_timer(key, tick);
+    }
+
+    fn set_timer(&mut self, key: ChainKey, tick: u64) {
+        let timer = &mut self.chains[key].timer;
+        match *timer {
+            Some(timer) => self.wheel.rearm(timer, tick),
+            None => *timer = Some(self.wheel.arm(tick, Timer::Chain(key))),
+        }
+    }
+
+    /// When the chain's total deadline is.
+    pub(super) fn total_tick(&self, key: ChainKey) -> Option<u64> {
+        let chain = &self.chains[key];
+        let ms = chain
+            .request
+            .as_ref()?
+            .timeouts()
+            .get(Clock::Total, &self.settings.timeouts)?;
+        Some(Self::tick_after(chain.started) + u64::from(ms))
+    }
+
+    pub(super) fn disarm(&mut self, key: ChainKey) {
+        if let Some(timer) = self.chains[key].timer.take() {
+            self.wheel.cancel(timer);
+        }
+    }
+
+    /// Microseconds since the chain's request was submitted, at least 1 so that 0 can stand for "not yet".
+    pub(super) fn since_start(&self, key: ChainKey) -> u32 {
+        let micros = self.now_micros.saturating_sub(self.chains[key].started);
+        u32::try_from(micros).unwrap_or(u32::MAX).max(1)
+    }
+}

@@ -1,0 +1,337 @@
+//! How a request finds a link: an idle one of its origin, a new one where the limits allow it, or else a place in its
+//! origin's queue.
+//!
+//! Nothing is started from inside the ending of something else. What comes free is noted in the pool, what is to be started
+//! anew in `restarts`, and `settle` carries both out: so there is no recursion to bound, and no order to guess.
+
+use std::time::Duration;
+
+use log::trace;
+
+use crate::engine::chains::{ChainKey, Command, Marks, Stage};
+use crate::engine::mode::Mode;
+use crate::engine::{Engine, Timer};
+use crate::error::ErrorKind;
+use crate::net::link::{Neighbours, Spot};
+use crate::net::pool::OriginKey;
+use crate::net::slots::{LinkKey, MaybeKey};
+use crate::request::Request;
+
+/// What `obtain` found for a request.
+enum Grant {
+    /// This link of the origin, open and without an exchange.
+    Reuse(LinkKey),
+    /// A link may be opened.
+    Open,
+    /// Neither: the request waits.
+    Wait,
+}
+
+impl<S, M: Mode> Engine<S, M> {
+    /// Carries out what was asked for, and gives links that came free to those who wait.
+    #[inline]
+    pub(super) fn settle(&mut self) {
+        // As it is nearly always.
+        if !self.chains.has_commands() && self.restarts.is_empty() && self.pool.is_settled() {
+            return;
+        }
+        self.settle_all();
+    }
+
+    fn settle_all(&mut self) {
+        loop {
+            if let Some(key) = self.restarts.pop_front() {
+                self.place_again(key);
+            } else if let Some(command) = self.chains.next_command() {
+                self.carry_out(command);
+            } else if let Some(origin) = self.pool.next_hungry() {
+                self.serve_queue(origin);
+            } else if self.pool.is_starved() && self.has_room() {
+                match self.pool.next_starved() {
+                    Some(origin) => self.serve_queue(origin),
+                    None => break,
+                }
+            } else {
+                break;
+            }
+        }
+    }
+
+    /// As [`settle`](Self::settle), and what rests after it goes to the pool.
+    #[inline]
+    pub(super) fn settle_and_park(&mut self) {
+        self.settle();
+        if let Some(key) = self.resting.take() {
+            self.park(key);
+            // A link that could only be closed has made room.
+            self.settle();
+        }
+    }
+
+    fn carry_out(&mut self, command: Command) {
+        match command {
+            Command::Start(key, _) if self.draining => {
+                if self.chains[key].stage == Stage::New {
+                    self.chains[key].marks.set(Marks::CANCELLED);
+                    self.fail_unlinked(key, ErrorKind::Cancelled);
+                }
+            }
+            // Cancelled before it began: the command behind this one sees to it.
+            Command::Start(key, _) if self.chains[key].marks.has(Marks::CANCELLED) => {}
+            Command::Start(key, Duration::ZERO) => self.begin(key),
+            Command::Start(key, delay) => self.delay(key, delay),
+            Command::Cancel(id) => {
+                if let Some(key) = self.chains.find(id) {
+                    self.cancel_chain(key);
+                }
+            }
+            Command::Resume(id) => {
+                if let Some(key) = self.chains.find(id) {
+                    self.resume_chain(key);
+                }
+            }
+        }
+    }
+
+    /// Sends the chain's request for the first time.
+    pub(super) fn begin(&mut self, key: ChainKey) {
+        let chain = &mut self.chains[key];
+        chain.attempts = 0;
+        chain.marks.clear(Marks::FRESH);
+        chain.marks.clear(Marks::NO_EXPECT);
+        if !chain.marks.has(Marks::AT_HOME)
+            && let Some(request) = &chain.request
+        {
+            let parts = (request.scheme(), request.host(), request.port());
+            chain.origin = self.pool.enter(chain.origin.get(), parts).into();
+            chain.marks.set(Marks::AT_HOME);
+        }
+        self.place(key);
+    }
+
+    /// Finds a link for the chain's request, or a place in the queue.
+    pub(super) fn place(&mut self, key: ChainKey) {
+        let Some(origin) = self.chains[key].origin.get() else {
+            return;
+        };
+        // First in, first out: nobody overtakes those who wait already.
+        let grant = match self.pool[origin].waiting {
+            Some(_) => Grant::Wait,
+            None => self.obtain(origin, key),
+        };
+        match grant {
+            Grant::Reuse(link) => self.assign(link, key),
+            Grant::Open => self.open(origin, key),
+            Grant::Wait => {
+                self.enqueue(origin, key);
+                self.arm(key, None);
+            }
+        }
+    }
+
+    /// As [`place`](Self::place) for a request that is sent again: it had its turn, and keeps it.
+    fn place_again(&mut self, key: ChainKey) {
+        let Some(origin) = self.chains[key].origin.get() else {
+            return;
+        };
+        match self.obtain(origin, key) {
+            Grant::Reuse(link) => self.assign(link, key),
+            Grant::Open => self.open(origin, key),
+            Grant::Wait => {
+                self.enqueue_first(origin, key);
+                self.arm(key, None);
+            }
+        }
+    }
+
+    fn obtain(&mut self, origin: OriginKey, key: ChainKey) -> Grant {
+        let chain = &self.chains[key];
+        let wants_fresh = chain
+            .request
+            .as_ref()
+            .is_some_and(Request::wants_fresh_connection);
+        if !wants_fresh && !chain.marks.has(Marks::FRESH) {
+            if let Some(link) = self
+                .resting
+                .filter(|link| self.links[*link].origin == origin)
+            {
+                self.resting = None;
+                return Grant::Reuse(link);
+            }
+            if let Some(link) = self.take_idle(origin) {
+                return Grant::Reuse(link);
+            }
+        }
+        if self.pool[origin].links >= self.settings.max_links_per_origin {
+            // A fresh connection is wanted: an idle one makes way.
+            match self.pool.oldest_idle(origin) {
+                Some(idle) => self.close_idle_link(idle),
+                None => return Grant::Wait,
+            }
+        }
+        if !self.make_room() {
+            self.pool.starve(origin);
+            return Grant::Wait;
+        }
+        Grant::Open
+    }
+
+    fn has_room(&self) -> bool {
+        let free = self.exhausted.is_none() && self.links.len() < self.settings.max_links;
+        free || self.pool.oldest_idle_of_all().is_some()
+    }
+
+    /// Sees that one more link may be opened, at the price of the oldest idle one if need be.
+    fn make_room(&mut self) -> bool {
+        if self.exhausted.is_none() && self.links.len() < self.settings.max_links {
+            return true;
+        }
+        let idle = self.pool.oldest_idle_of_all();
+        if let Some(idle) = idle {
+            self.close_idle_link(idle);
+        }
+        idle.is_some()
+    }
+
+    /// The newest idle link of an origin whose time is not over.
+    fn take_idle(&mut self, origin: OriginKey) -> Option<LinkKey> {
+        let now = self.now_tick();
+        loop {
+            let key = self.pool.newest_idle(origin)?;
+            let spot = self.pool.take(&mut self.links, key);
+            let expires = self.wheel.tick_of(spot.timer);
+            self.wheel.cancel(spot.timer);
+            if expires > now {
+                return Some(key);
+            }
+            // Its timer is due in this very turn. Those that are older are no better, unless a server gave them longer.
+            self.close(key);
+        }
+    }
+
+    /// Starts those at the head of an origin's queue for whom there is a link or room for one.
+    fn serve_queue(&mut self, origin: OriginKey) {
+        while let Some((first, _)) = self.pool[origin].waiting {
+            let grant = self.obtain(origin, first);
+            if matches!(grant, Grant::Wait) {
+                break;
+            }
+            self.dequeue(first);
+            match grant {
+                Grant::Reuse(link) => self.assign(link, first),
+                Grant::Open => self.open(origin, first),
+                Grant::Wait => {}
+            }
+        }
+    }
+
+    fn enqueue(&mut self, origin: OriginKey, key: ChainKey) {
+        let before = self.pool[origin].waiting.map(|(_, last)| last);
+        self.chains[key].stage = Stage::Queued {
+            before: before.into(),
+            behind: MaybeKey::NONE,
+        };
+        if let Some(last) = before
+            && let Stage::Queued { behind, .. } = &mut self.chains[last].stage
+        {
+            *behind = key.into();
+        }
+        let first = self.pool[origin].waiting.map_or(key, |(first, _)| first);
+        self.pool[origin].waiting = Some((first, key));
+    }
+
+    /// Back to where it came from: it was the first, and is again.
+    pub(super) fn enqueue_first(&mut self, origin: OriginKey, key: ChainKey) {
+        let behind = self.pool[origin].waiting.map(|(first, _)| first);
+        self.chains[key].stage = Stage::Queued {
+            before: MaybeKey::NONE,
+            behind: behind.into(),
+        };
+        if let Some(first) = behind
+            && let Stage::Queued { before, .. } = &mut self.chains[first].stage
+        {
+            *before = key.into();
+        }
+        let last = self.pool[origin].waiting.map_or(key, |(_, last)| last);
+        self.pool[origin].waiting = Some((key, last));
+    }
+
+    pub(super) fn dequeue(&mut self, key: ChainKey) {
+        let Stage::Queued { before, behind } = self.chains[key].stage else {
+            return;
+        };
+        let Some(origin) = self.chains[key].origin.get() else {
+            return;
+        };
+        let (before, behind) = (before.get(), behind.get());
+        if let Some(before) = before
+            && let Stage::Queued { behind: its, .. } = &mut self.chains[before].stage
+        {
+            *its = behind.into();
+        }
+        if let Some(behind) = behind
+            && let Stage::Queued { before: its, .. } = &mut self.chains[behind].stage
+        {
+            *its = before.into();
+        }
+        let waiting = &mut self.pool[origin].waiting;
+        *waiting = match (*waiting, before, behind) {
+            (Some(_), None, None) | (None, ..) => None,
+            (Some((_, last)), None, Some(behind)) => Some((behind, last)),
+            (Some((first, _)), Some(before), None) => Some((first, before)),
+            (Some(ends), Some(_), Some(_)) => Some(ends),
+        };
+        self.chains[key].stage = Stage::New;
+        self.chains[key].marks.clear(Marks::EXHAUSTED);
+    }
+
+    /// Keeps a link that rests, if it is worth keeping.
+    pub(super) fn park(&mut self, key: LinkKey) {
+        let link = &self.links[key];
+        let origin = link.origin;
+        // RFC 9112 §9.3: a server's word on its own timeout; a second less, since it counts from when it sent the response.
+        let told = link
+            .keep_alive
+            .map(|seconds| (u64::from(seconds.get()) - 1) * 1000);
+        let millis = told.map_or(self.settings.idle_timeout, |ms| {
+            ms.min(self.settings.idle_timeout)
+        });
+        let wanted_elsewhere = self.pool.is_starved() && self.exhausted.is_some();
+        if millis == 0 || wanted_elsewhere || self.settings.max_idle_per_origin == 0 {
+            return self.close(key);
+        }
+        let expires = Self::tick_after(self.now_micros) + millis;
+        let timer = self.wheel.arm(expires, Timer::Idle(key));
+        let alone = Neighbours::NONE;
+        let spot = Spot {
+            of_origin: alone,
+            of_all: alone,
+            timer,
+        };
+        let most = self.settings.max_idle_per_origin;
+        if self.pool.put(&mut self.links, key, spot, most)
+            && let Some(oldest) = self.pool.oldest_idle(origin)
+        {
+            self.close_idle_link(oldest);
+        }
+        self.pool.feed(origin);
+    }
+
+    /// Takes a link out of the pool and closes it.
+    pub(super) fn close_idle_link(&mut self, key: LinkKey) {
+        let spot: Spot = self.pool.take(&mut self.links, key);
+        self.wheel.cancel(spot.timer);
+        self.close(key);
+    }
+
+    /// An idle link's time in the pool is over; its timer is gone.
+    pub(super) fn on_idle_timer(&mut self, key: LinkKey) {
+        trace!(
+            "{:?} {}: idle for too long",
+            self.links.token(key),
+            self.origin_of(key)
+        );
+        self.pool.take(&mut self.links, key);
+        self.close(key);
+    }
+}

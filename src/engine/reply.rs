@@ -1,0 +1,141 @@
+//! How a readback is called, and what follows from what it answers.
+//!
+//! User code runs between two links, with its readback taken out of the slab and its link freed, and is lent the buffers and the
+//! chains: no link, pool or timer is in its reach.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use crate::engine::Engine;
+use crate::engine::chains::{ChainKey, Marks, RequestId, Stage};
+use crate::engine::mode::Mode;
+use crate::engine::readback::{Action, Context, Next, Readback};
+use crate::engine::response::{Info, Timings};
+use crate::error::{Error, ErrorKind};
+use crate::net::link::LinkMarks;
+use crate::net::slots::LinkKey;
+
+impl<S, M: Mode> Engine<S, M> {
+    /// Tells a chain's readback of a failure.
+    pub(super) fn deliver(&mut self, state: &mut S, chain: ChainKey, error: Error) {
+        self.counts.failed += 1;
+        let cancelled = self.chains[chain].marks.has(Marks::CANCELLED);
+        let error = match cancelled && error.kind() != ErrorKind::Cancelled {
+            true => error.into_cancelled(),
+            false => error,
+        };
+        let id = self.chains.id(chain);
+        let next = self.call(chain, id, |readback, mut cx| {
+            readback.on_reply(state, Err(error), &mut cx)
+        });
+        match cancelled {
+            true => self.end_chain(chain),
+            false => self.follow(chain, next),
+        }
+    }
+
+    /// Does what a readback answered, after what it asked for.
+    pub(super) fn follow(&mut self, chain: ChainKey, next: Option<Next<S>>) {
+        let Some(next) = next else {
+            return self.end_chain(chain);
+        };
+        self.settle();
+        if self.chains[chain].marks.has(Marks::CANCELLED) {
+            // Cancelled while, or by what, its readback ran: one more call tells it so, and what it answered is dropped.
+            self.chains[chain].stage = Stage::New;
+            drop(next);
+            return self.fail_unlinked(chain, ErrorKind::Cancelled);
+        }
+        let Next {
+            action,
+            delay,
+            readback,
+        } = next;
+        match action {
+            Action::Done => return self.end_chain(chain),
+            _ if self.draining => return self.end_chain(chain),
+            Action::Again => {}
+            Action::Send(request) => {
+                self.chains[chain].request = Some(request);
+                self.chains[chain].marks.clear(Marks::AT_HOME);
+            }
+        }
+        let now = self.now_micros;
+        let entry = &mut self.chains[chain];
+        if readback.is_some() {
+            entry.readback = readback;
+        }
+        entry.started = now;
+        match delay {
+            Duration::ZERO => self.begin(chain),
+            delay => self.delay(chain, delay),
+        }
+    }
+
+    pub(super) fn end_chain(&mut self, key: ChainKey) {
+        self.disarm(key);
+        let chain = self.chains.remove(key);
+        if let Some(origin) = chain.origin.get() {
+            self.pool.leave(origin);
+        }
+    }
+
+    /// Gives a chain back the request that its readback was shown.
+    pub(super) fn put_back(&mut self, chain: ChainKey, info: Option<Info>) {
+        if let Some(info) = info {
+            self.chains[chain].request = Some(info.request);
+        }
+    }
+
+    /// Runs user code: the readback out of the slab, the chains lent to it. `None`: it panicked, and the turn is to end.
+    pub(super) fn call<R>(
+        &mut self,
+        key: ChainKey,
+        id: RequestId,
+        run: impl FnOnce(&mut dyn Readback<S>, Context<'_, S>) -> R,
+    ) -> Option<R> {
+        let chain = &mut self.chains[key];
+        let mut readback = chain.readback.take()?;
+        let stage = std::mem::replace(&mut chain.stage, Stage::Reading);
+        let cx = Context::new(&mut self.chains, id, self.now);
+        // What a panic may leave half changed is the readback, which is dropped, and the caller's state, which is the
+        // host's to judge: it gets the panic at the end of the turn.
+        let result = catch_unwind(AssertUnwindSafe(|| run(&mut *readback, cx)));
+        let chain = &mut self.chains[key];
+        chain.stage = stage;
+        match result {
+            Ok(result) => {
+                chain.readback = Some(readback);
+                Some(result)
+            }
+            Err(panic) => {
+                self.panic = Some(panic);
+                None
+            }
+        }
+    }
+
+    /// What is known of an exchange. It takes the request out of the chain: put it back.
+    pub(super) fn info(&mut self, key: LinkKey, chain_key: ChainKey) -> Info {
+        let id = self.chains.id(chain_key);
+        let chain = &mut self.chains[chain_key];
+        let link = &self.links[key];
+        let at = |micros: u32| (micros > 0).then(|| Duration::from_micros(micros.into()));
+        let timings = Timings {
+            resolve: at(link.times.resolve),
+            connect: at(link.times.connect),
+            sent: at(link.times.sent),
+            first_byte: at(link.times.first_byte),
+            ..Timings::default()
+        };
+        let request = chain.request.take();
+        Info {
+            id,
+            peer: link.peer.get(),
+            reused: link.marks.has(LinkMarks::REUSED),
+            attempts: chain.attempts.into(),
+            timings,
+            request: request.unwrap_or_else(|| unreachable!("a chain on a link has a request")),
+        }
+    }
+}

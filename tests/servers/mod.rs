@@ -1,0 +1,433 @@
+//! What the tests of the example programs stand on: the programs, a tree of files, and the real servers that hand it out.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Nothing here takes as long, unless it hangs.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+// ---- programs ------------------------------------------------------------------------------------------------------
+
+/// One of the examples, as `cargo test` has built it beside this test.
+pub(crate) fn example(name: &str) -> Command {
+    let test = std::env::current_exe().expect("a test is a file");
+    let profile = test.ancestors().nth(2).expect("it lies in PROFILE/deps");
+    let path = profile.join("examples").join(name);
+    assert!(
+        path.exists(),
+        "{} is not there: `cargo build --examples` makes it",
+        path.display()
+    );
+    Command::new(path)
+}
+
+/// How a program ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
+}
+
+impl Ended {
+    pub(crate) fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
+    pub(crate) fn last_line(&self) -> String {
+        let text = String::from_utf8_lossy(&self.stdout);
+        text.lines().last().unwrap_or_default().to_owned()
+    }
+}
+
+/// Runs a program to its end, which must come within [`LIMIT`].
+pub(crate) fn run(command: &mut Command) -> Ended {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let stdout = read_all(child.stdout.take().expect("piped"));
+    let stderr = read_all(child.stderr.take().expect("piped"));
+    let end = Instant::now() + LIMIT;
+    let mut wait = |output: mpsc::Receiver<Vec<u8>>| {
+        let left = end.saturating_duration_since(Instant::now());
+        output.recv_timeout(left).unwrap_or_else(|_| {
+            let _ = child.kill();
+            panic!("{command:?} has not ended within {LIMIT:?}")
+        })
+    };
+    let (stdout, stderr) = (wait(stdout), wait(stderr));
+    Ended {
+        status: child.wait().expect("it is our child"),
+        stdout,
+        stderr: String::from_utf8_lossy(&stderr).into_owned(),
+    }
+}
+
+fn read_all(mut pipe: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = pipe.read_to_end(&mut bytes);
+        let _ = sender.send(bytes);
+    });
+    receiver
+}
+
+/// Where a tool is, among the places where Debian keeps servers too.
+fn tool(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let more = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path)
+        .chain(more)
+        .map(|dir| dir.join(name))
+        .find(|path| path.is_file())
+}
+
+// ---- files ---------------------------------------------------------------------------------------------------------
+
+/// A directory that is removed in the end.
+#[derive(Debug)]
+pub(crate) struct TempDir(PathBuf);
+
+impl TempDir {
+    pub(crate) fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("servers-{}-{count}", std::process::id());
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::create_dir_all(&path).expect("the target directory can be written");
+        Self(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A tree of files of all sizes, contents and sizes from one seed.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    dir: TempDir,
+    files: Vec<(String, Vec<u8>)>,
+}
+
+impl Tree {
+    const FILES: usize = 1000;
+    const LARGEST: usize = 2 << 20;
+    /// Around the sizes of pages, buffers and segments.
+    const EDGES: &[usize] = &[
+        0,
+        1,
+        2,
+        1447,
+        1448,
+        1449,
+        4095,
+        4096,
+        4097,
+        65_535,
+        65_536,
+        65_537,
+        131_071,
+        131_072,
+        131_073,
+        Self::LARGEST,
+    ];
+
+    /// The tree, made anew if no test holds it.
+    pub(crate) fn get() -> Arc<Self> {
+        static SHARED: Mutex<Weak<Tree>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.upgrade().unwrap_or_else(|| {
+            let tree = Arc::new(Self::grow());
+            *shared = Arc::downgrade(&tree);
+            tree
+        })
+    }
+
+    fn grow() -> Self {
+        let dir = TempDir::new();
+        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        let files: Vec<_> = (0..Self::FILES)
+            .map(|i| {
+                let size = Self::EDGES.get(i).copied();
+                let size = size.unwrap_or_else(|| Self::any_size(&mut random));
+                let name = match i % 4 {
+                    0 => format!("{i}"),
+                    1 => format!("some/{i}.bin"),
+                    2 => format!("some/more/{i}"),
+                    _ => format!("d{}/{i}.txt", i % 30),
+                };
+                (name, random.bytes(size))
+            })
+            .collect();
+        for (name, content) in &files {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().expect("below the root")).expect("writable");
+            fs::write(path, content).expect("writable");
+        }
+        Self { dir, files }
+    }
+
+    /// Small ones are many, and the large ones most of the bytes.
+    fn any_size(random: &mut Random) -> usize {
+        let u = random.next() as f64 / u64::MAX as f64;
+        (Self::LARGEST as f64).powf(u * u) as usize - 1
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.files.iter().map(|(_, content)| content.len()).sum()
+    }
+
+    /// The URL of each file on a server whose root is this tree.
+    pub(crate) fn urls(&self, server: SocketAddr) -> String {
+        let urls = self
+            .files
+            .iter()
+            .map(|(name, _)| format!("http://{server}/{name}\n"));
+        urls.collect()
+    }
+
+    /// Panics unless `copy` has all files, byte for byte.
+    pub(crate) fn compare(&self, copy: &Path) {
+        for (name, content) in &self.files {
+            let path = copy.join(name);
+            let found = fs::read(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(found.len(), content.len(), "length of {name}");
+            // Byte by byte only for the message: without optimisation it takes its time.
+            let differs = || found.iter().zip(content).position(|(a, b)| a != b);
+            assert!(found == *content, "{name} differs at byte {:?}", differs());
+        }
+    }
+}
+
+/// xorshift64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn bytes(&mut self, len: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(len + 8);
+        while bytes.len() < len {
+            bytes.extend_from_slice(&self.next().to_le_bytes());
+        }
+        bytes.truncate(len);
+        bytes
+    }
+}
+
+// ---- servers -------------------------------------------------------------------------------------------------------
+
+/// An address where nobody listens: the port was free just now.
+pub(crate) fn free_addr() -> SocketAddr {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("loopback has a free port");
+    listener.local_addr().expect("bound")
+}
+
+/// Answers the first connection with `response`, whatever it asks, and closes it.
+pub(crate) fn serve_once(response: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("loopback has a free port");
+    let addr = listener.local_addr().expect("bound");
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept()?;
+        let mut request = BufReader::new(stream.try_clone()?);
+        let mut line = String::new();
+        while request.read_line(&mut line)? > 2 {
+            line.clear();
+        }
+        stream.write_all(response)
+    });
+    addr
+}
+
+/// nginx, master and workers, which hands out a tree.
+#[derive(Debug)]
+pub(crate) struct Nginx {
+    program: PathBuf,
+    prefix: TempDir,
+    master: Child,
+    pub(crate) addr: SocketAddr,
+}
+
+impl Nginx {
+    /// `None`: it is not installed.
+    pub(crate) fn start(tree: &Tree) -> Option<Self> {
+        let program = tool("nginx")?;
+        // Another process may take the port before nginx does.
+        let started = (0..5).find_map(|_| Self::start_at(&program, tree, free_addr()));
+        Some(started.expect("nginx starts on a port that is free"))
+    }
+
+    fn start_at(program: &Path, tree: &Tree, addr: SocketAddr) -> Option<Self> {
+        let prefix = TempDir::new();
+        let conf = Self::conf(prefix.path(), tree.path(), addr);
+        fs::write(prefix.path().join("nginx.conf"), conf).expect("writable");
+        let master = Self::command(program, prefix.path())
+            .spawn()
+            .expect("nginx can be started");
+        let mut nginx = Self {
+            program: program.to_owned(),
+            prefix,
+            master,
+            addr,
+        };
+        let end = Instant::now() + LIMIT;
+        while Instant::now() < end {
+            if nginx.master.try_wait().expect("our child").is_some() {
+                return None;
+            }
+            // The pid file is what `-s` needs.
+            let has_pid = fs::read(nginx.prefix.path().join("nginx.pid"));
+            if has_pid.is_ok_and(|pid| !pid.is_empty()) && TcpStream::connect(addr).is_ok() {
+                return Some(nginx);
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        panic!("nginx neither listens nor ends");
+    }
+
+    /// A rate slow enough for a reload to meet responses half sent.
+    fn conf(prefix: &Path, root: &Path, addr: SocketAddr) -> String {
+        use std::os::unix::fs::MetadataExt;
+        let root = root.display();
+        // Started by root, workers would change to a user who may not read the tree.
+        let owner = fs::metadata(prefix).expect("it was made just now").uid();
+        let user = if owner == 0 { "user root;" } else { "" };
+        let temps: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|kind| format!("{kind}_temp_path temp-{kind};\n"))
+            .concat();
+        format!(
+            "daemon off; master_process on; worker_processes 2; {user} pid nginx.pid;
+            error_log error.log notice;
+            events {{ worker_connections 512; }}
+            http {{
+                access_log off; {temps}
+                server {{ listen {addr}; root \"{root}\"; limit_rate 8m; }}
+            }}\n"
+        )
+    }
+
+    fn command(program: &Path, prefix: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.arg("-p").arg(prefix).args(["-c", "nginx.conf"]);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        command
+    }
+
+    fn signal(&self, signal: &str) -> bool {
+        let sent = Self::command(&self.program, self.prefix.path())
+            .args(["-s", signal])
+            .status();
+        sent.is_ok_and(|status| status.success())
+    }
+
+    /// Runs `work` while nginx reloads again and again, and answers how often it did.
+    pub(crate) fn reload_during(&self, work: impl FnOnce()) -> u32 {
+        const PACE: Duration = Duration::from_millis(40);
+        thread::scope(|scope| {
+            let (stop, stopped) = mpsc::channel::<()>();
+            let reloads = scope.spawn(move || {
+                let mut reloads = 0;
+                while stopped.recv_timeout(PACE) == Err(mpsc::RecvTimeoutError::Timeout) {
+                    reloads += u32::from(self.signal("reload"));
+                }
+                reloads
+            });
+            work();
+            drop(stop);
+            reloads.join().expect("it cannot panic")
+        })
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // A master that is killed would leave its workers behind.
+        if !self.signal("stop") {
+            let _ = self.master.kill();
+        }
+        let _ = self.master.wait();
+    }
+}
+
+/// `python3 -m http.server`, which hands out a tree.
+#[derive(Debug)]
+pub(crate) struct Python {
+    child: Child,
+    pub(crate) addr: SocketAddr,
+    /// Whether it speaks HTTP/1.1, which it can since Python 3.11.
+    pub(crate) keeps_alive: bool,
+}
+
+impl Python {
+    /// `None`: it is not installed.
+    pub(crate) fn start(tree: &Tree) -> Option<Self> {
+        let python = tool("python3")?;
+        let help = run(Command::new(&python).args(["-m", "http.server", "--help"]));
+        let keeps_alive = String::from_utf8_lossy(&help.stdout).contains("--protocol");
+        let mut command = Command::new(&python);
+        command.args(["-u", "-m", "http.server", "0", "--bind", "127.0.0.1"]);
+        if keeps_alive {
+            command.args(["--protocol", "HTTP/1.1"]);
+        }
+        let mut child = command
+            .arg("--directory")
+            .arg(tree.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("python3 can be started");
+        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("it says where it is");
+        // Serving HTTP on 127.0.0.1 port 12345 (http://127.0.0.1:12345/) ...
+        let port = line
+            .split(' ')
+            .skip_while(|word| *word != "port")
+            .nth(1)
+            .and_then(|port| port.parse().ok())
+            .unwrap_or_else(|| panic!("no port in {line:?}"));
+        Some(Self {
+            child,
+            addr: SocketAddr::from(([127, 0, 0, 1], port)),
+            keeps_alive,
+        })
+    }
+}
+
+impl Drop for Python {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
