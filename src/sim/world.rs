@@ -45,6 +45,8 @@ pub(super) struct World {
     pub(super) calls: VecDeque<Call>,
     pub(super) ledger: Ledger,
     pub(super) misuses: Vec<Misuse>,
+    /// Calls on sockets so far, connecting included.
+    pub(super) socket_calls: u64,
     digest: DefaultHasher,
 }
 
@@ -157,6 +159,7 @@ impl World {
             calls: VecDeque::new(),
             ledger: Ledger::default(),
             misuses: Vec::new(),
+            socket_calls: 0,
             digest: DefaultHasher::new(),
         }
     }
