@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::connection::ServerEnd;
 use super::faults::Fault;
 use super::ledger::Closed;
 use super::server::{Answer, ConnectionId, End, Incoming, Piece, Script};
@@ -67,8 +68,7 @@ impl World {
         if unsolicited && !at_once {
             let at = leaves + self.random.duration(Duration::from_secs(3));
             let bytes = self.random.pick(&NOISE).to_vec();
-            let end = None;
-            self.schedule(at, Event::Leaves { id, bytes, end });
+            self.schedule(at, Event::Speaks { id, bytes });
         }
         if let Some((pause, end)) = later {
             self.schedule(leaves + pause, Event::HangsUp { id, end });
@@ -206,6 +206,15 @@ impl World {
             self.record_end(id, now, how);
         }
         self.travel(id, bytes, end);
+    }
+
+    /// Bytes leave the server that nobody asked for; inside the next answer no client could tell them from its own.
+    pub(super) fn speak(&mut self, id: ConnectionId, bytes: Vec<u8>) {
+        let now = self.now;
+        let idle = |server: &mut ServerEnd| server.busy_until <= now && !server.mute;
+        if self.server_mut(id).is_some_and(idle) {
+            self.leave(id, bytes, None);
+        }
     }
 
     /// The server ends the connection now, whatever it is doing.

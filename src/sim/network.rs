@@ -233,6 +233,11 @@ impl Network {
         self.world().open_fds()
     }
 
+    /// System calls made on sockets so far, those that failed included. A turn that is not due makes none.
+    pub fn socket_calls(&self) -> u64 {
+        self.world().socket_calls
+    }
+
     /// How often `fault` has struck.
     pub fn struck(&self, fault: Fault) -> u64 {
         self.world().struck[fault as usize]

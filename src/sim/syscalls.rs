@@ -21,6 +21,7 @@ const FIRST_FD: usize = 3;
 
 impl World {
     pub(super) fn connect(&mut self, poll: usize, addr: SocketAddr) -> io::Result<Socket> {
+        self.socket_calls += 1;
         if self.open_fds >= self.max_fds || self.strikes(Fault::NoDescriptor) {
             self.note("connect: no descriptor", 0, self.open_fds);
             return Err(no_descriptor());
@@ -107,6 +108,7 @@ impl World {
 
     /// The client's end that `socket` names, if it is open.
     fn client(&mut self, socket: &Socket, call: &'static str) -> io::Result<&mut ClientEnd> {
+        self.socket_calls += 1;
         let open = self
             .connections
             .get_mut(&socket.id())

@@ -45,6 +45,8 @@ pub(super) struct World {
     pub(super) calls: VecDeque<Call>,
     pub(super) ledger: Ledger,
     pub(super) misuses: Vec<Misuse>,
+    /// Calls on sockets so far, connecting included.
+    pub(super) socket_calls: u64,
     digest: DefaultHasher,
 }
 
@@ -83,6 +85,11 @@ pub(super) enum Event {
         id: ConnectionId,
         bytes: Vec<u8>,
         end: Option<End>,
+    },
+    /// A server speaks out of turn.
+    Speaks {
+        id: ConnectionId,
+        bytes: Vec<u8>,
     },
     /// A server ends the connection out of the blue.
     HangsUp {
@@ -152,6 +159,7 @@ impl World {
             calls: VecDeque::new(),
             ledger: Ledger::default(),
             misuses: Vec::new(),
+            socket_calls: 0,
             digest: DefaultHasher::new(),
         }
     }
@@ -255,6 +263,7 @@ impl World {
         match event {
             Event::Connected { id, outcome } => self.on_connected(id, outcome),
             Event::Leaves { id, bytes, end } => self.leave(id, bytes, end),
+            Event::Speaks { id, bytes } => self.speak(id, bytes),
             Event::HangsUp { id, end } => self.hang_up(id, end),
             Event::ToClient { id, bytes, end } => self.on_client_arrival(id, &bytes, end),
             Event::WindowOpened { id } => self.change(id, ClientEnd::on_window_opened),

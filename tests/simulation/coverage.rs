@@ -84,10 +84,7 @@ const REQUIRED: &[(&str, &[&str])] = &[
     ("cancel from", &["host", "submitter", "readback"]),
     ("cancels itself in", CALLS),
     ("panic in", CALLS),
-    (
-        "part gone while",
-        &["delayed", "waiting", "streaming", "reading"],
-    ),
+    ("part gone while", &["delayed", "waiting", "reading"]),
     (
         "cancelled while",
         &[

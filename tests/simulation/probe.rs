@@ -84,7 +84,6 @@ pub(crate) fn lose(host: &mut Host, part: usize) {
             let stage = match (chain.stage, chain.reading) {
                 (Stage::Delayed(_) | Stage::Ordered { .. }, _) => "delayed",
                 (_, Reading::NoHead) => "waiting",
-                (_, Reading::Streamed) => "streaming",
                 _ => "reading",
             };
             world.coverage.hit("part gone while", stage);
@@ -116,7 +115,7 @@ impl Probe {
         let known = &world.chains[chain];
         let (over, gone, id, readback) =
             (known.is_over(), known.part_gone, known.id, known.readback);
-        let paused = known.paused && !known.resumed;
+        let paused = known.paused && !known.resumed && !known.resume_ordered;
         let known_cancelled = known.cancelled || known.cancel_ordered;
         let start = known.start(now);
         check!(world, !over, "chain {chain} is over, and {call} is called");
@@ -157,7 +156,7 @@ impl Probe {
         if !over {
             let known = &mut world.chains[chain];
             known.stage = Stage::Asked(start);
-            if known.resumed && call != "error" {
+            if (known.resumed || known.resume_ordered) && call != "error" {
                 (known.paused, known.resumed) = (false, false);
             }
         }
@@ -444,7 +443,7 @@ impl Probe {
     fn check_response(&self, world: &mut World, response: Response<'_>) {
         let chain = self.chain;
         let info = response.info();
-        let (attempts, timings) = (info.attempts, info.timings);
+        let (attempts, reused, timings) = (info.attempts, info.reused, info.timings);
         let answered = self.identify(world, &response);
         let known = &world.chains[chain];
         let (reading, aborted, streamed, nonce) =
@@ -504,6 +503,12 @@ impl Probe {
             world,
             (1..=most).contains(&attempts),
             "chain {chain}: {attempts} attempts"
+        );
+        let refused = wish.expect == Some(Expectation::Failed);
+        check!(
+            world,
+            attempts == 1 || !reused || refused,
+            "chain {chain}: {attempts} attempts, the last on a connection that was there"
         );
         let steps = [
             timings.resolve,

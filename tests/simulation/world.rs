@@ -183,6 +183,8 @@ pub(crate) struct Chain {
     pub(crate) paused: bool,
     /// It was resumed, and has not gone on yet.
     pub(crate) resumed: bool,
+    /// A `Submitter` resumes it: perhaps before the next pause, perhaps from it.
+    pub(crate) resume_ordered: bool,
     pub(crate) reading: Reading,
     pub(crate) serial: Option<usize>,
     pub(crate) last_serial: Option<usize>,
@@ -301,6 +303,7 @@ impl World {
             aborted: false,
             paused: false,
             resumed: false,
+            resume_ordered: false,
             reading: Reading::NoHead,
             serial: None,
             last_serial: None,
