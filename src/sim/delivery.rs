@@ -217,6 +217,18 @@ impl World {
         }
     }
 
+    /// The server ends the connection out of the blue. Inside a body that lasts until then it is a reset, as with
+    /// [`Fault::CloseDuring`]: the body would seem to be whole.
+    pub(super) fn hang_up_by_chance(&mut self, id: ConnectionId, end: End) {
+        let now = self.now;
+        let cuts = |server: &mut ServerEnd| server.closing && server.busy_until > now;
+        let end = match self.server_mut(id).is_some_and(cuts) {
+            true => End::Reset,
+            false => end,
+        };
+        self.hang_up(id, end);
+    }
+
     /// The server ends the connection now, whatever it is doing.
     pub(super) fn hang_up(&mut self, id: ConnectionId, end: End) {
         self.leave(id, Vec::new(), Some(end));

@@ -264,7 +264,7 @@ impl World {
             Event::Connected { id, outcome } => self.on_connected(id, outcome),
             Event::Leaves { id, bytes, end } => self.leave(id, bytes, end),
             Event::Speaks { id, bytes } => self.speak(id, bytes),
-            Event::HangsUp { id, end } => self.hang_up(id, end),
+            Event::HangsUp { id, end } => self.hang_up_by_chance(id, end),
             Event::ToClient { id, bytes, end } => self.on_client_arrival(id, &bytes, end),
             Event::WindowOpened { id } => self.change(id, ClientEnd::on_window_opened),
             Event::ToServer { id, bytes } => self.on_server_arrival(id, &bytes),
