@@ -473,6 +473,7 @@ impl Run {
                 };
                 if chain.cancel_ordered {
                     // Perhaps before it was heard of, perhaps not.
+                    delayed_most += 1;
                     continue;
                 }
             }
