@@ -10,7 +10,7 @@ use httpstream::sim::{Closed, Network, Random};
 use httpstream::{Engine, Error, Sim, Stats, Turn};
 
 use crate::coverage::Coverage;
-use crate::plan::{MS, Plan, SECOND};
+use crate::plan::{MS, Plan, SECOND, SERVED};
 use crate::probe::{Planned, Probe, lose, of_part};
 use crate::server::nonce_in;
 use crate::world::{Body, Expectation, Host, Part, Shared, Span, Stage, World, ceil_ms, check};
@@ -693,13 +693,19 @@ impl Run {
         for misuse in network.misuses() {
             world.complain(format!("{misuse:?}"));
         }
-        drop(host.parts);
+        drop(host);
         world.coverage.take_faults(&network);
-        Report {
+        let report = Report {
             fingerprint: (network.fingerprint(), world.log),
             coverage: std::mem::take(&mut world.coverage),
             wrong: std::mem::take(&mut world.wrong),
+        };
+        drop(world);
+        // Servers and network own each other: a hundred thousand runs would not fit into memory.
+        for addr in SERVED {
+            network.refuse(addr.parse().expect("it is an address"));
         }
+        report
     }
 
     fn check_end(&mut self) {

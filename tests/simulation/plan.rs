@@ -31,6 +31,16 @@ pub(crate) const BENIGN: [Fault; 13] = [
 pub(crate) const MS: Duration = Duration::from_millis(1);
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
+/// Where there are servers.
+pub(crate) const SERVED: [&str; 6] = [
+    "10.0.0.1:80",
+    "10.0.0.2:80",
+    "10.0.0.3:80",
+    "10.0.0.4:80",
+    "10.0.0.5:80",
+    "127.0.0.1:80",
+];
+
 #[derive(Debug)]
 pub(crate) struct Plan {
     /// Only [`BENIGN`] faults, a host in time, and deadlines that no server passes by accident: outcomes are known.
