@@ -464,7 +464,8 @@ impl<S, M: Mode> Engine<S, M> {
     ) -> Option<Fed> {
         let link = &mut self.links[key];
         let status = piece.inbound.head.status;
-        if link.marks.has(LinkMarks::EXPECTING) && status == http::StatusCode::EXPECTATION_FAILED {
+        // The body is still here, so nothing can have been done with it.
+        if link.marks.has(LinkMarks::BODY_HELD) && status == http::StatusCode::EXPECTATION_FAILED {
             return Some(Fed::Unexpected);
         }
         if !link.marks.has(LinkMarks::SENT) {

@@ -47,7 +47,13 @@ impl Server for Scripted {
                 }
                 Some(Expectation::Failed) => {
                     world.coverage.hit("answer", "expectation failed");
-                    return Some(Answer::status(417));
+                    let (serial, status) = (world.answers.len(), 417);
+                    let len = 0;
+                    world.answers.push(Answered { nonce, status, len });
+                    let refusal = Answer::status(status)
+                        .header("X-Nonce", nonce.to_string())
+                        .header("X-Serial", serial.to_string());
+                    return Some(refusal);
                 }
                 Some(Expectation::Ignored) => {}
                 None => world.complain(format!("nonce {nonce} has an expectation of its own")),
