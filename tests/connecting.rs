@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use common::{Bench, Server, facts, ok};
 use httpstream::resolver::Table;
 use httpstream::{ErrorKind, Phase, Request, Sent};
+use socket2::{Domain, Socket, Type};
 
 /// A port that nobody listens on.
 fn closed_port() -> u16 {
@@ -63,7 +64,23 @@ fn localhost_is_tried_in_both_families() {
             assert!(addr.starts_with('['));
             continue;
         }
-        let server = Server::on(addr, |peer| while peer.answer(&ok("a")) {});
+        let serve = || Server::on(addr, |peer| while peer.answer(&ok("a")) {});
+        // Another test's server may have the same port in the other family: one where it is free is kept so, and refuses.
+        let (server, _kept) = (0..100)
+            .map(|_| serve())
+            .find_map(|server| {
+                let other = match server.addr.is_ipv4() {
+                    true => SocketAddr::from((Ipv6Addr::LOCALHOST, server.addr.port())),
+                    false => SocketAddr::from((Ipv4Addr::LOCALHOST, server.addr.port())),
+                };
+                let kept = Socket::new(Domain::for_address(other), Type::STREAM, None).ok();
+                let bound = kept.as_ref().map(|socket| socket.bind(&other.into()));
+                match bound {
+                    Some(Err(error)) if error.kind() == std::io::ErrorKind::AddrInUse => None,
+                    _ => Some((server, kept)),
+                }
+            })
+            .expect("a port that is free in both families");
         let mut bench = Bench::new();
         for host in ["localhost", "LOCALHOST.", "bot.localhost"] {
             let got = bench.fetch_ok(get(&format!("http://{host}:{}/", server.addr.port())));
