@@ -1,5 +1,6 @@
 //! Every tunable, with its unit, its default and the reason for the default.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use crate::resolver::Resolve;
 
 /// Deadlines by phase, each as a duration from the phase's start. `None`: no deadline.
 ///
-/// A duration is rounded up to whole milliseconds, the tick of the timing wheel; 24 days and more is never.
+/// A duration is rounded up to whole milliseconds, the tick of the timing wheel, zero to one; 24 days and more is never.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timeouts {
@@ -17,7 +18,7 @@ pub struct Timeouts {
     pub resolve: Option<Duration>,
     /// Connecting, all addresses together. Default 10 s: a SYN is sent again after 1, 3 and 7 s.
     pub connect: Option<Duration>,
-    /// The TLS handshake. Default 10 s.
+    /// The TLS handshake: not used yet. Default 10 s.
     pub tls: Option<Duration>,
     /// The longest time in which not one byte of the request can be written. Default 30 s.
     pub write: Option<Duration>,
@@ -76,6 +77,19 @@ pub(crate) enum Clock {
 
 impl Clock {
     const COUNT: usize = 7;
+
+    /// The field of [`Timeouts`] that sets it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Clock::Resolve => "resolve",
+            Clock::Connect => "connect",
+            Clock::Tls => "tls",
+            Clock::Write => "write",
+            Clock::FirstByte => "first_byte",
+            Clock::Idle => "idle",
+            Clock::Total => "total",
+        }
+    }
 }
 
 /// [`Timeouts`] in milliseconds, small enough to stand in every request: what is not set is left to the engine's own.
@@ -241,7 +255,6 @@ impl LimitsEdit {
 /// config.max_connections = 64;
 /// config.resolve_to("*.qq.com", "127.0.0.1:8080".parse().unwrap());
 /// ```
-#[derive(Debug)]
 #[non_exhaustive]
 pub struct Config {
     /// Connections open at once, idle ones included; what does not fit waits. Default 1024: the usual soft limit of file descriptors.
@@ -273,6 +286,31 @@ pub struct Config {
     /// simulated network's own names.
     pub resolver: Option<Box<dyn Resolve>>,
     pub(crate) overrides: Vec<(String, SocketAddr)>,
+}
+
+/// Shows the names of default fields, not their values, which may be credentials.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.default_headers.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Config")
+            .field("max_connections", &self.max_connections)
+            .field(
+                "max_connections_per_origin",
+                &self.max_connections_per_origin,
+            )
+            .field("max_idle_per_origin", &self.max_idle_per_origin)
+            .field("idle_timeout", &self.idle_timeout)
+            .field("timeouts", &self.timeouts)
+            .field("limits", &self.limits)
+            .field("user_agent", &self.user_agent)
+            .field("default_headers", &names)
+            .field("turn_events", &self.turn_events)
+            .field("turn_bytes", &self.turn_bytes)
+            .field("read_buffer", &self.read_buffer)
+            .field("resolver", &self.resolver)
+            .field("overrides", &self.overrides)
+            .finish()
+    }
 }
 
 impl Default for Config {
@@ -334,5 +372,25 @@ impl Config {
             )));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_no_value_of_a_default_field() {
+        let mut config = Config::default();
+        config
+            .default_headers
+            .push(("Authorization".to_owned(), b"s3cret".to_vec()));
+        let shown = format!("{config:?}");
+        assert!(shown.contains("Authorization"), "{shown}");
+        let bytes = format!("{:?}", b"s3cret");
+        assert!(
+            !shown.contains("s3cret") && !shown.contains(bytes.trim_matches(['[', ']'])),
+            "{shown}"
+        );
     }
 }

@@ -21,9 +21,9 @@ pub enum ErrorKind {
     Resolve,
     /// No address of the host could be connected to.
     Connect,
-    /// The TLS handshake failed.
+    /// The TLS handshake failed: not used yet.
     Tls,
-    /// The proxy refused.
+    /// The proxy refused: not used yet.
     Proxy,
     /// The connection ended before the first byte of the response.
     ClosedBeforeResponse,
@@ -59,7 +59,7 @@ pub enum Phase {
     Resolve,
     /// Connecting.
     Connect,
-    /// In the TLS handshake.
+    /// In the TLS handshake: not used yet.
     Tls,
     /// Writing the request.
     Write,
@@ -75,7 +75,7 @@ impl Phase {
     fn as_str(self) -> &'static str {
         match self {
             Phase::Build => "building the request",
-            Phase::Queue => "waiting in the queue",
+            Phase::Queue => "waiting to be sent",
             Phase::Resolve => "resolving the host",
             Phase::Connect => "connecting",
             Phase::Tls => "in the TLS handshake",
@@ -105,6 +105,8 @@ pub enum Sent {
 }
 
 /// Why a request has no response, or not all of it. One pointer wide.
+///
+/// `{}` says what failed, `{:#}` also why; [`source`](StdError::source) is the reason alone.
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -124,8 +126,20 @@ enum Source {
     Violation(Violation),
     Invalid(Invalid),
     Io(io::Error),
-    Text(String),
+    Reason(Reason),
 }
+
+/// A cause that is told in words only.
+#[derive(Debug)]
+struct Reason(String);
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl StdError for Reason {}
 
 /// What an exchange knows of itself when it fails.
 #[derive(Debug)]
@@ -163,7 +177,11 @@ impl Error {
     }
 
     pub(crate) fn invalid_config(why: String) -> Self {
-        Self::bare(ErrorKind::InvalidConfig, Phase::Build, Source::Text(why))
+        Self::bare(
+            ErrorKind::InvalidConfig,
+            Phase::Build,
+            Source::Reason(Reason(why)),
+        )
     }
 
     /// Of the engine itself rather than of an exchange: its poll failed.
@@ -176,7 +194,7 @@ impl Error {
         let mut error = Self::bare(
             ErrorKind::Malformed,
             Phase::Body,
-            Source::Text(format!("body is not UTF-8 at byte {valid_up_to}")),
+            Source::Reason(Reason(format!("body is not UTF-8 at byte {valid_up_to}"))),
         );
         error.0.sent = Sent::Yes;
         error.0.resend_is_safe = false;
@@ -202,7 +220,7 @@ impl Error {
     }
 
     pub(crate) fn from_text(kind: ErrorKind, text: String, at: Circumstances) -> Self {
-        Self::placed(kind, at, Source::Text(text))
+        Self::placed(kind, at, Source::Reason(Reason(text)))
     }
 
     /// The same exchange's end, as it is told to the readback of a chain that was cancelled meanwhile.
@@ -289,11 +307,13 @@ impl Error {
             Source::Violation(violation) => Some(violation),
             Source::Invalid(invalid) => Some(invalid),
             Source::Io(error) => Some(error),
-            Source::None | Source::Text(_) => None,
+            Source::Reason(reason) => Some(reason),
+            Source::None => None,
         }
     }
 }
 
+/// What failed, where; with `{:#}` also why, cause after cause. Neither shows paths, queries or field values.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(origin) = &self.0.origin {
@@ -308,7 +328,7 @@ impl fmt::Display for Error {
             ErrorKind::Tls => f.write_str("TLS handshake failed"),
             ErrorKind::Proxy => f.write_str("proxy refused"),
             ErrorKind::ClosedBeforeResponse => {
-                write!(f, "connection closed before the response, while {phase}")
+                f.write_str("connection closed before a byte of the response came")
             }
             ErrorKind::Truncated => write!(f, "response cut short while {phase}"),
             ErrorKind::Io => write!(f, "input or output failed while {phase}"),
@@ -322,8 +342,8 @@ impl fmt::Display for Error {
             ErrorKind::Aborted => write!(f, "aborted by its readback while {phase}"),
             ErrorKind::Gone => f.write_str("the engine is gone"),
         }?;
-        match &self.0.source {
-            Source::Text(text) => write!(f, ": {text}"),
+        match (f.alternate(), self.cause()) {
+            (true, Some(cause)) => write!(f, ": {cause}"),
             _ => Ok(()),
         }
     }
@@ -343,10 +363,7 @@ impl fmt::Debug for Error {
         if let Some(status) = &self.0.status {
             s.field("status", status);
         }
-        match &self.0.source {
-            Source::Text(text) => s.field("source", text),
-            _ => s.field("source", &self.cause()),
-        };
+        s.field("source", &self.cause());
         s.finish_non_exhaustive()
     }
 }

@@ -14,12 +14,12 @@
 //! impl Bot {
 //!     fn on_poll(&mut self, reply: Reply<'_>, _: &mut Context<'_, Self>) -> Next<Self> {
 //!         match reply {
-//!             Ok(response) => {
+//!             Ok(response) if response.status() == 200 => {
 //!                 self.seen += response.body().len();
 //!                 Next::again()
 //!             }
-//!             Err(error) => {
-//!                 log::warn!("{error}");
+//!             other => {
+//!                 log::warn!("no news: {other:?}");
 //!                 Next::again().after(Duration::from_secs(1))
 //!             }
 //!         }
@@ -43,6 +43,11 @@
 //! - [`Config`], [`Timeouts`], [`Limits`]: every tunable with its default and the reason for it
 //! - [`resolver`]: names to addresses
 //! - `sim`: a simulated network and clock (feature `sim`)
+//!
+//! # Logging
+//! Through the `log` facade: `trace` for readiness, `debug` for each step of a link (connected, answered, idle, closed) and
+//! each failure, `warn` where a peer surprises or this machine runs out of something. Lines name origins; paths, queries, field
+//! values and bodies are never logged.
 //!
 //! # Features
 //! - `sim`: `Engine<S, Sim>`, the whole engine in virtual time, for tests of bots.

@@ -197,7 +197,7 @@ impl Flags {
 impl Request {
     /// Begins a GET request (RFC 9110 §9.3.1).
     ///
-    /// `url` is absolute, `http` or `https`, its host in ASCII (the A-label form, `xn--`, of any other) or an IP address. Path and
+    /// `url` is absolute, `http` (`https` is refused as long as there is no TLS), its host in ASCII (the A-label form, `xn--`, of any other) or an IP address. Path and
     /// query may be encoded or not: what cannot stand in a URL is percent-encoded, `%` stays as it is, a fragment is dropped.
     /// Credentials (`user:password@`) are refused.
     pub fn get(url: &str) -> RequestBuilder {
@@ -636,7 +636,7 @@ impl Parts {
         }
         let target = Target::parse(url).map_err(|fault| InvalidPart::Url.is(fault))?;
         if target.origin().scheme() == Scheme::Https && !has_tls() {
-            let fault = Fault::rule(0, "https needs TLS, which this build does not have");
+            let fault = Fault::rule(0, "https is not supported yet: there is no TLS");
             return Err(InvalidPart::Url.is(fault));
         }
         Ok(Self {
@@ -1159,7 +1159,7 @@ mod tests {
             (Request::get(URL).header("x a", ""), "name of header 0: byte 1 is SP"),
             (Request::get(URL).header("a(", ""), "name of header 0: byte 1 is '('"),
             (Request::get("http://a:0/"), "url: port is 0 (byte 9)"),
-            (Request::get("https://a/"), "url: https needs TLS, which this build does not have (byte 0)"),
+            (Request::get("https://a/"), "url: https is not supported yet: there is no TLS (byte 0)"),
             (Request::get("http://u:p@a/"), "url: userinfo is refused: credentials belong in an Authorization field (byte 10)"),
             (Request::get(URL).header("Upgrade", "x"), r#"header "Upgrade": a connection keeps its protocol"#),
             (Request::builder(Method::TRACE, URL).body("x"), "body: a TRACE request has none"),

@@ -81,7 +81,7 @@ fn when_all_addresses_fail_each_is_named() {
         facts(&error),
         (ErrorKind::Connect, Phase::Connect, Sent::No)
     );
-    let text = error.to_string();
+    let text = format!("{error:#}");
     assert!(
         text.contains("127.0.0.1:") && text.contains("[::1]:"),
         "{text}"

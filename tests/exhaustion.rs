@@ -143,7 +143,7 @@ fn without_any_descriptor_a_request_waits_and_goes_on_when_some_are_free() {
         common::facts(&error),
         (ErrorKind::Exhausted, Phase::Queue, Sent::No)
     );
-    assert!(error.to_string().contains("open files"), "{error}");
+    assert!(format!("{error:#}").contains("open files"), "{error:#}");
     assert_eq!((bench.engine.pending(), bench.stats().queued), (0, 0));
     let id = bench.submit(Request::get(&url).build().unwrap());
     bench.submit(Request::get(&url).build().unwrap());

@@ -40,9 +40,7 @@ impl<S, M: Mode> Engine<S, M> {
             }
             Stage::New | Stage::Queued { .. } => self.fail_unlinked(key, ErrorKind::Timeout),
             Stage::Running { link } => {
-                let over = self
-                    .total_tick(key)
-                    .is_some_and(|total| total <= self.now_tick());
+                let over = self.total_is_over(key);
                 let marks = &mut self.links[link].marks;
                 if marks.has(LinkMarks::AWAITING) && !over {
                     marks.clear(LinkMarks::AWAITING.and(LinkMarks::BODY_HELD));
@@ -97,6 +95,19 @@ impl<S, M: Mode> Engine<S, M> {
             .timeouts()
             .get(Clock::Total, &self.settings.timeouts)?;
         Some(Self::tick_after(chain.started) + u64::from(ms))
+    }
+
+    pub(super) fn total_is_over(&self, key: ChainKey) -> bool {
+        self.total_tick(key)
+            .is_some_and(|total| total <= self.now_tick())
+    }
+
+    /// Which deadline passed, and how long it was.
+    pub(super) fn timeout_text(&self, key: ChainKey, clock: Clock) -> String {
+        let request = self.chains[key].request.as_ref();
+        let ms = request.and_then(|request| request.timeouts().get(clock, &self.settings.timeouts));
+        let time = Duration::from_millis(ms.unwrap_or_default().into());
+        format!("{} timeout of {time:?}", clock.as_str())
     }
 
     pub(super) fn disarm(&mut self, key: ChainKey) {

@@ -332,13 +332,19 @@ impl<S, M: Mode> Engine<S, M> {
     fn on_written(&mut self, key: LinkKey, chain_key: ChainKey, written: usize, due: usize) {
         let since_start = self.since_start(chain_key);
         let link = &mut self.links[key];
-        if let State::Connecting { .. } = link.state {
-            link.times.connect = since_start;
-        }
+        let is_new = matches!(link.state, State::Connecting { .. });
         link.state = State::Busy {
             chain: chain_key,
             written,
         };
+        if is_new {
+            link.times.connect = since_start;
+            debug!(
+                "{:?} {}: connected",
+                self.links.token(key),
+                self.origin_of(key)
+            );
+        }
         if written < due {
             self.arm(chain_key, Some(Clock::Write));
         }
@@ -442,11 +448,21 @@ impl<S, M: Mode> Engine<S, M> {
                 Error::from_text(ErrorKind::Connect, each.collect::<Vec<_>>().join("; "), at)
             }
             Failure::Resolve(error) => Error::from_text(ErrorKind::Resolve, error.to_string(), at),
-            Failure::Timeout => Error::of(ErrorKind::Timeout, at),
+            Failure::Timeout => {
+                let clock = match (self.total_is_over(chain_key), at.phase) {
+                    (true, _) => Clock::Total,
+                    (false, Phase::Resolve) => Clock::Resolve,
+                    (false, Phase::Connect) => Clock::Connect,
+                    (false, Phase::Write) => Clock::Write,
+                    (false, Phase::FirstByte) => Clock::FirstByte,
+                    (false, _) => Clock::Idle,
+                };
+                Error::from_text(ErrorKind::Timeout, self.timeout_text(chain_key, clock), at)
+            }
             Failure::Cancelled => Error::of(ErrorKind::Cancelled, at),
             Failure::Aborted => Error::of(ErrorKind::Aborted, at),
         };
-        debug!("{:?} {error}", self.links.token(key));
+        debug!("{:?} {error:#}", self.links.token(key));
         self.close(key);
         self.complete(chain_key, error);
     }
@@ -531,9 +547,12 @@ impl<S, M: Mode> Engine<S, M> {
             (ErrorKind::Exhausted, Some(exhausted)) => {
                 Error::from_text(kind, exhausted.why.clone(), at)
             }
+            (ErrorKind::Timeout, _) => {
+                Error::from_text(kind, self.timeout_text(key, Clock::Total), at)
+            }
             _ => Error::of(kind, at),
         };
-        debug!("{error}");
+        debug!("{error:#}");
         self.complete(key, error);
     }
 
@@ -587,7 +606,7 @@ impl<S, M: Mode> Engine<S, M> {
         if let Some(inbound) = link.inbound.take() {
             self.spare.give(inbound);
         }
-        trace!("{token:?} closed");
+        debug!("{token:?} {}: closed", self.pool[link.origin].origin);
         self.pool.feed(link.origin);
         self.pool.on_closed(link.origin);
     }

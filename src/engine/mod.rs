@@ -256,6 +256,9 @@ impl<S, M: Mode> Engine<S, M> {
     /// Starts a chain: sends `request` and gives the response, or why there is none, to `readback`. A turn is then due.
     ///
     /// Each request of the chain is answered exactly once, as long as the engine lives.
+    ///
+    /// Write the closure in the call, where its types are inferred, or annotate all three parameters; inside readbacks
+    /// `cx.send(…).read_by(…)` infers.
     pub fn submit(
         &mut self,
         request: Request,

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use log::trace;
+use log::debug;
 
 use crate::engine::chains::{ChainKey, Command, Marks, Stage};
 use crate::engine::mode::Mode;
@@ -319,6 +319,7 @@ impl<S, M: Mode> Engine<S, M> {
             of_all: alone,
             timer,
         };
+        debug!("{:?} {}: idle", self.links.token(key), self.origin_of(key));
         let most = self.settings.max_idle_per_origin;
         if self.pool.put(&mut self.links, key, spot, most)
             && let Some(oldest) = self.pool.oldest_idle(origin)
@@ -337,7 +338,7 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// An idle link's time in the pool is over; its timer is gone.
     pub(super) fn on_idle_timer(&mut self, key: LinkKey) {
-        trace!(
+        debug!(
             "{:?} {}: idle for too long",
             self.links.token(key),
             self.origin_of(key)

@@ -8,7 +8,9 @@ use crate::engine::response::Response;
 use crate::error::Error;
 use crate::request::Request;
 
-/// What a readback is given: the response, or why there is none.
+/// What a readback is given: the response, or why there is none, or not all of it.
+///
+/// A response of any status is `Ok`: look at [`status`](Response::status).
 pub type Reply<'a> = Result<Response<'a>, Error>;
 
 /// Reads the response to a request and answers with what follows.
@@ -77,12 +79,14 @@ pub enum Flow {
     /// Collected, up to [`Limits::max_body_bytes`](crate::Limits::max_body_bytes), and handed out whole by `on_reply`. Answered by
     /// `on_data`, where the collecting can no longer begin, it counts as [`Flow::Stream`].
     Buffer,
-    /// Handed to `on_data` as it comes.
+    /// Handed to `on_data` as it comes. [`Timeouts::total`](crate::Timeouts::total), five minutes by default, bounds the whole of it,
+    /// pauses included: lift it for a large download (`.timeouts(|t| t.total = None)`), and rely on the idle deadline.
     Stream,
     /// Read to its end unseen, so that the connection can be used again.
     Discard,
     /// Nothing is handed out, and soon nothing is read, until [`Context::resume`]; then as [`Flow::Stream`]. The idle
-    /// deadline stands still meanwhile, the total does not.
+    /// deadline stands still meanwhile, the total does not. The piece just handed out counts as taken. A `resume` before the
+    /// call has returned finds nothing paused; one from a [`Submitter`](crate::Submitter) is heard after it, and not lost.
     Pause,
     /// The connection is closed and `on_reply` gets [`ErrorKind::Aborted`](crate::ErrorKind::Aborted).
     Abort,
@@ -123,6 +127,8 @@ impl<S> Next<S> {
     }
 
     /// Sends the request once more that this chain sent last. Allocates nothing.
+    ///
+    /// At once: after a failure, or where answers come at once, wait with [`after`](Self::after), or the chain spins.
     pub fn again() -> Self {
         Self::of(Action::Again)
     }

@@ -633,6 +633,12 @@ impl<S, M: Mode> Engine<S, M> {
         // At least 1, as the steps before it.
         let done = (self.now_micros - self.chains[chain].started).max(1);
         info.timings.done = Some(Duration::from_micros(done));
+        debug!(
+            "{:?} {}: answered with {}",
+            self.links.token(key),
+            self.origin_of(key),
+            inbound.head.status.as_u16()
+        );
         self.release(key, piece.data.len() - piece.taken);
         let next = {
             let (section, body) = match piece.spilled {

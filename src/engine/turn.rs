@@ -238,8 +238,8 @@ impl<S> Engine<S, Owned> {
     }
 
     /// Lets what is in flight and queued end, for `within` at most; nothing new starts and no chain goes on. What is delayed
-    /// is cancelled at once, what is left at the end likewise. Answers how many chains were cancelled. The engine can be
-    /// used on.
+    /// is cancelled at once, and so is what readbacks submit meanwhile; what is left at the end likewise. Answers how many of
+    /// the chains that were there before were cancelled. The engine can be used on.
     ///
     /// # Errors
     /// As [`turn`](Self::turn).

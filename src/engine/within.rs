@@ -10,7 +10,8 @@ use crate::request::Request;
 /// Reads with a part of the state, so that a bot which was written to run alone runs among a thousand.
 ///
 /// `part` finds the part each time it is needed. What the readback submits or answers with is read by the same part. When
-/// `part` answers `None` the part is gone and the chain ends: a response under way is given up.
+/// `part` answers `None` the part is gone and the chain ends: a response under way is given up. What is delayed for a part that
+/// is gone stays pending until its delay is over. Find parts by a key that stays theirs: the index of a `Vec` shifts.
 ///
 /// ```
 /// use httpstream::{Context, Engine, Next, Reply, Request, within};

@@ -395,7 +395,7 @@ mod tests {
             let error =
                 Names::new(&[(pattern.to_owned(), addr)], Box::new(Table::new())).unwrap_err();
             assert!(
-                error.to_string().contains(&format!("{pattern:?}")),
+                format!("{error:#}").contains(&format!("{pattern:?}")),
                 "{error}"
             );
         }

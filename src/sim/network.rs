@@ -61,7 +61,7 @@ impl Network {
 
     /// Gives a name addresses, in place of those it had. A name that is not given any does not exist.
     ///
-    /// A look-up takes 1 ms unless [`Host::after`] says otherwise. `host` is in lower case.
+    /// A look-up takes 1 ms unless [`Host::after`] says otherwise.
     pub fn host<A: Into<IpAddr>>(&self, host: &str, addrs: impl IntoIterator<Item = A>) -> Host {
         let addrs = addrs.into_iter().map(Into::into).collect();
         self.name(host, Ok(addrs))
@@ -75,11 +75,11 @@ impl Network {
     fn name(&self, host: &str, answer: Result<Vec<IpAddr>, LookupError>) -> Host {
         let after = Duration::from_millis(1);
         let name = Name { answer, after };
-        self.world_mut().names.insert(host.to_owned(), name);
-        Host {
-            network: self.clone(),
-            host: host.to_owned(),
-        }
+        // As an engine asks for it.
+        let host = host.to_ascii_lowercase();
+        self.world_mut().names.insert(host.clone(), name);
+        let network = self.clone();
+        Host { network, host }
     }
 
     /// Puts a server at `addr`, in place of the one that is there. Where there is none, connections are refused.
