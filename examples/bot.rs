@@ -7,11 +7,18 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use http::StatusCode;
-use httpstream::{Context, Engine, Error, Next, Reply, Request, RequestBuilder, RequestId};
+use httpstream::{Context, Engine, Next, Reply, Request, RequestBuilder, RequestId, Response};
 
+#[path = "support/args.rs"]
+mod args;
 #[path = "bot/server.rs"]
 mod server;
+
+const USAGE: &str = "\
+Usage: bot [--seconds N]
+
+Logs in, answers what Alice says, beats in between, and logs out after N seconds (default 3).
+";
 
 /// How long the server may hold a poll before it answers that there is nothing.
 const HOLD: Duration = Duration::from_secs(60);
@@ -33,9 +40,9 @@ struct Bot {
 
 impl Bot {
     fn on_login(&mut self, reply: Reply<'_>, cx: &mut Context<'_, Self>) -> Next<Self> {
-        match reply.and_then(|response| response.text().map(str::to_owned)) {
-            Ok(session) => self.session = session,
-            Err(error) => return self.try_again("login", &error),
+        match wanted(reply) {
+            Ok(response) => self.session = text_of(&response),
+            Err(failure) => return self.on_failure("login", &failure),
         }
         self.tell(&format!("logged in, session {}", self.session));
         let heartbeat = cx.submit_after(BEAT, build(self.post("/beat")), Bot::on_beat);
@@ -45,9 +52,9 @@ impl Bot {
     }
 
     fn on_poll(&mut self, reply: Reply<'_>, cx: &mut Context<'_, Self>) -> Next<Self> {
-        match reply {
-            Ok(response) if response.status() == StatusCode::OK => {
-                for message in response.text().unwrap_or_default().lines() {
+        match wanted(reply) {
+            Ok(response) => {
+                for message in text_of(&response).lines() {
                     self.tell(&format!("Alice: {message}"));
                     self.received += 1;
                     cx.submit(self.answer(message), Bot::on_answered);
@@ -55,39 +62,45 @@ impl Bot {
                 // The next poll does not wait for the answers: they go beside it, on a connection of their own.
                 Next::again()
             }
-            Ok(_) => {
-                self.tell("the session is over");
+            Err(failure) if failure.may_pass => self.on_failure("poll", &failure),
+            Err(failure) => {
+                self.tell(&format!("the session is over: {}", failure.why));
                 if let Some(heartbeat) = self.heartbeat.take() {
                     cx.cancel(heartbeat);
                 }
                 Next::done()
             }
-            Err(error) => self.try_again("poll", &error),
         }
     }
 
     fn on_answered(&mut self, reply: Reply<'_>, _: &mut Context<'_, Self>) -> Next<Self> {
-        match reply {
+        match wanted(reply) {
             Ok(_) => self.answered += 1,
-            Err(error) if error.resend_is_safe() => return self.try_again("answer", &error),
-            Err(error) => self.tell(&format!("an answer is lost: {error}")),
+            Err(failure) => return self.on_failure("answer", &failure),
         }
         Next::done()
     }
 
     fn on_beat(&mut self, reply: Reply<'_>, _: &mut Context<'_, Self>) -> Next<Self> {
-        if reply.is_ok() {
-            self.beats += 1;
-            self.tell(&format!("heartbeat {}", self.beats));
+        match wanted(reply) {
+            Ok(_) => {
+                self.beats += 1;
+                self.tell(&format!("heartbeat {}", self.beats));
+            }
+            Err(failure) if self.heartbeat.is_some() => {
+                self.tell(&format!("heartbeat failed: {}", failure.why));
+            }
+            // Cancelled, by the bot itself.
+            Err(_) => {}
         }
         // Whatever came of it: nothing is allocated for the next one. After the cancellation this is dropped.
         Next::again().after(BEAT)
     }
 
     fn on_logout(&mut self, reply: Reply<'_>, _: &mut Context<'_, Self>) -> Next<Self> {
-        match reply {
+        match wanted(reply) {
             Ok(_) => self.tell("logged out"),
-            Err(error) => return self.try_again("logout", &error),
+            Err(failure) => return self.on_failure("logout", &failure),
         }
         Next::done()
     }
@@ -103,8 +116,12 @@ impl Bot {
         Request::post(&format!("{}{path}", self.server)).form([("session", &self.session)])
     }
 
-    fn try_again(&self, what: &str, error: &Error) -> Next<Self> {
-        self.tell(&format!("{what} failed, tried again soon: {error}"));
+    fn on_failure(&self, what: &str, Failure { why, may_pass }: &Failure) -> Next<Self> {
+        if !may_pass {
+            self.tell(&format!("{what} failed: {why}"));
+            return Next::done();
+        }
+        self.tell(&format!("{what} failed, tried again soon: {why}"));
         Next::again().after(PAUSE)
     }
 
@@ -113,30 +130,56 @@ impl Bot {
     }
 }
 
+struct Failure {
+    why: String,
+    /// Whether the same request may fare better later.
+    may_pass: bool,
+}
+
+/// A response of any status is `Ok`, since only its reader knows which will do: here, those of success.
+fn wanted(reply: Reply<'_>) -> Result<Response<'_>, Failure> {
+    match reply {
+        Ok(response) if response.status().is_success() => Ok(response),
+        Ok(response) => Err(Failure {
+            why: format!("status {}", response.status()),
+            may_pass: response.status().is_server_error(),
+        }),
+        Err(error) => Err(Failure {
+            why: format!("{error:#}"),
+            may_pass: true,
+        }),
+    }
+}
+
+fn text_of(response: &Response<'_>) -> String {
+    String::from_utf8_lossy(response.body()).into_owned()
+}
+
 fn build(request: RequestBuilder) -> Request {
     request.build().expect("all that varies is in the form")
 }
 
 fn main() -> ExitCode {
     env_logger::init();
-    let lifetime = match seconds(std::env::args().skip(1)) {
-        Ok(lifetime) => lifetime,
-        Err(wrong) => {
-            eprintln!("bot: {wrong}\nUsage: bot [--seconds N]");
-            return ExitCode::from(2);
+    let mut args = args::Args::new("bot", USAGE);
+    let mut lifetime = Duration::from_secs(3);
+    while let Some(arg) = args.next() {
+        match &*arg {
+            "--seconds" => lifetime = args.value(&arg, "a number of seconds", seconds),
+            _ => args.wrong(&format!("{arg:?}: no such option")),
         }
-    };
+    }
     match run(lifetime) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("bot: {error}");
+            eprintln!("bot: {error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// Whether every message came through and was answered.
+/// Whether the bot came in, and every message came through and was answered.
 fn run(lifetime: Duration) -> Result<bool, Box<dyn std::error::Error>> {
     let chat = server::Chat::open()?;
     let mut bot = Bot {
@@ -163,20 +206,9 @@ fn run(lifetime: Duration) -> Result<bool, Box<dyn std::error::Error>> {
         bot.beats,
         engine.stats().opened,
     );
-    Ok(bot.received == said && bot.answered == said && heard == said)
+    Ok(!bot.session.is_empty() && bot.received == said && bot.answered == said && heard == said)
 }
 
-fn seconds(mut args: impl Iterator<Item = String>) -> Result<Duration, String> {
-    let mut lifetime = Duration::from_secs(3);
-    while let Some(arg) = args.next() {
-        if arg != "--seconds" {
-            return Err(format!("{arg}: no such option"));
-        }
-        let value = args.next().ok_or("--seconds: a value is missing")?;
-        let seconds = value.parse().ok();
-        lifetime = seconds
-            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-            .ok_or_else(|| format!("--seconds {value:?}: not a number of seconds"))?;
-    }
-    Ok(lifetime)
+fn seconds(text: &str) -> Option<Duration> {
+    Duration::try_from_secs_f64(text.parse().ok()?).ok()
 }

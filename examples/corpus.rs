@@ -18,6 +18,15 @@ use httpstream::{
 };
 use serde_json::{Value, json};
 
+#[path = "support/args.rs"]
+mod args;
+
+const USAGE: &str = "\
+Usage: corpus
+
+Reads jobs from stdin, one JSON object a line, and prints a result for each.
+";
+
 /// Jobs run at once: most of their time they wait for the server.
 const WORKERS: usize = 8;
 
@@ -25,6 +34,10 @@ type Failure = Box<dyn Error>;
 
 fn main() {
     env_logger::init();
+    let mut args = args::Args::new("corpus", USAGE);
+    if let Some(arg) = args.next() {
+        args.wrong(&format!("{arg:?}: no such option"));
+    }
     thread::scope(|scope| {
         for _ in 0..WORKERS {
             scope.spawn(|| {
@@ -61,7 +74,7 @@ fn answer(line: &str) -> Value {
     }
     let mut result = match fetch(&job) {
         Ok(transcript) => transcript.result,
-        Err(failure) => json!({"ok": false, "error": chain_of(&*failure), "timed_out": false}),
+        Err(failure) => json!({"ok": false, "error": format!("{failure:#}"), "timed_out": false}),
     };
     result["id"] = id.clone();
     result
@@ -150,24 +163,13 @@ impl Readback<Transcript> for Recorder {
                     "status": error.status().map(|status| status.as_u16()),
                     "interim": transcript.interim,
                     "body_b64": to_base64(error.partial_body()),
-                    "error": chain_of(&error),
+                    "error": format!("{error:#}"),
                     "timed_out": error.kind() == ErrorKind::Timeout,
                 });
                 cx.done()
             }
         }
     }
-}
-
-/// An error and its causes, `: ` between them.
-fn chain_of(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 fn pairs(headers: Headers<'_>) -> Value {

@@ -1,15 +1,15 @@
-//! Fetches URLs, all at once, on one thread. `get --help` tells how; `RUST_LOG=debug` shows what the engine does.
+//! Fetches URLs, all at once, on one thread. `get --help` tells how; `RUST_LOG=debug` shows each transition of the
+//! engine: connected, answered, idle, closed.
 //!
 //! Each URL is a chain of one request, read by a `Download`, which streams the body to where it belongs. What all
 //! downloads share is the `Session`, the engine's state.
 
 use std::collections::HashSet;
-use std::error::Error;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Read, Write};
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,8 @@ milliseconds since the start), and the URL. Redirects are not followed.
 One URL without -o: the body goes to stdout, the line to stderr. Otherwise the line goes to
 stdout, and a body is thrown away unless -o says where to put it.
 
-  -o DIR                    write each body to a file under DIR, named by the URL's path and query
+  -o DIR                    write each body to a file under DIR, named by the URL's path and query;
+                            under DIR/HOST_PORT where the URLs are of more than one origin
   -i                        print the response's header section as well
   -H 'NAME: VALUE'          send this field line; may be repeated
   -X METHOD                 use this method instead of GET
@@ -62,7 +63,7 @@ fn main() -> ExitCode {
         Ok(0) => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("get: {}", explain(&error));
+            eprintln!("get: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -71,7 +72,7 @@ fn main() -> ExitCode {
 /// Answers how many URLs failed.
 fn run(options: Options) -> Result<usize, httpstream::Error> {
     let mut engine = Engine::with_config(options.config)?;
-    let mut session = Session::new(options.requests.len(), options.dir, options.show_head);
+    let mut session = Session::new(options.requests.len(), options.folder, options.show_head);
     let begin = Instant::now();
     for request in options.requests {
         engine.submit_to(request.clone(), Download::new(request));
@@ -88,8 +89,7 @@ fn run(options: Options) -> Result<usize, httpstream::Error> {
 /// What all downloads share.
 struct Session {
     urls: usize,
-    /// Where bodies go as files.
-    dir: Option<PathBuf>,
+    folder: Option<Folder>,
     show_head: bool,
     failed: usize,
     bytes: u64,
@@ -157,7 +157,7 @@ impl Readback<Session> for Download {
                 session.report(&response, self.bytes);
             }
             Err(error) => {
-                let why = self.refused.take().unwrap_or_else(|| explain(&error));
+                let why = self.refused.take().unwrap_or_else(|| format!("{error:#}"));
                 session.fail(self.request.uri(), &why);
                 // Half a body is worse than none.
                 if let Sink::File(_, path) = &self.sink {
@@ -180,7 +180,7 @@ impl Download {
     }
 
     fn open_sink(&self, session: &Session, head: &Response<'_>) -> Result<Sink, String> {
-        let Some(dir) = &session.dir else {
+        let Some(folder) = &session.folder else {
             let takes_body = session.body_is_on_stdout();
             if takes_body && session.show_head {
                 print_head(&mut io::stdout(), head).map_err(|error| error.to_string())?;
@@ -194,7 +194,7 @@ impl Download {
         if is_failure(head) {
             return Ok(Sink::Nowhere);
         }
-        let path = path_under(dir, self.request.uri())?;
+        let path = folder.path_of(&self.request)?;
         let opened = path
             .parent()
             .map_or(Ok(()), fs::create_dir_all)
@@ -211,23 +211,60 @@ impl Download {
     }
 }
 
-/// The file for what stands at `url`. Names stay as they are in the URL, percent-encoded: none of them can be taken for
-/// another directory.
-fn path_under(dir: &Path, url: &Uri) -> Result<PathBuf, String> {
-    let mut path = dir.to_path_buf();
-    let (folders, file) = url.path().rsplit_once('/').unwrap_or(("", url.path()));
-    for folder in folders.split('/').filter(|folder| !folder.is_empty()) {
-        path.push(checked(folder, url)?);
+/// Where bodies go as files.
+struct Folder {
+    dir: PathBuf,
+    /// Whether each origin has a folder of its own, as it has where there is more than one.
+    by_origin: bool,
+}
+
+impl Folder {
+    /// Refuses URLs that have no file of their own.
+    fn new(dir: PathBuf, requests: &[Request]) -> Result<Self, String> {
+        let mut origins = requests.iter().map(|request| origin(request.uri()));
+        let first = origins.next();
+        let by_origin = origins.any(|origin| Some(origin) != first);
+        let folder = Self { dir, by_origin };
+
+        let mut taken = HashSet::new();
+        for request in requests {
+            let path = folder.path_of(request)?;
+            if let Some(twice) = taken.replace(path) {
+                let (twice, url) = (twice.display(), request.uri());
+                return Err(format!("{url}: {twice} is another URL's file already"));
+            }
+        }
+        Ok(folder)
     }
-    let file = if file.is_empty() { "index.html" } else { file };
-    match url.query() {
-        Some(query) => path.push(checked(
-            &format!("{file}?{}", query.replace('/', "%2F")),
-            url,
-        )?),
-        None => path.push(checked(file, url)?),
+
+    /// The file for what stands at the URL of `request`. Names stay as they are in the URL, percent-encoded: none of them
+    /// can be taken for another directory.
+    fn path_of(&self, request: &Request) -> Result<PathBuf, String> {
+        let mut path = self.dir.clone();
+        let url = request.uri();
+        if self.by_origin {
+            path.push(origin(url));
+        }
+        let (folders, file) = url.path().rsplit_once('/').unwrap_or(("", url.path()));
+        for folder in folders.split('/').filter(|folder| !folder.is_empty()) {
+            path.push(checked(folder, url)?);
+        }
+        let file = if file.is_empty() { "index.html" } else { file };
+        match url.query() {
+            Some(query) => path.push(checked(
+                &format!("{file}?{}", query.replace('/', "%2F")),
+                url,
+            )?),
+            None => path.push(checked(file, url)?),
+        }
+        Ok(path)
     }
-    Ok(path)
+}
+
+/// `HOST_PORT`, the port also where it is the usual one.
+fn origin(url: &Uri) -> String {
+    let host = url.host().unwrap_or_default().to_ascii_lowercase();
+    format!("{host}_{}", url.port_u16().unwrap_or(80))
 }
 
 fn checked<'a>(name: &'a str, url: &Uri) -> Result<&'a str, String> {
@@ -240,10 +277,10 @@ fn checked<'a>(name: &'a str, url: &Uri) -> Result<&'a str, String> {
 // ---- what is printed -----------------------------------------------------------------------------------------------
 
 impl Session {
-    fn new(urls: usize, dir: Option<PathBuf>, show_head: bool) -> Self {
+    fn new(urls: usize, folder: Option<Folder>, show_head: bool) -> Self {
         Self {
             urls,
-            dir,
+            folder,
             show_head,
             failed: 0,
             bytes: 0,
@@ -251,7 +288,7 @@ impl Session {
     }
 
     fn body_is_on_stdout(&self) -> bool {
-        self.urls == 1 && self.dir.is_none()
+        self.urls == 1 && self.folder.is_none()
     }
 
     /// Prints about a response that was read to its end.
@@ -341,23 +378,12 @@ fn print_head(out: &mut dyn Write, response: &Response<'_>) -> io::Result<()> {
     out.write_all(b"\r\n\r\n")
 }
 
-/// An error and its causes in one line.
-fn explain(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line += &format!(": {error}");
-        cause = error.source();
-    }
-    line
-}
-
 // ---- arguments -----------------------------------------------------------------------------------------------------
 
 struct Options {
     requests: Vec<Request>,
     config: Config,
-    dir: Option<PathBuf>,
+    folder: Option<Folder>,
     show_head: bool,
 }
 
@@ -397,7 +423,10 @@ impl Options {
                 "--close" => template.close = true,
                 "-o" => dir = Some(PathBuf::from(args.value_of(&arg)?)),
                 "-d" => template.body = Some(args.text_of(&arg)?),
-                "-H" => template.fields.push(field(&args.text_of(&arg)?)?),
+                "-H" => {
+                    let number = template.fields.len() + 1;
+                    template.fields.push(field(number, &args.text_of(&arg)?)?);
+                }
                 "-X" => template.method = Some(method(&args.text_of(&arg)?)?),
                 "--list" => read_list(&args.value_of(&arg)?, &mut urls)?,
                 "--timeout" => config.timeouts.total = Some(seconds(&args.text_of(&arg)?)?),
@@ -412,6 +441,10 @@ impl Options {
                     let (pattern, addr) = address(&args.text_of(&arg)?)?;
                     config.resolve_to(&pattern, addr);
                 }
+                // Not repeated whole: what follows may be a secret.
+                _ if arg.starts_with("-H") => {
+                    return Err("-H: its value is an argument of its own".to_owned());
+                }
                 _ => return Err(format!("{arg}: no such option")),
             }
         }
@@ -419,13 +452,11 @@ impl Options {
             return Err("no URL given".to_owned());
         }
         let requests = template.requests(&urls)?;
-        if let Some(dir) = &dir {
-            check_files(dir, &requests)?;
-        }
+        let folder = dir.map(|dir| Folder::new(dir, &requests)).transpose()?;
         Ok(Some(Self {
             requests,
             config,
-            dir,
+            folder,
             show_head,
         }))
     }
@@ -435,7 +466,7 @@ impl Template {
     fn requests(&self, urls: &[(String, String)]) -> Result<Vec<Request>, String> {
         let request = |(url, place): &(String, String)| {
             self.request(url)
-                .map_err(|error| format!("{place}: {}", explain(&error)))
+                .map_err(|error| format!("{place}: {error:#}"))
         };
         urls.iter().map(request).collect()
     }
@@ -464,19 +495,6 @@ impl Template {
     }
 }
 
-/// Refuses URLs that have no file of their own under `dir`.
-fn check_files(dir: &Path, requests: &[Request]) -> Result<(), String> {
-    let mut taken = HashSet::new();
-    for request in requests {
-        let path = path_under(dir, request.uri())?;
-        if let Some(twice) = taken.replace(path) {
-            let (twice, url) = (twice.display(), request.uri());
-            return Err(format!("{url}: {twice} is another URL's file already"));
-        }
-    }
-    Ok(())
-}
-
 struct Args<I>(I);
 
 impl<I: Iterator<Item = OsString>> Args<I> {
@@ -492,18 +510,19 @@ impl<I: Iterator<Item = OsString>> Args<I> {
 
     fn text_of(&mut self, option: &str) -> Result<String, String> {
         let text = self.value_of(option)?.into_string();
-        text.map_err(|value| format!("{option} {}: not UTF-8", value.display()))
+        text.map_err(|_| format!("{option}: its value is not UTF-8"))
     }
 }
 
-fn field(text: &str) -> Result<(String, String), String> {
+/// The value may be a secret: an error names the field line by its number and its name.
+fn field(number: usize, text: &str) -> Result<(String, String), String> {
     let Some((name, value)) = text.split_once(':') else {
-        return Err(format!("-H {text:?}: no colon"));
+        return Err(format!("-H number {number}: no colon"));
     };
     let probe = Request::get("http://localhost/").header(name, value);
     match probe.build() {
         Ok(_) => Ok((name.to_owned(), value.to_owned())),
-        Err(error) => Err(format!("-H {text:?}: {}", explain(&error))),
+        Err(error) => Err(format!("-H number {number}: {error:#}")),
     }
 }
 
@@ -512,7 +531,7 @@ fn method(text: &str) -> Result<Method, String> {
     let method = method.map_err(|error| format!("-X {text:?}: {error}"))?;
     match Request::builder(method.clone(), "http://localhost/").build() {
         Ok(_) => Ok(method),
-        Err(error) => Err(format!("-X {text:?}: {}", explain(&error))),
+        Err(error) => Err(format!("-X {text:?}: {error:#}")),
     }
 }
 

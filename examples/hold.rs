@@ -7,8 +7,10 @@
 //!
 //! Every byte that the engine has asked its allocator for is counted, what its slabs hold in reserve included; deadlines are armed.
 //! Requests are clones of one, then one of their own each; with `--own` only the latter. The exit status is 1 when a bar is
-//! passed. The server that holds the polls is a process of its own.
+//! passed. Below a thousand polls or ten thousand delayed requests, what the engine costs without any shows in each. The server that holds the polls is a process of its own.
 
+#[path = "support/args.rs"]
+mod args;
 #[path = "../tests/counting/mod.rs"]
 mod counting;
 #[path = "support/server.rs"]
@@ -22,9 +24,25 @@ use std::time::{Duration, Instant};
 use httpstream::{Config, Context, Engine, Next, Reply, Request};
 use server::Server;
 
+const USAGE: &str = "\
+Usage: hold [--polls N] [--delayed N] [--own]
+
+Prints the heap bytes of each held long poll and of each delayed request.
+
+  --polls N     long polls held: 0 for none, or at least 1000 (default 10000)
+  --delayed N   requests that wait for their delay: 0 for none, or at least 10000 (default 1000000)
+  --own         only requests of their own, not clones of one
+";
+
+/// Fewer share the engine's fixed costs among too few: the figure for each would say more about those.
+const FEWEST_POLLS: usize = 1_000;
+const FEWEST_DELAYED: usize = 10_000;
+
 /// Bytes each, over the serialised length where a request is its own.
 struct Bar {
+    /// Must not be passed.
     bar: f64,
+    /// What is aimed at.
     goal: f64,
 }
 
@@ -48,18 +66,37 @@ enum Requests {
     Own,
 }
 
-fn main() -> Result<ExitCode, Box<dyn Error>> {
+fn main() -> ExitCode {
     server::serve_if_asked();
     let (mut polls, mut delayed, mut own) = (10_000, 1_000_000, false);
-    let mut args = std::env::args().skip(1);
+    let mut args = args::Args::new("hold", USAGE);
     while let Some(arg) = args.next() {
+        let number = |fewest| {
+            move |text: &str| {
+                let number = text.parse().ok();
+                number.filter(|&n: &usize| n == 0 || n >= fewest)
+            }
+        };
         match &*arg {
-            "--polls" => polls = args.next().ok_or("--polls wants a number")?.parse()?,
-            "--delayed" => delayed = args.next().ok_or("--delayed wants a number")?.parse()?,
+            "--polls" => {
+                let what = "0 or at least 1000 (of fewer, fixed costs would dominate)";
+                polls = args.value(&arg, what, number(FEWEST_POLLS));
+            }
+            "--delayed" => {
+                let what = "0 or at least 10000 (of fewer, fixed costs would dominate)";
+                delayed = args.value(&arg, what, number(FEWEST_DELAYED));
+            }
             "--own" => own = true,
-            _ => return Err(format!("{arg}: not known; see the head of examples/hold.rs").into()),
+            _ => args.wrong(&format!("{arg:?}: no such option")),
         }
     }
+    run(polls, delayed, own).unwrap_or_else(|error| {
+        eprintln!("hold: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(polls: usize, delayed: usize, own: bool) -> Result<ExitCode, Box<dyn Error>> {
     if let Some(status) = with_files_for(polls)? {
         return Ok(status);
     }
@@ -78,6 +115,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     for kind in kinds.iter().filter(|_| delayed > 0) {
         kept &= delay(delayed, *kind)?;
     }
+    println!("bar: must not be passed; goal: what is aimed at (both in B each)");
     Ok(match kept {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
@@ -88,7 +126,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 /// inherits the limit, needs one for each poll as well as the engine. `Some`: that one has run.
 fn with_files_for(polls: usize) -> Result<Option<ExitCode>, Box<dyn Error>> {
     const RAISED: &str = "HOLD_HAS_RAISED_ITS_LIMIT";
-    let wanted = polls + SPARE_FILES;
+    let wanted = polls.saturating_add(SPARE_FILES);
     let limit = Command::new("sh").args(["-c", "ulimit -n"]).output()?;
     let limit = String::from_utf8(limit.stdout)?.trim().to_owned();
     // "unlimited" is no number, and enough.
@@ -116,7 +154,7 @@ fn with_files_for(polls: usize) -> Result<Option<ExitCode>, Box<dyn Error>> {
 
 fn nothing(_: &mut (), reply: Reply<'_>, _: &mut Context<'_, ()>) -> Next<()> {
     if let Err(error) = reply {
-        eprintln!("{error}");
+        eprintln!("{error:#}");
     }
     Next::done()
 }
@@ -248,11 +286,11 @@ fn report(
     let each = grown as f64 / number as f64;
     let (bar, goal) = (of.bar + more, of.goal + more);
     let verdict = match each {
-        each if each <= goal => "",
-        each if each <= bar => "  over the goal",
-        _ => "  OVER THE BAR",
+        each if each <= goal => "goal reached",
+        each if each <= bar => "within the bar",
+        _ => "OVER THE BAR",
     };
     let all = fixed + grown;
-    println!("{what:38} {number:>9} {each:>8.1} {bar:>8.0} {goal:>8.0} {all:>11}{verdict}");
+    println!("{what:38} {number:>9} {each:>8.1} {bar:>8.0} {goal:>8.0} {all:>11}  {verdict}");
     each <= bar
 }

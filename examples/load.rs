@@ -7,16 +7,31 @@
 //!
 //! Without `--url` it starts a server of its own, in another process, with the paths /small, /fields, /chunked, /large and /close.
 
+#[path = "support/args.rs"]
+mod args;
 #[path = "../tests/counting/mod.rs"]
 mod counting;
 #[path = "support/server.rs"]
 mod server;
 
 use std::error::Error;
+use std::process::ExitCode;
 use std::time::Instant;
 
 use httpstream::{Config, Context, Engine, Next, Reply, Request};
 use server::Server;
+
+const USAGE: &str = "\
+Usage: load [--requests N] [--connections N] [--path PATH | --url URL]
+
+Sends one request over and over, and prints what it cost.
+
+  --requests N      requests in all (default 10000)
+  --connections N   connections at once (default 1)
+  --path PATH       what the program's own server is asked for: /small (default), /fields, /chunked, /large, /close
+  --url URL         send to another server
+";
+const PATHS: [&str; 5] = ["/small", "/fields", "/chunked", "/large", "/close"];
 
 struct Load {
     to_send: u64,
@@ -33,7 +48,7 @@ impl Load {
                 self.body_bytes += response.body().len() as u64;
             }
             Err(error) => {
-                eprintln!("{error}");
+                eprintln!("{error:#}");
                 self.failed += 1;
             }
         }
@@ -47,35 +62,62 @@ impl Load {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+/// What the request is sent to.
+enum Target {
+    Own(String),
+    Other(Request),
+}
+
+fn main() -> ExitCode {
     server::serve_if_asked();
     let (mut requests, mut connections) = (10_000, 1);
-    let (mut url, mut path) = (None, "/small".to_owned());
-    let mut args = std::env::args().skip(1);
+    let mut target = Target::Own(PATHS[0].to_owned());
+    let mut args = args::Args::new("load", USAGE);
+    let number = |text: &str| text.parse().ok().filter(|&n: &u64| n > 0);
+    let path = |text: &str| PATHS.contains(&text).then(|| text.to_owned());
     while let Some(arg) = args.next() {
-        let value = args.next().ok_or(format!("{arg} wants a value"))?;
         match &*arg {
-            "--requests" => requests = value.parse()?,
-            "--connections" => connections = value.parse::<u64>()?,
-            "--url" => url = Some(value),
-            "--path" => path = value,
-            _ => return Err(format!("{arg}: not known; see the head of examples/load.rs").into()),
+            "--requests" => requests = args.value(&arg, "a number above 0", number),
+            "--connections" => connections = args.value(&arg, "a number above 0", number),
+            "--path" => target = Target::Own(args.value(&arg, "a path of the server", path)),
+            "--url" => {
+                let url = args.value(&arg, "a URL", |text| Some(text.to_owned()));
+                match request(&url) {
+                    Ok(request) => target = Target::Other(request),
+                    Err(error) => args.wrong(&format!("--url {url:?}: {error:#}")),
+                }
+            }
+            _ => args.wrong(&format!("{arg:?}: no such option")),
         }
     }
-    let server = match url {
-        None => Some(Server::start()?),
-        Some(_) => None,
+    match run(requests, connections, target) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("load: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn request(url: &str) -> Result<Request, httpstream::Error> {
+    Request::get(url).header("Accept", "*/*").build()
+}
+
+fn run(requests: u64, connections: u64, target: Target) -> Result<(), Box<dyn Error>> {
+    // The server lives as long as this.
+    let (_server, request) = match target {
+        Target::Own(path) => {
+            let server = Server::start()?;
+            let request = request(&format!("http://{}{path}", server.addr))?;
+            (Some(server), request)
+        }
+        Target::Other(request) => (None, request),
     };
-    let url = url.unwrap_or_else(|| {
-        let addr = server.as_ref().map(|server| server.addr.to_string());
-        format!("http://{}{path}", addr.unwrap_or_default())
-    });
 
     let mut config = Config::default();
     config.max_connections = connections as usize;
     config.max_connections_per_origin = connections as usize;
     let mut engine = Engine::with_config(config)?;
-    let request = Request::get(&url).header("Accept", "*/*").build()?;
     let mut load = Load {
         to_send: requests - connections.min(requests),
         answered: 0,

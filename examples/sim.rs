@@ -8,10 +8,20 @@
 //! one seed, and it does the same twice, to the byte: what went wrong once can be looked at as often as need be.
 
 use std::collections::BTreeMap;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use httpstream::sim::{Answer, Fault, Faults, Incoming, Network, Random};
 use httpstream::{Config, Context, Engine, Error, ErrorKind, Next, Reply, Request, RequestId, Sim};
+
+#[path = "support/args.rs"]
+mod args;
+
+const USAGE: &str = "\
+Usage: sim [SEED]
+
+Runs a bot for a week of simulated time. SEED, a whole number (default 2013), decides all that is left to chance.
+";
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -21,10 +31,17 @@ const DAY: Duration = Duration::from_secs(86_400);
 #[derive(Default)]
 struct Bot {
     heart: Option<RequestId>,
-    logins: u32,
-    news: u32,
-    beats: u32,
+    today: Day,
+    /// All that went wrong, by its kind.
     failures: BTreeMap<String, u32>,
+}
+
+#[derive(Default)]
+struct Day {
+    logins: u32,
+    polls: u32,
+    beats: u32,
+    failures: u32,
 }
 
 fn request(path: &str) -> Result<Request, Error> {
@@ -49,7 +66,7 @@ impl Bot {
         let (Ok(beat), Ok(poll)) = requests else {
             return Next::done();
         };
-        self.logins += 1;
+        self.today.logins += 1;
         self.heart = Some(cx.submit_after(MINUTE, beat, Self::on_beat));
         Next::send(poll).read_by(Self::on_poll)
     }
@@ -57,7 +74,7 @@ impl Bot {
     fn on_poll(&mut self, reply: Reply<'_>, cx: &mut Context<'_, Self>) -> Next<Self> {
         match reply {
             Ok(response) if response.status() == 200 => {
-                self.news += 1;
+                self.today.polls += 1;
                 Next::again()
             }
             Ok(response) if response.status() == 401 => {
@@ -76,8 +93,8 @@ impl Bot {
 
     fn on_beat(&mut self, reply: Reply<'_>, _: &mut Context<'_, Self>) -> Next<Self> {
         match reply {
-            Ok(_) => {
-                self.beats += 1;
+            Ok(response) if response.status().is_success() => {
+                self.today.beats += 1;
                 Next::again().after(MINUTE)
             }
             Err(error) if error.kind() == ErrorKind::Cancelled => Next::done(),
@@ -91,6 +108,7 @@ impl Bot {
             Ok(response) => format!("status {}", response.status()),
             Err(error) => format!("{:?} in {:?}", error.kind(), error.phase()),
         };
+        self.today.failures += 1;
         *self.failures.entry(why).or_default() += 1;
         Next::again().after(pause)
     }
@@ -134,11 +152,25 @@ fn serve(network: &Network, seed: u64) {
     );
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let seed = match std::env::args().nth(1) {
-        Some(seed) => seed.parse()?,
+fn main() -> ExitCode {
+    let mut args = args::Args::new("sim", USAGE);
+    let seed = match args.next() {
+        Some(seed) => args.parsed("SEED", &seed, "a whole number", |seed| seed.parse().ok()),
         None => 2013,
     };
+    if let Some(more) = args.next() {
+        args.wrong(&format!("{more:?}: one SEED is enough"));
+    }
+    match run(seed) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sim: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(seed: u64) -> Result<(), Error> {
     let network = Network::new(seed);
     serve(&network, seed);
 
@@ -149,16 +181,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let started = Instant::now();
     for day in 1..=7 {
         engine.advance(&mut bot, DAY)?;
-        let Bot {
+        let Day {
             logins,
-            news,
+            polls,
             beats,
             failures,
-            ..
-        } = &bot;
-        let failures: u32 = failures.values().sum();
+        } = std::mem::take(&mut bot.today);
         println!(
-            "day {day}: {logins} logins, {news} polls answered, {beats} beats, {failures} failures"
+            "day {day}: {logins} logins, {polls} polls answered, {beats} beats, {failures} failures"
         );
         assert_eq!(
             engine.pending(),
@@ -170,8 +200,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let stats = engine.stats();
     println!(
-        "a week took {:?}: {} requests on {} connections",
-        started.elapsed(),
+        "the week took {:.1} s: {} requests on {} connections; what failed, and was tried again:",
+        started.elapsed().as_secs_f64(),
         stats.answered + stats.failed,
         stats.opened
     );
