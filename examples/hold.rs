@@ -71,21 +71,9 @@ fn main() -> ExitCode {
     let (mut polls, mut delayed, mut own) = (10_000, 1_000_000, false);
     let mut args = args::Args::new("hold", USAGE);
     while let Some(arg) = args.next() {
-        let number = |fewest| {
-            move |text: &str| {
-                let number = text.parse().ok();
-                number.filter(|&n: &usize| n == 0 || n >= fewest)
-            }
-        };
         match &*arg {
-            "--polls" => {
-                let what = "0 or at least 1000 (of fewer, fixed costs would dominate)";
-                polls = args.value(&arg, what, number(FEWEST_POLLS));
-            }
-            "--delayed" => {
-                let what = "0 or at least 10000 (of fewer, fixed costs would dominate)";
-                delayed = args.value(&arg, what, number(FEWEST_DELAYED));
-            }
+            "--polls" => polls = number(&mut args, &arg, FEWEST_POLLS),
+            "--delayed" => delayed = number(&mut args, &arg, FEWEST_DELAYED),
             "--own" => own = true,
             _ => args.wrong(&format!("{arg:?}: no such option")),
         }
@@ -93,6 +81,14 @@ fn main() -> ExitCode {
     run(polls, delayed, own).unwrap_or_else(|error| {
         eprintln!("hold: {error:#}");
         ExitCode::FAILURE
+    })
+}
+
+fn number(args: &mut args::Args, option: &str, fewest: usize) -> usize {
+    let what = format!("0 or at least {fewest} (of fewer, each would show the fixed costs)");
+    args.value(option, &what, |text| {
+        let number = text.parse().ok();
+        number.filter(|&n: &usize| n == 0 || n >= fewest)
     })
 }
 
