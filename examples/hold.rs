@@ -7,7 +7,7 @@
 //!
 //! Every byte that the engine has asked its allocator for is counted, what its slabs hold in reserve included; deadlines are armed.
 //! Requests are clones of one, then one of their own each; with `--own` only the latter. The exit status is 1 when a bar is
-//! passed. Below a thousand polls or ten thousand delayed requests, what the engine costs without any shows in each. The server that holds the polls is a process of its own.
+//! passed. The server that holds the polls is a process of its own.
 
 #[path = "support/args.rs"]
 mod args;
