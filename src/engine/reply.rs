@@ -69,6 +69,8 @@ impl<S, M: Mode> Engine<S, M> {
             let former = std::mem::replace(&mut self.chains[chain].readback, readback);
             self.discard(former);
         }
+        // The readback may have taken its time: what follows begins now.
+        self.read_clock();
         self.chains[chain].started = self.now_micros;
         match delay {
             Duration::ZERO => self.begin(chain),
@@ -107,9 +109,11 @@ impl<S, M: Mode> Engine<S, M> {
         // What a panic may leave half changed is the readback, which is dropped, and the caller's state, which is the
         // host's to judge: it gets the panic at the end of the turn.
         let result = catch_unwind(AssertUnwindSafe(|| run(&mut *readback, cx)));
-        // It may have taken its time, and nothing that is counted from its end must be early.
-        self.read_clock();
-        self.chains.stamp(asked);
+        if self.chains.commands_len() > asked {
+            // It may have taken its time, and what it has submitted must not be early for that.
+            self.read_clock();
+            self.chains.stamp(asked);
+        }
         let chain = &mut self.chains[key];
         chain.stage = stage;
         match result {
