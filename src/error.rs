@@ -6,8 +6,7 @@ use std::io;
 
 use http::StatusCode;
 
-use crate::proto::{Origin, Violation};
-use crate::request::Invalid;
+use crate::proto::{Invalid, Origin, Violation};
 
 /// What went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -81,8 +81,8 @@ pub use engine::{
     Submitter, Timings, Turn, Unread, within, within_to,
 };
 pub use error::{Error, ErrorKind, Gone, Phase, Sent};
-pub use proto::{Headers, Origin, Scheme, Violation};
-pub use request::{Invalid, InvalidPart, Request, RequestBuilder};
+pub use proto::{Headers, Invalid, InvalidPart, Origin, Scheme, Violation};
+pub use request::{Request, RequestBuilder};
 
 /// The README's example is compiled as well.
 #[cfg(doctest)]

@@ -4,7 +4,6 @@
 //! end a line, and the framing is always a Content-Length which is true (RFC 9112 §11.1 and §11.2 are what this prevents). What is
 //! added on the way, such as User-Agent, is the engine's business; how URLs are read is that of `proto::target`.
 
-use std::error::Error as StdError;
 use std::fmt;
 use std::io::Write;
 use std::ops::Range;
@@ -16,7 +15,7 @@ use http::{Method, Uri};
 use crate::config::{Clock, Limits, LimitsEdit, Millis, Timeouts, change_limits};
 use crate::error::Error;
 use crate::proto::target::{Fault, Target, check_host_value, percent_encode};
-use crate::proto::{Origin, Scheme};
+use crate::proto::{Invalid, InvalidPart, Origin, Scheme};
 
 /// The longest method in bytes; the longest in the IANA registry has 17.
 const MAX_METHOD: usize = 255;
@@ -32,103 +31,6 @@ const KEEPS_PROTOCOL: &str = "a connection keeps its protocol";
 /// Whether `https` can be sent.
 const fn has_tls() -> bool {
     false
-}
-
-/// Why a request cannot be sent; the source of an [`Error`] of the kind [`InvalidRequest`](crate::ErrorKind::InvalidRequest).
-///
-/// Says which part is wrong, at which byte and why. Neither `Display` nor `Debug` shows a field's value or a piece of a URL beyond
-/// the one offending byte.
-///
-/// ```
-/// use std::error::Error;
-/// use httpstream::{Invalid, Request};
-///
-/// let error = Request::get("http://example.com/").header("X-A", "two\r\nlines").build().unwrap_err();
-/// let invalid: &Invalid = error.source().unwrap().downcast_ref().unwrap();
-/// assert_eq!(invalid.to_string(), r#"header value of "X-A": byte 3 is CR"#);
-/// assert_eq!(invalid.offset(), Some(3));
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Invalid {
-    part: InvalidPart,
-    fault: Fault,
-}
-
-/// The part of a request that is wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum InvalidPart {
-    /// The method.
-    Method,
-    /// The URL.
-    Url,
-    /// What was appended to the URL with [`RequestBuilder::query`].
-    Query,
-    /// The name of a header. It is not repeated, since what is no name may be anything.
-    HeaderName {
-        /// Which of the headers, in the order of the calls, the first being 0.
-        index: usize,
-    },
-    /// The value of the header of this name.
-    HeaderValue {
-        /// The name as it was given.
-        name: Box<str>,
-    },
-    /// The header of this name, whatever its value.
-    Header {
-        /// The name as it was given.
-        name: Box<str>,
-    },
-    /// The body.
-    Body,
-}
-
-impl Invalid {
-    /// The part that is wrong.
-    pub fn part(&self) -> &InvalidPart {
-        &self.part
-    }
-
-    /// The index of the offending byte in that part as it was given. `None`: the part is wrong as a whole.
-    pub fn offset(&self) -> Option<usize> {
-        self.fault.at
-    }
-}
-
-impl fmt::Display for InvalidPart {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            InvalidPart::Method => f.write_str("method"),
-            InvalidPart::Url => f.write_str("url"),
-            InvalidPart::Query => f.write_str("query"),
-            InvalidPart::HeaderName { index } => write!(f, "name of header {index}"),
-            InvalidPart::HeaderValue { name } => write!(f, "header value of {name:?}"),
-            InvalidPart::Header { name } => write!(f, "header {name:?}"),
-            InvalidPart::Body => f.write_str("body"),
-        }
-    }
-}
-
-impl fmt::Display for Invalid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.part, self.fault)
-    }
-}
-
-impl StdError for Invalid {}
-
-impl InvalidPart {
-    fn value_of(name: &str) -> Self {
-        InvalidPart::HeaderValue { name: name.into() }
-    }
-
-    fn header(name: &str) -> Self {
-        InvalidPart::Header { name: name.into() }
-    }
-
-    fn is(self, fault: Fault) -> Invalid {
-        Invalid { part: self, fault }
-    }
 }
 
 /// A request: a value, serialised once, cheap to clone and to send between threads.
@@ -950,6 +852,8 @@ fn push_form(out: &mut String, text: &str) {
 #[cfg(test)]
 mod tests {
     use std::mem::size_of;
+
+    use std::error::Error as _;
 
     use super::*;
     use crate::error::ErrorKind;

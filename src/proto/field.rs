@@ -120,14 +120,11 @@ impl ExactSizeIterator for Headers<'_> {}
 
 impl FusedIterator for Headers<'_> {}
 
-/// A map; bytes of a value that are not printable ASCII are escaped.
+/// Names, each with the length of its value: the value itself may be a secret.
 impl fmt::Debug for Headers<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map()
-            .entries(
-                self.clone()
-                    .map(|(name, value)| (name, value.escape_ascii().to_string())),
-            )
+            .entries(self.clone().map(|(name, value)| (name, value.len())))
             .finish()
     }
 }
@@ -171,9 +168,9 @@ mod tests {
     }
 
     #[test]
-    fn debug_escapes_what_is_not_printable() {
+    fn debug_shows_no_value() {
         let fields = fields();
         let shown = format!("{:?}", Headers::new(BYTES, &fields[2..]));
-        assert_eq!(shown, r#"{"set-cookie": "\\xff"}"#);
+        assert_eq!(shown, r#"{"set-cookie": 1}"#);
     }
 }

@@ -6,12 +6,14 @@ pub(crate) mod connection;
 pub(crate) mod field;
 pub(crate) mod framing;
 pub(crate) mod head;
+mod invalid;
 mod limits;
 mod origin;
 pub(crate) mod target;
 mod violation;
 
 pub use field::Headers;
+pub use invalid::{Invalid, InvalidPart};
 pub use limits::Limits;
 pub use origin::{Origin, Scheme};
 pub use violation::Violation;
