@@ -36,7 +36,7 @@ fn main() {
     env_logger::init();
     let mut args = args::Args::new("corpus", USAGE);
     if let Some(arg) = args.next() {
-        args.wrong(&format!("{arg:?}: no such option"));
+        args.wrong(&format!("{arg:?}: jobs come on stdin, not as arguments"));
     }
     thread::scope(|scope| {
         for _ in 0..WORKERS {

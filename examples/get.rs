@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use http::{Method, Uri};
+use http::{HeaderName, Method, Uri};
 use httpstream::{
     Config, Context, Engine, Flow, Next, Readback, Reply, Request, Response, Stats, Timings,
 };
@@ -519,6 +519,11 @@ fn field(number: usize, text: &str) -> Result<(String, String), String> {
     let Some((name, value)) = text.split_once(':') else {
         return Err(format!("-H number {number}: no colon"));
     };
+    if HeaderName::from_bytes(name.as_bytes()).is_err() {
+        return Err(format!(
+            "-H number {number}: no header name before the colon"
+        ));
+    }
     let probe = Request::get("http://localhost/").header(name, value);
     match probe.build() {
         Ok(_) => Ok((name.to_owned(), value.to_owned())),

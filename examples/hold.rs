@@ -7,7 +7,7 @@
 //!
 //! Every byte that the engine has asked its allocator for is counted, what its slabs hold in reserve included; deadlines are armed.
 //! Requests are clones of one, then one of their own each; with `--own` only the latter. The exit status is 1 when a bar is
-//! passed. Below a thousand polls or ten thousand delayed requests, what the engine costs without any shows in each. The server that holds the polls is a process of its own.
+//! passed. The server that holds the polls is a process of its own.
 
 #[path = "support/args.rs"]
 mod args;
@@ -71,21 +71,9 @@ fn main() -> ExitCode {
     let (mut polls, mut delayed, mut own) = (10_000, 1_000_000, false);
     let mut args = args::Args::new("hold", USAGE);
     while let Some(arg) = args.next() {
-        let number = |fewest| {
-            move |text: &str| {
-                let number = text.parse().ok();
-                number.filter(|&n: &usize| n == 0 || n >= fewest)
-            }
-        };
         match &*arg {
-            "--polls" => {
-                let what = "0 or at least 1000 (of fewer, fixed costs would dominate)";
-                polls = args.value(&arg, what, number(FEWEST_POLLS));
-            }
-            "--delayed" => {
-                let what = "0 or at least 10000 (of fewer, fixed costs would dominate)";
-                delayed = args.value(&arg, what, number(FEWEST_DELAYED));
-            }
+            "--polls" => polls = number(&mut args, &arg, FEWEST_POLLS),
+            "--delayed" => delayed = number(&mut args, &arg, FEWEST_DELAYED),
             "--own" => own = true,
             _ => args.wrong(&format!("{arg:?}: no such option")),
         }
@@ -93,6 +81,14 @@ fn main() -> ExitCode {
     run(polls, delayed, own).unwrap_or_else(|error| {
         eprintln!("hold: {error:#}");
         ExitCode::FAILURE
+    })
+}
+
+fn number(args: &mut args::Args, option: &str, fewest: usize) -> usize {
+    let what = format!("0 or at least {fewest} (of fewer, each would show the fixed costs)");
+    args.value(option, &what, |text| {
+        let number = text.parse().ok();
+        number.filter(|&n: &usize| n == 0 || n >= fewest)
     })
 }
 

@@ -155,7 +155,9 @@ fn serve(network: &Network, seed: u64) {
 fn main() -> ExitCode {
     let mut args = args::Args::new("sim", USAGE);
     let seed = match args.next() {
-        Some(seed) => args.parsed("SEED", &seed, "a whole number", |seed| seed.parse().ok()),
+        Some(seed) => args.parsed("SEED", &seed, "a number from 0 to 2^64 - 1", |seed| {
+            seed.parse().ok()
+        }),
         None => 2013,
     };
     if let Some(more) = args.next() {
@@ -188,7 +190,7 @@ fn run(seed: u64) -> Result<(), Error> {
             failures,
         } = std::mem::take(&mut bot.today);
         println!(
-            "day {day}: {logins} logins, {polls} polls answered, {beats} beats, {failures} failures"
+            "day {day}: {logins} logins, {polls:4} polls answered, {beats:4} beats, {failures:3} failures"
         );
         assert_eq!(
             engine.pending(),

@@ -272,7 +272,7 @@ pub struct Config {
     pub limits: Limits,
     /// The `User-Agent` of requests that do not carry one. Default `httpstream/VERSION`; `None` sends none.
     pub user_agent: Option<String>,
-    /// Field lines added to each request that has none of that name, at most 31.
+    /// Field lines added to each request that has none of that name; with the user agent at most 31.
     pub default_headers: Vec<(String, Vec<u8>)>,
     /// Readiness events taken in one turn. Default 1024.
     pub turn_events: usize,

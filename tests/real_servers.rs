@@ -209,14 +209,14 @@ fn get_names_the_argument_that_is_wrong_and_sends_nothing() {
         (&["--list", "/nowhere/list", "http://a/"], "--list /nowhere/list: "),
         (&["--frobnicate", "http://a/"], "--frobnicate: no such option"),
         (&["http://a/", "-o"], "-o: a value is missing"),
-        (&["-H", "no colon", "http://a/"], "-H \"no colon\": no colon"),
-        (&["-H", "a: b\nc", "http://a/"], "-H \"a: b\\nc\": request cannot be sent: header value of \"a\": byte 2 is LF"),
+        (&["-H", "no colon", "http://a/"], "-H number 1: no colon"),
+        (&["-H", "a: b\nc", "http://a/"], "-H number 1: request cannot be sent: header value of \"a\": byte 2 is LF"),
         (&["-X", "CONNECT", "http://a/"], "-X \"CONNECT\": "),
         (&["--connections", "0", "http://a/"], "--connections \"0\": "),
         (&["--timeout", "soon", "http://a/"], "--timeout \"soon\": "),
         (&["--timeout", "nan", "http://a/"], "--timeout \"nan\": "),
         (&["--resolve", "a:80", "http://a/"], "--resolve \"a:80\": not HOST:PORT:ADDR"),
-        (&["-o", "out", "http://a/x", "http://b/x"], "http://b/x: out/x is another URL's file already"),
+        (&["-o", "out", "http://a/x", "http://a/x"], "http://a/x: out/x is another URL's file already"),
         (&["-o", "out", "http://a/b/../../../c"], "\"..\" is no name for a file"),
     ];
     for (args, expected) in rows {

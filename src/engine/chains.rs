@@ -285,6 +285,19 @@ impl<S> Chains<S> {
         Some(command)
     }
 
+    pub(super) fn commands_len(&self) -> usize {
+        self.commands.len()
+    }
+
+    /// Has the chains begin now that were submitted by the commands from number `first` on.
+    pub(super) fn stamp(&mut self, first: usize) {
+        for command in self.commands.range(first..) {
+            if let Command::Start(key, _) = command {
+                self.slab[*key as usize].started = self.now;
+            }
+        }
+    }
+
     pub(super) fn has_commands(&self) -> bool {
         !self.commands.is_empty()
     }

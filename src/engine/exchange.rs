@@ -564,7 +564,6 @@ impl<S, M: Mode> Engine<S, M> {
     pub(super) fn cancel_chain(&mut self, key: ChainKey) {
         match self.chains[key].stage {
             Stage::New | Stage::Delayed | Stage::Queued { .. } => {
-                self.restarts.retain(|restart| *restart != key);
                 self.fail_unlinked(key, ErrorKind::Cancelled);
             }
             Stage::Running { link } => self.fail(link, Failure::Cancelled),

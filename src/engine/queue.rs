@@ -17,6 +17,13 @@ use crate::net::pool::OriginKey;
 use crate::net::slots::{LinkKey, MaybeKey};
 use crate::request::Request;
 
+/// Whether a request has waited already, or has just come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum InLine {
+    First,
+    Last,
+}
+
 /// What `obtain` found for a request.
 enum Grant {
     /// This link of the origin, open and without an exchange.
@@ -120,7 +127,8 @@ impl<S, M: Mode> Engine<S, M> {
         // First in, first out: nobody overtakes those who wait already.
         let grant = match self.pool[origin].waiting {
             Some(_) => Grant::Wait,
-            None => self.obtain(origin, key),
+            // Nor those of other origins who wait for room.
+            None => self.obtain(origin, key, InLine::Last),
         };
         match grant {
             Grant::Reuse(link) => self.assign(link, key),
@@ -137,7 +145,7 @@ impl<S, M: Mode> Engine<S, M> {
         let Some(origin) = self.chains[key].origin.get() else {
             return;
         };
-        match self.obtain(origin, key) {
+        match self.obtain(origin, key, InLine::First) {
             Grant::Reuse(link) => self.assign(link, key),
             Grant::Open => self.open(origin, key),
             Grant::Wait => {
@@ -147,7 +155,7 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    fn obtain(&mut self, origin: OriginKey, key: ChainKey) -> Grant {
+    fn obtain(&mut self, origin: OriginKey, key: ChainKey, place: InLine) -> Grant {
         let chain = &self.chains[key];
         let wants_fresh = chain
             .request
@@ -172,7 +180,8 @@ impl<S, M: Mode> Engine<S, M> {
                 None => return Grant::Wait,
             }
         }
-        if !self.make_room() {
+        let overtakes = place == InLine::Last && self.pool.is_starved();
+        if overtakes || !self.make_room() {
             self.pool.starve(origin);
             return Grant::Wait;
         }
@@ -222,7 +231,7 @@ impl<S, M: Mode> Engine<S, M> {
         let Some((first, _)) = self.pool[origin].waiting else {
             return false;
         };
-        match self.obtain(origin, first) {
+        match self.obtain(origin, first, InLine::First) {
             Grant::Reuse(link) => {
                 self.dequeue(first);
                 self.assign(link, first);

@@ -602,7 +602,8 @@ impl<S, M: Mode> Engine<S, M> {
             inbound
                 .section
                 .extend_from_slice(&piece.data[piece.section.clone()]);
-            if let Some(missing) = link.connection.missing() {
+            let collects = !link.marks.has(LinkMarks::STREAM.and(LinkMarks::DISCARD));
+            if let Some(missing) = link.connection.missing().filter(|_| collects) {
                 let expected = piece
                     .body
                     .len()
@@ -736,7 +737,7 @@ fn read_trailers(inbound: &mut Inbound, limits: &Limits) -> Fed {
 }
 
 /// A longer body is not reserved for on its server's word alone.
-const RESERVE: usize = 1 << 20;
+const RESERVE: usize = 64 << 10;
 
 const READ_SIDE: Readiness = Readiness::READABLE.with(ENDING);
 const ENDING: Readiness = Readiness::READ_CLOSED.with(Readiness::ERROR);

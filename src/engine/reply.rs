@@ -29,7 +29,10 @@ impl<S, M: Mode> Engine<S, M> {
             readback.on_reply(state, Err(error), &mut cx)
         });
         match cancelled {
-            true => self.end_chain(chain),
+            true => {
+                self.discard(next);
+                self.end_chain(chain);
+            }
             false => self.follow(chain, next),
         }
     }
@@ -43,7 +46,7 @@ impl<S, M: Mode> Engine<S, M> {
         if self.chains[chain].marks.has(Marks::CANCELLED) {
             // Cancelled while, or by what, its readback ran: one more call tells it so, and what it answered is dropped.
             self.chains[chain].stage = Stage::New;
-            drop(next);
+            self.discard(next);
             return self.fail_unlinked(chain, ErrorKind::Cancelled);
         }
         let Next {
@@ -52,20 +55,23 @@ impl<S, M: Mode> Engine<S, M> {
             readback,
         } = next;
         match action {
-            Action::Done => return self.end_chain(chain),
-            _ if self.draining => return self.end_chain(chain),
-            Action::Again => {}
-            Action::Send(request) => {
+            Action::Send(request) if !self.draining => {
                 self.chains[chain].request = Some(request);
                 self.chains[chain].marks.clear(Marks::AT_HOME);
             }
+            Action::Again if !self.draining => {}
+            Action::Done | Action::Again | Action::Send(_) => {
+                self.discard(readback);
+                return self.end_chain(chain);
+            }
         }
-        let now = self.now_micros;
-        let entry = &mut self.chains[chain];
         if readback.is_some() {
-            entry.readback = readback;
+            let former = std::mem::replace(&mut self.chains[chain].readback, readback);
+            self.discard(former);
         }
-        entry.started = now;
+        // The readback may have taken its time: what follows begins now.
+        self.read_clock();
+        self.chains[chain].started = self.now_micros;
         match delay {
             Duration::ZERO => self.begin(chain),
             delay => self.delay(chain, delay),
@@ -78,6 +84,7 @@ impl<S, M: Mode> Engine<S, M> {
         if let Some(origin) = chain.origin.get() {
             self.pool.leave(origin);
         }
+        self.discard(chain);
     }
 
     /// Gives a chain back the request that its readback was shown.
@@ -97,10 +104,16 @@ impl<S, M: Mode> Engine<S, M> {
         let chain = &mut self.chains[key];
         let mut readback = chain.readback.take()?;
         let stage = std::mem::replace(&mut chain.stage, Stage::Reading);
+        let asked = self.chains.commands_len();
         let cx = Context::new(&mut self.chains, id, self.now);
         // What a panic may leave half changed is the readback, which is dropped, and the caller's state, which is the
         // host's to judge: it gets the panic at the end of the turn.
         let result = catch_unwind(AssertUnwindSafe(|| run(&mut *readback, cx)));
+        if self.chains.commands_len() > asked {
+            // It may have taken its time, and what it has submitted must not be early for that.
+            self.read_clock();
+            self.chains.stamp(asked);
+        }
         let chain = &mut self.chains[key];
         chain.stage = stage;
         match result {
@@ -110,8 +123,16 @@ impl<S, M: Mode> Engine<S, M> {
             }
             Err(panic) => {
                 self.panic = Some(panic);
+                self.discard(readback);
                 None
             }
+        }
+    }
+
+    /// Drops what is the user's: its destructor may panic as a readback may.
+    pub(super) fn discard<T>(&mut self, users: T) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(users))) {
+            self.panic.get_or_insert(panic);
         }
     }
 

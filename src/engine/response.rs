@@ -162,7 +162,8 @@ impl<'a> Response<'a> {
         }
     }
 
-    /// A copy as an [`http::Response`]. Field values that `http` does not take (it refuses control bytes) are left out.
+    /// A copy as an [`http::Response`]. Field values that `http` does not take (it refuses control bytes) are left out, and so
+    /// are fields beyond its 32,768.
     pub fn to_http(&self) -> http::Response<Vec<u8>> {
         self.http_with(self.body().to_vec())
     }
@@ -181,7 +182,8 @@ impl<'a> Response<'a> {
         for (name, value) in self.headers() {
             let name = http::HeaderName::from_bytes(name.as_bytes());
             if let (Ok(name), Ok(value)) = (name, http::HeaderValue::from_bytes(value)) {
-                response.headers_mut().append(name, value);
+                // `http` holds 32,768 fields at most; what is beyond is left out like what it does not take.
+                let _ = response.headers_mut().try_append(name, value);
             }
         }
         response

@@ -16,6 +16,7 @@ pub(super) struct Settings {
     pub(super) limits: Limits,
     pub(super) turn_events: usize,
     pub(super) turn_bytes: usize,
+    pub(super) read_buffer: usize,
     pub(super) defaults: Defaults,
 }
 
@@ -33,6 +34,7 @@ impl Settings {
             limits: config.limits.clone(),
             turn_events: config.turn_events,
             turn_bytes: config.turn_bytes,
+            read_buffer: config.read_buffer,
             defaults: Defaults::new(config)?,
         })
     }
@@ -59,8 +61,10 @@ pub(super) struct Defaults {
 }
 
 impl Defaults {
-    /// A set of lines is a `u32`.
-    const MAX_LINES: usize = 32;
+    /// A set of lines is a `u32`, and not all bits of it.
+    const MAX_LINES: usize = 31;
+    /// Sets of lines that are left out, each with a block of its own.
+    const MAX_BLOCKS: usize = 1024;
 
     fn new(config: &Config) -> Result<Self, Error> {
         let user_agent = config
@@ -132,6 +136,19 @@ impl Defaults {
     }
 
     fn block_without(&mut self, left_out: u32) -> u16 {
+        if let Some(i) = self
+            .blocks
+            .iter()
+            .position(|(without, _)| *without == left_out)
+        {
+            return i as u16;
+        }
+        // Beyond any use there is, a request goes without default fields rather than with those of another.
+        let left_out = if self.blocks.len() > Self::MAX_BLOCKS {
+            u32::MAX
+        } else {
+            left_out
+        };
         if let Some(i) = self
             .blocks
             .iter()

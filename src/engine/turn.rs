@@ -29,8 +29,8 @@ pub struct Turn {
 }
 
 impl<S, M: Mode> Engine<S, M> {
-    /// All links together read this many times what one may, before the turn ends.
-    const TURN_SHARES: usize = 8;
+    /// All links that the poll told of, and all on the run queue, read this many times what one may, before the turn ends.
+    const TURN_SHARES: usize = 4;
 
     /// Whether a turn would do something even if nothing became readable and no time passed.
     pub(super) fn is_due(&self) -> bool {
@@ -51,6 +51,10 @@ impl<S, M: Mode> Engine<S, M> {
         self.counts.turns += 1;
         let before = self.counts.answered + self.counts.failed;
         let mut turn = Turn::default();
+        if self.read_buffer.is_empty() {
+            // A panic from outside a readback, such as a resolver's, went through the turn that had taken it.
+            self.read_buffer = vec![0; self.settings.read_buffer];
+        }
         // After a panic, or over budget, the rest of the last batch comes first.
         if self.next_event == self.batch.len() {
             self.read_clock();
@@ -90,9 +94,11 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// Everything that may run user code. Leaves off after a panic: what is undone is done in the next turn.
     fn work(&mut self, state: &mut S) {
-        let mut budget = self.settings.turn_bytes.saturating_mul(Self::TURN_SHARES);
+        let share = self.settings.turn_bytes.saturating_mul(Self::TURN_SHARES);
         let queued = self.run_queue.len();
-        self.on_events(state, &mut budget);
+        self.on_events(state, &mut { share });
+        // A budget of its own, so that links which are always readable leave something to those that had to wait.
+        let mut budget = share;
         for _ in 0..queued {
             if self.panic.is_some() {
                 return;
@@ -132,6 +138,7 @@ impl<S, M: Mode> Engine<S, M> {
             self.next_event += 1;
             if token == WAKE {
                 self.counts.wakeups += 1;
+                self.names.on_wake();
                 self.take_orders();
             } else if let Some(key) = self.links.find(token) {
                 trace!("{token:?} {readiness:?}");
@@ -172,16 +179,16 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     fn on_names(&mut self) {
-        // A look-up may have been begun and given up since: its news are that there are none.
-        if !self.names.is_busy() && !self.names.has_news() {
-            return;
-        }
         if self
             .names
             .deadline()
             .is_some_and(|deadline| deadline <= self.now)
         {
             self.names.on_tick(self.now);
+        }
+        // A look-up may have been begun and given up since: its news are that there are none.
+        if !self.names.is_busy() && !self.names.has_news() {
+            return;
         }
         while let Some(answered) = self.names.next_answer() {
             for (token, port) in answered.links {
@@ -239,7 +246,7 @@ impl<S> Engine<S, Owned> {
 
     /// Lets what is in flight and queued end, for `within` at most; nothing new starts and no chain goes on. What is delayed
     /// is cancelled at once, and so is what readbacks submit meanwhile; what is left at the end likewise. Answers how many of
-    /// the chains that were there before were cancelled. The engine can be used on.
+    /// the chains that were there before were cancelled. `stop` has no effect meanwhile. The engine can be used on.
     ///
     /// # Errors
     /// As [`turn`](Self::turn).

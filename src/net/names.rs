@@ -1,6 +1,6 @@
 //! In front of every resolver: literals, `localhost`, overrides, and one look-up for all who ask the same.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
@@ -45,8 +45,9 @@ struct Lookup {
     ids: [LookupId; 2],
     v4: Option<Result<Vec<IpAddr>, LookupError>>,
     v6: Option<Result<Vec<IpAddr>, LookupError>>,
-    /// Who waits, and for which port.
+    /// Who asked, and for which port; and who of them waits still.
     links: Vec<(Token, u16)>,
+    waiting: HashSet<Token>,
 }
 
 #[derive(Debug)]
@@ -103,6 +104,7 @@ impl Names {
         }
         if let Some(lookup) = self.lookups.get_mut(host) {
             lookup.links.push((token, port));
+            lookup.waiting.insert(token);
             return Known::Later;
         }
         let ids = [LookupId(self.last_id + 1), LookupId(self.last_id + 2)];
@@ -115,6 +117,7 @@ impl Names {
             v4: None,
             v6: None,
             links: vec![(token, port)],
+            waiting: HashSet::from([token]),
         };
         self.lookups.insert(host.into(), lookup);
         self.resolver.start(host, Family::V4, ids[0]);
@@ -128,8 +131,8 @@ impl Names {
         let Some(lookup) = self.lookups.get_mut(host) else {
             return;
         };
-        lookup.links.retain(|(waiting, _)| *waiting != token);
-        if !lookup.links.is_empty() {
+        lookup.waiting.remove(&token);
+        if !lookup.waiting.is_empty() {
             return;
         }
         for id in lookup.ids {
@@ -149,6 +152,11 @@ impl Names {
     pub(crate) fn has_news(&self) -> bool {
         // A look-up that was cancelled before it was asked after has none.
         self.news && self.is_busy()
+    }
+
+    /// The resolver has woken the engine, or another thread has: answers may be there.
+    pub(crate) fn on_wake(&mut self) {
+        self.news = self.is_busy();
     }
 
     /// Whether anything is being looked up.
@@ -179,12 +187,14 @@ impl Names {
             let Some(Lookup {
                 v4: Some(v4),
                 v6: Some(v6),
-                links,
+                mut links,
+                waiting,
                 ..
             }) = self.lookups.remove(&host)
             else {
                 continue;
             };
+            links.retain(|(token, _)| waiting.contains(token));
             return Some(Answered {
                 links,
                 addresses: join(v4, v6),

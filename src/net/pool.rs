@@ -44,6 +44,13 @@ impl Entry {
     fn is_starved(&self) -> bool {
         self.starved && self.waiting.is_some()
     }
+
+    /// It waits no more, or was forgotten, since it was put on the list.
+    fn forget_starved(entry: Option<&mut Self>) {
+        if let Some(entry) = entry {
+            entry.starved = false;
+        }
+    }
 }
 
 /// All origins that are in use.
@@ -54,8 +61,9 @@ pub(crate) struct Pool {
     idle: Ends,
     /// Origins whose queue may move: a link of theirs came free, or room for one.
     hungry: VecDeque<OriginKey>,
-    /// Origins whose queue waits for room among all links.
+    /// Origins whose queue waits for room among all links: those that have a link all the same, and those that have none.
     starved: VecDeque<OriginKey>,
+    starved_without: VecDeque<OriginKey>,
 }
 
 /// Scheme, host and port, wherever they lie: lets the table be asked without building an [`Origin`].
@@ -103,6 +111,7 @@ impl Pool {
             idle: Ends::default(),
             hungry: VecDeque::new(),
             starved: VecDeque::new(),
+            starved_without: VecDeque::new(),
         }
     }
 
@@ -161,7 +170,12 @@ impl Pool {
 
     /// A link of the origin, not idle, has ended.
     pub(crate) fn on_closed(&mut self, key: OriginKey) {
-        self.entries[key as usize].links -= 1;
+        let entry = &mut self.entries[key as usize];
+        entry.links -= 1;
+        if entry.links == 0 && entry.is_starved() {
+            // It has a claim now to come before those that have a link.
+            self.starved_without.push_back(key);
+        }
         self.leave(key);
     }
 
@@ -258,44 +272,67 @@ impl Pool {
 
     /// Has the origin's queue looked at when there is room for one more link among all.
     pub(crate) fn starve(&mut self, key: OriginKey) {
-        if !std::mem::replace(&mut self.entries[key as usize].starved, true) {
-            self.starved.push_back(key);
+        let entry = &mut self.entries[key as usize];
+        if !std::mem::replace(&mut entry.starved, true) {
+            match entry.links {
+                0 => self.starved_without.push_back(key),
+                _ => self.starved.push_back(key),
+            }
         }
     }
 
     /// The origin that has waited longest for room among those without a link, or else among all: who has one gets on, if
     /// slowly.
     pub(crate) fn next_starved(&mut self) -> Option<OriginKey> {
-        self.starved.retain(|key| {
-            self.entries
-                .get(*key as usize)
-                .is_some_and(Entry::is_starved)
-        });
-        let without = self
-            .starved
-            .iter()
-            .position(|key| self.entries[*key as usize].links == 0);
-        let key = self.starved.remove(without.unwrap_or(0))?;
-        self.entries[key as usize].starved = false;
-        Some(key)
+        while let Some(key) = self.starved_without.pop_front() {
+            match self.entries.get_mut(key as usize) {
+                Some(entry) if entry.is_starved() && entry.links == 0 => {
+                    entry.starved = false;
+                    return Some(key);
+                }
+                // It has found a link since, one of its own that came free.
+                Some(entry) if entry.is_starved() => self.starved.push_back(key),
+                entry => Entry::forget_starved(entry),
+            }
+        }
+        while let Some(key) = self.starved.pop_front() {
+            match self.entries.get_mut(key as usize) {
+                Some(entry) if entry.is_starved() => {
+                    entry.starved = false;
+                    return Some(key);
+                }
+                entry => Entry::forget_starved(entry),
+            }
+        }
+        None
     }
 
     /// Whether an origin other than this one waits for room and has no link at all.
-    pub(crate) fn another_has_none(&self, key: OriginKey) -> bool {
+    pub(crate) fn another_has_none(&mut self, key: OriginKey) -> bool {
         let has_none = |entry: &Entry| entry.is_starved() && entry.links == 0;
-        self.starved
+        while let Some(first) = self.starved_without.front() {
+            match self.entries.get_mut(*first as usize) {
+                Some(entry) if has_none(entry) => break,
+                Some(entry) if entry.is_starved() => self.starved.push_back(*first),
+                entry => Entry::forget_starved(entry),
+            }
+            self.starved_without.pop_front();
+        }
+        // An origin stands here once at most, so one of the first two is another.
+        self.starved_without
             .iter()
-            .any(|other| *other != key && self.entries.get(*other as usize).is_some_and(has_none))
+            .take(2)
+            .any(|other| *other != key)
     }
 
     /// Whether no queue is to be looked at.
     pub(crate) fn is_settled(&self) -> bool {
-        self.hungry.is_empty() && self.starved.is_empty()
+        self.hungry.is_empty() && !self.is_starved()
     }
 
     /// Whether any origin waits for room.
     pub(crate) fn is_starved(&self) -> bool {
-        !self.starved.is_empty()
+        !self.starved.is_empty() || !self.starved_without.is_empty()
     }
 }
 

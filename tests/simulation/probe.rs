@@ -228,7 +228,8 @@ fn mischief<T: State>(probe: &Probe, state: &mut T, cx: &mut Context<'_, T>, cal
     match world.random.below(16) {
         0..4 if world.plan.requests > 0 => {
             let part = world.chains[probe.chain].part;
-            let now = world.since_base(cx.now());
+            // What a readback asks for begins when it ends, however long it takes.
+            let now = world.since_base(world.network.now());
             let delay = world.random.chance(500).then(|| world.delay());
             let stage = match delay {
                 None => Stage::Asked(Span::at(now)),
@@ -428,6 +429,7 @@ impl<T: State> Readback<T> for Probe {
         drop(world);
         mischief(self, state, cx, call);
         let mut world = shared.borrow_mut();
+        let now = world.since_base(world.network.now());
         self.next(&mut world, now, told)
     }
 }
