@@ -2,11 +2,16 @@
 
 mod common;
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use common::{Bench, Server, facts, ok};
-use httpstream::resolver::Table;
-use httpstream::{ErrorKind, Phase, Request, Sent};
+use common::{Bench, Gate, Log, Server, facts, ok};
+use httpstream::resolver::{Family, LookupError, LookupId, Resolve, Table, Wake};
+use httpstream::{ErrorKind, Phase, Reply, Request, Sent};
 use socket2::{Domain, Socket, Type};
 
 /// A port that nobody listens on.
@@ -197,4 +202,158 @@ fn a_name_that_does_not_exist_fails_alone() {
     bench.engine.cancel(missing);
     bench.replies(2);
     bench.assert_empty();
+}
+
+/// Wants to be called every two milliseconds, whether anything is looked up or not.
+#[derive(Debug)]
+struct Periodic {
+    next: Instant,
+    ticks: Arc<AtomicUsize>,
+}
+
+impl Resolve for Periodic {
+    fn attach(&mut self, _: Wake) {}
+    fn start(&mut self, _: &str, _: Family, _: LookupId) {}
+    fn cancel(&mut self, _: LookupId) {}
+    fn on_tick(&mut self, now: Instant) {
+        assert!(now >= self.next, "early");
+        self.next = now + Duration::from_millis(2);
+        self.ticks.fetch_add(1, Ordering::Relaxed);
+    }
+    fn deadline(&self) -> Option<Instant> {
+        Some(self.next)
+    }
+    fn take(&mut self) -> Option<(LookupId, Result<Vec<IpAddr>, LookupError>)> {
+        None
+    }
+}
+
+#[test]
+fn a_resolver_with_nothing_to_look_up_has_its_deadlines_kept() {
+    let ticks = Arc::new(AtomicUsize::new(0));
+    let periodic = Periodic {
+        next: Instant::now(),
+        ticks: Arc::clone(&ticks),
+    };
+    let mut bench = Bench::with(|c| c.resolver = Some(Box::new(periodic)));
+    let mut turns = 0;
+    while ticks.load(Ordering::Relaxed) < 10 {
+        turns += 1;
+        assert!(
+            turns <= 30,
+            "{turns} turns for {} ticks",
+            ticks.load(Ordering::Relaxed)
+        );
+        bench
+            .engine
+            .turn(&mut bench.log, Some(common::PATIENCE))
+            .unwrap();
+    }
+    // The same where something else goes on.
+    let server = Server::answering(ok("a"));
+    assert_eq!(bench.fetch_ok(server.get("/")).text(), "a");
+    assert_eq!(bench.engine.pending(), 0);
+}
+
+/// Answers when the test says so: what it was asked, what it has to say, and how it wakes the engine.
+#[derive(Clone, Debug, Default)]
+struct Prompted(Arc<Mutex<Prompt>>);
+
+#[derive(Debug, Default)]
+struct Prompt {
+    asked: Vec<(LookupId, Family)>,
+    ready: VecDeque<(LookupId, Result<Vec<IpAddr>, LookupError>)>,
+    wake: Option<Wake>,
+}
+
+impl Prompted {
+    fn answer(&self, addr: IpAddr) {
+        let mut prompt = self.0.lock().unwrap();
+        for (id, family) in std::mem::take(&mut prompt.asked) {
+            let fits = addr.is_ipv4() == (family == Family::V4);
+            let addrs = fits.then_some(addr).into_iter().collect();
+            prompt.ready.push_back((id, Ok(addrs)));
+        }
+        prompt.wake.as_ref().unwrap().wake();
+    }
+}
+
+impl Resolve for Prompted {
+    fn attach(&mut self, wake: Wake) {
+        self.0.lock().unwrap().wake = Some(wake);
+    }
+    fn start(&mut self, _: &str, family: Family, id: LookupId) {
+        self.0.lock().unwrap().asked.push((id, family));
+    }
+    fn cancel(&mut self, _: LookupId) {}
+    fn on_tick(&mut self, _: Instant) {}
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+    fn take(&mut self) -> Option<(LookupId, Result<Vec<IpAddr>, LookupError>)> {
+        self.0.lock().unwrap().ready.pop_front()
+    }
+}
+
+#[test]
+fn an_answer_in_the_same_turn_as_a_panic_is_not_lost() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !info.to_string().contains("as told") {
+            usual(info);
+        }
+    }));
+    // The wake-up before the response that brings the panic, and behind it.
+    for wake_first in [true, false] {
+        let (gate, sent) = (Gate::new(), Gate::new());
+        let (at, told) = (gate.clone(), sent.clone());
+        let server = Server::start(move |peer| {
+            while let Some(seen) = peer.request() {
+                if seen.path == "/panics" {
+                    at.pass();
+                }
+                peer.send(&ok("a"));
+                told.open(1);
+            }
+        });
+        let prompted = Prompted::default();
+        let resolver = prompted.clone();
+        let mut bench = Bench::with(|c| c.resolver = Some(Box::new(resolver)));
+        bench
+            .engine
+            .submit(server.get("/panics"), |_: &mut Log, _: Reply<'_>, _| {
+                panic!("as told")
+            });
+        bench.submit(get(&format!("http://slow.test:{}/", server.addr.port())));
+        bench.until("both are under way", |engine, _| {
+            engine.stats().in_flight == 2 && engine.stats().links_dialing == 1
+        });
+        assert_eq!(server.next().path, "/panics");
+        // Nothing is left of what made them so.
+        bench.quiet();
+        let answer = || prompted.answer(server.addr.ip());
+        if wake_first {
+            answer();
+        }
+        gate.open(1);
+        sent.pass();
+        if !wake_first {
+            answer();
+        }
+        let turn = catch_unwind(AssertUnwindSafe(|| {
+            bench
+                .engine
+                .turn(&mut bench.log, Some(common::PATIENCE))
+                .map(drop)
+        }));
+        assert!(turn.is_err(), "the readback panics in this turn");
+        assert_eq!(
+            bench.engine.next_timeout(),
+            Some(Duration::ZERO),
+            "the answer makes a turn due"
+        );
+        bench.replies(1);
+        assert_eq!(bench.log.texts(), ["a"]);
+        bench.assert_empty();
+    }
 }

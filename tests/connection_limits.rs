@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{Bench, Gate, Server, ok};
+use common::{Bench, Gate, Log, Server, ok};
+use httpstream::{Context, Next, Reply, Request};
 
 fn gated(gate: &Gate) -> Server {
     let gate = gate.clone();
@@ -120,6 +121,48 @@ fn a_chain_that_never_ends_keeps_no_other_origin_out() {
         assert_eq!(bench.fetch_ok(two.get("/")).text(), "two");
     }
     assert_eq!(bench.engine.pending(), 1);
+}
+
+#[test]
+fn a_crawler_that_goes_on_to_new_origins_keeps_no_other_out() {
+    const HOSTS: usize = 300;
+    fn get(host: &str) -> Request {
+        Request::get(&format!("http://{host}/")).build().unwrap()
+    }
+    fn crawl(log: &mut Log, reply: Reply<'_>, cx: &mut Context<'_, Log>) -> Next<Log> {
+        let next = log.replies.len() + 1;
+        log.replies.push(reply.map(common::Got::of));
+        if next < HOSTS {
+            cx.submit(get(&format!("h{next}.test")), crawl);
+        }
+        cx.done()
+    }
+    let server = Server::answering(ok("a"));
+    let addr = server.addr;
+    let mut bench = Bench::with(|c| {
+        c.max_connections = 1;
+        c.resolve_to("*.test", addr);
+    });
+    bench.engine.submit(get("h0.test"), crawl);
+    bench
+        .engine
+        .submit(get("c.test"), |log: &mut Log, reply: Reply<'_>, cx| {
+            assert!(reply.is_ok());
+            log.notes.push(log.replies.len().to_string());
+            cx.done()
+        });
+    bench.until("the other is answered", |_, log| {
+        !log.notes.is_empty() || log.replies.len() == HOSTS
+    });
+    let before: usize = bench
+        .log
+        .notes
+        .first()
+        .map_or(HOSTS, |n| n.parse().unwrap());
+    assert!(before <= 5, "{before} were answered before it");
+    bench.replies(HOSTS);
+    assert!(bench.log.replies.iter().all(Result::is_ok));
+    bench.assert_empty();
 }
 
 #[test]

@@ -1,11 +1,14 @@
 //! The public API as programs outside compile against it: each line of the contract is used once, and what it says of types is
 //! asserted.
 
+mod common;
+
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use common::Server;
 use httpstream::http;
 use httpstream::{
     Config, Context, Engine, Error, ErrorKind, Flow, Gone, Headers, Info, Limits, Next, Origin,
@@ -250,6 +253,71 @@ fn responses_have_what_the_contract_lists(response: Response<'_>) {
     let t = info.timings;
     let _: [Option<Duration>; 6] = [t.resolve, t.connect, t.tls, t.sent, t.first_byte, t.done];
     let _: Vec<u8> = response.into_body();
+}
+
+#[test]
+fn a_response_becomes_one_of_http_and_its_body_moves() {
+    let fields = "X-A: one\r\nX-A: two\r\nTransfer-Encoding: chunked\r\n";
+    let chunked = format!("HTTP/1.1 203 Fine\r\n{fields}\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n");
+    let sized = "HTTP/1.0 203 Fine\r\nX-A: one\r\nX-A: two\r\nContent-Length: 5\r\n\r\nabcde";
+    for (wire, version) in [
+        (chunked.as_bytes(), http::Version::HTTP_11),
+        (sized.as_bytes(), http::Version::HTTP_10),
+    ] {
+        let server = Server::once(wire.to_vec());
+        let mut engine = Engine::<Vec<http::Response<Vec<u8>>>>::new().unwrap();
+        let mut got = Vec::new();
+        engine.submit(server.get("/"), |got, reply, _| {
+            let response = reply.unwrap();
+            got.push(response.to_http());
+            got.push(response.into_http());
+            Next::done()
+        });
+        engine.run(&mut got).unwrap();
+        assert_eq!(got.len(), 2);
+        for response in got {
+            assert_eq!(response.status(), 203);
+            assert_eq!(response.version(), version);
+            let values: Vec<_> = response.headers().get_all("x-a").iter().collect();
+            assert_eq!(values, ["one", "two"]);
+            assert_eq!(response.body(), b"abcde");
+        }
+    }
+}
+
+#[test]
+fn more_fields_than_http_can_hold_make_no_panic() {
+    const FIELDS: usize = 40_000;
+    for same in [false, true] {
+        let mut wire = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n".to_vec();
+        for i in 0..FIELDS {
+            let name = if same { 0 } else { i };
+            wire.extend(format!("X-{name}: {i}\r\n").bytes());
+        }
+        wire.extend(b"\r\na");
+        let server = Server::once(wire);
+        let mut config = Config::default();
+        config.limits.max_head_bytes = 4 << 20;
+        config.limits.max_fields = 2 * FIELDS;
+        let mut engine = Engine::<Vec<http::Response<Vec<u8>>>>::with_config(config).unwrap();
+        let mut got = Vec::new();
+        engine.submit(server.get("/"), |got, reply, _| {
+            let response = reply.unwrap();
+            assert_eq!(response.headers().len(), FIELDS + 1);
+            got.push(response.to_http());
+            got.push(response.into_http());
+            Next::done()
+        });
+        engine.run(&mut got).unwrap();
+        assert_eq!(got.len(), 2);
+        for response in got {
+            assert_eq!(
+                (response.status().as_u16(), &response.body()[..]),
+                (200, &b"a"[..])
+            );
+            assert_eq!(response.headers()["x-0"], "0");
+        }
+    }
 }
 
 #[cfg(unix)]

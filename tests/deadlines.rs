@@ -5,9 +5,11 @@ mod common;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use common::{Bench, Gate, Server, facts, ok};
+use common::{Bench, Gate, Log, Server, facts, ok};
 use httpstream::resolver::{Family, LookupError, LookupId, Resolve, Wake};
-use httpstream::{Error, ErrorKind, Phase, Request, RequestBuilder, Sent, Timeouts};
+use httpstream::{
+    Context, Error, ErrorKind, Phase, Reply, Request, RequestBuilder, Sent, Timeouts,
+};
 
 const SHORT: Duration = Duration::from_millis(80);
 /// Generous, and under the defaults of all other deadlines.
@@ -401,4 +403,105 @@ fn a_look_up_that_is_given_up_leaves_no_turn_due() {
         "no turn is due"
     );
     bench.assert_empty();
+}
+
+/// A readback that takes longer than [`SHORT`].
+const SLOW: Duration = Duration::from_millis(150);
+
+/// A readback that is told a response, and one that is told a failure.
+fn told(server: &Server) -> [Request; 2] {
+    let refused = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", refused.local_addr().unwrap());
+    [server.get("/"), Request::get(&url).build().unwrap()]
+}
+
+/// Notes whether a delay was over when it was.
+fn note_due(log: &mut Log, asked: Instant) {
+    log.notes.push((asked.elapsed() >= SHORT).to_string());
+}
+
+#[test]
+fn a_delay_asked_for_by_a_slow_readback_counts_from_the_asking() {
+    let server = Server::answering(ok("a"));
+    for request in told(&server) {
+        let mut bench = Bench::new();
+        let again = server.get("/");
+        bench
+            .engine
+            .submit(request, move |_: &mut Log, _: Reply<'_>, cx| {
+                std::thread::sleep(SLOW);
+                let asked = Instant::now();
+                let follow = move |log: &mut Log, reply: Reply<'_>, cx: &mut Context<'_, Log>| {
+                    note_due(log, asked);
+                    common::note(log, reply, cx)
+                };
+                cx.submit_after(SHORT, again.clone(), follow);
+                cx.done()
+            });
+        bench.replies(1);
+        assert_eq!(
+            (bench.log.texts(), bench.log.notes.clone()),
+            (vec!["a".to_owned()], vec!["true".to_owned()])
+        );
+        bench.assert_empty();
+    }
+}
+
+#[test]
+fn a_chain_that_goes_on_after_a_delay_counts_it_from_a_slow_readbacks_end() {
+    let server = Server::answering(ok("a"));
+    for request in told(&server) {
+        let mut bench = Bench::new();
+        let again = server.get("/");
+        let mut asked = None;
+        bench
+            .engine
+            .submit(request, move |log: &mut Log, reply: Reply<'_>, cx| {
+                let Some(asked) = asked else {
+                    std::thread::sleep(SLOW);
+                    asked = Some(Instant::now());
+                    return match reply {
+                        Ok(_) => cx.again().after(SHORT),
+                        Err(_) => cx.send(again.clone()).after(SHORT),
+                    };
+                };
+                note_due(log, asked);
+                common::note(log, reply, cx)
+            });
+        bench.replies(1);
+        assert_eq!(
+            (bench.log.texts(), bench.log.notes.clone()),
+            (vec!["a".to_owned()], vec!["true".to_owned()])
+        );
+        bench.assert_empty();
+    }
+}
+
+#[test]
+fn a_deadline_set_by_a_slow_readback_is_not_over_before_it_has_begun() {
+    let server = Server::answering(ok("a"));
+    for request in told(&server) {
+        let mut bench = Bench::new();
+        // What is idle is written to at once.
+        let crowd = 8;
+        for _ in 0..crowd {
+            bench.submit(server.get("/"));
+        }
+        bench.replies(crowd);
+        bench.log.replies.clear();
+        let url = server.url("/");
+        bench
+            .engine
+            .submit(request, move |_: &mut Log, _: Reply<'_>, cx| {
+                std::thread::sleep(SLOW);
+                for _ in 0..crowd {
+                    let hasty = Request::get(&url).timeouts(|t| t.first_byte = Some(SHORT));
+                    cx.submit(hasty.build().unwrap(), common::note);
+                }
+                cx.done()
+            });
+        bench.replies(crowd);
+        assert_eq!(bench.log.texts(), vec!["a"; crowd]);
+        bench.assert_empty();
+    }
 }

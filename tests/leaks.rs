@@ -95,7 +95,17 @@ fn descriptors() -> usize {
 enum Then {
     Wait,
     Cancel,
+    CancelInBody,
     CancelAtOnce,
+}
+
+/// What each readback of a row is told at last.
+#[derive(Clone, Copy)]
+enum Expected {
+    Answered,
+    Fails(ErrorKind, Phase),
+    /// It has panicked before.
+    Nothing,
 }
 
 #[test]
@@ -119,238 +129,246 @@ fn nothing_is_left_of_ten_thousand_failed_exchanges() {
     let upload = || Request::post(&server.url("/unread")).body(vec![0; 8 << 20]);
     let url = |addr: std::net::SocketAddr| Request::get(&format!("http://{addr}/"));
     use ErrorKind as Kind;
-    type Row<'a> = (
-        &'a str,
-        RequestBuilder,
-        fn() -> Script,
-        Then,
-        Option<(Kind, Phase)>,
-    );
+    use Expected::{Answered, Fails, Nothing};
+    type Row<'a> = (&'a str, RequestBuilder, fn() -> Script, Then, Expected);
     let rows: Vec<Row<'_>> = vec![
         (
             "refused",
             url(refused),
             buffer,
             Then::Wait,
-            Some((Kind::Connect, Phase::Connect)),
+            Fails(Kind::Connect, Phase::Connect),
         ),
         (
             "no such name",
             Request::get("http://missing.test/"),
             buffer,
             Then::Wait,
-            Some((Kind::Resolve, Phase::Resolve)),
+            Fails(Kind::Resolve, Phase::Resolve),
         ),
         (
             "reset",
             at("/reset"),
             buffer,
             Then::Wait,
-            Some((Kind::ClosedBeforeResponse, Phase::FirstByte)),
+            Fails(Kind::ClosedBeforeResponse, Phase::FirstByte),
         ),
         (
             "closed",
             at("/close"),
             buffer,
             Then::Wait,
-            Some((Kind::ClosedBeforeResponse, Phase::FirstByte)),
+            Fails(Kind::ClosedBeforeResponse, Phase::FirstByte),
         ),
         (
             "cut in the head",
             at("/truncated/head"),
             buffer,
             Then::Wait,
-            Some((Kind::Truncated, Phase::Head)),
+            Fails(Kind::Truncated, Phase::Head),
         ),
         (
             "cut in the body",
             at("/truncated/body"),
             buffer,
             Then::Wait,
-            Some((Kind::Truncated, Phase::Body)),
+            Fails(Kind::Truncated, Phase::Body),
         ),
         (
             "cut in a chunk",
             at("/truncated/chunk"),
             buffer,
             Then::Wait,
-            Some((Kind::Truncated, Phase::Body)),
+            Fails(Kind::Truncated, Phase::Body),
         ),
         (
             "malformed head",
             at("/malformed/head"),
             buffer,
             Then::Wait,
-            Some((Kind::Malformed, Phase::Head)),
+            Fails(Kind::Malformed, Phase::Head),
         ),
         (
             "malformed body",
             at("/malformed/body"),
             buffer,
             Then::Wait,
-            Some((Kind::Malformed, Phase::Body)),
+            Fails(Kind::Malformed, Phase::Body),
         ),
         (
             "too large",
             at("/large"),
             buffer,
             Then::Wait,
-            Some((Kind::TooLarge, Phase::Body)),
+            Fails(Kind::TooLarge, Phase::Body),
         ),
         (
             "resolve deadline",
             Request::get("http://mute.test/").timeouts(soon(|t| &mut t.resolve)),
             buffer,
             Then::Wait,
-            Some((Kind::Timeout, Phase::Resolve)),
+            Fails(Kind::Timeout, Phase::Resolve),
         ),
         (
             "connect deadline",
             url(mute).timeouts(soon(|t| &mut t.connect)),
             buffer,
             Then::Wait,
-            Some((Kind::Timeout, Phase::Connect)),
+            Fails(Kind::Timeout, Phase::Connect),
         ),
         (
             "write deadline",
             upload().timeouts(soon(|t| &mut t.write)),
             buffer,
             Then::Wait,
-            Some((Kind::Timeout, Phase::Write)),
+            Fails(Kind::Timeout, Phase::Write),
         ),
         (
             "first byte deadline",
             at("/silent").timeouts(soon(|t| &mut t.first_byte)),
             buffer,
             Then::Wait,
-            Some((Kind::Timeout, Phase::FirstByte)),
+            Fails(Kind::Timeout, Phase::FirstByte),
         ),
         (
             "first byte deadline behind an interim response",
             at("/interim").timeouts(soon(|t| &mut t.first_byte)),
             buffer,
             Then::Wait,
-            Some((Kind::Timeout, Phase::FirstByte)),
+            Fails(Kind::Timeout, Phase::FirstByte),
         ),
         (
             "idle deadline",
             at("/half").timeouts(soon(|t| &mut t.idle)),
             buffer,
             Then::Wait,
-            Some((Kind::Timeout, Phase::Head)),
+            Fails(Kind::Timeout, Phase::Head),
         ),
         (
             "total deadline",
-            at("/large").timeout(Duration::from_millis(20)),
+            at("/large").timeout(Duration::from_millis(100)),
             stream,
             Then::Wait,
-            None,
+            Fails(Kind::Timeout, Phase::Body),
         ),
         (
             "total deadline in a pause",
-            at("/ok").timeout(Duration::from_millis(20)),
+            at("/ok").timeout(Duration::from_millis(100)),
             pause,
             Then::Wait,
-            None,
+            Fails(Kind::Timeout, Phase::Body),
         ),
         (
             "cancelled new",
             at("/silent"),
             buffer,
             Then::CancelAtOnce,
-            Some((Kind::Cancelled, Phase::Queue)),
+            Fails(Kind::Cancelled, Phase::Queue),
         ),
         (
             "cancelled resolving",
             Request::get("http://mute.test/"),
             buffer,
             Then::Cancel,
-            Some((Kind::Cancelled, Phase::Resolve)),
+            Fails(Kind::Cancelled, Phase::Resolve),
         ),
         (
             "cancelled connecting",
             url(mute),
             buffer,
             Then::Cancel,
-            Some((Kind::Cancelled, Phase::Connect)),
+            Fails(Kind::Cancelled, Phase::Connect),
         ),
         (
             "cancelled writing",
             upload(),
             buffer,
             Then::Cancel,
-            Some((Kind::Cancelled, Phase::Write)),
+            Fails(Kind::Cancelled, Phase::Write),
         ),
         (
             "cancelled waiting",
             at("/silent"),
             buffer,
             Then::Cancel,
-            Some((Kind::Cancelled, Phase::FirstByte)),
+            Fails(Kind::Cancelled, Phase::FirstByte),
         ),
         (
             "cancelled in the body",
             at("/large"),
             stream,
-            Then::Cancel,
-            None,
+            Then::CancelInBody,
+            Fails(Kind::Cancelled, Phase::Body),
         ),
-        ("cancelled paused", at("/ok"), pause, Then::Cancel, None),
+        (
+            "cancelled paused",
+            at("/ok"),
+            pause,
+            Then::CancelInBody,
+            Fails(Kind::Cancelled, Phase::Body),
+        ),
         (
             "cancelled by its head",
             at("/ok"),
             cancel_in_head,
             Then::Wait,
-            Some((Kind::Cancelled, Phase::Body)),
+            Fails(Kind::Cancelled, Phase::Body),
         ),
         (
             "cancelled by its data",
             at("/ok"),
             cancel_in_data,
             Then::Wait,
-            Some((Kind::Cancelled, Phase::Body)),
+            Fails(Kind::Cancelled, Phase::Body),
         ),
         (
             "aborted at the head",
             at("/ok"),
             abort,
             Then::Wait,
-            Some((Kind::Aborted, Phase::Body)),
+            Fails(Kind::Aborted, Phase::Body),
         ),
         (
             "aborted in the body",
             at("/ok"),
             abort_later,
             Then::Wait,
-            Some((Kind::Aborted, Phase::Body)),
+            Fails(Kind::Aborted, Phase::Body),
+        ),
+        (
+            "panicked in the interim response",
+            at("/interim"),
+            panic_in_interim,
+            Then::Wait,
+            Nothing,
         ),
         (
             "panicked in the head",
             at("/ok"),
             panic_in_head,
             Then::Wait,
-            None,
+            Nothing,
         ),
         (
             "panicked in the body",
             at("/ok"),
             panic_in_data,
             Then::Wait,
-            None,
+            Nothing,
         ),
         (
             "panicked in the reply",
             at("/ok"),
             panic_in_reply,
             Then::Wait,
-            None,
+            Answered,
         ),
         (
             "panicked at its failure",
             at("/malformed/head"),
             panic_in_error,
             Then::Wait,
-            None,
+            Fails(Kind::Malformed, Phase::Head),
         ),
     ];
     assert!(rows.len() * TIMES >= 10_000);
@@ -368,6 +386,13 @@ fn nothing_is_left_of_ten_thousand_failed_exchanges() {
                 let waits = |e: &httpstream::Engine<_>| e.stats().in_flight == CROWD;
                 bench.until(why, |engine, _| waits(engine));
                 bench.quiet();
+            }
+            if then == Then::CancelInBody {
+                let heads = |log: &common::Log| {
+                    let notes = log.notes.iter();
+                    notes.filter(|note| *note == "head 200").count()
+                };
+                bench.until(why, |_, log| heads(log) == CROWD);
             }
             if then != Then::Wait {
                 assert_eq!(
@@ -389,10 +414,24 @@ fn nothing_is_left_of_ten_thousand_failed_exchanges() {
                     result.unwrap();
                 }
             }
-            for reply in bench.log.replies.drain(..) {
-                if let Some(expected) = expected {
-                    let error = reply.unwrap_err();
-                    assert_eq!((error.kind(), error.phase()), expected, "{why}: {error}");
+            let replies = std::mem::take(&mut bench.log.replies);
+            let told = match expected {
+                Expected::Nothing => 0,
+                _ => CROWD,
+            };
+            assert_eq!(replies.len(), told, "{why}: each is told once");
+            for reply in replies {
+                match expected {
+                    Expected::Answered => assert_eq!(reply.unwrap().status, 200, "{why}"),
+                    Expected::Fails(kind, phase) => {
+                        let error = reply.unwrap_err();
+                        assert_eq!(
+                            (error.kind(), error.phase()),
+                            (kind, phase),
+                            "{why}: {error}"
+                        );
+                    }
+                    Expected::Nothing => unreachable!(),
                 }
             }
             bench.log.notes.clear();
@@ -466,6 +505,13 @@ fn cancel_in_head() -> Script {
 fn cancel_in_data() -> Script {
     Script {
         cancel_in: Some("data"),
+        ..Script::default()
+    }
+}
+
+fn panic_in_interim() -> Script {
+    Script {
+        panic_in: Some("interim"),
         ..Script::default()
     }
 }

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use common::{Bench, Gate, Log, Script, Server, ok};
-use httpstream::{Flow, Reply};
+use httpstream::{Context, ErrorKind, Flow, Next, Readback, Reply, Request};
 
 /// Turns once and says whether a readback's panic came out.
 fn turn_panics(bench: &mut Bench) -> bool {
@@ -220,5 +220,160 @@ fn many_that_panic_come_out_one_by_one() {
         panics += usize::from(turn_panics(&mut bench));
     }
     assert_eq!((panics, bench.log.replies.len()), (20, 20));
+    bench.assert_empty();
+}
+
+/// Panics when it is dropped.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("as told, in a drop");
+    }
+}
+
+/// A readback that holds a [`Bomb`].
+#[allow(dead_code, reason = "a bomb is there to be dropped")]
+struct Armed(Answer, Request, Bomb);
+
+type Answer = fn(&Request, &mut Log, &mut Context<'_, Log>) -> Next<Log>;
+
+impl Readback<Log> for Armed {
+    fn on_reply(
+        &mut self,
+        log: &mut Log,
+        reply: Reply<'_>,
+        cx: &mut Context<'_, Log>,
+    ) -> Next<Log> {
+        log.notes.push(match reply {
+            Ok(_) => "ok".into(),
+            Err(error) => format!("{:?}", error.kind()),
+        });
+        (self.0)(&self.1, log, cx)
+    }
+}
+
+#[test]
+fn a_readback_that_panics_when_it_is_dropped_takes_nobody_with_it() {
+    quiet_panics();
+    // What it answers, whether it is cancelled while it waits, what it is told, and replies to the chain behind it.
+    let rows: [(&str, Answer, bool, &[&str], usize); 7] = [
+        ("at its end", |_, _, cx| cx.done(), false, &["ok"], 0),
+        (
+            "replaced",
+            |_, _, cx| cx.again().read_by(common::note),
+            false,
+            &["ok"],
+            1,
+        ),
+        (
+            "replaced for another request",
+            |request, _, cx| cx.send(request.clone()).read_by(common::note),
+            false,
+            &["ok"],
+            1,
+        ),
+        ("cancelled", |_, _, cx| cx.done(), true, &["Cancelled"], 0),
+        (
+            "cancelled by itself",
+            |_, _, cx| {
+                let id = cx.id();
+                cx.cancel(id);
+                cx.done()
+            },
+            false,
+            &["ok", "Cancelled"],
+            0,
+        ),
+        (
+            "after its own panic",
+            |_, _, _| panic!("as told, in a reply"),
+            false,
+            &["ok"],
+            0,
+        ),
+        (
+            "cancelled, and panics",
+            |_, _, _| panic!("as told, in a failure"),
+            true,
+            &["Cancelled"],
+            0,
+        ),
+    ];
+    for (why, answer, cancelled, told, more) in rows {
+        let gate = Gate::new();
+        let at = gate.clone();
+        let server = Server::start(move |peer| {
+            while let Some(seen) = peer.request() {
+                if seen.path == "/waits" {
+                    at.pass();
+                }
+                peer.send(&ok("a"));
+            }
+        });
+        let mut bench = Bench::new();
+        let others = 8;
+        for _ in 0..others {
+            bench.submit(server.get("/waits"));
+        }
+        bench.until("the others are in flight", |engine, _| {
+            engine.stats().in_flight == others
+        });
+        for _ in 0..others {
+            assert_eq!(server.next().path, "/waits");
+        }
+        let path = if cancelled { "/waits" } else { "/" };
+        let armed = Armed(answer, server.get("/"), Bomb);
+        let id = bench.engine.submit_to(server.get(path), armed);
+        if cancelled {
+            bench.until("it is in flight too", |engine, _| {
+                engine.stats().in_flight == others + 1
+            });
+            assert!(bench.engine.cancel(id));
+        }
+        let end = std::time::Instant::now() + common::PATIENCE;
+        while !turn_panics(&mut bench) {
+            assert!(std::time::Instant::now() < end, "{why}: no panic");
+        }
+        assert_eq!(bench.log.notes, told, "{why}");
+        gate.open(others + usize::from(cancelled));
+        // One panic comes out for one readback, and no other.
+        bench.replies(others + more);
+        assert_eq!(bench.log.texts(), vec!["a"; others + more], "{why}");
+        assert_eq!(bench.fetch_ok(server.get("/")).text(), "a", "{why}");
+        bench.assert_empty();
+    }
+}
+
+#[test]
+fn what_a_cancelled_readback_answers_may_panic_when_it_is_dropped() {
+    quiet_panics();
+    let server = Server::answering(ok("a"));
+    let mut bench = Bench::new();
+    bench
+        .engine
+        .submit(server.get("/"), |log: &mut Log, reply: Reply<'_>, cx| {
+            let id = cx.id();
+            let first = cx.cancel(id);
+            let next = common::note(log, reply, cx);
+            if !first {
+                return next;
+            }
+            let bomb = Bomb;
+            cx.again().read_by(move |_, _, cx| {
+                let _held = &bomb;
+                cx.done()
+            })
+        });
+    for _ in 0..8 {
+        bench.submit(server.get("/"));
+    }
+    let mut panics = 0;
+    let end = std::time::Instant::now() + common::PATIENCE;
+    while bench.engine.pending() > 0 && std::time::Instant::now() < end {
+        panics += usize::from(turn_panics(&mut bench));
+    }
+    assert_eq!((panics, bench.log.replies.len()), (1, 10));
+    assert_eq!(bench.log.kinds(), [ErrorKind::Cancelled]);
     bench.assert_empty();
 }

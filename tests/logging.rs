@@ -1,0 +1,243 @@
+//! What goes to the `log` facade: a line for each step, and nothing that may be a secret.
+
+mod common;
+
+use std::cell::RefCell;
+use std::sync::Once;
+use std::time::Duration;
+
+use common::{Bench, Log, Script, Server, ok};
+use httpstream::resolver::Table;
+use httpstream::{ErrorKind, Flow, Reply, Request, RequestBuilder};
+use log::Level;
+
+thread_local! {
+    /// What the engine of this thread has logged, `trace` left out.
+    static LINES: RefCell<Vec<(Level, String)>> = const { RefCell::new(Vec::new()) };
+}
+
+struct Capture;
+
+impl log::Log for Capture {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if record.level() <= Level::Debug && record.target().starts_with("httpstream") {
+            let line = (record.level(), record.args().to_string());
+            LINES.with_borrow_mut(|lines| lines.push(line));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn capture() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        log::set_logger(&Capture).unwrap();
+        log::set_max_level(log::LevelFilter::Trace);
+    });
+    LINES.take();
+}
+
+fn lines() -> Vec<(Level, String)> {
+    LINES.take()
+}
+
+/// An engine whose every request carries a secret.
+fn bench() -> Bench {
+    Bench::with(|c| {
+        c.resolver = Some(Box::new(Table::new()));
+        c.default_headers
+            .push(("X-Default".into(), b"s3cret-default".to_vec()));
+    })
+}
+
+/// A request full of secrets to this place.
+fn secretive(base: &str) -> RequestBuilder {
+    Request::post(&format!("{base}/s3cret-path?key=s3cret-query"))
+        .header("X-Key", "s3cret-header")
+        .query([("more", "s3cret-pair")])
+        .body("s3cret-body")
+}
+
+fn assert_nothing_told(lines: &[(Level, String)], why: &str) {
+    for (_, line) in lines {
+        assert!(!line.to_lowercase().contains("s3cret"), "{why}: {line}");
+    }
+}
+
+#[test]
+fn each_step_of_a_link_is_a_line_and_names_the_origin() {
+    capture();
+    let server = Server::answering(ok("s3cret"));
+    let mut bench = bench();
+    let base = server.url("");
+    bench.fetch_ok(secretive(&base).build().unwrap());
+    bench.engine.close_idle();
+    let lines = lines();
+    assert_nothing_told(&lines, "a success");
+    let at = |word: &str| {
+        let is_meant = |(level, line): &(Level, String)| {
+            *level == Level::Debug && line.contains(&base) && line.contains(word)
+        };
+        let place = lines.iter().position(is_meant);
+        place.unwrap_or_else(|| panic!("no {word:?} in {lines:?}"))
+    };
+    let steps = ["connected", "answered", "idle", "closed"].map(at);
+    assert!(steps.is_sorted(), "{lines:?}");
+}
+
+#[test]
+fn a_failure_is_a_line_without_what_may_be_secret() {
+    capture();
+    let server = Server::start(|peer| {
+        let wire: &[u8] = match peer.request().map(|seen| seen.head) {
+            Some(head) if head.contains("reset") => return peer.reset(),
+            Some(head) if head.contains("truncated") => {
+                b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\nX: s3cret\r\n\r\ns3cret"
+            }
+            Some(head) if head.contains("status") => b"HTTP/1.1 s3cret OK\r\n\r\n",
+            Some(head) if head.contains("field-name") => b"HTTP/1.1 200 OK\r\ns3cret x: y\r\n\r\n",
+            Some(head) if head.contains("field-value") => {
+                b"HTTP/1.1 200 OK\r\nX: s3cret\x01\r\n\r\n"
+            }
+            Some(head) if head.contains("length") => {
+                b"HTTP/1.1 200 OK\r\nContent-Length: s3cret\r\n\r\n"
+            }
+            Some(head) if head.contains("coding") => {
+                b"HTTP/1.1 200 OK\r\nX: s3cret\r\nTransfer-Encoding: odd, chunked\r\n\r\n"
+            }
+            Some(head) if head.contains("chunk") => {
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\ns3cret\r\n"
+            }
+            Some(head) if head.contains("large") => {
+                b"HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\ns3cret"
+            }
+            Some(head) if head.contains("aborted") => {
+                b"HTTP/1.1 200 OK\r\nX: s3cret\r\nContent-Length: 6\r\n\r\ns3cret"
+            }
+            Some(head) if head.contains("unsolicited") => {
+                b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nas3cret"
+            }
+            _ => b"",
+        };
+        peer.send(wire);
+        if wire.is_empty() {
+            peer.hold();
+        }
+    });
+    let base = server.url("");
+    let refused = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("http://{}", listener.local_addr().unwrap())
+    };
+    use ErrorKind as Kind;
+    // What the server does, where it is, and the failure; none: it is answered, with a warning.
+    let rows = [
+        ("refused", &refused, Some(Kind::Connect)),
+        (
+            "missing",
+            &"http://missing.test".to_owned(),
+            Some(Kind::Resolve),
+        ),
+        ("reset", &base, Some(Kind::ClosedBeforeResponse)),
+        ("truncated", &base, Some(Kind::Truncated)),
+        ("status", &base, Some(Kind::Malformed)),
+        ("field-name", &base, Some(Kind::Malformed)),
+        ("field-value", &base, Some(Kind::Malformed)),
+        ("length", &base, Some(Kind::Malformed)),
+        ("coding", &base, Some(Kind::Malformed)),
+        ("chunk", &base, Some(Kind::Malformed)),
+        ("large", &base, Some(Kind::TooLarge)),
+        ("aborted", &base, Some(Kind::Aborted)),
+        ("silent", &base, Some(Kind::Timeout)),
+        ("cancelled", &base, Some(Kind::Cancelled)),
+        ("unsolicited", &base, None),
+    ];
+    for (what, base, kind) in rows {
+        let mut bench = bench();
+        let mut request = secretive(base).header("X-Row", what);
+        if what == "silent" {
+            request = request.timeouts(|t| t.first_byte = Some(Duration::from_millis(5)));
+        }
+        let head = match what {
+            "aborted" => Flow::Abort,
+            _ => Flow::Buffer,
+        };
+        let script = Script {
+            head,
+            ..Script::default()
+        };
+        let id = bench.engine.submit_to(request.build().unwrap(), script);
+        if what == "cancelled" {
+            bench.until("it is in flight", |engine, _| engine.stats().in_flight == 1);
+            assert!(bench.engine.cancel(id));
+        }
+        bench.replies(1);
+        let lines = lines();
+        assert_nothing_told(&lines, what);
+        assert_eq!(bench.log.kinds(), Vec::from_iter(kind), "{what}");
+        let authority = base.strip_prefix("http://").unwrap();
+        let level = match kind {
+            Some(_) => Level::Debug,
+            None => Level::Warn,
+        };
+        let error = bench.log.replies[0]
+            .as_ref()
+            .err()
+            .map(|error| format!("{error:#}"));
+        let told = lines.iter().any(|(at, line)| match &error {
+            Some(error) => *at == level && line.contains(error) && line.contains(authority),
+            None => *at == level,
+        });
+        assert!(told, "{what}: {error:?} in {lines:?}");
+        bench.assert_empty();
+        assert_nothing_told(&self::lines(), what);
+    }
+}
+
+#[test]
+fn a_chain_that_goes_on_a_stale_connection_and_a_cancelled_delay_tell_no_secrets() {
+    capture();
+    // The first connection answers once and is closed at the second request.
+    let server = Server::start(|peer| {
+        while peer.answer(&ok("s3cret")) && peer.number > 0 {}
+        if peer.number == 0 {
+            peer.request();
+        }
+    });
+    let mut bench = bench();
+    let base = server.url("");
+    let next = secretive(&base).idempotent(true).build().unwrap();
+    bench.engine.submit(
+        secretive(&base).build().unwrap(),
+        move |log: &mut Log, reply: Reply<'_>, cx| {
+            let _ = common::note(log, reply, cx);
+            match log.replies.len() {
+                1 => cx.send(next.clone()),
+                2 => cx.again(),
+                _ => cx.done(),
+            }
+        },
+    );
+    bench.replies(3);
+    assert!(bench.log.replies.iter().all(Result::is_ok));
+    assert_eq!(bench.stats().retried, 1);
+    let later = secretive(&base).build().unwrap();
+    let id = bench
+        .engine
+        .submit_after(Duration::from_secs(50), later, common::note);
+    bench.quiet();
+    assert!(bench.engine.cancel(id));
+    bench.replies(4);
+    bench.assert_empty();
+    let lines = lines();
+    assert_nothing_told(&lines, "a chain");
+    assert!(
+        lines.iter().any(|(_, line)| line.contains("sent again")),
+        "{lines:?}"
+    );
+}
