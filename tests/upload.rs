@@ -327,10 +327,30 @@ fn refused_expectations_are_left_out_and_the_request_is_sent_again() {
 
 #[test]
 fn a_second_417_is_an_answer() {
-    let server = Server::answering("HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n");
+    let refusal = b"HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n";
+    let server = Server::start(|peer| {
+        if peer.number == 0 {
+            peer.head().unwrap();
+            peer.send(refusal);
+            assert_eq!(peer.hold(), b"");
+        } else {
+            peer.answer(refusal);
+        }
+    });
     let mut bench = Bench::new();
     let got = bench.fetch_ok(expecting(&server, "hello"));
     assert_eq!((got.status, got.attempts), (417, 2));
+    bench.assert_empty();
+}
+
+#[test]
+fn a_417_behind_the_whole_body_is_an_answer() {
+    // It hears all of the request before it answers: the body came after the second of silence.
+    let server = Server::answering("HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n");
+    let mut bench = Bench::new();
+    let got = bench.fetch_ok(expecting(&server, "hello"));
+    assert_eq!((got.status, got.attempts), (417, 1));
+    assert_eq!(server.next().body, b"hello");
     bench.assert_empty();
 }
 
