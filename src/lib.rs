@@ -47,7 +47,7 @@
 //! # Logging
 //! Through the `log` facade: `trace` for readiness, `debug` for each step of a link (connected, answered, idle, closed) and
 //! each failure, `warn` where a peer surprises or this machine runs out of something. Lines name origins; paths, queries, field
-//! values and bodies are never logged.
+//! values and bodies are never logged, but for the name of a transfer coding that is refused.
 //!
 //! # Features
 //! - `sim`: `Engine<S, Sim>`, the whole engine in virtual time, for tests of bots.
