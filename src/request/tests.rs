@@ -1,0 +1,670 @@
+//! What is refused, what goes out, and what is never shown.
+
+use std::mem::size_of;
+
+use std::error::Error as _;
+
+use super::*;
+use crate::error::ErrorKind;
+
+const URL: &str = "http://example.com/a";
+
+fn built(builder: RequestBuilder) -> Request {
+    builder.build().unwrap_or_else(|error| panic!("{error:?}"))
+}
+
+fn refused(builder: RequestBuilder) -> Invalid {
+    let error = builder.build().expect_err("a mistake");
+    assert_eq!(error.kind(), ErrorKind::InvalidRequest);
+    error
+        .source()
+        .and_then(|source| source.downcast_ref::<Invalid>())
+        .expect("an Invalid")
+        .clone()
+}
+
+fn head(request: &Request) -> &str {
+    str::from_utf8(request.wire_head()).expect("ASCII")
+}
+
+fn method(name: &str) -> Method {
+    Method::from_bytes(name.as_bytes()).expect("a token")
+}
+
+#[test]
+fn heads_go_out_as_written_here() {
+    #[rustfmt::skip]
+    let rows: Vec<(&str, RequestBuilder, &str, &[u8])> = vec![
+        ("plain", Request::get(URL), "GET /a HTTP/1.1\r\nHost: example.com\r\n", b""),
+        (
+            "fields keep order, case and number",
+            Request::get(URL).header("x-B", "1").header("X-a", "").header("x-b", "2"),
+            "GET /a HTTP/1.1\r\nHost: example.com\r\nx-B: 1\r\nX-a: \r\nx-b: 2\r\n",
+            b"",
+        ),
+        (
+            "whitespace around a value is taken off, inside it stays",
+            Request::get(URL).header("x", " \t a \t b\t "),
+            "GET /a HTTP/1.1\r\nHost: example.com\r\nx: a \t b\r\n",
+            b"",
+        ),
+        ("IPv6", Request::get("http://[::1]:81"), "GET / HTTP/1.1\r\nHost: [::1]:81\r\n", b""),
+        ("head", Request::head(URL), "HEAD /a HTTP/1.1\r\nHost: example.com\r\n", b""),
+        ("delete", Request::delete(URL), "DELETE /a HTTP/1.1\r\nHost: example.com\r\n", b""),
+        ("options", Request::options(URL), "OPTIONS /a HTTP/1.1\r\nHost: example.com\r\n", b""),
+        ("post without body", Request::post(URL), "POST /a HTTP/1.1\r\nHost: example.com\r\nContent-Length: 0\r\n", b""),
+        ("put without body", Request::put(URL), "PUT /a HTTP/1.1\r\nHost: example.com\r\nContent-Length: 0\r\n", b""),
+        ("patch without body", Request::patch(URL).body(""), "PATCH /a HTTP/1.1\r\nHost: example.com\r\nContent-Length: 0\r\n", b""),
+        ("delete with body", Request::delete(URL).body("abc"), "DELETE /a HTTP/1.1\r\nHost: example.com\r\nContent-Length: 3\r\n", b"abc"),
+        ("get with an empty body", Request::get(URL).body(""), "GET /a HTTP/1.1\r\nHost: example.com\r\n", b""),
+        ("method of one's own", Request::builder(method("MKCOL"), URL).header("a", "b"), "MKCOL /a HTTP/1.1\r\nHost: example.com\r\na: b\r\n", b""),
+        (
+            "length and close come last",
+            Request::post(URL).close().body("x").header("a", "b"),
+            "POST /a HTTP/1.1\r\nHost: example.com\r\na: b\r\nContent-Length: 1\r\nConnection: close\r\n",
+            b"x",
+        ),
+        ("close is said once", Request::get(URL).header("connection", "TE, Close").close(), "GET /a HTTP/1.1\r\nHost: example.com\r\nconnection: TE, Close\r\n", b""),
+        (
+            "a length that agrees is written once",
+            Request::post(URL).header("content-length", " 03 ").body("abc"),
+            "POST /a HTTP/1.1\r\nHost: example.com\r\nContent-Length: 3\r\n",
+            b"abc",
+        ),
+        ("length 0 on a get", Request::get(URL).header("Content-Length", "0"), "GET /a HTTP/1.1\r\nHost: example.com\r\nContent-Length: 0\r\n", b""),
+        ("own Host comes first", Request::get(URL).header("a", "b").header("host", " Other:8080 "), "GET /a HTTP/1.1\r\nHost: Other:8080\r\na: b\r\n", b""),
+        ("queries add up", Request::get("http://a/?x").query([("k", "a b")]).query([(String::from("ü"), "+")]), "GET /?x&k=a%20b&%C3%BC=%2B HTTP/1.1\r\nHost: a\r\n", b""),
+        (
+            "form",
+            Request::post(URL).form([("a b", "c+d&e=f"), ("", "é~*\r\n")]),
+            "POST /a HTTP/1.1\r\nHost: example.com\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 38\r\n",
+            b"a+b=c%2Bd%26e%3Df&=%C3%A9%7E*%0D%0A",
+        ),
+        (
+            "form under another type",
+            Request::post(URL).form([("a", "b")]).header("content-type", "x/y"),
+            "POST /a HTTP/1.1\r\nHost: example.com\r\ncontent-type: x/y\r\nContent-Length: 3\r\n",
+            b"a=b",
+        ),
+        (
+            "a body takes the place of a form, type and all",
+            Request::post(URL).form([("a", "b")]).body("cd"),
+            "POST /a HTTP/1.1\r\nHost: example.com\r\nContent-Length: 2\r\n",
+            b"cd",
+        ),
+        (
+            "expectation without body is left out",
+            Request::post(URL).header("Expect", "100-continue").header("a", "b"),
+            "POST /a HTTP/1.1\r\nHost: example.com\r\na: b\r\nContent-Length: 0\r\n",
+            b"",
+        ),
+    ];
+    for (why, builder, expected, body) in rows {
+        let request = built(builder);
+        let expected = expected.replace(
+            "Content-Length: 38",
+            &format!("Content-Length: {}", request.wire_body().len()),
+        );
+        assert_eq!(head(&request), expected, "{why}");
+        assert_eq!(request.wire_body(), body, "{why}");
+    }
+}
+
+#[test]
+fn obs_text_goes_out_as_it_is() {
+    let request = built(Request::get(URL).header("x", [0x80, b' ', 0xff]));
+    assert!(request.wire_head().ends_with(b"x: \x80 \xff\r\n"));
+}
+
+#[test]
+fn what_cannot_be_sent_is_refused_with_its_place() {
+    let part = |name: &str| InvalidPart::header(name);
+    let value = |name: &str| InvalidPart::value_of(name);
+    let name = |index| InvalidPart::HeaderName { index };
+    #[rustfmt::skip]
+    let rows: Vec<(&str, RequestBuilder, InvalidPart, Option<usize>)> = vec![
+        ("url", Request::get("http://a b/"), InvalidPart::Url, Some(8)),
+        ("https", Request::get("https://a/"), InvalidPart::Url, Some(0)),
+        ("connect", Request::builder(Method::CONNECT, URL), InvalidPart::Method, None),
+        ("endless method", Request::builder(method(&"M".repeat(256)), URL), InvalidPart::Method, Some(255)),
+        ("trace with a body", Request::builder(Method::TRACE, URL).body("a"), InvalidPart::Body, None),
+        ("endless query", Request::get(URL).query([("a", "b".repeat(70_000))]), InvalidPart::Query, None),
+        ("empty name", Request::get(URL).header("", "a"), name(0), None),
+        ("space before the colon", Request::get(URL).header("a", "").header("b ", "c"), name(1), Some(1)),
+        ("colon in a name", Request::get(URL).header("a:b", "c"), name(0), Some(1)),
+        ("name not ASCII", Request::get(URL).header("é", "c"), name(0), Some(0)),
+        ("pseudo header", Request::get(URL).header(":path", "/"), name(0), Some(0)),
+        ("offset counts the whitespace before", Request::get(URL).header("a", "  \x01"), value("a"), Some(2)),
+        ("CR behind the value", Request::get(URL).header("a", "b \r"), value("a"), Some(2)),
+        ("DEL", Request::get(URL).header("a", "\x7f"), value("a"), Some(0)),
+        ("two Hosts", Request::get(URL).header("Host", "a").header("host", "a"), part("host"), None),
+        ("malformed Host", Request::get(URL).header("host", " a/"), value("host"), Some(2)),
+        ("empty Host", Request::get(URL).header("host", ""), value("host"), Some(0)),
+        ("user in Host", Request::get(URL).header("host", "u@a"), value("host"), Some(1)),
+        ("two lengths", Request::post(URL).header("content-length", "1").header("Content-Length", "1").body("a"), part("Content-Length"), None),
+        ("length too small", Request::post(URL).header("Content-Length", "1").body("ab"), value("Content-Length"), None),
+        ("length without body", Request::get(URL).header("Content-Length", "1"), value("Content-Length"), None),
+        ("list of lengths", Request::post(URL).header("Content-Length", "1, 1").body("a"), value("Content-Length"), None),
+        ("signed length", Request::post(URL).header("Content-Length", "+1").body("a"), value("Content-Length"), None),
+        ("empty length", Request::post(URL).header("Content-Length", ""), value("Content-Length"), None),
+        ("transfer coding", Request::post(URL).header("transfer-encoding", "chunked"), part("transfer-encoding"), None),
+        ("upgrade", Request::get(URL).header("Upgrade", "h2c"), part("Upgrade"), None),
+        ("connection upgrade", Request::get(URL).header("Connection", "close , UPGRADE"), value("Connection"), None),
+        ("other expectation", Request::put(URL).header("Expect", "x").body("a"), value("Expect"), None),
+        ("first of two mistakes", Request::get(URL).header("a\n", "b").header("c", "\n"), name(0), Some(1)),
+        ("mistake in front of one of the whole", Request::get(URL).header("Content-Length", "9").header("a", "\0"), value("a"), Some(0)),
+    ];
+    for (why, builder, part, offset) in rows {
+        let invalid = refused(builder);
+        assert_eq!((invalid.part(), invalid.offset()), (&part, offset), "{why}");
+    }
+}
+
+#[test]
+fn no_part_takes_a_line_break() {
+    for byte in ['\r', '\n', '\0'] {
+        for text in [
+            format!("{byte}ab"),
+            format!("a{byte}b"),
+            format!("ab{byte}"),
+        ] {
+            let at = text.find(byte);
+            let name = refused(Request::get(URL).header(&text, "x"));
+            assert_eq!(
+                (name.part(), name.offset()),
+                (&InvalidPart::HeaderName { index: 0 }, at)
+            );
+            for header in ["x", "Host", "Expect", "Connection", "Content-Length"] {
+                let value = refused(Request::get(URL).header(header, &text));
+                assert_eq!(
+                    (value.part(), value.offset()),
+                    (&InvalidPart::value_of(header), at)
+                );
+            }
+            let url = refused(Request::get(&format!("http://a/{text}")));
+            assert_eq!(
+                (url.part(), url.offset()),
+                (&InvalidPart::Url, at.map(|at| at + 9))
+            );
+            let host = refused(Request::get(&format!("http://{text}/")));
+            assert_eq!(
+                (host.part(), host.offset()),
+                (&InvalidPart::Url, at.map(|at| at + 7))
+            );
+            assert!(Method::from_bytes(text.as_bytes()).is_err());
+            // A query and a form may hold any text: it is encoded.
+            let encoded = built(
+                Request::post(URL)
+                    .query([(&text, &text)])
+                    .form([(&text, &text)]),
+            );
+            assert_eq!(head(&encoded).matches('\n').count(), 4);
+            assert!(!encoded.wire_body().contains(&(byte as u8)));
+        }
+    }
+}
+
+#[test]
+fn mistakes_are_told_in_one_clause() {
+    #[rustfmt::skip]
+    let rows = [
+        (Request::get(URL).header("x-a", "abc\r"), r#"header value of "x-a": byte 3 is CR"#),
+        (Request::get(URL).header("x a", ""), "name of header 0: byte 1 is SP"),
+        (Request::get(URL).header("a(", ""), "name of header 0: byte 1 is '('"),
+        (Request::get("http://a:0/"), "url: port is 0 (byte 9)"),
+        (Request::get("https://a/"), "url: https is not supported yet: there is no TLS (byte 0)"),
+        (Request::get("http://u:p@a/"), "url: userinfo is refused: credentials belong in an Authorization field (byte 10)"),
+        (Request::get(URL).header("Upgrade", "x"), r#"header "Upgrade": a connection keeps its protocol"#),
+        (Request::builder(Method::TRACE, URL).body("x"), "body: a TRACE request has none"),
+    ];
+    for (builder, expected) in rows {
+        assert_eq!(refused(builder).to_string(), expected);
+    }
+}
+
+#[test]
+fn nothing_shows_a_secret() {
+    const SECRET: &str = "s3cret";
+    #[rustfmt::skip]
+    let rows = [
+        Request::get("http://example.com/s3cret?k=s3cret"),
+        Request::get(URL).query([(SECRET, SECRET)]).header("authorization", SECRET),
+        Request::post(URL).form([(SECRET, SECRET)]),
+        Request::get(URL).header("Host", "s3cret"),
+        Request::get("http://s3cret:s3cret@example.com/"),
+        Request::get("http://example.com/s3cret\n"),
+        Request::get("s3cret://example.com/"),
+        Request::get("http://[s3cret]/"),
+        Request::get(URL).header("authorization", "s3cret\n"),
+        Request::get(URL).header("authorization: s3cret", ""),
+        Request::get(URL).header("host", "s3cret@a"),
+        Request::get(URL).header("content-length", SECRET),
+        Request::get(URL).header("expect", SECRET),
+        Request::get(URL).header("upgrade", SECRET),
+        Request::get(URL).query([("a", SECRET.repeat(20_000))]),
+    ];
+    for (i, builder) in rows.into_iter().enumerate() {
+        let mut shown = format!("{builder:?} {builder:#?}");
+        match builder.build() {
+            Ok(request) => shown += &format!("{request:?} {request:#?}"),
+            Err(error) => {
+                let source = error.source().expect("an Invalid");
+                shown += &format!("{error} {error:?} {source} {source:?}");
+            }
+        }
+        assert!(!shown.contains(SECRET), "row {i}: {shown}");
+        for text in ["/s", "/a", "k="] {
+            assert!(
+                !shown.replace("http://", "").contains(text),
+                "row {i}: {shown}"
+            );
+        }
+    }
+    let shown = format!(
+        "{:?}",
+        built(Request::builder(method("MKCOL"), "http://[::1]:81/a"))
+    );
+    assert_eq!(shown, "Request { method: MKCOL, origin: http://[::1]:81 }");
+}
+
+#[test]
+fn the_engine_is_told_where_to_connect() {
+    // URL, Host field, host, port.
+    #[rustfmt::skip]
+    const ROWS: &[(&str, Option<&str>, &str, u16)] = &[
+        ("http://Example.COM", None, "example.com", 80),
+        ("http://example.com:81/x", None, "example.com", 81),
+        ("http://[::1]:81", None, "::1", 81),
+        ("http://[::1]", Some("other:7"), "::1", 80),
+        ("http://127.0.0.1:81/", Some("example.com"), "127.0.0.1", 81),
+    ];
+    for (url, host_field, host, port) in ROWS {
+        let mut builder = Request::get(url);
+        if let Some(value) = host_field {
+            builder = builder.header("Host", value);
+        }
+        let request = built(builder);
+        assert_eq!(
+            (request.scheme(), request.host(), request.port()),
+            (Scheme::Http, *host, *port)
+        );
+        assert_eq!(request.origin(), Origin::new(Scheme::Http, host, *port));
+        assert_eq!(request.uri().port_u16().unwrap_or(80), *port);
+        let value = host_field.map_or(request.origin().authority().to_string(), str::to_owned);
+        assert!(head(&request).contains(&format!("\r\nHost: {value}\r\n")));
+        assert!(head(&request).starts_with("GET /"));
+    }
+}
+
+#[test]
+fn methods_and_uris_come_back() {
+    for name in [
+        "GET",
+        "HEAD",
+        "POST",
+        "PUT",
+        "PATCH",
+        "DELETE",
+        "OPTIONS",
+        "TRACE",
+        "get",
+        "MKCOL",
+        "A-METHOD-LONGER-THAN-ANY",
+    ] {
+        let request =
+            built(Request::builder(method(name), "http://[::1]:81/ü?a#f").query([("b", "c")]));
+        assert_eq!(request.method().as_str(), name);
+        assert_eq!(request.uri(), "http://[::1]:81/%C3%BC?a&b=c");
+        assert!(std::ptr::eq(request.uri(), request.clone().uri()));
+        assert_eq!(request.is_head(), name == "HEAD");
+    }
+}
+
+#[test]
+fn idempotence_follows_the_method_unless_said() {
+    const ROWS: &[(&str, bool)] = &[
+        ("GET", true),
+        ("HEAD", true),
+        ("OPTIONS", true),
+        ("TRACE", true),
+        ("PUT", true),
+        ("DELETE", true),
+        ("POST", false),
+        ("PATCH", false),
+        ("MKCOL", false),
+        ("get", false),
+    ];
+    for (name, expected) in ROWS {
+        let builder = || Request::builder(method(name), URL);
+        assert_eq!(built(builder()).is_idempotent(), *expected, "{name}");
+        for said in [true, false] {
+            assert_eq!(
+                built(builder().idempotent(said)).is_idempotent(),
+                said,
+                "{name}"
+            );
+        }
+    }
+}
+
+#[test]
+fn connections_are_asked_for() {
+    let plain = built(Request::get(URL).header("Connection", "keep-alive"));
+    assert!(!plain.wants_close() && !plain.wants_fresh_connection());
+    let fresh = built(Request::get(URL).fresh_connection());
+    assert!(!fresh.wants_close() && fresh.wants_fresh_connection());
+    for closing in [
+        Request::get(URL).close(),
+        Request::get(URL).header("CONNECTION", "x,\tcLose"),
+    ] {
+        let closing = built(closing);
+        assert!(closing.wants_close() && !closing.wants_fresh_connection());
+    }
+}
+
+#[test]
+fn expect_line_can_be_cut_out() {
+    let request = built(
+        Request::put(URL)
+            .header("a", "Expect: 1")
+            .header("eXpect", "100-Continue")
+            .header("expect", "100-continue")
+            .header("b", "")
+            .body("x"),
+    );
+    let line = request.expect_line().expect("a line");
+    assert_eq!(&head(&request)[line.clone()], "eXpect: 100-Continue\r\n");
+    let mut rest = head(&request).to_owned();
+    rest.replace_range(line, "");
+    assert_eq!(
+        rest,
+        "PUT /a HTTP/1.1\r\nHost: example.com\r\na: Expect: 1\r\nb: \r\nContent-Length: 1\r\n"
+    );
+    // A caller's Host puts the origin's before the head; places stay those of the head.
+    let request = built(
+        Request::put(URL)
+            .header("Expect", "100-continue")
+            .header("Host", "h")
+            .body("x"),
+    );
+    assert_eq!(
+        &head(&request)[request.expect_line().expect("a line")],
+        "Expect: 100-continue\r\n"
+    );
+    assert_eq!(
+        built(Request::put(URL).header("Expect", "100-continue")).expect_line(),
+        None
+    );
+}
+
+#[test]
+fn fields_are_found_in_any_case() {
+    let request = built(
+        Request::post("http://example.com/user-agent")
+            .header("X-Foo", "bar: baz")
+            .form([("a", "b")])
+            .close(),
+    );
+    for present in [
+        "x-foo",
+        "X-FOO",
+        "host",
+        "content-length",
+        "Content-Type",
+        "connection",
+    ] {
+        assert!(request.has_field(present), "{present}");
+        assert_ne!(
+            request.field_mask() & field_bit(present.as_bytes()),
+            0,
+            "{present}"
+        );
+    }
+    for absent in [
+        "x-fo",
+        "x-foo2",
+        "user-agent",
+        "bar",
+        "POST /user-agent HTTP/1.1",
+        "",
+    ] {
+        assert!(!request.has_field(absent), "{absent}");
+    }
+    for name in ["", "a", "user-agent", "Accept"] {
+        assert_eq!(field_bit(name.as_bytes()).count_ones(), 1);
+        assert_eq!(
+            field_bit(name.as_bytes()),
+            field_bit(name.to_uppercase().as_bytes())
+        );
+    }
+}
+
+#[test]
+fn a_clone_shares_its_bytes() {
+    let request = built(Request::get(URL));
+    assert_eq!(
+        request.wire_head().as_ptr(),
+        request.clone().wire_head().as_ptr()
+    );
+}
+
+#[test]
+fn timeouts_are_the_engines_own_until_set() {
+    const S: Duration = Duration::from_secs(1);
+    // The engine's: first_byte 7 s, idle 7 s, total 60 s.
+    let mut engine = Timeouts::default();
+    (engine.first_byte, engine.idle, engine.total) = (Some(7 * S), Some(7 * S), Some(60 * S));
+    let get = || Request::get(URL);
+    // Why, request, first_byte, idle, total in seconds.
+    type Row = (
+        &'static str,
+        RequestBuilder,
+        Option<u32>,
+        Option<u32>,
+        Option<u32>,
+    );
+    #[rustfmt::skip]
+    let rows: Vec<Row> = vec![
+        ("nothing set", get(), Some(7), Some(7), Some(60)),
+        ("nothing changed", get().timeouts(|_| ()), Some(7), Some(7), Some(60)),
+        ("total", get().timeout(5 * S), Some(7), Some(7), Some(5)),
+        ("total for ever", get().timeout(Duration::MAX), Some(7), Some(7), None),
+        ("set to the default", get().timeouts(|t| t.idle = Timeouts::default().idle), Some(7), Some(30), Some(60)),
+        ("set to never", get().timeouts(|t| t.idle = None), Some(7), None, Some(60)),
+        ("changes add up", get().timeouts(|t| t.idle = Some(2 * S)).timeouts(|t| t.first_byte = Some(3 * S)), Some(3), Some(2), Some(60)),
+        ("hold fits into the total", get().hold(20 * S), Some(30), Some(30), Some(60)),
+        ("hold lifts the engine's total", get().hold(90 * S), Some(100), Some(100), Some(130)),
+        ("hold lifts a total set before", get().timeout(5 * S).hold(60 * S), Some(70), Some(70), Some(100)),
+        ("hold leaves a longer total", get().timeout(500 * S).hold(60 * S), Some(70), Some(70), Some(500)),
+        ("hold leaves no total", get().timeouts(|t| t.total = None).hold(60 * S), Some(70), Some(70), None),
+        ("a later total wins", get().hold(90 * S).timeout(5 * S), Some(100), Some(100), Some(5)),
+        ("a later change keeps the hold", get().hold(90 * S).timeouts(|t| t.first_byte = Some(S)), Some(1), Some(100), Some(130)),
+        ("a second hold lifts further", get().hold(90 * S).hold(100 * S), Some(110), Some(110), Some(140)),
+        ("hold for ever", get().hold(Duration::MAX), None, None, None),
+    ];
+    let engine_ms = Millis::new(&engine);
+    for (why, builder, first_byte, idle, total) in rows {
+        let request = built(builder);
+        let seconds = |clock| {
+            request
+                .timeouts()
+                .get(clock, &engine_ms)
+                .map(|ms| ms / 1000)
+        };
+        assert_eq!(
+            [
+                seconds(Clock::FirstByte),
+                seconds(Clock::Idle),
+                seconds(Clock::Total)
+            ],
+            [first_byte, idle, total],
+            "{why}"
+        );
+    }
+    // An engine without a total has none under a hold either.
+    engine.total = None;
+    let held = built(get().hold(90 * S));
+    assert_eq!(
+        held.timeouts().get(Clock::Total, &Millis::new(&engine)),
+        None
+    );
+}
+
+#[test]
+fn limits_are_the_engines_own_until_set() {
+    let mut engine = Limits::default();
+    (
+        engine.max_fields,
+        engine.max_interim,
+        engine.refuse_obs_fold,
+    ) = (5, 6, true);
+    assert!(built(Request::get(URL)).limits().is_none());
+    let request = built(
+        Request::get(URL)
+            .limits(|l| l.max_fields = Limits::default().max_fields)
+            .limits(|l| l.max_body_bytes = 9),
+    );
+    let mut expected = engine.clone();
+    (expected.max_fields, expected.max_body_bytes) = (Limits::default().max_fields, 9);
+    assert_eq!(
+        request.limits().map(|edit| edit.over(&engine)),
+        Some(expected)
+    );
+}
+
+#[test]
+fn requests_of_http_are_taken() {
+    let request = http::Request::post("http://example.com:81/a?b")
+        .version(http::Version::HTTP_2)
+        .header("b", "1")
+        .header("a", "2")
+        .header("b", "3")
+        .body(b"xy".to_vec())
+        .expect("valid");
+    let request = Request::try_from(request).expect("valid");
+    assert_eq!(
+        head(&request),
+        "POST /a?b HTTP/1.1\r\nHost: example.com:81\r\nb: 1\r\nb: 3\r\na: 2\r\nContent-Length: 2\r\n"
+    );
+    assert_eq!(request.wire_body(), b"xy");
+    for uri in ["/a", "*", "example.com:80", "ftp://a/", "http://u:p@a/"] {
+        let request = http::Request::get(uri).body("").expect("valid");
+        assert!(Request::try_from(request).is_err(), "{uri}");
+    }
+    let chunked = http::Request::get(URL)
+        .header("transfer-encoding", "chunked")
+        .body("")
+        .expect("valid");
+    assert!(Request::try_from(chunked).is_err());
+}
+
+#[test]
+fn a_waiting_request_is_small() {
+    // Beside head and body: two counts of an Arc, and this. 112 bytes are one size class of the usual allocators.
+    const COUNTS: usize = 2 * size_of::<usize>();
+    assert!(COUNTS + size_of::<Inner>() <= 112, "{}", size_of::<Inner>());
+    assert_eq!(size_of::<Option<Request>>(), size_of::<usize>());
+}
+
+/// Whatever goes in, what comes out has the lines that were asked for, and no others, to a reader that knows but CRLF.
+#[test]
+fn any_input_is_refused_or_keeps_its_lines() {
+    #[rustfmt::skip]
+    const PIECES: &[&str] = &[
+        "http://", "https://", "a", "example.com", ":", "80", "/", "?", "#", "@", "\\", "[", "::1", "]", "%", "é", "\u{1f600}",
+        "\r\n", "\r", "\n", "\0", "\t", " ", ".", "..", "\u{7f}", "\"", "{", "|", "x", "100-continue", "0", "3", "close", ",",
+        "\u{85}", "\u{2028}", "&", "=", "+",
+    ];
+    const STARTS: &[&str] = &["http://a", "http://a/", "http://[::1]", "http://", ""];
+    const NAMES: &[&str] = &[
+        "x",
+        "X-Foo",
+        "Host",
+        "Expect",
+        "Content-Length",
+        "Connection",
+        "",
+    ];
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move |below: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed >> 11) as usize % below
+    };
+    let mut accepted = 0;
+    for _ in 0..20_000 {
+        let url = STARTS[random(STARTS.len())];
+        let names = [NAMES[random(NAMES.len())], NAMES[random(NAMES.len())]];
+        let mut after = |start: &str, most: usize| {
+            let n = random(most + 1);
+            (0..n).fold(start.to_owned(), |text, _| {
+                text + PIECES[random(PIECES.len())]
+            })
+        };
+        let (url, query, body) = (after(url, 3), after("", 3), after("", 1));
+        let fields = names.map(|name| (after(name, usize::from(name.is_empty())), after("", 2)));
+        let verb = [Method::GET, Method::POST, Method::PUT, method("X")][url.len() % 4].clone();
+        let mut builder = Request::builder(verb.clone(), &url)
+            .query([(&query, &query)])
+            .body(body.clone());
+        for (name, value) in &fields {
+            builder = builder.header(name, value);
+        }
+        let Ok(request) = builder.build() else {
+            continue;
+        };
+        accepted += 1;
+
+        let mut lines: Vec<&str> = str::from_utf8(request.wire_head())
+            .expect("UTF-8 went in")
+            .split("\r\n")
+            .collect();
+        assert_eq!(lines.pop(), Some(""), "{url:?} {fields:?}");
+        assert!(
+            lines.iter().all(|line| !line.contains(['\r', '\n', '\0'])),
+            "{lines:?}"
+        );
+        let path_and_query = request.uri().path_and_query().expect("absolute");
+        assert_eq!(lines.remove(0), format!("{verb} {path_and_query} HTTP/1.1"));
+        assert_eq!(
+            request.uri().host().map(|h| h.trim_matches(['[', ']'])),
+            Some(request.host())
+        );
+        assert_eq!(request.uri().port_u16().unwrap_or(80), request.port());
+        let given = |known: &str| {
+            fields
+                .iter()
+                .find(|(name, _)| name.eq_ignore_ascii_case(known))
+        };
+        let host = given("host").map_or(request.origin().authority().to_string(), |(_, v)| {
+            v.trim().to_owned()
+        });
+        assert_eq!(lines.remove(0), format!("Host: {host}"));
+        let mut expects = 0;
+        for (name, value) in &fields {
+            match name.as_str() {
+                "Host" | "Content-Length" => continue,
+                "Expect" if body.is_empty() || expects > 0 => continue,
+                "Expect" => expects += 1,
+                _ => {}
+            }
+            assert_eq!(
+                lines.remove(0),
+                format!("{name}: {}", value.trim_matches([' ', '\t']))
+            );
+        }
+        let has_length = !body.is_empty()
+            || verb == Method::POST
+            || verb == Method::PUT
+            || given("content-length").is_some();
+        if has_length {
+            assert_eq!(lines.remove(0), format!("Content-Length: {}", body.len()));
+        }
+        assert!(lines.is_empty(), "{lines:?}");
+    }
+    assert!(
+        accepted > 1000,
+        "{accepted} accepted: the pieces are too wild"
+    );
+}
