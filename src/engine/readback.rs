@@ -235,7 +235,7 @@ impl<'a, S> Context<'a, S> {
         self.id
     }
 
-    /// The time, as read once in this turn.
+    /// The time, as read after the poll, or after the last readback of this turn that asked for something.
     pub fn now(&self) -> Instant {
         self.now
     }

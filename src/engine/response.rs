@@ -50,7 +50,7 @@ pub struct Info {
 
 /// When each step of an exchange was done, counted from its submission, or from the end of its delay.
 ///
-/// Resolution is that of the turns: the clock is read once in each. `None` for a step that has not been taken, such as
+/// Resolution is that of the turns: the clock is read after the poll, and after readbacks that ask for something. `None` for a step that has not been taken, such as
 /// `connect` on a connection that was already there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

@@ -57,7 +57,7 @@ pub(crate) const WAKE: Token = Token(usize::MAX);
 pub trait Net {
     type Socket: fmt::Debug;
 
-    /// The time. Read once a turn and passed down.
+    /// The time. Read around the poll and after readbacks, and passed down.
     fn now(&self) -> Instant;
 
     /// Opens a non-blocking socket and begins to connect it. `Ok` says nothing about whether the peer will accept.
