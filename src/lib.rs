@@ -78,7 +78,7 @@ pub use config::{Config, Limits, Timeouts};
 pub use engine::Sim;
 pub use engine::{
     Context, Engine, Flow, Info, Mode, Next, Owned, Readback, Reply, RequestId, Response, Stats,
-    Submitter, Timings, Turn, Unread, within, within_to,
+    Submitter, Timings, Turn, Unread, within, within_call, within_to,
 };
 pub use error::{Error, ErrorKind, Gone, Phase, Sent};
 pub use proto::{Headers, Invalid, InvalidPart, Origin, Scheme, Violation};

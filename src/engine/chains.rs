@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use slab::Slab;
 
-use crate::engine::readback::{Readback, Sink};
+use crate::engine::calls::Call;
+use crate::engine::readback::{Readback, Sink, Unread};
 use crate::net::slots::{MaybeKey, grow};
 use crate::request::Request;
 use crate::sched::wheel::TimerId;
@@ -62,8 +63,10 @@ pub(crate) type ChainKey = u32;
 /// Where a chain is.
 ///
 /// ```text
-/// New ──► Delayed ──► Queued ──► Running ──► Reading ──► (next request: New's successors) or gone
+/// New ──► Delayed ──► Queued ──► Running ──► Reading ──► (next request: New's successors, or Waiting) or gone
 ///    └───────┴───────────┴───────────┴──► Failed ──► Reading
+/// Waiting ──► Due ──► Reading
+///    └─────────┴──► Failed
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
@@ -71,6 +74,11 @@ pub(crate) enum Stage {
     New,
     /// Waiting for its delay.
     Delayed,
+    /// Waiting for its delay, or for the command queue to start it, without a request: this call follows, or else its
+    /// readback is told.
+    Waiting { call: MaybeKey },
+    /// It has waited; the completion queue holds its place.
+    Due { call: MaybeKey },
     /// Waiting for a connection, between these two of its origin's queue.
     Queued { before: MaybeKey, behind: MaybeKey },
     /// Exchanging its request for a response on this link.
@@ -118,7 +126,7 @@ impl Marks {
 pub(crate) struct Chain<S> {
     /// Out while it runs.
     pub(super) readback: Option<Box<dyn Readback<S>>>,
-    /// Out while its readback runs.
+    /// The one under way, or else the last one. Out while its readback runs, and none before the first.
     pub(super) request: Option<Request>,
     /// When the request now under way was submitted, or its delay was over: microseconds of the engine's life.
     pub(super) started: u64,
@@ -149,6 +157,8 @@ pub(crate) struct Chains<S> {
     /// How often each slot was given out. A slot that was given out 2³¹ times is not used again.
     generations: Vec<u32>,
     retired: usize,
+    /// What chains that wait without a request go on with.
+    calls: Slab<Call<S>>,
     by_remote_id: HashMap<RequestId, ChainKey>,
     remote_ids: HashMap<ChainKey, RequestId>,
     commands: VecDeque<Command>,
@@ -164,6 +174,7 @@ impl<S> Chains<S> {
             slab: Slab::new(),
             generations: Vec::new(),
             retired: 0,
+            calls: Slab::new(),
             by_remote_id: HashMap::new(),
             remote_ids: HashMap::new(),
             commands: VecDeque::new(),
@@ -184,6 +195,34 @@ impl<S> Chains<S> {
         delay: Duration,
         remote: Option<RequestId>,
     ) -> RequestId {
+        self.insert_at(Stage::New, Some(request), readback, delay, remote)
+    }
+
+    /// A chain which begins with a call. Nobody reads for it until it says who.
+    pub(super) fn insert_call(
+        &mut self,
+        call: Call<S>,
+        delay: Duration,
+        remote: Option<RequestId>,
+    ) -> RequestId {
+        let call = self.keep_call(call);
+        self.insert_at(
+            Stage::Waiting { call },
+            None,
+            Box::new(Unread),
+            delay,
+            remote,
+        )
+    }
+
+    fn insert_at(
+        &mut self,
+        stage: Stage,
+        request: Option<Request>,
+        readback: Box<dyn Readback<S>>,
+        delay: Duration,
+        remote: Option<RequestId>,
+    ) -> RequestId {
         let mut marks = Marks::default();
         if remote.is_some() {
             marks.set(Marks::REMOTE);
@@ -191,9 +230,9 @@ impl<S> Chains<S> {
         let key = self.vacant_key();
         self.slab.insert(Chain {
             readback: Some(readback),
-            request: Some(request),
+            request,
             started: self.now,
-            stage: Stage::New,
+            stage,
             timer: None,
             origin: MaybeKey::NONE,
             attempts: 0,
@@ -272,8 +311,18 @@ impl<S> Chains<S> {
     pub(super) fn keys(&self) -> impl Iterator<Item = ChainKey> + '_ {
         self.slab
             .iter()
-            .filter(|(_, chain)| chain.request.is_some())
+            .filter(|(_, chain)| chain.readback.is_some())
             .map(|(key, _)| key as u32)
+    }
+
+    /// Keeps a call until it is due.
+    pub(super) fn keep_call(&mut self, call: Call<S>) -> MaybeKey {
+        grow(&mut self.calls);
+        MaybeKey::from(self.calls.insert(call) as u32)
+    }
+
+    pub(super) fn take_call(&mut self, key: MaybeKey) -> Option<Call<S>> {
+        key.get().map(|key| self.calls.remove(key as usize))
     }
 
     pub(super) fn next_command(&mut self) -> Option<Command> {
@@ -325,6 +374,10 @@ impl<S> Sink<S> for Chains<S> {
         delay: Duration,
     ) -> RequestId {
         self.insert(request, readback, delay, None)
+    }
+
+    fn call(&mut self, call: Call<S>, delay: Duration) -> RequestId {
+        self.insert_call(call, delay, None)
     }
 
     fn cancel(&mut self, id: RequestId) -> bool {

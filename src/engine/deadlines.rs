@@ -13,11 +13,15 @@ use crate::net::link::LinkMarks;
 impl<S, M: Mode> Engine<S, M> {
     /// Lets a chain wait for its delay, counted from its submission.
     pub(super) fn delay(&mut self, key: ChainKey, delay: Duration) {
-        let chain = &mut self.chains[key];
-        chain.stage = Stage::Delayed;
+        self.chains[key].stage = Stage::Delayed;
+        self.arm_delay(key, delay);
+    }
+
+    /// Has the chain's timer go off when `delay`, counted from its submission, is over.
+    pub(super) fn arm_delay(&mut self, key: ChainKey, delay: Duration) {
         let micros = u64::try_from(delay.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX);
         // What does not fit, or lies further off than any clock will run, is never.
-        match chain
+        match self.chains[key]
             .started
             .checked_add(micros)
             .filter(|due| due >> 60 == 0)
@@ -35,6 +39,7 @@ impl<S, M: Mode> Engine<S, M> {
                 self.chains[key].started = self.now_micros;
                 self.begin(key);
             }
+            Stage::Waiting { call } => self.fall_due(key, call),
             Stage::Queued { .. } if self.chains[key].marks.has(Marks::EXHAUSTED) => {
                 self.fail_unlinked(key, ErrorKind::Exhausted);
             }
@@ -52,7 +57,7 @@ impl<S, M: Mode> Engine<S, M> {
                     self.fail(link, Failure::Timeout);
                 }
             }
-            Stage::Failed | Stage::Reading => {}
+            Stage::Due { .. } | Stage::Failed | Stage::Reading => {}
         }
     }
 

@@ -558,7 +558,7 @@ impl<S, M: Mode> Engine<S, M> {
 
     fn complete(&mut self, key: ChainKey, error: Error) {
         self.chains[key].stage = Stage::Failed;
-        self.completions.push_back((key, error));
+        self.completions.push_back((key, Some(error)));
     }
 
     pub(super) fn cancel_chain(&mut self, key: ChainKey) {
@@ -566,9 +566,14 @@ impl<S, M: Mode> Engine<S, M> {
             Stage::New | Stage::Delayed | Stage::Queued { .. } => {
                 self.fail_unlinked(key, ErrorKind::Cancelled);
             }
+            Stage::Waiting { call } => {
+                self.forget_call(call);
+                self.fail_unlinked(key, ErrorKind::Cancelled);
+            }
             Stage::Running { link } => self.fail(link, Failure::Cancelled),
-            // The mark is enough: the failure is told as a cancellation, the running readback is called once more.
-            Stage::Failed | Stage::Reading => {}
+            // The mark is enough: the failure is told as a cancellation, the call that is due is not made, the running
+            // readback is called once more.
+            Stage::Due { .. } | Stage::Failed | Stage::Reading => {}
         }
     }
 

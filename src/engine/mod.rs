@@ -5,6 +5,7 @@
 //! - `exchange`: how it is written, and how its exchange ends without a response
 //! - `receive`: from bytes to responses
 //! - `reply`: how a readback is called, and what follows from its answer
+//! - `calls`: chains that wait without a request, and then run code
 //! - `deadlines`: delays and deadlines
 //! - `turn`: one turn of the loop
 
@@ -26,6 +27,7 @@ use crate::net::{Net, Ready};
 use crate::request::Request;
 use crate::sched::wheel::Wheel;
 
+mod calls;
 mod chains;
 mod deadlines;
 mod exchange;
@@ -50,7 +52,7 @@ pub use readback::{Context, Flow, Next, Readback, Reply, Unread};
 pub use response::{Info, Response, Timings};
 pub use submitter::Submitter;
 pub use turn::Turn;
-pub use within::{within, within_to};
+pub use within::{within, within_call, within_to};
 
 use chains::{ChainKey, Chains, Marks, Stage};
 use mode::sealed::Sealed;
@@ -93,8 +95,8 @@ pub struct Engine<S = (), M: Mode = Owned> {
     run_queue: VecDeque<Token>,
     /// Chains to be started anew, a stale connection or a delay behind them.
     restarts: VecDeque<ChainKey>,
-    /// Chains whose readback is to hear of a failure.
-    completions: VecDeque<(ChainKey, Error)>,
+    /// Chains whose readback is to hear of a failure, and, without one, those whose call is due.
+    completions: VecDeque<(ChainKey, Option<Error>)>,
     /// The link that the exchange just over has left, before the pool takes it.
     resting: Option<LinkKey>,
     /// Set while this machine is out of file descriptors, ports or memory.
@@ -190,7 +192,7 @@ pub struct Stats {
     pub in_flight: usize,
     /// Requests that wait for a link.
     pub queued: usize,
-    /// Requests that wait for their delay.
+    /// Requests that wait for their delay, and calls that have not been made.
     pub delayed: usize,
     /// Requests in flight whose readback answered `Pause`.
     pub paused: usize,
@@ -202,7 +204,7 @@ pub struct Stats {
     pub submitted: u64,
     /// Requests answered by a response.
     pub answered: u64,
-    /// Requests answered by an error, cancellations included.
+    /// Requests answered by an error, cancellations included; also of chains that waited to go on after a request.
     pub failed: u64,
     /// Requests sent again after a stale connection.
     pub retried: u64,
@@ -286,6 +288,46 @@ impl<S, M: Mode> Engine<S, M> {
         self.submit_boxed(request, Box::new(readback), delay)
     }
 
+    /// Starts a chain which begins with a call: in the next turn `f` is run, and what it answers follows. A turn is then due.
+    ///
+    /// What `f` sends without a [`read_by`](Next::read_by) is read to its end and thrown away, as by [`Unread`]; it has nothing to
+    /// send [`again`](Next::again). A call is no request: cancelled or drained, `f` is dropped, and nobody is told.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use httpstream::{Engine, Next};
+    ///
+    /// let mut engine = Engine::<Vec<&str>>::new()?;
+    /// engine.call_after(Duration::from_millis(5), |done: &mut Vec<_>, _| {
+    ///     done.push("later");
+    ///     Next::done()
+    /// });
+    /// engine.call(|done, cx| {
+    ///     done.push("now");
+    ///     cx.done()
+    /// });
+    /// let mut done = Vec::new();
+    /// engine.run(&mut done)?;
+    /// assert_eq!(done, ["now", "later"]);
+    /// # Ok::<(), httpstream::Error>(())
+    /// ```
+    pub fn call(
+        &mut self,
+        f: impl FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + 'static,
+    ) -> RequestId {
+        self.call_after(Duration::ZERO, f)
+    }
+
+    /// [`call`](Self::call) after `delay`, counted from this call; [`Duration::MAX`] is never.
+    pub fn call_after(
+        &mut self,
+        delay: Duration,
+        f: impl FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + 'static,
+    ) -> RequestId {
+        self.read_clock();
+        self.chains.call(Box::new(f), delay)
+    }
+
     fn submit_boxed(
         &mut self,
         request: Request,
@@ -300,7 +342,8 @@ impl<S, M: Mode> Engine<S, M> {
     /// Ends a chain, whatever it is doing; its connection is closed if a request is on it. A turn is then due.
     ///
     /// True: its readback is called exactly once more, with [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled), and what it answers is
-    /// dropped. False: the chain is over, or was cancelled before.
+    /// dropped. A call that it waits for is dropped and not made; a chain that has only made calls has no readback that could
+    /// be told. False: the chain is over, or was cancelled before.
     pub fn cancel(&mut self, id: RequestId) -> bool {
         self.chains.cancel(id)
     }
@@ -373,7 +416,7 @@ impl<S, M: Mode> Engine<S, M> {
             stats.paused += usize::from(chain.marks.has(Marks::PAUSED));
             match chain.stage {
                 Stage::New | Stage::Queued { .. } => stats.queued += 1,
-                Stage::Delayed => stats.delayed += 1,
+                Stage::Delayed | Stage::Waiting { .. } | Stage::Due { .. } => stats.delayed += 1,
                 Stage::Running { .. } => stats.in_flight += 1,
                 Stage::Failed | Stage::Reading => {}
             }

@@ -11,7 +11,6 @@ use log::debug;
 use crate::engine::chains::{ChainKey, Command, Marks, Stage};
 use crate::engine::mode::Mode;
 use crate::engine::{Engine, Timer};
-use crate::error::ErrorKind;
 use crate::net::link::{Neighbours, Spot};
 use crate::net::pool::OriginKey;
 use crate::net::slots::{LinkKey, MaybeKey};
@@ -81,15 +80,18 @@ impl<S, M: Mode> Engine<S, M> {
     fn carry_out(&mut self, command: Command) {
         match command {
             Command::Start(key, _) if self.draining => {
-                if self.chains[key].stage == Stage::New {
+                if let Stage::New | Stage::Waiting { .. } = self.chains[key].stage {
                     self.chains[key].marks.set(Marks::CANCELLED);
-                    self.fail_unlinked(key, ErrorKind::Cancelled);
+                    self.cancel_chain(key);
                 }
             }
             // Cancelled before it began: the command behind this one sees to it.
             Command::Start(key, _) if self.chains[key].marks.has(Marks::CANCELLED) => {}
-            Command::Start(key, Duration::ZERO) => self.begin(key),
-            Command::Start(key, delay) => self.delay(key, delay),
+            Command::Start(key, delay) => match (self.chains[key].stage, delay) {
+                (Stage::Waiting { call }, delay) => self.wait(key, call, delay),
+                (_, Duration::ZERO) => self.begin(key),
+                (_, delay) => self.delay(key, delay),
+            },
             Command::Cancel(id) => {
                 if let Some(key) = self.chains.find(id) {
                     self.cancel_chain(key);

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use crate::engine::calls::Call;
 use crate::engine::chains::RequestId;
 use crate::engine::response::Response;
 use crate::error::Error;
@@ -19,10 +20,11 @@ pub type Reply<'a> = Result<Response<'a>, Error>;
 /// the pieces of the body as they come. `state` is what the caller lent to the turn.
 ///
 /// A chain's readback is called any number of times through `on_interim`, `on_head` and `on_data`, and then exactly once
-/// through `on_reply` for each request of the chain, whatever happens, as long as the engine lives.
+/// through `on_reply` for each request of the chain, whatever happens, as long as the engine lives. One that waits without a
+/// request is called through `on_due` once it has waited, or through `on_reply` if it is cancelled meanwhile.
 ///
 /// # Panics
-/// A readback may panic: its chain is over without another call, the panic goes through the turn to the host, and an
+/// A readback, or a call, may panic: its chain is over without another call, the panic goes through the turn to the host, and an
 /// engine whose host catches it goes on where it was.
 pub trait Readback<S> {
     /// An interim (1xx) response has come; the final one follows (RFC 9110 §15.2).
@@ -43,6 +45,12 @@ pub trait Readback<S> {
     fn on_data(&mut self, state: &mut S, data: &[u8], cx: &mut Context<'_, S>) -> Flow {
         let _ = (state, data, cx);
         Flow::Stream
+    }
+
+    /// The chain has waited without a request, as [`Next::wait`] asked, and goes on.
+    fn on_due(&mut self, state: &mut S, cx: &mut Context<'_, S>) -> Next<S> {
+        let _ = (state, cx);
+        Next::done()
     }
 
     /// The response is complete, or there will be none. After streaming its body is empty and its trailers are there.
@@ -92,23 +100,26 @@ pub enum Flow {
     Abort,
 }
 
-/// What follows in a chain: nothing, another request, or the same one again; at once or after a delay.
+/// What follows in a chain: nothing, another request, the same one again, or a call; at once or after a delay.
 #[must_use]
 pub struct Next<S> {
-    pub(crate) action: Action,
+    pub(crate) action: Action<S>,
     pub(crate) delay: Duration,
     pub(crate) readback: Option<Box<dyn Readback<S>>>,
 }
 
-#[derive(Debug)]
-pub(crate) enum Action {
+pub(crate) enum Action<S> {
     Done,
     Send(Request),
     Again,
+    /// Nothing is sent; the readback is told when it is time.
+    Wait,
+    /// Nothing is sent; this is run when it is time.
+    Call(Call<S>),
 }
 
 impl<S> Next<S> {
-    fn of(action: Action) -> Self {
+    fn of(action: Action<S>) -> Self {
         Self {
             action,
             delay: Duration::ZERO,
@@ -126,14 +137,55 @@ impl<S> Next<S> {
         Self::of(Action::Send(request))
     }
 
-    /// Sends the request once more that this chain sent last. Allocates nothing.
+    /// Sends the request once more that this chain sent last; it is [`done`](Self::done) if there is none, as in a chain that has
+    /// only made [calls](Self::call). Allocates nothing.
     ///
     /// At once: after a failure, or where answers come at once, wait with [`after`](Self::after), or the chain spins.
     pub fn again() -> Self {
         Self::of(Action::Again)
     }
 
-    /// Waits before sending; delays add up, [`Duration::MAX`] is never. No effect on [`done`](Self::done).
+    /// Goes on with `f` in place of a request; best together with [`after`](Self::after). What `f` answers follows.
+    ///
+    /// So a request is built when it is due, a queue is paced, or a human is waited for. Without a delay `f` runs after
+    /// what the present readback asked for is applied, in this turn or the next; a chain that calls without delay for ever lets
+    /// the rest of the loop go on, but not sleep.
+    ///
+    /// The chain keeps its readback, or takes the one that [`read_by`](Self::read_by) gives: it reads what `f` sends, unless `f` says
+    /// otherwise, and it is what hears of a [`cancel`](Context::cancel), after which `f` is not run. [`again`](Self::again), answered by
+    /// `f`, is the request that the chain sent last.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use httpstream::{Context, Next, Reply, Request};
+    ///
+    /// struct Bot { cookie: String }
+    ///
+    /// impl Bot {
+    ///     fn on_beat(&mut self, _: Reply<'_>, _: &mut Context<'_, Self>) -> Next<Self> {
+    ///         Next::call(Bot::beat).after(Duration::from_secs(60))
+    ///     }
+    ///
+    ///     /// The cookie is the one of then, not the one of a minute before.
+    ///     fn beat(&mut self, _: &mut Context<'_, Self>) -> Next<Self> {
+    ///         let beat = Request::get("http://127.0.0.1:1/beat").header("Cookie", &self.cookie);
+    ///         beat.build().map_or_else(|_| Next::done(), Next::send)
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// A closure says what its state is: `Next::call(|bot: &mut Bot, _| …)`.
+    pub fn call(f: impl FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + 'static) -> Self {
+        Self::of(Action::Call(Box::new(f)))
+    }
+
+    /// Sends nothing: the readback goes on with [`on_due`](Readback::on_due). As [`call`](Self::call) for readbacks that are structs, and
+    /// allocates nothing. A closure that waits so is done.
+    pub fn wait() -> Self {
+        Self::of(Action::Wait)
+    }
+
+    /// Waits before that; delays add up, [`Duration::MAX`] is never. No effect on [`done`](Self::done).
     pub fn after(mut self, delay: Duration) -> Self {
         self.delay = self.delay.saturating_add(delay);
         self
@@ -151,6 +203,18 @@ impl<S> Next<S> {
     pub fn read_to(mut self, readback: impl Readback<S> + 'static) -> Self {
         self.readback = Some(Box::new(readback));
         self
+    }
+}
+
+impl<S> fmt::Debug for Action<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done => f.write_str("Done"),
+            Self::Send(request) => f.debug_tuple("Send").field(request).finish(),
+            Self::Again => f.write_str("Again"),
+            Self::Wait => f.write_str("Wait"),
+            Self::Call(_) => f.write_str("Call"),
+        }
     }
 }
 
@@ -181,6 +245,7 @@ pub(crate) trait Sink<S> {
         readback: Box<dyn Readback<S>>,
         delay: Duration,
     ) -> RequestId;
+    fn call(&mut self, call: Call<S>, delay: Duration) -> RequestId;
     fn cancel(&mut self, id: RequestId) -> bool;
     fn resume(&mut self, id: RequestId) -> bool;
     fn stop(&mut self);
@@ -218,6 +283,25 @@ impl<'a, S> Context<'a, S> {
         readback: impl FnMut(&mut S, Reply<'_>, &mut Context<'_, S>) -> Next<S> + 'static,
     ) -> RequestId {
         self.sink.submit(request, Box::new(readback), delay)
+    }
+
+    /// Starts a chain of its own which begins with a call; see [`Engine::call`](crate::Engine::call).
+    ///
+    /// `f` runs after this readback has returned and what it asked for is applied, in this turn or the next.
+    pub fn call(
+        &mut self,
+        f: impl FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + 'static,
+    ) -> RequestId {
+        self.sink.call(Box::new(f), Duration::ZERO)
+    }
+
+    /// [`call`](Self::call) after `delay`.
+    pub fn call_after(
+        &mut self,
+        delay: Duration,
+        f: impl FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + 'static,
+    ) -> RequestId {
+        self.sink.call(Box::new(f), delay)
     }
 
     /// Ends a chain; see [`Engine::cancel`](crate::Engine::cancel). A chain may cancel itself.

@@ -563,7 +563,7 @@ impl<S, M: Mode> Engine<S, M> {
 
     fn stream(&mut self, state: &mut S, key: LinkKey, chain: ChainKey, data: &[u8]) -> Option<Fed> {
         let id = self.chains.id(chain);
-        let flow = self.call(chain, id, |readback, mut cx| {
+        let flow = self.run_readback(chain, id, |readback, mut cx| {
             readback.on_data(state, data, &mut cx)
         });
         match flow {
@@ -656,7 +656,7 @@ impl<S, M: Mode> Engine<S, M> {
                 body,
                 info,
             };
-            self.call(chain, info.id, |readback, mut cx| {
+            self.run_readback(chain, info.id, |readback, mut cx| {
                 readback.on_reply(state, Ok(response), &mut cx)
             })
         };
@@ -719,7 +719,7 @@ impl<S, M: Mode> Engine<S, M> {
             body: Body::Lent(&[]),
             info,
         };
-        self.call(chain, info.id, |readback, mut cx| {
+        self.run_readback(chain, info.id, |readback, mut cx| {
             call(readback, state, &response, &mut cx)
         })
     }

@@ -13,19 +13,20 @@ use crate::engine::readback::{Action, Context, Next, Readback};
 use crate::engine::response::{Info, Timings};
 use crate::error::{Error, ErrorKind};
 use crate::net::link::LinkMarks;
-use crate::net::slots::LinkKey;
+use crate::net::slots::{LinkKey, MaybeKey};
 
 impl<S, M: Mode> Engine<S, M> {
     /// Tells a chain's readback of a failure.
     pub(super) fn deliver(&mut self, state: &mut S, chain: ChainKey, error: Error) {
-        self.counts.failed += 1;
+        // Of a chain that has sent nothing yet, nobody is told.
+        self.counts.failed += u64::from(self.chains[chain].request.is_some());
         let cancelled = self.chains[chain].marks.has(Marks::CANCELLED);
         let error = match cancelled && error.kind() != ErrorKind::Cancelled {
             true => error.into_cancelled(),
             false => error,
         };
         let id = self.chains.id(chain);
-        let next = self.call(chain, id, |readback, mut cx| {
+        let next = self.run_readback(chain, id, |readback, mut cx| {
             readback.on_reply(state, Err(error), &mut cx)
         });
         match cancelled {
@@ -54,14 +55,17 @@ impl<S, M: Mode> Engine<S, M> {
             delay,
             readback,
         } = next;
+        let mut waits = None;
         match action {
             Action::Send(request) if !self.draining => {
                 self.chains[chain].request = Some(request);
                 self.chains[chain].marks.clear(Marks::AT_HOME);
             }
             Action::Again if !self.draining => {}
-            Action::Done | Action::Again | Action::Send(_) => {
-                self.discard(readback);
+            Action::Wait if !self.draining => waits = Some(MaybeKey::NONE),
+            Action::Call(call) if !self.draining => waits = Some(self.chains.keep_call(call)),
+            action => {
+                self.discard((action, readback));
                 return self.end_chain(chain);
             }
         }
@@ -72,9 +76,10 @@ impl<S, M: Mode> Engine<S, M> {
         // The readback may have taken its time: what follows begins now.
         self.read_clock();
         self.chains[chain].started = self.now_micros;
-        match delay {
-            Duration::ZERO => self.begin(chain),
-            delay => self.delay(chain, delay),
+        match (waits, delay) {
+            (Some(call), delay) => self.wait(chain, call, delay),
+            (None, Duration::ZERO) => self.begin(chain),
+            (None, delay) => self.delay(chain, delay),
         }
     }
 
@@ -95,7 +100,7 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     /// Runs user code: the readback out of the slab, the chains lent to it. `None`: it panicked, and the turn is to end.
-    pub(super) fn call<R>(
+    pub(super) fn run_readback<R>(
         &mut self,
         key: ChainKey,
         id: RequestId,

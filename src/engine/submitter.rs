@@ -58,10 +58,18 @@ pub(crate) enum Order<S> {
         readback: Box<dyn Readback<S> + Send>,
         delay: Duration,
     },
+    Call {
+        id: RequestId,
+        call: SendCall<S>,
+        delay: Duration,
+    },
     Cancel(RequestId),
     Resume(RequestId),
     Stop,
 }
+
+/// A [`Call`](crate::engine::calls::Call) that can be handed to another thread.
+pub(crate) type SendCall<S> = Box<dyn FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + Send>;
 
 impl<S> Remote<S> {
     pub(super) fn new(wake: Wake) -> Self {
@@ -127,14 +135,17 @@ impl<S> Submitter<S> {
         Ok(())
     }
 
+    fn new_id(&self) -> RequestId {
+        RequestId::remote(self.remote.last_id.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
     fn submit_boxed(
         &self,
         request: Request,
         readback: Box<dyn Readback<S> + Send>,
         delay: Duration,
     ) -> Result<RequestId, Gone> {
-        let number = self.remote.last_id.fetch_add(1, Ordering::Relaxed) + 1;
-        let id = RequestId::remote(number);
+        let id = self.new_id();
         self.order(Order::Submit {
             id,
             request,
@@ -179,6 +190,51 @@ impl<S> Submitter<S> {
         readback: impl FnMut(&mut S, Reply<'_>, &mut Context<'_, S>) -> Next<S> + Send + 'static,
     ) -> Result<RequestId, Gone> {
         self.submit_boxed(request, Box::new(readback), delay)
+    }
+
+    /// Starts a chain which begins with a call; see [`Engine::call`](crate::Engine::call). So another thread hands over what it
+    /// has, or changes the state.
+    ///
+    /// ```
+    /// use httpstream::{Engine, Next};
+    ///
+    /// let mut engine = Engine::<String>::new()?;
+    /// let submitter = engine.submitter();
+    /// let typing = std::thread::spawn(move || {
+    ///     submitter.call(|code: &mut String, _| {
+    ///         code.push_str("7KXW");
+    ///         Next::done()
+    ///     })
+    /// });
+    /// let mut code = String::new();
+    /// engine.run(&mut code)?;
+    /// assert!(typing.join().unwrap().is_ok());
+    /// assert_eq!(code, "7KXW");
+    /// # Ok::<(), httpstream::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub fn call(
+        &self,
+        f: impl FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + Send + 'static,
+    ) -> Result<RequestId, Gone> {
+        self.call_after(Duration::ZERO, f)
+    }
+
+    /// [`call`](Self::call) after `delay`, counted from when the engine hears of it.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub fn call_after(
+        &self,
+        delay: Duration,
+        f: impl FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + Send + 'static,
+    ) -> Result<RequestId, Gone> {
+        let id = self.new_id();
+        let call = Box::new(f);
+        self.order(Order::Call { id, call, delay })?;
+        Ok(id)
     }
 
     /// Ends a chain as [`Engine::cancel`](crate::Engine::cancel) does, if it is not over when the engine hears of it.

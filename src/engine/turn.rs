@@ -1,4 +1,4 @@
-//! One turn: commands, the poll, links, names, timers, failures; in this order, and each with a bound.
+//! One turn: commands, the poll, links, names, timers, failures and calls; in this order, and each with a bound.
 
 use std::panic::resume_unwind;
 use std::time::Duration;
@@ -121,7 +121,10 @@ impl<S, M: Mode> Engine<S, M> {
             let Some((chain, error)) = self.completions.pop_front() else {
                 break;
             };
-            self.deliver(state, chain, error);
+            match error {
+                Some(error) => self.deliver(state, chain, error),
+                None => self.make_call(state, chain),
+            }
             self.settle_and_park();
             if self.panic.is_some() {
                 return;
@@ -165,6 +168,9 @@ impl<S, M: Mode> Engine<S, M> {
                     delay,
                 } => {
                     self.chains.insert(request, readback, delay, Some(id));
+                }
+                Order::Call { id, call, delay } => {
+                    self.chains.insert_call(call, delay, Some(id));
                 }
                 Order::Cancel(id) => {
                     self.chains.cancel(id);
@@ -244,8 +250,8 @@ impl<S> Engine<S, Owned> {
         Ok(())
     }
 
-    /// Lets what is in flight and queued end, for `within` at most; nothing new starts and no chain goes on. What is delayed
-    /// is cancelled at once, and so is what readbacks submit meanwhile; what is left at the end likewise. Answers how many of
+    /// Lets what is in flight and queued end, for `within` at most; nothing new starts and no chain goes on. What is delayed,
+    /// calls included, is cancelled at once, and so is what readbacks submit meanwhile; what is left at the end likewise. Answers how many of
     /// the chains that were there before were cancelled. `stop` has no effect meanwhile. The engine can be used on.
     ///
     /// # Errors
@@ -272,7 +278,12 @@ impl<S, M: Mode> Engine<S, M> {
         self.settle_and_park();
         self.draining = true;
         let end = self.now.checked_add(within);
-        let mut cancelled = self.cancel_where(|stage| stage == Stage::Delayed);
+        let mut cancelled = self.cancel_where(|stage| {
+            matches!(
+                stage,
+                Stage::Delayed | Stage::Waiting { .. } | Stage::Due { .. }
+            )
+        });
         while self.pending() > 0 {
             let left = end.map(|end| end.saturating_duration_since(self.net.now()));
             if left.is_some_and(|left| left.is_zero()) {

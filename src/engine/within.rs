@@ -1,9 +1,10 @@
-//! Readbacks over a part of the state: a bot inside a world.
+//! Readbacks and calls over a part of the state: a bot inside a world.
 
 use std::time::Duration;
 
+use crate::engine::calls::Call;
 use crate::engine::chains::RequestId;
-use crate::engine::readback::{Context, Flow, Next, Readback, Reply, Sink};
+use crate::engine::readback::{Action, Context, Flow, Next, Readback, Reply, Sink};
 use crate::engine::response::Response;
 use crate::request::Request;
 
@@ -56,6 +57,39 @@ pub fn within_to<S, T: 'static>(
     }
 }
 
+/// [`within`] for a call: what [`Engine::call`](crate::Engine::call), [`Submitter::call`](crate::Submitter::call) and
+/// [`Next::call`] take, over a part of the state. When the part is gone by then, the chain ends.
+///
+/// ```
+/// use httpstream::{Context, Engine, Next, within_call};
+///
+/// #[derive(Default)]
+/// struct Bot { codes: Vec<String> }
+///
+/// let mut bots = vec![Bot::default(), Bot::default()];
+/// let mut engine = Engine::<Vec<Bot>>::new()?;
+/// let submitter = engine.submitter();
+/// let typed = String::from("7KXW");
+/// let hand_over = move |bot: &mut Bot, _: &mut Context<'_, Bot>| {
+///     bot.codes.push(typed);
+///     Next::done()
+/// };
+/// submitter.call(within_call(|bots: &mut Vec<Bot>| bots.get_mut(1), hand_over)).unwrap();
+/// drop(submitter);
+/// engine.run(&mut bots)?;
+/// assert_eq!(bots[1].codes, ["7KXW"]);
+/// # Ok::<(), httpstream::Error>(())
+/// ```
+pub fn within_call<S, T: 'static>(
+    part: impl Fn(&mut S) -> Option<&mut T> + Clone + 'static,
+    f: impl FnOnce(&mut T, &mut Context<'_, T>) -> Next<T> + 'static,
+) -> impl FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + 'static {
+    move |state: &mut S, cx: &mut Context<'_, S>| {
+        let next = with_part(&part, state, cx, Next::done(), f);
+        outwards(&part, next)
+    }
+}
+
 struct Within<P, T> {
     part: P,
     readback: Box<dyn Readback<T>>,
@@ -73,18 +107,47 @@ impl<P, T: 'static> Within<P, T> {
     where
         P: Fn(&mut S) -> Option<&mut T> + Clone + 'static,
     {
-        let Some(part) = (self.part)(state) else {
-            return gone;
-        };
-        let mut sink = PartSink {
-            sink: &mut *cx.sink,
-            part: &self.part,
-        };
-        call(
-            &mut *self.readback,
-            part,
-            &mut Context::new(&mut sink, cx.id, cx.now),
-        )
+        let readback = &mut *self.readback;
+        with_part(&self.part, state, cx, gone, |part, cx| {
+            call(readback, part, cx)
+        })
+    }
+}
+
+/// Calls `call` with the part of the state and a context over it, or answers `gone`.
+fn with_part<P, S, T: 'static, R>(
+    part: &P,
+    state: &mut S,
+    cx: &mut Context<'_, S>,
+    gone: R,
+    call: impl FnOnce(&mut T, &mut Context<'_, T>) -> R,
+) -> R
+where
+    P: Fn(&mut S) -> Option<&mut T> + Clone + 'static,
+{
+    let Some(found) = part(state) else {
+        return gone;
+    };
+    let sink = &mut *cx.sink;
+    let mut sink = PartSink { sink, part };
+    call(found, &mut Context::new(&mut sink, cx.id, cx.now))
+}
+
+/// What a part's readback or call answers, as the engine wants it.
+fn outwards<P, S, T: 'static>(part: &P, next: Next<T>) -> Next<S>
+where
+    P: Fn(&mut S) -> Option<&mut T> + Clone + 'static,
+{
+    Next {
+        action: match next.action {
+            Action::Done => Action::Done,
+            Action::Send(request) => Action::Send(request),
+            Action::Again => Action::Again,
+            Action::Wait => Action::Wait,
+            Action::Call(call) => Action::Call(Box::new(within_call(part.clone(), call))),
+        },
+        delay: next.delay,
+        readback: next.readback.map(|readback| wrap(part, readback)),
     }
 }
 
@@ -111,15 +174,18 @@ where
         })
     }
 
+    fn on_due(&mut self, state: &mut S, cx: &mut Context<'_, S>) -> Next<S> {
+        let next = self.with(state, cx, Next::done(), |readback, part, cx| {
+            readback.on_due(part, cx)
+        });
+        outwards(&self.part, next)
+    }
+
     fn on_reply(&mut self, state: &mut S, reply: Reply<'_>, cx: &mut Context<'_, S>) -> Next<S> {
         let next = self.with(state, cx, Next::done(), |readback, part, cx| {
             readback.on_reply(part, reply, cx)
         });
-        Next {
-            action: next.action,
-            delay: next.delay,
-            readback: next.readback.map(|readback| wrap(&self.part, readback)),
-        }
+        outwards(&self.part, next)
     }
 }
 
@@ -141,6 +207,11 @@ where
         delay: Duration,
     ) -> RequestId {
         self.sink.submit(request, wrap(self.part, readback), delay)
+    }
+
+    fn call(&mut self, call: Call<T>, delay: Duration) -> RequestId {
+        let call = Box::new(within_call(self.part.clone(), call));
+        self.sink.call(call, delay)
     }
 
     fn cancel(&mut self, id: RequestId) -> bool {
