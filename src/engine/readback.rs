@@ -114,8 +114,9 @@ pub(crate) enum Action<S> {
     Again,
     /// Nothing is sent; the readback is told when it is time.
     Wait,
-    /// Nothing is sent; this is run when it is time.
-    Call(Call<S>),
+    /// Nothing is sent; this is run when it is time. Boxed once more: an answer is moved with every request, and a fat pointer
+    /// would make them all longer.
+    Call(Box<Call<S>>),
 }
 
 impl<S> Next<S> {
@@ -176,7 +177,7 @@ impl<S> Next<S> {
     ///
     /// A closure says what its state is: `Next::call(|bot: &mut Bot, _| …)`.
     pub fn call(f: impl FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + 'static) -> Self {
-        Self::of(Action::Call(Box::new(f)))
+        Self::of(Action::Call(Box::new(Box::new(f))))
     }
 
     /// Sends nothing: the readback goes on with [`on_due`](Readback::on_due). As [`call`](Self::call) for readbacks that are structs, and

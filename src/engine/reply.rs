@@ -63,7 +63,7 @@ impl<S, M: Mode> Engine<S, M> {
             }
             Action::Again if !self.draining => {}
             Action::Wait if !self.draining => waits = Some(MaybeKey::NONE),
-            Action::Call(call) if !self.draining => waits = Some(self.chains.keep_call(call)),
+            Action::Call(call) if !self.draining => waits = Some(self.chains.keep_call(*call)),
             action => {
                 self.discard((action, readback));
                 return self.end_chain(chain);

@@ -144,7 +144,9 @@ where
             Action::Send(request) => Action::Send(request),
             Action::Again => Action::Again,
             Action::Wait => Action::Wait,
-            Action::Call(call) => Action::Call(Box::new(within_call(part.clone(), call))),
+            Action::Call(call) => {
+                Action::Call(Box::new(Box::new(within_call(part.clone(), *call))))
+            }
         },
         delay: next.delay,
         readback: next.readback.map(|readback| wrap(part, readback)),
