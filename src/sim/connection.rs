@@ -11,7 +11,7 @@ use std::time::Duration;
 use mio::Token;
 
 use super::reader::RequestReader;
-use super::server::Incoming;
+use super::server::{Answer, Incoming};
 use crate::net::Readiness;
 
 /// Both ends of a connection.
@@ -286,6 +286,8 @@ pub(super) struct ServerEnd {
     pub(super) accepted: bool,
     /// The request whose body is still to come, and whether its head was answered already.
     pub(super) current: Option<(Incoming, EarlyAnswer)>,
+    /// Requests whose answers are held, the oldest first, and answers to those behind them, which have to wait.
+    pub(super) held: VecDeque<(Incoming, Answer)>,
     /// Whole requests so far.
     pub(super) requests: usize,
     /// Until then it is sending answers.
@@ -318,6 +320,7 @@ impl ServerEnd {
             reader: RequestReader::default(),
             accepted: false,
             current: None,
+            held: VecDeque::new(),
             requests: 0,
             busy_until: Duration::ZERO,
             downlink: Duration::ZERO,
@@ -334,6 +337,7 @@ impl ServerEnd {
     pub(super) fn is_idle(&self, now: Duration) -> bool {
         self.reader.is_between()
             && self.current.is_none()
+            && self.held.is_empty()
             && !self.closing
             && !self.mute
             && self.busy_until <= now

@@ -18,8 +18,41 @@ const NOISE: [&[u8]; 4] = [b"\r\n", b"0\r\n\r\n", b"\0", b"garbage\r\n\r\n"];
 const END_LAGS: Duration = Duration::from_micros(100);
 
 impl World {
-    /// Sends `answer` to `request`: behind the answers before it, and spoilt if a fault strikes.
+    /// Sends `answer` to `request`, unless it is held, or one before it is.
     pub(super) fn answer(&mut self, id: ConnectionId, request: &Incoming, answer: Answer) {
+        let Some(server) = self.server_mut(id) else {
+            return;
+        };
+        if answer.is_held() || !server.held.is_empty() {
+            server.held.push_back((request.clone(), answer));
+            return;
+        }
+        self.send_answer(id, request, answer);
+    }
+
+    /// Answers the oldest request that is held, and those behind it that had to wait for that. False: there is none.
+    pub(super) fn answer_held(&mut self, id: ConnectionId, answer: Answer) -> bool {
+        let Some(server) = self.server_mut(id) else {
+            return false;
+        };
+        let Some(first) = server.held.front_mut() else {
+            return false;
+        };
+        first.1 = answer;
+        while let Some(server) = self.server_mut(id)
+            && server
+                .held
+                .front()
+                .is_some_and(|(_, answer)| !answer.is_held())
+            && let Some((request, answer)) = server.held.pop_front()
+        {
+            self.send_answer(id, &request, answer);
+        }
+        true
+    }
+
+    /// Sends `answer` to `request`: behind the answers before it, and spoilt if a fault strikes.
+    fn send_answer(&mut self, id: ConnectionId, request: &Incoming, answer: Answer) {
         let Some(server) = self.server_mut(id) else {
             return;
         };

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::faults::{Fault, Faults};
 use super::ledger::{Ledger, Misuse};
-use super::server::{ConnectionId, End, Server};
+use super::server::{Answer, ConnectionId, End, Server};
 use super::world::{Call, Name, Service, Site, World};
 use crate::resolver::LookupError;
 
@@ -155,7 +155,7 @@ impl Network {
     /// time that the readback takes.
     ///
     /// # Panics
-    /// Inside a server: there it would have to go on while it is asked. [`Answer::after`](super::Answer::after) is what takes time there.
+    /// Inside a server: there it would have to go on while it is asked. [`Answer::after`] is what takes time there.
     pub fn sleep(&self, time: Duration) {
         let until = self.elapsed().saturating_add(time);
         while self.step(until) {}
@@ -167,6 +167,13 @@ impl Network {
     /// Connections that stand: established, and ended by neither side.
     pub fn connections(&self) -> Vec<ConnectionId> {
         self.world().live().map(|(id, _)| id).collect()
+    }
+
+    /// Answers the oldest request of a connection that was answered with [`Answer::held`]. From then on it is as if the server
+    /// had answered so now, faults and delays included. False if the connection does not stand or nothing is held on it.
+    pub fn answer(&self, connection: ConnectionId, answer: Answer) -> bool {
+        let mut world = self.world_mut();
+        world.is_live(connection) && world.answer_held(connection, answer)
     }
 
     /// Sends bytes from the server's end, asked for or not, in the middle of an answer or not. False if the connection does not stand.

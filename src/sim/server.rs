@@ -127,7 +127,7 @@ impl fmt::Debug for Incoming {
 /// What a server answers: which bytes, when, and what becomes of the connection.
 ///
 /// An answer begins as [`ok`](Self::ok), [`status`](Self::status), [`raw`](Self::raw) or [`nothing`](Self::nothing). As it stands it
-/// is sent at once, and the connection stays open for the next request.
+/// is sent at once, and the connection stays open for the next request. What is only known later begins as [`held`](Self::held).
 ///
 /// ```
 /// use std::time::Duration;
@@ -140,7 +140,7 @@ impl fmt::Debug for Incoming {
 /// let gone = Answer::nothing().reset();
 /// ```
 #[derive(Clone, Debug)]
-#[must_use = "an answer does nothing until a server returns it"]
+#[must_use = "an answer does nothing until a server returns it, or a network is given it"]
 pub struct Answer {
     interims: Vec<Vec<u8>>,
     message: Message,
@@ -153,6 +153,7 @@ pub struct Answer {
 
 #[derive(Clone, Debug)]
 enum Message {
+    Held,
     Raw(Vec<u8>),
     Built {
         status: u16,
@@ -201,6 +202,37 @@ impl Answer {
     /// Not one byte: the client waits for ever, unless [`close`](Self::close) or [`reset`](Self::reset) ends the connection.
     pub fn nothing() -> Self {
         Self::raw("")
+    }
+
+    /// No answer yet: the request waits until [`Network::answer`](super::Network::answer) brings one, as a long poll waits for news.
+    /// Whatever else is said of this answer has no effect. A client that closes the connection first is reported through
+    /// [`Server::on_close`], as ever.
+    ///
+    /// ```
+    /// use std::cell::Cell;
+    /// use std::rc::Rc;
+    /// use httpstream::sim::{Answer, Incoming, Network};
+    ///
+    /// let network = Network::new(1);
+    /// let (handle, waiting) = (network.clone(), Rc::new(Cell::new(None)));
+    /// network.serve("10.0.0.1:80".parse().unwrap(), move |request: &Incoming| match request.path() {
+    ///     "/poll" => {
+    ///         waiting.set(Some(request.connection));
+    ///         Answer::held()
+    ///     }
+    ///     _ => {
+    ///         let news = request.body();
+    ///         let heard = waiting.take().is_some_and(|poll| handle.answer(poll, Answer::ok(news)));
+    ///         Answer::ok(if heard { "sent" } else { "nobody listens" })
+    ///     }
+    /// });
+    /// ```
+    pub fn held() -> Self {
+        Self::of(Message::Held)
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        matches!(self.message, Message::Held)
     }
 
     fn of(message: Message) -> Self {
@@ -392,6 +424,14 @@ struct Encoded {
 impl Message {
     fn encode(self, request: &Incoming) -> Encoded {
         let (status, mut headers, body) = match self {
+            // Never sent.
+            Message::Held => {
+                return Encoded {
+                    wire: Vec::new(),
+                    delimited: false,
+                    closes: false,
+                };
+            }
             Message::Raw(wire) => {
                 return Encoded {
                     wire,

@@ -182,7 +182,9 @@ fn incoming(id: ConnectionId, connection: &Connection, head: Head, now: Duration
         connection: id,
         server: connection.addr,
         number: connection.server.requests,
-        pipelined: connection.server.busy_until > now || connection.server.mute,
+        pipelined: connection.server.busy_until > now
+            || connection.server.mute
+            || !connection.server.held.is_empty(),
         at: now,
         method: head.method,
         target: head.target,

@@ -1,7 +1,9 @@
 //! The simulated network by itself, through the system calls of an engine.
 
+use std::cell::RefCell;
 use std::io::{ErrorKind, IoSlice};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use mio::Token;
@@ -866,4 +868,116 @@ fn storm_of_everything_leaks_and_breaks_nothing() {
         );
         assert_eq!(count > 0, !of_names, "{fault:?}");
     }
+}
+
+/// A server that holds every answer, and notes who closes.
+struct Holding(Rc<RefCell<Vec<ConnectionId>>>);
+
+impl Server for Holding {
+    fn on_request(&mut self, request: &Incoming) -> Answer {
+        match request.path() {
+            "/now" => Answer::raw("now"),
+            _ => Answer::held(),
+        }
+    }
+
+    fn on_close(&mut self, connection: ConnectionId) {
+        self.0.borrow_mut().push(connection);
+    }
+}
+
+#[test]
+fn held_request_is_answered_when_the_network_is_told_to() {
+    let mut bench = Bench::new(Holding(Rc::default()));
+    let socket = bench.connected(1);
+    let connection = bench.network.connections()[0];
+    assert!(!bench.network.answer(connection, Answer::raw("early")));
+    bench.send(&socket, GET).unwrap();
+    assert_eq!(bench.wait_after(1000 * MS), []);
+    assert_eq!(bench.network.close_idle_peers(), 0, "it is not idle");
+    assert!(bench.network.answer(connection, Answer::held()));
+    assert!(
+        bench
+            .network
+            .answer(connection, Answer::raw("late").after(MS))
+    );
+    assert!(!bench.network.answer(connection, Answer::raw("twice")));
+    assert_eq!(bench.wait_after(MS), []);
+    assert_eq!(bench.wait_after(MS), [(1, R.with(W))]);
+    assert_eq!(bench.recv(&socket, 100).unwrap(), b"late");
+}
+
+#[test]
+fn answers_behind_a_held_one_wait_for_it() {
+    let mut bench = Bench::new(Holding(Rc::default()));
+    let socket = bench.connected(1);
+    bench.send(&socket, GET).unwrap();
+    let now = b"GET /now HTTP/1.1\r\nHost: x\r\n\r\n";
+    bench.send(&socket, now).unwrap();
+    bench.send(&socket, GET).unwrap();
+    assert_eq!(bench.wait_after(10 * MS), []);
+    let connection = bench.network.connections()[0];
+    assert!(bench.network.answer(connection, Answer::raw("one,")));
+    bench.network.sleep(10 * MS);
+    assert_eq!(bench.recv(&socket, 100).unwrap(), b"one,now");
+    assert!(
+        bench
+            .network
+            .ledger()
+            .requests()
+            .all(|r| r.pipelined == (r.number > 0))
+    );
+    assert!(bench.network.answer(connection, Answer::raw("two")));
+    bench.network.sleep(10 * MS);
+    assert_eq!(bench.recv(&socket, 100).unwrap(), b"two");
+}
+
+#[test]
+fn idle_timeout_begins_behind_the_answer_that_was_held() {
+    let network = Network::new(1);
+    let _ = network
+        .serve(addr(), Holding(Rc::default()))
+        .idle_timeout(50 * MS);
+    let net = SimNet::new(network.clone());
+    let mut bench = Bench { network, net };
+    let socket = bench.connected(1);
+    bench.send(&socket, GET).unwrap();
+    bench.network.sleep(1000 * MS);
+    let connection = bench.network.connections()[0];
+    assert!(bench.network.answer(connection, Answer::ok("late")));
+    bench.network.sleep(40 * MS);
+    assert_eq!(bench.network.connections(), [connection]);
+    bench.network.sleep(20 * MS);
+    assert_eq!(bench.network.connections(), []);
+    assert!(!bench.network.answer(connection, Answer::ok("gone")));
+}
+
+#[test]
+fn faults_strike_an_answer_that_was_held() {
+    let faults = Faults::none().with(Fault::CloseBefore, 1000);
+    let mut bench = Bench::with_faults(1, faults, Holding(Rc::default()));
+    let socket = bench.connected(1);
+    bench.send(&socket, GET).unwrap();
+    bench.network.sleep(10 * MS);
+    let connection = bench.network.connections()[0];
+    assert!(bench.network.answer(connection, Answer::ok("lost")));
+    bench.network.sleep(10 * MS);
+    assert_eq!(bench.recv(&socket, 100).unwrap(), b"");
+    assert_eq!(bench.network.struck(Fault::CloseBefore), 1);
+}
+
+#[test]
+fn server_hears_when_a_client_closes_on_a_held_answer() {
+    let closed = Rc::new(RefCell::new(Vec::new()));
+    let mut bench = Bench::new(Holding(closed.clone()));
+    let mut socket = bench.connected(1);
+    let connection = bench.network.connections()[0];
+    bench.send(&socket, GET).unwrap();
+    bench.network.sleep(10 * MS);
+    bench.net.deregister(&mut socket).unwrap();
+    bench.net.close(socket);
+    bench.network.sleep(10 * MS);
+    assert_eq!(*closed.borrow(), [connection]);
+    assert!(!bench.network.answer(connection, Answer::ok("too late")));
+    assert_eq!(bench.network.misuses(), []);
 }
