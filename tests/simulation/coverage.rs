@@ -13,7 +13,7 @@ pub(crate) struct Coverage {
     faults: Vec<u64>,
 }
 
-const CALLS: &[&str] = &["interim", "head", "data", "reply", "error"];
+const CALLS: &[&str] = &["interim", "head", "data", "reply", "error", "call"];
 
 /// Every place that 1,000 seeds have to reach; each fault of the network beside them.
 const REQUIRED: &[(&str, &[&str])] = &[
@@ -66,6 +66,9 @@ const REQUIRED: &[(&str, &[&str])] = &[
             "send after",
             "another readback",
             "never",
+            "call",
+            "wait",
+            "wait after",
         ],
     ),
     (
@@ -80,11 +83,25 @@ const REQUIRED: &[(&str, &[&str])] = &[
             "part",
         ],
     ),
+    (
+        "call from",
+        &[
+            "host",
+            "host after",
+            "host over a part",
+            "submitter",
+            "readback",
+            "part",
+        ],
+    ),
     ("resume from", &["host", "submitter", "readback"]),
     ("cancel from", &["host", "submitter", "readback"]),
     ("cancels itself in", CALLS),
     ("panic in", CALLS),
-    ("part gone while", &["delayed", "waiting", "reading"]),
+    (
+        "part gone while",
+        &["delayed", "calling", "waiting", "reading"],
+    ),
     (
         "cancelled while",
         &[

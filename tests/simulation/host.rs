@@ -7,13 +7,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use httpstream::sim::{Closed, Network, Random};
-use httpstream::{Engine, Error, Sim, Stats, Turn};
+use httpstream::{Engine, Error, Sim, Stats, Turn, within_call};
 
 use crate::coverage::Coverage;
 use crate::plan::{MS, Plan, SECOND, SERVED};
-use crate::probe::{Planned, Probe, lose, of_part};
+use crate::probe::{Planned, Probe, lose, of_part, part_of, start};
 use crate::server::nonce_in;
-use crate::world::{Body, Expectation, Host, Part, Shared, Span, Stage, World, ceil_ms, check};
+use crate::world::{
+    Body, Expectation, Host, Part, Shared, Span, Stage, World, call_due, ceil_ms, check,
+};
 
 /// Turns that may be needed at one instant.
 const SPIN: usize = 20_000;
@@ -197,6 +199,10 @@ impl Run {
                 .random
                 .chance(200)
                 .then(|| self.world.borrow_mut().delay());
+            if self.random.chance(150) {
+                self.call(part, delay);
+                continue;
+            }
             let delay = delay.filter(|_| part.is_none());
             let (chain, request) = self.new_chain(part, delay);
             let probe = Probe::new(chain);
@@ -216,6 +222,29 @@ impl Run {
         }
     }
 
+    /// Starts a chain that begins with a call.
+    fn call(&mut self, part: Option<usize>, delay: Option<Duration>) {
+        let asked = Span::at(self.now());
+        let due = call_due(asked, delay.unwrap_or_default());
+        let (chain, request) = self.world.borrow_mut().new_call(part, Stage::Calling(due));
+        let name = match (part, delay) {
+            (Some(_), _) => "host over a part",
+            (None, Some(_)) => "host after",
+            (None, None) => "host",
+        };
+        self.hit("call from", name);
+        let after = delay.unwrap_or_default();
+        let id = match (part, delay) {
+            (Some(part), _) => {
+                let call = within_call(part_of(part), start(chain, request));
+                self.engine.call_after(after, call)
+            }
+            (None, Some(_)) => self.engine.call_after(after, start(chain, request)),
+            (None, None) => self.engine.call(start(chain, request)),
+        };
+        self.world.borrow_mut().name(chain, id);
+    }
+
     /// Asks for something as another thread would.
     fn order(&mut self) {
         let now = self.now();
@@ -228,13 +257,21 @@ impl Run {
                 let delay = self.random.chance(400).then(|| world.delay());
                 let since = now;
                 let after = delay.unwrap_or_default();
-                let (chain, request) = world.new_chain(
-                    None,
-                    Stage::Ordered {
-                        delay: after,
-                        since,
-                    },
-                );
+                let stage = Stage::Ordered {
+                    delay: after,
+                    since,
+                };
+                if self.random.chance(300) {
+                    let (chain, request) = world.new_call(None, stage);
+                    let id = match delay {
+                        None => submitter.call(start(chain, request)),
+                        Some(delay) => submitter.call_after(delay, start(chain, request)),
+                    };
+                    world.coverage.hit("call from", "submitter");
+                    world.name(chain, id.expect("the engine is there"));
+                    return;
+                }
+                let (chain, request) = world.new_chain(None, stage);
                 let probe = Probe::new(chain);
                 let id = match delay {
                     None => submitter.submit_to(request, probe),
@@ -451,7 +488,7 @@ impl Run {
             }
             chain.resume_ordered = false;
             pending_most += 1;
-            pending_least += usize::from(!chain.part_gone);
+            pending_least += usize::from(!chain.may_be_gone());
             if chain.cancelled && !chain.part_gone {
                 wrong.push(format!("chain {number} is cancelled and was not told"));
             }
@@ -468,6 +505,7 @@ impl Run {
                     to: now,
                 };
                 chain.stage = match delay {
+                    delay if chain.is_fresh_call => Stage::Calling(call_due(heard, delay)),
                     Duration::ZERO => Stage::Asked(heard),
                     delay => Stage::Delayed(heard.plus(delay)),
                 };
@@ -485,6 +523,14 @@ impl Run {
                 Stage::Delayed(due) => {
                     let (from, to) = (due.from, now);
                     chain.stage = Stage::Asked(Span { from, to });
+                }
+                Stage::Calling(due) if ceil_ms(due.to) > now => {
+                    let here = ceil_ms(due.from) > now && !chain.may_be_gone();
+                    delayed_most += 1;
+                    delayed_least += usize::from(here);
+                }
+                Stage::Calling(due) if !chain.may_be_gone() => {
+                    wrong.push(format!("chain {number} was to go on at {due:?}"));
                 }
                 _ => {}
             }
@@ -582,9 +628,11 @@ impl Run {
                 let world = &mut *world;
                 for (number, chain) in world.chains.iter_mut().enumerate() {
                     // Those of a part that is gone end without a word; orders may still lie with the submitter.
-                    if chain.part_gone {
+                    let is_ordered = matches!(chain.stage, Stage::Ordered { .. });
+                    if chain.part_gone || chain.is_fresh_call && !is_ordered {
                         chain.stage = Stage::Over;
                     }
+                    chain.cancel_ordered |= chain.is_fresh_call;
                     if !chain.is_over() && !matches!(chain.stage, Stage::Ordered { .. }) {
                         world
                             .wrong
@@ -717,7 +765,7 @@ impl Run {
         check!(world, pending == 0, "{pending} are pending at the end");
         for number in 0..world.chains.len() {
             let chain = &world.chains[number];
-            let told = chain.is_over() || chain.part_gone;
+            let told = chain.is_over() || chain.may_be_gone();
             check!(
                 world,
                 told,

@@ -12,7 +12,7 @@ use crate::coverage;
 use crate::plan::MS;
 use crate::world::{
     Answered, Body, Chain, Expectation, Host, Part, Reading, Shared, Span, Stage, World,
-    body_bytes, ceil_ms, check,
+    body_bytes, call_due, ceil_ms, check,
 };
 
 /// What a readback panics with on purpose. It goes past the panic hook, which would print it.
@@ -44,6 +44,26 @@ pub(crate) trait State: Sized + 'static {
             Some(delay) => cx.submit_after(delay, request, probe.into_closure()),
         }
     }
+    /// As [`submit`](Self::submit) for a chain that begins with a call.
+    fn call(
+        cx: &mut Context<'_, Self>,
+        chain: usize,
+        delay: Option<Duration>,
+        request: httpstream::Request,
+    ) -> RequestId {
+        match delay {
+            None => cx.call(start(chain, request)),
+            Some(delay) => cx.call_after(delay, start(chain, request)),
+        }
+    }
+}
+
+/// The call that a chain begins with.
+pub(crate) fn start<T: State>(
+    chain: usize,
+    request: httpstream::Request,
+) -> impl FnOnce(&mut T, &mut Context<'_, T>) -> Next<T> + Send + 'static {
+    move |state, cx| Probe::new(chain).on_start(state, cx, request)
 }
 
 impl State for Host {
@@ -82,6 +102,7 @@ pub(crate) fn lose(host: &mut Host, part: usize) {
         if chain.part == Some(part) && !chain.is_over() && !chain.part_gone {
             chain.part_gone = true;
             let stage = match (chain.stage, chain.reading) {
+                (Stage::Calling(_), _) => "calling",
                 (Stage::Delayed(_) | Stage::Ordered { .. }, _) => "delayed",
                 (_, Reading::NoHead) => "waiting",
                 _ => "reading",
@@ -136,7 +157,7 @@ impl Probe {
             "chain {chain} is read by {readback}, and {number} is called"
         );
         let early = match world.chains[chain].stage {
-            Stage::Delayed(due) => ceil_ms(due.from) > now,
+            Stage::Delayed(due) | Stage::Calling(due) => ceil_ms(due.from) > now,
             Stage::Ordered { delay, since } if !delay.is_zero() => {
                 ceil_ms(since.saturating_add(delay)) > now
             }
@@ -231,9 +252,20 @@ fn mischief<T: State>(probe: &Probe, state: &mut T, cx: &mut Context<'_, T>, cal
             // What a readback asks for begins when it ends, however long it takes.
             let now = world.since_base(world.network.now());
             let delay = world.random.chance(500).then(|| world.delay());
+            let at = Span::at(now);
+            if world.random.chance(300) {
+                let due = call_due(at, delay.unwrap_or_default());
+                let (chain, request) = world.new_call(part, Stage::Calling(due));
+                world.coverage.hit("call from", "readback");
+                world.coverage.hit_if(part.is_some(), "call from", "part");
+                drop(world);
+                let id = T::call(cx, chain, delay, request);
+                shared.borrow_mut().name(chain, id);
+                return;
+            }
             let stage = match delay {
-                None => Stage::Asked(Span::at(now)),
-                Some(delay) => Stage::Delayed(Span::at(now + delay)),
+                None => Stage::Asked(at),
+                Some(delay) => Stage::Delayed(at.plus(delay)),
             };
             let (chain, request) = world.new_chain(part, stage);
             let from = if delay.is_some() {
@@ -405,6 +437,10 @@ impl<T: State> Readback<T> for Probe {
         flow
     }
 
+    fn on_due(&mut self, state: &mut T, cx: &mut Context<'_, T>) -> Next<T> {
+        self.on_call(state, cx)
+    }
+
     fn on_reply(&mut self, state: &mut T, reply: Reply<'_>, cx: &mut Context<'_, T>) -> Next<T> {
         let shared = state.world();
         let mut world = shared.borrow_mut();
@@ -442,6 +478,53 @@ impl Chain {
 }
 
 impl Probe {
+    /// The chain has waited without a request.
+    fn on_call<T: State>(&mut self, state: &mut T, cx: &mut Context<'_, T>) -> Next<T> {
+        self.on_call_made(state, cx);
+        let shared = state.world();
+        let mut world = shared.borrow_mut();
+        let now = world.since_base(world.network.now());
+        self.next(&mut world, now, false)
+    }
+
+    /// The chain begins with a call.
+    fn on_start<T: State>(
+        self,
+        state: &mut T,
+        cx: &mut Context<'_, T>,
+        request: httpstream::Request,
+    ) -> Next<T> {
+        self.on_call_made(state, cx);
+        let shared = state.world();
+        let mut world = shared.borrow_mut();
+        let now = world.since_base(world.network.now());
+        let draining = world.draining;
+        let known = &mut world.chains[self.chain];
+        known.is_fresh_call = false;
+        if draining {
+            known.stage = Stage::Over;
+        }
+        if !known.is_over() {
+            known.begin(Stage::Asked(Span::at(now)));
+        }
+        Next::send(request).read_to(self)
+    }
+
+    fn on_call_made<T: State>(&self, state: &mut T, cx: &mut Context<'_, T>) {
+        let shared = state.world();
+        let mut world = shared.borrow_mut();
+        let chain = self.chain;
+        let stage = world.chains[chain].stage;
+        check!(
+            world,
+            matches!(stage, Stage::Calling(_) | Stage::Ordered { .. }),
+            "chain {chain} is {stage:?}, and called"
+        );
+        self.enter(&mut world, cx, "call");
+        drop(world);
+        mischief(self, state, cx, "call");
+    }
+
     fn check_response(&self, world: &mut World, response: Response<'_>) {
         let chain = self.chain;
         let info = response.info();
@@ -744,14 +827,64 @@ impl Probe {
         );
     }
 
+    /// The chain waits without a request.
+    fn wait<T: State>(
+        &mut self,
+        world: &mut World,
+        now: Duration,
+        told: bool,
+        dropped: bool,
+    ) -> Next<T> {
+        let chain = self.chain;
+        let mut number = self.number;
+        let another = world.random.chance(200);
+        number += u32::from(another);
+        let probe = Probe { chain, number };
+        // A closure has nothing that it could be told by.
+        let waits = world.random.chance(500) && (another || !world.chains[chain].is_closure);
+        let (mut next, name) = match waits {
+            true => (Next::wait(), "wait"),
+            false => {
+                let mut probe = probe;
+                let call = move |state: &mut T, cx: &mut Context<'_, T>| probe.on_call(state, cx);
+                (Next::call(call), "call")
+            }
+        };
+        if another {
+            next = next.read_to(probe);
+        }
+        let mut delay = Duration::ZERO;
+        if world.random.chance(500) {
+            delay = world.delay();
+            world.coverage.hit("next", "wait after");
+        }
+        world.coverage.hit("next", name);
+        world.tell(|| format!("chain {chain}: {next:?} (dropped {dropped})"));
+        if dropped {
+            if !world.chains[chain].cancelled || told {
+                world.chains[chain].stage = Stage::Over;
+            }
+            return next.after(delay);
+        }
+        let known = &mut world.chains[chain];
+        known.is_closure &= !another;
+        known.readback = number;
+        known.begin(Stage::Calling(call_due(Span::at(now), delay)));
+        known.answered = true;
+        next.after(delay)
+    }
+
     /// What follows: chance again, as long as the chain may go on.
     fn next<T: State>(&mut self, world: &mut World, now: Duration, told: bool) -> Next<T> {
         let chain = self.chain;
         let left = world.chains[chain].left;
         let goes_on = (left > 0 && world.plan.requests > 0 && !world.winding_down) || told;
         let dropped = told || world.chains[chain].cancelled || world.draining;
-        let choice = if goes_on { world.random.below(10) } else { 9 };
+        let choice = if goes_on { world.random.below(12) } else { 9 };
         let nonce = world.chains[chain].nonce;
+        if choice > 9 {
+            return self.wait(world, now, told, dropped);
+        }
         let (nonce, mut next, name, name_after) = match choice {
             0..4 => (nonce, Next::again(), "again", "again after"),
             4..8 => {

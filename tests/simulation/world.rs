@@ -149,6 +149,8 @@ pub(crate) enum Stage {
     },
     /// To be begun at that time.
     Delayed(Span),
+    /// It waits without a request, and is to go on at that time.
+    Calling(Span),
     /// Begun at that time, and not answered.
     Asked(Span),
     Over,
@@ -177,6 +179,8 @@ pub(crate) struct Chain {
     /// `cancel` answered true, and the readback has not heard of it.
     pub(crate) cancelled: bool,
     pub(crate) cancel_ordered: bool,
+    /// It begins with a call, which has not been made: who cancels it hears no more of it.
+    pub(crate) is_fresh_call: bool,
     /// Its last request is answered, and nothing else is begun.
     pub(crate) answered: bool,
     pub(crate) aborted: bool,
@@ -198,6 +202,11 @@ pub(crate) struct Chain {
 impl Chain {
     pub(crate) fn is_over(&self) -> bool {
         self.stage == Stage::Over
+    }
+
+    /// It may be over without a word.
+    pub(crate) fn may_be_gone(&self) -> bool {
+        self.part_gone || self.is_fresh_call && self.cancel_ordered
     }
 
     pub(crate) fn waits_for_resume(&self) -> bool {
@@ -223,6 +232,7 @@ impl Chain {
                 from: due.from.min(now),
                 to: now,
             },
+            Stage::Calling(_) => Span::at(now),
             Stage::Ordered { delay, since } => Span {
                 from: since.saturating_add(delay).min(now),
                 to: now,
@@ -245,6 +255,14 @@ pub(crate) fn upload_bytes(nonce: usize, len: usize) -> Vec<u8> {
 pub(crate) fn ceil_ms(time: Duration) -> Duration {
     let nanos = time.as_nanos().div_ceil(1_000_000);
     u64::try_from(nanos).map_or(Duration::MAX, Duration::from_millis)
+}
+
+/// When a call is due that is to be made in so long: one without a delay at once, not at the next millisecond.
+pub(crate) fn call_due(asked: Span, delay: Duration) -> Span {
+    match delay {
+        Duration::ZERO => Span::at(Duration::ZERO),
+        delay => asked.plus(delay),
+    }
 }
 
 macro_rules! check {
@@ -299,6 +317,7 @@ impl World {
                 || matches!(stage, Stage::Ordered { delay, .. } if !delay.is_zero()),
             cancelled: false,
             cancel_ordered: false,
+            is_fresh_call: false,
             answered: false,
             aborted: false,
             paused: false,
@@ -313,6 +332,14 @@ impl World {
         });
         let chain = self.chains.len() - 1;
         self.tell(|| format!("chain {chain}: nonce {nonce} {stage:?} part {part:?}"));
+        (chain, request)
+    }
+
+    /// A chain which is about to begin with a call.
+    pub(crate) fn new_call(&mut self, part: Option<usize>, stage: Stage) -> (usize, Request) {
+        let (chain, request) = self.new_chain(part, stage);
+        let known = &mut self.chains[chain];
+        (known.is_fresh_call, known.is_closure) = (true, false);
         (chain, request)
     }
 
@@ -367,7 +394,11 @@ impl World {
             unsure || said == expected,
             "chain {chain}: cancel says {said}, not {expected}"
         );
-        self.chains[chain].cancelled |= said;
+        let known = &mut self.chains[chain];
+        known.cancelled |= said;
+        if said && known.is_fresh_call {
+            known.stage = Stage::Over;
+        }
     }
 
     pub(crate) fn on_resume(&mut self, chain: usize, said: bool) {
