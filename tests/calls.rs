@@ -23,18 +23,17 @@ impl Drop for Guard {
     }
 }
 
-/// A call that is never to be made, and when it is dropped.
-fn never() -> (
-    impl FnOnce(&mut Log, &mut Context<'_, Log>) -> Next<Log>,
-    Rc<Cell<u32>>,
-) {
+type Never = Box<dyn FnOnce(&mut Log, &mut Context<'_, Log>) -> Next<Log>>;
+
+/// A call that is never to be made, and how often it was dropped.
+fn never() -> (Never, Rc<Cell<u32>>) {
     let dropped = Rc::new(Cell::new(0));
     let guard = Guard(dropped.clone());
     let call = move |_: &mut Log, _: &mut Context<'_, Log>| -> Next<Log> {
         let _guard = &guard;
         panic!("called");
     };
-    (call, dropped)
+    (Box::new(call), dropped)
 }
 
 #[test]

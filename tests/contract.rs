@@ -13,7 +13,7 @@ use httpstream::http;
 use httpstream::{
     Config, Context, Engine, Error, ErrorKind, Flow, Gone, Headers, Info, Limits, Next, Origin,
     Owned, Phase, Readback, Reply, Request, RequestBuilder, RequestId, Response, Sent, Stats,
-    Submitter, Timeouts, Turn, Unread, Violation, within, within_to,
+    Submitter, Timeouts, Turn, Unread, Violation, within, within_call, within_to,
 };
 
 /// Not `Send`, and not `Clone`.
@@ -31,6 +31,11 @@ impl Bot {
             Err(_) => Next::done(),
         }
     }
+
+    fn on_call(&mut self, cx: &mut Context<'_, Self>) -> Next<Self> {
+        let _: (RequestId, Instant) = (cx.id(), cx.now());
+        Next::done()
+    }
 }
 
 struct Collector(Vec<u8>);
@@ -47,6 +52,10 @@ impl Readback<Bot> for Collector {
     fn on_data(&mut self, _: &mut Bot, data: &[u8], _: &mut Context<'_, Bot>) -> Flow {
         self.0.extend_from_slice(data);
         Flow::Stream
+    }
+
+    fn on_due(&mut self, _: &mut Bot, _: &mut Context<'_, Bot>) -> Next<Bot> {
+        Next::wait().after(Duration::MAX)
     }
 
     fn on_reply(&mut self, bot: &mut Bot, _: Reply<'_>, cx: &mut Context<'_, Bot>) -> Next<Bot> {
@@ -137,7 +146,19 @@ fn an_engine_does_what_each_line_of_the_contract_promises() {
             cx.again().after(Duration::MAX).read_to(Unread)
         })
     });
-    assert_eq!(engine.pending(), 8);
+    let unmade: RequestId = engine.call_after(Duration::MAX, |_, _| Next::done());
+    let once = String::from("an FnOnce");
+    engine.call(within_call(
+        |bot: &mut Bot| Some(bot),
+        |bot: &mut Bot, cx| {
+            drop(once);
+            bot.calls.set(bot.calls.get() + 1);
+            let _: RequestId = cx.call_after(Duration::ZERO, |_, cx| cx.done());
+            let _: RequestId = cx.call(|_, _| Next::call(Bot::on_call).after(Duration::ZERO));
+            Next::done()
+        },
+    ));
+    assert_eq!(engine.pending(), 10);
     assert!(
         engine
             .next_deadline()
@@ -148,9 +169,14 @@ fn an_engine_does_what_each_line_of_the_contract_promises() {
     engine.run(&mut bot).unwrap();
     let turn: Turn = engine.turn(&mut bot, Some(Duration::ZERO)).unwrap();
     let _: (usize, usize, bool, bool) = (turn.events, turn.answered, turn.more, turn.stopped);
+    assert!(engine.cancel(unmade) && !engine.cancel(unmade));
     assert!(engine.cancel(delayed) && !engine.cancel(delayed) && !engine.resume(delayed));
 
     let submitter = engine.submitter();
+    let called: Result<RequestId, Gone> = submitter.call(|_, cx| cx.done());
+    submitter.cancel(called.unwrap()).unwrap();
+    let called = submitter.call_after(Duration::MAX, Bot::on_call);
+    submitter.cancel(called.unwrap()).unwrap();
     let from_afar = submitter
         .clone()
         .submit_after(Duration::MAX, refused(), |_, _, _| Next::done());
