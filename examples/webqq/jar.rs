@@ -54,19 +54,19 @@ impl Jar {
 
     /// The Cookie field's value for a request to `host` for `path`, if there is one (RFC 6265 §5.4).
     ///
-    /// With `secure`, Secure cookies go along. What has expired is dropped for good.
+    /// With `secure`, Secure cookies go along.
     pub(crate) fn header(
-        &mut self,
+        &self,
         host: &str,
         path: &str,
         secure: bool,
         now: Duration,
     ) -> Option<String> {
-        self.cookies.retain(|cookie| cookie.is_live(now));
         let (host, path) = (host.to_ascii_lowercase(), path_of(path));
         let goes_along = |cookie: &&Cookie| {
             let at_home = host == cookie.domain;
-            (at_home || (!cookie.host_only && domain_matches(&host, &cookie.domain)))
+            cookie.is_live(now)
+                && (at_home || (!cookie.host_only && domain_matches(&host, &cookie.domain)))
                 && path_matches(path, &cookie.path)
                 && (secure || !cookie.secure)
         };
@@ -78,9 +78,9 @@ impl Jar {
         (!field.is_empty()).then_some(field)
     }
 
-    /// The value written last under this name, whatever its domain and path; live when the jar was last told the time.
-    pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        let named = self.cookies.iter().filter(|cookie| cookie.name == name);
+    /// The value written last under this name, whatever its domain and path.
+    pub(crate) fn get(&self, name: &str, now: Duration) -> Option<&str> {
+        let named = self.cookies.iter().filter(|cookie| cookie.name == name && cookie.is_live(now));
         Some(&named.max_by_key(|cookie| cookie.written)?.value)
     }
 
