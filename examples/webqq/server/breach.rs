@@ -1,0 +1,97 @@
+//! The rules that a call can break, and what is answered to each breach.
+
+use super::step::Step;
+use super::wire::Answer;
+
+/// A rule that a call can break.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rule {
+    Method,
+    Parameter,
+    Referer,
+    Origin,
+    Cookie,
+    /// What a full login gave.
+    Keys,
+    Session,
+    Hash,
+    Code,
+    Pace,
+    /// A uin, gid, code or did of the present login.
+    Number,
+    Length,
+    SecondPoll,
+    /// Counters count upwards.
+    Order,
+}
+
+/// A broken rule.
+#[derive(Debug)]
+pub(crate) struct Breach {
+    pub(crate) rule: Rule,
+    pub(crate) what: String,
+    pub(crate) provoked: bool,
+}
+
+/// `Err` is the first rule that was found broken.
+pub(crate) type Checked = Result<(), Breach>;
+
+impl Rule {
+    pub(crate) fn broken(self, what: impl Into<String>) -> Breach {
+        Breach {
+            rule: self,
+            what: what.into(),
+            provoked: false,
+        }
+    }
+
+    pub(crate) fn unless(self, is_kept: bool, what: &str) -> Checked {
+        if is_kept {
+            Ok(())
+        } else {
+            Err(self.broken(what))
+        }
+    }
+}
+
+impl Breach {
+    pub(crate) fn provoked_if(self, provoked: bool) -> Self {
+        Self { provoked, ..self }
+    }
+
+    /// What the real server answered.
+    pub(crate) fn answer(&self, step: Step) -> Answer {
+        use Rule::{Code, Cookie, Hash, Keys, Length, Method, Number, Order};
+        use Rule::{Origin, Pace, Parameter, Referer, SecondPoll, Session};
+        let retcode = match (step, self.rule) {
+            (_, Method) => return Answer::status(405),
+            (Step::PtLogin, rule) => {
+                let code = match rule {
+                    Hash => 3,
+                    Code => 4,
+                    Cookie => 24,
+                    _ => 7,
+                };
+                return Answer::ptui(code, "", "refused", "");
+            }
+            (step, Referer | Origin | Cookie | Keys | Session | Hash) if step.is_list() => 100_101,
+            (_, Referer | Origin) => return Answer::status(403),
+            (step, Parameter | Number) if !step.has_retcode() => return Answer::status(400),
+            (step, _) if !step.has_retcode() => return Answer::status(403),
+            (Step::Poll, Session | SecondPoll) => 121,
+            (Step::Poll | Step::Login2, Cookie) => 108,
+            (step, Session) if step.is_send() => 8,
+            (_, Cookie | Keys | Session) => 103,
+            (_, Pace) => 108,
+            (_, Number) => 100_012,
+            (_, Length | Order) => 100_001,
+            (_, Parameter | Hash | Code | SecondPoll) => 100_000,
+        };
+        Answer::retcode(retcode)
+    }
+}
+
+/// A call that no account can be told from.
+pub(crate) fn nobody() -> Breach {
+    Rule::Session.broken("this is no call of an account here")
+}

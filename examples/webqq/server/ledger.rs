@@ -1,0 +1,153 @@
+//! What the server has seen: the verdict over a bot is read off it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::step::Step;
+use super::wire::Place;
+
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    /// By nonce: the first has 1.
+    pub(crate) messages: Vec<Said>,
+    pub(crate) answers: Vec<Heard>,
+    pub(crate) errors: Vec<ProtocolError>,
+    pub(crate) pictures: Vec<Picture>,
+    /// How often each switch has struck.
+    pub(crate) fired: BTreeMap<String, u64>,
+    pub(crate) requests: u64,
+    pub(crate) connections: u64,
+    /// Full ones.
+    pub(crate) logins: u64,
+    pub(crate) relinks: u64,
+    pub(crate) polls: u64,
+    pub(crate) heartbeats: u64,
+    pub(crate) logouts: u64,
+}
+
+/// A person said something to a bot.
+#[derive(Clone, Debug)]
+pub(crate) struct Said {
+    pub(crate) nonce: u64,
+    pub(crate) account: u64,
+    pub(crate) place: Place,
+    pub(crate) who: String,
+    /// `#<nonce> ` and what was said.
+    pub(crate) text: String,
+    pub(crate) picture: bool,
+    pub(crate) msg_id: u64,
+    pub(crate) at: Duration,
+    /// How many polls it was written to whole.
+    pub(crate) delivered: u32,
+}
+
+/// A bot said something.
+#[derive(Clone, Debug)]
+pub(crate) struct Heard {
+    pub(crate) account: u64,
+    pub(crate) place: Place,
+    /// To whom, for a buddy or session message.
+    pub(crate) to: String,
+    pub(crate) text: String,
+    pub(crate) at: Duration,
+    /// People read it, whatever its sender was told.
+    pub(crate) accepted: bool,
+    pub(crate) retcode: i64,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct ProtocolError {
+    pub(crate) at: Duration,
+    pub(crate) account: Option<u64>,
+    pub(crate) step: Option<Step>,
+    pub(crate) what: String,
+    /// The server or its script had made it unavoidable.
+    pub(crate) provoked: bool,
+}
+
+/// A bot fetched a picture that had been sent to it.
+#[derive(Clone, Debug)]
+pub(crate) struct Picture {
+    pub(crate) account: u64,
+    pub(crate) nonce: u64,
+    pub(crate) len: usize,
+    pub(crate) at: Duration,
+}
+
+impl Ledger {
+    pub(crate) fn fire(&mut self, switch: String) {
+        *self.fired.entry(switch).or_default() += 1;
+    }
+
+    /// The protocol errors that are the bot's own.
+    pub(crate) fn unprovoked(&self) -> impl Iterator<Item = &ProtocolError> {
+        self.errors.iter().filter(|error| !error.provoked)
+    }
+
+    /// One object a line, each with its `kind`.
+    pub(crate) fn to_json_lines(&self) -> String {
+        let messages = self.messages.iter().map(Said::to_json);
+        let answers = self.answers.iter().map(Heard::to_json);
+        let errors = self.errors.iter().map(ProtocolError::to_json);
+        let pictures = self.pictures.iter().map(Picture::to_json);
+        let fired = self.fired.iter();
+        let fired =
+            fired.map(|(name, times)| json!({"kind": "fired", "switch": name, "times": times}));
+        let totals = [self.totals()];
+        let all = messages
+            .chain(answers)
+            .chain(errors)
+            .chain(pictures)
+            .chain(fired)
+            .chain(totals);
+        all.map(|object| format!("{object}\n")).collect()
+    }
+
+    fn totals(&self) -> Value {
+        json!({
+            "kind": "totals", "requests": self.requests, "connections": self.connections,
+            "logins": self.logins, "relinks": self.relinks, "logouts": self.logouts,
+            "polls": self.polls, "heartbeats": self.heartbeats,
+        })
+    }
+}
+
+impl Said {
+    fn to_json(&self) -> Value {
+        json!({
+            "kind": "message", "at": self.at.as_secs_f64(), "nonce": self.nonce, "account": self.account,
+            "place": self.place.to_string(), "who": self.who, "text": self.text, "picture": self.picture,
+            "msg_id": self.msg_id, "delivered": self.delivered,
+        })
+    }
+}
+
+impl Heard {
+    fn to_json(&self) -> Value {
+        json!({
+            "kind": "answer", "at": self.at.as_secs_f64(), "account": self.account,
+            "place": self.place.to_string(), "to": self.to, "text": self.text,
+            "accepted": self.accepted, "retcode": self.retcode,
+        })
+    }
+}
+
+impl ProtocolError {
+    fn to_json(&self) -> Value {
+        json!({
+            "kind": "error", "at": self.at.as_secs_f64(), "account": self.account,
+            "step": self.step.map(Step::name), "what": self.what, "provoked": self.provoked,
+        })
+    }
+}
+
+impl Picture {
+    fn to_json(&self) -> Value {
+        json!({
+            "kind": "picture", "at": self.at.as_secs_f64(), "account": self.account,
+            "nonce": self.nonce, "len": self.len,
+        })
+    }
+}

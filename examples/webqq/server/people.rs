@@ -1,0 +1,231 @@
+//! An account and the people around it, as they are: what a login changes is in `numbers`.
+
+use super::wire::Place;
+
+/// A QQ account, with everybody it knows.
+#[derive(Clone, Debug)]
+pub(crate) struct Account {
+    pub(crate) number: u64,
+    pub(crate) password: String,
+    pub(crate) nick: String,
+    pub(crate) people: Vec<Person>,
+    pub(crate) friends: Vec<Friend>,
+    pub(crate) groups: Vec<Group>,
+    pub(crate) discussions: Vec<Discussion>,
+}
+
+/// Somebody, called the same wherever he speaks.
+#[derive(Clone, Debug)]
+pub(crate) struct Person {
+    pub(crate) name: &'static str,
+    /// The QQ number, which never changes.
+    pub(crate) number: u64,
+    /// What lists tell; real ones had null in places.
+    pub(crate) nick: Option<&'static str>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Friend {
+    pub(crate) who: &'static str,
+    /// What the account's owner calls him.
+    pub(crate) markname: Option<&'static str>,
+    /// The list names his uin, and tells no more about him.
+    pub(crate) is_ghost: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Group {
+    pub(crate) name: &'static str,
+    /// The group's number, which never changes.
+    pub(crate) number: u64,
+    pub(crate) members: Vec<Member>,
+    /// Answers about some groups lack `cards`.
+    pub(crate) has_cards: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Member {
+    pub(crate) who: &'static str,
+    /// His name in this group.
+    pub(crate) card: Option<&'static str>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Discussion {
+    pub(crate) name: &'static str,
+    pub(crate) members: Vec<&'static str>,
+}
+
+const PEOPLE: &[(&str, Option<&str>)] = &[
+    ("Alice", Some("Alice")),
+    ("Bob", Some("Bob")),
+    ("Chen Wei", Some("陈伟")),
+    ("Dora", Some("Dora")),
+    ("Emil", None),
+    ("Fatima", Some("Fatima")),
+    ("Goran", Some("Goran")),
+    ("Hana", Some("Hana")),
+    ("Ivo", None),
+    ("Judit", Some("Judit")),
+    ("Kofi", Some("Kofi")),
+    ("Mira", Some("Mira")),
+    ("Nils", Some("Nils")),
+];
+
+impl Account {
+    /// An account with five friends, two groups and a discussion. `password123` belongs to 1685359365.
+    pub(crate) fn sample(number: u64) -> Self {
+        let people = (10_001..).zip(PEOPLE);
+        let people = people.map(|(k, &(name, nick))| Person {
+            name,
+            number: number.wrapping_mul(31) % 2_000_000_000 + k,
+            nick,
+        });
+        Self {
+            number,
+            password: format!("password{:03}", number % 1011),
+            nick: format!("bot {number}"),
+            people: people.collect(),
+            friends: vec![
+                friend("Alice"),
+                Friend {
+                    markname: Some("Bob from work"),
+                    ..friend("Bob")
+                },
+                friend("Chen Wei"),
+                Friend {
+                    is_ghost: true,
+                    ..friend("Dora")
+                },
+                friend("Emil"),
+            ],
+            groups: vec![
+                Group {
+                    name: "Rustaceans",
+                    number: number.wrapping_mul(17) % 900_000_000 + 1_000_001,
+                    members: vec![
+                        member("Alice", None),
+                        member("Fatima", Some("Fatima, who knows")),
+                        member("Goran", None),
+                        member("Hana", Some("花")),
+                        member("Ivo", Some("Ivo")),
+                    ],
+                    has_cards: true,
+                },
+                Group {
+                    name: "Chess club",
+                    number: number.wrapping_mul(17) % 900_000_000 + 1_000_002,
+                    members: ["Bob", "Goran", "Judit", "Kofi"]
+                        .map(|who| member(who, None))
+                        .to_vec(),
+                    has_cards: false,
+                },
+            ],
+            discussions: vec![Discussion {
+                name: "Lunch",
+                members: vec!["Chen Wei", "Mira", "Nils"],
+            }],
+        }
+    }
+
+    /// The friends' names.
+    pub(crate) fn friends(&self) -> impl Iterator<Item = &'static str> {
+        self.friends.iter().map(|friend| friend.who)
+    }
+
+    /// The groups' names.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = &'static str> {
+        self.groups.iter().map(|group| group.name)
+    }
+
+    /// The discussions' names.
+    pub(crate) fn discussions(&self) -> impl Iterator<Item = &'static str> {
+        self.discussions.iter().map(|discussion| discussion.name)
+    }
+
+    /// Who can speak at `place`. Who is a friend says it as such, and needs no session.
+    pub(crate) fn speakers(&self, place: &Place) -> Vec<&'static str> {
+        let mut group = Vec::new();
+        if let Place::Group(name) | Place::Sess(name) = place {
+            let members = self.group(name).map(|group| group.members.iter());
+            group.extend(members.into_iter().flatten().map(|member| member.who));
+        }
+        match place {
+            Place::Buddy => self.friends().collect(),
+            Place::Group(_) => group,
+            Place::Discu(name) => self
+                .discussion(name)
+                .map_or(Vec::new(), |d| d.members.clone()),
+            Place::Sess(_) => {
+                group.retain(|&who| !self.is_friend(who));
+                group
+            }
+        }
+    }
+
+    pub(crate) fn can_speak(&self, place: &Place, who: &str) -> bool {
+        self.speakers(place).contains(&who)
+    }
+
+    /// Everybody who can speak, everywhere.
+    pub(crate) fn places(&self) -> Vec<(Place, &'static str)> {
+        let groups = self.groups().flat_map(|name| {
+            let name = name.to_owned();
+            [Place::Group(name.clone()), Place::Sess(name)]
+        });
+        let discussions = self.discussions().map(|name| Place::Discu(name.to_owned()));
+        let places = [Place::Buddy].into_iter().chain(groups).chain(discussions);
+        let pairs = places.flat_map(|place| {
+            let speakers = self.speakers(&place);
+            speakers.into_iter().map(move |who| (place.clone(), who))
+        });
+        pairs.collect()
+    }
+
+    /// What a client can call `who` at `place` by what the lists say: the card or markname before the nick.
+    pub(crate) fn shown_name(&self, place: &Place, who: &str) -> Option<&'static str> {
+        let nick = self.person(who)?.nick;
+        match place {
+            Place::Buddy => {
+                let friend = self.friends.iter().find(|friend| friend.who == who)?;
+                friend.markname.or(nick.filter(|_| !friend.is_ghost))
+            }
+            Place::Group(name) | Place::Sess(name) => {
+                let group = self.group(name)?;
+                let member = group.members.iter().find(|member| member.who == who)?;
+                member.card.filter(|_| group.has_cards).or(nick)
+            }
+            Place::Discu(_) => nick,
+        }
+    }
+
+    pub(crate) fn is_friend(&self, who: &str) -> bool {
+        self.friends().any(|friend| friend == who)
+    }
+
+    pub(crate) fn person(&self, who: &str) -> Option<&Person> {
+        self.people.iter().find(|person| person.name == who)
+    }
+
+    pub(crate) fn group(&self, name: &str) -> Option<&Group> {
+        self.groups.iter().find(|group| group.name == name)
+    }
+
+    pub(crate) fn discussion(&self, name: &str) -> Option<&Discussion> {
+        self.discussions
+            .iter()
+            .find(|discussion| discussion.name == name)
+    }
+}
+
+fn friend(who: &'static str) -> Friend {
+    Friend {
+        who,
+        markname: None,
+        is_ghost: false,
+    }
+}
+
+fn member(who: &'static str, card: Option<&'static str>) -> Member {
+    Member { who, card }
+}

@@ -1,0 +1,188 @@
+//! POLL: held until there is something to tell.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::fault::{Fault, Switch};
+use super::mail::{Delivery, Letter, Writer};
+use super::seat::Seat;
+use super::step::Step;
+use super::visit::{Due, House, Visit};
+use super::wire::{Answer, HoldId, Reaction};
+
+/// A poll that waits for its answer.
+#[derive(Debug)]
+pub(crate) struct HeldPoll {
+    pub(crate) hold: HoldId,
+    connection: u64,
+    until: Duration,
+    /// Strikes when it is answered.
+    fault: Option<Fault>,
+}
+
+impl Seat {
+    /// A poll has come: the last one's news were received, perhaps.
+    pub(crate) fn note_poll(&mut self, visit: &mut Visit<'_>) {
+        visit.house.ledger.polls += 1;
+        if let Some(session) = &mut self.session {
+            session.was_polled = true;
+            self.mail.on_poll(session.serial, visit.call.connection);
+        }
+    }
+
+    pub(crate) fn poll(&mut self, visit: &mut Visit<'_>) -> Reaction {
+        if let Some(session) = &mut self.session {
+            session.refusals = 0;
+        }
+        let connection = visit.call.connection;
+        match visit.fault {
+            Some(Fault::ShortHold | Fault::Empty | Fault::NotJson | Fault::Status(_)) => {
+                return Reaction::Answer(Answer::retcode(102));
+            }
+            fault if self.has_enough(fault) => {
+                let (answer, fault) = self.news(visit.house, connection, fault);
+                visit.fault = fault;
+                return Reaction::Answer(answer);
+            }
+            _ => {}
+        }
+        let hold = visit.house.next_hold();
+        let until = visit.now + visit.house.settings.hold();
+        let due = Due::HoldEnds(self.account.number);
+        visit.house.agenda.insert((until, due));
+        self.poll = Some(HeldPoll {
+            hold,
+            connection,
+            until,
+            fault: visit.fault,
+        });
+        Reaction::Hold(hold)
+    }
+
+    fn has_enough(&self, fault: Option<Fault>) -> bool {
+        let wanted = if fault == Some(Fault::Batch) { 2 } else { 1 };
+        self.mail.waiting.len() >= wanted
+    }
+
+    /// Something waits now: a held poll may be answered with it.
+    pub(crate) fn on_mail(&mut self, house: &mut House) {
+        let fault = self.poll.as_ref().map(|poll| poll.fault);
+        if fault.is_some_and(|fault| self.has_enough(fault)) {
+            self.answer_held(house);
+        }
+    }
+
+    /// A hold has lasted long enough.
+    pub(crate) fn on_hold_end(&mut self, house: &mut House) {
+        self.answer_held(house);
+    }
+
+    fn answer_held(&mut self, house: &mut House) {
+        let Some(poll) = self.unhold(house) else {
+            return;
+        };
+        let (answer, fault) = self.news(house, poll.connection, poll.fault);
+        let answer = self.finish(house, Step::Poll, fault, answer);
+        house.ready.push((poll.hold, answer));
+    }
+
+    /// The answer to a poll: all that waits, newest first, or 102. Also what strikes it, if its fault still can.
+    fn news(
+        &mut self,
+        house: &mut House,
+        connection: u64,
+        fault: Option<Fault>,
+    ) -> (Answer, Option<Fault>) {
+        let waiting = self.mail.waiting.len();
+        let fault = match fault {
+            Some(fault @ Fault::Batch) if waiting < 2 => {
+                self.rearm(Step::Poll, fault);
+                None
+            }
+            Some(fault @ Fault::Twice) if waiting == 0 => {
+                self.rearm(Step::Poll, fault);
+                None
+            }
+            fault => fault,
+        };
+        if waiting == 0 {
+            return (Answer::retcode(102), fault);
+        }
+        let letters: Vec<Letter> = self.mail.waiting.drain(..).collect();
+        let answer = self.write(house, &letters);
+        if fault.is_some_and(Fault::loses_answer) {
+            self.mail.waiting = letters.into();
+        } else {
+            self.note_delivery(house, letters, connection, fault);
+        }
+        (answer, fault)
+    }
+
+    fn write(&self, house: &House, letters: &[Letter]) -> Answer {
+        let writer = Writer {
+            account: &self.account,
+            numbers: &self.numbers,
+            ledger: &house.ledger,
+            mint: &house.mint,
+        };
+        let items: Vec<Value> = letters
+            .iter()
+            .rev()
+            .map(|letter| writer.write(letter))
+            .collect();
+        Answer::result(json!(items))
+    }
+
+    fn note_delivery(
+        &mut self,
+        house: &mut House,
+        letters: Vec<Letter>,
+        connection: u64,
+        fault: Option<Fault>,
+    ) {
+        for letter in &letters {
+            if let &Letter::Said { nonce, .. } = letter {
+                house.ledger.messages[nonce as usize - 1].delivered += 1;
+            }
+        }
+        self.mail.out = Some(Delivery {
+            letters,
+            session: self.session.as_ref().map_or(0, |session| session.serial),
+            connection: (fault != Some(Fault::UntilClose)).then_some(connection),
+            again: fault == Some(Fault::Twice),
+        });
+    }
+
+    fn unhold(&mut self, house: &mut House) -> Option<HeldPoll> {
+        let poll = self.poll.take()?;
+        house
+            .agenda
+            .remove(&(poll.until, Due::HoldEnds(self.account.number)));
+        Some(poll)
+    }
+
+    /// Takes the held poll away, for another answer than news. Its fault waits for the next one.
+    pub(crate) fn take_poll(&mut self, house: &mut House) -> Option<HeldPoll> {
+        let poll = self.unhold(house)?;
+        if let Some(fault) = poll.fault {
+            self.rearm(Step::Poll, fault);
+        }
+        Some(poll)
+    }
+
+    /// The client has closed the connection of a held call.
+    pub(crate) fn on_gone(&mut self, house: &mut House, hold: HoldId) {
+        if self.poll.as_ref().is_some_and(|poll| poll.hold == hold) {
+            self.take_poll(house);
+        }
+        self.late.retain(|(late, _)| *late != hold);
+    }
+
+    /// Somebody else polls with this session: he is refused, and the held poll is not disturbed.
+    pub(crate) fn intrude(&self, house: &mut House) {
+        if self.poll.is_some() {
+            house.ledger.fire(Switch::Intrude.name());
+        }
+    }
+}
