@@ -1,0 +1,362 @@
+//! The front-end: a brain on hyper and tokio, in a thread of its own.
+//!
+//! Each connection is a task; one more keeps the time, and hands out the wishes. All of them, and [`HttpServer::with`], change the
+//! brain in one way, [`Shared::change`]: behind each change the director looks at it, and what has become ready is sent.
+
+pub(crate) mod travel;
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::future::pending;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use log::warn;
+use socket2::{Domain, Socket, Type};
+use tokio::net::TcpListener as Listener;
+use tokio::runtime::Builder;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::sleep;
+
+use crate::server::wire::{Answer, Call, HoldId, Manner, Reaction, Wish};
+use crate::server::{Direct, Director, Server};
+
+/// Bots come all at once.
+const BACKLOG: i32 = 4096;
+
+/// After a failed `accept`, such as one without a descriptor left.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(10);
+
+/// How long a poll waits to be judged while another one is held: the close of that one may be on its way.
+const CLOSE_UNDER_WAY: Duration = Duration::from_millis(30);
+
+/// The timer's resolution. A wake in the past has to leave time to the connections as well.
+const TICK: Duration = Duration::from_millis(1);
+
+/// A brain that serves over TCP. Dropped, it ends as with [`HttpServer::stop`].
+pub(crate) struct HttpServer {
+    addr: SocketAddr,
+    shared: Arc<Shared>,
+    /// The thread, and what ends it when dropped.
+    thread: Option<(JoinHandle<()>, oneshot::Sender<Infallible>)>,
+}
+
+impl HttpServer {
+    /// Serves at `addr`, where port 0 means any. `wishes` is called in the server's thread, and may use [`HttpServer::with`].
+    ///
+    /// # Errors
+    /// When it can't listen there.
+    pub(crate) fn start(
+        addr: SocketAddr,
+        brain: Server,
+        director: Box<dyn Director>,
+        wishes: impl Fn(Wish) + Send + 'static,
+    ) -> io::Result<Self> {
+        let listener = listen(addr)?;
+        let addr = listener.local_addr()?;
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State::new(brain, director)),
+            over: Condvar::new(),
+            changed: Notify::new(),
+            began: Instant::now(),
+        });
+        let (stop, stopped) = oneshot::channel();
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let serving = Serving(Arc::clone(&shared));
+        let thread = thread::Builder::new().name("server".to_owned());
+        let thread = thread.spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = accept(&serving.0, listener) => {}
+                    () = keep_time(&serving.0, wishes) => {}
+                    _ = stopped => {}
+                }
+            });
+            // Before the connections go with the runtime: nobody is gone because the server is.
+            serving.0.lock().holds.clear();
+        })?;
+        Ok(Self {
+            addr,
+            shared,
+            thread: Some((thread, stop)),
+        })
+    }
+
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Does something with the brain, at the time that `f` is told. What becomes ready by that is sent.
+    pub(crate) fn with<R>(&self, f: impl FnOnce(&mut Server, Duration) -> R) -> R {
+        self.shared.change(|state, now| f(&mut state.brain, now))
+    }
+
+    /// Whether the director is done.
+    pub(crate) fn is_over(&self) -> bool {
+        self.shared.lock().is_over
+    }
+
+    /// Waits for that, no longer than `timeout`; answers as [`HttpServer::is_over`].
+    pub(crate) fn wait_over(&self, timeout: Duration) -> bool {
+        let until = Instant::now() + timeout;
+        let mut state = self.shared.lock();
+        while !state.is_over {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let woken = self.shared.over.wait_timeout(state, left);
+            state = woken.expect(UNBROKEN).0;
+        }
+        true
+    }
+
+    /// Closes all connections, and hands back the brain.
+    pub(crate) fn stop(mut self) -> Server {
+        self.end().expect("the server's thread has not panicked");
+        let shared = Arc::clone(&self.shared);
+        drop(self);
+        let shared = Arc::into_inner(shared).expect("the server's tasks are gone");
+        shared.state.into_inner().expect(UNBROKEN).brain
+    }
+
+    fn end(&mut self) -> thread::Result<()> {
+        let Some((thread, stop)) = self.thread.take() else {
+            return Ok(());
+        };
+        drop(stop);
+        thread.join()
+    }
+}
+
+impl Drop for HttpServer {
+    fn drop(&mut self) {
+        // If it has panicked, it has said so.
+        let _ = self.end();
+    }
+}
+
+fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+    // A server that was killed leaves connections in TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// Why a lock is had: a brain that panicked is of no use.
+const UNBROKEN: &str = "the brain has not panicked";
+
+struct Shared {
+    state: Mutex<State>,
+    /// Told when the director is done, and when the thread ends.
+    over: Condvar,
+    /// Tells [`keep_time`] to look again.
+    changed: Notify,
+    began: Instant,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect(UNBROKEN)
+    }
+
+    fn change<R>(&self, f: impl FnOnce(&mut State, Duration) -> R) -> R {
+        self.change_locked(self.lock(), f)
+    }
+
+    fn change_locked<R>(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        f: impl FnOnce(&mut State, Duration) -> R,
+    ) -> R {
+        // First, so that a panic below is noticed by the thread, which ends by it.
+        self.changed.notify_one();
+        // Under the lock the time does not go back.
+        let now = self.began.elapsed();
+        state.catch_up(now);
+        let result = f(&mut state, now);
+        state.settle(now);
+        if state.is_over {
+            self.over.notify_all();
+        }
+        result
+    }
+
+    /// What is wished for, and how long there is nothing to do.
+    fn turn(&self) -> (Vec<Wish>, Option<Duration>) {
+        let mut state = self.lock();
+        let now = self.began.elapsed();
+        if state.next_wake().is_some_and(|at| at <= now) {
+            state.catch_up(now);
+            state.settle(now);
+            if state.is_over {
+                self.over.notify_all();
+            }
+        }
+        let wake = state.next_wake();
+        let wait = wake.map(|at| at.saturating_sub(now).max(TICK));
+        (state.brain.take_wishes(), wait)
+    }
+}
+
+struct State {
+    brain: Server,
+    director: Box<dyn Director>,
+    /// When the director wants to be called.
+    direct_at: Option<Duration>,
+    is_over: bool,
+    /// Where the answers of held calls go.
+    holds: HashMap<HoldId, oneshot::Sender<Answer>>,
+}
+
+impl State {
+    fn new(brain: Server, director: Box<dyn Director>) -> Self {
+        Self {
+            brain,
+            director,
+            direct_at: Some(Duration::ZERO),
+            is_over: false,
+            holds: HashMap::new(),
+        }
+    }
+
+    fn next_wake(&self) -> Option<Duration> {
+        let wakes = [self.brain.next_wake(), self.direct_at];
+        wakes.into_iter().flatten().min()
+    }
+
+    /// What was due by now comes before what happens now.
+    fn catch_up(&mut self, now: Duration) {
+        if self.brain.next_wake().is_some_and(|at| at <= now) {
+            self.brain.on_time(now);
+        }
+    }
+
+    /// The director looks at what has changed, and what is ready goes out.
+    fn settle(&mut self, now: Duration) {
+        if !self.is_over {
+            match self.director.direct(&mut self.brain, now) {
+                Direct::Wait(at) => self.direct_at = at,
+                Direct::Over => (self.is_over, self.direct_at) = (true, None),
+            }
+        }
+        for (hold, answer) in self.brain.take_ready() {
+            if let Some(client) = self.holds.remove(&hold) {
+                // One that has just gone gets it no less than one that goes while it travels.
+                let _ = client.send(answer);
+            }
+        }
+    }
+}
+
+/// The thread's share. However the thread ends, who waits for it looks again.
+struct Serving(Arc<Shared>);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.over.notify_all();
+    }
+}
+
+async fn accept(shared: &Arc<Shared>, listener: TcpListener) {
+    let listener = Listener::from_std(listener).expect("a listener that does not block");
+    let mut number = 0;
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                warn!("accept failed ({error}); next in {ACCEPT_AGAIN:?}");
+                sleep(ACCEPT_AGAIN).await;
+                continue;
+            }
+        };
+        // An answer is written at once; if not, its pieces are to be seen as such.
+        let _ = stream.set_nodelay(true);
+        number += 1;
+        shared.lock().brain.on_connection();
+        let shared = Arc::clone(shared);
+        let reply = move |call| reply(Arc::clone(&shared), call);
+        tokio::spawn(travel::serve(stream, number, reply));
+    }
+}
+
+async fn keep_time(shared: &Shared, wishes: impl Fn(Wish)) {
+    loop {
+        let (wished, wait) = shared.turn();
+        wished.into_iter().for_each(&wishes);
+        let wake = async {
+            match wait {
+                Some(wait) => sleep(wait).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            () = shared.changed.notified() => {}
+            () = wake => {}
+        }
+    }
+}
+
+async fn reply(shared: Arc<Shared>, call: Call) -> Answer {
+    let is_second = shared.lock().brain.has_held_poll(&call);
+    if is_second {
+        sleep(CLOSE_UNDER_WAY).await;
+    }
+    let (sender, answer) = oneshot::channel();
+    let reaction = shared.change(|state, now| {
+        let reaction = state.brain.on_call(now, &call);
+        if let Reaction::Hold(hold) = reaction {
+            state.holds.insert(hold, sender);
+        }
+        reaction
+    });
+    match reaction {
+        Reaction::Answer(answer) => answer,
+        Reaction::Hold(hold) => {
+            let held = Held {
+                shared,
+                hold,
+                answer,
+            };
+            held.answer().await
+        }
+    }
+}
+
+/// A held call. Dropped before its answer is there, its client is gone.
+struct Held {
+    shared: Arc<Shared>,
+    hold: HoldId,
+    answer: oneshot::Receiver<Answer>,
+}
+
+impl Held {
+    async fn answer(mut self) -> Answer {
+        let answer = (&mut self.answer).await;
+        answer.unwrap_or(Answer {
+            status: 500,
+            headers: Vec::new(),
+            body: Vec::new(),
+            manner: Manner::NoByte,
+        })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let Ok(mut state) = self.shared.state.lock() else {
+            return;
+        };
+        if state.holds.remove(&self.hold).is_some() {
+            let hold = self.hold;
+            let gone = |state: &mut State, now| state.brain.on_gone(now, hold);
+            self.shared.change_locked(state, gone);
+        }
+    }
+}
