@@ -80,7 +80,10 @@ impl Jar {
 
     /// The value written last under this name, whatever its domain and path.
     pub(crate) fn get(&self, name: &str, now: Duration) -> Option<&str> {
-        let named = self.cookies.iter().filter(|cookie| cookie.name == name && cookie.is_live(now));
+        let named = self
+            .cookies
+            .iter()
+            .filter(|cookie| cookie.name == name && cookie.is_live(now));
         Some(&named.max_by_key(|cookie| cookie.written)?.value)
     }
 

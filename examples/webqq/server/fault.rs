@@ -125,7 +125,7 @@ impl Fault {
         }
     }
 
-    fn words(self) -> String {
+    pub(crate) fn words(self) -> String {
         let words = match self {
             Status(status) => return format!("status {status}"),
             Retcode(code) => return format!("retcode {code}"),

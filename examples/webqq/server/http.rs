@@ -45,17 +45,16 @@ pub(crate) struct HttpServer {
 }
 
 impl HttpServer {
-    /// Serves at `addr`, where port 0 means any. `wishes` is called in the server's thread, and may use [`HttpServer::with`].
+    /// Serves at what [`listen`] gave. `wishes` is called in the server's thread, and may use [`HttpServer::with`].
     ///
     /// # Errors
-    /// When it can't listen there.
+    /// When there is no thread or no poll for it.
     pub(crate) fn start(
-        addr: SocketAddr,
+        listener: TcpListener,
         brain: Server,
         director: Box<dyn Director>,
         wishes: impl Fn(Wish) + Send + 'static,
     ) -> io::Result<Self> {
-        let listener = listen(addr)?;
         let addr = listener.local_addr()?;
         let shared = Arc::new(Shared {
             state: Mutex::new(State::new(brain, director)),
@@ -139,7 +138,8 @@ impl Drop for HttpServer {
     }
 }
 
-fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+/// Listens at `addr`, where port 0 means any.
+pub(crate) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
     // A server that was killed leaves connections in TIME_WAIT.
     socket.set_reuse_address(true)?;
@@ -304,7 +304,7 @@ async fn keep_time(shared: &Shared, wishes: impl Fn(Wish)) {
 }
 
 async fn reply(shared: Arc<Shared>, call: Call) -> Answer {
-    let is_second = shared.lock().brain.has_held_poll(&call);
+    let is_second = shared.lock().brain.is_polled(&call);
     if is_second {
         sleep(CLOSE_UNDER_WAY).await;
     }

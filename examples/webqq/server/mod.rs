@@ -10,6 +10,7 @@ mod checks;
 mod cookies;
 mod fault;
 mod hashes;
+pub(crate) mod http;
 mod ledger;
 mod lists;
 mod login;
@@ -24,7 +25,7 @@ mod send;
 mod session;
 mod step;
 mod visit;
-mod wire;
+pub(crate) mod wire;
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -100,9 +101,11 @@ impl Settings {
         Duration::from_secs(900).div_f64(self.scale)
     }
 
-    /// How long somebody takes to read a captcha.
+    /// How long somebody takes to read a captcha; the picture may take its time to come, whatever the scale.
     pub(crate) fn reading(&self) -> Duration {
-        Duration::from_secs(2).div_f64(self.scale)
+        Duration::from_secs(2)
+            .div_f64(self.scale)
+            .max(Duration::from_millis(500))
     }
 }
 

@@ -1,0 +1,119 @@
+//! Server and bot in processes of their own.
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use crate::bot::Stage;
+use crate::company::Company;
+use crate::options::Options;
+use crate::play::{ACCOUNT, write_log};
+use crate::script::Expectations;
+use crate::serve::{on_ctrl_c, typed};
+use crate::server::http::{self, HttpServer};
+use crate::server::{Account, Server, Wish};
+use crate::show::Show;
+use crate::verdict::{Evidence, judge};
+use crate::world::{self, World, drive, grant};
+
+/// Between two questions to a bot.
+const QUESTIONS: Duration = Duration::from_secs(1);
+/// How long the last answers may take, and a logout.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
+const LOGOUT: Duration = Duration::from_secs(10);
+
+/// Serves until Ctrl-C, and judges whether every question was answered.
+pub(crate) fn run_server(options: &Options) -> Result<bool, Box<dyn Error>> {
+    let show = Show::new(1, 0);
+    let mut brain = Server::new(options.server_settings());
+    brain.add_account(Account::sample(ACCOUNT));
+    let expectations = Expectations::default();
+    let (company, silence) = Company::new(vec![ACCOUNT], QUESTIONS, expectations.clone());
+    let server = HttpServer::start(
+        http::listen(options.listen)?,
+        brain,
+        Box::new(company),
+        |wish| {
+            if let Wish::Code { account, code } = wish {
+                println!("the captcha of {account} says {code}");
+            }
+        },
+    )?;
+    println!("listening at {}", server.addr());
+
+    let (stop, stopped) = channel();
+    ctrlc::set_handler(move || {
+        let _ = stop.send(());
+    })?;
+    // Without an end it lasts until Ctrl-C.
+    let _ = stopped.recv_timeout(options.lasts.unwrap_or(Duration::MAX));
+    silence.fall();
+    server.wait_over(LAST_ANSWERS);
+
+    let brain = server.stop();
+    let ledger = brain.ledger();
+    if let Some(folder) = &options.log {
+        write_log(folder, Some(ledger), [])?;
+    }
+    let expected = expectations.lock().expect("the director has not panicked");
+    let verdict = judge(&Evidence {
+        ledger,
+        expected: &expected,
+        logs: &Default::default(),
+        switches: &[],
+    });
+    println!(
+        "{} questions, {} answers, {} logins",
+        verdict.messages, verdict.answers, ledger.logins
+    );
+    show.verdict(&verdict);
+    Ok(verdict.is_good())
+}
+
+/// Runs the bot with a server that is elsewhere, until Ctrl-C.
+pub(crate) fn run_bot(options: &Options, server: SocketAddr) -> Result<bool, Box<dyn Error>> {
+    let show = Show::new(1, 0);
+    let mut engine = world::engine(1, server)?;
+    let mut world = World::new([options.bot_settings(ACCOUNT)]);
+    let submitter = engine.submitter();
+    on_ctrl_c(submitter.clone())?;
+    grant(&submitter, Wish::Login { account: ACCOUNT });
+
+    let lines = typed();
+    let mut log = Vec::new();
+    let ends = options.lasts.map(|lasts| Instant::now() + lasts);
+    let mut told = false;
+    drive(&mut engine, &mut world, |world, engine| {
+        for (account, entry) in world.take_events() {
+            show.event(&entry);
+            log.push((account, entry));
+        }
+        for line in lines.try_iter() {
+            // The only thing that it ever waits for.
+            let code = line.trim().to_owned();
+            grant(
+                &submitter,
+                Wish::Code {
+                    account: ACCOUNT,
+                    code,
+                },
+            );
+        }
+        let now = Instant::now();
+        if !told && ends.is_some_and(|at| now >= at) {
+            told = true;
+            grant(&submitter, Wish::Logout { account: ACCOUNT });
+        }
+        let gave_up = ends.is_some_and(|at| now >= at + LOGOUT);
+        gave_up || (world.has_left() && engine.pending() == 0)
+    })?;
+    if let Some(folder) = &options.log {
+        write_log(
+            folder,
+            None,
+            log.iter().map(|(account, entry)| (*account, entry)),
+        )?;
+    }
+    Ok(world.bots().iter().all(|bot| bot.stage == Stage::Offline))
+}

@@ -1,0 +1,449 @@
+//! The bot: a plain struct whose methods are readbacks.
+//!
+//! Each step is a method that reads one answer and says what follows, so that the login below reads as the sequence it is. What
+//! belongs to a login is read through [`Bot::in_session`]: when another has begun, nothing of it is heard any more. The lists are
+//! in `lists.rs`, what is heard and said in `talk.rs`, what goes over the wire in `protocol.rs` and `answers.rs`.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use httpstream::{Context, Next, Reply, RequestId, Response};
+
+use crate::answers::{self, Item, Message, Poll, Trouble};
+use crate::clock::Clock;
+use crate::events::{Entry, Event};
+use crate::lists::{Lists, Why};
+use crate::outbox::{self, Long, Outbox, Seen};
+use crate::plugins::Plugins;
+use crate::policy::{self, AfterPoll, Backoff, How, Kicks, MOST_REFUSALS};
+use crate::protocol::Session;
+use crate::roster::Roster;
+use crate::steps::{Step, text};
+
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+const BEAT: Duration = Duration::from_secs(60);
+/// How long a captcha's picture is good for.
+const CAPTCHA_LIFE: Duration = Duration::from_secs(900);
+/// A poll that lasted so long was held, however it ended.
+const HALF_A_HOLD: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) account: u64,
+    pub(crate) password: String,
+    /// By how much all waits of the protocol are divided: 1 in earnest.
+    pub(crate) scale: f64,
+    /// Between two refreshes of the lists.
+    pub(crate) refresh: Duration,
+    /// How many characters a message may have.
+    pub(crate) max_text: usize,
+    pub(crate) long: Long,
+    pub(crate) seed: u64,
+    /// The wall clock's time at the beginning.
+    pub(crate) epoch: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Offline,
+    LoggingIn,
+    /// A person reads the captcha; nothing is on the wire.
+    Parked,
+    Online,
+    LoggingOut,
+}
+
+pub(crate) struct Bot {
+    pub(crate) stage: Stage,
+    pub(crate) settings: Settings,
+    pub(crate) session: Session,
+    pub(crate) roster: Roster,
+    /// While they are fetched.
+    pub(crate) lists: Option<Lists>,
+    pub(crate) plugins: Plugins,
+    pub(crate) inbox: VecDeque<Message>,
+    seen: Seen,
+    pub(crate) outbox: Outbox,
+    /// Answers that wait for something to be fetched.
+    pub(crate) fetching: usize,
+    pub(crate) backoff: Backoff,
+    kicks: Kicks,
+    suspicions: u32,
+    refusals: u32,
+    polling: Option<RequestId>,
+    /// The heartbeat, and what waits for its time.
+    pub(crate) waiting: Vec<RequestId>,
+    /// What happened since somebody looked.
+    pub(crate) events: Vec<Entry>,
+}
+
+impl Bot {
+    pub(crate) fn new(settings: Settings, begin: Instant) -> Self {
+        let clock = Clock::new(begin, settings.epoch, settings.scale);
+        Self {
+            stage: Stage::Offline,
+            session: Session::new(settings.account, &settings.password, clock, settings.seed),
+            roster: Roster::default(),
+            lists: None,
+            plugins: Plugins::standard(),
+            inbox: VecDeque::new(),
+            seen: Seen::default(),
+            outbox: Outbox::new(clock.wait(outbox::PAUSE)),
+            fetching: 0,
+            backoff: Backoff::default(),
+            kicks: Kicks::default(),
+            suspicions: 0,
+            refusals: 0,
+            polling: None,
+            waiting: Vec::new(),
+            events: Vec::new(),
+            settings,
+        }
+    }
+
+    pub(crate) fn account(&self) -> u64 {
+        self.settings.account
+    }
+
+    // ---- the login: SIG, CHECK, perhaps CAPTCHA, PTLOGIN, CHECKSIG, LOGIN2, FRIENDS ----
+
+    /// From outside: begins from nothing.
+    pub(crate) fn log_in(&mut self, cx: &mut Context<'_, Self>) -> Next<Self> {
+        self.end_session(Stage::LoggingIn, cx);
+        self.refusals = 0;
+        self.backoff.reset();
+        self.begin_login(cx)
+    }
+
+    fn begin_login(&mut self, _: &mut Context<'_, Self>) -> Next<Self> {
+        self.session.forget();
+        self.tell(Event::LoggingIn);
+        self.step(self.session.sig(), Self::on_sig)
+    }
+
+    fn on_sig(&mut self, answer: &Response<'_>, _: &mut Context<'_, Self>) -> Step {
+        self.session.login_sig = answers::login_sig(text(answer)?).unwrap_or_default();
+        let check = self.session.check();
+        Ok(self.step(check, Self::on_check))
+    }
+
+    fn on_check(&mut self, answer: &Response<'_>, _: &mut Context<'_, Self>) -> Step {
+        let arguments = answers::arguments(text(answer)?, "ptui_checkVC")?;
+        let [result, code, huin, ..] = &*arguments else {
+            return Err(Trouble::Garbled(format!(
+                "{} arguments of CHECK",
+                arguments.len()
+            )));
+        };
+        let huin =
+            answers::bytes_of(huin).ok_or(Trouble::Garbled(format!("the number {huin:?}")))?;
+        self.session.huin = huin;
+        self.session.verify_code.clone_from(code);
+        match &**result {
+            "0" => Ok(self.step(self.session.ptlogin(), Self::on_ptlogin)),
+            _ => Ok(self.ask_for_captcha()),
+        }
+    }
+
+    fn ask_for_captcha(&mut self) -> Next<Self> {
+        let captcha = self.session.captcha();
+        self.step(captcha, Self::on_captcha)
+    }
+
+    /// The chain ends here; a person's code begins another.
+    fn on_captcha(&mut self, answer: &Response<'_>, cx: &mut Context<'_, Self>) -> Step {
+        self.stage = Stage::Parked;
+        self.tell(Event::Parked {
+            picture: answer.body().len(),
+        });
+        let expired = self.in_session_call(|bot, cx| match bot.stage {
+            Stage::Parked => bot.start_again(How::Login, "the captcha has expired", cx),
+            _ => Next::done(),
+        });
+        self.waiting
+            .push(cx.call_after(self.wait(CAPTCHA_LIFE), expired));
+        Ok(Next::done())
+    }
+
+    /// From outside: what a person read in the captcha's picture.
+    pub(crate) fn enter_code(&mut self, code: &str, cx: &mut Context<'_, Self>) -> Next<Self> {
+        if self.stage != Stage::Parked {
+            return Next::done();
+        }
+        self.session.set_now(cx.now());
+        self.stage = Stage::LoggingIn;
+        self.session.verify_code = code.to_owned();
+        self.step(self.session.ptlogin(), Self::on_ptlogin)
+    }
+
+    fn on_ptlogin(&mut self, answer: &Response<'_>, cx: &mut Context<'_, Self>) -> Step {
+        let arguments = answers::arguments(text(answer)?, "ptuiCB")?;
+        let argument = |i: usize| arguments.get(i).map_or("", String::as_str);
+        match argument(0) {
+            "0" => {}
+            // The captcha was wrong, or has expired.
+            "4" => return Ok(self.ask_for_captcha()),
+            "3" => return Ok(self.stop(argument(4), cx)),
+            code => return Err(Trouble::Refused(code.to_owned(), argument(4).to_owned())),
+        }
+        self.session.take_ptwebqq();
+        self.follow(argument(2))
+    }
+
+    /// CHECKSIG is wherever PTLOGIN says, and redirects: each hop sets cookies.
+    fn follow(&mut self, url: &str) -> Step {
+        match self.session.checksig(url) {
+            Some(request) => Ok(self.step(request, Self::on_checksig)),
+            None => Err(Trouble::Garbled(format!("the URL {url:?}"))),
+        }
+    }
+
+    fn on_checksig(&mut self, answer: &Response<'_>, _: &mut Context<'_, Self>) -> Step {
+        let location = answer
+            .header("location")
+            .filter(|_| answer.status().is_redirection());
+        match location.map(|location| answers::resolve(answer.info().url(), location)) {
+            Some(Some(url)) => self.follow(&url),
+            Some(None) => Err(Trouble::Garbled("a Location".to_owned())),
+            None => Ok(self.step(self.session.login2(), Self::on_login2)),
+        }
+    }
+
+    fn on_login2(&mut self, answer: &Response<'_>, _: &mut Context<'_, Self>) -> Step {
+        self.session.set_keys(answers::keys(text(answer)?)?);
+        self.refusals = 0;
+        Ok(self.step(self.session.friends(), Self::on_first_friends))
+    }
+
+    // ---- online: the poll and the heartbeat ----
+
+    pub(crate) fn go_online(&mut self, cx: &mut Context<'_, Self>) {
+        if self.stage != Stage::LoggingIn {
+            return;
+        }
+        self.stage = Stage::Online;
+        self.tell(Event::Online);
+        let poll = self.in_session_call(|bot, _| bot.poll());
+        self.polling = Some(cx.call(poll));
+        let beat = self.in_session_call(Self::beat);
+        self.waiting.push(cx.call(beat));
+    }
+
+    fn poll(&mut self) -> Next<Self> {
+        let begun = self.session.clock().now();
+        let on_poll = self.in_session(move |bot, reply, cx| {
+            let held = cx.now().saturating_duration_since(begun);
+            bot.on_poll(reply, held, cx)
+        });
+        Next::send(self.session.poll()).read_by(on_poll)
+    }
+
+    fn on_poll(
+        &mut self,
+        reply: Reply<'_>,
+        held: Duration,
+        cx: &mut Context<'_, Self>,
+    ) -> Next<Self> {
+        match self
+            .good(reply)
+            .and_then(|answer| answers::poll(text(&answer)?))
+        {
+            Ok(Poll::Items(items)) => self.on_items(items, cx),
+            Ok(Poll::NewPtwebqq(value)) => {
+                self.session.set_ptwebqq(value);
+                self.poll_on()
+            }
+            Err(Trouble::Retcode(code)) => self.on_poll_retcode(code, cx),
+            Err(trouble) => {
+                self.tell(Event::Trouble {
+                    what: "poll",
+                    why: trouble.to_string(),
+                });
+                // Servers end long polls in all sorts of ways; only one that ended early wants a pause.
+                match held >= self.wait(HALF_A_HOLD) {
+                    true => self.poll(),
+                    false => self.poll_later(),
+                }
+            }
+        }
+    }
+
+    fn on_poll_retcode(&mut self, code: i64, cx: &mut Context<'_, Self>) -> Next<Self> {
+        let trouble = Trouble::Retcode(code);
+        let why = format!("poll: {trouble}");
+        match policy::after_poll(code) {
+            AfterPoll::Poll => self.poll_on(),
+            AfterPoll::Relink => self.start_again(How::Relink, &why, cx),
+            AfterPoll::LogIn => self.start_again(How::Login, &why, cx),
+            AfterPoll::Stop => self.stop(&why, cx),
+            AfterPoll::Suspect if self.is_bad_session() => self.start_again(How::Login, &why, cx),
+            AfterPoll::Suspect | AfterPoll::Report => {
+                let why = trouble.to_string();
+                self.tell(Event::Trouble { what: "poll", why });
+                self.poll_later()
+            }
+        }
+    }
+
+    /// After a poll that shows the session to be good.
+    fn poll_on(&mut self) -> Next<Self> {
+        self.backoff.reset();
+        self.suspicions = 0;
+        self.poll()
+    }
+
+    fn poll_later(&mut self) -> Next<Self> {
+        let pause = self.next_pause();
+        Next::call(self.in_session_call(|bot, _| bot.poll())).after(pause)
+    }
+
+    fn on_items(&mut self, items: Vec<Item>, cx: &mut Context<'_, Self>) -> Next<Self> {
+        let mut kicked = None;
+        for item in items {
+            match item {
+                Item::Message(message) if self.seen.insert(message.id) => {
+                    self.inbox.push_back(message)
+                }
+                Item::Message(message) => self.tell(Event::Repeated {
+                    msg_id: message.id.msg_id,
+                }),
+                Item::Kick(reason) => kicked = Some(reason),
+                Item::Other => {}
+            }
+        }
+        // A call runs when what this readback answers has been done: the next poll is on its way before a message is looked at.
+        cx.call(Self::read_inbox);
+        match kicked {
+            Some(reason) => self.on_kick(&reason, cx),
+            None => self.poll_on(),
+        }
+    }
+
+    fn beat(&mut self, _: &mut Context<'_, Self>) -> Next<Self> {
+        let on_beat = self.in_session(|bot, reply, _| {
+            match bot.good(reply) {
+                Ok(_) => bot.tell(Event::Beat),
+                Err(trouble) => bot.tell(Event::Trouble {
+                    what: "heartbeat",
+                    why: trouble.to_string(),
+                }),
+            }
+            // Whatever came of it. Built when it is due, with the cookies of then.
+            Next::call(bot.in_session_call(Self::beat)).after(bot.wait(BEAT))
+        });
+        Next::send(self.session.heartbeat()).read_by(on_beat)
+    }
+
+    // ---- the ends of a login ----
+
+    fn on_kick(&mut self, reason: &str, cx: &mut Context<'_, Self>) -> Next<Self> {
+        let stay_away = self.kicks.on_kick(self.session.clock().wall());
+        self.start_again_after(stay_away, How::Relink, &format!("kicked: {reason}"), cx)
+    }
+
+    /// Ends the session; the next one begins after a pause.
+    pub(crate) fn start_again(
+        &mut self,
+        how: How,
+        why: &str,
+        cx: &mut Context<'_, Self>,
+    ) -> Next<Self> {
+        self.start_again_after(Duration::ZERO, how, why, cx)
+    }
+
+    fn start_again_after(
+        &mut self,
+        at_least: Duration,
+        how: How,
+        why: &str,
+        cx: &mut Context<'_, Self>,
+    ) -> Next<Self> {
+        self.end_session(Stage::LoggingIn, cx);
+        let wait = self.next_pause().max(self.wait(at_least));
+        self.tell(Event::LoggingInAgain {
+            how,
+            why: why.to_owned(),
+            wait,
+        });
+        let begin = self.in_session_call(match how {
+            How::Login => Self::begin_login,
+            How::Relink => Self::relink,
+        });
+        self.waiting.push(cx.call_after(wait, begin));
+        Next::done()
+    }
+
+    /// LOGIN2 alone, with the cookies of the login.
+    fn relink(&mut self, _: &mut Context<'_, Self>) -> Next<Self> {
+        self.step(self.session.login2(), |bot, answer, cx| {
+            bot.session.set_keys(answers::keys(text(answer)?)?);
+            bot.go_online(cx);
+            bot.fetch_lists(Why::Relink, cx);
+            Ok(Next::done())
+        })
+    }
+
+    pub(crate) fn on_login_trouble(
+        &mut self,
+        trouble: &Trouble,
+        cx: &mut Context<'_, Self>,
+    ) -> Next<Self> {
+        if let Trouble::Refused(..) = trouble {
+            self.refusals += 1;
+        }
+        match self.refusals {
+            MOST_REFUSALS.. => self.stop(&trouble.to_string(), cx),
+            _ => self.start_again(How::Login, &trouble.to_string(), cx),
+        }
+    }
+
+    /// Until somebody has it log in.
+    pub(crate) fn stop(&mut self, why: &str, cx: &mut Context<'_, Self>) -> Next<Self> {
+        self.end_session(Stage::Offline, cx);
+        self.tell(Event::Stopped {
+            why: why.to_owned(),
+        });
+        Next::done()
+    }
+
+    /// From outside: says what is still to be said, then LOGOUT.
+    pub(crate) fn log_out(&mut self, cx: &mut Context<'_, Self>) -> Next<Self> {
+        self.session.set_now(cx.now());
+        let is_done = self.outbox.is_empty() && self.inbox.is_empty() && self.fetching == 0;
+        match self.stage {
+            Stage::Online if !is_done => Next::call(Self::log_out).after(self.wait(SECOND)),
+            Stage::Online => {
+                self.end_session(Stage::LoggingOut, cx);
+                Next::send(self.session.logout()).read_by(
+                    |bot: &mut Self, _, _: &mut Context<'_, Self>| {
+                        bot.stage = Stage::Offline;
+                        bot.tell(Event::LoggedOut);
+                        Next::done()
+                    },
+                )
+            }
+            _ => self.stop("told to", cx),
+        }
+    }
+
+    /// Nothing of the session goes on: poll, heartbeat and waits are cancelled, and what is on the wire is not heard.
+    fn end_session(&mut self, next: Stage, cx: &mut Context<'_, Self>) {
+        self.session.set_now(cx.now());
+        self.session.number += 1;
+        self.stage = next;
+        self.lists = None;
+        for id in self
+            .polling
+            .take()
+            .into_iter()
+            .chain(self.waiting.drain(..))
+        {
+            cx.cancel(id);
+        }
+    }
+
+    pub(crate) fn is_bad_session(&mut self) -> bool {
+        self.suspicions += 1;
+        self.suspicions >= policy::SUSPICIONS
+    }
+}

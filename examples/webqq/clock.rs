@@ -1,0 +1,87 @@
+//! The bot's time and chance. Both come in from outside, so that a simulation repeats itself.
+
+use std::time::{Duration, Instant};
+
+/// How long a server holds a poll when there is nothing to tell.
+pub(crate) const HOLD: Duration = Duration::from_secs(60);
+/// How long a client waits for a poll: some more.
+const POLL_PATIENCE: Duration = Duration::from_secs(70);
+/// How long any other answer may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Waits are compressed in a demonstration; how long a slow machine may take is not.
+const LEAST_PATIENCE: Duration = Duration::from_secs(3);
+
+/// The time, as of the last readback.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    now: Instant,
+    begin: Instant,
+    /// The wall clock's time at `begin`.
+    epoch: Duration,
+    /// By how much the protocol's waits are divided.
+    scale: f64,
+}
+
+impl Clock {
+    pub(crate) fn new(begin: Instant, epoch: Duration, scale: f64) -> Self {
+        Self {
+            now: begin,
+            begin,
+            epoch,
+            scale,
+        }
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        self.now
+    }
+
+    pub(crate) fn set_now(&mut self, now: Instant) {
+        self.now = now;
+    }
+
+    /// Since 1970.
+    pub(crate) fn wall(&self) -> Duration {
+        self.epoch + self.since_begin().mul_f64(self.scale)
+    }
+
+    pub(crate) fn since_begin(&self) -> Duration {
+        self.now.saturating_duration_since(self.begin)
+    }
+
+    /// What a wait of the protocol lasts here.
+    pub(crate) fn wait(&self, wait: Duration) -> Duration {
+        wait.div_f64(self.scale)
+    }
+
+    /// How long an answer may take.
+    pub(crate) fn patience(&self) -> Duration {
+        self.wait(PATIENCE).max(LEAST_PATIENCE)
+    }
+
+    /// How long a poll may be silent.
+    pub(crate) fn poll_patience(&self) -> Duration {
+        self.wait(POLL_PATIENCE)
+            .max(self.wait(HOLD) + LEAST_PATIENCE)
+    }
+}
+
+/// Xorshift: for numbers that need only differ.
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub(crate) fn below(&mut self, bound: u32) -> u32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        ((self.0 >> 32) % u64::from(bound)) as u32
+    }
+
+    pub(crate) fn fraction(&mut self) -> String {
+        format!("0.{:09}", self.below(1_000_000_000))
+    }
+}

@@ -1,0 +1,160 @@
+//! What the bot tells of itself: for the transcript, the log on disk, and the judgement.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::policy::How;
+
+/// Something that happened, and when: since the bot began.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) at: Duration,
+    pub(crate) event: Event,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    LoggingIn,
+    /// The login waits for a person to read the picture, which has so many bytes.
+    Parked {
+        picture: usize,
+    },
+    Online,
+    /// Friends, groups and discussions.
+    Lists([usize; 3]),
+    Heard {
+        msg_id: u64,
+        from: String,
+        text: String,
+    },
+    /// Delivered before.
+    Repeated {
+        msg_id: u64,
+    },
+    Said {
+        to: String,
+        text: String,
+    },
+    /// No answer came, or none that says so: not said again.
+    PerhapsSaid {
+        to: String,
+        text: String,
+        why: String,
+    },
+    NotSaid {
+        to: String,
+        text: String,
+        why: String,
+    },
+    Delayed {
+        why: String,
+    },
+    Trouble {
+        what: &'static str,
+        why: String,
+    },
+    /// The session is over; the next one begins after a wait.
+    LoggingInAgain {
+        how: How,
+        why: String,
+        wait: Duration,
+    },
+    Beat,
+    Stopped {
+        why: String,
+    },
+    LoggedOut,
+}
+
+impl Event {
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Event::LoggingIn => "logging in",
+            Event::Parked { .. } => "parked",
+            Event::Online => "online",
+            Event::Lists(_) => "lists",
+            Event::Heard { .. } => "heard",
+            Event::Repeated { .. } => "repeated",
+            Event::Said { .. } => "said",
+            Event::PerhapsSaid { .. } => "perhaps said",
+            Event::NotSaid { .. } => "not said",
+            Event::Delayed { .. } => "delayed",
+            Event::Trouble { .. } => "trouble",
+            Event::LoggingInAgain { .. } => "logging in again",
+            Event::Beat => "beat",
+            Event::Stopped { .. } => "stopped",
+            Event::LoggedOut => "logged out",
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::LoggingIn => f.write_str("logging in"),
+            Event::Parked { picture } => {
+                write!(
+                    f,
+                    "a captcha of {picture} bytes: waiting for a person to read it"
+                )
+            }
+            Event::Online => f.write_str("online"),
+            Event::Lists([friends, groups, discus]) => {
+                write!(
+                    f,
+                    "{friends} friends, {groups} groups, {discus} discussions"
+                )
+            }
+            Event::Heard { from, text, .. } => write!(f, "{from}: {text}"),
+            Event::Repeated { msg_id } => {
+                write!(f, "message {msg_id} came before: not answered again")
+            }
+            Event::Said { to, text } => write!(f, "to {to}: {text}"),
+            Event::PerhapsSaid { to, text, why } => {
+                write!(f, "to {to}, perhaps ({why}): {text}")
+            }
+            Event::NotSaid { to, text, why } => write!(f, "to {to}, in vain ({why}): {text}"),
+            Event::Delayed { why } => write!(f, "not sent yet: {why}"),
+            Event::Trouble { what, why } => write!(f, "{what}: {why}"),
+            Event::LoggingInAgain { how, why, wait } => {
+                let how = match how {
+                    How::Login => "login",
+                    How::Relink => "relink",
+                };
+                write!(f, "{why}: {how} in {} ms", wait.as_millis())
+            }
+            Event::Beat => f.write_str("heartbeat"),
+            Event::Stopped { why } => write!(f, "stopped: {why}"),
+            Event::LoggedOut => f.write_str("logged out"),
+        }
+    }
+}
+
+impl Entry {
+    /// Bytes that it takes in a log, about.
+    pub(crate) fn size(&self) -> usize {
+        let texts = match &self.event {
+            Event::Heard { from, text, .. } => from.capacity() + text.capacity(),
+            Event::Said { to, text } => to.capacity() + text.capacity(),
+            Event::Trouble { why, .. } | Event::Delayed { why } => why.capacity(),
+            _ => 0,
+        };
+        size_of::<Self>() + texts
+    }
+
+    /// A line of the log on disk.
+    pub(crate) fn to_json(&self, account: u64) -> Value {
+        let mut line = json!({
+            "at_ms": self.at.as_millis() as u64,
+            "account": account,
+            "kind": self.event.kind(),
+            "text": self.event.to_string(),
+        });
+        if let Event::Heard { msg_id, .. } | Event::Repeated { msg_id } = self.event {
+            line["msg_id"] = msg_id.into();
+        }
+        line
+    }
+}

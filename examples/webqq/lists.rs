@@ -1,0 +1,182 @@
+//! The bot's lists: FRIENDS, then the number behind each friend, GROUPS with their MEMBERS, and DISCUS, all beside each other.
+//!
+//! They are collected in a draft, which takes the roster's place when the last has come.
+
+use std::time::Duration;
+
+use httpstream::{Context, Next, Request, Response};
+
+use crate::answers::{self, Trouble};
+use crate::bot::Bot;
+use crate::events::Event;
+use crate::policy;
+use crate::roster::Roster;
+use crate::steps::{Step, text};
+
+/// Lists that are being fetched.
+pub(crate) struct Lists {
+    why: Why,
+    draft: Roster,
+    /// Answers still to come.
+    left: usize,
+    failed: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    Login,
+    /// Everybody may have another uin by now.
+    Relink,
+    /// In between: what is known is still good.
+    Refresh,
+}
+
+impl Lists {
+    fn new(why: Why) -> Self {
+        Self {
+            why,
+            draft: Roster::default(),
+            left: 0,
+            failed: false,
+        }
+    }
+
+    /// Whether somebody can be answered before they are there.
+    pub(crate) fn can_wait(&self) -> bool {
+        self.why == Why::Refresh
+    }
+}
+
+impl Bot {
+    /// FRIENDS of a login: without them there is none.
+    pub(crate) fn on_first_friends(
+        &mut self,
+        answer: &Response<'_>,
+        cx: &mut Context<'_, Self>,
+    ) -> Step {
+        let friends = answers::friends(text(answer)?)?;
+        if friends.is_empty() {
+            return Err(Trouble::Garbled("a list of no friends".to_owned()));
+        }
+        self.lists = Some(Lists::new(Why::Login));
+        self.on_friends(friends, cx);
+        Ok(Next::done())
+    }
+
+    /// All lists once more. What fails here fails alone.
+    pub(crate) fn fetch_lists(&mut self, why: Why, cx: &mut Context<'_, Self>) {
+        self.lists = Some(Lists::new(why));
+        let friends = self.session.friends();
+        self.list(friends, cx, |bot, answer, cx| {
+            bot.on_friends(answers::friends(answer)?, cx);
+            Ok(())
+        });
+    }
+
+    fn on_friends(&mut self, friends: Vec<(u64, String)>, cx: &mut Context<'_, Self>) {
+        for (uin, name) in friends {
+            self.draft().add_friend(uin, name);
+            let number = self.session.friend_uin(uin);
+            self.list(number, cx, move |bot, answer, _| {
+                bot.draft().set_account(uin, answers::account(answer)?);
+                Ok(())
+            });
+        }
+        let online = self.session.online_buddies();
+        self.list(online, cx, |_, answer, _| answers::result(answer).map(drop));
+        let (groups, discus) = (self.session.groups(), self.session.discus());
+        self.list(groups, cx, Self::on_groups);
+        self.list(discus, cx, Self::on_discus);
+    }
+
+    fn on_groups(&mut self, answer: &str, cx: &mut Context<'_, Self>) -> Result<(), Trouble> {
+        for group in answers::groups(answer)? {
+            self.draft().add_group(group.gid, group.name);
+            let members = self.session.members(group.code);
+            self.list(members, cx, move |bot, answer, cx| {
+                bot.draft()
+                    .set_members(group.gid, answers::members(answer)?);
+                bot.go_online(cx);
+                Ok(())
+            });
+        }
+        Ok(())
+    }
+
+    fn on_discus(&mut self, answer: &str, cx: &mut Context<'_, Self>) -> Result<(), Trouble> {
+        for (did, name) in answers::discus(answer)? {
+            self.draft().add_discu(did, name);
+            let info = self.session.discu_info(did);
+            self.list(info, cx, move |bot, answer, _| {
+                bot.draft()
+                    .set_discu_people(did, answers::discu_people(answer)?);
+                Ok(())
+            });
+        }
+        Ok(())
+    }
+
+    /// One of the lists: asked for a few times, and done without if it does not come.
+    fn list(
+        &mut self,
+        request: Request,
+        cx: &mut Context<'_, Self>,
+        mut read: impl FnMut(&mut Self, &str, &mut Context<'_, Self>) -> Result<(), Trouble> + 'static,
+    ) {
+        self.lists_under_way().left += 1;
+        let mut tries = 0;
+        let on_list = self.in_session(move |bot, reply, cx| {
+            let answer = bot
+                .good(reply)
+                .and_then(|answer| read(bot, text(&answer)?, cx));
+            tries += 1;
+            if let Err(trouble) = &answer {
+                bot.tell(Event::Trouble {
+                    what: "list",
+                    why: trouble.to_string(),
+                });
+                // 100101 says that the request lacks something, which it will lack again.
+                if tries < policy::TRIES && *trouble != Trouble::Retcode(100101) {
+                    return Next::again().after(bot.wait(Duration::from_secs(1) * tries));
+                }
+            }
+            bot.on_list_read(answer.is_err(), cx);
+            Next::done()
+        });
+        cx.submit(request, on_list);
+    }
+
+    fn on_list_read(&mut self, failed: bool, cx: &mut Context<'_, Self>) {
+        let lists = self.lists_under_way();
+        lists.left -= 1;
+        lists.failed |= failed;
+        if lists.left > 0 {
+            return;
+        }
+        // What was known before is better than half of it.
+        if let Some(lists) = self
+            .lists
+            .take()
+            .filter(|lists| lists.why == Why::Login || !lists.failed)
+        {
+            self.tell(Event::Lists(lists.draft.counts()));
+            self.roster = lists.draft;
+        }
+        let refresh = self.in_session_call(|bot, cx| {
+            bot.fetch_lists(Why::Refresh, cx);
+            Next::done()
+        });
+        self.waiting
+            .push(cx.call_after(self.wait(self.settings.refresh), refresh));
+        self.go_online(cx);
+        cx.call(Self::read_inbox);
+    }
+
+    fn draft(&mut self) -> &mut Roster {
+        &mut self.lists_under_way().draft
+    }
+
+    fn lists_under_way(&mut self) -> &mut Lists {
+        self.lists.get_or_insert_with(|| Lists::new(Why::Refresh))
+    }
+}

@@ -1,0 +1,175 @@
+//! What the bot has to say, and when it may.
+//!
+//! The server loses messages that come less than half a second apart, and repeats that come less than a second apart. So one is
+//! under way at a time, and the pause begins when its answer has come: nothing is counted by hand, and no clock of the server's
+//! need agree with ours.
+
+use std::collections::{HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::answers::MessageId;
+use crate::roster::Target;
+
+/// Between two messages, at least.
+pub(crate) const PAUSE: Duration = Duration::from_millis(500);
+
+#[derive(Clone, Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) target: Target,
+    pub(crate) text: String,
+    /// The signature a session with a stranger needs, and the login it is good for.
+    pub(crate) sig: Option<(u32, String)>,
+    /// How often it was refused.
+    pub(crate) refusals: u32,
+    /// Whether it was the first to meet the end of a session.
+    pub(crate) relinked: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    waiting: VecDeque<Outgoing>,
+    under_way: Option<Outgoing>,
+    pause: Duration,
+    last_text: String,
+    not_before: Option<Instant>,
+    /// Whether somebody will look again by then.
+    pub(crate) has_timer: bool,
+}
+
+/// Whether something can be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// There is nothing to send, or something is under way.
+    Nothing,
+    In(Duration),
+    Now,
+}
+
+impl Outbox {
+    /// `pause` as it is here and now: [`PAUSE`], or less where waits are compressed.
+    pub(crate) fn new(pause: Duration) -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            under_way: None,
+            pause,
+            last_text: String::new(),
+            not_before: None,
+            has_timer: false,
+        }
+    }
+
+    pub(crate) fn push(&mut self, target: &Target, text: String) {
+        let target = target.clone();
+        self.waiting.push_back(Outgoing {
+            target,
+            text,
+            sig: None,
+            refusals: 0,
+            relinked: false,
+        });
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.under_way.is_none()
+    }
+
+    pub(crate) fn due(&self, now: Instant) -> Due {
+        let (None, Some(first)) = (&self.under_way, self.waiting.front()) else {
+            return Due::Nothing;
+        };
+        let Some(not_before) = self.not_before else {
+            return Due::Now;
+        };
+        let extra = if first.text == self.last_text {
+            self.pause
+        } else {
+            Duration::ZERO
+        };
+        match (not_before + extra).saturating_duration_since(now) {
+            Duration::ZERO => Due::Now,
+            wait => Due::In(wait),
+        }
+    }
+
+    /// The next message is under way from here on, until one of the calls below.
+    pub(crate) fn take(&mut self) -> Option<&mut Outgoing> {
+        self.under_way = self.waiting.pop_front();
+        self.under_way.as_mut()
+    }
+
+    pub(crate) fn under_way(&mut self) -> Option<&mut Outgoing> {
+        self.under_way.as_mut()
+    }
+
+    /// It was sent, or given up.
+    pub(crate) fn done(&mut self, now: Instant) -> Option<Outgoing> {
+        let sent = self.under_way.take()?;
+        self.last_text.clone_from(&sent.text);
+        self.not_before = Some(now + self.pause);
+        Some(sent)
+    }
+
+    /// It was not sent: it is the next again, after `wait`.
+    pub(crate) fn put_back(&mut self, now: Instant, wait: Duration) {
+        self.waiting.extend(self.under_way.take());
+        self.waiting.rotate_right(1);
+        self.not_before = Some(now + wait.max(self.pause));
+    }
+}
+
+/// What becomes of an answer that is longer than a message may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Long {
+    Split,
+    Cut,
+}
+
+/// `text` in messages of at most `most` characters, `head` in front of each.
+pub(crate) fn messages(head: &str, text: &str, most: usize, long: Long) -> Vec<String> {
+    const CUT: &str = " [...]";
+    /// "(12/34) "
+    const COUNT: usize = 8;
+    let head_len = head.chars().count();
+    if head_len + text.chars().count() <= most {
+        return vec![format!("{head}{text}")];
+    }
+    let letters: Vec<char> = text.chars().collect();
+    let room = most.saturating_sub(head_len + COUNT).max(1);
+    if long == Long::Cut {
+        let kept: String = letters[..room.min(letters.len())].iter().collect();
+        return vec![format!("{head}{kept}{CUT}")];
+    }
+    let parts: Vec<String> = letters
+        .chunks(room)
+        .map(|part| part.iter().collect())
+        .collect();
+    let count = parts.len();
+    let numbered = parts.iter().enumerate();
+    numbered
+        .map(|(i, part)| format!("{head}({}/{count}) {part}", i + 1))
+        .collect()
+}
+
+/// The messages that were seen lately, by their ids: what is delivered twice is answered once.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    ids: HashSet<MessageId>,
+    order: VecDeque<MessageId>,
+}
+
+impl Seen {
+    const KEPT: usize = 512;
+
+    /// Whether it is new.
+    pub(crate) fn insert(&mut self, id: MessageId) -> bool {
+        if !self.ids.insert(id) {
+            return false;
+        }
+        self.order.push_back(id);
+        if self.order.len() > Self::KEPT {
+            self.ids
+                .remove(&self.order.pop_front().expect("it has just been filled"));
+        }
+        true
+    }
+}

@@ -1,0 +1,216 @@
+//! The scripted conversation, with one bot or with many, and its judgement.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use std::{fs, io};
+
+use httpstream::Stats;
+
+use crate::counting;
+use crate::crowd::{self, Crowd};
+use crate::events::{Entry, Event};
+use crate::options::Options;
+use crate::scenes;
+use crate::script::{Expectations, Play};
+use crate::server::http::{self, HttpServer};
+use crate::server::{self, Account, Director, Ledger, Server};
+use crate::show::Show;
+use crate::verdict::{Evidence, Verdict, judge};
+use crate::world::{self, World, drive, grant};
+
+/// The account of the facts: its password and hashes are known.
+pub(crate) const ACCOUNT: u64 = 1_685_359_365;
+/// Nothing lasts so long but what hangs.
+const LONGEST: Duration = Duration::from_secs(180);
+
+/// Everything that a play leaves behind.
+struct Outcome {
+    server: Server,
+    expectations: Expectations,
+    logs: BTreeMap<u64, Vec<Entry>>,
+    stats: Stats,
+    /// Chains that were left when all bots had logged out.
+    left: usize,
+    bytes_per_bot: Option<isize>,
+    lasted: Duration,
+}
+
+/// Plays, judges, and answers whether all was well.
+pub(crate) fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
+    let show = Show::new(options.accounts, options.accounts * crowd::MESSAGES);
+    let expectations = Expectations::default();
+    let accounts: Vec<u64> = (0..options.accounts as u64).map(|i| ACCOUNT + i).collect();
+    let director: Box<dyn Director> = match &*accounts {
+        [account] => {
+            let scenes = scenes::all();
+            Box::new(Play::new(
+                *account,
+                scenes,
+                expectations.clone(),
+                show.scenes(),
+            ))
+        }
+        _ => Box::new(Crowd::new(&accounts, expectations.clone())),
+    };
+    let outcome = play(options, &accounts, director, expectations, &show)?;
+    let switches = match &*accounts {
+        [_] => server::all_switches(),
+        _ => Vec::new(),
+    };
+    let verdict = outcome.judge(&switches);
+    if let Some(folder) = &options.log {
+        let log = outcome
+            .logs
+            .iter()
+            .flat_map(|(account, log)| log.iter().map(|entry| (*account, entry)));
+        write_log(folder, Some(outcome.server.ledger()), log)?;
+    }
+    show.faults(outcome.server.ledger());
+    show.verdict(&verdict);
+    outcome.summarise(&verdict, &show);
+    Ok(verdict.is_good())
+}
+
+fn play(
+    options: &Options,
+    accounts: &[u64],
+    director: Box<dyn Director>,
+    expectations: Expectations,
+    show: &Show,
+) -> Result<Outcome, Box<dyn Error>> {
+    let mut brain = Server::new(options.server_settings());
+    for account in accounts {
+        brain.add_account(Account::sample(*account));
+    }
+    let listener = http::listen(options.listen)?;
+    let before = counting::live_bytes();
+    let mut engine = world::engine(accounts.len(), listener.local_addr()?)?;
+    let mut world = World::new(
+        accounts
+            .iter()
+            .map(|account| options.bot_settings(*account)),
+    );
+    let submitter = engine.submitter();
+    let server = HttpServer::start(listener, brain, director, move |wish| {
+        grant(&submitter, wish)
+    })?;
+
+    let begin = Instant::now();
+    let mut logs: BTreeMap<u64, Vec<Entry>> = BTreeMap::new();
+    let mut bytes_per_bot = None;
+    drive(&mut engine, &mut world, |world, engine| {
+        for (account, entry) in world.take_events() {
+            show.event(&entry);
+            logs.entry(account).or_default().push(entry);
+        }
+        if bytes_per_bot.is_none() && world.online() == accounts.len() {
+            // Without what is only kept for the judgement.
+            let kept: usize = logs.values().flatten().map(Entry::size).sum();
+            let live = counting::live_bytes() - before - kept as isize;
+            bytes_per_bot = Some(live / accounts.len() as isize);
+        }
+        show.progress(world.online(), || {
+            server.with(|brain, _| brain.ledger().answers.len())
+        });
+        begin.elapsed() > LONGEST || (server.is_over() && engine.pending() == 0)
+    })?;
+    show.end_of_progress();
+    Ok(Outcome {
+        lasted: begin.elapsed(),
+        left: engine.pending(),
+        stats: engine.stats(),
+        server: server.stop(),
+        expectations,
+        logs,
+        bytes_per_bot,
+    })
+}
+
+impl Outcome {
+    fn judge(&self, switches: &[String]) -> Verdict {
+        let expected = self
+            .expectations
+            .lock()
+            .expect("the director has not panicked");
+        let ledger = self.server.ledger();
+        let mut verdict = judge(&Evidence {
+            ledger,
+            expected: &expected,
+            logs: &self.logs,
+            switches,
+        });
+        if self.left > 0 {
+            verdict
+                .complaints
+                .push(format!("{} chains were left behind", self.left));
+        }
+        if ledger.logouts < self.logs.len() as u64 {
+            verdict.complaints.push(format!(
+                "{} of {} bots logged out",
+                ledger.logouts,
+                self.logs.len()
+            ));
+        }
+        verdict
+    }
+
+    fn summarise(&self, verdict: &Verdict, show: &Show) {
+        let count = |kind: fn(&Event) -> bool| {
+            self.logs
+                .values()
+                .flatten()
+                .filter(|entry| kind(&entry.event))
+                .count()
+        };
+        let Stats {
+            opened, submitted, ..
+        } = self.stats;
+        let requests = self.server.ledger().requests;
+        let mut rows = vec![
+            ("messages in", verdict.messages.to_string()),
+            ("answers out", verdict.answers.to_string()),
+            (
+                "logins again",
+                count(|event| matches!(event, Event::LoggingInAgain { .. })).to_string(),
+            ),
+            (
+                "retries",
+                count(|event| matches!(event, Event::Delayed { .. } | Event::Trouble { .. }))
+                    .to_string(),
+            ),
+            ("heartbeats", self.server.ledger().heartbeats.to_string()),
+            ("connections opened", opened.to_string()),
+            ("requests", format!("{requests} ({submitted} chains)")),
+            (
+                "system calls a request",
+                format!("{:.2}", 0 as f64 / requests as f64),
+            ),
+            ("time", format!("{:.1} s", self.lasted.as_secs_f64())),
+        ];
+        if let Some(bytes) = self.bytes_per_bot {
+            rows.push((
+                "memory of a bot",
+                format!("{:.1} KiB", bytes as f64 / 1024.0),
+            ));
+        }
+        show.summary(&rows);
+    }
+}
+
+/// Keeps the server's ledger and what the bots told, as lines of JSON.
+pub(crate) fn write_log<'a>(
+    folder: &Path,
+    ledger: Option<&Ledger>,
+    log: impl IntoIterator<Item = (u64, &'a Entry)>,
+) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    if let Some(ledger) = ledger {
+        fs::write(folder.join("server.jsonl"), ledger.to_json_lines())?;
+    }
+    let lines = log
+        .into_iter()
+        .map(|(account, entry)| format!("{}\n", entry.to_json(account)));
+    fs::write(folder.join("bot.jsonl"), lines.collect::<String>())
+}

@@ -1,0 +1,555 @@
+//! The bot's side of the WebQQ protocol, outgoing: a session's variables, and the request of each step.
+//!
+//! The steps are numbered as in the table of the login: SIG, CHECK, CAPTCHA, PTLOGIN, CHECKSIG, LOGIN2, then the lists, then the poll,
+//! the heartbeat and the sends. What the answers say is read in `answers.rs`.
+
+use std::time::{Duration, Instant};
+
+use httpstream::http::Uri;
+use httpstream::{Request, RequestBuilder, Response};
+use md5::{Digest, Md5};
+use serde_json::{Value, json};
+
+use crate::answers::{Keys, Picture};
+use crate::clock::{Clock, HOLD, Random};
+use crate::jar::Jar;
+use crate::roster::Address;
+
+const APP: &str = "1003903";
+const DOMAIN_APP: &str = "164";
+const JS_VERSION: &str = "10040";
+
+const LOGIN_PAGE: &str = "https://ui.ptlogin2.qq.com/cgi-bin/login";
+const LISTS: &str = "http://s.web2.qq.com/api/";
+const CHANNEL: &str = "http://d.web2.qq.com/channel/";
+const SAFE_CHANNEL: &str = "https://d.web2.qq.com/channel/";
+const LISTS_REFERER: &str = "http://s.web2.qq.com/proxy.html?v=20110412001&callback=1&id=3";
+const CHANNEL_REFERER: &str = "https://d.web2.qq.com/cfproxy.html?v=20110331002&callback=1";
+
+/// What is known of a login, and all that a request is made of.
+pub(crate) struct Session {
+    /// Counts logins: what belongs to an earlier one is dropped.
+    pub(crate) number: u32,
+    pub(crate) account: u64,
+    password: String,
+    pub(crate) jar: Jar,
+    clientid: u32,
+    msg_id: u32,
+    beats: u32,
+    pub(crate) login_sig: String,
+    pub(crate) verify_code: String,
+    /// The account's number as CHECK tells it, in eight bytes.
+    pub(crate) huin: Vec<u8>,
+    pub(crate) ptwebqq: String,
+    pub(crate) vfwebqq: String,
+    pub(crate) psessionid: String,
+    random: Random,
+    clock: Clock,
+}
+
+impl Session {
+    pub(crate) fn new(account: u64, password: &str, clock: Clock, seed: u64) -> Self {
+        let mut random = Random::new(seed ^ account);
+        Self {
+            number: 0,
+            account,
+            password: password.to_owned(),
+            jar: Jar::default(),
+            clientid: 10_000_000 + random.below(90_000_000),
+            msg_id: 10_000_000 + random.below(80_000_000),
+            beats: random.below(100),
+            login_sig: String::new(),
+            verify_code: String::new(),
+            huin: Vec::new(),
+            ptwebqq: String::new(),
+            vfwebqq: String::new(),
+            psessionid: String::new(),
+            random,
+            clock,
+        }
+    }
+
+    pub(crate) fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    pub(crate) fn set_now(&mut self, now: Instant) {
+        self.clock.set_now(now);
+    }
+
+    /// Up to `share` of `wait` more, so that a thousand bots do not come back in one moment.
+    pub(crate) fn jitter(&mut self, wait: Duration, share: f64) -> Duration {
+        wait.mul_f64(1.0 + share * f64::from(self.random.below(1000)) / 1000.0)
+    }
+
+    pub(crate) fn set_keys(&mut self, keys: Keys) {
+        self.vfwebqq = keys.vfwebqq;
+        self.psessionid = keys.psessionid;
+    }
+
+    /// What retcode 116 gives: a cookie, and a part of LOGIN2 and of the lists' hash.
+    pub(crate) fn set_ptwebqq(&mut self, value: String) {
+        self.jar.set("qq.com", "ptwebqq", &value);
+        self.ptwebqq = value;
+    }
+
+    /// Forgets the login; the account, its clientid and its counters stay.
+    pub(crate) fn forget(&mut self) {
+        self.jar.clear();
+        for text in [
+            &mut self.login_sig,
+            &mut self.verify_code,
+            &mut self.ptwebqq,
+        ] {
+            text.clear();
+        }
+        self.vfwebqq.clear();
+        self.psessionid.clear();
+    }
+
+    /// What PTLOGIN has set.
+    pub(crate) fn take_ptwebqq(&mut self) {
+        let cookie = self.jar.get("ptwebqq", self.clock.wall());
+        self.ptwebqq = cookie.unwrap_or_default().to_owned();
+    }
+
+    pub(crate) fn store_cookies(&mut self, response: &Response<'_>) {
+        let url = Place::of(response.info().url());
+        let cookies = response
+            .headers()
+            .filter(|(name, _)| name.eq_ignore_ascii_case("set-cookie"));
+        self.jar.store(
+            &url.host,
+            &url.path,
+            cookies.map(|(_, value)| value),
+            self.clock.wall(),
+        );
+    }
+
+    // ---- the login ----
+
+    /// 1, SIG.
+    pub(crate) fn sig(&self) -> Request {
+        let query = [
+            ("daid", DOMAIN_APP),
+            ("target", "self"),
+            ("style", "5"),
+            ("mibao_css", "m_webqq"),
+            ("appid", APP),
+            ("enable_qlogin", "0"),
+            ("no_verifyimg", "1"),
+            ("s_url", "http://web2.qq.com/loginproxy.html"),
+            ("f_url", "loginerroralert"),
+            ("strong_login", "1"),
+            ("login_state", "10"),
+            ("t", "20130723001"),
+        ];
+        finish(self.get(LOGIN_PAGE, &query))
+    }
+
+    /// 2, CHECK: whether the login wants a captcha.
+    pub(crate) fn check(&mut self) -> Request {
+        let (uin, r) = (self.account.to_string(), self.random.fraction());
+        let query = [
+            ("uin", &*uin),
+            ("appid", APP),
+            ("u1", "http://web2.qq.com/loginproxy.html"),
+            ("login_sig", &self.login_sig),
+            ("js_ver", JS_VERSION),
+            ("js_type", "0"),
+            ("r", &r),
+        ];
+        let request = self.get("http://check.ptlogin2.qq.com/check", &query);
+        finish(request.header("Referer", LOGIN_PAGE))
+    }
+
+    /// 3, CAPTCHA: its picture.
+    pub(crate) fn captcha(&mut self) -> Request {
+        let (uin, r) = (self.account.to_string(), self.random.fraction());
+        let query = [("aid", APP), ("r", &*r), ("uin", &uin)];
+        finish(self.get("https://ssl.captcha.qq.com/getimage", &query))
+    }
+
+    /// 4, PTLOGIN.
+    pub(crate) fn ptlogin(&self) -> Request {
+        let uin = self.account.to_string();
+        let p = password_hash(&self.password, &self.huin, &self.verify_code);
+        let code = self.verify_code.to_lowercase();
+        let query = [
+            ("u", &*uin),
+            ("p", &p),
+            ("verifycode", &code),
+            ("webqq_type", "10"),
+            ("remember_uin", "1"),
+            ("login2qq", "1"),
+            ("aid", APP),
+            (
+                "u1",
+                "http://www.qq.com/loginproxy.html?login2qq=1&webqq_type=10",
+            ),
+            ("h", "1"),
+            ("ptredirect", "0"),
+            ("ptlang", "2052"),
+            ("daid", DOMAIN_APP),
+            ("from_ui", "1"),
+            ("pttype", "1"),
+            ("dumy", ""),
+            ("fp", "loginerroralert"),
+            ("action", "4-5-8246"),
+            ("mibao_css", "m_webqq"),
+            ("t", "1"),
+            ("g", "1"),
+            ("js_type", "0"),
+            ("js_ver", JS_VERSION),
+            ("login_sig", &self.login_sig),
+        ];
+        let request = self.get("https://ssl.ptlogin2.qq.com/login", &query);
+        finish(request.header("Referer", LOGIN_PAGE))
+    }
+
+    /// 5, CHECKSIG: a URL of the server's choice, and where it redirects to. `None` when it leads out of the server's domain.
+    pub(crate) fn checksig(&self, url: &str) -> Option<Request> {
+        let host = Place::of(&url.parse::<Uri>().ok()?).host;
+        if host != "qq.com" && !host.ends_with(".qq.com") {
+            return None;
+        }
+        self.get(url, &[])
+            .header("Referer", LOGIN_PAGE)
+            .build()
+            .ok()
+    }
+
+    /// 6, LOGIN2: after the login, and again for a session that was lost.
+    pub(crate) fn login2(&self) -> Request {
+        let r = json!({
+            "status": "online",
+            "ptwebqq": self.ptwebqq,
+            "passwd_sig": "",
+            "clientid": self.clientid.to_string(),
+            "psessionid": null,
+        });
+        let clientid = self.clientid.to_string();
+        let form = [
+            ("r", &*r.to_string()),
+            ("clientid", &clientid),
+            ("psessionid", "null"),
+        ];
+        finish(self.channel_post(CHANNEL, "login2").form(form))
+    }
+
+    // ---- the lists ----
+
+    /// 7, FRIENDS.
+    pub(crate) fn friends(&self) -> Request {
+        let hash = list_hash(self.account, &self.ptwebqq);
+        let r = json!({ "h": "hello", "hash": hash, "vfwebqq": self.vfwebqq });
+        finish(self.list_post("get_user_friends2", &r))
+    }
+
+    /// 8, ONLINE_BUDDIES.
+    pub(crate) fn online_buddies(&self) -> Request {
+        finish(self.channel_get("get_online_buddies2", &[]))
+    }
+
+    /// 9, GROUPS.
+    pub(crate) fn groups(&self) -> Request {
+        let hash = list_hash(self.account, &self.ptwebqq);
+        let r = json!({ "vfwebqq": self.vfwebqq, "hash": hash });
+        finish(self.list_post("get_group_name_list_mask2", &r))
+    }
+
+    /// 10, MEMBERS of a group.
+    pub(crate) fn members(&self, code: u64) -> Request {
+        let (code, t) = (code.to_string(), self.millis());
+        let query = [
+            ("gcode", &*code),
+            ("vfwebqq", &self.vfwebqq),
+            ("cb", "undefined"),
+            ("t", &t),
+        ];
+        finish(self.list_get("get_group_info_ext2", &query))
+    }
+
+    /// 11, DISCUS.
+    pub(crate) fn discus(&self) -> Request {
+        let (clientid, t) = (self.clientid.to_string(), self.millis());
+        let query = [
+            ("clientid", &*clientid),
+            ("psessionid", &self.psessionid),
+            ("vfwebqq", &self.vfwebqq),
+            ("t", &t),
+        ];
+        finish(self.list_get("get_discus_list", &query))
+    }
+
+    /// 11, DISCUS: who is in one.
+    pub(crate) fn discu_info(&self, did: u64) -> Request {
+        let did = did.to_string();
+        let query = [("did", &*did), ("vfwebqq", &self.vfwebqq)];
+        finish(self.channel_get("get_discu_info", &query))
+    }
+
+    /// 19, FRIEND_UIN: the number of an account behind a uin, which changes with every login.
+    pub(crate) fn friend_uin(&self, uin: u64) -> Request {
+        let (uin, t) = (uin.to_string(), self.millis());
+        let query = [
+            ("tuin", &*uin),
+            ("verifysession", ""),
+            ("type", "1"),
+            ("code", ""),
+            ("vfwebqq", &self.vfwebqq),
+            ("t", &t),
+        ];
+        finish(self.list_get("get_friend_uin2", &query))
+    }
+
+    // ---- online ----
+
+    /// 12, POLL.
+    pub(crate) fn poll(&self) -> Request {
+        let r = json!({
+            "clientid": self.clientid.to_string(),
+            "psessionid": self.psessionid,
+            "key": 0,
+            "ids": [],
+        });
+        let patience = self.clock.poll_patience();
+        let poll = self
+            .channel_form(CHANNEL, "poll2", &r)
+            .hold(self.clock.wait(HOLD));
+        finish(poll.timeouts(|t| (t.first_byte, t.total) = (Some(patience), Some(patience * 2))))
+    }
+
+    /// 13, HEARTBEAT.
+    pub(crate) fn heartbeat(&mut self) -> Request {
+        self.beats += 1;
+        let (uin, rc, t) = (
+            self.account.to_string(),
+            self.beats.to_string(),
+            self.millis(),
+        );
+        let query = [
+            ("uin", &*uin),
+            ("tp", "1"),
+            ("id", "0"),
+            ("retype", "1"),
+            ("rc", &rc),
+            ("lv", "3"),
+            ("t", &t),
+        ];
+        let request = self.get("http://web.qq.com/web2/get_msg_tip", &query);
+        finish(request.header("Referer", "http://web.qq.com/"))
+    }
+
+    /// 14 to 16 and 18, SEND. `sig` is what a session with a stranger needs.
+    pub(crate) fn send(&mut self, to: Address, text: &str, sig: &str) -> Request {
+        self.msg_id += 1;
+        // A JSON string inside the JSON.
+        let font =
+            json!({ "name": "Monospace", "size": 10, "style": [0, 0, 0], "color": "000000" });
+        let content = json!([text, ["font", font]]).to_string();
+        let mut r = json!({
+            "content": content,
+            "msg_id": self.msg_id,
+            "clientid": self.clientid.to_string(),
+            "psessionid": self.psessionid,
+        });
+        let mut add = |name: &str, value: Value| r[name] = value;
+        let (origin, action) = match to {
+            Address::Buddy { uin } => {
+                add("to", uin.into());
+                add("face", 564.into());
+                (CHANNEL, "send_buddy_msg2")
+            }
+            Address::Group { gid } => {
+                add("group_uin", gid.into());
+                (CHANNEL, "send_qun_msg2")
+            }
+            Address::Discu { did } => {
+                add("did", did.into());
+                (SAFE_CHANNEL, "send_discu_msg2")
+            }
+            Address::Sess { uin, .. } => {
+                add("to", uin.into());
+                add("group_sig", sig.into());
+                add("face", 549.into());
+                add("service_type", 0.into());
+                (SAFE_CHANNEL, "send_sess_msg2")
+            }
+        };
+        finish(self.channel_form(origin, action, &r))
+    }
+
+    /// 17, SESS SIG: a session with a stranger begins with it.
+    pub(crate) fn sess_sig(&self, gid: u64, uin: u64) -> Request {
+        let (gid, uin) = (gid.to_string(), uin.to_string());
+        let query = [("id", &*gid), ("to_uin", &uin), ("service_type", "0")];
+        finish(self.channel_get("get_c2cmsg_sig2", &query))
+    }
+
+    /// 19, the picture in a message.
+    pub(crate) fn picture(&self, picture: &Picture) -> Request {
+        match picture {
+            Picture::Offline {
+                file_path,
+                from_uin,
+            } => {
+                let from_uin = from_uin.to_string();
+                let query = [("file_path", &**file_path), ("f_uin", &from_uin)];
+                finish(self.channel_get("get_offpic2", &query))
+            }
+            Picture::Group {
+                gid,
+                uin,
+                file_id,
+                name,
+                server,
+            } => {
+                let (gid, uin, file_id) = (gid.to_string(), uin.to_string(), file_id.to_string());
+                let (host, port) = server.split_once(':').unwrap_or((server, "80"));
+                let t = self.millis();
+                let query = [
+                    ("type", "0"),
+                    ("gid", &*gid),
+                    ("uin", &uin),
+                    ("rip", host),
+                    ("rport", port),
+                    ("fid", &file_id),
+                    ("pic", name),
+                    ("vfwebqq", &self.vfwebqq),
+                    ("t", &t),
+                ];
+                let request = self.get("http://web2.qq.com/cgi-bin/get_group_pic", &query);
+                finish(request.header("Referer", LISTS_REFERER))
+            }
+        }
+    }
+
+    /// 19, LOGOUT.
+    pub(crate) fn logout(&self) -> Request {
+        finish(self.channel_get("logout2", &[("ids", "")]))
+    }
+
+    // ---- what they have in common ----
+
+    fn list_get(&self, action: &str, query: &[(&str, &str)]) -> RequestBuilder {
+        self.get(&format!("{LISTS}{action}"), query)
+            .header("Referer", LISTS_REFERER)
+    }
+
+    fn list_post(&self, action: &str, r: &Value) -> RequestBuilder {
+        let url = format!("{LISTS}{action}");
+        let request = self.ready(Request::post(&plain(&url)), &url);
+        let request = request.header("Referer", LISTS_REFERER);
+        request
+            .header("Origin", "http://s.web2.qq.com")
+            .form([("r", r.to_string())])
+    }
+
+    /// With what identifies the session.
+    fn channel_get(&self, action: &str, query: &[(&str, &str)]) -> RequestBuilder {
+        let (clientid, t) = (self.clientid.to_string(), self.millis());
+        let session = [
+            ("clientid", &*clientid),
+            ("psessionid", &self.psessionid),
+            ("t", &t),
+        ];
+        let query = [query, &session].concat();
+        self.get(&format!("{SAFE_CHANNEL}{action}"), &query)
+            .header("Referer", CHANNEL_REFERER)
+    }
+
+    fn channel_form(&self, origin: &str, action: &str, r: &Value) -> RequestBuilder {
+        let (r, clientid) = (r.to_string(), self.clientid.to_string());
+        let form = [
+            ("r", &r),
+            ("clientid", &clientid),
+            ("psessionid", &self.psessionid),
+        ];
+        self.channel_post(origin, action).form(form)
+    }
+
+    fn channel_post(&self, origin: &str, action: &str) -> RequestBuilder {
+        let url = format!("{origin}{action}");
+        let request = self.ready(Request::post(&plain(&url)), &url);
+        request
+            .header("Referer", CHANNEL_REFERER)
+            .header("Origin", "http://d.web2.qq.com")
+    }
+
+    fn get(&self, url: &str, query: &[(&str, &str)]) -> RequestBuilder {
+        let request = Request::get(&plain(url)).query(query.iter().copied());
+        self.ready(request, url)
+    }
+
+    /// With the cookies of this moment: a request that waits is therefore built when it is due.
+    fn ready(&self, request: RequestBuilder, url: &str) -> RequestBuilder {
+        let request = request.timeout(self.clock.patience());
+        let Some(place) = url.parse::<Uri>().ok().map(|url| Place::of(&url)) else {
+            return request;
+        };
+        let cookies = self
+            .jar
+            .header(&place.host, &place.path, place.secure, self.clock.wall());
+        match cookies {
+            Some(cookies) => request.header("Cookie", cookies),
+            None => request,
+        }
+    }
+
+    fn millis(&self) -> String {
+        self.clock.wall().as_millis().to_string()
+    }
+}
+
+/// What a jar wants to know of a URL.
+struct Place {
+    host: String,
+    path: String,
+    secure: bool,
+}
+
+impl Place {
+    fn of(url: &Uri) -> Self {
+        Self {
+            host: url.host().unwrap_or_default().to_ascii_lowercase(),
+            path: url.path().to_owned(),
+            secure: url.scheme_str() == Some("https"),
+        }
+    }
+}
+
+/// The https steps go over http until the engine has TLS.
+fn plain(url: &str) -> String {
+    match url.strip_prefix("https://") {
+        Some(rest) => format!("http://{rest}"),
+        None => url.to_owned(),
+    }
+}
+
+fn finish(request: RequestBuilder) -> Request {
+    request.build().expect("what varies is encoded")
+}
+
+/// The field `p` of PTLOGIN.
+pub(crate) fn password_hash(password: &str, huin: &[u8], verify_code: &str) -> String {
+    let hex = |bytes: &[u8]| upper_hex(&Md5::digest(bytes));
+    let inner = hex(&[&Md5::digest(password)[..], huin].concat());
+    hex(format!("{inner}{}", verify_code.to_uppercase()).as_bytes())
+}
+
+/// The field `hash` of the lists, in its third generation.
+pub(crate) fn list_hash(uin: u64, ptwebqq: &str) -> String {
+    let text = format!("{ptwebqq}password error");
+    let uin = uin.to_string();
+    let mixed: Vec<u8> = text
+        .bytes()
+        .zip(uin.bytes().cycle())
+        .map(|(a, k)| a ^ k)
+        .collect();
+    upper_hex(&mixed)
+}
+
+fn upper_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02X}")).collect()
+}

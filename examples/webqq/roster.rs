@@ -1,0 +1,206 @@
+//! Who is who. Uins are temporary: a login gives everybody new ones, so that what outlasts a login is kept by name.
+
+use std::collections::HashMap;
+
+use crate::answers::From;
+
+/// The lists of one login.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Roster {
+    friends: HashMap<u64, Friend>,
+    groups: HashMap<u64, Circle>,
+    discus: HashMap<u64, Circle>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Friend {
+    name: String,
+    /// The number that stays.
+    account: Option<u64>,
+}
+
+/// A group or a discussion, and the names of those in it by their uins.
+#[derive(Clone, Debug, Default)]
+struct Circle {
+    name: String,
+    people: HashMap<u64, String>,
+}
+
+/// Where an answer goes, in the uins of the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Address {
+    Buddy { uin: u64 },
+    Group { gid: u64 },
+    Discu { did: u64 },
+    Sess { gid: u64, uin: u64 },
+}
+
+/// Where an answer goes, whatever login it is sent in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// In the uins of login number `session`.
+    seen: Address,
+    session: u32,
+    person: String,
+    account: Option<u64>,
+    circle: String,
+}
+
+impl Roster {
+    pub(crate) fn add_friend(&mut self, uin: u64, name: String) {
+        self.friends.insert(
+            uin,
+            Friend {
+                name,
+                account: None,
+            },
+        );
+    }
+
+    pub(crate) fn set_account(&mut self, uin: u64, account: u64) {
+        if let Some(friend) = self.friends.get_mut(&uin) {
+            friend.account = Some(account);
+        }
+    }
+
+    pub(crate) fn add_group(&mut self, gid: u64, name: String) {
+        self.groups.entry(gid).or_default().name = name;
+    }
+
+    pub(crate) fn set_members(&mut self, gid: u64, people: Vec<(u64, String)>) {
+        self.groups.entry(gid).or_default().people = people.into_iter().collect();
+    }
+
+    pub(crate) fn add_discu(&mut self, did: u64, name: String) {
+        self.discus.entry(did).or_default().name = name;
+    }
+
+    pub(crate) fn set_discu_people(&mut self, did: u64, people: Vec<(u64, String)>) {
+        self.discus.entry(did).or_default().people = people.into_iter().collect();
+    }
+
+    /// How many friends, groups and discussions.
+    pub(crate) fn counts(&self) -> [usize; 3] {
+        [self.friends.len(), self.groups.len(), self.discus.len()]
+    }
+
+    /// The name of who spoke; empty for those in no list.
+    pub(crate) fn speaker(&self, from: From) -> &str {
+        let name = match from {
+            From::Buddy { uin } => self.friends.get(&uin).map(|friend| &friend.name),
+            From::Group { gid, uin } | From::Sess { gid, uin } => self
+                .groups
+                .get(&gid)
+                .and_then(|group| group.people.get(&uin)),
+            From::Discu { did, uin } => self
+                .discus
+                .get(&did)
+                .and_then(|discu| discu.people.get(&uin)),
+        };
+        name.map_or("", String::as_str)
+    }
+
+    /// Where the answer to a message goes that came in login number `session`.
+    pub(crate) fn target(&self, from: From, session: u32) -> Target {
+        let circle = |circles: &HashMap<u64, Circle>, id| {
+            circles
+                .get(&id)
+                .map(|circle: &Circle| circle.name.clone())
+                .unwrap_or_default()
+        };
+        let (seen, account, circle) = match from {
+            From::Buddy { uin } => {
+                let account = self.friends.get(&uin).and_then(|friend| friend.account);
+                (Address::Buddy { uin }, account, String::new())
+            }
+            From::Group { gid, .. } => (Address::Group { gid }, None, circle(&self.groups, gid)),
+            From::Discu { did, .. } => (Address::Discu { did }, None, circle(&self.discus, did)),
+            From::Sess { gid, uin } => {
+                (Address::Sess { gid, uin }, None, circle(&self.groups, gid))
+            }
+        };
+        Target {
+            seen,
+            session,
+            person: self.speaker(from).to_owned(),
+            account,
+            circle,
+        }
+    }
+
+    /// Where that is now, in login number `session`. `None`: this roster knows nobody of that name.
+    pub(crate) fn address(&self, target: &Target, session: u32) -> Option<Address> {
+        if target.session == session {
+            return Some(target.seen);
+        }
+        let circle = |circles: &HashMap<u64, Circle>| -> Option<u64> {
+            let named = |(_, circle): &(&u64, &Circle)| circle.name == target.circle;
+            circles.iter().find(named).map(|(id, _)| *id)
+        };
+        Some(match target.seen {
+            Address::Buddy { .. } => Address::Buddy {
+                uin: self.friend(target)?,
+            },
+            Address::Group { .. } => Address::Group {
+                gid: circle(&self.groups)?,
+            },
+            Address::Discu { .. } => Address::Discu {
+                did: circle(&self.discus)?,
+            },
+            Address::Sess { .. } => {
+                let gid = circle(&self.groups)?;
+                let mut people = self.groups[&gid].people.iter();
+                let (uin, _) = people.find(|(_, name)| **name == target.person)?;
+                Address::Sess { gid, uin: *uin }
+            }
+        })
+    }
+
+    fn friend(&self, target: &Target) -> Option<u64> {
+        let same = |(_, friend): &(&u64, &Friend)| match target.account {
+            Some(account) => friend.account == Some(account),
+            None => !target.person.is_empty() && friend.name == target.person,
+        };
+        self.friends.iter().find(same).map(|(uin, _)| *uin)
+    }
+}
+
+impl Target {
+    /// For a reader: who, and where.
+    pub(crate) fn describe(&self) -> String {
+        match self.seen {
+            Address::Buddy { uin } => self.named(uin),
+            Address::Group { .. } | Address::Discu { .. } => format!("[{}]", self.circle),
+            Address::Sess { uin, .. } => format!("{} by [{}]", self.named(uin), self.circle),
+        }
+    }
+
+    /// For a reader: who spoke, and where.
+    pub(crate) fn speaker(&self) -> String {
+        match self.seen {
+            Address::Group { .. } | Address::Discu { .. } => {
+                format!("{} in [{}]", self.person, self.circle)
+            }
+            Address::Buddy { .. } | Address::Sess { .. } => self.describe(),
+        }
+    }
+
+    /// Ghosts have no name, but a number.
+    fn named(&self, uin: u64) -> String {
+        match (&*self.person, self.account) {
+            ("", Some(account)) => format!("account {account}"),
+            ("", None) => format!("uin {uin}"),
+            (name, _) => name.to_owned(),
+        }
+    }
+
+    /// Answers in company begin with the name of who is answered.
+    pub(crate) fn prefix(&self) -> String {
+        match self.seen {
+            Address::Group { .. } | Address::Discu { .. } if !self.person.is_empty() => {
+                format!("{}: ", self.person)
+            }
+            _ => String::new(),
+        }
+    }
+}

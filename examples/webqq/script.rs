@@ -1,0 +1,284 @@
+//! The scripted conversation: people talk to the bot while everything that can go wrong does, one thing after the other.
+//!
+//! It waits for what it has caused and for no clock, so that a slow machine plays the same as a fast one.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::expect::{Answers, Expect, Expected};
+use crate::server::{Direct, Director, Fault, Place, Server, Step, Switch, Wish};
+
+/// What was to be expected, by the messages' numbers: for the judgement, when the play is over.
+pub(crate) type Expectations = Arc<Mutex<BTreeMap<u64, Expected>>>;
+
+/// A scene: what goes wrong, what is done, what is said. It is over when all of that has happened and is answered.
+pub(crate) struct Scene {
+    pub(crate) title: String,
+    pub(crate) faults: Vec<(Step, Fault)>,
+    pub(crate) deed: Deed,
+    /// When the faults have struck.
+    pub(crate) afterwards: Deed,
+    pub(crate) lines: Vec<Line>,
+    pub(crate) ends_offline: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Deed {
+    Nothing,
+    Kick,
+    Intrude,
+    /// The operator has the bot log in.
+    LogIn,
+    LogOut,
+}
+
+/// What somebody says, and what should be heard of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Line {
+    pub(crate) place: Place,
+    pub(crate) who: &'static str,
+    pub(crate) words: String,
+    pub(crate) picture: bool,
+    pub(crate) answer: Expect,
+}
+
+/// How long a scene may last on a slow machine. Then the play is over, and the judgement tells what is missing.
+const LONGEST_SCENE: Duration = Duration::from_secs(20);
+/// Before the operator sees that the bot has stopped.
+const OPERATOR: Duration = Duration::from_millis(100);
+/// Between two lines that only keep the talk going.
+const SMALL_TALK: Duration = Duration::from_millis(100);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Directs scenes with one account.
+pub(crate) struct Play {
+    account: u64,
+    scenes: VecDeque<Scene>,
+    expectations: Expectations,
+    running: Option<Running>,
+    /// Told what begins.
+    on_scene: Box<dyn FnMut(&str) + Send>,
+}
+
+struct Running {
+    scene: Scene,
+    began: Duration,
+    /// Numbers of the messages that wait for their answer.
+    open: Vec<u64>,
+    /// How often each fault must have struck for this scene's to have struck.
+    due: Vec<(String, u64)>,
+    struck_at: Option<Duration>,
+    last_line: Duration,
+    logouts: u64,
+}
+
+impl Play {
+    pub(crate) fn new(
+        account: u64,
+        scenes: Vec<Scene>,
+        expectations: Expectations,
+        on_scene: impl FnMut(&str) + Send + 'static,
+    ) -> Self {
+        let (scenes, on_scene) = (scenes.into(), Box::new(on_scene));
+        Self {
+            account,
+            scenes,
+            expectations,
+            running: None,
+            on_scene,
+        }
+    }
+
+    fn begin(&mut self, scene: Scene, server: &mut Server, now: Duration) -> Running {
+        (self.on_scene)(&scene.title);
+        let mut due: Vec<(String, u64)> = Vec::new();
+        for &(step, fault) in &scene.faults {
+            let name = Switch::Arm(step, fault).name();
+            let before = fired(server, &name)
+                + due.iter().filter(|(other, _)| *other == name).count() as u64;
+            due.push((name, before + 1));
+            server.arm(self.account, step, fault);
+        }
+        self.act(scene.deed, server, now);
+        let open = scene
+            .lines
+            .iter()
+            .map(|line| self.say(line, server, now))
+            .collect();
+        let logouts = server.ledger().logouts;
+        Running {
+            scene,
+            began: now,
+            open,
+            due,
+            struck_at: None,
+            last_line: now,
+            logouts,
+        }
+    }
+
+    fn act(&self, deed: Deed, server: &mut Server, now: Duration) {
+        let account = self.account;
+        match deed {
+            Deed::Nothing => {}
+            Deed::Kick => server.kick(now, account),
+            Deed::Intrude => server.intrude(now, account),
+            Deed::LogIn => server.wish(Wish::Login { account }),
+            Deed::LogOut => server.wish(Wish::Logout { account }),
+        }
+    }
+
+    fn say(&self, line: &Line, server: &mut Server, now: Duration) -> u64 {
+        say(line, self.account, &self.expectations, server, now)
+    }
+
+    /// Whether the scene is over; if not, what has to be done next is.
+    fn is_over(&self, running: &mut Running, server: &mut Server, now: Duration) -> bool {
+        let expectations = self.expectations.lock().expect("nobody panics over it");
+        let answers = Answers::of(server.ledger());
+        running
+            .open
+            .retain(|nonce| !answers.meet(*nonce, expectations.get(nonce)));
+        drop(expectations);
+        let has_struck = running
+            .due
+            .iter()
+            .all(|(name, count)| fired(server, name) >= *count);
+        if has_struck && running.struck_at.is_none() {
+            running.struck_at = Some(now);
+        }
+        match running.struck_at {
+            Some(at) if running.scene.afterwards != Deed::Nothing => {
+                if now >= at + OPERATOR {
+                    let deed = std::mem::replace(&mut running.scene.afterwards, Deed::Nothing);
+                    self.act(deed, server, now);
+                }
+                false
+            }
+            Some(at) if running.scene.ends_offline => {
+                // A login or a logout ends where the server has nothing more to see.
+                let is_out =
+                    running.scene.deed != Deed::LogOut || server.ledger().logouts > running.logouts;
+                is_out && now >= at + OPERATOR
+            }
+            Some(_) => running.open.is_empty() && server.is_online(self.account),
+            None => {
+                // Nothing to answer, and something yet to strike: the talk goes on.
+                let is_quiet = running.open.is_empty() && now >= running.last_line + SMALL_TALK;
+                if is_quiet && server.is_online(self.account) {
+                    running.open.push(self.say(&small_talk(), server, now));
+                    running.last_line = now;
+                }
+                false
+            }
+        }
+    }
+}
+
+impl Director for Play {
+    fn direct(&mut self, server: &mut Server, now: Duration) -> Direct {
+        loop {
+            let mut running = match self.running.take() {
+                Some(running) => running,
+                None => match self.scenes.pop_front() {
+                    Some(scene) => self.begin(scene, server, now),
+                    None => return Direct::Over,
+                },
+            };
+            if self.is_over(&mut running, server, now) {
+                continue;
+            }
+            if now >= running.began + LONGEST_SCENE {
+                (self.on_scene)(&format!(
+                    "{}: it takes too long, the play is over",
+                    running.scene.title
+                ));
+                return Direct::Over;
+            }
+            self.running = Some(running);
+            return Direct::Wait(Some(now + LOOK_AGAIN));
+        }
+    }
+}
+
+impl Scene {
+    pub(crate) fn new(title: &str, lines: Vec<Line>) -> Self {
+        Self {
+            title: title.to_owned(),
+            faults: Vec::new(),
+            deed: Deed::Nothing,
+            afterwards: Deed::Nothing,
+            lines,
+            ends_offline: false,
+        }
+    }
+
+    pub(crate) fn with(mut self, faults: &[(Step, Fault)]) -> Self {
+        self.faults.extend_from_slice(faults);
+        self
+    }
+
+    pub(crate) fn deed(mut self, deed: Deed) -> Self {
+        self.deed = deed;
+        self
+    }
+
+    /// It is over when its faults have struck, though the bot is not online.
+    pub(crate) fn ends_offline(mut self) -> Self {
+        self.ends_offline = true;
+        self
+    }
+
+    pub(crate) fn afterwards(mut self, deed: Deed) -> Self {
+        self.afterwards = deed;
+        self
+    }
+}
+
+impl Line {
+    pub(crate) fn new(place: Place, who: &'static str, words: &str, answer: Expect) -> Self {
+        Self {
+            place,
+            who,
+            words: words.to_owned(),
+            picture: false,
+            answer,
+        }
+    }
+}
+
+/// Has somebody say something, and notes what is to be expected.
+pub(crate) fn say(
+    line: &Line,
+    account: u64,
+    expectations: &Expectations,
+    server: &mut Server,
+    now: Duration,
+) -> u64 {
+    let nonce = server.say(
+        now,
+        account,
+        &line.place,
+        line.who,
+        &line.words,
+        line.picture,
+    );
+    if let Some(account) = server.account(account) {
+        let expected = Expected::new(account, &line.place, line.who, nonce, line.answer.clone());
+        expectations
+            .lock()
+            .expect("nobody panics over it")
+            .insert(nonce, expected);
+    }
+    nonce
+}
+
+fn fired(server: &Server, name: &str) -> u64 {
+    server.ledger().fired.get(name).copied().unwrap_or(0)
+}
+
+fn small_talk() -> Line {
+    let answer = Expect::Exactly("still there?".to_owned());
+    Line::new(Place::Buddy, "Alice", "echo still there?", answer)
+}

@@ -1,0 +1,165 @@
+//! A person at the terminal chats with the bot: as a friend, in a group, in a discussion, as a stranger.
+
+use std::error::Error;
+use std::io::{BufRead, stdin};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use httpstream::Submitter;
+
+use crate::bot::Stage;
+use crate::expect::Expect;
+use crate::options::Options;
+use crate::play::{ACCOUNT, write_log};
+use crate::script::Line;
+use crate::server::http::{self, HttpServer};
+use crate::server::{Account, Direct, Director, Server, Wish};
+use crate::show::Show;
+use crate::world::{self, World, drive, grant};
+
+const HELP: &str = "\
+What you type is said to the bot; try: ping, about, help. Lines that begin with a slash are for this program:
+  /who      who you can be
+  /as N     be number N of these
+  /look     say the next line with a picture
+  /kick     log in elsewhere: the bot is thrown out, and comes back
+  /quit     as Ctrl-C: the bot says what it has to say, and logs out";
+
+/// How long a logout may take.
+const LOGOUT: Duration = Duration::from_secs(10);
+
+/// The person at the terminal is all there is.
+struct Nobody;
+
+impl Director for Nobody {
+    fn direct(&mut self, _: &mut Server, _: Duration) -> Direct {
+        Direct::Wait(None)
+    }
+}
+
+struct Chat {
+    roles: Vec<Line>,
+    role: usize,
+    with_picture: bool,
+}
+
+pub(crate) fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
+    let show = Show::new(1, 0);
+    let account = Account::sample(ACCOUNT);
+    let role = |(place, who)| Line::new(place, who, "", Expect::Nothing);
+    let roles = account.places().into_iter().map(role).collect();
+    let mut chat = Chat {
+        roles,
+        role: 0,
+        with_picture: false,
+    };
+
+    let mut brain = Server::new(options.server_settings());
+    brain.add_account(account);
+    let listener = http::listen(options.listen)?;
+    let addr = listener.local_addr()?;
+    let mut engine = world::engine(1, addr)?;
+    let mut world = World::new([options.bot_settings(ACCOUNT)]);
+    let submitter = engine.submitter();
+    let wishes = submitter.clone();
+    let server = HttpServer::start(listener, brain, Box::new(Nobody), move |wish| {
+        grant(&wishes, wish)
+    })?;
+    on_ctrl_c(submitter.clone())?;
+    println!("The server listens at {addr}.\n{HELP}");
+    chat.tell_role();
+    grant(&submitter, Wish::Login { account: ACCOUNT });
+
+    let lines = typed();
+    let mut log = Vec::new();
+    let mut leaving = options.lasts.map(|lasts| Instant::now() + lasts);
+    let mut told = false;
+    drive(&mut engine, &mut world, |world, engine| {
+        for (account, entry) in world.take_events() {
+            show.event(&entry);
+            log.push((account, entry));
+        }
+        for line in lines.try_iter() {
+            if line.trim() == "/quit" {
+                leaving = Some(Instant::now());
+            } else {
+                chat.on_line(line.trim(), &server);
+            }
+        }
+        let now = Instant::now();
+        if !told && leaving.is_some_and(|at| now >= at) {
+            told = true;
+            grant(&submitter, Wish::Logout { account: ACCOUNT });
+        }
+        let gave_up = leaving.is_some_and(|at| now >= at + LOGOUT);
+        gave_up || (world.has_left() && engine.pending() == 0)
+    })?;
+    let brain = server.stop();
+    if let Some(folder) = &options.log {
+        write_log(
+            folder,
+            Some(brain.ledger()),
+            log.iter().map(|(account, entry)| (*account, entry)),
+        )?;
+    }
+    Ok(world.bots().iter().all(|bot| bot.stage == Stage::Offline))
+}
+
+impl Chat {
+    fn on_line(&mut self, line: &str, server: &HttpServer) {
+        let command = line.split_once(' ').unwrap_or((line, ""));
+        match command {
+            ("", _) => {}
+            ("/who", _) => {
+                for (i, Line { place, who, .. }) in self.roles.iter().enumerate() {
+                    println!("  {i:>2}  {who}, {place}");
+                }
+            }
+            ("/as", number) => match number.trim().parse() {
+                Ok(number) if number < self.roles.len() => {
+                    self.role = number;
+                    self.tell_role();
+                }
+                _ => println!("/as {number:?}: no such number, see /who"),
+            },
+            ("/look", _) => self.with_picture = true,
+            ("/kick", _) => server.with(|brain, now| brain.kick(now, ACCOUNT)),
+            (slash, _) if slash.starts_with('/') => println!("{HELP}"),
+            _ => {
+                let Line { place, who, .. } = &self.roles[self.role];
+                let picture = std::mem::take(&mut self.with_picture);
+                server.with(|brain, now| brain.say(now, ACCOUNT, place, who, line, picture));
+            }
+        }
+    }
+
+    fn tell_role(&self) {
+        let Line { place, who, .. } = &self.roles[self.role];
+        println!("You are {who}, {place}.");
+    }
+}
+
+/// The lines that are typed, until there are no more.
+pub(crate) fn typed() -> Receiver<String> {
+    let (sender, lines) = channel();
+    thread::spawn(move || {
+        for line in stdin().lock().lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    lines
+}
+
+/// The first has the bot log out, the second ends the program.
+pub(crate) fn on_ctrl_c(submitter: Submitter<World>) -> Result<(), ctrlc::Error> {
+    let mut is_second = false;
+    ctrlc::set_handler(move || {
+        if std::mem::replace(&mut is_second, true) {
+            std::process::exit(130);
+        }
+        grant(&submitter, Wish::Logout { account: ACCOUNT });
+    })
+}

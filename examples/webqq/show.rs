@@ -1,0 +1,131 @@
+//! What a person sees: the transcript, the tables, and the progress of many bots. Colours only on a terminal.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use console::{Style, StyledObject, style};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::events::{Entry, Event};
+use crate::server::Ledger;
+use crate::verdict::Verdict;
+
+pub(crate) struct Show {
+    begin: Instant,
+    /// One bot's doings are told line by line; those of many are counted.
+    is_told: bool,
+    bar: ProgressBar,
+}
+
+impl Show {
+    /// For so many bots, who have so many messages to answer.
+    pub(crate) fn new(bots: usize, messages: usize) -> Self {
+        let bar = match bots {
+            1 => ProgressBar::hidden(),
+            _ => ProgressBar::new(messages as u64),
+        };
+        let style =
+            ProgressStyle::with_template("{elapsed:>4} {wide_bar} {pos}/{len} answered, {msg}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Self {
+            begin: Instant::now(),
+            is_told: bots == 1,
+            bar,
+        }
+    }
+
+    /// For a director, which runs in the server's thread.
+    pub(crate) fn scenes(&self) -> impl FnMut(&str) + Send + use<> {
+        let begin = self.begin;
+        move |title| {
+            println!(
+                "{} {}",
+                time(begin.elapsed()),
+                style(format!("-- {title}")).bold()
+            )
+        }
+    }
+
+    pub(crate) fn event(&self, entry: &Entry) {
+        if self.is_told {
+            println!("{} {}", time(self.begin.elapsed()), coloured(&entry.event));
+        }
+    }
+
+    /// `answered` is asked only where somebody looks.
+    pub(crate) fn progress(&self, online: usize, answered: impl FnOnce() -> usize) {
+        if !self.is_told {
+            self.bar.set_position(answered() as u64);
+            self.bar.set_message(format!("{online} bots online"));
+        }
+    }
+
+    pub(crate) fn end_of_progress(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    /// What went wrong, and how often.
+    pub(crate) fn faults(&self, ledger: &Ledger) {
+        println!("\n{}", style("What went wrong on purpose").bold());
+        let mut by_step: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for (name, count) in &ledger.fired {
+            let (step, fault) = name.split_once(": ").unwrap_or(("elsewhere", name));
+            let times = if *count > 1 {
+                format!(" x{count}")
+            } else {
+                String::new()
+            };
+            by_step
+                .entry(step)
+                .or_default()
+                .push(format!("{fault}{times}"));
+        }
+        for (step, faults) in by_step {
+            println!("  {step:<18} {}", faults.join(", "));
+        }
+    }
+
+    pub(crate) fn summary(&self, rows: &[(&str, String)]) {
+        println!("\n{}", style("Summary").bold());
+        for (name, value) in rows {
+            println!("  {name:<24} {value}");
+        }
+    }
+
+    pub(crate) fn verdict(&self, verdict: &Verdict) {
+        const SHOWN: usize = 40;
+        println!();
+        for complaint in verdict.complaints.iter().take(SHOWN) {
+            println!("  {} {complaint}", style("wrong:").red());
+        }
+        if verdict.complaints.len() > SHOWN {
+            println!("  ... and {} more", verdict.complaints.len() - SHOWN);
+        }
+        match verdict.is_good() {
+            true => println!(
+                "{}",
+                style("Every message was answered, once and rightly.").green()
+            ),
+            false => println!("{}", style("This went wrong.").red()),
+        }
+    }
+}
+
+fn time(time: Duration) -> StyledObject<String> {
+    style(format!("{:7.3}", time.as_secs_f64())).dim()
+}
+
+fn coloured(event: &Event) -> StyledObject<String> {
+    let style = match event {
+        Event::Heard { .. } => Style::new().cyan(),
+        Event::Said { .. } => Style::new().green(),
+        Event::Trouble { .. } | Event::Delayed { .. } | Event::PerhapsSaid { .. } => {
+            Style::new().yellow()
+        }
+        Event::LoggingInAgain { .. } | Event::NotSaid { .. } | Event::Stopped { .. } => {
+            Style::new().red()
+        }
+        _ => Style::new(),
+    };
+    style.apply_to(event.to_string())
+}

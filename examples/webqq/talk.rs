@@ -1,0 +1,282 @@
+//! What the bot hears and says: the inbox, the plugins, and the sends, one after the other.
+
+use std::time::Duration;
+
+use httpstream::{Context, Next, Reply, Request, Response, Sent};
+
+use crate::answers::{self, Message, Trouble};
+use crate::bot::{Bot, SECOND, Settings, Stage};
+use crate::events::Event;
+use crate::outbox::{self, Due};
+use crate::plugins::{Answer, Question, Source};
+use crate::policy::{self, AfterSend, How};
+use crate::roster::{Address, Target};
+use crate::steps::text;
+
+impl Bot {
+    /// Without lists nobody has a name: messages wait for them.
+    fn knows_people(&self) -> bool {
+        self.stage == Stage::Online && self.lists.as_ref().is_none_or(|lists| lists.can_wait())
+    }
+
+    pub(crate) fn read_inbox(&mut self, cx: &mut Context<'_, Self>) -> Next<Self> {
+        self.session.set_now(cx.now());
+        while self.knows_people()
+            && let Some(message) = self.inbox.pop_front()
+        {
+            self.on_message(&message, cx);
+        }
+        self.send_next(cx);
+        Next::done()
+    }
+
+    fn on_message(&mut self, message: &Message, cx: &mut Context<'_, Self>) {
+        let target = self.roster.target(message.from, self.session.number);
+        let from = target.speaker();
+        self.tell(Event::Heard {
+            msg_id: message.id.msg_id,
+            from,
+            text: message.text.clone(),
+        });
+        // A number in front of a message stands in front of its answer, so that people see what is answered.
+        let (number, words) = match message.text.split_once(' ') {
+            Some((number, words)) if number.starts_with('#') => (format!("{number} "), words),
+            _ => (String::new(), &*message.text),
+        };
+        let uptime = self.session.clock().since_begin();
+        let question = Question {
+            text: words,
+            picture: message.picture.as_ref(),
+            uptime,
+        };
+        let head = format!("{}{number}", target.prefix());
+        match self.plugins.answer(&question) {
+            Some(Ok(Answer::Say(answer))) => self.say(&target, &head, &answer),
+            Some(Ok(Answer::Fetch(source, read))) => self.fetch(source, read, target, head, cx),
+            Some(Err(why)) => self.say(&target, &head, &format!("sorry: {why}")),
+            None => {}
+        }
+    }
+
+    /// Fetches something for an answer, and answers when it has come: in whatever session that is.
+    fn fetch(
+        &mut self,
+        source: Source,
+        read: fn(&Response<'_>) -> String,
+        target: Target,
+        head: String,
+        cx: &mut Context<'_, Self>,
+    ) {
+        let request = match source {
+            Source::Picture(picture) => Ok(self.session.picture(&picture)),
+            Source::Url(url) => Request::get(&url)
+                .timeout(self.session.clock().patience())
+                .build(),
+        };
+        let request = match request {
+            Ok(request) => request,
+            Err(error) => return self.say(&target, &head, &format!("sorry: {error}")),
+        };
+        self.fetching += 1;
+        let mut tries = 0;
+        cx.submit(request, move |bot: &mut Self, reply, cx| {
+            bot.session.set_now(cx.now());
+            tries += 1;
+            let answer = match reply {
+                Ok(response) if !response.status().is_server_error() => read(&response),
+                _ if tries < policy::TRIES => return Next::again().after(bot.wait(SECOND * tries)),
+                Ok(response) => read(&response),
+                Err(error) => format!("sorry: {error}"),
+            };
+            bot.fetching -= 1;
+            bot.say(&target, &head, &answer);
+            bot.send_next(cx);
+            Next::done()
+        });
+    }
+
+    fn say(&mut self, target: &Target, head: &str, answer: &str) {
+        let Settings { max_text, long, .. } = self.settings;
+        for message in outbox::messages(head, answer, max_text, long) {
+            self.outbox.push(target, message);
+        }
+    }
+
+    // ---- sending ----
+
+    /// Sends what may be sent now, or has somebody look again when it may.
+    fn send_next(&mut self, cx: &mut Context<'_, Self>) {
+        if !self.knows_people() {
+            return;
+        }
+        match self.outbox.due(cx.now()) {
+            Due::Now => self.send(cx),
+            Due::In(wait) if !self.outbox.has_timer => {
+                self.outbox.has_timer = true;
+                cx.call_after(wait, |bot: &mut Self, cx: &mut Context<'_, Self>| {
+                    bot.outbox.has_timer = false;
+                    bot.session.set_now(cx.now());
+                    bot.send_next(cx);
+                    Next::done()
+                });
+            }
+            Due::In(_) | Due::Nothing => {}
+        }
+    }
+
+    fn send(&mut self, cx: &mut Context<'_, Self>) {
+        let session = self.session.number;
+        let Some(message) = self.outbox.take() else {
+            return;
+        };
+        let Some(address) = self.roster.address(&message.target, session) else {
+            self.give_up("nobody of that name is left", cx);
+            return self.send_next(cx);
+        };
+        let sig = message.sig.as_ref().filter(|(login, _)| *login == session);
+        match (address, sig) {
+            (Address::Sess { gid, uin }, None) => {
+                let request = self.session.sess_sig(gid, uin);
+                cx.submit(request, move |bot: &mut Self, reply, cx| {
+                    bot.on_sess_sig(session, reply, cx)
+                });
+            }
+            (_, sig) => {
+                let sig = sig.map_or("", |(_, sig)| sig);
+                let request = self.session.send(address, &message.text, sig);
+                cx.submit(request, move |bot: &mut Self, reply, cx| {
+                    bot.on_sent(session, reply, cx)
+                });
+            }
+        }
+    }
+
+    /// A session with a stranger has its signature: now the message itself.
+    fn on_sess_sig(
+        &mut self,
+        session: u32,
+        reply: Reply<'_>,
+        cx: &mut Context<'_, Self>,
+    ) -> Next<Self> {
+        self.session.set_now(cx.now());
+        let sig = self
+            .good(reply)
+            .and_then(|answer| answers::signature(text(&answer)?));
+        match (sig, self.outbox.under_way()) {
+            (Ok(sig), Some(message)) => {
+                message.sig = Some((session, sig));
+                self.outbox.put_back(cx.now(), Duration::ZERO);
+            }
+            (Err(trouble), _) => self.on_refused(&trouble, cx),
+            (Ok(_), None) => {}
+        }
+        self.send_next(cx);
+        Next::done()
+    }
+
+    /// What comes of a send counts whatever login it is read in, since it tells whether the message was said.
+    fn on_sent(
+        &mut self,
+        session: u32,
+        reply: Reply<'_>,
+        cx: &mut Context<'_, Self>,
+    ) -> Next<Self> {
+        self.session.set_now(cx.now());
+        match reply {
+            // Not a byte of it can have been understood: it may be said again.
+            Err(error) if error.request_sent() == Sent::No => {
+                self.tell(Event::Delayed {
+                    why: error.to_string(),
+                });
+                self.outbox.put_back(cx.now(), self.wait(SECOND));
+            }
+            reply => match self
+                .good(reply)
+                .and_then(|answer| answers::result(text(&answer)?))
+            {
+                Ok(_) => self.said(cx),
+                Err(Trouble::Retcode(code)) => self.on_send_retcode(code, session, cx),
+                Err(trouble) => self.perhaps_said(&trouble, cx),
+            },
+        }
+        self.send_next(cx);
+        Next::done()
+    }
+
+    fn on_send_retcode(&mut self, code: i64, session: u32, cx: &mut Context<'_, Self>) {
+        let trouble = Trouble::Retcode(code);
+        let is_live = session == self.session.number;
+        match policy::after_send(code) {
+            AfterSend::Sent => self.perhaps_said(&trouble, cx),
+            AfterSend::Refused => self.on_refused(&trouble, cx),
+            AfterSend::TooFast => self.delay(&trouble, 2, cx),
+            AfterSend::Relink => {
+                let Some(message) = self.outbox.under_way() else {
+                    return;
+                };
+                match std::mem::replace(&mut message.relinked, true) {
+                    true => self.give_up(&trouble.to_string(), cx),
+                    false => self.delay(&trouble, 0, cx),
+                }
+                if is_live {
+                    let _ = self.start_again(How::Relink, &format!("send: {trouble}"), cx);
+                }
+            }
+            AfterSend::Suspect => {
+                self.delay(&trouble, 1, cx);
+                if is_live && self.is_bad_session() {
+                    let _ = self.start_again(How::Login, &format!("send: {trouble}"), cx);
+                }
+            }
+        }
+    }
+
+    fn on_refused(&mut self, trouble: &Trouble, cx: &mut Context<'_, Self>) {
+        let Some(message) = self.outbox.under_way() else {
+            return;
+        };
+        message.refusals += 1;
+        match message.refusals {
+            policy::TRIES.. => self.give_up(&trouble.to_string(), cx),
+            refusals => self.delay(trouble, refusals, cx),
+        }
+    }
+
+    fn delay(&mut self, trouble: &Trouble, seconds: u32, cx: &mut Context<'_, Self>) {
+        self.tell(Event::Delayed {
+            why: trouble.to_string(),
+        });
+        self.outbox.put_back(cx.now(), self.wait(SECOND * seconds));
+    }
+
+    fn said(&mut self, cx: &mut Context<'_, Self>) {
+        if let Some(message) = self.outbox.done(cx.now()) {
+            self.tell(Event::Said {
+                to: message.target.describe(),
+                text: message.text,
+            });
+        }
+    }
+
+    fn perhaps_said(&mut self, trouble: &Trouble, cx: &mut Context<'_, Self>) {
+        if let Some(message) = self.outbox.done(cx.now()) {
+            let (to, why) = (message.target.describe(), trouble.to_string());
+            self.tell(Event::PerhapsSaid {
+                to,
+                text: message.text,
+                why,
+            });
+        }
+    }
+
+    fn give_up(&mut self, why: &str, cx: &mut Context<'_, Self>) {
+        if let Some(message) = self.outbox.done(cx.now()) {
+            let to = message.target.describe();
+            self.tell(Event::NotSaid {
+                to,
+                text: message.text,
+                why: why.to_owned(),
+            });
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The bots and the engine that they share: one bot or five hundred, read by the same code through `within`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant, SystemTime};
+
+use httpstream::{Config, Context, Engine, Error, Next, Submitter, within_call};
+
+use crate::bot::{Bot, Settings, Stage};
+use crate::events::Entry;
+use crate::server::Wish;
+
+/// How often [`drive`] looks up from its work.
+const LOOK_UP: Duration = Duration::from_millis(50);
+
+pub(crate) struct World {
+    bots: Vec<Bot>,
+    /// Which bot has an account: they stay where they are.
+    index: BTreeMap<u64, usize>,
+}
+
+impl World {
+    pub(crate) fn new(settings: impl IntoIterator<Item = Settings>) -> Self {
+        let now = Instant::now();
+        let bots: Vec<Bot> = settings
+            .into_iter()
+            .map(|settings| Bot::new(settings, now))
+            .collect();
+        let index = bots
+            .iter()
+            .enumerate()
+            .map(|(i, bot)| (bot.account(), i))
+            .collect();
+        Self { bots, index }
+    }
+
+    pub(crate) fn bots(&self) -> &[Bot] {
+        &self.bots
+    }
+
+    fn bot(&mut self, account: u64) -> Option<&mut Bot> {
+        let i = *self.index.get(&account)?;
+        self.bots.get_mut(i)
+    }
+
+    pub(crate) fn online(&self) -> usize {
+        self.bots
+            .iter()
+            .filter(|bot| bot.stage == Stage::Online)
+            .count()
+    }
+
+    /// Whether no bot is online, nor on its way.
+    pub(crate) fn has_left(&self) -> bool {
+        self.bots.iter().all(|bot| bot.stage == Stage::Offline)
+    }
+
+    /// What the bots have told since the last time.
+    pub(crate) fn take_events(&mut self) -> impl Iterator<Item = (u64, Entry)> {
+        self.bots.iter_mut().flat_map(|bot| {
+            let account = bot.account();
+            bot.events.drain(..).map(move |entry| (account, entry))
+        })
+    }
+}
+
+/// An engine for `bots` bots, to whom `server` is all of qq.com.
+pub(crate) fn engine(bots: usize, server: SocketAddr) -> Result<Engine<World>, Error> {
+    let mut config = Config::default();
+    // Its poll, a send and a heartbeat each, and the lists of the login beside each other.
+    config.max_connections = 64 + 6 * bots;
+    config.max_connections_per_origin = 16 + 3 * bots;
+    config.max_idle_per_origin = 16 + bots;
+    config.resolve_to("*.qq.com", server);
+    config.resolve_to("api.weather.example", server);
+    Engine::with_config(config)
+}
+
+/// Turns the engine until `is_over` says so, which is asked at least every 50 ms.
+pub(crate) fn drive(
+    engine: &mut Engine<World>,
+    world: &mut World,
+    mut is_over: impl FnMut(&mut World, &Engine<World>) -> bool,
+) -> Result<(), Error> {
+    while !is_over(world, engine) {
+        engine.turn(world, Some(LOOK_UP))?;
+    }
+    Ok(())
+}
+
+/// What people do outside of HTTP, from whatever thread they do it.
+pub(crate) fn grant(submitter: &Submitter<World>, wish: Wish) {
+    type Call = Box<dyn FnOnce(&mut Bot, &mut Context<'_, Bot>) -> Next<Bot> + Send>;
+    let (account, call): (u64, Call) = match wish {
+        Wish::Login { account } => (account, Box::new(Bot::log_in)),
+        Wish::Logout { account } => (account, Box::new(Bot::log_out)),
+        Wish::Code { account, code } => {
+            (account, Box::new(move |bot, cx| bot.enter_code(&code, cx)))
+        }
+    };
+    // When the engine is gone there is nobody left to be told.
+    let _ = submitter.call(within_call(
+        move |world: &mut World| world.bot(account),
+        call,
+    ));
+}
+
+/// The wall clock, for cookies.
+pub(crate) fn wall_clock() -> Duration {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+}
