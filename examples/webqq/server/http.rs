@@ -21,8 +21,7 @@ use tokio::runtime::Builder;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::sleep;
 
-use crate::server::wire::{Answer, Call, HoldId, Manner, Reaction, Wish};
-use crate::server::{Direct, Director, Server};
+use super::{Answer, Call, Direct, Director, HoldId, Manner, Reaction, Server, Wish};
 
 /// Bots come all at once.
 const BACKLOG: i32 = 4096;
@@ -304,7 +303,7 @@ async fn keep_time(shared: &Shared, wishes: impl Fn(Wish)) {
 }
 
 async fn reply(shared: Arc<Shared>, call: Call) -> Answer {
-    let is_second = shared.lock().brain.has_held_poll(&call);
+    let is_second = shared.lock().brain.is_polled(&call);
     if is_second {
         sleep(CLOSE_UNDER_WAY).await;
     }

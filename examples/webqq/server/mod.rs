@@ -10,6 +10,7 @@ mod checks;
 mod cookies;
 mod fault;
 mod hashes;
+pub(crate) mod http;
 mod ledger;
 mod lists;
 mod login;
