@@ -1,11 +1,44 @@
-//! The WebQQ example: its parts, each for itself, and all of it.
+//! The WebQQ example: its parts, each for itself, and the bot in virtual time.
 
 #![allow(dead_code, reason = "the example and its tests each use a part")]
 
+#[path = "../../examples/webqq/answers.rs"]
+mod answers;
+#[path = "../../examples/webqq/bot.rs"]
+mod bot;
+#[path = "../../examples/webqq/clock.rs"]
+mod clock;
+#[path = "../../examples/webqq/events.rs"]
+mod events;
+#[path = "../../examples/webqq/expect.rs"]
+mod expect;
 #[path = "../../examples/webqq/jar.rs"]
 mod jar;
+#[path = "../../examples/webqq/lists.rs"]
+mod lists;
+#[path = "../../examples/webqq/outbox.rs"]
+mod outbox;
+#[path = "../../examples/webqq/plugins.rs"]
+mod plugins;
+#[path = "../../examples/webqq/policy.rs"]
+mod policy;
+#[path = "../../examples/webqq/protocol.rs"]
+mod protocol;
+#[path = "../../examples/webqq/roster.rs"]
+mod roster;
+#[path = "../../examples/webqq/scenes.rs"]
+mod scenes;
+#[path = "../../examples/webqq/script.rs"]
+mod script;
 #[path = "../../examples/webqq/server/mod.rs"]
 mod server;
+#[path = "../../examples/webqq/steps.rs"]
+mod steps;
+#[path = "../../examples/webqq/talk.rs"]
+mod talk;
+#[path = "../../examples/webqq/verdict.rs"]
+mod verdict;
 
+mod front_end;
 #[path = "jar.rs"]
 mod jar_tests;

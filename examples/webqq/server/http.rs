@@ -21,8 +21,7 @@ use tokio::runtime::Builder;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::sleep;
 
-use crate::server::wire::{Answer, Call, HoldId, Manner, Reaction, Wish};
-use crate::server::{Direct, Director, Server};
+use super::{Answer, Call, Direct, Director, HoldId, Manner, Reaction, Server, Wish};
 
 /// Bots come all at once.
 const BACKLOG: i32 = 4096;

@@ -22,7 +22,7 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-use crate::server::wire::{Answer, Call, Manner};
+use crate::server::{Answer, Call, Manner};
 
 /// No form is longer.
 const MAX_REQUEST_BODY: usize = 64 * 1024;
