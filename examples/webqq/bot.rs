@@ -24,6 +24,8 @@ pub(crate) const SECOND: Duration = Duration::from_secs(1);
 const BEAT: Duration = Duration::from_secs(60);
 /// How long a captcha's picture is good for.
 const CAPTCHA_LIFE: Duration = Duration::from_secs(900);
+/// How many hops CHECKSIG may take.
+const MOST_REDIRECTS: u32 = 8;
 /// A poll that lasted so long was held, however it ended.
 const HALF_A_HOLD: Duration = Duration::from_secs(30);
 
@@ -70,11 +72,20 @@ pub(crate) struct Bot {
     kicks: Kicks,
     suspicions: u32,
     refusals: u32,
-    polling: Option<RequestId>,
-    /// The heartbeat, and what waits for its time.
-    pub(crate) waiting: Vec<RequestId>,
+    redirects: u32,
+    pub(crate) chains: Chains,
     /// What happened since somebody looked.
     pub(crate) events: Vec<Entry>,
+}
+
+/// What must not outlive its session: one of a kind, by whose names it is ended.
+#[derive(Default)]
+pub(crate) struct Chains {
+    poll: Option<RequestId>,
+    beat: Option<RequestId>,
+    pub(crate) refresh: Option<RequestId>,
+    captcha: Option<RequestId>,
+    login: Option<RequestId>,
 }
 
 impl Bot {
@@ -94,8 +105,8 @@ impl Bot {
             kicks: Kicks::default(),
             suspicions: 0,
             refusals: 0,
-            polling: None,
-            waiting: Vec::new(),
+            redirects: 0,
+            chains: Chains::default(),
             events: Vec::new(),
             settings,
         }
@@ -156,12 +167,9 @@ impl Bot {
         self.tell(Event::Parked {
             picture: answer.body().len(),
         });
-        let expired = self.in_session_call(|bot, cx| match bot.stage {
-            Stage::Parked => bot.start_again(How::Login, "the captcha has expired", cx),
-            _ => Next::done(),
-        });
-        self.waiting
-            .push(cx.call_after(self.wait(CAPTCHA_LIFE), expired));
+        let expired = self
+            .in_session_call(|bot, cx| bot.start_again(How::Login, "the captcha has expired", cx));
+        self.chains.captcha = Some(cx.call_after(self.wait(CAPTCHA_LIFE), expired));
         Ok(Next::done())
     }
 
@@ -171,6 +179,7 @@ impl Bot {
             return Next::done();
         }
         self.session.set_now(cx.now());
+        self.chains.captcha.take().map(|expiry| cx.cancel(expiry));
         self.stage = Stage::LoggingIn;
         self.session.verify_code = code.to_owned();
         self.step(self.session.ptlogin(), Self::on_ptlogin)
@@ -187,14 +196,18 @@ impl Bot {
             code => return Err(Trouble::Refused(code.to_owned(), argument(4).to_owned())),
         }
         self.session.take_ptwebqq();
+        self.redirects = 0;
         self.follow(argument(2))
     }
 
     /// CHECKSIG is wherever PTLOGIN says, and redirects: each hop sets cookies.
     fn follow(&mut self, url: &str) -> Step {
+        self.redirects += 1;
         match self.session.checksig(url) {
-            Some(request) => Ok(self.step(request, Self::on_checksig)),
-            None => Err(Trouble::Garbled(format!("the URL {url:?}"))),
+            Some(request) if self.redirects <= MOST_REDIRECTS => {
+                Ok(self.step(request, Self::on_checksig))
+            }
+            _ => Err(Trouble::Garbled(format!("CHECKSIG leads to {url:?}"))),
         }
     }
 
@@ -224,9 +237,9 @@ impl Bot {
         self.stage = Stage::Online;
         self.tell(Event::Online);
         let poll = self.in_session_call(|bot, _| bot.poll());
-        self.polling = Some(cx.call(poll));
+        self.chains.poll = Some(cx.call(poll));
         let beat = self.in_session_call(Self::beat);
-        self.waiting.push(cx.call(beat));
+        self.chains.beat = Some(cx.call(beat));
     }
 
     fn poll(&mut self) -> Next<Self> {
@@ -369,7 +382,7 @@ impl Bot {
             How::Login => Self::begin_login,
             How::Relink => Self::relink,
         });
-        self.waiting.push(cx.call_after(wait, begin));
+        self.chains.login = Some(cx.call_after(wait, begin));
         Next::done()
     }
 
@@ -432,12 +445,14 @@ impl Bot {
         self.session.number += 1;
         self.stage = next;
         self.lists = None;
-        for id in self
-            .polling
-            .take()
-            .into_iter()
-            .chain(self.waiting.drain(..))
-        {
+        let Chains {
+            poll,
+            beat,
+            refresh,
+            captcha,
+            login,
+        } = std::mem::take(&mut self.chains);
+        for id in [poll, beat, refresh, captcha, login].into_iter().flatten() {
             cx.cancel(id);
         }
     }

@@ -166,8 +166,7 @@ impl Bot {
             bot.fetch_lists(Why::Refresh, cx);
             Next::done()
         });
-        self.waiting
-            .push(cx.call_after(self.wait(self.settings.refresh), refresh));
+        self.chains.refresh = Some(cx.call_after(self.wait(self.settings.refresh), refresh));
         self.go_online(cx);
         cx.call(Self::read_inbox);
     }

@@ -127,11 +127,19 @@ impl Options {
             account,
             password: server::Account::sample(account).password,
             scale: self.scale,
-            refresh: Duration::from_secs(120),
+            refresh: self.refresh(),
             max_text: self.max_text,
             long: self.long,
             seed: self.seed,
             epoch: wall_clock(),
+        }
+    }
+
+    /// The real bot asked for its lists every hour; in a play of ten minutes they are to be asked for as well.
+    fn refresh(&self) -> Duration {
+        match self.mode {
+            Mode::Play => Duration::from_secs(120),
+            _ => Duration::from_secs(3600),
         }
     }
 

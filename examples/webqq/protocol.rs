@@ -115,15 +115,9 @@ impl Session {
 
     pub(crate) fn store_cookies(&mut self, response: &Response<'_>) {
         let url = Place::of(response.info().url());
-        let cookies = response
-            .headers()
-            .filter(|(name, _)| name.eq_ignore_ascii_case("set-cookie"));
-        self.jar.store(
-            &url.host,
-            &url.path,
-            cookies.map(|(_, value)| value),
-            self.clock.wall(),
-        );
+        let cookies = response.header_all("set-cookie");
+        self.jar
+            .store(&url.host, &url.path, cookies, self.clock.wall());
     }
 
     // ---- the login ----
