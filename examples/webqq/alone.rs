@@ -106,7 +106,7 @@ pub(crate) fn run_bot(options: &Options, server: SocketAddr) -> Result<bool, Box
             grant(&submitter, Wish::Logout { account: ACCOUNT });
         }
         let gave_up = ends.is_some_and(|at| now >= at + LOGOUT);
-        gave_up || (world.has_left() && engine.pending() == 0)
+        gave_up || (world.have_left() && engine.pending() == 0)
     })?;
     if let Some(folder) = &options.log {
         write_log(

@@ -26,6 +26,8 @@ const BEAT: Duration = Duration::from_secs(60);
 const CAPTCHA_LIFE: Duration = Duration::from_secs(900);
 /// How many hops CHECKSIG may take.
 const MOST_REDIRECTS: u32 = 8;
+/// How many seconds a logout waits for what is still to be said.
+const MOST_WAITS: u32 = 10;
 /// A poll that lasted so long was held, however it ended.
 const HALF_A_HOLD: Duration = Duration::from_secs(30);
 
@@ -114,6 +116,11 @@ impl Bot {
 
     pub(crate) fn account(&self) -> u64 {
         self.settings.account
+    }
+
+    /// Whether it was ever told to log in.
+    pub(crate) fn has_come(&self) -> bool {
+        self.session.number > 0
     }
 
     // ---- the login: SIG, CHECK, perhaps CAPTCHA, PTLOGIN, CHECKSIG, LOGIN2, FRIENDS ----
@@ -421,19 +428,30 @@ impl Bot {
 
     /// From outside: says what is still to be said, then LOGOUT.
     pub(crate) fn log_out(&mut self, cx: &mut Context<'_, Self>) -> Next<Self> {
+        self.leave(MOST_WAITS, cx)
+    }
+
+    fn leave(&mut self, waits: u32, cx: &mut Context<'_, Self>) -> Next<Self> {
         self.session.set_now(cx.now());
-        let is_done = self.outbox.is_empty() && self.inbox.is_empty() && self.fetching == 0;
+        let is_silent = self.outbox.is_empty() && self.inbox.is_empty() && self.fetching == 0;
         match self.stage {
-            Stage::Online if !is_done => Next::call(Self::log_out).after(self.wait(SECOND)),
-            Stage::Online => {
+            Stage::Online if is_silent || waits == 0 => {
                 self.end_session(Stage::LoggingOut, cx);
-                Next::send(self.session.logout()).read_by(
-                    |bot: &mut Self, _, _: &mut Context<'_, Self>| {
-                        bot.stage = Stage::Offline;
-                        bot.tell(Event::LoggedOut);
-                        Next::done()
-                    },
-                )
+                let logout = self.session.logout();
+                cx.send(logout).read_by(|bot, reply, _| {
+                    bot.stage = Stage::Offline;
+                    bot.tell(match reply {
+                        Ok(_) => Event::LoggedOut,
+                        Err(error) => Event::Stopped {
+                            why: format!("logout: {error:#}"),
+                        },
+                    });
+                    Next::done()
+                })
+            }
+            Stage::Online | Stage::LoggingIn if waits > 0 => {
+                Next::call(move |bot: &mut Self, cx| bot.leave(waits - 1, cx))
+                    .after(self.wait(SECOND))
             }
             _ => self.stop("told to", cx),
         }

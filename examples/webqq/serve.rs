@@ -93,7 +93,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
             grant(&submitter, Wish::Logout { account: ACCOUNT });
         }
         let gave_up = leaving.is_some_and(|at| now >= at + LOGOUT);
-        gave_up || (world.has_left() && engine.pending() == 0)
+        gave_up || (world.have_left() && engine.pending() == 0)
     })?;
     let brain = server.stop();
     if let Some(folder) = &options.log {

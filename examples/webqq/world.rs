@@ -50,9 +50,11 @@ impl World {
             .count()
     }
 
-    /// Whether no bot is online, nor on its way.
-    pub(crate) fn has_left(&self) -> bool {
-        self.bots.iter().all(|bot| bot.stage == Stage::Offline)
+    /// Whether bots have come, and are neither online nor on their way any more.
+    pub(crate) fn have_left(&self) -> bool {
+        self.bots
+            .iter()
+            .all(|bot| bot.stage == Stage::Offline && bot.has_come())
     }
 
     /// What the bots have told since the last time.
@@ -76,16 +78,18 @@ pub(crate) fn engine(bots: usize, server: SocketAddr) -> Result<Engine<World>, E
     Engine::with_config(config)
 }
 
-/// Turns the engine until `is_over` says so, which is asked at least every 50 ms.
+/// Turns the engine until `is_over` says so, which is asked behind each turn, at least every 50 ms.
 pub(crate) fn drive(
     engine: &mut Engine<World>,
     world: &mut World,
     mut is_over: impl FnMut(&mut World, &Engine<World>) -> bool,
 ) -> Result<(), Error> {
-    while !is_over(world, engine) {
+    loop {
         engine.turn(world, Some(LOOK_UP))?;
+        if is_over(world, engine) {
+            return Ok(());
+        }
     }
-    Ok(())
 }
 
 /// What people do outside of HTTP, from whatever thread they do it.
