@@ -148,6 +148,11 @@ fn run(requests: u64, connections: u64, target: Target) -> Result<(), Box<dyn Er
         per(stats.turns, load.answered)
     );
     println!(
+        "system calls {} ({:.3} a request)",
+        stats.system_calls,
+        per(stats.system_calls, load.answered)
+    );
+    println!(
         "allocations  {:.3} a request, in the second half",
         per(allocations, load.answered - halfway)
     );

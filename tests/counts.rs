@@ -8,7 +8,7 @@ mod counting;
 #[path = "../examples/support/server.rs"]
 mod server;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -130,25 +130,138 @@ fn held_polls_and_delayed_requests_are_small() {
     assert_eq!(table.matches("of their own").count(), 2, "{table}");
 }
 
-/// How often `load` makes each system call, its server left out.
-fn calls_of_load(path: &str, connections: u64, requests: u64) -> BTreeMap<String, u64> {
+/// The system calls of `load`, its server left out.
+struct Traced {
+    /// What `load` prints.
+    summary: String,
+    /// A call a line, as strace prints them. It traces one thread, which is the engine's.
+    trace: String,
+}
+
+fn trace_load(strace: &[&str], target: [&str; 2], connections: u64, requests: u64) -> Traced {
     let output = Command::new("strace")
-        .args(["-o", "/dev/stdout", "-e", "signal=none", "--"])
+        .args(["-e", "signal=none"])
+        .args(strace)
+        .arg("--")
         .arg(release_example("load"))
-        .args(["--path", path])
+        .args(target)
         .args(["--connections", &connections.to_string()])
         .args(["--requests", &requests.to_string()])
         .output()
         .expect("strace can be started");
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{complaint}");
+    Traced {
+        summary: String::from_utf8_lossy(&output.stdout).into_owned(),
+        trace: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+impl Traced {
+    /// Calls that `load` says its engine has made.
+    fn counted(&self) -> u64 {
+        let rest = self.summary.split("system calls ").nth(1);
+        let count = rest.and_then(|rest| rest.split(' ').next()?.parse().ok());
+        count.unwrap_or_else(|| panic!("load counts: {}{}", self.summary, self.trace))
+    }
+
+    /// Calls on sockets and on the poll, whatever they are, up to the summary.
+    fn on_sockets_and_poll(&self) -> u64 {
+        let (mut calls, mut ours) = (0, BTreeSet::new());
+        for line in self.trace.lines() {
+            let Some((name, rest)) = line.split_once('(') else {
+                continue;
+            };
+            let first = rest.split([',', ')']).next();
+            match name {
+                "write" if first == Some("1") => break,
+                "epoll_create1" | "socket" => {
+                    calls += u64::from(name == "socket");
+                    // A failed one ends with the error's name.
+                    ours.extend(rest.rsplit(" = ").next());
+                }
+                _ if first.is_some_and(|fd| ours.contains(fd)) => calls += 1,
+                _ => {}
+            }
+            if name == "close" {
+                first.map(|fd| ours.remove(fd));
+            }
+        }
+        // The waker is registered when the poll is made.
+        calls - 1
+    }
+}
+
+/// How often `load` makes each system call.
+fn calls_of_load(path: &str, connections: u64, requests: u64) -> BTreeMap<String, u64> {
+    let Traced { summary, trace } = trace_load(&[], ["--path", path], connections, requests);
+    assert!(summary.contains("(0 failed)"), "{summary}{trace}");
     let mut calls = BTreeMap::new();
-    for line in String::from_utf8_lossy(&output.stdout).lines() {
+    for line in trace.lines() {
         if let Some((name, _)) = line.split_once('(') {
             *calls.entry(name.to_owned()).or_default() += 1;
         }
     }
     calls
+}
+
+#[test]
+fn an_engine_counts_its_system_calls() {
+    if !has_tool("strace") {
+        return;
+    }
+    // Where nobody listens any more.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port on loopback");
+    let refuses = format!("http://{}/", listener.local_addr().expect("it listens"));
+    drop(listener);
+    const NOTHING: &[&str] = &[];
+    let rows = [
+        ("keep-alive", NOTHING, ["--path", "/small"]),
+        ("a connection a request", NOTHING, ["--path", "/close"]),
+        ("refused", NOTHING, ["--url", &refuses]),
+        (
+            "unreachable, as connect says at once",
+            NOTHING,
+            ["--url", "http://127.255.255.255/"],
+        ),
+        (
+            "now and then no descriptor",
+            &["-e", "inject=socket:error=EMFILE:when=7+50"],
+            ["--path", "/close"],
+        ),
+        (
+            "now and then no port",
+            &["-e", "inject=connect:error=EADDRNOTAVAIL:when=7+50"],
+            ["--path", "/close"],
+        ),
+        (
+            "no address to connect from, after a while",
+            &["-e", "inject=connect:error=EADDRNOTAVAIL:when=7+"],
+            ["--path", "/close"],
+        ),
+        (
+            "now and then an address family that the kernel does not know",
+            &["-e", "inject=socket:error=EAFNOSUPPORT:when=7+10"],
+            ["--path", "/close"],
+        ),
+        (
+            "now and then interrupted by a signal",
+            &[
+                "-e",
+                "inject=sendmsg,recvfrom,epoll_wait:error=EINTR:when=7+10",
+            ],
+            ["--path", "/small"],
+        ),
+    ];
+    for (why, strace, target) in rows {
+        for connections in [1, 50] {
+            let requests = 200;
+            let traced = trace_load(strace, target, connections, requests);
+            let (counted, seen) = (traced.counted(), traced.on_sockets_and_poll());
+            let each = counted as f64 / requests as f64;
+            println!("{why}, C={connections}: {each:.3} system calls a request");
+            assert_eq!(counted, seen, "{why}, C={connections}");
+            assert!(counted > requests, "{why}, C={connections}");
+        }
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use mio::Token;
 
+use crate::error::is_exhaustion;
 use crate::resolver::{Resolve, Wake};
 
 pub(crate) mod link;
@@ -95,4 +96,20 @@ pub trait Net {
 
     /// The resolver to use where the configuration names none.
     fn resolver(&self) -> Box<dyn Resolve>;
+
+    /// System calls made by the methods above so far, those that failed included.
+    fn system_calls(&self) -> u64;
+}
+
+/// System calls behind an attempt to open a socket and to connect or bind it. One that fails once there is a socket closes it.
+pub(crate) fn calls_to_open<Socket>(opened: &io::Result<Socket>) -> u64 {
+    // Linux's, where a kernel has no IPv6.
+    const EAFNOSUPPORT: i32 = 97;
+    match opened {
+        Ok(_) => 2,
+        // All ports are taken, or there is no way to the address: neither is asked of a socket before it is there.
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => 3,
+        Err(error) if is_exhaustion(error) || error.raw_os_error() == Some(EAFNOSUPPORT) => 1,
+        Err(_) => 3,
+    }
 }

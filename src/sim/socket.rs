@@ -11,7 +11,7 @@ use mio::Token;
 use super::network::Network;
 use super::resolver::Names;
 use super::server::ConnectionId;
-use crate::net::{Net, Ready};
+use crate::net::{Net, Ready, calls_to_open};
 use crate::resolver::{Resolve, Wake};
 
 /// A simulated socket. Its number is used again as soon as it is closed; the connection is its own, so that a use after the close
@@ -44,6 +44,8 @@ pub struct SimNet {
     network: Network,
     poll: usize,
     woken: Arc<AtomicBool>,
+    /// As many as the real network would make on Linux.
+    system_calls: u64,
 }
 
 impl SimNet {
@@ -54,6 +56,7 @@ impl SimNet {
             network,
             poll,
             woken,
+            system_calls: 0,
         }
     }
 
@@ -107,32 +110,40 @@ impl Net for SimNet {
     }
 
     fn connect(&mut self, addr: SocketAddr) -> io::Result<Socket> {
-        self.network.world_mut().connect(self.poll, addr)
+        let connected = self.network.world_mut().connect(self.poll, addr);
+        self.system_calls += calls_to_open(&connected);
+        connected
     }
 
     fn register(&mut self, socket: &mut Socket, token: Token) -> io::Result<()> {
+        self.system_calls += 1;
         self.network.world_mut().register(socket, token)
     }
 
     fn deregister(&mut self, socket: &mut Socket) -> io::Result<()> {
+        self.system_calls += 1;
         self.network.world_mut().deregister(socket)
     }
 
     fn close(&mut self, socket: Socket) {
+        self.system_calls += 1;
         self.network.world_mut().close(&socket);
     }
 
     fn send(&mut self, socket: &Socket, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.system_calls += 1;
         self.interlude();
         self.network.world_mut().send(socket, bufs)
     }
 
     fn recv(&mut self, socket: &Socket, buf: &mut [u8]) -> io::Result<usize> {
+        self.system_calls += 1;
         self.interlude();
         self.network.world_mut().recv(socket, buf)
     }
 
     fn set_nodelay(&mut self, socket: &Socket) -> io::Result<()> {
+        self.system_calls += 1;
         self.network.world_mut().set_nodelay(socket)
     }
 
@@ -143,6 +154,7 @@ impl Net for SimNet {
         max: usize,
         _timeout: Option<Duration>,
     ) -> io::Result<()> {
+        self.system_calls += 1;
         self.network.settle();
         self.network.world_mut().wait(self.poll, ready, max);
         Ok(())
@@ -155,5 +167,9 @@ impl Net for SimNet {
 
     fn resolver(&self) -> Box<dyn Resolve> {
         Box::new(Names::new(self.network.clone()))
+    }
+
+    fn system_calls(&self) -> u64 {
+        self.system_calls
     }
 }

@@ -218,6 +218,31 @@ fn descriptors_run_out_and_come_back() {
     assert!(bench.net.connect(addr()).is_ok());
 }
 
+#[test]
+fn calls_are_counted_as_on_linux() {
+    let mut bench = Bench::new(hello);
+    bench.network.limit_fds(1);
+    let socket = bench.connect(1);
+    assert_eq!(bench.net.system_calls(), 3, "socket, connect, epoll_ctl");
+    bench.net.connect(addr()).unwrap_err();
+    assert_eq!(
+        bench.net.system_calls(),
+        4,
+        "no socket, and nothing to do with it"
+    );
+    bench.wait();
+    bench.send(&socket, GET).unwrap_err();
+    bench.recv(&socket, 1).unwrap_err();
+    assert_eq!(bench.net.system_calls(), 7, "what fails is a call too");
+    bench.close(socket);
+    assert_eq!(bench.net.system_calls(), 9, "epoll_ctl, close");
+    assert_eq!(
+        SimNet::new(bench.network).system_calls(),
+        0,
+        "to each its own"
+    );
+}
+
 // ---- edges ----
 
 #[test]
