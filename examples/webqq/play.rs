@@ -165,7 +165,10 @@ impl Outcome {
                 .count()
         };
         let Stats {
-            opened, submitted, ..
+            opened,
+            submitted,
+            system_calls,
+            ..
         } = self.stats;
         let requests = self.server.ledger().requests;
         let mut rows = vec![
@@ -185,7 +188,7 @@ impl Outcome {
             ("requests", format!("{requests} ({submitted} chains)")),
             (
                 "system calls a request",
-                format!("{:.2}", 0 as f64 / requests as f64),
+                format!("{:.2}", system_calls as f64 / requests as f64),
             ),
             ("time", format!("{:.1} s", self.lasted.as_secs_f64())),
         ];
