@@ -267,7 +267,7 @@ fn heartbeats_are_refused() {
         ]
     );
     client.login2();
-    client.rc = 7;
+    client.rc = u64::MAX - 1;
     client.heartbeat();
     assert_eq!(
         client.server.ledger().errors.len(),
