@@ -288,7 +288,7 @@ impl Seat {
         Rule::Pace.unless(is_paced, "two heartbeats in less than half their interval")
     }
 
-    fn check_only_poll(&self) -> Checked {
+    pub(crate) fn check_only_poll(&self) -> Checked {
         Rule::SecondPoll.unless(self.poll.is_none(), "a second poll of one session")
     }
 
