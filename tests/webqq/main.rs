@@ -39,6 +39,7 @@ mod talk;
 #[path = "../../examples/webqq/verdict.rs"]
 mod verdict;
 
+mod brain;
 mod front_end;
 #[path = "jar.rs"]
 mod jar_tests;
