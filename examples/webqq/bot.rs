@@ -180,16 +180,21 @@ impl Bot {
         Ok(Next::done())
     }
 
-    /// From outside: what a person read in the captcha's picture.
-    pub(crate) fn enter_code(&mut self, code: &str, cx: &mut Context<'_, Self>) -> Next<Self> {
-        if self.stage != Stage::Parked {
-            return Next::done();
-        }
+    /// From outside: what a person read in the captcha's picture. Where that is still on its way, the code waits for it.
+    pub(crate) fn enter_code(&mut self, code: String, cx: &mut Context<'_, Self>) -> Next<Self> {
         self.session.set_now(cx.now());
-        self.chains.captcha.take().map(|expiry| cx.cancel(expiry));
-        self.stage = Stage::LoggingIn;
-        self.session.verify_code = code.to_owned();
-        self.step(self.session.ptlogin(), Self::on_ptlogin)
+        match self.stage {
+            Stage::Parked => {
+                self.chains.captcha.take().map(|expiry| cx.cancel(expiry));
+                self.stage = Stage::LoggingIn;
+                self.session.verify_code = code;
+                self.step(self.session.ptlogin(), Self::on_ptlogin)
+            }
+            Stage::LoggingIn => {
+                Next::call(|bot: &mut Self, cx| bot.enter_code(code, cx)).after(self.wait(SECOND))
+            }
+            _ => Next::done(),
+        }
     }
 
     fn on_ptlogin(&mut self, answer: &Response<'_>, cx: &mut Context<'_, Self>) -> Step {

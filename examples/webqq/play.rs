@@ -193,10 +193,11 @@ impl Outcome {
             ("time", format!("{:.1} s", self.lasted.as_secs_f64())),
         ];
         if let Some(bytes) = self.bytes_per_bot {
-            rows.push((
-                "memory of a bot",
-                format!("{:.1} KiB", bytes as f64 / 1024.0),
-            ));
+            let what = match self.logs.len() {
+                1 => "heap, bot and engine",
+                _ => "heap per bot",
+            };
+            rows.push((what, format!("{:.1} KiB", bytes as f64 / 1024.0)));
         }
         show.summary(&rows);
     }

@@ -99,7 +99,7 @@ pub(crate) fn grant(submitter: &Submitter<World>, wish: Wish) {
         Wish::Login { account } => (account, Box::new(Bot::log_in)),
         Wish::Logout { account } => (account, Box::new(Bot::log_out)),
         Wish::Code { account, code } => {
-            (account, Box::new(move |bot, cx| bot.enter_code(&code, cx)))
+            (account, Box::new(move |bot, cx| bot.enter_code(code, cx)))
         }
     };
     // When the engine is gone there is nobody left to be told.

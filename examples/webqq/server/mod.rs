@@ -103,7 +103,7 @@ impl Settings {
         Duration::from_secs(900).div_f64(self.scale)
     }
 
-    /// How long somebody takes to read a captcha; the picture may take its time to come, whatever the scale.
+    /// How long somebody takes to read a captcha.
     pub(crate) fn reading(&self) -> Duration {
         Duration::from_secs(2)
             .div_f64(self.scale)
