@@ -89,7 +89,7 @@ impl Seat {
     fn check_login_sig(&self, visit: &Visit<'_>) -> Checked {
         let sig = visit.call.query("login_sig").unwrap_or_default();
         if sig.is_empty() {
-            return Rule::Parameter.unless(self.may_lack_sig, "login_sig is empty");
+            return Rule::Parameter.unless(visit.house.has_left_out_sig, "login_sig is empty");
         }
         let read = self.read_of(visit, Kind::LoginSig, sig, 0)?;
         let own = self.attempt.as_ref().and_then(|attempt| attempt.sig);
@@ -280,12 +280,15 @@ impl Seat {
         let Some(heart) = self.heart else {
             return Ok(());
         };
-        Rule::Order.unless(rc == Some(heart.rc + 1), "rc is not one more than the last")?;
+        Rule::Order.unless(
+            rc == heart.rc.checked_add(1),
+            "rc is not one more than the last",
+        )?;
         let is_paced = visit.now.saturating_sub(heart.at) >= visit.house.settings.beat() / 2;
         Rule::Pace.unless(is_paced, "two heartbeats in less than half their interval")
     }
 
-    fn check_only_poll(&self) -> Checked {
+    pub(crate) fn check_only_poll(&self) -> Checked {
         Rule::SecondPoll.unless(self.poll.is_none(), "a second poll of one session")
     }
 
@@ -378,11 +381,19 @@ impl Seat {
 
     /// Notes a breach, and answers as the real server did.
     pub(crate) fn refuse(&mut self, visit: &mut Visit<'_>, breach: Breach) -> Answer {
-        // Doubling is what a send must not do, so a lost answer is no excuse for sending again.
-        let is_again = self.struck.remove(&visit.step) && !visit.step.is_send();
+        let is_again = self.struck.remove(&visit.step) && excuses(visit.step, breach.rule);
         let answer = breach.answer(visit.step);
         let provoked = breach.provoked || is_again;
         visit.note_error(Some(self.account.number), breach.what, provoked);
         answer
+    }
+}
+
+/// Whether it is an excuse for the breach that the last answer to `step` was lost. Not for a send: doubling is what it must
+/// not do. Nor for polls that are one too many, or of a session that is over.
+fn excuses(step: Step, rule: Rule) -> bool {
+    match step {
+        Step::Poll => !matches!(rule, Rule::Session | Rule::SecondPoll),
+        step => !step.is_send(),
     }
 }

@@ -60,6 +60,7 @@ impl Seat {
         let mut members = vec![json!({"muin": own, "mflag": 0})];
         let mut minfo = vec![member_info(own, Some(&account.nick))];
         let mut cards = Vec::new();
+        let owner = group.members.first().map_or(own, |member| uin(member.who));
         for member in &group.members {
             members.push(json!({"muin": uin(member.who), "mflag": 0}));
             minfo.push(member_info(uin(member.who), nick(account, member.who)));
@@ -70,7 +71,7 @@ impl Seat {
         let mut result = json!({
             "ginfo": {
                 "code": self.numbers.code(group.name), "gid": self.numbers.gid(group.name),
-                "name": group.name, "owner": uin(group.members[0].who), "class": 10026, "level": 0,
+                "name": group.name, "owner": owner, "class": 10026, "level": 0,
                 "flag": 1, "option": 2, "face": 0, "memo": "", "fingermemo": "",
                 "createtime": 1_300_000_000, "members": members,
             },
@@ -101,8 +102,9 @@ impl Seat {
             .iter()
             .map(|&who| json!({"uin": self.numbers.uin(who), "nick": nick(&self.account, who)}));
         let members: Vec<Value> = members.collect();
+        let owner = members.first().map(|member| member["uin"].clone());
         Answer::result(json!({
-            "info": {"did": did, "discu_name": discussion.name, "discu_owner": members[0]["uin"]},
+            "info": {"did": did, "discu_name": discussion.name, "discu_owner": owner},
             "mem_info": members, "mem_status": [],
         }))
     }

@@ -45,11 +45,6 @@ pub(crate) enum Code {
 const LONG_LIFE_SECONDS: u32 = 2_592_000;
 
 impl Seat {
-    pub(crate) fn sig(&mut self, visit: &mut Visit<'_>) -> Answer {
-        self.may_lack_sig = visit.fault == Some(Fault::NoSig);
-        sig(visit)
-    }
-
     pub(crate) fn check(&mut self, visit: &mut Visit<'_>) -> Answer {
         let number = self.account.number;
         let house = &mut *visit.house;
@@ -294,7 +289,10 @@ impl Code {
 /// The login page, with the signature that CHECK and PTLOGIN bring back.
 pub(crate) fn sig(visit: &mut Visit<'_>) -> Answer {
     let sig = match visit.fault {
-        Some(Fault::NoSig) => String::new(),
+        Some(Fault::NoSig) => {
+            visit.house.has_left_out_sig = true;
+            String::new()
+        }
         _ => {
             let serial = visit.house.hand_out_sig();
             visit.house.mint.token(Kind::LoginSig, 0, serial)

@@ -9,7 +9,7 @@ mod breach;
 mod checks;
 mod cookies;
 mod fault;
-mod hashes;
+pub(crate) mod hashes;
 pub(crate) mod http;
 mod ledger;
 mod lists;
@@ -31,6 +31,8 @@ use std::collections::BTreeMap;
 use std::mem;
 use std::time::Duration;
 
+use serde_json::Value;
+
 #[allow(unused_imports, reason = "the example and its tests each use a part")]
 pub(crate) use self::{
     fault::{Fault, Switch, all_switches, switches},
@@ -45,7 +47,7 @@ use cookies::brought;
 use mail::Letter;
 use mint::Kind;
 use seat::Seat;
-use visit::{Due, House, Visit};
+use visit::{Due, House, Visit, r_of};
 
 /// Plays the people. Called after every change, and when it asked to be.
 pub(crate) trait Director: Send {
@@ -62,7 +64,7 @@ pub(crate) enum Direct {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    /// Divides all waits of the protocol.
+    /// Divides all waits of the protocol; more than 0.
     pub(crate) scale: f64,
     /// Another one for each server: what one hands out, no other takes.
     pub(crate) seed: u64,
@@ -137,8 +139,9 @@ impl Server {
         let Some(step) = Step::of(call) else {
             return Reaction::Answer(self.on_stray(now, call));
         };
-        let account = self.whose(step, call);
-        let mut visit = Visit::new(now, call, step, &mut self.house);
+        let r = r_of(call);
+        let account = self.whose(step, call, &r);
+        let mut visit = Visit::new(now, call, step, r, &mut self.house);
         match account.and_then(|number| self.seats.get_mut(&number)) {
             Some(seat) => seat.on_call(&mut visit),
             None => Reaction::Answer(visit.serve_anybody(account)),
@@ -186,7 +189,7 @@ impl Server {
 
     /// Whether a poll of this session is held: a front-end may wait a moment before it brings another one.
     pub(crate) fn is_polled(&self, call: &Call) -> bool {
-        let account = self.whose(Step::Poll, call);
+        let account = self.whose(Step::Poll, call, &r_of(call));
         let seat = account.and_then(|number| self.seats.get(&number));
         Step::of(call) == Some(Step::Poll) && seat.is_some_and(|seat| seat.poll.is_some())
     }
@@ -203,11 +206,10 @@ impl Server {
     }
 
     /// Whose call it is: a parameter tells, or else the cookie.
-    fn whose(&self, step: Step, call: &Call) -> Option<u64> {
+    fn whose(&self, step: Step, call: &Call, r: &Value) -> Option<u64> {
         let number = |name| call.query(name).and_then(|uin| uin.parse().ok());
         let token = |kind, text: &str| self.house.mint.read(kind, text).map(|token| token.account);
-        let r = || -> Option<serde_json::Value> { serde_json::from_str(call.form("r")?).ok() };
-        let in_r = |kind, name: &str| token(kind, r()?.get(name)?.as_str()?);
+        let in_r = |kind, name: &str| token(kind, r.get(name)?.as_str()?);
         let in_query = |kind, name: &str| token(kind, call.query(name)?);
         let told = match step {
             Step::Check | Step::Captcha | Step::CheckSig => number("uin"),

@@ -86,41 +86,8 @@ impl Account {
             password: format!("password{:03}", number % 1011),
             nick: format!("bot {number}"),
             people: people.collect(),
-            friends: vec![
-                friend("Alice"),
-                Friend {
-                    markname: Some("Bob from work"),
-                    ..friend("Bob")
-                },
-                friend("Chen Wei"),
-                Friend {
-                    is_ghost: true,
-                    ..friend("Dora")
-                },
-                friend("Emil"),
-            ],
-            groups: vec![
-                Group {
-                    name: "Rustaceans",
-                    number: number.wrapping_mul(17) % 900_000_000 + 1_000_001,
-                    members: vec![
-                        member("Alice", None),
-                        member("Fatima", Some("Fatima, who knows")),
-                        member("Goran", None),
-                        member("Hana", Some("花")),
-                        member("Ivo", Some("Ivo")),
-                    ],
-                    has_cards: true,
-                },
-                Group {
-                    name: "Chess club",
-                    number: number.wrapping_mul(17) % 900_000_000 + 1_000_002,
-                    members: ["Bob", "Goran", "Judit", "Kofi"]
-                        .map(|who| member(who, None))
-                        .to_vec(),
-                    has_cards: false,
-                },
-            ],
+            friends: sample_friends(),
+            groups: sample_groups(number),
             discussions: vec![Discussion {
                 name: "Lunch",
                 members: vec!["Chen Wei", "Mira", "Nils"],
@@ -218,14 +185,39 @@ impl Account {
     }
 }
 
-fn friend(who: &'static str) -> Friend {
-    Friend {
+fn sample_friends() -> Vec<Friend> {
+    let mut friends = ["Alice", "Bob", "Chen Wei", "Dora", "Emil"].map(|who| Friend {
         who,
         markname: None,
         is_ghost: false,
-    }
+    });
+    friends[1].markname = Some("Bob from work");
+    friends[3].is_ghost = true;
+    friends.to_vec()
 }
 
-fn member(who: &'static str, card: Option<&'static str>) -> Member {
-    Member { who, card }
+fn sample_groups(number: u64) -> Vec<Group> {
+    let number = number.wrapping_mul(17) % 900_000_000;
+    let rust = [
+        ("Alice", None),
+        ("Fatima", Some("Fatima, who knows")),
+        ("Goran", None),
+        ("Hana", Some("花")),
+        ("Ivo", Some("Ivo")),
+    ];
+    let chess = ["Bob", "Goran", "Judit", "Kofi"];
+    vec![
+        Group {
+            name: "Rustaceans",
+            number: number + 1_000_001,
+            members: rust.map(|(who, card)| Member { who, card }).to_vec(),
+            has_cards: true,
+        },
+        Group {
+            name: "Chess club",
+            number: number + 1_000_002,
+            members: chess.map(|who| Member { who, card: None }).to_vec(),
+            has_cards: false,
+        },
+    ]
 }

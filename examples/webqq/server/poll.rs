@@ -179,9 +179,9 @@ impl Seat {
         self.late.retain(|(late, _)| *late != hold);
     }
 
-    /// Somebody else polls with this session: he is refused, and the held poll is not disturbed.
+    /// Somebody else polls with this session: he is refused as any second poll is, which is no error of the client's.
     pub(crate) fn intrude(&self, house: &mut House) {
-        if self.poll.is_some() {
+        if self.check_only_poll().is_err() {
             house.ledger.fire(Switch::Intrude.name());
         }
     }

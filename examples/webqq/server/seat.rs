@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::cookies::Shelf;
 use super::fault::{Fault, Switch};
-use super::login::Attempt;
+use super::login::{self, Attempt};
 use super::mail::Mail;
 use super::numbers::Numbers;
 use super::people::Account;
@@ -24,8 +24,6 @@ pub(crate) struct Seat {
 
     /// The login that is under way.
     pub(crate) attempt: Option<Attempt>,
-    /// SIG gave none, so CHECK may come without.
-    pub(crate) may_lack_sig: bool,
     pub(crate) keys: Option<Keys>,
     /// What calls that are still on their way may bring.
     pub(crate) former_keys: Option<(Keys, Duration)>,
@@ -106,7 +104,6 @@ impl Seat {
             account,
             dropped: Numbers::default(),
             attempt: None,
-            may_lack_sig: false,
             keys: None,
             former_keys: None,
             is_revoked: false,
@@ -152,7 +149,7 @@ impl Seat {
     /// Each step's own work.
     fn perform(&mut self, visit: &mut Visit<'_>) -> Reaction {
         Reaction::Answer(match visit.step {
-            Step::Sig => self.sig(visit),
+            Step::Sig => login::sig(visit),
             Step::Check => self.check(visit),
             Step::Captcha => self.captcha(visit),
             Step::PtLogin => self.ptlogin(visit),

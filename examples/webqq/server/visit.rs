@@ -25,6 +25,8 @@ pub(crate) struct House {
     pub(crate) ready: Vec<(HoldId, Answer)>,
     /// Login signatures handed out, which nobody has used yet.
     pub(crate) sigs: VecDeque<u64>,
+    /// Some page came without one, so a CHECK may do so.
+    pub(crate) has_left_out_sig: bool,
     serial: u64,
 }
 
@@ -48,6 +50,7 @@ impl House {
             wishes: Vec::new(),
             ready: Vec::new(),
             sigs: VecDeque::new(),
+            has_left_out_sig: false,
             serial: 0,
         }
     }
@@ -72,13 +75,19 @@ impl House {
     }
 }
 
+/// The JSON of the form's `r`; null if there is none.
+pub(crate) fn r_of(call: &Call) -> Value {
+    let r = call.form("r").and_then(|r| serde_json::from_str(r).ok());
+    r.unwrap_or_default()
+}
+
 /// One call, with what its steps need.
 #[derive(Debug)]
 pub(crate) struct Visit<'a> {
     pub(crate) now: Duration,
     pub(crate) call: &'a Call,
     pub(crate) step: Step,
-    /// The JSON of the form's `r`; null if there is none.
+    /// As [`r_of`] has it.
     pub(crate) r: Value,
     /// What strikes this call.
     pub(crate) fault: Option<Fault>,
@@ -86,13 +95,18 @@ pub(crate) struct Visit<'a> {
 }
 
 impl<'a> Visit<'a> {
-    pub(crate) fn new(now: Duration, call: &'a Call, step: Step, house: &'a mut House) -> Self {
-        let r = call.form("r").and_then(|r| serde_json::from_str(r).ok());
+    pub(crate) fn new(
+        now: Duration,
+        call: &'a Call,
+        step: Step,
+        r: Value,
+        house: &'a mut House,
+    ) -> Self {
         Self {
             now,
             call,
             step,
-            r: r.unwrap_or_default(),
+            r,
             fault: None,
             house,
         }

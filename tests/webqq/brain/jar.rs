@@ -1,0 +1,70 @@
+//! The client's jar: as much of RFC 6265 as the server asks of it, and written without looking at the example's.
+
+use crate::server::Answer;
+
+/// A cookie in the jar.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    pub(crate) name: String,
+    pub(crate) value: String,
+    /// With a dot in front: for sub-domains too.
+    pub(crate) domain: String,
+    pub(crate) path: String,
+}
+
+impl Kept {
+    fn is_for(&self, host: &str) -> bool {
+        match self.domain.strip_prefix('.') {
+            Some(domain) => host == domain || host.ends_with(&self.domain),
+            None => host == self.domain,
+        }
+    }
+
+    pub(crate) fn belongs_to(&self, host: &str, path: &str) -> bool {
+        let rest = path.strip_prefix(self.path.as_str());
+        self.is_for(host)
+            && rest.is_some_and(|r| r.is_empty() || r.starts_with('/') || self.path.ends_with('/'))
+    }
+}
+
+/// Keeps what `host` may set.
+pub(crate) fn keep(jar: &mut Vec<Kept>, host: &str, answer: &Answer) {
+    let lines = answer
+        .headers
+        .iter()
+        .filter(|(name, _)| name == "set-cookie");
+    for (_, line) in lines {
+        let (kept, is_good) = read(host, line);
+        let key = |kept: &Kept| (kept.name.clone(), kept.domain.clone(), kept.path.clone());
+        jar.retain(|old| key(old) != key(&kept));
+        if is_good {
+            jar.push(kept);
+        }
+    }
+}
+
+/// The cookie of a Set-Cookie line, and whether it is to be kept.
+fn read(host: &str, line: &str) -> (Kept, bool) {
+    let (pair, attributes) = line.split_once(';').unwrap_or((line, ""));
+    let (name, value) = pair.split_once('=').unwrap();
+    let mut kept = Kept {
+        name: name.into(),
+        value: value.into(),
+        domain: host.into(),
+        path: "/".into(),
+    };
+    let mut is_good = true;
+    for attribute in attributes.split(';') {
+        let (name, value) = attribute.split_once('=').unwrap_or((attribute, ""));
+        match name.trim().to_ascii_lowercase().as_str() {
+            "domain" => {
+                kept.domain = format!(".{}", value.trim_start_matches('.'));
+                is_good &= kept.is_for(host);
+            }
+            "path" => kept.path = value.into(),
+            "expires" => is_good = false, // all of them have expired
+            _ => {}
+        }
+    }
+    (kept, is_good)
+}
