@@ -5,10 +5,10 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 
 use form_urlencoded::Serializer;
-use md5::{Digest, Md5};
 use serde_json::{Value, json};
 
 use super::Client;
+use crate::server::hashes;
 
 pub(super) const ACCOUNT: u64 = 1_685_359_365;
 const PASSWORD: &str = "password123";
@@ -87,7 +87,7 @@ impl Visitor {
     fn ptlogin(&mut self, sig: &str, code: &str) -> String {
         let query = [
             ("u", &*ACCOUNT.to_string()),
-            ("p", &password_hash(code)),
+            ("p", &hashes::password(ACCOUNT, PASSWORD, code)),
             ("verifycode", &code.to_lowercase()),
             ("webqq_type", "10"),
             ("remember_uin", "1"),
@@ -197,16 +197,4 @@ fn between(text: &str, before: &str, after: &str) -> String {
         .split_once(before)
         .and_then(|(_, rest)| rest.split_once(after));
     found.unwrap_or_else(|| panic!("{text}")).0.into()
-}
-
-fn password_hash(code: &str) -> String {
-    let hex = |bytes: &[u8]| {
-        bytes
-            .iter()
-            .map(|byte| format!("{byte:02X}"))
-            .collect::<String>()
-    };
-    let mut salted = Md5::digest(PASSWORD).to_vec();
-    salted.extend(ACCOUNT.to_be_bytes());
-    hex(&Md5::digest(hex(&Md5::digest(salted)) + code))
 }
