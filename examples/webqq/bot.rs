@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use httpstream::{Context, Next, Reply, RequestId, Response};
 
-use crate::answers::{self, Item, Message, Poll, Trouble};
+use crate::answers::{self, Item, Poll, Trouble};
 use crate::clock::Clock;
 use crate::events::{Entry, Event};
 use crate::lists::{Lists, Why};
@@ -19,6 +19,7 @@ use crate::policy::{self, AfterPoll, Backoff, How, Kicks, MOST_REFUSALS};
 use crate::protocol::Session;
 use crate::roster::Roster;
 use crate::steps::{Step, text};
+use crate::talk::Received;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 const BEAT: Duration = Duration::from_secs(60);
@@ -65,8 +66,8 @@ pub(crate) struct Bot {
     /// While they are fetched.
     pub(crate) lists: Option<Lists>,
     pub(crate) plugins: Plugins,
-    pub(crate) inbox: VecDeque<Message>,
-    seen: Seen,
+    pub(crate) inbox: VecDeque<Received>,
+    pub(crate) seen: Seen,
     pub(crate) outbox: Outbox,
     /// Answers that wait for something to be fetched.
     pub(crate) fetching: usize,
@@ -326,12 +327,7 @@ impl Bot {
         let mut kicked = None;
         for item in items {
             match item {
-                Item::Message(message) if self.seen.insert(message.id) => {
-                    self.inbox.push_back(message)
-                }
-                Item::Message(message) => self.tell(Event::Repeated {
-                    msg_id: message.id.msg_id,
-                }),
+                Item::Message(message) => self.on_message(message),
                 Item::Kick(reason) => kicked = Some(reason),
                 Item::Other => {}
             }

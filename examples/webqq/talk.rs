@@ -13,25 +13,65 @@ use crate::policy::{self, AfterSend, How};
 use crate::roster::{Address, Target};
 use crate::steps::text;
 
+/// A message that waits for its answer.
+pub(crate) struct Received {
+    message: Message,
+    /// The login in whose uins it tells who spoke.
+    session: u32,
+    /// Where the answer goes, as far as the lists told when it came.
+    target: Option<Target>,
+}
+
 impl Bot {
     /// Without lists nobody has a name: messages wait for them.
     fn knows_people(&self) -> bool {
         self.stage == Stage::Online && self.lists.as_ref().is_none_or(|lists| lists.can_wait())
     }
 
+    /// Takes a message in. It is answered in a while, so that no plugin keeps the next poll waiting.
+    pub(crate) fn on_message(&mut self, message: Message) {
+        let session = self.session.number;
+        let is_new = self.seen.insert(message.id);
+        if is_new {
+            let target = self
+                .knows_people()
+                .then(|| self.roster.target(message.from, session));
+            let received = Received {
+                message,
+                session,
+                target,
+            };
+            return self.inbox.push_back(received);
+        }
+        self.tell(Event::Repeated {
+            msg_id: message.id.msg_id,
+        });
+        // By now its people may have other uins: those of its first delivery are good for nobody.
+        let mut inbox = self.inbox.iter_mut();
+        let earlier = inbox.find(|earlier| earlier.message.id == message.id);
+        if let Some(earlier) = earlier.filter(|earlier| earlier.target.is_none()) {
+            (earlier.message, earlier.session) = (message, session);
+        }
+    }
+
     pub(crate) fn read_inbox(&mut self, cx: &mut Context<'_, Self>) -> Next<Self> {
         self.session.set_now(cx.now());
         while self.knows_people()
-            && let Some(message) = self.inbox.pop_front()
+            && let Some(received) = self.inbox.pop_front()
         {
-            self.on_message(&message, cx);
+            let Received {
+                message,
+                session,
+                target,
+            } = received;
+            let target = target.unwrap_or_else(|| self.roster.target(message.from, session));
+            self.answer(&message, target, cx);
         }
         self.send_next(cx);
         Next::done()
     }
 
-    fn on_message(&mut self, message: &Message, cx: &mut Context<'_, Self>) {
-        let target = self.roster.target(message.from, self.session.number);
+    fn answer(&mut self, message: &Message, target: Target, cx: &mut Context<'_, Self>) {
         let from = target.speaker();
         self.tell(Event::Heard {
             msg_id: message.id.msg_id,
