@@ -121,12 +121,19 @@ pub(crate) fn resolve(base: &Uri, location: &[u8]) -> Option<String> {
     let location = str::from_utf8(location).ok()?.trim();
     let scheme = base.scheme_str()?;
     let authority = base.authority()?;
-    let url = if location.contains("://") {
+    // A URL in a query is no scheme of this one: PTLOGIN's lead on to another page that way.
+    let has_scheme = location
+        .split(['/', '?', '#'])
+        .next()
+        .is_some_and(|first| first.contains(':'));
+    let url = if has_scheme {
         location.to_owned()
     } else if location.starts_with("//") {
         format!("{scheme}:{location}")
     } else if location.starts_with('/') {
         format!("{scheme}://{authority}{location}")
+    } else if location.starts_with('?') {
+        format!("{scheme}://{authority}{}{location}", base.path())
     } else {
         let folder = base
             .path()
