@@ -65,7 +65,8 @@ pub(crate) fn arguments(text: &str, name: &str) -> Result<Vec<String>, Trouble> 
             skip_space(&mut chars);
             match chars.next()? {
                 ',' => {}
-                ')' => return Some(found),
+                // Nor does anything follow that would have to be run.
+                ')' => return matches!(chars.as_str().trim(), "" | ";").then_some(found),
                 _ => return None,
             }
         }
