@@ -336,7 +336,12 @@ pub(crate) fn poll(answer: &str) -> Result<Poll, Trouble> {
     let answer_value = object(answer)?;
     match answer_value["retcode"].as_i64() {
         Some(0) => {}
-        Some(116) => return Ok(Poll::NewPtwebqq(text(&answer_value["p"]))),
+        Some(116) => {
+            return match answer_value["p"].as_str() {
+                Some(value) if !value.is_empty() => Ok(Poll::NewPtwebqq(value.to_owned())),
+                _ => Err(garbled("no p", answer)),
+            };
+        }
         Some(code) => return Err(Trouble::Retcode(code)),
         None => return Err(garbled("no retcode", answer)),
     }
