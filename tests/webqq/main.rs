@@ -39,6 +39,8 @@ mod talk;
 #[path = "../../examples/webqq/verdict.rs"]
 mod verdict;
 
+#[path = "answers.rs"]
+mod answers_tests;
 mod front_end;
 #[path = "jar.rs"]
 mod jar_tests;
