@@ -111,9 +111,10 @@ impl Outbox {
 
     /// It was not sent: it is the next again, after `wait`.
     pub(crate) fn put_back(&mut self, now: Instant, wait: Duration) {
-        self.waiting.extend(self.under_way.take());
-        self.waiting.rotate_right(1);
-        self.not_before = Some(now + wait.max(self.pause));
+        if let Some(message) = self.under_way.take() {
+            self.waiting.push_front(message);
+            self.not_before = Some(now + wait.max(self.pause));
+        }
     }
 }
 
