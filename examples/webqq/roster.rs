@@ -157,19 +157,21 @@ impl Roster {
         })
     }
 
+    /// By account; by name where one of the two accounts is not known.
     fn friend(&self, target: &Target) -> Option<u64> {
-        let same = |(_, friend): &(&u64, &Friend)| match target.account {
-            Some(account) => friend.account == Some(account),
-            None => friend.name == target.person,
-        };
-        let same = self.friends.iter().filter(same);
-        match target.account {
-            Some(_) => same.map(|(uin, _)| *uin).next(),
-            None => only_one(
-                same.map(|(uin, friend)| (*uin, &*friend.name)),
-                &target.person,
-            ),
-        }
+        let same_account =
+            |friend: &Friend| target.account.is_some() && friend.account == target.account;
+        let known = self
+            .friends
+            .iter()
+            .find(|(_, friend)| same_account(friend))
+            .map(|(uin, _)| *uin);
+        let perhaps = self
+            .friends
+            .iter()
+            .filter(|(_, friend)| target.account.is_none() || friend.account.is_none());
+        let names = perhaps.map(|(uin, friend)| (*uin, &*friend.name));
+        known.or_else(|| only_one(names, &target.person))
     }
 }
 
