@@ -44,3 +44,9 @@ mod answers_tests;
 mod front_end;
 #[path = "jar.rs"]
 mod jar_tests;
+#[path = "outbox.rs"]
+mod outbox_tests;
+#[path = "policy.rs"]
+mod policy_tests;
+#[path = "roster.rs"]
+mod roster_tests;
