@@ -46,7 +46,11 @@ mod front_end;
 mod jar_tests;
 #[path = "outbox.rs"]
 mod outbox_tests;
+#[path = "plugins.rs"]
+mod plugins_tests;
 #[path = "policy.rs"]
 mod policy_tests;
 #[path = "roster.rs"]
 mod roster_tests;
+#[path = "verdict.rs"]
+mod verdict_tests;
