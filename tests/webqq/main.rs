@@ -50,6 +50,8 @@ mod outbox_tests;
 mod plugins_tests;
 #[path = "policy.rs"]
 mod policy_tests;
+#[path = "protocol.rs"]
+mod protocol_tests;
 #[path = "roster.rs"]
 mod roster_tests;
 #[path = "verdict.rs"]
