@@ -65,7 +65,8 @@ pub(crate) fn arguments(text: &str, name: &str) -> Result<Vec<String>, Trouble> 
             skip_space(&mut chars);
             match chars.next()? {
                 ',' => {}
-                ')' => return Some(found),
+                // Nor does anything follow that would have to be run.
+                ')' => return matches!(chars.as_str().trim(), "" | ";").then_some(found),
                 _ => return None,
             }
         }
@@ -121,12 +122,19 @@ pub(crate) fn resolve(base: &Uri, location: &[u8]) -> Option<String> {
     let location = str::from_utf8(location).ok()?.trim();
     let scheme = base.scheme_str()?;
     let authority = base.authority()?;
-    let url = if location.contains("://") {
+    // A URL in a query is no scheme of this one: PTLOGIN's lead on to another page that way.
+    let has_scheme = location
+        .split(['/', '?', '#'])
+        .next()
+        .is_some_and(|first| first.contains(':'));
+    let url = if has_scheme {
         location.to_owned()
     } else if location.starts_with("//") {
         format!("{scheme}:{location}")
     } else if location.starts_with('/') {
         format!("{scheme}://{authority}{location}")
+    } else if location.starts_with('?') {
+        format!("{scheme}://{authority}{}{location}", base.path())
     } else {
         let folder = base
             .path()
@@ -328,7 +336,12 @@ pub(crate) fn poll(answer: &str) -> Result<Poll, Trouble> {
     let answer_value = object(answer)?;
     match answer_value["retcode"].as_i64() {
         Some(0) => {}
-        Some(116) => return Ok(Poll::NewPtwebqq(text(&answer_value["p"]))),
+        Some(116) => {
+            return match answer_value["p"].as_str() {
+                Some(value) if !value.is_empty() => Ok(Poll::NewPtwebqq(value.to_owned())),
+                _ => Err(garbled("no p", answer)),
+            };
+        }
         Some(code) => return Err(Trouble::Retcode(code)),
         None => return Err(garbled("no retcode", answer)),
     }

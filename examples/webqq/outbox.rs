@@ -111,9 +111,10 @@ impl Outbox {
 
     /// It was not sent: it is the next again, after `wait`.
     pub(crate) fn put_back(&mut self, now: Instant, wait: Duration) {
-        self.waiting.extend(self.under_way.take());
-        self.waiting.rotate_right(1);
-        self.not_before = Some(now + wait.max(self.pause));
+        if let Some(message) = self.under_way.take() {
+            self.waiting.push_front(message);
+            self.not_before = Some(now + wait.max(self.pause));
+        }
     }
 }
 
@@ -127,18 +128,21 @@ pub(crate) enum Long {
 /// `text` in messages of at most `most` characters, `head` in front of each.
 pub(crate) fn messages(head: &str, text: &str, most: usize, long: Long) -> Vec<String> {
     const CUT: &str = " [...]";
-    /// "(12/34) "
-    const COUNT: usize = 8;
     let head_len = head.chars().count();
     if head_len + text.chars().count() <= most {
         return vec![format!("{head}{text}")];
     }
     let letters: Vec<char> = text.chars().collect();
-    let room = most.saturating_sub(head_len + COUNT).max(1);
+    let room = |rest: usize| most.saturating_sub(head_len + rest).max(1);
     if long == Long::Cut {
-        let kept: String = letters[..room.min(letters.len())].iter().collect();
+        let kept: String = letters.iter().take(room(CUT.len())).collect();
         return vec![format!("{head}{kept}{CUT}")];
     }
+    // "(12/34) " for up to 99 parts. With more digits there is less room, and so there may be more parts.
+    let room = (2..)
+        .map(|digits| (digits, room("(/) ".len() + 2 * digits)))
+        .find(|(digits, room)| letters.len().div_ceil(*room).to_string().len() <= *digits)
+        .map_or(1, |(_, room)| room);
     let parts: Vec<String> = letters
         .chunks(room)
         .map(|part| part.iter().collect())

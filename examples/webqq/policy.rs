@@ -94,7 +94,7 @@ impl Backoff {
 /// Two bots of one account kick each other for ever: this one answers a few kicks an hour, and then waits until the hour is over.
 #[derive(Debug, Default)]
 pub(crate) struct Kicks {
-    /// When, within the last hour.
+    /// When they were answered, or will be: within the last hour, or later.
     recent: VecDeque<Duration>,
 }
 
@@ -106,10 +106,11 @@ impl Kicks {
     pub(crate) fn on_kick(&mut self, now: Duration) -> Duration {
         self.recent
             .retain(|at| now.saturating_sub(*at) < Self::HOUR);
-        self.recent.push_back(now);
-        match self.recent.len() > Self::AN_HOUR {
-            true => (self.recent[0] + Self::HOUR).saturating_sub(now),
-            false => Duration::ZERO,
-        }
+        let wait = match self.recent.len().checked_sub(Self::AN_HOUR) {
+            Some(first) => (self.recent[first] + Self::HOUR).saturating_sub(now),
+            None => Duration::ZERO,
+        };
+        self.recent.push_back(now + wait);
+        wait
     }
 }

@@ -128,14 +128,14 @@ impl Roster {
         }
     }
 
-    /// Where that is now, in login number `session`. `None`: this roster knows nobody of that name.
+    /// Where that is now, in login number `session`. `None`: this roster knows nobody of that name, or more than one.
     pub(crate) fn address(&self, target: &Target, session: u32) -> Option<Address> {
         if target.session == session {
             return Some(target.seen);
         }
         let circle = |circles: &HashMap<u64, Circle>| -> Option<u64> {
-            let named = |(_, circle): &(&u64, &Circle)| circle.name == target.circle;
-            circles.iter().find(named).map(|(id, _)| *id)
+            let names = circles.iter().map(|(id, circle)| (*id, &*circle.name));
+            only_one(names, &target.circle)
         };
         Some(match target.seen {
             Address::Buddy { .. } => Address::Buddy {
@@ -149,20 +149,37 @@ impl Roster {
             },
             Address::Sess { .. } => {
                 let gid = circle(&self.groups)?;
-                let mut people = self.groups[&gid].people.iter();
-                let (uin, _) = people.find(|(_, name)| **name == target.person)?;
-                Address::Sess { gid, uin: *uin }
+                let people = self.groups[&gid].people.iter();
+                let names = people.map(|(uin, name)| (*uin, &**name));
+                let uin = only_one(names, &target.person)?;
+                Address::Sess { gid, uin }
             }
         })
     }
 
+    /// By account; by name where one of the two accounts is not known.
     fn friend(&self, target: &Target) -> Option<u64> {
-        let same = |(_, friend): &(&u64, &Friend)| match target.account {
-            Some(account) => friend.account == Some(account),
-            None => !target.person.is_empty() && friend.name == target.person,
-        };
-        self.friends.iter().find(same).map(|(uin, _)| *uin)
+        let same_account =
+            |friend: &Friend| target.account.is_some() && friend.account == target.account;
+        let known = self
+            .friends
+            .iter()
+            .find(|(_, friend)| same_account(friend))
+            .map(|(uin, _)| *uin);
+        let perhaps = self
+            .friends
+            .iter()
+            .filter(|(_, friend)| target.account.is_none() || friend.account.is_none());
+        let names = perhaps.map(|(uin, friend)| (*uin, &*friend.name));
+        known.or_else(|| only_one(names, &target.person))
     }
+}
+
+/// Whose name that is. Names need not differ, and some have none: what is meant for one is not told to another.
+fn only_one<'a>(names: impl Iterator<Item = (u64, &'a str)>, wanted: &str) -> Option<u64> {
+    let mut found = names.filter(|(_, name)| !name.is_empty() && *name == wanted);
+    let (number, _) = found.next()?;
+    found.next().is_none().then_some(number)
 }
 
 impl Target {

@@ -39,7 +39,21 @@ mod talk;
 #[path = "../../examples/webqq/verdict.rs"]
 mod verdict;
 
+#[path = "answers.rs"]
+mod answers_tests;
 mod brain;
 mod front_end;
 #[path = "jar.rs"]
 mod jar_tests;
+#[path = "outbox.rs"]
+mod outbox_tests;
+#[path = "plugins.rs"]
+mod plugins_tests;
+#[path = "policy.rs"]
+mod policy_tests;
+#[path = "protocol.rs"]
+mod protocol_tests;
+#[path = "roster.rs"]
+mod roster_tests;
+#[path = "verdict.rs"]
+mod verdict_tests;
