@@ -14,6 +14,9 @@ use crate::request::Request;
 /// `part` answers `None` the part is gone and the chain ends: a response under way is given up. What is delayed for a part that
 /// is gone stays pending until its delay is over. Find parts by a key that stays theirs: the index of a `Vec` shifts.
 ///
+/// Write `part` where it is handed over, or as a function: of a closure in a variable the compiler does not see that what it
+/// answers is lent from what it is given.
+///
 /// ```
 /// use httpstream::{Context, Engine, Next, Reply, Request, within};
 ///
