@@ -136,6 +136,7 @@ impl Bot {
 
     fn begin_login(&mut self, _: &mut Context<'_, Self>) -> Next<Self> {
         self.session.forget();
+        self.suspicions = 0;
         self.tell(Event::LoggingIn);
         self.step(self.session.sig(), Self::on_sig)
     }
@@ -225,12 +226,12 @@ impl Bot {
     }
 
     fn on_checksig(&mut self, answer: &Response<'_>, _: &mut Context<'_, Self>) -> Step {
-        let location = answer
-            .header("location")
-            .filter(|_| answer.status().is_redirection());
-        match location.map(|location| answers::resolve(answer.info().url(), location)) {
-            Some(Some(url)) => self.follow(&url),
-            Some(None) => Err(Trouble::Garbled("a Location".to_owned())),
+        let location = answer.header("location");
+        match location.filter(|_| answer.status().is_redirection()) {
+            Some(location) => {
+                let url = answers::resolve(&self.session.checksig_url, location);
+                self.follow(&url.ok_or(Trouble::Garbled("a Location".to_owned()))?)
+            }
             None => Ok(self.step(self.session.login2(), Self::on_login2)),
         }
     }

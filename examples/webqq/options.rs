@@ -23,7 +23,7 @@ server's ledger whether every message was answered, once and rightly: it ends wi
   --accounts N     N bots in the one engine, in one thread
   --seed N         for what is drawn by chance
   --long WHAT      split or cut answers that are too long for one message; split if not said
-  --max-text N     how long a message may be, in characters; 300 if not said
+  --max-text N     how long a message may be, in characters, from 120; 300 if not said
 
   --serve          keep server and bot running, and talk to the bot from this terminal; Ctrl-C ends
   --server-only    run the server alone: people talk to whatever bot logs in; Ctrl-C ends and judges
@@ -88,8 +88,8 @@ impl Options {
                 "--seed" => options.seed = args.value(&arg, "a number", |text| text.parse().ok()),
                 "--long" => options.long = args.value(&arg, "split or cut", a_long),
                 "--max-text" => {
-                    options.max_text = args.value(&arg, "a number from 40 to 10000", |text| {
-                        within(text, 40..=10_000)
+                    options.max_text = args.value(&arg, "a number from 120 to 10000", |text| {
+                        within(text, 120..=10_000)
                     })
                 }
                 "--serve" => options.mode = Mode::Serve,

@@ -40,6 +40,8 @@ pub(crate) struct Session {
     pub(crate) verify_code: String,
     /// The account's number as CHECK tells it, in eight bytes.
     pub(crate) huin: Vec<u8>,
+    /// The last one asked for, with its true scheme.
+    pub(crate) checksig_url: Uri,
     pub(crate) ptwebqq: String,
     pub(crate) vfwebqq: String,
     pub(crate) psessionid: String,
@@ -61,6 +63,7 @@ impl Session {
             login_sig: String::new(),
             verify_code: String::new(),
             huin: Vec::new(),
+            checksig_url: Uri::default(),
             ptwebqq: String::new(),
             vfwebqq: String::new(),
             psessionid: String::new(),
@@ -202,15 +205,14 @@ impl Session {
     }
 
     /// 5, CHECKSIG: a URL of the server's choice, and where it redirects to. `None` when it leads out of the server's domain.
-    pub(crate) fn checksig(&self, url: &str) -> Option<Request> {
-        let host = Place::of(&url.parse::<Uri>().ok()?).host;
+    pub(crate) fn checksig(&mut self, url: &str) -> Option<Request> {
+        self.checksig_url = url.parse().ok()?;
+        let host = Place::of(&self.checksig_url).host;
         if host != "qq.com" && !host.ends_with(".qq.com") {
             return None;
         }
-        self.get(url, &[])
-            .header("Referer", LOGIN_PAGE)
-            .build()
-            .ok()
+        let request = self.get(url, &[]).header("Referer", LOGIN_PAGE);
+        request.build().ok()
     }
 
     /// 6, LOGIN2: after the login, and again for a session that was lost.

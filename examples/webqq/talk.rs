@@ -150,7 +150,10 @@ impl Bot {
             return;
         }
         match self.outbox.due(cx.now()) {
-            Due::Now => self.send(cx),
+            Due::Now => {
+                self.outbox.take();
+                self.send(cx);
+            }
             Due::In(wait) if !self.outbox.has_timer => {
                 self.outbox.has_timer = true;
                 cx.call_after(wait, |bot: &mut Self, cx: &mut Context<'_, Self>| {
@@ -164,13 +167,14 @@ impl Bot {
         }
     }
 
+    /// Sends what is under way: a stranger's session begins with a signature.
     fn send(&mut self, cx: &mut Context<'_, Self>) {
         let session = self.session.number;
-        let Some(message) = self.outbox.take() else {
+        let Some(message) = self.outbox.under_way() else {
             return;
         };
         let Some(address) = self.roster.address(&message.target, session) else {
-            self.give_up("nobody of that name is left", cx);
+            self.give_up("not one person of that name is left", cx);
             return self.send_next(cx);
         };
         let sig = message.sig.as_ref().filter(|(login, _)| *login == session);
@@ -191,7 +195,6 @@ impl Bot {
         }
     }
 
-    /// A session with a stranger has its signature: now the message itself.
     fn on_sess_sig(
         &mut self,
         session: u32,
@@ -203,12 +206,19 @@ impl Bot {
             .good(reply)
             .and_then(|answer| answers::signature(text(&answer)?));
         match (sig, self.outbox.under_way()) {
-            (Ok(sig), Some(message)) => {
+            (Ok(sig), Some(message)) if session == self.session.number => {
                 message.sig = Some((session, sig));
+                self.send(cx);
+                return Next::done();
+            }
+            // Of another login: it is asked for again.
+            (Ok(_), _) => self.outbox.put_back(cx.now(), Duration::ZERO),
+            // Nobody has refused anything.
+            (Err(trouble @ Trouble::Lost(_)), _) => self.delay(&trouble, 1, cx),
+            (Err(_), _) if session != self.session.number => {
                 self.outbox.put_back(cx.now(), Duration::ZERO);
             }
             (Err(trouble), _) => self.on_refused(&trouble, cx),
-            (Ok(_), None) => {}
         }
         self.send_next(cx);
         Next::done()

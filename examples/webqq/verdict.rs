@@ -1,6 +1,6 @@
 //! The judgement: what the server's ledger holds against what was to be expected, and against the bot's own log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::events::{Entry, Event};
 use crate::expect::{Expected, number_of};
@@ -132,6 +132,11 @@ impl Verdict {
                 Some(count) => self.complain(format!("{:?} was heard {count} times", message.text)),
                 None => self.complain(format!("{:?} was not heard", message.text)),
             }
+        }
+        let sent = ledger.messages.iter().filter(|m| m.account == account);
+        let sent: BTreeSet<u64> = sent.map(|message| message.msg_id).collect();
+        for msg_id in heard.keys().filter(|msg_id| !sent.contains(msg_id)) {
+            self.complain(format!("{account} heard {msg_id}, which nobody said"));
         }
         for answer in ledger
             .answers

@@ -375,7 +375,7 @@ fn a_login_that_is_forgotten_leaves_nothing_behind() {
 
 #[test]
 fn checksig_goes_where_the_server_says_within_its_domain() {
-    let session = session();
+    let mut session = session();
     #[rustfmt::skip]
     let rows: &[(&str, &str, Option<&str>)] = &[
         ("as PTLOGIN has it",               "http://ptlogin4.web2.qq.com/check_sig?uin=1&f_url=&p=%2F", Some("ptlogin4.web2.qq.com/check_sig?uin=1&f_url=&p=%2F")),
