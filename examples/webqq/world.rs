@@ -76,16 +76,19 @@ pub(crate) fn engine(bots: usize, server: SocketAddr) -> Result<Engine<World>, E
     Engine::with_config(config)
 }
 
-/// Turns the engine until `is_over` says so, which is asked at least every 50 ms.
+/// Turns the engine until `is_over` says so, which is asked at least every 50 ms; not before the first turn, which takes in what was
+/// granted before it.
 pub(crate) fn drive(
     engine: &mut Engine<World>,
     world: &mut World,
     mut is_over: impl FnMut(&mut World, &Engine<World>) -> bool,
 ) -> Result<(), Error> {
-    while !is_over(world, engine) {
+    loop {
         engine.turn(world, Some(LOOK_UP))?;
+        if is_over(world, engine) {
+            return Ok(());
+        }
     }
-    Ok(())
 }
 
 /// What people do outside of HTTP, from whatever thread they do it.
