@@ -2,13 +2,15 @@
 //!
 //! Its judgement is judged as well: [`MUTANTS`] are the program with one thing broken, and have to end with 1.
 
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "only the names of its switches are asked for"
-)]
-#[path = "../examples/webqq/server/mod.rs"]
-mod server;
+/// The names of the server's switches, and what these need.
+#[allow(dead_code, reason = "nothing else is asked for")]
+#[path = "../examples/webqq/server"]
+mod server {
+    mod answer;
+    pub(crate) mod fault;
+    mod step;
+    mod wire;
+}
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -198,11 +200,13 @@ fn the_conversation_ends_well_and_shows_every_switch() {
         !output.contains('\x1b'),
         "colours, and no terminal: {output}"
     );
+    // The plugin that crashes tells whoever asked it, and nobody else.
+    assert!(!output.contains("panicked"), "{output}");
     let (_, table) = output
         .split_once("What went wrong on purpose")
         .expect("a table");
     let rows: Vec<&str> = table.lines().map(str::trim).collect();
-    for switch in server::all_switches() {
+    for switch in server::fault::all_switches() {
         let (step, fault) = switch.split_once(": ").unwrap_or(("elsewhere", &switch));
         // Behind it stands how often, or the next one, or nothing.
         let names = |row: &&&str| {
