@@ -45,7 +45,11 @@ fn main() -> ExitCode {
     env_logger::init();
     let options = Options::read();
     // A plugin may crash, and says so to whoever asked; the program goes on.
-    std::panic::set_hook(Box::new(|panic| log::warn!("{panic}")));
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| match plugins::is_running() {
+        true => log::warn!("{panic}"),
+        false => tell(panic),
+    }));
     let done = match options.mode {
         Mode::Play => play::run(&options),
         Mode::Serve => serve::run(&options),

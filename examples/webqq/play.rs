@@ -24,6 +24,8 @@ use crate::world::{self, World, drive, grant};
 pub(crate) const ACCOUNT: u64 = 1_685_359_365;
 /// Nothing lasts so long but what hangs.
 const LONGEST: Duration = Duration::from_secs(180);
+/// When the play is over the bots have logged out, unless it was given up: then nobody has told them to.
+const LAST_CHAINS: Duration = Duration::from_secs(5);
 
 /// Everything that a play leaves behind.
 struct Outcome {
@@ -100,6 +102,7 @@ fn play(
     let begin = Instant::now();
     let mut logs: BTreeMap<u64, Vec<Entry>> = BTreeMap::new();
     let mut bytes_per_bot = None;
+    let mut over_since = None;
     drive(&mut engine, &mut world, |world, engine| {
         for (account, entry) in world.take_events() {
             show.event(&entry);
@@ -114,7 +117,11 @@ fn play(
         show.progress(world.online(), || {
             server.with(|brain, _| brain.ledger().answers.len())
         });
-        begin.elapsed() > LONGEST || (server.is_over() && engine.pending() == 0)
+        if over_since.is_none() && server.is_over() {
+            over_since = Some(Instant::now());
+        }
+        over_since.is_some_and(|at| engine.pending() == 0 || at.elapsed() > LAST_CHAINS)
+            || begin.elapsed() > LONGEST
     })?;
     show.end_of_progress();
     Ok(Outcome {

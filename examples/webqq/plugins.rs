@@ -1,5 +1,6 @@
 //! What the bot can do. The plugin with the highest priority that matches a message answers it; one that fails harms nobody.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -43,6 +44,15 @@ pub(crate) trait Plugin {
     fn answer(&mut self, question: &Question<'_>) -> Result<Answer, String>;
 }
 
+thread_local! {
+    static IS_RUNNING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a plugin runs in this thread: if it crashes, whoever asked it is told so.
+pub(crate) fn is_running() -> bool {
+    IS_RUNNING.get()
+}
+
 pub(crate) struct Plugins(Vec<Box<dyn Plugin>>);
 
 impl Plugins {
@@ -65,7 +75,9 @@ impl Plugins {
     /// `None`: the message is for nobody here.
     pub(crate) fn answer(&mut self, question: &Question<'_>) -> Option<Result<Answer, String>> {
         let plugin = self.0.iter_mut().find(|plugin| plugin.matches(question))?;
+        IS_RUNNING.set(true);
         let answered = catch_unwind(AssertUnwindSafe(|| plugin.answer(question)));
+        IS_RUNNING.set(false);
         Some(answered.unwrap_or_else(|_| Err("that plugin has crashed".to_owned())))
     }
 }

@@ -207,7 +207,15 @@ fn lost_sessions() -> Vec<Scene> {
             format!("kicked, everybody has another uin, and the list of {whose} comes too late");
         scenes.push(Scene::new(&title, vec![]).with(&faults).deed(Deed::Kick));
     }
-    scenes.push(Scene::new("kicked once more", said_after()).deed(Deed::Kick));
+    // In company an answer names whom it is for, so that one list mistaken for another is heard.
+    let ping = |place, who| Line::new(place, who, "ping", Expect::Exactly("pong".to_owned()));
+    let in_company = vec![
+        buddy("Alice", "ping", "pong"),
+        ping(Place::Group("Rustaceans".to_owned()), "Fatima"),
+        ping(Place::Group("Chess club".to_owned()), "Judit"),
+        ping(Place::Discu("Lunch".to_owned()), "Mira"),
+    ];
+    scenes.push(Scene::new("kicked once more", in_company).deed(Deed::Kick));
     scenes
 }
 

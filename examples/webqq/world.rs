@@ -78,7 +78,8 @@ pub(crate) fn engine(bots: usize, server: SocketAddr) -> Result<Engine<World>, E
     Engine::with_config(config)
 }
 
-/// Turns the engine until `is_over` says so, which is asked behind each turn, at least every 50 ms.
+/// Turns the engine until `is_over` says so, which is asked at least every 50 ms; not before the first turn, which takes in what was
+/// granted before it.
 pub(crate) fn drive(
     engine: &mut Engine<World>,
     world: &mut World,
