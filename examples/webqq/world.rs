@@ -1,10 +1,11 @@
 //! The bots and the engine that they share: one bot or five hundred, read by the same code through `within`.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
-use httpstream::{Config, Context, Engine, Error, Next, Submitter, within_call};
+use httpstream::{Config, Context, Engine, Next, Submitter, within_call};
 
 use crate::bot::{Bot, Settings, Stage};
 use crate::events::Entry;
@@ -67,15 +68,36 @@ impl World {
 }
 
 /// An engine for `bots` bots, to whom `server` is all of qq.com.
-pub(crate) fn engine(bots: usize, server: SocketAddr) -> Result<Engine<World>, Error> {
+///
+/// # Errors
+/// When this process may not have so many sockets open.
+pub(crate) fn engine(bots: usize, server: SocketAddr) -> Result<Engine<World>, Box<dyn Error>> {
     let mut config = Config::default();
-    // Its poll, a send and a heartbeat each, and the lists of the login beside each other.
-    config.max_connections = 64 + 6 * bots;
-    config.max_connections_per_origin = 16 + 3 * bots;
+    config.max_connections = room_for(bots)?;
+    config.max_connections_per_origin = config.max_connections;
     config.max_idle_per_origin = 16 + bots;
     config.resolve_to("*.qq.com", server);
     config.resolve_to("api.weather.example", server);
-    Engine::with_config(config)
+    Ok(Engine::with_config(config)?)
+}
+
+/// How many connections `bots` bots may have, in a process which is their server as well.
+fn room_for(bots: usize) -> Result<usize, Box<dyn Error>> {
+    /// Files, pipes, polls.
+    const OTHERS: usize = 64;
+    // A poll, a send and a heartbeat each, and the lists of the login beside each other.
+    let wanted = 64 + 6 * bots;
+    // Without this the polls, which are held, would leave nothing to the rest.
+    let least = 16 + bots + bots / 4;
+    let limit = rlimit::increase_nofile_limit((OTHERS + 2 * wanted) as u64)?;
+    let room = usize::try_from(limit)?.saturating_sub(OTHERS) / 2;
+    if room < least {
+        let needed = OTHERS + 2 * least;
+        return Err(
+            format!("{bots} bots need {needed} open files, and the limit is {limit}").into(),
+        );
+    }
+    Ok(room.min(wanted))
 }
 
 /// Turns the engine until `is_over` says so, which is asked at least every 50 ms; not before the first turn, which takes in what was
@@ -84,7 +106,7 @@ pub(crate) fn drive(
     engine: &mut Engine<World>,
     world: &mut World,
     mut is_over: impl FnMut(&mut World, &Engine<World>) -> bool,
-) -> Result<(), Error> {
+) -> Result<(), httpstream::Error> {
     loop {
         engine.turn(world, Some(LOOK_UP))?;
         if is_over(world, engine) {
