@@ -301,9 +301,10 @@ impl Bot {
                 let Some(message) = self.outbox.under_way() else {
                     return;
                 };
-                match std::mem::replace(&mut message.relinked, true) {
-                    true => self.give_up(&trouble.to_string(), cx),
-                    false => self.delay(&trouble, 0, cx),
+                message.relinks += 1;
+                match message.relinks {
+                    policy::TRIES.. => self.give_up(&trouble.to_string(), cx),
+                    _ => self.delay(&trouble, 0, cx),
                 }
                 if is_live {
                     let _ = self.start_again(How::Relink, &format!("send: {trouble}"), cx);
