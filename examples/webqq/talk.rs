@@ -255,6 +255,10 @@ impl Bot {
             (Err(_), _) if session != self.session.number => {
                 self.outbox.put_back(cx.now(), Duration::ZERO);
             }
+            // It is the session that is bad, and not the message.
+            (Err(Trouble::Retcode(code)), _) if policy::after_send(code) == AfterSend::Suspect => {
+                self.on_send_retcode(code, session, cx);
+            }
             (Err(trouble), _) => self.on_refused(&trouble, cx),
         }
         self.send_next(cx);
