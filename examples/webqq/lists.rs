@@ -137,7 +137,9 @@ impl Bot {
                 });
                 // 100101 says that the request lacks something, which it will lack again.
                 if tries < policy::TRIES && *trouble != Trouble::Retcode(100101) {
-                    return Next::again().after(bot.wait(Duration::from_secs(1) * tries));
+                    // By then another session may have begun, in which this request would be a stranger's.
+                    let again = bot.in_session_call(|_, _| Next::again());
+                    return Next::call(again).after(bot.wait(Duration::from_secs(1) * tries));
                 }
             }
             bot.on_list_read(answer.is_err(), cx);

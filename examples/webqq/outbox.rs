@@ -21,8 +21,8 @@ pub(crate) struct Outgoing {
     pub(crate) sig: Option<(u32, String)>,
     /// How often it was refused.
     pub(crate) refusals: u32,
-    /// Whether it was the first to meet the end of a session.
-    pub(crate) relinked: bool,
+    /// How often it met the end of a session.
+    pub(crate) relinks: u32,
 }
 
 #[derive(Debug)]
@@ -65,7 +65,7 @@ impl Outbox {
             text,
             sig: None,
             refusals: 0,
-            relinked: false,
+            relinks: 0,
         });
     }
 

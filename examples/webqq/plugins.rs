@@ -29,6 +29,7 @@ pub(crate) enum Answer {
     Fetch(Source, fn(&Response<'_>) -> String),
 }
 
+#[derive(Clone)]
 pub(crate) enum Source {
     Url(String),
     Picture(Picture),

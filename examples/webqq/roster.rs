@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::answers::From;
+use crate::answers::{From, Picture};
 
 /// The lists of one login.
 #[derive(Clone, Debug, Default)]
@@ -155,6 +155,34 @@ impl Roster {
                 Address::Sess { gid, uin }
             }
         })
+    }
+
+    /// The picture in a message by `target`, in the uins of login number `session`.
+    pub(crate) fn picture(&self, picture: &Picture, target: &Target, session: u32) -> Picture {
+        let mut picture = picture.clone();
+        if target.session == session {
+            return picture;
+        }
+        match (&mut picture, self.address(target, session)) {
+            (
+                Picture::Offline { from_uin, .. },
+                Some(Address::Buddy { uin } | Address::Sess { uin, .. }),
+            ) => *from_uin = uin,
+            (
+                Picture::Group { gid, uin, .. },
+                Some(Address::Group { gid: now } | Address::Discu { did: now }),
+            ) => {
+                *gid = now;
+                let circle = self.groups.get(&now).or_else(|| self.discus.get(&now));
+                let mut people = circle.into_iter().flat_map(|circle| &circle.people);
+                if let Some((now, _)) = people.find(|(_, name)| **name == target.person) {
+                    *uin = *now;
+                }
+            }
+            // It may be known to the server all the same.
+            _ => {}
+        }
+        picture
     }
 
     /// By account; by name where one of the two accounts is not known.

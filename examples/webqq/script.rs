@@ -43,8 +43,10 @@ pub(crate) struct Line {
     pub(crate) answer: Expect,
 }
 
-/// How long a scene may last on a slow machine. Then the play is over, and the judgement tells what is missing.
+/// How long a scene may last on a slow machine, or at the protocol's own pace. Then the play is over, and the judgement tells
+/// what is missing.
 const LONGEST_SCENE: Duration = Duration::from_secs(20);
+const LONGEST_SCENE_UNSCALED: Duration = Duration::from_secs(1200);
 /// Before the operator sees that the bot has stopped.
 const OPERATOR: Duration = Duration::from_millis(100);
 /// Between two lines that only keep the talk going.
@@ -189,7 +191,8 @@ impl Director for Play {
             if self.is_over(&mut running, server, now) {
                 continue;
             }
-            if now >= running.began + LONGEST_SCENE {
+            let longest = LONGEST_SCENE_UNSCALED.div_f64(server.settings().scale);
+            if now >= running.began + longest.max(LONGEST_SCENE) {
                 (self.on_scene)(&format!(
                     "{}: it takes too long, the play is over",
                     running.scene.title

@@ -13,6 +13,16 @@ use crate::policy::{self, AfterSend, How};
 use crate::roster::{Address, Target};
 use crate::steps::text;
 
+/// Something to be fetched for an answer.
+#[derive(Clone)]
+struct Errand {
+    source: Source,
+    read: fn(&Response<'_>) -> String,
+    target: Target,
+    head: String,
+    tries: u32,
+}
+
 /// A message that waits for its answer.
 pub(crate) struct Received {
     message: Message,
@@ -92,47 +102,74 @@ impl Bot {
         let head = format!("{}{number}", target.prefix());
         match self.plugins.answer(&question) {
             Some(Ok(Answer::Say(answer))) => self.say(&target, &head, &answer),
-            Some(Ok(Answer::Fetch(source, read))) => self.fetch(source, read, target, head, cx),
+            Some(Ok(Answer::Fetch(source, read))) => {
+                self.fetching += 1;
+                let errand = Errand {
+                    source,
+                    read,
+                    target,
+                    head,
+                    tries: 0,
+                };
+                cx.call(move |bot: &mut Self, cx| bot.fetch(errand, cx));
+            }
             Some(Err(why)) => self.say(&target, &head, &format!("sorry: {why}")),
             None => {}
         }
     }
 
     /// Fetches something for an answer, and answers when it has come: in whatever session that is.
-    fn fetch(
-        &mut self,
-        source: Source,
-        read: fn(&Response<'_>) -> String,
-        target: Target,
-        head: String,
-        cx: &mut Context<'_, Self>,
-    ) {
-        let request = match source {
-            Source::Picture(picture) => Ok(self.session.picture(&picture)),
-            Source::Url(url) => Request::get(&url)
+    fn fetch(&mut self, mut errand: Errand, cx: &mut Context<'_, Self>) -> Next<Self> {
+        self.session.set_now(cx.now());
+        let session = self.session.number;
+        let request = match &errand.source {
+            Source::Picture(_) if !self.knows_people() => return self.fetch_later(errand, SECOND),
+            Source::Picture(picture) => {
+                let picture = self.roster.picture(picture, &errand.target, session);
+                Ok(self.session.picture(&picture))
+            }
+            Source::Url(url) => Request::get(url)
                 .timeout(self.session.clock().patience())
                 .build(),
         };
         let request = match request {
             Ok(request) => request,
-            Err(error) => return self.say(&target, &head, &format!("sorry: {error}")),
+            Err(error) => return self.on_fetched(&errand, &format!("sorry: {error}"), cx),
         };
-        self.fetching += 1;
-        let mut tries = 0;
-        cx.submit(request, move |bot: &mut Self, reply, cx| {
+        errand.tries += 1;
+        Next::send(request).read_by(move |bot: &mut Self, reply, cx| {
             bot.session.set_now(cx.now());
-            tries += 1;
+            // Who is refused may have been logged out, and not have been told yet: it is asked for anew, in the session of then.
+            let is_final = |response: &Response<'_>| {
+                let status = response.status();
+                status.is_success() || status.as_u16() == 404
+            };
             let answer = match reply {
-                Ok(response) if !response.status().is_server_error() => read(&response),
-                _ if tries < policy::TRIES => return Next::again().after(bot.wait(SECOND * tries)),
-                Ok(response) => read(&response),
+                Ok(response) if is_final(&response) => (errand.read)(&response),
+                _ if bot.session.number != session || errand.tries < policy::TRIES => {
+                    return bot.fetch_later(errand.clone(), SECOND * errand.tries);
+                }
+                Ok(response) => (errand.read)(&response),
                 Err(error) => format!("sorry: {error}"),
             };
-            bot.fetching -= 1;
-            bot.say(&target, &head, &answer);
-            bot.send_next(cx);
-            Next::done()
-        });
+            bot.on_fetched(&errand, &answer, cx)
+        })
+    }
+
+    fn fetch_later(&self, errand: Errand, wait: Duration) -> Next<Self> {
+        Next::call(move |bot: &mut Self, cx| bot.fetch(errand, cx)).after(self.wait(wait))
+    }
+
+    fn on_fetched(
+        &mut self,
+        errand: &Errand,
+        answer: &str,
+        cx: &mut Context<'_, Self>,
+    ) -> Next<Self> {
+        self.fetching -= 1;
+        self.say(&errand.target, &errand.head, answer);
+        self.send_next(cx);
+        Next::done()
     }
 
     fn say(&mut self, target: &Target, head: &str, answer: &str) {
@@ -218,6 +255,10 @@ impl Bot {
             (Err(_), _) if session != self.session.number => {
                 self.outbox.put_back(cx.now(), Duration::ZERO);
             }
+            // It is the session that is bad, and not the message.
+            (Err(Trouble::Retcode(code)), _) if policy::after_send(code) == AfterSend::Suspect => {
+                self.on_send_retcode(code, session, cx);
+            }
             (Err(trouble), _) => self.on_refused(&trouble, cx),
         }
         self.send_next(cx);
@@ -264,9 +305,10 @@ impl Bot {
                 let Some(message) = self.outbox.under_way() else {
                     return;
                 };
-                match std::mem::replace(&mut message.relinked, true) {
-                    true => self.give_up(&trouble.to_string(), cx),
-                    false => self.delay(&trouble, 0, cx),
+                message.relinks += 1;
+                match message.relinks {
+                    policy::TRIES.. => self.give_up(&trouble.to_string(), cx),
+                    _ => self.delay(&trouble, 0, cx),
                 }
                 if is_live {
                     let _ = self.start_again(How::Relink, &format!("send: {trouble}"), cx);

@@ -42,9 +42,11 @@ mod verdict;
 #[path = "answers.rs"]
 mod answers_tests;
 mod brain;
+mod desk;
 mod front_end;
 #[path = "jar.rs"]
 mod jar_tests;
+mod life;
 #[path = "outbox.rs"]
 mod outbox_tests;
 #[path = "plugins.rs"]
@@ -55,5 +57,8 @@ mod policy_tests;
 mod protocol_tests;
 #[path = "roster.rs"]
 mod roster_tests;
+mod simulated;
+mod trials;
 #[path = "verdict.rs"]
 mod verdict_tests;
+mod week;

@@ -1,0 +1,269 @@
+//! The front-end of the server's brain on a simulated network.
+//!
+//! What `server/http.rs` is over TCP, this is in virtual time: each change of the brain is followed by a look of its director, and
+//! by what has become ready.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use httpstream::sim::{self, ConnectionId, Incoming, Network, Random};
+
+use crate::server::{
+    self, Account, Answer, Call, Direct, Director, HoldId, Manner, Reaction, Server, Wish,
+};
+
+/// All there is of the internet; each host has an address of its own.
+pub(crate) const HOSTS: [&str; 9] = [
+    "ui.ptlogin2.qq.com",
+    "check.ptlogin2.qq.com",
+    "ssl.captcha.qq.com",
+    "ssl.ptlogin2.qq.com",
+    "web2.qq.com",
+    "s.web2.qq.com",
+    "d.web2.qq.com",
+    "web.qq.com",
+    "api.weather.example",
+];
+
+/// As over TCP: how long a poll waits to be judged while another one is held.
+const CLOSE_UNDER_WAY: Duration = Duration::from_millis(30);
+/// Between two drops of a dripping body; it falls in at most so many, of at least so many bytes.
+const DRIP: Duration = Duration::from_millis(3);
+const MAX_DROPS: usize = 40;
+const MIN_DROP: usize = 3;
+/// The longest that a slow answer takes. A poll may then have been given up, any other answer has not.
+const SLOW: Duration = Duration::from_secs(25);
+
+/// One host's door to the desk.
+struct Door(Rc<RefCell<Desk>>);
+
+impl sim::Server for Door {
+    fn on_request(&mut self, request: &Incoming) -> sim::Answer {
+        self.0.borrow_mut().on_request(request)
+    }
+
+    fn on_close(&mut self, connection: ConnectionId) {
+        self.0.borrow_mut().on_close(connection);
+    }
+}
+
+/// Where calls come in and answers go out.
+pub(crate) struct Desk {
+    network: Network,
+    pub(crate) brain: Server,
+    director: Box<dyn Director>,
+    /// When the director wants to be called.
+    direct_at: Option<Duration>,
+    is_over: bool,
+    /// The brain's names of connections.
+    connections: BTreeMap<ConnectionId, u64>,
+    accepted: u64,
+    /// Whose answers are held.
+    holds: HashMap<HoldId, ConnectionId>,
+    /// The call that is looked at was held, and its answer is there before the network knows.
+    asking: Option<HoldId>,
+    at_once: Option<Answer>,
+    /// Second polls, in the order in which they are due.
+    postponed: VecDeque<(Duration, ConnectionId, Call)>,
+    random: Random,
+    /// How many answers in a thousand take their time.
+    pub(crate) slow: u16,
+}
+
+impl Desk {
+    /// Serves `account` at all addresses.
+    pub(crate) fn open(
+        network: &Network,
+        seed: u64,
+        account: Account,
+        director: Box<dyn Director>,
+    ) -> Rc<RefCell<Self>> {
+        let settings = server::Settings {
+            seed,
+            ..server::Settings::default()
+        };
+        let mut brain = Server::new(settings);
+        brain.add_account(account);
+        let desk = Rc::new(RefCell::new(Self {
+            network: network.clone(),
+            brain,
+            director,
+            direct_at: Some(network.elapsed()),
+            is_over: false,
+            connections: BTreeMap::new(),
+            accepted: 0,
+            holds: HashMap::new(),
+            asking: None,
+            at_once: None,
+            postponed: VecDeque::new(),
+            random: Random::new(seed),
+            slow: 0,
+        }));
+        for addr in addrs() {
+            network.serve(addr, Door(Rc::clone(&desk)));
+        }
+        desk
+    }
+
+    fn on_request(&mut self, request: &Incoming) -> sim::Answer {
+        let call = self.read(request);
+        if self.brain.is_polled(&call) {
+            let at = self.network.elapsed() + CLOSE_UNDER_WAY;
+            self.postponed.push_back((at, request.connection, call));
+            return sim::Answer::held();
+        }
+        match self.on_call(request.connection, &call, true) {
+            Some(answer) => self.render(answer),
+            None => sim::Answer::held(),
+        }
+    }
+
+    fn read(&mut self, request: &Incoming) -> Call {
+        let number = *self
+            .connections
+            .entry(request.connection)
+            .or_insert_with(|| {
+                self.accepted += 1;
+                self.brain.on_connection();
+                self.accepted
+            });
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let fields = request.headers.iter();
+        let headers = fields.map(|(name, value)| (name.to_ascii_lowercase(), text(value)));
+        Call::parse(
+            number,
+            &request.method,
+            &request.target,
+            headers.collect(),
+            request.body(),
+        )
+    }
+
+    /// The answer, if it is there; `is_new`: the network is waiting for it, and knows of no hold.
+    fn on_call(&mut self, connection: ConnectionId, call: &Call, is_new: bool) -> Option<Answer> {
+        let reaction = self.change(|desk, now| {
+            let reaction = desk.brain.on_call(now, call);
+            if let Reaction::Hold(hold) = reaction {
+                desk.holds.insert(hold, connection);
+                desk.asking = is_new.then_some(hold);
+            }
+            reaction
+        });
+        self.asking = None;
+        match reaction {
+            Reaction::Answer(answer) => Some(answer),
+            Reaction::Hold(_) => self.at_once.take(),
+        }
+    }
+
+    fn on_close(&mut self, connection: ConnectionId) {
+        self.connections.remove(&connection);
+        self.postponed.retain(|(_, asker, _)| *asker != connection);
+        let held = self.holds.iter().find(|(_, asker)| **asker == connection);
+        if let Some((&hold, _)) = held {
+            self.holds.remove(&hold);
+            self.change(|desk, now| desk.brain.on_gone(now, hold));
+        }
+    }
+
+    /// When [`Desk::on_time`] wants to be called.
+    pub(crate) fn next_wake(&self) -> Option<Duration> {
+        let postponed = self.postponed.front().map(|(at, ..)| *at);
+        let wakes = [self.brain.next_wake(), self.direct_at, postponed];
+        wakes.into_iter().flatten().min()
+    }
+
+    /// Does what is due, and answers what is wished for.
+    pub(crate) fn on_time(&mut self) -> Vec<Wish> {
+        let now = self.network.elapsed();
+        if self.next_wake().is_some_and(|at| at <= now) {
+            self.change(|_, _| ());
+        }
+        while self.postponed.front().is_some_and(|(at, ..)| *at <= now)
+            && let Some((_, connection, call)) = self.postponed.pop_front()
+        {
+            if let Some(answer) = self.on_call(connection, &call, false) {
+                let answer = self.render(answer);
+                self.network.answer(connection, answer);
+            }
+        }
+        self.brain.take_wishes()
+    }
+
+    /// What was due by now comes before what happens now; behind it the director looks, and what is ready goes out.
+    fn change<R>(&mut self, f: impl FnOnce(&mut Self, Duration) -> R) -> R {
+        let now = self.network.elapsed();
+        if self.brain.next_wake().is_some_and(|at| at <= now) {
+            self.brain.on_time(now);
+        }
+        let result = f(self, now);
+        if !self.is_over {
+            match self.director.direct(&mut self.brain, now) {
+                Direct::Wait(at) => self.direct_at = at,
+                Direct::Over => (self.is_over, self.direct_at) = (true, None),
+            }
+        }
+        for (hold, answer) in self.brain.take_ready() {
+            if let Some(connection) = self.holds.remove(&hold) {
+                if self.asking == Some(hold) {
+                    self.at_once = Some(answer);
+                    continue;
+                }
+                let answer = self.render(answer);
+                // One that has just gone gets it no less than one that goes while it travels.
+                self.network.answer(connection, answer);
+            }
+        }
+        result
+    }
+
+    /// The answer in the network's terms.
+    fn render(&mut self, answer: Answer) -> sim::Answer {
+        let Answer {
+            status,
+            headers,
+            body,
+            manner,
+        } = answer;
+        let len = body.len();
+        let head = headers
+            .iter()
+            .fold(sim::Answer::status(status), |head, (name, value)| {
+                head.header(name, value)
+            });
+        let half = |head: sim::Answer| {
+            // Even of an empty body something has to be missing.
+            let told = head.header("Content-Length", len.max(1).to_string());
+            told.body(&body[..len / 2])
+        };
+        match manner {
+            Manner::Length if self.random.chance(self.slow) => {
+                head.body(body).after(self.random.duration(SLOW))
+            }
+            Manner::Length => head.body(body),
+            Manner::Chunked => {
+                let pieces: Vec<&[u8]> = body.chunks(len.div_ceil(3).max(1)).collect();
+                head.chunked(pieces)
+            }
+            Manner::UntilClose => head.until_close(body),
+            Manner::Drip => {
+                let drop = len.div_ceil(MAX_DROPS).max(MIN_DROP);
+                head.body(body).drip(drop, DRIP)
+            }
+            Manner::CutShort => half(head).close(),
+            Manner::ResetInBody => half(head).reset(),
+            Manner::NoByte => sim::Answer::nothing().close(),
+            Manner::Reset => sim::Answer::nothing().reset(),
+            Manner::Silence => sim::Answer::nothing(),
+        }
+    }
+}
+
+/// The servers' addresses.
+pub(crate) fn addrs() -> impl Iterator<Item = SocketAddr> {
+    let hosts = 1..=HOSTS.len() as u8;
+    hosts.map(|host| SocketAddr::from((Ipv4Addr::new(10, 0, 0, host), 80)))
+}

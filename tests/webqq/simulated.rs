@@ -1,0 +1,189 @@
+//! A bot on an engine in virtual time, the server beside it: a week takes seconds.
+//!
+//! Nothing waits here but by the network's clock, so that equal seeds give equal runs.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use httpstream::sim::Network;
+use httpstream::{Config, Engine, Sim};
+
+use crate::bot::{self, Bot, Stage};
+use crate::desk::{Desk, HOSTS, addrs};
+use crate::events::Entry;
+use crate::outbox::Long;
+use crate::script::Expectations;
+use crate::server::{self, Account, Director, Server, Wish};
+use crate::verdict::{Evidence, judge};
+
+/// The account of the facts: its password and hashes are known.
+pub(crate) const ACCOUNT: u64 = 1_685_359_365;
+
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+
+/// A bot, its engine, and the world in which they live.
+pub(crate) struct Simulation {
+    pub(crate) network: Network,
+    pub(crate) engine: Engine<Bot, Sim>,
+    pub(crate) bot: Bot,
+    /// What the bot has told.
+    pub(crate) log: Vec<Entry>,
+    desk: Rc<RefCell<Desk>>,
+}
+
+impl Simulation {
+    /// The bot is not told to log in; that is the director's wish.
+    pub(crate) fn new(seed: u64, refresh: Duration, director: impl Director + 'static) -> Self {
+        let network = Network::new(seed);
+        for (host, addr) in HOSTS.iter().zip(addrs()) {
+            network.host(host, [addr.ip()]);
+        }
+        let desk = Desk::open(&network, seed, Account::sample(ACCOUNT), Box::new(director));
+        let settings = bot::Settings {
+            account: ACCOUNT,
+            password: Account::sample(ACCOUNT).password,
+            scale: 1.0,
+            refresh,
+            max_text: server::Settings::default().max_text,
+            long: Long::Split,
+            seed,
+            // What the server sets in order to take it away expired in 2020.
+            epoch: Duration::from_secs(1_800_000_000),
+        };
+        Self {
+            engine: Engine::on_network(&network, Config::default()).expect("a sound config"),
+            bot: Bot::new(settings, network.now()),
+            network,
+            log: Vec::new(),
+            desk,
+        }
+    }
+
+    /// Lets the world go on until `until`, or until `is_over`, which is asked whenever nothing is left to do at a moment.
+    pub(crate) fn run(&mut self, until: Duration, mut is_over: impl FnMut(&Self) -> bool) {
+        loop {
+            let deadline = self.engine.next_deadline();
+            let now = self.network.now();
+            if deadline.is_some_and(|at| at <= now) || self.network.has_events() {
+                self.engine.turn(&mut self.bot).expect("the poll works");
+                self.log.append(&mut self.bot.events);
+            } else if self.network.elapsed() >= until || is_over(self) {
+                return;
+            } else {
+                // A step at a time: whatever happens may bring something that is due before what was thought to be the next.
+                let wake = self.desk.borrow().next_wake();
+                let wait = wake.unwrap_or(until).min(until);
+                let wait = wait.saturating_sub(self.network.elapsed());
+                let events = [deadline, self.network.next_event_at()];
+                let events = events.into_iter().flatten();
+                let waits = events.map(|at| at.saturating_duration_since(now));
+                self.network.sleep(waits.fold(wait, Duration::min));
+            }
+            let wishes = self.desk.borrow_mut().on_time();
+            for wish in wishes {
+                self.grant(wish);
+            }
+        }
+    }
+
+    pub(crate) fn grant(&mut self, wish: Wish) {
+        match wish {
+            Wish::Login { .. } => self.engine.call(Bot::log_in),
+            Wish::Logout { .. } => self.engine.call(Bot::log_out),
+            Wish::Code { code, .. } => self
+                .engine
+                .call(move |bot: &mut Bot, cx| bot.enter_code(code, cx)),
+        };
+    }
+
+    /// Looks at the brain.
+    pub(crate) fn brain<R>(&self, look: impl FnOnce(&Server) -> R) -> R {
+        look(&self.desk.borrow().brain)
+    }
+
+    /// Lets `per_mille` of the answers take their time.
+    pub(crate) fn set_slow(&self, per_mille: u16) {
+        self.desk.borrow_mut().slow = per_mille;
+    }
+
+    /// The server dies: its connections are reset, and from now on nobody listens.
+    pub(crate) fn kill_server(&self) {
+        for addr in addrs() {
+            self.network.refuse(addr);
+        }
+        for connection in self.network.connections() {
+            self.network.reset(connection);
+        }
+    }
+
+    /// Another server takes the place of the one before, of whose sessions it knows nothing. Answers the old one's brain.
+    pub(crate) fn replace_server(
+        &mut self,
+        seed: u64,
+        director: impl Director + 'static,
+    ) -> Server {
+        let desk = Desk::open(
+            &self.network,
+            seed,
+            Account::sample(ACCOUNT),
+            Box::new(director),
+        );
+        let old = std::mem::replace(&mut self.desk, desk);
+        let old = Rc::into_inner(old).expect("nobody is left at the old one's doors");
+        old.into_inner().brain
+    }
+
+    /// Has the bot say what it has to say, and leave.
+    pub(crate) fn log_out(&mut self) {
+        self.grant(Wish::Logout { account: ACCOUNT });
+        let patience = self.network.elapsed() + 10 * MINUTE;
+        // Connections are kept for a while, in case that somebody wants to say something more.
+        self.run(patience, |sim| {
+            sim.engine.pending() == 0 && sim.network.open_fds() == 0
+        });
+    }
+
+    /// What is wrong when the bot has left: by the brain's judgement, and by what is left of the bot.
+    pub(crate) fn complaints(
+        &self,
+        expectations: &Expectations,
+        switches: &[String],
+    ) -> Vec<String> {
+        let log = BTreeMap::from([(ACCOUNT, self.log.clone())]);
+        let mut complaints = self.brain(|brain| complaints(brain, expectations, &log, switches));
+        let stage = self.bot.stage;
+        let (pending, fds) = (self.engine.pending(), self.network.open_fds());
+        let misuses = self.network.misuses();
+        for (is_good, what) in [
+            (stage == Stage::Offline, format!("the bot is {stage:?}")),
+            (pending == 0, format!("{pending} chains are left")),
+            (fds == 0, format!("{fds} sockets are open")),
+            (misuses.is_empty(), format!("misuses: {misuses:?}")),
+        ] {
+            if !is_good {
+                complaints.push(what);
+            }
+        }
+        complaints
+    }
+}
+
+/// The judgement by what `brain` holds against the bot's log.
+pub(crate) fn complaints(
+    brain: &Server,
+    expectations: &Expectations,
+    logs: &BTreeMap<u64, Vec<Entry>>,
+    switches: &[String],
+) -> Vec<String> {
+    let expected = expectations.lock().expect("nobody panics over it");
+    let evidence = Evidence {
+        ledger: brain.ledger(),
+        expected: &expected,
+        logs,
+        switches,
+    };
+    judge(&evidence).complaints
+}

@@ -1,0 +1,213 @@
+//! The bot in virtual time, in situations of their own: a script, somebody who will not stop kicking, a server that is gone.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use httpstream::sim::Random;
+
+use crate::bot::Stage;
+use crate::events::{Entry, Event};
+use crate::expect::Expect;
+use crate::policy::Kicks;
+use crate::scenes;
+use crate::script::{Expectations, Line, Play, say};
+use crate::server::{Direct, Director, Place, Server, Wish, all_switches};
+use crate::simulated::{ACCOUNT, HOUR, MINUTE, Simulation, complaints};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A play that is looked at when something has come, and once a second: it reads the whole ledger each time.
+struct Unhurried {
+    play: Play,
+    requests: u64,
+    look_at: Duration,
+    is_over: Arc<Mutex<bool>>,
+}
+
+impl Director for Unhurried {
+    fn direct(&mut self, server: &mut Server, now: Duration) -> Direct {
+        let requests = server.ledger().requests;
+        if self.requests != requests || now >= self.look_at {
+            (self.requests, self.look_at) = (requests, now + SECOND);
+            if self.play.direct(server, now) == Direct::Over {
+                *self.is_over.lock().expect("nobody panics over it") = true;
+                return Direct::Over;
+            }
+        }
+        Direct::Wait(Some(self.look_at))
+    }
+}
+
+/// Plays the script, and answers the transcript.
+fn play(seed: u64) -> Vec<String> {
+    let (expectations, is_over) = (Expectations::default(), Arc::new(Mutex::new(false)));
+    let titles = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&titles);
+    let on_scene = move |title: &str| {
+        let mut titles = seen.lock().expect("nobody panics over it");
+        titles.push(title.to_owned());
+    };
+    let director = Unhurried {
+        play: Play::new(ACCOUNT, scenes::all(), expectations.clone(), on_scene),
+        requests: 0,
+        look_at: Duration::ZERO,
+        is_over: Arc::clone(&is_over),
+    };
+    let mut sim = Simulation::new(seed, 2 * MINUTE, director);
+    let has_ended = || *is_over.lock().expect("nobody panics over it");
+    sim.run(12 * HOUR, |sim| {
+        has_ended() && sim.engine.pending() == 0 && sim.network.open_fds() == 0
+    });
+    let titles = titles.lock().expect("nobody panics over it").join("\n");
+    assert!(has_ended(), "it does not end: {titles}");
+    let complaints = sim.complaints(&expectations, &all_switches());
+    assert!(complaints.is_empty(), "{complaints:#?} in\n{titles}");
+    println!(
+        "{} messages, {} requests in {:?}",
+        sim.brain(|brain| brain.ledger().messages.len()),
+        sim.brain(|brain| brain.ledger().requests),
+        sim.network.elapsed(),
+    );
+    sim.log
+        .iter()
+        .map(|entry| entry.to_json(ACCOUNT).to_string())
+        .collect()
+}
+
+#[test]
+fn scripted_conversation_is_the_same_each_time_at_its_real_pace() {
+    let first = play(1);
+    assert_eq!(first, play(1));
+}
+
+/// Has the bot log in, kicks once a minute for a while, and has something said each quarter of an hour.
+struct Kicker {
+    expectations: Expectations,
+    until: Duration,
+    next_kick: Duration,
+    next_line: Duration,
+}
+
+impl Director for Kicker {
+    fn direct(&mut self, server: &mut Server, now: Duration) -> Direct {
+        if self.next_kick.is_zero() {
+            server.wish(Wish::Login { account: ACCOUNT });
+            (self.next_kick, self.next_line) = (now + MINUTE, now + 5 * MINUTE);
+        }
+        while now >= self.next_kick && now < self.until {
+            server.kick(now, ACCOUNT);
+            self.next_kick += MINUTE;
+        }
+        if now >= self.next_line {
+            self.next_line += 15 * MINUTE;
+            ask(&self.expectations, server, now);
+        }
+        let kick = Some(self.next_kick).filter(|_| now < self.until);
+        Direct::Wait(kick.into_iter().chain([self.next_line]).min())
+    }
+}
+
+/// Alice wants to know whether it is still there.
+fn ask(expectations: &Expectations, server: &mut Server, now: Duration) -> u64 {
+    let pong = Expect::Exactly("pong".to_owned());
+    let line = Line::new(Place::Buddy, "Alice", "ping", pong);
+    say(&line, ACCOUNT, expectations, server, now)
+}
+
+#[test]
+fn kicked_every_minute_it_comes_back_five_times_an_hour() {
+    let expectations = Expectations::default();
+    let kicker = Kicker {
+        expectations: expectations.clone(),
+        until: 3 * HOUR,
+        next_kick: Duration::ZERO,
+        next_line: Duration::ZERO,
+    };
+    let mut sim = Simulation::new(1, 10 * MINUTE, kicker);
+    sim.run(4 * HOUR + 10 * MINUTE, |_| false);
+    assert_eq!(sim.bot.stage, Stage::Online, "they have made it up");
+    let returns: Vec<Duration> = ats(&sim.log, |event| *event == Event::Online).collect();
+    // The first is the login.
+    let relinks = &returns[1..];
+    let an_hour_apart = relinks.iter().zip(&relinks[Kicks::AN_HOUR..]);
+    for (first, sixth) in an_hour_apart {
+        // From decision to decision; the pause behind each, up to a minute, is another matter.
+        assert!(
+            *sixth - *first >= HOUR - MINUTE,
+            "six times within an hour: {relinks:?}"
+        );
+    }
+    // It does not stay away for longer than it has to, either.
+    assert!(relinks.len() >= 3 * Kicks::AN_HOUR, "{relinks:?}");
+    sim.log_out();
+    let complaints = sim.complaints(&expectations, &["kick".to_owned()]);
+    assert!(complaints.is_empty(), "{complaints:#?}");
+}
+
+fn ats(log: &[Entry], is_meant: fn(&Event) -> bool) -> impl Iterator<Item = Duration> {
+    let events = log.iter().filter(move |entry| is_meant(&entry.event));
+    events.map(|entry| entry.at)
+}
+
+/// Says something every few seconds, whether the bot is there or not.
+struct Chatter {
+    expectations: Expectations,
+    random: Random,
+    next: Duration,
+    until: Duration,
+    /// The first server has the bot log in.
+    logs_in: bool,
+}
+
+impl Director for Chatter {
+    fn direct(&mut self, server: &mut Server, now: Duration) -> Direct {
+        if std::mem::take(&mut self.logs_in) {
+            server.wish(Wish::Login { account: ACCOUNT });
+        }
+        while now >= self.next && now < self.until {
+            ask(&self.expectations, server, now);
+            self.next = now + self.random.duration(30 * SECOND);
+        }
+        Direct::Wait(Some(self.next).filter(|_| now < self.until))
+    }
+}
+
+#[test]
+fn after_ten_minutes_without_a_server_it_answers_the_next_one() {
+    for seed in 0..10 {
+        let chatter = |from: Duration, logs_in| Chatter {
+            expectations: Expectations::default(),
+            random: Random::new(seed),
+            next: from,
+            until: from + 20 * MINUTE,
+            logs_in,
+        };
+        let first = chatter(Duration::ZERO, true);
+        let asked = first.expectations.clone();
+        let mut sim = Simulation::new(seed, MINUTE, first);
+        // Nobody is asked anything when it dies: what it takes with it, no bot can answer.
+        sim.run(21 * MINUTE, |_| false);
+        let log = BTreeMap::from([(ACCOUNT, std::mem::take(&mut sim.log))]);
+        sim.kill_server();
+        sim.run(31 * MINUTE, |_| false);
+        let away = std::mem::take(&mut sim.log);
+        let tries = ats(&away, |event| matches!(event, Event::LoggingInAgain { .. }));
+        // Once a minute in the end, and a few times more at first.
+        assert!(tries.count() <= 20, "seed {seed}: {away:#?}");
+
+        let second = chatter(31 * MINUTE, false);
+        let asked_since = second.expectations.clone();
+        let old = sim.replace_server(seed + 1000, second);
+        let wrong = complaints(&old, &asked, &log, &[]);
+        assert!(wrong.is_empty(), "seed {seed}: {wrong:#?}");
+        sim.run(52 * MINUTE, |_| false);
+        let back = ats(&sim.log, |event| *event == Event::Online).next();
+        let back = back.expect("it is back");
+        // A poll finds out that there is a server, a relink that it is another one; before each a minute and some goes by.
+        assert!(back < 35 * MINUTE, "seed {seed}: back only at {back:?}");
+        sim.log_out();
+        let wrong = sim.complaints(&asked_since, &[]);
+        assert!(wrong.is_empty(), "seed {seed}: {wrong:#?}");
+    }
+}

@@ -1,0 +1,277 @@
+//! The bot for a week, in virtual time, while everything goes wrong that can: nothing is lost, nothing is said twice.
+//!
+//! - `HTTPSTREAM_SIM_SEED=7 cargo test --test webqq week` lets the week and the hours have another seed;
+//! - `HTTPSTREAM_SIM_SEEDS=1000 cargo test --release --test webqq hours` lives so many hours, `50..60` just these.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use httpstream::sim::{Fault, Faults};
+
+use crate::bot::Stage;
+use crate::events::Event;
+use crate::life::{Diary, Life, Pace};
+use crate::script::Expectations;
+use crate::server::{Ledger, Wish, all_switches};
+use crate::simulated::{ACCOUNT, HOUR, MINUTE, Simulation};
+
+const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How long the operator lets a bot be that has stopped.
+const OPERATOR: Duration = MINUTE;
+
+/// What the network may do at any time; `roughness` says how often.
+///
+/// Left out is what can destroy a send before its server has it whole: a server that ends a connection by itself
+/// ([`Fault::CloseAfter`], `CloseBefore`, ...) may meet a send that is under way, [`Fault::Silence`] and `StopsReading` swallow
+/// one, and [`Fault::Delay`] keeps it on its way for longer than the bot waits. The bot never says again what may have been
+/// heard, and from its side the two cannot be told apart: that something is missing then proves nothing. Where an answer is
+/// lost behind its back, the brain does it, which knows what it has heard. Nor are there slow look-ups: a request that waits for one
+/// may be of a session that is over when it comes, for longer than the brain excuses it.
+fn weather(roughness: u16) -> Faults {
+    let harmless = [
+        (Fault::Split, 20),
+        (Fault::ShortWrite, 10),
+        (Fault::SmallSendBuffer, 6),
+        (Fault::SmallWindow, 6),
+        (Fault::NoLatency, 10),
+        (Fault::MidTurn, 10),
+        (Fault::Reorder, 50),
+        (Fault::BareEvent, 20),
+        (Fault::Stale, 10),
+        (Fault::Spurious, 2),
+        (Fault::Interrupted, 2),
+        (Fault::ConnectedAtOnce, 20),
+        (Fault::EndWithData, 100),
+        (Fault::ResetDiscards, 60),
+    ];
+    // These end an attempt to send before a byte of it was on its way, so that it is made again.
+    let early = [
+        (Fault::Refused, 2),
+        (Fault::Unreachable, 1),
+        (Fault::NoDescriptor, 1),
+        (Fault::NoPort, 1),
+        (Fault::NoWatch, 1),
+        (Fault::FailedLookup, 1),
+        (Fault::ExhaustedLookup, 1),
+    ];
+    let all = harmless.into_iter().chain(early);
+    all.fold(Faults::none(), |faults, (fault, per_mille)| {
+        faults.with(fault, per_mille * roughness)
+    })
+}
+
+/// A life and its judgement.
+struct Lived {
+    sim: Simulation,
+    diary: Diary,
+    complaints: Vec<String>,
+    fingerprint: u64,
+}
+
+fn live(seed: u64, time: Duration, refresh: Duration, roughness: u16, pace: Pace) -> Lived {
+    let (expectations, diary) = (Expectations::default(), Arc::new(Mutex::default()));
+    let life = Life::new(seed, pace, expectations.clone(), Arc::clone(&diary));
+    let mut sim = Simulation::new(seed, refresh, life);
+    sim.network.set_faults(weather(roughness));
+    sim.set_slow(roughness);
+    let is_over = || diary.lock().expect("nobody panics over it").is_over;
+    while sim.network.elapsed() < time || !is_over() {
+        let until = sim.network.elapsed() + OPERATOR;
+        sim.run(until, |_| false);
+        // The network keeps every request of a week otherwise.
+        sim.network.clear_ledger();
+        if sim.bot.stage == Stage::Offline {
+            sim.grant(Wish::Login { account: ACCOUNT });
+        }
+    }
+    // Whoever has just come back has something to read.
+    sim.run(sim.network.elapsed() + 2 * MINUTE, |_| false);
+    sim.log_out();
+    let diary = diary.lock().expect("nobody panics over it").clone();
+    let complaints = sim.complaints(&expectations, &[]);
+    let fingerprint = sim.network.fingerprint();
+    Lived {
+        sim,
+        diary,
+        complaints,
+        fingerprint,
+    }
+}
+
+impl Lived {
+    fn count(&self, is_meant: fn(&Event) -> bool) -> usize {
+        let events = self.sim.log.iter();
+        events.filter(|entry| is_meant(&entry.event)).count()
+    }
+
+    fn ledger<R>(&self, look: impl FnOnce(&Ledger) -> R) -> R {
+        self.sim.brain(|brain| look(brain.ledger()))
+    }
+
+    /// All went well, and all that was to go wrong did.
+    fn check(&self, seed: u64) {
+        if one_seed().is_some() {
+            self.tell();
+        }
+        let Diary {
+            episodes, stuck, ..
+        } = &self.diary;
+        assert!(
+            stuck.is_empty(),
+            "seed {seed}: never struck: {stuck:?} of {episodes:?}"
+        );
+        let complaints = &self.complaints;
+        let count = complaints.len();
+        let first: Vec<&String> = complaints.iter().take(10).collect();
+        assert!(
+            count == 0,
+            "seed {seed}: {count} complaints, such as {first:#?}"
+        );
+    }
+
+    /// How often the bot's heart beat, whatever became of it.
+    fn beats(&self) -> usize {
+        self.count(|event| match event {
+            Event::Beat => true,
+            Event::Trouble { what, .. } => *what == "heartbeat",
+            _ => false,
+        })
+    }
+
+    /// What happened, from both sides.
+    fn tell(&self) {
+        for entry in &self.sim.log {
+            println!("{:12.3} {}", entry.at.as_secs_f64(), entry.event);
+        }
+        self.ledger(|ledger| {
+            for error in &ledger.errors {
+                println!("{:12.3} {error:?}", error.at.as_secs_f64());
+            }
+        });
+    }
+
+    fn summary(&self) -> String {
+        let (messages, answers, requests, beats, errors) = self.ledger(|ledger| {
+            (
+                ledger.messages.len(),
+                ledger
+                    .answers
+                    .iter()
+                    .filter(|answer| answer.accepted)
+                    .count(),
+                ledger.requests,
+                ledger.heartbeats,
+                ledger.errors.len(),
+            )
+        });
+        let (logins, relinks, fired) = self.ledger(|ledger| {
+            let fired: u64 = ledger.fired.values().sum();
+            (ledger.logins, ledger.relinks, fired)
+        });
+        let struck: u64 = Fault::ALL
+            .iter()
+            .map(|fault| self.sim.network.struck(*fault))
+            .sum();
+        let again = self.count(|event| matches!(event, Event::LoggingInAgain { .. }));
+        let perhaps = self.count(|event| matches!(event, Event::PerhapsSaid { .. }));
+        let repeated = self.count(|event| matches!(event, Event::Repeated { .. }));
+        let days = self.sim.network.elapsed().as_secs_f64() / 86_400.0;
+        let stats = self.sim.engine.stats();
+        format!(
+            "{days:.2} days: {messages} messages, {answers} answers ({perhaps} perhaps said), {repeated} repeated, \
+             {beats} of {} heartbeats, {logins} logins and {relinks} relinks after {again} ends, {} episodes, {fired} faults of the \
+             server in {requests} requests ({errors} refused), {struck} of the network, {} connections",
+            self.beats(),
+            self.diary.episodes.len(),
+            stats.opened,
+        )
+    }
+}
+
+fn one_seed() -> Option<u64> {
+    let seed = std::env::var("HTTPSTREAM_SIM_SEED").ok()?;
+    Some(seed.parse().expect("HTTPSTREAM_SIM_SEED is a number"))
+}
+
+fn seeds(usual: Range<u64>) -> Range<u64> {
+    if let Some(seed) = one_seed() {
+        return seed..seed + 1;
+    }
+    let Ok(text) = std::env::var("HTTPSTREAM_SIM_SEEDS") else {
+        return usual;
+    };
+    let number = |text: &str| text.trim().parse::<u64>();
+    let range = match text.split_once("..") {
+        Some((from, to)) => number(from).and_then(|from| Ok(from..number(to)?)),
+        None => number(&text).map(|count| 0..count),
+    };
+    range.expect("HTTPSTREAM_SIM_SEEDS is a number, or a range such as 5..9")
+}
+
+#[test]
+fn a_week_passes_and_nothing_is_lost_or_said_twice() {
+    let seed = one_seed().unwrap_or(1);
+    let pace = Pace {
+        line: Duration::from_secs(100),
+        episode: Duration::from_secs(10 * 60),
+        lines_end: WEEK - 2 * MINUTE,
+        episodes_end: WEEK - HOUR,
+    };
+    let began = Instant::now();
+    let lived = live(seed, WEEK, 10 * MINUTE, 1, pace);
+    println!(
+        "{} in {:.1} s",
+        lived.summary(),
+        began.elapsed().as_secs_f64()
+    );
+    lived.check(seed);
+    let (messages, beats) = lived.ledger(|ledger| (ledger.messages.len(), ledger.heartbeats));
+    assert!(messages >= 5000, "{messages} messages");
+    // One a minute, and one more at once after each login.
+    assert!((10_080..11_000).contains(&beats), "{beats} heartbeats");
+    let unused: Vec<String> = lived.ledger(|ledger| {
+        let switches = all_switches().into_iter();
+        switches
+            .filter(|name| !ledger.fired.contains_key(name))
+            .collect()
+    });
+    assert!(unused.is_empty(), "never happened in a week: {unused:?}");
+}
+
+#[test]
+fn hours_full_of_faults_lose_nothing() {
+    for seed in seeds(0..20) {
+        let pace = Pace {
+            line: Duration::from_secs(20),
+            episode: Duration::from_secs(30),
+            lines_end: HOUR - 2 * MINUTE,
+            episodes_end: HOUR,
+        };
+        let lived = live(seed, HOUR, MINUTE, 5, pace);
+        println!("seed {seed}: {}", lived.summary());
+        lived.check(seed);
+    }
+}
+
+#[test]
+fn equal_seeds_live_the_same_hour() {
+    let hour = |seed| {
+        let pace = Pace {
+            line: Duration::from_secs(20),
+            episode: Duration::from_secs(30),
+            lines_end: HOUR - 2 * MINUTE,
+            episodes_end: HOUR,
+        };
+        live(seed, HOUR, MINUTE, 5, pace)
+    };
+    let (first, second, other) = (hour(1), hour(1), hour(2));
+    assert_eq!(first.fingerprint, second.fingerprint);
+    assert_ne!(first.fingerprint, other.fingerprint);
+    let lines = |lived: &Lived| -> Vec<String> {
+        let log = lived.sim.log.iter();
+        log.map(|entry| entry.to_json(ACCOUNT).to_string())
+            .collect()
+    };
+    assert_eq!(lines(&first), lines(&second));
+}
