@@ -316,7 +316,17 @@ impl Bot {
     fn poll_on(&mut self) -> Next<Self> {
         self.backoff.reset();
         self.suspicions = 0;
-        self.poll()
+        self.poll_when_known()
+    }
+
+    /// The next poll tells the server that what the last one brought has come: not before the lists tell who it is from. If this
+    /// session ends by then, the next one gets it once more, with uins that are good there.
+    fn poll_when_known(&mut self) -> Next<Self> {
+        match self.has_strangers() {
+            true => Next::call(self.in_session_call(|bot, _| bot.poll_when_known()))
+                .after(self.wait(SECOND / 10)),
+            false => self.poll(),
+        }
     }
 
     fn poll_later(&mut self) -> Next<Self> {

@@ -64,6 +64,14 @@ impl Bot {
         }
     }
 
+    /// Whether a message of this session has come before the lists.
+    pub(crate) fn has_strangers(&self) -> bool {
+        let is_unknown = |received: &Received| {
+            received.target.is_none() && received.session == self.session.number
+        };
+        !self.knows_people() && self.inbox.iter().any(is_unknown)
+    }
+
     pub(crate) fn read_inbox(&mut self, cx: &mut Context<'_, Self>) -> Next<Self> {
         self.session.set_now(cx.now());
         while self.knows_people()
