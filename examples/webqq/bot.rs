@@ -24,6 +24,8 @@ pub(crate) const SECOND: Duration = Duration::from_secs(1);
 const BEAT: Duration = Duration::from_secs(60);
 /// How long a captcha's picture is good for.
 const CAPTCHA_LIFE: Duration = Duration::from_secs(900);
+/// How long a logout waits for what is still to be said: where nothing can be sent, it would wait for ever.
+const LAST_WORDS: Duration = Duration::from_secs(20);
 /// A poll that lasted so long was held, however it ended.
 const HALF_A_HOLD: Duration = Duration::from_secs(30);
 
@@ -408,10 +410,18 @@ impl Bot {
 
     /// From outside: says what is still to be said, then LOGOUT.
     pub(crate) fn log_out(&mut self, cx: &mut Context<'_, Self>) -> Next<Self> {
+        self.log_out_by(cx.now() + self.wait(LAST_WORDS), cx)
+    }
+
+    fn log_out_by(&mut self, latest: Instant, cx: &mut Context<'_, Self>) -> Next<Self> {
         self.session.set_now(cx.now());
         let is_done = self.outbox.is_empty() && self.inbox.is_empty() && self.fetching == 0;
         match self.stage {
-            Stage::Online if !is_done => Next::call(Self::log_out).after(self.wait(SECOND)),
+            Stage::Online if !is_done && cx.now() < latest => {
+                let again =
+                    move |bot: &mut Self, cx: &mut Context<'_, Self>| bot.log_out_by(latest, cx);
+                Next::call(again).after(self.wait(SECOND))
+            }
             Stage::Online => {
                 self.end_session(Stage::LoggingOut, cx);
                 Next::send(self.session.logout()).read_by(
