@@ -19,6 +19,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -530,10 +531,14 @@ fn open_files(process: &Program) -> BTreeMap<String, usize> {
 
 /// A port where nobody listens; none of those that are given to whoever connects, so that it stays free while its server is away.
 fn free_port() -> u16 {
-    let mine = (std::process::id() % 10_000) as u16;
-    let ports = (0..100).map(|i| 20_000 + (mine + i * 97) % 10_000);
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+    let mine = std::process::id() as usize * 10;
     let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    ports.into_iter().find(is_free).expect("a free port")
+    let mut ports = std::iter::repeat_with(|| {
+        let next = ASKED.fetch_add(1, Ordering::Relaxed);
+        20_000 + ((mine + next) % 10_000) as u16
+    });
+    ports.find(is_free).expect("there are more")
 }
 
 /// Listens until the bot has answered `count` times more. Answers the most sockets that it had meanwhile, and what else it has open.
@@ -566,6 +571,8 @@ fn a_bot_outlives_its_server() {
     let bot = ["--server", &addr, "--log", folder.to_str().unwrap()];
     let mut bot = Program::webqq(&[&bot[..], &scale, &["--seconds", "100"]].concat());
     let (before, others_before) = watch(&mut bot, 3);
+    // It is asked something every second: between two questions there is nothing that it could still answer to the next server.
+    bot.listen_until(Instant::now() + Duration::from_millis(300));
 
     server.signal("-KILL");
     let (code, _) = server.end();
@@ -603,4 +610,27 @@ fn a_bot_outlives_its_server() {
     let log = read_log(&folder.join("bot.jsonl"));
     let said = log.iter().filter(|entry| entry["kind"] == "said").count();
     assert!(said >= 3 + questions, "{said}: {output}");
+}
+
+#[test]
+fn a_bot_with_something_to_say_and_nobody_to_say_it_to_can_be_ended() {
+    let addr = format!("127.0.0.1:{}", free_port());
+    // A poll is held three times as long as it takes until the next question.
+    let scale = ["--time-scale", "20", "--seconds", "100"];
+    let mut server = Program::webqq(&[&["--server-only", "--listen", &addr], &scale[..]].concat());
+    server.wait_for("a server", |line| line.contains("listening at"));
+    let mut bot = Program::webqq(&[&["--server", &addr], &scale[..]].concat());
+    bot.wait_for("an answer", |line| line.contains(" to Alice: #1 "));
+    // It is told the next question when there is no server any more.
+    bot.signal("-STOP");
+    thread::sleep(Duration::from_secs(2));
+    server.signal("-KILL");
+    server.end();
+    bot.signal("-CONT");
+    bot.wait_for("an answer that cannot be sent", |line| {
+        line.contains("not sent yet")
+    });
+    bot.signal("-INT");
+    let (code, output) = bot.end_within(Duration::from_secs(30));
+    assert_eq!(code, Some(0), "{output}");
 }

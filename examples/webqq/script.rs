@@ -166,8 +166,8 @@ impl Play {
             }
             Some(_) => running.open.is_empty() && server.is_online(self.account),
             None => {
-                // Nothing to answer, and something yet to strike: the talk goes on.
-                let is_quiet = running.open.is_empty() && now >= running.last_line + SMALL_TALK;
+                // Little to answer, and something yet to strike: the talk goes on. Some polls are only answered when two messages wait.
+                let is_quiet = running.open.len() < 2 && now >= running.last_line + SMALL_TALK;
                 if is_quiet && server.is_online(self.account) {
                     running.open.push(self.say(&small_talk(), server, now));
                     running.last_line = now;
