@@ -343,6 +343,7 @@ impl Bot {
                 Item::Other => {}
             }
         }
+        self.session.was_polled = true;
         // A call runs when what this readback answers has been done: the next poll is on its way before a message is looked at.
         cx.call(Self::read_inbox);
         match kicked {
@@ -472,7 +473,7 @@ impl Bot {
     /// Nothing of the session goes on: poll, heartbeat and waits are cancelled, and what is on the wire is not heard.
     fn end_session(&mut self, next: Stage, cx: &mut Context<'_, Self>) {
         self.session.set_now(cx.now());
-        self.session.number += 1;
+        self.session.begin_another();
         self.stage = next;
         self.lists = None;
         let Chains {

@@ -9,9 +9,13 @@ use httpstream::{Context, Next, Request, Response};
 use crate::answers::{self, Trouble};
 use crate::bot::Bot;
 use crate::events::Event;
-use crate::policy;
+use crate::policy::{self, How};
+use crate::protocol::Session;
 use crate::roster::Roster;
 use crate::steps::{Step, text};
+
+/// Until the lists are asked for again, where some did not come.
+const SOON: Duration = Duration::from_secs(60);
 
 /// Lists that are being fetched.
 pub(crate) struct Lists {
@@ -66,8 +70,7 @@ impl Bot {
     /// All lists once more. What fails here fails alone.
     pub(crate) fn fetch_lists(&mut self, why: Why, cx: &mut Context<'_, Self>) {
         self.lists = Some(Lists::new(why));
-        let friends = self.session.friends();
-        self.list(friends, cx, |bot, answer, cx| {
+        self.list(Session::friends, cx, |bot, answer, cx| {
             bot.on_friends(answers::friends(answer)?, cx);
             Ok(())
         });
@@ -76,23 +79,23 @@ impl Bot {
     fn on_friends(&mut self, friends: Vec<(u64, String)>, cx: &mut Context<'_, Self>) {
         for (uin, name) in friends {
             self.draft().add_friend(uin, name);
-            let number = self.session.friend_uin(uin);
+            let number = move |session: &Session| session.friend_uin(uin);
             self.list(number, cx, move |bot, answer, _| {
                 bot.draft().set_account(uin, answers::account(answer)?);
                 Ok(())
             });
         }
-        let online = self.session.online_buddies();
-        self.list(online, cx, |_, answer, _| answers::result(answer).map(drop));
-        let (groups, discus) = (self.session.groups(), self.session.discus());
-        self.list(groups, cx, Self::on_groups);
-        self.list(discus, cx, Self::on_discus);
+        self.list(Session::online_buddies, cx, |_, answer, _| {
+            answers::result(answer).map(drop)
+        });
+        self.list(Session::groups, cx, Self::on_groups);
+        self.list(Session::discus, cx, Self::on_discus);
     }
 
     fn on_groups(&mut self, answer: &str, cx: &mut Context<'_, Self>) -> Result<(), Trouble> {
         for group in answers::groups(answer)? {
             self.draft().add_group(group.gid, group.name);
-            let members = self.session.members(group.code);
+            let members = move |session: &Session| session.members(group.code);
             self.list(members, cx, move |bot, answer, cx| {
                 bot.draft()
                     .set_members(group.gid, answers::members(answer)?);
@@ -106,7 +109,7 @@ impl Bot {
     fn on_discus(&mut self, answer: &str, cx: &mut Context<'_, Self>) -> Result<(), Trouble> {
         for (did, name) in answers::discus(answer)? {
             self.draft().add_discu(did, name);
-            let info = self.session.discu_info(did);
+            let info = move |session: &Session| session.discu_info(did);
             self.list(info, cx, move |bot, answer, _| {
                 bot.draft()
                     .set_discu_people(did, answers::discu_people(answer)?);
@@ -119,7 +122,7 @@ impl Bot {
     /// One of the lists: asked for a few times, and done without if it does not come.
     fn list(
         &mut self,
-        request: Request,
+        request: impl Fn(&Session) -> Request + Copy + 'static,
         cx: &mut Context<'_, Self>,
         mut read: impl FnMut(&mut Self, &str, &mut Context<'_, Self>) -> Result<(), Trouble> + 'static,
     ) {
@@ -137,15 +140,16 @@ impl Bot {
                 });
                 // 100101 says that the request lacks something, which it will lack again.
                 if tries < policy::TRIES && *trouble != Trouble::Retcode(100101) {
-                    // By then another session may have begun, in which this request would be a stranger's.
-                    let again = bot.in_session_call(|_, _| Next::again());
+                    // By then there may be other cookies, or another session.
+                    let again =
+                        bot.in_session_call(move |bot, _| Next::send(request(&bot.session)));
                     return Next::call(again).after(bot.wait(Duration::from_secs(1) * tries));
                 }
             }
             bot.on_list_read(answer.is_err(), cx);
             Next::done()
         });
-        cx.submit(request, on_list);
+        cx.submit(request(&self.session), on_list);
     }
 
     fn on_list_read(&mut self, failed: bool, cx: &mut Context<'_, Self>) {
@@ -155,20 +159,31 @@ impl Bot {
         if lists.left > 0 {
             return;
         }
+        let Some(Lists {
+            why, draft, failed, ..
+        }) = self.lists.take()
+        else {
+            return;
+        };
+        if why == Why::Relink && failed {
+            // By now everybody may have another uin, and nobody tells.
+            let _ = self.start_again(How::Login, "the lists cannot be had", cx);
+            return;
+        }
         // What was known before is better than half of it.
-        if let Some(lists) = self
-            .lists
-            .take()
-            .filter(|lists| lists.why == Why::Login || !lists.failed)
-        {
-            self.tell(Event::Lists(lists.draft.counts()));
-            self.roster = lists.draft;
+        if why == Why::Login || !failed {
+            self.tell(Event::Lists(draft.counts()));
+            self.roster = draft;
         }
         let refresh = self.in_session_call(|bot, cx| {
             bot.fetch_lists(Why::Refresh, cx);
             Next::done()
         });
-        self.chains.refresh = Some(cx.call_after(self.wait(self.settings.refresh), refresh));
+        let wait = match why {
+            Why::Login if failed => SOON.min(self.settings.refresh),
+            _ => self.settings.refresh,
+        };
+        self.chains.refresh = Some(cx.call_after(self.wait(wait), refresh));
         self.go_online(cx);
         cx.call(Self::read_inbox);
     }

@@ -44,12 +44,7 @@ use options::{Mode, Options};
 fn main() -> ExitCode {
     env_logger::init();
     let options = Options::read();
-    // A plugin may crash, and says so to whoever asked; the program goes on.
-    let tell = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| match plugins::is_running() {
-        true => log::warn!("{panic}"),
-        false => tell(panic),
-    }));
+    plugins::keep_crashes_quiet();
     let done = match options.mode {
         Mode::Play => play::run(&options),
         Mode::Serve => serve::run(&options),

@@ -1,10 +1,11 @@
 //! What the bot can do. The plugin with the highest priority that matches a message answers it; one that fails harms nobody.
 
 use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use httpstream::Response;
+use log::warn;
 
 use crate::answers::Picture;
 
@@ -49,9 +50,13 @@ thread_local! {
     static IS_RUNNING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether a plugin runs in this thread: if it crashes, whoever asked it is told so.
-pub(crate) fn is_running() -> bool {
-    IS_RUNNING.get()
+/// Where a plugin crashes, whoever asked it is told so, and the log: it is nothing for the terminal.
+pub(crate) fn keep_crashes_quiet() {
+    let tell = panic::take_hook();
+    panic::set_hook(Box::new(move |crash| match IS_RUNNING.get() {
+        true => warn!("{crash}"),
+        false => tell(crash),
+    }));
 }
 
 pub(crate) struct Plugins(Vec<Box<dyn Plugin>>);

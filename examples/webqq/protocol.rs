@@ -30,6 +30,8 @@ const CHANNEL_REFERER: &str = "https://d.web2.qq.com/cfproxy.html?v=20110331002&
 pub(crate) struct Session {
     /// Counts logins: what belongs to an earlier one is dropped.
     pub(crate) number: u32,
+    /// Whether a poll of it has brought something.
+    pub(crate) was_polled: bool,
     pub(crate) account: u64,
     password: String,
     pub(crate) jar: Jar,
@@ -54,6 +56,7 @@ impl Session {
         let mut random = Random::new(seed ^ account);
         Self {
             number: 0,
+            was_polled: false,
             account,
             password: password.to_owned(),
             jar: Jar::default(),
@@ -83,6 +86,12 @@ impl Session {
     /// Up to `share` of `wait` more, so that a thousand bots do not come back in one moment.
     pub(crate) fn jitter(&mut self, wait: Duration, share: f64) -> Duration {
         wait.mul_f64(1.0 + share * f64::from(self.random.below(1000)) / 1000.0)
+    }
+
+    /// What is of the one before is not of this one.
+    pub(crate) fn begin_another(&mut self) {
+        self.number += 1;
+        self.was_polled = false;
     }
 
     pub(crate) fn set_keys(&mut self, keys: Keys) {

@@ -13,6 +13,9 @@ use crate::policy::{self, AfterSend, How};
 use crate::roster::{Address, Target};
 use crate::steps::text;
 
+/// Tries that last longer than a poll: after 1, 2, 4, ... 32 s.
+const LONG_TRIES: u32 = 7;
+
 /// Something to be fetched for an answer.
 #[derive(Clone)]
 struct Errand {
@@ -72,10 +75,20 @@ impl Bot {
         !self.knows_people() && self.inbox.iter().any(is_unknown)
     }
 
+    /// What came in another session, and before its lists, is delivered again by the first poll of this one, in uins that are good.
+    fn can_be_answered(&self, received: &Received) -> bool {
+        let is_of_now = received.session == self.session.number;
+        is_of_now || received.target.is_some() || self.session.was_polled
+    }
+
     pub(crate) fn read_inbox(&mut self, cx: &mut Context<'_, Self>) -> Next<Self> {
         self.session.set_now(cx.now());
         while self.knows_people()
-            && let Some(received) = self.inbox.pop_front()
+            && let Some(i) = self
+                .inbox
+                .iter()
+                .position(|received| self.can_be_answered(received))
+            && let Some(received) = self.inbox.remove(i)
         {
             let Received {
                 message,
@@ -147,16 +160,21 @@ impl Bot {
         errand.tries += 1;
         Next::send(request).read_by(move |bot: &mut Self, reply, cx| {
             bot.session.set_now(cx.now());
-            // Who is refused may have been logged out, and not have been told yet: it is asked for anew, in the session of then.
-            let is_final = |response: &Response<'_>| {
-                let status = response.status();
-                status.is_success() || status.as_u16() == 404
+            let status = reply
+                .as_ref()
+                .map_or(0, |response| response.status().as_u16());
+            // Who is refused may have been logged out, and is told so by the end of a poll at the latest.
+            let most = if status == 403 {
+                LONG_TRIES
+            } else {
+                policy::TRIES
             };
+            let is_final = matches!(status, 200..300 | 404) || errand.tries >= most;
+            if !is_final || bot.session.number != session && status == 403 {
+                let wait = SECOND * 2_u32.pow((errand.tries - 1).min(5));
+                return bot.fetch_later(errand.clone(), wait);
+            }
             let answer = match reply {
-                Ok(response) if is_final(&response) => (errand.read)(&response),
-                _ if bot.session.number != session || errand.tries < policy::TRIES => {
-                    return bot.fetch_later(errand.clone(), SECOND * errand.tries);
-                }
                 Ok(response) => (errand.read)(&response),
                 Err(error) => format!("sorry: {error}"),
             };

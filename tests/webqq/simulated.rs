@@ -5,6 +5,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Once;
 use std::time::Duration;
 
 use httpstream::sim::Network;
@@ -14,6 +15,7 @@ use crate::bot::{self, Bot, Stage};
 use crate::desk::{Desk, HOSTS, addrs};
 use crate::events::Entry;
 use crate::outbox::Long;
+use crate::plugins;
 use crate::script::Expectations;
 use crate::server::{self, Account, Director, Server, Wish};
 use crate::verdict::{Evidence, judge};
@@ -37,6 +39,8 @@ pub(crate) struct Simulation {
 impl Simulation {
     /// The bot is not told to log in; that is the director's wish.
     pub(crate) fn new(seed: u64, refresh: Duration, director: impl Director + 'static) -> Self {
+        static QUIET: Once = Once::new();
+        QUIET.call_once(plugins::keep_crashes_quiet);
         let network = Network::new(seed);
         for (host, addr) in HOSTS.iter().zip(addrs()) {
             network.host(host, [addr.ip()]);
