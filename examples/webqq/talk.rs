@@ -163,11 +163,11 @@ impl Bot {
             let status = reply
                 .as_ref()
                 .map_or(0, |response| response.status().as_u16());
-            // Who is refused may have been logged out, and is told so by the end of a poll at the latest.
-            let most = if status == 403 {
-                LONG_TRIES
-            } else {
-                policy::TRIES
+            // Who is refused may have been logged out, and is told so by the end of a poll at the latest. Who gets no answer may be
+            // alone on the network for a while.
+            let most = match status {
+                0 | 403 => LONG_TRIES,
+                _ => policy::TRIES,
             };
             let is_final = matches!(status, 200..300 | 404) || errand.tries >= most;
             if !is_final || bot.session.number != session && status == 403 {

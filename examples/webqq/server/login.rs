@@ -136,7 +136,7 @@ impl Seat {
         };
         // A client that cannot read them goes on with those it has.
         if !visit.is_lost() {
-            self.change_keys(visit.now, keys);
+            self.change_keys(visit.now, visit.house.settings.hold(), keys);
         }
         let mint = &visit.house.mint;
         let sig = mint.token(Kind::PtSig, number, serial);
@@ -151,8 +151,10 @@ impl Seat {
             .cookie(Cookie::new("skey", skey, scope).line())
     }
 
-    pub(crate) fn change_keys(&mut self, now: Duration, keys: Keys) {
-        self.former_keys = self.keys.map(|former| (former, now + GRACE));
+    pub(crate) fn change_keys(&mut self, now: Duration, hold: Duration, keys: Keys) {
+        // The answer that tells of it may be long on its way.
+        let until = now + (hold / 2).max(GRACE);
+        self.former_keys = self.keys.map(|former| (former, until));
         self.keys = Some(keys);
         self.is_revoked = false;
     }

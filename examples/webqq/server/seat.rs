@@ -3,10 +3,12 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::cookies::Shelf;
+use super::checks::GRACE;
+use super::cookies::{Shelf, brought};
 use super::fault::{Fault, Switch};
 use super::login::{self, Attempt};
 use super::mail::Mail;
+use super::mint::Kind;
 use super::numbers::Numbers;
 use super::people::Account;
 use super::poll::HeldPoll;
@@ -179,10 +181,23 @@ impl Seat {
 
     /// What is true of every call that was let in, whatever becomes of its answer.
     fn note_arrival(&mut self, visit: &mut Visit<'_>) {
+        self.note_keys(visit);
         match visit.step {
             Step::Poll => self.note_poll(visit),
             Step::Heartbeat => visit.house.ledger.heartbeats += 1,
             _ => {}
+        }
+    }
+
+    /// Who has brought the present keys knows them: the former ones are good only for what is still on its way.
+    fn note_keys(&mut self, visit: &Visit<'_>) {
+        let (Some(keys), Some((_, until))) = (self.keys, &mut self.former_keys) else {
+            return;
+        };
+        let mint = &visit.house.mint;
+        let present = mint.token(Kind::PtWebQq, self.account.number, keys.ptwebqq);
+        if brought(visit.call, "ptwebqq") == Some(&present) {
+            *until = (*until).min(visit.now + GRACE);
         }
     }
 

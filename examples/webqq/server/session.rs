@@ -70,13 +70,11 @@ impl Seat {
     fn change_ptwebqq(&mut self, house: &mut House, now: Duration) -> Answer {
         let serial = house.next_serial();
         if let Some(keys) = self.keys {
-            self.change_keys(
-                now,
-                Keys {
-                    ptwebqq: serial,
-                    ..keys
-                },
-            );
+            let keys = Keys {
+                ptwebqq: serial,
+                ..keys
+            };
+            self.change_keys(now, house.settings.hold(), keys);
         }
         let p = house.mint.token(Kind::PtWebQq, self.account.number, serial);
         Answer::json(&json!({"retcode": 116, "p": p}))
