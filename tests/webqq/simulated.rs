@@ -34,6 +34,8 @@ pub(crate) struct Simulation {
     /// What the bot has told.
     pub(crate) log: Vec<Entry>,
     desk: Rc<RefCell<Desk>>,
+    /// Nobody reads captchas.
+    keeps_codes: bool,
 }
 
 impl Simulation {
@@ -63,6 +65,7 @@ impl Simulation {
             network,
             log: Vec::new(),
             desk,
+            keeps_codes: false,
         }
     }
 
@@ -95,12 +98,18 @@ impl Simulation {
 
     pub(crate) fn grant(&mut self, wish: Wish) {
         match wish {
+            Wish::Code { .. } if self.keeps_codes => return,
             Wish::Login { .. } => self.engine.call(Bot::log_in),
             Wish::Logout { .. } => self.engine.call(Bot::log_out),
             Wish::Code { code, .. } => self
                 .engine
                 .call(move |bot: &mut Bot, cx| bot.enter_code(code, cx)),
         };
+    }
+
+    /// From now on nobody types what captchas say.
+    pub(crate) fn keep_codes(&mut self) {
+        self.keeps_codes = true;
     }
 
     /// Looks at the brain.

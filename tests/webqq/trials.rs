@@ -9,10 +9,10 @@ use httpstream::sim::Random;
 use crate::bot::Stage;
 use crate::events::{Entry, Event};
 use crate::expect::Expect;
-use crate::policy::Kicks;
+use crate::policy::{self, Kicks};
 use crate::scenes;
 use crate::script::{Expectations, Line, Play, say};
-use crate::server::{Direct, Director, Place, Server, Wish, all_switches};
+use crate::server::{Direct, Director, Fault, Place, Server, Step, Wish, all_switches};
 use crate::simulated::{ACCOUNT, HOUR, MINUTE, Simulation, complaints};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -210,4 +210,69 @@ fn after_ten_minutes_without_a_server_it_answers_the_next_one() {
         let wrong = sim.complaints(&asked_since, &[]);
         assert!(wrong.is_empty(), "seed {seed}: {wrong:#?}");
     }
+}
+
+/// Has the bot log in, with faults armed at certain times. Nobody says anything.
+struct Armed {
+    faults: Vec<(Duration, Step, Fault)>,
+    has_begun: bool,
+}
+
+impl Armed {
+    fn new(faults: impl IntoIterator<Item = (Duration, Step, Fault)>) -> Self {
+        Self {
+            faults: faults.into_iter().collect(),
+            has_begun: false,
+        }
+    }
+}
+
+impl Director for Armed {
+    fn direct(&mut self, server: &mut Server, now: Duration) -> Direct {
+        for (_, step, fault) in self.faults.extract_if(.., |(at, ..)| *at <= now) {
+            server.arm(ACCOUNT, step, fault);
+        }
+        if !self.has_begun {
+            self.has_begun = true;
+            server.wish(Wish::Login { account: ACCOUNT });
+        }
+        Direct::Wait(self.faults.iter().map(|(at, ..)| *at).min())
+    }
+}
+
+#[test]
+fn a_refresh_that_fails_fails_alone() {
+    let thrice = [(MINUTE, Step::Friends, Fault::CutShort); policy::TRIES as usize];
+    let mut sim = Simulation::new(7, 10 * MINUTE, Armed::new(thrice));
+    let lists = |sim: &Simulation| {
+        let events = sim.log.iter().map(|entry| &entry.event);
+        events
+            .filter(|event| matches!(event, Event::Lists(_)))
+            .count()
+    };
+    sim.run(15 * MINUTE, |_| false);
+    assert_eq!(lists(&sim), 1, "the refresh after ten minutes has failed");
+    let roster = sim.bot.roster.counts();
+    assert_eq!(roster, [5, 2, 1], "what was known is still known");
+    sim.run(25 * MINUTE, |_| false);
+    assert_eq!(lists(&sim), 2, "the next one has not");
+    let logins = sim.brain(|brain| brain.ledger().logins + brain.ledger().relinks);
+    assert_eq!((logins, sim.bot.stage), (1, Stage::Online));
+}
+
+#[test]
+fn a_parked_login_holds_no_connection_and_starts_anew_when_its_captcha_expires() {
+    let captcha = [(Duration::ZERO, Step::Check, Fault::Captcha)];
+    let mut sim = Simulation::new(8, HOUR, Armed::new(captcha));
+    sim.keep_codes();
+    // Longer than connections are kept that nobody uses.
+    sim.run(10 * MINUTE, |_| false);
+    assert_eq!(sim.bot.stage, Stage::Parked);
+    assert_eq!(sim.network.open_fds(), 0);
+    sim.run(16 * MINUTE, |_| false);
+    assert_eq!(
+        sim.bot.stage,
+        Stage::Online,
+        "the second login wants no captcha"
+    );
 }
