@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::bot::Stage;
 use crate::company::Company;
+use crate::events::Event;
 use crate::options::Options;
 use crate::play::{ACCOUNT, write_log};
 use crate::script::Expectations;
@@ -21,7 +22,7 @@ use crate::world::{self, World, drive, grant};
 const QUESTIONS: Duration = Duration::from_secs(1);
 /// How long the last answers may take, and a logout.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
-const LOGOUT: Duration = Duration::from_secs(10);
+const LOGOUT: Duration = Duration::from_secs(20);
 
 /// Serves until Ctrl-C, and judges whether every question was answered.
 pub(crate) fn run_server(options: &Options) -> Result<bool, Box<dyn Error>> {
@@ -36,11 +37,11 @@ pub(crate) fn run_server(options: &Options) -> Result<bool, Box<dyn Error>> {
         Box::new(company),
         |wish| {
             if let Wish::Code { account, code } = wish {
-                println!("the captcha of {account} says {code}");
+                say!("the captcha of {account} says {code}");
             }
         },
     )?;
-    println!("listening at {}", server.addr());
+    say!("listening at {}", server.addr());
 
     let (stop, stopped) = channel();
     ctrlc::set_handler(move || {
@@ -63,9 +64,11 @@ pub(crate) fn run_server(options: &Options) -> Result<bool, Box<dyn Error>> {
         logs: &Default::default(),
         switches: &[],
     });
-    println!(
+    say!(
         "{} questions, {} answers, {} logins",
-        verdict.messages, verdict.answers, ledger.logins
+        verdict.messages,
+        verdict.answers,
+        ledger.logins
     );
     show.verdict(&verdict);
     Ok(verdict.is_good())
@@ -115,5 +118,9 @@ pub(crate) fn run_bot(options: &Options, server: SocketAddr) -> Result<bool, Box
             log.iter().map(|(account, entry)| (*account, entry)),
         )?;
     }
-    Ok(world.bots().iter().all(|bot| bot.stage == Stage::Offline))
+    let was_online = log.iter().any(|(_, entry)| entry.event == Event::Online);
+    if !was_online {
+        eprintln!("webqq: the bot was never online");
+    }
+    Ok(was_online && world.bots().iter().all(|bot| bot.stage == Stage::Offline))
 }

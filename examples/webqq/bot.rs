@@ -1,8 +1,8 @@
 //! The bot: a plain struct whose methods are readbacks.
 //!
 //! Each step is a method that reads one answer and says what follows, so that the login below reads as the sequence it is. What
-//! belongs to a login is read through [`Bot::in_session`]: when another has begun, nothing of it is heard any more. The lists are
-//! in `lists.rs`, what is heard and said in `talk.rs`, what goes over the wire in `protocol.rs` and `answers.rs`.
+//! belongs to a login is read through [`Bot::in_session`] (`steps.rs`): when another has begun, nothing of it is heard any more. The
+//! lists are in `lists.rs`, what is heard and said in `talk.rs`, what goes over the wire in `protocol.rs` and `answers.rs`.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -13,13 +13,15 @@ use crate::answers::{self, Item, Poll, Trouble};
 use crate::clock::Clock;
 use crate::events::{Entry, Event};
 use crate::lists::{Lists, Why};
-use crate::outbox::{self, Long, Outbox, Seen};
+use crate::outbox::{self, Outbox, Seen};
 use crate::plugins::Plugins;
 use crate::policy::{self, AfterPoll, Backoff, How, Kicks, MOST_REFUSALS};
 use crate::protocol::Session;
 use crate::roster::Roster;
 use crate::steps::{Step, text};
 use crate::talk::Received;
+
+pub(crate) use crate::settings::Settings;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 const BEAT: Duration = Duration::from_secs(60);
@@ -31,22 +33,6 @@ const MOST_REDIRECTS: u32 = 8;
 const MOST_WAITS: u32 = 10;
 /// A poll that lasted so long was held, however it ended.
 const HALF_A_HOLD: Duration = Duration::from_secs(30);
-
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    pub(crate) account: u64,
-    pub(crate) password: String,
-    /// By how much all waits of the protocol are divided: 1 in earnest.
-    pub(crate) scale: f64,
-    /// Between two refreshes of the lists.
-    pub(crate) refresh: Duration,
-    /// How many characters a message may have.
-    pub(crate) max_text: usize,
-    pub(crate) long: Long,
-    pub(crate) seed: u64,
-    /// The wall clock's time at the beginning.
-    pub(crate) epoch: Duration,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
@@ -72,6 +58,8 @@ pub(crate) struct Bot {
     /// Answers that wait for something to be fetched.
     pub(crate) fetching: usize,
     pub(crate) backoff: Backoff,
+    /// Of polls that were not answered: that says nothing of the session.
+    silence: Backoff,
     kicks: Kicks,
     suspicions: u32,
     refusals: u32,
@@ -81,7 +69,7 @@ pub(crate) struct Bot {
     pub(crate) events: Vec<Entry>,
 }
 
-/// What must not outlive its session: one of a kind, by whose names it is ended.
+/// What must not outlive its session, one of a kind: poll and heartbeat, and what waits for its time.
 #[derive(Default)]
 pub(crate) struct Chains {
     poll: Option<RequestId>,
@@ -105,6 +93,7 @@ impl Bot {
             outbox: Outbox::new(clock.wait(outbox::PAUSE)),
             fetching: 0,
             backoff: Backoff::default(),
+            silence: Backoff::default(),
             kicks: Kicks::default(),
             suspicions: 0,
             refusals: 0,
@@ -187,7 +176,9 @@ impl Bot {
         self.session.set_now(cx.now());
         match self.stage {
             Stage::Parked => {
-                self.chains.captcha.take().map(|expiry| cx.cancel(expiry));
+                if let Some(expiry) = self.chains.captcha.take() {
+                    cx.cancel(expiry);
+                }
                 self.stage = Stage::LoggingIn;
                 self.session.verify_code = code;
                 self.step(self.session.ptlogin(), Self::on_ptlogin)
@@ -239,6 +230,7 @@ impl Bot {
     fn on_login2(&mut self, answer: &Response<'_>, _: &mut Context<'_, Self>) -> Step {
         self.session.set_keys(answers::keys(text(answer)?)?);
         self.refusals = 0;
+        // In `lists.rs`, which calls `go_online` when the members of a first group have come.
         Ok(self.step(self.session.friends(), Self::on_first_friends))
     }
 
@@ -280,16 +272,20 @@ impl Bot {
                 self.session.set_ptwebqq(value);
                 self.poll_on()
             }
-            Err(Trouble::Retcode(code)) => self.on_poll_retcode(code, cx),
+            Err(Trouble::Retcode(code)) => {
+                self.silence.reset();
+                self.on_poll_retcode(code, cx)
+            }
             Err(trouble) => {
                 self.tell(Event::Trouble {
                     what: "poll",
                     why: trouble.to_string(),
                 });
                 // Servers end long polls in all sorts of ways; only one that ended early wants a pause.
+                let pause = self.silence.next_wait();
                 match held >= self.wait(HALF_A_HOLD) {
                     true => self.poll(),
-                    false => self.poll_later(),
+                    false => self.poll_after(pause),
                 }
             }
         }
@@ -307,7 +303,8 @@ impl Bot {
             AfterPoll::Suspect | AfterPoll::Report => {
                 let why = trouble.to_string();
                 self.tell(Event::Trouble { what: "poll", why });
-                self.poll_later()
+                let pause = self.backoff.next_wait();
+                self.poll_after(pause)
             }
         }
     }
@@ -315,6 +312,7 @@ impl Bot {
     /// After a poll that shows the session to be good.
     fn poll_on(&mut self) -> Next<Self> {
         self.backoff.reset();
+        self.silence.reset();
         self.suspicions = 0;
         self.poll_when_known()
     }
@@ -329,8 +327,8 @@ impl Bot {
         }
     }
 
-    fn poll_later(&mut self) -> Next<Self> {
-        let pause = self.next_pause();
+    fn poll_after(&mut self, pause: Duration) -> Next<Self> {
+        let pause = self.jittered(pause);
         Next::call(self.in_session_call(|bot, _| bot.poll())).after(pause)
     }
 
@@ -392,7 +390,8 @@ impl Bot {
         cx: &mut Context<'_, Self>,
     ) -> Next<Self> {
         self.end_session(Stage::LoggingIn, cx);
-        let wait = self.next_pause().max(self.wait(at_least));
+        let pause = self.backoff.next_wait();
+        let wait = self.jittered(pause).max(self.wait(at_least));
         self.tell(Event::LoggingInAgain {
             how,
             why: why.to_owned(),
@@ -449,6 +448,7 @@ impl Bot {
         let is_silent = self.outbox.is_empty() && self.inbox.is_empty() && self.fetching == 0;
         match self.stage {
             Stage::Online if is_silent || waits == 0 => {
+                self.give_up_all("logging out");
                 self.end_session(Stage::LoggingOut, cx);
                 let logout = self.session.logout();
                 cx.send(logout).read_by(|bot, reply, _| {
@@ -462,7 +462,7 @@ impl Bot {
                     Next::done()
                 })
             }
-            Stage::Online | Stage::LoggingIn if waits > 0 => {
+            Stage::Online | Stage::LoggingIn if waits > 0 && !is_silent => {
                 Next::call(move |bot: &mut Self, cx| bot.leave(waits - 1, cx))
                     .after(self.wait(SECOND))
             }

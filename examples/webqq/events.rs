@@ -32,6 +32,7 @@ pub(crate) enum Event {
     /// Delivered before.
     Repeated {
         msg_id: u64,
+        text: String,
     },
     Said {
         to: String,
@@ -108,9 +109,7 @@ impl fmt::Display for Event {
                 )
             }
             Event::Heard { from, text, .. } => write!(f, "{from}: {text}"),
-            Event::Repeated { msg_id } => {
-                write!(f, "message {msg_id} came before: not answered again")
-            }
+            Event::Repeated { text, .. } => write!(f, "once more, and not answered again: {text}"),
             Event::Said { to, text } => write!(f, "to {to}: {text}"),
             Event::PerhapsSaid { to, text, why } => {
                 write!(f, "to {to}, perhaps ({why}): {text}")
@@ -152,7 +151,7 @@ impl Entry {
             "kind": self.event.kind(),
             "text": self.event.to_string(),
         });
-        if let Event::Heard { msg_id, .. } | Event::Repeated { msg_id } = self.event {
+        if let Event::Heard { msg_id, .. } | Event::Repeated { msg_id, .. } = self.event {
             line["msg_id"] = msg_id.into();
         }
         line

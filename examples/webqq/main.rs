@@ -4,6 +4,16 @@
 //! first: a login, a poll that never ends, a heartbeat every minute, as methods of a plain struct. What it says is encoded in
 //! `protocol.rs`, what it is told is read in `answers.rs`. The server (`server/`) is hyper's, and knows nothing of the engine.
 
+/// Prints a line. Where nobody reads any more, the program ends.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        if writeln!(std::io::stdout(), $($text)*).is_err() {
+            std::process::exit(1);
+        }
+    }};
+}
+
 mod alone;
 mod answers;
 #[path = "../support/args.rs"]
@@ -31,6 +41,7 @@ mod script;
 mod serve;
 #[allow(dead_code, reason = "its tests ask more of it")]
 mod server;
+mod settings;
 mod show;
 mod steps;
 mod talk;
@@ -45,6 +56,12 @@ fn main() -> ExitCode {
     env_logger::init();
     let options = Options::read();
     plugins::keep_crashes_quiet();
+    if let Some(folder) = &options.log
+        && let Err(error) = std::fs::create_dir_all(folder)
+    {
+        eprintln!("webqq: --log {}: {error}", folder.display());
+        return ExitCode::FAILURE;
+    }
     let done = match options.mode {
         Mode::Play => play::run(&options),
         Mode::Serve => serve::run(&options),

@@ -28,8 +28,12 @@ server's ledger whether every message was answered, once and rightly: it ends wi
   --serve          keep server and bot running, and talk to the bot from this terminal; Ctrl-C ends
   --server-only    run the server alone: people talk to whatever bot logs in; Ctrl-C ends and judges
   --listen ADDR    where the server listens; 127.0.0.1 and any port if not said
-  --server ADDR    run the bot alone, with a server that was started elsewhere; Ctrl-C logs out
-  --seconds N      as Ctrl-C after N seconds
+  --server ADDR    run the bot alone, with a server that was started elsewhere; Ctrl-C logs out. It is
+                   always the same account: one bot at a time
+  --seconds N      with one of these: as Ctrl-C after N seconds
+
+ADDR is IP:PORT. Ctrl-C has the bot say what it has to say, for ten seconds at most, and log out; once
+more, and the program ends at once.
 
   -h, --help       this text
 ";
@@ -59,7 +63,7 @@ impl Options {
     /// Ends the program where they make no sense.
     pub(crate) fn read() -> Self {
         let mut args = Args::new("webqq", USAGE);
-        let mut scale = None;
+        let (mut scale, mut modes) = (None, Vec::new());
         let mut options = Self {
             mode: Mode::Play,
             scale: 0.0,
@@ -92,17 +96,14 @@ impl Options {
                         within(text, 120..=10_000)
                     })
                 }
-                "--serve" => options.mode = Mode::Serve,
-                "--server-only" => options.mode = Mode::ServerOnly,
+                "--serve" => modes.push(Mode::Serve),
+                "--server-only" => modes.push(Mode::ServerOnly),
                 "--server" => {
-                    options.mode =
-                        Mode::BotOnly(
-                            args.value(&arg, "an address and a port", |text| text.parse().ok()),
-                        )
+                    let server = args.value(&arg, "an IP:PORT", |text| text.parse().ok());
+                    modes.push(Mode::BotOnly(server));
                 }
                 "--listen" => {
-                    options.listen =
-                        args.value(&arg, "an address and a port", |text| text.parse().ok())
+                    options.listen = args.value(&arg, "an IP:PORT", |text| text.parse().ok())
                 }
                 "--seconds" => {
                     options.lasts = Some(args.value(&arg, "a number of seconds", seconds))
@@ -110,8 +111,16 @@ impl Options {
                 _ => args.wrong(&format!("{arg:?}: no such option")),
             }
         }
+        match *modes {
+            [] => {}
+            [mode] => options.mode = mode,
+            _ => args.wrong("--serve, --server-only, --server: only one of them"),
+        }
         if options.accounts > 1 && options.mode != Mode::Play {
-            args.wrong("--accounts: many bots only play");
+            args.wrong("--accounts goes with the scripted conversation only");
+        }
+        if options.lasts.is_some() && options.mode == Mode::Play {
+            args.wrong("--seconds goes with --serve, --server-only or --server");
         }
         let usual = if options.mode == Mode::Play {
             60.0

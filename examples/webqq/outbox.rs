@@ -101,6 +101,11 @@ impl Outbox {
         self.under_way.as_mut()
     }
 
+    /// What waits, and is not under way.
+    pub(crate) fn drain(&mut self) -> Vec<Outgoing> {
+        self.waiting.drain(..).collect()
+    }
+
     /// It was sent, or given up.
     pub(crate) fn done(&mut self, now: Instant) -> Option<Outgoing> {
         let sent = self.under_way.take()?;

@@ -180,7 +180,7 @@ impl Outcome {
         let requests = self.server.ledger().requests;
         let mut rows = vec![
             ("messages in", verdict.messages.to_string()),
-            ("answers out", verdict.answers.to_string()),
+            ("answers out, in parts", verdict.answers.to_string()),
             (
                 "logins again",
                 count(|event| matches!(event, Event::LoggingInAgain { .. })).to_string(),
@@ -216,7 +216,6 @@ pub(crate) fn write_log<'a>(
     ledger: Option<&Ledger>,
     log: impl IntoIterator<Item = (u64, &'a Entry)>,
 ) -> io::Result<()> {
-    fs::create_dir_all(folder)?;
     if let Some(ledger) = ledger {
         fs::write(folder.join("server.jsonl"), ledger.to_json_lines())?;
     }

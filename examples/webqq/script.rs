@@ -59,6 +59,8 @@ pub(crate) struct Play {
     scenes: VecDeque<Scene>,
     expectations: Expectations,
     running: Option<Running>,
+    /// When the next scene begins.
+    begins_at: Duration,
     /// Told what begins.
     on_scene: Box<dyn FnMut(&str) + Send>,
 }
@@ -88,6 +90,7 @@ impl Play {
             scenes,
             expectations,
             running: None,
+            begins_at: Duration::ZERO,
             on_scene,
         }
     }
@@ -180,28 +183,29 @@ impl Play {
 
 impl Director for Play {
     fn direct(&mut self, server: &mut Server, now: Duration) -> Direct {
-        loop {
-            let mut running = match self.running.take() {
-                Some(running) => running,
-                None => match self.scenes.pop_front() {
-                    Some(scene) => self.begin(scene, server, now),
-                    None => return Direct::Over,
-                },
-            };
-            if self.is_over(&mut running, server, now) {
-                continue;
-            }
-            let longest = LONGEST_SCENE_UNSCALED.div_f64(server.settings().scale);
-            if now >= running.began + longest.max(LONGEST_SCENE) {
-                (self.on_scene)(&format!(
-                    "{}: it takes too long, the play is over",
-                    running.scene.title
-                ));
-                return Direct::Over;
-            }
-            self.running = Some(running);
-            return Direct::Wait(Some(now + LOOK_AGAIN));
+        let mut running = match self.running.take() {
+            Some(running) => running,
+            None if now < self.begins_at => return Direct::Wait(Some(self.begins_at)),
+            None => match self.scenes.pop_front() {
+                Some(scene) => self.begin(scene, server, now),
+                None => return Direct::Over,
+            },
+        };
+        if self.is_over(&mut running, server, now) {
+            // The bot has yet to be told that its answer came, and belongs to this scene as it tells so.
+            self.begins_at = now + LOOK_AGAIN;
+            return Direct::Wait(Some(self.begins_at));
         }
+        let longest = LONGEST_SCENE_UNSCALED.div_f64(server.settings().scale);
+        if now >= running.began + longest.max(LONGEST_SCENE) {
+            (self.on_scene)(&format!(
+                "{}: it takes too long, the play is over",
+                running.scene.title
+            ));
+            return Direct::Over;
+        }
+        self.running = Some(running);
+        Direct::Wait(Some(now + LOOK_AGAIN))
     }
 }
 

@@ -24,10 +24,10 @@ What you type is said to the bot; try: ping, about, help. Lines that begin with 
   /as N     be number N of these
   /look     say the next line with a picture
   /kick     log in elsewhere: the bot is thrown out, and comes back
-  /quit     as Ctrl-C: the bot says what it has to say, and logs out";
+  /quit     as Ctrl-C: the bot says what it has to say, for ten seconds at most, and logs out";
 
 /// How long a logout may take.
-const LOGOUT: Duration = Duration::from_secs(10);
+const LOGOUT: Duration = Duration::from_secs(20);
 
 /// The person at the terminal is all there is.
 struct Nobody;
@@ -67,7 +67,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
         grant(&wishes, wish)
     })?;
     on_ctrl_c(submitter.clone())?;
-    println!("The server listens at {addr}.\n{HELP}");
+    say!("The server listens at {addr}.\n{HELP}");
     chat.tell_role();
     grant(&submitter, Wish::Login { account: ACCOUNT });
 
@@ -113,7 +113,7 @@ impl Chat {
             ("", _) => {}
             ("/who", _) => {
                 for (i, Line { place, who, .. }) in self.roles.iter().enumerate() {
-                    println!("  {i:>2}  {who}, {place}");
+                    say!("  {i:>2}  {who}, {place}");
                 }
             }
             ("/as", number) => match number.trim().parse() {
@@ -121,11 +121,14 @@ impl Chat {
                     self.role = number;
                     self.tell_role();
                 }
-                _ => println!("/as {number:?}: no such number, see /who"),
+                _ => say!("/as {number:?}: no such number, see /who"),
             },
-            ("/look", _) => self.with_picture = true,
+            ("/look", _) => {
+                self.with_picture = true;
+                say!("The next line comes with a picture.");
+            }
             ("/kick", _) => server.with(|brain, now| brain.kick(now, ACCOUNT)),
-            (slash, _) if slash.starts_with('/') => println!("{HELP}"),
+            (slash, _) if slash.starts_with('/') => say!("{slash}: no such command\n{HELP}"),
             _ => {
                 let Line { place, who, .. } = &self.roles[self.role];
                 let picture = std::mem::take(&mut self.with_picture);
@@ -136,7 +139,7 @@ impl Chat {
 
     fn tell_role(&self) {
         let Line { place, who, .. } = &self.roles[self.role];
-        println!("You are {who}, {place}.");
+        say!("You are {who}, {place}.");
     }
 }
 
@@ -160,6 +163,7 @@ pub(crate) fn on_ctrl_c(submitter: Submitter<World>) -> Result<(), ctrlc::Error>
         if std::mem::replace(&mut is_second, true) {
             std::process::exit(130);
         }
+        say!("logging out; Ctrl-C once more ends at once");
         grant(&submitter, Wish::Logout { account: ACCOUNT });
     })
 }

@@ -38,7 +38,7 @@ impl Show {
     pub(crate) fn scenes(&self) -> impl FnMut(&str) + Send + use<> {
         let begin = self.begin;
         move |title| {
-            println!(
+            say!(
                 "{} {}",
                 time(begin.elapsed()),
                 style(format!("-- {title}")).bold()
@@ -48,7 +48,7 @@ impl Show {
 
     pub(crate) fn event(&self, entry: &Entry) {
         if self.is_told {
-            println!("{} {}", time(self.begin.elapsed()), coloured(&entry.event));
+            say!("{} {}", time(self.begin.elapsed()), coloured(&entry.event));
         }
     }
 
@@ -66,10 +66,13 @@ impl Show {
 
     /// What went wrong, and how often.
     pub(crate) fn faults(&self, ledger: &Ledger) {
-        println!("\n{}", style("What went wrong on purpose").bold());
+        say!(
+            "\n{}",
+            style("What went wrong on purpose, by the step of the protocol that it struck").bold()
+        );
         let mut by_step: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for (name, count) in &ledger.fired {
-            let (step, fault) = name.split_once(": ").unwrap_or(("elsewhere", name));
+            let (step, fault) = name.split_once(": ").unwrap_or(("the session", name));
             let times = if *count > 1 {
                 format!(" x{count}")
             } else {
@@ -81,32 +84,33 @@ impl Show {
                 .push(format!("{fault}{times}"));
         }
         for (step, faults) in by_step {
-            println!("  {step:<18} {}", faults.join(", "));
+            say!("  {step:<18} {}", faults.join(", "));
         }
     }
 
     pub(crate) fn summary(&self, rows: &[(&str, String)]) {
-        println!("\n{}", style("Summary").bold());
+        say!("\n{}", style("Summary").bold());
         for (name, value) in rows {
-            println!("  {name:<24} {value}");
+            say!("  {name:<24} {value}");
         }
     }
 
     pub(crate) fn verdict(&self, verdict: &Verdict) {
         const SHOWN: usize = 40;
-        println!();
+        say!();
         for complaint in verdict.complaints.iter().take(SHOWN) {
-            println!("  {} {complaint}", style("wrong:").red());
+            say!("  {} {complaint}", style("wrong:").red());
         }
         if verdict.complaints.len() > SHOWN {
-            println!("  ... and {} more", verdict.complaints.len() - SHOWN);
+            say!("  ... and {} more", verdict.complaints.len() - SHOWN);
         }
         match verdict.is_good() {
-            true => println!(
+            true if verdict.messages == 0 => say!("Nobody has said anything."),
+            true => say!(
                 "{}",
                 style("Every message was answered, once and rightly.").green()
             ),
-            false => println!("{}", style("This went wrong.").red()),
+            false => say!("{}", style("This went wrong.").red()),
         }
     }
 }

@@ -70,8 +70,7 @@ impl Bot {
         }
     }
 
-    pub(crate) fn next_pause(&mut self) -> Duration {
-        let wait = self.backoff.next_wait();
+    pub(crate) fn jittered(&mut self, wait: Duration) -> Duration {
         let wait = self.session.jitter(wait, 0.2);
         self.wait(wait)
     }

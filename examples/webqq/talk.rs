@@ -58,6 +58,7 @@ impl Bot {
         }
         self.tell(Event::Repeated {
             msg_id: message.id.msg_id,
+            text: message.text.clone(),
         });
         // By now its people may have other uins: those of its first delivery are good for nobody.
         let mut inbox = self.inbox.iter_mut();
@@ -384,6 +385,15 @@ impl Bot {
                 text: message.text,
                 why,
             });
+        }
+    }
+
+    /// What waits will not be sent any more.
+    pub(crate) fn give_up_all(&mut self, why: &str) {
+        for message in self.outbox.drain() {
+            let (to, why) = (message.target.describe(), why.to_owned());
+            let text = message.text;
+            self.tell(Event::NotSaid { to, text, why });
         }
     }
 

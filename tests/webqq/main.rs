@@ -32,6 +32,8 @@ mod scenes;
 mod script;
 #[path = "../../examples/webqq/server/mod.rs"]
 mod server;
+#[path = "../../examples/webqq/settings.rs"]
+mod settings;
 #[path = "../../examples/webqq/steps.rs"]
 mod steps;
 #[path = "../../examples/webqq/talk.rs"]

@@ -336,7 +336,10 @@ fn each_complaint_is_made_where_there_is_reason_for_it() {
             "it was delivered twice, and told apart",
             |s| {
                 s.ledger.messages[0].delivered = 2;
-                s.logs_that(Event::Repeated { msg_id: 7001 });
+                s.logs_that(Event::Repeated {
+                    msg_id: 7001,
+                    text: String::new(),
+                });
             },
             &[],
         ),

@@ -142,7 +142,8 @@ pub(crate) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
     // A server that was killed leaves connections in TIME_WAIT.
     socket.set_reuse_address(true)?;
-    socket.bind(&addr.into())?;
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("{addr}: {error}"));
+    socket.bind(&addr.into()).map_err(named)?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
