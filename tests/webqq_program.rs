@@ -259,6 +259,13 @@ fn the_logs_agree() {
 }
 
 #[test]
+fn answers_are_cut_where_they_are_not_to_be_split() {
+    let (code, output) = Program::webqq(&["--long", "cut", "--max-text", "120"]).end();
+    assert_eq!(code, Some(0), "{output}");
+    assert!(output.contains(" [...]"), "{output}");
+}
+
+#[test]
 fn thirty_bots_share_an_engine() {
     let (code, output) = Program::webqq(&["--accounts", "30"]).end();
     assert_eq!(code, Some(0), "{output}");

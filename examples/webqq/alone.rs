@@ -3,15 +3,13 @@
 use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::mpsc::channel;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::bot::Stage;
 use crate::company::Company;
-use crate::events::Event;
 use crate::options::Options;
-use crate::play::{ACCOUNT, write_log};
+use crate::play::{ACCOUNT, write_ledger, write_log};
 use crate::script::Expectations;
-use crate::serve::{on_ctrl_c, typed};
+use crate::serve::{Stay, typed};
 use crate::server::http::{self, HttpServer};
 use crate::server::{Account, Server, Wish};
 use crate::show::Show;
@@ -20,9 +18,8 @@ use crate::world::{self, World, drive, grant};
 
 /// Between two questions to a bot.
 const QUESTIONS: Duration = Duration::from_secs(1);
-/// How long the last answers may take, and a logout.
+/// How long the last answers may take.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
-const LOGOUT: Duration = Duration::from_secs(20);
 
 /// Serves until Ctrl-C, and judges whether every question was answered.
 pub(crate) fn run_server(options: &Options) -> Result<bool, Box<dyn Error>> {
@@ -55,7 +52,7 @@ pub(crate) fn run_server(options: &Options) -> Result<bool, Box<dyn Error>> {
     let brain = server.stop();
     let ledger = brain.ledger();
     if let Some(folder) = &options.log {
-        write_log(folder, Some(ledger), [])?;
+        write_ledger(folder, ledger)?;
     }
     let expected = expectations.lock().expect("the director has not panicked");
     let verdict = judge(&Evidence {
@@ -80,17 +77,18 @@ pub(crate) fn run_bot(options: &Options, server: SocketAddr) -> Result<bool, Box
     let mut engine = world::engine(1, server)?;
     let mut world = World::new([options.bot_settings(ACCOUNT)]);
     let submitter = engine.submitter();
-    on_ctrl_c(submitter.clone())?;
+    let mut stay = Stay::new(options, submitter.clone())?;
     grant(&submitter, Wish::Login { account: ACCOUNT });
 
     let lines = typed();
     let mut log = Vec::new();
-    let ends = options.lasts.map(|lasts| Instant::now() + lasts);
-    let mut told = false;
     drive(&mut engine, &mut world, |world, engine| {
         for (account, entry) in world.take_events() {
             show.event(&entry);
-            log.push((account, entry));
+            stay.on_event(&entry);
+            if options.log.is_some() {
+                log.push((account, entry));
+            }
         }
         for line in lines.try_iter() {
             // The only thing that it ever waits for.
@@ -103,24 +101,10 @@ pub(crate) fn run_bot(options: &Options, server: SocketAddr) -> Result<bool, Box
                 },
             );
         }
-        let now = Instant::now();
-        if !told && ends.is_some_and(|at| now >= at) {
-            told = true;
-            grant(&submitter, Wish::Logout { account: ACCOUNT });
-        }
-        let gave_up = ends.is_some_and(|at| now >= at + LOGOUT);
-        gave_up || (world.have_left() && engine.pending() == 0)
+        stay.is_over(world, engine)
     })?;
     if let Some(folder) = &options.log {
-        write_log(
-            folder,
-            None,
-            log.iter().map(|(account, entry)| (*account, entry)),
-        )?;
+        write_log(folder, log.iter().map(|(account, entry)| (*account, entry)))?;
     }
-    let was_online = log.iter().any(|(_, entry)| entry.event == Event::Online);
-    if !was_online {
-        eprintln!("webqq: the bot was never online");
-    }
-    Ok(was_online && world.bots().iter().all(|bot| bot.stage == Stage::Offline))
+    stay.is_well_ended(&world)
 }

@@ -36,6 +36,13 @@ impl fmt::Display for Trouble {
     }
 }
 
+/// How long a server's word may be that goes into a request of ours: a URL of them all is within every limit.
+const LONGEST_WORD: usize = 1024;
+
+fn is_usable(word: &str) -> bool {
+    !word.is_empty() && word.len() <= LONGEST_WORD
+}
+
 fn garbled(what: &str, text: &str) -> Trouble {
     let start: String = text.chars().take(40).collect();
     Trouble::Garbled(format!("{what} in {start:?}"))
@@ -88,7 +95,7 @@ fn string_literal(chars: &mut Chars<'_>) -> Option<String> {
     let mut text = String::new();
     loop {
         match chars.next()? {
-            c if c == quote => return Some(text),
+            c if c == quote => return (text.len() <= LONGEST_WORD).then_some(text),
             '\\' => text.push(match chars.next()? {
                 'x' => hex_digits(chars, 2)?,
                 'u' => hex_digits(chars, 4)?,
@@ -198,7 +205,7 @@ pub(crate) struct Keys {
 pub(crate) fn keys(answer: &str) -> Result<Keys, Trouble> {
     let result = result(answer)?;
     let key = |name: &str| match result[name].as_str() {
-        Some(key) if !key.is_empty() => Ok(key.to_owned()),
+        Some(key) if is_usable(key) => Ok(key.to_owned()),
         _ => Err(garbled(&format!("no {name}"), answer)),
     };
     Ok(Keys {
@@ -270,7 +277,8 @@ pub(crate) fn account(answer: &str) -> Result<u64, Trouble> {
 
 pub(crate) fn signature(answer: &str) -> Result<String, Trouble> {
     let result = result(answer)?;
-    let value = result["value"].as_str().map(str::to_owned);
+    let value = result["value"].as_str().filter(|value| is_usable(value));
+    let value = value.map(str::to_owned);
     value.ok_or_else(|| garbled("no value", answer))
 }
 
@@ -338,7 +346,7 @@ pub(crate) fn poll(answer: &str) -> Result<Poll, Trouble> {
         Some(0) => {}
         Some(116) => {
             return match answer_value["p"].as_str() {
-                Some(value) if !value.is_empty() => Ok(Poll::NewPtwebqq(value.to_owned())),
+                Some(value) if is_usable(value) => Ok(Poll::NewPtwebqq(value.to_owned())),
                 _ => Err(garbled("no p", answer)),
             };
         }
@@ -406,6 +414,11 @@ fn message(from: From, value: &Value) -> Option<Message> {
 
 fn picture(from: From, part: &Value) -> Option<Picture> {
     let about = &part[1];
+    let words = [&about["file_path"], &about["name"], &about["server"]];
+    let mut words = words.iter().filter_map(|word| word.as_str());
+    if words.any(|word| word.len() > LONGEST_WORD) {
+        return None;
+    }
     match (part[0].as_str()?, from) {
         ("offpic", From::Buddy { uin } | From::Sess { uin, .. }) => Some(Picture::Offline {
             file_path: text(&about["file_path"]),

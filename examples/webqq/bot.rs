@@ -29,8 +29,6 @@ const BEAT: Duration = Duration::from_secs(60);
 const CAPTCHA_LIFE: Duration = Duration::from_secs(900);
 /// How many hops CHECKSIG may take.
 const MOST_REDIRECTS: u32 = 8;
-/// How many seconds a logout waits for what is still to be said.
-const MOST_WAITS: u32 = 10;
 /// A poll that lasted so long was held, however it ended.
 const HALF_A_HOLD: Duration = Duration::from_secs(30);
 
@@ -57,6 +55,8 @@ pub(crate) struct Bot {
     pub(crate) outbox: Outbox,
     /// Answers that wait for something to be fetched.
     pub(crate) fetching: usize,
+    /// Told to log out.
+    pub(crate) is_leaving: bool,
     pub(crate) backoff: Backoff,
     /// Of polls that were not answered: that says nothing of the session.
     silence: Backoff,
@@ -81,7 +81,12 @@ pub(crate) struct Chains {
 
 impl Bot {
     pub(crate) fn new(settings: Settings, begin: Instant) -> Self {
-        let clock = Clock::new(begin, settings.epoch, settings.scale);
+        let clock = Clock::new(
+            begin,
+            settings.epoch,
+            settings.scale,
+            settings.least_patience,
+        );
         Self {
             stage: Stage::Offline,
             session: Session::new(settings.account, &settings.password, clock, settings.seed),
@@ -92,6 +97,7 @@ impl Bot {
             seen: Seen::default(),
             outbox: Outbox::new(clock.wait(outbox::PAUSE)),
             fetching: 0,
+            is_leaving: false,
             backoff: Backoff::default(),
             silence: Backoff::default(),
             kicks: Kicks::default(),
@@ -118,6 +124,7 @@ impl Bot {
     /// From outside: begins from nothing.
     pub(crate) fn log_in(&mut self, cx: &mut Context<'_, Self>) -> Next<Self> {
         self.end_session(Stage::LoggingIn, cx);
+        self.is_leaving = false;
         self.refusals = 0;
         self.backoff.reset();
         self.begin_login(cx)
@@ -438,40 +445,8 @@ impl Bot {
         Next::done()
     }
 
-    /// From outside: says what is still to be said, then LOGOUT.
-    pub(crate) fn log_out(&mut self, cx: &mut Context<'_, Self>) -> Next<Self> {
-        self.leave(MOST_WAITS, cx)
-    }
-
-    fn leave(&mut self, waits: u32, cx: &mut Context<'_, Self>) -> Next<Self> {
-        self.session.set_now(cx.now());
-        let is_silent = self.outbox.is_empty() && self.inbox.is_empty() && self.fetching == 0;
-        match self.stage {
-            Stage::Online if is_silent || waits == 0 => {
-                self.give_up_all("logging out");
-                self.end_session(Stage::LoggingOut, cx);
-                let logout = self.session.logout();
-                cx.send(logout).read_by(|bot, reply, _| {
-                    bot.stage = Stage::Offline;
-                    bot.tell(match reply {
-                        Ok(_) => Event::LoggedOut,
-                        Err(error) => Event::Stopped {
-                            why: format!("logout: {error:#}"),
-                        },
-                    });
-                    Next::done()
-                })
-            }
-            Stage::Online | Stage::LoggingIn if waits > 0 && !is_silent => {
-                Next::call(move |bot: &mut Self, cx| bot.leave(waits - 1, cx))
-                    .after(self.wait(SECOND))
-            }
-            _ => self.stop("told to", cx),
-        }
-    }
-
     /// Nothing of the session goes on: poll, heartbeat and waits are cancelled, and what is on the wire is not heard.
-    fn end_session(&mut self, next: Stage, cx: &mut Context<'_, Self>) {
+    pub(crate) fn end_session(&mut self, next: Stage, cx: &mut Context<'_, Self>) {
         self.session.set_now(cx.now());
         self.session.begin_another();
         self.stage = next;

@@ -8,8 +8,6 @@ pub(crate) const HOLD: Duration = Duration::from_secs(60);
 const POLL_PATIENCE: Duration = Duration::from_secs(70);
 /// How long any other answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Waits are compressed in a demonstration; how long a slow machine may take is not.
-const LEAST_PATIENCE: Duration = Duration::from_secs(3);
 
 /// The time, as of the last readback.
 #[derive(Clone, Copy, Debug)]
@@ -20,15 +18,22 @@ pub(crate) struct Clock {
     epoch: Duration,
     /// By how much the protocol's waits are divided.
     scale: f64,
+    least_patience: Duration,
 }
 
 impl Clock {
-    pub(crate) fn new(begin: Instant, epoch: Duration, scale: f64) -> Self {
+    pub(crate) fn new(
+        begin: Instant,
+        epoch: Duration,
+        scale: f64,
+        least_patience: Duration,
+    ) -> Self {
         Self {
             now: begin,
             begin,
             epoch,
             scale,
+            least_patience,
         }
     }
 
@@ -56,13 +61,13 @@ impl Clock {
 
     /// How long an answer may take.
     pub(crate) fn patience(&self) -> Duration {
-        self.wait(PATIENCE).max(LEAST_PATIENCE)
+        self.wait(PATIENCE).max(self.least_patience)
     }
 
     /// How long a poll may be silent.
     pub(crate) fn poll_patience(&self) -> Duration {
         self.wait(POLL_PATIENCE)
-            .max(self.wait(HOLD) + LEAST_PATIENCE)
+            .max(self.wait(HOLD) + self.least_patience)
     }
 }
 

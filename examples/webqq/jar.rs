@@ -21,6 +21,8 @@ use std::time::Duration;
 const MAX_COOKIE_BYTES: usize = 4096;
 const MAX_ATTRIBUTE_BYTES: usize = 1024;
 const MAX_PER_DOMAIN: usize = 50;
+/// What servers take in one field, about: the cookies of shorter paths are left out where there are too many.
+const MAX_FIELD_BYTES: usize = 16 * 1024;
 
 /// The cookies of one account. Its `Debug` shows names and no values.
 #[derive(Clone, Debug, Default)]
@@ -73,8 +75,14 @@ impl Jar {
         let mut chosen: Vec<&Cookie> = self.cookies.iter().filter(goes_along).collect();
         // Longer paths first. The sort is stable: among equals, the older first.
         chosen.sort_by_key(|cookie| Reverse(cookie.path.len()));
-        let pairs = chosen.iter().map(|c| format!("{}={}", c.name, c.value));
-        let field = pairs.collect::<Vec<_>>().join("; ");
+        let mut field = String::new();
+        for Cookie { name, value, .. } in chosen {
+            if field.len() + name.len() + value.len() > MAX_FIELD_BYTES {
+                break;
+            }
+            let separator = if field.is_empty() { "" } else { "; " };
+            field.push_str(&format!("{separator}{name}={value}"));
+        }
         (!field.is_empty()).then_some(field)
     }
 

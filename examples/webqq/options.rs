@@ -136,6 +136,8 @@ impl Options {
             account,
             password: server::Account::sample(account).password,
             scale: self.scale,
+            // Many come at once, and the machine may have other things to do. One is to be seen waiting in vain.
+            least_patience: Duration::from_secs(if self.accounts > 1 { 20 } else { 3 }),
             refresh: self.refresh(),
             max_text: self.max_text,
             long: self.long,

@@ -22,8 +22,9 @@ use crate::world::{self, World, drive, grant};
 
 /// The account of the facts: its password and hashes are known.
 pub(crate) const ACCOUNT: u64 = 1_685_359_365;
-/// Nothing lasts so long but what hangs.
+/// Nothing lasts so long but what hangs; at the protocol's own pace it is longer.
 const LONGEST: Duration = Duration::from_secs(180);
+const LONGEST_UNSCALED: Duration = Duration::from_secs(3600);
 /// When the play is over the bots have logged out, unless it was given up: then nobody has told them to.
 const LAST_CHAINS: Duration = Duration::from_secs(5);
 
@@ -46,7 +47,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     let accounts: Vec<u64> = (0..options.accounts as u64).map(|i| ACCOUNT + i).collect();
     let director: Box<dyn Director> = match &*accounts {
         [account] => {
-            let scenes = scenes::all();
+            let scenes = scenes::all(options.long);
             Box::new(Play::new(
                 *account,
                 scenes,
@@ -67,7 +68,8 @@ pub(crate) fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
             .logs
             .iter()
             .flat_map(|(account, log)| log.iter().map(|entry| (*account, entry)));
-        write_log(folder, Some(outcome.server.ledger()), log)?;
+        write_ledger(folder, outcome.server.ledger())?;
+        write_log(folder, log)?;
     }
     show.faults(outcome.server.ledger());
     show.verdict(&verdict);
@@ -99,6 +101,7 @@ fn play(
         grant(&submitter, wish)
     })?;
 
+    let longest = LONGEST.max(LONGEST_UNSCALED.div_f64(options.scale));
     let begin = Instant::now();
     let mut logs: BTreeMap<u64, Vec<Entry>> = BTreeMap::new();
     let mut bytes_per_bot = None;
@@ -121,7 +124,7 @@ fn play(
             over_since = Some(Instant::now());
         }
         over_since.is_some_and(|at| engine.pending() == 0 || at.elapsed() > LAST_CHAINS)
-            || begin.elapsed() > LONGEST
+            || begin.elapsed() > longest
     })?;
     show.end_of_progress();
     Ok(Outcome {
@@ -186,7 +189,7 @@ impl Outcome {
                 count(|event| matches!(event, Event::LoggingInAgain { .. })).to_string(),
             ),
             (
-                "retries",
+                "troubles and delays",
                 count(|event| matches!(event, Event::Delayed { .. } | Event::Trouble { .. }))
                     .to_string(),
             ),
@@ -210,15 +213,16 @@ impl Outcome {
     }
 }
 
-/// Keeps the server's ledger and what the bots told, as lines of JSON.
+/// Keeps the server's ledger, as lines of JSON.
+pub(crate) fn write_ledger(folder: &Path, ledger: &Ledger) -> io::Result<()> {
+    fs::write(folder.join("server.jsonl"), ledger.to_json_lines())
+}
+
+/// Keeps what the bots told, as lines of JSON.
 pub(crate) fn write_log<'a>(
     folder: &Path,
-    ledger: Option<&Ledger>,
     log: impl IntoIterator<Item = (u64, &'a Entry)>,
 ) -> io::Result<()> {
-    if let Some(ledger) = ledger {
-        fs::write(folder.join("server.jsonl"), ledger.to_json_lines())?;
-    }
     let lines = log
         .into_iter()
         .map(|(account, entry)| format!("{}\n", entry.to_json(account)));

@@ -59,6 +59,19 @@ pub(crate) fn keep_crashes_quiet() {
     }));
 }
 
+/// Reads what was fetched for a plugin.
+pub(crate) fn read(read: fn(&Response<'_>) -> String, response: &Response<'_>) -> String {
+    guarded(|| read(response)).unwrap_or_else(|crash| format!("sorry: {crash}"))
+}
+
+/// Runs what a plugin has written: its crash is its own.
+fn guarded<R>(run: impl FnOnce() -> R) -> Result<R, String> {
+    IS_RUNNING.set(true);
+    let done = catch_unwind(AssertUnwindSafe(run));
+    IS_RUNNING.set(false);
+    done.map_err(|_| "that plugin has crashed".to_owned())
+}
+
 pub(crate) struct Plugins(Vec<Box<dyn Plugin>>);
 
 impl Plugins {
@@ -80,11 +93,11 @@ impl Plugins {
 
     /// `None`: the message is for nobody here.
     pub(crate) fn answer(&mut self, question: &Question<'_>) -> Option<Result<Answer, String>> {
-        let plugin = self.0.iter_mut().find(|plugin| plugin.matches(question))?;
-        IS_RUNNING.set(true);
-        let answered = catch_unwind(AssertUnwindSafe(|| plugin.answer(question)));
-        IS_RUNNING.set(false);
-        Some(answered.unwrap_or_else(|_| Err("that plugin has crashed".to_owned())))
+        guarded(|| {
+            let plugin = self.0.iter_mut().find(|plugin| plugin.matches(question))?;
+            Some(plugin.answer(question))
+        })
+        .unwrap_or_else(|crash| Some(Err(crash)))
     }
 }
 

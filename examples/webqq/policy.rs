@@ -62,10 +62,11 @@ pub(crate) enum How {
     Login,
 }
 
-/// How often PTLOGIN may refuse a login, in a row.
+/// So many refusals of PTLOGIN in a row end the attempts.
 pub(crate) const MOST_REFUSALS: u32 = 5;
 
-/// How often a message that was refused is offered, and a list or picture asked for.
+/// How often a message that was refused is offered, or one that met the end of a session (a second relink may meet the next end), and
+/// a list or picture asked for.
 pub(crate) const TRIES: u32 = 3;
 /// How many answers of [`AfterPoll::Suspect`] make a session bad.
 pub(crate) const SUSPICIONS: u32 = 3;

@@ -533,7 +533,8 @@ fn plain(url: &str) -> String {
 }
 
 fn finish(request: RequestBuilder) -> Request {
-    request.build().expect("what varies is encoded")
+    // What a server says was bounded where it was read, and its cookies by the jar.
+    request.build().expect("what varies is encoded and bounded")
 }
 
 /// The field `p` of PTLOGIN.

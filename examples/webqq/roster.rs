@@ -4,6 +4,9 @@ use std::collections::HashMap;
 
 use crate::answers::{From, Picture};
 
+/// How much of a name stands in front of an answer.
+const LONGEST_NAME: usize = 40;
+
 /// The lists of one login.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Roster {
@@ -243,7 +246,8 @@ impl Target {
     pub(crate) fn prefix(&self) -> String {
         match self.seen {
             Address::Group { .. } | Address::Discu { .. } if !self.person.is_empty() => {
-                format!("{}: ", self.person)
+                let name: String = self.person.chars().take(LONGEST_NAME).collect();
+                format!("{name}: ")
             }
             _ => String::new(),
         }

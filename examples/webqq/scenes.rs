@@ -1,14 +1,15 @@
 //! The scenes of the scripted conversation, in which every switch of the server is used.
 
 use crate::expect::Expect;
+use crate::outbox::Long;
 use crate::script::{Deed, Line, Scene};
 use crate::server::Fault::*;
 use crate::server::{Fault, Place, Step};
 
 /// From the login to the logout.
-pub(crate) fn all() -> Vec<Scene> {
+pub(crate) fn all(long: Long) -> Vec<Scene> {
     let mut scenes = logins();
-    scenes.extend(talk());
+    scenes.extend(talk(long));
     scenes.extend(polls());
     scenes.extend(lost_sessions());
     scenes.extend(sends());
@@ -65,12 +66,16 @@ fn logins() -> Vec<Scene> {
 }
 
 /// What the bot can do, asked everywhere.
-fn talk() -> Vec<Scene> {
+fn talk(long: Long) -> Vec<Scene> {
     let group = |name: &str| Place::Group(name.to_owned());
     let sess = |name: &str| Place::Sess(name.to_owned());
     let lunch = Place::Discu("Lunch".to_owned());
     let exactly = |words: &str| Expect::Exactly(words.to_owned());
     let count: Vec<String> = (1..=200).map(|n| n.to_string()).collect();
+    let count_to_200 = match long {
+        Long::Split => Expect::Parts(count.join(" ")),
+        Long::Cut => Expect::Cut(count.join(" ")),
+    };
     let picture = |line: Line| Line {
         picture: true,
         ..line
@@ -140,12 +145,7 @@ fn talk() -> Vec<Scene> {
                     "look",
                     Expect::Begins("a picture of ".to_owned()),
                 )),
-                Line::new(
-                    Place::Buddy,
-                    "Alice",
-                    "count 200",
-                    Expect::Parts(count.join(" ")),
-                ),
+                Line::new(Place::Buddy, "Alice", "count 200", count_to_200),
             ],
         ),
     ]

@@ -105,6 +105,10 @@ impl Play {
             due.push((name, before + 1));
             server.arm(self.account, step, fault);
         }
+        if scene.deed == Deed::Intrude {
+            let name = Switch::Intrude.name();
+            due.push((name.clone(), fired(server, &name) + 1));
+        }
         self.act(scene.deed, server, now);
         let open = scene
             .lines
@@ -169,6 +173,10 @@ impl Play {
             }
             Some(_) => running.open.is_empty() && server.is_online(self.account),
             None => {
+                // Between two polls nobody is in the way of an intruder.
+                if running.scene.deed == Deed::Intrude {
+                    self.act(Deed::Intrude, server, now);
+                }
                 // Little to answer, and something yet to strike: the talk goes on. Some polls are only answered when two messages wait.
                 let is_quiet = running.open.len() < 2 && now >= running.last_line + SMALL_TALK;
                 if is_quiet && server.is_online(self.account) {

@@ -2,16 +2,18 @@
 
 use std::error::Error;
 use std::io::{BufRead, stdin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use httpstream::Submitter;
+use httpstream::{Engine, Submitter};
 
-use crate::bot::Stage;
+use crate::events::{Entry, Event};
 use crate::expect::Expect;
 use crate::options::Options;
-use crate::play::{ACCOUNT, write_log};
+use crate::play::{ACCOUNT, write_ledger, write_log};
 use crate::script::Line;
 use crate::server::http::{self, HttpServer};
 use crate::server::{Account, Direct, Director, Server, Wish};
@@ -66,44 +68,36 @@ pub(crate) fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     let server = HttpServer::start(listener, brain, Box::new(Nobody), move |wish| {
         grant(&wishes, wish)
     })?;
-    on_ctrl_c(submitter.clone())?;
+    let mut stay = Stay::new(options, submitter.clone())?;
     say!("The server listens at {addr}.\n{HELP}");
     chat.tell_role();
     grant(&submitter, Wish::Login { account: ACCOUNT });
 
     let lines = typed();
     let mut log = Vec::new();
-    let mut leaving = options.lasts.map(|lasts| Instant::now() + lasts);
-    let mut told = false;
     drive(&mut engine, &mut world, |world, engine| {
         for (account, entry) in world.take_events() {
             show.event(&entry);
-            log.push((account, entry));
+            stay.on_event(&entry);
+            if options.log.is_some() {
+                log.push((account, entry));
+            }
         }
         for line in lines.try_iter() {
             if line.trim() == "/quit" {
-                leaving = Some(Instant::now());
+                stay.leave();
             } else {
                 chat.on_line(line.trim(), &server);
             }
         }
-        let now = Instant::now();
-        if !told && leaving.is_some_and(|at| now >= at) {
-            told = true;
-            grant(&submitter, Wish::Logout { account: ACCOUNT });
-        }
-        let gave_up = leaving.is_some_and(|at| now >= at + LOGOUT);
-        gave_up || (world.have_left() && engine.pending() == 0)
+        stay.is_over(world, engine)
     })?;
     let brain = server.stop();
     if let Some(folder) = &options.log {
-        write_log(
-            folder,
-            Some(brain.ledger()),
-            log.iter().map(|(account, entry)| (*account, entry)),
-        )?;
+        write_ledger(folder, brain.ledger())?;
+        write_log(folder, log.iter().map(|(account, entry)| (*account, entry)))?;
     }
-    Ok(world.bots().iter().all(|bot| bot.stage == Stage::Offline))
+    stay.is_well_ended(&world)
 }
 
 impl Chat {
@@ -156,14 +150,67 @@ pub(crate) fn typed() -> Receiver<String> {
     lines
 }
 
-/// The first has the bot log out, the second ends the program.
-pub(crate) fn on_ctrl_c(submitter: Submitter<World>) -> Result<(), ctrlc::Error> {
-    let mut is_second = false;
-    ctrlc::set_handler(move || {
-        if std::mem::replace(&mut is_second, true) {
-            std::process::exit(130);
+/// How long a bot stays: until it is told to leave, by Ctrl-C, `/quit` or `--seconds`, or stops by itself.
+pub(crate) struct Stay {
+    submitter: Submitter<World>,
+    ctrl_c: Arc<AtomicBool>,
+    /// When it is to leave, and when it was told to.
+    leaves: Option<Instant>,
+    told: Option<Instant>,
+    was_online: bool,
+}
+
+impl Stay {
+    /// From now on the first Ctrl-C has the bot log out, and the second ends the program.
+    pub(crate) fn new(
+        options: &Options,
+        submitter: Submitter<World>,
+    ) -> Result<Self, ctrlc::Error> {
+        let ctrl_c = Arc::new(AtomicBool::new(false));
+        let pressed = Arc::clone(&ctrl_c);
+        ctrlc::set_handler(move || {
+            if pressed.swap(true, Ordering::Relaxed) {
+                std::process::exit(130);
+            }
+            say!("logging out; Ctrl-C once more ends at once");
+        })?;
+        Ok(Self {
+            submitter,
+            ctrl_c,
+            leaves: options.lasts.map(|lasts| Instant::now() + lasts),
+            told: None,
+            was_online: false,
+        })
+    }
+
+    pub(crate) fn on_event(&mut self, entry: &Entry) {
+        self.was_online |= entry.event == Event::Online;
+    }
+
+    pub(crate) fn leave(&mut self) {
+        self.leaves = Some(Instant::now());
+    }
+
+    /// Has the bot log out when it is time.
+    pub(crate) fn is_over(&mut self, world: &World, engine: &Engine<World>) -> bool {
+        let now = Instant::now();
+        let is_time = self.leaves.is_some_and(|at| now >= at);
+        if self.told.is_none() && (is_time || self.ctrl_c.load(Ordering::Relaxed)) {
+            self.told = Some(now);
+            grant(&self.submitter, Wish::Logout { account: ACCOUNT });
         }
-        say!("logging out; Ctrl-C once more ends at once");
-        grant(&submitter, Wish::Logout { account: ACCOUNT });
-    })
+        let gave_up = self.told.is_some_and(|at| now >= at + LOGOUT);
+        gave_up || (world.have_left() && engine.pending() == 0)
+    }
+
+    /// # Errors
+    /// Why not.
+    pub(crate) fn is_well_ended(&self, world: &World) -> Result<bool, Box<dyn Error>> {
+        match (self.was_online, self.told) {
+            (false, _) => Err("the bot was never online".into()),
+            (true, None) => Err("the bot has stopped by itself".into()),
+            (true, Some(_)) if !world.have_left() => Err("the bot does not log out".into()),
+            (true, Some(_)) => Ok(true),
+        }
+    }
 }

@@ -131,5 +131,8 @@ fn coloured(event: &Event) -> StyledObject<String> {
         }
         _ => Style::new(),
     };
-    style.apply_to(event.to_string())
+    // What a server says may be meant for a terminal, and not for its reader.
+    let text = event.to_string();
+    let is_control = |c: char| c.is_control();
+    style.apply_to(text.replace(is_control, "\u{fffd}"))
 }

@@ -8,10 +8,15 @@ use crate::answers::{self, Message, Trouble};
 use crate::bot::{Bot, SECOND, Settings, Stage};
 use crate::events::Event;
 use crate::outbox::{self, Due};
-use crate::plugins::{Answer, Question, Source};
+use crate::plugins::{self, Answer, Question, Source};
 use crate::policy::{self, AfterSend, How};
 use crate::roster::{Address, Target};
 use crate::steps::text;
+
+/// How many seconds a logout waits for what is still to be said.
+const MOST_WAITS: u32 = 10;
+/// How long a number in front of a message may be.
+const LONGEST_NUMBER: usize = 20;
 
 /// Tries that last longer than a poll: after 1, 2, 4, ... 32 s.
 const LONG_TRIES: u32 = 7;
@@ -112,7 +117,9 @@ impl Bot {
         });
         // A number in front of a message stands in front of its answer, so that people see what is answered.
         let (number, words) = match message.text.split_once(' ') {
-            Some((number, words)) if number.starts_with('#') => (format!("{number} "), words),
+            Some((number, words)) if number.starts_with('#') && number.len() <= LONGEST_NUMBER => {
+                (format!("{number} "), words)
+            }
             _ => (String::new(), &*message.text),
         };
         let uptime = self.session.clock().since_begin();
@@ -145,6 +152,16 @@ impl Bot {
         self.session.set_now(cx.now());
         let session = self.session.number;
         let request = match &errand.source {
+            Source::Picture(_) if self.is_leaving => {
+                let to = errand.target.describe();
+                self.fetching -= 1;
+                self.tell(Event::NotSaid {
+                    to,
+                    text: errand.head,
+                    why: "logging out".to_owned(),
+                });
+                return Next::done();
+            }
             Source::Picture(_) if !self.knows_people() => return self.fetch_later(errand, SECOND),
             Source::Picture(picture) => {
                 let picture = self.roster.picture(picture, &errand.target, session);
@@ -176,7 +193,7 @@ impl Bot {
                 return bot.fetch_later(errand.clone(), wait);
             }
             let answer = match reply {
-                Ok(response) => (errand.read)(&response),
+                Ok(response) => plugins::read(errand.read, &response),
                 Err(error) => format!("sorry: {error}"),
             };
             bot.on_fetched(&errand, &answer, cx)
@@ -405,6 +422,42 @@ impl Bot {
                 text: message.text,
                 why: why.to_owned(),
             });
+        }
+    }
+
+    // ---- leaving ----
+
+    /// From outside: says what is still to be said, then LOGOUT.
+    pub(crate) fn log_out(&mut self, cx: &mut Context<'_, Self>) -> Next<Self> {
+        self.leave(MOST_WAITS, cx)
+    }
+
+    fn leave(&mut self, waits: u32, cx: &mut Context<'_, Self>) -> Next<Self> {
+        self.session.set_now(cx.now());
+        let is_silent = self.outbox.is_empty() && self.inbox.is_empty() && self.fetching == 0;
+        let can_wait = matches!(self.stage, Stage::Online | Stage::LoggingIn);
+        self.is_leaving = waits == 0 || is_silent || !can_wait;
+        match self.stage {
+            Stage::Online if is_silent || waits == 0 => {
+                self.give_up_all("logging out");
+                self.end_session(Stage::LoggingOut, cx);
+                let logout = self.session.logout();
+                cx.send(logout).read_by(|bot, reply, _| {
+                    bot.stage = Stage::Offline;
+                    bot.tell(match reply {
+                        Ok(_) => Event::LoggedOut,
+                        Err(error) => Event::Stopped {
+                            why: format!("logout: {error:#}"),
+                        },
+                    });
+                    Next::done()
+                })
+            }
+            Stage::Online | Stage::LoggingIn if waits > 0 && !is_silent => {
+                Next::call(move |bot: &mut Self, cx| bot.leave(waits - 1, cx))
+                    .after(self.wait(SECOND))
+            }
+            _ => self.stop("told to", cx),
         }
     }
 }

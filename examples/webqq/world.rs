@@ -35,10 +35,6 @@ impl World {
         Self { bots, index }
     }
 
-    pub(crate) fn bots(&self) -> &[Bot] {
-        &self.bots
-    }
-
     fn bot(&mut self, account: u64) -> Option<&mut Bot> {
         let i = *self.index.get(&account)?;
         self.bots.get_mut(i)

@@ -669,3 +669,27 @@ fn no_answer_makes_a_panic() {
         assert!(read.is_ok(), "seed {seed}: {text}");
     }
 }
+
+#[test]
+fn a_word_too_long_for_a_request_is_not_taken() {
+    let long = "x".repeat(70_000);
+    assert_eq!(
+        login_sig(&format!("g_login_sig=encodeURIComponent(\"{long}\")")),
+        None
+    );
+    let check = format!("ptui_checkVC('0','{long}','\\x00');");
+    assert!(matches!(
+        arguments(&check, "ptui_checkVC"),
+        Err(Trouble::Garbled(_))
+    ));
+    for name in ["vfwebqq", "psessionid"] {
+        let mut result = json!({ "vfwebqq": "v", "psessionid": "p" });
+        result[name] = long.clone().into();
+        let answer = json!({ "retcode": 0, "result": result }).to_string();
+        assert!(matches!(answers::keys(&answer), Err(Trouble::Garbled(_))), "{name}");
+    }
+    let answer = json!({ "retcode": 116, "p": long }).to_string();
+    assert!(matches!(poll(&answer), Err(Trouble::Garbled(_))));
+    let answer = json!({ "retcode": 0, "result": { "value": long } }).to_string();
+    assert!(matches!(answers::signature(&answer), Err(Trouble::Garbled(_))));
+}

@@ -25,7 +25,7 @@ fn session() -> Session {
 }
 
 fn session_at(scale: f64, seed: u64) -> Session {
-    let clock = Clock::new(Instant::now(), EPOCH, scale);
+    let clock = Clock::new(Instant::now(), EPOCH, scale, Duration::from_secs(3));
     let mut session = Session::new(ACCOUNT, "password123", clock, seed);
     session.login_sig = "sig-*1".to_owned();
     session.verify_code = "!PTH".to_owned();
@@ -338,7 +338,12 @@ fn numbers_begin_anywhere_and_go_on_as_they_should() {
 #[test]
 fn time_is_told_as_it_is_on_the_wall() {
     let begin = Instant::now();
-    let mut session = Session::new(1, "", Clock::new(begin, EPOCH, 60.0), 1);
+    let mut session = Session::new(
+        1,
+        "",
+        Clock::new(begin, EPOCH, 60.0, Duration::from_secs(3)),
+        1,
+    );
     session.set_now(begin + Duration::from_millis(1_500));
     assert_eq!(call(session.heartbeat()).query("t"), Some("1400000090000"));
 }

@@ -52,6 +52,7 @@ impl Simulation {
             account: ACCOUNT,
             password: Account::sample(ACCOUNT).password,
             scale: 1.0,
+            least_patience: Duration::ZERO,
             refresh,
             max_text: server::Settings::default().max_text,
             long: Long::Split,

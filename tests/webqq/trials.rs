@@ -9,6 +9,7 @@ use httpstream::sim::Random;
 use crate::bot::Stage;
 use crate::events::{Entry, Event};
 use crate::expect::Expect;
+use crate::outbox::Long;
 use crate::policy::{self, Kicks};
 use crate::scenes;
 use crate::script::{Expectations, Line, Play, say};
@@ -49,7 +50,12 @@ fn play(seed: u64) -> Vec<String> {
         titles.push(title.to_owned());
     };
     let director = Unhurried {
-        play: Play::new(ACCOUNT, scenes::all(), expectations.clone(), on_scene),
+        play: Play::new(
+            ACCOUNT,
+            scenes::all(Long::Split),
+            expectations.clone(),
+            on_scene,
+        ),
         requests: 0,
         look_at: Duration::ZERO,
         is_over: Arc::clone(&is_over),
@@ -212,9 +218,10 @@ fn after_ten_minutes_without_a_server_it_answers_the_next_one() {
     }
 }
 
-/// Has the bot log in, with faults armed at certain times. Nobody says anything.
+/// Has the bot log in, with faults armed and pictures shown at certain times.
 struct Armed {
     faults: Vec<(Duration, Step, Fault)>,
+    pictures: Vec<Duration>,
     has_begun: bool,
 }
 
@@ -222,7 +229,15 @@ impl Armed {
     fn new(faults: impl IntoIterator<Item = (Duration, Step, Fault)>) -> Self {
         Self {
             faults: faults.into_iter().collect(),
+            pictures: Vec::new(),
             has_begun: false,
+        }
+    }
+
+    fn with_picture(self, at: Duration) -> Self {
+        Self {
+            pictures: vec![at],
+            ..self
         }
     }
 }
@@ -236,7 +251,11 @@ impl Director for Armed {
             self.has_begun = true;
             server.wish(Wish::Login { account: ACCOUNT });
         }
-        Direct::Wait(self.faults.iter().map(|(at, ..)| *at).min())
+        for _ in self.pictures.extract_if(.., |at| *at <= now) {
+            server.say(now, ACCOUNT, &Place::Buddy, "Alice", "look", true);
+        }
+        let faults = self.faults.iter().map(|(at, ..)| *at);
+        Direct::Wait(faults.chain(self.pictures.iter().copied()).min())
     }
 }
 
@@ -275,4 +294,57 @@ fn a_parked_login_holds_no_connection_and_starts_anew_when_its_captcha_expires()
         Stage::Online,
         "the second login wants no captcha"
     );
+}
+
+#[test]
+fn nothing_of_a_session_waits_on_when_another_has_begun() {
+    let relinks = [
+        (2 * MINUTE, Step::Poll, Fault::Retcode(121)),
+        (4 * MINUTE, Step::SendBuddy, Fault::Retcode(8)),
+        (6 * MINUTE, Step::Poll, Fault::Retcode(100)),
+    ];
+    let mut sim = Simulation::new(9, HOUR, Armed::new(relinks).with_picture(5 * MINUTE));
+    for minutes in [1, 3, 5, 7] {
+        sim.run(minutes * MINUTE + 30 * SECOND, |_| false);
+        assert_eq!(sim.bot.stage, Stage::Online, "after {minutes} minutes");
+        // Poll, heartbeat and refresh of this session. Those of the ones before would still wait for their time.
+        assert_eq!(sim.engine.pending(), 3, "after {minutes} minutes");
+        let stats = sim.engine.stats();
+        assert_eq!(
+            (stats.in_flight, stats.delayed),
+            (1, 2),
+            "after {minutes} minutes"
+        );
+    }
+    let ended = sim.brain(|brain| brain.ledger().fired.len());
+    assert_eq!(ended, 3, "each has struck");
+}
+
+#[test]
+fn the_next_poll_is_on_the_wire_before_a_message_is_looked_at() {
+    let mut sim = Simulation::new(10, HOUR, Armed::new([]).with_picture(MINUTE));
+    sim.run(MINUTE - SECOND, |_| false);
+    sim.network.clear_ledger();
+    sim.run(MINUTE + 10 * SECOND, |_| false);
+    let ledger = sim.network.ledger();
+    let paths: Vec<&str> = ledger.requests().map(|request| request.path()).collect();
+    let place = |path: &str| paths.iter().position(|other| *other == path);
+    let (poll, picture) = (place("/channel/poll2"), place("/channel/get_offpic2"));
+    assert!(
+        poll.is_some() && picture.is_some() && poll < picture,
+        "{paths:?}"
+    );
+}
+
+#[test]
+fn a_bot_that_was_stopped_with_a_picture_to_fetch_can_be_ended() {
+    let faults = [
+        (Duration::ZERO, Step::Offpic, Fault::Status(503)),
+        (MINUTE, Step::Poll, Fault::Retcode(109)),
+    ];
+    let mut sim = Simulation::new(11, HOUR, Armed::new(faults).with_picture(MINUTE));
+    sim.run(10 * MINUTE, |_| false);
+    assert_eq!(sim.bot.stage, Stage::Offline);
+    sim.log_out();
+    assert_eq!((sim.engine.pending(), sim.network.open_fds()), (0, 0));
 }

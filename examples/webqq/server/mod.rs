@@ -333,10 +333,24 @@ impl Server {
         }
     }
 
-    /// Somebody else polls with the account's session while a poll is held: he is refused.
-    pub(crate) fn intrude(&mut self, _now: Duration, account: u64) {
-        if let Some(seat) = self.seats.get(&account) {
-            seat.intrude(&mut self.house);
+    /// Somebody else polls with the account's session while a poll is held: with the words of the bot's own, on another connection.
+    pub(crate) fn intrude(&mut self, now: Duration, account: u64) {
+        let seat = self.seats.get(&account);
+        let held = seat.filter(|seat| seat.poll.is_some());
+        let Some(call) = held.and_then(|seat| seat.last_poll.clone()) else {
+            return;
+        };
+        let connection = u64::MAX;
+        let errors = self.house.ledger.errors.len();
+        let reaction = self.on_call(now, &Call { connection, ..call });
+        // The bot cannot help it.
+        for error in &mut self.house.ledger.errors[errors..] {
+            error.provoked = true;
+        }
+        if let Reaction::Answer(answer) = reaction
+            && answer.body == Answer::retcode(121).body
+        {
+            self.house.ledger.fire(Switch::Intrude.name());
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::fault::{Fault, Switch};
+use super::fault::Fault;
 use super::mail::{Delivery, Letter, Writer};
 use super::seat::Seat;
 use super::step::Step;
@@ -25,6 +25,7 @@ impl Seat {
     /// A poll has come: the last one's news were received, perhaps.
     pub(crate) fn note_poll(&mut self, visit: &mut Visit<'_>) {
         visit.house.ledger.polls += 1;
+        self.last_poll = Some(visit.call.clone());
         if let Some(session) = &mut self.session {
             session.was_polled = true;
             self.mail.on_poll(session.serial, visit.call.connection);
@@ -177,12 +178,5 @@ impl Seat {
             self.take_poll(house);
         }
         self.late.retain(|(late, _)| *late != hold);
-    }
-
-    /// Somebody else polls with this session: he is refused as any second poll is, which is no error of the client's.
-    pub(crate) fn intrude(&self, house: &mut House) {
-        if self.check_only_poll().is_err() {
-            house.ledger.fire(Switch::Intrude.name());
-        }
     }
 }

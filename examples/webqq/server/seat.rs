@@ -14,7 +14,7 @@ use super::people::Account;
 use super::poll::HeldPoll;
 use super::step::Step;
 use super::visit::{House, Visit};
-use super::wire::{Answer, HoldId, Reaction};
+use super::wire::{Answer, Call, HoldId, Reaction};
 
 /// An account's place at the server.
 #[derive(Debug)]
@@ -44,6 +44,8 @@ pub(crate) struct Seat {
 
     pub(crate) mail: Mail,
     pub(crate) poll: Option<HeldPoll>,
+    /// What the last one said, for whoever has overheard it.
+    pub(crate) last_poll: Option<Call>,
     /// Lists that come after the next login.
     pub(crate) late: Vec<(HoldId, Answer)>,
 
@@ -117,6 +119,7 @@ impl Seat {
             last_msg_id: 0,
             last_send: None,
             poll: None,
+            last_poll: None,
             late: Vec::new(),
             armed: VecDeque::new(),
             struck: BTreeSet::new(),
