@@ -686,10 +686,16 @@ fn a_word_too_long_for_a_request_is_not_taken() {
         let mut result = json!({ "vfwebqq": "v", "psessionid": "p" });
         result[name] = long.clone().into();
         let answer = json!({ "retcode": 0, "result": result }).to_string();
-        assert!(matches!(answers::keys(&answer), Err(Trouble::Garbled(_))), "{name}");
+        assert!(
+            matches!(answers::keys(&answer), Err(Trouble::Garbled(_))),
+            "{name}"
+        );
     }
     let answer = json!({ "retcode": 116, "p": long }).to_string();
     assert!(matches!(poll(&answer), Err(Trouble::Garbled(_))));
     let answer = json!({ "retcode": 0, "result": { "value": long } }).to_string();
-    assert!(matches!(answers::signature(&answer), Err(Trouble::Garbled(_))));
+    assert!(matches!(
+        answers::signature(&answer),
+        Err(Trouble::Garbled(_))
+    ));
 }

@@ -218,10 +218,11 @@ fn after_ten_minutes_without_a_server_it_answers_the_next_one() {
     }
 }
 
-/// Has the bot log in, with faults armed and pictures shown at certain times.
+/// Has the bot log in, with faults armed and something said at certain times.
 struct Armed {
     faults: Vec<(Duration, Step, Fault)>,
-    pictures: Vec<Duration>,
+    /// With a picture or without.
+    lines: Vec<(Duration, bool)>,
     has_begun: bool,
 }
 
@@ -229,14 +230,21 @@ impl Armed {
     fn new(faults: impl IntoIterator<Item = (Duration, Step, Fault)>) -> Self {
         Self {
             faults: faults.into_iter().collect(),
-            pictures: Vec::new(),
+            lines: Vec::new(),
             has_begun: false,
         }
     }
 
     fn with_picture(self, at: Duration) -> Self {
         Self {
-            pictures: vec![at],
+            lines: vec![(at, true)],
+            ..self
+        }
+    }
+
+    fn with_line(self, at: Duration) -> Self {
+        Self {
+            lines: vec![(at, false)],
             ..self
         }
     }
@@ -251,11 +259,11 @@ impl Director for Armed {
             self.has_begun = true;
             server.wish(Wish::Login { account: ACCOUNT });
         }
-        for _ in self.pictures.extract_if(.., |at| *at <= now) {
-            server.say(now, ACCOUNT, &Place::Buddy, "Alice", "look", true);
+        for (_, picture) in self.lines.extract_if(.., |(at, _)| *at <= now) {
+            server.say(now, ACCOUNT, &Place::Buddy, "Alice", "ping", picture);
         }
         let faults = self.faults.iter().map(|(at, ..)| *at);
-        Direct::Wait(faults.chain(self.pictures.iter().copied()).min())
+        Direct::Wait(faults.chain(self.lines.iter().map(|(at, _)| *at)).min())
     }
 }
 
@@ -322,16 +330,16 @@ fn nothing_of_a_session_waits_on_when_another_has_begun() {
 
 #[test]
 fn the_next_poll_is_on_the_wire_before_a_message_is_looked_at() {
-    let mut sim = Simulation::new(10, HOUR, Armed::new([]).with_picture(MINUTE));
+    let mut sim = Simulation::new(10, HOUR, Armed::new([]).with_line(MINUTE));
     sim.run(MINUTE - SECOND, |_| false);
     sim.network.clear_ledger();
     sim.run(MINUTE + 10 * SECOND, |_| false);
     let ledger = sim.network.ledger();
     let paths: Vec<&str> = ledger.requests().map(|request| request.path()).collect();
     let place = |path: &str| paths.iter().position(|other| *other == path);
-    let (poll, picture) = (place("/channel/poll2"), place("/channel/get_offpic2"));
+    let (poll, answer) = (place("/channel/poll2"), place("/channel/send_buddy_msg2"));
     assert!(
-        poll.is_some() && picture.is_some() && poll < picture,
+        poll.is_some() && answer.is_some() && poll < answer,
         "{paths:?}"
     );
 }
