@@ -231,7 +231,8 @@ impl<S> fmt::Debug for Next<S> {
 
 /// What a readback can ask of the engine while it runs.
 ///
-/// What it asks is queued and applied before the engine touches the next link.
+/// What it asks is queued and applied before the engine touches the next link. `submit`, `call` and their kin start chains of their
+/// own; `send`, `again` and `done` only make what this readback may answer.
 pub struct Context<'a, S> {
     pub(super) sink: &'a mut dyn Sink<S>,
     pub(super) id: RequestId,

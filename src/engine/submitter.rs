@@ -213,6 +213,9 @@ impl<S> Submitter<S> {
     /// # Ok::<(), httpstream::Error>(())
     /// ```
     ///
+    /// So a chain is parked that waits for a person: it answers [`Next::done`], what it knew stays in the state, and this begins the next
+    /// one. [`Engine::run`](crate::Engine::run) waits meanwhile, as long as the `Submitter` is there.
+    ///
     /// # Errors
     /// As [`submit`](Self::submit).
     pub fn call(

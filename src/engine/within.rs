@@ -8,7 +8,8 @@ use crate::engine::readback::{Action, Context, Flow, Next, Readback, Reply, Sink
 use crate::engine::response::Response;
 use crate::request::Request;
 
-/// Reads with a part of the state, so that a bot which was written to run alone runs among a thousand.
+/// Reads with a part of the state, so that a bot which was written to run alone runs among a thousand. Goes to
+/// [`Engine::submit_to`](crate::Engine::submit_to) and [`Next::read_to`].
 ///
 /// `part` finds the part each time it is needed. What the readback submits or answers with is read by the same part. When
 /// `part` answers `None` the part is gone and the chain ends: a response under way is given up. What is delayed for a part that
