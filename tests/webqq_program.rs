@@ -208,7 +208,7 @@ fn the_conversation_ends_well_and_shows_every_switch() {
         .expect("a table");
     let rows: Vec<&str> = table.lines().map(str::trim).collect();
     for switch in server::fault::all_switches() {
-        let (step, fault) = switch.split_once(": ").unwrap_or(("elsewhere", &switch));
+        let (step, fault) = switch.split_once(": ").unwrap_or(("the session", &switch));
         // Behind it stands how often, or the next one, or nothing.
         let names = |row: &&&str| {
             let mut places = row.match_indices(fault);
@@ -220,7 +220,7 @@ fn the_conversation_ends_well_and_shows_every_switch() {
         };
         assert!(rows.iter().any(|row| names(&row)), "{switch}: {table}");
     }
-    for row in ["messages in", "answers out", "logins again", "retries"] {
+    for row in ["messages in", "answers out", "logins again", "troubles"] {
         assert!(table.contains(row), "{row}: {table}");
     }
 }
