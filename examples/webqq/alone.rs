@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::company::Company;
 use crate::options::Options;
-use crate::play::{ACCOUNT, write_ledger, write_log};
+use crate::play::{ACCOUNT, write_ledger};
 use crate::script::Expectations;
 use crate::serve::{Stay, typed};
 use crate::server::http::{self, HttpServer};
@@ -73,7 +73,6 @@ pub(crate) fn run_server(options: &Options) -> Result<bool, Box<dyn Error>> {
 
 /// Runs the bot with a server that is elsewhere, until Ctrl-C.
 pub(crate) fn run_bot(options: &Options, server: SocketAddr) -> Result<bool, Box<dyn Error>> {
-    let show = Show::new(1, 0);
     let mut engine = world::engine(1, server)?;
     let mut world = World::new([options.bot_settings(ACCOUNT)]);
     let submitter = engine.submitter();
@@ -81,16 +80,9 @@ pub(crate) fn run_bot(options: &Options, server: SocketAddr) -> Result<bool, Box
     grant(&submitter, Wish::Login { account: ACCOUNT });
 
     let lines = typed();
-    let mut log = Vec::new();
     drive(&mut engine, &mut world, |world, engine| {
-        for (account, entry) in world.take_events() {
-            show.event(&entry);
-            stay.on_event(&entry);
-            if options.log.is_some() {
-                log.push((account, entry));
-            }
-        }
-        for line in lines.try_iter() {
+        stay.tell(world);
+        for line in lines.try_iter().filter(|line| !line.trim().is_empty()) {
             // The only thing that it ever waits for.
             let code = line.trim().to_owned();
             grant(
@@ -103,8 +95,5 @@ pub(crate) fn run_bot(options: &Options, server: SocketAddr) -> Result<bool, Box
         }
         stay.is_over(world, engine)
     })?;
-    if let Some(folder) = &options.log {
-        write_log(folder, log.iter().map(|(account, entry)| (*account, entry)))?;
-    }
-    stay.is_well_ended(&world)
+    stay.end(&world)
 }

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io::{BufRead, stdin};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
@@ -47,7 +48,6 @@ struct Chat {
 }
 
 pub(crate) fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
-    let show = Show::new(1, 0);
     let account = Account::sample(ACCOUNT);
     let role = |(place, who)| Line::new(place, who, "", Expect::Nothing);
     let roles = account.places().into_iter().map(role).collect();
@@ -74,15 +74,8 @@ pub(crate) fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     grant(&submitter, Wish::Login { account: ACCOUNT });
 
     let lines = typed();
-    let mut log = Vec::new();
     drive(&mut engine, &mut world, |world, engine| {
-        for (account, entry) in world.take_events() {
-            show.event(&entry);
-            stay.on_event(&entry);
-            if options.log.is_some() {
-                log.push((account, entry));
-            }
-        }
+        stay.tell(world);
         for line in lines.try_iter() {
             if line.trim() == "/quit" {
                 stay.leave();
@@ -95,9 +88,8 @@ pub(crate) fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     let brain = server.stop();
     if let Some(folder) = &options.log {
         write_ledger(folder, brain.ledger())?;
-        write_log(folder, log.iter().map(|(account, entry)| (*account, entry)))?;
     }
-    stay.is_well_ended(&world)
+    stay.end(&world)
 }
 
 impl Chat {
@@ -158,6 +150,10 @@ pub(crate) struct Stay {
     leaves: Option<Instant>,
     told: Option<Instant>,
     was_online: bool,
+    show: Show,
+    /// What the bot told, and where it is kept.
+    log: Vec<(u64, Entry)>,
+    folder: Option<PathBuf>,
 }
 
 impl Stay {
@@ -180,11 +176,21 @@ impl Stay {
             leaves: options.lasts.map(|lasts| Instant::now() + lasts),
             told: None,
             was_online: false,
+            show: Show::new(1, 0),
+            log: Vec::new(),
+            folder: options.log.clone(),
         })
     }
 
-    pub(crate) fn on_event(&mut self, entry: &Entry) {
-        self.was_online |= entry.event == Event::Online;
+    /// Prints what the bot has told since the last time.
+    pub(crate) fn tell(&mut self, world: &mut World) {
+        for (account, entry) in world.take_events() {
+            self.show.event(&entry);
+            self.was_online |= entry.event == Event::Online;
+            if self.folder.is_some() {
+                self.log.push((account, entry));
+            }
+        }
     }
 
     pub(crate) fn leave(&mut self) {
@@ -203,9 +209,17 @@ impl Stay {
         gave_up || (world.have_left() && engine.pending() == 0)
     }
 
+    /// Keeps the log, and tells whether all went as it was told to.
+    ///
     /// # Errors
     /// Why not.
-    pub(crate) fn is_well_ended(&self, world: &World) -> Result<bool, Box<dyn Error>> {
+    pub(crate) fn end(&self, world: &World) -> Result<bool, Box<dyn Error>> {
+        if let Some(folder) = &self.folder {
+            write_log(
+                folder,
+                self.log.iter().map(|(account, entry)| (*account, entry)),
+            )?;
+        }
         match (self.was_online, self.told) {
             (false, _) => Err("the bot was never online".into()),
             (true, None) => Err("the bot has stopped by itself".into()),

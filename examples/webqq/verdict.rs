@@ -49,7 +49,7 @@ pub(crate) fn judge(evidence: &Evidence<'_>) -> Verdict {
             answers.len()
         ));
     }
-    for error in ledger.errors.iter().filter(|error| !error.provoked) {
+    for error in ledger.unprovoked() {
         let step = error
             .step
             .map(|step| format!("{step:?}: "))
