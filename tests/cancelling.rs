@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Bench, Gate, Log, Script, Server, facts, ok};
-use httpstream::resolver::{Family, LookupError, LookupId, Resolve, Wake};
+use httpstream::resolver::{Family, LookupAnswer, LookupId, Resolve, Wake};
 use httpstream::{ErrorKind, Flow, Next, Phase, Request, RequestId, Sent};
 
 #[derive(Debug)]
@@ -19,7 +19,7 @@ impl Resolve for Mute {
     fn deadline(&self) -> Option<std::time::Instant> {
         None
     }
-    fn take(&mut self) -> Option<(LookupId, Result<Vec<std::net::IpAddr>, LookupError>)> {
+    fn take(&mut self) -> Option<(LookupId, LookupAnswer)> {
         None
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::{Bench, Gate, Log, Server, facts, ok};
-use httpstream::resolver::{Family, LookupError, LookupId, Resolve, Table, Wake};
+use httpstream::resolver::{Family, LookupAnswer, LookupId, Resolve, Table, Wake};
 use httpstream::{ErrorKind, Phase, Reply, Request, Sent};
 use socket2::{Domain, Socket, Type};
 
@@ -223,7 +223,7 @@ impl Resolve for Periodic {
     fn deadline(&self) -> Option<Instant> {
         Some(self.next)
     }
-    fn take(&mut self) -> Option<(LookupId, Result<Vec<IpAddr>, LookupError>)> {
+    fn take(&mut self) -> Option<(LookupId, LookupAnswer)> {
         None
     }
 }
@@ -262,7 +262,7 @@ struct Prompted(Arc<Mutex<Prompt>>);
 #[derive(Debug, Default)]
 struct Prompt {
     asked: Vec<(LookupId, Family)>,
-    ready: VecDeque<(LookupId, Result<Vec<IpAddr>, LookupError>)>,
+    ready: VecDeque<(LookupId, LookupAnswer)>,
     wake: Option<Wake>,
 }
 
@@ -271,8 +271,8 @@ impl Prompted {
         let mut prompt = self.0.lock().unwrap();
         for (id, family) in std::mem::take(&mut prompt.asked) {
             let fits = addr.is_ipv4() == (family == Family::V4);
-            let addrs = fits.then_some(addr).into_iter().collect();
-            prompt.ready.push_back((id, Ok(addrs)));
+            let addrs = fits.then_some(addr);
+            prompt.ready.push_back((id, LookupAnswer::found(addrs)));
         }
         prompt.wake.as_ref().unwrap().wake();
     }
@@ -290,7 +290,7 @@ impl Resolve for Prompted {
     fn deadline(&self) -> Option<Instant> {
         None
     }
-    fn take(&mut self) -> Option<(LookupId, Result<Vec<IpAddr>, LookupError>)> {
+    fn take(&mut self) -> Option<(LookupId, LookupAnswer)> {
         self.0.lock().unwrap().ready.pop_front()
     }
 }

@@ -2,11 +2,10 @@
 
 mod common;
 
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use common::{Bench, Gate, Log, Server, facts, ok};
-use httpstream::resolver::{Family, LookupError, LookupId, Resolve, Wake};
+use httpstream::resolver::{Family, LookupAnswer, LookupId, Resolve, Wake};
 use httpstream::{
     Context, Error, ErrorKind, Phase, Reply, Request, RequestBuilder, Sent, Timeouts,
 };
@@ -32,7 +31,7 @@ impl Resolve for Mute {
     fn deadline(&self) -> Option<Instant> {
         None
     }
-    fn take(&mut self) -> Option<(LookupId, Result<Vec<IpAddr>, LookupError>)> {
+    fn take(&mut self) -> Option<(LookupId, LookupAnswer)> {
         None
     }
 }

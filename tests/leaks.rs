@@ -2,14 +2,13 @@
 
 mod common;
 
-use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{Bench, Script, Server};
-use httpstream::resolver::{Family, LookupError, LookupId, Resolve, Wake};
+use httpstream::resolver::{Family, LookupAnswer, LookupError, LookupId, Resolve, Wake};
 use httpstream::{ErrorKind, Flow, Phase, Request, RequestBuilder, Timeouts};
 
 /// How often each row is run; there are 30 rows and more.
@@ -35,8 +34,8 @@ impl Resolve for Partial {
     fn deadline(&self) -> Option<Instant> {
         None
     }
-    fn take(&mut self) -> Option<(LookupId, Result<Vec<IpAddr>, LookupError>)> {
-        Some((self.0.pop()?, Err(LookupError::NotFound)))
+    fn take(&mut self) -> Option<(LookupId, LookupAnswer)> {
+        Some((self.0.pop()?, LookupAnswer::failed(LookupError::NotFound)))
     }
 }
 

@@ -229,9 +229,9 @@ impl<S, M: Mode> Engine<S, M> {
     pub(crate) fn on_net(net: <M as Sealed>::Net, config: Config) -> Result<Self, Error> {
         let settings = Settings::new(&config)?;
         let mut resolver = config.resolver.unwrap_or_else(|| net.resolver());
-        let wake = net.waker();
-        resolver.attach(wake.clone());
+        net.attach(&mut *resolver).map_err(Error::io)?;
         let names = Names::new(&config.overrides, resolver)?;
+        let wake = net.waker();
         let now = net.now();
         Ok(Self {
             net,

@@ -12,6 +12,7 @@ use crate::engine::submitter::Order;
 use crate::engine::{Engine, Timer};
 use crate::error::Error;
 use crate::net::link::LinkMarks;
+use crate::net::slots::RESOLVER_TOKENS;
 use crate::net::{Net, Ready, WAKE};
 
 /// What a turn did.
@@ -143,6 +144,9 @@ impl<S, M: Mode> Engine<S, M> {
                 self.counts.wakeups += 1;
                 self.names.on_wake();
                 self.take_orders();
+            } else if RESOLVER_TOKENS.contains(&token.0) {
+                self.names.on_event(token);
+                continue;
             } else if let Some(key) = self.links.find(token) {
                 trace!("{token:?} {readiness:?}");
                 let link = &mut self.links[key];
@@ -185,13 +189,7 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     fn on_names(&mut self) {
-        if self
-            .names
-            .deadline()
-            .is_some_and(|deadline| deadline <= self.now)
-        {
-            self.names.on_tick(self.now);
-        }
+        self.names.on_turn(self.now);
         // A look-up may have been begun and given up since: its news are that there are none.
         if !self.names.is_busy() && !self.names.has_news() {
             return;

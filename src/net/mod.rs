@@ -97,6 +97,9 @@ pub trait Net {
     /// The resolver to use where the configuration names none.
     fn resolver(&self) -> Box<dyn Resolve>;
 
+    /// Lets a resolver know how it reaches this engine.
+    fn attach(&self, resolver: &mut dyn Resolve) -> io::Result<()>;
+
     /// System calls made by the methods above so far, those that failed included.
     fn system_calls(&self) -> u64;
 }

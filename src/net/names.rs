@@ -37,6 +37,8 @@ pub(crate) struct Names {
     last_id: u64,
     /// A question was put since the resolver was last asked for answers: it may have one at once.
     news: bool,
+    /// The resolver was told of events since the last turn.
+    events: bool,
 }
 
 /// One host that is being looked up, in both families.
@@ -82,6 +84,7 @@ impl Names {
             hosts: HashMap::new(),
             last_id: 0,
             news: false,
+            events: false,
         })
     }
 
@@ -164,13 +167,24 @@ impl Names {
         !self.lookups.is_empty()
     }
 
-    pub(crate) fn on_tick(&mut self, now: Instant) {
-        self.resolver.on_tick(now);
+    /// One of the resolver's own sources is ready.
+    pub(crate) fn on_event(&mut self, token: Token) {
+        self.events = true;
+        self.resolver.on_event(token);
+    }
+
+    /// Once a turn, behind its events.
+    pub(crate) fn on_turn(&mut self, now: Instant) {
+        let is_due = self.deadline().is_some_and(|deadline| deadline <= now);
+        if std::mem::take(&mut self.events) || is_due {
+            self.resolver.on_tick(now);
+        }
     }
 
     /// A look-up that has ended since last asked.
     pub(crate) fn next_answer(&mut self) -> Option<Answered> {
         while let Some((id, answer)) = self.resolver.take() {
+            let answer = answer.addresses;
             let Some((host, family)) = self.hosts.remove(&id) else {
                 continue;
             };

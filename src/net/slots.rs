@@ -5,6 +5,7 @@
 //! the slot's is nobody's.
 
 use std::fmt;
+use std::ops::Range;
 
 use mio::Token;
 use slab::Slab;
@@ -49,9 +50,13 @@ pub(crate) fn grow<T>(slab: &mut Slab<T>) {
     }
 }
 
-/// Bits of a token that are the slot; the rest is the generation.
+/// Bits of a token that are the slot; the rest is the generation, but for the top bit.
 const SLOT_BITS: u32 = usize::BITS / 2;
 const SLOT_MASK: usize = (1 << SLOT_BITS) - 1;
+
+/// Tokens with the top bit set are the resolver's, but for the last one, which is the waker's.
+pub(crate) const RESOLVER_TOKENS: Range<usize> = 1 << (usize::BITS - 1)..usize::MAX;
+const GENERATION_MASK: usize = (RESOLVER_TOKENS.start - 1) & !SLOT_MASK;
 
 /// Entries under keys, each with the generation that it was inserted in.
 #[derive(Debug)]
@@ -88,16 +93,14 @@ impl<T> Slots<T> {
     }
 
     pub(crate) fn token(&self, key: LinkKey) -> Token {
-        let generation = self.slab[key as usize].generation as usize;
-        Token((generation << SLOT_BITS) | key as usize)
+        Token(generation_bits(self.slab[key as usize].generation) | key as usize)
     }
 
     /// The key behind `token`, unless its entry is gone.
     pub(crate) fn find(&self, token: Token) -> Option<LinkKey> {
         let key = token.0 & SLOT_MASK;
         let slot = self.slab.get(key)?;
-        let generation = (slot.generation as usize) << SLOT_BITS;
-        (generation == token.0 & !SLOT_MASK).then_some(key as LinkKey)
+        (generation_bits(slot.generation) == token.0 & !SLOT_MASK).then_some(key as LinkKey)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -115,6 +118,11 @@ impl<T> Slots<T> {
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = T> {
         self.slab.drain().map(|slot| slot.entry)
     }
+}
+
+/// A generation as it stands in a token.
+fn generation_bits(generation: u32) -> usize {
+    (generation as usize) << SLOT_BITS & GENERATION_MASK
 }
 
 impl<T> std::ops::Index<LinkKey> for Slots<T> {

@@ -9,6 +9,7 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
 use socket2::SockRef;
 
+use crate::net::slots::RESOLVER_TOKENS;
 use crate::net::{Net, Readiness, Ready, WAKE, calls_to_open};
 use crate::resolver::{Resolve, System, Wake};
 
@@ -172,6 +173,11 @@ impl Net for MioNet {
 
     fn resolver(&self) -> Box<dyn Resolve> {
         Box::new(System::new())
+    }
+
+    fn attach(&self, resolver: &mut dyn Resolve) -> io::Result<()> {
+        resolver.attach(self.waker());
+        resolver.attach_poll(self.poll.registry().try_clone()?, RESOLVER_TOKENS)
     }
 
     fn system_calls(&self) -> u64 {

@@ -1,24 +1,21 @@
 //! Look-ups in the names of a simulated network, in virtual time.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::faults::Fault;
 use super::network::Network;
 use super::world::World;
-use crate::resolver::{Family, LookupError, LookupId, Resolve, Wake};
-
-type Answer = Result<Vec<IpAddr>, LookupError>;
+use crate::resolver::{Family, LookupAnswer, LookupError, LookupId, Resolve, Wake};
 
 /// A resolver without a thread: an answer comes when virtual time has got there, by [`Resolve::on_tick`].
 #[derive(Debug)]
 pub(super) struct Names {
     network: Network,
     /// Look-ups on their way, by when they end and in order of their beginning.
-    waiting: BTreeMap<(Instant, u64), (LookupId, Answer)>,
+    waiting: BTreeMap<(Instant, u64), (LookupId, LookupAnswer)>,
     begun: u64,
-    done: VecDeque<(LookupId, Answer)>,
+    done: VecDeque<(LookupId, LookupAnswer)>,
 }
 
 impl Names {
@@ -38,7 +35,8 @@ impl Resolve for Names {
     }
 
     fn start(&mut self, host: &str, family: Family, id: LookupId) {
-        let (after, answer) = self.network.world_mut().look_up(host, family);
+        let name = host.strip_suffix('.').unwrap_or(host);
+        let (after, answer) = self.network.world_mut().look_up(name, family);
         if after.is_zero() {
             return self.done.push_back((id, answer));
         }
@@ -64,18 +62,14 @@ impl Resolve for Names {
         self.waiting.first_key_value().map(|((at, _), _)| *at)
     }
 
-    fn take(&mut self) -> Option<(LookupId, Answer)> {
+    fn take(&mut self) -> Option<(LookupId, LookupAnswer)> {
         self.done.pop_front()
     }
 }
 
 impl World {
     /// What a look-up will answer, and after how long.
-    pub(super) fn look_up(
-        &mut self,
-        host: &str,
-        family: Family,
-    ) -> (Duration, Result<Vec<IpAddr>, LookupError>) {
+    pub(super) fn look_up(&mut self, host: &str, family: Family) -> (Duration, LookupAnswer) {
         let (mut after, answer) = match self.names.get(host) {
             Some(name) => (name.after, name.answer.clone()),
             None => (self.latency * 2, Err(LookupError::NotFound)),
@@ -90,12 +84,13 @@ impl World {
         } else if self.strikes(Fault::ExhaustedLookup) {
             Err(LookupError::Exhausted("simulated exhaustion".to_owned()))
         } else {
-            answer.map(|mut addrs| {
-                addrs.retain(|addr| addr.is_ipv4() == (family == Family::V4));
-                addrs
-            })
+            answer
         };
         self.note("look up", 0, usize::from(answer.is_ok()));
+        let answer = match answer {
+            Ok(addrs) => LookupAnswer::found(addrs.into_iter().filter(|ip| family.has(ip))),
+            Err(error) => LookupAnswer::failed(error),
+        };
         (after, answer)
     }
 }

@@ -169,6 +169,12 @@ impl Net for SimNet {
         Box::new(Names::new(self.network.clone()))
     }
 
+    /// There is no poll of the operating system here.
+    fn attach(&self, resolver: &mut dyn Resolve) -> io::Result<()> {
+        resolver.attach(self.waker());
+        Ok(())
+    }
+
     fn system_calls(&self) -> u64 {
         self.system_calls
     }

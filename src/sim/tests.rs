@@ -11,7 +11,7 @@ use mio::Token;
 use super::socket::Socket;
 use super::*;
 use crate::net::{Net, Readiness, Ready, WAKE};
-use crate::resolver::{Family, LookupError, LookupId};
+use crate::resolver::{Family, LookupAnswer, LookupError, LookupId};
 
 const MS: Duration = Duration::from_millis(1);
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -780,21 +780,23 @@ fn names_are_looked_up_in_virtual_time() {
     names.start("a.test", Family::V4, LookupId(6));
     names.cancel(LookupId(6));
 
+    let found = |ips: &[[u8; 4]]| LookupAnswer::found(ips.iter().map(|ip| (*ip).into()));
     let at_once = names.take();
-    assert_eq!(at_once, Some((LookupId(3), Ok(vec![[10, 0, 0, 3].into()]))));
+    assert_eq!(at_once, Some((LookupId(3), found(&[[10, 0, 0, 3]]))));
     assert_eq!(names.take(), None);
     assert_eq!(names.deadline(), Some(start + MS));
     names.on_tick(start + MS);
-    let found = Ok(vec![[10, 0, 0, 1].into(), [10, 0, 0, 2].into()]);
-    assert_eq!(names.take(), Some((LookupId(1), found)));
-    assert_eq!(names.take(), Some((LookupId(2), Ok(vec![]))));
-    assert_eq!(
-        names.take(),
-        Some((LookupId(5), Err(LookupError::NotFound)))
-    );
+    let both = found(&[[10, 0, 0, 1], [10, 0, 0, 2]]);
+    assert_eq!(names.take(), Some((LookupId(1), both)));
+    assert_eq!(names.take(), Some((LookupId(2), found(&[]))));
+    let unknown = LookupAnswer::failed(LookupError::NotFound);
+    assert_eq!(names.take(), Some((LookupId(5), unknown)));
     assert_eq!(names.take(), None);
     names.on_tick(start + 2 * MS);
-    assert_eq!(names.take(), Some((LookupId(4), Err(broken))));
+    assert_eq!(
+        names.take(),
+        Some((LookupId(4), LookupAnswer::failed(broken)))
+    );
     assert_eq!(names.deadline(), None);
 }
 

@@ -1,87 +1,13 @@
-//! Names to addresses: the seam that a resolver is written against, and the resolvers that need no other crate.
+//! `getaddrinfo` on helper threads.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs, UdpSocket};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::{Family, LookupAnswer, LookupError, LookupId, Resolve, Wake};
 use crate::error::is_exhaustion;
-
-/// Address family of one question.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Family {
-    /// IPv4: A records.
-    V4,
-    /// IPv6: AAAA records.
-    V6,
-}
-
-/// Names one look-up among those of an engine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LookupId(pub u64);
-
-/// Why a look-up gave no answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum LookupError {
-    /// The name does not exist, or has no address of that family.
-    NotFound,
-    /// This machine has no file descriptor or memory left to ask with; asked again when some is free.
-    Exhausted(String),
-    /// Anything else, in the resolver's words.
-    Failed(String),
-}
-
-impl fmt::Display for LookupError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            LookupError::NotFound => f.write_str("no such name"),
-            LookupError::Exhausted(why) | LookupError::Failed(why) => f.write_str(why),
-        }
-    }
-}
-
-impl std::error::Error for LookupError {}
-
-/// Wakes the engine from any thread: its next turn asks the resolver for answers.
-#[derive(Clone)]
-pub struct Wake(Arc<dyn Fn() + Send + Sync>);
-
-impl Wake {
-    pub(crate) fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
-        Self(Arc::new(wake))
-    }
-
-    /// Makes a turn due.
-    pub fn wake(&self) {
-        (self.0)();
-    }
-}
-
-impl fmt::Debug for Wake {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Wake")
-    }
-}
-
-/// Looks up names without blocking the loop, one address family per question.
-///
-/// Literals, `localhost` and the overrides of [`Config::resolve_to`](crate::Config::resolve_to) are answered in front of it.
-pub trait Resolve: fmt::Debug {
-    /// Called once, before any look-up. A resolver with a thread of its own calls `wake` whenever [`take`](Self::take) has something new.
-    fn attach(&mut self, wake: Wake);
-    /// Begins to look up `host` (a name in lower case, no trailing dot). The answer comes out of [`take`](Self::take), possibly at once.
-    fn start(&mut self, host: &str, family: Family, id: LookupId);
-    /// Nobody waits for `id` any more: no answer is expected, one that comes is ignored.
-    fn cancel(&mut self, id: LookupId);
-    /// The time is `now`; called in each turn in which [`deadline`](Self::deadline) has passed.
-    fn on_tick(&mut self, now: Instant);
-    /// When [`on_tick`](Self::on_tick) wants to be called.
-    fn deadline(&self) -> Option<Instant>;
-    /// Takes an answer that is ready. An empty list says that the name exists and has no address of that family.
-    fn take(&mut self) -> Option<(LookupId, Result<Vec<IpAddr>, LookupError>)>;
-}
 
 /// `getaddrinfo`, on helper threads: names as every other program on this machine sees them.
 ///
@@ -101,7 +27,7 @@ struct Desk {
 struct Ledger {
     /// Hosts to be looked up, each with the questions it answers.
     asked: VecDeque<(String, Vec<(LookupId, Family)>)>,
-    answered: VecDeque<(LookupId, Result<Vec<IpAddr>, LookupError>)>,
+    answered: VecDeque<(LookupId, LookupAnswer)>,
     threads: usize,
     resting: usize,
     closed: bool,
@@ -178,7 +104,9 @@ impl Resolve for System {
                     let why =
                         LookupError::Exhausted(format!("no thread to look up names: {error}"));
                     for (_, questions) in std::mem::take(&mut ledger.asked) {
-                        let failed = questions.into_iter().map(|(id, _)| (id, Err(why.clone())));
+                        let failed = questions
+                            .into_iter()
+                            .map(|(id, _)| (id, LookupAnswer::failed(why.clone())));
                         ledger.answered.extend(failed);
                     }
                 }
@@ -201,7 +129,7 @@ impl Resolve for System {
         None
     }
 
-    fn take(&mut self) -> Option<(LookupId, Result<Vec<IpAddr>, LookupError>)> {
+    fn take(&mut self) -> Option<(LookupId, LookupAnswer)> {
         self.desk.ledger().answered.pop_front()
     }
 }
@@ -236,12 +164,12 @@ impl Desk {
             let found = look_up(&host);
             ledger = self.ledger();
             for (id, family) in questions {
-                let answer = found.as_ref().map_err(Clone::clone).map(|addrs| {
-                    let of_family = addrs
-                        .iter()
-                        .filter(|ip| ip.is_ipv4() == (family == Family::V4));
-                    of_family.copied().collect()
-                });
+                let answer = match &found {
+                    Ok(addrs) => {
+                        LookupAnswer::found(addrs.iter().copied().filter(|ip| family.has(ip)))
+                    }
+                    Err(error) => LookupAnswer::failed(error.clone()),
+                };
                 ledger.answered.push_back((id, answer));
             }
             if let Some(wake) = ledger.wake.clone() {
@@ -301,58 +229,6 @@ fn spare_descriptors() -> Result<(), LookupError> {
         }
     }
     Ok(())
-}
-
-/// Names in a table, for tests and for hosts that no server knows: answers at once.
-#[derive(Clone, Debug, Default)]
-pub struct Table {
-    hosts: HashMap<String, Vec<IpAddr>>,
-    answered: VecDeque<(LookupId, Result<Vec<IpAddr>, LookupError>)>,
-}
-
-impl Table {
-    /// An empty table: no name exists.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// `host` has these addresses, and no others.
-    pub fn insert(&mut self, host: &str, addrs: impl IntoIterator<Item = IpAddr>) {
-        self.hosts
-            .insert(host.to_ascii_lowercase(), addrs.into_iter().collect());
-    }
-}
-
-impl Resolve for Table {
-    fn attach(&mut self, _: Wake) {}
-
-    fn start(&mut self, host: &str, family: Family, id: LookupId) {
-        let answer = match self.hosts.get(host) {
-            None => Err(LookupError::NotFound),
-            Some(addrs) => {
-                let of_family = addrs
-                    .iter()
-                    .filter(|ip| ip.is_ipv4() == (family == Family::V4));
-                Ok(of_family.copied().collect())
-            }
-        };
-        self.answered.push_back((id, answer));
-    }
-
-    fn cancel(&mut self, id: LookupId) {
-        self.answered.retain(|(answered, _)| *answered != id);
-    }
-
-    fn on_tick(&mut self, _: Instant) {}
-
-    /// Answers are there as soon as a question is: the next turn takes them.
-    fn deadline(&self) -> Option<Instant> {
-        None
-    }
-
-    fn take(&mut self) -> Option<(LookupId, Result<Vec<IpAddr>, LookupError>)> {
-        self.answered.pop_front()
-    }
 }
 
 #[cfg(test)]
