@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::error::Error;
 pub use crate::proto::Limits;
 use crate::resolver::Resolve;
+use crate::route::Route;
 
 /// Deadlines by phase, each as a duration from the phase's start. `None`: no deadline.
 ///
@@ -285,8 +286,17 @@ pub struct Config {
     /// Where names are looked up; `None`: `getaddrinfo` on a helper thread ([`resolver::System`](crate::resolver::System)), or the
     /// simulated network's own names.
     pub resolver: Option<Box<dyn Resolve>>,
+    /// How connections are made, for requests that bring no route of their own.
+    pub route: Route,
+    /// Asked for each address at the moment it is to be dialled, wherever it comes from: a name, the hosts file, an override or a URL. One that
+    /// it refuses is passed over, and named in the error. So no name, however often its addresses change, leads where it should not
+    /// (server-side request forgery, DNS rebinding). Default: all are allowed; see [`public_only`](crate::public_only).
+    pub address_filter: Option<AddressFilter>,
     pub(crate) overrides: Vec<(String, SocketAddr)>,
 }
+
+/// Whether an address may be dialled.
+pub type AddressFilter = Box<dyn Fn(&SocketAddr) -> bool>;
 
 /// Shows the names of default fields, not their values, which may be credentials.
 impl fmt::Debug for Config {
@@ -308,6 +318,8 @@ impl fmt::Debug for Config {
             .field("turn_bytes", &self.turn_bytes)
             .field("read_buffer", &self.read_buffer)
             .field("resolver", &self.resolver)
+            .field("route", &self.route)
+            .field("address_filter", &self.address_filter.is_some())
             .field("overrides", &self.overrides)
             .finish()
     }
@@ -328,6 +340,8 @@ impl Default for Config {
             turn_bytes: 512 * 1024,
             read_buffer: 128 * 1024,
             resolver: None,
+            route: Route::default(),
+            address_filter: None,
             overrides: Vec::new(),
         }
     }

@@ -3,10 +3,12 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 
 use http::StatusCode;
 
 use crate::proto::{Invalid, Origin, Violation};
+use crate::resolver::LookupError;
 
 /// What went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -16,9 +18,9 @@ pub enum ErrorKind {
     InvalidRequest,
     /// The configuration cannot be used.
     InvalidConfig,
-    /// The host has no address.
+    /// The host has no address, or asking for it failed; see [`Error::lookup`].
     Resolve,
-    /// No address of the host could be connected to.
+    /// No address of the host could be connected to; see [`Error::addresses`].
     Connect,
     /// The TLS handshake failed: not used yet.
     Tls,
@@ -125,8 +127,35 @@ enum Source {
     Violation(Violation),
     Invalid(Invalid),
     Io(io::Error),
+    Lookup(LookupError),
+    Addresses(Addresses),
     Reason(Reason),
 }
+
+/// What became of each address that was tried.
+#[derive(Debug)]
+struct Addresses {
+    /// The deadline that passed, where it was one.
+    deadline: Option<String>,
+    tried: Vec<(SocketAddr, io::Error)>,
+}
+
+impl fmt::Display for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut between = "";
+        if let Some(deadline) = &self.deadline {
+            f.write_str(deadline)?;
+            between = ": ";
+        }
+        for (addr, error) in &self.tried {
+            write!(f, "{between}{addr}: {error}")?;
+            between = "; ";
+        }
+        Ok(())
+    }
+}
+
+impl StdError for Addresses {}
 
 /// A cause that is told in words only.
 #[derive(Debug)]
@@ -218,6 +247,26 @@ impl Error {
         Self::placed(kind, at, Source::Io(error))
     }
 
+    pub(crate) fn from_addresses(
+        kind: ErrorKind,
+        deadline: Option<String>,
+        tried: Vec<(SocketAddr, io::Error)>,
+        at: Circumstances,
+    ) -> Self {
+        Self::placed(kind, at, Source::Addresses(Addresses { deadline, tried }))
+    }
+
+    pub(crate) fn from_lookup(error: LookupError, at: Circumstances) -> Self {
+        let kind = match error {
+            LookupError::Timeout(_) => ErrorKind::Timeout,
+            LookupError::NotFound
+            | LookupError::NoAddress
+            | LookupError::Exhausted(_)
+            | LookupError::Failed(_) => ErrorKind::Resolve,
+        };
+        Self::placed(kind, at, Source::Lookup(error))
+    }
+
     pub(crate) fn from_text(kind: ErrorKind, text: String, at: Circumstances) -> Self {
         Self::placed(kind, at, Source::Reason(Reason(text)))
     }
@@ -286,6 +335,22 @@ impl Error {
         }
     }
 
+    /// Why the host has no address: unknown, without an address, its servers mute, or what else.
+    pub fn lookup(&self) -> Option<&LookupError> {
+        match &self.0.source {
+            Source::Lookup(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// The addresses that could not be connected to, each with its reason, in the order in which they failed.
+    pub fn addresses(&self) -> &[(SocketAddr, io::Error)] {
+        match &self.0.source {
+            Source::Addresses(addresses) => &addresses.tried,
+            _ => &[],
+        }
+    }
+
     /// Whom the request was for.
     pub fn origin(&self) -> Option<&Origin> {
         self.0.origin.as_ref()
@@ -306,6 +371,8 @@ impl Error {
             Source::Violation(violation) => Some(violation),
             Source::Invalid(invalid) => Some(invalid),
             Source::Io(error) => Some(error),
+            Source::Lookup(error) => Some(error),
+            Source::Addresses(addresses) => Some(addresses),
             Source::Reason(reason) => Some(reason),
             Source::None => None,
         }

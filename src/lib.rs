@@ -41,7 +41,7 @@
 //! - [`Readback`], [`Next`], [`Context`], [`Flow`]: what a readback is given and may answer; [`within`]: over a part of the state
 //! - [`Submitter`]: from other threads
 //! - [`Config`], [`Timeouts`], [`Limits`]: every tunable with its default and the reason for it
-//! - [`resolver`]: names to addresses
+//! - [`resolver`]: names to addresses; [`Route`]: how connections are made; [`public_only`]: which addresses may be dialled
 //! - `sim`: a simulated network and clock (feature `sim`)
 //!
 //! # Logging
@@ -66,6 +66,7 @@ mod net;
 mod proto;
 mod request;
 pub mod resolver;
+mod route;
 mod sched;
 #[cfg(feature = "sim")]
 pub mod sim;
@@ -73,7 +74,7 @@ pub mod sim;
 /// The types that stand in this crate's own: `Method`, `StatusCode`, `Version`, `Uri`.
 pub use http;
 
-pub use config::{Config, Limits, Timeouts};
+pub use config::{AddressFilter, Config, Limits, Timeouts};
 #[cfg(feature = "sim")]
 pub use engine::Sim;
 pub use engine::{
@@ -83,6 +84,7 @@ pub use engine::{
 pub use error::{Error, ErrorKind, Gone, Phase, Sent};
 pub use proto::{Headers, Invalid, InvalidPart, Origin, Scheme, Violation};
 pub use request::{Request, RequestBuilder};
+pub use route::{Keepalive, Route, public_only};
 
 /// The README's example is compiled as well.
 #[cfg(doctest)]

@@ -16,6 +16,7 @@ use crate::config::{Clock, Limits, LimitsEdit, Millis, Timeouts, change_limits};
 use crate::error::Error;
 use crate::proto::target::{Fault, Target, check_host_value, percent_encode};
 use crate::proto::{Invalid, InvalidPart, Origin, Scheme};
+use crate::route::Route;
 
 /// The longest method in bytes; the longest in the IANA registry has 17.
 const MAX_METHOD: usize = 255;
@@ -58,6 +59,7 @@ struct Inner {
     body: Box<[u8]>,
     parsed: OnceLock<Box<Parsed>>,
     limits: Option<Box<LimitsEdit>>,
+    route: Option<Arc<Route>>,
     timeouts: Millis,
     /// The [`field_bit`] of each field in the head.
     fields: u32,
@@ -239,6 +241,10 @@ impl Request {
         &self.0.timeouts
     }
 
+    pub(crate) fn route(&self) -> Option<&Arc<Route>> {
+        self.0.route.as_ref()
+    }
+
     pub(crate) fn limits(&self) -> Option<&LimitsEdit> {
         self.0.limits.as_deref()
     }
@@ -361,6 +367,7 @@ struct Parts {
     is_form: bool,
     timeouts: Millis,
     limits: Option<Box<LimitsEdit>>,
+    route: Option<Arc<Route>>,
     idempotent: Option<bool>,
     fresh: bool,
 }
@@ -480,6 +487,15 @@ impl RequestBuilder {
         })
     }
 
+    /// Sends it by a route of its own instead of [`Config::route`](crate::Config::route): through a unix socket, from another
+    /// address, with other certificates. Requests of one route share its connections; routes that are equal are one.
+    pub fn route(self, route: impl Into<Arc<Route>>) -> Self {
+        self.with(|parts| {
+            parts.route = Some(route.into());
+            Ok(())
+        })
+    }
+
     /// Says whether the request may be sent again after the peer may have processed it, in place of what the method says: GET,
     /// HEAD, OPTIONS, TRACE, PUT and DELETE may (RFC 9110 §9.2.2). True of a POST with a transaction id that the server knows again.
     pub fn idempotent(self, yes: bool) -> Self {
@@ -557,6 +573,7 @@ impl Parts {
             is_form: false,
             timeouts: Millis::INHERITED,
             limits: None,
+            route: None,
             idempotent: None,
             fresh: false,
         })
@@ -700,6 +717,7 @@ impl Parts {
                 .with(Flags::EXPECT, self.expect.is_some()),
             body: self.body.into_boxed_slice(),
             limits: self.limits,
+            route: self.route,
             timeouts: self.timeouts,
         })
     }

@@ -1,4 +1,4 @@
-//! Exchanges: how a request gets its connection and is written, and how an exchange ends when no response ends it.
+//! Exchanges: how a request is written, and how an exchange ends when no response ends it.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -8,11 +8,10 @@ use log::{debug, trace, warn};
 use crate::config::Clock;
 use crate::engine::chains::{ChainKey, Marks, Stage};
 use crate::engine::mode::Mode;
-use crate::engine::{Engine, Exhaustion, Timer, close_socket};
+use crate::engine::mode::sealed::Sealed;
+use crate::engine::{Engine, close_socket};
 use crate::error::{Circumstances, Error, ErrorKind, Phase, Sent, is_exhaustion, is_reset};
-use crate::net::link::{Candidates, Link, LinkMarks, State};
-use crate::net::names::{Known, candidates};
-use crate::net::pool::OriginKey;
+use crate::net::link::{LinkMarks, State};
 use crate::net::slots::LinkKey;
 use crate::net::{Net, Readiness};
 use crate::proto::Violation;
@@ -29,9 +28,9 @@ pub(super) enum Failure {
     },
     Io(io::Error),
     Violation(Violation),
-    Connect(io::Error),
-    /// Of several addresses none could be connected to.
-    ConnectAll(Vec<(SocketAddr, io::Error)>),
+    /// None of these addresses could be connected to.
+    Connect(Vec<(SocketAddr, io::Error)>),
+    ConnectUnix(io::Error),
     Resolve(LookupError),
     Timeout,
     Cancelled,
@@ -64,12 +63,17 @@ impl<'a> Wire<'a> {
     }
 }
 
+/// What a socket took of a request when it was first offered it.
+#[derive(Debug)]
+pub(super) struct FirstWrite {
+    bytes: usize,
+    /// Bytes that are to be sent in all.
+    due: usize,
+}
+
 /// A full-sized segment of the smallest usual path: a longer request may end in a short one, which Nagle's algorithm would
 /// hold back until the others are acknowledged (RFC 9293 §3.7.4).
 const NAGLE_SAFE: usize = 1200;
-
-/// How often a thing is tried again that this machine had no room for.
-const EXHAUSTION_RETRY_MILLIS: u64 = 100;
 
 /// How long a body waits for a 100 (Continue) before it is sent all the same (RFC 9110 §10.1.1).
 const CONTINUE_MILLIS: u64 = 1000;
@@ -95,30 +99,8 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// Opens a link for a request.
-    pub(super) fn open(&mut self, origin: OriginKey, chain_key: ChainKey) {
-        let key = self.links.insert(Link::new(origin, chain_key));
-        self.pool.on_opened(origin);
-        self.load(key, chain_key);
-        let token = self.links.token(key);
-        let Some(request) = &self.chains[chain_key].request else {
-            return;
-        };
-        match self.names.ask(request.host(), request.port(), token) {
-            Known::One(addr) => self.connect(key, chain_key, addr, None),
-            Known::Several(rest) => self.connect_next(key, chain_key, Box::new(rest)),
-            Known::Later => {
-                debug!(
-                    "{token:?} {}: looking up the host",
-                    self.pool[origin].origin
-                );
-                self.arm(chain_key, Some(Clock::Resolve));
-            }
-        }
-    }
-
     /// Readies a link for the chain's request.
-    fn load(&mut self, key: LinkKey, chain_key: ChainKey) {
+    pub(super) fn load(&mut self, key: LinkKey, chain_key: ChainKey) {
         let chain = &mut self.chains[chain_key];
         chain.stage = Stage::Running { link: key };
         chain.attempts = chain.attempts.saturating_add(1);
@@ -137,126 +119,42 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// The look-up of a link's host has ended.
-    pub(super) fn on_resolved(
+    /// Offers a socket the first bytes of the request, which it takes if it is connected. `None`: it is not connected yet.
+    ///
+    /// # Errors
+    /// It cannot be connected, or is connected to itself.
+    pub(super) fn write_first(
         &mut self,
         key: LinkKey,
-        port: u16,
-        addresses: Result<&[std::net::IpAddr], &LookupError>,
-    ) {
-        let State::Resolving { chain } = self.links[key].state else {
-            return;
-        };
-        match addresses {
-            Ok([one]) => self.connect(key, chain, SocketAddr::new(*one, port), None),
-            Ok(several) => {
-                self.connect_next(key, chain, Box::new(candidates(several, port)));
-            }
-            Err(LookupError::Exhausted(why)) => self.wait_for_room(key, chain, why.clone()),
-            Err(error) => self.fail(key, Failure::Resolve(error.clone())),
-        }
-    }
-
-    fn connect_next(&mut self, key: LinkKey, chain: ChainKey, mut rest: Box<Candidates>) {
-        match rest.left.pop() {
-            Some(addr) => self.connect(key, chain, addr, Some(rest)),
-            None => self.fail(key, Failure::ConnectAll(rest.failed)),
-        }
-    }
-
-    /// Begins to connect a link; the request follows at once, since on loopback the connection is there already.
-    fn connect(
-        &mut self,
-        key: LinkKey,
-        chain: ChainKey,
+        chain_key: ChainKey,
+        socket: &<<M as Sealed>::Net as Net>::Socket,
         addr: SocketAddr,
-        rest: Option<Box<Candidates>>,
-    ) {
-        let resolved = self.since_start(chain);
-        let first = matches!(self.links[key].state, State::Resolving { .. });
-        let socket = loop {
-            match self.dial(key, addr) {
-                Ok(socket) => break socket,
-                Err(error) if is_exhaustion(&error) => {
-                    // An idle link's descriptor or port serves better here.
-                    match self.pool.oldest_idle_of_all() {
-                        Some(idle) => self.close_idle_link(idle),
-                        None => return self.wait_for_room(key, chain, error.to_string()),
-                    }
-                }
-                Err(error) => return self.connect_failed(key, chain, addr, rest, error),
+    ) -> io::Result<Option<FirstWrite>> {
+        let link = &self.links[key];
+        let Some(request) = &self.chains[chain_key].request else {
+            return Ok(None);
+        };
+        let block = self.settings.defaults.block(link.defaults);
+        let wire = Wire::new(request, block, link.marks);
+        let written = loop {
+            match send(&mut self.net, socket, &wire, 0) {
+                Ok(n) => break n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_not_yet(&error) => return Ok(None),
+                Err(error) => return Err(error),
             }
         };
-        let link = &mut self.links[key];
-        link.socket = Some(socket);
-        link.peer = addr.into();
-        link.state = State::Connecting { chain, rest };
-        if first {
-            link.times.resolve = resolved;
-            self.counts.opened += 1;
-            self.arm(chain, Some(Clock::Connect));
-        }
-        self.flush(key);
-    }
-
-    fn dial(
-        &mut self,
-        key: LinkKey,
-        addr: SocketAddr,
-    ) -> io::Result<<<M as super::Sealed>::Net as Net>::Socket> {
-        let mut socket = self.net.connect(addr)?;
-        let token = self.links.token(key);
-        if let Err(error) = self.net.register(&mut socket, token) {
-            self.net.close(socket);
-            return Err(error);
-        }
-        trace!("{token:?} connecting to {addr}");
-        Ok(socket)
-    }
-
-    /// One address of a link's host could not be connected to; its socket is closed by now.
-    fn connect_failed(
-        &mut self,
-        key: LinkKey,
-        chain: ChainKey,
-        addr: SocketAddr,
-        rest: Option<Box<Candidates>>,
-        error: io::Error,
-    ) {
-        let token = self.links.token(key);
-        debug!(
-            "{token:?} {}: connect to {addr} failed ({error})",
-            self.origin_of(key)
-        );
-        match rest {
-            Some(mut rest) => {
-                rest.failed.push((addr, error));
-                self.connect_next(key, chain, rest);
+        self.counts.bytes_out += written as u64;
+        match self.net.is_connected_to_itself(socket, addr) {
+            false => Ok(Some(FirstWrite {
+                bytes: written,
+                due: wire.due,
+            })),
+            true => {
+                let why = "connected to itself, since nobody listens there";
+                Err(io::Error::new(io::ErrorKind::ConnectionRefused, why))
             }
-            None => self.fail(key, Failure::Connect(error)),
         }
-    }
-
-    /// This machine is out of something: the request goes back to the head of its queue until one of ours closes, or a little
-    /// time has passed.
-    fn wait_for_room(&mut self, key: LinkKey, chain_key: ChainKey, why: String) {
-        let origin = self.links[key].origin;
-        warn!(
-            "{}: waits for room on this machine ({why})",
-            self.pool[origin].origin
-        );
-        self.close(key);
-        if self.exhausted.is_none() {
-            let retry = self.now_tick() + EXHAUSTION_RETRY_MILLIS;
-            let retry = self.wheel.arm(retry, Timer::Exhausted);
-            self.exhausted = Some(Exhaustion { why, retry });
-        }
-        let chain = &mut self.chains[chain_key];
-        chain.attempts -= 1;
-        self.enqueue_first(origin, chain_key);
-        self.chains[chain_key].marks.set(Marks::EXHAUSTED);
-        self.arm(chain_key, None);
-        self.pool.starve(origin);
     }
 
     /// Writes what is left of the request, as far as the socket takes it.
@@ -265,8 +163,12 @@ impl<S, M: Mode> Engine<S, M> {
             let link = &mut self.links[key];
             let (chain_key, written) = match link.state {
                 State::Busy { chain, written } => (chain, written),
-                State::Connecting { chain, .. } => (chain, 0),
-                State::Resolving { .. } | State::Resting | State::Idle(_) => return,
+                State::Connecting { chain } => match self.connect_on(key, chain) {
+                    true => continue,
+                    false => return,
+                },
+                State::Dialing { .. } => return self.race(key),
+                State::Resting | State::Idle(_) => return,
             };
             if link.marks.has(LinkMarks::SENT.and(LinkMarks::MUTE)) {
                 return;
@@ -281,13 +183,13 @@ impl<S, M: Mode> Engine<S, M> {
                 link.marks,
             );
             let total = wire.due;
-            if written < total {
-                if total > NAGLE_SAFE && !link.marks.has(LinkMarks::NODELAY) {
-                    link.marks.set(LinkMarks::NODELAY);
-                    if let Err(error) = self.net.set_nodelay(socket) {
-                        trace!("TCP_NODELAY refused ({error})");
-                    }
+            if total > NAGLE_SAFE && !link.marks.has(LinkMarks::NODELAY) {
+                link.marks.set(LinkMarks::NODELAY);
+                if let Err(error) = self.net.set_nodelay(socket) {
+                    trace!("TCP_NODELAY refused ({error})");
                 }
+            }
+            if written < total {
                 match send(&mut self.net, socket, &wire, written) {
                     Ok(n) => {
                         self.counts.bytes_out += n as u64;
@@ -301,7 +203,7 @@ impl<S, M: Mode> Engine<S, M> {
                         link.readiness = link.readiness.without(Readiness::WRITABLE);
                         return;
                     }
-                    Err(error) => return self.on_write_error(key, chain_key, error),
+                    Err(error) => return self.on_write_error(key, error),
                 }
             }
             let marks = &mut self.links[key].marks;
@@ -328,42 +230,75 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// The socket took bytes: so it is connected, and the write deadline starts anew.
-    fn on_written(&mut self, key: LinkKey, chain_key: ChainKey, written: usize, due: usize) {
+    /// Looks whether the only address of a link is connected: answers whether there is more to be written.
+    fn connect_on(&mut self, key: LinkKey, chain_key: ChainKey) -> bool {
+        let link = &mut self.links[key];
+        let peer = link.peer.get();
+        let Some(socket) = link.socket.take() else {
+            return false;
+        };
+        match self.write_first(key, chain_key, &socket, peer) {
+            Ok(written) => {
+                let link = &mut self.links[key];
+                link.socket = Some(socket);
+                let is_connected = written.is_some();
+                match written {
+                    Some(first) => self.on_connected(key, chain_key, first),
+                    None => link.readiness = link.readiness.without(Readiness::WRITABLE),
+                }
+                is_connected
+            }
+            Err(error) => {
+                close_socket(&mut self.net, socket);
+                // That no port was free for it shows only now.
+                match is_exhaustion(&error) {
+                    true => self.wait_for_room(key, chain_key, error.to_string()),
+                    false => self.fail_only(key, self.dialled_address(key), error),
+                }
+                false
+            }
+        }
+    }
+
+    /// The address that the link's only attempt is to; `None`: its route's unix socket.
+    fn dialled_address(&self, key: LinkKey) -> Option<SocketAddr> {
+        let link = &self.links[key];
+        let is_unix = self.pool[link.origin].route.unix_path().is_some();
+        (!is_unix).then(|| link.peer.get())
+    }
+
+    /// The socket has taken the first bytes: so it is connected.
+    pub(super) fn on_connected(&mut self, key: LinkKey, chain_key: ChainKey, first: FirstWrite) {
         let since_start = self.since_start(chain_key);
         let link = &mut self.links[key];
-        let is_new = matches!(link.state, State::Connecting { .. });
+        link.times.connect = since_start;
         link.state = State::Busy {
+            chain: chain_key,
+            written: first.bytes,
+        };
+        debug!(
+            "{:?} {}: connected",
+            self.links.token(key),
+            self.origin_of(key)
+        );
+        if first.bytes < first.due {
+            self.arm(chain_key, Some(Clock::Write));
+        }
+    }
+
+    /// The socket took bytes: the write deadline starts anew.
+    fn on_written(&mut self, key: LinkKey, chain_key: ChainKey, written: usize, due: usize) {
+        self.links[key].state = State::Busy {
             chain: chain_key,
             written,
         };
-        if is_new {
-            link.times.connect = since_start;
-            debug!(
-                "{:?} {}: connected",
-                self.links.token(key),
-                self.origin_of(key)
-            );
-        }
         if written < due {
             self.arm(chain_key, Some(Clock::Write));
         }
     }
 
-    fn on_write_error(&mut self, key: LinkKey, chain_key: ChainKey, error: io::Error) {
+    fn on_write_error(&mut self, key: LinkKey, error: io::Error) {
         let link = &mut self.links[key];
-        if let State::Connecting { rest, .. } = &mut link.state {
-            let (rest, addr) = (rest.take(), link.peer.get());
-            if let Some(socket) = link.socket.take() {
-                close_socket(&mut self.net, socket);
-            }
-            link.readiness = Readiness::NONE;
-            // That no port was free for it shows only now.
-            return match is_exhaustion(&error) {
-                true => self.wait_for_room(key, chain_key, error.to_string()),
-                false => self.connect_failed(key, chain_key, addr, rest, error),
-            };
-        }
         // The peer may have answered before it stopped listening: its response, and what ended the connection, are still
         // to be read (RFC 9112 §9.6).
         link.marks.set(LinkMarks::MUTE.and(LinkMarks::CLOSE));
@@ -413,7 +348,7 @@ impl<S, M: Mode> Engine<S, M> {
             return;
         }
         let mut at = self.circumstances(key, chain_key);
-        if let Failure::Connect(_) | Failure::ConnectAll(_) = failure {
+        if let Failure::Connect(_) | Failure::ConnectUnix(_) = failure {
             // A socket that fails at once never came to that state.
             at.phase = Phase::Connect;
         }
@@ -440,14 +375,9 @@ impl<S, M: Mode> Engine<S, M> {
                 );
                 Error::from_violation(violation, at)
             }
-            Failure::Connect(error) => Error::from_io(ErrorKind::Connect, error, at),
-            Failure::ConnectAll(failed) => {
-                let each = failed
-                    .iter()
-                    .map(|(addr, error)| format!("{addr}: {error}"));
-                Error::from_text(ErrorKind::Connect, each.collect::<Vec<_>>().join("; "), at)
-            }
-            Failure::Resolve(error) => Error::from_text(ErrorKind::Resolve, error.to_string(), at),
+            Failure::Connect(tried) => Error::from_addresses(ErrorKind::Connect, None, tried, at),
+            Failure::ConnectUnix(error) => Error::from_io(ErrorKind::Connect, error, at),
+            Failure::Resolve(error) => Error::from_lookup(error, at),
             Failure::Timeout => {
                 let clock = match (self.total_is_over(chain_key), at.phase) {
                     (true, _) => Clock::Total,
@@ -457,7 +387,7 @@ impl<S, M: Mode> Engine<S, M> {
                     (false, Phase::FirstByte) => Clock::FirstByte,
                     (false, _) => Clock::Idle,
                 };
-                Error::from_text(ErrorKind::Timeout, self.timeout_text(chain_key, clock), at)
+                self.timed_out(key, self.timeout_text(chain_key, clock), at)
             }
             Failure::Cancelled => Error::of(ErrorKind::Cancelled, at),
             Failure::Aborted => Error::of(ErrorKind::Aborted, at),
@@ -465,6 +395,30 @@ impl<S, M: Mode> Engine<S, M> {
         debug!("{:?} {error:#}", self.links.token(key));
         self.close(key);
         self.complete(chain_key, error);
+    }
+
+    /// The error of a deadline, which names whom was waited for.
+    fn timed_out(&mut self, key: LinkKey, text: String, at: Circumstances) -> Error {
+        let State::Dialing { dial, .. } = &mut self.links[key].state else {
+            return match at.phase {
+                Phase::Connect => {
+                    let silent = self.dialled_address(key).map(no_answer_from);
+                    let tried = silent.into_iter().collect();
+                    Error::from_addresses(ErrorKind::Timeout, Some(text), tried, at)
+                }
+                _ => Error::from_text(ErrorKind::Timeout, text, at),
+            };
+        };
+        if dial.has_begun() {
+            let mut tried = dial.take_failed();
+            tried.extend(dial.attempts().iter().map(|a| no_answer_from(a.addr)));
+            return Error::from_addresses(ErrorKind::Timeout, Some(text), tried, at);
+        }
+        let text = match self.names.servers() {
+            servers if servers.is_empty() => text,
+            servers => format!("{text}: {}", LookupError::Timeout(servers)),
+        };
+        Error::from_text(ErrorKind::Timeout, text, at)
     }
 
     /// Whether the exchange met a connection that the server had closed while it was idle, and may be sent again: on a
@@ -514,8 +468,8 @@ impl<S, M: Mode> Engine<S, M> {
     fn phase(&self, key: LinkKey) -> Phase {
         let link = &self.links[key];
         match link.state {
-            State::Resolving { .. } => Phase::Resolve,
-            State::Connecting { .. } => Phase::Connect,
+            State::Dialing { ref dial, .. } if !dial.has_begun() => Phase::Resolve,
+            State::Dialing { .. } | State::Connecting { .. } => Phase::Connect,
             _ if link.connection.has_head() => Phase::Body,
             // A part of the head is kept. Interim responses alone leave nothing behind.
             _ if link.inbound.is_some() => Phase::Head,
@@ -596,11 +550,8 @@ impl<S, M: Mode> Engine<S, M> {
     /// Ends a link that is not in the pool: the one way out for slot and socket.
     pub(super) fn close(&mut self, key: LinkKey) {
         let token = self.links.token(key);
+        self.end_dialing(key, 0);
         let mut link = self.links.remove(key);
-        if let State::Resolving { .. } = link.state {
-            self.names
-                .forget(self.pool[link.origin].origin.host(), token);
-        }
         if let Some(socket) = link.socket.take() {
             close_socket(&mut self.net, socket);
             if let Some(exhausted) = self.exhausted.take() {
@@ -614,6 +565,12 @@ impl<S, M: Mode> Engine<S, M> {
         self.pool.feed(link.origin);
         self.pool.on_closed(link.origin);
     }
+}
+
+/// What is to be said of an address that an attempt at was still under way.
+fn no_answer_from(addr: SocketAddr) -> (SocketAddr, io::Error) {
+    let silent = io::Error::new(io::ErrorKind::TimedOut, "no answer");
+    (addr, silent)
 }
 
 fn send<N: Net>(

@@ -2,7 +2,8 @@
 //!
 //! - `chains`: what was submitted, until its readback answers `done`
 //! - `queue`: how a request finds a link, or a place in the queue
-//! - `exchange`: how it is written, and how its exchange ends without a response
+//! - `dialing`: how a link gets its connection
+//! - `exchange`: how a request is written, and how its exchange ends without a response
 //! - `receive`: from bytes to responses
 //! - `reply`: how a readback is called, and what follows from its answer
 //! - `calls`: chains that wait without a request, and then run code
@@ -18,6 +19,7 @@ use mio::Token;
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::net::dial::Doubts;
 use crate::net::link::{Inbound, Link, State};
 use crate::net::names::Names;
 use crate::net::pool::Pool;
@@ -30,6 +32,7 @@ use crate::sched::wheel::Wheel;
 mod calls;
 mod chains;
 mod deadlines;
+mod dialing;
 mod exchange;
 mod mode;
 mod queue;
@@ -78,6 +81,8 @@ pub struct Engine<S = (), M: Mode = Owned> {
     links: Slots<Link<<<M as Sealed>::Net as Net>::Socket>>,
     pool: Pool,
     names: Names,
+    /// Addresses that failed lately.
+    doubts: Doubts,
     wheel: Wheel<Timer>,
     remote: Arc<Remote<S>>,
     /// Scratch for what is taken from `remote`.
@@ -121,6 +126,8 @@ enum Timer {
     Chain(ChainKey),
     /// The idle link's time in the pool.
     Idle(LinkKey),
+    /// The link's next attempt to connect.
+    Dial(LinkKey),
     /// Another try after exhaustion.
     Exhausted,
 }
@@ -227,7 +234,8 @@ pub struct Stats {
 
 impl<S, M: Mode> Engine<S, M> {
     pub(crate) fn on_net(net: <M as Sealed>::Net, config: Config) -> Result<Self, Error> {
-        let settings = Settings::new(&config)?;
+        let mut config = config;
+        let settings = Settings::new(&mut config)?;
         let mut resolver = config.resolver.unwrap_or_else(|| net.resolver());
         net.attach(&mut *resolver).map_err(Error::io)?;
         let names = Names::new(&config.overrides, resolver)?;
@@ -240,6 +248,7 @@ impl<S, M: Mode> Engine<S, M> {
             links: Slots::new(),
             pool: Pool::new(),
             names,
+            doubts: Doubts::default(),
             wheel: Wheel::new(),
             remote: Arc::new(Remote::new(wake)),
             orders: Vec::new(),
@@ -414,7 +423,7 @@ impl<S, M: Mode> Engine<S, M> {
         };
         for link in self.links.iter() {
             match link.state {
-                State::Resolving { .. } | State::Connecting { .. } => stats.links_dialing += 1,
+                State::Dialing { .. } | State::Connecting { .. } => stats.links_dialing += 1,
                 State::Idle(_) => stats.links_idle += 1,
                 State::Busy { .. } | State::Resting => {}
             }
@@ -513,7 +522,7 @@ impl<S, M: Mode> Drop for Engine<S, M> {
     fn drop(&mut self) {
         self.remote.close();
         for mut link in self.links.drain() {
-            if let Some(socket) = link.socket.take() {
+            for socket in link.take_sockets() {
                 close_socket(&mut self.net, socket);
             }
         }

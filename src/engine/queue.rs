@@ -12,7 +12,7 @@ use crate::engine::chains::{ChainKey, Command, Marks, Stage};
 use crate::engine::mode::Mode;
 use crate::engine::{Engine, Timer};
 use crate::net::link::{Neighbours, Spot};
-use crate::net::pool::OriginKey;
+use crate::net::pool::{OriginKey, Parts};
 use crate::net::slots::{LinkKey, MaybeKey};
 use crate::request::Request;
 
@@ -114,7 +114,12 @@ impl<S, M: Mode> Engine<S, M> {
         if !chain.marks.has(Marks::AT_HOME)
             && let Some(request) = &chain.request
         {
-            let parts = (request.scheme(), request.host(), request.port());
+            let parts = Parts {
+                scheme: request.scheme(),
+                host: request.host(),
+                port: request.port(),
+                route: request.route().unwrap_or(&self.settings.route),
+            };
             chain.origin = self.pool.enter(chain.origin.get(), parts).into();
             chain.marks.set(Marks::AT_HOME);
         }

@@ -72,8 +72,8 @@ impl<S, M: Mode> Engine<S, M> {
     pub(super) fn on_link(&mut self, state: &mut S, key: LinkKey, budget: &mut usize) {
         match self.links[key].state {
             State::Idle(_) => self.check_idle(key),
-            State::Resolving { .. } | State::Resting => {}
-            State::Connecting { .. } | State::Busy { .. } => {
+            State::Resting => {}
+            State::Dialing { .. } | State::Connecting { .. } | State::Busy { .. } => {
                 let woken = Readiness::WRITABLE.with(Readiness::ERROR);
                 let link = &self.links[key];
                 if link.readiness.has(woken) && !link.marks.has(LinkMarks::SENT) {

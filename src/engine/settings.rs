@@ -1,11 +1,13 @@
 //! What an engine took from its configuration, in the shape in which the hot path wants it.
 
-use crate::config::{Config, Millis};
+use std::sync::Arc;
+
+use crate::config::{AddressFilter, Config, Millis};
 use crate::error::Error;
 use crate::proto::Limits;
 use crate::request::{Request, field_bit};
+use crate::route::Route;
 
-#[derive(Debug)]
 pub(super) struct Settings {
     pub(super) max_links: usize,
     pub(super) max_links_per_origin: usize,
@@ -18,13 +20,17 @@ pub(super) struct Settings {
     pub(super) turn_bytes: usize,
     pub(super) read_buffer: usize,
     pub(super) defaults: Defaults,
+    pub(super) address_filter: AddressFilter,
+    /// For requests that bring none.
+    pub(super) route: Arc<Route>,
 }
 
 impl Settings {
     /// # Errors
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a default field that cannot be sent.
-    pub(super) fn new(config: &Config) -> Result<Self, Error> {
+    pub(super) fn new(config: &mut Config) -> Result<Self, Error> {
         config.check()?;
+        let address_filter = config.address_filter.take();
         Ok(Self {
             max_links: config.max_connections,
             max_links_per_origin: config.max_connections_per_origin,
@@ -36,6 +42,8 @@ impl Settings {
             turn_bytes: config.turn_bytes,
             read_buffer: config.read_buffer,
             defaults: Defaults::new(config)?,
+            address_filter: address_filter.unwrap_or_else(|| Box::new(|_| true)),
+            route: Arc::new(config.route.clone()),
         })
     }
 

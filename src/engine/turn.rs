@@ -194,10 +194,10 @@ impl<S, M: Mode> Engine<S, M> {
         if !self.names.is_busy() && !self.names.has_news() {
             return;
         }
-        while let Some(answered) = self.names.next_answer() {
-            for (token, port) in answered.links {
+        while let Some(answered) = self.names.next_answer(self.now) {
+            for (token, _) in answered.links {
                 if let Some(key) = self.links.find(token) {
-                    self.on_resolved(key, port, answered.addresses.as_deref());
+                    self.on_answered(key, answered.family, answered.addresses.clone());
                 }
             }
             self.settle_and_park();
@@ -210,6 +210,7 @@ impl<S, M: Mode> Engine<S, M> {
                 None => break,
                 Some(Timer::Chain(key)) => self.on_chain_timer(key),
                 Some(Timer::Idle(key)) => self.on_idle_timer(key),
+                Some(Timer::Dial(key)) => self.on_dial_timer(key),
                 Some(Timer::Exhausted) => self.exhausted = None,
             }
         }

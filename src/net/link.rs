@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::num::NonZeroU16;
 
 use crate::net::Readiness;
+use crate::net::dial::Dial;
 use crate::net::slots::MaybeKey;
 use crate::proto::connection::Connection;
 use crate::proto::field::Field;
@@ -13,12 +14,12 @@ use crate::sched::wheel::TimerId;
 /// One connection, or the attempt at one. Ten thousand of them may be held: keep it small.
 #[derive(Debug)]
 pub(crate) struct Link<Socket> {
-    pub(crate) state: State,
-    /// None while resolving.
+    pub(crate) state: State<Socket>,
+    /// None while dialling.
     pub(crate) socket: Option<Socket>,
     /// Slab key of its origin.
     pub(crate) origin: u32,
-    /// The address that is or was dialled last.
+    /// The address that it is connected to, or about to be; unspecified for a unix socket.
     pub(crate) peer: Peer,
     /// What the poll has told and no call has refuted yet.
     pub(crate) readiness: Readiness,
@@ -35,18 +36,17 @@ pub(crate) struct Link<Socket> {
 }
 
 /// ```text
-/// Resolving ──► Connecting ──► Busy ◄──► Resting ◄──► Idle
-///     └──────────────┴───────────┴───────────┴──────────┴──► closed
+/// Dialing ────┐
+///     │       ▼
+/// Connecting ─┴─► Busy ◄──► Resting ◄──► Idle
+///     └────────────┴───────────┴──────────┴──► closed
 /// ```
 #[derive(Debug)]
-pub(crate) enum State {
-    /// The host is being looked up.
-    Resolving { chain: u32 },
-    /// The connection is being made; `rest` are the addresses to try after this one.
-    Connecting {
-        chain: u32,
-        rest: Option<Box<Candidates>>,
-    },
+pub(crate) enum State<Socket> {
+    /// The host is being looked up, its addresses are being tried: several sockets may be under way.
+    Dialing { chain: u32, dial: Box<Dial<Socket>> },
+    /// The only address there is, is being connected to.
+    Connecting { chain: u32 },
     /// An exchange is under way; `written` bytes of its request are.
     Busy { chain: u32, written: usize },
     /// Between two exchanges, while the readback of the first runs.
@@ -167,14 +167,6 @@ pub(crate) struct Times {
     pub(crate) first_byte: u32,
 }
 
-/// Addresses of a host with several, and what became of those already tried.
-#[derive(Debug, Default)]
-pub(crate) struct Candidates {
-    /// Still to be tried, the next one last.
-    pub(crate) left: Vec<SocketAddr>,
-    pub(crate) failed: Vec<(SocketAddr, std::io::Error)>,
-}
-
 /// What is kept of a response that did not arrive whole. Recycled.
 #[derive(Debug, Default)]
 pub(crate) struct Inbound {
@@ -210,7 +202,7 @@ impl Inbound {
 impl<Socket> Link<Socket> {
     pub(crate) fn new(origin: u32, chain: u32) -> Self {
         Self {
-            state: State::Resolving { chain },
+            state: State::Connecting { chain },
             socket: None,
             origin,
             peer: Peer::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)),
@@ -224,11 +216,23 @@ impl<Socket> Link<Socket> {
         }
     }
 
+    /// Takes out all sockets that it holds.
+    pub(crate) fn take_sockets(&mut self) -> impl Iterator<Item = Socket> {
+        let attempts = match &mut self.state {
+            State::Dialing { dial, .. } => dial.take_attempts(),
+            State::Connecting { .. } | State::Busy { .. } | State::Resting | State::Idle(_) => {
+                Vec::new()
+            }
+        };
+        let sockets = attempts.into_iter().map(|attempt| attempt.socket);
+        self.socket.take().into_iter().chain(sockets)
+    }
+
     /// The chain whose exchange is under way.
     pub(crate) fn chain(&self) -> Option<u32> {
         match self.state {
-            State::Resolving { chain }
-            | State::Connecting { chain, .. }
+            State::Dialing { chain, .. }
+            | State::Connecting { chain }
             | State::Busy { chain, .. } => Some(chain),
             State::Resting | State::Idle(_) => None,
         }

@@ -3,13 +3,16 @@
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mio::Token;
 
 use crate::error::is_exhaustion;
 use crate::resolver::{Resolve, Wake};
+use crate::route::Route;
 
+pub(crate) mod dial;
 pub(crate) mod link;
 pub(crate) mod names;
 pub(crate) mod pool;
@@ -61,8 +64,15 @@ pub trait Net {
     /// The time. Read around the poll and after readbacks, and passed down.
     fn now(&self) -> Instant;
 
-    /// Opens a non-blocking socket and begins to connect it. `Ok` says nothing about whether the peer will accept.
-    fn connect(&mut self, addr: SocketAddr) -> io::Result<Self::Socket>;
+    /// Opens a non-blocking socket as `route` has it and begins to connect it. `Ok` says nothing about whether the peer will accept.
+    fn connect(&mut self, addr: SocketAddr, route: &Route) -> io::Result<Self::Socket>;
+
+    /// The same through a unix socket.
+    fn connect_unix(&mut self, path: &Path, route: &Route) -> io::Result<Self::Socket>;
+
+    /// Whether a socket that is connected to `peer` is connected to itself: TCP allows that where the system picks the port that is
+    /// dialled as the port to dial from.
+    fn is_connected_to_itself(&mut self, socket: &Self::Socket, peer: SocketAddr) -> bool;
 
     /// Watches `socket` for reading and writing until `deregister`, under `token`.
     fn register(&mut self, socket: &mut Self::Socket, token: Token) -> io::Result<()>;
@@ -115,4 +125,10 @@ pub(crate) fn calls_to_open<Socket>(opened: &io::Result<Socket>) -> u64 {
         Err(error) if is_exhaustion(error) || error.raw_os_error() == Some(EAFNOSUPPORT) => 1,
         Err(_) => 3,
     }
+}
+
+/// Whether a socket connected to `peer` could be connected to itself: no system gives out a port under 1024 of its own accord, so that
+/// the usual ones need not be looked at.
+pub(crate) fn may_be_own(peer: SocketAddr) -> bool {
+    peer.port() >= 1024
 }

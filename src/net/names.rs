@@ -2,29 +2,35 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::Rc;
 use std::time::Instant;
 
 use mio::Token;
 
 use crate::error::Error;
-use crate::net::link::Candidates;
 use crate::resolver::{Family, LookupError, LookupId, Resolve};
+
+/// The addresses of a host in one family. Empty: the name has none.
+pub(crate) type FamilyAnswer = Result<Rc<[IpAddr]>, LookupError>;
 
 /// What a question is answered with at once.
 #[derive(Debug)]
 pub(crate) enum Known {
-    /// One address: nothing is allocated for it.
+    /// One address, and no other will come: nothing is allocated for it.
     One(SocketAddr),
-    Several(Candidates),
-    /// The resolver has been asked; see [`Names::next_answer`].
-    Later,
+    /// What is known of each family; `None`: it has been asked for, see [`Names::next_answer`].
+    Families {
+        v6: Option<FamilyAnswer>,
+        v4: Option<FamilyAnswer>,
+    },
 }
 
-/// The end of a look-up, for every link that waits for it.
+/// The end of a look-up in one family, for every link that waits for it.
 #[derive(Debug)]
 pub(crate) struct Answered {
     pub(crate) links: Vec<(Token, u16)>,
-    pub(crate) addresses: Result<Vec<IpAddr>, LookupError>,
+    pub(crate) family: Family,
+    pub(crate) addresses: FamilyAnswer,
 }
 
 /// Answers names.
@@ -45,8 +51,8 @@ pub(crate) struct Names {
 #[derive(Debug)]
 struct Lookup {
     ids: [LookupId; 2],
-    v4: Option<Result<Vec<IpAddr>, LookupError>>,
-    v6: Option<Result<Vec<IpAddr>, LookupError>>,
+    v6: Option<FamilyAnswer>,
+    v4: Option<FamilyAnswer>,
     /// Who asked, and for which port; and who of them waits still.
     links: Vec<(Token, u16)>,
     waiting: HashSet<Token>,
@@ -89,7 +95,7 @@ impl Names {
     }
 
     /// Asks for the addresses of `host` on behalf of the link behind `token`.
-    pub(crate) fn ask(&mut self, host: &str, port: u16, token: Token) -> Known {
+    pub(crate) fn ask(&mut self, host: &str, port: u16, token: Token, _now: Instant) -> Known {
         let host = host.strip_suffix('.').unwrap_or(host);
         if let Some(known) = self.overrides.iter().find(|o| o.fits(host, port)) {
             return Known::One(known.addr);
@@ -99,16 +105,18 @@ impl Names {
         }
         // RFC 6761 §6.3: always loopback, never asked for.
         if host == "localhost" || host.ends_with(".localhost") {
-            let loopback = [
-                IpAddr::V4(Ipv4Addr::LOCALHOST),
-                IpAddr::V6(Ipv6Addr::LOCALHOST),
-            ];
-            return Known::Several(candidates(&loopback, port));
+            return Known::Families {
+                v6: Some(Ok([Ipv6Addr::LOCALHOST.into()].into())),
+                v4: Some(Ok([Ipv4Addr::LOCALHOST.into()].into())),
+            };
         }
         if let Some(lookup) = self.lookups.get_mut(host) {
             lookup.links.push((token, port));
             lookup.waiting.insert(token);
-            return Known::Later;
+            return Known::Families {
+                v6: lookup.v6.clone(),
+                v4: lookup.v4.clone(),
+            };
         }
         let ids = [LookupId(self.last_id + 1), LookupId(self.last_id + 2)];
         self.last_id += 2;
@@ -117,15 +125,15 @@ impl Names {
         self.hosts.insert(ids[1], (host.into(), Family::V6));
         let lookup = Lookup {
             ids,
-            v4: None,
             v6: None,
+            v4: None,
             links: vec![(token, port)],
             waiting: HashSet::from([token]),
         };
         self.lookups.insert(host.into(), lookup);
-        self.resolver.start(host, Family::V4, ids[0]);
         self.resolver.start(host, Family::V6, ids[1]);
-        Known::Later
+        self.resolver.start(host, Family::V4, ids[0]);
+        Known::Families { v6: None, v4: None }
     }
 
     /// The link behind `token` waits no longer for `host`; the last to go cancels the look-up.
@@ -182,83 +190,37 @@ impl Names {
     }
 
     /// A look-up that has ended since last asked.
-    pub(crate) fn next_answer(&mut self) -> Option<Answered> {
+    pub(crate) fn next_answer(&mut self, _now: Instant) -> Option<Answered> {
         while let Some((id, answer)) = self.resolver.take() {
-            let answer = answer.addresses;
             let Some((host, family)) = self.hosts.remove(&id) else {
                 continue;
             };
             let Some(lookup) = self.lookups.get_mut(&host) else {
                 continue;
             };
+            let addresses = answer.addresses.map(Rc::from);
             match family {
-                Family::V4 => lookup.v4 = Some(answer),
-                Family::V6 => lookup.v6 = Some(answer),
+                Family::V4 => lookup.v4 = Some(addresses.clone()),
+                Family::V6 => lookup.v6 = Some(addresses.clone()),
             }
-            if lookup.v4.is_none() || lookup.v6.is_none() {
-                continue;
+            let mut links = lookup.links.clone();
+            links.retain(|(token, _)| lookup.waiting.contains(token));
+            if lookup.v4.is_some() && lookup.v6.is_some() {
+                self.lookups.remove(&host);
             }
-            let Some(Lookup {
-                v4: Some(v4),
-                v6: Some(v6),
-                mut links,
-                waiting,
-                ..
-            }) = self.lookups.remove(&host)
-            else {
-                continue;
-            };
-            links.retain(|(token, _)| waiting.contains(token));
             return Some(Answered {
                 links,
-                addresses: join(v4, v6),
+                family,
+                addresses,
             });
         }
         self.news = false;
         None
     }
-}
 
-/// Both families' answers as one: interleaved, IPv4 first, since an unreachable IPv6 address can take the whole connect
-/// deadline.
-fn join(
-    v4: Result<Vec<IpAddr>, LookupError>,
-    v6: Result<Vec<IpAddr>, LookupError>,
-) -> Result<Vec<IpAddr>, LookupError> {
-    let (v4, v6) = match (v4, v6) {
-        (Ok(v4), Ok(v6)) => (v4, v6),
-        (Ok(addrs), Err(error)) | (Err(error), Ok(addrs)) => {
-            return if addrs.is_empty() {
-                Err(error)
-            } else {
-                Ok(addrs)
-            };
-        }
-        // "Not found" is the weaker of two reasons.
-        (Err(LookupError::NotFound), Err(error)) | (Err(error), Err(_)) => return Err(error),
-    };
-    let mut joined = Vec::with_capacity(v4.len() + v6.len());
-    for i in 0..v4.len().max(v6.len()) {
-        joined.extend(v4.get(i));
-        joined.extend(v6.get(i));
-    }
-    if joined.is_empty() {
-        Err(LookupError::NotFound)
-    } else {
-        Ok(joined)
-    }
-}
-
-/// The addresses of a host with a port, in the order in which they are to be tried.
-pub(crate) fn candidates(addrs: &[IpAddr], port: u16) -> Candidates {
-    let left = addrs
-        .iter()
-        .rev()
-        .map(|ip| SocketAddr::new(*ip, port))
-        .collect();
-    Candidates {
-        left,
-        failed: Vec::new(),
+    /// Whom the resolver asks, for the words of an error.
+    pub(crate) fn servers(&self) -> String {
+        self.resolver.servers()
     }
 }
 
@@ -395,7 +357,7 @@ mod tests {
         ];
         for (why, pattern, host, port, fits) in rows {
             let mut names = names(&[(pattern, "10.9.8.7:6")], Table::new());
-            let known = one(names.ask(host, *port, Token(0)));
+            let known = one(names.ask(host, *port, Token(0), Instant::now()));
             assert_eq!(known == "10.9.8.7:6", *fits, "{why}: {known}");
         }
     }
@@ -406,8 +368,14 @@ mod tests {
             &[("a.test", "10.0.0.1:1"), ("*", "10.0.0.2:2")],
             Table::new(),
         );
-        assert_eq!(one(names.ask("a.test", 80, Token(0))), "10.0.0.1:1");
-        assert_eq!(one(names.ask("b.test", 80, Token(0))), "10.0.0.2:2");
+        assert_eq!(
+            one(names.ask("a.test", 80, Token(0), Instant::now())),
+            "10.0.0.1:1"
+        );
+        assert_eq!(
+            one(names.ask("b.test", 80, Token(0), Instant::now())),
+            "10.0.0.2:2"
+        );
     }
 
     #[test]
@@ -428,25 +396,25 @@ mod tests {
     #[test]
     fn literals_and_localhost_are_never_asked_for() {
         let mut names = names(&[], Table::new());
-        assert_eq!(one(names.ask("192.0.2.1", 8, Token(0))), "192.0.2.1:8");
         assert_eq!(
-            one(names.ask("2001:db8::1", 8, Token(0))),
+            one(names.ask("192.0.2.1", 8, Token(0), Instant::now())),
+            "192.0.2.1:8"
+        );
+        assert_eq!(
+            one(names.ask("2001:db8::1", 8, Token(0), Instant::now())),
             "[2001:db8::1]:8"
         );
         for host in ["localhost", "localhost.", "a.localhost"] {
-            let Known::Several(mut candidates) = names.ask(host, 8, Token(0)) else {
-                panic!("{host} is known")
+            let known = names.ask(host, 8, Token(0), Instant::now());
+            let Known::Families {
+                v6: Some(Ok(v6)),
+                v4: Some(Ok(v4)),
+            } = known
+            else {
+                panic!("{host} is known, not {known:?}")
             };
-            assert_eq!(
-                candidates.left.pop().unwrap().to_string(),
-                "127.0.0.1:8",
-                "first"
-            );
-            assert_eq!(
-                candidates.left.pop().unwrap().to_string(),
-                "[::1]:8",
-                "then"
-            );
+            assert_eq!((v6[0].to_string(), v6.len()), ("::1".to_owned(), 1));
+            assert_eq!((v4[0].to_string(), v4.len()), ("127.0.0.1".to_owned(), 1));
         }
         assert!(!names.is_busy());
     }
@@ -459,36 +427,25 @@ mod tests {
             ["10.0.0.1", "10.0.0.2", "2001:db8::1"].map(|ip| ip.parse().unwrap());
         table.insert("h.test", ips);
         let mut names = names(&[], table);
+        let now = Instant::now();
         for (token, port) in [(1, 80), (2, 81), (3, 82)] {
-            assert!(matches!(
-                names.ask("h.test", port, Token(token)),
-                Known::Later
-            ));
+            let known = names.ask("h.test", port, Token(token), now);
+            let Known::Families { v6: None, v4: None } = known else {
+                panic!("nothing is known yet, not {known:?}")
+            };
         }
         assert!(names.has_news());
         names.forget("h.test", Token(2));
-        let answered = names.next_answer().unwrap();
-        assert_eq!(answered.links, [(Token(1), 80), (Token(3), 82)]);
-        assert_eq!(
-            answered.addresses.unwrap(),
-            [ips[0], ips[2], ips[1]],
-            "families in turn"
-        );
-        assert!(names.next_answer().is_none() && !names.is_busy() && !names.has_news());
+        for (family, addrs) in [(Family::V6, &ips[2..]), (Family::V4, &ips[..2])] {
+            let answered = names.next_answer(now).unwrap();
+            assert_eq!(answered.links, [(Token(1), 80), (Token(3), 82)]);
+            assert_eq!(answered.family, family);
+            assert_eq!(&*answered.addresses.unwrap(), addrs);
+        }
+        assert!(names.next_answer(now).is_none() && !names.is_busy() && !names.has_news());
 
-        names.ask("h.test", 80, Token(1));
+        names.ask("h.test", 80, Token(1), now);
         names.forget("h.test", Token(1));
-        assert!(!names.is_busy() && !names.has_news() && names.next_answer().is_none());
-    }
-
-    #[test]
-    fn one_family_is_enough_and_the_better_reason_wins() {
-        let v4: IpAddr = "10.0.0.1".parse().unwrap();
-        let failed = || Err(LookupError::Failed("mute".into()));
-        assert_eq!(join(Ok(vec![v4]), failed()), Ok(vec![v4]));
-        assert_eq!(join(Ok(vec![]), failed()), failed());
-        assert_eq!(join(Ok(vec![]), Ok(vec![])), Err(LookupError::NotFound));
-        assert_eq!(join(Err(LookupError::NotFound), failed()), failed());
-        assert_eq!(join(failed(), Err(LookupError::NotFound)), failed());
+        assert!(!names.is_busy() && !names.has_news() && names.next_answer(now).is_none());
     }
 }

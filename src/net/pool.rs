@@ -6,20 +6,23 @@
 use std::borrow::Borrow;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use slab::Slab;
 
 use crate::net::link::{Link, Neighbours, Spot, State};
 use crate::net::slots::{LinkKey, MaybeKey, Slots};
 use crate::proto::{Origin, Scheme};
+use crate::route::Route;
 
-/// Slab key of an origin.
+/// Slab key of an origin, as it is reached by one route.
 pub(crate) type OriginKey = u32;
 
 /// What the pool knows of one origin.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) origin: Origin,
+    pub(crate) route: Arc<Route>,
     /// Chains and links that refer to it; forgotten when none does.
     users: u32,
     /// Links that are not closed, idle ones included.
@@ -57,7 +60,7 @@ impl Entry {
 #[derive(Debug)]
 pub(crate) struct Pool {
     entries: Slab<Entry>,
-    by_origin: HashMap<Origin, OriginKey>,
+    by_key: HashMap<Key, OriginKey>,
     idle: Ends,
     /// Origins whose queue may move: a link of theirs came free, or room for one.
     hungry: VecDeque<OriginKey>,
@@ -66,39 +69,89 @@ pub(crate) struct Pool {
     starved_without: VecDeque<OriginKey>,
 }
 
-/// Scheme, host and port, wherever they lie: lets the table be asked without building an [`Origin`].
-trait OriginParts {
-    fn parts(&self) -> (Scheme, &str, u16);
+/// Everything that makes one connection as good as another: where it goes, and how.
+#[derive(Debug)]
+struct Key {
+    origin: Origin,
+    route: Arc<Route>,
 }
 
-impl OriginParts for Origin {
-    fn parts(&self) -> (Scheme, &str, u16) {
-        (self.scheme(), self.host(), self.port())
+/// Scheme, host, port and route, wherever they lie: lets the table be asked without building a [`Key`].
+trait KeyParts {
+    fn parts(&self) -> Parts<'_>;
+}
+
+/// See [`KeyParts`].
+#[derive(Clone, Copy)]
+pub(crate) struct Parts<'a> {
+    pub(crate) scheme: Scheme,
+    pub(crate) host: &'a str,
+    pub(crate) port: u16,
+    pub(crate) route: &'a Arc<Route>,
+}
+
+impl PartialEq for Parts<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        (self.scheme, self.host, self.port) == (other.scheme, other.host, other.port)
+            && (Arc::ptr_eq(self.route, other.route) || self.route == other.route)
     }
 }
 
-impl OriginParts for (Scheme, &str, u16) {
-    fn parts(&self) -> (Scheme, &str, u16) {
+impl KeyParts for Key {
+    fn parts(&self) -> Parts<'_> {
+        parts_of(&self.origin, &self.route)
+    }
+}
+
+impl KeyParts for Parts<'_> {
+    fn parts(&self) -> Parts<'_> {
         *self
     }
 }
 
-impl Hash for dyn OriginParts + '_ {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.parts().hash(state);
+fn parts_of<'a>(origin: &'a Origin, route: &'a Arc<Route>) -> Parts<'a> {
+    Parts {
+        scheme: origin.scheme(),
+        host: origin.host(),
+        port: origin.port(),
+        route,
     }
 }
 
-impl PartialEq for dyn OriginParts + '_ {
+/// Of the origin alone: an origin is seldom reached by many routes.
+impl Hash for dyn KeyParts + '_ {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Parts {
+            scheme, host, port, ..
+        } = self.parts();
+        (scheme, host, port).hash(state);
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self as &dyn KeyParts).hash(state);
+    }
+}
+
+impl PartialEq for dyn KeyParts + '_ {
     fn eq(&self, other: &Self) -> bool {
         self.parts() == other.parts()
     }
 }
 
-impl Eq for dyn OriginParts + '_ {}
+impl Eq for dyn KeyParts + '_ {}
 
-impl<'a> Borrow<dyn OriginParts + 'a> for Origin {
-    fn borrow(&self) -> &(dyn OriginParts + 'a) {
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.parts() == other.parts()
+    }
+}
+
+impl Eq for Key {}
+
+impl<'a> Borrow<dyn KeyParts + 'a> for Key {
+    fn borrow(&self) -> &(dyn KeyParts + 'a) {
         self
     }
 }
@@ -107,7 +160,7 @@ impl Pool {
     pub(crate) fn new() -> Self {
         Self {
             entries: Slab::new(),
-            by_origin: HashMap::new(),
+            by_key: HashMap::new(),
             idle: Ends::default(),
             hungry: VecDeque::new(),
             starved: VecDeque::new(),
@@ -116,17 +169,14 @@ impl Pool {
     }
 
     /// Counts one more user of the origin, which is known by `hint` if the user was there before.
-    pub(crate) fn enter(
-        &mut self,
-        hint: Option<OriginKey>,
-        parts: (Scheme, &str, u16),
-    ) -> OriginKey {
+    pub(crate) fn enter(&mut self, hint: Option<OriginKey>, parts: Parts<'_>) -> OriginKey {
         if let Some(key) = hint
-            && self.entries[key as usize].origin.parts() == parts
+            && let entry = &self.entries[key as usize]
+            && parts_of(&entry.origin, &entry.route) == parts
         {
             return key;
         }
-        let found = self.by_origin.get(&parts as &dyn OriginParts).copied();
+        let found = self.by_key.get(&parts as &dyn KeyParts).copied();
         if let Some(key) = found {
             self.entries[key as usize].users += 1;
         }
@@ -134,9 +184,11 @@ impl Pool {
             self.leave(left);
         }
         found.unwrap_or_else(|| {
-            let origin = Origin::new(parts.0, parts.1, parts.2);
+            let origin = Origin::new(parts.scheme, parts.host, parts.port);
+            let route = Arc::clone(parts.route);
             let key = self.entries.insert(Entry {
                 origin: origin.clone(),
+                route: Arc::clone(&route),
                 users: 1,
                 links: 0,
                 idle: Ends::default(),
@@ -145,7 +197,7 @@ impl Pool {
                 hungry: false,
                 starved: false,
             }) as OriginKey;
-            self.by_origin.insert(origin, key);
+            self.by_key.insert(Key { origin, route }, key);
             key
         })
     }
@@ -157,7 +209,8 @@ impl Pool {
         if entry.users == 0 {
             debug_assert!(entry.waiting.is_none() && entry.idle_links == 0 && entry.links == 0);
             let entry = self.entries.remove(key as usize);
-            self.by_origin.remove(&entry.origin);
+            let parts = parts_of(&entry.origin, &entry.route);
+            self.by_key.remove(&parts as &dyn KeyParts);
         }
     }
 
@@ -353,6 +406,8 @@ impl std::ops::IndexMut<OriginKey> for Pool {
 fn spot_of<K>(links: &mut Slots<Link<K>>, key: LinkKey) -> &mut Spot {
     match &mut links[key].state {
         State::Idle(spot) => spot,
-        state => unreachable!("a link in the pool is idle, not {state:?}"),
+        State::Dialing { .. } | State::Connecting { .. } | State::Busy { .. } | State::Resting => {
+            unreachable!("a link in the pool is idle")
+        }
     }
 }

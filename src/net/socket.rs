@@ -2,16 +2,20 @@
 
 use std::io::{self, IoSlice, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
-use socket2::SockRef;
+#[cfg(unix)]
+use socket2::SockAddr;
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::net::slots::RESOLVER_TOKENS;
-use crate::net::{Net, Readiness, Ready, WAKE, calls_to_open};
+use crate::net::{Net, Readiness, Ready, WAKE, calls_to_open, may_be_own};
 use crate::resolver::{Resolve, System, Wake};
+use crate::route::{Keepalive, Route};
 
 /// A send on a closed connection must not raise SIGPIPE in a host that leaves the signal at its default.
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -79,6 +83,141 @@ impl MioNet {
     }
 }
 
+impl MioNet {
+    /// Connects a socket on which something is to be set before.
+    fn connect_by(&mut self, route: &Route, peer: SocketAddr) -> io::Result<TcpStream> {
+        let source = route
+            .source_for(peer)
+            .map_err(|none| io::Error::new(io::ErrorKind::InvalidInput, none))?;
+        let mut calls = Calls::on(self);
+        let socket = calls.open(Domain::for_address(peer))?;
+        calls.set_buffers(&socket, route)?;
+        if let Some(interface) = &route.interface {
+            calls.made(1, bind_interface(&socket, interface))?;
+        }
+        if let Some(source) = source {
+            let bound = socket.bind(&SocketAddr::new(source, 0).into());
+            // An address that is not this machine's is no want of ports, though it has the same number.
+            let bound = bound.map_err(|error| {
+                let why = format!("cannot connect from {source}: {error}");
+                io::Error::new(io::ErrorKind::InvalidInput, why)
+            });
+            calls.made(1, bound)?;
+        }
+        if let Some(keepalive) = &route.keepalive {
+            let options = 2 + keepalive.interval.iter().len() + keepalive.probes.iter().len();
+            calls.made(options, socket.set_tcp_keepalive(&tcp_keepalive(keepalive)))?;
+        }
+        if let Some(timeout) = route.user_timeout {
+            calls.made(1, set_user_timeout(&socket, timeout))?;
+        }
+        if route.nodelay {
+            calls.made(1, socket.set_tcp_nodelay(true))?;
+        }
+        match calls.made(1, socket.connect(&peer.into())) {
+            Err(error) if !is_in_progress(&error) => Err(error),
+            _ => Ok(TcpStream::from_std(calls.keep(socket))),
+        }
+    }
+}
+
+/// Counts the system calls behind a socket that is being made. Unless it is kept, its close is one of them.
+struct Calls<'a> {
+    count: &'a mut u64,
+    is_open: bool,
+}
+
+impl<'a> Calls<'a> {
+    fn on(net: &'a mut MioNet) -> Self {
+        Self {
+            count: &mut net.system_calls,
+            is_open: false,
+        }
+    }
+
+    fn made<T>(&mut self, calls: usize, result: io::Result<T>) -> io::Result<T> {
+        *self.count += calls as u64;
+        result
+    }
+
+    /// A non-blocking socket.
+    fn open(&mut self, domain: Domain) -> io::Result<Socket> {
+        let socket = self.made(1, Socket::new(domain, Type::STREAM, None))?;
+        self.is_open = true;
+        // Two calls: the flags are read first.
+        self.made(2, socket.set_nonblocking(true))?;
+        Ok(socket)
+    }
+
+    fn set_buffers(&mut self, socket: &Socket, route: &Route) -> io::Result<()> {
+        if let Some(bytes) = route.send_buffer {
+            self.made(1, socket.set_send_buffer_size(bytes))?;
+        }
+        if let Some(bytes) = route.receive_buffer {
+            self.made(1, socket.set_recv_buffer_size(bytes))?;
+        }
+        Ok(())
+    }
+
+    fn keep(mut self, socket: Socket) -> std::net::TcpStream {
+        self.is_open = false;
+        socket.into()
+    }
+}
+
+impl Drop for Calls<'_> {
+    fn drop(&mut self) {
+        *self.count += u64::from(self.is_open);
+    }
+}
+
+fn tcp_keepalive(keepalive: &Keepalive) -> TcpKeepalive {
+    // A second is the unit of the kernel; zero would be refused.
+    let at_least_a_second = |time: Duration| time.max(Duration::from_secs(1));
+    let mut options = TcpKeepalive::new().with_time(at_least_a_second(keepalive.idle));
+    if let Some(interval) = keepalive.interval {
+        options = options.with_interval(at_least_a_second(interval));
+    }
+    if let Some(probes) = keepalive.probes {
+        options = options.with_retries(probes);
+    }
+    options
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn bind_interface(socket: &Socket, interface: &str) -> io::Result<()> {
+    socket.bind_device(Some(interface.as_bytes()))
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn set_user_timeout(socket: &Socket, timeout: Duration) -> io::Result<()> {
+    socket.set_tcp_user_timeout(Some(timeout))
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn bind_interface(_: &Socket, _: &str) -> io::Result<()> {
+    let why = "the route names an interface, which this platform cannot bind to";
+    Err(io::Error::new(io::ErrorKind::Unsupported, why))
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn set_user_timeout(_: &Socket, _: Duration) -> io::Result<()> {
+    let why = "the route has a user timeout, which this platform does not know";
+    Err(io::Error::new(io::ErrorKind::Unsupported, why))
+}
+
+/// Whether a connect that failed is under way all the same.
+fn is_in_progress(error: &io::Error) -> bool {
+    // EINPROGRESS, which the standard library has no stable kind for; Windows says WouldBlock.
+    let number = if cfg!(any(target_os = "linux", target_os = "android")) {
+        115
+    } else {
+        36
+    };
+    error.kind() == io::ErrorKind::WouldBlock
+        || (cfg!(unix) && error.raw_os_error() == Some(number))
+}
+
 impl Net for MioNet {
     type Socket = TcpStream;
 
@@ -86,9 +225,15 @@ impl Net for MioNet {
         Instant::now()
     }
 
-    fn connect(&mut self, addr: SocketAddr) -> io::Result<TcpStream> {
-        let connected = TcpStream::connect(addr);
-        self.system_calls += calls_to_open(&connected);
+    fn connect(&mut self, addr: SocketAddr, route: &Route) -> io::Result<TcpStream> {
+        let connected = match route.is_plain() {
+            true => {
+                let connected = TcpStream::connect(addr);
+                self.system_calls += calls_to_open(&connected);
+                connected
+            }
+            false => self.connect_by(route, addr),
+        };
         connected.map_err(|error| match error.kind() {
             io::ErrorKind::AddrNotAvailable if self.is_out_of_reach(addr) => {
                 let why = "this machine has no address to reach it from";
@@ -96,6 +241,31 @@ impl Net for MioNet {
             }
             _ => error,
         })
+    }
+
+    #[cfg(unix)]
+    fn connect_unix(&mut self, path: &Path, route: &Route) -> io::Result<TcpStream> {
+        let addr = SockAddr::unix(path)?;
+        let mut calls = Calls::on(self);
+        let socket = calls.open(Domain::UNIX)?;
+        calls.set_buffers(&socket, route)?;
+        calls.made(1, socket.connect(&addr))?;
+        // In a TCP stream's clothes: nothing is asked of it that a unix socket could not do.
+        Ok(TcpStream::from_std(calls.keep(socket)))
+    }
+
+    #[cfg(not(unix))]
+    fn connect_unix(&mut self, _: &Path, _: &Route) -> io::Result<TcpStream> {
+        let why = "unix sockets are not supported on this platform";
+        Err(io::Error::new(io::ErrorKind::Unsupported, why))
+    }
+
+    fn is_connected_to_itself(&mut self, socket: &TcpStream, peer: SocketAddr) -> bool {
+        if !may_be_own(peer) {
+            return false;
+        }
+        self.system_calls += 1;
+        socket.local_addr().is_ok_and(|own| own == peer)
     }
 
     fn register(&mut self, socket: &mut TcpStream, token: Token) -> io::Result<()> {

@@ -1,7 +1,6 @@
 //! Origin: scheme, host and port (RFC 9110 §4.3.1), the key of the pool and the source of the Host value.
 
 use std::fmt;
-use std::hash::{Hash, Hasher};
 
 /// The scheme of an origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -34,7 +33,7 @@ impl Scheme {
 /// Scheme, host and port of a request (RFC 9110 §4.3.1).
 ///
 /// The host is in lower case, an IPv6 literal without its brackets.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin {
     scheme: Scheme,
     port: u16,
@@ -91,13 +90,6 @@ impl fmt::Display for Authority<'_> {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}", self.scheme.as_str(), self.authority())
-    }
-}
-
-/// As the tuple of its parts, so that a table of origins can be asked with borrowed parts.
-impl Hash for Origin {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.scheme, &*self.host, self.port).hash(state);
     }
 }
 

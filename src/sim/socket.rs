@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -11,8 +12,9 @@ use mio::Token;
 use super::network::Network;
 use super::resolver::Names;
 use super::server::ConnectionId;
-use crate::net::{Net, Ready, calls_to_open};
+use crate::net::{Net, Ready, calls_to_open, may_be_own};
 use crate::resolver::{Resolve, Wake};
+use crate::route::Route;
 
 /// A simulated socket. Its number is used again as soon as it is closed; the connection is its own, so that a use after the close
 /// does not hit the next one of that number.
@@ -109,10 +111,21 @@ impl Net for SimNet {
         self.network.now()
     }
 
-    fn connect(&mut self, addr: SocketAddr) -> io::Result<Socket> {
+    /// Nothing is set on a simulated socket.
+    fn connect(&mut self, addr: SocketAddr, _: &Route) -> io::Result<Socket> {
         let connected = self.network.world_mut().connect(self.poll, addr);
         self.system_calls += calls_to_open(&connected);
         connected
+    }
+
+    fn connect_unix(&mut self, _: &Path, _: &Route) -> io::Result<Socket> {
+        let why = "a simulated network has no unix sockets";
+        Err(io::Error::new(io::ErrorKind::Unsupported, why))
+    }
+
+    fn is_connected_to_itself(&mut self, _: &Socket, peer: SocketAddr) -> bool {
+        self.system_calls += u64::from(may_be_own(peer));
+        false
     }
 
     fn register(&mut self, socket: &mut Socket, token: Token) -> io::Result<()> {

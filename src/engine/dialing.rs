@@ -1,0 +1,356 @@
+//! How a link gets its connection: the host is looked up, its addresses are tried until one takes the request (RFC 8305).
+//!
+//! `net::dial` says what comes next; here it is done. All sockets of a link carry the link's token: an event says that one of them
+//! has something to tell, and which one, the first write shows.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::{debug, trace, warn};
+
+use crate::config::Clock;
+use crate::engine::chains::{ChainKey, Marks};
+use crate::engine::exchange::{Failure, FirstWrite};
+use crate::engine::mode::Mode;
+use crate::engine::mode::sealed::Sealed;
+use crate::engine::{Engine, Exhaustion, Timer, close_socket};
+use crate::error::is_exhaustion;
+use crate::net::dial::{Attempt, Dial, Step};
+use crate::net::link::{Link, State};
+use crate::net::names::{FamilyAnswer, Known};
+use crate::net::pool::OriginKey;
+use crate::net::slots::LinkKey;
+use crate::net::{Net, Readiness};
+use crate::resolver::{Family, LookupError};
+
+/// How often a thing is tried again that this machine had no room for.
+const EXHAUSTION_RETRY_MILLIS: u64 = 100;
+
+type Socket<M> = <<M as Sealed>::Net as Net>::Socket;
+
+impl<S, M: Mode> Engine<S, M> {
+    /// Opens a link for a request.
+    pub(super) fn open(&mut self, origin: OriginKey, chain_key: ChainKey) {
+        let key = self.links.insert(Link::new(origin, chain_key));
+        self.pool.on_opened(origin);
+        self.load(key, chain_key);
+        let Some(request) = &self.chains[chain_key].request else {
+            return;
+        };
+        if self.pool[origin].route.unix_path().is_some() {
+            return self.connect_only(key, chain_key, None);
+        }
+        let port = request.port();
+        let token = self.links.token(key);
+        match self.names.ask(request.host(), port, token, self.now) {
+            Known::One(addr) => self.connect_only(key, chain_key, Some(addr)),
+            Known::Families { v6, v4 } => {
+                let (chain, dial) = (chain_key, Box::new(Dial::new(port)));
+                self.links[key].state = State::Dialing { chain, dial };
+                if v6.is_none() || v4.is_none() {
+                    let origin = &self.pool[origin].origin;
+                    debug!("{token:?} {origin}: looking up the host");
+                    self.arm(chain_key, Some(Clock::Resolve));
+                }
+                for (family, answer) in [(Family::V6, v6), (Family::V4, v4)] {
+                    if let Some(answer) = answer {
+                        self.take_answer(key, family, answer);
+                    }
+                }
+                self.dial(key);
+            }
+        }
+    }
+
+    /// The look-up of a link's host has ended in one family.
+    pub(super) fn on_answered(&mut self, key: LinkKey, family: Family, answer: FamilyAnswer) {
+        self.take_answer(key, family, answer);
+        self.dial(key);
+    }
+
+    fn take_answer(&mut self, key: LinkKey, family: Family, answer: FamilyAnswer) {
+        if let State::Dialing { dial, .. } = &mut self.links[key].state {
+            let (doubts, now) = (&self.doubts, self.now);
+            dial.on_answer(family, answer, |addr| doubts.has(addr, now));
+        }
+    }
+
+    /// A link's resolution delay is over, or its connection attempt delay; its timer is gone.
+    pub(super) fn on_dial_timer(&mut self, key: LinkKey) {
+        if let State::Dialing { dial, .. } = &mut self.links[key].state {
+            dial.timer = None;
+            dial.on_delay();
+            self.dial(key);
+        }
+    }
+
+    /// Takes the next steps towards a connection, as far as there are any to be taken now.
+    fn dial(&mut self, key: LinkKey) {
+        let token = self.links.token(key);
+        // An attempt may succeed at once, and the exchange on it may fail at once.
+        while self.links.find(token).is_some()
+            && let State::Dialing { chain, dial } = &mut self.links[key].state
+        {
+            let chain = *chain;
+            match dial.next_step() {
+                Step::Connect(addr) => self.attempt(key, chain, addr),
+                Step::Wait(None) => return,
+                Step::Wait(Some(delay)) => return self.arm_dial(key, delay),
+                Step::Over => return self.give_up(key, chain),
+            }
+        }
+    }
+
+    fn arm_dial(&mut self, key: LinkKey, delay: Duration) {
+        let due = Self::tick_after(self.now_micros) + delay.as_millis() as u64;
+        if let State::Dialing { dial, .. } = &mut self.links[key].state {
+            match dial.timer {
+                Some(timer) => self.wheel.rearm(timer, due),
+                None => dial.timer = Some(self.wheel.arm(due, Timer::Dial(key))),
+            }
+        }
+    }
+
+    /// No address is left, and nothing is under way.
+    fn give_up(&mut self, key: LinkKey, chain: ChainKey) {
+        let State::Dialing { dial, .. } = &mut self.links[key].state else {
+            return;
+        };
+        if dial.has_begun() {
+            let tried = dial.take_failed();
+            return self.fail(key, Failure::Connect(tried));
+        }
+        match dial.lookup_error() {
+            LookupError::Exhausted(why) => self.wait_for_room(key, chain, why),
+            error => self.fail(key, Failure::Resolve(error)),
+        }
+    }
+
+    /// Begins to connect to one of several addresses; the request follows at once, since on loopback the connection is there already.
+    fn attempt(&mut self, key: LinkKey, chain: ChainKey, addr: SocketAddr) {
+        match self.open_socket(key, Some(addr)) {
+            Ok(socket) => {
+                let first = self.note_first_attempt(key, chain);
+                let State::Dialing { dial, .. } = &mut self.links[key].state else {
+                    return self.net.close(socket);
+                };
+                let delay = dial.on_begun(addr, socket);
+                if let Some(delay) = delay {
+                    self.arm_dial(key, delay);
+                }
+                if first {
+                    self.arm(chain, Some(Clock::Connect));
+                }
+                self.race(key);
+            }
+            Err(error) if is_exhaustion(&error) && !self.is_racing(key) => {
+                self.wait_for_room(key, chain, error.to_string());
+            }
+            Err(error) => {
+                self.note_first_attempt(key, chain);
+                self.on_attempt_failed(key, addr, error);
+            }
+        }
+    }
+
+    /// Begins to connect to the only address there is; `None`: to the route's unix socket.
+    fn connect_only(&mut self, key: LinkKey, chain: ChainKey, addr: Option<SocketAddr>) {
+        match self.open_socket(key, addr) {
+            Ok(socket) => {
+                let link = &mut self.links[key];
+                link.socket = Some(socket);
+                if let Some(addr) = addr {
+                    link.peer = addr.into();
+                }
+                self.note_first_attempt(key, chain);
+                self.arm(chain, Some(Clock::Connect));
+                self.flush(key);
+            }
+            // Of a unix socket: its listener's queue is full.
+            Err(error) if is_exhaustion(&error) || error.kind() == io::ErrorKind::WouldBlock => {
+                self.wait_for_room(key, chain, error.to_string());
+            }
+            Err(error) => self.fail_only(key, addr, error),
+        }
+    }
+
+    /// The only address there is could not be connected to.
+    pub(super) fn fail_only(&mut self, key: LinkKey, addr: Option<SocketAddr>, error: io::Error) {
+        let token = self.links.token(key);
+        let failure = match addr {
+            Some(addr) => {
+                debug!(
+                    "{token:?} {}: connect to {addr} failed ({error})",
+                    self.origin_of(key)
+                );
+                Failure::Connect(vec![(addr, error)])
+            }
+            None => Failure::ConnectUnix(error),
+        };
+        self.fail(key, failure);
+    }
+
+    /// Answers whether it was the link's first.
+    fn note_first_attempt(&mut self, key: LinkKey, chain: ChainKey) -> bool {
+        let resolved = self.since_start(chain);
+        let times = &mut self.links[key].times;
+        let first = times.resolve == 0;
+        if first {
+            times.resolve = resolved;
+            self.counts.opened += 1;
+        }
+        first
+    }
+
+    /// Opens and registers a socket, at the price of idle links where this machine has no room left.
+    fn open_socket(&mut self, key: LinkKey, addr: Option<SocketAddr>) -> io::Result<Socket<M>> {
+        loop {
+            match self.open_socket_once(key, addr) {
+                // An idle link's descriptor or port serves better here.
+                Err(error) if is_exhaustion(&error) => match self.pool.oldest_idle_of_all() {
+                    Some(idle) => self.close_idle_link(idle),
+                    None => return Err(error),
+                },
+                done => return done,
+            }
+        }
+    }
+
+    fn open_socket_once(
+        &mut self,
+        key: LinkKey,
+        addr: Option<SocketAddr>,
+    ) -> io::Result<Socket<M>> {
+        let token = self.links.token(key);
+        let route = Arc::clone(&self.pool[self.links[key].origin].route);
+        let mut socket = match (addr, route.unix_path()) {
+            (Some(addr), _) => {
+                if !(self.settings.address_filter)(&addr) {
+                    let why = "the address filter refuses it";
+                    return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+                }
+                self.net.connect(addr, &route)?
+            }
+            (None, Some(path)) => self.net.connect_unix(path, &route)?,
+            (None, None) => return Err(io::ErrorKind::AddrNotAvailable.into()),
+        };
+        if let Err(error) = self.net.register(&mut socket, token) {
+            self.net.close(socket);
+            return Err(error);
+        }
+        match addr {
+            Some(addr) => trace!("{token:?} connecting to {addr}"),
+            None => trace!("{token:?} connecting to a unix socket"),
+        }
+        Ok(socket)
+    }
+
+    fn is_racing(&self, key: LinkKey) -> bool {
+        matches!(&self.links[key].state, State::Dialing { dial, .. } if !dial.attempts().is_empty())
+    }
+
+    /// Looks which of a link's attempts is connected: the first that takes a byte of the request wins.
+    pub(super) fn race(&mut self, key: LinkKey) {
+        let mut i = 0;
+        while let State::Dialing { chain, dial } = &mut self.links[key].state
+            && i < dial.attempts().len()
+        {
+            let (chain, attempt) = (*chain, dial.take_attempt(i));
+            match self.write_first(key, chain, &attempt.socket, attempt.addr) {
+                Ok(Some(first)) => return self.on_won(key, chain, attempt, i, first),
+                Ok(None) => {
+                    let State::Dialing { dial, .. } = &mut self.links[key].state else {
+                        return;
+                    };
+                    dial.put_back(i, attempt);
+                    i += 1;
+                }
+                Err(error) => {
+                    close_socket(&mut self.net, attempt.socket);
+                    // That no port was free for it shows only now.
+                    if is_exhaustion(&error) && !self.is_racing(key) {
+                        return self.wait_for_room(key, chain, error.to_string());
+                    }
+                    self.on_attempt_failed(key, attempt.addr, error);
+                }
+            }
+        }
+    }
+
+    fn on_attempt_failed(&mut self, key: LinkKey, addr: SocketAddr, error: io::Error) {
+        let token = self.links.token(key);
+        debug!(
+            "{token:?} {}: connect to {addr} failed ({error})",
+            self.origin_of(key)
+        );
+        self.doubts.add(addr, self.now);
+        if let State::Dialing { dial, .. } = &mut self.links[key].state {
+            dial.on_failed(addr, error);
+        }
+    }
+
+    /// An attempt is connected; those that were begun before it are doubted from now on, all are closed.
+    fn on_won(
+        &mut self,
+        key: LinkKey,
+        chain: ChainKey,
+        won: Attempt<Socket<M>>,
+        place: usize,
+        first: FirstWrite,
+    ) {
+        self.end_dialing(key, place);
+        self.doubts.clear(won.addr);
+        let link = &mut self.links[key];
+        link.socket = Some(won.socket);
+        link.peer = won.addr.into();
+        link.readiness = link.readiness.with(Readiness::WRITABLE);
+        self.on_connected(key, chain, first);
+        self.flush(key);
+    }
+
+    /// Ends all that a link has under way towards a connection. Attempts before `place` were overtaken.
+    pub(super) fn end_dialing(&mut self, key: LinkKey, place: usize) {
+        let token = self.links.token(key);
+        let link = &mut self.links[key];
+        let State::Dialing { dial, .. } = &mut link.state else {
+            return;
+        };
+        if dial.is_asking() {
+            let host = self.pool[link.origin].origin.host();
+            self.names.forget(host, token);
+        }
+        if let Some(timer) = dial.timer.take() {
+            self.wheel.cancel(timer);
+        }
+        for (i, attempt) in dial.take_attempts().into_iter().enumerate() {
+            if i < place {
+                self.doubts.add(attempt.addr, self.now);
+            }
+            close_socket(&mut self.net, attempt.socket);
+        }
+    }
+
+    /// This machine is out of something: the request goes back to the head of its queue until one of ours closes, or a little
+    /// time has passed.
+    pub(super) fn wait_for_room(&mut self, key: LinkKey, chain_key: ChainKey, why: String) {
+        let origin = self.links[key].origin;
+        warn!(
+            "{}: waits for room on this machine ({why})",
+            self.pool[origin].origin
+        );
+        self.close(key);
+        if self.exhausted.is_none() {
+            let retry = self.now_tick() + EXHAUSTION_RETRY_MILLIS;
+            let retry = self.wheel.arm(retry, Timer::Exhausted);
+            self.exhausted = Some(Exhaustion { why, retry });
+        }
+        let chain = &mut self.chains[chain_key];
+        chain.attempts -= 1;
+        self.enqueue_first(origin, chain_key);
+        self.chains[chain_key].marks.set(Marks::EXHAUSTED);
+        self.arm(chain_key, None);
+        self.pool.starve(origin);
+    }
+}
