@@ -258,7 +258,8 @@ impl LimitsEdit {
 /// ```
 #[non_exhaustive]
 pub struct Config {
-    /// Connections open at once, idle ones included; what does not fit waits. Default 1024: the usual soft limit of file descriptors.
+    /// Connections open at once, idle ones included; what does not fit waits. While the addresses of a host race (RFC 8305), a
+    /// connection that is being made has a socket for each that is under way. Default 1024: the usual soft limit of file descriptors.
     pub max_connections: usize,
     /// Connections open at once to one origin. Default 256: a crowd of long-polling bots uses one origin.
     pub max_connections_per_origin: usize,

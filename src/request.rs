@@ -58,8 +58,7 @@ struct Inner {
     store: Box<[u8]>,
     body: Box<[u8]>,
     parsed: OnceLock<Box<Parsed>>,
-    limits: Option<Box<LimitsEdit>>,
-    route: Option<Arc<Route>>,
+    rare: Option<Box<Rare>>,
     timeouts: Millis,
     /// The [`field_bit`] of each field in the head.
     fields: u32,
@@ -68,6 +67,12 @@ struct Inner {
     port: u16,
     host_len: u8,
     flags: Flags,
+}
+
+/// What few requests have.
+struct Rare {
+    limits: Option<LimitsEdit>,
+    route: Option<Arc<Route>>,
 }
 
 /// What the engine itself never asks for.
@@ -242,11 +247,11 @@ impl Request {
     }
 
     pub(crate) fn route(&self) -> Option<&Arc<Route>> {
-        self.0.route.as_ref()
+        self.0.rare.as_ref()?.route.as_ref()
     }
 
     pub(crate) fn limits(&self) -> Option<&LimitsEdit> {
-        self.0.limits.as_deref()
+        self.0.rare.as_ref()?.limits.as_ref()
     }
 
     /// Where in the head the line `Expect: 100-continue` stands, its CRLF included, for a peer that answered 417. Only a request
@@ -366,7 +371,7 @@ struct Parts {
     body: Vec<u8>,
     is_form: bool,
     timeouts: Millis,
-    limits: Option<Box<LimitsEdit>>,
+    limits: Option<LimitsEdit>,
     route: Option<Arc<Route>>,
     idempotent: Option<bool>,
     fresh: bool,
@@ -482,7 +487,7 @@ impl RequestBuilder {
     /// [`refuse_obs_fold`](Limits::refuse_obs_fold) can be turned on here, not off.
     pub fn limits(self, change: impl FnOnce(&mut Limits)) -> Self {
         self.with(|parts| {
-            parts.limits = Some(Box::new(change_limits(parts.limits.as_deref(), change)));
+            parts.limits = Some(change_limits(parts.limits.as_ref(), change));
             Ok(())
         })
     }
@@ -702,6 +707,13 @@ impl Parts {
 
         let origin = self.target.origin();
         let (store, host_at) = self.serialise();
+        let has_rare = self.limits.is_some() || self.route.is_some();
+        let rare = has_rare.then(|| {
+            Box::new(Rare {
+                limits: self.limits,
+                route: self.route,
+            })
+        });
         Ok(Inner {
             store: store.into_boxed_slice(),
             parsed: OnceLock::new(),
@@ -716,8 +728,7 @@ impl Parts {
                 .with(Flags::CLOSE, self.close || self.has_close)
                 .with(Flags::EXPECT, self.expect.is_some()),
             body: self.body.into_boxed_slice(),
-            limits: self.limits,
-            route: self.route,
+            rare,
             timeouts: self.timeouts,
         })
     }

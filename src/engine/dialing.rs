@@ -132,7 +132,7 @@ impl<S, M: Mode> Engine<S, M> {
     fn attempt(&mut self, key: LinkKey, chain: ChainKey, addr: SocketAddr) {
         match self.open_socket(key, Some(addr)) {
             Ok(socket) => {
-                let first = self.note_first_attempt(key, chain);
+                self.note_attempt(key, chain);
                 let State::Dialing { dial, .. } = &mut self.links[key].state else {
                     return self.net.close(socket);
                 };
@@ -140,16 +140,13 @@ impl<S, M: Mode> Engine<S, M> {
                 if let Some(delay) = delay {
                     self.arm_dial(key, delay);
                 }
-                if first {
-                    self.arm(chain, Some(Clock::Connect));
-                }
                 self.race(key);
             }
             Err(error) if is_exhaustion(&error) && !self.is_racing(key) => {
                 self.wait_for_room(key, chain, error.to_string());
             }
             Err(error) => {
-                self.note_first_attempt(key, chain);
+                self.note_attempt(key, chain);
                 self.on_attempt_failed(key, addr, error);
             }
         }
@@ -164,8 +161,7 @@ impl<S, M: Mode> Engine<S, M> {
                 if let Some(addr) = addr {
                     link.peer = addr.into();
                 }
-                self.note_first_attempt(key, chain);
-                self.arm(chain, Some(Clock::Connect));
+                self.note_attempt(key, chain);
                 self.flush(key);
             }
             // Of a unix socket: its listener's queue is full.
@@ -192,16 +188,15 @@ impl<S, M: Mode> Engine<S, M> {
         self.fail(key, failure);
     }
 
-    /// Answers whether it was the link's first.
-    fn note_first_attempt(&mut self, key: LinkKey, chain: ChainKey) -> bool {
+    /// With a link's first attempt the connect deadline begins, which is that of all together.
+    fn note_attempt(&mut self, key: LinkKey, chain: ChainKey) {
         let resolved = self.since_start(chain);
         let times = &mut self.links[key].times;
-        let first = times.resolve == 0;
-        if first {
+        if times.resolve == 0 {
             times.resolve = resolved;
             self.counts.opened += 1;
+            self.arm(chain, Some(Clock::Connect));
         }
-        first
     }
 
     /// Opens and registers a socket, at the price of idle links where this machine has no room left.

@@ -12,6 +12,7 @@ use super::socket::Socket;
 use super::*;
 use crate::net::{Net, Readiness, Ready, WAKE};
 use crate::resolver::{Family, LookupAnswer, LookupError, LookupId};
+use crate::route::Route;
 
 const MS: Duration = Duration::from_millis(1);
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -61,7 +62,7 @@ impl Bench {
     }
 
     fn connect(&mut self, token: usize) -> Socket {
-        let mut socket = self.net.connect(addr()).unwrap();
+        let mut socket = self.net.connect(addr(), &Route::default()).unwrap();
         self.net.register(&mut socket, Token(token)).unwrap();
         socket
     }
@@ -144,7 +145,10 @@ fn refusal_is_one_edge_and_is_reported_once() {
 #[test]
 fn address_without_a_server_refuses() {
     let mut bench = Bench::new(hello);
-    let socket = bench.net.connect(([10, 0, 0, 2], 80).into()).unwrap();
+    let socket = bench
+        .net
+        .connect(([10, 0, 0, 2], 80).into(), &Route::default())
+        .unwrap();
     bench.network.sleep(10 * MS);
     assert_eq!(bench.recv(&socket, 9), Err(ErrorKind::ConnectionRefused));
 }
@@ -165,7 +169,7 @@ fn unreachable_address_is_told_by_connect_or_later() {
     for seed in 0..20 {
         let mut bench = Bench::with_faults(seed, Faults::none(), hello);
         bench.network.unreachable(addr());
-        seen.push(match bench.net.connect(addr()) {
+        seen.push(match bench.net.connect(addr(), &Route::default()) {
             Err(error) => error.kind(),
             Ok(socket) => {
                 bench.network.sleep(MS);
@@ -181,7 +185,7 @@ fn unreachable_address_is_told_by_connect_or_later() {
 fn connection_that_stands_at_once_takes_a_send_before_it_is_registered() {
     let faults = Faults::none().with(Fault::ConnectedAtOnce, 1000);
     let mut bench = Bench::with_faults(1, faults, hello);
-    let mut socket = bench.net.connect(addr()).unwrap();
+    let mut socket = bench.net.connect(addr(), &Route::default()).unwrap();
     assert_eq!(bench.send(&socket, GET), Ok(GET.len()));
     bench.network.sleep(10 * MS);
     bench.net.register(&mut socket, Token(7)).unwrap();
@@ -209,13 +213,13 @@ fn descriptors_run_out_and_come_back() {
     let mut bench = Bench::new(hello);
     bench.network.limit_fds(1);
     let first = bench.connect(1);
-    let error = bench.net.connect(addr()).unwrap_err();
+    let error = bench.net.connect(addr(), &Route::default()).unwrap_err();
     assert_eq!(
         error.raw_os_error(),
         Some(if cfg!(windows) { 10024 } else { 24 })
     );
     bench.close(first);
-    assert!(bench.net.connect(addr()).is_ok());
+    assert!(bench.net.connect(addr(), &Route::default()).is_ok());
 }
 
 #[test]
@@ -224,7 +228,7 @@ fn calls_are_counted_as_on_linux() {
     bench.network.limit_fds(1);
     let socket = bench.connect(1);
     assert_eq!(bench.net.system_calls(), 3, "socket, connect, epoll_ctl");
-    bench.net.connect(addr()).unwrap_err();
+    bench.net.connect(addr(), &Route::default()).unwrap_err();
     assert_eq!(
         bench.net.system_calls(),
         4,
@@ -518,7 +522,7 @@ fn misuse_is_noticed() {
     bench.net.close(socket);
     assert!(bench.recv(&copy, 9).is_err());
     bench.net.close(copy);
-    let mut next = bench.net.connect(addr()).unwrap();
+    let mut next = bench.net.connect(addr(), &Route::default()).unwrap();
     assert_eq!(next.fd(), fd, "and yet it is not taken for the other");
     assert!(bench.net.deregister(&mut next).is_err());
     let call = |call| Misuse::ClosedSocket { fd, call };
@@ -814,7 +818,7 @@ fn storm(seed: u64, faults: Faults) -> (Network, Vec<String>) {
     for round in 0..300 {
         match chance.below(6) {
             0 => {
-                if let Ok(mut socket) = bench.net.connect(addr()) {
+                if let Ok(mut socket) = bench.net.connect(addr(), &Route::default()) {
                     token += 1;
                     let watched = bench.net.register(&mut socket, Token(token)).is_ok();
                     sockets.push((socket, watched));
