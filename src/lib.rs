@@ -70,6 +70,8 @@ mod route;
 mod sched;
 #[cfg(feature = "sim")]
 pub mod sim;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 /// The types that stand in this crate's own: `Method`, `StatusCode`, `Version`, `Uri`.
 pub use http;

@@ -1,0 +1,510 @@
+//! A TLS session as a byte pump: ciphertext in, plaintext out, and the other way round. No socket, no HTTP.
+//!
+//! ```text
+//!  socket ─► read buffer ─ receive ─► plaintext (shared) ─► parser
+//!  request ─ seal ─► Scratch (shared) ─► socket;  what that does not take ─► Session
+//! ```
+//!
+//! The rule is that a session at rest holds no buffer: records are decrypted in the buffer that all links read into, and made in one
+//! that all links write from. What a session keeps is an incomplete record, and ciphertext that its socket has not taken. So it stands
+//! on rustls' unbuffered interface; its buffered one keeps 4 KiB and more for each connection.
+//!
+//! rustls copies each record's plaintext into a vector of its own, and lends that only as long as it borrows the read buffer; so it is
+//! copied once more, behind that of the record before. The parser gets what one read has brought in one piece.
+
+use std::fmt;
+use std::io::IoSlice;
+use std::mem;
+
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::pki_types::ServerName;
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncodeTlsData, EncryptError, ReadTraffic, UnbufferedStatus,
+    WriteTraffic,
+};
+use rustls::{AlertDescription, Error};
+
+use crate::tls::{Chain, HTTP_1_1};
+pub(crate) use crate::tls::{Problem, Tls, TlsInfo};
+
+/// A TLS connection without its socket. One pointer wide.
+pub(crate) struct Session(Box<Inner>);
+
+struct Inner {
+    connection: UnbufferedClientConnection,
+    stage: Stage,
+    /// What has been read of a record, or of handshake messages, that is not complete.
+    kept: Vec<u8>,
+    /// Ciphertext that goes to the socket before any other.
+    outbound: Vec<u8>,
+}
+
+/// ```text
+/// Handshaking ──► Established ──► Finished
+///      └───────────────┴──────────────┴────► Failed
+/// ```
+enum Stage {
+    /// Whose chains its server's certificates are shared in.
+    Handshaking(Tls),
+    /// Data may go both ways.
+    Established(Chain),
+    /// The peer has said that it sends nothing more; data may still be sent.
+    Finished(Chain),
+    /// Nothing more can be read or sent, but for the alert that says so.
+    Failed(Problem),
+}
+
+/// Buffers that all sessions of an engine share, for the length of a call.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    /// As long as it has ever been needed; of interest up to `filled`.
+    ciphertext: Vec<u8>,
+    filled: usize,
+    /// Plaintext from several places that goes into one record.
+    joined: Vec<u8>,
+}
+
+/// Plaintext that one call of [`Session::seal`] takes: four full records.
+const MAX_SEALED: usize = 64 << 10;
+
+impl Session {
+    /// Begins a connection to `host`: a name in lower case or an IP address, as an origin has it. What opens the handshake is outbound
+    /// then.
+    ///
+    /// # Errors
+    /// [`Problem::NoRoots`], or [`Problem::Name`] of a host that no certificate can name.
+    pub(crate) fn new(tls: &Tls, host: &str) -> Result<Self, Problem> {
+        let config = tls.config()?;
+        let connection = UnbufferedClientConnection::new(config, server_name(host)?)?;
+        let mut session = Self(Box::new(Inner {
+            connection,
+            stage: Stage::Handshaking(tls.clone()),
+            kept: Vec::new(),
+            outbound: Vec::new(),
+        }));
+        session.0.run_kept(|_, _| Ok(()))?;
+        Ok(session)
+    }
+
+    /// Puts what is kept of the last read at the front of `buffer`, and answers how much that is: the socket is read behind it.
+    ///
+    /// It is kept until [`receive`](Self::receive), so nothing is lost where there is nothing to be read.
+    pub(crate) fn restore(&self, buffer: &mut [u8]) -> usize {
+        let kept = &self.0.kept;
+        buffer[..kept.len()].copy_from_slice(kept);
+        kept.len()
+    }
+
+    /// Takes ciphertext: `buffer` up to `filled`, which begins with what [`restore`](Self::restore) put there. Appends the plaintext of
+    /// all records that are complete to `plaintext`, and keeps the rest. There may be something outbound afterwards, also after an error:
+    /// the alert that tells the peer.
+    ///
+    /// # Errors
+    /// Whatever ends the connection; the same again when called again. Plaintext of records before the bad one is in `plaintext`.
+    pub(crate) fn receive(
+        &mut self,
+        buffer: &mut [u8],
+        filled: usize,
+        plaintext: &mut Vec<u8>,
+    ) -> Result<(), Problem> {
+        let limit = buffer.len();
+        self.0.receive(&mut buffer[..filled], limit, plaintext)
+    }
+
+    /// Whether application data may be sent.
+    pub(crate) fn is_established(&self) -> bool {
+        match self.0.stage {
+            Stage::Established(_) | Stage::Finished(_) => true,
+            Stage::Handshaking(_) | Stage::Failed(_) => false,
+        }
+    }
+
+    /// Whether the peer has said close_notify: no plaintext follows, and the end of the stream is a true one (RFC 8446 §6.1).
+    pub(crate) fn is_finished(&self) -> bool {
+        match self.0.stage {
+            Stage::Finished(_) => true,
+            Stage::Handshaking(_) | Stage::Established(_) | Stage::Failed(_) => false,
+        }
+    }
+
+    /// Whether ciphertext waits for the socket.
+    pub(crate) fn has_outbound(&self) -> bool {
+        !self.0.outbound.is_empty()
+    }
+
+    /// Encrypts what follows the first `skip` bytes of `parts`, 64 KiB at most; they share records, so that a head and the body behind it
+    /// may be one. Nothing is encrypted before the handshake is over, or while as much waits for the socket already.
+    ///
+    /// # Errors
+    /// The session has failed, or has sent as much as its keys are good for.
+    pub(crate) fn seal<'a>(
+        &'a mut self,
+        parts: &[&[u8]],
+        skip: usize,
+        scratch: &'a mut Scratch,
+    ) -> Result<Flight<'a>, Problem> {
+        scratch.filled = 0;
+        let inner = &mut *self.0;
+        let sealed = match inner.stage {
+            Stage::Handshaking(_) => 0,
+            Stage::Established(_) | Stage::Finished(_) => inner.seal(parts, skip, scratch)?,
+            Stage::Failed(ref problem) => return Err(problem.clone()),
+        };
+        Ok(Flight {
+            outbound: &mut inner.outbound,
+            scratch,
+            sealed,
+            sent: 0,
+        })
+    }
+
+    /// Says close_notify, if there is anybody to say it to. It is outbound then; there is no need to wait until it is sent.
+    pub(crate) fn close(&mut self) {
+        if self.is_established() {
+            // Whoever closes has no more use for the reason why it cannot be said.
+            let _ = self.0.run_kept(|mut traffic, outbound| {
+                let mut alert = Vec::new();
+                let n = fit(&mut alert, |room| traffic.queue_close_notify(room))?;
+                outbound.extend_from_slice(&alert[..n]);
+                Ok(())
+            });
+        }
+    }
+
+    /// How the connection is protected, once it is.
+    pub(crate) fn info(&self) -> Option<TlsInfo> {
+        match &self.0.stage {
+            Stage::Established(chain) | Stage::Finished(chain) => {
+                Some(TlsInfo::new(&self.0.connection, chain.clone()))
+            }
+            Stage::Handshaking(_) | Stage::Failed(_) => None,
+        }
+    }
+}
+
+/// Neither keys nor data.
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("stage", &self.0.stage)
+            .field("kept", &self.0.kept.len())
+            .field("outbound", &self.0.outbound.len())
+            .finish()
+    }
+}
+
+impl fmt::Debug for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Stage::Handshaking(_) => f.write_str("Handshaking"),
+            Stage::Established(_) => f.write_str("Established"),
+            Stage::Finished(_) => f.write_str("Finished"),
+            Stage::Failed(problem) => write!(f, "Failed({problem})"),
+        }
+    }
+}
+
+impl fmt::Debug for Scratch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scratch")
+            .field("ciphertext", &self.ciphertext.len())
+            .field("joined", &self.joined.capacity())
+            .finish()
+    }
+}
+
+/// Ciphertext on its way to the socket. Dropped, it is as if the socket had taken none: all of it stays with the session, since records
+/// count, and none may be lost or sent twice.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Flight<'a> {
+    outbound: &'a mut Vec<u8>,
+    scratch: &'a mut Scratch,
+    sealed: usize,
+    sent: usize,
+}
+
+impl Flight<'_> {
+    /// Bytes of plaintext that are encrypted now, and must not be given to [`Session::seal`] again, whatever the socket takes.
+    pub(crate) fn sealed(&self) -> usize {
+        self.sealed
+    }
+
+    /// What is to be sent: what the session had kept, and what was encrypted now.
+    pub(crate) fn slices(&self) -> [IoSlice<'_>; 2] {
+        [
+            IoSlice::new(self.outbound),
+            IoSlice::new(&self.scratch.ciphertext[..self.scratch.filled]),
+        ]
+    }
+
+    /// Bytes in [`slices`](Self::slices).
+    pub(crate) fn len(&self) -> usize {
+        self.outbound.len() + self.scratch.filled
+    }
+
+    /// The socket took the first `n` bytes; the session keeps the others.
+    pub(crate) fn on_sent(mut self, n: usize) {
+        self.sent = n;
+    }
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        let fresh = &self.scratch.ciphertext[..mem::take(&mut self.scratch.filled)];
+        let from_outbound = self.sent.min(self.outbound.len());
+        let from_fresh = self.sent - from_outbound;
+        self.outbound.drain(..from_outbound);
+        self.outbound.extend_from_slice(&fresh[from_fresh..]);
+        release_if_empty(self.outbound);
+    }
+}
+
+/// What may be sent when rustls has nothing more to read.
+type Traffic<'c> = WriteTraffic<'c, ClientConnectionData>;
+
+impl Inner {
+    fn receive(
+        &mut self,
+        bytes: &mut [u8],
+        limit: usize,
+        plaintext: &mut Vec<u8>,
+    ) -> Result<(), Problem> {
+        let taken = self.run(bytes, plaintext, |_, _| Ok(()))?;
+        let rest = match self.stage {
+            Stage::Handshaking(_) | Stage::Established(_) => &bytes[taken..],
+            // RFC 8446 §6.1: data after a closure alert is ignored.
+            Stage::Finished(_) | Stage::Failed(_) => &[],
+        };
+        if rest.len() == limit {
+            return Err(self.fail(Problem::TooLong { limit }));
+        }
+        self.kept.clear();
+        self.kept.extend_from_slice(rest);
+        release_if_empty(&mut self.kept);
+        Ok(())
+    }
+
+    /// See [`Session::seal`].
+    fn seal(
+        &mut self,
+        parts: &[&[u8]],
+        skip: usize,
+        scratch: &mut Scratch,
+    ) -> Result<usize, Problem> {
+        if self.outbound.len() >= MAX_SEALED {
+            return Ok(0);
+        }
+        let Scratch {
+            ciphertext,
+            filled,
+            joined,
+        } = scratch;
+        let data = pick(parts, skip, joined);
+        if data.is_empty() {
+            return Ok(0);
+        }
+        self.run_kept(|mut traffic, _| {
+            let sealed = fit(ciphertext, |room| traffic.encrypt(data, room));
+            sealed.map(|n| *filled = n)
+        })?;
+        // Nothing, after our own close_notify.
+        Ok(if *filled == 0 { 0 } else { data.len() })
+    }
+
+    /// Runs rustls without fresh bytes, to have something from it.
+    fn run_kept(
+        &mut self,
+        at_rest: impl FnOnce(Traffic<'_>, &mut Vec<u8>) -> Result<(), EncryptError>,
+    ) -> Result<(), Problem> {
+        let mut kept = mem::take(&mut self.kept);
+        // No record in it is complete, so there is no plaintext; a vector that stays empty takes no memory.
+        let taken = self.run(&mut kept, &mut Vec::new(), at_rest)?;
+        kept.drain(..taken);
+        self.kept = kept;
+        Ok(())
+    }
+
+    /// Runs rustls over `bytes` until it needs more, then lets `at_rest` send, if data may be sent. Answers how many bytes are done
+    /// with.
+    fn run(
+        &mut self,
+        bytes: &mut [u8],
+        plaintext: &mut Vec<u8>,
+        at_rest: impl FnOnce(Traffic<'_>, &mut Vec<u8>) -> Result<(), EncryptError>,
+    ) -> Result<usize, Problem> {
+        if let Stage::Failed(problem) = &self.stage {
+            return Err(problem.clone());
+        }
+        let mut taken = 0;
+        let mut closed = false;
+        let ended = loop {
+            let UnbufferedStatus { discard, state, .. } =
+                self.connection.process_tls_records(&mut bytes[taken..]);
+            taken += discard;
+            match state {
+                Ok(ConnectionState::ReadTraffic(traffic)) => match read(traffic, plaintext) {
+                    Ok(discard) => taken += discard,
+                    Err(error) => break Err(error),
+                },
+                Ok(ConnectionState::EncodeTlsData(message)) => encode(message, &mut self.outbound),
+                // What is encoded is sent in order, whenever that is.
+                Ok(ConnectionState::TransmitTlsData(message)) => message.done(),
+                // Told once; what is to be done in its wake comes next.
+                Ok(ConnectionState::PeerClosed) => closed = true,
+                Ok(ConnectionState::WriteTraffic(traffic)) => {
+                    let written = at_rest(traffic, &mut self.outbound);
+                    break written.map_err(|_| Error::EncryptError);
+                }
+                Ok(ConnectionState::BlockedHandshake | ConnectionState::Closed) => break Ok(()),
+                // Early data is for servers to read. What else there may be one day nobody here has asked for.
+                Ok(other) => break Err(Error::General(format!("unexpected state {other:?}"))),
+                Err(error) => break Err(error),
+            }
+        };
+        if let Err(error) = ended {
+            self.collect_alert(&mut bytes[taken..]);
+            let problem = self.explain(error, bytes);
+            return Err(self.fail(problem));
+        }
+        self.advance(closed).map_err(|problem| self.fail(problem))?;
+        Ok(taken)
+    }
+
+    /// What the handshake has come to, and whether the peer has `closed` its side.
+    fn advance(&mut self, closed: bool) -> Result<(), Problem> {
+        if let Stage::Handshaking(tls) = &self.stage
+            && !self.connection.is_handshaking()
+        {
+            match self.connection.alpn_protocol() {
+                None | Some(HTTP_1_1) => {}
+                Some(other) => return Err(Problem::Protocol(other.to_vec())),
+            }
+            let chain = tls.intern(self.connection.peer_certificates().unwrap_or_default());
+            self.stage = Stage::Established(chain);
+        }
+        match &self.stage {
+            Stage::Handshaking(_) if closed => Err(Problem::Alert(AlertDescription::CloseNotify)),
+            Stage::Established(chain) if closed => {
+                self.stage = Stage::Finished(chain.clone());
+                Ok(())
+            }
+            Stage::Handshaking(_)
+            | Stage::Established(_)
+            | Stage::Finished(_)
+            | Stage::Failed(_) => Ok(()),
+        }
+    }
+
+    /// Puts the alert that rustls has for the peer, if it has one, behind what is outbound. Asked once only: whoever asks on would have
+    /// it read on.
+    fn collect_alert(&mut self, rest: &mut [u8]) {
+        if let Ok(ConnectionState::EncodeTlsData(message)) =
+            self.connection.process_tls_records(rest).state
+        {
+            encode(message, &mut self.outbound);
+        }
+    }
+
+    /// Tells a peer of another protocol from one that is bad at this one: TLS begins with a record of a handshake or an alert
+    /// (RFC 8446 §5.1).
+    fn explain(&self, error: Error, bytes: &[u8]) -> Problem {
+        let is_first = self.connection.protocol_version().is_none();
+        let is_record = matches!(bytes.first(), Some(20..=23));
+        match error {
+            Error::InvalidMessage(_) if is_first && !is_record => Problem::NotTls,
+            error => error.into(),
+        }
+    }
+
+    fn fail(&mut self, problem: Problem) -> Problem {
+        self.stage = Stage::Failed(problem.clone());
+        self.kept = Vec::new();
+        problem
+    }
+}
+
+/// Appends the plaintext of the records that are ready. Answers how many bytes of ciphertext are done with beside those that rustls
+/// tells of itself.
+fn read(
+    mut traffic: ReadTraffic<'_, '_, ClientConnectionData>,
+    plaintext: &mut Vec<u8>,
+) -> Result<usize, Error> {
+    let mut discard = 0;
+    while let Some(record) = traffic.next_record() {
+        let record = record?;
+        plaintext.extend_from_slice(record.payload);
+        discard += record.discard;
+    }
+    Ok(discard)
+}
+
+/// Appends a message of the handshake, or an alert.
+fn encode(mut message: EncodeTlsData<'_, ClientConnectionData>, outbound: &mut Vec<u8>) {
+    let end = outbound.len();
+    // The first try tells how long it is.
+    while let Err(EncodeError::InsufficientSize(short)) = message.encode(&mut outbound[end..]) {
+        outbound.resize(end + short.required_size, 0);
+    }
+}
+
+/// Has `write` fill the front of `buffer`, which is made longer if that is too short. Answers how much it wrote.
+fn fit(
+    buffer: &mut Vec<u8>,
+    mut write: impl FnMut(&mut [u8]) -> Result<usize, EncryptError>,
+) -> Result<usize, EncryptError> {
+    match write(buffer) {
+        Err(EncryptError::InsufficientSize(short)) => {
+            buffer.resize(short.required_size, 0);
+            write(buffer)
+        }
+        done => done,
+    }
+}
+
+/// What follows the first `skip` bytes of `parts`, up to [`MAX_SEALED`]: where it lies, if that is one place, else put together.
+fn pick<'a>(parts: &[&'a [u8]], skip: usize, joined: &'a mut Vec<u8>) -> &'a [u8] {
+    let mut skip = skip;
+    let mut left = MAX_SEALED;
+    let mut pieces = parts.iter().filter_map(|part| {
+        let from = skip.min(part.len());
+        skip -= from;
+        let piece = &part[from..];
+        let piece = &piece[..piece.len().min(left)];
+        left -= piece.len();
+        (!piece.is_empty()).then_some(piece)
+    });
+    let first = pieces.next().unwrap_or_default();
+    let Some(second) = pieces.next() else {
+        return first;
+    };
+    joined.clear();
+    joined.extend_from_slice(first);
+    joined.extend_from_slice(second);
+    pieces.for_each(|piece| joined.extend_from_slice(piece));
+    joined
+}
+
+/// The name that the server's certificate has to bear. A trailing dot is no part of it, nor is the zone of an address: both say how a
+/// host is found from here (RFC 6066 §3, RFC 6874 §4).
+fn server_name(host: &str) -> Result<ServerName<'static>, Problem> {
+    let name = host.strip_suffix('.').unwrap_or(host);
+    let name = match name.split_once('%') {
+        Some((address, _zone)) => address,
+        None => name,
+    };
+    match ServerName::try_from(name) {
+        Ok(name) => Ok(name.to_owned()),
+        Err(_) => Err(Problem::Name(host.to_owned())),
+    }
+}
+
+/// Gives an empty buffer's memory back.
+fn release_if_empty(buffer: &mut Vec<u8>) {
+    if buffer.is_empty() {
+        *buffer = Vec::new();
+    }
+}
+
+#[cfg(test)]
+mod tests;

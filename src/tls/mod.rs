@@ -1,0 +1,358 @@
+//! TLS: how https connections are made (feature `tls`).
+//!
+//! [`Tls`] says which certificates are believed and which is shown; an engine takes it from its configuration. It is a value: nothing
+//! here is installed for the whole process, and two engines of one program may differ. TLS 1.2 and 1.3 are spoken (RFC 5246,
+//! RFC 8446), `http/1.1` is offered by ALPN (RFC 7301), and sessions are resumed.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::ptr;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use rustls::client::{ClientSessionMemoryCache, Resumption};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, ConfigBuilder, InconsistentKeys, KeyLogFile, RootCertStore};
+
+/// The TLS library: what it is configured by stands in this module's own interface.
+pub use rustls;
+
+use crate::error::Error;
+use crate::tls::info::Chains;
+use crate::tls::verifier::Verifier;
+
+mod info;
+mod problem;
+mod verifier;
+
+pub(crate) use info::Chain;
+pub use info::TlsInfo;
+pub use problem::{CertificateProblem, Problem};
+
+/// Servers whose sessions are kept for resumption, by name; the oldest goes first. Each takes some kilobytes: up to eight tickets, and
+/// the certificates beside.
+const RESUMABLE_SERVERS: usize = 256;
+
+/// The one protocol offered (RFC 7301 §6).
+pub(crate) const HTTP_1_1: &[u8] = b"http/1.1";
+
+/// How https connections are made: which servers are believed, and what they are shown.
+///
+/// A clone is the same one: it shares the root certificates, the sessions that can be resumed, and its place in an engine's pool.
+/// Two are equal only if one is a clone of the other: connections that were made under different rules are never mixed.
+///
+/// ```
+/// use httpstream::tls::Tls;
+///
+/// # fn pem_files() -> (Vec<u8>, Vec<u8>, Vec<u8>) { Default::default() }
+/// # fn main() {
+/// let everyday = Tls::default();
+/// assert_eq!(everyday, everyday.clone());
+///
+/// let (roots, chain, key) = pem_files();
+/// let internal = Tls::with_roots_pem(&roots).and_then(|tls| tls.client_certificate_pem(&chain, &key));
+/// # assert!(internal.is_err());
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Tls(Arc<Shared>);
+
+struct Shared {
+    source: Source,
+    /// Made at the first connection, then kept.
+    config: OnceLock<Arc<ClientConfig>>,
+    chains: Mutex<Chains>,
+}
+
+/// Where the rustls configuration comes from.
+#[derive(Clone)]
+enum Source {
+    /// The caller has made it.
+    Caller(Arc<ClientConfig>),
+    Settings(Settings),
+}
+
+#[derive(Clone)]
+struct Settings {
+    roots: Roots,
+    identity: Option<Arc<CertifiedKey>>,
+    key_log: KeyLogging,
+}
+
+#[derive(Clone)]
+enum Roots {
+    Platform,
+    These(Arc<RootCertStore>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum KeyLogging {
+    Never,
+    FromEnv,
+}
+
+impl Tls {
+    /// Believes the root certificates of this machine: those of `SSL_CERT_FILE` and `SSL_CERT_DIR` where they are set, else the
+    /// platform's own (`rustls-native-certs`). The default.
+    ///
+    /// They are read at the first https connection and then kept: files of some hundred kilobytes, once, on the engine's thread. A
+    /// machine that has none fails that connection with [`Problem::NoRoots`], and is asked again at the next.
+    ///
+    /// The certificates are judged here, by `rustls-webpki`, and not by the operating system: its verifier may ask the network for
+    /// missing certificates and revocations, and an engine that waits there waits with all of its connections.
+    pub fn platform() -> Self {
+        Self::from_roots(Roots::Platform)
+    }
+
+    /// Believes Mozilla's root certificates, as they were when the crate `webpki-roots` was published: for machines without their own.
+    #[cfg(feature = "webpki-roots")]
+    pub fn webpki_roots() -> Self {
+        let roots = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
+        Self::from_roots(Roots::These(Arc::new(roots)))
+    }
+
+    /// Believes these root certificates and no others.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig): there is none in `pem`, or one cannot be read; counted from 1.
+    pub fn with_roots_pem(pem: &[u8]) -> Result<Self, Error> {
+        let mut roots = RootCertStore::empty();
+        for (i, certificate) in certificates("root certificates", pem)?
+            .into_iter()
+            .enumerate()
+        {
+            roots.add(certificate).map_err(|error| {
+                invalid(format!(
+                    "root certificate {} cannot be read: {error}",
+                    i + 1
+                ))
+            })?;
+        }
+        Ok(Self::from_roots(Roots::These(Arc::new(roots))))
+    }
+
+    /// Shows this certificate to servers that ask for one: `chain` begins with it and goes on with its issuers; `key` is its private
+    /// key, not encrypted (PKCS #8, PKCS #1 or SEC 1). Both are PEM.
+    ///
+    /// The result is a `Tls` of its own: its connections and sessions are not those of `self`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig): there is no certificate or no key, one of them cannot be used, the
+    /// key is not that of the certificate, or `self` was made from a [`ClientConfig`], which is used as it is.
+    pub fn client_certificate_pem(&self, chain: &[u8], key: &[u8]) -> Result<Self, Error> {
+        let identity = identity(chain, key)?;
+        self.change("client certificate", |settings| {
+            settings.identity = Some(Arc::new(identity));
+        })
+    }
+
+    /// Writes the secrets of each connection to the file that the environment variable `SSLKEYLOGFILE` names, for a network analyser
+    /// to decrypt with. Without this call the variable is ignored.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig): `self` was made from a [`ClientConfig`], which is used as it is.
+    pub fn key_log_from_env(&self) -> Result<Self, Error> {
+        self.change("key log", |settings| settings.key_log = KeyLogging::FromEnv)
+    }
+
+    /// The rustls configuration of all connections.
+    ///
+    /// # Errors
+    /// [`Problem::NoRoots`] as long as this machine has no root certificate.
+    pub(crate) fn config(&self) -> Result<Arc<ClientConfig>, Problem> {
+        if let Some(config) = self.0.config.get() {
+            return Ok(config.clone());
+        }
+        let config = match &self.0.source {
+            Source::Caller(config) => config.clone(),
+            Source::Settings(settings) => Arc::new(settings.build()?),
+        };
+        // Another thread may have been first: all have to use the same, since the sessions to be resumed are in it.
+        Ok(self.0.config.get_or_init(|| config).clone())
+    }
+
+    /// The chain in its one copy, shared by all connections that have been shown it.
+    pub(crate) fn intern(&self, chain: &[CertificateDer<'static>]) -> Chain {
+        let chains = self.0.chains.lock();
+        chains.unwrap_or_else(PoisonError::into_inner).intern(chain)
+    }
+
+    fn new(source: Source) -> Self {
+        Self(Arc::new(Shared {
+            source,
+            config: OnceLock::new(),
+            chains: Mutex::default(),
+        }))
+    }
+
+    fn from_roots(roots: Roots) -> Self {
+        Self::new(Source::Settings(Settings {
+            roots,
+            identity: None,
+            key_log: KeyLogging::Never,
+        }))
+    }
+
+    fn change(&self, what: &str, change: impl FnOnce(&mut Settings)) -> Result<Self, Error> {
+        match &self.0.source {
+            Source::Caller(_) => Err(invalid(format!(
+                "a rustls::ClientConfig is used as it is: the {what} has to be part of it"
+            ))),
+            Source::Settings(settings) => {
+                let mut settings = settings.clone();
+                change(&mut settings);
+                Ok(Self::new(Source::Settings(settings)))
+            }
+        }
+    }
+}
+
+impl Settings {
+    fn build(&self) -> Result<ClientConfig, Problem> {
+        let provider = provider();
+        let roots = match &self.roots {
+            Roots::Platform => Arc::new(platform_roots()?),
+            Roots::These(roots) => roots.clone(),
+        };
+        let verifier = Arc::new(Verifier::new(roots, provider.clone())?);
+        let builder: ConfigBuilder<ClientConfig, _> = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        let mut config = match &self.identity {
+            Some(identity) => {
+                let resolver = SingleCertAndKey::from(identity.clone());
+                builder.with_client_cert_resolver(Arc::new(resolver))
+            }
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![HTTP_1_1.to_vec()];
+        let sessions = ClientSessionMemoryCache::new(RESUMABLE_SERVERS);
+        config.resumption = Resumption::store(Arc::new(sessions));
+        if self.key_log == KeyLogging::FromEnv {
+            config.key_log = Arc::new(KeyLogFile::new());
+        }
+        Ok(config)
+    }
+}
+
+/// What encrypts. rustls can have one for the whole process as well; ours is given to each configuration, so that nobody's choice
+/// stands in the way of another's.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn platform_roots() -> Result<RootCertStore, Problem> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    // Platforms carry certificates that cannot be read (of before X.509 version 3): the others are as good without them.
+    let (usable, unusable) = roots.add_parsable_certificates(found.certs);
+    log::debug!("tls: {usable} root certificates of this machine, {unusable} that cannot be read");
+    if usable > 0 {
+        return Ok(roots);
+    }
+    let mut why: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
+    if unusable > 0 {
+        why.push(format!("{unusable} that cannot be read"));
+    }
+    Err(Problem::NoRoots(why.join("; ")))
+}
+
+fn certificates(what: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<_, _>>()
+        .map_err(|error| invalid(format!("{what}: the PEM cannot be read: {error}")))?;
+    match certificates.is_empty() {
+        true => Err(invalid(format!("{what}: no certificate found in the PEM"))),
+        false => Ok(certificates),
+    }
+}
+
+fn identity(chain: &[u8], key: &[u8]) -> Result<CertifiedKey, Error> {
+    let chain = certificates("client certificate", chain)?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| {
+        invalid(match error {
+            pem::Error::NoItemsFound => {
+                "client key: no private key found in the PEM, or an encrypted one".to_owned()
+            }
+            other => format!("client key: the PEM cannot be read: {other}"),
+        })
+    })?;
+    let key = provider()
+        .key_provider
+        .load_private_key(key)
+        .map_err(|error| invalid(format!("client key cannot be used: {error}")))?;
+    let identity = CertifiedKey::new(chain, key);
+    match identity.keys_match() {
+        // Unknown: a key that cannot tell its public half.
+        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(identity),
+        Err(rustls::Error::InconsistentKeys(_)) => Err(invalid(
+            "client key does not belong to the first certificate of the chain".to_owned(),
+        )),
+        Err(error) => Err(invalid(format!(
+            "client certificate cannot be read: {error}"
+        ))),
+    }
+}
+
+fn invalid(why: String) -> Error {
+    Error::invalid_config(why)
+}
+
+/// [`Tls::platform`].
+impl Default for Tls {
+    fn default() -> Self {
+        Self::platform()
+    }
+}
+
+/// Used exactly as it is: its roots or verifier, its provider, its ALPN protocols, its store of sessions. A server that chooses
+/// another protocol than `http/1.1` by ALPN is refused with [`Problem::Protocol`].
+impl From<Arc<ClientConfig>> for Tls {
+    fn from(config: Arc<ClientConfig>) -> Self {
+        Self::new(Source::Caller(config))
+    }
+}
+
+impl From<ClientConfig> for Tls {
+    fn from(config: ClientConfig) -> Self {
+        Arc::new(config).into()
+    }
+}
+
+/// Whether one is a clone of the other.
+impl PartialEq for Tls {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Tls {}
+
+impl Hash for Tls {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        ptr::hash(Arc::as_ptr(&self.0), state);
+    }
+}
+
+/// Where it comes from; neither keys nor certificates.
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0.source {
+            Source::Caller(_) => f.write_str("Tls(rustls::ClientConfig)"),
+            Source::Settings(settings) => {
+                let roots: &dyn fmt::Display = match &settings.roots {
+                    Roots::Platform => &"platform",
+                    Roots::These(roots) => &roots.len(),
+                };
+                f.debug_struct("Tls")
+                    .field("roots", &format_args!("{roots}"))
+                    .field("client_certificate", &settings.identity.is_some())
+                    .field("key_log", &settings.key_log)
+                    .finish()
+            }
+        }
+    }
+}
