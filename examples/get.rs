@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use http::{HeaderName, Method, Uri};
+use httpstream::tls::Tls;
 use httpstream::{
     Config, Context, Engine, Flow, Next, Readback, Reply, Request, Response, Stats, Timings,
 };
@@ -38,6 +39,12 @@ stdout, and a body is thrown away unless -o says where to put it.
       --close               ask the server to close the connection after each response
       --connections N       open at most N connections to one server (default 256)
       --timeout SECONDS     give up on a URL that is not done after so long (default: never)
+      --cacert FILE         believe https servers whose certificates lead to one of these roots (PEM) instead of
+                            this machine's own
+      --cert FILE           the certificate to show a server that asks for one, with its chain (PEM)
+      --key FILE            its key (PEM); default: in the same file
+      --unix-socket PATH    connect through this socket, wherever the URLs point
+      --public-only         connect to public addresses only, whatever the names resolve to
       --resolve HOST:PORT:ADDR
                             connect to the address ADDR where HOST:PORT is meant; may be repeated
   -h, --help                print this
@@ -264,7 +271,11 @@ impl Folder {
 /// `HOST_PORT`, the port also where it is the usual one.
 fn origin(url: &Uri) -> String {
     let host = url.host().unwrap_or_default().to_ascii_lowercase();
-    format!("{host}_{}", url.port_u16().unwrap_or(80))
+    let usual = match url.scheme_str() {
+        Some("https") => 443,
+        _ => 80,
+    };
+    format!("{host}_{}", url.port_u16().unwrap_or(usual))
 }
 
 fn checked<'a>(name: &'a str, url: &Uri) -> Result<&'a str, String> {
@@ -351,6 +362,7 @@ fn steps(timings: &Timings) -> String {
     let steps = [
         ("resolve", timings.resolve),
         ("connect", timings.connect),
+        ("TLS", timings.tls),
         ("sent", timings.sent),
         ("first byte", timings.first_byte),
         ("done", timings.done),
@@ -403,6 +415,7 @@ impl Options {
         let mut template = Template::default();
         let mut config = Config::default();
         let (mut dir, mut show_head) = (None, false);
+        let mut trust = Trust::default();
         // Each URL with where it was found.
         let mut urls: Vec<(String, String)> = Vec::new();
 
@@ -437,6 +450,11 @@ impl Options {
                         config.max_idle_per_origin,
                     ) = (n, n);
                 }
+                "--cacert" => trust.roots = Some(args.value_of(&arg)?),
+                "--cert" => trust.certificate = Some(args.value_of(&arg)?),
+                "--key" => trust.key = Some(args.value_of(&arg)?),
+                "--unix-socket" => config.route.unix_path = Some(args.value_of(&arg)?.into()),
+                "--public-only" => config.address_filter = Some(Box::new(httpstream::public_only)),
                 "--resolve" => {
                     let (pattern, addr) = address(&args.text_of(&arg)?)?;
                     config.resolve_to(&pattern, addr);
@@ -451,6 +469,7 @@ impl Options {
         if urls.is_empty() {
             return Err("no URL given".to_owned());
         }
+        config.route.tls = trust.into_tls()?;
         let requests = template.requests(&urls)?;
         let folder = dir.map(|dir| Folder::new(dir, &requests)).transpose()?;
         Ok(Some(Self {
@@ -568,6 +587,43 @@ fn address(text: &str) -> Result<(String, SocketAddr), String> {
         .unwrap_or(addr);
     let ip: IpAddr = bare.parse().map_err(|_| wrong())?;
     Ok((format!("{host}:{port}"), SocketAddr::new(ip, port)))
+}
+
+/// Whom https servers are believed by, and who we are: files of PEM.
+#[derive(Default)]
+struct Trust {
+    roots: Option<OsString>,
+    certificate: Option<OsString>,
+    key: Option<OsString>,
+}
+
+impl Trust {
+    fn into_tls(self) -> Result<Tls, String> {
+        let read = |option: &str, file: &OsString| {
+            fs::read(file).map_err(|error| format!("{option} {}: {error}", file.display()))
+        };
+        let of = |option: &str, file: &OsString, error: httpstream::Error| {
+            format!("{option} {}: {error:#}", file.display())
+        };
+        let tls = match &self.roots {
+            None => Tls::platform(),
+            Some(file) => Tls::with_roots_pem(&read("--cacert", file)?)
+                .map_err(|error| of("--cacert", file, error))?,
+        };
+        let Some(file) = &self.certificate else {
+            return match self.key {
+                Some(_) => Err("--key: without --cert".to_owned()),
+                None => Ok(tls),
+            };
+        };
+        let chain = read("--cert", file)?;
+        let key = match &self.key {
+            Some(key) => read("--key", key)?,
+            None => chain.clone(),
+        };
+        tls.client_certificate_pem(&chain, &key)
+            .map_err(|error| of("--cert", file, error))
+    }
 }
 
 fn read_list(file: &OsString, urls: &mut Vec<(String, String)>) -> Result<(), String> {

@@ -19,7 +19,7 @@ pub struct Timeouts {
     pub resolve: Option<Duration>,
     /// Connecting, all addresses together. Default 10 s: a SYN is sent again after 1, 3 and 7 s.
     pub connect: Option<Duration>,
-    /// The TLS handshake: not used yet. Default 10 s.
+    /// The TLS handshake. Default 10 s.
     pub tls: Option<Duration>,
     /// The longest time in which not one byte of the request can be written. Default 30 s.
     pub write: Option<Duration>,
@@ -68,7 +68,6 @@ impl Default for Timeouts {
 pub(crate) enum Clock {
     Resolve,
     Connect,
-    #[expect(dead_code, reason = "no transport has a handshake yet")]
     Tls,
     Write,
     FirstByte,

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use http::StatusCode;
 
+use crate::net::tls::Problem;
 use crate::proto::{Invalid, Origin, Violation};
 use crate::resolver::LookupError;
 
@@ -22,7 +23,7 @@ pub enum ErrorKind {
     Resolve,
     /// No address of the host could be connected to; see [`Error::addresses`].
     Connect,
-    /// The TLS handshake failed: not used yet.
+    /// TLS failed: the handshake, or later a record or an alert; see `Error::tls`.
     Tls,
     /// The proxy refused: not used yet.
     Proxy,
@@ -60,7 +61,7 @@ pub enum Phase {
     Resolve,
     /// Connecting.
     Connect,
-    /// In the TLS handshake: not used yet.
+    /// In the TLS handshake.
     Tls,
     /// Writing the request.
     Write,
@@ -129,6 +130,7 @@ enum Source {
     Io(io::Error),
     Lookup(LookupError),
     Addresses(Addresses),
+    Tls(Problem),
     Reason(Reason),
 }
 
@@ -267,6 +269,10 @@ impl Error {
         Self::placed(kind, at, Source::Lookup(error))
     }
 
+    pub(crate) fn from_tls(problem: Problem, at: Circumstances) -> Self {
+        Self::placed(ErrorKind::Tls, at, Source::Tls(problem))
+    }
+
     pub(crate) fn from_text(kind: ErrorKind, text: String, at: Circumstances) -> Self {
         Self::placed(kind, at, Source::Reason(Reason(text)))
     }
@@ -351,6 +357,16 @@ impl Error {
         }
     }
 
+    /// Why TLS failed: what is wrong with the server's certificate, or what else. Connections that are cut in the handshake have an
+    /// [`io::Error`] for a source instead.
+    #[cfg(feature = "tls")]
+    pub fn tls(&self) -> Option<&Problem> {
+        match &self.0.source {
+            Source::Tls(problem) => Some(problem),
+            _ => None,
+        }
+    }
+
     /// Whom the request was for.
     pub fn origin(&self) -> Option<&Origin> {
         self.0.origin.as_ref()
@@ -373,6 +389,7 @@ impl Error {
             Source::Io(error) => Some(error),
             Source::Lookup(error) => Some(error),
             Source::Addresses(addresses) => Some(addresses),
+            Source::Tls(problem) => Some(problem),
             Source::Reason(reason) => Some(reason),
             Source::None => None,
         }
@@ -391,7 +408,8 @@ impl fmt::Display for Error {
             ErrorKind::InvalidConfig => f.write_str("configuration cannot be used"),
             ErrorKind::Resolve => f.write_str("host could not be resolved"),
             ErrorKind::Connect => f.write_str("no connection"),
-            ErrorKind::Tls => f.write_str("TLS handshake failed"),
+            ErrorKind::Tls if phase == Phase::Tls => f.write_str("TLS handshake failed"),
+            ErrorKind::Tls => write!(f, "TLS failed while {phase}"),
             ErrorKind::Proxy => f.write_str("proxy refused"),
             ErrorKind::ClosedBeforeResponse => {
                 f.write_str("connection closed before a byte of the response came")

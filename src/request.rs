@@ -31,7 +31,7 @@ const KEEPS_PROTOCOL: &str = "a connection keeps its protocol";
 
 /// Whether `https` can be sent.
 const fn has_tls() -> bool {
-    false
+    cfg!(feature = "tls")
 }
 
 /// A request: a value, serialised once, cheap to clone and to send between threads.

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::net::tls::Tls;
+
 /// How connections are made. Requests of different routes share no connection, even to one origin.
 ///
 /// [`Config::route`](crate::Config::route) holds for all requests of an engine,
@@ -44,6 +46,12 @@ pub struct Route {
     pub send_buffer: Option<usize>,
     /// Bytes of the socket's receive buffer (`SO_RCVBUF`). Default: the system's, which grows with need.
     pub receive_buffer: Option<usize>,
+    /// How https connections are protected: whom to believe, who we are. Default: the platform's root certificates, and no certificate of
+    /// our own. Two values are equal if one is a clone of the other.
+    #[cfg(feature = "tls")]
+    pub tls: Tls,
+    #[cfg(not(feature = "tls"))]
+    pub(crate) tls: Tls,
 }
 
 /// When a silent connection is probed, and when it is given up.
@@ -105,10 +113,15 @@ impl Route {
             nodelay,
             send_buffer,
             receive_buffer,
+            tls: _,
         } = self;
         (bind_v4.is_none() && bind_v6.is_none() && interface.is_none())
             && (keepalive.is_none() && user_timeout.is_none() && !nodelay)
             && (send_buffer.is_none() && receive_buffer.is_none())
+    }
+
+    pub(crate) fn tls(&self) -> &Tls {
+        &self.tls
     }
 
     pub(crate) fn unix_path(&self) -> Option<&Path> {

@@ -22,6 +22,7 @@ use crate::net::link::{Link, State};
 use crate::net::names::{FamilyAnswer, Known};
 use crate::net::pool::OriginKey;
 use crate::net::slots::LinkKey;
+use crate::net::transport::Trouble;
 use crate::net::{Net, Readiness};
 use crate::resolver::{Family, LookupError};
 
@@ -39,12 +40,16 @@ impl<S, M: Mode> Engine<S, M> {
         let Some(request) = &self.chains[chain_key].request else {
             return;
         };
+        let port = request.port();
+        if let Err(problem) = self.begin_session(key) {
+            return self.fail(key, Failure::Tls(problem));
+        }
         if self.pool[origin].route.unix_path().is_some() {
             return self.connect_only(key, chain_key, None);
         }
-        let port = request.port();
         let token = self.links.token(key);
-        match self.names.ask(request.host(), port, token, self.now) {
+        let host = self.pool[origin].origin.host();
+        match self.names.ask(host, port, token, self.now) {
             Known::One(addr) => self.connect_only(key, chain_key, Some(addr)),
             Known::Families { v6, v4 } => {
                 let (chain, dial) = (chain_key, Box::new(Dial::new(port)));
@@ -262,13 +267,16 @@ impl<S, M: Mode> Engine<S, M> {
                     dial.put_back(i, attempt);
                     i += 1;
                 }
-                Err(error) => {
+                Err(trouble) => {
                     close_socket(&mut self.net, attempt.socket);
-                    // That no port was free for it shows only now.
-                    if is_exhaustion(&error) && !self.is_racing(key) {
-                        return self.wait_for_room(key, chain, error.to_string());
+                    match trouble {
+                        // That no port was free for it shows only now.
+                        Trouble::Io(error) if is_exhaustion(&error) && !self.is_racing(key) => {
+                            return self.wait_for_room(key, chain, error.to_string());
+                        }
+                        Trouble::Io(error) => self.on_attempt_failed(key, attempt.addr, error),
+                        Trouble::Tls(problem) => return self.fail(key, Failure::Tls(problem)),
                     }
-                    self.on_attempt_failed(key, attempt.addr, error);
                 }
             }
         }

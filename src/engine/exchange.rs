@@ -1,6 +1,6 @@
 //! Exchanges: how a request is written, and how an exchange ends when no response ends it.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::SocketAddr;
 
 use log::{debug, trace, warn};
@@ -13,8 +13,10 @@ use crate::engine::{Engine, close_socket};
 use crate::error::{Circumstances, Error, ErrorKind, Phase, Sent, is_exhaustion, is_reset};
 use crate::net::link::{LinkMarks, State};
 use crate::net::slots::LinkKey;
+use crate::net::tls::{Problem, Session};
+use crate::net::transport::{self, Trouble};
 use crate::net::{Net, Readiness};
-use crate::proto::Violation;
+use crate::proto::{Scheme, Violation};
 use crate::request::Request;
 use crate::resolver::LookupError;
 
@@ -32,17 +34,15 @@ pub(super) enum Failure {
     Connect(Vec<(SocketAddr, io::Error)>),
     ConnectUnix(io::Error),
     Resolve(LookupError),
+    Tls(Problem),
     Timeout,
     Cancelled,
     Aborted,
 }
 
-/// Where the bytes of a request lie: head, default fields, body. The head is in two parts where its `Expect` line is left out.
-struct Wire<'a> {
-    parts: [&'a [u8]; 4],
-    /// Bytes to be sent now.
-    due: usize,
-}
+/// Where the bytes of a request lie that are to be sent now: head, default fields, body. The head is in two parts where its `Expect`
+/// line is left out.
+struct Wire<'a>([&'a [u8]; 4]);
 
 impl<'a> Wire<'a> {
     fn new(request: &'a Request, block: &'a [u8], marks: LinkMarks) -> Self {
@@ -53,13 +53,15 @@ impl<'a> Wire<'a> {
             }
             _ => (head, &head[..0]),
         };
-        let body = request.wire_body();
-        let held = marks.has(LinkMarks::BODY_HELD);
-        let due = front.len() + back.len() + block.len() + if held { 0 } else { body.len() };
-        Self {
-            parts: [front, back, block, body],
-            due,
-        }
+        let body = match marks.has(LinkMarks::BODY_HELD) {
+            true => &[],
+            false => request.wire_body(),
+        };
+        Self([front, back, block, body])
+    }
+
+    fn len(&self) -> usize {
+        self.0.iter().map(|part| part.len()).sum()
     }
 }
 
@@ -119,7 +121,8 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// Offers a socket the first bytes of the request, which it takes if it is connected. `None`: it is not connected yet.
+    /// Offers a socket the first bytes of the request, or of the handshake, which it takes if it is connected. `None`: it is not
+    /// connected yet.
     ///
     /// # Errors
     /// It cannot be connected, or is connected to itself.
@@ -129,32 +132,42 @@ impl<S, M: Mode> Engine<S, M> {
         chain_key: ChainKey,
         socket: &<<M as Sealed>::Net as Net>::Socket,
         addr: SocketAddr,
-    ) -> io::Result<Option<FirstWrite>> {
-        let link = &self.links[key];
+    ) -> Result<Option<FirstWrite>, Trouble> {
+        let link = &mut self.links[key];
         let Some(request) = &self.chains[chain_key].request else {
             return Ok(None);
         };
         let block = self.settings.defaults.block(link.defaults);
         let wire = Wire::new(request, block, link.marks);
-        let written = loop {
-            match send(&mut self.net, socket, &wire, 0) {
-                Ok(n) => break n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if is_not_yet(&error) => return Ok(None),
-                Err(error) => return Err(error),
-            }
-        };
-        self.counts.bytes_out += written as u64;
+        let (net, scratch) = (&mut self.net, &mut self.scratch);
+        let written = transport::write(net, socket, link.session.as_mut(), &wire.0, 0, scratch)?;
+        self.counts.bytes_out += written.sent as u64;
+        if written.is_blocked {
+            return Ok(None);
+        }
         match self.net.is_connected_to_itself(socket, addr) {
             false => Ok(Some(FirstWrite {
-                bytes: written,
-                due: wire.due,
+                bytes: written.taken,
+                due: wire.len(),
             })),
             true => {
+                // What it was told is lost on any other.
+                self.begin_session(key)?;
                 let why = "connected to itself, since nobody listens there";
-                Err(io::Error::new(io::ErrorKind::ConnectionRefused, why))
+                let error = io::Error::new(io::ErrorKind::ConnectionRefused, why);
+                Err(Trouble::Io(error))
             }
         }
+    }
+
+    /// Gives an https link a session, in which nothing has been said.
+    pub(super) fn begin_session(&mut self, key: LinkKey) -> Result<(), Problem> {
+        let link = &mut self.links[key];
+        let entry = &self.pool[link.origin];
+        if entry.origin.scheme() == Scheme::Https {
+            link.session = Some(Session::new(entry.route.tls(), entry.origin.host())?);
+        }
+        Ok(())
     }
 
     /// Writes what is left of the request, as far as the socket takes it.
@@ -167,43 +180,62 @@ impl<S, M: Mode> Engine<S, M> {
                     true => continue,
                     false => return,
                 },
+                State::Handshaking { chain } => match self.shake_hands(key, chain) {
+                    true => continue,
+                    false => return,
+                },
                 State::Dialing { .. } => return self.race(key),
                 State::Resting | State::Idle(_) => return,
             };
-            if link.marks.has(LinkMarks::SENT.and(LinkMarks::MUTE)) {
+            let is_sent = link.marks.has(LinkMarks::SENT.and(LinkMarks::MUTE));
+            if is_sent && !link.has_outbound() {
                 return;
             }
             let Some(request) = &self.chains[chain_key].request else {
                 return;
             };
             let Some(socket) = &link.socket else { return };
-            let wire = Wire::new(
-                request,
-                self.settings.defaults.block(link.defaults),
-                link.marks,
-            );
-            let total = wire.due;
+            let block = self.settings.defaults.block(link.defaults);
+            let wire = Wire::new(request, block, link.marks);
+            let total = wire.len();
             if total > NAGLE_SAFE && !link.marks.has(LinkMarks::NODELAY) {
                 link.marks.set(LinkMarks::NODELAY);
                 if let Err(error) = self.net.set_nodelay(socket) {
                     trace!("TCP_NODELAY refused ({error})");
                 }
             }
-            if written < total {
-                match send(&mut self.net, socket, &wire, written) {
-                    Ok(n) => {
-                        self.counts.bytes_out += n as u64;
-                        self.on_written(key, chain_key, written + n, total);
-                        if written + n < total {
-                            continue;
+            // What the session has to say of itself goes out behind the request, too.
+            let parts = if is_sent { &[][..] } else { &wire.0[..] };
+            if written < total || link.has_outbound() {
+                let (net, scratch) = (&mut self.net, &mut self.scratch);
+                let session = link.session.as_mut();
+                match transport::write(net, socket, session, parts, written, scratch) {
+                    Ok(done) => {
+                        self.counts.bytes_out += done.sent as u64;
+                        let written = written + done.taken;
+                        link.state = State::Busy {
+                            chain: chain_key,
+                            written,
+                        };
+                        if done.is_blocked {
+                            link.readiness = link.readiness.without(Readiness::WRITABLE);
+                        }
+                        if is_sent {
+                            return;
+                        }
+                        let is_more = written < total || link.has_outbound();
+                        // The socket took bytes: the write deadline starts anew.
+                        if is_more && done.sent > 0 {
+                            self.arm(chain_key, Some(Clock::Write));
+                        }
+                        match (is_more, done.is_blocked) {
+                            (true, true) => return,
+                            (true, false) => continue,
+                            (false, _) => {}
                         }
                     }
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                    Err(error) if is_not_yet(&error) => {
-                        link.readiness = link.readiness.without(Readiness::WRITABLE);
-                        return;
-                    }
-                    Err(error) => return self.on_write_error(key, error),
+                    Err(Trouble::Io(error)) => return self.on_write_error(key, error),
+                    Err(Trouble::Tls(problem)) => return self.fail(key, Failure::Tls(problem)),
                 }
             }
             let marks = &mut self.links[key].marks;
@@ -248,14 +280,64 @@ impl<S, M: Mode> Engine<S, M> {
                 }
                 is_connected
             }
-            Err(error) => {
+            Err(trouble) => {
                 close_socket(&mut self.net, socket);
-                // That no port was free for it shows only now.
-                match is_exhaustion(&error) {
-                    true => self.wait_for_room(key, chain_key, error.to_string()),
-                    false => self.fail_only(key, self.dialled_address(key), error),
+                match trouble {
+                    // That no port was free for it shows only now.
+                    Trouble::Io(error) if is_exhaustion(&error) => {
+                        self.wait_for_room(key, chain_key, error.to_string());
+                    }
+                    Trouble::Io(error) => self.fail_only(key, self.dialled_address(key), error),
+                    Trouble::Tls(problem) => self.fail(key, Failure::Tls(problem)),
                 }
                 false
+            }
+        }
+    }
+
+    /// Sends what the handshake has to say. Answers whether it is over, so that the request may follow.
+    fn shake_hands(&mut self, key: LinkKey, chain_key: ChainKey) -> bool {
+        loop {
+            let since_start = self.since_start(chain_key);
+            let link = &mut self.links[key];
+            let (Some(socket), Some(session)) = (&link.socket, &mut link.session) else {
+                return false;
+            };
+            if session.is_established() {
+                link.times.tls = since_start;
+                link.state = State::Busy {
+                    chain: chain_key,
+                    written: 0,
+                };
+                debug!(
+                    "{:?} {}: TLS is agreed on",
+                    self.links.token(key),
+                    self.origin_of(key)
+                );
+                // What the session has to say last goes out with the request.
+                self.arm(chain_key, Some(Clock::Write));
+                return true;
+            }
+            if !session.has_outbound() {
+                return false;
+            }
+            let (net, scratch) = (&mut self.net, &mut self.scratch);
+            match transport::write(net, socket, Some(session), &[], 0, scratch) {
+                Ok(done) => {
+                    self.counts.bytes_out += done.sent as u64;
+                    if done.is_blocked {
+                        link.readiness = link.readiness.without(Readiness::WRITABLE);
+                        return false;
+                    }
+                }
+                Err(Trouble::Io(error)) => {
+                    self.on_write_error(key, error);
+                    return false;
+                }
+                Err(Trouble::Tls(problem)) => {
+                    self.fail(key, Failure::Tls(problem));
+                    return false;
+                }
             }
         }
     }
@@ -272,27 +354,30 @@ impl<S, M: Mode> Engine<S, M> {
         let since_start = self.since_start(chain_key);
         let link = &mut self.links[key];
         link.times.connect = since_start;
-        link.state = State::Busy {
-            chain: chain_key,
-            written: first.bytes,
+        let chain = chain_key;
+        link.state = match link.session {
+            Some(_) => State::Handshaking { chain },
+            None => State::Busy {
+                chain,
+                written: first.bytes,
+            },
         };
         debug!(
             "{:?} {}: connected",
             self.links.token(key),
             self.origin_of(key)
         );
-        if first.bytes < first.due {
-            self.arm(chain_key, Some(Clock::Write));
-        }
-    }
-
-    /// The socket took bytes: the write deadline starts anew.
-    fn on_written(&mut self, key: LinkKey, chain_key: ChainKey, written: usize, due: usize) {
-        self.links[key].state = State::Busy {
-            chain: chain_key,
-            written,
-        };
-        if written < due {
+        let link = &mut self.links[key];
+        if link.session.is_some() {
+            // A handshake ends with a short message, and the request follows: Nagle's algorithm would hold it back.
+            link.marks.set(LinkMarks::NODELAY);
+            if let Some(socket) = &link.socket
+                && let Err(error) = self.net.set_nodelay(socket)
+            {
+                trace!("TCP_NODELAY refused ({error})");
+            }
+            self.arm(chain_key, Some(Clock::Tls));
+        } else if first.bytes < first.due {
             self.arm(chain_key, Some(Clock::Write));
         }
     }
@@ -353,6 +438,15 @@ impl<S, M: Mode> Engine<S, M> {
             at.phase = Phase::Connect;
         }
         let error = match failure {
+            // Whatever ended the connection, it ended the handshake.
+            Failure::Closed { error, .. } if at.phase == Phase::Tls => {
+                let error = error.unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
+                Error::from_io(ErrorKind::Tls, error, at)
+            }
+            Failure::Io(error) if at.phase == Phase::Tls => {
+                Error::from_io(ErrorKind::Tls, error, at)
+            }
+            Failure::Tls(problem) => Error::from_tls(problem, at),
             Failure::Closed { missing, error } => {
                 let received = self.links[key].marks.has(LinkMarks::RECEIVED);
                 let kind = if received {
@@ -383,6 +477,7 @@ impl<S, M: Mode> Engine<S, M> {
                     (true, _) => Clock::Total,
                     (false, Phase::Resolve) => Clock::Resolve,
                     (false, Phase::Connect) => Clock::Connect,
+                    (false, Phase::Tls) => Clock::Tls,
                     (false, Phase::Write) => Clock::Write,
                     (false, Phase::FirstByte) => Clock::FirstByte,
                     (false, _) => Clock::Idle,
@@ -470,6 +565,7 @@ impl<S, M: Mode> Engine<S, M> {
         match link.state {
             State::Dialing { ref dial, .. } if !dial.has_begun() => Phase::Resolve,
             State::Dialing { .. } | State::Connecting { .. } => Phase::Connect,
+            State::Handshaking { .. } => Phase::Tls,
             _ if link.connection.has_head() => Phase::Body,
             // A part of the head is kept. Interim responses alone leave nothing behind.
             _ if link.inbound.is_some() => Phase::Head,
@@ -553,6 +649,12 @@ impl<S, M: Mode> Engine<S, M> {
         self.end_dialing(key, 0);
         let mut link = self.links.remove(key);
         if let Some(socket) = link.socket.take() {
+            if let Some(session) = &mut link.session {
+                // RFC 8446 §6.1: both sides say that they close. Nobody waits for it.
+                session.close();
+                let (net, scratch) = (&mut self.net, &mut self.scratch);
+                let _ = transport::write(net, &socket, Some(session), &[], 0, scratch);
+            }
             close_socket(&mut self.net, socket);
             if let Some(exhausted) = self.exhausted.take() {
                 self.wheel.cancel(exhausted.retry);
@@ -571,39 +673,6 @@ impl<S, M: Mode> Engine<S, M> {
 fn no_answer_from(addr: SocketAddr) -> (SocketAddr, io::Error) {
     let silent = io::Error::new(io::ErrorKind::TimedOut, "no answer");
     (addr, silent)
-}
-
-fn send<N: Net>(
-    net: &mut N,
-    socket: &N::Socket,
-    wire: &Wire<'_>,
-    written: usize,
-) -> io::Result<usize> {
-    let [a, b, c, d] = wire.parts;
-    let mut left = wire.due - written;
-    let mut skip = written;
-    let mut slices = [IoSlice::new(&[]); 4];
-    let mut n = 0;
-    for part in [a, b, c, d] {
-        let from = skip.min(part.len());
-        skip -= from;
-        let part = &part[from..];
-        let part = &part[..part.len().min(left)];
-        left -= part.len();
-        if !part.is_empty() {
-            slices[n] = IoSlice::new(part);
-            n += 1;
-        }
-    }
-    net.send(socket, &slices[..n])
-}
-
-/// Whether a send has to wait: for room, or for the connection.
-fn is_not_yet(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected
-    )
 }
 
 impl Failure {

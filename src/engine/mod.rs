@@ -25,6 +25,7 @@ use crate::net::names::Names;
 use crate::net::pool::Pool;
 use crate::net::slots::{LinkKey, Slots};
 use crate::net::socket::MioNet;
+use crate::net::tls::Scratch;
 use crate::net::{Net, Ready};
 use crate::request::Request;
 use crate::sched::wheel::Wheel;
@@ -113,6 +114,9 @@ pub struct Engine<S = (), M: Mode = Owned> {
 
     /// All links read into this.
     read_buffer: Vec<u8>,
+    /// What TLS sessions decrypt into, and write from.
+    plaintext: Vec<u8>,
+    scratch: Scratch,
     spare: Spare,
     counts: Counts,
     /// Calls from one thread only: some states are not `Send`, and a readback never expects to move.
@@ -193,7 +197,7 @@ pub struct Stats {
     pub links_open: usize,
     /// Links in the pool.
     pub links_idle: usize,
-    /// Links whose host is being looked up or that are connecting.
+    /// Links whose host is being looked up, that are connecting or in the TLS handshake.
     pub links_dialing: usize,
     /// Requests on a link.
     pub in_flight: usize,
@@ -240,6 +244,7 @@ impl<S, M: Mode> Engine<S, M> {
         net.attach(&mut *resolver).map_err(Error::io)?;
         let names = Names::new(&config.overrides, resolver)?;
         let wake = net.waker();
+        let read_buffer = vec![0; settings.read_buffer];
         let now = net.now();
         Ok(Self {
             net,
@@ -264,7 +269,9 @@ impl<S, M: Mode> Engine<S, M> {
             exhausted: None,
             draining: false,
             panic: None,
-            read_buffer: vec![0; config.read_buffer],
+            read_buffer,
+            plaintext: Vec::new(),
+            scratch: Scratch::default(),
             spare: Spare::default(),
             counts: Counts::default(),
             not_send: std::marker::PhantomData,
@@ -423,7 +430,9 @@ impl<S, M: Mode> Engine<S, M> {
         };
         for link in self.links.iter() {
             match link.state {
-                State::Dialing { .. } | State::Connecting { .. } => stats.links_dialing += 1,
+                State::Dialing { .. } | State::Connecting { .. } | State::Handshaking { .. } => {
+                    stats.links_dialing += 1;
+                }
                 State::Idle(_) => stats.links_idle += 1,
                 State::Busy { .. } | State::Resting => {}
             }

@@ -19,6 +19,7 @@ use crate::engine::readback::{Context, Flow, Readback};
 use crate::engine::response::{Body, Info, Response, no_fields};
 use crate::net::link::{Inbound, LinkMarks, State};
 use crate::net::slots::LinkKey;
+use crate::net::tls::Session;
 use crate::net::{Net, Readiness};
 use crate::proto::connection::{Eof, Event};
 use crate::proto::framing::BodyLength;
@@ -73,10 +74,14 @@ impl<S, M: Mode> Engine<S, M> {
         match self.links[key].state {
             State::Idle(_) => self.check_idle(key),
             State::Resting => {}
-            State::Dialing { .. } | State::Connecting { .. } | State::Busy { .. } => {
+            State::Dialing { .. }
+            | State::Connecting { .. }
+            | State::Handshaking { .. }
+            | State::Busy { .. } => {
                 let woken = Readiness::WRITABLE.with(Readiness::ERROR);
                 let link = &self.links[key];
-                if link.readiness.has(woken) && !link.marks.has(LinkMarks::SENT) {
+                let has_more = !link.marks.has(LinkMarks::SENT) || link.has_outbound();
+                if link.readiness.has(woken) && has_more {
                     let token = self.links.token(key);
                     self.flush(key);
                     if self.links.find(token).is_none() {
@@ -112,6 +117,12 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// Reads where nothing should be, to learn whether the connection is still there.
     fn probe(&mut self, key: LinkKey) -> Probe {
+        if self.links[key].session.is_some() {
+            let mut buffer = std::mem::take(&mut self.read_buffer);
+            let probe = self.probe_session(key, &mut buffer);
+            self.read_buffer = buffer;
+            return probe;
+        }
         let link = &mut self.links[key];
         let Some(socket) = &link.socket else {
             return Probe::Ended;
@@ -130,6 +141,38 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
+    /// As [`probe`](Self::probe), where the server may have something to say to the session: tickets for later ones, new keys.
+    fn probe_session(&mut self, key: LinkKey, buffer: &mut [u8]) -> Probe {
+        let link = &mut self.links[key];
+        let (Some(socket), Some(session)) = (&link.socket, &mut link.session) else {
+            return Probe::Ended;
+        };
+        loop {
+            let kept = session.restore(buffer);
+            match self.net.recv(socket, &mut buffer[kept..]) {
+                Ok(0) => return Probe::Ended,
+                Ok(n) => {
+                    self.counts.bytes_in += n as u64;
+                    self.plaintext.clear();
+                    let received = session.receive(buffer, kept + n, &mut self.plaintext);
+                    let bytes = self.plaintext.len();
+                    match received {
+                        _ if bytes > 0 => return Probe::Spoke { bytes },
+                        Err(_) => return Probe::Ended,
+                        Ok(()) if session.is_finished() => return Probe::Ended,
+                        Ok(()) => {}
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    link.readiness = link.readiness.without(READ_SIDE);
+                    return Probe::Open;
+                }
+                Err(_) => return Probe::Ended,
+            }
+        }
+    }
+
     /// Deals with what a pause held back, then reads on as long as there is something and the budget lasts.
     fn go_on(&mut self, state: &mut S, key: LinkKey, budget: &mut usize) {
         let mut share = self.settings.turn_bytes;
@@ -138,10 +181,17 @@ impl<S, M: Mode> Engine<S, M> {
         }
         loop {
             let link = &mut self.links[key];
-            let State::Busy { chain, .. } = link.state else {
+            let (State::Busy { chain, .. } | State::Handshaking { chain }) = link.state else {
                 return;
             };
-            if !link.readiness.has(READ_SIDE) || self.chains[chain].marks.has(Marks::PAUSED) {
+            if self.chains[chain].marks.has(Marks::PAUSED) {
+                return;
+            }
+            // No event will tell of what has been read already.
+            if link.session.as_ref().is_some_and(Session::is_finished) {
+                return self.on_eof(state, key);
+            }
+            if !link.readiness.has(READ_SIDE) {
                 return;
             }
             if share == 0 || *budget == 0 {
@@ -168,7 +218,11 @@ impl<S, M: Mode> Engine<S, M> {
         let Some(socket) = &link.socket else {
             return Go::Stop;
         };
-        match self.net.recv(socket, buffer) {
+        let kept = match &link.session {
+            Some(session) => session.restore(buffer),
+            None => 0,
+        };
+        match self.net.recv(socket, &mut buffer[kept..]) {
             Ok(0) => {
                 self.on_eof(state, key);
                 Go::Stop
@@ -176,13 +230,16 @@ impl<S, M: Mode> Engine<S, M> {
             Ok(n) => {
                 // A short read has emptied the socket, unless the end of file stands behind the data: then read on to it,
                 // since data and FIN together gave one edge only.
-                if n < buffer.len() && !link.readiness.has(ENDING) {
+                if kept + n < buffer.len() && !link.readiness.has(ENDING) {
                     link.readiness = link.readiness.without(Readiness::READABLE);
                 }
                 *share = share.saturating_sub(n);
                 *budget = budget.saturating_sub(n);
                 self.counts.bytes_in += n as u64;
-                self.on_bytes(state, key, &mut buffer[..n])
+                match link.session {
+                    None => self.on_bytes(state, key, &mut buffer[..n]),
+                    Some(_) => self.on_ciphertext(state, key, buffer, kept + n),
+                }
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Go::On,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -209,9 +266,63 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
+    /// Bytes of a TLS link have come, at the front of `buffer` up to `filled`.
+    fn on_ciphertext(
+        &mut self,
+        state: &mut S,
+        key: LinkKey,
+        buffer: &mut [u8],
+        filled: usize,
+    ) -> Go {
+        let token = self.links.token(key);
+        let link = &mut self.links[key];
+        let Some(session) = &mut link.session else {
+            return Go::Stop;
+        };
+        let mut plaintext = std::mem::take(&mut self.plaintext);
+        plaintext.clear();
+        let received = session.receive(buffer, filled, &mut plaintext);
+        if session.is_finished() || received.is_err() {
+            link.marks.set(LinkMarks::CLOSE);
+        }
+        // The next message of the handshake, the request behind the last one, or what else the session has to say.
+        if matches!(link.state, State::Handshaking { .. }) || link.has_outbound() {
+            self.flush(key);
+        }
+        let mut go = Go::On;
+        if !plaintext.is_empty() && self.links.find(token).is_some() {
+            go = self.on_bytes(state, key, &mut plaintext);
+        }
+        self.plaintext = plaintext;
+        // The exchange may be over, and with it the link, or it is paused before the end that has come.
+        if self.links.find(token).is_none() || self.links[key].chain().is_none() {
+            return Go::Stop;
+        }
+        match received {
+            Err(problem) => {
+                self.fail(key, Failure::Tls(problem));
+                Go::Stop
+            }
+            Ok(()) => go,
+        }
+    }
+
     fn on_eof(&mut self, state: &mut S, key: LinkKey) {
         let link = &mut self.links[key];
         link.marks.set(LinkMarks::CLOSE);
+        let is_cut = link.session.as_ref().is_some_and(|s| !s.is_finished());
+        if is_cut && link.connection.is_until_close() {
+            // RFC 9112 §9.8: whoever cuts the connection could cut the body where it likes.
+            let why = "the connection ended without TLS's close_notify";
+            let error = Some(io::Error::new(io::ErrorKind::UnexpectedEof, why));
+            return self.fail(
+                key,
+                Failure::Closed {
+                    missing: None,
+                    error,
+                },
+            );
+        }
         if link.marks.has(LinkMarks::RESET) {
             // A socket tells of a reset once, and the send was told. To take the end that it reads as from then on for the end
             // of a body that lasts until the close would be to call whole what was cut off.
@@ -679,9 +790,10 @@ impl<S, M: Mode> Engine<S, M> {
             );
             reusable = false;
         }
-        // What the last event said may stand unread behind the response: an end of file, or bytes out of turn.
+        // What the last event said may stand unread behind the response: an end of file, or bytes out of turn. The buffer that a
+        // session is read into is in use here, and the case too rare for another.
         if reusable && self.links[key].readiness.has(READ_SIDE) {
-            reusable = matches!(self.probe(key), Probe::Open);
+            reusable = self.links[key].session.is_none() && matches!(self.probe(key), Probe::Open);
         }
         let origin = self.links[key].origin;
         // A chain that goes on for ever must not keep another origin out for ever.

@@ -14,6 +14,7 @@ use crate::engine::response::{Info, Timings};
 use crate::error::{Error, ErrorKind};
 use crate::net::link::LinkMarks;
 use crate::net::slots::{LinkKey, MaybeKey};
+use crate::net::tls::Session;
 
 impl<S, M: Mode> Engine<S, M> {
     /// Tells a chain's readback of a failure.
@@ -150,9 +151,10 @@ impl<S, M: Mode> Engine<S, M> {
         let timings = Timings {
             resolve: at(link.times.resolve),
             connect: at(link.times.connect),
+            tls: at(link.times.tls),
             sent: at(link.times.sent),
             first_byte: at(link.times.first_byte),
-            ..Timings::default()
+            done: None,
         };
         let request = chain.request.take();
         Info {
@@ -161,6 +163,7 @@ impl<S, M: Mode> Engine<S, M> {
             reused: link.marks.has(LinkMarks::REUSED),
             attempts: chain.attempts.into(),
             timings,
+            tls: link.session.as_ref().and_then(Session::info),
             request: request.unwrap_or_else(|| unreachable!("a chain on a link has a request")),
         }
     }

@@ -8,6 +8,7 @@ use http::{StatusCode, Uri, Version};
 
 use crate::engine::chains::RequestId;
 use crate::error::Error;
+use crate::net::tls::TlsInfo;
 use crate::proto::Headers;
 use crate::proto::field::Field;
 use crate::proto::head::Head;
@@ -45,6 +46,7 @@ pub struct Info {
     pub attempts: u32,
     /// When each step was done.
     pub timings: Timings,
+    pub(super) tls: Option<TlsInfo>,
     pub(super) request: Request,
 }
 
@@ -75,6 +77,12 @@ impl Info {
         self.request.uri()
     }
 
+    /// How the connection is protected: protocol, cipher suite, certificates; `None` of `http`.
+    #[cfg(feature = "tls")]
+    pub fn tls(&self) -> Option<&TlsInfo> {
+        self.tls.as_ref()
+    }
+
     /// The request that was answered.
     pub fn request(&self) -> &Request {
         &self.request
@@ -90,6 +98,7 @@ impl fmt::Debug for Info {
             .field("reused", &self.reused)
             .field("attempts", &self.attempts)
             .field("timings", &self.timings)
+            .field("tls", &self.tls)
             .finish()
     }
 }

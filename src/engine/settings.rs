@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::config::{AddressFilter, Config, Millis};
 use crate::error::Error;
+use crate::net::tls::MIN_READ_BUFFER;
 use crate::proto::Limits;
 use crate::request::{Request, field_bit};
 use crate::route::Route;
@@ -40,7 +41,7 @@ impl Settings {
             limits: config.limits.clone(),
             turn_events: config.turn_events,
             turn_bytes: config.turn_bytes,
-            read_buffer: config.read_buffer,
+            read_buffer: config.read_buffer.max(MIN_READ_BUFFER),
             defaults: Defaults::new(config)?,
             address_filter: address_filter.unwrap_or_else(|| Box::new(|_| true)),
             route: Arc::new(config.route.clone()),

@@ -6,6 +6,7 @@ use std::num::NonZeroU16;
 use crate::net::Readiness;
 use crate::net::dial::Dial;
 use crate::net::slots::MaybeKey;
+use crate::net::tls::Session;
 use crate::proto::connection::Connection;
 use crate::proto::field::Field;
 use crate::proto::head::Head;
@@ -17,6 +18,8 @@ pub(crate) struct Link<Socket> {
     pub(crate) state: State<Socket>,
     /// None while dialling.
     pub(crate) socket: Option<Socket>,
+    /// Of an https link.
+    pub(crate) session: Option<Session>,
     /// Slab key of its origin.
     pub(crate) origin: u32,
     /// The address that it is connected to, or about to be; unspecified for a unix socket.
@@ -36,10 +39,10 @@ pub(crate) struct Link<Socket> {
 }
 
 /// ```text
-/// Dialing ────┐
-///     │       ▼
-/// Connecting ─┴─► Busy ◄──► Resting ◄──► Idle
-///     └────────────┴───────────┴──────────┴──► closed
+/// Dialing ────┬─ https ─► Handshaking ─┐
+///     │       │                        ▼
+/// Connecting ─┴──────────────────────► Busy ◄──► Resting ◄──► Idle
+///     └─────────────────────────┴────────┴──────────┴──────────┴──► closed
 /// ```
 #[derive(Debug)]
 pub(crate) enum State<Socket> {
@@ -47,6 +50,8 @@ pub(crate) enum State<Socket> {
     Dialing { chain: u32, dial: Box<Dial<Socket>> },
     /// The only address there is, is being connected to.
     Connecting { chain: u32 },
+    /// Connected; TLS is being agreed on.
+    Handshaking { chain: u32 },
     /// An exchange is under way; `written` bytes of its request are.
     Busy { chain: u32, written: usize },
     /// Between two exchanges, while the readback of the first runs.
@@ -163,6 +168,7 @@ impl LinkMarks {
 pub(crate) struct Times {
     pub(crate) resolve: u32,
     pub(crate) connect: u32,
+    pub(crate) tls: u32,
     pub(crate) sent: u32,
     pub(crate) first_byte: u32,
 }
@@ -204,6 +210,7 @@ impl<Socket> Link<Socket> {
         Self {
             state: State::Connecting { chain },
             socket: None,
+            session: None,
             origin,
             peer: Peer::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)),
             readiness: Readiness::NONE,
@@ -220,9 +227,11 @@ impl<Socket> Link<Socket> {
     pub(crate) fn take_sockets(&mut self) -> impl Iterator<Item = Socket> {
         let attempts = match &mut self.state {
             State::Dialing { dial, .. } => dial.take_attempts(),
-            State::Connecting { .. } | State::Busy { .. } | State::Resting | State::Idle(_) => {
-                Vec::new()
-            }
+            State::Connecting { .. }
+            | State::Handshaking { .. }
+            | State::Busy { .. }
+            | State::Resting
+            | State::Idle(_) => Vec::new(),
         };
         let sockets = attempts.into_iter().map(|attempt| attempt.socket);
         self.socket.take().into_iter().chain(sockets)
@@ -233,9 +242,15 @@ impl<Socket> Link<Socket> {
         match self.state {
             State::Dialing { chain, .. }
             | State::Connecting { chain }
+            | State::Handshaking { chain }
             | State::Busy { chain, .. } => Some(chain),
             State::Resting | State::Idle(_) => None,
         }
+    }
+
+    /// Whether its session has something for the socket.
+    pub(crate) fn has_outbound(&self) -> bool {
+        self.session.as_ref().is_some_and(Session::has_outbound)
     }
 
     /// Bytes of the present request that this machine has taken.

@@ -19,12 +19,11 @@ pub(crate) mod pool;
 pub(crate) mod slots;
 pub(crate) mod socket;
 #[cfg(feature = "tls")]
-#[allow(dead_code, reason = "the engine does not use it yet")]
 pub(crate) mod tls;
 #[cfg(not(feature = "tls"))]
-#[allow(dead_code, reason = "the engine does not use it yet")]
 #[path = "no_tls.rs"]
 pub(crate) mod tls;
+pub(crate) mod transport;
 
 /// What a poll says of one token: a set of flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

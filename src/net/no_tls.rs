@@ -24,6 +24,9 @@ impl fmt::Display for Problem {
 impl std::error::Error for Problem {}
 
 /// See the real one.
+pub(crate) const MIN_READ_BUFFER: usize = 0;
+
+/// See the real one.
 #[derive(Debug)]
 pub(crate) enum Session {}
 

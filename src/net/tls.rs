@@ -64,6 +64,9 @@ pub(crate) struct Scratch {
     joined: Vec<u8>,
 }
 
+/// The longest record (RFC 8446 §5.2), and some room for handshake messages before it: no shorter buffer may be read into.
+pub(crate) const MIN_READ_BUFFER: usize = 32 << 10;
+
 /// Plaintext that one call of [`Session::seal`] takes: four full records.
 const MAX_SEALED: usize = 64 << 10;
 
@@ -136,7 +139,7 @@ impl Session {
     /// may be one. Nothing is encrypted before the handshake is over, or while as much waits for the socket already.
     ///
     /// # Errors
-    /// The session has failed, or has sent as much as its keys are good for.
+    /// The session has failed, and what there was to be said of that is sent; or it has sent as much as its keys are good for.
     pub(crate) fn seal<'a>(
         &'a mut self,
         parts: &[&[u8]],
@@ -148,6 +151,8 @@ impl Session {
         let sealed = match inner.stage {
             Stage::Handshaking(_) => 0,
             Stage::Established(_) | Stage::Finished(_) => inner.seal(parts, skip, scratch)?,
+            // The alert that tells the peer why.
+            Stage::Failed(_) if !inner.outbound.is_empty() => 0,
             Stage::Failed(ref problem) => return Err(problem.clone()),
         };
         Ok(Flight {

@@ -243,6 +243,11 @@ impl Connection {
         self.persistent && self.is_complete()
     }
 
+    /// Whether the body goes on for as long as the connection does (RFC 9112 §6.3, rule 8).
+    pub(crate) fn is_until_close(&self) -> bool {
+        matches!(self.state, State::Body(Body::UntilClose))
+    }
+
     /// Bytes of a body of known length that have not been received, while it is under way.
     pub(crate) fn missing(&self) -> Option<u64> {
         match self.state {
