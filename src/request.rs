@@ -106,7 +106,7 @@ impl Flags {
 impl Request {
     /// Begins a GET request (RFC 9110 §9.3.1).
     ///
-    /// `url` is absolute, `http` (`https` is refused as long as there is no TLS), its host in ASCII (the A-label form, `xn--`, of any other) or an IP address. Path and
+    /// `url` is absolute, `http` or, with feature `tls`, `https`, its host in ASCII (the A-label form, `xn--`, of any other) or an IP address. Path and
     /// query may be encoded or not: what cannot stand in a URL is percent-encoded, `%` stays as it is, a fragment is dropped.
     /// Credentials (`user:password@`) are refused.
     pub fn get(url: &str) -> RequestBuilder {
@@ -559,7 +559,7 @@ impl Parts {
         }
         let target = Target::parse(url).map_err(|fault| InvalidPart::Url.is(fault))?;
         if target.origin().scheme() == Scheme::Https && !has_tls() {
-            let fault = Fault::rule(0, "https is not supported yet: there is no TLS");
+            let fault = Fault::rule(0, "https needs the feature `tls`");
             return Err(InvalidPart::Url.is(fault));
         }
         Ok(Self {

@@ -24,7 +24,7 @@ impl fmt::Display for Problem {
 impl std::error::Error for Problem {}
 
 /// See the real one.
-pub(crate) const MIN_READ_BUFFER: usize = 0;
+pub(crate) const MIN_READ_BUFFER: usize = 4096;
 
 /// See the real one.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub(crate) enum Session {}
 
 /// See the real one.
 #[derive(Debug, Default)]
-pub(crate) struct Scratch;
+pub(crate) struct Scratch {}
 
 impl Session {
     pub(crate) fn new(_: &Tls, _: &str) -> Result<Self, Problem> {

@@ -124,7 +124,6 @@ fn what_cannot_be_sent_is_refused_with_its_place() {
     #[rustfmt::skip]
     let rows: Vec<(&str, RequestBuilder, InvalidPart, Option<usize>)> = vec![
         ("url", Request::get("http://a b/"), InvalidPart::Url, Some(8)),
-        ("https", Request::get("https://a/"), InvalidPart::Url, Some(0)),
         ("connect", Request::builder(Method::CONNECT, URL), InvalidPart::Method, None),
         ("endless method", Request::builder(method(&"M".repeat(256)), URL), InvalidPart::Method, Some(255)),
         ("trace with a body", Request::builder(Method::TRACE, URL).body("a"), InvalidPart::Body, None),
@@ -204,6 +203,21 @@ fn no_part_takes_a_line_break() {
     }
 }
 
+#[cfg(not(feature = "tls"))]
+#[test]
+fn https_is_refused_where_there_is_no_tls() {
+    let refused = refused(Request::get("https://a/"));
+    let expected = "url: https needs the feature `tls` (byte 0)";
+    assert_eq!(refused.to_string(), expected);
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn https_is_taken_where_there_is_tls() {
+    let request = Request::get("https://a/").build().expect("valid");
+    assert_eq!((request.scheme(), request.port()), (Scheme::Https, 443));
+}
+
 #[test]
 fn mistakes_are_told_in_one_clause() {
     #[rustfmt::skip]
@@ -212,7 +226,6 @@ fn mistakes_are_told_in_one_clause() {
         (Request::get(URL).header("x a", ""), "name of header 0: byte 1 is SP"),
         (Request::get(URL).header("a(", ""), "name of header 0: byte 1 is '('"),
         (Request::get("http://a:0/"), "url: port is 0 (byte 9)"),
-        (Request::get("https://a/"), "url: https is not supported yet: there is no TLS (byte 0)"),
         (Request::get("http://u:p@a/"), "url: userinfo is refused: credentials belong in an Authorization field (byte 10)"),
         (Request::get(URL).header("Upgrade", "x"), r#"header "Upgrade": a connection keeps its protocol"#),
         (Request::builder(Method::TRACE, URL).body("x"), "body: a TRACE request has none"),
@@ -631,7 +644,8 @@ fn any_input_is_refused_or_keeps_its_lines() {
             request.uri().host().map(|h| h.trim_matches(['[', ']'])),
             Some(request.host())
         );
-        assert_eq!(request.uri().port_u16().unwrap_or(80), request.port());
+        let usual = request.scheme().default_port();
+        assert_eq!(request.uri().port_u16().unwrap_or(usual), request.port());
         let given = |known: &str| {
             fields
                 .iter()
