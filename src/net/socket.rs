@@ -11,7 +11,7 @@ use socket2::SockRef;
 
 use crate::net::slots::RESOLVER_TOKENS;
 use crate::net::{Net, Readiness, Ready, WAKE, calls_to_open};
-use crate::resolver::{Resolve, System, Wake};
+use crate::resolver::{Resolve, Wake};
 
 /// A send on a closed connection must not raise SIGPIPE in a host that leaves the signal at its default.
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -172,7 +172,7 @@ impl Net for MioNet {
     }
 
     fn resolver(&self) -> Box<dyn Resolve> {
-        Box::new(System::new())
+        default_resolver()
     }
 
     fn attach(&self, resolver: &mut dyn Resolve) -> io::Result<()> {
@@ -183,4 +183,14 @@ impl Net for MioNet {
     fn system_calls(&self) -> u64 {
         self.system_calls
     }
+}
+
+#[cfg(feature = "hickory")]
+fn default_resolver() -> Box<dyn Resolve> {
+    Box::new(crate::resolver::Hickory::from_system())
+}
+
+#[cfg(not(feature = "hickory"))]
+fn default_resolver() -> Box<dyn Resolve> {
+    Box::new(crate::resolver::System::new())
 }
