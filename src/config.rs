@@ -283,8 +283,8 @@ pub struct Config {
     /// Bytes of the read buffer that all links share. Default 128 KiB: under 64 KiB large bodies cost more calls, over
     /// 256 KiB nothing is won.
     pub read_buffer: usize,
-    /// Where names are looked up; `None`: `getaddrinfo` on a helper thread ([`resolver::System`](crate::resolver::System)), or the
-    /// simulated network's own names.
+    /// Where names are looked up; `None`: the system's name servers, asked on the engine's own loop (`resolver::Hickory`), without feature
+    /// `hickory` `getaddrinfo` on a helper thread ([`resolver::System`](crate::resolver::System)), or the simulated network's own names.
     pub resolver: Option<Box<dyn Resolve>>,
     /// How connections are made, for requests that bring no route of their own.
     pub route: Route,

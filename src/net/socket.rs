@@ -14,7 +14,7 @@ use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::net::slots::RESOLVER_TOKENS;
 use crate::net::{Net, Readiness, Ready, WAKE, calls_to_open, may_be_own};
-use crate::resolver::{Resolve, System, Wake};
+use crate::resolver::{Resolve, Wake};
 use crate::route::{Keepalive, Route};
 
 /// A send on a closed connection must not raise SIGPIPE in a host that leaves the signal at its default.
@@ -342,7 +342,7 @@ impl Net for MioNet {
     }
 
     fn resolver(&self) -> Box<dyn Resolve> {
-        Box::new(System::new())
+        default_resolver()
     }
 
     fn attach(&self, resolver: &mut dyn Resolve) -> io::Result<()> {
@@ -353,4 +353,14 @@ impl Net for MioNet {
     fn system_calls(&self) -> u64 {
         self.system_calls
     }
+}
+
+#[cfg(feature = "hickory")]
+fn default_resolver() -> Box<dyn Resolve> {
+    Box::new(crate::resolver::Hickory::from_system())
+}
+
+#[cfg(not(feature = "hickory"))]
+fn default_resolver() -> Box<dyn Resolve> {
+    Box::new(crate::resolver::System::new())
 }

@@ -1,5 +1,6 @@
 //! Names to addresses: the seam that a resolver is written against, and the resolvers there are.
 //!
+//! - `Hickory`: a stub resolver on the engine's own loop (feature `hickory`)
 //! - [`System`]: `getaddrinfo` on helper threads
 //! - [`Table`]: names in a table
 
@@ -9,9 +10,13 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "hickory")]
+mod hickory;
 mod system;
 mod table;
 
+#[cfg(feature = "hickory")]
+pub use hickory::{Hickory, HickoryConfig};
 pub use system::System;
 pub use table::Table;
 

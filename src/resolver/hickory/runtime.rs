@@ -1,0 +1,336 @@
+//! hickory's idea of a runtime, on a [`Reactor`](super::reactor::Reactor): the only user of its traits.
+//!
+//! - UDP sockets are connected, though hickory would not have it so: then the kernel drops what does not come from the server, and
+//!   a closed port is known at once instead of by a timeout.
+//! - hickory says "no connections" of every failure of a socket. What it was is noted here ([`Trouble`]), for the error that the caller
+//!   sees, and so that a want of file descriptors is told from a server that is down.
+
+use std::future::Future;
+use std::io::{self, IoSlice, Read, Write};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_io::{AsyncRead, AsyncWrite};
+use hickory_resolver::net::runtime::{DnsTcpStream, DnsUdpSocket, RuntimeProvider, Spawn, Time};
+use mio::net::{TcpStream, UdpSocket};
+use mio::{Interest, Token};
+
+use super::reactor::{Direction, Reactor, ReactorId, Readiness, Sleep, no_reactor, within};
+
+/// How long connecting may take where hickory does not say, which it does.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Reads of a connection between two pauses. hickory takes a hundred messages at a time, of two reads each, and when there are more it
+/// forgets to come back for them (hickory-net 0.26.3, `DnsMultiplexer::poll_next`): it must not get as far.
+const READS: u32 = 64;
+
+/// The last failure of a socket to one server, until it is taken.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Trouble(Arc<Mutex<Option<io::Error>>>);
+
+impl Trouble {
+    /// Notes `error`; hickory needs no more than its kind.
+    fn note(&self, error: io::Error) -> io::Error {
+        let kind = error.kind();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        kind.into()
+    }
+
+    pub(super) fn take(&self) -> Option<io::Error> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Sockets to one server, on one reactor.
+#[derive(Clone, Debug)]
+pub(super) struct Runtime {
+    reactor: ReactorId,
+    /// With what hickory's own idea of it has no room for: the scope of a link-local address.
+    server: SocketAddr,
+    trouble: Trouble,
+}
+
+impl Runtime {
+    pub(super) fn new(reactor: &Reactor, server: SocketAddr) -> Self {
+        Self {
+            reactor: reactor.id(),
+            server,
+            trouble: Trouble::default(),
+        }
+    }
+
+    pub(super) fn trouble(&self) -> &Trouble {
+        &self.trouble
+    }
+
+    fn bind(&self, local_addr: SocketAddr) -> io::Result<Udp> {
+        let reactor = self.reactor.find().ok_or_else(no_reactor)?;
+        let mut socket = UdpSocket::bind(local_addr)?;
+        socket.connect(self.server).map_err(unreachable_from_here)?;
+        // A fresh socket has room for a datagram, and is told of when there is one to read.
+        let token = reactor.register(&mut socket, Interest::READABLE, Readiness::Ready)?;
+        Ok(Udp {
+            socket,
+            token,
+            runtime: self.clone(),
+        })
+    }
+
+    fn connect(&self) -> io::Result<Tcp> {
+        let reactor = self.reactor.find().ok_or_else(no_reactor)?;
+        let mut stream = TcpStream::connect(self.server).map_err(unreachable_from_here)?;
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let token = reactor.register(&mut stream, both, Readiness::Blocked(None))?;
+        Ok(Tcp {
+            stream,
+            token,
+            runtime: self.clone(),
+            reads: 0,
+        })
+    }
+
+    /// Makes a call on a socket when it is ready, and notes its failure.
+    fn poll_io<T>(
+        &self,
+        token: Token,
+        direction: Direction,
+        cx: &mut Context<'_>,
+        call: impl FnMut() -> io::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        let polled = match self.reactor.find() {
+            Some(reactor) => reactor.poll_io(token, direction, cx, call),
+            None => Poll::Ready(Err(no_reactor())),
+        };
+        polled.map_err(|error| self.trouble.note(error))
+    }
+}
+
+/// The socket is bound already, or asks for no port yet: that an address is not available means that there is none to send from.
+fn unreachable_from_here(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::AddrNotAvailable => io::Error::new(
+            io::ErrorKind::NetworkUnreachable,
+            "this machine has no address to reach it from",
+        ),
+        _ => error,
+    }
+}
+
+impl RuntimeProvider for Runtime {
+    type Handle = Handle;
+    type Timer = Timer;
+    type Udp = Udp;
+    type Tcp = Tcp;
+
+    fn create_handle(&self) -> Handle {
+        Handle(self.reactor)
+    }
+
+    fn connect_tcp(
+        &self,
+        _: SocketAddr,
+        bind_addr: Option<SocketAddr>,
+        timeout: Option<Duration>,
+    ) -> Pin<Box<dyn Send + Future<Output = io::Result<Tcp>>>> {
+        let runtime = self.clone();
+        Box::pin(async move {
+            if bind_addr.is_some() {
+                return Err(io::ErrorKind::Unsupported.into());
+            }
+            let timeout = timeout.unwrap_or(CONNECT_TIMEOUT);
+            let connected = async {
+                let tcp = runtime
+                    .connect()
+                    .map_err(|error| runtime.trouble.note(error))?;
+                std::future::poll_fn(|cx| tcp.poll_connected(cx)).await?;
+                Ok(tcp)
+            };
+            match within(timeout, connected).await {
+                Some(connected) => connected,
+                None => Err(io::ErrorKind::TimedOut.into()),
+            }
+        })
+    }
+
+    fn bind_udp(
+        &self,
+        local_addr: SocketAddr,
+        _: SocketAddr,
+    ) -> Pin<Box<dyn Send + Future<Output = io::Result<Udp>>>> {
+        let bound = self
+            .bind(local_addr)
+            .map_err(|error| self.trouble.note(error));
+        Box::pin(std::future::ready(bound))
+    }
+}
+
+/// Begins tasks.
+#[derive(Clone, Debug)]
+pub(super) struct Handle(ReactorId);
+
+impl Spawn for Handle {
+    fn spawn_bg(&mut self, future: impl Future<Output = ()> + Send + 'static) {
+        // Without a reactor there is nobody left to answer either.
+        if let Some(reactor) = self.0.find() {
+            reactor.spawn(future);
+        }
+    }
+}
+
+/// Timers of the task that is being polled.
+#[derive(Debug)]
+pub(super) struct Timer;
+
+#[async_trait]
+impl Time for Timer {
+    async fn delay_for(duration: Duration) {
+        Sleep::new(duration).await;
+    }
+
+    async fn timeout<F: 'static + Future + Send>(
+        duration: Duration,
+        future: F,
+    ) -> io::Result<F::Output> {
+        within(duration, future)
+            .await
+            .ok_or_else(|| io::ErrorKind::TimedOut.into())
+    }
+}
+
+/// A UDP socket, connected to its server.
+#[derive(Debug)]
+pub(super) struct Udp {
+    socket: UdpSocket,
+    token: Token,
+    runtime: Runtime,
+}
+
+impl DnsUdpSocket for Udp {
+    type Time = Timer;
+
+    fn poll_recv_from(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<(usize, SocketAddr)>> {
+        self.runtime
+            .poll_io(self.token, Direction::Read, cx, || self.socket.recv(buf))
+            // The kernel has compared it.
+            .map_ok(|n| (n, self.runtime.server))
+    }
+
+    fn poll_send_to(
+        &self,
+        _: &mut Context<'_>,
+        buf: &[u8],
+        _: SocketAddr,
+    ) -> Poll<io::Result<usize>> {
+        let sent = match self.socket.send(buf) {
+            // As good as lost on the way, and sent again like that.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(buf.len()),
+            sent => sent,
+        };
+        Poll::Ready(sent.map_err(|error| self.runtime.trouble.note(error)))
+    }
+}
+
+impl Drop for Udp {
+    fn drop(&mut self) {
+        if let Some(reactor) = self.runtime.reactor.find() {
+            reactor.deregister(&mut self.socket, self.token);
+        }
+    }
+}
+
+/// A TCP connection to a server.
+#[derive(Debug)]
+pub(super) struct Tcp {
+    stream: TcpStream,
+    token: Token,
+    runtime: Runtime,
+    /// Since a read was last put off.
+    reads: u32,
+}
+
+impl Tcp {
+    fn poll_connected(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.runtime.poll_io(self.token, Direction::Write, cx, || {
+            if let Some(error) = self.stream.take_error()? {
+                return Err(error);
+            }
+            match self.stream.peer_addr() {
+                Ok(_) => self.stream.set_nodelay(true),
+                // An event that was not about the connection.
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => {
+                    Err(io::ErrorKind::WouldBlock.into())
+                }
+                Err(error) => Err(error),
+            }
+        })
+    }
+}
+
+impl DnsTcpStream for Tcp {
+    type Time = Timer;
+}
+
+impl AsyncRead for Tcp {
+    /// Puts off each [`READS`]th read to the task's next poll.
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.reads += 1;
+        if self.reads == READS {
+            self.reads = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let read = || (&self.stream).read(buf);
+        self.runtime.poll_io(self.token, Direction::Read, cx, read)
+    }
+}
+
+impl AsyncWrite for Tcp {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let write = || (&self.stream).write(buf);
+        self.runtime
+            .poll_io(self.token, Direction::Write, cx, write)
+    }
+
+    /// Length and message in one segment (RFC 7766 §8). Joined, since a vectored write can raise SIGPIPE and a plain one does not; a query
+    /// is short.
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let joined: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
+        self.poll_write(cx, &joined)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.stream.shutdown(std::net::Shutdown::Write))
+    }
+}
+
+impl Drop for Tcp {
+    fn drop(&mut self) {
+        if let Some(reactor) = self.runtime.reactor.find() {
+            reactor.deregister(&mut self.stream, self.token);
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! What is made of answers, true and forged.
+
+use std::net::Ipv4Addr;
+
+use super::server::{A, FORMERR, Message, NXDOMAIN, Question, REFUSED, SERVFAIL, Transport};
+use super::*;
+
+#[test]
+fn each_answer_has_its_verdict() {
+    type Script = fn(&Question) -> Message;
+    let rows: &[(&str, Script, LookupAnswer)] = &[
+        (
+            "addresses with their TTL",
+            |q| q.addresses(60, &[ip("192.0.2.1"), ip("192.0.2.2")]),
+            found(&["192.0.2.1", "192.0.2.2"], 60),
+        ),
+        (
+            "the smallest TTL of several",
+            |q| {
+                q.addresses(60, &[ip("192.0.2.1")])
+                    .address(&q.spelled, 7, ip("192.0.2.2"))
+            },
+            found(&["192.0.2.1", "192.0.2.2"], 7),
+        ),
+        (
+            "a TTL of zero",
+            |q| q.addresses(0, &[ip("192.0.2.1")]),
+            found(&["192.0.2.1"], 0),
+        ),
+        (
+            "the largest TTL there is",
+            |q| q.addresses(i32::MAX as u32, &[ip("192.0.2.1")]),
+            found(&["192.0.2.1"], i32::MAX as u64),
+        ),
+        (
+            "a TTL above it counts as zero",
+            |q| q.addresses(1 << 31, &[ip("192.0.2.1")]),
+            found(&["192.0.2.1"], 0),
+        ),
+        (
+            "a chain of aliases within the answer, with the smallest TTL on it",
+            |q| {
+                q.answer()
+                    .alias(&q.spelled, 50, "b.test")
+                    .alias("b.test", 40, "c.test")
+                    .address("c.test", 60, ip("192.0.2.1"))
+            },
+            found(&["192.0.2.1"], 40),
+        ),
+        (
+            "a chain in no order",
+            |q| {
+                q.answer()
+                    .address("c.test", 30, ip("192.0.2.1"))
+                    .alias(&q.spelled, 50, "c.test")
+            },
+            found(&["192.0.2.1"], 30),
+        ),
+        (
+            "addresses of somebody else are not taken",
+            |q| {
+                q.addresses(60, &[ip("192.0.2.1")])
+                    .address("victim.test", 60, ip("192.0.2.66"))
+            },
+            found(&["192.0.2.1"], 60),
+        ),
+        (
+            "NXDOMAIN is kept for the SOA's minimum",
+            |q| q.answer().rcode(NXDOMAIN).soa("test", 300, 30),
+            LookupAnswer::failed(LookupError::NotFound).kept_for(Duration::from_secs(30)),
+        ),
+        (
+            "or for the SOA's own TTL",
+            |q| q.answer().rcode(NXDOMAIN).soa("test", 20, 30),
+            LookupAnswer::failed(LookupError::NotFound).kept_for(Duration::from_secs(20)),
+        ),
+        (
+            "NXDOMAIN without an SOA is not kept",
+            |q| q.answer().rcode(NXDOMAIN),
+            LookupAnswer::failed(LookupError::NotFound),
+        ),
+        (
+            "NODATA",
+            |q| q.answer().soa("test", 300, 30),
+            found(&[], 30),
+        ),
+        (
+            "NODATA without an SOA is not kept",
+            |q| q.answer(),
+            found(&[], 0),
+        ),
+        (
+            "NODATA at the end of an alias",
+            |q| match q.name().as_str() {
+                "h.test" => q.answer().alias(&q.spelled, 50, "b.test"),
+                _ => q.answer().soa("test", 300, 30),
+            },
+            found(&[], 30),
+        ),
+        (
+            "an alias to a name that does not exist",
+            |q| match q.name().as_str() {
+                "h.test" => q.answer().rcode(NXDOMAIN).alias(&q.spelled, 50, "b.test"),
+                _ => q.answer().rcode(NXDOMAIN).soa("test", 300, 30),
+            },
+            LookupAnswer::failed(LookupError::NotFound).kept_for(Duration::from_secs(30)),
+        ),
+        (
+            "a chain that the server leaves to be followed",
+            |q| match q.name().as_str() {
+                "h.test" => q.answer().alias(&q.spelled, 20, "b.test"),
+                "b.test" => q.answer().alias(&q.spelled, 40, "c.test"),
+                _ => q.addresses(60, &[ip("192.0.2.1")]),
+            },
+            found(&["192.0.2.1"], 20),
+        ),
+        (
+            "aliases in a circle have no address",
+            |q| {
+                q.answer()
+                    .alias(&q.spelled, 50, "b.test")
+                    .alias("b.test", 50, &q.spelled)
+            },
+            found(&[], 0),
+        ),
+        (
+            "nor has an alias of itself",
+            |q| q.answer().alias(&q.spelled, 50, &q.spelled),
+            found(&[], 0),
+        ),
+        (
+            "nor has a chain without an end",
+            |q| {
+                q.answer()
+                    .alias(&q.spelled, 50, &format!("x{}", &q.spelled))
+            },
+            found(&[], 0),
+        ),
+    ];
+    for (why, script, expected) in rows {
+        let script = *script;
+        let server = NameServer::start(move |question, back| back.send(&script(&question)));
+        let mut names = Loop::asking(&[&server]);
+        assert_eq!(names.look_up("h.test", Family::V4), *expected, "{why}");
+    }
+}
+
+#[test]
+fn a_refusal_names_the_server_and_its_reason() {
+    let referral = 0xffff;
+    let rows = [
+        (SERVFAIL, "SERVFAIL from"),
+        (REFUSED, "REFUSED from"),
+        (FORMERR, "FORMERR from"),
+        (4, "NOTIMP from"),
+        (9, "NOTAUTH from"),
+        (6, "RCODE 6 from"),
+        (12, "RCODE 12 from"),
+        (referral, "a referral from"),
+    ];
+    for (code, why) in rows {
+        let server = NameServer::start(move |question, back| {
+            back.send(&match code == referral {
+                true => question.answer().ns("test", 60, "ns.test"),
+                false => question.answer().rcode(code),
+            });
+        });
+        let mut names = Loop::asking(&[&server]);
+        let expected = failed(format!("{why} {}", server.addr));
+        assert_eq!(names.look_up("h.test", Family::V4), expected);
+    }
+}
+
+#[test]
+fn forgeries_are_not_seen_and_the_truth_is_taken() {
+    type Forge = fn(&Back, &Question, Message);
+    let forgeries: &[(&str, Forge)] = &[
+        ("another identifier", |back, _, lie| {
+            back.send(&Message {
+                id: lie.id ^ 1,
+                ..lie
+            });
+        }),
+        ("another question", |back, _, lie| {
+            back.send(&Message {
+                question: Some(("other.test".into(), A)),
+                ..lie
+            });
+        }),
+        ("another type", |back, q, lie| {
+            back.send(&Message {
+                question: Some((q.spelled.clone(), 16)),
+                ..lie
+            });
+        }),
+        ("no question", |back, _, lie| {
+            back.send(&Message {
+                question: None,
+                ..lie
+            })
+        }),
+        ("another port", |back, _, lie| {
+            back.send_from_elsewhere(&lie)
+        }),
+        ("noise", |back, _, _| {
+            back.send_bytes(b"noise, with an identifier that does not fit")
+        }),
+        ("one byte", |back, _, _| back.send_bytes(b"?")),
+        ("nothing", |back, _, _| back.send_bytes(b"")),
+    ];
+    for (why, forge) in forgeries {
+        let forge = *forge;
+        let server = NameServer::start(move |question, back| {
+            forge(
+                &back,
+                &question,
+                question.addresses(60, &[ip("192.0.2.66")]),
+            );
+            back.send(&question.addresses(60, &[ip("192.0.2.1")]));
+        });
+        let mut names = Loop::asking(&[&server]);
+        let answer = names.look_up("h.test", Family::V4);
+        assert_eq!(answer, found(&["192.0.2.1"], 60), "{why}");
+    }
+}
+
+#[test]
+fn garbage_from_the_server_itself_ends_the_attempt_and_not_the_look_up() {
+    type Spoil = fn(Message) -> Vec<u8>;
+    let spoil: &[(&str, Spoil)] = &[
+        ("a question", |m| {
+            Message {
+                flags: m.flags & 0x7fff,
+                ..m
+            }
+            .bytes()
+        }),
+        ("a header alone", |m| m.bytes()[..12].to_vec()),
+        ("cut short", |m| {
+            let bytes = m.bytes();
+            bytes[..bytes.len() - 2].to_vec()
+        }),
+    ];
+    for (why, spoil) in spoil {
+        let spoil = *spoil;
+        let script = move |question: Question, back: Back, spoiled: bool| {
+            let answer = question.addresses(60, &[ip("192.0.2.1")]);
+            match spoiled {
+                true => back.send_bytes(&spoil(answer)),
+                false => back.send(&answer),
+            }
+        };
+        let always = NameServer::start(move |question, back| script(question, back, true));
+        let mut names = Loop::asking(&[&always]);
+        let LookupAnswer {
+            addresses: Err(LookupError::Failed(words)),
+            ..
+        } = names.look_up("h.test", Family::V4)
+        else {
+            panic!("{why}: not an answer")
+        };
+        let expected = format!("unusable answer from {}: ", always.addr);
+        assert!(words.starts_with(&expected), "{why}: {words}");
+
+        let asked = std::sync::atomic::AtomicUsize::new(0);
+        let once = NameServer::start(move |question, back| {
+            let before = asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            script(question, back, before == 0);
+        });
+        let mut names = Loop::new(HickoryConfig {
+            attempts: 2,
+            ..config(&[&once])
+        });
+        let answer = names.look_up("h.test", Family::V4);
+        assert_eq!(answer, found(&["192.0.2.1"], 60), "{why}, once");
+    }
+}
+
+#[test]
+fn questions_have_a_spelling_of_their_own() {
+    let server = honest();
+    let mut names = Loop::asking(&[&server]);
+    let host = "a-name-of-many-letters.in-the-zone.test";
+    for _ in 0..8 {
+        assert_eq!(names.look_up(host, Family::V4), found(&["192.0.2.1"], 60));
+    }
+    let seen = server.seen();
+    assert!(seen.iter().all(|question| question.name() == host));
+    let mut spellings: Vec<_> = seen.iter().map(|question| &question.spelled).collect();
+    spellings.sort_unstable();
+    spellings.dedup();
+    assert!(spellings.len() > 4, "{spellings:?}");
+    let mut ids: Vec<_> = seen.iter().map(|question| question.id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert!(ids.len() > 4, "{ids:?}");
+}
+
+#[test]
+fn an_answer_in_another_spelling_is_asked_for_again_over_tcp() {
+    let server = NameServer::start(|mut question, back| {
+        question.spelled = question.name();
+        back.send(&question.addresses(60, &[ip("192.0.2.1")]));
+    });
+    let mut names = Loop::asking(&[&server]);
+    let host = "a-name-of-many-letters.in-the-zone.test";
+    assert_eq!(names.look_up(host, Family::V4), found(&["192.0.2.1"], 60));
+    let transports: Vec<_> = server.seen().iter().map(|q| q.transport).collect();
+    assert_eq!(transports, [Transport::Udp, Transport::Tcp]);
+}
+
+#[test]
+fn what_does_not_fit_into_a_datagram_comes_over_tcp() {
+    let ips: Vec<IpAddr> = (0..1000u32)
+        .map(|n| IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + n)))
+        .collect();
+    let many = ips.clone();
+    let server = NameServer::start(move |question, back| {
+        back.send(&match question.transport {
+            Transport::Udp => question.answer().truncated(),
+            Transport::Tcp => question.addresses(60, &many),
+        });
+    });
+    let mut names = Loop::asking(&[&server]);
+    for _ in 0..3 {
+        let answer = names.look_up("h.test", Family::V4);
+        assert_eq!(answer.addresses.as_ref(), Ok(&ips));
+        assert_eq!(answer.ttl, Duration::from_secs(60));
+    }
+    assert_eq!(names.counts().sockets, 1, "one connection for all of them");
+}
+
+#[test]
+fn a_name_is_told_apart_from_the_way_to_it_where_tcp_is_refused() {
+    let server = NameServer::udp_only(|question, back| back.send(&question.answer().truncated()));
+    let mut names = Loop::asking(&[&server]);
+    let LookupAnswer {
+        addresses: Err(LookupError::Failed(why)),
+        ..
+    } = names.look_up("h.test", Family::V4)
+    else {
+        panic!("it is cut short, and there is no more")
+    };
+    let start = format!(
+        "unusable answer from {}: it is cut short, and over TCP: ",
+        server.addr
+    );
+    assert!(why.starts_with(&start), "{why}");
+}
+
+#[test]
+fn a_server_that_does_not_know_edns_is_asked_without() {
+    for code in [FORMERR, 4] {
+        let server = NameServer::start(move |question, back| {
+            back.send(&match question.edns {
+                true => question.answer().rcode(code),
+                false => question.addresses(60, &[ip("192.0.2.1")]),
+            });
+        });
+        let mut names = Loop::asking(&[&server]);
+        for _ in 0..3 {
+            assert_eq!(
+                names.look_up("h.test", Family::V4),
+                found(&["192.0.2.1"], 60)
+            );
+        }
+        let with_edns: Vec<_> = server.seen().iter().map(|q| q.edns).collect();
+        assert_eq!(with_edns, [true, false, false, false]);
+    }
+}
+
+#[test]
+fn nothing_is_kept_here() {
+    let asked = std::sync::atomic::AtomicU32::new(0);
+    let server = NameServer::start(move |question, back| {
+        let n = asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        back.send(&match question.name().as_str() {
+            "h.test" => question.addresses(60 + n, &[ip("192.0.2.1")]),
+            _ => question.answer().rcode(NXDOMAIN).soa("test", 60 + n, 600),
+        });
+    });
+    let mut names = Loop::asking(&[&server]);
+    for n in 0..3 {
+        let answer = names.look_up("h.test", Family::V4);
+        assert_eq!(answer, found(&["192.0.2.1"], 60 + n), "asked anew");
+    }
+    for n in 3..6 {
+        let answer = names.look_up("no.test", Family::V4);
+        assert_eq!(answer.ttl, Duration::from_secs(60 + n), "asked anew");
+    }
+}
