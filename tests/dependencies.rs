@@ -11,6 +11,24 @@ const DIRECT: &[&str] = &["http", "httparse", "log", "mio", "slab", "socket2"];
 /// What these pull in on every platform.
 const INDIRECT: &[&str] = &["bytes", "itoa"];
 
+/// What the feature `tls` adds on every platform.
+const TLS: &[&str] = &[
+    "cfg-if",
+    "getrandom",
+    "once_cell",
+    "ring",
+    "rustls",
+    "rustls-native-certs",
+    "rustls-pki-types",
+    "rustls-webpki",
+    "subtle",
+    "untrusted",
+    "zeroize",
+];
+
+/// Where it finds the platform's root certificates, each on some platforms only; and more of how they reach the operating system.
+const TLS_SYSTEM: &[&str] = &["openssl-probe", "schannel", "security-framework"];
+
 /// How they reach the operating system, each on some platforms only.
 const SYSTEM: &[&str] = &["libc", "wasi", "windows-link", "windows-sys"];
 
@@ -43,15 +61,39 @@ fn names(lines: &str) -> impl Iterator<Item = String> {
         .map(str::to_owned)
 }
 
+/// What `args` make of the crate depends on the core's crates and on `more`, and on nothing else.
+fn check(args: &[&str], more: &[&str]) {
+    let mut found = tree(args);
+    found.retain(|name| ![SYSTEM, TLS_SYSTEM].concat().contains(&name.as_str()));
+    let mut expected = expected();
+    expected.extend(more);
+    assert!(
+        found.iter().map(String::as_str).eq(expected),
+        "{args:?} depends on {found:?}"
+    );
+}
+
 #[test]
 fn the_crate_depends_on_nothing_unexpected() {
-    for args in [&["--no-default-features"][..], &[]] {
-        let mut found = tree(args);
-        found.retain(|name| !SYSTEM.contains(&name.as_str()));
-        assert!(
-            found.iter().map(String::as_str).eq(expected()),
-            "{args:?} depends on {found:?}"
-        );
+    check(&["--no-default-features"], &[]);
+    check(&["--no-default-features", "--features", "tls"], TLS);
+    check(
+        &["--no-default-features", "--features", "webpki-roots"],
+        &[TLS, &["webpki-roots"]].concat(),
+    );
+    check(&[], TLS);
+}
+
+#[test]
+fn the_core_has_at_most_twelve_crates() {
+    let found = tree(&["--no-default-features"]);
+    assert!(found.len() <= 12, "{found:?}");
+}
+
+#[test]
+fn no_default_feature_brings_a_runtime_along() {
+    for runtime in ["async-std", "smol", "tokio"] {
+        assert!(!tree(&[]).contains(runtime));
     }
 }
 
@@ -77,9 +119,9 @@ fn no_platform_brings_a_runtime_along() {
     let lock = std::fs::read_to_string(path).expect("Cargo.lock is part of the repository");
     let mut found = BTreeSet::new();
     let mut open: Vec<String> = DIRECT.iter().map(|&name| name.to_owned()).collect();
-    while let Some(name) = open.pop() {
-        open.extend(locked_dependencies(&lock, &name));
-        found.insert(name);
+    while let Some(package) = open.pop() {
+        open.extend(locked_dependencies(&lock, &package));
+        found.extend(names(&package));
     }
     let mut allowed = expected();
     allowed.extend(SYSTEM);
@@ -89,12 +131,17 @@ fn no_platform_brings_a_runtime_along() {
     );
 }
 
-/// The names in `dependencies = [..]` of each locked version of `name`.
-fn locked_dependencies(lock: &str, name: &str) -> BTreeSet<String> {
-    let heading = format!("name = \"{name}\"");
+/// What stands in `dependencies = [..]` of a locked package: names, with their version where there is more than one.
+fn locked_dependencies(lock: &str, package: &str) -> Vec<String> {
+    let (name, version) = package.split_once(' ').unwrap_or((package, ""));
+    let is_named = |line: &str| line == format!("name = \"{name}\"");
+    let is_versioned = |line: &str| line == format!("version = \"{version}\"");
     lock.split("[[package]]")
-        .filter(|package| package.lines().any(|line| line == heading))
+        .filter(|package| package.lines().any(is_named))
+        .filter(|package| version.is_empty() || package.lines().any(is_versioned))
         .filter_map(|package| package.split_once("dependencies = [")?.1.split_once(']'))
-        .flat_map(|(list, _)| names(&list.replace(['"', ','], " ")).collect::<Vec<_>>())
+        .flat_map(|(list, _)| list.lines())
+        .map(|line| line.trim_matches([' ', '"', ',']).to_owned())
+        .filter(|dependency| !dependency.is_empty())
         .collect()
 }

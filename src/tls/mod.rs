@@ -356,3 +356,6 @@ impl fmt::Debug for Tls {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

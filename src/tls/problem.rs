@@ -229,10 +229,11 @@ fn system_time(time: UnixTime) -> Option<SystemTime> {
     UNIX_EPOCH.checked_add(Duration::from_secs(time.as_secs()))
 }
 
-/// `a.example` of `DnsName("a.example")`, as webpki puts it; other kinds of names as they come.
+/// `a.example` of `DnsName("a.example")`, `10.0.0.1` of `IpAddress(10.0.0.1)`, as webpki puts them; other kinds of names as they come.
 fn bare_name(name: &str) -> String {
-    name.strip_prefix("DnsName(\"")
-        .and_then(|rest| rest.strip_suffix("\")"))
+    let inner = |open, close| name.strip_prefix(open)?.strip_suffix(close);
+    inner("DnsName(\"", "\")")
+        .or_else(|| inner("IpAddress(", ")"))
         .unwrap_or(name)
         .to_owned()
 }

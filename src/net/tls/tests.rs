@@ -1,16 +1,27 @@
 //! Sessions against rustls' own server, in memory.
 
 use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
+use std::{env, fs, process};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
 use rustls::version::{TLS12, TLS13};
-use rustls::{ServerConfig, ServerConnection, SupportedProtocolVersion};
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig, ServerConnection, SupportedProtocolVersion,
+};
 
 use super::*;
+use crate::tls::CertificateProblem;
+
+/// The longest plaintext of a record (RFC 8446 §5.1).
+const RECORD: usize = 16 << 10;
 
 const HOST: &str = "server.example";
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
@@ -21,10 +32,13 @@ struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
     fn new() -> Self {
+        Self::named("an authority")
+    }
+
+    fn named(name: &str) -> Self {
         let mut params = CertificateParams::new([]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let name = rcgen::DnType::CommonName;
-        params.distinguished_name.push(name, "an authority");
+        params.distinguished_name.push(DnType::CommonName, name);
         Self(CertifiedIssuer::self_signed(params, key()).unwrap())
     }
 
@@ -111,6 +125,8 @@ struct Pair {
     server: ServerConnection,
     scratch: Scratch,
     buffer: Vec<u8>,
+    /// What the server has read.
+    heard: Vec<u8>,
 }
 
 impl Pair {
@@ -120,6 +136,7 @@ impl Pair {
             server: ServerConnection::new(server.clone()).unwrap(),
             scratch: Scratch::default(),
             buffer: vec![0; READ_BUFFER],
+            heard: Vec::new(),
         }
     }
 
@@ -149,14 +166,14 @@ impl Pair {
         while !wire.is_empty() {
             self.server.read_tls(&mut wire).unwrap();
             let _ = self.server.process_new_packets();
+            // An error: there is nothing more.
+            let _ = self.server.reader().read_to_end(&mut self.heard);
         }
     }
 
-    /// What the server has read.
+    /// What the server has read since this was last asked.
     fn heard(&mut self) -> Vec<u8> {
-        let mut heard = Vec::new();
-        let _ = self.server.reader().read_to_end(&mut heard);
-        heard
+        mem::take(&mut self.heard)
     }
 
     /// What the server has to send.
@@ -239,4 +256,775 @@ fn both_versions_shake_hands_and_carry_data() {
         let wire = pair.say(b"an answer");
         assert_eq!(pair.read(&wire).unwrap(), b"an answer");
     }
+}
+
+#[test]
+fn a_session_at_rest_holds_no_buffer() {
+    for version in VERSIONS {
+        let mut pair = established(version);
+        pair.send(&[7; 100_000]);
+        let wire = pair.say(&[8; 60_000]);
+        let (a, b) = wire.split_at(30_000);
+        assert_eq!(
+            pair.read(a).unwrap().len() + pair.read(b).unwrap().len(),
+            60_000
+        );
+        let inner = &pair.client.0;
+        assert_eq!((inner.kept.capacity(), inner.outbound.capacity()), (0, 0));
+    }
+}
+
+#[test]
+fn a_second_connection_resumes_the_session_and_shares_the_chain() {
+    for version in VERSIONS {
+        let world = World::new(version);
+        let mut first = world.pair();
+        first.shake().unwrap();
+        let mut second = world.pair();
+        second.shake().unwrap();
+        let (first, second) = (first.client.info().unwrap(), second.client.info().unwrap());
+        assert!(!first.is_resumed());
+        assert!(second.is_resumed(), "{second:?}");
+        assert!(first.certificates().eq(second.certificates()));
+        let der = |info: &TlsInfo| info.certificates().next().unwrap().as_ptr();
+        assert_eq!(der(&first), der(&second), "one copy");
+    }
+}
+
+/// The server's part of a conversation, and where the client has to answer in between. What the server says is the same however it is
+/// cut, so `cut` may be asked each time.
+fn converse(pair: &mut Pair, mut cut: impl FnMut(&[u8]) -> Vec<Vec<u8>>) -> Vec<u8> {
+    let mut plaintext = Vec::new();
+    for round in 0..5 {
+        pair.send(b"");
+        if round == 3 {
+            pair.server.writer().write_all(b"in one record").unwrap();
+            pair.server.writer().write_all(b", in two").unwrap();
+            pair.server.send_close_notify();
+        }
+        let wire = pair.wire();
+        for piece in cut(&wire) {
+            plaintext.extend(pair.read(&piece).unwrap());
+        }
+    }
+    plaintext
+}
+
+#[test]
+fn the_server_may_be_read_byte_by_byte() {
+    for version in VERSIONS {
+        let mut pair = World::new(version).pair();
+        let bytes = |wire: &[u8]| wire.iter().map(|&byte| vec![byte]).collect();
+        assert_eq!(converse(&mut pair, bytes), b"in one record, in two");
+        assert!(pair.client.is_finished());
+    }
+}
+
+#[test]
+fn the_server_may_be_cut_anywhere() {
+    for version in VERSIONS {
+        let world = World::new(version);
+        // The first is a full handshake, those after it are resumed, and shorter.
+        for tls in [None, Some(world.tls.clone())] {
+            let mut at = 0;
+            loop {
+                let tls = match &tls {
+                    Some(tls) => tls.clone(),
+                    None => Tls::with_roots_pem(world.authority.pem().as_bytes()).unwrap(),
+                };
+                let mut pair = Pair::new(&tls, HOST, &world.server);
+                let mut before = 0;
+                let plaintext = converse(&mut pair, |wire| {
+                    let here = at.clamp(before, before + wire.len()) - before;
+                    before += wire.len();
+                    let (front, back) = wire.split_at(here);
+                    [front, back]
+                        .into_iter()
+                        .filter(|piece| !piece.is_empty())
+                        .map(<[u8]>::to_vec)
+                        .collect()
+                });
+                assert_eq!(plaintext, b"in one record, in two", "cut at {at}");
+                assert!(pair.client.is_finished());
+                at += 1;
+                if at >= before {
+                    break;
+                }
+            }
+            assert!(at > 200, "{at} bytes of a whole handshake");
+        }
+    }
+}
+
+#[test]
+fn records_of_one_read_come_in_one_piece() {
+    for version in VERSIONS {
+        let mut pair = established(version);
+        let mut wire = Vec::new();
+        for n in 0..10 {
+            wire.extend(pair.say(&[n; 10]));
+        }
+        let expected: Vec<u8> = (0..10).flat_map(|n| [n; 10]).collect();
+        assert_eq!(pair.read(&wire).unwrap(), expected);
+    }
+}
+
+#[test]
+fn a_record_may_take_many_reads() {
+    for version in VERSIONS {
+        let mut pair = established(version);
+        let sent: Vec<u8> = (0..RECORD).map(|i| i as u8).collect();
+        let wire = pair.say(&sent);
+        let mut plaintext = Vec::new();
+        for piece in wire.chunks(1000) {
+            assert_eq!(plaintext, b"", "nothing before the whole record");
+            plaintext.extend(pair.read(piece).unwrap());
+        }
+        assert_eq!(plaintext, sent);
+    }
+}
+
+#[test]
+fn what_was_restored_is_kept_until_it_is_received() {
+    let mut pair = established(&TLS13);
+    let wire = pair.say(b"an answer");
+    let (front, back) = wire.split_at(10);
+    assert_eq!(pair.read(front).unwrap(), b"");
+    assert_eq!(pair.client.restore(&mut pair.buffer), 10);
+    // The socket had nothing; meanwhile something is sent, and another link has been read.
+    pair.send(b"a question");
+    pair.buffer.fill(0xff);
+    assert_eq!(pair.read(back).unwrap(), b"an answer");
+    assert_eq!(pair.heard(), b"a question");
+}
+
+#[test]
+fn tickets_and_changes_of_keys_on_an_idle_connection_are_no_data() {
+    let mut pair = World::new(&TLS13).pair();
+    pair.send(b"");
+    let wire = pair.wire();
+    assert_eq!(pair.read(&wire).unwrap(), b"");
+    pair.send(b"");
+    let tickets = pair.wire();
+    assert!(!tickets.is_empty());
+    for piece in tickets.chunks(3) {
+        assert_eq!(pair.read(piece).unwrap(), b"");
+        // In the middle of a ticket, requests go out all the same.
+        pair.send(b"q");
+    }
+    for _ in 0..3 {
+        pair.server.refresh_traffic_keys().unwrap();
+        let update = pair.wire();
+        assert_eq!(pair.read(&update).unwrap(), b"");
+        let wire = pair.say(b"under new keys");
+        assert_eq!(pair.read(&wire).unwrap(), b"under new keys");
+        let before = pair.heard();
+        pair.send(b"so are these");
+        assert_eq!(pair.heard(), b"so are these", "after {before:?}");
+    }
+}
+
+#[test]
+fn a_peer_that_changes_its_keys_without_end_is_refused() {
+    let mut pair = established(&TLS13);
+    let ended = (0..1000).find_map(|_| {
+        pair.server.refresh_traffic_keys().unwrap();
+        let update = pair.wire();
+        pair.read(&update).err()
+    });
+    assert!(matches!(ended, Some(Problem::Rustls(_))), "{ended:?}");
+    assert!(pair.client.0.outbound.len() < 1000);
+}
+
+#[test]
+fn only_a_close_notify_finishes() {
+    for version in VERSIONS {
+        let mut pair = established(version);
+        let wire = pair.say(b"all of it");
+        assert_eq!(pair.read(&wire).unwrap(), b"all of it");
+        assert!(!pair.client.is_finished());
+
+        pair.server.send_close_notify();
+        let mut wire = pair.wire();
+        let notify = wire.len();
+        wire.extend_from_slice(b"what nobody wants to hear");
+        assert_eq!(pair.read(&wire[..notify - 1]).unwrap(), b"");
+        assert!(!pair.client.is_finished());
+        assert_eq!(pair.read(&wire[notify - 1..]).unwrap(), b"");
+        assert!(pair.client.is_finished());
+        assert_eq!(pair.read(b"nor this").unwrap(), b"");
+        assert_eq!(pair.client.0.kept.capacity(), 0);
+
+        // The other half is still open.
+        pair.send(b"a last word");
+        assert_eq!(pair.heard(), b"a last word");
+    }
+}
+
+#[test]
+fn a_close_notify_inside_the_handshake_finishes_nothing() {
+    for version in VERSIONS {
+        let mut pair = World::new(version).pair();
+        // Anybody can send it at that time. What follows is the end of the stream.
+        assert_eq!(pair.read(&[21, 3, 3, 0, 2, 1, 0]).unwrap(), b"");
+        assert!(!pair.client.is_finished() && !pair.client.is_established());
+    }
+}
+
+#[test]
+fn closing_is_told_to_the_peer() {
+    for version in VERSIONS {
+        let mut pair = established(version);
+        pair.client.close();
+        assert!(pair.client.has_outbound());
+        pair.client.close();
+        pair.send_once(b"too late");
+        assert!(pair.server.process_new_packets().unwrap().peer_has_closed());
+        assert_eq!(pair.heard(), b"");
+    }
+    let mut pair = World::new(&TLS13).pair();
+    let opening = pair.client.0.outbound.clone();
+    pair.client.close();
+    assert_eq!(
+        pair.client.0.outbound, opening,
+        "there is nobody yet to say it to"
+    );
+}
+
+#[test]
+fn nothing_is_sealed_before_the_handshake_is_over() {
+    for version in VERSIONS {
+        let mut pair = World::new(version).pair();
+        assert_eq!(pair.send_once(b"too early"), 0);
+        pair.shake().unwrap();
+        assert_eq!(pair.send_once(b"in time"), 7);
+        assert_eq!(pair.heard(), b"in time");
+    }
+}
+
+#[test]
+fn small_parts_share_a_record_and_large_ones_are_sealed_by_the_flight() {
+    let mut pair = established(&TLS13);
+    let parts: [&[u8]; 4] = [b"head\r\n", b"", b"fields\r\n", b"\r\nbody"];
+    let whole = parts.concat();
+    for skip in 0..=whole.len() {
+        let flight = pair.client.seal(&parts, skip, &mut pair.scratch).unwrap();
+        assert_eq!(flight.sealed(), whole.len() - skip);
+        let wire = flight.slices().map(|slice| slice.to_vec()).concat();
+        let records = if skip < whole.len() { 1 } else { 0 };
+        // Header, content type and tag.
+        assert_eq!(wire.len(), whole.len() - skip + records * (5 + 1 + 16));
+        flight.on_sent(wire.len());
+        pair.deliver(&wire);
+        assert_eq!(pair.heard(), &whole[skip..]);
+    }
+    let body: Vec<u8> = (0..300_000).map(|i| (i / 7) as u8).collect();
+    let parts = [&whole[..], &body];
+    let (mut sent, mut heard) = (0, Vec::new());
+    while sent < whole.len() + body.len() {
+        let flight = pair.client.seal(&parts, sent, &mut pair.scratch).unwrap();
+        assert_eq!(
+            flight.sealed(),
+            MAX_SEALED.min(whole.len() + body.len() - sent)
+        );
+        sent += flight.sealed();
+        let wire = flight.slices().map(|slice| slice.to_vec()).concat();
+        flight.on_sent(wire.len());
+        pair.deliver(&wire);
+        heard.extend(pair.heard());
+    }
+    assert_eq!(heard, [whole, body].concat());
+}
+
+#[test]
+fn what_the_socket_does_not_take_is_sent_first_next_time() {
+    for version in VERSIONS {
+        let mut random = Random(1);
+        let mut pair = World::new(version).pair();
+        let said: Vec<u8> = (0..200_000).map(|i| (i / 5) as u8).collect();
+        let (mut sealed, mut heard) = (0, Vec::new());
+        while heard.len() < said.len() {
+            let flight = pair
+                .client
+                .seal(&[&said], sealed, &mut pair.scratch)
+                .unwrap();
+            sealed += flight.sealed();
+            let wire = flight.slices().map(|slice| slice.to_vec()).concat();
+            let taken = random.below(flight.len() + 1);
+            match random.below(8) {
+                0 => drop(flight),
+                _ => {
+                    flight.on_sent(taken);
+                    pair.deliver(&wire[..taken]);
+                }
+            }
+            let most = 2 * MAX_SEALED + MAX_SEALED / 16;
+            assert!(pair.client.0.outbound.len() < most);
+            heard.extend(pair.heard());
+            let wire = pair.wire();
+            assert_eq!(pair.read(&wire).unwrap(), b"");
+        }
+        assert_eq!(heard, said);
+    }
+}
+
+/// A small generator of fixed seed (xorshift64).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % end as u64) as usize
+    }
+}
+
+#[test]
+fn a_peer_that_does_not_speak_tls_is_told_from_a_bad_one() {
+    for wire in [
+        &b"HTTP/1.1 400 Bad Request\r\n\r\n"[..],
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"220 mail.example ESMTP\r\n",
+        &[0; 100],
+    ] {
+        let mut pair = World::new(&TLS13).pair();
+        assert_eq!(pair.read(wire), Err(Problem::NotTls));
+        assert_eq!(pair.read(wire), Err(Problem::NotTls), "and stays so");
+        assert!(pair.client.seal(&[b"data"], 0, &mut pair.scratch).is_err());
+    }
+    let mut pair = World::new(&TLS13).pair();
+    let ended = pair.read(&[22, 3, 3, 0, 4, 99, 0, 0, 0]).unwrap_err();
+    assert!(matches!(ended, Problem::Rustls(_)), "{ended}");
+}
+
+/// A server's bytes with one changed, in every place: a session may survive where the byte is of no account, but never gives out
+/// what the server did not say, and tells the same end twice.
+#[test]
+fn no_changed_byte_changes_what_is_read() {
+    for version in VERSIONS {
+        let world = World::new(version);
+        let mut at = 0;
+        let mut survived = 0;
+        loop {
+            let tls = Tls::with_roots_pem(world.authority.pem().as_bytes()).unwrap();
+            let mut pair = Pair::new(&tls, HOST, &world.server);
+            let (mut before, mut plaintext) = (0, Vec::new());
+            let mut failure = None;
+            'said: for round in 0..4 {
+                pair.send(b"");
+                if round == 3 {
+                    pair.server.writer().write_all(b"an answer").unwrap();
+                }
+                let mut wire = pair.wire();
+                if (before..before + wire.len()).contains(&at) {
+                    wire[at - before] ^= 1 << (at % 8);
+                }
+                before += wire.len();
+                match pair.read(&wire) {
+                    Ok(bytes) => plaintext.extend(bytes),
+                    Err(problem) => {
+                        assert_eq!(pair.read(&wire).as_ref(), Err(&problem));
+                        failure = Some(problem);
+                        break 'said;
+                    }
+                }
+            }
+            assert!(b"an answer".starts_with(&plaintext[..]), "{plaintext:?}");
+            if failure.is_none() {
+                survived += 1;
+            } else if at >= before {
+                panic!("failed without a changed byte: {failure:?}");
+            }
+            if at >= before {
+                break;
+            }
+            at += 1;
+        }
+        assert!(at > 300 && survived < at / 4, "{survived} of {at}");
+    }
+}
+
+/// Bytes made up, whole records of them as well, before, inside and after a handshake: they end the session, and that is all.
+#[test]
+fn garbage_ends_the_session_and_nothing_else() {
+    let mut random = Random(2);
+    for version in VERSIONS {
+        let world = World::new(version);
+        for _ in 0..300 {
+            let mut pair = world.pair();
+            let mut failed = false;
+            for _ in 0..random.below(4) {
+                pair.send(b"");
+                let wire = pair.wire();
+                assert_eq!(pair.read(&wire).unwrap(), b"");
+            }
+            for _ in 0..20 {
+                let len = random.below(40);
+                let mut wire: Vec<u8> = (0..len).map(|_| random.below(256) as u8).collect();
+                if random.below(4) > 0 {
+                    let kind = 20 + random.below(5) as u8;
+                    let more = random.below(3) * random.below(10);
+                    wire.splice(0..0, [kind, 3, 3, 0, (len + more) as u8]);
+                    if kind == 22 && len > 4 {
+                        // A message of the handshake, of the length it says or of another.
+                        wire[5] = random.below(25) as u8;
+                        wire[6..8].fill(0);
+                        wire[8] = (len - random.below(5)) as u8;
+                    }
+                }
+                match pair.read(&wire) {
+                    Ok(plaintext) => assert_eq!(plaintext, b""),
+                    Err(_) => failed = true,
+                }
+                if !failed {
+                    let _ = pair.client.seal(&[b"data"], 0, &mut pair.scratch);
+                }
+            }
+            assert!(pair.client.0.kept.len() < 1000);
+        }
+    }
+}
+
+#[test]
+fn a_message_longer_than_the_read_buffer_is_refused_and_not_waited_for() {
+    let mut pair = established(&TLS13);
+    pair.buffer.truncate(4096);
+    let wire = pair.say(&[1; 10_000]);
+    assert_eq!(pair.read(&wire[..4000]).unwrap(), b"");
+    let ended = pair.read(&wire[4000..4096]).unwrap_err();
+    assert_eq!(ended, Problem::TooLong { limit: 4096 });
+    assert_eq!(
+        ended.to_string(),
+        "TLS message longer than the read buffer of 4096 bytes"
+    );
+    assert_eq!(pair.client.restore(&mut pair.buffer), 0);
+}
+
+#[test]
+fn a_record_over_the_limit_of_the_protocol_is_refused_by_its_header() {
+    for version in VERSIONS {
+        let mut pair = established(version);
+        let ended = pair.read(&[23, 3, 3, 0xff, 0xff]).unwrap_err();
+        assert!(matches!(ended, Problem::Rustls(_)), "{ended}");
+        assert!(pair.client.has_outbound(), "the alert that says why");
+    }
+}
+
+#[test]
+fn alerts_are_called_by_their_names() {
+    let world = World::new(&TLS13);
+    let mut pair = world.pair();
+    let ended = pair.read(&[21, 3, 3, 0, 2, 2, 40]).unwrap_err();
+    assert_eq!(ended.to_string(), "server sent the alert handshake_failure");
+
+    // A server of another protocol, and a client that insists on one.
+    let mut server = ServerConfig::clone(&world.server);
+    server.alpn_protocols = vec![b"h2".to_vec()];
+    let mut pair = Pair::new(&world.tls, HOST, &Arc::new(server));
+    let ended = pair.shake().unwrap_err();
+    assert_eq!(
+        ended.to_string(),
+        "server sent the alert no_application_protocol"
+    );
+}
+
+#[test]
+fn another_protocol_by_alpn_is_refused_by_its_name() {
+    for version in VERSIONS {
+        let world = World::new(version);
+        let mut server = ServerConfig::clone(&world.server);
+        server.alpn_protocols = vec![b"h2".to_vec()];
+        let mut client = ClientConfig::clone(&world.tls.config().unwrap());
+        client.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let mut pair = Pair::new(&client.into(), HOST, &Arc::new(server));
+        let ended = pair.shake().unwrap_err();
+        assert_eq!(ended, Problem::Protocol(b"h2".to_vec()));
+        assert_eq!(
+            ended.to_string(),
+            "server chose the protocol h2 instead of http/1.1"
+        );
+        assert!(!pair.client.is_established());
+    }
+}
+
+#[test]
+fn a_server_without_alpn_is_taken_to_speak_http() {
+    let world = World::new(&TLS12);
+    let mut server = ServerConfig::clone(&world.server);
+    server.alpn_protocols.clear();
+    let mut pair = Pair::new(&world.tls, HOST, &Arc::new(server));
+    pair.shake().unwrap();
+    assert_eq!(pair.client.info().unwrap().alpn(), None);
+}
+
+#[test]
+fn a_client_certificate_is_shown_where_there_is_one() {
+    for version in VERSIONS {
+        let world = World::new(version);
+        let mut roots = RootCertStore::empty();
+        roots.add(world.authority.0.der().clone()).unwrap();
+        let clients = WebPkiClientVerifier::builder_with_provider(roots.into(), provider())
+            .build()
+            .unwrap();
+        let identity = world.authority.sign(params(&[HOST]));
+        let server = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_client_cert_verifier(clients)
+            .with_single_cert(identity.chain(), identity.key())
+            .unwrap();
+        let server = Arc::new(server);
+
+        // In TLS 1.3 the client is done before the server has judged it.
+        let mut without = Pair::new(&world.tls, HOST, &server);
+        let ended = without.shake().unwrap_err();
+        assert_eq!(
+            ended.to_string(),
+            "server sent the alert certificate_required"
+        );
+
+        let mut client = params(&["a client"]);
+        client.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let client = world.authority.sign(client);
+        let (chain, key) = (client.certificate.pem(), client.key.serialize_pem());
+        let tls = world
+            .tls
+            .client_certificate_pem(chain.as_bytes(), key.as_bytes())
+            .unwrap();
+        assert_ne!(tls, world.tls);
+        let mut with = Pair::new(&tls, HOST, &server);
+        with.shake().unwrap();
+        assert_eq!(with.server.peer_certificates(), Some(&client.chain()[..]));
+    }
+}
+
+/// What a client that believes `tls` says of a server with that certificate.
+fn judged(tls: &Tls, host: &str, identity: &Identity) -> Problem {
+    let mut problems = VERSIONS.map(|version| {
+        let mut pair = Pair::new(tls, host, &Arc::new(server_of(version, identity)));
+        let problem = pair.shake().unwrap_err();
+        let told = pair.server.process_new_packets().unwrap_err();
+        assert!(matches!(told, Error::AlertReceived(_)), "{told}");
+        problem
+    });
+    problems.sort_by_key(|problem| format!("{problem:?}"));
+    let [one, other] = problems;
+    assert_eq!(one.to_string(), other.to_string());
+    one
+}
+
+#[test]
+fn a_certificate_that_is_not_believed_is_refused_with_the_reason() {
+    let world = World::new(&TLS13);
+    let good = params(&[HOST]);
+    let sign = |change: &dyn Fn(&mut CertificateParams)| {
+        let mut params = good.clone();
+        change(&mut params);
+        world.authority.sign(params)
+    };
+    let alone = |change: &dyn Fn(&mut CertificateParams)| {
+        let mut params = good.clone();
+        change(&mut params);
+        let key = key();
+        let certificate = params.self_signed(&key).unwrap();
+        Identity { certificate, key }
+    };
+    let rows = [
+        (
+            sign(&|it| it.not_after = rcgen::date_time_ymd(2021, 2, 3)),
+            "certificate has expired on 2021-02-03 00:00:00 UTC",
+        ),
+        (
+            sign(&|it| it.not_before = rcgen::date_time_ymd(4000, 1, 2)),
+            "certificate is not valid before 4000-01-02 00:00:00 UTC",
+        ),
+        (
+            world
+                .authority
+                .sign(params(&["other.example", "*.third.example"])),
+            "certificate is not for server.example: it is for other.example, *.third.example",
+        ),
+        (
+            sign(&|it| it.subject_alt_names.clear()),
+            "certificate is not for server.example: it names no host",
+        ),
+        (
+            sign(&|it| it.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]),
+            "certificate is not meant for servers",
+        ),
+        (
+            sign(&|it| it.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
+            "certificate is an authority's, used as a server's",
+        ),
+        (alone(&|_| ()), "certificate is self-signed"),
+        (
+            alone(&|it| it.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
+            "certificate is self-signed",
+        ),
+        (
+            Authority::new().sign({
+                let mut params = good.clone();
+                params.use_authority_key_identifier_extension = true;
+                params
+            }),
+            "certificate or handshake has a bad signature",
+        ),
+        (
+            Authority::named("somebody").sign(good.clone()),
+            "certificate has no known issuer: it leads to no root believed here",
+        ),
+    ];
+    for (identity, expected) in &rows {
+        let problem = judged(&world.tls, HOST, identity);
+        assert_eq!(problem.to_string(), *expected);
+        assert!(matches!(problem, Problem::Certificate(_)));
+    }
+}
+
+#[test]
+fn a_self_signed_certificate_is_believed_as_a_root_unless_it_is_an_authority() {
+    let mut params = params(&[HOST]);
+    let plain = key();
+    let certificate = params.self_signed(&plain).unwrap();
+    let tls = Tls::with_roots_pem(certificate.pem().as_bytes()).unwrap();
+    let identity = Identity {
+        certificate,
+        key: plain,
+    };
+    for version in VERSIONS {
+        let server = Arc::new(server_of(version, &identity));
+        Pair::new(&tls, HOST, &server).shake().unwrap();
+    }
+
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = key();
+    let certificate = params.self_signed(&key).unwrap();
+    let tls = Tls::with_roots_pem(certificate.pem().as_bytes()).unwrap();
+    let identity = Identity { certificate, key };
+    assert_eq!(
+        judged(&tls, HOST, &identity),
+        Problem::Certificate(CertificateProblem::AuthorityAsServer)
+    );
+}
+
+#[test]
+fn programs_can_tell_a_wrong_name() {
+    let world = World::new(&TLS13);
+    let identity = world.authority.sign(params(&["a.example", "10.0.0.1"]));
+    let problem = judged(&world.tls, "10.0.0.2", &identity);
+    let Problem::Certificate(CertificateProblem::WrongName { host, valid_for }) = problem else {
+        panic!("{problem}");
+    };
+    assert_eq!(host, "10.0.0.2");
+    assert_eq!(valid_for, ["a.example", "10.0.0.1"]);
+}
+
+#[test]
+fn names_and_addresses_are_verified_without_dot_zone_or_brackets() {
+    for version in VERSIONS {
+        let world = World::new(version);
+        for host in [HOST, "server.example.", "127.0.0.1", "::1", "::1%lo"] {
+            let mut pair = Pair::new(&world.tls, host, &world.server);
+            pair.shake().unwrap();
+            let by_name = host.starts_with("server").then_some(HOST);
+            assert_eq!(pair.server.server_name(), by_name, "{host}");
+        }
+    }
+    for host in ["", ".", "a..b", "a b", "[::1]", "-"] {
+        let problem = Session::new(&World::new(&TLS13).tls, host).unwrap_err();
+        assert_eq!(problem, Problem::Name(host.to_owned()));
+    }
+}
+
+/// Set in the process of [`with_variable`].
+const CHILD: &str = "HTTPSTREAM_TEST_CHILD";
+
+/// Runs the test `name` again in a process whose environment has `variable` set to `value`, and `part` for [`CHILD`].
+fn with_variable(name: &str, variable: &str, value: &Path, part: &str) {
+    let name = format!("net::tls::tests::{name}");
+    let output = Command::new(env::current_exe().unwrap())
+        .args(["--exact", &name])
+        .env_remove("SSL_CERT_FILE")
+        .env_remove("SSL_CERT_DIR")
+        .env(variable, value)
+        .env(CHILD, part)
+        .output()
+        .unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout);
+    let passed = shown.contains("1 passed") && output.status.success();
+    assert!(passed, "{part}: {shown}");
+}
+
+/// A file that is gone when the test is over.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn new(name: &str) -> Self {
+        Self(env::temp_dir().join(format!("httpstream-{}-{name}", process::id())))
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // It may never have been made.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn secrets_are_logged_only_where_that_was_asked_for() {
+    let shake = |tls: &Tls, world: &World| Pair::new(tls, HOST, &world.server).shake().unwrap();
+    match env::var(CHILD).as_deref() {
+        Ok("unasked") => {
+            let world = World::new(&TLS13);
+            shake(&world.tls, &world);
+        }
+        Ok(_) => {
+            let world = World::new(&TLS13);
+            shake(&world.tls.key_log_from_env().unwrap(), &world);
+        }
+        Err(_) => {
+            let file = Temporary::new("keys");
+            let run = |part| {
+                let name = "secrets_are_logged_only_where_that_was_asked_for";
+                with_variable(name, "SSLKEYLOGFILE", &file.0, part);
+                fs::read_to_string(&file.0).unwrap_or_default()
+            };
+            assert_eq!(run("unasked"), "");
+            let logged = run("asked");
+            assert!(logged.contains("CLIENT_TRAFFIC_SECRET_0 "), "{logged:?}");
+        }
+    }
+}
+
+#[test]
+fn roots_of_the_machine_are_read_at_the_first_connection_and_asked_for_again_where_there_are_none()
+{
+    if env::var(CHILD).is_err() {
+        let file = Temporary::new("roots");
+        fs::write(&file.0, "").unwrap();
+        let name = "roots_of_the_machine_are_read_at_the_first_connection_and_asked_for_again_where_there_are_none";
+        return with_variable(name, "SSL_CERT_FILE", &file.0, "here");
+    }
+    let file = env::var_os("SSL_CERT_FILE").unwrap();
+    let mut world = World::new(&TLS13);
+    world.tls = Tls::default();
+
+    let problem = Session::new(&world.tls, HOST).unwrap_err();
+    assert!(matches!(problem, Problem::NoRoots(_)));
+    assert!(
+        problem
+            .to_string()
+            .starts_with("no root certificates found")
+    );
+    fs::remove_file(&file).unwrap();
+    let problem = Session::new(&world.tls, HOST).unwrap_err().to_string();
+    let named = file.to_str().unwrap();
+    assert!(problem.contains(named), "{problem}");
+
+    fs::write(&file, world.authority.pem()).unwrap();
+    world.pair().shake().unwrap();
+    fs::remove_file(&file).unwrap();
+    world.pair().shake().unwrap();
 }
