@@ -246,8 +246,18 @@ impl<S, M: Mode> Engine<S, M> {
         matches!(&self.links[key].state, State::Dialing { dial, .. } if !dial.attempts().is_empty())
     }
 
+    /// One of a link's attempts has something to tell.
+    pub(super) fn on_dial_event(&mut self, key: LinkKey) {
+        let token = self.links.token(key);
+        self.race(key);
+        if self.links.find(token).is_some() {
+            // What failed by now leaves its turn to the next address, or was the last.
+            self.dial(key);
+        }
+    }
+
     /// Looks which of a link's attempts is connected: the first that takes a byte of the request wins.
-    pub(super) fn race(&mut self, key: LinkKey) {
+    fn race(&mut self, key: LinkKey) {
         let mut i = 0;
         while let State::Dialing { chain, dial } = &mut self.links[key].state
             && i < dial.attempts().len()
@@ -272,6 +282,8 @@ impl<S, M: Mode> Engine<S, M> {
                 }
             }
         }
+        // What the poll told was of attempts that failed: the winner's events are still to come.
+        self.links[key].readiness = Readiness::NONE;
     }
 
     fn on_attempt_failed(&mut self, key: LinkKey, addr: SocketAddr, error: io::Error) {

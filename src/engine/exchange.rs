@@ -167,7 +167,7 @@ impl<S, M: Mode> Engine<S, M> {
                     true => continue,
                     false => return,
                 },
-                State::Dialing { .. } => return self.race(key),
+                State::Dialing { .. } => return self.on_dial_event(key),
                 State::Resting | State::Idle(_) => return,
             };
             if link.marks.has(LinkMarks::SENT.and(LinkMarks::MUTE)) {
