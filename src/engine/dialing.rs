@@ -142,9 +142,7 @@ impl<S, M: Mode> Engine<S, M> {
                 }
                 self.race(key);
             }
-            Err(error) if is_exhaustion(&error) && !self.is_racing(key) => {
-                self.wait_for_room(key, chain, error.to_string());
-            }
+            Err(error) if is_exhaustion(&error) => self.on_no_room(key, chain, addr, error),
             Err(error) => {
                 self.note_attempt(key, chain);
                 self.on_attempt_failed(key, addr, error);
@@ -242,8 +240,15 @@ impl<S, M: Mode> Engine<S, M> {
         Ok(socket)
     }
 
-    fn is_racing(&self, key: LinkKey) -> bool {
-        matches!(&self.links[key].state, State::Dialing { dial, .. } if !dial.attempts().is_empty())
+    /// This machine has no room for an attempt at one of several addresses: the race goes on with those under way, if there are any.
+    fn on_no_room(&mut self, key: LinkKey, chain: ChainKey, addr: SocketAddr, error: io::Error) {
+        if let State::Dialing { dial, .. } = &mut self.links[key].state
+            && !dial.attempts().is_empty()
+        {
+            let delay = dial.on_no_room(addr);
+            return self.arm_dial(key, delay);
+        }
+        self.wait_for_room(key, chain, error.to_string());
     }
 
     /// One of a link's attempts has something to tell.
@@ -258,6 +263,7 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// Looks which of a link's attempts is connected: the first that takes a byte of the request wins.
     fn race(&mut self, key: LinkKey) {
+        let token = self.links.token(key);
         let mut i = 0;
         while let State::Dialing { chain, dial } = &mut self.links[key].state
             && i < dial.attempts().len()
@@ -275,10 +281,14 @@ impl<S, M: Mode> Engine<S, M> {
                 Err(error) => {
                     close_socket(&mut self.net, attempt.socket);
                     // That no port was free for it shows only now.
-                    if is_exhaustion(&error) && !self.is_racing(key) {
-                        return self.wait_for_room(key, chain, error.to_string());
+                    if is_exhaustion(&error) {
+                        self.on_no_room(key, chain, attempt.addr, error);
+                    } else {
+                        self.on_attempt_failed(key, attempt.addr, error);
                     }
-                    self.on_attempt_failed(key, attempt.addr, error);
+                    if self.links.find(token).is_none() {
+                        return;
+                    }
                 }
             }
         }
@@ -292,7 +302,9 @@ impl<S, M: Mode> Engine<S, M> {
             "{token:?} {}: connect to {addr} failed ({error})",
             self.origin_of(key)
         );
-        self.doubts.add(addr, self.now);
+        if is_of_address(&error) {
+            self.doubts.add(addr, self.now);
+        }
         if let State::Dialing { dial, .. } = &mut self.links[key].state {
             dial.on_failed(addr, error);
         }
@@ -360,4 +372,13 @@ impl<S, M: Mode> Engine<S, M> {
         self.arm(chain_key, None);
         self.pool.starve(origin);
     }
+}
+
+/// Whether a failure tells of the address, rather than of what this program may dial: the filter and the route say so at no cost, and
+/// another request's route may lead there.
+fn is_of_address(error: &io::Error) -> bool {
+    !matches!(
+        error.kind(),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported
+    )
 }
