@@ -411,7 +411,11 @@ impl<S, M: Mode> Engine<S, M> {
         };
         if dial.has_begun() {
             let mut tried = dial.take_failed();
-            tried.extend(dial.attempts().iter().map(|a| no_answer_from(a.addr)));
+            for attempt in dial.attempts() {
+                // Where the deadline is shorter than the delay between two attempts, the next request could not come past it either.
+                self.doubts.add(attempt.addr, self.now);
+                tried.push(no_answer_from(attempt.addr));
+            }
             return Error::from_addresses(ErrorKind::Timeout, Some(text), tried, at);
         }
         let text = match self.names.servers() {
