@@ -15,7 +15,7 @@ use crate::engine::chains::{ChainKey, Marks};
 use crate::engine::exchange::{Failure, FirstWrite};
 use crate::engine::mode::Mode;
 use crate::engine::mode::sealed::Sealed;
-use crate::engine::{Engine, Exhaustion, Timer, close_socket};
+use crate::engine::{Engine, Exhaustion, Timer};
 use crate::error::is_exhaustion;
 use crate::net::dial::{Attempt, Dial, Step};
 use crate::net::link::{Link, State};
@@ -279,7 +279,7 @@ impl<S, M: Mode> Engine<S, M> {
                     i += 1;
                 }
                 Err(error) => {
-                    close_socket(&mut self.net, attempt.socket);
+                    self.let_go(attempt.socket);
                     // That no port was free for it shows only now.
                     if is_exhaustion(&error) {
                         self.on_no_room(key, chain, attempt.addr, error);
@@ -347,7 +347,7 @@ impl<S, M: Mode> Engine<S, M> {
             if i < place {
                 self.doubts.add(attempt.addr, self.now);
             }
-            close_socket(&mut self.net, attempt.socket);
+            self.let_go(attempt.socket);
         }
     }
 

@@ -249,7 +249,7 @@ impl<S, M: Mode> Engine<S, M> {
                 is_connected
             }
             Err(error) => {
-                close_socket(&mut self.net, socket);
+                self.let_go(socket);
                 // That no port was free for it shows only now.
                 match is_exhaustion(&error) {
                     true => self.wait_for_room(key, chain_key, error.to_string()),
@@ -557,10 +557,7 @@ impl<S, M: Mode> Engine<S, M> {
         self.end_dialing(key, 0);
         let mut link = self.links.remove(key);
         if let Some(socket) = link.socket.take() {
-            close_socket(&mut self.net, socket);
-            if let Some(exhausted) = self.exhausted.take() {
-                self.wheel.cancel(exhausted.retry);
-            }
+            self.let_go(socket);
         }
         if let Some(inbound) = link.inbound.take() {
             self.spare.give(inbound);
@@ -568,6 +565,14 @@ impl<S, M: Mode> Engine<S, M> {
         debug!("{token:?} {}: closed", self.pool[link.origin].origin);
         self.pool.feed(link.origin);
         self.pool.on_closed(link.origin);
+    }
+
+    /// Closes a socket: what this machine was out of may be there again.
+    pub(super) fn let_go(&mut self, socket: <<M as Sealed>::Net as Net>::Socket) {
+        close_socket(&mut self.net, socket);
+        if let Some(exhausted) = self.exhausted.take() {
+            self.wheel.cancel(exhausted.retry);
+        }
     }
 }
 
