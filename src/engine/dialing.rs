@@ -28,6 +28,9 @@ use crate::resolver::{Family, LookupError};
 /// How often a thing is tried again that this machine had no room for.
 const EXHAUSTION_RETRY_MILLIS: u64 = 100;
 
+/// How often a unix socket is tried again whose listener has no place left in its queue: nothing tells when it has.
+const TURNED_AWAY_RETRY: Duration = Duration::from_millis(20);
+
 type Socket<M> = <<M as Sealed>::Net as Net>::Socket;
 
 impl<S, M: Mode> Engine<S, M> {
@@ -77,12 +80,20 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// A link's resolution delay is over, or its connection attempt delay; its timer is gone.
+    /// A link's resolution delay is over, or its connection attempt delay, or the time until another try; its timer is gone.
     pub(super) fn on_dial_timer(&mut self, key: LinkKey) {
-        if let State::Dialing { dial, .. } = &mut self.links[key].state {
-            dial.timer = None;
-            dial.on_delay();
-            self.dial(key);
+        match &mut self.links[key].state {
+            State::Dialing { dial, .. } => {
+                dial.timer = None;
+                dial.on_delay();
+                self.dial(key);
+            }
+            State::TurnedAway { chain, .. } => {
+                let chain = *chain;
+                self.links[key].state = State::Connecting { chain };
+                self.connect_only(key, chain, None);
+            }
+            State::Connecting { .. } | State::Busy { .. } | State::Resting | State::Idle(_) => {}
         }
     }
 
@@ -162,12 +173,23 @@ impl<S, M: Mode> Engine<S, M> {
                 self.note_attempt(key, chain);
                 self.flush(key);
             }
-            // Of a unix socket: its listener's queue is full.
-            Err(error) if is_exhaustion(&error) || error.kind() == io::ErrorKind::WouldBlock => {
-                self.wait_for_room(key, chain, error.to_string());
+            Err(error) if is_exhaustion(&error) => {
+                self.wait_for_room(key, chain, error.to_string())
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.wait_for_turn(key, chain)
             }
             Err(error) => self.fail_only(key, addr, error),
         }
+    }
+
+    /// The listener of a link's unix socket has no place left in its queue. That is no want of this machine's: the link waits for it
+    /// alone, within its connect deadline.
+    fn wait_for_turn(&mut self, key: LinkKey, chain: ChainKey) {
+        self.note_attempt(key, chain);
+        let due = Self::tick_after(self.now_micros) + TURNED_AWAY_RETRY.as_millis() as u64;
+        let retry = self.wheel.arm(due, Timer::Dial(key));
+        self.links[key].state = State::TurnedAway { chain, retry };
     }
 
     /// The only address there is could not be connected to.
@@ -181,7 +203,10 @@ impl<S, M: Mode> Engine<S, M> {
                 );
                 Failure::Connect(vec![(addr, error)])
             }
-            None => Failure::ConnectUnix(error),
+            None => {
+                let why = self.with_path(key, &error);
+                Failure::ConnectUnix(io::Error::new(error.kind(), why))
+            }
         };
         self.fail(key, failure);
     }
@@ -333,8 +358,12 @@ impl<S, M: Mode> Engine<S, M> {
     pub(super) fn end_dialing(&mut self, key: LinkKey, place: usize) {
         let token = self.links.token(key);
         let link = &mut self.links[key];
-        let State::Dialing { dial, .. } = &mut link.state else {
-            return;
+        let dial = match &mut link.state {
+            State::Dialing { dial, .. } => dial,
+            State::TurnedAway { retry, .. } => return self.wheel.cancel(*retry),
+            State::Connecting { .. } | State::Busy { .. } | State::Resting | State::Idle(_) => {
+                return;
+            }
         };
         if dial.is_asking() {
             let host = self.pool[link.origin].origin.host();

@@ -1,7 +1,9 @@
 //! Exchanges: how a request is written, and how an exchange ends when no response ends it.
 
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::path::Path;
 
 use log::{debug, trace, warn};
 
@@ -168,7 +170,7 @@ impl<S, M: Mode> Engine<S, M> {
                     false => return,
                 },
                 State::Dialing { .. } => return self.on_dial_event(key),
-                State::Resting | State::Idle(_) => return,
+                State::TurnedAway { .. } | State::Resting | State::Idle(_) => return,
             };
             if link.marks.has(LinkMarks::SENT.and(LinkMarks::MUTE)) {
                 return;
@@ -258,6 +260,13 @@ impl<S, M: Mode> Engine<S, M> {
                 false
             }
         }
+    }
+
+    /// What is to be said of the unix socket that a link's route leads through.
+    pub(super) fn with_path(&self, key: LinkKey, what: impl fmt::Display) -> String {
+        let route = &self.pool[self.links[key].origin].route;
+        let path = route.unix_path().unwrap_or(Path::new("")).display();
+        format!("{path}: {what}")
     }
 
     /// The address that the link's only attempt is to; `None`: its route's unix socket.
@@ -400,11 +409,14 @@ impl<S, M: Mode> Engine<S, M> {
     /// The error of a deadline, which names whom was waited for.
     fn timed_out(&mut self, key: LinkKey, text: String, at: Circumstances) -> Error {
         let State::Dialing { dial, .. } = &mut self.links[key].state else {
-            return match at.phase {
-                Phase::Connect => {
-                    let silent = self.dialled_address(key).map(no_answer_from);
-                    let tried = silent.into_iter().collect();
+            return match (at.phase, self.dialled_address(key)) {
+                (Phase::Connect, Some(addr)) => {
+                    let tried = vec![no_answer_from(addr)];
                     Error::from_addresses(ErrorKind::Timeout, Some(text), tried, at)
+                }
+                (Phase::Connect, None) => {
+                    let text = self.with_path(key, format_args!("no answer ({text})"));
+                    Error::from_text(ErrorKind::Timeout, text, at)
                 }
                 _ => Error::from_text(ErrorKind::Timeout, text, at),
             };
@@ -473,7 +485,9 @@ impl<S, M: Mode> Engine<S, M> {
         let link = &self.links[key];
         match link.state {
             State::Dialing { ref dial, .. } if !dial.has_begun() => Phase::Resolve,
-            State::Dialing { .. } | State::Connecting { .. } => Phase::Connect,
+            State::Dialing { .. } | State::Connecting { .. } | State::TurnedAway { .. } => {
+                Phase::Connect
+            }
             _ if link.connection.has_head() => Phase::Body,
             // A part of the head is kept. Interim responses alone leave nothing behind.
             _ if link.inbound.is_some() => Phase::Head,

@@ -423,7 +423,9 @@ impl<S, M: Mode> Engine<S, M> {
         };
         for link in self.links.iter() {
             match link.state {
-                State::Dialing { .. } | State::Connecting { .. } => stats.links_dialing += 1,
+                State::Dialing { .. } | State::Connecting { .. } | State::TurnedAway { .. } => {
+                    stats.links_dialing += 1
+                }
                 State::Idle(_) => stats.links_idle += 1,
                 State::Busy { .. } | State::Resting => {}
             }

@@ -39,7 +39,9 @@ pub(crate) struct Link<Socket> {
 /// Dialing ────┐
 ///     │       ▼
 /// Connecting ─┴─► Busy ◄──► Resting ◄──► Idle
-///     └────────────┴───────────┴──────────┴──► closed
+///     ▲            │           │          │
+///     ▼            │           │          │
+/// TurnedAway ──────┴───────────┴──────────┴──► closed
 /// ```
 #[derive(Debug)]
 pub(crate) enum State<Socket> {
@@ -47,6 +49,8 @@ pub(crate) enum State<Socket> {
     Dialing { chain: u32, dial: Box<Dial<Socket>> },
     /// The only address there is, is being connected to.
     Connecting { chain: u32 },
+    /// The listener of its unix socket has no place left in its queue: it connects again when the timer goes off.
+    TurnedAway { chain: u32, retry: TimerId },
     /// An exchange is under way; `written` bytes of its request are.
     Busy { chain: u32, written: usize },
     /// Between two exchanges, while the readback of the first runs.
@@ -220,9 +224,11 @@ impl<Socket> Link<Socket> {
     pub(crate) fn take_sockets(&mut self) -> impl Iterator<Item = Socket> {
         let attempts = match &mut self.state {
             State::Dialing { dial, .. } => dial.take_attempts(),
-            State::Connecting { .. } | State::Busy { .. } | State::Resting | State::Idle(_) => {
-                Vec::new()
-            }
+            State::Connecting { .. }
+            | State::TurnedAway { .. }
+            | State::Busy { .. }
+            | State::Resting
+            | State::Idle(_) => Vec::new(),
         };
         let sockets = attempts.into_iter().map(|attempt| attempt.socket);
         self.socket.take().into_iter().chain(sockets)
@@ -233,6 +239,7 @@ impl<Socket> Link<Socket> {
         match self.state {
             State::Dialing { chain, .. }
             | State::Connecting { chain }
+            | State::TurnedAway { chain, .. }
             | State::Busy { chain, .. } => Some(chain),
             State::Resting | State::Idle(_) => None,
         }

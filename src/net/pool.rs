@@ -406,7 +406,11 @@ impl std::ops::IndexMut<OriginKey> for Pool {
 fn spot_of<K>(links: &mut Slots<Link<K>>, key: LinkKey) -> &mut Spot {
     match &mut links[key].state {
         State::Idle(spot) => spot,
-        State::Dialing { .. } | State::Connecting { .. } | State::Busy { .. } | State::Resting => {
+        State::Dialing { .. }
+        | State::Connecting { .. }
+        | State::TurnedAway { .. }
+        | State::Busy { .. }
+        | State::Resting => {
             unreachable!("a link in the pool is idle")
         }
     }
