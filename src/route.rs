@@ -38,7 +38,7 @@ pub struct Route {
     /// connections under a long poll.
     pub keepalive: Option<Keepalive>,
     /// How long data may stay unacknowledged before the connection is given up (`TCP_USER_TIMEOUT`, RFC 5482; Linux). Elsewhere
-    /// connecting fails. Default: the system's, many minutes.
+    /// connecting fails. Whole milliseconds, at least one. Default: the system's, many minutes.
     pub user_timeout: Option<Duration>,
     /// Set `TCP_NODELAY` at once. Default `false`: it is set where it matters, for requests longer than a segment and for TLS.
     pub nodelay: bool,
@@ -58,11 +58,11 @@ pub struct Route {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Keepalive {
-    /// Silence before the first probe; whole seconds, at least one.
+    /// Silence before the first probe; whole seconds, 1 to 32,767.
     pub idle: Duration,
-    /// Between two probes; `None`: the system's, 75 s on Linux.
+    /// Between two probes, in the same bounds; `None`: the system's, 75 s on Linux.
     pub interval: Option<Duration>,
-    /// Probes without an answer before the connection is given up; `None`: the system's, 9 on Linux.
+    /// Probes without an answer before the connection is given up, 1 to 127; `None`: the system's, 9 on Linux.
     pub probes: Option<u32>,
 }
 

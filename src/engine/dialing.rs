@@ -15,7 +15,7 @@ use crate::engine::chains::{ChainKey, Marks};
 use crate::engine::exchange::{Failure, FirstWrite};
 use crate::engine::mode::Mode;
 use crate::engine::mode::sealed::Sealed;
-use crate::engine::{Engine, Exhaustion, Timer, close_socket};
+use crate::engine::{Engine, Exhaustion, Timer};
 use crate::error::is_exhaustion;
 use crate::net::dial::{Attempt, Dial, Step};
 use crate::net::link::{Link, State};
@@ -28,6 +28,9 @@ use crate::resolver::{Family, LookupError};
 
 /// How often a thing is tried again that this machine had no room for.
 const EXHAUSTION_RETRY_MILLIS: u64 = 100;
+
+/// How often a unix socket is tried again whose listener has no place left in its queue: nothing tells when it has.
+const TURNED_AWAY_RETRY: Duration = Duration::from_millis(20);
 
 type Socket<M> = <<M as Sealed>::Net as Net>::Socket;
 
@@ -82,12 +85,24 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// A link's resolution delay is over, or its connection attempt delay; its timer is gone.
+    /// A link's resolution delay is over, or its connection attempt delay, or the time until another try; its timer is gone.
     pub(super) fn on_dial_timer(&mut self, key: LinkKey) {
-        if let State::Dialing { dial, .. } = &mut self.links[key].state {
-            dial.timer = None;
-            dial.on_delay();
-            self.dial(key);
+        match &mut self.links[key].state {
+            State::Dialing { dial, .. } => {
+                dial.timer = None;
+                dial.on_delay();
+                self.dial(key);
+            }
+            State::TurnedAway { chain, .. } => {
+                let chain = *chain;
+                self.links[key].state = State::Connecting { chain };
+                self.connect_only(key, chain, None);
+            }
+            State::Connecting { .. }
+            | State::Handshaking { .. }
+            | State::Busy { .. }
+            | State::Resting
+            | State::Idle(_) => {}
         }
     }
 
@@ -147,9 +162,7 @@ impl<S, M: Mode> Engine<S, M> {
                 }
                 self.race(key);
             }
-            Err(error) if is_exhaustion(&error) && !self.is_racing(key) => {
-                self.wait_for_room(key, chain, error.to_string());
-            }
+            Err(error) if is_exhaustion(&error) => self.on_no_room(key, chain, addr, error),
             Err(error) => {
                 self.note_attempt(key, chain);
                 self.on_attempt_failed(key, addr, error);
@@ -169,12 +182,23 @@ impl<S, M: Mode> Engine<S, M> {
                 self.note_attempt(key, chain);
                 self.flush(key);
             }
-            // Of a unix socket: its listener's queue is full.
-            Err(error) if is_exhaustion(&error) || error.kind() == io::ErrorKind::WouldBlock => {
-                self.wait_for_room(key, chain, error.to_string());
+            Err(error) if is_exhaustion(&error) => {
+                self.wait_for_room(key, chain, error.to_string())
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.wait_for_turn(key, chain)
             }
             Err(error) => self.fail_only(key, addr, error),
         }
+    }
+
+    /// The listener of a link's unix socket has no place left in its queue. That is no want of this machine's: the link waits for it
+    /// alone, within its connect deadline.
+    fn wait_for_turn(&mut self, key: LinkKey, chain: ChainKey) {
+        self.note_attempt(key, chain);
+        let due = Self::tick_after(self.now_micros) + TURNED_AWAY_RETRY.as_millis() as u64;
+        let retry = self.wheel.arm(due, Timer::Dial(key));
+        self.links[key].state = State::TurnedAway { chain, retry };
     }
 
     /// The only address there is could not be connected to.
@@ -188,7 +212,10 @@ impl<S, M: Mode> Engine<S, M> {
                 );
                 Failure::Connect(vec![(addr, error)])
             }
-            None => Failure::ConnectUnix(error),
+            None => {
+                let why = self.with_path(key, &error);
+                Failure::ConnectUnix(io::Error::new(error.kind(), why))
+            }
         };
         self.fail(key, failure);
     }
@@ -247,12 +274,30 @@ impl<S, M: Mode> Engine<S, M> {
         Ok(socket)
     }
 
-    fn is_racing(&self, key: LinkKey) -> bool {
-        matches!(&self.links[key].state, State::Dialing { dial, .. } if !dial.attempts().is_empty())
+    /// This machine has no room for an attempt at one of several addresses: the race goes on with those under way, if there are any.
+    fn on_no_room(&mut self, key: LinkKey, chain: ChainKey, addr: SocketAddr, error: io::Error) {
+        if let State::Dialing { dial, .. } = &mut self.links[key].state
+            && !dial.attempts().is_empty()
+        {
+            let delay = dial.on_no_room(addr);
+            return self.arm_dial(key, delay);
+        }
+        self.wait_for_room(key, chain, error.to_string());
+    }
+
+    /// One of a link's attempts has something to tell.
+    pub(super) fn on_dial_event(&mut self, key: LinkKey) {
+        let token = self.links.token(key);
+        self.race(key);
+        if self.links.find(token).is_some() {
+            // What failed by now leaves its turn to the next address, or was the last.
+            self.dial(key);
+        }
     }
 
     /// Looks which of a link's attempts is connected: the first that takes a byte of the request wins.
-    pub(super) fn race(&mut self, key: LinkKey) {
+    fn race(&mut self, key: LinkKey) {
+        let token = self.links.token(key);
         let mut i = 0;
         while let State::Dialing { chain, dial } = &mut self.links[key].state
             && i < dial.attempts().len()
@@ -268,18 +313,23 @@ impl<S, M: Mode> Engine<S, M> {
                     i += 1;
                 }
                 Err(trouble) => {
-                    close_socket(&mut self.net, attempt.socket);
+                    self.let_go(attempt.socket);
                     match trouble {
                         // That no port was free for it shows only now.
-                        Trouble::Io(error) if is_exhaustion(&error) && !self.is_racing(key) => {
-                            return self.wait_for_room(key, chain, error.to_string());
+                        Trouble::Io(error) if is_exhaustion(&error) => {
+                            self.on_no_room(key, chain, attempt.addr, error);
                         }
                         Trouble::Io(error) => self.on_attempt_failed(key, attempt.addr, error),
-                        Trouble::Tls(problem) => return self.fail(key, Failure::Tls(problem)),
+                        Trouble::Tls(problem) => self.fail(key, Failure::Tls(problem)),
+                    }
+                    if self.links.find(token).is_none() {
+                        return;
                     }
                 }
             }
         }
+        // What the poll told was of attempts that failed: the winner's events are still to come.
+        self.links[key].readiness = Readiness::NONE;
     }
 
     fn on_attempt_failed(&mut self, key: LinkKey, addr: SocketAddr, error: io::Error) {
@@ -288,7 +338,9 @@ impl<S, M: Mode> Engine<S, M> {
             "{token:?} {}: connect to {addr} failed ({error})",
             self.origin_of(key)
         );
-        self.doubts.add(addr, self.now);
+        if is_of_address(&error) {
+            self.doubts.add(addr, self.now);
+        }
         if let State::Dialing { dial, .. } = &mut self.links[key].state {
             dial.on_failed(addr, error);
         }
@@ -317,8 +369,16 @@ impl<S, M: Mode> Engine<S, M> {
     pub(super) fn end_dialing(&mut self, key: LinkKey, place: usize) {
         let token = self.links.token(key);
         let link = &mut self.links[key];
-        let State::Dialing { dial, .. } = &mut link.state else {
-            return;
+        let dial = match &mut link.state {
+            State::Dialing { dial, .. } => dial,
+            State::TurnedAway { retry, .. } => return self.wheel.cancel(*retry),
+            State::Connecting { .. }
+            | State::Handshaking { .. }
+            | State::Busy { .. }
+            | State::Resting
+            | State::Idle(_) => {
+                return;
+            }
         };
         if dial.is_asking() {
             let host = self.pool[link.origin].origin.host();
@@ -331,7 +391,7 @@ impl<S, M: Mode> Engine<S, M> {
             if i < place {
                 self.doubts.add(attempt.addr, self.now);
             }
-            close_socket(&mut self.net, attempt.socket);
+            self.let_go(attempt.socket);
         }
     }
 
@@ -356,4 +416,13 @@ impl<S, M: Mode> Engine<S, M> {
         self.arm(chain_key, None);
         self.pool.starve(origin);
     }
+}
+
+/// Whether a failure tells of the address, rather than of what this program may dial: the filter and the route say so at no cost, and
+/// another request's route may lead there.
+fn is_of_address(error: &io::Error) -> bool {
+    !matches!(
+        error.kind(),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported
+    )
 }

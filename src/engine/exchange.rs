@@ -1,7 +1,9 @@
 //! Exchanges: how a request is written, and how an exchange ends when no response ends it.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use log::{debug, trace, warn};
 
@@ -184,8 +186,8 @@ impl<S, M: Mode> Engine<S, M> {
                     true => continue,
                     false => return,
                 },
-                State::Dialing { .. } => return self.race(key),
-                State::Resting | State::Idle(_) => return,
+                State::Dialing { .. } => return self.on_dial_event(key),
+                State::TurnedAway { .. } | State::Resting | State::Idle(_) => return,
             };
             let is_sent = link.marks.has(LinkMarks::SENT.and(LinkMarks::MUTE));
             if is_sent && !link.has_outbound() {
@@ -281,7 +283,7 @@ impl<S, M: Mode> Engine<S, M> {
                 is_connected
             }
             Err(trouble) => {
-                close_socket(&mut self.net, socket);
+                self.let_go(socket);
                 match trouble {
                     // That no port was free for it shows only now.
                     Trouble::Io(error) if is_exhaustion(&error) => {
@@ -340,6 +342,13 @@ impl<S, M: Mode> Engine<S, M> {
                 }
             }
         }
+    }
+
+    /// What is to be said of the unix socket that a link's route leads through.
+    pub(super) fn with_path(&self, key: LinkKey, what: impl fmt::Display) -> String {
+        let route = &self.pool[self.links[key].origin].route;
+        let path = route.unix_path().unwrap_or(Path::new("")).display();
+        format!("{path}: {what}")
     }
 
     /// The address that the link's only attempt is to; `None`: its route's unix socket.
@@ -495,18 +504,25 @@ impl<S, M: Mode> Engine<S, M> {
     /// The error of a deadline, which names whom was waited for.
     fn timed_out(&mut self, key: LinkKey, text: String, at: Circumstances) -> Error {
         let State::Dialing { dial, .. } = &mut self.links[key].state else {
-            return match at.phase {
-                Phase::Connect => {
-                    let silent = self.dialled_address(key).map(no_answer_from);
-                    let tried = silent.into_iter().collect();
+            return match (at.phase, self.dialled_address(key)) {
+                (Phase::Connect, Some(addr)) => {
+                    let tried = vec![no_answer_from(addr)];
                     Error::from_addresses(ErrorKind::Timeout, Some(text), tried, at)
+                }
+                (Phase::Connect, None) => {
+                    let text = self.with_path(key, format_args!("no answer ({text})"));
+                    Error::from_text(ErrorKind::Timeout, text, at)
                 }
                 _ => Error::from_text(ErrorKind::Timeout, text, at),
             };
         };
         if dial.has_begun() {
             let mut tried = dial.take_failed();
-            tried.extend(dial.attempts().iter().map(|a| no_answer_from(a.addr)));
+            for attempt in dial.attempts() {
+                // Where the deadline is shorter than the delay between two attempts, the next request could not come past it either.
+                self.doubts.add(attempt.addr, self.now);
+                tried.push(no_answer_from(attempt.addr));
+            }
             return Error::from_addresses(ErrorKind::Timeout, Some(text), tried, at);
         }
         let text = match self.names.servers() {
@@ -564,7 +580,9 @@ impl<S, M: Mode> Engine<S, M> {
         let link = &self.links[key];
         match link.state {
             State::Dialing { ref dial, .. } if !dial.has_begun() => Phase::Resolve,
-            State::Dialing { .. } | State::Connecting { .. } => Phase::Connect,
+            State::Dialing { .. } | State::Connecting { .. } | State::TurnedAway { .. } => {
+                Phase::Connect
+            }
             State::Handshaking { .. } => Phase::Tls,
             _ if link.connection.has_head() => Phase::Body,
             // A part of the head is kept. Interim responses alone leave nothing behind.
@@ -655,10 +673,7 @@ impl<S, M: Mode> Engine<S, M> {
                 let (net, scratch) = (&mut self.net, &mut self.scratch);
                 let _ = transport::write(net, &socket, Some(session), &[], 0, scratch);
             }
-            close_socket(&mut self.net, socket);
-            if let Some(exhausted) = self.exhausted.take() {
-                self.wheel.cancel(exhausted.retry);
-            }
+            self.let_go(socket);
         }
         if let Some(inbound) = link.inbound.take() {
             self.spare.give(inbound);
@@ -666,6 +681,14 @@ impl<S, M: Mode> Engine<S, M> {
         debug!("{token:?} {}: closed", self.pool[link.origin].origin);
         self.pool.feed(link.origin);
         self.pool.on_closed(link.origin);
+    }
+
+    /// Closes a socket: what this machine was out of may be there again.
+    pub(super) fn let_go(&mut self, socket: <<M as Sealed>::Net as Net>::Socket) {
+        close_socket(&mut self.net, socket);
+        if let Some(exhausted) = self.exhausted.take() {
+            self.wheel.cancel(exhausted.retry);
+        }
     }
 }
 

@@ -430,7 +430,10 @@ impl<S, M: Mode> Engine<S, M> {
         };
         for link in self.links.iter() {
             match link.state {
-                State::Dialing { .. } | State::Connecting { .. } | State::Handshaking { .. } => {
+                State::Dialing { .. }
+                | State::Connecting { .. }
+                | State::TurnedAway { .. }
+                | State::Handshaking { .. } => {
                     stats.links_dialing += 1;
                 }
                 State::Idle(_) => stats.links_idle += 1,

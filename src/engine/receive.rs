@@ -73,7 +73,7 @@ impl<S, M: Mode> Engine<S, M> {
     pub(super) fn on_link(&mut self, state: &mut S, key: LinkKey, budget: &mut usize) {
         match self.links[key].state {
             State::Idle(_) => self.check_idle(key),
-            State::Resting => {}
+            State::Resting | State::TurnedAway { .. } => {}
             State::Dialing { .. }
             | State::Connecting { .. }
             | State::Handshaking { .. }

@@ -181,6 +181,20 @@ impl<Socket> Dial<Socket> {
         self.pace = Pace::Open;
     }
 
+    /// This machine has no room for the attempt that [`Step::Connect`] asked for. The address is not to blame, and is tried again when an
+    /// attempt under way has failed and so made room, or after the time answered.
+    pub(crate) fn on_no_room(&mut self, addr: SocketAddr) -> Duration {
+        let family = match addr {
+            SocketAddr::V4(_) => Family::V4,
+            SocketAddr::V6(_) => Family::V6,
+        };
+        if let Half::Known(left) = self.half(family) {
+            left.push_front(addr.ip());
+        }
+        self.pace = Pace::Staggered;
+        ATTEMPT_DELAY
+    }
+
     /// The attempts under way, in the order in which they were begun.
     pub(crate) fn attempts(&self) -> &[Attempt<Socket>] {
         &self.attempts
@@ -431,6 +445,24 @@ mod tests {
             .map(|(a, _)| a)
             .collect();
         assert_eq!(failed, [v6(1), v4(1), v4(2)].map(addr));
+    }
+
+    #[test]
+    fn an_address_without_room_for_an_attempt_is_tried_again() {
+        let mut bench = Bench::new();
+        bench.answer(Family::V6, found(&[v6(1)]));
+        bench.answer(Family::V4, found(&[v4(1)]));
+        bench.begin(v6(1));
+        for fails in [false, true] {
+            bench.dial.on_delay();
+            assert_eq!(bench.dial.next_step(), Step::Connect(addr(v4(1))));
+            assert_eq!(bench.dial.on_no_room(addr(v4(1))), ATTEMPT_DELAY);
+            assert_eq!(bench.dial.next_step(), NOTHING, "it is staggered");
+            if fails {
+                bench.fail_first();
+            }
+        }
+        assert!(!bench.begin(v4(1)), "what failed has made room");
     }
 
     #[test]

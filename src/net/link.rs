@@ -42,7 +42,9 @@ pub(crate) struct Link<Socket> {
 /// Dialing ────┬─ https ─► Handshaking ─┐
 ///     │       │                        ▼
 /// Connecting ─┴──────────────────────► Busy ◄──► Resting ◄──► Idle
-///     └─────────────────────────┴────────┴──────────┴──────────┴──► closed
+///     ▲                   │              │          │           │
+///     ▼                   │              │          │           │
+/// TurnedAway ─────────────┴──────────────┴──────────┴───────────┴──► closed
 /// ```
 #[derive(Debug)]
 pub(crate) enum State<Socket> {
@@ -52,6 +54,8 @@ pub(crate) enum State<Socket> {
     Connecting { chain: u32 },
     /// Connected; TLS is being agreed on.
     Handshaking { chain: u32 },
+    /// The listener of its unix socket has no place left in its queue: it connects again when the timer goes off.
+    TurnedAway { chain: u32, retry: TimerId },
     /// An exchange is under way; `written` bytes of its request are.
     Busy { chain: u32, written: usize },
     /// Between two exchanges, while the readback of the first runs.
@@ -229,6 +233,7 @@ impl<Socket> Link<Socket> {
             State::Dialing { dial, .. } => dial.take_attempts(),
             State::Connecting { .. }
             | State::Handshaking { .. }
+            | State::TurnedAway { .. }
             | State::Busy { .. }
             | State::Resting
             | State::Idle(_) => Vec::new(),
@@ -243,6 +248,7 @@ impl<Socket> Link<Socket> {
             State::Dialing { chain, .. }
             | State::Connecting { chain }
             | State::Handshaking { chain }
+            | State::TurnedAway { chain, .. }
             | State::Busy { chain, .. } => Some(chain),
             State::Resting | State::Idle(_) => None,
         }

@@ -409,6 +409,7 @@ fn spot_of<K>(links: &mut Slots<Link<K>>, key: LinkKey) -> &mut Spot {
         State::Dialing { .. }
         | State::Connecting { .. }
         | State::Handshaking { .. }
+        | State::TurnedAway { .. }
         | State::Busy { .. }
         | State::Resting => {
             unreachable!("a link in the pool is idle")

@@ -1,5 +1,6 @@
 //! The real network: non-blocking TCP sockets on a poll of our own. The only user of socket2.
 
+use std::fmt;
 use std::io::{self, IoSlice, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
@@ -12,6 +13,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use socket2::SockAddr;
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
+use crate::error::is_exhaustion;
 use crate::net::slots::RESOLVER_TOKENS;
 use crate::net::{Net, Readiness, Ready, WAKE, calls_to_open, may_be_own};
 use crate::resolver::{Resolve, Wake};
@@ -97,12 +99,7 @@ impl MioNet {
         }
         if let Some(source) = source {
             let bound = socket.bind(&SocketAddr::new(source, 0).into());
-            // An address that is not this machine's is no want of ports, though it has the same number.
-            let bound = bound.map_err(|error| {
-                let why = format!("cannot connect from {source}: {error}");
-                io::Error::new(io::ErrorKind::InvalidInput, why)
-            });
-            calls.made(1, bound)?;
+            calls.made(1, bound.map_err(|error| cannot_bind(source, error)))?;
         }
         if let Some(keepalive) = &route.keepalive {
             let options = 2 + keepalive.interval.iter().len() + keepalive.probes.iter().len();
@@ -151,10 +148,10 @@ impl<'a> Calls<'a> {
 
     fn set_buffers(&mut self, socket: &Socket, route: &Route) -> io::Result<()> {
         if let Some(bytes) = route.send_buffer {
-            self.made(1, socket.set_send_buffer_size(bytes))?;
+            self.made(1, socket.set_send_buffer_size(buffer_bytes(bytes)))?;
         }
         if let Some(bytes) = route.receive_buffer {
-            self.made(1, socket.set_recv_buffer_size(bytes))?;
+            self.made(1, socket.set_recv_buffer_size(buffer_bytes(bytes)))?;
         }
         Ok(())
     }
@@ -171,27 +168,78 @@ impl Drop for Calls<'_> {
     }
 }
 
+/// The error of a route that names an address to connect from.
+fn cannot_bind(source: IpAddr, error: io::Error) -> io::Error {
+    match error.kind() {
+        // All its ports are taken: a want of ports, as where connect picks them, and waited for like that.
+        io::ErrorKind::AddrInUse => io::ErrorKind::AddrNotAvailable.into(),
+        // An address that is not this machine's is none, though it has the same number.
+        io::ErrorKind::AddrNotAvailable => route_error("cannot connect from", source, &error),
+        _ if is_exhaustion(&error) => error,
+        _ => route_error("cannot connect from", source, &error),
+    }
+}
+
+/// What the route asks for cannot be had.
+fn route_error(what: &str, which: impl fmt::Display, error: &io::Error) -> io::Error {
+    let why = format!("{what} {which}: {error}");
+    io::Error::new(io::ErrorKind::InvalidInput, why)
+}
+
+/// What the kernel would refuse is brought into its bounds: seconds from 1 to 32,767, and from 1 to 127 probes.
 fn tcp_keepalive(keepalive: &Keepalive) -> TcpKeepalive {
-    // A second is the unit of the kernel; zero would be refused.
-    let at_least_a_second = |time: Duration| time.max(Duration::from_secs(1));
-    let mut options = TcpKeepalive::new().with_time(at_least_a_second(keepalive.idle));
+    let seconds = |time: Duration| Duration::from_secs(time.as_secs().clamp(1, 32_767));
+    let mut options = TcpKeepalive::new().with_time(seconds(keepalive.idle));
     if let Some(interval) = keepalive.interval {
-        options = options.with_interval(at_least_a_second(interval));
+        options = options.with_interval(seconds(interval));
     }
     if let Some(probes) = keepalive.probes {
-        options = options.with_retries(probes);
+        options = options.with_retries(probes.clamp(1, 127));
     }
     options
 }
 
+/// The largest number that the kernel takes for a size or a time.
+const MAX_OPTION: u32 = i32::MAX as u32;
+
+/// A size as the kernel takes it: a larger one would come out as another number.
+fn buffer_bytes(bytes: usize) -> usize {
+    bytes.min(MAX_OPTION as usize)
+}
+
+/// A user timeout in the kernel's milliseconds, of which none stands for its own default.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn user_timeout(timeout: Duration) -> Duration {
+    let millis = timeout.as_nanos().div_ceil(1_000_000);
+    Duration::from_millis(millis.clamp(1, MAX_OPTION.into()) as u64)
+}
+
+/// Whether a socket whose own address is `own` and that was connected to `dialled` is connected to itself. The unspecified address
+/// leads to this machine's own, whichever that is.
+fn is_own_end(own: SocketAddr, dialled: SocketAddr) -> bool {
+    let (own_ip, dialled_ip) = (own.ip().to_canonical(), dialled.ip().to_canonical());
+    own.port() == dialled.port() && (own_ip == dialled_ip || dialled_ip.is_unspecified())
+}
+
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn bind_interface(socket: &Socket, interface: &str) -> io::Result<()> {
-    socket.bind_device(Some(interface.as_bytes()))
+    // An empty name would be no binding at all.
+    let bound = match interface.is_empty() {
+        true => Err(io::ErrorKind::InvalidInput.into()),
+        false => socket.bind_device(Some(interface.as_bytes())),
+    };
+    bound.map_err(|error| {
+        route_error(
+            "cannot use interface",
+            format_args!("{interface:?}"),
+            &error,
+        )
+    })
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn set_user_timeout(socket: &Socket, timeout: Duration) -> io::Result<()> {
-    socket.set_tcp_user_timeout(Some(timeout))
+    socket.set_tcp_user_timeout(Some(user_timeout(timeout)))
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -265,7 +313,7 @@ impl Net for MioNet {
             return false;
         }
         self.system_calls += 1;
-        socket.local_addr().is_ok_and(|own| own == peer)
+        socket.local_addr().is_ok_and(|own| is_own_end(own, peer))
     }
 
     fn register(&mut self, socket: &mut TcpStream, token: Token) -> io::Result<()> {
@@ -363,4 +411,124 @@ fn default_resolver() -> Box<dyn Resolve> {
 #[cfg(not(feature = "hickory"))]
 fn default_resolver() -> Box<dyn Resolve> {
     Box::new(crate::resolver::System::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_socket_is_its_own_peer_where_both_ends_are_one() {
+        let rows = [
+            (
+                "the same address and port",
+                "127.0.0.1:40000",
+                "127.0.0.1:40000",
+                true,
+            ),
+            ("another port", "127.0.0.1:40001", "127.0.0.1:40000", false),
+            (
+                "another address",
+                "127.0.0.2:40000",
+                "127.0.0.1:40000",
+                false,
+            ),
+            (
+                "the unspecified address is this machine's",
+                "127.0.0.1:40000",
+                "0.0.0.0:40000",
+                true,
+            ),
+            (
+                "but not every port of it",
+                "127.0.0.1:40001",
+                "0.0.0.0:40000",
+                false,
+            ),
+            ("IPv6", "[::1]:40000", "[::1]:40000", true),
+            ("IPv6, unspecified", "[::1]:40000", "[::]:40000", true),
+            (
+                "the scope is the system's to fill in",
+                "[fe80::1%2]:40000",
+                "[fe80::1]:40000",
+                true,
+            ),
+            (
+                "IPv4 in IPv6's clothes",
+                "127.0.0.1:40000",
+                "[::ffff:127.0.0.1]:40000",
+                true,
+            ),
+            (
+                "the same, unspecified",
+                "[::ffff:127.0.0.1]:40000",
+                "[::ffff:0.0.0.0]:40000",
+                true,
+            ),
+        ];
+        for (why, own, dialled, is_own) in rows {
+            let (own, dialled) = (own.parse().unwrap(), dialled.parse().unwrap());
+            assert_eq!(is_own_end(own, dialled), is_own, "{why}");
+        }
+    }
+
+    #[test]
+    fn a_socket_that_met_a_listener_is_not_connected_to_itself() {
+        let mut net = MioNet::new(1).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        for dialled in [
+            addr,
+            SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), addr.port()),
+        ] {
+            let socket = net.connect(dialled, &Route::default()).unwrap();
+            let calls = net.system_calls();
+            assert!(!net.is_connected_to_itself(&socket, dialled), "{dialled}");
+            assert_eq!(net.system_calls() - calls, 1, "it was looked at");
+        }
+    }
+
+    /// The kernel lets a socket connect to itself that is bound to the very address it dials.
+    #[test]
+    fn a_socket_that_is_connected_to_itself_is_known() {
+        let mut net = MioNet::new(1).unwrap();
+        for unspecified in [false, true] {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket
+                .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+                .unwrap();
+            let own = socket.local_addr().unwrap().as_socket().unwrap();
+            let dialled = match unspecified {
+                true => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), own.port()),
+                false => own,
+            };
+            socket.connect(&dialled.into()).unwrap();
+            let socket = TcpStream::from_std(socket.into());
+            assert_eq!(socket.peer_addr().unwrap(), own);
+            assert!(net.is_connected_to_itself(&socket, dialled), "{dialled}");
+        }
+    }
+
+    #[test]
+    fn options_keep_within_the_kernels_bounds() {
+        let mut net = MioNet::new(1).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        for (time, count) in [(Duration::ZERO, 0), (Duration::MAX, u32::MAX)] {
+            let mut route = Route::default();
+            let mut keepalive = Keepalive::after(time);
+            keepalive.interval = Some(time);
+            keepalive.probes = Some(count);
+            route.keepalive = Some(keepalive);
+            route.send_buffer = Some(count as usize);
+            route.receive_buffer = Some(count as usize);
+            #[cfg(target_os = "linux")]
+            {
+                route.user_timeout = Some(time);
+            }
+            net.connect(addr, &route).unwrap();
+        }
+    }
 }
