@@ -13,7 +13,7 @@ use socket2::SockAddr;
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::net::slots::RESOLVER_TOKENS;
-use crate::net::{Net, Readiness, Ready, WAKE, calls_to_open, may_be_own};
+use crate::net::{Machine, Net, Readiness, Ready, WAKE, calls_to_open, may_be_own};
 use crate::resolver::{Resolve, System, Wake};
 use crate::route::{Keepalive, Route};
 
@@ -220,6 +220,8 @@ fn is_in_progress(error: &io::Error) -> bool {
 
 impl Net for MioNet {
     type Socket = TcpStream;
+
+    const MACHINE: Machine = Machine::Real;
 
     fn now(&self) -> Instant {
         Instant::now()

@@ -13,6 +13,7 @@ mod system;
 mod table;
 
 pub use system::System;
+pub(crate) use system::spare_descriptors;
 pub use table::Table;
 
 /// Address family of one question.
@@ -28,6 +29,13 @@ impl Family {
     /// Whether `ip` is of this family.
     pub fn has(self, ip: &IpAddr) -> bool {
         ip.is_ipv4() == (self == Family::V4)
+    }
+
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Family::V4 => Family::V6,
+            Family::V6 => Family::V4,
+        }
     }
 }
 
