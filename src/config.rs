@@ -287,7 +287,7 @@ pub struct Config {
     pub read_buffer: usize,
     /// The file with names that are answered from it, and from nothing else; `None`: no file. Default the system's, `/etc/hosts` on unix.
     ///
-    /// It is read when first needed and whenever it has changed, which is noticed within a second; a file that is not there is an empty one, and
+    /// It is read when the engine is made and whenever it has changed, which is noticed within a second; a file that is not there is an empty one, and
     /// of a long one the first 4 MiB count. It comes before [`resolver`](Self::resolver), also before one that reads such a file itself.
     /// In a simulation no file is read.
     pub hosts_file: Option<PathBuf>,

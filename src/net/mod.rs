@@ -67,7 +67,10 @@ pub(crate) const WAKE: Token = Token(usize::MAX);
 pub enum Machine {
     Real,
     /// Nothing of the machine that it happens to run on may be seen in it.
-    #[cfg_attr(not(feature = "sim"), allow(dead_code, reason = "there is no simulation"))]
+    #[cfg_attr(
+        not(feature = "sim"),
+        allow(dead_code, reason = "there is no simulation")
+    )]
     Simulated,
 }
 

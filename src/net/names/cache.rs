@@ -22,7 +22,7 @@ const MAX_NAMES: usize = 4096;
 const MAX_NEGATIVE: Duration = Duration::from_secs(300);
 
 /// How long stale addresses are given at once: the failure recheck timer (RFC 8767 §5).
-const RECHECK: Duration = Duration::from_secs(30);
+pub(super) const RECHECK: Duration = Duration::from_secs(30);
 
 /// RFC 8767 §4: no TTL is longer. It also keeps the sums below what an `Instant` can hold.
 const LONGEST: Duration = Duration::from_secs(7 * 86_400);

@@ -1,8 +1,9 @@
 //! The hosts file: names that this machine knows by itself (hosts(5)).
 //!
 //! A name that stands in it is answered from it alone, in both families: where there is only an IPv4 address, nobody is asked for
-//! an IPv6 one. What cannot be read in the file is skipped, and the rest holds. The file is looked at again, at most once a second,
-//! when a name is asked for, and read when it has changed. Both are done on the loop: it is a small local file.
+//! an IPv6 one. What cannot be read in the file is skipped, and the rest holds. The file is read once at the beginning, while there are
+//! file descriptors; when a name is asked for it is looked at again, at most once a second, and read if it has changed. All that is
+//! done on the loop: it is a small local file.
 //!
 //! Addresses with a zone id are skipped, as macOS's `fe80::1%lo0 localhost`: an answer has no place for it.
 
@@ -64,14 +65,16 @@ struct Stamp {
 }
 
 impl HostsFile {
-    /// Looks at nothing yet. `None`: there is no such file.
+    /// Reads the file for the first time. `None`: there is no such file.
     pub(super) fn new(path: Option<PathBuf>) -> Self {
-        Self {
+        let mut file = Self {
             path,
             looked_at: None,
             seen: Seen::Nothing,
             entries: Entries::default(),
-        }
+        };
+        file.refresh();
+        file
     }
 
     /// The addresses of `name`, which is in lower case and has no trailing dot. `None`: it does not stand in the file.
@@ -91,16 +94,16 @@ impl HostsFile {
         let Some(path) = &self.path else {
             return;
         };
-        let path = path.display();
-        match self.look() {
+        match self.look(path) {
             Ok(None) => {}
             Ok(Some((seen, entries))) => {
-                debug!("{path}: {} names", entries.0.len());
+                debug!("{}: {} names", path.display(), entries.0.len());
                 (self.seen, self.entries) = (seen, entries);
             }
             Err(error) => {
                 let seen = Seen::Refused(error.kind());
                 if self.seen != seen {
+                    let path = path.display();
                     warn!("{path}: {error}; what was read of it before holds");
                 }
                 self.seen = seen;
@@ -109,10 +112,7 @@ impl HostsFile {
     }
 
     /// What the file says. `None`: the same as before.
-    fn look(&self) -> io::Result<Option<(Seen, Entries)>> {
-        let Some(path) = &self.path else {
-            return Ok(None);
-        };
+    fn look(&self, path: &Path) -> io::Result<Option<(Seen, Entries)>> {
         let metadata = match std::fs::metadata(path) {
             Ok(metadata) => metadata,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -221,7 +221,9 @@ impl Entries {
         // A hundred thousand blocked names have one address: it is kept once.
         let mut shared: HashMap<Vec<IpAddr>, Both<Rc<[IpAddr]>>> = HashMap::new();
         let entries = found.into_iter().map(|(name, addrs)| {
-            let addrs = shared.entry(addrs).or_insert_with_key(|addrs| by_family(addrs));
+            let addrs = shared
+                .entry(addrs)
+                .or_insert_with_key(|addrs| by_family(addrs));
             (name, addrs.clone())
         });
         Self(entries.collect())
@@ -236,7 +238,8 @@ fn address(word: &[u8]) -> Option<IpAddr> {
 fn name(word: &[u8]) -> Option<Box<str>> {
     let name = word.strip_suffix(b".").unwrap_or(word);
     let is_host = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
-    if name.is_empty() || name.len() > MAX_NAME || !name.iter().all(is_host) {
+    let has_empty_label = name.split(|&b| b == b'.').any(<[u8]>::is_empty);
+    if has_empty_label || name.len() > MAX_NAME || !name.iter().all(is_host) {
         return None;
     }
     Some(str::from_utf8(name).ok()?.to_ascii_lowercase().into())
@@ -255,7 +258,8 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::net::names::tests::{Scratch, draw};
+    use crate::net::names::tests::Scratch;
+    use crate::proto::testing::Random;
 
     /// `name addr addr`, the families in turn.
     fn listed(entries: &Entries, name: &str) -> Option<String> {
@@ -276,6 +280,7 @@ mod tests {
             ("a comment behind an entry", b"10.0.0.1 a.test #h.test\n", "h.test", None),
             ("one that touches the name", b"10.0.0.1 h.test#b\n", "h.test", Some("10.0.0.1")),
             ("any case", b"10.0.0.1 H.TEST\n", "h.test", Some("10.0.0.1")),
+            ("an empty label", b"10.0.0.1 a..b . .. h.test\n", "h.test", Some("10.0.0.1")),
             ("a trailing dot", b"10.0.0.1 h.test.\n", "h.test", Some("10.0.0.1")),
             ("IPv6", b"2001:db8::1 h.test\n", "h.test", Some("2001:db8::1")),
             ("lines add up", b"10.0.0.1 h.test\n::1 h.test\n10.0.0.2 h.test\n", "h.test", Some("::1 10.0.0.1 10.0.0.2")),
@@ -298,14 +303,18 @@ mod tests {
 
     #[test]
     fn a_name_has_64_addresses_at_most() {
-        let lines: String = (0..1000).map(|n| format!("10.0.{}.{} h\n", n / 256, n % 256)).collect();
+        let lines: String = (0..1000)
+            .map(|n| format!("10.0.{}.{} h\n", n / 256, n % 256))
+            .collect();
         let entries = Entries::parse(lines.as_bytes());
         assert_eq!(entries.0["h"].v4.len(), MAX_ADDRS);
     }
 
     #[test]
     fn names_of_one_address_share_it() {
-        let lines: String = (0..1000).map(|n| format!("0.0.0.0 ad-{n}.test\n")).collect();
+        let lines: String = (0..1000)
+            .map(|n| format!("0.0.0.0 ad-{n}.test\n"))
+            .collect();
         let entries = Entries::parse(lines.as_bytes());
         assert_eq!(entries.0.len(), 1000);
         let first = &entries.0["ad-0.test"].v4;
@@ -315,20 +324,33 @@ mod tests {
     #[test]
     fn any_bytes_are_taken_and_whole_lines_among_them_hold() {
         const PIECES: &[&[u8]] = &[
-            b"10.0.0.1", b"::1", b"h.test", b" ", b"\t", b"\r", b"\n", b"#", b".", b"\0", b"\xff", b"%", b"fe80::1%lo", b"999",
+            b"10.0.0.1",
+            b"::1",
+            b"h.test",
+            b" ",
+            b"\t",
+            b"\r",
+            b"\n",
+            b"#",
+            b".",
+            b"\0",
+            b"\xff",
+            b"%",
+            b"fe80::1%lo",
+            b"999",
         ];
-        let mut draw = draw(5);
+        let mut random = Random::new(5);
         for _ in 0..5000 {
             let mut file = Vec::new();
-            for _ in 0..draw(30) {
-                match draw(4) {
-                    0 => file.push(draw(256) as u8),
-                    _ => file.extend_from_slice(PIECES[draw(PIECES.len())]),
+            for _ in 0..random.below(30) {
+                match random.below(4) {
+                    0 => file.push(random.below(256) as u8),
+                    _ => file.extend_from_slice(PIECES[random.below(PIECES.len())]),
                 }
             }
             let noise = Entries::parse(&file);
             for (name, addrs) in &noise.0 {
-                assert!(!name.is_empty() && !name.ends_with('.'), "{file:?}");
+                assert!(name.split('.').all(|label| !label.is_empty()), "{file:?}");
                 assert_eq!(**name, name.to_ascii_lowercase(), "{file:?}");
                 assert!(addrs.v6.len() + addrs.v4.len() > 0, "{file:?}");
                 assert!(addrs.v6.iter().all(IpAddr::is_ipv6), "{file:?}");
@@ -336,7 +358,11 @@ mod tests {
             }
             file.extend_from_slice(b"\n192.0.2.9 whole.test\n");
             let entries = Entries::parse(&file);
-            assert_eq!(listed(&entries, "whole.test").as_deref(), Some("192.0.2.9"), "{file:?}");
+            assert_eq!(
+                listed(&entries, "whole.test").as_deref(),
+                Some("192.0.2.9"),
+                "{file:?}"
+            );
             assert_eq!(entries.0.len(), noise.0.len() + 1, "{file:?}");
         }
     }
@@ -355,17 +381,34 @@ mod tests {
         let second = LOOK_EVERY;
         assert_eq!(found(&mut hosts, now), None, "there is none yet");
         fs::write(&path, "10.0.0.1 h").unwrap();
-        assert_eq!(found(&mut hosts, now + second / 2), None, "it is not looked at all the time");
-        assert_eq!(found(&mut hosts, now + second).as_deref(), Some("[10.0.0.1]"));
+        assert_eq!(
+            found(&mut hosts, now + second / 2),
+            None,
+            "it is not looked at all the time"
+        );
+        assert_eq!(
+            found(&mut hosts, now + second).as_deref(),
+            Some("[10.0.0.1]")
+        );
         // As long as before, and maybe within the same step of the file system's clock.
         fs::write(&path, "10.0.0.2 h").unwrap();
-        assert_eq!(found(&mut hosts, now + 2 * second).as_deref(), Some("[10.0.0.2]"));
+        assert_eq!(
+            found(&mut hosts, now + 2 * second).as_deref(),
+            Some("[10.0.0.2]")
+        );
         let other = scratch.path("other");
         fs::write(&other, "10.0.0.3 h").unwrap();
         fs::rename(&other, &path).unwrap();
-        assert_eq!(found(&mut hosts, now + 3 * second).as_deref(), Some("[10.0.0.3]"));
+        assert_eq!(
+            found(&mut hosts, now + 3 * second).as_deref(),
+            Some("[10.0.0.3]")
+        );
         fs::remove_file(&path).unwrap();
-        assert_eq!(found(&mut hosts, now + 4 * second), None, "a missing file is an empty one");
+        assert_eq!(
+            found(&mut hosts, now + 4 * second),
+            None,
+            "a missing file is an empty one"
+        );
     }
 
     #[test]
@@ -374,14 +417,23 @@ mod tests {
         let path = scratch.path("hosts");
         fs::write(&path, "10.0.0.1 h").unwrap();
         let long_ago = SystemTime::now() - Duration::from_secs(3600);
-        let date = |modified| File::options().write(true).open(&path).unwrap().set_modified(modified);
+        let date = |modified| {
+            File::options()
+                .write(true)
+                .open(&path)
+                .unwrap()
+                .set_modified(modified)
+        };
         date(long_ago).unwrap();
         let mut hosts = HostsFile::new(Some(path.clone()));
         let now = Instant::now();
         assert!(found(&mut hosts, now).is_some());
         let kept = Rc::clone(&hosts.entries.0["h"].v4);
         assert!(found(&mut hosts, now + LOOK_EVERY).is_some());
-        assert!(Rc::ptr_eq(&hosts.entries.0["h"].v4, &kept), "the same as before");
+        assert!(
+            Rc::ptr_eq(&hosts.entries.0["h"].v4, &kept),
+            "the same as before"
+        );
         // A copy that keeps the time of the original, and is as long.
         fs::write(&path, "10.0.0.2 h").unwrap();
         date(long_ago).unwrap();
@@ -401,11 +453,17 @@ mod tests {
         assert!(found(&mut hosts, now).is_some());
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
-        assert_eq!(found(&mut hosts, now + LOOK_EVERY).as_deref(), Some("[10.0.0.1]"));
+        assert_eq!(
+            found(&mut hosts, now + LOOK_EVERY).as_deref(),
+            Some("[10.0.0.1]")
+        );
         assert!(matches!(hosts.seen, Seen::Refused(_)), "{:?}", hosts.seen);
         fs::remove_dir(&path).unwrap();
         fs::write(&path, "10.0.0.2 h").unwrap();
-        assert_eq!(found(&mut hosts, now + 2 * LOOK_EVERY).as_deref(), Some("[10.0.0.2]"));
+        assert_eq!(
+            found(&mut hosts, now + 2 * LOOK_EVERY).as_deref(),
+            Some("[10.0.0.2]")
+        );
     }
 
     #[test]

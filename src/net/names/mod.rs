@@ -25,7 +25,7 @@ use mio::Token;
 
 use crate::error::Error;
 use crate::net::Machine;
-use crate::resolver::{Family, LookupAnswer, LookupError, Resolve};
+use crate::resolver::{Family, LookupAnswer, LookupError, LookupId, Resolve};
 
 mod cache;
 mod hosts;
@@ -142,11 +142,10 @@ impl<T> Both<T> {
 impl Known {
     fn new(families: Both<Option<FamilyAnswer>>, port: u16) -> Self {
         let Both { v6, v4 } = families;
-        if let (Some(v6), Some(v4)) = (&v6, &v4) {
-            let addrs = |answer: &FamilyAnswer| answer.as_deref().ok().unwrap_or_default();
-            if let ([one], []) | ([], [one]) = (addrs(v6), addrs(v4)) {
-                return Known::One(SocketAddr::new(*one, port));
-            }
+        if let (Some(v6), Some(v4)) = (&v6, &v4)
+            && let ([one], []) | ([], [one]) = (addresses(v6), addresses(v4))
+        {
+            return Known::One(SocketAddr::new(*one, port));
         }
         Known::Families { v6, v4 }
     }
@@ -164,13 +163,15 @@ impl Known {
     }
 }
 
+/// None where the answer is an error.
+fn addresses(answer: &FamilyAnswer) -> &[IpAddr] {
+    answer.as_deref().ok().unwrap_or_default()
+}
+
 impl Names {
     /// # Errors
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for an override's pattern that cannot be read.
-    pub(crate) fn new(
-        config: NamesConfig<'_>,
-        resolver: Box<dyn Resolve>,
-    ) -> Result<Self, Error> {
+    pub(crate) fn new(config: NamesConfig<'_>, resolver: Box<dyn Resolve>) -> Result<Self, Error> {
         let hosts_file = match config.machine {
             Machine::Real => config.hosts_file,
             Machine::Simulated => None,
@@ -252,7 +253,10 @@ impl Names {
     }
 
     fn give_up(&mut self, id: LookupId) {
-        if let Some(Closed { was_asked: true, .. }) = self.questions.close(id) {
+        if let Some(Closed {
+            was_asked: true, ..
+        }) = self.questions.close(id)
+        {
             self.resolver.cancel(id);
         }
     }
@@ -289,7 +293,10 @@ impl Names {
 
     /// Once a turn, behind its events.
     pub(crate) fn on_turn(&mut self, now: Instant) {
-        let is_due = self.resolver.deadline().is_some_and(|deadline| deadline <= now);
+        let is_due = self
+            .resolver
+            .deadline()
+            .is_some_and(|deadline| deadline <= now);
         if std::mem::take(&mut self.events) || is_due {
             self.resolver.on_tick(now);
         }
@@ -359,7 +366,12 @@ impl Names {
             }
             let (name, family) = (Rc::clone(&question.name), question.family);
             if let Some(addrs) = self.cache.fall_back(&name, family, now) {
-                tell_stale(&name, family, &addrs, &format_args!("no answer within {PATIENCE:?}"));
+                tell_stale(
+                    &name,
+                    family,
+                    &addrs,
+                    &format_args!("no answer within {PATIENCE:?}"),
+                );
                 return Some(Answered {
                     links: self.questions.leave_behind(id, now + GIVE_UP),
                     family,
@@ -400,6 +412,8 @@ fn tell_stale(name: &str, family: Family, addrs: &[IpAddr], why: &dyn fmt::Displ
     };
     match addrs {
         [] => debug!("{name}: {why}; as before, it has no {kind} address"),
-        [..] => warn!("{name}: {why}; its {kind} addresses of before are used, though their TTL is over"),
+        [..] => warn!(
+            "{name}: {why}; its {kind} addresses of before are used, though their TTL is over"
+        ),
     }
 }

@@ -139,8 +139,7 @@ impl Questions {
         let ids = self.by_name.get(name).copied().unwrap_or_default();
         ids.map(|id| {
             let question = self.open.get_mut(&id?)?;
-            let was_last =
-                question.links.remove(&token).is_some() && question.links.is_empty();
+            let was_last = question.links.remove(&token).is_some() && question.links.is_empty();
             was_last.then_some(id?)
         })
     }
@@ -189,5 +188,43 @@ impl Questions {
         question.timer = Some(given_up);
         self.timers.insert((given_up, id));
         std::mem::take(&mut question.links).into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+impl Questions {
+    /// Checks what holds between any two calls.
+    pub(super) fn assert_sound(&self) {
+        let named = self.by_name.iter().flat_map(|(name, ids)| {
+            assert_ne!(*ids, Both::default(), "{name} has no question");
+            let ids = [(Family::V6, ids.v6), (Family::V4, ids.v4)];
+            ids.into_iter()
+                .filter_map(move |(family, id)| Some((id?, name, family)))
+        });
+        let mut count = 0;
+        for (id, name, family) in named {
+            let question = &self.open[&id];
+            assert_eq!((&question.name, question.family), (name, family));
+            count += 1;
+        }
+        assert_eq!(count, self.open.len(), "each is found by its name");
+        assert!(self.waiting.iter().all(|id| self.open.contains_key(id)));
+        let asked = self.open.len() - self.waiting.len();
+        assert!(asked == self.window || asked < self.window && self.waiting.is_empty());
+        let timers = self
+            .open
+            .iter()
+            .filter_map(|(id, question)| Some((question.timer?, *id)));
+        assert_eq!(self.timers, timers.collect());
+        for question in self
+            .open
+            .values()
+            .filter(|question| question.is_left_behind())
+        {
+            assert!(
+                question.timer.is_some(),
+                "{question:?} would go on for ever"
+            );
+        }
     }
 }
