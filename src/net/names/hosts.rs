@@ -116,7 +116,8 @@ impl HostsFile {
         let metadata = match std::fs::metadata(path) {
             Ok(metadata) => metadata,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Some((Seen::Missing, Entries::default())));
+                let is_new = self.seen != Seen::Missing;
+                return Ok(is_new.then(|| (Seen::Missing, Entries::default())));
             }
             Err(error) => return Err(error),
         };
