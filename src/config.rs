@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::Error;
@@ -283,6 +284,28 @@ pub struct Config {
     /// Bytes of the read buffer that all links share. Default 128 KiB: under 64 KiB large bodies cost more calls, over
     /// 256 KiB nothing is won.
     pub read_buffer: usize,
+    /// The file with names that are answered from it, and from nothing else; `None`: no file. Default the system's, `/etc/hosts` on unix.
+    ///
+    /// It is read when the engine is made and whenever it has changed, which is noticed within a second; a file that is not there is an empty one, and
+    /// of a long one the first 4 MiB count. It comes before [`resolver`](Self::resolver), also before one that reads such a file itself.
+    /// In a simulation no file is read.
+    pub hosts_file: Option<PathBuf>,
+    /// Questions put to the resolver at once, one for each address family of a name; more wait for their turn, first in, first out. Default 64.
+    ///
+    /// A question costs a resolver a socket or more: without a bound, a thousand new names at once take a thousand file descriptors, and a
+    /// name server that is sent so many packets drops some. More than 64 at once are not answered any faster.
+    pub max_lookups: usize,
+    /// The longest that the addresses of a name are kept, whatever their TTL says. Zero: nothing is kept, each connection has its name
+    /// looked up. Default one day; more than a week counts as a week (RFC 8767 §4).
+    ///
+    /// Lower it where a name moves to other addresses sooner than its TTL says. That a name does not exist is kept for its TTL too, five
+    /// minutes at most. Answers of a resolver that tells no TTL, as [`System`](crate::resolver::System), are not kept.
+    pub keep_names: Duration,
+    /// How much longer addresses are kept for when no name server answers (RFC 8767): they are used if a look-up fails or takes longer than
+    /// 1.8 s, which is logged as a warning. Zero: never. Default one day; more than a week counts as a week.
+    ///
+    /// Switch it off where an address that a name has lost may be somebody else's soon, and nothing but the name says who is who.
+    pub keep_stale_names: Duration,
     /// Where names are looked up; `None`: the system's name servers, asked on the engine's own loop (`resolver::Hickory`), without feature
     /// `hickory` `getaddrinfo` on a helper thread ([`resolver::System`](crate::resolver::System)), or the simulated network's own names.
     pub resolver: Option<Box<dyn Resolve>>,
@@ -317,6 +340,10 @@ impl fmt::Debug for Config {
             .field("turn_events", &self.turn_events)
             .field("turn_bytes", &self.turn_bytes)
             .field("read_buffer", &self.read_buffer)
+            .field("hosts_file", &self.hosts_file)
+            .field("max_lookups", &self.max_lookups)
+            .field("keep_names", &self.keep_names)
+            .field("keep_stale_names", &self.keep_stale_names)
             .field("resolver", &self.resolver)
             .field("route", &self.route)
             .field("address_filter", &self.address_filter.is_some())
@@ -339,6 +366,10 @@ impl Default for Config {
             turn_events: 1024,
             turn_bytes: 512 * 1024,
             read_buffer: 128 * 1024,
+            hosts_file: system_hosts_file(),
+            max_lookups: 64,
+            keep_names: DAY,
+            keep_stale_names: DAY,
             resolver: None,
             route: Route::default(),
             address_filter: None,
@@ -351,11 +382,11 @@ impl Config {
     /// Sends what is meant for `pattern` to `addr` instead; neither the name nor the port is looked at any further. The request is not
     /// changed: `Host` stays as it was.
     ///
-    /// `pattern` is a host, or `host:port`; `*.domain` stands for every host below `domain` (not `domain` itself), `*` for every
+    /// `pattern` is a host, in any case, or `host:port`; an IPv6 address stands in brackets where there is a port. `*.domain` stands for every host below `domain` (not `domain` itself), `*` for every
     /// host. The first pattern that fits is taken, in the order of the calls. A pattern that cannot be read is reported by
     /// [`Engine::with_config`](crate::Engine::with_config).
     pub fn resolve_to(&mut self, pattern: &str, addr: SocketAddr) {
-        self.overrides.push((pattern.to_ascii_lowercase(), addr));
+        self.overrides.push((pattern.to_owned(), addr));
     }
 
     /// Refuses values that no engine can work with.
@@ -371,6 +402,7 @@ impl Config {
             ),
             ("turn_events", self.turn_events),
             ("turn_bytes", self.turn_bytes),
+            ("max_lookups", self.max_lookups),
         ];
         for (name, value) in counts {
             if value == 0 {
@@ -387,6 +419,24 @@ impl Config {
         }
         Ok(())
     }
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+#[cfg(unix)]
+fn system_hosts_file() -> Option<PathBuf> {
+    Some(PathBuf::from("/etc/hosts"))
+}
+
+#[cfg(windows)]
+fn system_hosts_file() -> Option<PathBuf> {
+    let root = std::env::var_os("SystemRoot")?;
+    Some(PathBuf::from(root).join(r"System32\drivers\etc\hosts"))
+}
+
+#[cfg(not(any(unix, windows)))]
+fn system_hosts_file() -> Option<PathBuf> {
+    None
 }
 
 #[cfg(test)]

@@ -54,7 +54,8 @@ pub struct Request(Arc<Inner>);
 
 /// Ten thousand of these wait at once, each with a URL of its own: what can be read from the head is not kept beside it.
 struct Inner {
-    /// The head; before it the origin's host, where the caller's own Host value took its place in the head.
+    /// The head; before it the origin's host, where the head does not hold it: the caller's own Host value took its place, or it
+    /// has a zone id, which is not sent.
     store: Box<[u8]>,
     body: Box<[u8]>,
     parsed: OnceLock<Box<Parsed>>,
@@ -106,7 +107,9 @@ impl Flags {
 impl Request {
     /// Begins a GET request (RFC 9110 §9.3.1).
     ///
-    /// `url` is absolute, `http` or, with feature `tls`, `https`, its host in ASCII (the A-label form, `xn--`, of any other) or an IP address. Path and
+    /// `url` is absolute, `http` or, with feature `tls`, `https`, its host in ASCII (the A-label form, `xn--`, of any other) or an IP address.
+    /// An IPv6 address may have a zone id, `http://[fe80::1%25eth0]/` (RFC 6874): the name or number of the interface to go through. It is
+    /// not sent. Path and
     /// query may be encoded or not: what cannot stand in a URL is percent-encoded, `%` stays as it is, a fragment is dropped.
     /// Credentials (`user:password@`) are refused.
     pub fn get(url: &str) -> RequestBuilder {
@@ -755,18 +758,19 @@ impl Parts {
             store.write_fmt(line).expect("a Vec takes all");
             store.len()
         };
-        let host_at = match self.host {
-            None => {
+        let host_at = match (&self.host, origin.has_zone()) {
+            (None, false) => {
                 let name = write(format_args!("{method} {path} HTTP/1.1\r\nHost: "));
                 write(format_args!("{}", origin.authority()));
                 name + usize::from(origin.host().contains(':'))
             }
-            Some(_) => {
-                write(format_args!(
-                    "{}{method} {path} HTTP/1.1\r\nHost: ",
-                    origin.host()
-                ));
-                store.extend_from_slice(own_host);
+            (own, _) => {
+                let host = origin.host();
+                write(format_args!("{host}{method} {path} HTTP/1.1\r\nHost: "));
+                match own {
+                    Some(value) => store.extend_from_slice(value),
+                    None => drop(write(format_args!("{}", origin.authority()))),
+                }
                 0
             }
         };

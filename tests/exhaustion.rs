@@ -43,6 +43,8 @@ fn child() {
         c.max_connections = 1000;
         c.max_connections_per_origin = 1000;
         c.max_idle_per_origin = 1000;
+        // What stands in it is asked of the system here.
+        c.hosts_file = None;
         if !resolve_to.is_empty() {
             c.resolve_to("*.test", resolve_to.parse().unwrap());
         }

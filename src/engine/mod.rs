@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::net::dial::Doubts;
 use crate::net::link::{Inbound, Link, State};
-use crate::net::names::Names;
+use crate::net::names::{Names, NamesConfig};
 use crate::net::pool::Pool;
 use crate::net::slots::{LinkKey, Slots};
 use crate::net::socket::MioNet;
@@ -242,7 +242,15 @@ impl<S, M: Mode> Engine<S, M> {
         let settings = Settings::new(&mut config)?;
         let mut resolver = config.resolver.unwrap_or_else(|| net.resolver());
         net.attach(&mut *resolver).map_err(Error::io)?;
-        let names = Names::new(&config.overrides, resolver)?;
+        let names = NamesConfig {
+            overrides: &config.overrides,
+            hosts_file: config.hosts_file,
+            max_lookups: config.max_lookups,
+            keep_names: config.keep_names,
+            keep_stale_names: config.keep_stale_names,
+            machine: <M as Sealed>::Net::MACHINE,
+        };
+        let names = Names::new(names, resolver)?;
         let wake = net.waker();
         let read_buffer = vec![0; settings.read_buffer];
         let now = net.now();

@@ -61,11 +61,25 @@ pub struct Ready {
 /// The token of the engine's own waker.
 pub(crate) const WAKE: Token = Token(usize::MAX);
 
+/// Whether there is a machine under the engine, with files and network interfaces of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Machine {
+    Real,
+    /// Nothing of the machine that it happens to run on may be seen in it.
+    #[cfg_attr(
+        not(feature = "sim"),
+        allow(dead_code, reason = "there is no simulation")
+    )]
+    Simulated,
+}
+
 /// Where sockets, readiness and time come from: the real network, or a simulated one.
 ///
 /// Readiness is edge-triggered in both: an arrival is told once, and what is left unread is not told again.
 pub trait Net {
     type Socket: fmt::Debug;
+
+    const MACHINE: Machine;
 
     /// The time. Read around the poll and after readbacks, and passed down.
     fn now(&self) -> Instant;

@@ -15,7 +15,7 @@ use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::error::is_exhaustion;
 use crate::net::slots::RESOLVER_TOKENS;
-use crate::net::{Net, Readiness, Ready, WAKE, calls_to_open, may_be_own};
+use crate::net::{Machine, Net, Readiness, Ready, WAKE, calls_to_open, may_be_own};
 use crate::resolver::{Resolve, Wake};
 use crate::route::{Keepalive, Route};
 
@@ -268,6 +268,8 @@ fn is_in_progress(error: &io::Error) -> bool {
 
 impl Net for MioNet {
     type Socket = TcpStream;
+
+    const MACHINE: Machine = Machine::Real;
 
     fn now(&self) -> Instant {
         Instant::now()

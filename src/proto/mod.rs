@@ -19,7 +19,7 @@ pub use origin::{Origin, Scheme};
 pub use violation::Violation;
 
 #[cfg(test)]
-mod testing {
+pub(crate) mod testing {
     //! Ways to feed the same bytes, and a small source of chance.
 
     /// The wire whole, byte by byte, and in two at every place.
@@ -30,10 +30,10 @@ mod testing {
     }
 
     /// Marsaglia's xorshift: enough to vary a test, the same in every run.
-    pub(super) struct Random(u64);
+    pub(crate) struct Random(u64);
 
     impl Random {
-        pub(super) fn new(seed: u64) -> Self {
+        pub(crate) fn new(seed: u64) -> Self {
             Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
         }
 
@@ -45,7 +45,7 @@ mod testing {
         }
 
         /// From 0 to `end`, without it.
-        pub(super) fn below(&mut self, end: usize) -> usize {
+        pub(crate) fn below(&mut self, end: usize) -> usize {
             ((self.next() >> 32) as usize) % end
         }
 

@@ -32,7 +32,8 @@ impl Scheme {
 
 /// Scheme, host and port of a request (RFC 9110 §4.3.1).
 ///
-/// The host is in lower case, an IPv6 literal without its brackets.
+/// The host is in lower case, an IPv6 literal without its brackets. Its zone id, if it has one, stands behind a `%` as it was
+/// given: `fe80::1%eth0`, since on another interface it is another host.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin {
     scheme: Scheme,
@@ -54,7 +55,7 @@ impl Origin {
         self.scheme
     }
 
-    /// The host: a name in lower case, or an IP address without brackets.
+    /// The host: a name in lower case, or an IP address without brackets, with its zone id if it has one.
     pub fn host(&self) -> &str {
         &self.host
     }
@@ -65,8 +66,36 @@ impl Origin {
     }
 
     /// The value of the Host field (RFC 9110 §7.2): `host:port`, an IPv6 literal in brackets, the scheme's own port left out.
+    ///
+    /// A zone id is left out as well: it says which way to take on this machine, and means nothing to another (RFC 6874 §3).
     pub(crate) fn authority(&self) -> Authority<'_> {
         Authority(self)
+    }
+
+    /// Whether the host is an IPv6 address with a zone id.
+    pub(crate) fn has_zone(&self) -> bool {
+        self.zone().is_some()
+    }
+
+    fn zone(&self) -> Option<&str> {
+        self.host.split_once('%').map(|(_, zone)| zone)
+    }
+
+    /// The host without its zone id.
+    fn address(&self) -> &str {
+        self.host.split('%').next().unwrap_or_default()
+    }
+
+    fn is_ipv6(&self) -> bool {
+        self.host.contains(':')
+    }
+
+    /// `:port`, unless it is the scheme's own.
+    fn write_port(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port == self.scheme.default_port() {
+            true => Ok(()),
+            false => write!(f, ":{}", self.port),
+        }
     }
 }
 
@@ -74,22 +103,26 @@ pub(crate) struct Authority<'a>(&'a Origin);
 
 impl fmt::Display for Authority<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Origin { scheme, port, host } = self.0;
-        match host.contains(':') {
-            true => write!(f, "[{host}]")?,
-            false => f.write_str(host)?,
+        let Self(origin) = self;
+        match origin.is_ipv6() {
+            true => write!(f, "[{}]", origin.address())?,
+            false => f.write_str(&origin.host)?,
         }
-        match *port == scheme.default_port() {
-            true => Ok(()),
-            false => write!(f, ":{port}"),
-        }
+        origin.write_port(f)
     }
 }
 
-/// `http://host:port`, an IPv6 literal in brackets, the scheme's own port left out.
+/// `http://host:port`, an IPv6 literal in brackets, a zone id in it behind `%25`, the scheme's own port left out.
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", self.scheme.as_str(), self.authority())
+        let scheme = self.scheme.as_str();
+        match self.zone() {
+            Some(zone) => {
+                write!(f, "{scheme}://[{}%25{zone}]", self.address())?;
+                self.write_port(f)
+            }
+            None => write!(f, "{scheme}://{}", self.authority()),
+        }
     }
 }
 

@@ -15,6 +15,9 @@ pub(crate) const MAX_URI: usize = u16::MAX as usize - 1;
 /// The longest host name in bytes, its trailing dot not counted (RFC 1035 §2.3.4).
 const MAX_HOST: usize = 253;
 
+/// The longest zone id in bytes. Linux's interfaces have names of up to 15, Windows' longest are under 50.
+const MAX_ZONE: usize = 64;
+
 /// What is wrong with a piece of a request, and at which of its bytes. Never holds the piece itself, which may be a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
@@ -140,8 +143,9 @@ impl Target {
 
     /// Refuses what [`http::Uri`] would refuse for its length; encoding and queries make a URL longer than it was given.
     pub(crate) fn check_length(&self) -> Result<(), Fault> {
-        // "https://" and "[]:65535" around the host, whether all of it is there or not: a bound has no need of the last byte.
-        match self.path.len() + self.origin.host().len() + 16 > MAX_URI {
+        // "https://" and "[]:65535" around the host and "25" in it, whether all of it is there or not: a bound has no need of the
+        // last byte.
+        match self.path.len() + self.origin.host().len() + 18 > MAX_URI {
             true => Err(Fault::whole("longer than 65534 bytes in absolute form")),
             false => Ok(()),
         }
@@ -150,7 +154,14 @@ impl Target {
 
 /// Refuses what cannot be the value of a Host field for a request with an authority (RFC 9110 §7.2).
 pub(crate) fn check_host_value(value: &[u8]) -> Result<(), Fault> {
-    authority(value).map(drop)
+    authority(value)?;
+    match value.iter().position(|&b| b == b'%') {
+        Some(at) => Err(Fault::rule(
+            at,
+            "a zone id means nothing to another machine",
+        )),
+        None => Ok(()),
+    }
 }
 
 /// The scheme, and where the authority begins.
@@ -173,7 +184,7 @@ fn scheme(url: &str) -> Result<(Scheme, usize), Fault> {
 }
 
 struct Authority {
-    /// In lower case, an IPv6 address in its one short form (RFC 5952) without brackets.
+    /// In lower case, an IPv6 address in its one short form (RFC 5952) without brackets, its zone id behind `%` as it was given.
     host: String,
     port: Option<u16>,
 }
@@ -212,19 +223,37 @@ fn authority(bytes: &[u8]) -> Result<Authority, Fault> {
     Ok(Authority { host, port })
 }
 
-/// An IPv6 address that began behind a bracket.
+/// An IPv6 address that began behind a bracket, with or without a zone id.
 fn ipv6(bytes: &[u8]) -> Result<String, Fault> {
-    if let Some(at) = bytes.iter().position(|&b| b == b'%') {
-        return Err(Fault::rule(
-            at + 1,
-            "zone ids of IPv6 addresses are not supported yet",
-        ));
-    }
-    str::from_utf8(bytes)
+    let end = find(bytes, 0, |b| b == b'%');
+    let addr = str::from_utf8(&bytes[..end])
         .ok()
         .and_then(|text| text.parse::<Ipv6Addr>().ok())
-        .map(|addr| addr.to_string())
-        .ok_or(Fault::rule(1, "not an IPv6 address"))
+        .ok_or(Fault::rule(1, "not an IPv6 address"))?;
+    match &bytes[end..] {
+        [] => Ok(addr.to_string()),
+        [_percent, b'2', b'5', id @ ..] => Ok(format!("{addr}%{}", zone(id, end + 4)?)),
+        // `[fe80::1%251]` would be zone 1 to one reader and zone 251 to another: so a bare % is nobody's.
+        [..] => Err(Fault::rule(end + 1, "a zone id stands behind %25")),
+    }
+}
+
+/// A zone id (RFC 6874 §2, which RFC 9844 withdrew without putting another form of URL in its place; curl reads the same): the
+/// name or the number of one of this machine's network interfaces, of unreserved characters. Its case counts.
+///
+/// An interface whose name has other characters is reached by its number: `%XX` in zone ids is refused, since `%2525` and the
+/// like are read in more than one way.
+fn zone(bytes: &[u8], start: usize) -> Result<&str, Fault> {
+    if bytes.is_empty() {
+        return Err(Fault::rule(start, "zone id is empty"));
+    }
+    if bytes.len() > MAX_ZONE {
+        return Err(Fault::rule(start + MAX_ZONE, "zone id over 64 bytes"));
+    }
+    match bytes.iter().position(|&b| !is_unreserved(b)) {
+        Some(at) => Err(Fault::byte(start + at, bytes[at])),
+        None => Ok(str::from_utf8(bytes).unwrap_or_default()),
+    }
 }
 
 fn name(bytes: &[u8]) -> Result<String, Fault> {
@@ -343,6 +372,9 @@ mod tests {
             ("IPv4", "http://127.0.0.1:8080/", "/", "127.0.0.1", 8080, "127.0.0.1:8080"),
             ("IPv6", "http://[::1]/", "/", "::1", 80, "[::1]"),
             ("IPv6 with port", "http://[::1]:8080/", "/", "::1", 8080, "[::1]:8080"),
+            ("zone id", "http://[fe80::1%25eth0]/", "/", "fe80::1%eth0", 80, "[fe80::1]"),
+            ("zone id and port", "http://[FE80:0::1%25Eth0.1~-_]:8080/a", "/a", "fe80::1%Eth0.1~-_", 8080, "[fe80::1]:8080"),
+            ("zone id that is a number", "https://[fe80::1%252]/", "/", "fe80::1%2", 443, "[fe80::1]"),
             ("IPv6 has one form", "http://[0:0:0:0:0:0:0:A]:/", "/", "::a", 80, "[::a]"),
             ("at sign in the path", "http://a/@b@c", "/@b@c", "a", 80, "a"),
             ("at sign in the query", "http://a?u=x@y", "/?u=x@y", "a", 80, "a"),
@@ -421,7 +453,16 @@ mod tests {
             ("empty brackets", "http://[]/", Fault::rule(8, "not an IPv6 address")),
             ("IPv4 in brackets", "http://[127.0.0.1]/", Fault::rule(8, "not an IPv6 address")),
             ("text behind IPv6", "http://[::1]a/", Fault::byte(12, b'a')),
-            ("zone id", "http://[fe80::1%25eth0]/", Fault::rule(15, "zone ids of IPv6 addresses are not supported yet")),
+            ("zone id behind a bare percent sign", "http://[fe80::1%eth0]/", Fault::rule(15, "a zone id stands behind %25")),
+            ("half of %25", "http://[fe80::1%2]/", Fault::rule(15, "a zone id stands behind %25")),
+            ("percent sign without zone id", "http://[fe80::1%]/", Fault::rule(15, "a zone id stands behind %25")),
+            ("empty zone id", "http://[fe80::1%25]/", Fault::rule(18, "zone id is empty")),
+            ("encoded byte in a zone id", "http://[fe80::1%25a%2Fb]/", Fault::byte(19, b'%')),
+            ("slash in a zone id", "http://[fe80::1%25a/b]/", Fault::rule(7, "no ] after the IPv6 address")),
+            ("colon in a zone id", "http://[fe80::1%25a:b]/", Fault::byte(19, b':')),
+            ("not ASCII in a zone id", "http://[fe80::1%25\u{fc}]/", Fault::byte(18, 0xc3)),
+            ("zone id of an IPv4 address", "http://[127.0.0.1%25eth0]/", Fault::rule(8, "not an IPv6 address")),
+            ("zone id of a name", "http://a%25eth0/", Fault::byte(8, b'%')),
             ("DEL", "http://a/\x7f", Fault::byte(9, 0x7f)),
             ("control byte in the fragment", "http://a/#\x01", Fault::byte(10, 1)),
         ];
@@ -457,6 +498,17 @@ mod tests {
     }
 
     #[test]
+    fn zone_ids_have_64_bytes_at_most() {
+        let longest = "z".repeat(MAX_ZONE);
+        let host = format!("fe80::1%{longest}");
+        let target = parsed(&format!("http://[fe80::1%25{longest}]/"));
+        assert_eq!(target.origin().host(), host);
+        let fault = Target::parse(&format!("http://[fe80::1%25{longest}z]/")).err();
+        let expected = Fault::rule(18 + MAX_ZONE, "zone id over 64 bytes");
+        assert_eq!(fault, Some(expected));
+    }
+
+    #[test]
     fn urls_too_long_for_a_uri_are_refused() {
         for (path, accepted) in [
             ("a".repeat(65_000), true),
@@ -465,9 +517,9 @@ mod tests {
         ] {
             assert_eq!(Target::parse(&format!("http://a/{path}")).is_ok(), accepted);
         }
-        let longest = (65_480..65_534)
-            .rev()
-            .find_map(|n| Target::parse(&format!("https://[::1]:8080/{}", "a".repeat(n))).ok());
+        let longest = (65_480..65_534).rev().find_map(|n| {
+            Target::parse(&format!("https://[::1%25lo]:8080/{}", "a".repeat(n))).ok()
+        });
         let longest = longest.expect("some length is accepted");
         format!("{}{}", longest.origin(), longest.path())
             .parse::<Uri>()
@@ -511,7 +563,19 @@ mod tests {
             assert_eq!(check_host_value(good.as_bytes()), Ok(()), "{good}");
         }
         for bad in [
-            "", ":80", "a b", "a/b", "u@a", "a:0", "a:x", "[::1", "::1", "http://a", "a,b", "a\\b",
+            "",
+            ":80",
+            "a b",
+            "a/b",
+            "u@a",
+            "a:0",
+            "a:x",
+            "[::1",
+            "::1",
+            "http://a",
+            "a,b",
+            "a\\b",
+            "[fe80::1%25eth0]",
         ] {
             assert!(check_host_value(bad.as_bytes()).is_err(), "{bad}");
         }

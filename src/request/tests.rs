@@ -290,6 +290,8 @@ fn the_engine_is_told_where_to_connect() {
         ("http://[::1]:81", None, "::1", 81),
         ("http://[::1]", Some("other:7"), "::1", 80),
         ("http://127.0.0.1:81/", Some("example.com"), "127.0.0.1", 81),
+        ("http://[fe80::1%25eth0]:81/", None, "fe80::1%eth0", 81),
+        ("http://[fe80::1%25eth0]", Some("other:7"), "fe80::1%eth0", 80),
     ];
     for (url, host_field, host, port) in ROWS {
         let mut builder = Request::get(url);
@@ -307,6 +309,20 @@ fn the_engine_is_told_where_to_connect() {
         assert!(head(&request).contains(&format!("\r\nHost: {value}\r\n")));
         assert!(head(&request).starts_with("GET /"));
     }
+}
+
+#[test]
+fn a_zone_id_stays_on_this_machine() {
+    let request = built(Request::get("http://[FE80::1%25Eth0]:81/a"));
+    assert_eq!(request.origin().to_string(), "http://[fe80::1%25Eth0]:81");
+    assert_eq!(request.uri(), "http://[fe80::1%25Eth0]:81/a");
+    let wire = head(&request);
+    assert!(wire.contains("\r\nHost: [fe80::1]:81\r\n"), "{wire}");
+    assert!(!wire.contains('%') && !wire.contains("Eth0"), "{wire}");
+    let again = Request::try_from(http::Request::get(request.uri()).body("").unwrap()).unwrap();
+    assert_eq!(again.origin(), request.origin());
+    let shown = format!("{request:?}");
+    assert!(shown.contains("http://[fe80::1%25Eth0]:81"), "{shown}");
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod table;
 #[cfg(feature = "hickory")]
 pub use hickory::{Hickory, HickoryConfig};
 pub use system::System;
+pub(crate) use system::spare_descriptors;
 pub use table::Table;
 
 /// Address family of one question.
@@ -33,6 +34,13 @@ impl Family {
     /// Whether `ip` is of this family.
     pub fn has(self, ip: &IpAddr) -> bool {
         ip.is_ipv4() == (self == Family::V4)
+    }
+
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Family::V4 => Family::V6,
+            Family::V6 => Family::V4,
+        }
     }
 }
 

@@ -215,7 +215,7 @@ fn look_up(host: &str) -> Result<Vec<IpAddr>, LookupError> {
 }
 
 /// Refuses when not as many file descriptors are free as `getaddrinfo` opens at once.
-fn spare_descriptors() -> Result<(), LookupError> {
+pub(crate) fn spare_descriptors() -> Result<(), LookupError> {
     const NEEDED: usize = 3;
     let mut held = Vec::with_capacity(NEEDED);
     for _ in 0..NEEDED {

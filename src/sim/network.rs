@@ -61,7 +61,7 @@ impl Network {
 
     /// Gives a name addresses, in place of those it had. A name that is not given any does not exist.
     ///
-    /// A look-up takes 1 ms unless [`Host::after`] says otherwise.
+    /// A look-up takes 1 ms unless [`Host::after`] says otherwise, and its answer is not kept unless [`Host::ttl`] does.
     pub fn host<A: Into<IpAddr>>(&self, host: &str, addrs: impl IntoIterator<Item = A>) -> Host {
         let addrs = addrs.into_iter().map(Into::into).collect();
         self.name(host, Ok(addrs))
@@ -73,8 +73,11 @@ impl Network {
     }
 
     fn name(&self, host: &str, answer: Result<Vec<IpAddr>, LookupError>) -> Host {
-        let after = Duration::from_millis(1);
-        let name = Name { answer, after };
+        let name = Name {
+            answer,
+            after: Duration::from_millis(1),
+            ttl: Duration::ZERO,
+        };
         // As an engine asks for it.
         let host = host.to_ascii_lowercase();
         self.world_mut().names.insert(host.clone(), name);
@@ -375,6 +378,14 @@ impl Host {
     pub fn after(self, time: Duration) -> Self {
         if let Some(name) = self.network.world_mut().names.get_mut(&self.host) {
             name.after = time;
+        }
+        self
+    }
+
+    /// How long an engine may keep what it was answered. Default zero: not at all.
+    pub fn ttl(self, time: Duration) -> Self {
+        if let Some(name) = self.network.world_mut().names.get_mut(&self.host) {
+            name.ttl = time;
         }
         self
     }

@@ -70,9 +70,9 @@ impl Resolve for Names {
 impl World {
     /// What a look-up will answer, and after how long.
     pub(super) fn look_up(&mut self, host: &str, family: Family) -> (Duration, LookupAnswer) {
-        let (mut after, answer) = match self.names.get(host) {
-            Some(name) => (name.after, name.answer.clone()),
-            None => (self.latency * 2, Err(LookupError::NotFound)),
+        let (mut after, answer, ttl) = match self.names.get(host) {
+            Some(name) => (name.after, name.answer.clone(), name.ttl),
+            None => (self.latency * 2, Err(LookupError::NotFound), Duration::ZERO),
         };
         if self.strikes(Fault::SlowLookup) {
             after += self.random.duration(Duration::from_secs(20));
@@ -91,6 +91,6 @@ impl World {
             Ok(addrs) => LookupAnswer::found(addrs.into_iter().filter(|ip| family.has(ip))),
             Err(error) => LookupAnswer::failed(error),
         };
-        (after, answer)
+        (after, answer.kept_for(ttl))
     }
 }

@@ -12,7 +12,7 @@ use mio::Token;
 use super::network::Network;
 use super::resolver::Names;
 use super::server::ConnectionId;
-use crate::net::{Net, Ready, calls_to_open, may_be_own};
+use crate::net::{Machine, Net, Ready, calls_to_open, may_be_own};
 use crate::resolver::{Resolve, Wake};
 use crate::route::Route;
 
@@ -106,6 +106,8 @@ impl Drop for SimNet {
 
 impl Net for SimNet {
     type Socket = Socket;
+
+    const MACHINE: Machine = Machine::Simulated;
 
     fn now(&self) -> Instant {
         self.network.now()

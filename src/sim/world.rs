@@ -55,6 +55,7 @@ pub(super) struct World {
 pub(super) struct Name {
     pub(super) answer: Result<Vec<IpAddr>, LookupError>,
     pub(super) after: Duration,
+    pub(super) ttl: Duration,
 }
 
 /// What is found at an address.

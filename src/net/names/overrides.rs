@@ -1,0 +1,183 @@
+//! Overrides: which hosts are sent elsewhere without being looked at any further ([`Config::resolve_to`](crate::Config::resolve_to)).
+//!
+//! The first pattern that fits is taken. A trailing dot says nothing here, neither in a pattern nor in a host.
+
+use std::net::{Ipv6Addr, SocketAddr};
+
+use crate::error::Error;
+
+/// All overrides of an engine, in the order in which they were given.
+#[derive(Debug)]
+pub(super) struct Overrides(Vec<Override>);
+
+#[derive(Debug)]
+struct Override {
+    host: Pattern,
+    port: Option<u16>,
+    addr: SocketAddr,
+}
+
+#[derive(Debug)]
+enum Pattern {
+    Any,
+    /// Ends with this, which begins with a dot.
+    Below(Box<str>),
+    Exactly(Box<str>),
+}
+
+impl Overrides {
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a pattern that cannot be read.
+    pub(super) fn new(patterns: &[(String, SocketAddr)]) -> Result<Self, Error> {
+        let overrides = patterns
+            .iter()
+            .map(|(pattern, addr)| Override::parse(pattern, *addr));
+        Ok(Self(overrides.collect::<Result<_, _>>()?))
+    }
+
+    /// Where `host`, a name without trailing dot, is sent instead.
+    pub(super) fn find(&self, host: &str, port: u16) -> Option<SocketAddr> {
+        let fits = self.0.iter().find(|o| o.fits(host, port));
+        fits.map(|o| o.addr)
+    }
+}
+
+impl Override {
+    fn parse(pattern: &str, addr: SocketAddr) -> Result<Self, Error> {
+        let invalid = |why: &str| Error::invalid_config(format!("resolve_to {pattern:?}: {why}"));
+        // "[::1]:80" and "::1" hold colons that part no port.
+        let (host, port) = match pattern.strip_prefix('[') {
+            Some(rest) => {
+                let (host, port) = rest
+                    .split_once(']')
+                    .ok_or_else(|| invalid("no closing bracket"))?;
+                match port.strip_prefix(':') {
+                    Some(port) => (host, Some(port)),
+                    None if port.is_empty() => (host, None),
+                    None => return Err(invalid("something other than a port after the bracket")),
+                }
+            }
+            None if pattern.matches(':').count() > 1 => (pattern, None),
+            None => match pattern.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (pattern, None),
+            },
+        };
+        let port = match port {
+            Some(port) => Some(
+                port.parse()
+                    .map_err(|_| invalid("the port is not a number"))?,
+            ),
+            None => None,
+        };
+        let host = if host == "*." {
+            host
+        } else {
+            host.strip_suffix('.').unwrap_or(host)
+        };
+        let host = match host.strip_prefix('*') {
+            Some("") => Pattern::Any,
+            Some(below) if below.starts_with('.') && below.len() > 1 && !below.contains('*') => {
+                Pattern::Below(below.to_ascii_lowercase().into())
+            }
+            Some(_) => return Err(invalid("a wildcard stands for whole labels: *.domain")),
+            None if host.is_empty() => return Err(invalid("no host")),
+            None if host.contains('*') => return Err(invalid("a wildcard stands first: *.domain")),
+            None => Pattern::Exactly(as_origins_have_it(host).into()),
+        };
+        Ok(Self { host, port, addr })
+    }
+
+    fn fits(&self, host: &str, port: u16) -> bool {
+        let fits = match &self.host {
+            Pattern::Any => true,
+            Pattern::Below(suffix) => host.len() > suffix.len() && host.ends_with(&**suffix),
+            Pattern::Exactly(name) => host == &**name,
+        };
+        fits && self.port.is_none_or(|p| p == port)
+    }
+}
+
+/// A host in the form of [`Origin::host`](crate::Origin::host): names in lower case, IPv6 addresses in their short form, the case of
+/// a zone id as it is.
+fn as_origins_have_it(host: &str) -> String {
+    let (addr, zone) = match host.split_once('%') {
+        Some((addr, zone)) => (addr, Some(zone)),
+        None => (host, None),
+    };
+    let host = match addr.parse::<Ipv6Addr>() {
+        Ok(addr) => addr.to_string(),
+        Err(_) => addr.to_ascii_lowercase(),
+    };
+    match zone {
+        Some(zone) => format!("{host}%{zone}"),
+        None => host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn overrides(patterns: &[(&str, &str)]) -> Result<Overrides, Error> {
+        let patterns: Vec<_> = patterns
+            .iter()
+            .map(|(pattern, addr)| ((*pattern).to_owned(), addr.parse().unwrap()))
+            .collect();
+        Overrides::new(&patterns)
+    }
+
+    #[test]
+    fn an_override_fits_its_hosts_and_no_others() {
+        #[rustfmt::skip]
+        let rows: &[(&str, &str, &str, u16, bool)] = &[
+            ("a host is itself", "h.test", "h.test", 80, true),
+            ("on every port", "h.test", "h.test", 8080, true),
+            ("and not what is below it", "h.test", "a.h.test", 80, false),
+            ("with a port it is for that port", "h.test:80", "h.test", 80, true),
+            ("and for no other", "h.test:80", "h.test", 81, false),
+            ("in any case", "H.Test", "h.test", 80, true),
+            ("a wildcard is what is below", "*.qq.com", "d.web2.qq.com", 80, true),
+            ("in any case too", "*.QQ.com", "w.qq.com", 80, true),
+            ("not the domain itself", "*.qq.com", "qq.com", 80, false),
+            ("not what only ends alike", "*.qq.com", "xqq.com", 80, false),
+            ("a wildcard can have a port", "*.qq.com:443", "s.qq.com", 443, true),
+            ("a star is all", "*", "anything.test", 1, true),
+            ("a star with a port is all on it", "*:81", "anything.test", 80, false),
+            ("a trailing dot says nothing", "h.test.", "h.test", 80, true),
+            ("a literal can be overridden", "127.0.0.1", "127.0.0.1", 80, true),
+            ("in brackets with a port", "[::1]:80", "::1", 80, true),
+            ("without brackets there is no port", "::1", "::1", 80, true),
+            ("an address in a long form", "[0:0::A]:80", "::a", 80, true),
+            ("a zone id is part of the host", "[fe80::1%eth0]", "fe80::1%eth0", 80, true),
+            ("another zone is another host", "[fe80::1%eth0]", "fe80::1%eth1", 80, false),
+            ("the case of a zone counts", "[FE80::1%Eth0]", "fe80::1%Eth0", 80, true),
+        ];
+        for (why, pattern, host, port, fits) in rows {
+            let overrides = overrides(&[(pattern, "10.9.8.7:6")]).unwrap();
+            let found = overrides.find(host, *port);
+            assert_eq!(found, fits.then(|| "10.9.8.7:6".parse().unwrap()), "{why}");
+        }
+    }
+
+    #[test]
+    fn the_first_override_that_fits_is_taken() {
+        let overrides = overrides(&[("a.test", "10.0.0.1:1"), ("*", "10.0.0.2:2")]).unwrap();
+        let found = |host| overrides.find(host, 80).unwrap().to_string();
+        assert_eq!(found("a.test"), "10.0.0.1:1");
+        assert_eq!(found("b.test"), "10.0.0.2:2");
+    }
+
+    #[test]
+    fn patterns_that_cannot_be_read_are_refused_by_name() {
+        for pattern in [
+            "", "a.*", "*a.test", "*.", "h:port", "h:99999", "[::1", "[::1]80", "*.*.a",
+        ] {
+            let error = overrides(&[(pattern, "10.0.0.1:1")]).unwrap_err();
+            assert!(
+                format!("{error:#}").contains(&format!("{pattern:?}")),
+                "{error}"
+            );
+        }
+    }
+}

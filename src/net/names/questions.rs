@@ -1,0 +1,230 @@
+//! Questions to the resolver: each put once for all who ask it, and so many at a time.
+//!
+//! ```text
+//!            waits for room in the window ──► is asked ──► answered
+//!                         └───────────────────────┴──────► forgotten by the last link, or given up
+//! ```
+//!
+//! Those that wait for room are asked first in, first out. A question is put only for a link, and goes with the last link that
+//! forgets it. Where stale addresses stand in for a late answer it is *left behind* by its links and goes on for the cache alone, until
+//! it is answered or given up.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
+use std::time::Instant;
+
+use mio::Token;
+
+use super::Both;
+use crate::resolver::{Family, LookupId};
+
+#[derive(Debug)]
+pub(super) struct Questions {
+    open: HashMap<LookupId, Question>,
+    by_name: HashMap<Rc<str>, Both<Option<LookupId>>>,
+    /// Open, and not asked yet. Ids rise: the first has waited longest.
+    waiting: BTreeSet<LookupId>,
+    timers: BTreeSet<(Instant, LookupId)>,
+    last_id: LookupId,
+    /// How many may be asked at once.
+    window: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) name: Rc<str>,
+    pub(super) family: Family,
+    /// Who waits for it, and for which port. Tokens rise with the links' age, so that the first to ask is the first to hear.
+    links: BTreeMap<Token, u16>,
+    /// With links: when they have waited long enough. Left behind: when it is given up.
+    timer: Option<Instant>,
+}
+
+impl Question {
+    pub(super) fn is_left_behind(&self) -> bool {
+        self.links.is_empty()
+    }
+
+    pub(super) fn into_links(self) -> Vec<(Token, u16)> {
+        self.links.into_iter().collect()
+    }
+}
+
+/// A question that is no more.
+#[derive(Debug)]
+pub(super) struct Closed {
+    pub(super) question: Question,
+    /// The resolver knows of it.
+    pub(super) was_asked: bool,
+}
+
+impl Questions {
+    pub(super) fn new(window: usize) -> Self {
+        Self {
+            open: HashMap::new(),
+            by_name: HashMap::new(),
+            waiting: BTreeSet::new(),
+            timers: BTreeSet::new(),
+            last_id: LookupId(0),
+            window,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    pub(super) fn get(&self, id: LookupId) -> Option<&Question> {
+        self.open.get(&id)
+    }
+
+    pub(super) fn find(&self, name: &str, family: Family) -> Option<&Question> {
+        let id = (*self.by_name.get(name)?.of(family))?;
+        self.open.get(&id)
+    }
+
+    /// Lets a link wait for the question, which is put if nobody waits for it yet; its `timer` is then set.
+    pub(super) fn join(
+        &mut self,
+        name: &str,
+        family: Family,
+        link: (Token, u16),
+        timer: Option<Instant>,
+    ) {
+        let id = match self.by_name.get(name).and_then(|ids| *ids.of(family)) {
+            Some(id) => id,
+            None => self.put(name, family, timer),
+        };
+        if let Some(question) = self.open.get_mut(&id) {
+            let (token, port) = link;
+            question.links.insert(token, port);
+        }
+    }
+
+    fn put(&mut self, name: &str, family: Family, timer: Option<Instant>) -> LookupId {
+        self.last_id = LookupId(self.last_id.0 + 1);
+        let id = self.last_id;
+        let name = match self.by_name.get_key_value(name) {
+            Some((name, _)) => Rc::clone(name),
+            None => name.into(),
+        };
+        *self
+            .by_name
+            .entry(Rc::clone(&name))
+            .or_default()
+            .of_mut(family) = Some(id);
+        let question = Question {
+            name,
+            family,
+            links: BTreeMap::new(),
+            timer,
+        };
+        self.open.insert(id, question);
+        self.waiting.insert(id);
+        self.timers.extend(timer.map(|at| (at, id)));
+        id
+    }
+
+    /// The question to be asked next, if there is room for it in the window. It is asked from now on.
+    pub(super) fn next_to_ask(&mut self) -> Option<(LookupId, &Question)> {
+        if self.open.len() - self.waiting.len() >= self.window {
+            return None;
+        }
+        let id = self.waiting.pop_first()?;
+        self.open.get(&id).map(|question| (id, question))
+    }
+
+    /// A link waits no longer for `name`. Answers the questions that nobody waits for any more: they are open still.
+    pub(super) fn forget(&mut self, name: &str, token: Token) -> Both<Option<LookupId>> {
+        let ids = self.by_name.get(name).copied().unwrap_or_default();
+        ids.map(|id| {
+            let question = self.open.get_mut(&id?)?;
+            let was_last = question.links.remove(&token).is_some() && question.links.is_empty();
+            was_last.then_some(id?)
+        })
+    }
+
+    /// Takes the question out. `None`: it was before.
+    pub(super) fn close(&mut self, id: LookupId) -> Option<Closed> {
+        let question = self.open.remove(&id)?;
+        let was_asked = !self.waiting.remove(&id);
+        if let Some(at) = question.timer {
+            self.timers.remove(&(at, id));
+        }
+        if let Some(ids) = self.by_name.get_mut(&question.name) {
+            *ids.of_mut(question.family) = None;
+            if ids.of(question.family.other()).is_none() {
+                self.by_name.remove(&question.name);
+            }
+        }
+        Some(Closed {
+            question,
+            was_asked,
+        })
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// A question whose timer has run out. It has none from now on.
+    pub(super) fn next_due(&mut self, now: Instant) -> Option<LookupId> {
+        let (at, id) = *self.timers.first()?;
+        if now < at {
+            return None;
+        }
+        self.timers.pop_first();
+        if let Some(question) = self.open.get_mut(&id) {
+            question.timer = None;
+        }
+        Some(id)
+    }
+
+    /// Takes the links from a question, which goes on without them until `given_up`.
+    pub(super) fn leave_behind(&mut self, id: LookupId, given_up: Instant) -> Vec<(Token, u16)> {
+        let Some(question) = self.open.get_mut(&id) else {
+            return Vec::new();
+        };
+        question.timer = Some(given_up);
+        self.timers.insert((given_up, id));
+        std::mem::take(&mut question.links).into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+impl Questions {
+    /// Checks what holds between any two calls.
+    pub(super) fn assert_sound(&self) {
+        let named = self.by_name.iter().flat_map(|(name, ids)| {
+            assert_ne!(*ids, Both::default(), "{name} has no question");
+            let ids = [(Family::V6, ids.v6), (Family::V4, ids.v4)];
+            ids.into_iter()
+                .filter_map(move |(family, id)| Some((id?, name, family)))
+        });
+        let mut count = 0;
+        for (id, name, family) in named {
+            let question = &self.open[&id];
+            assert_eq!((&question.name, question.family), (name, family));
+            count += 1;
+        }
+        assert_eq!(count, self.open.len(), "each is found by its name");
+        assert!(self.waiting.iter().all(|id| self.open.contains_key(id)));
+        let asked = self.open.len() - self.waiting.len();
+        assert!(asked == self.window || asked < self.window && self.waiting.is_empty());
+        let timers = self
+            .open
+            .iter()
+            .filter_map(|(id, question)| Some((question.timer?, *id)));
+        assert_eq!(self.timers, timers.collect());
+        for question in self
+            .open
+            .values()
+            .filter(|question| question.is_left_behind())
+        {
+            assert!(
+                question.timer.is_some(),
+                "{question:?} would go on for ever"
+            );
+        }
+    }
+}
