@@ -172,7 +172,9 @@ fn look_up(names: usize, window: usize, server: SocketAddr) -> Result<Seen, Box<
 
 /// A port of 127.0.0.1 that refuses connections.
 fn closed_port() -> std::io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+        .local_addr()?
+        .port())
 }
 
 /// The time that this thread has computed.
