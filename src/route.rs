@@ -47,7 +47,7 @@ pub struct Route {
     /// Bytes of the socket's receive buffer (`SO_RCVBUF`). Default: the system's, which grows with need.
     pub receive_buffer: Option<usize>,
     /// How https connections are protected: whom to believe, who we are. Default: the platform's root certificates, and no certificate of
-    /// our own. Two values are equal if one is a clone of the other.
+    /// our own. A value is equal to its clones, and to no other.
     #[cfg(feature = "tls")]
     pub tls: Tls,
     #[cfg(not(feature = "tls"))]
@@ -232,6 +232,14 @@ mod tests {
             let addr = SocketAddr::new(ip.parse().unwrap(), 80);
             assert_eq!(public_only(&addr), *public, "{ip}");
         }
+    }
+
+    #[test]
+    fn routes_that_say_the_same_are_one() {
+        assert_eq!(Route::default(), Route::default());
+        assert_eq!(Route::unix("/run/a"), Route::unix("/run/a"));
+        assert_ne!(Route::unix("/run/a"), Route::unix("/run/b"));
+        assert_ne!(Route::unix("/run/a"), Route::default());
     }
 
     #[test]

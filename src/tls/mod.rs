@@ -98,12 +98,16 @@ impl Tls {
     /// platform's own (`rustls-native-certs`). The default.
     ///
     /// They are read at the first https connection and then kept: files of some hundred kilobytes, once, on the engine's thread. A
-    /// machine that has none fails that connection with [`Problem::NoRoots`], and is asked again at the next.
+    /// machine that has none fails that connection with [`Problem::NoRoots`], and is asked again at the next. All that call this share
+    /// one value, and so roots and sessions, also where their engines run on different threads.
     ///
     /// The certificates are judged here, by `rustls-webpki`, and not by the operating system: its verifier may ask the network for
     /// missing certificates and revocations, and an engine that waits there waits with all of its connections.
     pub fn platform() -> Self {
-        Self::from_roots(Roots::Platform)
+        static PLATFORM: OnceLock<Tls> = OnceLock::new();
+        PLATFORM
+            .get_or_init(|| Self::from_roots(Roots::Platform))
+            .clone()
     }
 
     /// Believes Mozilla's root certificates, as they were when the crate `webpki-roots` was published: for machines without their own.
