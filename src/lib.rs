@@ -42,6 +42,7 @@
 //! - [`Submitter`]: from other threads
 //! - [`Config`], [`Timeouts`], [`Limits`]: every tunable with its default and the reason for it
 //! - [`resolver`]: names to addresses; [`Route`]: how connections are made; [`public_only`]: which addresses may be dialled
+//! - `tls`: how https connections are protected (feature `tls`)
 //! - `sim`: a simulated network and clock (feature `sim`)
 //!
 //! # Logging
@@ -50,12 +51,16 @@
 //! values and bodies are never logged, but for the name of a transfer coding that is refused.
 //!
 //! # Features
+//! - `hickory` (default): names by hickory-resolver on the engine's own loop, `resolver::Hickory`; without it `getaddrinfo` on helper
+//!   threads.
+//! - `tls` (default): `https`, by rustls with ring and the platform's root certificates; see `tls`.
+//! - `webpki-roots`: Mozilla's root certificates, built in.
 //! - `sim`: `Engine<S, Sim>`, the whole engine in virtual time, for tests of bots.
 //!
-//! None is on by default. Without features the crate is mio, httparse, slab, socket2, log and http.
+//! Without features the crate is mio, httparse, slab, socket2, log and http. No feature brings an async runtime along.
 //!
 //! # What it does not do
-//! TLS, redirects, cookies, content codings, proxies, HTTP/2 and request bodies of unknown length.
+//! Redirects, cookies, content codings, proxies, HTTP/2 and request bodies of unknown length.
 
 #![forbid(unsafe_code)]
 
