@@ -279,8 +279,16 @@ impl<S, M: Mode> Engine<S, M> {
         let Some(session) = &mut link.session else {
             return Go::Stop;
         };
-        let mut plaintext = std::mem::take(&mut self.plaintext);
-        plaintext.clear();
+        // A body of known length is decrypted to where it stays.
+        let collects = !link.marks.has(LinkMarks::STREAM.and(LinkMarks::DISCARD));
+        let inbound = link.inbound.as_mut();
+        let body = inbound.filter(|_| collects && link.connection.missing().is_some());
+        let is_body = body.is_some();
+        let mut plaintext = match body {
+            Some(inbound) => std::mem::take(&mut inbound.body),
+            None => std::mem::take(&mut self.plaintext),
+        };
+        let start = plaintext.len();
         let received = session.receive(buffer, filled, &mut plaintext);
         if session.is_finished() || received.is_err() {
             link.marks.set(LinkMarks::CLOSE);
@@ -289,11 +297,18 @@ impl<S, M: Mode> Engine<S, M> {
         if matches!(link.state, State::Handshaking { .. }) || link.has_outbound() {
             self.flush(key);
         }
-        let mut go = Go::On;
-        if !plaintext.is_empty() && self.links.find(token).is_some() {
-            go = self.on_bytes(state, key, &mut plaintext);
-        }
-        self.plaintext = plaintext;
+        let go = match self.links.find(token) {
+            Some(_) if is_body => self.on_body(state, key, plaintext, start),
+            found => {
+                let mut go = Go::On;
+                if found.is_some() && !plaintext.is_empty() {
+                    go = self.on_bytes(state, key, &mut plaintext);
+                }
+                plaintext.clear();
+                self.plaintext = plaintext;
+                go
+            }
+        };
         // The exchange may be over, and with it the link, or it is paused before the end that has come.
         if self.links.find(token).is_none() || self.links[key].chain().is_none() {
             return Go::Stop;
@@ -305,6 +320,46 @@ impl<S, M: Mode> Engine<S, M> {
             }
             Ok(()) => go,
         }
+    }
+
+    /// A body of known length that is collected has grown: it is in place already, what has come from `start` on.
+    fn on_body(&mut self, state: &mut S, key: LinkKey, mut body: Vec<u8>, start: usize) -> Go {
+        let link = &mut self.links[key];
+        let (Some(chain), Some(mut inbound)) = (link.chain(), link.inbound.take()) else {
+            return Go::Stop;
+        };
+        let limits = &self.settings.limits;
+        let step = link
+            .connection
+            .receive(&mut body[start..], &mut inbound.head, limits);
+        let taken = match step {
+            Ok(step) => start + step.consumed,
+            Err(violation) => {
+                self.fail(key, Failure::Violation(violation));
+                return Go::Stop;
+            }
+        };
+        // Bytes behind the response.
+        let mut rest = body.split_off(taken);
+        inbound.body = body;
+        if !self.links[key].connection.is_complete() {
+            self.links[key].inbound = Some(inbound);
+            self.arm(chain, Some(Clock::Idle));
+            return Go::On;
+        }
+        let mut piece = Piece {
+            data: &mut rest,
+            taken: 0,
+            section: 0..0,
+            body: 0..0,
+            inbound,
+            info: None,
+            spilled: true,
+            kept: false,
+        };
+        self.finish(state, key, &mut piece);
+        self.spare.give(piece.inbound);
+        Go::Stop
     }
 
     fn on_eof(&mut self, state: &mut S, key: LinkKey) {
