@@ -21,7 +21,7 @@ const MAX_NAMES: usize = 4096;
 /// The longest that "no such name" and "no such address" are kept: what is put right at the server has to be seen soon.
 const MAX_NEGATIVE: Duration = Duration::from_secs(300);
 
-/// How long stale addresses are given at once: the failure recheck timer (RFC 8767 §5).
+/// How long stale addresses *rest*, given at once: the failure recheck timer (RFC 8767 §5).
 pub(super) const RECHECK: Duration = Duration::from_secs(30);
 
 /// RFC 8767 §4: no TTL is longer. It also keeps the sums below what an `Instant` can hold.
@@ -182,4 +182,17 @@ impl Cache {
 fn expiry(answers: &Both<Option<Kept>>) -> Option<Instant> {
     let expires = |family| answers.of(family).as_ref().map(|kept: &Kept| kept.expires);
     expires(Family::V6).max(expires(Family::V4))
+}
+
+#[cfg(test)]
+impl Cache {
+    /// How many names there are, after a check of what holds between any two calls.
+    pub(super) fn count(&self) -> usize {
+        let order = self.names.iter().map(|(name, answers)| {
+            let expiry = expiry(answers).expect("what is kept expires");
+            (expiry, Rc::clone(name))
+        });
+        assert_eq!(self.order, order.collect());
+        self.names.len()
+    }
 }

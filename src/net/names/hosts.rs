@@ -391,6 +391,7 @@ mod tests {
             found(&mut hosts, now + second).as_deref(),
             Some("[10.0.0.1]")
         );
+        assert_eq!(hosts.seen, Seen::Nothing, "so young, it may change unseen");
         // As long as before, and maybe within the same step of the file system's clock.
         fs::write(&path, "10.0.0.2 h").unwrap();
         assert_eq!(

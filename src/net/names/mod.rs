@@ -43,8 +43,9 @@ use questions::{Closed, Question, Questions};
 /// How long links wait where there is a stale answer: the client response timer (RFC 8767 §5).
 const PATIENCE: Duration = Duration::from_millis(1800);
 
-/// When a question is given up that goes on without links: the query resolution timer (RFC 8767 §5).
-const GIVE_UP: Duration = Duration::from_secs(30);
+/// When a question is given up that goes on without links: the query resolution timer (RFC 8767 §5). Until then the stale answer rests,
+/// so that no link comes to wait for it.
+const GIVE_UP: Duration = cache::RECHECK;
 
 /// All addresses of one family, empty where the name has none of it, or why they are not known.
 pub(crate) type FamilyAnswer = Result<Rc<[IpAddr]>, LookupError>;
@@ -222,12 +223,9 @@ impl Names {
         link: (Token, u16),
         now: Instant,
     ) -> Option<FamilyAnswer> {
-        let question = self.questions.find(host, family);
-        let is_late = question.is_some_and(|question| question.is_left_behind());
         let timer = match self.cache.look(host, family, now) {
             Standing::Fresh(answer) => return Some(answer),
             Standing::Resting(addrs) => return Some(Ok(addrs)),
-            Standing::Stale(addrs) if is_late => return Some(Ok(addrs)),
             Standing::Stale(_) => Some(now + PATIENCE),
             Standing::Unknown => None,
         };

@@ -78,11 +78,6 @@ impl Questions {
         self.open.get(&id)
     }
 
-    pub(super) fn find(&self, name: &str, family: Family) -> Option<&Question> {
-        let id = (*self.by_name.get(name)?.of(family))?;
-        self.open.get(&id)
-    }
-
     /// Lets a link wait for the question, which is put if nobody waits for it yet; its `timer` is then set.
     pub(super) fn join(
         &mut self,
