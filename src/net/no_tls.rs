@@ -73,8 +73,8 @@ impl Session {
         match *self {}
     }
 
-    pub(crate) fn close(&mut self) {
-        match *self {}
+    pub(crate) fn close(self) -> Vec<u8> {
+        match self {}
     }
 
     pub(crate) fn info(&self) -> Option<TlsInfo> {

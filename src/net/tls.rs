@@ -89,7 +89,8 @@ impl Session {
         Ok(session)
     }
 
-    /// Puts what is kept of the last read at the front of `buffer`, and answers how much that is: the socket is read behind it.
+    /// Puts what is kept of the last read at the front of `buffer`, and answers how much that is: the socket is read behind it. `buffer`
+    /// is no shorter than it was then.
     ///
     /// It is kept until [`receive`](Self::receive), so nothing is lost where there is nothing to be read.
     pub(crate) fn restore(&self, buffer: &mut [u8]) -> usize {
@@ -163,17 +164,23 @@ impl Session {
         })
     }
 
-    /// Says close_notify, if there is anybody to say it to. It is outbound then; there is no need to wait until it is sent.
-    pub(crate) fn close(&mut self) {
-        if self.is_established() {
-            // Whoever closes has no more use for the reason why it cannot be said.
-            let _ = self.0.run_kept(|mut traffic, outbound| {
-                let mut alert = Vec::new();
-                let n = fit(&mut alert, |room| traffic.queue_close_notify(room))?;
-                outbound.extend_from_slice(&alert[..n]);
-                Ok(())
-            });
+    /// Ends the session. What is left to be said to the peer: ciphertext that waits for the socket, then close_notify (RFC 8446 §6.1) or
+    /// the alert that says why the session failed. It is for one last send, and need not be taken.
+    pub(crate) fn close(mut self) -> Vec<u8> {
+        match self.0.stage {
+            Stage::Handshaking(_) => return Vec::new(),
+            Stage::Failed(_) => {}
+            Stage::Established(_) | Stage::Finished(_) => {
+                // Whoever closes has no more use for the reason why it cannot be said.
+                let _ = self.0.run_kept(|mut traffic, outbound| {
+                    let mut alert = Vec::new();
+                    let n = fit(&mut alert, |room| traffic.queue_close_notify(room))?;
+                    outbound.extend_from_slice(&alert[..n]);
+                    Ok(())
+                });
+            }
         }
+        mem::take(&mut self.0.outbound)
     }
 
     /// How the connection is protected, once it is.
@@ -313,8 +320,11 @@ impl Inner {
             let sealed = fit(ciphertext, |room| traffic.encrypt(data, room));
             sealed.map(|n| *filled = n)
         })?;
-        // Nothing, after our own close_notify.
-        Ok(if *filled == 0 { 0 } else { data.len() })
+        match *filled {
+            // rustls has closed the connection on its own: TLS 1.2 has no way to change keys that are worn out.
+            0 => Err(self.fail(Problem::Rustls(Error::EncryptError))),
+            _ => Ok(data.len()),
+        }
     }
 
     /// Runs rustls without fresh bytes, to have something from it.

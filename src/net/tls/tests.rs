@@ -1,10 +1,12 @@
 //! Sessions against rustls' own server, in memory.
 
-use std::io::{Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::{env, fs, process};
+use std::time::Duration;
+use std::{env, fs, process, thread};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -224,6 +226,11 @@ fn read(session: &mut Session, buffer: &mut [u8], wire: &[u8]) -> Result<Vec<u8>
         .map(|()| plaintext)
 }
 
+/// A session that has said its first message to nobody.
+fn unconnected() -> Session {
+    Session::new(&World::new(&TLS13).tls, HOST).unwrap()
+}
+
 /// A pair that has shaken hands.
 fn established(version: &'static SupportedProtocolVersion) -> Pair {
     let mut pair = World::new(version).pair();
@@ -424,6 +431,74 @@ fn tickets_and_changes_of_keys_on_an_idle_connection_are_no_data() {
     }
 }
 
+/// Messages of the handshake may be cut into records at will (RFC 8446 §5.1).
+#[test]
+fn messages_in_many_records_may_be_cut_anywhere_and_written_between() {
+    for version in VERSIONS {
+        let world = World::new(version);
+        let mut server = ServerConfig::clone(&world.server);
+        server.max_fragment_size = Some(32 + 5);
+        let mut pair = Pair::new(&world.tls, HOST, &Arc::new(server));
+        let mut asked = 0;
+        for _ in 0..4 {
+            pair.send(b"");
+            for piece in pair.wire().chunks(11) {
+                assert_eq!(pair.read(piece).unwrap(), b"");
+                asked += pair.send_once(b"q");
+            }
+        }
+        // TLS 1.3 has tickets after the handshake, TLS 1.2 nothing.
+        assert_eq!(
+            asked > 10,
+            version.version == rustls::ProtocolVersion::TLSv1_3
+        );
+        assert_eq!(pair.heard(), vec![b'q'; asked]);
+        let wire = pair.say(b"an answer");
+        assert_eq!(pair.read(&wire).unwrap(), b"an answer");
+    }
+}
+
+#[test]
+fn a_certificate_may_be_longer_than_a_record() {
+    let names: Vec<_> = (0..1500).map(|n| format!("host-{n}.example")).collect();
+    let mut names: Vec<_> = names.iter().map(String::as_str).collect();
+    names.push(HOST);
+    for version in VERSIONS {
+        let world = World::new(version);
+        let identity = world.authority.sign(params(&names));
+        assert!(identity.chain()[0].len() > 2 * RECORD - 8192);
+        let server = Arc::new(server_of(version, &identity));
+        let mut pair = Pair::new(&world.tls, HOST, &server);
+        for _ in 0..4 {
+            pair.send(b"");
+            for piece in pair.wire().chunks(999) {
+                assert_eq!(pair.read(piece).unwrap(), b"");
+            }
+        }
+        assert!(pair.client.is_established());
+        assert_eq!(pair.client.0.kept.capacity(), 0);
+    }
+}
+
+#[test]
+fn a_server_may_ask_for_another_key_share() {
+    let world = World::new(&TLS13);
+    let mut server_provider = rustls::crypto::ring::default_provider();
+    server_provider.kx_groups = vec![rustls::crypto::ring::kx_group::SECP384R1];
+    let identity = world.authority.sign(params(&[HOST]));
+    let server = ServerConfig::builder_with_provider(Arc::new(server_provider))
+        .with_protocol_versions(&[&TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(identity.chain(), identity.key())
+        .unwrap();
+    let mut pair = Pair::new(&world.tls, HOST, &Arc::new(server));
+    pair.shake().unwrap();
+    let kind = pair.client.0.connection.handshake_kind();
+    assert_eq!(kind, Some(rustls::HandshakeKind::FullWithHelloRetryRequest));
+    assert!(!pair.client.info().unwrap().is_resumed());
+}
+
 #[test]
 fn a_peer_that_changes_its_keys_without_end_is_refused() {
     let mut pair = established(&TLS13);
@@ -472,23 +547,51 @@ fn a_close_notify_inside_the_handshake_finishes_nothing() {
 }
 
 #[test]
-fn closing_is_told_to_the_peer() {
+fn closing_is_told_to_the_peer_behind_what_waits() {
     for version in VERSIONS {
         let mut pair = established(version);
-        pair.client.close();
+        drop(pair.client.seal(&[b"a last word"], 0, &mut pair.scratch));
         assert!(pair.client.has_outbound());
-        pair.client.close();
-        pair.send_once(b"too late");
+        let farewell = mem::replace(&mut pair.client, unconnected()).close();
+        pair.deliver(&farewell);
         assert!(pair.server.process_new_packets().unwrap().peer_has_closed());
-        assert_eq!(pair.heard(), b"");
+        assert_eq!(pair.heard(), b"a last word");
     }
-    let mut pair = World::new(&TLS13).pair();
-    let opening = pair.client.0.outbound.clone();
-    pair.client.close();
-    assert_eq!(
-        pair.client.0.outbound, opening,
-        "there is nobody yet to say it to"
-    );
+}
+
+#[test]
+fn closing_a_session_that_failed_tells_why() {
+    for version in VERSIONS {
+        let mut pair = established(version);
+        pair.read(&[
+            23, 3, 3, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        ])
+        .unwrap_err();
+        let farewell = mem::replace(&mut pair.client, unconnected()).close();
+        pair.deliver(&farewell);
+        let told = pair.server.process_new_packets().unwrap_err();
+        assert_eq!(told, Error::AlertReceived(AlertDescription::BadRecordMac));
+    }
+}
+
+#[test]
+fn closing_inside_the_handshake_says_nothing() {
+    let session = unconnected();
+    assert!(session.has_outbound());
+    assert_eq!(session.close(), b"");
+}
+
+#[test]
+fn for_a_socket_that_takes_nothing_not_much_is_sealed() {
+    let mut pair = established(&TLS13);
+    let body = [0; 4 * MAX_SEALED];
+    let mut sealed = Vec::new();
+    for _ in 0..10 {
+        let flight = pair.client.seal(&[&body], 0, &mut pair.scratch).unwrap();
+        sealed.push(flight.sealed());
+    }
+    assert_eq!(sealed[0], MAX_SEALED);
+    assert_eq!(sealed[1..], [0; 9]);
 }
 
 #[test]
@@ -593,9 +696,12 @@ fn a_peer_that_does_not_speak_tls_is_told_from_a_bad_one() {
         assert_eq!(pair.read(wire), Err(Problem::NotTls), "and stays so");
         assert!(pair.client.seal(&[b"data"], 0, &mut pair.scratch).is_err());
     }
-    let mut pair = World::new(&TLS13).pair();
-    let ended = pair.read(&[22, 3, 3, 0, 4, 99, 0, 0, 0]).unwrap_err();
-    assert!(matches!(ended, Problem::Rustls(_)), "{ended}");
+    for bad_header in [&[22, 9, 9, 0, 1, 0], &[22, 3, 3, 0xff, 0xff, 0]] {
+        let mut pair = World::new(&TLS13).pair();
+        let ended = pair.read(bad_header).unwrap_err();
+        let is_invalid = matches!(ended, Problem::Rustls(Error::InvalidMessage(_)));
+        assert!(is_invalid, "{ended:?}");
+    }
 }
 
 /// A server's bytes with one changed, in every place: a session may survive where the byte is of no account, but never gives out
@@ -918,6 +1024,12 @@ fn programs_can_tell_a_wrong_name() {
     };
     assert_eq!(host, "10.0.0.2");
     assert_eq!(valid_for, ["a.example", "10.0.0.1"]);
+
+    let problem = judged(&world.tls, "b.example.", &identity).to_string();
+    assert!(
+        problem.starts_with("certificate is not for b.example:"),
+        "{problem}"
+    );
 }
 
 #[test]
@@ -934,6 +1046,123 @@ fn names_and_addresses_are_verified_without_dot_zone_or_brackets() {
     for host in ["", ".", "a..b", "a b", "[::1]", "-"] {
         let problem = Session::new(&World::new(&TLS13).tls, host).unwrap_err();
         assert_eq!(problem, Problem::Name(host.to_owned()));
+    }
+}
+
+/// `openssl s_server`, which sends each line back the other way round.
+struct Openssl {
+    process: Child,
+    addr: String,
+}
+
+impl Openssl {
+    /// `None`: there is no openssl on this machine.
+    fn start(identity: &Identity, option: &str) -> Option<Self> {
+        let [certificate, key] =
+            ["certificate", "key"].map(|name| Temporary::new(&format!("{option}-{name}")));
+        fs::write(&certificate.0, identity.certificate.pem()).unwrap();
+        fs::write(&key.0, identity.key.serialize_pem()).unwrap();
+        let mut process = Command::new("openssl")
+            .args(["s_server", "-accept", "127.0.0.1:0", "-rev", option])
+            .arg("-cert")
+            .arg(&certificate.0)
+            .arg("-key")
+            .arg(&key.0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .ok()?;
+        let mut lines = BufReader::new(process.stdout.take()?).lines();
+        let accepts =
+            |line: io::Result<String>| Some(line.ok()?.strip_prefix("ACCEPT ")?.to_owned());
+        let addr = lines.find_map(accepts);
+        // What it prints later has to go somewhere.
+        thread::spawn(move || lines.for_each(drop));
+        let addr = addr.expect("openssl s_server accepts connections");
+        Some(Self { process, addr })
+    }
+}
+
+impl Drop for Openssl {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A session over a socket that blocks.
+struct Line {
+    session: Session,
+    socket: TcpStream,
+    scratch: Scratch,
+    buffer: Vec<u8>,
+}
+
+impl Line {
+    fn new(tls: &Tls, addr: &str) -> Self {
+        let socket = TcpStream::connect(addr).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(60)))
+            .unwrap();
+        let mut line = Self {
+            session: Session::new(tls, HOST).unwrap(),
+            socket,
+            scratch: Scratch::default(),
+            buffer: vec![0; READ_BUFFER],
+        };
+        while !line.session.is_established() {
+            line.write(b"");
+            assert_eq!(line.read(), b"");
+        }
+        line
+    }
+
+    fn write(&mut self, data: &[u8]) {
+        let flight = self.session.seal(&[data], 0, &mut self.scratch).unwrap();
+        assert_eq!(flight.sealed(), data.len());
+        for slice in flight.slices() {
+            self.socket.write_all(&slice).unwrap();
+        }
+        let all = flight.len();
+        flight.on_sent(all);
+    }
+
+    fn read(&mut self) -> Vec<u8> {
+        let kept = self.session.restore(&mut self.buffer);
+        let n = self.socket.read(&mut self.buffer[kept..]).unwrap();
+        assert!(n > 0, "the end of the stream");
+        let mut plaintext = Vec::new();
+        self.session
+            .receive(&mut self.buffer, kept + n, &mut plaintext)
+            .unwrap();
+        plaintext
+    }
+}
+
+#[test]
+fn openssl_is_understood() {
+    for (option, version) in [("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")] {
+        let world = World::new(&TLS13);
+        let identity = world.authority.sign(params(&[HOST]));
+        let Some(server) = Openssl::start(&identity, option) else {
+            println!("skipped: openssl is not installed");
+            return;
+        };
+        for resumed in [false, true] {
+            let mut line = Line::new(&world.tls, &server.addr);
+            for _ in 0..3 {
+                line.write(b"a line of text\n");
+                let mut plaintext = Vec::new();
+                while plaintext.len() < 15 {
+                    plaintext.extend(line.read());
+                }
+                assert_eq!(plaintext, b"txet fo enil a\n");
+            }
+            let info = line.session.info().unwrap();
+            assert_eq!((info.version(), info.is_resumed()), (version, resumed));
+            line.socket.write_all(&line.session.close()).unwrap();
+        }
     }
 }
 
