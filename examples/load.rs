@@ -3,6 +3,7 @@
 //! ```sh
 //! cargo run --release --example load -- --requests 100000 --connections 50
 //! cargo run --release --example load -- --url http://127.0.0.1:8080/index.html
+//! cargo run --release --example load -- --url http://localhost/ --unix /run/server.sock
 //! ```
 //!
 //! Without `--url` it starts a server of its own, in another process, with the paths /small, /fields, /chunked, /large and /close.
@@ -16,13 +17,13 @@ mod server;
 
 use std::error::Error;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use httpstream::{Config, Context, Engine, Next, Reply, Request};
+use httpstream::{Config, Context, Engine, Keepalive, Next, Reply, Request, Route};
 use server::Server;
 
 const USAGE: &str = "\
-Usage: load [--requests N] [--connections N] [--path PATH | --url URL]
+Usage: load [--requests N] [--connections N] [--path PATH | --url URL] [--unix SOCKET | --options]
 
 Sends one request over and over, and prints what it cost.
 
@@ -30,6 +31,8 @@ Sends one request over and over, and prints what it cost.
   --connections N   connections at once (default 1)
   --path PATH       what the program's own server is asked for: /small (default), /fields, /chunked, /large, /close
   --url URL         send to another server
+  --unix SOCKET     through this unix socket
+  --options         with what can be set on a TCP socket set, and from 127.0.0.2
 ";
 const PATHS: [&str; 5] = ["/small", "/fields", "/chunked", "/large", "/close"];
 
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
     server::serve_if_asked();
     let (mut requests, mut connections) = (10_000, 1);
     let mut target = Target::Own(PATHS[0].to_owned());
+    let mut route = Route::default();
     let mut args = args::Args::new("load", USAGE);
     let number = |text: &str| text.parse().ok().filter(|&n: &u64| n > 0);
     let path = |text: &str| PATHS.contains(&text).then(|| text.to_owned());
@@ -87,10 +91,14 @@ fn main() -> ExitCode {
                     Err(error) => args.wrong(&format!("--url {url:?}: {error:#}")),
                 }
             }
+            "--unix" => {
+                route = Route::unix(args.value(&arg, "a path", |path| Some(path.to_owned())))
+            }
+            "--options" => route = with_options(),
             _ => args.wrong(&format!("{arg:?}: no such option")),
         }
     }
-    match run(requests, connections, target) {
+    match run(requests, connections, target, route) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("load: {error:#}");
@@ -103,7 +111,26 @@ fn request(url: &str) -> Result<Request, httpstream::Error> {
     Request::get(url).header("Accept", "*/*").build()
 }
 
-fn run(requests: u64, connections: u64, target: Target) -> Result<(), Box<dyn Error>> {
+/// What can be set on a socket on every system.
+fn with_options() -> Route {
+    let mut keepalive = Keepalive::after(Duration::from_secs(60));
+    keepalive.interval = Some(Duration::from_secs(10));
+    keepalive.probes = Some(3);
+    let mut route = Route::default();
+    route.bind_v4 = Some([127, 0, 0, 2].into());
+    route.keepalive = Some(keepalive);
+    route.nodelay = true;
+    route.send_buffer = Some(64 * 1024);
+    route.receive_buffer = Some(64 * 1024);
+    route
+}
+
+fn run(
+    requests: u64,
+    connections: u64,
+    target: Target,
+    route: Route,
+) -> Result<(), Box<dyn Error>> {
     // The server lives as long as this.
     let (_server, request) = match target {
         Target::Own(path) => {
@@ -117,6 +144,7 @@ fn run(requests: u64, connections: u64, target: Target) -> Result<(), Box<dyn Er
     let mut config = Config::default();
     config.max_connections = connections as usize;
     config.max_connections_per_origin = connections as usize;
+    config.route = route;
     let mut engine = Engine::with_config(config)?;
     let mut load = Load {
         to_send: requests - connections.min(requests),

@@ -9,7 +9,9 @@ mod counting;
 mod server;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -138,7 +140,7 @@ struct Traced {
     trace: String,
 }
 
-fn trace_load(strace: &[&str], target: [&str; 2], connections: u64, requests: u64) -> Traced {
+fn trace_load(strace: &[&str], target: &[&str], connections: u64, requests: u64) -> Traced {
     let output = Command::new("strace")
         .args(["-e", "signal=none"])
         .args(strace)
@@ -185,14 +187,14 @@ impl Traced {
                 first.map(|fd| ours.remove(fd));
             }
         }
-        // The waker is registered when the poll is made.
-        calls - 1
+        // When the poll is made, the waker is registered, and the resolver gets a duplicate.
+        calls - 2
     }
 }
 
 /// How often `load` makes each system call.
 fn calls_of_load(path: &str, connections: u64, requests: u64) -> BTreeMap<String, u64> {
-    let Traced { summary, trace } = trace_load(&[], ["--path", path], connections, requests);
+    let Traced { summary, trace } = trace_load(&[], &["--path", path], connections, requests);
     assert!(summary.contains("(0 failed)"), "{summary}{trace}");
     let mut calls = BTreeMap::new();
     for line in trace.lines() {
@@ -201,6 +203,50 @@ fn calls_of_load(path: &str, connections: u64, requests: u64) -> BTreeMap<String
         }
     }
     calls
+}
+
+/// A server on a unix socket, as long as the tests run. It closes a connection on which `/close` was asked for.
+struct UnixServer {
+    path: String,
+}
+
+impl UnixServer {
+    fn start() -> Self {
+        let file = format!("httpstream-counts-{}.sock", std::process::id());
+        let path = std::env::temp_dir().join(file);
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(&path).expect("a socket in the temporary directory");
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                std::thread::spawn(move || Self::serve(stream));
+            }
+        });
+        Self {
+            path: path.to_str().expect("a path in UTF-8").to_owned(),
+        }
+    }
+
+    fn serve(mut stream: UnixStream) {
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while let Ok(1) = stream.read(&mut byte) {
+            head.push(byte[0]);
+            if !head.ends_with(b"\r\n\r\n") {
+                continue;
+            }
+            let answered = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na");
+            if answered.is_err() || head.starts_with(b"GET /close ") {
+                return;
+            }
+            head.clear();
+        }
+    }
+}
+
+impl Drop for UnixServer {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
 }
 
 #[test]
@@ -212,35 +258,73 @@ fn an_engine_counts_its_system_calls() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port on loopback");
     let refuses = format!("http://{}/", listener.local_addr().expect("it listens"));
     drop(listener);
+    let unix = UnixServer::start();
     const NOTHING: &[&str] = &[];
-    let rows = [
-        ("keep-alive", NOTHING, ["--path", "/small"]),
-        ("a connection a request", NOTHING, ["--path", "/close"]),
-        ("refused", NOTHING, ["--url", &refuses]),
+    const NAME: &str = "http://unix.invalid";
+    let closes = format!("{NAME}/close");
+    let rows: &[(&str, &[&str], &[&str])] = &[
+        ("keep-alive", NOTHING, &["--path", "/small"]),
+        ("a connection a request", NOTHING, &["--path", "/close"]),
+        (
+            "options on each socket",
+            NOTHING,
+            &["--options", "--path", "/close"],
+        ),
+        (
+            "options, and now and then no port of the source",
+            &["-e", "inject=bind:error=EADDRINUSE:when=7+50"],
+            &["--options", "--path", "/close"],
+        ),
+        (
+            "options, and a source that is now and then not this machine's",
+            &["-e", "inject=bind:error=EADDRNOTAVAIL:when=7+10"],
+            &["--options", "--path", "/close"],
+        ),
+        (
+            "a unix socket, kept alive",
+            NOTHING,
+            &["--unix", &unix.path, "--url", NAME],
+        ),
+        (
+            "a unix socket, a connection a request",
+            NOTHING,
+            &["--unix", &unix.path, "--url", &closes],
+        ),
+        (
+            "a unix socket whose queue is now and then full",
+            &["-e", "inject=connect:error=EAGAIN:when=7+50"],
+            &["--unix", &unix.path, "--url", &closes],
+        ),
+        (
+            "a unix socket that is not there",
+            NOTHING,
+            &["--unix", "/nowhere/to.sock", "--url", NAME],
+        ),
+        ("refused", NOTHING, &["--url", &refuses]),
         (
             "unreachable, as connect says at once",
             NOTHING,
-            ["--url", "http://127.255.255.255/"],
+            &["--url", "http://127.255.255.255/"],
         ),
         (
             "now and then no descriptor",
             &["-e", "inject=socket:error=EMFILE:when=7+50"],
-            ["--path", "/close"],
+            &["--path", "/close"],
         ),
         (
             "now and then no port",
             &["-e", "inject=connect:error=EADDRNOTAVAIL:when=7+50"],
-            ["--path", "/close"],
+            &["--path", "/close"],
         ),
         (
             "no address to connect from, after a while",
             &["-e", "inject=connect:error=EADDRNOTAVAIL:when=7+"],
-            ["--path", "/close"],
+            &["--path", "/close"],
         ),
         (
             "now and then an address family that the kernel does not know",
             &["-e", "inject=socket:error=EAFNOSUPPORT:when=7+10"],
-            ["--path", "/close"],
+            &["--path", "/close"],
         ),
         (
             "now and then interrupted by a signal",
@@ -248,7 +332,7 @@ fn an_engine_counts_its_system_calls() {
                 "-e",
                 "inject=sendmsg,recvfrom,epoll_wait:error=EINTR:when=7+10",
             ],
-            ["--path", "/small"],
+            &["--path", "/small"],
         ),
     ];
     for (why, strace, target) in rows {

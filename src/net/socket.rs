@@ -514,6 +514,21 @@ mod tests {
     }
 
     #[test]
+    fn a_source_without_a_free_port_is_a_want_of_room() {
+        let source = IpAddr::from(Ipv4Addr::LOCALHOST);
+        for (kind, is_want) in [
+            (io::ErrorKind::AddrInUse, true),
+            (io::ErrorKind::OutOfMemory, true),
+            (io::ErrorKind::AddrNotAvailable, false),
+            (io::ErrorKind::PermissionDenied, false),
+        ] {
+            let error = cannot_bind(source, kind.into());
+            assert_eq!(is_exhaustion(&error), is_want, "{error}");
+            assert_eq!(error.to_string().contains("127.0.0.1"), !is_want, "{error}");
+        }
+    }
+
+    #[test]
     fn options_keep_within_the_kernels_bounds() {
         let mut net = MioNet::new(1).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -7,16 +7,22 @@ use std::time::Duration;
 
 use super::server::{ConnectionId, Incoming};
 
-/// What the servers of a [`Network`](super::Network) saw, in the order in which it happened.
+/// What the servers of a [`Network`](super::Network) saw, and which addresses were dialled, in the order in which it happened.
 ///
 /// Two ledgers are equal when the same bytes came at the same times on the same connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
+    pub(super) attempts: Vec<Attempt>,
     pub(super) requests: Vec<Rc<Incoming>>,
     pub(super) connections: BTreeMap<ConnectionId, Served>,
 }
 
 impl Ledger {
+    /// Every attempt to connect, whatever became of it, unless the client had no file descriptor or port left for it.
+    pub fn attempts(&self) -> impl DoubleEndedIterator<Item = &Attempt> + ExactSizeIterator {
+        self.attempts.iter()
+    }
+
     /// Every request that a server got whole, answered or not.
     pub fn requests(&self) -> impl DoubleEndedIterator<Item = &Incoming> + ExactSizeIterator {
         self.requests.iter().map(|request| &**request)
@@ -29,9 +35,20 @@ impl Ledger {
 
     /// Forgets all but the connections that are open.
     pub(super) fn clear(&mut self) {
+        self.attempts.clear();
         self.requests.clear();
         self.connections.retain(|_, served| served.closed.is_none());
     }
+}
+
+/// An attempt to connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Attempt {
+    /// The address that was dialled.
+    pub server: SocketAddr,
+    /// When it was begun, from the beginning of the simulation.
+    pub begun: Duration,
 }
 
 /// A connection, as its server saw it.

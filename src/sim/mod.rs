@@ -58,7 +58,7 @@ mod tests;
 mod world;
 
 pub use faults::{Fault, Faults};
-pub use ledger::{Closed, Ledger, Misuse, Served};
+pub use ledger::{Attempt, Closed, Ledger, Misuse, Served};
 pub use network::{Host, Listener, Network};
 pub use random::Random;
 pub use server::{Answer, ConnectionId, Incoming, Server};

@@ -73,9 +73,11 @@ impl Network {
     }
 
     fn name(&self, host: &str, answer: Result<Vec<IpAddr>, LookupError>) -> Host {
+        let after = Duration::from_millis(1);
         let name = Name {
             answer,
-            after: Duration::from_millis(1),
+            after_v4: after,
+            after_v6: after,
             ttl: Duration::ZERO,
         };
         // As an engine asks for it.
@@ -376,18 +378,27 @@ pub struct Host {
 impl Host {
     /// How long each look-up takes; zero: the answer is there at once.
     pub fn after(self, time: Duration) -> Self {
+        self.change(|name| {
+            name.after_v4 = time;
+            name.after_v6 = time;
+        })
+    }
+
+    /// How long each look-up of IPv6 addresses takes, where that of IPv4 ones takes another time.
+    pub fn after_v6(self, time: Duration) -> Self {
+        self.change(|name| name.after_v6 = time)
+    }
+
+    fn change(self, change: impl FnOnce(&mut Name)) -> Self {
         if let Some(name) = self.network.world_mut().names.get_mut(&self.host) {
-            name.after = time;
+            change(name);
         }
         self
     }
 
     /// How long an engine may keep what it was answered. Default zero: not at all.
     pub fn ttl(self, time: Duration) -> Self {
-        if let Some(name) = self.network.world_mut().names.get_mut(&self.host) {
-            name.ttl = time;
-        }
-        self
+        self.change(|name| name.ttl = time)
     }
 }
 

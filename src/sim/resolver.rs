@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::faults::Fault;
 use super::network::Network;
-use super::world::World;
+use super::world::{Name, World};
 use crate::resolver::{Family, LookupAnswer, LookupError, LookupId, Resolve, Wake};
 
 /// A resolver without a thread: an answer comes when virtual time has got there, by [`Resolve::on_tick`].
@@ -67,11 +67,20 @@ impl Resolve for Names {
     }
 }
 
+impl Name {
+    fn after(&self, family: Family) -> Duration {
+        match family {
+            Family::V4 => self.after_v4,
+            Family::V6 => self.after_v6,
+        }
+    }
+}
+
 impl World {
     /// What a look-up will answer, and after how long.
     pub(super) fn look_up(&mut self, host: &str, family: Family) -> (Duration, LookupAnswer) {
         let (mut after, answer, ttl) = match self.names.get(host) {
-            Some(name) => (name.after, name.answer.clone(), name.ttl),
+            Some(name) => (name.after(family), name.answer.clone(), name.ttl),
             None => (self.latency * 2, Err(LookupError::NotFound), Duration::ZERO),
         };
         if self.strikes(Fault::SlowLookup) {

@@ -8,7 +8,7 @@ use mio::Token;
 
 use super::connection::{ClientEnd, Connection, ServerEnd, Watch, Window};
 use super::faults::Fault;
-use super::ledger::Misuse;
+use super::ledger::{Attempt, Misuse};
 use super::server::{ConnectionId, End};
 use super::socket::Socket;
 use super::world::{Event, Site, World};
@@ -30,6 +30,11 @@ impl World {
             self.note("connect: no port", 0, 0);
             return Err(ErrorKind::AddrNotAvailable.into());
         }
+        let begun = self.now;
+        self.ledger.attempts.push(Attempt {
+            server: addr,
+            begun,
+        });
         let site = self.sites.get(&addr);
         let unreachable = matches!(site, Some(Site::IsUnreachable));
         let black_hole = matches!(site, Some(Site::SwallowsAll));

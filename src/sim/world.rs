@@ -54,7 +54,8 @@ pub(super) struct World {
 #[derive(Debug)]
 pub(super) struct Name {
     pub(super) answer: Result<Vec<IpAddr>, LookupError>,
-    pub(super) after: Duration,
+    pub(super) after_v4: Duration,
+    pub(super) after_v6: Duration,
     pub(super) ttl: Duration,
 }
 

@@ -257,18 +257,22 @@ impl Gate {
 
 /// An address at which connections are never made: its listener's queue is full and nobody accepts. Keep the second part.
 pub fn mute_listener() -> (SocketAddr, impl Sized) {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket
-        .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
-        .unwrap();
-    socket.listen(0).unwrap();
-    let addr = socket.local_addr().unwrap().as_socket().unwrap();
+    mute_listener_on(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap()
+}
+
+/// The same at this address.
+pub fn mute_listener_on(addr: SocketAddr) -> std::io::Result<(SocketAddr, impl Sized)> {
+    let domain = socket2::Domain::for_address(addr);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+    socket.bind(&addr.into())?;
+    socket.listen(0)?;
+    let addr = socket.local_addr()?.as_socket().unwrap();
     let mut fillers = Vec::new();
     loop {
         let filler = TcpStream::connect_timeout(&addr, Duration::from_millis(100));
         match filler {
             Ok(filler) => fillers.push(filler),
-            Err(_) => return (addr, (socket, fillers)),
+            Err(_) => return Ok((addr, (socket, fillers))),
         }
     }
 }
