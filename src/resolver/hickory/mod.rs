@@ -23,10 +23,10 @@ mod config;
 mod lookup;
 mod reactor;
 mod runtime;
-#[cfg(all(unix, not(any(target_os = "android", target_vendor = "apple"))))]
+#[cfg(not(any(windows, target_vendor = "apple", target_os = "android")))]
 #[path = "resolv_conf.rs"]
 mod system;
-#[cfg(not(all(unix, not(any(target_os = "android", target_vendor = "apple")))))]
+#[cfg(any(windows, target_vendor = "apple", target_os = "android"))]
 #[path = "system_conf.rs"]
 mod system;
 #[cfg(test)]
