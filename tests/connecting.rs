@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::{Bench, Gate, Log, Server, facts, ok};
-use httpstream::resolver::{Family, LookupAnswer, LookupId, Resolve, Table, Wake};
+use httpstream::resolver::{Family, LookupAnswer, LookupId, Resolve, System, Table, Wake};
 use httpstream::{ErrorKind, Phase, Reply, Request, Sent};
 use socket2::{Domain, Socket, Type};
 
@@ -180,8 +180,11 @@ fn names_are_asked_for_once_for_all_who_wait() {
     let server = Server::on(&SocketAddr::new(ip, 0).to_string(), |peer| {
         while peer.answer(&ok("a")) {}
     });
-    // The name may stand in it: here the system is asked.
-    let mut bench = Bench::with(|c| c.hosts_file = None);
+    // The name may stand in the hosts file, and only the system may know it: here it is asked.
+    let mut bench = Bench::with(|c| {
+        c.hosts_file = None;
+        c.resolver = Some(Box::new(System::new()));
+    });
     for _ in 0..20 {
         bench.submit(get(&format!("http://{name}:{}/", server.addr.port())));
     }

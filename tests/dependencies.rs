@@ -26,6 +26,88 @@ const TLS: &[&str] = &[
     "zeroize",
 ];
 
+/// What the feature `hickory` adds. It is long for two reasons that lie in hickory and cannot be chosen otherwise: names that are not ASCII
+/// (from `idna` down, some thirty), which a URL's host never is, and its cache (`moka`), which is switched off.
+const HICKORY: &[&str] = &[
+    "async-trait",
+    "cfg-if",
+    "chacha20",
+    "cpufeatures",
+    "critical-section",
+    "crossbeam-channel",
+    "crossbeam-epoch",
+    "crossbeam-utils",
+    "data-encoding",
+    "displaydoc",
+    "either",
+    "equivalent",
+    "form_urlencoded",
+    "futures-channel",
+    "futures-core",
+    "futures-io",
+    "futures-macro",
+    "futures-task",
+    "futures-util",
+    "getrandom",
+    "hickory-net",
+    "hickory-proto",
+    "hickory-resolver",
+    "icu_collections",
+    "icu_locale_core",
+    "icu_normalizer",
+    "icu_normalizer_data",
+    "icu_properties",
+    "icu_properties_data",
+    "icu_provider",
+    "idna",
+    "idna_adapter",
+    "ipnet",
+    "litemap",
+    "lock_api",
+    "moka",
+    "num-traits",
+    "once_cell",
+    "parking_lot",
+    "parking_lot_core",
+    "percent-encoding",
+    "pin-project-lite",
+    "portable-atomic",
+    "potential_utf",
+    "prefix-trie",
+    "proc-macro2",
+    "quote",
+    "rand",
+    "rand_core",
+    "scopeguard",
+    "serde",
+    "serde_core",
+    "serde_derive",
+    "smallvec",
+    "stable_deref_trait",
+    "syn",
+    "synstructure",
+    "tagptr",
+    "thiserror",
+    "thiserror-impl",
+    "tinystr",
+    "tinyvec",
+    "tracing",
+    "tracing-core",
+    "unicode-ident",
+    "url",
+    "utf8_iter",
+    "utf_types",
+    "uuid",
+    "writeable",
+    "yoke",
+    "yoke-derive",
+    "zerofrom",
+    "zerofrom-derive",
+    "zerotrie",
+    "zerovec",
+    "zerovec-derive",
+];
+
 /// Where it finds the platform's root certificates, each on some platforms only; and more of how they reach the operating system.
 const TLS_SYSTEM: &[&str] = &["openssl-probe", "schannel", "security-framework"];
 
@@ -81,7 +163,8 @@ fn the_crate_depends_on_nothing_unexpected() {
         &["--no-default-features", "--features", "webpki-roots"],
         &[TLS, &["webpki-roots"]].concat(),
     );
-    check(&[], TLS);
+    check(&["--no-default-features", "--features", "hickory"], HICKORY);
+    check(&[], &[HICKORY, TLS].concat());
 }
 
 #[test]
@@ -115,20 +198,40 @@ fn the_simulation_depends_on_nothing_more() {
 /// The other platforms' crates are not on this machine, but `Cargo.lock` has them all.
 #[test]
 fn no_platform_brings_a_runtime_along() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock");
-    let lock = std::fs::read_to_string(path).expect("Cargo.lock is part of the repository");
-    let mut found = BTreeSet::new();
-    let mut open: Vec<String> = DIRECT.iter().map(|&name| name.to_owned()).collect();
-    while let Some(package) = open.pop() {
-        open.extend(locked_dependencies(&lock, &package));
-        found.extend(names(&package));
-    }
+    let found = locked(DIRECT);
     let mut allowed = expected();
     allowed.extend(SYSTEM);
     assert!(
         found.iter().map(String::as_str).eq(allowed),
         "Cargo.lock has {found:?}"
     );
+}
+
+/// hickory has tokio behind most of its features.
+#[test]
+fn no_platform_brings_a_runtime_along_with_hickory() {
+    let found = locked(&["hickory-resolver"]);
+    assert!(
+        found.contains("ipconfig"),
+        "other platforms' are there: {found:?}"
+    );
+    for runtime in ["async-std", "smol", "tokio"] {
+        assert!(!found.contains(runtime), "{found:?}");
+    }
+}
+
+/// What `Cargo.lock` has below `roots`, these included.
+fn locked(roots: &[&str]) -> BTreeSet<String> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock");
+    let lock = std::fs::read_to_string(path).expect("Cargo.lock is part of the repository");
+    let mut seen = BTreeSet::new();
+    let mut open: Vec<String> = roots.iter().map(|&name| name.to_owned()).collect();
+    while let Some(package) = open.pop() {
+        if seen.insert(package.clone()) {
+            open.extend(locked_dependencies(&lock, &package));
+        }
+    }
+    seen.iter().flat_map(|package| names(package)).collect()
 }
 
 /// What stands in `dependencies = [..]` of a locked package: names, with their version where there is more than one.

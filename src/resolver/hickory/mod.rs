@@ -17,16 +17,16 @@ use std::time::Instant;
 
 use super::{Family, LookupAnswer, LookupError, LookupId, Resolve, Wake};
 use lookup::Stub;
-use reactor::{Reactor, TaskKey};
+use reactor::{Reactor, TaskKey, TaskKind};
 
 mod config;
 mod lookup;
 mod reactor;
 mod runtime;
-#[cfg(all(unix, not(any(target_os = "android", target_vendor = "apple"))))]
+#[cfg(not(any(windows, target_vendor = "apple", target_os = "android")))]
 #[path = "resolv_conf.rs"]
 mod system;
-#[cfg(not(all(unix, not(any(target_os = "android", target_vendor = "apple")))))]
+#[cfg(any(windows, target_vendor = "apple", target_os = "android"))]
 #[path = "system_conf.rs"]
 mod system;
 #[cfg(test)]
@@ -111,7 +111,7 @@ impl Resolve for Hickory {
         };
         let (stub, answered) = (Rc::clone(&running.stub), Rc::clone(&self.answered));
         let host = host.to_owned();
-        let task = running.reactor.spawn(async move {
+        let task = running.reactor.spawn(TaskKind::LookUp, async move {
             let answer = stub.look_up(&host, family).await;
             answered.borrow_mut().push_back((id, answer));
         });
@@ -123,9 +123,7 @@ impl Resolve for Hickory {
         if let Stage::Running(running) = &mut self.stage
             && let Some(task) = running.lookups.remove(&id)
         {
-            running.reactor.end(task);
-            // A TCP connection learns of those who do not wait any more, and frees their timers, when it is polled.
-            running.reactor.wake_all();
+            running.reactor.cancel(task);
         }
     }
 

@@ -83,6 +83,8 @@ pub(super) struct Reactor {
     last_timer: Cell<u64>,
     /// `None`: is being polled, or has panicked.
     tasks: RefCell<Slab<Option<Task>>>,
+    /// A look-up has ended, one way or the other, since the background tasks were last woken.
+    lookup_ended: Cell<bool>,
     woken: Arc<Woken>,
     /// The time of the last run.
     now: Cell<Instant>,
@@ -92,8 +94,17 @@ pub(super) struct Reactor {
 type TimerKey = (Instant, u64);
 
 struct Task {
+    kind: TaskKind,
     future: Pin<Box<dyn Future<Output = ()>>>,
     signal: Arc<Signal>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TaskKind {
+    LookUp,
+    /// Speaks to a server on behalf of look-ups. It frees what it holds for one that has ended when it is next polled, and nobody tells it:
+    /// so all of these are woken then.
+    Background,
 }
 
 /// Both directions of a socket.
@@ -194,6 +205,7 @@ impl Reactor {
             timers: RefCell::default(),
             last_timer: Cell::new(0),
             tasks: RefCell::default(),
+            lookup_ended: Cell::new(false),
             woken: Arc::new(Woken {
                 tasks: Mutex::default(),
                 owner: thread::current().id(),
@@ -216,7 +228,11 @@ impl Reactor {
     // ---- tasks ---------------------------------------------------------------------------------------------------------
 
     /// Begins a task: it is polled in the next run.
-    pub(super) fn spawn(&self, future: impl Future<Output = ()> + 'static) -> TaskKey {
+    pub(super) fn spawn(
+        &self,
+        kind: TaskKind,
+        future: impl Future<Output = ()> + 'static,
+    ) -> TaskKey {
         let future = Box::pin(future);
         let mut tasks = self.tasks.borrow_mut();
         let entry = tasks.vacant_entry();
@@ -227,28 +243,19 @@ impl Reactor {
             woken: Arc::clone(&self.woken),
         });
         signal.wake_by_ref();
-        entry.insert(Some(Task { future, signal }));
+        entry.insert(Some(Task {
+            kind,
+            future,
+            signal,
+        }));
         task
     }
 
-    /// Ends a task where it is, and frees what it holds.
-    pub(super) fn end(&self, task: TaskKey) {
+    /// Ends a look-up where it is, and frees what it holds.
+    pub(super) fn cancel(&self, task: TaskKey) {
         let ended = self.tasks.borrow_mut().try_remove(task);
         drop(ended);
-    }
-
-    /// Wakes every task.
-    pub(super) fn wake_all(&self) {
-        let tasks = self.tasks.borrow();
-        let signals: Vec<_> = tasks
-            .iter()
-            .filter_map(|(_, task)| task.as_ref())
-            .map(|task| Arc::clone(&task.signal))
-            .collect();
-        drop(tasks);
-        for signal in signals {
-            signal.wake();
-        }
+        self.lookup_ended.set(true);
     }
 
     /// Ends all tasks.
@@ -264,31 +271,54 @@ impl Reactor {
         self.fire_timers(now);
         let _polling = Polling::begin(self.id);
         for _ in 0..POLLS {
-            let woken = self.woken.lock().pop_front();
-            let Some(task) = woken else {
+            if let Some((key, task)) = self.next_woken() {
+                self.poll(key, task);
+            } else if self.lookup_ended.take() {
+                self.wake_background();
+            } else {
                 break;
-            };
-            self.poll(task);
+            }
         }
     }
 
-    fn poll(&self, key: TaskKey) {
-        let taken = self.tasks.borrow_mut().get_mut(key).and_then(Option::take);
-        // None: it ended after it was woken.
-        let Some(mut task) = taken else {
-            return;
-        };
+    /// Takes the first task that was woken and has not ended since.
+    fn next_woken(&self) -> Option<(TaskKey, Task)> {
+        loop {
+            let key = self.woken.lock().pop_front()?;
+            let task = self.tasks.borrow_mut().get_mut(key).and_then(Option::take);
+            if let Some(task) = task {
+                return Some((key, task));
+            }
+        }
+    }
+
+    fn poll(&self, key: TaskKey, mut task: Task) {
         task.signal.given.store(false, Ordering::Release);
         let waker = Waker::from(Arc::clone(&task.signal));
         match task.future.as_mut().poll(&mut Context::from_waker(&waker)) {
             Poll::Pending => self.tasks.borrow_mut()[key] = Some(task),
-            Poll::Ready(()) => self.end(key),
+            Poll::Ready(()) => {
+                self.tasks.borrow_mut().remove(key);
+                if task.kind == TaskKind::LookUp {
+                    self.lookup_ended.set(true);
+                }
+            }
+        }
+    }
+
+    fn wake_background(&self) {
+        let tasks = self.tasks.borrow();
+        for task in tasks.iter().filter_map(|(_, task)| task.as_ref()) {
+            if task.kind == TaskKind::Background {
+                // Our own, which does no more than to note it.
+                task.signal.wake_by_ref();
+            }
         }
     }
 
     /// When [`run`](Self::run) has something to do; in the past: at once.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        if !self.woken.lock().is_empty() {
+        if self.lookup_ended.get() || !self.woken.lock().is_empty() {
             return Some(self.now.get());
         }
         let timers = self.timers.borrow();

@@ -19,7 +19,9 @@ use hickory_resolver::net::runtime::{DnsTcpStream, DnsUdpSocket, RuntimeProvider
 use mio::net::{TcpStream, UdpSocket};
 use mio::{Interest, Token};
 
-use super::reactor::{Direction, Reactor, ReactorId, Readiness, Sleep, no_reactor, within};
+use super::reactor::{
+    Direction, Reactor, ReactorId, Readiness, Sleep, TaskKind, no_reactor, within,
+};
 
 /// How long connecting may take where hickory does not say, which it does.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -176,7 +178,7 @@ impl Spawn for Handle {
     fn spawn_bg(&mut self, future: impl Future<Output = ()> + Send + 'static) {
         // Without a reactor there is nobody left to answer either.
         if let Some(reactor) = self.0.find() {
-            reactor.spawn(future);
+            reactor.spawn(TaskKind::Background, future);
         }
     }
 }

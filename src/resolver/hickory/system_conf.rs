@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use hickory_resolver::config::NameServerConfig;
 use hickory_resolver::system_conf::read_system_conf;
 use log::warn;
 
@@ -10,18 +11,25 @@ use super::HickoryConfig;
 /// The system's configuration, or the default.
 pub(super) fn read() -> HickoryConfig {
     let mut config = HickoryConfig::default();
-    match read_system_conf() {
-        Ok((servers, options)) => {
-            let addrs = servers.name_servers().iter().map(|server| {
-                // Each server is there with UDP and with TCP, on one port.
-                let port = server.connections.first().map_or(53, |udp| udp.port);
-                SocketAddr::new(server.ip, port)
-            });
-            config.servers = addrs.collect();
-            config.search = servers.search().iter().map(ToString::to_string).collect();
-            config.timeout = options.timeout;
+    let (system, options) = match read_system_conf() {
+        Ok(found) => found,
+        Err(error) => {
+            warn!("the system's name servers: {error}; asking the local machine");
+            return config;
         }
-        Err(error) => warn!("the system's name servers: {error}; asking the local machine"),
+    };
+    // Each server is there with UDP and with TCP, on one port.
+    let addr = |server: &NameServerConfig| {
+        let udp = server.connections.first()?;
+        Some(SocketAddr::new(server.ip, udp.port))
+    };
+    let servers: Vec<_> = system.name_servers().iter().filter_map(addr).collect();
+    if !servers.is_empty() {
+        config.servers = servers;
     }
+    let search = system.search().iter().filter(|domain| !domain.is_root());
+    config.search = search.map(ToString::to_string).collect();
+    config.ndots = u8::try_from(options.ndots).unwrap_or(config.ndots);
+    config.timeout = options.timeout;
     config
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Poll as TaskPoll, Waker};
 use std::thread;
 
-use super::super::reactor::Reactor;
+use super::super::reactor::{Reactor, TaskKind};
 use super::server::{A, Message, Transport};
 use super::*;
 
@@ -181,7 +181,17 @@ fn a_thousand_at_once_share_one_tcp_connection() {
         let (_, answer) = names.turn_until(|this| this.hickory.take());
         assert_eq!(answer, found(&["192.0.2.1"], 60));
     }
-    assert_eq!(names.counts().sockets, 1);
+    let left = Counts {
+        tasks: 2,
+        timers: 0,
+        sockets: 1,
+    };
+    assert_eq!(
+        names.counts(),
+        left,
+        "who speaks UDP, and who has the connection"
+    );
+    assert_eq!(names.hickory.deadline(), None);
 }
 
 #[test]
@@ -383,11 +393,12 @@ fn a_task_can_be_woken_from_another_thread_and_the_engine_with_it() {
     let waker: Rc<RefCell<Option<Waker>>> = Rc::default();
     let polls = Rc::new(RefCell::new(0));
     let (leaves, counts) = (Rc::clone(&waker), Rc::clone(&polls));
-    reactor.spawn(std::future::poll_fn(move |cx| {
+    let task = std::future::poll_fn(move |cx| {
         *leaves.borrow_mut() = Some(cx.waker().clone());
         *counts.borrow_mut() += 1;
         TaskPoll::Pending
-    }));
+    });
+    reactor.spawn(TaskKind::LookUp, task);
     reactor.run(Instant::now());
     assert_eq!((*polls.borrow(), reactor.deadline()), (1, None));
     let far = waker.borrow().clone().unwrap();

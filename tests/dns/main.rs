@@ -1,0 +1,43 @@
+//! Names looked up by the engine itself, on its own loop: against dnsmasq, and against a server that does as a test says.
+#![cfg(feature = "hickory")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod dnsmasq;
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "shared with the resolver's own tests, and each uses a part of it"
+)]
+mod server;
+mod wire;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use common::{Bench, Server, ok};
+use httpstream::Request;
+use httpstream::resolver::{Hickory, HickoryConfig};
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// An engine that asks these servers, each once; `change` makes of it what the test wants.
+fn bench(servers: &[SocketAddr], change: impl FnOnce(&mut HickoryConfig)) -> Bench {
+    let mut names = HickoryConfig::default();
+    names.servers = servers.to_vec();
+    names.timeout = Duration::from_secs(2);
+    names.attempts = 1;
+    change(&mut names);
+    Bench::with(|config| config.resolver = Some(Box::new(Hickory::with_config(names))))
+}
+
+/// An HTTP server on 127.0.0.1 that answers `a`.
+fn http() -> Server {
+    Server::answering(ok("a"))
+}
+
+/// A request for `host`, on the port of `server`.
+fn get(host: &str, server: &Server) -> Request {
+    let url = format!("http://{host}:{}/", server.addr.port());
+    Request::get(&url).build().unwrap()
+}
