@@ -152,7 +152,7 @@ fn look_up(names: usize, window: usize, server: SocketAddr) -> Result<Seen, Box<
         engine.turn(&mut ends, None)?;
         seen.longest_turn = seen.longest_turn.max(computed()?.saturating_sub(before));
         seen.turns += 1;
-        if seen.turns % 16 == 0 {
+        if seen.turns.is_multiple_of(16) {
             seen.most_files = seen.most_files.max(open_files()?);
         }
     }

@@ -189,8 +189,8 @@ impl<S, M: Mode> Engine<S, M> {
                 State::Dialing { .. } => return self.on_dial_event(key),
                 State::TurnedAway { .. } | State::Resting | State::Idle(_) => return,
             };
-            let is_sent = link.marks.has(LinkMarks::SENT.and(LinkMarks::MUTE));
-            if is_sent && !link.has_outbound() {
+            let is_sent = link.marks.has(LinkMarks::SENT);
+            if link.marks.has(LinkMarks::MUTE) || is_sent && !link.has_outbound() {
                 return;
             }
             let Some(request) = &self.chains[chain_key].request else {
@@ -236,8 +236,7 @@ impl<S, M: Mode> Engine<S, M> {
                             (false, _) => {}
                         }
                     }
-                    Err(Trouble::Io(error)) => return self.on_write_error(key, error),
-                    Err(Trouble::Tls(problem)) => return self.fail(key, Failure::Tls(problem)),
+                    Err(trouble) => return self.on_trouble(key, trouble),
                 }
             }
             let marks = &mut self.links[key].marks;
@@ -332,12 +331,8 @@ impl<S, M: Mode> Engine<S, M> {
                         return false;
                     }
                 }
-                Err(Trouble::Io(error)) => {
-                    self.on_write_error(key, error);
-                    return false;
-                }
-                Err(Trouble::Tls(problem)) => {
-                    self.fail(key, Failure::Tls(problem));
+                Err(trouble) => {
+                    self.on_trouble(key, trouble);
                     return false;
                 }
             }
@@ -391,6 +386,19 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
+    /// Nothing can be written any more. Whoever was writing goes on with the link, which is ended when it is dealt with next.
+    fn on_trouble(&mut self, key: LinkKey, trouble: Trouble) {
+        match trouble {
+            Trouble::Io(error) => self.on_write_error(key, error),
+            Trouble::Tls(problem) => {
+                let mute = LinkMarks::MUTE.and(LinkMarks::CLOSE);
+                self.links[key].marks.set(mute);
+                debug!("{:?} writing failed ({problem})", self.links.token(key));
+                self.run_later(key);
+            }
+        }
+    }
+
     fn on_write_error(&mut self, key: LinkKey, error: io::Error) {
         let link = &mut self.links[key];
         // The peer may have answered before it stopped listening: its response, and what ended the connection, are still
@@ -430,7 +438,7 @@ impl<S, M: Mode> Engine<S, M> {
         self.chains[chain_key].marks.clear(Marks::PAUSED);
         if self.is_stale(key, chain_key, &failure) {
             debug!(
-                "{:?} {}: closed by the peer while idle; sent again on a fresh connection",
+                "{:?} {}: the connection was stale; sent again on a fresh one",
                 self.links.token(key),
                 self.origin_of(key)
             );
@@ -532,13 +540,13 @@ impl<S, M: Mode> Engine<S, M> {
         Error::from_text(ErrorKind::Timeout, text, at)
     }
 
-    /// Whether the exchange met a connection that the server had closed while it was idle, and may be sent again: on a
-    /// reused connection, before one byte of the response, once, and only what cannot have been processed or is idempotent
-    /// (RFC 9112 §9.3.1, RFC 9110 §9.2.2).
+    /// Whether the exchange met a connection that the server had closed while it was idle, or whose session is good for nothing
+    /// more, and may be sent again: on a reused connection, before one byte of the response, once, and only what cannot have been
+    /// processed or is idempotent (RFC 9112 §9.3.1, RFC 9110 §9.2.2).
     fn is_stale(&self, key: LinkKey, chain_key: ChainKey, failure: &Failure) -> bool {
         let link = &self.links[key];
         let chain = &self.chains[chain_key];
-        matches!(failure, Failure::Closed { .. })
+        matches!(failure, Failure::Closed { .. } | Failure::Tls(_))
             && link.marks.has(LinkMarks::REUSED)
             && !link.marks.has(LinkMarks::RECEIVED)
             && !chain.marks.has(Marks::FRESH)
@@ -667,11 +675,12 @@ impl<S, M: Mode> Engine<S, M> {
         self.end_dialing(key, 0);
         let mut link = self.links.remove(key);
         if let Some(socket) = link.socket.take() {
-            if let Some(session) = &mut link.session {
+            if let Some(session) = link.session.take() {
                 // RFC 8446 §6.1: both sides say that they close. Nobody waits for it.
-                session.close();
-                let (net, scratch) = (&mut self.net, &mut self.scratch);
-                let _ = transport::write(net, &socket, Some(session), &[], 0, scratch);
+                let last = session.close();
+                if !last.is_empty() {
+                    let _ = self.net.send(&socket, &[io::IoSlice::new(&last)]);
+                }
             }
             self.let_go(socket);
         }

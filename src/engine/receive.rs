@@ -151,6 +151,8 @@ impl<S, M: Mode> Engine<S, M> {
             let kept = session.restore(buffer);
             match self.net.recv(socket, &mut buffer[kept..]) {
                 Ok(0) => return Probe::Ended,
+                // So much is said by nobody who means well, and would be read for as long as it is said.
+                Ok(n) if kept + n == buffer.len() => return Probe::Ended,
                 Ok(n) => {
                     self.counts.bytes_in += n as u64;
                     self.plaintext.clear();
@@ -190,6 +192,10 @@ impl<S, M: Mode> Engine<S, M> {
             // No event will tell of what has been read already.
             if link.session.as_ref().is_some_and(Session::is_finished) {
                 return self.on_eof(state, key);
+            }
+            if let Some(problem) = link.session.as_ref().and_then(Session::failure) {
+                let problem = problem.clone();
+                return self.fail(key, Failure::Tls(problem));
             }
             if !link.readiness.has(READ_SIDE) {
                 return;
@@ -274,7 +280,6 @@ impl<S, M: Mode> Engine<S, M> {
         buffer: &mut [u8],
         filled: usize,
     ) -> Go {
-        let token = self.links.token(key);
         let link = &mut self.links[key];
         let Some(session) = &mut link.session else {
             return Go::Stop;
@@ -293,33 +298,23 @@ impl<S, M: Mode> Engine<S, M> {
         if session.is_finished() || received.is_err() {
             link.marks.set(LinkMarks::CLOSE);
         }
-        // The next message of the handshake, the request behind the last one, or what else the session has to say.
-        if matches!(link.state, State::Handshaking { .. }) || link.has_outbound() {
+        // The next message of the handshake, the request behind the last one, or what else the session has to say. An alert that
+        // says why it has failed goes out when the link is closed.
+        let speaks = matches!(link.state, State::Handshaking { .. }) || link.has_outbound();
+        if received.is_ok() && speaks {
             self.flush(key);
         }
-        let go = match self.links.find(token) {
-            Some(_) if is_body => self.on_body(state, key, plaintext, start),
-            found => {
-                let mut go = Go::On;
-                if found.is_some() && !plaintext.is_empty() {
-                    go = self.on_bytes(state, key, &mut plaintext);
-                }
-                plaintext.clear();
-                self.plaintext = plaintext;
-                go
-            }
-        };
-        // The exchange may be over, and with it the link, or it is paused before the end that has come.
-        if self.links.find(token).is_none() || self.links[key].chain().is_none() {
-            return Go::Stop;
+        // The end that has come, or the failure, is `go_on`'s: behind what has come before it, and behind a pause.
+        if is_body {
+            return self.on_body(state, key, plaintext, start);
         }
-        match received {
-            Err(problem) => {
-                self.fail(key, Failure::Tls(problem));
-                Go::Stop
-            }
-            Ok(()) => go,
+        let mut go = Go::On;
+        if !plaintext.is_empty() {
+            go = self.on_bytes(state, key, &mut plaintext);
         }
+        plaintext.clear();
+        self.plaintext = plaintext;
+        go
     }
 
     /// A body of known length that is collected has grown: it is in place already, what has come from `start` on.

@@ -60,6 +60,10 @@ impl Session {
         match *self {}
     }
 
+    pub(crate) fn failure(&self) -> Option<&Problem> {
+        match *self {}
+    }
+
     pub(crate) fn has_outbound(&self) -> bool {
         match *self {}
     }

@@ -131,6 +131,14 @@ impl Session {
         }
     }
 
+    /// Why nothing more can be read or sent, if that is so.
+    pub(crate) fn failure(&self) -> Option<&Problem> {
+        match &self.0.stage {
+            Stage::Failed(problem) => Some(problem),
+            Stage::Handshaking(_) | Stage::Established(_) | Stage::Finished(_) => None,
+        }
+    }
+
     /// Whether ciphertext waits for the socket.
     pub(crate) fn has_outbound(&self) -> bool {
         !self.0.outbound.is_empty()
