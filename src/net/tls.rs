@@ -148,7 +148,7 @@ impl Session {
     /// may be one. Nothing is encrypted before the handshake is over, or while as much waits for the socket already.
     ///
     /// # Errors
-    /// The session has failed, and what there was to be said of that is sent; or it has sent as much as its keys are good for.
+    /// The session has failed, or has sent as much as its keys are good for.
     pub(crate) fn seal<'a>(
         &'a mut self,
         parts: &[&[u8]],
@@ -160,8 +160,6 @@ impl Session {
         let sealed = match inner.stage {
             Stage::Handshaking(_) => 0,
             Stage::Established(_) | Stage::Finished(_) => inner.seal(parts, skip, scratch)?,
-            // The alert that tells the peer why.
-            Stage::Failed(_) if !inner.outbound.is_empty() => 0,
             Stage::Failed(ref problem) => return Err(problem.clone()),
         };
         Ok(Flight {
