@@ -15,7 +15,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
+use httpstream::resolver::{Family, LookupAnswer, LookupId, Resolve, Table, Wake};
 use httpstream::{Config, Context, Engine, Next, Reply, Request};
 
 /// Starts a server on another thread, whose allocations are its own.
@@ -43,12 +45,21 @@ impl Answered {
 /// The fewest allocations among ten runs of `requests` each. The first ones make the buffers that are kept, as many as there
 /// are ever responses incomplete at once; what every request costs, every run shows.
 fn least_allocations(path: &str, connections: usize, requests: usize, body_bytes: usize) -> u64 {
-    let mut config = Config::default();
+    let url = format!("http://{}{path}", start_server());
+    least_allocations_at(&url, Config::default(), connections, requests, body_bytes)
+}
+
+fn least_allocations_at(
+    url: &str,
+    mut config: Config,
+    connections: usize,
+    requests: usize,
+    body_bytes: usize,
+) -> u64 {
     config.max_connections = connections;
     config.max_connections_per_origin = connections;
     let mut engine = Engine::with_config(config).expect("an engine");
-    let url = format!("http://{}{path}", start_server());
-    let request = Request::get(&url).build().expect("a request");
+    let request = Request::get(url).build().expect("a request");
     for _ in 0..connections {
         engine.submit(request.clone(), Answered::on_reply);
     }
@@ -80,6 +91,47 @@ fn a_connection_per_request_allocates_nothing() {
     for connections in [1, 50] {
         let least = least_allocations("/close", connections, 200, 128);
         assert_eq!(least, 0, "on {connections} connections at once");
+    }
+}
+
+/// A table whose answers may be kept.
+#[derive(Debug)]
+struct KeptTable(Table);
+
+impl Resolve for KeptTable {
+    fn attach(&mut self, wake: Wake) {
+        self.0.attach(wake);
+    }
+    fn start(&mut self, host: &str, family: Family, id: LookupId) {
+        self.0.start(host, family, id);
+    }
+    fn cancel(&mut self, id: LookupId) {
+        self.0.cancel(id);
+    }
+    fn on_tick(&mut self, now: Instant) {
+        self.0.on_tick(now);
+    }
+    fn deadline(&self) -> Option<Instant> {
+        self.0.deadline()
+    }
+    fn take(&mut self) -> Option<(LookupId, LookupAnswer)> {
+        let (id, answer) = self.0.take()?;
+        Some((id, answer.kept_for(Duration::from_secs(3600))))
+    }
+}
+
+#[test]
+fn a_connection_to_a_known_name_allocates_nothing() {
+    let addr = start_server();
+    let mut overridden = Config::default();
+    overridden.resolve_to("*.test", addr);
+    let mut kept = Config::default();
+    let mut table = Table::new();
+    table.insert("h.test", [addr.ip()]);
+    kept.resolver = Some(Box::new(KeptTable(table)));
+    for (why, config) in [("overridden", overridden), ("kept", kept)] {
+        let url = format!("http://h.test:{}/close", addr.port());
+        assert_eq!(least_allocations_at(&url, config, 1, 200, 128), 0, "{why}");
     }
 }
 

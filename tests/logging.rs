@@ -7,8 +7,9 @@ use std::sync::Once;
 use std::time::Duration;
 
 use common::{Bench, Log, Script, Server, ok};
-use httpstream::resolver::Table;
-use httpstream::{ErrorKind, Flow, Reply, Request, RequestBuilder};
+use httpstream::resolver::{LookupError, Table};
+use httpstream::sim::{Answer, Incoming, Network};
+use httpstream::{Config, Engine, ErrorKind, Flow, Reply, Request, RequestBuilder, Sim};
 use log::Level;
 
 thread_local! {
@@ -240,4 +241,38 @@ fn a_chain_that_goes_on_a_stale_connection_and_a_cancelled_delay_tell_no_secrets
         lines.iter().any(|(_, line)| line.contains("sent again")),
         "{lines:?}"
     );
+}
+
+#[test]
+fn a_stale_answer_is_a_warning_once_for_each_time_that_servers_are_left_alone() {
+    capture();
+    let network = Network::new(1);
+    network.serve("10.0.0.1:80".parse().unwrap(), |_: &Incoming| {
+        Answer::ok("a")
+    });
+    let minute = Duration::from_secs(60);
+    network.host("h.test", [[10, 0, 0, 1]]).ttl(minute);
+    let mut engine = Engine::<Log, Sim>::on_network(&network, Config::default()).unwrap();
+    let mut log = Log::default();
+    let get = Request::get("http://h.test/").close().build().unwrap();
+    let mut fetch = |times: usize| {
+        for _ in 0..times {
+            engine.submit(get.clone(), common::note);
+            engine.run(&mut log).unwrap();
+            assert!(log.replies.pop().unwrap().is_ok());
+        }
+        let lines = lines().into_iter();
+        lines
+            .filter(|(level, _)| *level == Level::Warn)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(fetch(2), []);
+    let broken = LookupError::Failed("SERVFAIL from 10.0.0.53".to_owned());
+    network.host_fails("h.test", broken);
+    network.sleep(minute);
+    for _ in 0..2 {
+        let why = "h.test: SERVFAIL from 10.0.0.53; its IPv4 addresses of before are used, though their TTL is over";
+        assert_eq!(fetch(10), [(Level::Warn, why.to_owned())]);
+        network.sleep(minute);
+    }
 }
