@@ -313,7 +313,9 @@ pub struct Config {
     pub route: Route,
     /// Asked for each address at the moment it is to be dialled, wherever it comes from: a name, the hosts file, an override or a URL. One that
     /// it refuses is passed over, and named in the error. So no name, however often its addresses change, leads where it should not
-    /// (server-side request forgery, DNS rebinding). Default: all are allowed; see [`public_only`](crate::public_only).
+    /// (server-side request forgery, DNS rebinding). A connection that is there already was asked for when it was made, and serves on;
+    /// of a unix socket, which has no address, nothing is asked. It is called inside a turn, so it has to be quick, and must not panic.
+    /// Default: all are allowed; see [`public_only`](crate::public_only).
     pub address_filter: Option<AddressFilter>,
     pub(crate) overrides: Vec<(String, SocketAddr)>,
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use common::{Bench, Server, mute_listener_on, ok};
 use httpstream::resolver::{Family, LookupAnswer, LookupId, Resolve, Table, Wake};
-use httpstream::sim::{Answer, Incoming, Network};
+use httpstream::sim::{Answer, Fault, Faults, Incoming, Network};
 use httpstream::{
     Config, Context, Engine, Error, ErrorKind, Next, Phase, Reply, Request, RequestBuilder, Sim,
 };
@@ -550,6 +550,28 @@ fn requests_with_little_time_get_past_a_dead_address() {
 }
 
 #[test]
+fn addresses_that_are_kept_race_without_a_look_up() {
+    let mut track = Track::new("6a:dead 4a:serves 4b:serves");
+    let ips = ["6a", "4a", "4b"].map(ip);
+    let host = track.network.host("race.test", ips).after(ms(100));
+    drop(host.ttl(Duration::from_secs(120)));
+    track.fetch(get().close()).outcome.unwrap();
+    assert_eq!(track.attempts(), "6a@100 4a@350");
+    // While the first address is doubted, and when it is no more.
+    track.advance_to(ms(1000));
+    track.fetch(get().close()).outcome.unwrap();
+    assert_eq!(track.attempts(), "4a@1000");
+    track.advance_to(ms(61_000));
+    track.fetch(get().close()).outcome.unwrap();
+    assert_eq!(track.attempts(), "6a@61000 4a@61250");
+    // Kept no longer than was said, the name is asked for again.
+    track.advance_to(ms(120_100));
+    track.fetch(get().close()).outcome.unwrap();
+    assert_eq!(track.attempts(), "4a@120200");
+    track.assert_empty();
+}
+
+#[test]
 fn cancelled_in_the_middle_nothing_is_left() {
     // Sites, how long the look-ups take, when it is cancelled, and how many sockets there are by then.
     let rows = [
@@ -616,39 +638,66 @@ fn two_connections_to_one_host_race_side_by_side() {
 }
 
 #[test]
-fn an_attempt_without_a_descriptor_waits_for_one() {
-    // One under way is given up: its descriptor serves the next.
-    let mut track = Track::new("6a:refuses 4a:serves");
-    track.network.set_latency(ms(200));
+fn a_dead_address_gives_its_descriptor_to_the_next() {
+    let mut track = Track::new("6a:dead 4a:serves");
     track.network.limit_fds(1);
     let won = track.fetch(get()).outcome.unwrap();
     assert_eq!(won.peer, addr("4a"));
-    assert_eq!(track.attempts(), "6a@1 4a@401");
+    assert_eq!(track.attempts(), "6a@1 4a@251");
+    assert_eq!(track.engine.stats().opened, 1);
     track.assert_empty();
 
-    // Some come free elsewhere.
-    let mut track = Track::new("6a:dead 4a:serves");
+    // One that is given up in time gives it anyway.
+    let mut track = Track::new("6a:refuses 4a:serves");
+    track.network.set_latency(ms(50));
     track.network.limit_fds(1);
+    track.fetch(get()).outcome.unwrap();
+    assert_eq!(track.attempts(), "6a@1 4a@101");
+    track.assert_empty();
+
+    // The last to be dialled keeps it to the end, and of each it is told how it ended.
+    let mut track = Track::new("6a:dead 4a:dead 4b:dead");
+    track.network.limit_fds(2);
+    let end = track.fetch(get());
+    assert_eq!(end.at, ms(10_001));
+    assert_eq!(track.attempts(), "6a@1 4a@251 4b@501");
+    assert_eq!(
+        failures(&end.outcome.unwrap_err()),
+        "6a: no answer, and no file descriptor left to wait for one; 4a: no answer; 4b: no answer"
+    );
+    track.assert_empty();
+}
+
+#[test]
+fn an_attempt_without_a_port_is_made_when_there_is_one() {
+    let no_port = || Faults::none().with(Fault::NoPort, 1000);
+    let mut track = Track::new("6a:dead 4a:serves");
     track.submit(get());
+    track.advance_to(ms(100));
+    track.network.set_faults(no_port());
     track.advance_to(ms(600));
     assert_eq!(track.attempts(), "6a@1");
-    track.network.limit_fds(2);
+    assert_eq!(track.network.open_fds(), 1, "the first goes on meanwhile");
+    track.network.set_faults(Faults::none());
     track.run();
     assert_eq!(track.attempts(), "4a@751");
     assert!(track.ends.pop().unwrap().outcome.is_ok());
     track.assert_empty();
 
-    // None ever does: what was dialled is named, what was not is not, and not doubted either.
+    // None ever comes: what was dialled is named, what was not is not, and not doubted either.
     let mut track = Track::new("6a:dead 4a:serves");
-    track.network.limit_fds(1);
-    let end = track.fetch(get());
+    track.submit(get());
+    track.advance_to(ms(100));
+    track.network.set_faults(no_port());
+    track.run();
+    let end = track.ends.pop().unwrap();
     assert_eq!(end.at, ms(10_001));
     let error = end.outcome.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert_eq!(failures(&error), "6a: no answer");
+    track.network.set_faults(Faults::none());
     track.attempts();
-    let won = track.fetch(get()).outcome.unwrap();
-    assert_eq!(won.peer, addr("4a"));
+    track.fetch(get()).outcome.unwrap();
     assert_eq!(track.attempts(), "4a@10002");
     track.assert_empty();
 }

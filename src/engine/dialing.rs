@@ -32,6 +32,14 @@ const EXHAUSTION_RETRY_MILLIS: u64 = 100;
 /// How often a unix socket is tried again whose listener has no place left in its queue: nothing tells when it has.
 const TURNED_AWAY_RETRY: Duration = Duration::from_millis(20);
 
+/// Whether attempts of a link are under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Race {
+    On,
+    /// The link is closed: its request waits.
+    Off,
+}
+
 type Socket<M> = <<M as Sealed>::Net as Net>::Socket;
 
 impl<S, M: Mode> Engine<S, M> {
@@ -162,7 +170,14 @@ impl<S, M: Mode> Engine<S, M> {
                 }
                 self.race(key);
             }
-            Err(error) if is_exhaustion(&error) => self.on_no_room(key, chain, addr, error),
+            Err(error) if is_exhaustion(&error) => {
+                // A port is wanting for this address alone, a descriptor for any.
+                let wants_port = error.kind() == io::ErrorKind::AddrNotAvailable;
+                let race = self.on_no_room(key, chain, addr, error);
+                if race == Race::On && !wants_port {
+                    self.give_way(key);
+                }
+            }
             Err(error) => {
                 self.note_attempt(key, chain);
                 self.on_attempt_failed(key, addr, error);
@@ -275,14 +290,34 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     /// This machine has no room for an attempt at one of several addresses: the race goes on with those under way, if there are any.
-    fn on_no_room(&mut self, key: LinkKey, chain: ChainKey, addr: SocketAddr, error: io::Error) {
+    fn on_no_room(
+        &mut self,
+        key: LinkKey,
+        chain: ChainKey,
+        addr: SocketAddr,
+        error: io::Error,
+    ) -> Race {
         if let State::Dialing { dial, .. } = &mut self.links[key].state
             && !dial.attempts().is_empty()
         {
             let delay = dial.on_no_room(addr);
-            return self.arm_dial(key, delay);
+            self.arm_dial(key, delay);
+            return Race::On;
         }
         self.wait_for_room(key, chain, error.to_string());
+        Race::Off
+    }
+
+    /// Closes the oldest attempt of a link for the sake of the next address: it has had its time, and would keep the others from theirs
+    /// until the connect deadline.
+    fn give_way(&mut self, key: LinkKey) {
+        let State::Dialing { dial, .. } = &mut self.links[key].state else {
+            return;
+        };
+        let Attempt { addr, socket } = dial.take_attempt(0);
+        self.let_go(socket);
+        let why = "no answer, and no file descriptor left to wait for one";
+        self.on_attempt_failed(key, addr, io::Error::new(io::ErrorKind::TimedOut, why));
     }
 
     /// One of a link's attempts has something to tell.

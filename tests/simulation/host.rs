@@ -400,8 +400,8 @@ impl Run {
         let made_up = self.network.struck(httpstream::sim::Fault::Spurious) > spurious;
         let mut world = self.world.borrow_mut();
         world.tell(|| format!("turn, due {due}: {turn:?}"));
-        // While its addresses race, a connection has a socket for each of them: three is the most that a name has here.
-        let racing = 2 * self.engine.stats().links_dialing;
+        // While its addresses race, a connection has a socket for each of them: five is the most that a name has here.
+        let racing = 4 * self.engine.stats().links_dialing;
         let (open, most) = (self.network.open_fds(), self.max_connections + racing);
         check!(world, open <= most, "{open} sockets are open, of {most}");
         if !due {

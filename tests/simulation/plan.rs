@@ -1,6 +1,6 @@
 //! What a seed decides before anything runs: the network, its faults, the configuration, how wild the host is.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -132,7 +132,20 @@ impl Plan {
         let _ = network
             .host("one.test", [[10, 0, 0, 1]])
             .after(random.duration(200 * MS));
-        let _ = network.host("many.test", [[10, 0, 0, 9], [10, 0, 0, 2], [10, 0, 0, 3]]);
+        // Nobody is at the first of each family.
+        let many = [
+            "2001:db8::9",
+            "2001:db8::2",
+            "10.0.0.9",
+            "10.0.0.2",
+            "10.0.0.3",
+        ];
+        let _ = network
+            .host("many.test", many.map(|ip| ip.parse::<IpAddr>().unwrap()))
+            .after_v6(20 * MS);
+        let v6: SocketAddr = "[2001:db8::2]:80".parse().unwrap();
+        let _ = network.serve(v6, Scripted::new(network, Rc::clone(world)));
+        network.black_hole("[2001:db8::9]:80".parse().unwrap());
         let _ = network
             .host("at-once.test", [[10, 0, 0, 4]])
             .after(Duration::ZERO);
@@ -156,7 +169,10 @@ impl Plan {
             served("http://10.0.0.1", &[1]),
             served("http://10.0.0.2", &[2]),
             served("http://one.test", &[1]),
-            served("http://many.test", &[2, 3]),
+            Origin {
+                url: "http://many.test",
+                addrs: vec![v6, addr(2), addr(3)],
+            },
             served("http://at-once.test", &[4]),
             served("http://over.ride.test:8080", &[5]),
             Origin {
