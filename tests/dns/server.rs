@@ -1,7 +1,7 @@
 //! A name server on loopback that answers as a test has it, over UDP and TCP. Messages are put together by hand (RFC 1035 §4).
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -214,6 +214,13 @@ impl Back {
                 let framed = [&(bytes.len() as u16).to_be_bytes(), bytes].concat();
                 let _ = (&mut &*stream).write_all(&framed);
             }
+        }
+    }
+
+    /// Ends the connection, if this is one.
+    pub fn close(&self) {
+        if let Line::Tcp(stream) = &*self.0 {
+            let _ = stream.shutdown(Shutdown::Both);
         }
     }
 

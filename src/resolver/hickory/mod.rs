@@ -119,9 +119,13 @@ impl Resolve for Hickory {
     }
 
     fn cancel(&mut self, id: LookupId) {
+        let before = self.answered.borrow().len();
         self.answered.borrow_mut().retain(|(of, _)| *of != id);
+        let was_answered = self.answered.borrow().len() < before;
         if let Stage::Running(running) = &mut self.stage
             && let Some(task) = running.lookups.remove(&id)
+            // The task of one that was answered has ended, and its key may be another's by now.
+            && !was_answered
         {
             running.reactor.cancel(task);
         }

@@ -4,10 +4,11 @@
 //! link-local server, and searches the domain of the host's own name where the file has a search list. A line that is not
 //! understood is skipped, as the C library does.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
-use log::warn;
+use log::{Level, log, warn};
 
 use super::HickoryConfig;
 
@@ -25,7 +26,11 @@ pub(super) fn read() -> HickoryConfig {
     match std::fs::read(PATH) {
         Ok(bytes) => parse(&String::from_utf8_lossy(&bytes)),
         Err(error) => {
-            warn!("{PATH}: {error}; asking the local machine");
+            let level = match error.kind() {
+                io::ErrorKind::NotFound => Level::Debug,
+                _ => Level::Warn,
+            };
+            log!(level, "{PATH}: {error}; asking the local machine");
             HickoryConfig::default()
         }
     }
@@ -61,17 +66,19 @@ fn parse(text: &str) -> HickoryConfig {
 fn server(address: &str) -> Option<SocketAddr> {
     let found = match address.parse::<IpAddr>() {
         Ok(ip) => Some(SocketAddr::new(ip, PORT)),
-        // With a scope, which may be the name of an interface: nobody is asked for an address in figures.
-        Err(_) if address.contains(':') => (address, PORT)
-            .to_socket_addrs()
-            .ok()
-            .and_then(|mut found| found.next()),
-        Err(_) => None,
+        Err(_) => scoped(address),
     };
     if found.is_none() {
         warn!("{PATH}: {address:?} is no address of a name server");
     }
     found
+}
+
+/// An address with its scope, which may be the number of an interface or its name. For an address in figures, nobody else is asked.
+fn scoped(address: &str) -> Option<SocketAddr> {
+    let (ip, _) = address.split_once('%')?;
+    ip.parse::<Ipv6Addr>().ok()?;
+    (address, PORT).to_socket_addrs().ok()?.next()
 }
 
 fn set_option(config: &mut HickoryConfig, option: &str) {
@@ -138,7 +145,7 @@ mod tests {
             ),
             (
                 "what is no address is skipped, the rest is not",
-                "nameserver\nnameserver ns.test\nnameserver 10.0.0.999\nnameserver fe80::1%\nnameserver 10.0.0.1",
+                "nameserver\nnameserver ns.test\nnameserver ns:test%1\nnameserver 10.0.0.999\nnameserver fe80::1%\nnameserver 10.0.0.1",
                 HickoryConfig {
                     servers: servers(&["10.0.0.1:53"]),
                     ..d()

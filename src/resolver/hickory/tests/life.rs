@@ -137,6 +137,38 @@ fn a_look_up_cancelled_before_its_answer_is_taken_has_none() {
 }
 
 #[test]
+fn a_look_up_cancelled_late_does_not_take_the_next_one_along() {
+    let server = honest();
+    let mut names = Loop::asking(&[&server]);
+    let first = names.start("a.test", Family::V4);
+    names.turn_until(|this| (this.hickory.answered.borrow().len() == 1).then_some(()));
+    let second = names.start("b.test", Family::V4);
+    names.hickory.cancel(first);
+    let (of, answer) = names.turn_until(|this| this.hickory.take());
+    assert_eq!((of, answer), (second, found(&["192.0.2.1"], 60)));
+}
+
+#[test]
+fn a_connection_that_the_server_closes_is_made_anew() {
+    let server = NameServer::start(|question, back| match question.transport {
+        Transport::Udp => back.send(&question.answer().truncated()),
+        Transport::Tcp => {
+            back.send(&question.addresses(60, &[ip("192.0.2.1")]));
+            back.close();
+        }
+    });
+    let mut names = Loop::asking(&[&server]);
+    for n in 0..5 {
+        let answer = names.look_up(&format!("h{n}.test"), Family::V4);
+        assert_eq!(answer, found(&["192.0.2.1"], 60));
+        if n % 2 == 0 {
+            // Known to be closed, or not yet.
+            names.turn_until(|this| (this.counts().sockets == 0).then_some(()));
+        }
+    }
+}
+
+#[test]
 fn a_slow_family_does_not_hold_up_the_other() {
     let held: Arc<Mutex<Vec<(Back, Message)>>> = Arc::default();
     let holds = Arc::clone(&held);
