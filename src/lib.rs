@@ -42,6 +42,7 @@
 //! - [`Submitter`]: from other threads
 //! - [`Config`], [`Timeouts`], [`Limits`]: every tunable with its default and the reason for it
 //! - [`resolver`]: names to addresses
+//! - `tls`: how https connections are made (feature `tls`)
 //! - `sim`: a simulated network and clock (feature `sim`)
 //!
 //! # Logging
@@ -50,9 +51,11 @@
 //! values and bodies are never logged, but for the name of a transfer coding that is refused.
 //!
 //! # Features
+//! - `tls`, on by default: https, by rustls with ring and the root certificates of the machine.
+//! - `webpki-roots`: Mozilla's root certificates, built in; brings `tls`.
 //! - `sim`: `Engine<S, Sim>`, the whole engine in virtual time, for tests of bots.
 //!
-//! None is on by default. Without features the crate is mio, httparse, slab, socket2, log and http.
+//! Without features the crate is mio, httparse, slab, socket2, log and http.
 //!
 //! # What it does not do
 //! TLS, redirects, cookies, content codings, proxies, HTTP/2 and request bodies of unknown length.
