@@ -223,6 +223,23 @@ fn the_conversation_ends_well_and_shows_every_switch() {
     for row in ["messages in", "answers out", "logins again", "troubles"] {
         assert!(table.contains(row), "{row}: {table}");
     }
+    assert!(!output.contains("TLS"), "{output}");
+}
+
+/// How many requests came over TLS, by the judgement.
+fn over_tls(output: &str) -> usize {
+    let count = output
+        .lines()
+        .find_map(|line| line.strip_suffix(" requests came over TLS."));
+    count.expect(output).parse().expect(output)
+}
+
+#[test]
+fn the_conversation_ends_well_over_tls() {
+    let (code, output) = Program::webqq(&["--tls"]).end();
+    assert_eq!(code, Some(0), "{output}");
+    // SIG and PTLOGIN of each of the logins, at the least.
+    assert!(over_tls(&output) > 20, "{output}");
 }
 
 /// The objects of a log, a line each.
@@ -279,10 +296,26 @@ fn thirty_bots_share_an_engine() {
 }
 
 #[test]
+fn two_hundred_bots_share_an_engine_over_tls() {
+    let (code, output) = Program::webqq(&["--accounts", "200", "--tls"]).end();
+    assert_eq!(code, Some(0), "{output}");
+    // SIG, PTLOGIN, two lists, two sends with a signature before one of them, and LOGOUT.
+    assert!(over_tls(&output) >= 7 * 200, "{output}");
+}
+
+#[test]
 fn help_is_given_and_nonsense_is_refused() {
     let (code, output) = Program::webqq(&["--help"]).end();
     assert_eq!(code, Some(0), "{output}");
-    for option in ["--time-scale", "--log", "--accounts", "--serve", "--server"] {
+    for option in [
+        "--time-scale",
+        "--log",
+        "--accounts",
+        "--serve",
+        "--server",
+        "--tls",
+        "--cacert",
+    ] {
         assert!(output.contains(option), "{option}: {output}");
     }
     for args in [
@@ -290,6 +323,9 @@ fn help_is_given_and_nonsense_is_refused() {
         &["--accounts", "none"],
         &["--time-scale"],
         &["--serve", "--accounts", "2"],
+        &["--https", "127.0.0.1:1"],
+        &["--cacert", "root.pem", "--tls"],
+        &["--tls", "--server", "127.0.0.1:1", "--https", "127.0.0.1:2"],
     ] {
         let output = Command::new(webqq()).args(args).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{args:?}");
@@ -330,11 +366,101 @@ fn a_talk_can_be_limited_in_time() {
     assert!(output.contains("logged out"), "{output}");
 }
 
+// ---- TLS between processes ----
+
+/// A server alone that has TLS, and what it tells those who want to come: its addresses for http and https, and its root's file.
+fn serve_tls() -> (Program, [String; 3]) {
+    let args = ["--server-only", "--tls", "--seconds", "100"];
+    let mut server = Program::webqq(&[&args[..], &["--time-scale", "60"]].concat());
+    let line = server.wait_for("a server", |line| line.contains("listening at"));
+    let places = line
+        .strip_prefix("listening at ")
+        .and_then(|line| line.split_once(", for https at "))
+        .and_then(|(http, rest)| Some((http, rest.split_once("; its root certificate is in ")?)));
+    let (http, (https, root)) = places.expect(&line);
+    (server, [http, https, root].map(str::to_owned))
+}
+
+fn bot_of([http, https, root]: &[String; 3]) -> Program {
+    Program::webqq(&[
+        "--server",
+        http,
+        "--tls",
+        "--https",
+        https,
+        "--cacert",
+        root,
+        "--time-scale",
+        "60",
+        "--seconds",
+        "100",
+    ])
+}
+
+#[test]
+fn a_bot_elsewhere_believes_the_root_that_it_is_given() {
+    let (server, places) = serve_tls();
+    let mut bot = bot_of(&places);
+    watch(&mut bot, 3);
+    server.signal("-INT");
+    let (code, output) = server.end();
+    assert_eq!(code, Some(0), "{output}\n{}", bot.said);
+    // Two for the login and two for lists; the questions are asked where it answers over http, but for lunch.
+    assert!(over_tls(&output) >= 5, "{output}");
+    let [.., root] = places;
+    assert!(!Path::new(&root).exists(), "{root} is left behind");
+    bot.signal("-INT");
+    let (code, output) = bot.end_within(Duration::from_secs(20));
+    assert_eq!(code, Some(0), "{output}");
+}
+
+#[test]
+fn a_bot_that_is_given_another_root_says_so_and_stops() {
+    let (server, places) = serve_tls();
+    let (_other, [_, _, wrong]) = serve_tls();
+    let [http, https, _] = places;
+    let folder = fresh_folder("webqq-roots");
+    let no_root = folder.join("no-root.pem");
+    fs::write(&no_root, "there is none in here\n").unwrap();
+    let missing = folder.join("missing.pem");
+    for (root, complaints) in [
+        (
+            Path::new(&wrong),
+            ["stopped", "certificate has no known issuer"],
+        ),
+        (no_root.as_path(), ["no-root.pem", "no certificate found"]),
+        (missing.as_path(), ["missing.pem", "No such file"]),
+    ] {
+        let root = root.to_str().unwrap().to_owned();
+        let (code, output) = bot_of(&[http.clone(), https.clone(), root]).end();
+        assert_eq!(code, Some(1), "{output}");
+        for complaint in complaints {
+            assert!(output.contains(complaint), "{complaint}: {output}");
+        }
+    }
+    // It has told the server nothing at all.
+    server.signal("-INT");
+    let (code, output) = server.end();
+    assert_eq!(code, Some(0), "{output}");
+    assert!(output.contains(" 0 logins"), "{output}");
+    assert!(!output.contains("over TLS"), "{output}");
+}
+
+#[test]
+fn a_talk_can_be_over_tls() {
+    let (code, output) = Program::webqq(&["--serve", "--tls", "--seconds", "1"]).end();
+    assert_eq!(code, Some(0), "{output}");
+    assert!(output.contains("logged out"), "{output}");
+    assert!(output.contains("its root certificate is in"), "{output}");
+}
+
 // ---- mutants ----
 
 /// The program with pieces of its text replaced, and what its judgement has to say of that.
 struct Mutant {
     name: &'static str,
+    /// What it is run with.
+    args: &'static [&'static str],
     /// A file, what stands there once, and what takes its place.
     changes: &'static [(&'static str, &'static str, &'static str)],
     /// These stand in one line.
@@ -344,6 +470,7 @@ struct Mutant {
 const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "deduplication-removed",
+        args: &[],
         changes: &[(
             "outbox.rs",
             "        if !self.ids.insert(id) {\n            return false;\n        }\n",
@@ -353,6 +480,7 @@ const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "generation-check-removed",
+        args: &[],
         changes: &[
             (
                 "steps.rs",
@@ -370,11 +498,13 @@ const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "resends-what-was-lost",
+        args: &[],
         changes: &[("talk.rs", "error.request_sent() == Sent::No", "true")],
         complaint: &["was answered", "times"],
     },
     Mutant {
         name: "resends-what-was-answered-badly",
+        args: &[],
         changes: &[(
             "talk.rs",
             "Err(trouble) => self.perhaps_said(&trouble, cx),",
@@ -382,11 +512,23 @@ const MUTANTS: &[Mutant] = &[
         )],
         complaint: &["was answered", "times"],
     },
+    Mutant {
+        name: "asks-for-a-list-in-plain",
+        args: &["--tls"],
+        changes: &[(
+            "protocol.rs",
+            "let query = [query, &session].concat();",
+            "let query = [query, &session].concat();\n        if action == \"get_online_buddies2\" {\n            \
+             return self.get(&format!(\"{CHANNEL}{action}\"), &query).header(\"Referer\", CHANNEL_REFERER);\n        }",
+        )],
+        complaint: &["OnlineBuddies", "is https, and came over http"],
+    },
 ];
 
 /// No change at all: what is built here ends well, so that a mutant which does not is found out for what it is.
 const ORIGINAL: Mutant = Mutant {
     name: "original",
+    args: &["--tls"],
     changes: &[],
     complaint: &[],
 };
@@ -464,7 +606,8 @@ fn manifest_of_mutants(root: &Path, examples: &str) -> String {
     let begin = manifest.find("[dependencies]\n").expect("dependencies");
     let dev = manifest.find("[dev-dependencies]\n").expect("more of them");
     let end = dev + manifest[dev..].find("\n[").expect("a next section");
-    let here = "httpstream = { path = \".\"";
+    // The program takes the crate with its defaults, as users do; the crate's own tests choose what they want.
+    let here = "httpstream = { path = \".\", default-features = false";
     let there = format!("httpstream = {{ path = {:?}", root.to_str().unwrap());
     let dependencies = &manifest[begin..end];
     assert!(dependencies.contains(here), "{dependencies}");
@@ -479,7 +622,7 @@ fn manifest_of_mutants(root: &Path, examples: &str) -> String {
 
 fn has_to_be_found_out(name: &str) {
     let mutant = MUTANTS.iter().find(|mutant| mutant.name == name).unwrap();
-    let (code, output) = Program::start(&mut Command::new(&mutants()[name])).end();
+    let (code, output) = Program::start(Command::new(&mutants()[name]).args(mutant.args)).end();
     assert_eq!(code, Some(1), "{output}");
     let mut complaints = output.lines().filter(|line| line.contains("wrong:"));
     let is_meant = |line: &str| mutant.complaint.iter().all(|words| line.contains(words));
@@ -489,7 +632,7 @@ fn has_to_be_found_out(name: &str) {
 #[test]
 fn the_original_is_judged_good() {
     let original = &mutants()[ORIGINAL.name];
-    let (code, output) = Program::start(&mut Command::new(original)).end();
+    let (code, output) = Program::start(Command::new(original).args(ORIGINAL.args)).end();
     assert_eq!(code, Some(0), "{output}");
 }
 
@@ -501,6 +644,11 @@ fn a_bot_without_deduplication_is_found_out() {
 #[test]
 fn a_bot_that_listens_to_old_sessions_is_found_out() {
     has_to_be_found_out("generation-check-removed");
+}
+
+#[test]
+fn a_bot_that_says_openly_what_is_for_tls_is_found_out() {
+    has_to_be_found_out("asks-for-a-list-in-plain");
 }
 
 #[test]

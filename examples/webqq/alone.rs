@@ -1,16 +1,16 @@
 //! Server and bot in processes of their own.
 
 use std::error::Error;
-use std::net::SocketAddr;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use crate::company::Company;
-use crate::options::Options;
+use crate::doors;
+use crate::options::{Elsewhere, Options};
 use crate::play::{ACCOUNT, write_ledger};
 use crate::script::Expectations;
 use crate::serve::{Stay, typed};
-use crate::server::http::{self, HttpServer};
+use crate::server::http::HttpServer;
 use crate::server::{Account, Server, Wish};
 use crate::show::Show;
 use crate::verdict::{Evidence, judge};
@@ -28,17 +28,14 @@ pub(crate) fn run_server(options: &Options) -> Result<bool, Box<dyn Error>> {
     brain.add_account(Account::sample(ACCOUNT));
     let expectations = Expectations::default();
     let (company, silence) = Company::new(vec![ACCOUNT], QUESTIONS, expectations.clone());
-    let server = HttpServer::start(
-        http::listen(options.listen)?,
-        brain,
-        Box::new(company),
-        |wish| {
-            if let Wish::Code { account, code } = wish {
-                say!("the captcha of {account} says {code}");
-            }
-        },
-    )?;
-    say!("listening at {}", server.addr());
+    let opened = doors::open(options)?;
+    let (place, _root) = opened.announce()?;
+    let server = HttpServer::start(opened.doors, brain, Box::new(company), |wish| {
+        if let Wish::Code { account, code } = wish {
+            say!("the captcha of {account} says {code}");
+        }
+    })?;
+    say!("listening at {place}");
 
     let (stop, stopped) = channel();
     ctrlc::set_handler(move || {
@@ -60,6 +57,7 @@ pub(crate) fn run_server(options: &Options) -> Result<bool, Box<dyn Error>> {
         expected: &expected,
         logs: &Default::default(),
         switches: &[],
+        over_tls: &[],
     });
     say!(
         "{} questions, {} answers, {} logins",
@@ -72,8 +70,8 @@ pub(crate) fn run_server(options: &Options) -> Result<bool, Box<dyn Error>> {
 }
 
 /// Runs the bot with a server that is elsewhere, until Ctrl-C.
-pub(crate) fn run_bot(options: &Options, server: SocketAddr) -> Result<bool, Box<dyn Error>> {
-    let mut engine = world::engine(1, server)?;
+pub(crate) fn run_bot(options: &Options, server: &Elsewhere) -> Result<bool, Box<dyn Error>> {
+    let mut engine = world::engine(1, &doors::reach(server)?)?;
     let mut world = World::new([options.bot_settings(ACCOUNT)]);
     let submitter = engine.submitter();
     let mut stay = Stay::new(options, submitter.clone())?;

@@ -14,6 +14,8 @@ use serde_json::Value;
 pub(crate) enum Trouble {
     /// There was no response, or not all of it.
     Lost(String),
+    /// The server could not show that it is who it should be: nothing was sent.
+    Disbelieved(String),
     Status(u16),
     Empty,
     /// Not what was to be expected.
@@ -26,7 +28,7 @@ pub(crate) enum Trouble {
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Trouble::Lost(why) => f.write_str(why),
+            Trouble::Lost(why) | Trouble::Disbelieved(why) => f.write_str(why),
             Trouble::Status(status) => write!(f, "status {status}"),
             Trouble::Empty => f.write_str("an empty answer"),
             Trouble::Garbled(what) => write!(f, "not understood: {what}"),

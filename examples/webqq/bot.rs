@@ -21,7 +21,8 @@ use crate::roster::Roster;
 use crate::steps::{Step, text};
 use crate::talk::Received;
 
-pub(crate) use crate::settings::Settings;
+#[allow(unused_imports, reason = "the example and its tests each use a part")]
+pub(crate) use crate::settings::{Https, Settings};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 const BEAT: Duration = Duration::from_secs(60);
@@ -89,7 +90,13 @@ impl Bot {
         );
         Self {
             stage: Stage::Offline,
-            session: Session::new(settings.account, &settings.password, clock, settings.seed),
+            session: Session::new(
+                settings.account,
+                &settings.password,
+                clock,
+                settings.https,
+                settings.seed,
+            ),
             roster: Roster::default(),
             lists: None,
             plugins: Plugins::standard(),
@@ -430,8 +437,10 @@ impl Bot {
         if let Trouble::Refused(..) = trouble {
             self.refusals += 1;
         }
-        match self.refusals {
-            MOST_REFUSALS.. => self.stop(&trouble.to_string(), cx),
+        match (trouble, self.refusals) {
+            // Nor would it be believed the next time, and a password is not for strangers.
+            (Trouble::Disbelieved(why), _) => self.stop(why, cx),
+            (_, MOST_REFUSALS..) => self.stop(&trouble.to_string(), cx),
             _ => self.start_again(How::Login, &trouble.to_string(), cx),
         }
     }

@@ -4,8 +4,8 @@
 //! is sent for hours must not say what was true at first. Time is an argument, and counts from the epoch.
 //!
 //! Where RFC 6265 leaves a choice, or its successor (6265bis) has another rule:
-//! - A Secure cookie may be set over http, which 6265bis forbids: the bot speaks http with hosts that are named https, and would
-//!   lose its login. It goes back where the caller says `secure`.
+//! - A Secure cookie may be set over http, which 6265bis forbids: to a server without TLS the bot speaks http where https is meant,
+//!   and would lose its login. It goes back where the caller says `secure`.
 //! - A cookie without a name is ignored.
 //! - There is no list of public suffixes: a Domain of one label (`com`) is one, `co.uk` is not. The bot knows whom it talks to.
 //! - As in 6265bis, a control other than HTAB anywhere in a line makes it be refused, and an attribute of over 1024 bytes is

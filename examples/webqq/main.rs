@@ -24,6 +24,7 @@ mod company;
 #[path = "../../tests/counting/mod.rs"]
 mod counting;
 mod crowd;
+mod doors;
 mod events;
 mod expect;
 #[allow(dead_code, reason = "its tests ask more of it")]
@@ -62,7 +63,7 @@ fn main() -> ExitCode {
         eprintln!("webqq: --log {}: {error}", folder.display());
         return ExitCode::FAILURE;
     }
-    let done = match options.mode {
+    let done = match &options.mode {
         Mode::Play => play::run(&options),
         Mode::Serve => serve::run(&options),
         Mode::ServerOnly => alone::run_server(&options),

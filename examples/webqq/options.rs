@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,11 +25,17 @@ server's ledger whether every message was answered, once and rightly: it ends wi
   --long WHAT      split or cut answers that are too long for one message; split if not said
   --max-text N     how long a message may be, in characters, from 120; 300 if not said
 
+  --tls            serve https beside http, by a root certificate made on the fly which the bot believes: the
+                   steps of the protocol that were https go over TLS, and all others over http
+
   --serve          keep server and bot running, and talk to the bot from this terminal; Ctrl-C ends
   --server-only    run the server alone: people talk to whatever bot logs in; Ctrl-C ends and judges
   --listen ADDR    where the server listens; 127.0.0.1 and any port if not said
   --server ADDR    run the bot alone, with a server that was started elsewhere; Ctrl-C logs out. It is
                    always the same account: one bot at a time
+  --https ADDR     with --tls: where https is served, 127.0.0.1 and any port if not said; or with --server,
+                   where it was started
+  --cacert FILE    with --tls and --server: the root certificate that the server has told of
   --seconds N      with one of these: as Ctrl-C after N seconds
 
 ADDR is IP:PORT. Ctrl-C has the bot say what it has to say, for ten seconds at most, and log out; once
@@ -38,12 +44,20 @@ more, and the program ends at once.
   -h, --help       this text
 ";
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     Play,
     Serve,
     ServerOnly,
-    BotOnly(SocketAddr),
+    BotOnly(Elsewhere),
+}
+
+/// A server that was started elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Elsewhere {
+    pub(crate) http: SocketAddr,
+    /// Where it serves https, and the file with its root certificate.
+    pub(crate) tls: Option<(SocketAddr, PathBuf)>,
 }
 
 #[derive(Clone, Debug)]
@@ -56,6 +70,8 @@ pub(crate) struct Options {
     pub(crate) long: Long,
     pub(crate) max_text: usize,
     pub(crate) listen: SocketAddr,
+    /// Where the server of this process serves https, if it does.
+    pub(crate) listen_tls: Option<SocketAddr>,
     pub(crate) lasts: Option<Duration>,
 }
 
@@ -64,6 +80,7 @@ impl Options {
     pub(crate) fn read() -> Self {
         let mut args = Args::new("webqq", USAGE);
         let (mut scale, mut modes) = (None, Vec::new());
+        let mut tls = TlsWords::default();
         let mut options = Self {
             mode: Mode::Play,
             scale: 0.0,
@@ -72,7 +89,8 @@ impl Options {
             seed: 1,
             long: Long::Split,
             max_text: 300,
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            listen: ANY_PORT,
+            listen_tls: None,
             lasts: None,
         };
         while let Some(arg) = args.next() {
@@ -99,11 +117,14 @@ impl Options {
                 "--serve" => modes.push(Mode::Serve),
                 "--server-only" => modes.push(Mode::ServerOnly),
                 "--server" => {
-                    let server = args.value(&arg, "an IP:PORT", |text| text.parse().ok());
-                    modes.push(Mode::BotOnly(server));
+                    let http = args.value(&arg, "an IP:PORT", an_address);
+                    modes.push(Mode::BotOnly(Elsewhere { http, tls: None }));
                 }
-                "--listen" => {
-                    options.listen = args.value(&arg, "an IP:PORT", |text| text.parse().ok())
+                "--listen" => options.listen = args.value(&arg, "an IP:PORT", an_address),
+                "--tls" => tls.is_wanted = true,
+                "--https" => tls.https = Some(args.value(&arg, "an IP:PORT", an_address)),
+                "--cacert" => {
+                    tls.cacert = Some(args.value(&arg, "a file", |text| Some(PathBuf::from(text))))
                 }
                 "--seconds" => {
                     options.lasts = Some(args.value(&arg, "a number of seconds", seconds))
@@ -111,10 +132,13 @@ impl Options {
                 _ => args.wrong(&format!("{arg:?}: no such option")),
             }
         }
-        match *modes {
+        match &*modes {
             [] => {}
-            [mode] => options.mode = mode,
+            [mode] => options.mode = mode.clone(),
             _ => args.wrong("--serve, --server-only, --server: only one of them"),
+        }
+        if let Err(wrong) = options.take_tls(tls) {
+            args.wrong(wrong);
         }
         if options.accounts > 1 && options.mode != Mode::Play {
             args.wrong("--accounts goes with the scripted conversation only");
@@ -131,6 +155,46 @@ impl Options {
         options
     }
 
+    /// # Errors
+    /// What does not go together.
+    fn take_tls(&mut self, words: TlsWords) -> Result<(), &'static str> {
+        let TlsWords {
+            is_wanted,
+            https,
+            cacert,
+        } = words;
+        if !is_wanted {
+            return match (https, cacert) {
+                (None, None) => Ok(()),
+                _ => Err("--https and --cacert go with --tls only"),
+            };
+        }
+        match (&mut self.mode, https, cacert) {
+            (Mode::BotOnly(server), Some(https), Some(cacert)) => {
+                server.tls = Some((https, cacert));
+            }
+            (Mode::BotOnly(_), _, _) => {
+                return Err(
+                    "--tls with --server needs --https and --cacert: the server tells both",
+                );
+            }
+            (Mode::Play | Mode::Serve | Mode::ServerOnly, _, Some(_)) => {
+                return Err("--cacert goes with --server only: a server here makes its own root");
+            }
+            (Mode::Play | Mode::Serve | Mode::ServerOnly, https, None) => {
+                self.listen_tls = Some(https.unwrap_or(ANY_PORT));
+            }
+        }
+        Ok(())
+    }
+
+    fn has_tls(&self) -> bool {
+        match &self.mode {
+            Mode::BotOnly(server) => server.tls.is_some(),
+            Mode::Play | Mode::Serve | Mode::ServerOnly => self.listen_tls.is_some(),
+        }
+    }
+
     pub(crate) fn bot_settings(&self, account: u64) -> bot::Settings {
         bot::Settings {
             account,
@@ -143,6 +207,10 @@ impl Options {
             long: self.long,
             seed: self.seed,
             epoch: wall_clock(),
+            https: match self.has_tls() {
+                true => bot::Https::OverTls,
+                false => bot::Https::AsHttp,
+            },
         }
     }
 
@@ -159,8 +227,26 @@ impl Options {
             scale: self.scale,
             seed: self.seed,
             max_text: self.max_text,
+            https: match self.has_tls() {
+                true => server::Https::OverTls,
+                false => server::Https::AsHttp,
+            },
         }
     }
+}
+
+const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// What the command line says of TLS.
+#[derive(Default)]
+struct TlsWords {
+    is_wanted: bool,
+    https: Option<SocketAddr>,
+    cacert: Option<PathBuf>,
+}
+
+fn an_address(text: &str) -> Option<SocketAddr> {
+    text.parse().ok()
 }
 
 fn a_scale(text: &str) -> Option<f64> {

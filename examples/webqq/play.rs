@@ -10,12 +10,13 @@ use httpstream::Stats;
 
 use crate::counting;
 use crate::crowd::{self, Crowd};
+use crate::doors;
 use crate::events::{Entry, Event};
 use crate::options::Options;
 use crate::scenes;
 use crate::script::{Expectations, Play};
-use crate::server::http::{self, HttpServer};
-use crate::server::{self, Account, Director, Ledger, Server};
+use crate::server::http::HttpServer;
+use crate::server::{self, Account, Director, Ledger, Server, Step};
 use crate::show::Show;
 use crate::verdict::{Evidence, Verdict, judge};
 use crate::world::{self, World, drive, grant};
@@ -62,7 +63,13 @@ pub(crate) fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
         [_] => server::all_switches(),
         _ => Vec::new(),
     };
-    let verdict = outcome.judge(&switches);
+    let over_tls = match (options.listen_tls, &*accounts) {
+        (None, _) => Vec::new(),
+        (Some(_), [_]) => Step::https().collect(),
+        // Not everybody meets with a captcha.
+        (Some(_), _) => Step::https().filter(|s| *s != Step::Captcha).collect(),
+    };
+    let verdict = outcome.judge(&switches, &over_tls);
     if let Some(folder) = &options.log {
         let log = outcome
             .logs
@@ -88,16 +95,16 @@ fn play(
     for account in accounts {
         brain.add_account(Account::sample(*account));
     }
-    let listener = http::listen(options.listen)?;
+    let opened = doors::open(options)?;
     let before = counting::live_bytes();
-    let mut engine = world::engine(accounts.len(), listener.local_addr()?)?;
+    let mut engine = world::engine(accounts.len(), &opened.reach)?;
     let mut world = World::new(
         accounts
             .iter()
             .map(|account| options.bot_settings(*account)),
     );
     let submitter = engine.submitter();
-    let server = HttpServer::start(listener, brain, director, move |wish| {
+    let server = HttpServer::start(opened.doors, brain, director, move |wish| {
         grant(&submitter, wish)
     })?;
 
@@ -139,7 +146,7 @@ fn play(
 }
 
 impl Outcome {
-    fn judge(&self, switches: &[String]) -> Verdict {
+    fn judge(&self, switches: &[String], over_tls: &[Step]) -> Verdict {
         let expected = self
             .expectations
             .lock()
@@ -150,6 +157,7 @@ impl Outcome {
             expected: &expected,
             logs: &self.logs,
             switches,
+            over_tls,
         });
         if self.left > 0 {
             verdict
@@ -180,7 +188,12 @@ impl Outcome {
             system_calls,
             ..
         } = self.stats;
-        let requests = self.server.ledger().requests;
+        let ledger = self.server.ledger();
+        let requests = ledger.requests;
+        let of_tls = |count: u64| match count {
+            0 => String::new(),
+            count => format!(", {count} over TLS"),
+        };
         let mut rows = vec![
             ("messages in", verdict.messages.to_string()),
             ("answers out, in parts", verdict.answers.to_string()),
@@ -193,9 +206,18 @@ impl Outcome {
                 count(|event| matches!(event, Event::Delayed { .. } | Event::Trouble { .. }))
                     .to_string(),
             ),
-            ("heartbeats", self.server.ledger().heartbeats.to_string()),
-            ("connections opened", opened.to_string()),
-            ("requests", format!("{requests} ({submitted} chains)")),
+            ("heartbeats", ledger.heartbeats.to_string()),
+            (
+                "connections opened",
+                format!("{opened}{}", of_tls(ledger.tls_connections)),
+            ),
+            (
+                "requests",
+                format!(
+                    "{requests}{} ({submitted} chains)",
+                    of_tls(ledger.requests_over_tls())
+                ),
+            ),
             (
                 "system calls a request",
                 format!("{:.2}", system_calls as f64 / requests as f64),

@@ -3,6 +3,7 @@
 //! The steps are numbered as in the table of the login: SIG, CHECK, CAPTCHA, PTLOGIN, CHECKSIG, LOGIN2, then the lists, then the poll,
 //! the heartbeat and the sends. What the answers say is read in `answers.rs`.
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use httpstream::http::Uri;
@@ -14,6 +15,7 @@ use crate::answers::{Keys, Picture};
 use crate::clock::{Clock, HOLD, Random};
 use crate::jar::Jar;
 use crate::roster::Address;
+use crate::settings::Https;
 
 const APP: &str = "1003903";
 const DOMAIN_APP: &str = "164";
@@ -49,10 +51,11 @@ pub(crate) struct Session {
     pub(crate) psessionid: String,
     random: Random,
     clock: Clock,
+    https: Https,
 }
 
 impl Session {
-    pub(crate) fn new(account: u64, password: &str, clock: Clock, seed: u64) -> Self {
+    pub(crate) fn new(account: u64, password: &str, clock: Clock, https: Https, seed: u64) -> Self {
         let mut random = Random::new(seed ^ account);
         Self {
             number: 0,
@@ -72,6 +75,7 @@ impl Session {
             psessionid: String::new(),
             random,
             clock,
+            https,
         }
     }
 
@@ -444,7 +448,7 @@ impl Session {
 
     fn list_post(&self, action: &str, r: &Value) -> RequestBuilder {
         let url = format!("{LISTS}{action}");
-        let request = self.ready(Request::post(&plain(&url)), &url);
+        let request = self.ready(Request::post(&self.https.carried(&url)), &url);
         let request = request.header("Referer", LISTS_REFERER);
         request
             .header("Origin", "http://s.web2.qq.com")
@@ -476,14 +480,14 @@ impl Session {
 
     fn channel_post(&self, origin: &str, action: &str) -> RequestBuilder {
         let url = format!("{origin}{action}");
-        let request = self.ready(Request::post(&plain(&url)), &url);
+        let request = self.ready(Request::post(&self.https.carried(&url)), &url);
         request
             .header("Referer", CHANNEL_REFERER)
             .header("Origin", "http://d.web2.qq.com")
     }
 
     fn get(&self, url: &str, query: &[(&str, &str)]) -> RequestBuilder {
-        let request = Request::get(&plain(url)).query(query.iter().copied());
+        let request = Request::get(&self.https.carried(url)).query(query.iter().copied());
         self.ready(request, url)
     }
 
@@ -524,11 +528,13 @@ impl Place {
     }
 }
 
-/// The https steps go over http until the engine has TLS.
-fn plain(url: &str) -> String {
-    match url.strip_prefix("https://") {
-        Some(rest) => format!("http://{rest}"),
-        None => url.to_owned(),
+impl Https {
+    /// `url` as it is asked for.
+    fn carried<'a>(self, url: &'a str) -> Cow<'a, str> {
+        match (self, url.strip_prefix("https://")) {
+            (Https::AsHttp, Some(rest)) => format!("http://{rest}").into(),
+            (Https::AsHttp, None) | (Https::OverTls, _) => url.into(),
+        }
     }
 }
 

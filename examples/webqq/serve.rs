@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 
 use httpstream::{Engine, Submitter};
 
+use crate::doors;
 use crate::events::{Entry, Event};
 use crate::expect::Expect;
 use crate::options::Options;
 use crate::play::{ACCOUNT, write_ledger, write_log};
 use crate::script::Line;
-use crate::server::http::{self, HttpServer};
+use crate::server::http::HttpServer;
 use crate::server::{Account, Direct, Director, Server, Wish};
 use crate::show::Show;
 use crate::world::{self, World, drive, grant};
@@ -59,17 +60,17 @@ pub(crate) fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
 
     let mut brain = Server::new(options.server_settings());
     brain.add_account(account);
-    let listener = http::listen(options.listen)?;
-    let addr = listener.local_addr()?;
-    let mut engine = world::engine(1, addr)?;
+    let opened = doors::open(options)?;
+    let (place, _root) = opened.announce()?;
+    let mut engine = world::engine(1, &opened.reach)?;
     let mut world = World::new([options.bot_settings(ACCOUNT)]);
     let submitter = engine.submitter();
     let wishes = submitter.clone();
-    let server = HttpServer::start(listener, brain, Box::new(Nobody), move |wish| {
+    let server = HttpServer::start(opened.doors, brain, Box::new(Nobody), move |wish| {
         grant(&wishes, wish)
     })?;
     let mut stay = Stay::new(options, submitter.clone())?;
-    say!("The server listens at {addr}.\n{HELP}");
+    say!("The server listens at {place}.\n{HELP}");
     chat.tell_role();
     grant(&submitter, Wish::Login { account: ACCOUNT });
 

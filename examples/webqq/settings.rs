@@ -21,4 +21,13 @@ pub(crate) struct Settings {
     pub(crate) seed: u64,
     /// The wall clock's time at the beginning.
     pub(crate) epoch: Duration,
+    pub(crate) https: Https,
+}
+
+/// How the https steps go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Https {
+    /// Over http, to a server without TLS.
+    AsHttp,
+    OverTls,
 }

@@ -104,6 +104,9 @@ impl Show {
         if verdict.complaints.len() > SHOWN {
             say!("  ... and {} more", verdict.complaints.len() - SHOWN);
         }
+        if verdict.requests_over_tls > 0 {
+            say!("{} requests came over TLS.", verdict.requests_over_tls);
+        }
         match verdict.is_good() {
             true if verdict.messages == 0 => say!("Nobody has said anything."),
             true => say!(

@@ -1,8 +1,10 @@
 //! What the bot's steps have in common: the session they belong to, and what makes an answer a good one.
 
+use std::error::Error as _;
+use std::io;
 use std::time::Duration;
 
-use httpstream::{Context, Next, Reply, Request, Response};
+use httpstream::{Context, Error, ErrorKind, Next, Phase, Reply, Request, Response};
 
 use crate::answers::Trouble;
 use crate::bot::Bot;
@@ -62,7 +64,7 @@ impl Bot {
 
     /// The response, if there is one that says something, with its cookies kept.
     pub(crate) fn good<'a>(&mut self, reply: Reply<'a>) -> Result<Response<'a>, Trouble> {
-        let response = reply.map_err(|error| Trouble::Lost(format!("{error:#}")))?;
+        let response = reply.map_err(|error| lost(&error))?;
         self.session.store_cookies(&response);
         match response.status() {
             status if status.is_success() || status.is_redirection() => Ok(response),
@@ -83,6 +85,18 @@ impl Bot {
     pub(crate) fn tell(&mut self, event: Event) {
         let at = self.session.clock().since_begin();
         self.events.push(Entry { at, event });
+    }
+}
+
+fn lost(error: &Error) -> Trouble {
+    let why = format!("{error:#}");
+    let was_cut = error
+        .source()
+        .is_some_and(|source| source.is::<io::Error>());
+    match (error.kind(), error.phase()) {
+        // What was said in the handshake will be said in the next.
+        (ErrorKind::Tls, Phase::Tls) if !was_cut => Trouble::Disbelieved(why),
+        _ => Trouble::Lost(why),
     }
 }
 

@@ -295,7 +295,9 @@ impl Bot {
             // Of another login: it is asked for again.
             (Ok(_), _) => self.outbox.put_back(cx.now(), Duration::ZERO),
             // Nobody has refused anything.
-            (Err(trouble @ Trouble::Lost(_)), _) => self.delay(&trouble, 1, cx),
+            (Err(trouble @ (Trouble::Lost(_) | Trouble::Disbelieved(_))), _) => {
+                self.delay(&trouble, 1, cx)
+            }
             (Err(_), _) if session != self.session.number => {
                 self.outbox.put_back(cx.now(), Duration::ZERO);
             }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::events::{Entry, Event};
 use crate::expect::{Expected, number_of};
-use crate::server::{Heard, Ledger, Place, Said};
+use crate::server::{Heard, Ledger, Place, Said, Step};
 
 /// What was wrong; nothing, when all is well.
 #[derive(Debug, Default)]
@@ -12,6 +12,7 @@ pub(crate) struct Verdict {
     pub(crate) complaints: Vec<String>,
     pub(crate) messages: usize,
     pub(crate) answers: usize,
+    pub(crate) requests_over_tls: u64,
 }
 
 /// What is judged.
@@ -23,12 +24,15 @@ pub(crate) struct Evidence<'a> {
     pub(crate) logs: &'a BTreeMap<u64, Vec<Entry>>,
     /// What the script has promised to do to the bot.
     pub(crate) switches: &'a [String],
+    /// The steps that have to have come over TLS. Whether any came as it must not is told by the ledger.
+    pub(crate) over_tls: &'a [Step],
 }
 
 pub(crate) fn judge(evidence: &Evidence<'_>) -> Verdict {
     let ledger = evidence.ledger;
     let mut verdict = Verdict {
         messages: ledger.messages.len(),
+        requests_over_tls: ledger.requests_over_tls(),
         ..Verdict::default()
     };
     let mut answers: BTreeMap<u64, Vec<&Heard>> = BTreeMap::new();
@@ -59,6 +63,11 @@ pub(crate) fn judge(evidence: &Evidence<'_>) -> Verdict {
     for switch in evidence.switches {
         if ledger.fired.get(switch).is_none_or(|count| *count == 0) {
             verdict.complain(format!("never happened: {switch}"));
+        }
+    }
+    for step in evidence.over_tls {
+        if !ledger.over_tls.contains_key(step) {
+            verdict.complain(format!("never came over TLS: {step}"));
         }
     }
     for (account, log) in evidence.logs {

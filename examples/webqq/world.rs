@@ -5,6 +5,7 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
+use httpstream::tls::Tls;
 use httpstream::{Config, Context, Engine, Next, Submitter, within_call};
 
 use crate::bot::{Bot, Settings, Stage};
@@ -63,17 +64,30 @@ impl World {
     }
 }
 
-/// An engine for `bots` bots, to whom `server` is all of qq.com.
+/// Where all of qq.com is.
+#[derive(Clone, Debug)]
+pub(crate) struct Reach {
+    pub(crate) http: SocketAddr,
+    /// And whom to believe that it is.
+    pub(crate) https: Option<(SocketAddr, Tls)>,
+}
+
+/// An engine for `bots` bots, to whom one server is all of qq.com.
 ///
 /// # Errors
 /// When this process may not have so many sockets open.
-pub(crate) fn engine(bots: usize, server: SocketAddr) -> Result<Engine<World>, Box<dyn Error>> {
+pub(crate) fn engine(bots: usize, server: &Reach) -> Result<Engine<World>, Box<dyn Error>> {
     let mut config = Config::default();
     config.max_connections = room_for(bots)?;
     config.max_connections_per_origin = config.max_connections;
     config.max_idle_per_origin = 16 + bots;
-    config.resolve_to("*.qq.com", server);
-    config.resolve_to("api.weather.example", server);
+    // The first that fits is taken.
+    if let Some((https, tls)) = &server.https {
+        config.resolve_to("*.qq.com:443", *https);
+        config.route.tls = tls.clone();
+    }
+    config.resolve_to("*.qq.com", server.http);
+    config.resolve_to("api.weather.example", server.http);
     Ok(Engine::with_config(config)?)
 }
 

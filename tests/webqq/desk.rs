@@ -12,7 +12,7 @@ use std::time::Duration;
 use httpstream::sim::{self, ConnectionId, Incoming, Network, Random};
 
 use crate::server::{
-    self, Account, Answer, Call, Direct, Director, HoldId, Manner, Reaction, Server, Wish,
+    self, Account, Answer, Call, Direct, Director, HoldId, Manner, Reaction, Scheme, Server, Wish,
 };
 
 /// All there is of the internet; each host has an address of its own.
@@ -60,7 +60,6 @@ pub(crate) struct Desk {
     is_over: bool,
     /// The brain's names of connections.
     connections: BTreeMap<ConnectionId, u64>,
-    accepted: u64,
     /// Whose answers are held.
     holds: HashMap<HoldId, ConnectionId>,
     /// The call that is looked at was held, and its answer is there before the network knows.
@@ -94,7 +93,6 @@ impl Desk {
             direct_at: Some(network.elapsed()),
             is_over: false,
             connections: BTreeMap::new(),
-            accepted: 0,
             holds: HashMap::new(),
             asking: None,
             at_once: None,
@@ -125,16 +123,13 @@ impl Desk {
         let number = *self
             .connections
             .entry(request.connection)
-            .or_insert_with(|| {
-                self.accepted += 1;
-                self.brain.on_connection();
-                self.accepted
-            });
+            .or_insert_with(|| self.brain.on_connection(Scheme::Http));
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let fields = request.headers.iter();
         let headers = fields.map(|(name, value)| (name.to_ascii_lowercase(), text(value)));
         Call::parse(
             number,
+            Scheme::Http,
             &request.method,
             &request.target,
             headers.collect(),

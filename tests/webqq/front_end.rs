@@ -1,6 +1,7 @@
 //! The front-end as a client sees it: bytes, and how a connection ends. Here without a brain; with one in `served`.
 
 mod served;
+mod tls;
 mod visitor;
 
 use std::future::ready;
@@ -14,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
+use crate::server::http::tls::Identity;
 use crate::server::http::travel;
 use crate::server::{Answer, Call, Manner};
 
@@ -26,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ended {
     Closed,
+    /// Without the close_notify of TLS (RFC 8446 §6.1).
+    Cut,
     Reset,
 }
 
@@ -40,6 +44,14 @@ struct Scripted {
 
 impl Scripted {
     fn start() -> Self {
+        Self::start_at(None)
+    }
+
+    fn start_tls(identity: &Identity) -> Self {
+        Self::start_at(Some(identity.clone()))
+    }
+
+    fn start_at(identity: Option<Identity>) -> Self {
         let listener = std::net::TcpListener::bind(LOOPBACK).unwrap();
         let addr = listener.local_addr().unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -56,8 +68,15 @@ impl Scripted {
                     let _ = call_came.send(call);
                     ready(answer)
                 };
+                let identity = identity.clone();
                 tokio::spawn(async move {
-                    travel::serve(stream, number, reply).await;
+                    match identity {
+                        Some(identity) => {
+                            let stream = identity.accept(stream).await.unwrap();
+                            travel::serve(stream, number, reply).await;
+                        }
+                        None => travel::serve(stream, number, reply).await,
+                    }
                     let _ = task_ended.send(number);
                 });
             }
@@ -118,7 +137,7 @@ const LONG: &str = match std::str::from_utf8(&[b'x'; 4000]) {
     Err(_) => unreachable!(),
 };
 
-struct Client(TcpStream);
+struct Client<W = TcpStream>(W);
 
 impl Client {
     fn connect(addr: SocketAddr) -> Self {
@@ -126,7 +145,9 @@ impl Client {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Self(stream)
     }
+}
 
+impl<W: Read + Write> Client<W> {
     fn send(&mut self, text: &str) {
         self.0.write_all(text.as_bytes()).unwrap();
     }
@@ -167,6 +188,7 @@ impl Client {
         let ended = match self.0.read_to_end(&mut seen) {
             Ok(_) => Ended::Closed,
             Err(error) if error.kind() == ErrorKind::ConnectionReset => Ended::Reset,
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ended::Cut,
             Err(error) => panic!("{error}"),
         };
         (String::from_utf8(seen).unwrap(), ended)

@@ -11,7 +11,8 @@ use crate::answers::{Keys, Picture};
 use crate::clock::Clock;
 use crate::protocol::{Session, list_hash, password_hash};
 use crate::roster::Address;
-use crate::server::wire::Call;
+use crate::server::wire::{Call, Scheme};
+use crate::settings::Https;
 
 const ACCOUNT: u64 = 1_685_359_365;
 const EPOCH: Duration = Duration::from_secs(1_400_000_000);
@@ -25,8 +26,12 @@ fn session() -> Session {
 }
 
 fn session_at(scale: f64, seed: u64) -> Session {
+    session_with(Https::AsHttp, scale, seed)
+}
+
+fn session_with(https: Https, scale: f64, seed: u64) -> Session {
     let clock = Clock::new(Instant::now(), EPOCH, scale, Duration::from_secs(3));
-    let mut session = Session::new(ACCOUNT, "password123", clock, seed);
+    let mut session = Session::new(ACCOUNT, "password123", clock, https, seed);
     session.login_sig = "sig-*1".to_owned();
     session.verify_code = "!PTH".to_owned();
     session.huin = ACCOUNT.to_be_bytes().to_vec();
@@ -82,6 +87,7 @@ fn call(request: Request) -> Call {
     let headers = headers.collect();
     Call::parse(
         0,
+        Scheme::Http,
         &incoming.method,
         &incoming.target,
         headers,
@@ -130,6 +136,60 @@ fn lists_hash_as_they_did() {
 }
 
 // ---- the steps ----
+
+/// Without TLS the engine takes no such URL.
+#[cfg(feature = "tls")]
+#[test]
+fn https_is_spoken_where_the_table_has_it_and_the_server_too() {
+    let url = |request: Request| {
+        let uri = request.uri();
+        format!("{}://{}", uri.scheme_str().unwrap(), uri.host().unwrap())
+    };
+    let ask = |https: Https| {
+        let mut s = session_with(https, 1.0, 7);
+        let discu = Address::Discu { did: 501 };
+        let stranger = Address::Sess { gid: 301, uin: 12 };
+        let steps = [
+            s.sig(),
+            s.captcha(),
+            s.ptlogin(),
+            s.online_buddies(),
+            s.discu_info(501),
+            s.send(discu, "a", ""),
+            s.sess_sig(301, 12),
+            s.send(stranger, "a", "sig"),
+            s.logout(),
+            s.check(),
+            s.login2(),
+            s.friends(),
+            s.groups(),
+            s.members(401),
+            s.discus(),
+            s.friend_uin(11),
+            s.poll(),
+            s.heartbeat(),
+            s.send(Address::Buddy { uin: 11 }, "a", ""),
+            s.send(Address::Group { gid: 301 }, "a", ""),
+        ];
+        steps.map(url)
+    };
+    let with_tls = ask(Https::OverTls);
+    for (i, url) in with_tls.iter().enumerate() {
+        assert_eq!(url.starts_with("https://"), i < 9, "{i}: {url}");
+    }
+    let without = with_tls.map(|url| url.replace("https://", "http://"));
+    assert_eq!(ask(Https::AsHttp), without);
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn checksig_keeps_its_scheme_where_the_server_has_tls() {
+    let mut session = session_with(Https::OverTls, 1.0, 7);
+    for url in ["https://ssl.ptlogin2.qq.com/jump?a=b", "http://qq.com/a"] {
+        let request = session.checksig(url).expect("it is within the domain");
+        assert_eq!(request.uri().to_string(), url);
+    }
+}
 
 #[test]
 fn each_step_is_asked_for_as_in_the_table() {
@@ -342,6 +402,7 @@ fn time_is_told_as_it_is_on_the_wall() {
         1,
         "",
         Clock::new(begin, EPOCH, 60.0, Duration::from_secs(3)),
+        Https::AsHttp,
         1,
     );
     session.set_now(begin + Duration::from_millis(1_500));

@@ -59,6 +59,7 @@ impl Simulation {
             seed,
             // What the server sets in order to take it away expired in 2020.
             epoch: Duration::from_secs(1_800_000_000),
+            https: bot::Https::AsHttp,
         };
         Self {
             engine: Engine::on_network(&network, Config::default()).expect("a sound config"),
@@ -198,6 +199,7 @@ pub(crate) fn complaints(
         expected: &expected,
         logs,
         switches,
+        over_tls: &[],
     };
     judge(&evidence).complaints
 }

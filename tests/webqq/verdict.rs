@@ -18,6 +18,7 @@ struct Scene {
     expected: BTreeMap<u64, Expected>,
     logs: BTreeMap<u64, Vec<Entry>>,
     switches: Vec<String>,
+    over_tls: Vec<Step>,
 }
 
 fn message(nonce: u64, place: Place, who: &str, words: &str) -> Said {
@@ -68,6 +69,7 @@ impl Scene {
             expected: BTreeMap::new(),
             logs: BTreeMap::from([(BOT, Vec::new())]),
             switches: vec!["poll: reset".to_owned()],
+            over_tls: vec![Step::Sig],
         };
         let account = Account::sample(BOT);
         let mut ask = |message: Said, expect: Expect| {
@@ -99,6 +101,7 @@ impl Scene {
         scene.answers(answer(lunch(), "", "Mira: #2 (1/2) 1 2 "));
         scene.answers(answer(lunch(), "", "Mira: #2 (2/2) 3 4"));
         scene.ledger.fire("poll: reset".to_owned());
+        scene.ledger.note_tls(Step::Sig);
         scene
     }
 
@@ -141,6 +144,7 @@ impl Scene {
             expected: &self.expected,
             logs: &self.logs,
             switches: &self.switches,
+            over_tls: &self.over_tls,
         });
         assert_eq!(verdict.is_good(), verdict.complaints.is_empty());
         verdict.complaints
@@ -312,6 +316,16 @@ fn each_complaint_is_made_where_there_is_reason_for_it() {
             &["never happened: poll: reset"],
         ),
         (
+            "a step never came over TLS",
+            |s| s.over_tls.push(Step::SendSess),
+            &["never came over TLS: send to session"],
+        ),
+        (
+            "nor any step",
+            |s| s.ledger.over_tls.clear(),
+            &["never came over TLS: sig"],
+        ),
+        (
             "a message was never fetched",
             |s| {
                 s.ledger.messages[2].delivered = 0;
@@ -382,9 +396,11 @@ fn a_verdict_counts_what_people_said_and_read() {
         expected: &scene.expected,
         logs: &scene.logs,
         switches: &scene.switches,
+        over_tls: &scene.over_tls,
     });
     assert!(verdict.is_good(), "{:?}", verdict.complaints);
     assert_eq!((verdict.messages, verdict.answers), (3, 3));
+    assert_eq!(verdict.requests_over_tls, 1);
 }
 
 // ---- what is expected ----

@@ -6,6 +6,8 @@ use super::wire::Answer;
 /// A rule that a call can break.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rule {
+    /// http or https.
+    Scheme,
     Method,
     Parameter,
     Referer,
@@ -62,8 +64,9 @@ impl Breach {
     /// What the real server answered.
     pub(crate) fn answer(&self, step: Step) -> Answer {
         use Rule::{Code, Cookie, Hash, Keys, Length, Method, Number, Order};
-        use Rule::{Origin, Pace, Parameter, Referer, SecondPoll, Session};
+        use Rule::{Origin, Pace, Parameter, Referer, Scheme, SecondPoll, Session};
         let retcode = match (step, self.rule) {
+            (_, Scheme) => return Answer::status(403),
             (_, Method) => return Answer::status(405),
             (Step::PtLogin, rule) => {
                 let code = match rule {

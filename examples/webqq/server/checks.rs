@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::Https;
 use super::breach::{Breach, Checked, Rule};
 use super::cookies::brought;
 use super::hashes;
@@ -12,12 +13,27 @@ use super::seat::{How, Keys, Seat};
 use super::send;
 use super::step::Step;
 use super::visit::Visit;
-use super::wire::Answer;
+use super::wire::{Answer, Scheme};
 
 /// What was on its way while something changed cannot know of it, for so long.
 pub(crate) const GRACE: Duration = Duration::from_millis(250);
 
 impl Visit<'_> {
+    /// Nothing excuses this one: what is https must never be seen by others on the way.
+    pub(crate) fn check_scheme(&self) -> Checked {
+        let came = self.call.scheme;
+        let meant = match self.house.settings.https {
+            Https::AsHttp => Some(Scheme::Http),
+            Https::OverTls => self.step.scheme(),
+        };
+        match meant {
+            Some(meant) if meant != came => {
+                Err(Rule::Scheme.broken(format!("is {meant}, and came over {came}")))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// What holds for a call whoever makes it.
     pub(crate) fn check_form(&self) -> Checked {
         let method = self.step.method();

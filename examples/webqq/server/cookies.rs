@@ -1,6 +1,6 @@
 //! Cookies that the server sets, and whether a client's jar keeps and brings them as RFC 6265 says.
 
-use super::wire::Call;
+use super::wire::{Call, Scheme};
 
 /// The value of the cookie `name` that `call` brings.
 pub(crate) fn brought<'a>(call: &'a Call, name: &str) -> Option<&'a str> {
@@ -18,6 +18,7 @@ pub(crate) struct Cookie {
     pub(crate) scope: Scope,
     pub(crate) path: &'static str,
     pub(crate) life: Life,
+    pub(crate) reach: Reach,
 }
 
 /// Who a cookie is for.
@@ -28,6 +29,14 @@ pub(crate) enum Scope {
     Domain(&'static str),
     /// For a domain that its host may not set cookies for: a jar throws it away.
     Barred(&'static str),
+}
+
+/// Which requests a cookie may go with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Reach {
+    All,
+    /// Those over TLS.
+    Secure,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +55,7 @@ impl Cookie {
             scope,
             path: "/",
             life: Life::Session,
+            reach: Reach::All,
         }
     }
 
@@ -55,6 +65,13 @@ impl Cookie {
 
     pub(crate) fn life(self, life: Life) -> Self {
         Self { life, ..self }
+    }
+
+    pub(crate) fn secure(self) -> Self {
+        Self {
+            reach: Reach::Secure,
+            ..self
+        }
     }
 
     /// The value of Set-Cookie, in the spelling of old servers.
@@ -71,7 +88,11 @@ impl Cookie {
             Scope::Host(_) => String::new(),
             Scope::Domain(domain) | Scope::Barred(domain) => format!("DOMAIN={domain};"),
         };
-        format!("{name}={value};{life}PATH={path};{domain}")
+        let reach = match self.reach {
+            Reach::All => "",
+            Reach::Secure => "SECURE;",
+        };
+        format!("{name}={value};{life}PATH={path};{domain}{reach}")
     }
 
     /// RFC 6265 §5.4, step 1.
@@ -85,7 +106,14 @@ impl Cookie {
             }
             Scope::Barred(_) => false,
         };
-        host_fits && path_matches(&call.path, self.path) && !matches!(self.life, Life::Gone)
+        let scheme_fits = match self.reach {
+            Reach::All => true,
+            Reach::Secure => call.scheme == Scheme::Https,
+        };
+        host_fits
+            && scheme_fits
+            && path_matches(&call.path, self.path)
+            && !matches!(self.life, Life::Gone)
     }
 }
 

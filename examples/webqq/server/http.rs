@@ -1,8 +1,9 @@
 //! The front-end: a brain on hyper and tokio, in a thread of its own.
 //!
-//! Each connection is a task; one more keeps the time, and hands out the wishes. All of them, and [`HttpServer::with`], change the
+//! There is a door for http, and perhaps one for https. Each connection is a task; one more keeps the time, and hands out the wishes. All of them, and [`HttpServer::with`], change the
 //! brain in one way, [`Shared::change`]: behind each change the director looks at it, and what has become ready is sent.
 
+pub(crate) mod tls;
 pub(crate) mod travel;
 
 use std::collections::HashMap;
@@ -14,14 +15,16 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use log::warn;
+use log::{debug, warn};
 use socket2::{Domain, Socket, Type};
-use tokio::net::TcpListener as Listener;
+use tokio::net::{TcpListener as Listener, TcpStream};
 use tokio::runtime::Builder;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::sleep;
 
 use super::{Answer, Call, Direct, Director, HoldId, Manner, Reaction, Server, Wish};
+use tls::Identity;
+use travel::Carrier;
 
 /// Bots come all at once.
 const BACKLOG: i32 = 4096;
@@ -34,6 +37,29 @@ const CLOSE_UNDER_WAY: Duration = Duration::from_millis(30);
 
 /// The timer's resolution. A wake in the past has to leave time to the connections as well.
 const TICK: Duration = Duration::from_millis(1);
+
+/// Where clients come in.
+pub(crate) struct Doors {
+    http: TcpListener,
+    https: Option<(TcpListener, Identity)>,
+}
+
+/// http alone.
+impl From<TcpListener> for Doors {
+    fn from(http: TcpListener) -> Self {
+        Self { http, https: None }
+    }
+}
+
+impl Doors {
+    /// And https beside it.
+    pub(crate) fn with_https(self, https: TcpListener, identity: Identity) -> Self {
+        Self {
+            https: Some((https, identity)),
+            ..self
+        }
+    }
+}
 
 /// A brain that serves over TCP. Dropped, it ends as with [`HttpServer::stop`].
 pub(crate) struct HttpServer {
@@ -49,12 +75,13 @@ impl HttpServer {
     /// # Errors
     /// When there is no thread or no poll for it.
     pub(crate) fn start(
-        listener: TcpListener,
+        doors: impl Into<Doors>,
         brain: Server,
         director: Box<dyn Director>,
         wishes: impl Fn(Wish) + Send + 'static,
     ) -> io::Result<Self> {
-        let addr = listener.local_addr()?;
+        let Doors { http, https } = doors.into();
+        let addr = http.local_addr()?;
         let shared = Arc::new(Shared {
             state: Mutex::new(State::new(brain, director)),
             over: Condvar::new(),
@@ -68,7 +95,8 @@ impl HttpServer {
         let thread = thread.spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
-                    () = accept(&serving.0, listener) => {}
+                    () = accept(http, |stream| welcome(&serving.0, stream)) => {}
+                    () = accept_tls(&serving.0, https) => {}
                     () = keep_time(&serving.0, wishes) => {}
                     _ = stopped => {}
                 }
@@ -264,9 +292,39 @@ impl Drop for Serving {
     }
 }
 
-async fn accept(shared: &Arc<Shared>, listener: TcpListener) {
+async fn accept_tls(shared: &Arc<Shared>, door: Option<(TcpListener, Identity)>) {
+    match door {
+        Some((listener, identity)) => {
+            let welcome = |stream| {
+                drop(tokio::spawn(shake_hands(
+                    Arc::clone(shared),
+                    identity.clone(),
+                    stream,
+                )))
+            };
+            accept(listener, welcome).await;
+        }
+        None => pending().await,
+    }
+}
+
+async fn shake_hands(shared: Arc<Shared>, identity: Identity, stream: TcpStream) {
+    match identity.accept(stream).await {
+        Ok(stream) => welcome(&shared, stream),
+        Err(error) => debug!("TLS handshake failed: {error}"),
+    }
+}
+
+/// Serves a connection in a task of its own.
+fn welcome<C: Carrier + Send + 'static>(shared: &Arc<Shared>, stream: C) {
+    let number = shared.lock().brain.on_connection(C::SCHEME);
+    let shared = Arc::clone(shared);
+    let reply = move |call| reply(Arc::clone(&shared), call);
+    tokio::spawn(travel::serve(stream, number, reply));
+}
+
+async fn accept(listener: TcpListener, welcome: impl Fn(TcpStream)) {
     let listener = Listener::from_std(listener).expect("a listener that does not block");
-    let mut number = 0;
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -278,11 +336,7 @@ async fn accept(shared: &Arc<Shared>, listener: TcpListener) {
         };
         // An answer is written at once; if not, its pieces are to be seen as such.
         let _ = stream.set_nodelay(true);
-        number += 1;
-        shared.lock().brain.on_connection();
-        let shared = Arc::clone(shared);
-        let reply = move |call| reply(Arc::clone(&shared), call);
-        tokio::spawn(travel::serve(stream, number, reply));
+        welcome(stream);
     }
 }
 

@@ -19,6 +19,9 @@ pub(crate) struct Ledger {
     pub(crate) fired: BTreeMap<String, u64>,
     pub(crate) requests: u64,
     pub(crate) connections: u64,
+    /// Those of the requests that came over TLS, by step.
+    pub(crate) over_tls: BTreeMap<Step, u64>,
+    pub(crate) tls_connections: u64,
     /// Full ones.
     pub(crate) logins: u64,
     pub(crate) relinks: u64,
@@ -81,6 +84,15 @@ impl Ledger {
         *self.fired.entry(switch).or_default() += 1;
     }
 
+    pub(crate) fn note_tls(&mut self, step: Step) {
+        *self.over_tls.entry(step).or_default() += 1;
+    }
+
+    /// How many requests came over TLS.
+    pub(crate) fn requests_over_tls(&self) -> u64 {
+        self.over_tls.values().sum()
+    }
+
     /// The protocol errors that are the bot's own.
     pub(crate) fn unprovoked(&self) -> impl Iterator<Item = &ProtocolError> {
         self.errors.iter().filter(|error| !error.provoked)
@@ -108,6 +120,7 @@ impl Ledger {
     fn totals(&self) -> Value {
         json!({
             "kind": "totals", "requests": self.requests, "connections": self.connections,
+            "requests_over_tls": self.requests_over_tls(), "tls_connections": self.tls_connections,
             "logins": self.logins, "relinks": self.relinks, "logouts": self.logouts,
             "polls": self.polls, "heartbeats": self.heartbeats,
         })

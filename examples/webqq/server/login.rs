@@ -12,7 +12,7 @@ use super::numbers::Numbers;
 use super::seat::{How, Keys, Seat, Session};
 use super::step::Step;
 use super::visit::{Due, House, Visit};
-use super::wire::{Answer, Wish};
+use super::wire::{Answer, Scheme, Wish};
 
 /// A login between CHECK and LOGIN2.
 #[derive(Debug)]
@@ -146,9 +146,24 @@ impl Seat {
         let scope = Scope::Domain(".qq.com");
         let ptwebqq = mint.token(Kind::PtWebQq, number, serial);
         let skey = mint.token(Kind::Skey, number, serial);
-        Answer::ptui(0, &url, "登录成功！", &self.account.nick)
+        let safe_key = Cookie::new("safe_key", mint.token(Kind::Jar, number, serial), scope);
+        let answer = Answer::ptui(0, &url, "登录成功！", &self.account.nick)
             .cookie(Cookie::new("ptwebqq", ptwebqq, scope).line())
-            .cookie(Cookie::new("skey", skey, scope).line())
+            .cookie(Cookie::new("skey", skey, scope).line());
+        match visit.call.scheme {
+            Scheme::Http => answer,
+            // To be seen with what is https, and with nothing else.
+            Scheme::Https => self.hand_out(visit, answer, &safe_key.secure()),
+        }
+    }
+
+    /// A cookie of the present login, which the client is to keep as RFC 6265 says.
+    fn hand_out(&mut self, visit: &Visit<'_>, answer: Answer, cookie: &Cookie) -> Answer {
+        if !visit.is_lost() {
+            let login = self.keys.map_or(0, |keys| keys.login);
+            self.shelf.put(login, cookie);
+        }
+        answer.cookie(cookie.line())
     }
 
     pub(crate) fn change_keys(&mut self, now: Duration, hold: Duration, keys: Keys) {
@@ -187,12 +202,8 @@ impl Seat {
         if with_sub_domains {
             cookies.extend(sub_domain_cookies());
         }
-        let login = self.keys.map_or(0, |keys| keys.login);
         cookies.iter().fold(answer, |answer, cookie| {
-            if !visit.is_lost() {
-                self.shelf.put(login, cookie);
-            }
-            answer.cookie(cookie.line())
+            self.hand_out(visit, answer, cookie)
         })
     }
 

@@ -40,9 +40,10 @@ pub(crate) use self::{
     mail::Notice,
     people::{Account, Discussion, Friend, Group, Member, Person},
     step::Step,
-    wire::{Answer, Call, HoldId, Manner, Place, Reaction, Wish},
+    wire::{Answer, Call, HoldId, Manner, Place, Reaction, Scheme, Wish},
 };
 
+use breach::Breach;
 use cookies::brought;
 use mail::Letter;
 use mint::Kind;
@@ -70,6 +71,16 @@ pub(crate) struct Settings {
     pub(crate) seed: u64,
     /// What a bot says may have so many characters.
     pub(crate) max_text: usize,
+    pub(crate) https: Https,
+}
+
+/// How the https steps come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Https {
+    /// Over http, as all others.
+    AsHttp,
+    /// Over TLS, and no others do.
+    OverTls,
 }
 
 impl Default for Settings {
@@ -78,6 +89,7 @@ impl Default for Settings {
             scale: 1.0,
             seed: 1,
             max_text: 300,
+            https: Https::AsHttp,
         }
     }
 }
@@ -131,9 +143,15 @@ impl Server {
         self.seats.insert(seat.account.number, seat);
     }
 
-    /// A client has connected.
-    pub(crate) fn on_connection(&mut self) {
-        self.house.ledger.connections += 1;
+    /// A client has connected; with https, the TLS handshake is over. Answers the connection's number.
+    pub(crate) fn on_connection(&mut self, scheme: Scheme) -> u64 {
+        let ledger = &mut self.house.ledger;
+        ledger.connections += 1;
+        match scheme {
+            Scheme::Http => {}
+            Scheme::Https => ledger.tls_connections += 1,
+        }
+        ledger.connections
     }
 
     pub(crate) fn on_call(&mut self, now: Duration, call: &Call) -> Reaction {
@@ -144,6 +162,10 @@ impl Server {
         let r = r_of(call);
         let account = self.whose(step, call, &r);
         let mut visit = Visit::new(now, call, step, r, &mut self.house);
+        visit.note_scheme();
+        if let Err(breach) = visit.check_scheme() {
+            return Reaction::Answer(visit.refuse(account, breach));
+        }
         match account.and_then(|number| self.seats.get_mut(&number)) {
             Some(seat) => seat.on_call(&mut visit),
             None => Reaction::Answer(visit.serve_anybody(account)),
@@ -369,11 +391,13 @@ impl Visit<'_> {
         match (checked, self.step) {
             (Ok(()), Step::Weather) => seat::weather(self),
             (Ok(()), _) => login::sig(self),
-            (Err(breach), step) => {
-                let answer = breach.answer(step);
-                self.note_error(account, breach.what, breach.provoked);
-                answer
-            }
+            (Err(breach), _) => self.refuse(account, breach),
         }
+    }
+
+    fn refuse(&mut self, account: Option<u64>, breach: Breach) -> Answer {
+        let answer = breach.answer(self.step);
+        self.note_error(account, breach.what, breach.provoked);
+        answer
     }
 }

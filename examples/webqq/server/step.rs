@@ -1,8 +1,9 @@
 //! The steps of the protocol, and how a request is recognised as one.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
-use super::wire::Call;
+use super::wire::{Call, Scheme};
 
 /// What a client can ask for, in the order of a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -144,6 +145,32 @@ impl Step {
 
     pub(crate) fn method(self) -> &'static str {
         self.row().2
+    }
+
+    /// The steps that are https.
+    pub(crate) fn https() -> impl Iterator<Item = Self> {
+        let mut steps: Vec<Self> = STEPS.iter().map(|row| row.0).collect();
+        steps.retain(|step| step.scheme() == Some(Scheme::Https));
+        steps.into_iter()
+    }
+
+    /// The hosts of these.
+    pub(crate) fn https_hosts() -> BTreeSet<&'static str> {
+        let is_https = |row: &&Row| row.0.scheme() == Some(Scheme::Https);
+        STEPS.iter().filter(is_https).map(|row| row.3).collect()
+    }
+
+    /// The scheme of its URL; `None`: it is not known any more, and either is as good.
+    pub(crate) fn scheme(self) -> Option<Scheme> {
+        match self {
+            Sig | Captcha | PtLogin | OnlineBuddies | DiscuInfo | SendDiscu | SessSig
+            | SendSess | Logout => Some(Scheme::Https),
+            Offpic | File => None,
+            Check | CheckSig | Login2 | Friends | Groups | Members | Discus | Poll | Heartbeat
+            | SendBuddy | SendGroup | FriendUin | LongNick | AllowAdd | GroupPic | Weather => {
+                Some(Scheme::Http)
+            }
+        }
     }
 
     /// Anybody may ask for it, without a login.

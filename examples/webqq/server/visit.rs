@@ -11,7 +11,7 @@ use super::ledger::{Ledger, ProtocolError};
 use super::mint::Mint;
 use super::parameters;
 use super::step::Step;
-use super::wire::{Answer, Call, HoldId, Wish};
+use super::wire::{Answer, Call, HoldId, Scheme, Wish};
 
 /// What all accounts share.
 #[derive(Debug)]
@@ -124,6 +124,13 @@ impl<'a> Visit<'a> {
     pub(crate) fn number(&self, name: &str) -> u64 {
         let text = self.parameter(name).unwrap_or_default();
         text.parse().unwrap_or_default()
+    }
+
+    pub(crate) fn note_scheme(&mut self) {
+        match self.call.scheme {
+            Scheme::Http => {}
+            Scheme::Https => self.house.ledger.note_tls(self.step),
+        }
     }
 
     /// The client will not be able to read the answer.

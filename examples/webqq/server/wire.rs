@@ -4,11 +4,30 @@ use std::fmt;
 
 use form_urlencoded::parse;
 
+/// What a URL begins with, and so whether its request comes through TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    #[default]
+    Http,
+    Https,
+}
+
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        })
+    }
+}
+
 /// A request, as a front-end read it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Call {
     /// The connection it came on; never used twice.
     pub(crate) connection: u64,
+    /// That of the connection.
+    pub(crate) scheme: Scheme,
     pub(crate) method: String,
     /// Without the port, in lower case.
     pub(crate) host: String,
@@ -23,6 +42,7 @@ impl Call {
     /// `headers` have their names in lower case.
     pub(crate) fn parse(
         connection: u64,
+        scheme: Scheme,
         method: &str,
         target: &str,
         headers: Vec<(String, String)>,
@@ -33,6 +53,7 @@ impl Call {
         let host = host.map_or("", |(_, value)| value.split(':').next().unwrap_or_default());
         Self {
             connection,
+            scheme,
             method: method.to_owned(),
             host: host.to_ascii_lowercase(),
             path: path.to_owned(),

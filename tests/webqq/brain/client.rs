@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::jar::{self, Kept};
-use crate::server::{Answer, Call, HoldId, Reaction, Server, Step, Wish, hashes};
+use crate::server::{Answer, Call, HoldId, Https, Reaction, Scheme, Server, Step, Wish, hashes};
 
 pub(crate) struct Client {
     pub(crate) server: Server,
@@ -31,6 +31,25 @@ type Spoil = Box<dyn Fn(&mut Call)>;
 const S: &str = "http://s.web2.qq.com";
 const D: &str = "http://d.web2.qq.com";
 const LOGIN_PROXY: &str = "http://www.qq.com/loginproxy.html?login2qq=1&webqq_type=10";
+
+/// What was https in 2013.
+fn is_https(host: &str, path: &str) -> bool {
+    match host {
+        "ui.ptlogin2.qq.com" | "ssl.captcha.qq.com" | "ssl.ptlogin2.qq.com" => true,
+        "d.web2.qq.com" => matches!(
+            path.strip_prefix("/channel/"),
+            Some(
+                "get_online_buddies2"
+                    | "get_discu_info"
+                    | "send_discu_msg2"
+                    | "get_c2cmsg_sig2"
+                    | "send_sess_msg2"
+                    | "logout2"
+            )
+        ),
+        _ => false,
+    }
+}
 
 impl Client {
     pub(crate) fn new(server: Server, account: u64) -> Self {
@@ -341,12 +360,24 @@ impl Client {
         let mut all = vec![("host".to_owned(), host.to_owned())];
         let headers = headers.iter().filter(|(_, value)| *value != "/");
         all.extend(headers.map(|&(name, value)| (name.to_owned(), value.to_owned())));
-        let fitting = self.jar.iter().filter(|kept| kept.belongs_to(host, path));
+        let scheme = match self.server.settings().https {
+            Https::OverTls if is_https(host, path) => Scheme::Https,
+            Https::OverTls | Https::AsHttp => Scheme::Http,
+        };
+        let belongs = |kept: &&Kept| kept.belongs_to(scheme, host, path);
+        let fitting = self.jar.iter().filter(belongs);
         let cookies: Vec<String> = fitting.map(|c| format!("{}={}", c.name, c.value)).collect();
         if !cookies.is_empty() {
             all.push(("cookie".into(), cookies.join("; ")));
         }
-        let mut call = Call::parse(self.connection, method, target, all, body.as_bytes());
+        let mut call = Call::parse(
+            self.connection,
+            scheme,
+            method,
+            target,
+            all,
+            body.as_bytes(),
+        );
         if let Some(spoil) = self.spoil.take() {
             spoil(&mut call);
         }

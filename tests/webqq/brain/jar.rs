@@ -1,6 +1,6 @@
 //! The client's jar: as much of RFC 6265 as the server asks of it, and written without looking at the example's.
 
-use crate::server::Answer;
+use crate::server::{Answer, Scheme};
 
 /// A cookie in the jar.
 #[derive(Clone, Debug)]
@@ -10,6 +10,7 @@ pub(crate) struct Kept {
     /// With a dot in front: for sub-domains too.
     pub(crate) domain: String,
     pub(crate) path: String,
+    pub(crate) is_secure: bool,
 }
 
 impl Kept {
@@ -20,9 +21,10 @@ impl Kept {
         }
     }
 
-    pub(crate) fn belongs_to(&self, host: &str, path: &str) -> bool {
+    pub(crate) fn belongs_to(&self, scheme: Scheme, host: &str, path: &str) -> bool {
         let rest = path.strip_prefix(self.path.as_str());
         self.is_for(host)
+            && (scheme == Scheme::Https || !self.is_secure)
             && rest.is_some_and(|r| r.is_empty() || r.starts_with('/') || self.path.ends_with('/'))
     }
 }
@@ -52,6 +54,7 @@ fn read(host: &str, line: &str) -> (Kept, bool) {
         value: value.into(),
         domain: host.into(),
         path: "/".into(),
+        is_secure: false,
     };
     let mut is_good = true;
     for attribute in attributes.split(';') {
@@ -62,6 +65,7 @@ fn read(host: &str, line: &str) -> (Kept, bool) {
                 is_good &= kept.is_for(host);
             }
             "path" => kept.path = value.into(),
+            "secure" => kept.is_secure = true,
             "expires" => is_good = false, // all of them have expired
             _ => {}
         }

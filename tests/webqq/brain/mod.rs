@@ -2,6 +2,7 @@
 
 mod client;
 mod faults;
+mod https;
 mod jar;
 mod login;
 mod polls;

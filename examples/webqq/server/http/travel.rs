@@ -19,10 +19,12 @@ use hyper::{Request, Response, Version};
 use hyper_util::rt::TokioIo;
 use log::{debug, warn};
 use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
+use tokio_rustls::server::TlsStream;
 
-use crate::server::{Answer, Call, Manner};
+use crate::server::{Answer, Call, Manner, Scheme};
 
 /// No form is longer.
 const MAX_REQUEST_BODY: usize = 64 * 1024;
@@ -35,19 +37,44 @@ const DRIP: Duration = Duration::from_millis(3);
 const MAX_DROPS: usize = 40;
 const MIN_DROP: usize = 3;
 
+/// A connection, as [`serve`] finds it.
+pub(crate) trait Carrier: AsyncRead + AsyncWrite + Unpin {
+    const SCHEME: Scheme;
+
+    /// What carries it in turn.
+    fn tcp(&self) -> &TcpStream;
+}
+
+impl Carrier for TcpStream {
+    const SCHEME: Scheme = Scheme::Http;
+
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Carrier for TlsStream<TcpStream> {
+    const SCHEME: Scheme = Scheme::Https;
+
+    fn tcp(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
+
 /// Reads the calls of a connection and writes what `reply` has to say, one after the other, until one side ends it.
 ///
 /// When the client closes, a reply that is under way is dropped where it stands. The exception is a client which had sent more by
 /// then: hyper looks for the end only behind that.
-pub(crate) async fn serve<R, F>(stream: TcpStream, number: u64, reply: R)
+pub(crate) async fn serve<C, R, F>(stream: C, number: u64, reply: R)
 where
+    C: Carrier,
     R: Fn(Call) -> F + Clone,
     F: Future<Output = Answer>,
 {
     let service = service_fn(move |request| {
         let reply = reply.clone();
         async move {
-            let call = read_call(number, request).await?;
+            let call = read_call(number, C::SCHEME, request).await?;
             render(reply(call).await).await
         }
     });
@@ -61,8 +88,8 @@ where
     debug!("connection {number}: {error}");
     if let Some(Break::Reset) = error.source().and_then(|source| source.downcast_ref()) {
         let stream = connection.into_parts().io.into_inner();
-        // Closed with no time to linger is what a reset is.
-        if let Err(error) = SockRef::from(&stream).set_linger(Some(Duration::ZERO)) {
+        // Closed without a word of TLS, and with no time to linger is what a reset is.
+        if let Err(error) = SockRef::from(stream.tcp()).set_linger(Some(Duration::ZERO)) {
             warn!("connection {number}: closed instead of reset ({error})");
         }
     }
@@ -70,7 +97,7 @@ where
 
 /// # Errors
 /// When the client closes inside the body, or sends more than [`MAX_REQUEST_BODY`] bytes of it.
-async fn read_call(number: u64, request: Request<Incoming>) -> Result<Call, Break> {
+async fn read_call(number: u64, scheme: Scheme, request: Request<Incoming>) -> Result<Call, Break> {
     let (head, body) = request.into_parts();
     let body = Limited::new(body, MAX_REQUEST_BODY).collect().await;
     let body = body.map_err(|error| {
@@ -83,6 +110,7 @@ async fn read_call(number: u64, request: Request<Incoming>) -> Result<Call, Brea
     let target = head.uri.path_and_query().map_or("/", |path| path.as_str());
     Ok(Call::parse(
         number,
+        scheme,
         head.method.as_str(),
         target,
         headers.collect(),

@@ -1,0 +1,116 @@
+//! Where the server of this process listens, how a bot gets there, and the file that lets bots of other processes in.
+
+use std::error::Error;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use httpstream::tls::Tls;
+
+use crate::options::{Elsewhere, Options};
+use crate::server::Step;
+use crate::server::http::tls::Identity;
+use crate::server::http::{self, Doors};
+use crate::world::Reach;
+
+/// The doors of a server that is about to begin.
+pub(crate) struct Opened {
+    pub(crate) doors: Doors,
+    pub(crate) reach: Reach,
+    /// Whom a bot has to believe.
+    root_pem: Option<String>,
+}
+
+/// Listens where it was told to. With `--tls`, the server is all hosts that have https, by a root of its own.
+pub(crate) fn open(options: &Options) -> Result<Opened, Box<dyn Error>> {
+    let listener = http::listen(options.listen)?;
+    let http = listener.local_addr()?;
+    let doors = Doors::from(listener);
+    let Some(addr) = options.listen_tls else {
+        let reach = Reach { http, https: None };
+        return Ok(Opened {
+            doors,
+            reach,
+            root_pem: None,
+        });
+    };
+    let identity = Identity::new(Step::https_hosts())?;
+    let root_pem = identity.root_pem().to_owned();
+    let listener = http::listen(addr)?;
+    let https = listener.local_addr()?;
+    let tls = Tls::with_roots_pem(root_pem.as_bytes())?;
+    Ok(Opened {
+        doors: doors.with_https(listener, identity),
+        reach: Reach {
+            http,
+            https: Some((https, tls)),
+        },
+        root_pem: Some(root_pem),
+    })
+}
+
+impl Opened {
+    /// What to tell people, who may come with programs of their own; and the root's file, for as long as the server runs.
+    pub(crate) fn announce(&self) -> io::Result<(String, Option<RootFile>)> {
+        let Reach { http, https } = &self.reach;
+        let (Some((https, _)), Some(root_pem)) = (https, &self.root_pem) else {
+            return Ok((http.to_string(), None));
+        };
+        let file = RootFile::save(root_pem, https.port())?;
+        let text = format!(
+            "{http}, for https at {https}; its root certificate is in {}",
+            file.0.display()
+        );
+        Ok((text, Some(file)))
+    }
+}
+
+/// A file with a root certificate. It goes when nobody has the key any more.
+pub(crate) struct RootFile(PathBuf);
+
+impl RootFile {
+    fn save(pem: &str, port: u16) -> io::Result<Self> {
+        let path = std::env::temp_dir().join(format!("webqq-root-{port}.pem"));
+        let named = |error: io::Error| named(&path, error);
+        // A server that was killed leaves it behind.
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(named(error)),
+            Ok(()) | Err(_) => {}
+        }
+        // Not through a link that somebody else has put there.
+        let mut file = fs::File::create_new(&path).map_err(named)?;
+        file.write_all(pem.as_bytes()).map_err(named)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for RootFile {
+    fn drop(&mut self) {
+        // Whoever has removed it was faster.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// How to get to a server that was started elsewhere.
+///
+/// # Errors
+/// When there is no root certificate where there should be one.
+pub(crate) fn reach(elsewhere: &Elsewhere) -> Result<Reach, Box<dyn Error>> {
+    let https = match &elsewhere.tls {
+        Some((https, cacert)) => {
+            let pem = fs::read(cacert).map_err(|error| named(cacert, error))?;
+            let tls = Tls::with_roots_pem(&pem)
+                .map_err(|error| format!("{}: {error:#}", cacert.display()))?;
+            Some((*https, tls))
+        }
+        None => None,
+    };
+    Ok(Reach {
+        http: elsewhere.http,
+        https,
+    })
+}
+
+fn named(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}

@@ -1,0 +1,89 @@
+//! The server's half of TLS: a certificate that nobody else has signed, made on the fly, and the handshake.
+//!
+//! The key of the root is gone as soon as it has signed: who believes the root believes one server, as long as that runs.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose,
+};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_rustls::server::TlsStream;
+
+/// What a server shows its clients, and the root that they have to believe for that.
+#[derive(Clone)]
+pub(crate) struct Identity {
+    config: Arc<ServerConfig>,
+    root_pem: String,
+}
+
+impl Identity {
+    /// For a server that is all of `hosts`.
+    ///
+    /// # Errors
+    /// When there is no randomness for the keys.
+    pub(crate) fn new(
+        hosts: impl IntoIterator<Item = &'static str>,
+    ) -> Result<Self, Box<dyn Error>> {
+        let mut root = CertificateParams::default();
+        root.distinguished_name
+            .push(DnType::CommonName, "webqq, root of one run");
+        root.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        root.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let root = CertifiedIssuer::self_signed(root, KeyPair::generate()?)?;
+
+        let hosts: Vec<String> = hosts.into_iter().map(str::to_owned).collect();
+        let mut server = CertificateParams::new(hosts)?;
+        server
+            .distinguished_name
+            .push(DnType::CommonName, "webqq, server");
+        server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let key = KeyPair::generate()?;
+        let certificate = server.signed_by(&key, &root)?;
+        let key = PrivateKeyDer::try_from(key.serialize_der())?;
+
+        let provider = Arc::new(ring::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        // Sealed into what the client keeps: a store here would be too small for a thousand connections.
+        config.ticketer = ring::Ticketer::new()?;
+        Ok(Self {
+            config: Arc::new(config),
+            root_pem: root.pem(),
+        })
+    }
+
+    pub(crate) fn root_pem(&self) -> &str {
+        &self.root_pem
+    }
+
+    /// The handshake with a client that has just connected.
+    ///
+    /// # Errors
+    /// When the client ends it, as one does that does not believe the root.
+    pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        TlsAcceptor::from(Arc::clone(&self.config))
+            .accept(stream)
+            .await
+    }
+}
+
+/// Without the key.
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity")
+            .field("root_pem", &self.root_pem)
+            .finish_non_exhaustive()
+    }
+}
