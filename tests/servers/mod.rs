@@ -1,4 +1,5 @@
 //! What the tests of the example programs stand on: the programs, a tree of files, and the real servers that hand it out.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -222,7 +223,7 @@ impl Tree {
 }
 
 /// xorshift64.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -232,7 +233,7 @@ impl Random {
         self.0
     }
 
-    fn bytes(&mut self, len: usize) -> Vec<u8> {
+    pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(len + 8);
         while bytes.len() < len {
             bytes.extend_from_slice(&self.next().to_le_bytes());
@@ -278,15 +279,36 @@ pub(crate) struct Nginx {
 impl Nginx {
     /// `None`: it is not installed.
     pub(crate) fn start(tree: &Tree) -> Option<Self> {
+        let root = tree.path().display();
+        // A rate slow enough for a reload to meet responses half sent.
+        Self::serving(&format!("root \"{root}\"; limit_rate 8m;"))
+    }
+
+    /// With these directives for its only server, beside the address; the files that they name without a path are in
+    /// [`prefix`](Self::prefix). `None`: it is not installed.
+    pub(crate) fn serving(server: &str) -> Option<Self> {
+        Self::serving_with(server, "", |_| ())
+    }
+
+    /// As [`serving`](Self::serving), with `options` behind the address, and with files that `prepare` puts into the prefix.
+    pub(crate) fn serving_with(
+        server: &str,
+        options: &str,
+        prepare: impl Fn(&Path),
+    ) -> Option<Self> {
         let program = tool("nginx")?;
         // Another process may take the port before nginx does.
-        let started = (0..5).find_map(|_| Self::start_at(&program, tree, free_addr()));
+        let started = (0..5).find_map(|_| {
+            let (prefix, addr) = (TempDir::new(), free_addr());
+            prepare(prefix.path());
+            let server = format!("listen {addr} {options}; {server}");
+            Self::start_in(&program, prefix, &server, addr)
+        });
         Some(started.expect("nginx starts on a port that is free"))
     }
 
-    fn start_at(program: &Path, tree: &Tree, addr: SocketAddr) -> Option<Self> {
-        let prefix = TempDir::new();
-        let conf = Self::conf(prefix.path(), tree.path(), addr);
+    fn start_in(program: &Path, prefix: TempDir, server: &str, addr: SocketAddr) -> Option<Self> {
+        let conf = Self::conf(prefix.path(), server);
         fs::write(prefix.path().join("nginx.conf"), conf).expect("writable");
         let master = Self::command(program, prefix.path())
             .spawn()
@@ -312,10 +334,13 @@ impl Nginx {
         panic!("nginx neither listens nor ends");
     }
 
-    /// A rate slow enough for a reload to meet responses half sent.
-    fn conf(prefix: &Path, root: &Path, addr: SocketAddr) -> String {
+    /// The directory that it runs in.
+    pub(crate) fn prefix(&self) -> &Path {
+        self.prefix.path()
+    }
+
+    fn conf(prefix: &Path, server: &str) -> String {
         use std::os::unix::fs::MetadataExt;
-        let root = root.display();
         // Started by root, workers would change to a user who may not read the tree.
         let owner = fs::metadata(prefix).expect("it was made just now").uid();
         let user = if owner == 0 { "user root;" } else { "" };
@@ -328,7 +353,7 @@ impl Nginx {
             events {{ worker_connections 512; }}
             http {{
                 access_log off; {temps}
-                server {{ listen {addr}; root \"{root}\"; limit_rate 8m; }}
+                server {{ {server} }}
             }}\n"
         )
     }
@@ -426,6 +451,44 @@ impl Python {
 }
 
 impl Drop for Python {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// `openssl s_server`.
+#[derive(Debug)]
+pub(crate) struct OpensslServer {
+    child: Child,
+    pub(crate) port: u16,
+}
+
+impl OpensslServer {
+    /// Started in `dir`, which has the files that `args` name. `None`: it is not installed.
+    pub(crate) fn start(dir: &Path, args: &[&str]) -> Option<Self> {
+        let mut child = Command::new(tool("openssl")?)
+            .args(["s_server", "-accept", "127.0.0.1:0"])
+            .args(args)
+            .current_dir(dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("openssl can be started");
+        let stdout = BufReader::new(child.stdout.take().expect("piped"));
+        // ACCEPT 127.0.0.1:12345
+        let mut lines = stdout.lines().map_while(Result::ok);
+        let accept = lines.find(|line| line.starts_with("ACCEPT"));
+        let port = accept.and_then(|line| line.rsplit(':').next()?.trim().parse().ok());
+        // What it says of each connection has to go somewhere.
+        thread::spawn(move || lines.for_each(drop));
+        let port = port.expect("it says where it listens");
+        Some(Self { child, port })
+    }
+}
+
+impl Drop for OpensslServer {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -1,0 +1,18 @@
+//! https, against nginx and `openssl s_server`, and against a server that follows a script where those would not misbehave.
+#![cfg(unix)]
+
+mod certificates;
+mod peer;
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../servers/mod.rs"]
+mod servers;
+
+mod bodies;
+mod closing;
+mod failing;
+mod keys;
+mod nginx;
+mod programs;
+mod routes;
