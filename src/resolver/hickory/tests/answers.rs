@@ -305,7 +305,9 @@ fn an_answer_in_another_spelling_is_asked_for_again_over_tcp() {
     let mut names = Loop::asking(&[&server]);
     let host = "a-name-of-many-letters.in-the-zone.test";
     assert_eq!(names.look_up(host, Family::V4), found(&["192.0.2.1"], 60));
-    let transports: Vec<_> = server.seen().iter().map(|q| q.transport).collect();
+    let mut transports: Vec<_> = server.seen().iter().map(|q| q.transport).collect();
+    // On a busy machine a question may be repeated.
+    transports.dedup();
     assert_eq!(transports, [Transport::Udp, Transport::Tcp]);
 }
 
@@ -364,8 +366,10 @@ fn a_server_that_does_not_know_edns_is_asked_without() {
                 found(&["192.0.2.1"], 60)
             );
         }
-        let with_edns: Vec<_> = server.seen().iter().map(|q| q.edns).collect();
-        assert_eq!(with_edns, [true, false, false, false]);
+        let mut with_edns: Vec<_> = server.seen().iter().map(|q| q.edns).collect();
+        // On a busy machine a question may be repeated.
+        with_edns.dedup();
+        assert_eq!(with_edns, [true, false], "from then on, always");
     }
 }
 
@@ -380,12 +384,12 @@ fn nothing_is_kept_here() {
         });
     });
     let mut names = Loop::asking(&[&server]);
-    for n in 0..3 {
-        let answer = names.look_up("h.test", Family::V4);
-        assert_eq!(answer, found(&["192.0.2.1"], 60 + n), "asked anew");
-    }
-    for n in 3..6 {
-        let answer = names.look_up("no.test", Family::V4);
-        assert_eq!(answer.ttl, Duration::from_secs(60 + n), "asked anew");
+    let mut last = Duration::ZERO;
+    for host in [
+        "h.test", "h.test", "h.test", "no.test", "no.test", "no.test",
+    ] {
+        let answer = names.look_up(host, Family::V4);
+        assert!(answer.ttl > last, "{host} is asked for anew");
+        last = answer.ttl;
     }
 }
