@@ -50,8 +50,8 @@ enum Stage {
     Established(Chain),
     /// The peer has said that it sends nothing more; data may still be sent.
     Finished(Chain),
-    /// Nothing more can be read or sent, but for the alert that says so.
-    Failed(Problem),
+    /// Nothing more can be read or sent, but for the alert that says so. Boxed, since it is the largest and few come to it.
+    Failed(Box<Problem>),
 }
 
 /// Buffers that all sessions of an engine share, for the length of a call.
@@ -160,7 +160,7 @@ impl Session {
         let sealed = match inner.stage {
             Stage::Handshaking(_) => 0,
             Stage::Established(_) | Stage::Finished(_) => inner.seal(parts, skip, scratch)?,
-            Stage::Failed(ref problem) => return Err(problem.clone()),
+            Stage::Failed(ref problem) => return Err((**problem).clone()),
         };
         Ok(Flight {
             outbound: &mut inner.outbound,
@@ -355,7 +355,7 @@ impl Inner {
         at_rest: impl FnOnce(Traffic<'_>, &mut Vec<u8>) -> Result<(), EncryptError>,
     ) -> Result<usize, Problem> {
         if let Stage::Failed(problem) = &self.stage {
-            return Err(problem.clone());
+            return Err((**problem).clone());
         }
         let mut taken = 0;
         let mut closed = false;
@@ -439,7 +439,7 @@ impl Inner {
     }
 
     fn fail(&mut self, problem: Problem) -> Problem {
-        self.stage = Stage::Failed(problem.clone());
+        self.stage = Stage::Failed(Box::new(problem.clone()));
         self.kept = Vec::new();
         problem
     }
