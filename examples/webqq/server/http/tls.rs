@@ -33,12 +33,18 @@ impl Identity {
     pub(crate) fn new(
         hosts: impl IntoIterator<Item = &'static str>,
     ) -> Result<Self, Box<dyn Error>> {
+        let root_key = KeyPair::generate()?;
+        // Another name for each: by the name of its issuer a certificate finds its root, and of two that are called the same the wrong
+        // one would seem to have signed badly.
+        let [.., a, b, c, d] = root_key.public_key_raw() else {
+            return Err("a key of no length".into());
+        };
+        let name = format!("webqq, root {a:02x}{b:02x}{c:02x}{d:02x}");
         let mut root = CertificateParams::default();
-        root.distinguished_name
-            .push(DnType::CommonName, "webqq, root of one run");
+        root.distinguished_name.push(DnType::CommonName, name);
         root.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         root.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let root = CertifiedIssuer::self_signed(root, KeyPair::generate()?)?;
+        let root = CertifiedIssuer::self_signed(root, root_key)?;
 
         let hosts: Vec<String> = hosts.into_iter().map(str::to_owned).collect();
         let mut server = CertificateParams::new(hosts)?;
