@@ -8,6 +8,7 @@ mod counting;
 #[path = "tls/peer.rs"]
 mod peer;
 
+use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,11 @@ fn kind(
     }
 }
 
+/// Waits for the first bytes of a ClientHello: a connection that ends before them may be none to the client.
+fn hello(peer: &mut Peer) {
+    let _ = peer.stream().read(&mut [0; 1024]);
+}
+
 fn kinds(authority: &Authority) -> [Kind; 6] {
     let expired = {
         let mut params = for_servers(&["127.0.0.1"]);
@@ -54,11 +60,14 @@ fn kinds(authority: &Authority) -> [Kind; 6] {
     [
         kind("silence", ErrorKind::Timeout, |peer| drop(peer.hold())),
         kind("a plain answer", ErrorKind::Tls, |peer| {
-            peer.head();
+            hello(peer);
             peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n");
         }),
-        kind("the end", ErrorKind::Tls, |_| ()),
-        kind("a reset", ErrorKind::Tls, Peer::reset),
+        kind("the end", ErrorKind::Tls, hello),
+        kind("a reset", ErrorKind::Tls, |peer| {
+            hello(peer);
+            peer.reset();
+        }),
         kind("a certificate of long ago", ErrorKind::Tls, move |tcp| {
             TlsPeer::new(tcp, &expired, Pieces::Whole).shake();
         }),

@@ -454,6 +454,10 @@ impl<S, M: Mode> Engine<S, M> {
             // A socket that fails at once never came to that state.
             at.phase = Phase::Connect;
         }
+        if let Failure::Tls(_) = failure {
+            // A session that cannot be begun fails before there is a connection.
+            at.phase = at.phase.max(Phase::Tls);
+        }
         let error = match failure {
             // Whatever ended the connection, it ended the handshake.
             Failure::Closed { error, .. } if at.phase == Phase::Tls => {

@@ -240,6 +240,14 @@ fn bare_name(name: &str) -> String {
 
 /// The alert by its name in the RFC: `HandshakeFailure` is `handshake_failure`.
 fn write_alert(f: &mut fmt::Formatter<'_>, alert: AlertDescription) -> fmt::Result {
+    // Where rustls spells it otherwise (RFC 6066 §9, RFC 8446 §6, RFC 9849 §5).
+    match alert {
+        AlertDescription::UnrecognisedName => return f.write_str("unrecognized_name"),
+        AlertDescription::UnknownPSKIdentity => return f.write_str("unknown_psk_identity"),
+        AlertDescription::EncryptedClientHelloRequired => return f.write_str("ech_required"),
+        // A set that rustls adds to.
+        _ => {}
+    }
     let Some(name) = alert.as_str() else {
         return write!(f, "{}", u8::from(alert));
     };
@@ -341,6 +349,12 @@ mod tests {
             (
                 AlertDescription::CertificateRequired,
                 "certificate_required",
+            ),
+            (AlertDescription::UnrecognisedName, "unrecognized_name"),
+            (AlertDescription::UnknownPSKIdentity, "unknown_psk_identity"),
+            (
+                AlertDescription::EncryptedClientHelloRequired,
+                "ech_required",
             ),
             (AlertDescription::Unknown(99), "99"),
         ] {

@@ -377,12 +377,16 @@ impl Nginx {
 
     /// Runs `work` while nginx reloads again and again, and answers how often it did.
     pub(crate) fn reload_during(&self, work: impl FnOnce()) -> u32 {
-        const PACE: Duration = Duration::from_millis(40);
+        self.reload_every(Duration::from_millis(40), work)
+    }
+
+    /// As [`reload_during`](Self::reload_during), at this pace.
+    pub(crate) fn reload_every(&self, pace: Duration, work: impl FnOnce()) -> u32 {
         thread::scope(|scope| {
             let (stop, stopped) = mpsc::channel::<()>();
             let reloads = scope.spawn(move || {
                 let mut reloads = 0;
-                while stopped.recv_timeout(PACE) == Err(mpsc::RecvTimeoutError::Timeout) {
+                while stopped.recv_timeout(pace) == Err(mpsc::RecvTimeoutError::Timeout) {
                     reloads += u32::from(self.signal("reload"));
                 }
                 reloads

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use httpstream::tls::Tls;
 use rcgen::{
@@ -25,7 +26,10 @@ pub(crate) struct Identity {
 
 impl Authority {
     pub(crate) fn new() -> Self {
-        let mut params = named(&[], "an authority");
+        // No two of one name: whoever looks for an issuer looks for its name.
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let mut params = named(&[], &format!("authority {number}"));
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, key()).unwrap())
     }

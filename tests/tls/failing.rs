@@ -153,7 +153,7 @@ fn a_server_that_says_nothing_is_waited_for_until_the_deadline() {
     assert_eq!(facts(&error), (ErrorKind::Timeout, Phase::Tls, Sent::No));
     let text = format!("{error:#}");
     let expected = format!(
-        "https://{}: timed out while in the TLS handshake: TLS timeout of 60ms",
+        "https://{}: timed out while in the TLS handshake: tls timeout of 60ms",
         server.addr
     );
     assert_eq!(text, expected);
