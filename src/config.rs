@@ -282,7 +282,8 @@ pub struct Config {
     /// have read eight times as much.
     pub turn_bytes: usize,
     /// Bytes of the read buffer that all links share. Default 128 KiB: under 64 KiB large bodies cost more calls, over
-    /// 256 KiB nothing is won.
+    /// 256 KiB nothing is won. At least 4 KiB; with feature `tls` what is less than 32 KiB counts as that, since records and handshake
+    /// messages have to fit.
     pub read_buffer: usize,
     /// The file with names that are answered from it, and from nothing else; `None`: no file. Default the system's, `/etc/hosts` on unix.
     ///
