@@ -8,6 +8,7 @@
 //! Addresses with a zone id are skipped, as macOS's `fe80::1%lo0 localhost`: an answer has no place for it.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::net::IpAddr;
@@ -87,7 +88,7 @@ impl HostsFile {
             self.looked_at = Some(now);
             self.refresh();
         }
-        self.entries.0.get(name)
+        self.entries.find(name)
     }
 
     fn refresh(&mut self) {
@@ -97,7 +98,7 @@ impl HostsFile {
         match self.look(path) {
             Ok(None) => {}
             Ok(Some((seen, entries))) => {
-                debug!("{}: {} names", path.display(), entries.0.len());
+                debug!("{}: {} names", path.display(), entries.names.len());
                 (self.seen, self.entries) = (seen, entries);
             }
             Err(error) => {
@@ -140,9 +141,10 @@ impl HostsFile {
 
 /// Reads whole lines, [`MAX_BYTES`] at most.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let limit = MAX_BYTES as u64 + 1;
-    File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+    let file = File::open(path)?;
+    let len = usize::try_from(file.metadata()?.len()).unwrap_or(MAX_BYTES);
+    let mut bytes = Vec::with_capacity(len.min(MAX_BYTES) + 1);
+    file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > MAX_BYTES {
         warn!(
             "{}: what is behind its first {MAX_BYTES} bytes is not read",
@@ -196,14 +198,19 @@ type Identity = ();
 #[cfg(not(unix))]
 fn identity(_: &Metadata) -> Identity {}
 
-/// What a hosts file says, name by name.
+/// What a hosts file says, name by name. A hundred thousand names that are blocked by one address share it.
 #[derive(Debug, Default)]
-struct Entries(HashMap<Box<str>, Both<Rc<[IpAddr]>>>);
+struct Entries {
+    /// Where in `sets` a name's addresses are.
+    names: HashMap<Box<str>, usize>,
+    sets: Vec<Both<Rc<[IpAddr]>>>,
+}
 
 impl Entries {
     /// Takes any bytes. A line is an address and its names, parted by blanks; several lines for one name add up.
     fn parse(bytes: &[u8]) -> Self {
-        let mut found: HashMap<Box<str>, Vec<IpAddr>> = HashMap::new();
+        let mut names: HashMap<Box<str>, usize> = HashMap::new();
+        let mut sets = Sets::default();
         for line in bytes.split(|&b| b == b'\n') {
             let line = line.split(|&b| b == b'#').next().unwrap_or_default();
             let mut words = line
@@ -213,21 +220,57 @@ impl Entries {
                 continue;
             };
             for name in words.filter_map(name) {
-                let addrs = found.entry(name).or_default();
-                if addrs.len() < MAX_ADDRS && !addrs.contains(&addr) {
-                    addrs.push(addr);
+                match names.entry(name) {
+                    Entry::Vacant(entry) => drop(entry.insert(sets.with(None, addr))),
+                    Entry::Occupied(mut entry) => {
+                        *entry.get_mut() = sets.with(Some(*entry.get()), addr)
+                    }
                 }
             }
         }
-        // A hundred thousand blocked names have one address: it is kept once.
-        let mut shared: HashMap<Vec<IpAddr>, Both<Rc<[IpAddr]>>> = HashMap::new();
-        let entries = found.into_iter().map(|(name, addrs)| {
-            let addrs = shared
-                .entry(addrs)
-                .or_insert_with_key(|addrs| by_family(addrs));
-            (name, addrs.clone())
-        });
-        Self(entries.collect())
+        Self {
+            names,
+            sets: sets.sets,
+        }
+    }
+
+    fn find(&self, name: &str) -> Option<&Both<Rc<[IpAddr]>>> {
+        self.names.get(name).map(|set| &self.sets[*set])
+    }
+}
+
+/// Sets of addresses, each there once.
+#[derive(Default)]
+struct Sets {
+    sets: Vec<Both<Rc<[IpAddr]>>>,
+    /// Which set another one becomes, or none, with one address more.
+    grown: HashMap<(Option<usize>, IpAddr), usize>,
+}
+
+impl Sets {
+    /// The set that `set` is with `addr` in it.
+    fn with(&mut self, set: Option<usize>, addr: IpAddr) -> usize {
+        let before = set.map(|set| (set, &self.sets[set]));
+        if let Some((set, Both { v6, v4 })) = before
+            && (v6.contains(&addr) || v4.contains(&addr) || v6.len() + v4.len() == MAX_ADDRS)
+        {
+            return set;
+        }
+        if let Some(grown) = self.grown.get(&(set, addr)) {
+            return *grown;
+        }
+        let of = |family: Family| {
+            let before = before.map_or(&[][..], |(_, addrs)| addrs.of(family));
+            let more = Some(addr).filter(|ip| family.has(ip));
+            before.iter().copied().chain(more).collect()
+        };
+        let grown = Both {
+            v6: of(Family::V6),
+            v4: of(Family::V4),
+        };
+        self.sets.push(grown);
+        self.grown.insert((set, addr), self.sets.len() - 1);
+        self.sets.len() - 1
     }
 }
 
@@ -246,14 +289,6 @@ fn name(word: &[u8]) -> Option<Box<str>> {
     Some(str::from_utf8(name).ok()?.to_ascii_lowercase().into())
 }
 
-fn by_family(addrs: &[IpAddr]) -> Both<Rc<[IpAddr]>> {
-    let of = |family: Family| addrs.iter().copied().filter(|ip| family.has(ip)).collect();
-    Both {
-        v6: of(Family::V6),
-        v4: of(Family::V4),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -264,7 +299,7 @@ mod tests {
 
     /// `name addr addr`, the families in turn.
     fn listed(entries: &Entries, name: &str) -> Option<String> {
-        let Both { v6, v4 } = entries.0.get(name)?;
+        let Both { v6, v4 } = entries.find(name)?;
         let addrs = v6.iter().chain(v4.iter()).map(ToString::to_string);
         Some(addrs.collect::<Vec<_>>().join(" "))
     }
@@ -308,7 +343,7 @@ mod tests {
             .map(|n| format!("10.0.{}.{} h\n", n / 256, n % 256))
             .collect();
         let entries = Entries::parse(lines.as_bytes());
-        assert_eq!(entries.0["h"].v4.len(), MAX_ADDRS);
+        assert_eq!(entries.find("h").unwrap().v4.len(), MAX_ADDRS);
     }
 
     #[test]
@@ -317,9 +352,10 @@ mod tests {
             .map(|n| format!("0.0.0.0 ad-{n}.test\n"))
             .collect();
         let entries = Entries::parse(lines.as_bytes());
-        assert_eq!(entries.0.len(), 1000);
-        let first = &entries.0["ad-0.test"].v4;
-        assert!(entries.0.values().all(|addrs| Rc::ptr_eq(&addrs.v4, first)));
+        assert_eq!(entries.names.len(), 1000);
+        let first = &entries.find("ad-0.test").unwrap().v4;
+        let last = &entries.find("ad-999.test").unwrap().v4;
+        assert!(Rc::ptr_eq(first, last) && entries.sets.len() == 1);
     }
 
     #[test]
@@ -350,7 +386,8 @@ mod tests {
                 }
             }
             let noise = Entries::parse(&file);
-            for (name, addrs) in &noise.0 {
+            for name in noise.names.keys() {
+                let addrs = noise.find(name).unwrap();
                 assert!(name.split('.').all(|label| !label.is_empty()), "{file:?}");
                 assert_eq!(**name, name.to_ascii_lowercase(), "{file:?}");
                 assert!(addrs.v6.len() + addrs.v4.len() > 0, "{file:?}");
@@ -364,7 +401,7 @@ mod tests {
                 Some("192.0.2.9"),
                 "{file:?}"
             );
-            assert_eq!(entries.0.len(), noise.0.len() + 1, "{file:?}");
+            assert_eq!(entries.names.len(), noise.names.len() + 1, "{file:?}");
         }
     }
 
@@ -430,10 +467,10 @@ mod tests {
         let mut hosts = HostsFile::new(Some(path.clone()));
         let now = Instant::now();
         assert!(found(&mut hosts, now).is_some());
-        let kept = Rc::clone(&hosts.entries.0["h"].v4);
+        let kept = Rc::clone(&hosts.entries.find("h").unwrap().v4);
         assert!(found(&mut hosts, now + LOOK_EVERY).is_some());
         assert!(
-            Rc::ptr_eq(&hosts.entries.0["h"].v4, &kept),
+            Rc::ptr_eq(&hosts.entries.find("h").unwrap().v4, &kept),
             "the same as before"
         );
         // A copy that keeps the time of the original, and is as long.
@@ -482,7 +519,12 @@ mod tests {
         let mut hosts = HostsFile::new(Some(path));
         let now = Instant::now();
         assert_eq!(found(&mut hosts, now).as_deref(), Some("[10.0.0.1]"));
-        assert_eq!(hosts.entries.0.len(), 1, "{:?}", hosts.entries.0.keys());
+        assert_eq!(
+            hosts.entries.names.len(),
+            1,
+            "{:?}",
+            hosts.entries.names.keys()
+        );
     }
 
     #[test]
