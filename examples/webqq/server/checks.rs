@@ -233,7 +233,8 @@ impl Seat {
         if !token.is_ours {
             return !self.was_online; // it logged in before this server began
         }
-        let is_fresh = |since: Duration| visit.now.saturating_sub(since) < GRACE;
+        let sent = visit.under_way_since();
+        let is_fresh = |since: Duration| sent.saturating_sub(since) < GRACE;
         match (&self.session, &self.ending) {
             (Some(session), _) => match session.announced {
                 Some(since) => is_fresh(since) && !visit.step.is_loop(),
@@ -258,7 +259,7 @@ impl Seat {
             brought(visit.call, name) == Some(&token)
         };
         let is_web2 = visit.call.host.ends_with("web2.qq.com");
-        let is_good = self.good_keys(visit.now).any(|keys| {
+        let is_good = self.good_keys(visit.under_way_since()).any(|keys| {
             has("ptwebqq", Kind::PtWebQq, keys.ptwebqq)
                 && has("skey", Kind::Skey, keys.login)
                 && (!is_web2 || has("p_skey", Kind::Jar, keys.login))

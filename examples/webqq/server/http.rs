@@ -11,6 +11,7 @@ use std::convert::Infallible;
 use std::future::pending;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -95,7 +96,7 @@ impl HttpServer {
         let thread = thread.spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
-                    () = accept(http, |stream| welcome(&serving.0, stream)) => {}
+                    () = accept(http, |stream| welcome(&serving.0, stream, serving.0.now())) => {}
                     () = accept_tls(&serving.0, https) => {}
                     () = keep_time(&serving.0, wishes) => {}
                     _ = stopped => {}
@@ -194,6 +195,11 @@ impl Shared {
         self.state.lock().expect(UNBROKEN)
     }
 
+    /// The brain's time.
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
     fn change<R>(&self, f: impl FnOnce(&mut State, Duration) -> R) -> R {
         self.change_locked(self.lock(), f)
     }
@@ -206,7 +212,7 @@ impl Shared {
         // First, so that a panic below is noticed by the thread, which ends by it.
         self.changed.notify_one();
         // Under the lock the time does not go back.
-        let now = self.began.elapsed();
+        let now = self.now();
         state.catch_up(now);
         let result = f(&mut state, now);
         state.settle(now);
@@ -219,7 +225,7 @@ impl Shared {
     /// What is wished for, and how long there is nothing to do.
     fn turn(&self) -> (Vec<Wish>, Option<Duration>) {
         let mut state = self.lock();
-        let now = self.began.elapsed();
+        let now = self.now();
         if state.next_wake().is_some_and(|at| at <= now) {
             state.catch_up(now);
             state.settle(now);
@@ -293,33 +299,32 @@ impl Drop for Serving {
 }
 
 async fn accept_tls(shared: &Arc<Shared>, door: Option<(TcpListener, Identity)>) {
-    match door {
-        Some((listener, identity)) => {
-            let welcome = |stream| {
-                drop(tokio::spawn(shake_hands(
-                    Arc::clone(shared),
-                    identity.clone(),
-                    stream,
-                )))
-            };
-            accept(listener, welcome).await;
-        }
-        None => pending().await,
-    }
-}
-
-async fn shake_hands(shared: Arc<Shared>, identity: Identity, stream: TcpStream) {
-    match identity.accept(stream).await {
-        Ok(stream) => welcome(&shared, stream),
-        Err(error) => debug!("TLS handshake failed: {error}"),
-    }
+    let Some((listener, identity)) = door else {
+        return pending().await;
+    };
+    let welcome = |stream| {
+        let (shared, identity) = (Arc::clone(shared), identity.clone());
+        let opened = shared.now();
+        tokio::spawn(async move {
+            match identity.accept(stream).await {
+                Ok(stream) => welcome(&shared, stream, opened),
+                Err(error) => debug!("TLS handshake failed: {error}"),
+            }
+        });
+    };
+    accept(listener, welcome).await;
 }
 
 /// Serves a connection in a task of its own.
-fn welcome<C: Carrier + Send + 'static>(shared: &Arc<Shared>, stream: C) {
+fn welcome<C: Carrier + Send + 'static>(shared: &Arc<Shared>, stream: C, opened: Duration) {
     let number = shared.lock().brain.on_connection(C::SCHEME);
     let shared = Arc::clone(shared);
-    let reply = move |call| reply(Arc::clone(&shared), call);
+    let is_used = Arc::new(AtomicBool::new(false));
+    let reply = move |mut call: Call| {
+        let is_first = !is_used.swap(true, Ordering::Relaxed);
+        call.opened = is_first.then_some(opened);
+        reply(Arc::clone(&shared), call)
+    };
     tokio::spawn(travel::serve(stream, number, reply));
 }
 

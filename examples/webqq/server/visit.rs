@@ -126,6 +126,11 @@ impl<'a> Visit<'a> {
         text.parse().unwrap_or_default()
     }
 
+    /// When it may have been made: what opens a connection waits for that, and with TLS for the handshake as well.
+    pub(crate) fn under_way_since(&self) -> Duration {
+        self.call.opened.unwrap_or(self.now).min(self.now)
+    }
+
     pub(crate) fn note_scheme(&mut self) {
         match self.call.scheme {
             Scheme::Http => {}

@@ -1,6 +1,7 @@
 //! What the server and its front-ends say to each other: calls in, answers out.
 
 use std::fmt;
+use std::time::Duration;
 
 use form_urlencoded::parse;
 
@@ -26,6 +27,8 @@ impl fmt::Display for Scheme {
 pub(crate) struct Call {
     /// The connection it came on; never used twice.
     pub(crate) connection: u64,
+    /// When the connection came about, if this is the first call on it.
+    pub(crate) opened: Option<Duration>,
     /// That of the connection.
     pub(crate) scheme: Scheme,
     pub(crate) method: String,
@@ -53,6 +56,7 @@ impl Call {
         let host = host.map_or("", |(_, value)| value.split(':').next().unwrap_or_default());
         Self {
             connection,
+            opened: None,
             scheme,
             method: method.to_owned(),
             host: host.to_ascii_lowercase(),

@@ -1,5 +1,7 @@
 //! What is https comes over TLS, and nothing else does; Secure cookies come with it, and with nothing else.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::client::{body, retcode};
@@ -125,6 +127,32 @@ fn no_fault_excuses_the_wrong_scheme() {
     online_buddies(&mut client);
     let what = "is https, and came over http";
     assert_eq!(errors(&client.server), [(what, false)]);
+}
+
+#[test]
+fn a_call_that_waited_for_its_handshake_may_be_of_the_session_before() {
+    // Opened before the next login, right behind it, long behind it, and not by this call.
+    for (opened, provoked) in [
+        (Some(0.0), true),
+        (Some(5.1), true),
+        (Some(6.0), false),
+        (None, false),
+    ] {
+        let mut client = online();
+        client.after(5.0);
+        let old = client.psessionid.clone();
+        client.login2();
+        client.after(10.0);
+        let present = std::mem::replace(&mut client.psessionid, old);
+        let began = client.now.as_secs_f64() - 15.0;
+        client.spoil(move |call| {
+            call.opened = opened.map(|at| Duration::from_secs_f64(began + at));
+        });
+        online_buddies(&mut client);
+        client.psessionid = present;
+        let what = "a session that is not the present one";
+        assert_eq!(errors(&client.server), [(what, provoked)], "{opened:?}");
+    }
 }
 
 #[test]
