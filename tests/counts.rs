@@ -130,6 +130,22 @@ fn held_polls_and_delayed_requests_are_small() {
     assert_eq!(table.matches("of their own").count(), 2, "{table}");
 }
 
+#[test]
+fn held_https_polls_take_little_beside_what_rustls_keeps() {
+    let output = Command::new(release_example("hold"))
+        .args(["--polls", "1000", "--delayed", "0", "--tls"])
+        .output()
+        .expect("hold can be started");
+    let (table, complaint) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    println!("{table}");
+    assert!(output.status.success(), "{table}{complaint}");
+    assert_eq!(table.matches("held https polls").count(), 1, "{table}");
+    assert_eq!(table.matches("goal reached").count(), 1, "{table}");
+}
+
 /// The system calls of `load`, its server left out.
 struct Traced {
     /// What `load` prints.
@@ -138,7 +154,7 @@ struct Traced {
     trace: String,
 }
 
-fn trace_load(strace: &[&str], target: [&str; 2], connections: u64, requests: u64) -> Traced {
+fn trace_load(strace: &[&str], target: &[&str], connections: u64, requests: u64) -> Traced {
     let output = Command::new("strace")
         .args(["-e", "signal=none"])
         .args(strace)
@@ -191,8 +207,8 @@ impl Traced {
 }
 
 /// How often `load` makes each system call.
-fn calls_of_load(path: &str, connections: u64, requests: u64) -> BTreeMap<String, u64> {
-    let Traced { summary, trace } = trace_load(&[], ["--path", path], connections, requests);
+fn calls_of_load(target: &[&str], connections: u64, requests: u64) -> BTreeMap<String, u64> {
+    let Traced { summary, trace } = trace_load(&[], target, connections, requests);
     assert!(summary.contains("(0 failed)"), "{summary}{trace}");
     let mut calls = BTreeMap::new();
     for line in trace.lines() {
@@ -254,7 +270,7 @@ fn an_engine_counts_its_system_calls() {
     for (why, strace, target) in rows {
         for connections in [1, 50] {
             let requests = 200;
-            let traced = trace_load(strace, target, connections, requests);
+            let traced = trace_load(strace, &target, connections, requests);
             let (counted, seen) = (traced.counted(), traced.on_sockets_and_poll());
             let each = counted as f64 / requests as f64;
             println!("{why}, C={connections}: {each:.3} system calls a request");
@@ -269,10 +285,14 @@ fn a_request_is_one_write_and_one_read() {
     if !has_tool("strace") {
         return;
     }
-    for connections in [1, 50] {
+    for (scheme, connections) in [("http", 1), ("http", 50), ("https", 1), ("https", 50)] {
         let (few, many) = (500, 2500);
-        let before = calls_of_load("/small", connections, few);
-        let after = calls_of_load("/small", connections, many);
+        let target = match scheme {
+            "https" => &["--path", "/small", "--tls"][..],
+            _ => &["--path", "/small"],
+        };
+        let before = calls_of_load(target, connections, few);
+        let after = calls_of_load(target, connections, many);
         let difference = |name: &str| {
             let count = |calls: &BTreeMap<String, u64>| calls.get(name).copied().unwrap_or(0);
             count(&after) - count(&before)
@@ -284,7 +304,8 @@ fn a_request_is_one_write_and_one_read() {
             ("socket", 0),
             ("close", 0),
         ] {
-            assert_eq!(difference(name), expected, "{name}, C={connections}");
+            let found = difference(name);
+            assert_eq!(found, expected, "{name}, {scheme}, C={connections}");
         }
         // Nothing else is called for each request, but for waiting and, where a wait took longer, giving up the processor.
         for (name, count) in &after {
@@ -304,8 +325,8 @@ fn a_connection_is_registered_once_and_deregistered_once() {
         return;
     }
     let (few, many) = (100, 600);
-    let before = calls_of_load("/close", 1, few);
-    let after = calls_of_load("/close", 1, many);
+    let before = calls_of_load(&["--path", "/close"], 1, few);
+    let after = calls_of_load(&["--path", "/close"], 1, many);
     for (name, each) in [
         ("socket", 1),
         ("connect", 1),
