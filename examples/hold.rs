@@ -3,6 +3,7 @@
 //! ```sh
 //! cargo run --release --example hold                     # 10,000 polls, 1,000,000 delayed requests
 //! cargo run --release --example hold -- --polls 2000 --delayed 0 --own
+//! cargo run --release --example hold -- --polls 2000 --delayed 0 --tls    # https polls, beside what rustls keeps by itself
 //! ```
 //!
 //! Every byte that the engine has asked its allocator for is counted, what its slabs hold in reserve included; deadlines are armed.
@@ -15,23 +16,28 @@ mod args;
 mod counting;
 #[path = "support/server.rs"]
 mod server;
+#[path = "support/tls_server.rs"]
+mod tls_server;
 
 use std::error::Error;
 use std::net::SocketAddr;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
+use httpstream::tls::Tls;
 use httpstream::{Config, Context, Engine, Next, Reply, Request};
 use server::Server;
+use tls_server::TlsServer;
 
 const USAGE: &str = "\
-Usage: hold [--polls N] [--delayed N] [--own]
+Usage: hold [--polls N] [--delayed N] [--own | --tls]
 
 Prints the heap bytes of each held long poll and of each delayed request.
 
   --polls N     long polls held: 0 for none, or at least 1000 (default 10000)
   --delayed N   requests that wait for their delay: 0 for none, or at least 10000 (default 1000000)
   --own         only requests of their own, not clones of one
+  --tls         https polls, clones of one request
 ";
 
 /// Fewer share the engine's fixed costs among too few: the figure for each would say more about those.
@@ -50,6 +56,9 @@ const POLL: Bar = Bar {
     bar: 512.0,
     goal: 200.0,
 };
+/// rustls keeps most of it: the goal is no more than this much beside that.
+const TLS_POLL_BAR: f64 = 10.0 * 1024.0;
+const TLS_POLL_GOAL_BESIDE_RUSTLS: f64 = 512.0;
 const DELAYED: Bar = Bar {
     bar: 160.0,
     goal: 96.0,
@@ -66,19 +75,29 @@ enum Requests {
     Own,
 }
 
+/// What is measured.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Subject {
+    Both,
+    Own,
+    Tls,
+}
+
 fn main() -> ExitCode {
     server::serve_if_asked();
-    let (mut polls, mut delayed, mut own) = (10_000, 1_000_000, false);
+    tls_server::serve_if_asked();
+    let (mut polls, mut delayed, mut subject) = (10_000, 1_000_000, Subject::Both);
     let mut args = args::Args::new("hold", USAGE);
     while let Some(arg) = args.next() {
         match &*arg {
             "--polls" => polls = number(&mut args, &arg, FEWEST_POLLS),
             "--delayed" => delayed = number(&mut args, &arg, FEWEST_DELAYED),
-            "--own" => own = true,
+            "--own" => subject = Subject::Own,
+            "--tls" => subject = Subject::Tls,
             _ => args.wrong(&format!("{arg:?}: no such option")),
         }
     }
-    run(polls, delayed, own).unwrap_or_else(|error| {
+    run(polls, delayed, subject).unwrap_or_else(|error| {
         eprintln!("hold: {error:#}");
         ExitCode::FAILURE
     })
@@ -92,19 +111,23 @@ fn number(args: &mut args::Args, option: &str, fewest: usize) -> usize {
     })
 }
 
-fn run(polls: usize, delayed: usize, own: bool) -> Result<ExitCode, Box<dyn Error>> {
+fn run(polls: usize, delayed: usize, subject: Subject) -> Result<ExitCode, Box<dyn Error>> {
     if let Some(status) = with_files_for(polls)? {
         return Ok(status);
     }
-    let kinds = match own {
-        true => &[Requests::Own][..],
-        false => &[Requests::Clones, Requests::Own],
+    let kinds = match subject {
+        Subject::Both => &[Requests::Clones, Requests::Own][..],
+        Subject::Own => &[Requests::Own],
+        Subject::Tls => &[],
     };
     println!(
         "{:38} {:>9} {:>8} {:>8} {:>8} {:>11}",
         "", "number", "B each", "bar", "goal", "B in all"
     );
     let mut kept = true;
+    if subject == Subject::Tls && polls > 0 {
+        kept &= hold_tls(polls)?;
+    }
     for kind in kinds.iter().filter(|_| polls > 0) {
         kept &= hold(polls, *kind)?;
     }
@@ -157,7 +180,11 @@ fn nothing(_: &mut (), reply: Reply<'_>, _: &mut Context<'_, ()>) -> Next<()> {
 
 /// The request of one bot among many.
 fn request(addr: SocketAddr, bot: usize) -> Result<Request, httpstream::Error> {
-    Request::get(&format!("http://{addr}/hold?bot={bot:07}"))
+    request_by("http", addr, bot)
+}
+
+fn request_by(scheme: &str, addr: SocketAddr, bot: usize) -> Result<Request, httpstream::Error> {
+    Request::get(&format!("{scheme}://{addr}/hold?bot={bot:07}"))
         .header("Accept", "application/json")
         .header("Cookie", format!("session={bot:032x}"))
         .hold(Duration::from_secs(3600))
@@ -166,7 +193,12 @@ fn request(addr: SocketAddr, bot: usize) -> Result<Request, httpstream::Error> {
 
 /// An engine without fields of its own, so that what it sends is what the request holds, and the empty line.
 fn engine(connections: usize) -> Result<Engine, httpstream::Error> {
+    engine_by(connections, Tls::default())
+}
+
+fn engine_by(connections: usize, tls: Tls) -> Result<Engine, httpstream::Error> {
     let mut config = Config::default();
+    config.route.tls = tls;
     config.max_connections = connections.max(1);
     config.max_connections_per_origin = connections.max(1);
     config.user_agent = None;
@@ -216,6 +248,67 @@ fn hold(polls: usize, kind: Requests) -> Result<bool, Box<dyn Error>> {
         kind,
         serialised,
         &POLL,
+    ))
+}
+
+/// As [`hold`], over https; and what rustls keeps for as good a connection that nobody holds a poll on.
+fn hold_tls(polls: usize) -> Result<bool, Box<dyn Error>> {
+    /// Each costs the processor a handshake, and all are alike.
+    const BARE: usize = 100;
+    /// Handshakes at once: their deadline passes while a crowd waits for the processor.
+    const AT_ONCE: usize = 64;
+    let server = TlsServer::start()?;
+    let config = tls_server::client_config(&server)?;
+    // The first makes what all share.
+    let first = tls_server::bare_connections(&server, &config, 1)?;
+    let before = counting::live_bytes();
+    let bare = tls_server::bare_connections(&server, &config, BARE)?;
+    let own = (counting::live_bytes() - before) as f64 / BARE as f64;
+    println!(
+        "{:38} {BARE:>9} {own:>8.1}",
+        "rustls by itself, after a handshake"
+    );
+    drop((first, bare));
+
+    let start = counting::live_bytes();
+    let mut engine = engine_by(polls, Tls::with_roots_pem(server.root_pem.as_bytes())?)?;
+    let model = request_by("https", server.addr(), 0)?;
+    let made = counting::live_bytes();
+    let patience = Instant::now();
+    while engine.stats().links_dialing > 0 || engine.pending() < polls {
+        let dialing = engine.stats().links_dialing;
+        for _ in 0..AT_ONCE
+            .saturating_sub(dialing)
+            .min(polls - engine.pending())
+        {
+            engine.submit(model.clone(), nothing);
+        }
+        engine.turn(&mut (), Some(Duration::from_millis(100)))?;
+        if patience.elapsed() > Duration::from_secs(180) {
+            return Err(format!("not all polls can be sent: {:?}", engine.stats()).into());
+        }
+    }
+    let held = counting::live_bytes();
+    let stats = engine.stats();
+    if stats.in_flight != polls || stats.failed + stats.answered > 0 {
+        return Err(format!("not all polls are held: {stats:?}").into());
+    }
+    let each = (held - made) as f64 / polls as f64;
+    println!("{:38} {:>9} {:>8.1}", "beside rustls", "", each - own);
+    let bar = Bar {
+        bar: TLS_POLL_BAR,
+        goal: own + TLS_POLL_GOAL_BESIDE_RUSTLS,
+    };
+    let kind = Requests::Clones;
+    let (what, serialised) = ("held https polls, clones of one request", 0);
+    Ok(report(
+        what,
+        polls,
+        made - start,
+        held - made,
+        kind,
+        serialised,
+        &bar,
     ))
 }
 

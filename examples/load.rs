@@ -2,6 +2,7 @@
 //!
 //! ```sh
 //! cargo run --release --example load -- --requests 100000 --connections 50
+//! cargo run --release --example load -- --tls
 //! cargo run --release --example load -- --url http://127.0.0.1:8080/index.html
 //! cargo run --release --example load -- --url http://localhost/ --unix /run/server.sock
 //! ```
@@ -14,22 +15,27 @@ mod args;
 mod counting;
 #[path = "support/server.rs"]
 mod server;
+#[path = "support/tls_server.rs"]
+mod tls_server;
 
 use std::error::Error;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use httpstream::tls::Tls;
 use httpstream::{Config, Context, Engine, Keepalive, Next, Reply, Request, Route};
 use server::Server;
+use tls_server::TlsServer;
 
 const USAGE: &str = "\
-Usage: load [--requests N] [--connections N] [--path PATH | --url URL] [--unix SOCKET | --options]
+Usage: load [--requests N] [--connections N] [--path PATH [--tls] | --url URL] [--unix SOCKET | --options]
 
 Sends one request over and over, and prints what it cost.
 
   --requests N      requests in all (default 10000)
   --connections N   connections at once (default 1)
   --path PATH       what the program's own server is asked for: /small (default), /fields, /chunked, /large, /close
+  --tls             over https
   --url URL         send to another server
   --unix SOCKET     through this unix socket
   --options         with what can be set on a TCP socket set, and from 127.0.0.2
@@ -71,9 +77,23 @@ enum Target {
     Other(Request),
 }
 
+/// How its own server is spoken to.
+#[derive(Clone, Copy)]
+enum Scheme {
+    Http,
+    Https,
+}
+
+/// A server in a process of its own, which lives as long as this.
+enum Running {
+    Plain { _server: Server },
+    Tls { _server: TlsServer },
+}
+
 fn main() -> ExitCode {
     server::serve_if_asked();
-    let (mut requests, mut connections) = (10_000, 1);
+    tls_server::serve_if_asked();
+    let (mut requests, mut connections, mut scheme) = (10_000, 1, Scheme::Http);
     let mut target = Target::Own(PATHS[0].to_owned());
     let mut route = Route::default();
     let mut args = args::Args::new("load", USAGE);
@@ -84,6 +104,7 @@ fn main() -> ExitCode {
             "--requests" => requests = args.value(&arg, "a number above 0", number),
             "--connections" => connections = args.value(&arg, "a number above 0", number),
             "--path" => target = Target::Own(args.value(&arg, "a path of the server", path)),
+            "--tls" => scheme = Scheme::Https,
             "--url" => {
                 let url = args.value(&arg, "a URL", |text| Some(text.to_owned()));
                 match request(&url) {
@@ -98,7 +119,7 @@ fn main() -> ExitCode {
             _ => args.wrong(&format!("{arg:?}: no such option")),
         }
     }
-    match run(requests, connections, target, route) {
+    match run(requests, connections, target, scheme, route) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("load: {error:#}");
@@ -129,22 +150,27 @@ fn run(
     requests: u64,
     connections: u64,
     target: Target,
+    scheme: Scheme,
     route: Route,
 ) -> Result<(), Box<dyn Error>> {
-    // The server lives as long as this.
-    let (_server, request) = match target {
-        Target::Own(path) => {
+    let mut config = Config::default();
+    config.route = route;
+    let (_server, request) = match (target, scheme) {
+        (Target::Own(path), Scheme::Http) => {
             let server = Server::start()?;
             let request = request(&format!("http://{}{path}", server.addr))?;
-            (Some(server), request)
+            (Some(Running::Plain { _server: server }), request)
         }
-        Target::Other(request) => (None, request),
+        (Target::Own(path), Scheme::Https) => {
+            let server = TlsServer::start()?;
+            config.route.tls = Tls::with_roots_pem(server.root_pem.as_bytes())?;
+            let request = request(&format!("https://{}{path}", server.addr()))?;
+            (Some(Running::Tls { _server: server }), request)
+        }
+        (Target::Other(request), _) => (None, request),
     };
-
-    let mut config = Config::default();
     config.max_connections = connections as usize;
     config.max_connections_per_origin = connections as usize;
-    config.route = route;
     let mut engine = Engine::with_config(config)?;
     let mut load = Load {
         to_send: requests - connections.min(requests),

@@ -142,7 +142,14 @@ fn release_example(name: &str) -> &'static Path {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let output = Command::new(cargo)
             .args(["build", "--offline", "--release", "--message-format=json"])
-            .args(["--example", "hold", "--example", "load"])
+            .args([
+                "--example",
+                "hold",
+                "--example",
+                "load",
+                "--example",
+                "lookups",
+            ])
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .output()
             .expect("cargo can be started");
@@ -169,6 +176,26 @@ fn has_tool(name: &str) -> bool {
     found
 }
 
+/// `lookups` counts the time that its thread computes, which other programs on the machine hardly change; where one did all the same,
+/// another run shows it.
+#[test]
+fn ten_thousand_look_ups_at_once_hold_up_no_turn_and_leave_nothing() {
+    let mut tables = String::new();
+    for _ in 0..3 {
+        let output = Command::new(release_example("lookups"))
+            .output()
+            .expect("lookups can be started");
+        tables += &String::from_utf8_lossy(&output.stdout);
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(complaint.is_empty(), "{tables}{complaint}");
+        if output.status.success() {
+            println!("{tables}");
+            return;
+        }
+    }
+    panic!("{tables}");
+}
+
 #[test]
 fn held_polls_and_delayed_requests_are_small() {
     let output = Command::new(release_example("hold"))
@@ -182,6 +209,22 @@ fn held_polls_and_delayed_requests_are_small() {
     assert!(output.status.success(), "{table}{complaint}");
     assert_eq!(table.matches("of one request").count(), 2, "{table}");
     assert_eq!(table.matches("of their own").count(), 2, "{table}");
+}
+
+#[test]
+fn held_https_polls_take_little_beside_what_rustls_keeps() {
+    let output = Command::new(release_example("hold"))
+        .args(["--polls", "1000", "--delayed", "0", "--tls"])
+        .output()
+        .expect("hold can be started");
+    let (table, complaint) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    println!("{table}");
+    assert!(output.status.success(), "{table}{complaint}");
+    assert_eq!(table.matches("held https polls").count(), 1, "{table}");
+    assert_eq!(table.matches("goal reached").count(), 1, "{table}");
 }
 
 /// The system calls of `load`, its server left out.
@@ -245,8 +288,8 @@ impl Traced {
 }
 
 /// How often `load` makes each system call.
-fn calls_of_load(path: &str, connections: u64, requests: u64) -> BTreeMap<String, u64> {
-    let Traced { summary, trace } = trace_load(&[], &["--path", path], connections, requests);
+fn calls_of_load(target: &[&str], connections: u64, requests: u64) -> BTreeMap<String, u64> {
+    let Traced { summary, trace } = trace_load(&[], target, connections, requests);
     assert!(summary.contains("(0 failed)"), "{summary}{trace}");
     let mut calls = BTreeMap::new();
     for line in trace.lines() {
@@ -405,10 +448,14 @@ fn a_request_is_one_write_and_one_read() {
     if !has_tool("strace") {
         return;
     }
-    for connections in [1, 50] {
+    for (scheme, connections) in [("http", 1), ("http", 50), ("https", 1), ("https", 50)] {
         let (few, many) = (500, 2500);
-        let before = calls_of_load("/small", connections, few);
-        let after = calls_of_load("/small", connections, many);
+        let target = match scheme {
+            "https" => &["--path", "/small", "--tls"][..],
+            _ => &["--path", "/small"],
+        };
+        let before = calls_of_load(target, connections, few);
+        let after = calls_of_load(target, connections, many);
         let difference = |name: &str| {
             let count = |calls: &BTreeMap<String, u64>| calls.get(name).copied().unwrap_or(0);
             count(&after) - count(&before)
@@ -420,7 +467,8 @@ fn a_request_is_one_write_and_one_read() {
             ("socket", 0),
             ("close", 0),
         ] {
-            assert_eq!(difference(name), expected, "{name}, C={connections}");
+            let found = difference(name);
+            assert_eq!(found, expected, "{name}, {scheme}, C={connections}");
         }
         // Nothing else is called for each request, but for waiting and, where a wait took longer, giving up the processor.
         for (name, count) in &after {
@@ -440,8 +488,8 @@ fn a_connection_is_registered_once_and_deregistered_once() {
         return;
     }
     let (few, many) = (100, 600);
-    let before = calls_of_load("/close", 1, few);
-    let after = calls_of_load("/close", 1, many);
+    let before = calls_of_load(&["--path", "/close"], 1, few);
+    let after = calls_of_load(&["--path", "/close"], 1, many);
     for (name, each) in [
         ("socket", 1),
         ("connect", 1),

@@ -7,7 +7,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
@@ -24,19 +24,22 @@ pub(crate) struct Server {
 impl Server {
     /// Starts this very program as a server.
     pub(crate) fn start() -> io::Result<Self> {
+        Self::start_as(ASKED).map(|(server, _)| server)
+    }
+
+    /// Starts this very program with `asked` for its argument, and answers also what else it prints behind its address.
+    pub(crate) fn start_as(asked: &str) -> io::Result<(Self, BufReader<ChildStdout>)> {
         let mut child = Command::new(std::env::current_exe()?)
-            .arg(ASKED)
+            .arg(asked)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
+        let mute = || io::Error::other("the server did not say its address");
+        let mut lines = BufReader::new(child.stdout.take().ok_or_else(mute)?);
         let mut line = String::new();
-        if let Some(stdout) = child.stdout.take() {
-            BufReader::new(stdout).read_line(&mut line)?;
-        }
-        match line.trim().parse() {
-            Ok(addr) => Ok(Self { child, addr }),
-            Err(_) => Err(io::Error::other("the server did not say its address")),
-        }
+        lines.read_line(&mut line)?;
+        let addr = line.trim().parse().map_err(|_| mute())?;
+        Ok((Self { child, addr }, lines))
     }
 }
 
@@ -52,10 +55,19 @@ pub(crate) fn serve_if_asked() {
     if std::env::args().nth(1).as_deref() != Some(ASKED) {
         return;
     }
+    serve_on_a_thread("", |socket| socket);
+}
+
+/// Prints the address and what is said behind it, serves until standard input ends, and does not return.
+pub(crate) fn serve_on_a_thread<S: Read + Write>(
+    said: &str,
+    wrap: impl Fn(TcpStream) -> S + Send + 'static,
+) {
     let listener = listen().expect("a port on loopback");
     println!("{}", listener.local_addr().expect("it listens"));
+    print!("{said}");
     io::stdout().flush().expect("the parent reads");
-    std::thread::spawn(move || serve(listener).expect("a server that runs"));
+    std::thread::spawn(move || serve_through(listener, wrap).expect("a server that runs"));
     let _ = io::stdin().read_to_end(&mut Vec::new());
     std::process::exit(0);
 }
@@ -116,8 +128,8 @@ impl Answers {
     }
 }
 
-struct Peer {
-    socket: TcpStream,
+struct Peer<S> {
+    socket: S,
     /// A request that has not come whole.
     unread: Vec<u8>,
     /// An answer that did not go out whole.
@@ -125,7 +137,15 @@ struct Peer {
 }
 
 /// Serves for ever. A request ends with its head.
-pub(crate) fn serve(mut listener: TcpListener) -> io::Result<()> {
+pub(crate) fn serve(listener: TcpListener) -> io::Result<()> {
+    serve_through(listener, |socket| socket)
+}
+
+/// As [`serve`], through what `wrap` makes of each connection.
+fn serve_through<S: Read + Write>(
+    mut listener: TcpListener,
+    wrap: impl Fn(TcpStream) -> S,
+) -> io::Result<()> {
     const LISTENER: Token = Token(usize::MAX);
     let answers = Answers::new();
     let mut poll = Poll::new()?;
@@ -147,7 +167,7 @@ pub(crate) fn serve(mut listener: TcpListener) -> io::Result<()> {
                     poll.registry()
                         .register(&mut socket, Token(entry.key()), interest)?;
                     entry.insert(Peer {
-                        socket,
+                        socket: wrap(socket),
                         unread: Vec::new(),
                         unsent: Vec::new(),
                     });
@@ -157,7 +177,7 @@ pub(crate) fn serve(mut listener: TcpListener) -> io::Result<()> {
             let key = event.token().0;
             let ended = peers
                 .get_mut(key)
-                .is_some_and(|peer: &mut Peer| peer.go_on(&answers, &mut buffer).is_err());
+                .is_some_and(|peer: &mut Peer<S>| peer.go_on(&answers, &mut buffer).is_err());
             if ended {
                 peers.remove(key);
             }
@@ -165,7 +185,7 @@ pub(crate) fn serve(mut listener: TcpListener) -> io::Result<()> {
     }
 }
 
-impl Peer {
+impl<S: Read + Write> Peer<S> {
     /// Writes and reads what can be; an error ends the connection, be it only that the peer has closed it.
     fn go_on(&mut self, answers: &Answers, buffer: &mut [u8]) -> io::Result<()> {
         loop {
