@@ -32,6 +32,7 @@ impl From<Problem> for Trouble {
 }
 
 /// Writes what follows the first `skip` bytes of `parts`, as far as the socket takes it; through a session, what that has to say first.
+#[inline]
 pub(crate) fn write<N: Net>(
     net: &mut N,
     socket: &N::Socket,

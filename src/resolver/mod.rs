@@ -165,7 +165,8 @@ pub trait Resolve: fmt::Debug {
     }
     /// The time is `now`; called in each turn in which [`deadline`](Self::deadline) has passed, and behind events of that turn.
     fn on_tick(&mut self, now: Instant);
-    /// When [`on_tick`](Self::on_tick) wants to be called; in the past: in the next turn.
+    /// When [`on_tick`](Self::on_tick) wants to be called; in the past: in the next turn. Asked for anew after calls of the other methods, and when
+    /// the engine was woken.
     fn deadline(&self) -> Option<Instant>;
     /// Takes an answer that is ready.
     fn take(&mut self) -> Option<(LookupId, LookupAnswer)>;

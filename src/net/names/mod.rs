@@ -101,6 +101,8 @@ pub(crate) struct Names {
     cache: Cache,
     questions: Questions,
     resolver: Box<dyn Resolve>,
+    /// When the resolver wants to be called, as it said when it was called last: it is not asked each turn.
+    resolver_due: Option<Instant>,
     /// A question was put since the resolver was last asked for answers: it may have one at once.
     news: bool,
     /// The resolver was told of events since the last turn.
@@ -187,6 +189,7 @@ impl Names {
             hosts: HostsFile::new(hosts_file),
             cache: Cache::new(config.keep_names, config.keep_stale_names),
             questions: Questions::new(config.max_lookups),
+            resolver_due: resolver.deadline(),
             resolver,
             news: false,
             events: false,
@@ -238,6 +241,7 @@ impl Names {
         while let Some((id, question)) = self.questions.next_to_ask() {
             self.news = true;
             self.resolver.start(&question.name, question.family, id);
+            self.resolver_due = self.resolver.deadline();
         }
     }
 
@@ -256,12 +260,13 @@ impl Names {
         }) = self.questions.close(id)
         {
             self.resolver.cancel(id);
+            self.resolver_due = self.resolver.deadline();
         }
     }
 
     /// When a turn is due without the resolver having woken the engine.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        match (self.resolver.deadline(), self.questions.deadline()) {
+        match (self.resolver_due, self.questions.deadline()) {
             (Some(resolver), Some(questions)) => Some(resolver.min(questions)),
             (resolver, questions) => resolver.or(questions),
         }
@@ -275,6 +280,7 @@ impl Names {
 
     /// The resolver has woken the engine, or another thread has: answers may be there.
     pub(crate) fn on_wake(&mut self) {
+        self.resolver_due = self.resolver.deadline();
         self.news = self.is_busy();
     }
 
@@ -287,16 +293,15 @@ impl Names {
     pub(crate) fn on_event(&mut self, token: Token) {
         self.events = true;
         self.resolver.on_event(token);
+        self.resolver_due = self.resolver.deadline();
     }
 
     /// Once a turn, behind its events.
     pub(crate) fn on_turn(&mut self, now: Instant) {
-        let is_due = self
-            .resolver
-            .deadline()
-            .is_some_and(|deadline| deadline <= now);
+        let is_due = self.resolver_due.is_some_and(|due| due <= now);
         if std::mem::take(&mut self.events) || is_due {
             self.resolver.on_tick(now);
+            self.resolver_due = self.resolver.deadline();
         }
     }
 
@@ -319,6 +324,7 @@ impl Names {
             }
         }
         self.news = false;
+        self.resolver_due = self.resolver.deadline();
         self.next_late(now)
     }
 
