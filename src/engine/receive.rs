@@ -291,7 +291,11 @@ impl<S, M: Mode> Engine<S, M> {
         let is_body = body.is_some();
         let mut plaintext = match body {
             Some(inbound) => std::mem::take(&mut inbound.body),
-            None => std::mem::take(&mut self.plaintext),
+            None => {
+                // What an idle link said out of turn is no part of this.
+                self.plaintext.clear();
+                std::mem::take(&mut self.plaintext)
+            }
         };
         let start = plaintext.len();
         let received = session.receive(buffer, filled, &mut plaintext);
@@ -312,7 +316,6 @@ impl<S, M: Mode> Engine<S, M> {
         if !plaintext.is_empty() {
             go = self.on_bytes(state, key, &mut plaintext);
         }
-        plaintext.clear();
         self.plaintext = plaintext;
         go
     }

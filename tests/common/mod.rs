@@ -127,6 +127,11 @@ impl Peer {
         self.stream.as_ref().unwrap()
     }
 
+    /// Whether this end of the connection is still there.
+    pub fn is_open(&self) -> bool {
+        self.stream.is_some()
+    }
+
     fn fill(&mut self) -> bool {
         let mut buf = [0; 16 * 1024];
         match self.stream().read(&mut buf) {

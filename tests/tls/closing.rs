@@ -128,6 +128,9 @@ fn between_two_requests(meanwhile: fn(&mut TlsPeer<'_>)) -> (World, Gate) {
             if peer.number() == 0 {
                 at.pass();
                 meanwhile(peer);
+                if !peer.tcp.is_open() {
+                    return;
+                }
             }
             while peer.answer(&ok("second")) {}
         },
