@@ -89,9 +89,10 @@ pub struct Engine<S = (), M: Mode = Owned> {
     /// Scratch for what is taken from `remote`.
     orders: Vec<Order<S>>,
 
-    /// The time of this turn, and the same in microseconds of the engine's life.
+    /// The time of this turn; the same in microseconds of the engine's life, rounded up, and in ticks of the wheel, rounded down.
     now: Instant,
     now_micros: u64,
+    now_tick: u64,
     epoch: Instant,
 
     /// Events that the poll has told, up to `next_event` dealt with.
@@ -267,6 +268,7 @@ impl<S, M: Mode> Engine<S, M> {
             orders: Vec::new(),
             now,
             now_micros: 0,
+            now_tick: 0,
             epoch: now,
             batch: Vec::new(),
             next_event: 0,
@@ -482,6 +484,7 @@ impl<S, M: Mode> Engine<S, M> {
         // Rounded up: what is counted from here would be early by the part of a microsecond that is cut off.
         self.now_micros =
             life.as_secs() * 1_000_000 + u64::from(life.subsec_nanos().div_ceil(1000));
+        self.now_tick = life.as_secs() * 1000 + u64::from(life.subsec_millis());
         self.chains.now = self.now_micros;
     }
 
@@ -494,8 +497,7 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// The tick that is now, rounded down: what is due at it has waited at least as long as it asked.
     fn now_tick(&self) -> u64 {
-        let life = self.now - self.epoch;
-        life.as_secs() * 1000 + u64::from(life.subsec_millis())
+        self.now_tick
     }
 
     /// The first tick not before `micros`.

@@ -537,6 +537,12 @@ fn the_resolver_is_called_behind_its_events_and_when_it_is_due() {
     let start = bench.now;
     bench.turn();
     bench.script.borrow_mut().deadline = Some(start + SECOND);
+    assert_eq!(
+        bench.names.deadline(),
+        None,
+        "it is asked when it was called"
+    );
+    bench.names.on_wake();
     assert_eq!(bench.names.deadline(), Some(start + SECOND));
     bench.turn();
     assert!(bench.script.borrow().ticks.is_empty());
