@@ -19,7 +19,7 @@ use std::io;
 use std::ops::Range;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake as _, Waker};
 use std::thread::{self, ThreadId};
@@ -80,6 +80,8 @@ pub(super) struct Reactor {
     last_offset: Cell<usize>,
     sources: RefCell<HashMap<Token, Directions>>,
     timers: RefCell<BTreeMap<TimerKey, Waker>>,
+    /// When the first of them goes off: asked for in every turn of the engine.
+    next_timer: Cell<Option<Instant>>,
     last_timer: Cell<u64>,
     /// `None`: is being polled, or has panicked.
     tasks: RefCell<Slab<Option<Task>>>,
@@ -141,21 +143,43 @@ pub(super) enum Readiness {
 /// Tasks that were woken, in that order.
 struct Woken {
     tasks: Mutex<VecDeque<TaskKey>>,
+    /// How many. The engine asks in every turn, most of which have nothing to do with names, whether there are any: this spares it the lock.
+    count: AtomicUsize,
     owner: ThreadId,
     wake: Wake,
 }
 
 impl Woken {
+    fn new(wake: Wake) -> Self {
+        Self {
+            tasks: Mutex::default(),
+            count: AtomicUsize::new(0),
+            owner: thread::current().id(),
+            wake,
+        }
+    }
+
     fn push(&self, task: TaskKey) {
-        self.lock().push_back(task);
+        self.change(|tasks| tasks.push_back(task));
         // On its own thread, the engine asks for the deadline before it waits.
         if thread::current().id() != self.owner {
             self.wake.wake();
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<TaskKey>> {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pop(&self) -> Option<TaskKey> {
+        self.change(VecDeque::pop_front)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Acquire) == 0
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut VecDeque<TaskKey>) -> T) -> T {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = change(&mut tasks);
+        self.count.store(tasks.len(), Ordering::Release);
+        changed
     }
 }
 
@@ -203,14 +227,11 @@ impl Reactor {
             last_offset: Cell::new(0),
             sources: RefCell::default(),
             timers: RefCell::default(),
+            next_timer: Cell::new(None),
             last_timer: Cell::new(0),
             tasks: RefCell::default(),
             lookup_ended: Cell::new(false),
-            woken: Arc::new(Woken {
-                tasks: Mutex::default(),
-                owner: thread::current().id(),
-                wake,
-            }),
+            woken: Arc::new(Woken::new(wake)),
             now: Cell::new(Instant::now()),
         });
         // Where the thread is at its end, nothing finds it, and all look-ups fail.
@@ -284,7 +305,7 @@ impl Reactor {
     /// Takes the first task that was woken and has not ended since.
     fn next_woken(&self) -> Option<(TaskKey, Task)> {
         loop {
-            let key = self.woken.lock().pop_front()?;
+            let key = self.woken.pop()?;
             let task = self.tasks.borrow_mut().get_mut(key).and_then(Option::take);
             if let Some(task) = task {
                 return Some((key, task));
@@ -318,20 +339,19 @@ impl Reactor {
 
     /// When [`run`](Self::run) has something to do; in the past: at once.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        if self.lookup_ended.get() || !self.woken.lock().is_empty() {
+        if self.lookup_ended.get() || !self.woken.is_empty() {
             return Some(self.now.get());
         }
-        let timers = self.timers.borrow();
-        timers.first_key_value().map(|((at, _), _)| *at)
+        self.next_timer.get()
     }
 
     // ---- timers --------------------------------------------------------------------------------------------------------
 
     fn fire_timers(&self, now: Instant) {
-        let mut timers = self.timers.borrow_mut();
-        let later = timers.split_off(&(now, u64::MAX));
-        let due = std::mem::replace(&mut *timers, later);
-        drop(timers);
+        let due = self.change_timers(|timers| {
+            let later = timers.split_off(&(now, u64::MAX));
+            std::mem::replace(timers, later)
+        });
         for waker in due.into_values() {
             waker.wake();
         }
@@ -340,7 +360,7 @@ impl Reactor {
     fn arm(&self, at: Instant, waker: &Waker) -> TimerKey {
         self.last_timer.set(self.last_timer.get() + 1);
         let key = (at, self.last_timer.get());
-        self.timers.borrow_mut().insert(key, waker.clone());
+        self.change_timers(|timers| timers.insert(key, waker.clone()));
         key
     }
 
@@ -356,8 +376,16 @@ impl Reactor {
     }
 
     fn disarm(&self, key: TimerKey) {
-        let disarmed = self.timers.borrow_mut().remove(&key);
+        let disarmed = self.change_timers(|timers| timers.remove(&key));
         drop(disarmed);
+    }
+
+    fn change_timers<T>(&self, change: impl FnOnce(&mut BTreeMap<TimerKey, Waker>) -> T) -> T {
+        let mut timers = self.timers.borrow_mut();
+        let changed = change(&mut timers);
+        let first = timers.first_key_value();
+        self.next_timer.set(first.map(|((at, _), _)| *at));
+        changed
     }
 
     // ---- sockets -------------------------------------------------------------------------------------------------------
