@@ -80,7 +80,7 @@ pub(super) struct Reactor {
     last_offset: Cell<usize>,
     sources: RefCell<HashMap<Token, Directions>>,
     timers: RefCell<BTreeMap<TimerKey, Waker>>,
-    /// When the first of them goes off: asked for in every turn of the engine.
+    /// When the first of them goes off.
     next_timer: Cell<Option<Instant>>,
     last_timer: Cell<u64>,
     /// `None`: is being polled, or has panicked.
@@ -143,7 +143,7 @@ pub(super) enum Readiness {
 /// Tasks that were woken, in that order.
 struct Woken {
     tasks: Mutex<VecDeque<TaskKey>>,
-    /// How many. The engine asks in every turn, most of which have nothing to do with names, whether there are any: this spares it the lock.
+    /// How many: the engine asks after each call whether there are any, and is spared the lock.
     count: AtomicUsize,
     owner: ThreadId,
     wake: Wake,
