@@ -128,11 +128,33 @@ enum Source {
     Violation(Violation),
     Invalid(Invalid),
     Io(io::Error),
-    Lookup(LookupError),
+    Lookup(Lookup),
     Addresses(Addresses),
     Tls(Problem),
     Reason(Reason),
 }
+
+/// Why a host has no address, and who said so.
+#[derive(Debug)]
+struct Lookup {
+    error: LookupError,
+    servers: String,
+}
+
+impl fmt::Display for Lookup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.error)?;
+        match self.error {
+            LookupError::NotFound | LookupError::NoAddress if !self.servers.is_empty() => {
+                write!(f, ", says {}", self.servers)
+            }
+            // The others name whom they are about.
+            _ => Ok(()),
+        }
+    }
+}
+
+impl StdError for Lookup {}
 
 /// What became of each address that was tried.
 #[derive(Debug)]
@@ -149,12 +171,20 @@ impl fmt::Display for Addresses {
             f.write_str(deadline)?;
             between = ": ";
         }
-        for (addr, error) in &self.tried {
+        for (addr, error) in self.tried.iter().take(Self::MAX_TOLD) {
             write!(f, "{between}{addr}: {error}")?;
             between = "; ";
         }
-        Ok(())
+        match self.tried.len().saturating_sub(Self::MAX_TOLD) {
+            0 => Ok(()),
+            more => write!(f, "; and {more} more"),
+        }
     }
+}
+
+impl Addresses {
+    /// More than these make no line that anybody reads; [`Error::addresses`] has all.
+    const MAX_TOLD: usize = 16;
 }
 
 impl StdError for Addresses {}
@@ -258,7 +288,7 @@ impl Error {
         Self::placed(kind, at, Source::Addresses(Addresses { deadline, tried }))
     }
 
-    pub(crate) fn from_lookup(error: LookupError, at: Circumstances) -> Self {
+    pub(crate) fn from_lookup(error: LookupError, servers: String, at: Circumstances) -> Self {
         let kind = match error {
             LookupError::Timeout(_) => ErrorKind::Timeout,
             LookupError::NotFound
@@ -266,7 +296,7 @@ impl Error {
             | LookupError::Exhausted(_)
             | LookupError::Failed(_) => ErrorKind::Resolve,
         };
-        Self::placed(kind, at, Source::Lookup(error))
+        Self::placed(kind, at, Source::Lookup(Lookup { error, servers }))
     }
 
     pub(crate) fn from_tls(problem: Problem, at: Circumstances) -> Self {
@@ -344,7 +374,7 @@ impl Error {
     /// Why the host has no address: unknown, without an address, its servers mute, or what else.
     pub fn lookup(&self) -> Option<&LookupError> {
         match &self.0.source {
-            Source::Lookup(error) => Some(error),
+            Source::Lookup(lookup) => Some(&lookup.error),
             _ => None,
         }
     }
@@ -387,7 +417,7 @@ impl Error {
             Source::Violation(violation) => Some(violation),
             Source::Invalid(invalid) => Some(invalid),
             Source::Io(error) => Some(error),
-            Source::Lookup(error) => Some(error),
+            Source::Lookup(lookup) => Some(lookup),
             Source::Addresses(addresses) => Some(addresses),
             Source::Tls(problem) => Some(problem),
             Source::Reason(reason) => Some(reason),

@@ -29,7 +29,8 @@ use crate::resolver::{Family, LookupError};
 /// How often a thing is tried again that this machine had no room for.
 const EXHAUSTION_RETRY_MILLIS: u64 = 100;
 
-/// How often a unix socket is tried again whose listener has no place left in its queue: nothing tells when it has.
+/// How often a unix socket is tried again whose listener has no place left in its queue, and a source that has no port left: nothing
+/// tells when it has.
 const TURNED_AWAY_RETRY: Duration = Duration::from_millis(20);
 
 /// Whether attempts of a link are under way.
@@ -104,7 +105,7 @@ impl<S, M: Mode> Engine<S, M> {
             State::TurnedAway { chain, .. } => {
                 let chain = *chain;
                 self.links[key].state = State::Connecting { chain };
-                self.connect_only(key, chain, None);
+                self.connect_only(key, chain, self.dialled_address(key));
             }
             State::Connecting { .. }
             | State::Handshaking { .. }
@@ -187,13 +188,12 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// Begins to connect to the only address there is; `None`: to the route's unix socket.
     fn connect_only(&mut self, key: LinkKey, chain: ChainKey, addr: Option<SocketAddr>) {
+        if let Some(addr) = addr {
+            self.links[key].peer = addr.into();
+        }
         match self.open_socket(key, addr) {
             Ok(socket) => {
-                let link = &mut self.links[key];
-                link.socket = Some(socket);
-                if let Some(addr) = addr {
-                    link.peer = addr.into();
-                }
+                self.links[key].socket = Some(socket);
                 self.note_attempt(key, chain);
                 self.flush(key);
             }
@@ -207,8 +207,8 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// The listener of a link's unix socket has no place left in its queue. That is no want of this machine's: the link waits for it
-    /// alone, within its connect deadline.
+    /// The listener of a link's unix socket has no place left in its queue, or the route's source no port. That is no want of this
+    /// machine's: the link waits for it alone, within its connect deadline.
     fn wait_for_turn(&mut self, key: LinkKey, chain: ChainKey) {
         self.note_attempt(key, chain);
         let due = Self::tick_after(self.now_micros) + TURNED_AWAY_RETRY.as_millis() as u64;
@@ -458,6 +458,9 @@ impl<S, M: Mode> Engine<S, M> {
 fn is_of_address(error: &io::Error) -> bool {
     !matches!(
         error.kind(),
-        io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported
+        io::ErrorKind::PermissionDenied
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::Unsupported
+            | io::ErrorKind::WouldBlock
     )
 }

@@ -347,7 +347,7 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     /// The address that the link's only attempt is to; `None`: its route's unix socket.
-    fn dialled_address(&self, key: LinkKey) -> Option<SocketAddr> {
+    pub(super) fn dialled_address(&self, key: LinkKey) -> Option<SocketAddr> {
         let link = &self.links[key];
         let is_unix = self.pool[link.origin].route.unix_path().is_some();
         (!is_unix).then(|| link.peer.get())
@@ -492,7 +492,7 @@ impl<S, M: Mode> Engine<S, M> {
             }
             Failure::Connect(tried) => Error::from_addresses(ErrorKind::Connect, None, tried, at),
             Failure::ConnectUnix(error) => Error::from_io(ErrorKind::Connect, error, at),
-            Failure::Resolve(error) => Error::from_lookup(error, at),
+            Failure::Resolve(error) => Error::from_lookup(error, self.names.servers(), at),
             Failure::Timeout => {
                 let clock = match (self.total_is_over(chain_key), at.phase) {
                     (true, _) => Clock::Total,

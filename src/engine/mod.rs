@@ -108,6 +108,8 @@ pub struct Engine<S = (), M: Mode = Owned> {
     resting: Option<LinkKey>,
     /// Set while this machine is out of file descriptors, ports or memory.
     exhausted: Option<Exhaustion>,
+    /// Chains begun in this turn.
+    begun: usize,
     /// No new chain starts and none goes on.
     draining: bool,
     /// A readback's panic, on its way to the host.
@@ -277,6 +279,7 @@ impl<S, M: Mode> Engine<S, M> {
             completions: VecDeque::new(),
             resting: None,
             exhausted: None,
+            begun: 0,
             draining: false,
             panic: None,
             read_buffer,

@@ -16,6 +16,9 @@ use crate::net::pool::{OriginKey, Parts};
 use crate::net::slots::{LinkKey, MaybeKey};
 use crate::request::Request;
 
+/// Chains begun in one turn; a host that submits more at once has them begun in several.
+const MAX_BEGUN: usize = 2048;
+
 /// Whether a request has waited already, or has just come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum InLine {
@@ -48,7 +51,9 @@ impl<S, M: Mode> Engine<S, M> {
         loop {
             if let Some(key) = self.restarts.pop_front() {
                 self.place_again(key);
-            } else if let Some(command) = self.chains.next_command() {
+            } else if self.begun < MAX_BEGUN
+                && let Some(command) = self.chains.next_command()
+            {
                 self.carry_out(command);
             } else if self.pool.is_starved() && self.has_room() {
                 // One at a time, so that each origin has its turn.
@@ -87,11 +92,14 @@ impl<S, M: Mode> Engine<S, M> {
             }
             // Cancelled before it began: the command behind this one sees to it.
             Command::Start(key, _) if self.chains[key].marks.has(Marks::CANCELLED) => {}
-            Command::Start(key, delay) => match (self.chains[key].stage, delay) {
-                (Stage::Waiting { call }, delay) => self.wait(key, call, delay),
-                (_, Duration::ZERO) => self.begin(key),
-                (_, delay) => self.delay(key, delay),
-            },
+            Command::Start(key, delay) => {
+                self.begun += 1;
+                match (self.chains[key].stage, delay) {
+                    (Stage::Waiting { call }, delay) => self.wait(key, call, delay),
+                    (_, Duration::ZERO) => self.begin(key),
+                    (_, delay) => self.delay(key, delay),
+                }
+            }
             Command::Cancel(id) => {
                 if let Some(key) = self.chains.find(id) {
                     self.cancel_chain(key);

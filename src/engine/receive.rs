@@ -158,6 +158,8 @@ impl<S, M: Mode> Engine<S, M> {
                     self.plaintext.clear();
                     let received = session.receive(buffer, kept + n, &mut self.plaintext);
                     let bytes = self.plaintext.len();
+                    // Nobody asked for it, and it must not stand before what somebody did.
+                    self.plaintext.clear();
                     match received {
                         _ if bytes > 0 => return Probe::Spoke { bytes },
                         Err(_) => return Probe::Ended,
@@ -291,11 +293,7 @@ impl<S, M: Mode> Engine<S, M> {
         let is_body = body.is_some();
         let mut plaintext = match body {
             Some(inbound) => std::mem::take(&mut inbound.body),
-            None => {
-                // What an idle link said out of turn is no part of this.
-                self.plaintext.clear();
-                std::mem::take(&mut self.plaintext)
-            }
+            None => std::mem::take(&mut self.plaintext),
         };
         let start = plaintext.len();
         let received = session.receive(buffer, filled, &mut plaintext);
@@ -313,9 +311,12 @@ impl<S, M: Mode> Engine<S, M> {
             return self.on_body(state, key, plaintext, start);
         }
         let mut go = Go::On;
-        if !plaintext.is_empty() {
+        // Before its handshake is over a link has asked for nothing: a session that fails in the same read answers nothing.
+        let is_busy = matches!(self.links[key].state, State::Busy { .. });
+        if is_busy && !plaintext.is_empty() {
             go = self.on_bytes(state, key, &mut plaintext);
         }
+        plaintext.clear();
         self.plaintext = plaintext;
         go
     }

@@ -50,6 +50,7 @@ impl<S, M: Mode> Engine<S, M> {
         timeout: Option<Duration>,
     ) -> Result<Turn, Error> {
         self.counts.turns += 1;
+        self.begun = 0;
         let before = self.counts.answered + self.counts.failed;
         let mut turn = Turn::default();
         if self.read_buffer.is_empty() {
@@ -273,7 +274,11 @@ impl<S, M: Mode> Engine<S, M> {
         mut turn: impl FnMut(&mut Self, Option<Duration>) -> Result<(), Error>,
     ) -> Result<usize, Error> {
         self.read_clock();
-        // What was submitted before is not new.
+        // What was submitted before is not new, however much it is.
+        while self.chains.has_commands() {
+            self.begun = 0;
+            self.settle_and_park();
+        }
         self.settle_and_park();
         self.draining = true;
         let end = self.now.checked_add(within);

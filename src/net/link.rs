@@ -54,7 +54,8 @@ pub(crate) enum State<Socket> {
     Connecting { chain: u32 },
     /// Connected; TLS is being agreed on.
     Handshaking { chain: u32 },
-    /// The listener of its unix socket has no place left in its queue: it connects again when the timer goes off.
+    /// The listener of its unix socket has no place left in its queue, or its route's source no port: it connects again when the timer
+    /// goes off.
     TurnedAway { chain: u32, retry: TimerId },
     /// An exchange is under way; `written` bytes of its request are.
     Busy { chain: u32, written: usize },

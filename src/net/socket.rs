@@ -171,8 +171,11 @@ impl Drop for Calls<'_> {
 /// The error of a route that names an address to connect from.
 fn cannot_bind(source: IpAddr, error: io::Error) -> io::Error {
     match error.kind() {
-        // All its ports are taken: a want of ports, as where connect picks them, and waited for like that.
-        io::ErrorKind::AddrInUse => io::ErrorKind::AddrNotAvailable.into(),
+        // All its ports are taken. That is no want of this machine's: other sources have ports of their own.
+        io::ErrorKind::AddrInUse => {
+            let why = format!("cannot connect from {source}: all its ports are in use");
+            io::Error::new(io::ErrorKind::WouldBlock, why)
+        }
         // An address that is not this machine's is none, though it has the same number.
         io::ErrorKind::AddrNotAvailable => route_error("cannot connect from", source, &error),
         _ if is_exhaustion(&error) => error,
@@ -514,16 +517,19 @@ mod tests {
     }
 
     #[test]
-    fn a_source_without_a_free_port_is_a_want_of_room() {
+    fn a_source_without_a_free_port_is_no_want_of_this_machine() {
         let source = IpAddr::from(Ipv4Addr::LOCALHOST);
-        for (kind, is_want) in [
-            (io::ErrorKind::AddrInUse, true),
-            (io::ErrorKind::OutOfMemory, true),
-            (io::ErrorKind::AddrNotAvailable, false),
-            (io::ErrorKind::PermissionDenied, false),
+        // What bind says, whether the whole machine wants for it, and whether it is worth another try.
+        for (kind, is_want, is_for_now) in [
+            (io::ErrorKind::AddrInUse, false, true),
+            (io::ErrorKind::OutOfMemory, true, false),
+            (io::ErrorKind::AddrNotAvailable, false, false),
+            (io::ErrorKind::PermissionDenied, false, false),
         ] {
             let error = cannot_bind(source, kind.into());
             assert_eq!(is_exhaustion(&error), is_want, "{error}");
+            let waits = error.kind() == io::ErrorKind::WouldBlock;
+            assert_eq!(waits, is_for_now, "{error}");
             assert_eq!(error.to_string().contains("127.0.0.1"), !is_want, "{error}");
         }
     }

@@ -43,6 +43,10 @@ use questions::{Closed, Question, Questions};
 /// How long links wait where there is a stale answer: the client response timer (RFC 8767 §5).
 const PATIENCE: Duration = Duration::from_millis(1800);
 
+/// Addresses of one family that count; the first ones, since their order is the resolver's. Whoever owns a name could have it bring
+/// thousands, and each is a socket in a race.
+const MAX_ADDRS: usize = 64;
+
 /// When a question is given up that goes on without links: the query resolution timer (RFC 8767 §5). Until then the stale answer rests,
 /// so that no link comes to wait for it.
 const GIVE_UP: Duration = cache::RECHECK;
@@ -334,8 +338,13 @@ impl Names {
         let LookupAnswer { addresses, ttl } = answer;
         let (answer, ttl) = match addresses {
             Ok(addrs) => {
-                let addrs = addrs.into_iter().filter(|ip| family.has(ip)).collect();
-                (Ok(addrs), ttl)
+                let mut known: Vec<IpAddr> = Vec::new();
+                for ip in addrs.into_iter().filter(|ip| family.has(ip)) {
+                    if known.len() < MAX_ADDRS && !known.contains(&ip) {
+                        known.push(ip);
+                    }
+                }
+                (Ok(known.into()), ttl)
             }
             // Asked for one family, it speaks for both: there is none of this one.
             Err(LookupError::NoAddress) => (Ok(Rc::from([])), ttl),
