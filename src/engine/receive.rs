@@ -293,7 +293,13 @@ impl<S, M: Mode> Engine<S, M> {
         let is_body = body.is_some();
         let mut plaintext = match body {
             Some(inbound) => std::mem::take(&mut inbound.body),
-            None => std::mem::take(&mut self.plaintext),
+            None => {
+                debug_assert!(
+                    self.plaintext.is_empty(),
+                    "the last who used it has cleared it"
+                );
+                std::mem::take(&mut self.plaintext)
+            }
         };
         let start = plaintext.len();
         let received = session.receive(buffer, filled, &mut plaintext);

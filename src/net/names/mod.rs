@@ -45,7 +45,7 @@ const PATIENCE: Duration = Duration::from_millis(1800);
 
 /// Addresses of one family that count; the first ones, since their order is the resolver's. Whoever owns a name could have it bring
 /// thousands, and each is a socket in a race.
-const MAX_ADDRS: usize = 64;
+const MAX_ADDRS: usize = 128;
 
 /// When a question is given up that goes on without links: the query resolution timer (RFC 8767 §5). Until then the stale answer rests,
 /// so that no link comes to wait for it.

@@ -558,8 +558,28 @@ fn the_resolver_is_called_behind_its_events_and_when_it_is_due() {
     bench.ask("h.test");
     for (theirs, earlier) in [(SECOND, SECOND), (MINUTE, PATIENCE)] {
         bench.script.borrow_mut().deadline = Some(now + theirs);
+        bench.names.on_wake();
         assert_eq!(bench.names.deadline(), Some(now + earlier));
     }
+}
+
+#[test]
+fn an_answer_counts_each_address_once_and_not_thousands() {
+    let mut bench = Bench::new();
+    let many = (0..3000_u16).map(|n| {
+        let [high, low] = (n / 2).to_be_bytes();
+        IpAddr::from([10, 0, high, low])
+    });
+    let many = LookupAnswer::found(many).kept_for(HOUR);
+    bench.learn("h.test", found("", HOUR), many);
+    let Known::Families {
+        v4: Some(Ok(v4)), ..
+    } = bench.names.ask("h.test", 80, Token(9), bench.now)
+    else {
+        panic!("the name is known")
+    };
+    assert_eq!(v4.len(), MAX_ADDRS);
+    assert_eq!(v4[1], IpAddr::from([10, 0, 0, 1]));
 }
 
 // ---- what is kept ----
