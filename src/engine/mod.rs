@@ -108,7 +108,7 @@ pub struct Engine<S = (), M: Mode = Owned> {
     resting: Option<LinkKey>,
     /// Set while this machine is out of file descriptors, ports or memory.
     exhausted: Option<Exhaustion>,
-    /// Chains begun in this turn.
+    /// Requests begun in this turn.
     begun: usize,
     /// No new chain starts and none goes on.
     draining: bool,

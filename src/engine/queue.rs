@@ -16,7 +16,8 @@ use crate::net::pool::{OriginKey, Parts};
 use crate::net::slots::{LinkKey, MaybeKey};
 use crate::request::Request;
 
-/// Chains begun in one turn; a host that submits more at once has them begun in several.
+/// Requests begun in one turn: where each has a name to be looked up, they are what a turn of ten thousand submissions takes its time
+/// for. A host that submits more at once has them begun in several.
 const MAX_BEGUN: usize = 2048;
 
 /// Whether a request has waited already, or has just come.
@@ -92,14 +93,14 @@ impl<S, M: Mode> Engine<S, M> {
             }
             // Cancelled before it began: the command behind this one sees to it.
             Command::Start(key, _) if self.chains[key].marks.has(Marks::CANCELLED) => {}
-            Command::Start(key, delay) => {
-                self.begun += 1;
-                match (self.chains[key].stage, delay) {
-                    (Stage::Waiting { call }, delay) => self.wait(key, call, delay),
-                    (_, Duration::ZERO) => self.begin(key),
-                    (_, delay) => self.delay(key, delay),
+            Command::Start(key, delay) => match (self.chains[key].stage, delay) {
+                (Stage::Waiting { call }, delay) => self.wait(key, call, delay),
+                (_, Duration::ZERO) => {
+                    self.begun += 1;
+                    self.begin(key);
                 }
-            }
+                (_, delay) => self.delay(key, delay),
+            },
             Command::Cancel(id) => {
                 if let Some(key) = self.chains.find(id) {
                     self.cancel_chain(key);
