@@ -173,11 +173,13 @@ pub(super) fn addresses(name: &Name, family: Family, found: &Lookup) -> Result<V
     Ok(Verdict::Addresses { addresses, ttl })
 }
 
+/// Aliases that are followed in one answer: chains have two or three, and a longer one is a loop or made to be one.
+const MAX_ALIASES: usize = 16;
+
 /// Follows aliases from `name` as far as `records` lead; also the smallest TTL on the way.
 fn follow<'a>(name: &'a Name, records: &'a [Record]) -> (&'a Name, Duration) {
     let (mut name, mut smallest) = (name, Duration::MAX);
-    // A chain without a loop has no more aliases than there are records.
-    for _ in records {
+    for _ in 0..MAX_ALIASES {
         let alias = records.iter().find_map(|record| match &record.data {
             RData::CNAME(target) if record.name == *name => Some((&target.0, record.ttl)),
             _ => None,
