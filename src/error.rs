@@ -19,9 +19,10 @@ pub enum ErrorKind {
     InvalidRequest,
     /// The configuration cannot be used.
     InvalidConfig,
-    /// The host has no address, or asking for it failed; see [`Error::lookup`].
+    /// The host has no address, or asking for it failed; see [`Error::lookup`]. Name servers that do not answer are a
+    /// [`Timeout`](Self::Timeout).
     Resolve,
-    /// No address of the host could be connected to; see [`Error::addresses`].
+    /// No address of the host could be connected to; see [`Error::addresses`], which knows nothing of unix sockets.
     Connect,
     /// TLS failed: the handshake, or later a record or an alert; see `Error::tls`.
     Tls,
@@ -37,7 +38,7 @@ pub enum ErrorKind {
     Malformed,
     /// The response passes a limit; see [`Error::violation`].
     TooLarge,
-    /// A deadline passed; [`Error::phase`] says in which phase.
+    /// A deadline passed; [`Error::phase`] says in which phase, [`Error::lookup`] and [`Error::addresses`] who did not answer.
     Timeout,
     /// This machine ran out of file descriptors, ports or memory, and none came free before the deadline.
     Exhausted,
@@ -139,10 +140,15 @@ enum Source {
 struct Lookup {
     error: LookupError,
     servers: String,
+    /// The deadline that passed, where it was one.
+    deadline: Option<String>,
 }
 
 impl fmt::Display for Lookup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(deadline) = &self.deadline {
+            write!(f, "{deadline}: ")?;
+        }
         write!(f, "{}", self.error)?;
         match self.error {
             LookupError::NotFound | LookupError::NoAddress if !self.servers.is_empty() => {
@@ -296,7 +302,26 @@ impl Error {
             | LookupError::Exhausted(_)
             | LookupError::Failed(_) => ErrorKind::Resolve,
         };
-        Self::placed(kind, at, Source::Lookup(Lookup { error, servers }))
+        let deadline = None;
+        Self::placed(
+            kind,
+            at,
+            Source::Lookup(Lookup {
+                error,
+                servers,
+                deadline,
+            }),
+        )
+    }
+
+    /// `deadline` passed before one of `servers` answered.
+    pub(crate) fn from_mute(deadline: String, servers: String, at: Circumstances) -> Self {
+        let lookup = Lookup {
+            error: LookupError::Timeout(servers),
+            servers: String::new(),
+            deadline: Some(deadline),
+        };
+        Self::placed(ErrorKind::Timeout, at, Source::Lookup(lookup))
     }
 
     pub(crate) fn from_tls(problem: Problem, at: Circumstances) -> Self {
@@ -380,6 +405,10 @@ impl Error {
     }
 
     /// The addresses that could not be connected to, each with its reason, in the order in which they failed.
+    ///
+    /// Beside what the system says, a reason may be ours: [`TimedOut`](io::ErrorKind::TimedOut) where there was no answer by the deadline,
+    /// [`PermissionDenied`](io::ErrorKind::PermissionDenied) without a number of the system's where the address filter refused it,
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) where the route asks for what cannot be had.
     pub fn addresses(&self) -> &[(SocketAddr, io::Error)] {
         match &self.0.source {
             Source::Addresses(addresses) => &addresses.tried,

@@ -537,11 +537,7 @@ impl<S, M: Mode> Engine<S, M> {
             }
             return Error::from_addresses(ErrorKind::Timeout, Some(text), tried, at);
         }
-        let text = match self.names.servers() {
-            servers if servers.is_empty() => text,
-            servers => format!("{text}: {}", LookupError::Timeout(servers)),
-        };
-        Error::from_text(ErrorKind::Timeout, text, at)
+        Error::from_mute(text, self.names.servers(), at)
     }
 
     /// Whether the exchange met a connection that the server had closed while it was idle, or whose session is good for nothing

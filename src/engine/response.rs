@@ -38,7 +38,7 @@ pub(super) enum Body<'a> {
 pub struct Info {
     /// The chain.
     pub id: RequestId,
-    /// The address that the response came from.
+    /// The address that the response came from; of a unix socket 0.0.0.0 and port 0.
     pub peer: SocketAddr,
     /// Whether the connection had served another exchange before.
     pub reused: bool,

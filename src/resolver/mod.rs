@@ -103,6 +103,7 @@ impl fmt::Display for LookupError {
         match self {
             LookupError::NotFound => f.write_str("no such name"),
             LookupError::NoAddress => f.write_str("the name has no address"),
+            LookupError::Timeout(servers) if servers.is_empty() => f.write_str("no answer"),
             LookupError::Timeout(servers) => write!(f, "no answer from {servers}"),
             LookupError::Exhausted(why) | LookupError::Failed(why) => f.write_str(why),
         }

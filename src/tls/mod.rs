@@ -53,7 +53,9 @@ pub(crate) const HTTP_1_1: &[u8] = b"http/1.1";
 ///
 /// let (roots, chain, key) = pem_files();
 /// let internal = Tls::with_roots_pem(&roots).and_then(|tls| tls.client_certificate_pem(&chain, &key));
-/// # assert!(internal.is_err());
+///
+/// let mut config = httpstream::Config::default();
+/// config.route.tls = internal.unwrap_or(everyday);
 /// # }
 /// ```
 #[derive(Clone)]

@@ -199,6 +199,12 @@ impl From<CertificateError> for CertificateProblem {
             E::BadEncoding => Self::Malformed,
             E::Other(ref other) if other.0.is::<SelfSigned>() => Self::SelfSigned,
             ref other if is_authority_as_server(other) => Self::AuthorityAsServer,
+            E::Other(other) => Self::Other(match other.0.downcast_ref() {
+                Some(webpki::Error::UnsupportedCertVersion) => {
+                    "its X.509 version is not 3, so it names no host".to_owned()
+                }
+                _ => other.0.to_string(),
+            }),
             // A set that rustls adds to.
             other => Self::Other(other.to_string()),
         }

@@ -1,5 +1,6 @@
 //! Handshakes that fail, each with an error that says who, where and why.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -197,6 +198,41 @@ fn nothing_is_left_of_a_link_that_is_cancelled_in_the_handshake() {
     }
 }
 
+fn offering_h2(authority: &Authority) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    let pem = authority.pem();
+    roots
+        .add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap())
+        .unwrap();
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config
+}
+
+#[test]
+fn an_answer_in_the_same_read_as_a_refused_handshake_is_none() {
+    let authority = Authority::new();
+    let mut config = authority.server().config(&[&rustls::version::TLS12]);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let config = Arc::new(config);
+    let server = Server::start(move |tcp| {
+        let mut peer = TlsPeer::new(tcp, &config, Pieces::Whole);
+        // Sent with the last message of the handshake.
+        let early = ok("before it was asked for");
+        peer.tls.writer().write_all(&early).unwrap();
+        peer.shake();
+        peer.hold();
+    });
+    let config = offering_h2(&authority);
+    let mut bench = Bench::with(|c| c.route.tls = Tls::from(config));
+    let error = fails(&server, &mut bench, at(&server));
+    assert_eq!(error.tls(), Some(&Problem::Protocol(b"h2".to_vec())));
+}
+
 #[test]
 fn a_server_of_another_protocol_is_refused_by_its_name() {
     let alpn_h2 = |config: &mut rustls::ServerConfig| config.alpn_protocols = vec![b"h2".to_vec()];
@@ -210,17 +246,7 @@ fn a_server_of_another_protocol_is_refused_by_its_name() {
     );
 
     // Offered by the caller, it is agreed on; and is not what is spoken here.
-    let mut roots = RootCertStore::empty();
-    let pem = world.authority.pem();
-    roots
-        .add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap())
-        .unwrap();
-    let mut config = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let config = offering_h2(&world.authority);
     let mut bench = Bench::with(|c| c.route.tls = Tls::from(config));
     let request = world.at("/");
     let error = fails(&world.server, &mut bench, request);
