@@ -308,7 +308,8 @@ pub struct Config {
     /// Switch it off where an address that a name has lost may be somebody else's soon, and nothing but the name says who is who.
     pub keep_stale_names: Duration,
     /// Where names are looked up; `None`: the system's name servers, asked on the engine's own loop (`resolver::Hickory`), without feature
-    /// `hickory` `getaddrinfo` on a helper thread ([`resolver::System`](crate::resolver::System)), or the simulated network's own names.
+    /// `hickory` `getaddrinfo` on a helper thread ([`resolver::System`](crate::resolver::System)), or the simulated network's own names. The hosts
+    /// file comes before any of them; see [`hosts_file`](Self::hosts_file).
     pub resolver: Option<Box<dyn Resolve>>,
     /// How connections are made, for requests that bring no route of their own.
     pub route: Route,

@@ -148,9 +148,9 @@ impl fmt::Display for CertificateProblem {
             Self::UnsupportedSignature => {
                 f.write_str("certificate or handshake is signed by an unsupported algorithm")
             }
-            Self::AuthorityAsServer => {
-                f.write_str("certificate is an authority's, used as a server's")
-            }
+            Self::AuthorityAsServer => f.write_str(
+                "certificate is an authority's, which may sign a server's but not be one",
+            ),
             Self::WrongPurpose => f.write_str("certificate is not meant for servers"),
             Self::Revoked => f.write_str("certificate has been revoked"),
             Self::Malformed => f.write_str("certificate cannot be read"),

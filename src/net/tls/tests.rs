@@ -961,7 +961,7 @@ fn a_certificate_that_is_not_believed_is_refused_with_the_reason() {
         ),
         (
             sign(&|it| it.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
-            "certificate is an authority's, used as a server's",
+            "certificate is an authority's, which may sign a server's but not be one",
         ),
         (alone(&|_| ()), "certificate is self-signed"),
         (
