@@ -242,10 +242,17 @@ impl Names {
 
     /// Asks the resolver what there is room for in the window.
     fn ask_resolver(&mut self) {
-        while let Some((id, question)) = self.questions.next_to_ask() {
-            self.news = true;
-            self.resolver.start(&question.name, question.family, id);
-            self.resolver_due = self.resolver.deadline();
+        loop {
+            while let Some((id, question)) = self.questions.next_to_ask() {
+                self.news = true;
+                self.resolver.start(&question.name, question.family, id);
+                self.resolver_due = self.resolver.deadline();
+            }
+            // What goes on for the cache alone keeps nobody waiting who has no answer at all.
+            let Some(id) = self.questions.next_to_make_way() else {
+                break;
+            };
+            self.give_up(id);
         }
     }
 
@@ -385,8 +392,10 @@ impl Names {
                     &addrs,
                     &format_args!("no answer within {PATIENCE:?}"),
                 );
+                let links = self.questions.leave_behind(id, now + GIVE_UP);
+                self.ask_resolver();
                 return Some(Answered {
-                    links: self.questions.leave_behind(id, now + GIVE_UP),
+                    links,
                     family,
                     addresses: Ok(addrs),
                 });

@@ -175,6 +175,18 @@ impl Questions {
         Some(id)
     }
 
+    /// Where somebody waits for room: the first of those that were left behind and take it up.
+    pub(super) fn next_to_make_way(&self) -> Option<LookupId> {
+        let is_left_behind =
+            |id: &LookupId| self.open.get(id).is_some_and(Question::is_left_behind);
+        if is_left_behind(self.waiting.first()?) {
+            return None;
+        }
+        let asked = self.timers.iter().map(|(_, id)| *id);
+        let mut asked = asked.filter(|id| !self.waiting.contains(id));
+        asked.find(is_left_behind)
+    }
+
     /// Takes the links from a question, which goes on without them until `given_up`.
     pub(super) fn leave_behind(&mut self, id: LookupId, given_up: Instant) -> Vec<(Token, u16)> {
         let Some(question) = self.open.get_mut(&id) else {

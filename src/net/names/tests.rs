@@ -879,6 +879,31 @@ fn a_stale_answer_stands_in_for_one_that_takes_too_long() {
 }
 
 #[test]
+fn a_question_that_was_left_behind_makes_way_for_one_that_somebody_waits_for() {
+    let mut bench = Bench::with(NamesConfig {
+        max_lookups: 2,
+        ..config()
+    });
+    bench.learn("h.test", found("::1", MINUTE), found("10.0.0.1", MINUTE));
+    bench.pass(MINUTE);
+    bench.asked();
+    bench.ask("h.test");
+    assert_eq!(bench.asked().len(), 2, "the window is full");
+    bench.ask("new.test");
+    assert!(
+        bench.asked().is_empty(),
+        "of questions that somebody waits for"
+    );
+    bench.pass(PATIENCE);
+    assert_eq!(bench.turn().len(), 2, "stale answers stand in");
+    assert_eq!(bench.asked().len(), 2, "and the new name has its turn");
+    bench.answer("new.test", Family::V6, found("::2", MINUTE));
+    bench.answer("new.test", Family::V4, found("", MINUTE));
+    assert_eq!(bench.turn().len(), 2);
+    bench.assert_idle();
+}
+
+#[test]
 fn a_question_that_was_left_behind_is_given_up_some_time() {
     let mut bench = stale();
     bench.ask("h.test");
