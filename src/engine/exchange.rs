@@ -15,10 +15,10 @@ use crate::engine::{Engine, close_socket};
 use crate::error::{Circumstances, Error, ErrorKind, Phase, Sent, is_exhaustion, is_reset};
 use crate::net::link::{LinkMarks, State};
 use crate::net::slots::LinkKey;
-use crate::net::tls::{Problem, Session};
+use crate::net::tls::Problem;
 use crate::net::transport::{self, Trouble};
 use crate::net::{Net, Readiness};
-use crate::proto::{Scheme, Violation};
+use crate::proto::Violation;
 use crate::request::Request;
 use crate::resolver::LookupError;
 
@@ -162,16 +162,6 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// Gives an https link a session, in which nothing has been said.
-    pub(super) fn begin_session(&mut self, key: LinkKey) -> Result<(), Problem> {
-        let link = &mut self.links[key];
-        let entry = &self.pool[link.origin];
-        if entry.origin.scheme() == Scheme::Https {
-            link.session = Some(Session::new(entry.route.tls(), entry.origin.host())?);
-        }
-        Ok(())
-    }
-
     /// Writes what is left of the request, as far as the socket takes it.
     pub(super) fn flush(&mut self, key: LinkKey) {
         loop {
@@ -296,49 +286,6 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// Sends what the handshake has to say. Answers whether it is over, so that the request may follow.
-    fn shake_hands(&mut self, key: LinkKey, chain_key: ChainKey) -> bool {
-        loop {
-            let since_start = self.since_start(chain_key);
-            let link = &mut self.links[key];
-            let (Some(socket), Some(session)) = (&link.socket, &mut link.session) else {
-                return false;
-            };
-            if session.is_established() {
-                link.times.tls = since_start;
-                link.state = State::Busy {
-                    chain: chain_key,
-                    written: 0,
-                };
-                debug!(
-                    "{:?} {}: TLS is agreed on",
-                    self.links.token(key),
-                    self.origin_of(key)
-                );
-                // What the session has to say last goes out with the request.
-                self.arm(chain_key, Some(Clock::Write));
-                return true;
-            }
-            if !session.has_outbound() {
-                return false;
-            }
-            let (net, scratch) = (&mut self.net, &mut self.scratch);
-            match transport::write(net, socket, Some(session), &[], 0, scratch) {
-                Ok(done) => {
-                    self.counts.bytes_out += done.sent as u64;
-                    if done.is_blocked {
-                        link.readiness = link.readiness.without(Readiness::WRITABLE);
-                        return false;
-                    }
-                }
-                Err(trouble) => {
-                    self.on_trouble(key, trouble);
-                    return false;
-                }
-            }
-        }
-    }
-
     /// What is to be said of the unix socket that a link's route leads through.
     pub(super) fn with_path(&self, key: LinkKey, what: impl fmt::Display) -> String {
         let route = &self.pool[self.links[key].origin].route;
@@ -387,7 +334,7 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     /// Nothing can be written any more. Whoever was writing goes on with the link, which is ended when it is dealt with next.
-    fn on_trouble(&mut self, key: LinkKey, trouble: Trouble) {
+    pub(super) fn on_trouble(&mut self, key: LinkKey, trouble: Trouble) {
         match trouble {
             Trouble::Io(error) => self.on_write_error(key, error),
             Trouble::Tls(problem) => {

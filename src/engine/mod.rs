@@ -5,6 +5,7 @@
 //! - `dialing`: how a link gets its connection
 //! - `exchange`: how a request is written, and how its exchange ends without a response
 //! - `receive`: from bytes to responses
+//! - `secure`: what is different about a link with TLS
 //! - `reply`: how a readback is called, and what follows from its answer
 //! - `calls`: chains that wait without a request, and then run code
 //! - `deadlines`: delays and deadlines
@@ -41,6 +42,7 @@ mod readback;
 mod receive;
 mod reply;
 mod response;
+mod secure;
 mod settings;
 #[cfg(feature = "sim")]
 mod simulated;

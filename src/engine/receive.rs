@@ -28,30 +28,30 @@ use crate::proto::{Headers, Limits, Violation};
 
 /// Whether a link may be read on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Go {
+pub(super) enum Go {
     On,
     /// The exchange is over, paused or failed, or user code panicked.
     Stop,
 }
 
 /// What a response has left in the bytes of one read.
-struct Piece<'d> {
-    data: &'d mut [u8],
+pub(super) struct Piece<'d> {
+    pub(super) data: &'d mut [u8],
     /// Up to here the parser has taken it.
-    taken: usize,
+    pub(super) taken: usize,
     /// Where the head's bytes are in `data`, unless they are spilled.
-    section: Range<usize>,
+    pub(super) section: Range<usize>,
     /// The body decoded in place in `data`, unless it is spilled.
-    body: Range<usize>,
+    pub(super) body: Range<usize>,
     /// The head as read, trailers, and what is spilled.
-    inbound: Box<Inbound>,
+    pub(super) inbound: Box<Inbound>,
     /// What `on_head` was told of the exchange: `on_reply` is told the same, if the response ends with these bytes. Meanwhile
     /// the chain's request is in it.
-    info: Option<Info>,
+    pub(super) info: Option<Info>,
     /// Whether the bytes of head and body are kept in `inbound`, since an earlier read.
-    spilled: bool,
+    pub(super) spilled: bool,
     /// Whether `data` is an incomplete head that the link keeps, rather than the shared buffer.
-    kept: bool,
+    pub(super) kept: bool,
 }
 
 /// How the feeding of one read ended.
@@ -131,42 +131,6 @@ impl<S, M: Mode> Engine<S, M> {
             match self.net.recv(socket, &mut [0; 16]) {
                 Ok(0) => return Probe::Ended,
                 Ok(bytes) => return Probe::Spoke { bytes },
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    link.readiness = link.readiness.without(READ_SIDE);
-                    return Probe::Open;
-                }
-                Err(_) => return Probe::Ended,
-            }
-        }
-    }
-
-    /// As [`probe`](Self::probe), where the server may have something to say to the session: tickets for later ones, new keys.
-    fn probe_session(&mut self, key: LinkKey, buffer: &mut [u8]) -> Probe {
-        let link = &mut self.links[key];
-        let (Some(socket), Some(session)) = (&link.socket, &mut link.session) else {
-            return Probe::Ended;
-        };
-        loop {
-            let kept = session.restore(buffer);
-            match self.net.recv(socket, &mut buffer[kept..]) {
-                Ok(0) => return Probe::Ended,
-                // So much is said by nobody who means well, and would be read for as long as it is said.
-                Ok(n) if kept + n == buffer.len() => return Probe::Ended,
-                Ok(n) => {
-                    self.counts.bytes_in += n as u64;
-                    self.plaintext.clear();
-                    let received = session.receive(buffer, kept + n, &mut self.plaintext);
-                    let bytes = self.plaintext.len();
-                    // Nobody asked for it, and it must not stand before what somebody did.
-                    self.plaintext.clear();
-                    match received {
-                        _ if bytes > 0 => return Probe::Spoke { bytes },
-                        Err(_) => return Probe::Ended,
-                        Ok(()) if session.is_finished() => return Probe::Ended,
-                        Ok(()) => {}
-                    }
-                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     link.readiness = link.readiness.without(READ_SIDE);
@@ -274,99 +238,6 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// Bytes of a TLS link have come, at the front of `buffer` up to `filled`.
-    fn on_ciphertext(
-        &mut self,
-        state: &mut S,
-        key: LinkKey,
-        buffer: &mut [u8],
-        filled: usize,
-    ) -> Go {
-        let link = &mut self.links[key];
-        let Some(session) = &mut link.session else {
-            return Go::Stop;
-        };
-        // A body of known length is decrypted to where it stays.
-        let collects = !link.marks.has(LinkMarks::STREAM.and(LinkMarks::DISCARD));
-        let inbound = link.inbound.as_mut();
-        let body = inbound.filter(|_| collects && link.connection.missing().is_some());
-        let is_body = body.is_some();
-        let mut plaintext = match body {
-            Some(inbound) => std::mem::take(&mut inbound.body),
-            None => {
-                debug_assert!(
-                    self.plaintext.is_empty(),
-                    "the last who used it has cleared it"
-                );
-                std::mem::take(&mut self.plaintext)
-            }
-        };
-        let start = plaintext.len();
-        let received = session.receive(buffer, filled, &mut plaintext);
-        if session.is_finished() || received.is_err() {
-            link.marks.set(LinkMarks::CLOSE);
-        }
-        // The next message of the handshake, the request behind the last one, or what else the session has to say. An alert that
-        // says why it has failed goes out when the link is closed.
-        let speaks = matches!(link.state, State::Handshaking { .. }) || link.has_outbound();
-        if received.is_ok() && speaks {
-            self.flush(key);
-        }
-        // The end that has come, or the failure, is `go_on`'s: behind what has come before it, and behind a pause.
-        if is_body {
-            return self.on_body(state, key, plaintext, start);
-        }
-        let mut go = Go::On;
-        // Before its handshake is over a link has asked for nothing: a session that fails in the same read answers nothing.
-        let is_busy = matches!(self.links[key].state, State::Busy { .. });
-        if is_busy && !plaintext.is_empty() {
-            go = self.on_bytes(state, key, &mut plaintext);
-        }
-        plaintext.clear();
-        self.plaintext = plaintext;
-        go
-    }
-
-    /// A body of known length that is collected has grown: it is in place already, what has come from `start` on.
-    fn on_body(&mut self, state: &mut S, key: LinkKey, mut body: Vec<u8>, start: usize) -> Go {
-        let link = &mut self.links[key];
-        let (Some(chain), Some(mut inbound)) = (link.chain(), link.inbound.take()) else {
-            return Go::Stop;
-        };
-        let limits = &self.settings.limits;
-        let step = link
-            .connection
-            .receive(&mut body[start..], &mut inbound.head, limits);
-        let taken = match step {
-            Ok(step) => start + step.consumed,
-            Err(violation) => {
-                self.fail(key, Failure::Violation(violation));
-                return Go::Stop;
-            }
-        };
-        // Bytes behind the response.
-        let mut rest = body.split_off(taken);
-        inbound.body = body;
-        if !self.links[key].connection.is_complete() {
-            self.links[key].inbound = Some(inbound);
-            self.arm(chain, Some(Clock::Idle));
-            return Go::On;
-        }
-        let mut piece = Piece {
-            data: &mut rest,
-            taken: 0,
-            section: 0..0,
-            body: 0..0,
-            inbound,
-            info: None,
-            spilled: true,
-            kept: false,
-        };
-        self.finish(state, key, &mut piece);
-        self.spare.give(piece.inbound);
-        Go::Stop
-    }
-
     fn on_eof(&mut self, state: &mut S, key: LinkKey) {
         let link = &mut self.links[key];
         link.marks.set(LinkMarks::CLOSE);
@@ -417,7 +288,7 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    fn on_bytes(&mut self, state: &mut S, key: LinkKey, data: &mut [u8]) -> Go {
+    pub(super) fn on_bytes(&mut self, state: &mut S, key: LinkKey, data: &mut [u8]) -> Go {
         let Some(chain) = self.links[key].chain() else {
             return Go::Stop;
         };
@@ -789,7 +660,7 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     /// The response is complete: frees its link, then calls its readback.
-    fn finish(&mut self, state: &mut S, key: LinkKey, piece: &mut Piece<'_>) {
+    pub(super) fn finish(&mut self, state: &mut S, key: LinkKey, piece: &mut Piece<'_>) {
         let Some(chain) = self.links[key].chain() else {
             return;
         };
@@ -911,11 +782,11 @@ fn read_trailers(inbound: &mut Inbound, limits: &Limits) -> Fed {
 /// A longer body is not reserved for on its server's word alone.
 const RESERVE: usize = 64 << 10;
 
-const READ_SIDE: Readiness = Readiness::READABLE.with(ENDING);
+pub(super) const READ_SIDE: Readiness = Readiness::READABLE.with(ENDING);
 const ENDING: Readiness = Readiness::READ_CLOSED.with(Readiness::ERROR);
 
 /// What reading a link without an exchange has shown.
-enum Probe {
+pub(super) enum Probe {
     Open,
     Ended,
     /// It sent at least so many bytes that nobody asked for.
