@@ -210,3 +210,37 @@ fn dropping_the_engine_calls_no_readback_and_closes_all() {
     drop(tell);
     assert_eq!(told.iter().collect::<Vec<_>>(), ["dropped"; 3]);
 }
+
+/// More than begin in one turn.
+const MANY: usize = 5_000;
+
+#[test]
+fn what_was_submitted_before_a_drain_is_not_new_however_much_it_is() {
+    let server = Server::answering(ok("a"));
+    let mut bench = Bench::new();
+    for _ in 0..MANY {
+        bench.submit(server.get("/"));
+    }
+    assert_eq!(bench.engine.drain(&mut bench.log, LONG).unwrap(), 0);
+    assert_eq!(bench.log.replies.len(), MANY);
+    assert!(bench.log.replies.iter().all(Result::is_ok));
+}
+
+#[test]
+fn a_turn_begins_a_bounded_number_and_says_that_there_is_more() {
+    let server = Server::answering(ok("a"));
+    let mut bench = Bench::with(|c| c.max_connections_per_origin = 1);
+    for _ in 0..MANY {
+        bench.submit(server.get("/"));
+    }
+    let turn = bench.engine.turn(&mut bench.log, Some(Duration::ZERO));
+    assert!(turn.unwrap().more, "most of them have not begun");
+    assert!(
+        bench
+            .engine
+            .next_timeout()
+            .is_some_and(|left| left.is_zero())
+    );
+    bench.replies(MANY);
+    assert!(bench.log.replies.iter().all(Result::is_ok));
+}

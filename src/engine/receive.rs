@@ -35,23 +35,23 @@ pub(super) enum Go {
 }
 
 /// What a response has left in the bytes of one read.
-pub(super) struct Piece<'d> {
-    pub(super) data: &'d mut [u8],
+struct Piece<'d> {
+    data: &'d mut [u8],
     /// Up to here the parser has taken it.
-    pub(super) taken: usize,
+    taken: usize,
     /// Where the head's bytes are in `data`, unless they are spilled.
-    pub(super) section: Range<usize>,
+    section: Range<usize>,
     /// The body decoded in place in `data`, unless it is spilled.
-    pub(super) body: Range<usize>,
+    body: Range<usize>,
     /// The head as read, trailers, and what is spilled.
-    pub(super) inbound: Box<Inbound>,
+    inbound: Box<Inbound>,
     /// What `on_head` was told of the exchange: `on_reply` is told the same, if the response ends with these bytes. Meanwhile
     /// the chain's request is in it.
-    pub(super) info: Option<Info>,
+    info: Option<Info>,
     /// Whether the bytes of head and body are kept in `inbound`, since an earlier read.
-    pub(super) spilled: bool,
+    spilled: bool,
     /// Whether `data` is an incomplete head that the link keeps, rather than the shared buffer.
-    pub(super) kept: bool,
+    kept: bool,
 }
 
 /// How the feeding of one read ended.
@@ -264,18 +264,7 @@ impl<S, M: Mode> Engine<S, M> {
         match link.connection.on_eof() {
             Eof::Complete => {
                 let inbound = link.inbound.take().unwrap_or_else(|| self.spare.take());
-                let mut piece = Piece {
-                    data: &mut [],
-                    taken: 0,
-                    section: 0..0,
-                    body: 0..0,
-                    inbound,
-                    info: None,
-                    spilled: true,
-                    kept: false,
-                };
-                self.finish(state, key, &mut piece);
-                self.spare.give(piece.inbound);
+                self.finish_kept(state, key, inbound, &mut []);
             }
             Eof::NothingReceived => self.fail(
                 key,
@@ -659,8 +648,30 @@ impl<S, M: Mode> Engine<S, M> {
         link.inbound = Some(inbound);
     }
 
+    /// A response is complete of which all is in `inbound`; `rest` is what came behind it.
+    pub(super) fn finish_kept(
+        &mut self,
+        state: &mut S,
+        key: LinkKey,
+        inbound: Box<Inbound>,
+        rest: &mut [u8],
+    ) {
+        let mut piece = Piece {
+            data: rest,
+            taken: 0,
+            section: 0..0,
+            body: 0..0,
+            inbound,
+            info: None,
+            spilled: true,
+            kept: false,
+        };
+        self.finish(state, key, &mut piece);
+        self.spare.give(piece.inbound);
+    }
+
     /// The response is complete: frees its link, then calls its readback.
-    pub(super) fn finish(&mut self, state: &mut S, key: LinkKey, piece: &mut Piece<'_>) {
+    fn finish(&mut self, state: &mut S, key: LinkKey, piece: &mut Piece<'_>) {
         let Some(chain) = self.links[key].chain() else {
             return;
         };

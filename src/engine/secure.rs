@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::engine::chains::ChainKey;
 use crate::engine::exchange::Failure;
 use crate::engine::mode::Mode;
-use crate::engine::receive::{Go, Piece, Probe, READ_SIDE};
+use crate::engine::receive::{Go, Probe, READ_SIDE};
 use crate::net::link::{LinkMarks, State};
 use crate::net::slots::LinkKey;
 use crate::net::tls::{Problem, Session};
@@ -152,18 +152,7 @@ impl<S, M: Mode> Engine<S, M> {
             self.arm(chain, Some(Clock::Idle));
             return Go::On;
         }
-        let mut piece = Piece {
-            data: &mut rest,
-            taken: 0,
-            section: 0..0,
-            body: 0..0,
-            inbound,
-            info: None,
-            spilled: true,
-            kept: false,
-        };
-        self.finish(state, key, &mut piece);
-        self.spare.give(piece.inbound);
+        self.finish_kept(state, key, inbound, &mut rest);
         Go::Stop
     }
 

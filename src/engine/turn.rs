@@ -196,7 +196,7 @@ impl<S, M: Mode> Engine<S, M> {
             return;
         }
         while let Some(answered) = self.names.next_answer(self.now) {
-            for (token, _) in answered.links {
+            for token in answered.links {
                 if let Some(key) = self.links.find(token) {
                     self.on_answered(key, answered.family, answered.addresses.clone());
                 }

@@ -72,8 +72,8 @@ pub(crate) enum Known {
 /// One family of one host, for all links that wait for it; there is at least one.
 #[derive(Debug)]
 pub(crate) struct Answered {
-    /// With the port that each asked for, the first to ask first.
-    pub(crate) links: Vec<(Token, u16)>,
+    /// The first to ask first.
+    pub(crate) links: Vec<Token>,
     pub(crate) family: Family,
     pub(crate) addresses: FamilyAnswer,
 }
@@ -217,7 +217,7 @@ impl Names {
         if let Some(addrs) = self.hosts.find(name, now) {
             return Known::all(addrs, port);
         }
-        let [v6, v4] = FAMILIES.map(|family| self.ask_family(host, family, (token, port), now));
+        let [v6, v4] = FAMILIES.map(|family| self.ask_family(host, family, token, now));
         self.ask_resolver();
         Known::new(Both { v6, v4 }, port)
     }
@@ -227,7 +227,7 @@ impl Names {
         &mut self,
         host: &str,
         family: Family,
-        link: (Token, u16),
+        link: Token,
         now: Instant,
     ) -> Option<FamilyAnswer> {
         let timer = match self.cache.look(host, family, now) {

@@ -9,7 +9,7 @@
 //! forgets it. Where stale addresses stand in for a late answer it is *left behind* by its links and goes on for the cache alone, until
 //! it is answered or given up.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -34,8 +34,8 @@ pub(super) struct Questions {
 pub(super) struct Question {
     pub(super) name: Rc<str>,
     pub(super) family: Family,
-    /// Who waits for it, and for which port. Tokens rise with the links' age, so that the first to ask is the first to hear.
-    links: BTreeMap<Token, u16>,
+    /// Who waits for it. Tokens rise with the links' age, so that the first to ask is the first to hear.
+    links: BTreeSet<Token>,
     /// With links: when they have waited long enough. Left behind: when it is given up.
     timer: Option<Instant>,
 }
@@ -45,7 +45,7 @@ impl Question {
         self.links.is_empty()
     }
 
-    pub(super) fn into_links(self) -> Vec<(Token, u16)> {
+    pub(super) fn into_links(self) -> Vec<Token> {
         self.links.into_iter().collect()
     }
 }
@@ -79,20 +79,13 @@ impl Questions {
     }
 
     /// Lets a link wait for the question, which is put if nobody waits for it yet; its `timer` is then set.
-    pub(super) fn join(
-        &mut self,
-        name: &str,
-        family: Family,
-        link: (Token, u16),
-        timer: Option<Instant>,
-    ) {
+    pub(super) fn join(&mut self, name: &str, family: Family, link: Token, timer: Option<Instant>) {
         let id = match self.by_name.get(name).and_then(|ids| *ids.of(family)) {
             Some(id) => id,
             None => self.put(name, family, timer),
         };
         if let Some(question) = self.open.get_mut(&id) {
-            let (token, port) = link;
-            question.links.insert(token, port);
+            question.links.insert(link);
         }
     }
 
@@ -111,7 +104,7 @@ impl Questions {
         let question = Question {
             name,
             family,
-            links: BTreeMap::new(),
+            links: BTreeSet::new(),
             timer,
         };
         self.open.insert(id, question);
@@ -134,7 +127,7 @@ impl Questions {
         let ids = self.by_name.get(name).copied().unwrap_or_default();
         ids.map(|id| {
             let question = self.open.get_mut(&id?)?;
-            let was_last = question.links.remove(&token).is_some() && question.links.is_empty();
+            let was_last = question.links.remove(&token) && question.links.is_empty();
             was_last.then_some(id?)
         })
     }
@@ -188,7 +181,7 @@ impl Questions {
     }
 
     /// Takes the links from a question, which goes on without them until `given_up`.
-    pub(super) fn leave_behind(&mut self, id: LookupId, given_up: Instant) -> Vec<(Token, u16)> {
+    pub(super) fn leave_behind(&mut self, id: LookupId, given_up: Instant) -> Vec<Token> {
         let Some(question) = self.open.get_mut(&id) else {
             return Vec::new();
         };
