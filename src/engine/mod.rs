@@ -9,6 +9,7 @@
 //! - `reply`: how a readback is called, and what follows from its answer
 //! - `calls`: chains that wait without a request, and then run code
 //! - `deadlines`: delays and deadlines
+//! - `future`: chains as futures
 //! - `turn`: one turn of the loop
 //! - `shared`: an engine on its host's poll
 
@@ -38,6 +39,7 @@ mod chains;
 mod deadlines;
 mod dialing;
 mod exchange;
+mod future;
 mod mode;
 mod queue;
 mod readback;
@@ -408,6 +410,11 @@ impl<S, M: Mode> Engine<S, M> {
         if self.is_due() {
             return Some(self.now);
         }
+        self.next_timer()
+    }
+
+    /// When the first timer goes off, the resolver's included.
+    fn next_timer(&self) -> Option<Instant> {
         let timer = self.wheel.next_tick().map(|tick| self.instant_of(tick));
         match (timer, self.names.deadline()) {
             (Some(timer), Some(names)) => Some(timer.min(names)),
@@ -477,6 +484,10 @@ impl<S, M: Mode> Engine<S, M> {
             }
         }
         stats
+    }
+
+    fn remote(&self) -> Arc<Remote<S>> {
+        Arc::clone(&self.remote)
     }
 
     /// The way in from other threads.
