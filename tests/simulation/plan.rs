@@ -104,6 +104,13 @@ impl Plan {
         }
     }
 
+    /// Makes it a short one, so that many can be run.
+    pub(crate) fn shorten(&mut self, random: &mut Random) {
+        self.requests = random.between(2, 10);
+        self.steps = random.between(4, 14);
+        self.large = false;
+    }
+
     /// Puts names and servers on the network.
     pub(crate) fn furnish(&mut self, network: &Network, random: &mut Random, world: &Shared) {
         network.set_faults(self.faults.clone());
