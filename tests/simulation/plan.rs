@@ -109,6 +109,13 @@ impl Plan {
         self.requests = random.between(2, 10);
         self.steps = random.between(4, 14);
         self.large = false;
+        if random.chance(700) {
+            // Most of the time would go by with bodies that come byte by byte.
+            let few = [Fault::SmallSendBuffer, Fault::SmallWindow, Fault::Split];
+            for fault in few {
+                self.faults = self.faults.clone().with(fault, 0);
+            }
+        }
     }
 
     /// Puts names and servers on the network.
