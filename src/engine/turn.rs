@@ -61,7 +61,8 @@ impl<S, M: Mode> Engine<S, M> {
             self.read_buffer = vec![0; self.settings.read_buffer];
         }
         // After a panic, or over budget, the rest of the last batch comes first.
-        if self.next_event == self.batch.len() {
+        let has_rest = self.next_event < self.batch.len();
+        if !has_rest {
             self.read_clock();
             // What was submitted between turns is written before the poll, which may wait.
             self.settle_and_park();
@@ -77,7 +78,8 @@ impl<S, M: Mode> Engine<S, M> {
             self.draining = false;
             resume_unwind(panic);
         }
-        turn.more = self.is_due() || self.wheel.is_due(self.now_tick());
+        // Who was not asked may have more to tell: a host that watches for edges is not told of it again.
+        turn.more = has_rest || self.is_due() || self.wheel.is_due(self.now_tick());
         turn.stopped = std::mem::take(&mut self.chains.stopped);
         Ok(turn)
     }
