@@ -2,7 +2,7 @@
 //!
 //! - here: the client. A plain struct; its methods read the responses, note a line for each step, and answer what follows.
 //! - `script`: what is asked, and when; `server`: what is answered; `expected`: the lines as they have to be
-//! - `program`: the arguments of the programs, and what else they can be asked to do
+//! - `program`: the arguments of the programs, and what else they can be asked to do; `idle`: one of these things
 
 #![allow(dead_code, reason = "not every program and test wants every part")]
 
@@ -15,6 +15,7 @@ use httpstream::{
 };
 
 pub(crate) mod expected;
+mod idle;
 pub(crate) mod program;
 pub(crate) mod script;
 pub(crate) mod server;

@@ -3,12 +3,13 @@
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use httpstream::{Config, Context, Engine, Flow, Mode, Next, Readback, Reply, Request, Response};
+use httpstream::{Config, Context, Engine, Mode, Next, Reply, Request};
 
 use super::Conversation;
 use super::expected::transcript;
+use super::idle::Idle;
 use super::script::{CHAINS, STEPS};
 use super::server::Server;
 
@@ -185,7 +186,8 @@ impl Job {
         }
     }
 
-    fn idle(&mut self) -> Option<(&mut Idle, u64)> {
+    /// The idle work, and how often the host has woken up until now.
+    pub(super) fn idle(&mut self) -> Option<(&mut Idle, u64)> {
         match &mut self.work {
             Work::Idle(idle) => Some((idle, self.wakeups)),
             Work::Converse { .. } | Work::Fetch(_) => None,
@@ -246,122 +248,5 @@ impl Fetch {
             eprintln!("{} failed", self.failed);
         }
         self.failed == 0
-    }
-}
-
-/// A hundred paused exchanges and a hundred held polls, beside which next to nothing happens: what the host wakes up for is counted, once
-/// all of them wait.
-struct Idle {
-    addr: SocketAddr,
-    /// The answers, and the deadlines of delays, since it is counted: what a host may wake up for.
-    reasons: u64,
-    counted_from: Option<u64>,
-    wakeups: u64,
-    paused: usize,
-}
-
-impl Idle {
-    const WAITING: usize = 100;
-    /// Polls that are answered while it is counted; the others are held for longer.
-    const ANSWERED: u64 = 5;
-    const BEAT: Duration = Duration::from_millis(250);
-    /// How long all that comes at first may take.
-    const SETTLE: Duration = Duration::from_secs(1);
-    const COUNT: Duration = Duration::from_millis(2500);
-
-    fn new(addr: SocketAddr) -> Self {
-        Self {
-            addr,
-            reasons: 0,
-            counted_from: None,
-            wakeups: 0,
-            paused: 0,
-        }
-    }
-
-    fn begin<M: Mode>(&mut self, engine: &mut Engine<Job, M>) {
-        let mut waiting = Vec::new();
-        for _ in 0..Self::WAITING {
-            waiting.push(engine.submit_to(self.get("/flood"), Pausing));
-        }
-        let longer = Self::SETTLE + Self::COUNT;
-        for i in 0..Self::WAITING as u64 {
-            let ms = match i {
-                // Spread over the time in which it is counted.
-                0..Self::ANSWERED => Self::SETTLE.as_millis() as u64 + 200 + 350 * i,
-                _ => 10 * longer.as_millis() as u64,
-            };
-            let poll = self.get(&format!("/held/{ms}"));
-            waiting.push(engine.submit(poll, Job::on_poll));
-        }
-        let beat = engine.submit_after(Self::BEAT, self.get("/beat"), Job::on_beat);
-        waiting.push(beat);
-        engine.call_after(Self::SETTLE, |job: &mut Job, _| {
-            if let Some((idle, wakeups)) = job.idle() {
-                idle.counted_from = Some(wakeups);
-                idle.reasons = 0;
-            }
-            Next::done()
-        });
-        engine.call_after(longer, move |job: &mut Job, cx| {
-            if let Some((idle, wakeups)) = job.idle() {
-                idle.wakeups = wakeups - idle.counted_from.unwrap_or_default();
-                // The deadline of this call.
-                idle.reasons += 1;
-            }
-            for id in waiting {
-                cx.cancel(id);
-            }
-            Next::done()
-        });
-    }
-
-    fn get(&self, path: &str) -> Request {
-        let request = Request::get(&format!("http://{}{path}", self.addr));
-        let request = request.hold(Duration::from_secs(60));
-        request.build().expect("only numbers vary")
-    }
-
-    fn tell(&self) -> bool {
-        let (wakeups, reasons, paused) = (self.wakeups, self.reasons, self.paused);
-        println!("{wakeups} wakeups, {reasons} reasons, {paused} paused");
-        wakeups <= reasons && paused == Self::WAITING
-    }
-}
-
-impl Job {
-    fn on_poll(&mut self, reply: Reply<'_>, _: &mut Context<'_, Self>) -> Next<Self> {
-        if let (Ok(_), Some((idle, _))) = (reply, self.idle()) {
-            idle.reasons += 1;
-        }
-        Next::done()
-    }
-
-    fn on_beat(&mut self, reply: Reply<'_>, _: &mut Context<'_, Self>) -> Next<Self> {
-        if let (Ok(_), Some((idle, _))) = (reply, self.idle()) {
-            // The end of the delay, and the answer.
-            idle.reasons += 2;
-        }
-        Next::again().after(Idle::BEAT)
-    }
-}
-
-/// Takes one piece and pauses for good.
-struct Pausing;
-
-impl Readback<Job> for Pausing {
-    fn on_head(&mut self, _: &mut Job, _: &Response<'_>, _: &mut Context<'_, Job>) -> Flow {
-        Flow::Stream
-    }
-
-    fn on_data(&mut self, job: &mut Job, _: &[u8], _: &mut Context<'_, Job>) -> Flow {
-        if let Some((idle, _)) = job.idle() {
-            idle.paused += 1;
-        }
-        Flow::Pause
-    }
-
-    fn on_reply(&mut self, _: &mut Job, _: Reply<'_>, _: &mut Context<'_, Job>) -> Next<Job> {
-        Next::done()
     }
 }

@@ -163,7 +163,7 @@ impl Guest {
         let parts: Vec<&str> = seen.path.split('/').skip(1).collect();
         match (parts.as_slice(), parts.last().map(|part| part.parse())) {
             (["plain" | "beat"], _) => self.send(whole("200 OK", "", &[b'x'; 128])),
-            (["flood"], _) => self.send(whole("200 OK", "", &vec![b'x'; 16 << 20])),
+            (["flood"], _) => self.flood(),
             (["held", _], Some(Ok(ms))) => self.hold(Duration::from_millis(ms)),
             ([chain, _], Some(Ok(step))) => match chain.parse() {
                 Ok(chain) if chain < CHAINS && step < STEPS as u64 => {
@@ -239,6 +239,19 @@ impl Guest {
 
     fn send(&mut self, wire: Vec<u8>) -> io::Result<After> {
         self.stream.get_mut().write_all(&wire)?;
+        Ok(After::Keep)
+    }
+
+    /// More than both ends' sockets hold.
+    fn flood(&mut self) -> io::Result<After> {
+        let pieces = 1024;
+        let piece = [b'x'; 16 * 1024];
+        let length = pieces * piece.len();
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+        self.send(head.into_bytes())?;
+        for _ in 0..pieces {
+            self.stream.get_mut().write_all(&piece)?;
+        }
         Ok(After::Keep)
     }
 
