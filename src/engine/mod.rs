@@ -82,6 +82,10 @@ use submitter::{Order, Remote};
 /// a turn would do something; a host may call [`turn`](Self::turn) late, early or twice, and from an edge-triggered loop as
 /// long as it turns until [`Turn::more`] is false and `events` is 0. `submit`, `cancel` and `resume` outside a turn make a
 /// turn due: ask for the deadline again after them.
+///
+/// # Forking
+/// A process that is forked off may not use the engine: it has the same poll as its parent, and a turn would take events that the parent
+/// waits for. It may drop it, which closes its copies of the sockets and leaves the parent's alone, and make engines of its own.
 pub struct Engine<S = (), M: Mode = Owned> {
     net: <M as Sealed>::Net,
     settings: Settings,
@@ -588,10 +592,17 @@ impl<S> std::os::fd::AsRawFd for Engine<S, Owned> {
 impl<S, M: Mode> Drop for Engine<S, M> {
     fn drop(&mut self) {
         self.remote.close();
+        let is_forked = self.net.is_forked();
         for mut link in self.links.drain() {
             for socket in link.take_sockets() {
-                close_socket(&mut self.net, socket);
+                match is_forked {
+                    true => self.net.close(socket),
+                    false => close_socket(&mut self.net, socket),
+                }
             }
+        }
+        if is_forked {
+            self.names.abandon();
         }
     }
 }
