@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use common::{Gate, Log, Script, Server, note, ok};
 use host::{FIRST, Host, LISTENER, Turns, WAKE, engine_on, smallest_window};
-use httpstream::{Config, ErrorKind, Flow, Next, Reply, Request};
+use httpstream::{Config, Engine, ErrorKind, Flow, Next, Reply, Request, Shared};
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token, Waker};
 
@@ -287,6 +287,43 @@ fn a_submitter_makes_the_hosts_poll_return() {
     host.replies(1);
     assert!(host.engine.stats().wakeups >= 1);
     host.assert_empty();
+}
+
+/// The host's thread may be faster than the one that wakes it.
+#[test]
+fn a_host_that_turns_while_it_is_being_woken_hears_of_the_order() {
+    let poll = Poll::new().unwrap();
+    let (tell, told) = channel();
+    let turned = Gate::new();
+    let wake = {
+        let turned = turned.clone();
+        move || {
+            tell.send(()).unwrap();
+            turned.pass();
+        }
+    };
+    let mut config = Config::default();
+    config.max_connections = 1;
+    let window = smallest_window(1);
+    let mut engine: Engine<Log, Shared> =
+        Engine::on_registry(poll.registry(), window, wake, config).unwrap();
+    let mut log = Log::default();
+    let submitter = engine.submitter();
+    let thread = std::thread::spawn(move || {
+        let ordered = submitter.call(|log: &mut Log, _| {
+            log.notes.push("called".to_owned());
+            Next::done()
+        });
+        ordered.unwrap();
+        // Its end is one more reason to wake the host.
+        drop(submitter);
+    });
+    told.recv_timeout(common::PATIENCE).unwrap();
+    assert!(engine.next_timeout().unwrap().is_zero());
+    engine.turn(&mut log).unwrap();
+    assert_eq!(log.notes, ["called"]);
+    turned.open(2);
+    thread.join().unwrap();
 }
 
 #[test]
