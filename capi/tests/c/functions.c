@@ -202,7 +202,7 @@ static void follow_a_chain(httpstream_engine engine) {
     c.second = get("/two");
     OK(httpstream_submit(engine, one, 10, &readback, &c.id));
     OK(httpstream_turn(engine, 0, NULL));
-    CHECK(httpstream_timeout_ms(engine) > 0 && httpstream_timeout_ms(engine) <= 10);
+    CHECK(httpstream_timeout_ms(engine) >= 0 && httpstream_timeout_ms(engine) <= 10);
     while (httpstream_pending(engine) > 0) {
         struct pollfd ready = {.fd = httpstream_fd(engine), .events = POLLIN};
         poll(&ready, 1, httpstream_timeout_ms(engine));
@@ -270,6 +270,25 @@ static void turn_another_engine_inside(httpstream_engine engine) {
     OK(httpstream_free(c.engine));
 }
 
+/* The timeout is that of the delay, until it is cancelled. */
+static void wait_for_a_minute(void) {
+    chain c = {0};
+    httpstream_readback readback = {.release = release, .user = &c};
+    httpstream_request request = get("/one");
+    httpstream_engine engine;
+    OK(httpstream_new(0, &engine));
+    CHECK(httpstream_timeout_ms(engine) == -1);
+    OK(httpstream_submit(engine, request, 60000, &readback, &c.id));
+    CHECK(httpstream_timeout_ms(engine) == 0);
+    OK(httpstream_turn(engine, 1, NULL));
+    CHECK(httpstream_timeout_ms(engine) > 30000 && httpstream_timeout_ms(engine) <= 60001);
+    CHECK(httpstream_cancel(engine, c.id) == 1 && httpstream_timeout_ms(engine) == 0);
+    OK(httpstream_turn(engine, 1, NULL));
+    CHECK(httpstream_timeout_ms(engine) == -1 && httpstream_pending(engine) == 0 && c.releases == 1);
+    OK(httpstream_free(engine));
+    OK(httpstream_request_free(request));
+}
+
 static void ask_the_rest(httpstream_engine engine) {
     httpstream_stats stats = {.size = sizeof stats};
     httpstream_turned turned;
@@ -311,6 +330,7 @@ int main(int argc, char **argv) {
     turn_another_engine_inside(engine);
     ask_the_rest(engine);
     send_all_there_is();
+    wait_for_a_minute();
     OK(httpstream_free(engine));
     CHECK(strcmp(httpstream_last_error(), "") == 0);
     return 0;

@@ -64,8 +64,8 @@ int main(int argc, char **argv) {
     for (i = 0; i < count; i++)
         one_life(i);
     CHECK(descriptors() == open_before);
-    /* Less than a page: a single byte lost for each would show. */
-    CHECK(heap() < heap_before + 4096);
+    /* What the allocator keeps for itself comes and goes by some kilobytes; the smallest block, lost for each, would make 240. */
+    CHECK(heap() < heap_before + 16384);
     CHECK(releases == 2 * (count + warm) && replies >= (count + warm) / 100);
     return 0;
 }
