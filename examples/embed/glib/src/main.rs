@@ -4,8 +4,6 @@
 //! of one, the deadline is asked for again, and there is a timeout for it or none. It is a new source only where the deadline has moved: for each that is
 //! added GLib's default context wakes itself up once more.
 
-#![forbid(unsafe_code)]
-
 #[path = "../../conversation/mod.rs"]
 mod conversation;
 
