@@ -71,7 +71,7 @@ static void handles(httpstream_engine engine, httpstream_config config, httpstre
         const struct {
             httpstream_config handle;
             const char *words;
-        } wrong[] = {{7, "config 0x7 was never made"}, {config + 1, "was never made"}, {freed_config, "was freed"}, {engine, "is an engine"}};
+        } wrong[] = {{7, "config 0x7 was never made"}, {config + 5, "was never made"}, {freed_config, "was freed"}, {engine, "is an engine"}};
         for (i = 0; i < sizeof wrong / sizeof *wrong; i++) {
             httpstream_config c = wrong[i].handle;
             httpstream_engine out;

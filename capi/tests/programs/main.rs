@@ -41,3 +41,9 @@ macro_rules! program {
 program!(functions);
 program!(errors);
 program!(streaming);
+// What is forgotten there is lost, as valgrind would say.
+program!(threads, &["forget"], &[]);
+program!(forks);
+program!(garbage);
+program!(many, &["10000"], &["200"]);
+program!(sigpipe);
