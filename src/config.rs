@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::net::poll::Deadlines;
 pub use crate::proto::Limits;
 use crate::resolver::Resolve;
 use crate::route::Route;
@@ -319,6 +320,13 @@ pub struct Config {
     /// of a unix socket, which has no address, nothing is asked. It is called inside a turn, so it has to be quick, and must not panic.
     /// Default: all are allowed; see [`public_only`](crate::public_only).
     pub address_filter: Option<AddressFilter>,
+    /// Whether an engine on a poll of its own has a timer in it, so that its file descriptor becomes readable whenever a turn is due, and a
+    /// host without timers needs nothing else. Default true, with feature `timerfd`; on Linux only.
+    ///
+    /// A deadline that is earlier than the timer's costs a system call; a host that looks at [`next_deadline`](crate::Engine::next_deadline)
+    /// anyway can save that.
+    #[cfg(feature = "timerfd")]
+    pub timerfd: bool,
     pub(crate) overrides: Vec<(String, SocketAddr)>,
 }
 
@@ -351,6 +359,7 @@ impl fmt::Debug for Config {
             .field("resolver", &self.resolver)
             .field("route", &self.route)
             .field("address_filter", &self.address_filter.is_some())
+            .field("deadlines", &self.deadlines())
             .field("overrides", &self.overrides)
             .finish()
     }
@@ -377,6 +386,8 @@ impl Default for Config {
             resolver: None,
             route: Route::default(),
             address_filter: None,
+            #[cfg(feature = "timerfd")]
+            timerfd: true,
             overrides: Vec::new(),
         }
     }
@@ -391,6 +402,19 @@ impl Config {
     /// [`Engine::with_config`](crate::Engine::with_config).
     pub fn resolve_to(&mut self, pattern: &str, addr: SocketAddr) {
         self.overrides.push((pattern.to_owned(), addr));
+    }
+
+    #[cfg(feature = "timerfd")]
+    pub(crate) fn deadlines(&self) -> Deadlines {
+        match self.timerfd {
+            true => Deadlines::Inside,
+            false => Deadlines::Outside,
+        }
+    }
+
+    #[cfg(not(feature = "timerfd"))]
+    pub(crate) fn deadlines(&self) -> Deadlines {
+        Deadlines::Outside
     }
 
     /// Refuses values that no engine can work with.

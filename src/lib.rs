@@ -85,8 +85,8 @@ pub use config::{AddressFilter, Config, Limits, Timeouts};
 #[cfg(feature = "sim")]
 pub use engine::Sim;
 pub use engine::{
-    Context, Engine, Flow, Info, Mode, Next, Owned, Readback, Reply, RequestId, Response, Stats,
-    Submitter, Timings, Turn, Unread, within, within_call, within_to,
+    Context, Engine, Flow, Info, Mode, Next, Owned, Readback, Reply, RequestId, Response, Shared,
+    Stats, Submitter, Timings, Turn, Unread, within, within_call, within_to,
 };
 pub use error::{Error, ErrorKind, Gone, Phase, Sent};
 pub use proto::{Headers, Invalid, InvalidPart, Origin, Scheme, Violation};

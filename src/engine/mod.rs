@@ -10,6 +10,7 @@
 //! - `calls`: chains that wait without a request, and then run code
 //! - `deadlines`: delays and deadlines
 //! - `turn`: one turn of the loop
+//! - `shared`: an engine on its host's poll
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -23,6 +24,7 @@ use crate::error::Error;
 use crate::net::dial::Doubts;
 use crate::net::link::{Inbound, Link, State};
 use crate::net::names::{Names, NamesConfig};
+use crate::net::poll::OwnPoll;
 use crate::net::pool::Pool;
 use crate::net::slots::{LinkKey, Slots};
 use crate::net::socket::MioNet;
@@ -44,6 +46,7 @@ mod reply;
 mod response;
 mod secure;
 mod settings;
+mod shared;
 #[cfg(feature = "sim")]
 mod simulated;
 mod submitter;
@@ -53,7 +56,7 @@ mod within;
 pub use chains::RequestId;
 #[cfg(feature = "sim")]
 pub use mode::Sim;
-pub use mode::{Mode, Owned};
+pub use mode::{Mode, Owned, Shared};
 pub use readback::{Context, Flow, Next, Readback, Reply, Unread};
 pub use response::{Info, Response, Timings};
 pub use submitter::Submitter;
@@ -363,7 +366,9 @@ impl<S, M: Mode> Engine<S, M> {
         f: impl FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + 'static,
     ) -> RequestId {
         self.read_clock();
-        self.chains.call(Box::new(f), delay)
+        let id = self.chains.call(Box::new(f), delay);
+        self.set_alarm();
+        id
     }
 
     fn submit_boxed(
@@ -374,7 +379,9 @@ impl<S, M: Mode> Engine<S, M> {
     ) -> RequestId {
         // Between turns the time of the last one may be long past, and deadlines are never early.
         self.read_clock();
-        self.chains.submit(request, readback, delay)
+        let id = self.chains.submit(request, readback, delay);
+        self.set_alarm();
+        id
     }
 
     /// Ends a chain, whatever it is doing; its connection is closed if a request is on it. A turn is then due.
@@ -383,12 +390,16 @@ impl<S, M: Mode> Engine<S, M> {
     /// dropped. A call that it waits for is dropped and not made; a chain that has only made calls has no readback that could
     /// be told. False: the chain is over, or was cancelled before.
     pub fn cancel(&mut self, id: RequestId) -> bool {
-        self.chains.cancel(id)
+        let cancelled = self.chains.cancel(id);
+        self.set_alarm();
+        cancelled
     }
 
     /// Lets an exchange go on whose readback answered [`Flow::Pause`]. A turn is then due. False: it is not paused.
     pub fn resume(&mut self, id: RequestId) -> bool {
-        self.chains.resume(id)
+        let resumed = self.chains.resume(id);
+        self.set_alarm();
+        resumed
     }
 
     /// When a turn is due even if nothing becomes readable; in the past: now. `None`: there is nothing to wait for but the
@@ -483,6 +494,14 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
+    /// Has the poll become readable when the next turn is due, if it is one that can.
+    fn set_alarm(&mut self) {
+        if self.net.has_alarm() {
+            let deadline = self.next_deadline();
+            self.net.set_alarm(deadline);
+        }
+    }
+
     fn read_clock(&mut self) {
         self.now = self.net.now().max(self.now);
         let life = self.now - self.epoch;
@@ -526,22 +545,22 @@ impl<S> Engine<S, Owned> {
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) naming the field, [`ErrorKind::Io`](crate::ErrorKind::Io) as for [`new`](Self::new).
     pub fn with_config(config: Config) -> Result<Self, Error> {
         config.check()?;
-        let net = MioNet::new(config.turn_events).map_err(Error::io)?;
-        Self::on_net(net, config)
+        let poll = OwnPoll::new(config.turn_events, config.deadlines()).map_err(Error::io)?;
+        Self::on_net(MioNet::new(poll), config)
     }
 }
 
 #[cfg(unix)]
 impl<S> std::os::fd::AsFd for Engine<S, Owned> {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.net.poll_fd()
+        self.net.watch.fd()
     }
 }
 
 #[cfg(unix)]
 impl<S> std::os::fd::AsRawFd for Engine<S, Owned> {
     fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.net.poll_fd().as_raw_fd()
+        self.net.watch.fd().as_raw_fd()
     }
 }
 

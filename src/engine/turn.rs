@@ -41,6 +41,7 @@ impl<S, M: Mode> Engine<S, M> {
             || !self.restarts.is_empty()
             || !self.completions.is_empty()
             || self.names.has_news()
+            || self.net.has_handed_events()
     }
 
     /// One turn, which waits at most `timeout` and not past the next deadline.
@@ -68,6 +69,7 @@ impl<S, M: Mode> Engine<S, M> {
         self.work(state);
         turn.answered = (self.counts.answered + self.counts.failed - before) as usize;
         self.settle_and_park();
+        self.set_alarm();
         if let Some(panic) = self.panic.take() {
             self.draining = false;
             resume_unwind(panic);
@@ -146,7 +148,7 @@ impl<S, M: Mode> Engine<S, M> {
                 self.names.on_wake();
                 self.take_orders();
             } else if RESOLVER_TOKENS.contains(&token.0) {
-                self.names.on_event(token);
+                self.names.on_event(self.net.outer(token));
                 continue;
             } else if let Some(key) = self.links.find(token) {
                 trace!("{token:?} {readiness:?}");

@@ -7,14 +7,21 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mio::Token;
+use mio::event::Event;
 
 use crate::error::is_exhaustion;
 use crate::resolver::{Resolve, Wake};
 use crate::route::Route;
 
+#[cfg(all(feature = "timerfd", target_os = "linux"))]
+mod alarm;
+#[cfg(not(all(feature = "timerfd", target_os = "linux")))]
+#[path = "no_alarm.rs"]
+mod alarm;
 pub(crate) mod dial;
 pub(crate) mod link;
 pub(crate) mod names;
+pub(crate) mod poll;
 pub(crate) mod pool;
 pub(crate) mod slots;
 pub(crate) mod socket;
@@ -24,6 +31,7 @@ pub(crate) mod tls;
 #[path = "no_tls.rs"]
 pub(crate) mod tls;
 pub(crate) mod transport;
+pub(crate) mod window;
 
 /// What a poll says of one token: a set of flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +57,23 @@ impl Readiness {
     pub(crate) fn has(self, any_of: Self) -> bool {
         self.0 & any_of.0 != 0
     }
+
+    fn of(event: &Event) -> Self {
+        let mut readiness = Self::NONE;
+        if event.is_readable() {
+            readiness = readiness.with(Self::READABLE);
+        }
+        if event.is_writable() {
+            readiness = readiness.with(Self::WRITABLE);
+        }
+        if event.is_read_closed() {
+            readiness = readiness.with(Self::READ_CLOSED);
+        }
+        if event.is_error() {
+            readiness = readiness.with(Self::ERROR);
+        }
+        readiness
+    }
 }
 
 /// One event of a poll.
@@ -60,6 +85,8 @@ pub struct Ready {
 
 /// The token of the engine's own waker.
 pub(crate) const WAKE: Token = Token(usize::MAX);
+/// The token of the timer that makes the poll readable.
+pub(crate) const ALARM: Token = Token(usize::MAX - 1);
 
 /// Whether there is a machine under the engine, with files and network interfaces of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +147,26 @@ pub trait Net {
         max: usize,
         timeout: Option<Duration>,
     ) -> io::Result<()>;
+
+    /// Whether `wait` would have something to tell that the host of a shared poll has handed over already, its call of the waker included.
+    fn has_handed_events(&self) -> bool {
+        false
+    }
+
+    /// Whether the poll can become readable by itself when a deadline has passed.
+    fn has_alarm(&self) -> bool {
+        false
+    }
+
+    /// From now on the poll is readable by `deadline` at the latest.
+    fn set_alarm(&mut self, deadline: Option<Instant>) {
+        let _ = deadline;
+    }
+
+    /// What the poll calls the source that the engine calls `token`.
+    fn outer(&self, token: Token) -> Token {
+        token
+    }
 
     /// Makes `wait` return with an event for [`WAKE`], from any thread.
     fn waker(&self) -> Wake;

@@ -10,6 +10,8 @@ use std::ops::Range;
 use mio::Token;
 use slab::Slab;
 
+use crate::net::ALARM;
+
 /// Slab key of a link.
 pub(crate) type LinkKey = u32;
 
@@ -54,53 +56,78 @@ pub(crate) fn grow<T>(slab: &mut Slab<T>) {
 const SLOT_BITS: u32 = usize::BITS / 2;
 const SLOT_MASK: usize = (1 << SLOT_BITS) - 1;
 
-/// Tokens with the top bit set are the resolver's, but for the last one, which is the waker's.
-pub(crate) const RESOLVER_TOKENS: Range<usize> = 1 << (usize::BITS - 1)..usize::MAX;
+/// Tokens with the top bit set are the resolver's, but for the last two, which are the alarm's and the waker's.
+pub(crate) const RESOLVER_TOKENS: Range<usize> = 1 << (usize::BITS - 1)..ALARM.0;
 const GENERATION_MASK: usize = (RESOLVER_TOKENS.start - 1) & !SLOT_MASK;
 
-/// Entries under keys, each with the generation that it was inserted in.
-#[derive(Debug)]
-pub(crate) struct Slots<T> {
-    slab: Slab<Slot<T>>,
-    generation: u32,
+/// How often a slot was given out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Generation(u32);
+
+impl Generation {
+    /// What stands in a token.
+    pub(crate) fn split(token: Token) -> (LinkKey, Self) {
+        let generation = (token.0 & GENERATION_MASK) >> SLOT_BITS;
+        ((token.0 & SLOT_MASK) as LinkKey, Self(generation as u32))
+    }
+
+    /// As it stands in a token: after as many as fit in there, it begins anew.
+    pub(crate) fn number(self) -> usize {
+        ((self.0 as usize) << SLOT_BITS & GENERATION_MASK) >> SLOT_BITS
+    }
+
+    fn bits(self) -> usize {
+        (self.0 as usize) << SLOT_BITS & GENERATION_MASK
+    }
 }
 
+/// Entries under keys, each with the generation of its slot.
 #[derive(Debug)]
-struct Slot<T> {
-    entry: T,
-    generation: u32,
+pub(crate) struct Slots<T> {
+    slab: Slab<T>,
+    /// Of all slots, vacant ones included.
+    generations: Vec<Generation>,
 }
 
 impl<T> Slots<T> {
     pub(crate) fn new() -> Self {
         Self {
             slab: Slab::new(),
-            generation: 0,
+            generations: Vec::new(),
         }
     }
 
     pub(crate) fn insert(&mut self, entry: T) -> LinkKey {
         grow(&mut self.slab);
-        self.generation = self.generation.wrapping_add(1);
-        self.slab.insert(Slot {
-            entry,
-            generation: self.generation,
-        }) as LinkKey
+        let key = self.slab.insert(entry);
+        match self.generations.get_mut(key) {
+            Some(generation) => generation.0 = generation.0.wrapping_add(1),
+            None => self.generations.push(Generation::default()),
+        }
+        key as LinkKey
     }
 
     pub(crate) fn remove(&mut self, key: LinkKey) -> T {
-        self.slab.remove(key as usize).entry
+        self.slab.remove(key as usize)
+    }
+
+    pub(crate) fn generation(&self, key: LinkKey) -> Generation {
+        self.generations[key as usize]
     }
 
     pub(crate) fn token(&self, key: LinkKey) -> Token {
-        Token(generation_bits(self.slab[key as usize].generation) | key as usize)
+        Token(self.generation(key).bits() | key as usize)
     }
 
     /// The key behind `token`, unless its entry is gone.
     pub(crate) fn find(&self, token: Token) -> Option<LinkKey> {
         let key = token.0 & SLOT_MASK;
-        let slot = self.slab.get(key)?;
-        (generation_bits(slot.generation) == token.0 & !SLOT_MASK).then_some(key as LinkKey)
+        let is_there = self.slab.contains(key) && self.token(key as LinkKey) == token;
+        is_there.then_some(key as LinkKey)
+    }
+
+    pub(crate) fn has(&self, key: LinkKey) -> bool {
+        self.slab.contains(key as usize)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -108,34 +135,29 @@ impl<T> Slots<T> {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.slab.iter().map(|(_, slot)| &slot.entry)
+        self.slab.iter().map(|(_, entry)| entry)
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.slab.iter_mut().map(|(_, slot)| &mut slot.entry)
+        self.slab.iter_mut().map(|(_, entry)| entry)
     }
 
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = T> {
-        self.slab.drain().map(|slot| slot.entry)
+        self.slab.drain()
     }
-}
-
-/// A generation as it stands in a token.
-fn generation_bits(generation: u32) -> usize {
-    (generation as usize) << SLOT_BITS & GENERATION_MASK
 }
 
 impl<T> std::ops::Index<LinkKey> for Slots<T> {
     type Output = T;
 
     fn index(&self, key: LinkKey) -> &T {
-        &self.slab[key as usize].entry
+        &self.slab[key as usize]
     }
 }
 
 impl<T> std::ops::IndexMut<LinkKey> for Slots<T> {
     fn index_mut(&mut self, key: LinkKey) -> &mut T {
-        &mut self.slab[key as usize].entry
+        &mut self.slab[key as usize]
     }
 }
 
@@ -160,10 +182,13 @@ mod tests {
     #[test]
     fn generations_that_wrap_stay_within_their_bits() {
         let mut slots = Slots::new();
-        slots.generation = u32::MAX - 1;
-        for _ in 0..4 {
+        let key = slots.insert(());
+        slots.remove(key);
+        for before in [u32::MAX - 1, u32::MAX, u32::MAX >> 1] {
+            slots.generations[0] = Generation(before);
             let key = slots.insert(());
             assert_eq!(slots.find(slots.token(key)), Some(key));
+            assert!(!RESOLVER_TOKENS.contains(&slots.token(key).0));
             slots.remove(key);
         }
     }

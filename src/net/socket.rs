@@ -1,21 +1,20 @@
-//! The real network: non-blocking TCP sockets on a poll of our own. The only user of socket2.
+//! The real network: non-blocking TCP sockets. The only user of socket2.
 
 use std::fmt;
 use std::io::{self, IoSlice, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Interest, Token};
 #[cfg(unix)]
 use socket2::SockAddr;
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::error::is_exhaustion;
-use crate::net::slots::RESOLVER_TOKENS;
-use crate::net::{Machine, Net, Readiness, Ready, WAKE, calls_to_open, may_be_own};
+use crate::net::poll::Watch;
+use crate::net::{Machine, Net, Ready, calls_to_open, may_be_own};
 use crate::resolver::{Resolve, Wake};
 use crate::route::{Keepalive, Route};
 
@@ -37,32 +36,20 @@ const MSG_NOSIGNAL: i32 = 0x400;
 )))]
 const MSG_NOSIGNAL: i32 = 0;
 
-/// Sockets on a [`Poll`] of the engine's own.
+/// Sockets on a poll of the engine's own or of its host's.
 #[derive(Debug)]
-pub struct MioNet {
-    poll: Poll,
-    events: Events,
-    waker: Arc<Waker>,
+pub struct MioNet<W> {
+    pub(crate) watch: W,
     /// How many calls mio makes for each of ours, strace has shown: on Linux the count is exact.
     system_calls: u64,
 }
 
-impl MioNet {
-    pub(crate) fn new(events: usize) -> io::Result<Self> {
-        let poll = Poll::new()?;
-        let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
-        Ok(Self {
-            poll,
-            events: Events::with_capacity(events),
-            waker,
+impl<W: Watch> MioNet<W> {
+    pub(crate) fn new(watch: W) -> Self {
+        Self {
+            watch,
             system_calls: 0,
-        })
-    }
-
-    #[cfg(unix)]
-    pub(crate) fn poll_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        use std::os::fd::AsFd;
-        self.poll.registry().as_fd()
+        }
     }
 
     /// Whether this machine has no address of its own from which `addr` could be reached, as where IPv6 is switched off.
@@ -85,7 +72,7 @@ impl MioNet {
     }
 }
 
-impl MioNet {
+impl<W: Watch> MioNet<W> {
     /// Connects a socket on which something is to be set before.
     fn connect_by(&mut self, route: &Route, peer: SocketAddr) -> io::Result<TcpStream> {
         let source = route
@@ -125,7 +112,7 @@ struct Calls<'a> {
 }
 
 impl<'a> Calls<'a> {
-    fn on(net: &'a mut MioNet) -> Self {
+    fn on<W>(net: &'a mut MioNet<W>) -> Self {
         Self {
             count: &mut net.system_calls,
             is_open: false,
@@ -269,7 +256,7 @@ fn is_in_progress(error: &io::Error) -> bool {
         || (cfg!(unix) && error.raw_os_error() == Some(number))
 }
 
-impl Net for MioNet {
+impl<W: Watch> Net for MioNet<W> {
     type Socket = TcpStream;
 
     const MACHINE: Machine = Machine::Real;
@@ -323,14 +310,14 @@ impl Net for MioNet {
 
     fn register(&mut self, socket: &mut TcpStream, token: Token) -> io::Result<()> {
         self.system_calls += 1;
-        self.poll
-            .registry()
-            .register(socket, token, Interest::READABLE | Interest::WRITABLE)
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let token = self.watch.outer(token);
+        self.watch.registry().register(socket, token, both)
     }
 
     fn deregister(&mut self, socket: &mut TcpStream) -> io::Result<()> {
         self.system_calls += 1;
-        self.poll.registry().deregister(socket)
+        self.watch.registry().deregister(socket)
     }
 
     fn close(&mut self, socket: TcpStream) {
@@ -359,39 +346,28 @@ impl Net for MioNet {
         max: usize,
         timeout: Option<Duration>,
     ) -> io::Result<()> {
-        self.system_calls += 1;
-        match self.poll.poll(&mut self.events, timeout) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
-            result => result?,
-        }
-        ready.extend(self.events.iter().take(max).map(|event| {
-            let mut readiness = Readiness::NONE;
-            if event.is_readable() {
-                readiness = readiness.with(Readiness::READABLE);
-            }
-            if event.is_writable() {
-                readiness = readiness.with(Readiness::WRITABLE);
-            }
-            if event.is_read_closed() {
-                readiness = readiness.with(Readiness::READ_CLOSED);
-            }
-            if event.is_error() {
-                readiness = readiness.with(Readiness::ERROR);
-            }
-            Ready {
-                token: event.token(),
-                readiness,
-            }
-        }));
-        Ok(())
+        self.system_calls += W::CALLS_TO_WAIT;
+        self.watch.wait(ready, max, timeout)
+    }
+
+    fn has_handed_events(&self) -> bool {
+        self.watch.has_handed_events()
+    }
+
+    fn has_alarm(&self) -> bool {
+        self.watch.has_alarm()
+    }
+
+    fn set_alarm(&mut self, deadline: Option<Instant>) {
+        self.system_calls += self.watch.set_alarm(deadline, self.now());
+    }
+
+    fn outer(&self, token: Token) -> Token {
+        self.watch.outer(token)
     }
 
     fn waker(&self) -> Wake {
-        let waker = Arc::clone(&self.waker);
-        Wake::new(move || {
-            // Writing to an eventfd fails only when its counter is full: then a wake-up is due already.
-            let _ = waker.wake();
-        })
+        self.watch.waker()
     }
 
     fn resolver(&self) -> Box<dyn Resolve> {
@@ -400,7 +376,8 @@ impl Net for MioNet {
 
     fn attach(&self, resolver: &mut dyn Resolve) -> io::Result<()> {
         resolver.attach(self.waker());
-        resolver.attach_poll(self.poll.registry().try_clone()?, RESOLVER_TOKENS)
+        let registry = self.watch.registry().try_clone()?;
+        resolver.attach_poll(registry, self.watch.resolver_tokens())
     }
 
     fn system_calls(&self) -> u64 {
@@ -423,6 +400,11 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+    use crate::net::poll::{Deadlines, OwnPoll};
+
+    fn own_net() -> MioNet<OwnPoll> {
+        MioNet::new(OwnPoll::new(1, Deadlines::Outside).unwrap())
+    }
 
     #[test]
     fn a_socket_is_its_own_peer_where_both_ends_are_one() {
@@ -481,7 +463,7 @@ mod tests {
 
     #[test]
     fn a_socket_that_met_a_listener_is_not_connected_to_itself() {
-        let mut net = MioNet::new(1).unwrap();
+        let mut net = own_net();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         for dialled in [
@@ -498,7 +480,7 @@ mod tests {
     /// The kernel lets a socket connect to itself that is bound to the very address it dials.
     #[test]
     fn a_socket_that_is_connected_to_itself_is_known() {
-        let mut net = MioNet::new(1).unwrap();
+        let mut net = own_net();
         for unspecified in [false, true] {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
             socket
@@ -536,7 +518,7 @@ mod tests {
 
     #[test]
     fn options_keep_within_the_kernels_bounds() {
-        let mut net = MioNet::new(1).unwrap();
+        let mut net = own_net();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         for (time, count) in [(Duration::ZERO, 0), (Duration::MAX, u32::MAX)] {

@@ -1,0 +1,254 @@
+//! Polls that have an eye on the sockets of a [`MioNet`](super::socket::MioNet): one of the engine's own, or the host's.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use mio::event::Event;
+use mio::{Events, Poll, Registry, Token, Waker};
+
+use crate::net::alarm::Alarm;
+use crate::net::slots::RESOLVER_TOKENS;
+use crate::net::window::Window;
+use crate::net::{Readiness, Ready, WAKE};
+use crate::resolver::Wake;
+
+/// Where sockets are watched, and how an engine hears of them.
+pub trait Watch: fmt::Debug {
+    /// System calls behind each `wait`.
+    const CALLS_TO_WAIT: u64;
+
+    fn registry(&self) -> &Registry;
+
+    /// What the poll calls the source that the engine calls `token`: a link's, or one of the resolver's.
+    fn outer(&self, token: Token) -> Token;
+
+    /// The tokens of the poll that are the resolver's.
+    fn resolver_tokens(&self) -> Range<usize>;
+
+    /// As [`Net::wait`](crate::net::Net::wait).
+    fn wait(
+        &mut self,
+        ready: &mut Vec<Ready>,
+        max: usize,
+        timeout: Option<Duration>,
+    ) -> io::Result<()>;
+
+    /// As [`Net::has_handed_events`](crate::net::Net::has_handed_events).
+    fn has_handed_events(&self) -> bool;
+
+    /// As [`Net::waker`](crate::net::Net::waker).
+    fn waker(&self) -> Wake;
+
+    /// As [`Net::has_alarm`](crate::net::Net::has_alarm).
+    fn has_alarm(&self) -> bool;
+
+    /// As [`Net::set_alarm`](crate::net::Net::set_alarm). Answers how many system calls it took.
+    fn set_alarm(&mut self, deadline: Option<Instant>, now: Instant) -> u64;
+}
+
+/// A poll of the engine's own. Its file descriptor is what a host watches.
+#[derive(Debug)]
+pub struct OwnPoll {
+    poll: Poll,
+    events: Events,
+    waker: Arc<Waker>,
+    alarm: Option<Alarm>,
+}
+
+/// Whether the poll is to become readable by itself when a deadline has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Deadlines {
+    /// The host looks after them, or the engine as it waits.
+    Outside,
+    /// In the poll, where the platform can.
+    #[cfg_attr(
+        not(feature = "timerfd"),
+        allow(dead_code, reason = "there is no timer")
+    )]
+    Inside,
+}
+
+impl OwnPoll {
+    pub(crate) fn new(events: usize, deadlines: Deadlines) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
+        let alarm = match deadlines {
+            Deadlines::Outside => None,
+            Deadlines::Inside => Alarm::new(poll.registry())?,
+        };
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(events),
+            waker,
+            alarm,
+        })
+    }
+
+    #[cfg(unix)]
+    pub(crate) fn fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        use std::os::fd::AsFd;
+        self.poll.registry().as_fd()
+    }
+}
+
+impl Watch for OwnPoll {
+    const CALLS_TO_WAIT: u64 = 1;
+
+    fn registry(&self) -> &Registry {
+        self.poll.registry()
+    }
+
+    fn outer(&self, token: Token) -> Token {
+        token
+    }
+
+    fn resolver_tokens(&self) -> Range<usize> {
+        RESOLVER_TOKENS
+    }
+
+    fn wait(
+        &mut self,
+        ready: &mut Vec<Ready>,
+        max: usize,
+        timeout: Option<Duration>,
+    ) -> io::Result<()> {
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            result => result?,
+        }
+        ready.extend(self.events.iter().take(max).map(|event| Ready {
+            token: event.token(),
+            readiness: Readiness::of(event),
+        }));
+        if let Some(alarm) = &mut self.alarm {
+            alarm.take_events(ready);
+        }
+        Ok(())
+    }
+
+    fn has_handed_events(&self) -> bool {
+        false
+    }
+
+    fn waker(&self) -> Wake {
+        let waker = Arc::clone(&self.waker);
+        Wake::new(move || {
+            // Writing to an eventfd fails only when its counter is full: then a wake-up is due already.
+            let _ = waker.wake();
+        })
+    }
+
+    fn has_alarm(&self) -> bool {
+        self.alarm.is_some()
+    }
+
+    fn set_alarm(&mut self, deadline: Option<Instant>, now: Instant) -> u64 {
+        match (&mut self.alarm, deadline) {
+            (Some(alarm), Some(deadline)) => alarm.set(deadline, now),
+            // Nothing to wait for: it may go off once more, for nothing.
+            (Some(_), None) | (None, _) => 0,
+        }
+    }
+}
+
+/// The host's poll: it waits, and hands over what it is told of the tokens that it lent.
+pub struct HostPoll {
+    registry: Registry,
+    window: Window,
+    /// What the host has handed over and no turn has taken.
+    handed: VecDeque<Ready>,
+    /// Somebody has called the waker since a turn looked.
+    woken: Arc<AtomicBool>,
+    wake: Wake,
+}
+
+impl HostPoll {
+    pub(crate) fn new(
+        registry: Registry,
+        window: Window,
+        wake: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
+        let woken = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&woken);
+        Self {
+            registry,
+            window,
+            handed: VecDeque::new(),
+            woken,
+            wake: Wake::new(move || {
+                // Before the host is told: it may turn at once.
+                told.store(true, Ordering::Release);
+                wake();
+            }),
+        }
+    }
+
+    pub(crate) fn window(&self) -> &Window {
+        &self.window
+    }
+
+    /// Takes an event of the host's poll for the source that the engine calls `token`.
+    pub(crate) fn hand(&mut self, token: Token, event: &Event) {
+        let readiness = Readiness::of(event);
+        self.handed.push_back(Ready { token, readiness });
+    }
+}
+
+impl Watch for HostPoll {
+    const CALLS_TO_WAIT: u64 = 0;
+
+    fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    fn outer(&self, token: Token) -> Token {
+        self.window.outer(token)
+    }
+
+    fn resolver_tokens(&self) -> Range<usize> {
+        self.window.resolver_tokens()
+    }
+
+    /// The host has waited already: nothing blocks here.
+    fn wait(&mut self, ready: &mut Vec<Ready>, max: usize, _: Option<Duration>) -> io::Result<()> {
+        if self.woken.swap(false, Ordering::AcqRel) {
+            let readiness = Readiness::READABLE;
+            ready.push(Ready {
+                token: WAKE,
+                readiness,
+            });
+        }
+        ready.extend(self.handed.drain(..self.handed.len().min(max)));
+        Ok(())
+    }
+
+    fn has_handed_events(&self) -> bool {
+        !self.handed.is_empty() || self.woken.load(Ordering::Acquire)
+    }
+
+    fn waker(&self) -> Wake {
+        self.wake.clone()
+    }
+
+    fn has_alarm(&self) -> bool {
+        false
+    }
+
+    fn set_alarm(&mut self, _: Option<Instant>, _: Instant) -> u64 {
+        0
+    }
+}
+
+impl fmt::Debug for HostPoll {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostPoll")
+            .field("window", &self.window)
+            .field("handed", &self.handed.len())
+            .finish_non_exhaustive()
+    }
+}
