@@ -105,9 +105,10 @@ class Request:
         library.check(library.request_option(self.handle, name.encode(), value))
 
     def __del__(self, _free: Any = library.request_free) -> None:
-        # A default argument: at the interpreter's end, the module's names may be gone.
-        if self.handle:
-            _free(self.handle)
+        # A default argument: at the interpreter's end, the module's names may be gone. And it may never have got as far as a handle.
+        handle = getattr(self, "handle", 0)
+        if handle:
+            _free(handle)
 
     def __repr__(self) -> str:
         # The path may carry secrets.
@@ -137,7 +138,8 @@ def _of_tornado(request: HTTPRequest) -> Request:
             raise InvalidRequest(f"HTTPRequest.{name} is not done here")
     if request.validate_cert is False:
         raise InvalidRequest("certificates are always checked: validate_cert=False is not done here")
-    headers = list(request.headers.get_all())
+    # HTTPHeaders, though nothing makes sure of it.
+    headers = list(getattr(request.headers, "get_all", request.headers.items)())
     if request.user_agent:
         headers.append(("User-Agent", request.user_agent))
     return Request(

@@ -463,23 +463,24 @@ class HTTPStream:
             chain = chains.get(key)
             if chain is None:
                 return  # closed, in this very turn
+            callback: Callable[..., Answer] = chain.readback
             try:
                 request = chain.request
                 response = read(reply, request)
                 if request.source is not None:
                     answered(response, request)
                 if response._failure is not None and chain.errorback is not None:
-                    failure = response._failure
-                    answer = chain.errorback(errcode=failure.errcode(), errmsg=str(failure))
+                    failure, callback = response._failure, chain.errorback
+                    answer = callback(errcode=failure.errcode(), errmsg=str(failure))
                 else:
-                    answer = chain.readback(response)
+                    answer = callback(response)
                 if answer is not None and self._owner:
                     follow(chain, answer, next_at)
             except (KeyboardInterrupt, SystemExit) as error:
                 self._raised = error
             except BaseException:
                 # As IOLoop logs its callbacks'.
-                app_log.error("Exception in callback %r", chain.readback, exc_info=True)
+                app_log.error("Exception in callback %r", callback, exc_info=True)
 
         def on_fetched(key: int, reply: int, _next_at: int) -> None:
             future = fetches.get(key)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import List
 
 import pytest
-from conftest import TEST_SECONDS, WebServer
+from conftest import WAIT_SECONDS, WebServer
 
 import httpstream
 
@@ -42,7 +42,7 @@ def test_an_example_runs_as_it_stands(web: WebServer, example: str) -> None:
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    bound = threading.Timer(TEST_SECONDS / 2, program.kill)
+    bound = threading.Timer(WAIT_SECONDS, program.kill)
     bound.start()
     try:
         assert program.stdout is not None and program.stderr is not None

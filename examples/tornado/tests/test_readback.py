@@ -115,6 +115,7 @@ def test_every_kind_of_request_can_be_sent(web: WebServer) -> None:
             )
             await idle(stream)
         stream.get(web.url + "/get", {"q": "ü"}, headers={"X-Field": "x"}, readback=lambda resp: answers.append(resp.body))
+        await idle(stream)
         stream.post(web.url + "/post", {"q": "1"}, headers={"X-Field": "x"}, readback=lambda resp: answers.append(resp.headers["x-field"]))
         await idle(stream)
 
@@ -134,8 +135,8 @@ def test_every_kind_of_request_can_be_sent(web: WebServer) -> None:
 NO_REQUESTS = [
     (None, "is wanted, not NoneType"),
     (b"http://127.0.0.1/", "is wanted, not bytes"),
-    ("nothing", "nothing"),
-    ("ftp://127.0.0.1/", "ftp"),
+    ("nothing", "not an absolute URL"),
+    ("ftp://127.0.0.1/", "http or https"),
     (HTTPRequest("http://127.0.0.1/", streaming_callback=print), "streaming_callback"),
     (HTTPRequest("http://127.0.0.1/", validate_cert=False), "validate_cert"),
     (urllib.request.Request("http://127.0.0.1/", data=iter([b"x"])), "bytes"),  # type: ignore[arg-type]

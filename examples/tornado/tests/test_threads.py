@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from typing import List
 
-from conftest import WAIT_SECONDS, WebServer, descriptors, until
+from conftest import WAIT_SECONDS, WebServer, descriptors, until, wait_until
 
 from httpstream import HTTPStream
 
@@ -58,7 +58,7 @@ def test_each_thread_has_its_instance(web: WebServer) -> None:
     assert failures == []
     assert len(set(map(id, instances))) == 4
     # The server's ends of what the threads closed go a little later.
-    asyncio.run(until(lambda: descriptors() <= before + 1))
+    wait_until(lambda: descriptors() <= before)
 
 
 def python(program: str, *args: str) -> str:
