@@ -529,6 +529,11 @@ impl RequestBuilder {
         })
     }
 
+    /// The first mistake so far, which [`build`](Self::build) will report: for who has to say at each step what is wrong.
+    pub fn mistake(&self) -> Option<&Invalid> {
+        self.0.as_ref().err()
+    }
+
     /// Checks what is left to check, and serialises.
     ///
     /// # Errors

@@ -329,6 +329,16 @@ impl<S, M: Mode> Engine<S, M> {
         self.submit_boxed(request, Box::new(readback), delay)
     }
 
+    /// [`submit_after`](Self::submit_after) for a [`Readback`] that wants to see more than the reply.
+    pub fn submit_to_after(
+        &mut self,
+        delay: Duration,
+        request: Request,
+        readback: impl Readback<S> + 'static,
+    ) -> RequestId {
+        self.submit_boxed(request, Box::new(readback), delay)
+    }
+
     /// Starts a chain which begins with a call: in the next turn `f` is run, and what it answers follows. A turn is then due.
     ///
     /// What `f` sends without a [`read_by`](Next::read_by) is read to its end and thrown away, as by [`Unread`]; it has nothing to

@@ -287,6 +287,16 @@ impl<'a, S> Context<'a, S> {
         self.sink.submit(request, Box::new(readback), delay)
     }
 
+    /// Starts a chain of its own after `delay`, for a [`Readback`] that wants to see more than the reply.
+    pub fn submit_to_after(
+        &mut self,
+        delay: Duration,
+        request: Request,
+        readback: impl Readback<S> + 'static,
+    ) -> RequestId {
+        self.sink.submit(request, Box::new(readback), delay)
+    }
+
     /// Starts a chain of its own which begins with a call; see [`Engine::call`](crate::Engine::call).
     ///
     /// `f` runs after this readback has returned and what it asked for is applied, in this turn or the next.

@@ -1,0 +1,304 @@
+//! Configurations: what was set, call by call; an engine's own is made of it for each engine.
+//!
+//! What cannot be used is refused by the call that brings it. Two things are known only where an engine is made: a pattern of
+//! `httpstream_config_resolve_to` that cannot be read, and more default fields than there may be.
+
+use std::ffi::{c_char, c_void};
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use httpstream::resolver::System;
+use httpstream::{Config, Request, public_only};
+
+use crate::errors::{Code, Fault, guard};
+use crate::knobs::{self, Clock, Limit};
+use crate::raw;
+use crate::shared::shared;
+use crate::tls::Roots;
+use crate::types::*;
+
+/// A configuration as far as it was set.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Draft {
+    settings: Vec<Setting>,
+    user_agent: Option<String>,
+    headers: Vec<(String, Vec<u8>)>,
+    overrides: Vec<(String, SocketAddr)>,
+    roots: Option<Roots>,
+}
+
+/// A number that was set, checked.
+#[derive(Clone, Copy, Debug)]
+enum Setting {
+    MaxConnections(usize),
+    MaxConnectionsPerOrigin(usize),
+    MaxIdlePerOrigin(usize),
+    IdleTimeout(Duration),
+    TurnEvents(usize),
+    TurnBytes(usize),
+    ReadBuffer(usize),
+    MaxLookups(usize),
+    KeepNames(Duration),
+    KeepStaleNames(Duration),
+    HostsFile(bool),
+    SystemResolver(bool),
+    PublicOnly(bool),
+    Nodelay(bool),
+    Timerfd(bool),
+    Timeout(Clock, u64),
+    Limit(Limit),
+}
+
+impl Setting {
+    fn of(name: &str, value: u64) -> Result<Self, Fault> {
+        let at_least_one = || match knobs::count(name, value)? {
+            0 => Err(knobs::unusable(name, value, "nothing could ever be sent")),
+            count => Ok(count),
+        };
+        Ok(match name {
+            "max_connections" => Setting::MaxConnections(at_least_one()?),
+            "max_connections_per_origin" => Setting::MaxConnectionsPerOrigin(at_least_one()?),
+            "max_idle_per_origin" => Setting::MaxIdlePerOrigin(knobs::count(name, value)?),
+            "idle_timeout_ms" => Setting::IdleTimeout(Duration::from_millis(value)),
+            "turn_events" => Setting::TurnEvents(at_least_one()?),
+            "turn_bytes" => Setting::TurnBytes(at_least_one()?),
+            "read_buffer" if !(4096..=1 << 30).contains(&value) => {
+                return Err(knobs::unusable(name, value, "not within 4 KiB and 1 GiB"));
+            }
+            "read_buffer" => Setting::ReadBuffer(knobs::count(name, value)?),
+            "max_lookups" => Setting::MaxLookups(at_least_one()?),
+            "keep_names_ms" => Setting::KeepNames(Duration::from_millis(value)),
+            "keep_stale_names_ms" => Setting::KeepStaleNames(Duration::from_millis(value)),
+            "hosts_file" => Setting::HostsFile(knobs::yes(name, value)?),
+            "system_resolver" => Setting::SystemResolver(knobs::yes(name, value)?),
+            "public_only" => Setting::PublicOnly(knobs::yes(name, value)?),
+            "nodelay" => Setting::Nodelay(knobs::yes(name, value)?),
+            "timerfd" => Setting::Timerfd(knobs::yes(name, value)?),
+            _ => match (Clock::of(name), Limit::of(name, value)) {
+                (Some(clock), _) => Setting::Timeout(clock, value),
+                (None, Some(limit)) => Setting::Limit(limit?),
+                (None, None) => return Err(knobs::unknown(name)),
+            },
+        })
+    }
+
+    fn set(self, config: &mut Config) {
+        match self {
+            Setting::MaxConnections(count) => config.max_connections = count,
+            Setting::MaxConnectionsPerOrigin(count) => config.max_connections_per_origin = count,
+            Setting::MaxIdlePerOrigin(count) => config.max_idle_per_origin = count,
+            Setting::IdleTimeout(time) => config.idle_timeout = time,
+            Setting::TurnEvents(count) => config.turn_events = count,
+            Setting::TurnBytes(bytes) => config.turn_bytes = bytes,
+            Setting::ReadBuffer(bytes) => config.read_buffer = bytes,
+            Setting::MaxLookups(count) => config.max_lookups = count,
+            Setting::KeepNames(time) => config.keep_names = time,
+            Setting::KeepStaleNames(time) => config.keep_stale_names = time,
+            Setting::HostsFile(true) => config.hosts_file = Config::default().hosts_file,
+            Setting::HostsFile(false) => config.hosts_file = None,
+            Setting::SystemResolver(true) => config.resolver = Some(Box::new(System::new())),
+            Setting::SystemResolver(false) => config.resolver = None,
+            Setting::PublicOnly(true) => config.address_filter = Some(Box::new(public_only)),
+            Setting::PublicOnly(false) => config.address_filter = None,
+            Setting::Nodelay(yes) => config.route.nodelay = yes,
+            Setting::Timerfd(yes) => set_timerfd(config, yes),
+            Setting::Timeout(clock, ms) => clock.set(&mut config.timeouts, ms),
+            Setting::Limit(limit) => limit.set(&mut config.limits),
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn set_timerfd(config: &mut Config, yes: bool) {
+    config.timerfd = yes;
+}
+
+/// There is none elsewhere, and a host looks at the timeout.
+#[cfg(not(target_os = "linux"))]
+fn set_timerfd(_: &mut Config, _: bool) {}
+
+impl Draft {
+    pub(crate) fn config(&self) -> Config {
+        let mut config = Config::default();
+        // A C host has timers, or else says so.
+        set_timerfd(&mut config, false);
+        for setting in &self.settings {
+            setting.set(&mut config);
+        }
+        match self.user_agent.as_deref() {
+            None => {}
+            Some("") => config.user_agent = None,
+            Some(text) => config.user_agent = Some(text.to_owned()),
+        }
+        config.default_headers.clone_from(&self.headers);
+        for (pattern, address) in &self.overrides {
+            config.resolve_to(pattern, *address);
+        }
+        if let Some(roots) = &self.roots {
+            roots.set(&mut config);
+        }
+        config
+    }
+}
+
+/// Whether a field can be sent.
+fn check_field(name: &str, value: &[u8]) -> Result<(), Fault> {
+    let probe = Request::get("http://localhost/").header(name, value);
+    match probe.mistake() {
+        None => Ok(()),
+        Some(invalid) => Err(Fault::argument(invalid.to_string())),
+    }
+}
+
+fn change(config: u64, change: impl FnOnce(&mut Draft)) -> Result<i32, Fault> {
+    change_draft(config, change).map(|()| HTTPSTREAM_OK)
+}
+
+fn change_draft(config: u64, change: impl FnOnce(&mut Draft)) -> Result<(), Fault> {
+    shared().configs.get_mut(config).map(change)
+}
+
+/// Makes a configuration with the defaults, and writes it to `out`. Free it with httpstream_config_free; engines that were made with it do
+/// not need it any more. Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn httpstream_config_new(out: Option<&mut MaybeUninit<httpstream_config>>) -> i32 {
+    guard("httpstream_config_new", || {
+        let out = raw::out("out", out)?;
+        out.write(shared().configs.insert(Draft::default())?);
+        Ok(HTTPSTREAM_OK)
+    })
+}
+
+/// Frees a configuration. Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn httpstream_config_free(config: httpstream_config) -> i32 {
+    guard("httpstream_config_free", || {
+        let draft = shared().configs.remove(config)?;
+        drop(draft);
+        Ok(HTTPSTREAM_OK)
+    })
+}
+
+/// Sets a number by its name, which is NUL-terminated. Sizes are in bytes, times in milliseconds.
+///
+/// - "max_connections" (1024): connections open at once; "max_connections_per_origin" (256), "max_idle_per_origin" (32)
+/// - "idle_timeout_ms" (60,000): how long an idle connection is kept
+/// - "timeout_resolve_ms", "timeout_connect_ms", "timeout_tls_ms" (10,000 each), "timeout_write_ms", "timeout_first_byte_ms",
+///   "timeout_idle_ms" (30,000 each), "timeout_total_ms" (300,000): deadlines, for requests that do not set their own; UINT64_MAX: none
+/// - "limit_max_head_bytes" (65,536), "limit_max_fields" (128), "limit_max_body_bytes" (67,108,864; of a collected body), "limit_max_interim"
+///   (16), "limit_max_trailer_bytes", "limit_max_chunk_extension_bytes" (16,384 each), "limit_refuse_obs_fold" (0): bounds on responses
+/// - "turn_events" (1024), "turn_bytes" (524,288, of one connection): the bounds of one turn; "read_buffer" (131,072)
+/// - "max_lookups" (64), "keep_names_ms", "keep_stale_names_ms" (86,400,000 each), "hosts_file" (1): how names are looked up;
+///   "system_resolver" (0): 1 asks the C library, on threads of the library's own, in place of the name servers
+/// - "public_only" (0): 1 dials no address that is not on the public internet, for URLs that come from strangers
+/// - "nodelay" (0): 1 sets TCP_NODELAY on all connections
+/// - "timerfd" (0): 1 has the descriptor become readable at deadlines too, so that a host without timers needs nothing else (Linux)
+///
+/// HTTPSTREAM_ERROR_ARGUMENT: no such name, or a number that no engine can work with. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn httpstream_config_set(
+    config: httpstream_config,
+    name: *const c_char,
+    value: u64,
+) -> i32 {
+    guard("httpstream_config_set", || {
+        // SAFETY: the caller's promise about its pointers, see `raw`.
+        let name = unsafe { raw::c_text("name", name) }?;
+        let setting = Setting::of(name, value)?;
+        change(config, |draft| draft.settings.push(setting))
+    })
+}
+
+/// Sets the User-Agent of requests that carry none, in place of "httpstream/VERSION". A `len` of 0: none is sent. SIZE_MAX: `text` is
+/// NUL-terminated. HTTPSTREAM_ERROR_ARGUMENT: it cannot be a field's value. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn httpstream_config_user_agent(
+    config: httpstream_config,
+    text: *const c_char,
+    len: usize,
+) -> i32 {
+    guard("httpstream_config_user_agent", || {
+        // SAFETY: the caller's promise about its pointers, see `raw`.
+        let text = unsafe { raw::text("text", text, len) }?;
+        check_field("User-Agent", text.as_bytes())?;
+        change(config, |draft| draft.user_agent = Some(text.to_owned()))
+    })
+}
+
+/// Adds a field to each request that has none of that name; with the User-Agent at most 31. A length of SIZE_MAX: NUL-terminated.
+/// HTTPSTREAM_ERROR_ARGUMENT: it cannot be sent; the words say which byte. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn httpstream_config_header(
+    config: httpstream_config,
+    name: *const c_char,
+    name_len: usize,
+    value: *const c_char,
+    value_len: usize,
+) -> i32 {
+    guard("httpstream_config_header", || {
+        // SAFETY: the caller's promise about its pointers, see `raw`.
+        let (name, value) = unsafe {
+            let name = raw::text("name", name, name_len)?;
+            (
+                name,
+                raw::bytes("value", value.cast::<c_void>(), value_len)?,
+            )
+        };
+        check_field(name, value)?;
+        for own in ["host", "content-length", "expect", "connection"] {
+            if name.eq_ignore_ascii_case(own) {
+                return Err(Fault::argument(format!(
+                    "header {name:?} belongs to a single request"
+                )));
+            }
+        }
+        let field = (name.to_owned(), value.to_vec());
+        change(config, |draft| draft.headers.push(field))
+    })
+}
+
+/// Sends what is meant for `pattern` to `address` instead: neither the name nor the port is looked at any further. Both are NUL-terminated.
+///
+/// `pattern` is a host, "host:port", "*.domain" (every host below it) or "*"; the first that fits is taken. `address` is "127.0.0.1:8080"
+/// or "[::1]:8080". HTTPSTREAM_ERROR_ARGUMENT: the address cannot be read; a pattern that cannot is reported by httpstream_new. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn httpstream_config_resolve_to(
+    config: httpstream_config,
+    pattern: *const c_char,
+    address: *const c_char,
+) -> i32 {
+    guard("httpstream_config_resolve_to", || {
+        // SAFETY: the caller's promise about its pointers, see `raw`.
+        let (pattern, address) = unsafe {
+            (
+                raw::c_text("pattern", pattern)?,
+                raw::c_text("address", address)?,
+            )
+        };
+        let address = address.parse().map_err(|_| {
+            let why = "is no IP address with a port, such as 127.0.0.1:8080";
+            Fault::argument(format!("address {address:?} {why}"))
+        })?;
+        let pattern = pattern.to_owned();
+        change(config, |draft| draft.overrides.push((pattern, address)))
+    })
+}
+
+/// Believes the root certificates in this file (PEM) and no others, in place of the system's. `path` is NUL-terminated; the file is read now.
+/// HTTPSTREAM_ERROR_IO: it cannot be read. HTTPSTREAM_ERROR_ARGUMENT: a certificate cannot be used, or there is none, or
+/// the library was built without TLS. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn httpstream_config_ca_file(
+    config: httpstream_config,
+    path: *const c_char,
+) -> i32 {
+    guard("httpstream_config_ca_file", || {
+        // SAFETY: the caller's promise about its pointers, see `raw`.
+        let path = unsafe { raw::c_text("path", path) }?;
+        let pem = std::fs::read(path)
+            .map_err(|error| Fault::new(Code::Io, format!("file {path:?}: {error}")))?;
+        let roots = Roots::from_pem(&pem)?;
+        change(config, |draft| draft.roots = Some(roots))
+    })
+}

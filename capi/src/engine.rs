@@ -1,0 +1,531 @@
+//! Engines: each in a table of its thread, entered by C through a number.
+//!
+//! An engine is in one of three states for a call: *at rest*, and the call goes to it; *inside a callback*, and the call goes to the
+//! [`Context`] that the engine lent for it; or neither, which is where it tidies up, and where no call comes from.
+
+use std::cell::{Cell, RefCell};
+use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::NonNull;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use httpstream::{Config, Context, Engine, ErrorKind, RequestId, Stats};
+
+use crate::errors::{Code, Fault, guard};
+use crate::handles::Kind;
+use crate::knobs;
+use crate::raw;
+use crate::readback::{Chain, Taken};
+use crate::request::sendable;
+use crate::shared::{self, Birth, forked, shared};
+use crate::types::*;
+
+/// An engine of this thread.
+pub(crate) struct Host {
+    number: u64,
+    fd: i32,
+    engine: RefCell<Engine<()>>,
+    desk: Rc<Desk>,
+}
+
+/// What an engine's chains share with the calls that come from inside their callbacks.
+pub(crate) struct Desk {
+    born: Birth,
+    is_turning: Cell<bool>,
+    /// Lent to the callback that runs.
+    context: Cell<Option<NonNull<Context<'static, ()>>>>,
+    /// Chains that are not over.
+    chains: Cell<i64>,
+    /// Readbacks that are no longer needed, and not released yet.
+    over: RefCell<Vec<Taken>>,
+    garbage: RefCell<Garbage>,
+    /// Idle connections are to be closed when the turn is over.
+    closes_idle: Cell<bool>,
+}
+
+/// What callbacks answered in this turn that nobody understands.
+#[derive(Default)]
+struct Garbage {
+    first: Option<String>,
+    more: usize,
+}
+
+/// The engines of a thread, in the order of their numbers, which grow.
+struct Hosts(Vec<Rc<Host>>);
+
+thread_local! {
+    static HOSTS: RefCell<Hosts> = const { RefCell::new(Hosts(Vec::new())) };
+}
+
+impl Hosts {
+    fn find(&self, number: u64) -> Result<usize, usize> {
+        // Most threads have one.
+        match self.0.last() {
+            Some(last) if last.number == number => Ok(self.0.len() - 1),
+            _ => self.0.binary_search_by_key(&number, |host| host.number),
+        }
+    }
+}
+
+/// A thread ends without having freed its engines, or a process that has them from a fork. They are left as they are: in a child they are not
+/// ours to close, and of releases nobody expects any here, after the host's own end.
+impl Drop for Hosts {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(std::mem::forget);
+    }
+}
+
+impl Desk {
+    fn new() -> Self {
+        Self {
+            born: Birth::now(),
+            is_turning: Cell::new(false),
+            context: Cell::new(None),
+            chains: Cell::new(0),
+            over: RefCell::default(),
+            garbage: RefCell::default(),
+            closes_idle: Cell::new(false),
+        }
+    }
+
+    /// Runs a callback, which may reach `cx` through its engine's handle.
+    pub(crate) fn lend<R>(&self, cx: &mut Context<'_, ()>, callback: impl FnOnce() -> R) -> R {
+        let lent = NonNull::from(cx).cast::<Context<'static, ()>>();
+        // An engine does not turn inside its own turn: nothing is lent yet.
+        self.context.set(Some(lent));
+        let answer = callback();
+        self.context.set(None);
+        if !self.born.is_here() {
+            // A child, forked in the callback, would go on with sockets and an epoll that are its parent's too.
+            eprintln!("httpstream: a process forked inside a callback must not return from it");
+            std::process::abort();
+        }
+        answer
+    }
+
+    /// The context lent to the callback that runs, if one does.
+    fn with_context<R>(&self, ask: impl FnOnce(&mut Context<'_, ()>) -> R) -> Option<R> {
+        /// Gives it back, also where `ask` panics.
+        struct Return<'a>(&'a Desk, NonNull<Context<'static, ()>>);
+        impl Drop for Return<'_> {
+            fn drop(&mut self) {
+                self.0.context.set(Some(self.1));
+            }
+        }
+        let mut taken = Return(self, self.context.take()?);
+        // SAFETY: `lend` put it there, holds the borrow that it came from until the callback returns, does not touch it meanwhile, and
+        // takes it away then. It is out of the cell while it is used: so it is used once at a time. `ask` takes it for any
+        // lifetime, so that it can keep nothing of it.
+        Some(ask(unsafe { taken.1.as_mut() }))
+    }
+
+    pub(crate) fn begin_chain(&self) {
+        self.chains.set(self.chains.get() + 1);
+    }
+
+    pub(crate) fn end_chain(&self) {
+        self.chains.set(self.chains.get() - 1);
+    }
+
+    /// Has a readback released when the engine is at rest.
+    pub(crate) fn retire(&self, taken: Taken) {
+        if taken.wants_release() {
+            self.over.borrow_mut().push(taken);
+        }
+    }
+
+    pub(crate) fn tell_garbage(&self, words: impl FnOnce() -> String) {
+        let mut garbage = self.garbage.borrow_mut();
+        match garbage.first {
+            None => garbage.first = Some(words()),
+            Some(_) => garbage.more += 1,
+        }
+    }
+
+    fn take_garbage(&self) -> Option<Fault> {
+        let Garbage { first, more } = self.garbage.take();
+        let mut words = first?;
+        if more > 0 {
+            words += &format!("; and {more} more");
+        }
+        Some(Fault::new(Code::Callback, words))
+    }
+
+    /// Releases what is over. A release may end up here again.
+    fn release(&self) {
+        loop {
+            // Not borrowed while C runs.
+            let Some(taken) = self.over.borrow_mut().pop() else {
+                return;
+            };
+            taken.release();
+        }
+    }
+}
+
+impl Host {
+    fn handle(&self) -> u64 {
+        Kind::Engine.handle(self.number)
+    }
+
+    fn busy(&self, what: &str) -> Fault {
+        Fault::new(Code::Busy, Kind::Engine.words(self.handle(), what))
+    }
+
+    /// Puts a question to the engine at rest, or to the context that it lent to the callback which asks.
+    fn ask<R>(
+        &self,
+        at_rest: impl FnOnce(&mut Engine<()>) -> R,
+        inside: impl FnOnce(&mut Context<'_, ()>) -> R,
+    ) -> Result<R, Fault> {
+        match self.engine.try_borrow_mut() {
+            Ok(mut engine) => Ok(at_rest(&mut engine)),
+            Err(_) => self
+                .desk
+                .with_context(inside)
+                .ok_or_else(|| self.busy("is at work")),
+        }
+    }
+
+    /// Turns the engine, then releases what is over.
+    fn turn(&self, budget: u32) -> Result<httpstream_turned, Fault> {
+        let turned = catch_unwind(AssertUnwindSafe(|| self.turns(budget)));
+        self.desk.release();
+        if self.desk.closes_idle.take() {
+            self.engine.borrow_mut().close_idle();
+        }
+        match turned {
+            Ok(turned) => turned,
+            Err(payload) => {
+                let fault = Fault::panic(&*payload);
+                std::mem::forget(payload);
+                Err(fault)
+            }
+        }
+    }
+
+    fn turns(&self, budget: u32) -> Result<httpstream_turned, Fault> {
+        let mut sum = httpstream_turned::default();
+        let mut engine = self.engine.borrow_mut();
+        for _ in 0..budget.max(1) {
+            let turn = engine.turn(&mut (), Some(Duration::ZERO));
+            let turn = turn.map_err(|error| fault_of(&error))?;
+            sum.events += turn.events as u64;
+            sum.answered += turn.answered as u64;
+            sum.more = turn.more;
+            sum.stopped |= turn.stopped;
+            if !turn.more || turn.stopped {
+                break;
+            }
+        }
+        Ok(sum)
+    }
+}
+
+fn fault_of(error: &httpstream::Error) -> Fault {
+    let code = match error.kind() {
+        ErrorKind::InvalidConfig | ErrorKind::InvalidRequest => Code::Argument,
+        _ => Code::Io,
+    };
+    Fault::new(code, format!("{error:#}"))
+}
+
+/// The engine that a handle names, if this is its thread and process.
+fn host(engine: u64) -> Result<Rc<Host>, Fault> {
+    let number = Kind::Engine.number(engine)?;
+    let found = HOSTS.try_with(|hosts| {
+        let hosts = hosts.borrow();
+        let place = hosts.find(number).ok()?;
+        Some(Rc::clone(&hosts.0[place]))
+    });
+    match found {
+        Ok(Some(host)) if host.desk.born.is_here() => Ok(host),
+        Ok(Some(_)) => Err(forked(engine)),
+        Ok(None) | Err(_) => Err(shared().why_not_here(engine, number)),
+    }
+}
+
+/// As C has it: 0 is none.
+pub(crate) fn id_to_c(id: RequestId) -> u64 {
+    id.to_u64().wrapping_add(1)
+}
+
+fn id_of_c(id: u64) -> RequestId {
+    RequestId::from_u64(id.wrapping_sub(1))
+}
+
+/// Makes an engine, and writes it to `out`. It belongs to this thread: all other calls but httpstream_wakeup and httpstream_stop are its alone.
+///
+/// `config` is copied; 0: the defaults. Free the engine with httpstream_free before its thread ends: what is left then is lost, its descriptors
+/// included, and nothing is released.
+///
+/// HTTPSTREAM_ERROR_ARGUMENT: the configuration cannot be used; the words name the setting. HTTPSTREAM_ERROR_IO: no poll or descriptor is to be had.
+#[unsafe(no_mangle)]
+pub extern "C" fn httpstream_new(
+    config: httpstream_config,
+    out: Option<&mut MaybeUninit<httpstream_engine>>,
+) -> i32 {
+    guard("httpstream_new", || {
+        let out = raw::out("out", out)?;
+        let draft = match config {
+            0 => Default::default(),
+            handle => shared().configs.get_mut(handle)?.clone(),
+        };
+        out.write(open(draft.config())?);
+        Ok(HTTPSTREAM_OK)
+    })
+}
+
+fn open(config: Config) -> Result<u64, Fault> {
+    let engine = Engine::with_config(config).map_err(|error| fault_of(&error))?;
+    let number = shared().announce(engine.submitter());
+    let host = Rc::new(Host {
+        number,
+        fd: engine.as_raw_fd(),
+        engine: RefCell::new(engine),
+        desk: Rc::new(Desk::new()),
+    });
+    let handle = host.handle();
+    let kept = HOSTS.try_with(|hosts| hosts.borrow_mut().0.push(host));
+    kept.map_err(|_| Fault::new(Code::Thread, "the thread is ending"))?;
+    Ok(handle)
+}
+
+/// Frees an engine: closes its connections and its descriptor. No callback runs but `release`, once for each chain that is not over. Take the
+/// descriptor out of your loop first. In a child process it fails and does nothing: the engine is the parent's.
+#[unsafe(no_mangle)]
+pub extern "C" fn httpstream_free(engine: httpstream_engine) -> i32 {
+    guard("httpstream_free", || {
+        let host = host(engine)?;
+        if host.desk.is_turning.get() {
+            return Err(host.busy("turns: it cannot be freed inside its own callbacks"));
+        }
+        let desk = Rc::clone(&host.desk);
+        let freed = catch_unwind(AssertUnwindSafe(|| close(host)));
+        desk.release();
+        freed.map(|()| HTTPSTREAM_OK).map_err(|payload| {
+            let fault = Fault::panic(&*payload);
+            std::mem::forget(payload);
+            fault
+        })
+    })
+}
+
+/// Takes it out of all tables, then drops it.
+fn close(host: Rc<Host>) {
+    shared::retire(host.number);
+    let taken = HOSTS.try_with(|hosts| {
+        let mut hosts = hosts.borrow_mut();
+        let place = hosts.find(host.number).ok()?;
+        Some(hosts.0.remove(place))
+    });
+    drop(taken);
+    drop(host);
+}
+
+/// The descriptor to watch for reading, level-triggered; at least 0, or an error. It is the same for the engine's life and stays the engine's:
+/// do not close it, nor read from it. Readable, or the timeout is over: call httpstream_turn. From an edge-triggered loop, turn until
+/// `more` is false and `events` is 0.
+#[unsafe(no_mangle)]
+pub extern "C" fn httpstream_fd(engine: httpstream_engine) -> i32 {
+    guard("httpstream_fd", || Ok(host(engine)?.fd))
+}
+
+/// How long poll(2) may wait: -1: there is nothing to wait for but the descriptor; 0: a turn is due; else milliseconds, rounded up. Below -1: an
+/// error. Ask again after each call to the engine, and before each wait. Inside a callback it is 0.
+#[unsafe(no_mangle)]
+pub extern "C" fn httpstream_timeout_ms(engine: httpstream_engine) -> i32 {
+    guard("httpstream_timeout_ms", || {
+        let host = host(engine)?;
+        let timeout = match host.engine.try_borrow() {
+            Ok(engine) => engine.next_timeout(),
+            Err(_) => Some(Duration::ZERO),
+        };
+        Ok(timeout.map_or(-1, milliseconds))
+    })
+}
+
+/// Rounded up: rounded down, a loop would spin through the last of them.
+fn milliseconds(time: Duration) -> i32 {
+    i32::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
+}
+
+/// Does what is due: moves bytes, passes deadlines, runs callbacks. Never waits. May be called late, early or twice.
+///
+/// At most `budget` turns while there is more to do; 0 counts as 1. One turn is bounded (see "turn_events" and "turn_bytes"), and what is left makes the
+/// timeout 0; so 1 is right where others use the loop, and more where that costs too much. What was done is written to `turned`, which may be null; also
+/// where this answers HTTPSTREAM_ERROR_CALLBACK.
+///
+/// HTTPSTREAM_ERROR_BUSY: inside a callback of this engine. HTTPSTREAM_ERROR_CALLBACK: a callback answered what no header knows, or a request that cannot be sent;
+/// the words name the chain; everything else was done. HTTPSTREAM_ERROR_IO: the poll failed.
+#[unsafe(no_mangle)]
+pub extern "C" fn httpstream_turn(
+    engine: httpstream_engine,
+    budget: u32,
+    turned: Option<&mut MaybeUninit<httpstream_turned>>,
+) -> i32 {
+    guard("httpstream_turn", || {
+        let host = host(engine)?;
+        if host.desk.is_turning.replace(true) {
+            return Err(host.busy("turns already: not inside its own callbacks"));
+        }
+        let result = host.turn(budget);
+        host.desk.is_turning.set(false);
+        let garbage = host.desk.take_garbage();
+        let sum = result?;
+        if let Some(turned) = turned {
+            turned.write(sum);
+        }
+        match garbage {
+            None => Ok(HTTPSTREAM_OK),
+            Some(fault) => Err(fault),
+        }
+    })
+}
+
+/// Makes the descriptor readable, so that the loop turns. Any thread, and as the only call with httpstream_stop while others use the engine.
+/// HTTPSTREAM_ERROR_HANDLE: the engine was freed.
+#[unsafe(no_mangle)]
+pub extern "C" fn httpstream_wakeup(engine: httpstream_engine) -> i32 {
+    guard("httpstream_wakeup", || {
+        let submitter = shared().submitter(engine)?;
+        // What is handed over wakes the loop, and no chain has this id.
+        let woken = submitter.resume(RequestId::from_u64(u64::MAX));
+        woken
+            .map(|()| HTTPSTREAM_OK)
+            .map_err(|_| Kind::Engine.freed(engine))
+    })
+}
+
+/// Has one httpstream_turn say `stopped`: the next, or the one that runs. The engine itself goes on. Any thread.
+/// HTTPSTREAM_ERROR_HANDLE: the engine was freed.
+#[unsafe(no_mangle)]
+pub extern "C" fn httpstream_stop(engine: httpstream_engine) -> i32 {
+    guard("httpstream_stop", || {
+        let submitter = shared().submitter(engine)?;
+        let stopped = submitter.stop();
+        stopped
+            .map(|()| HTTPSTREAM_OK)
+            .map_err(|_| Kind::Engine.freed(engine))
+    })
+}
+
+/// Closes idle connections, and lets none that is open now be used again: the network changed, or the machine slept. Inside a callback it
+/// is done at the end of httpstream_turn.
+#[unsafe(no_mangle)]
+pub extern "C" fn httpstream_close_idle(engine: httpstream_engine) -> i32 {
+    guard("httpstream_close_idle", || {
+        let host = host(engine)?;
+        match host.engine.try_borrow_mut() {
+            Ok(mut engine) => engine.close_idle(),
+            Err(_) => host.desk.closes_idle.set(true),
+        }
+        Ok(HTTPSTREAM_OK)
+    })
+}
+
+/// Chains that are not over: queued, in flight, paused or delayed; inside a callback its own among them. Negative: an error.
+#[unsafe(no_mangle)]
+pub extern "C" fn httpstream_pending(engine: httpstream_engine) -> i64 {
+    guard("httpstream_pending", || Ok(host(engine)?.desk.chains.get()))
+}
+
+/// Writes how the engine stands to `out`, whose `size` is set. Counts all connections and chains anew: cheap enough to be asked every second, not every turn.
+/// HTTPSTREAM_ERROR_BUSY: inside a callback of this engine. HTTPSTREAM_ERROR_ARGUMENT: `size` is not set.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn httpstream_get_stats(
+    engine: httpstream_engine,
+    out: *mut httpstream_stats,
+) -> i32 {
+    guard("httpstream_get_stats", || {
+        let host = host(engine)?;
+        let stats = match host.engine.try_borrow() {
+            Ok(engine) => engine.stats(),
+            Err(_) => return Err(host.busy("turns: not inside its own callbacks")),
+        };
+        // SAFETY: the caller's promise about its pointers, see `raw`.
+        unsafe { raw::fill("out", out, &to_c(&stats)) }?;
+        Ok(HTTPSTREAM_OK)
+    })
+}
+
+fn to_c(stats: &Stats) -> httpstream_stats {
+    httpstream_stats {
+        size: size_of::<httpstream_stats>(),
+        links_open: stats.links_open as u64,
+        links_idle: stats.links_idle as u64,
+        links_dialing: stats.links_dialing as u64,
+        in_flight: stats.in_flight as u64,
+        queued: stats.queued as u64,
+        delayed: stats.delayed as u64,
+        paused: stats.paused as u64,
+        opened: stats.opened,
+        reused: stats.reused,
+        submitted: stats.submitted,
+        answered: stats.answered,
+        failed: stats.failed,
+        retried: stats.retried,
+        bytes_in: stats.bytes_in,
+        bytes_out: stats.bytes_out,
+        turns: stats.turns,
+        wakeups: stats.wakeups,
+        system_calls: stats.system_calls,
+    }
+}
+
+/// Starts a chain: sends `request` after `delay_ms` milliseconds (UINT64_MAX: never, that is until httpstream_cancel) and has `readback` read what comes. A turn is
+/// then due. The id is written to `id`, which may be null.
+///
+/// The request stays yours. The readback is copied, and released exactly once; where this fails, nothing was taken over, and nothing is released. May be called inside callbacks.
+///
+/// HTTPSTREAM_ERROR_ARGUMENT: the request cannot be sent.
+#[unsafe(no_mangle)]
+pub extern "C" fn httpstream_submit(
+    engine: httpstream_engine,
+    request: httpstream_request,
+    delay_ms: u64,
+    readback: Option<&httpstream_readback>,
+    id: Option<&mut MaybeUninit<httpstream_id>>,
+) -> i32 {
+    guard("httpstream_submit", || {
+        let host = host(engine)?;
+        let readback = readback.ok_or_else(|| Fault::null("readback"))?;
+        let request = sendable(request)?;
+        let delay = knobs::delay(delay_ms);
+        let due = Instant::now().checked_add(delay);
+        // Taken over once nothing can fail any more.
+        let chain = || Chain::new(&host.desk, Taken::of(readback), request.clone(), due);
+        let started = host.ask(
+            |engine| engine.submit_to_after(delay, request.clone(), chain()),
+            |cx| cx.submit_to_after(delay, request.clone(), chain()),
+        )?;
+        if let Some(id) = id {
+            id.write(id_to_c(started));
+        }
+        Ok(HTTPSTREAM_OK)
+    })
+}
+
+/// Ends a chain, whatever it is doing. 1: its on_reply is called once more, with HTTPSTREAM_KIND_CANCELLED, and what it answers is dropped; 0: it was over, or
+/// cancelled before. A turn is then due. May be called inside callbacks, also of the chain itself.
+#[unsafe(no_mangle)]
+pub extern "C" fn httpstream_cancel(engine: httpstream_engine, id: httpstream_id) -> i32 {
+    guard("httpstream_cancel", || {
+        let id = id_of_c(id);
+        let cancelled = host(engine)?.ask(|engine| engine.cancel(id), |cx| cx.cancel(id))?;
+        Ok(cancelled.into())
+    })
+}
+
+/// Lets a chain go on of which a callback answered HTTPSTREAM_PAUSE. 1: it does, and a turn is due; 0: it was not paused, which it is when the callback has returned. May
+/// be called inside callbacks.
+#[unsafe(no_mangle)]
+pub extern "C" fn httpstream_resume(engine: httpstream_engine, id: httpstream_id) -> i32 {
+    guard("httpstream_resume", || {
+        let id = id_of_c(id);
+        let resumed = host(engine)?.ask(|engine| engine.resume(id), |cx| cx.resume(id))?;
+        Ok(resumed.into())
+    })
+}

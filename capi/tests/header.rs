@@ -1,0 +1,30 @@
+//! The header in the repository is the one that the source makes.
+
+use std::fs;
+use std::path::Path;
+
+const REFRESH: &str = "HTTPSTREAM_WRITE_HEADER";
+
+#[test]
+fn the_header_is_what_the_source_makes() {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let place = package.join("include/httpstream.h");
+    let config = cbindgen::Config::from_root_or_default(package);
+    let mut made = Vec::new();
+    cbindgen::generate_with_config(package, config)
+        .expect("the source can be read")
+        .write(&mut made);
+    let made = String::from_utf8(made).unwrap();
+    if std::env::var_os(REFRESH).is_some() {
+        fs::write(&place, &made).unwrap();
+    }
+    let kept = fs::read_to_string(&place).unwrap_or_default();
+    let differs = kept
+        .lines()
+        .zip(made.lines())
+        .find(|(kept, made)| kept != made);
+    assert!(
+        kept == made,
+        "include/httpstream.h is not what src/ makes, first at {differs:?}; refresh it: {REFRESH}=1 cargo test -p httpstream-capi --test header"
+    );
+}
