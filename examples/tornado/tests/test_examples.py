@@ -34,7 +34,7 @@ def test_there_are_examples() -> None:
 def test_an_example_runs_as_it_stands(web: WebServer, example: str) -> None:
     """Every name leads to the test's server. A program that runs for ever, as the seed's does, is ended when it has printed a line."""
     before = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nimport httpstream\n"
-    before += f"httpstream.HTTPStream.configure(resolve_to={{'*:80': '127.0.0.1:{web.port}', 'www.linuxzen.com': '127.0.0.1:{web.port}', 'bot.example': '127.0.0.1:{web.port}'}})\n"
+    before += f"httpstream.HTTPStream.configure(resolve_to={{'www.linuxzen.com': '127.0.0.1:{web.port}', 'bot.example': '127.0.0.1:{web.port}'}})\n"
     program = subprocess.Popen(
         [sys.executable, "-u", "-c", before + example],
         stdout=subprocess.PIPE,
