@@ -136,6 +136,8 @@ def _of_tornado(request: HTTPRequest) -> Request:
     for name, absent in _NOT_HERE.items():
         if getattr(request, name) is not absent:
             raise InvalidRequest(f"HTTPRequest.{name} is not done here")
+    if request.follow_redirects:
+        raise InvalidRequest("redirects are not followed: HTTPRequest.follow_redirects is not done here")
     if request.validate_cert is False:
         raise InvalidRequest("certificates are always checked: validate_cert=False is not done here")
     # HTTPHeaders, though nothing makes sure of it.

@@ -371,12 +371,11 @@ class HTTPStream:
         if not self._turning:
             library.check(library.free(self._engine))
 
-    def __del__(self) -> None:
-        if getattr(self, "_owner", 0) == 0:
-            return
-        # The IOLoop went without a word to anybody. On another thread, nothing can be done but to say so.
-        if threading.get_ident() == self._owner and os.getpid() == self._pid:
-            library.free(self._engine)
+    def __del__(self, _thread: Any = threading.get_ident, _free: Any = library.free) -> None:
+        # The IOLoop went without a word to anybody. On another thread nothing can be done: the engine is not ours to touch there.
+        # Default arguments: at the interpreter's end, the module's names may be gone.
+        if getattr(self, "_owner", 0) == _thread():
+            _free(self._engine)
 
     def _refusal(self) -> StreamError:
         if self._pid != os.getpid():
@@ -425,10 +424,14 @@ class HTTPStream:
         if self._owner == 0:
             # A readback closed it.
             library.check(library.free(self._engine))
-        elif error and error != _ffi.ERROR_CALLBACK:
-            # No poll, or a fault: it would be the same at the next turn, and the descriptor stays readable.
+        elif error:
             app_log.error("HTTPStream: %s", library.exception(error))
-            self.close()
+            if error == _ffi.ERROR_CALLBACK:
+                # That chain is over, and all others were seen to.
+                self._arm()
+            else:
+                # No poll, or a fault: it would be the same at the next turn, and the descriptor stays readable.
+                self.close()
         else:
             self._arm()
         if self._raised is not None:
@@ -497,6 +500,7 @@ class HTTPStream:
                     future.set_result(response)
             except (KeyboardInterrupt, SystemExit) as error:
                 self._raised = error
+                asyncio.Future.cancel(future)
             except BaseException as error:
                 future.set_exception(error)
 
@@ -596,6 +600,8 @@ _alive: "weakref.WeakSet[HTTPStream]" = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
+    # Another thread, which is not here, may have held it.
+    HTTPStream._instances_lock = threading.Lock()
     for stream in list(_alive):
         stream._forget_parent()
 

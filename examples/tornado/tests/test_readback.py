@@ -139,6 +139,7 @@ NO_REQUESTS = [
     ("ftp://127.0.0.1/", "http or https"),
     (HTTPRequest("http://127.0.0.1/", streaming_callback=print), "streaming_callback"),
     (HTTPRequest("http://127.0.0.1/", validate_cert=False), "validate_cert"),
+    (HTTPRequest("http://127.0.0.1/", follow_redirects=True), "follow_redirects"),
     (urllib.request.Request("http://127.0.0.1/", data=iter([b"x"])), "bytes"),  # type: ignore[arg-type]
 ]
 
