@@ -5,10 +5,12 @@ python examples/tornado/bench.py                # the table
 python examples/tornado/bench.py --profile readback
 ```
 
-Four clients, one process, one IOLoop, one server (`bench_server.py`, a process of its own whose time is not counted): this package by
-readback, by ``await fetch``, Tornado's curl client and its simple one. In each round each of them sends the same number of requests, 50 at a
-time, to the same URL, in an order that changes from round to round; ratios are between two of the same round, since what else the
-machine does changes from one to the next. The simple client never keeps a connection: its time has the connecting in it.
+Four clients, one process, one IOLoop, one server (`bench_server.py`, a process of its own whose
+time is not counted): this package by readback, by ``await fetch``, Tornado's curl client and its
+simple one. In each round each of them sends the same number of requests, 50 at a time, to the same
+URL, in an order that changes from round to round; ratios are between two of the same round, since
+what else the machine does changes from one to the next. The simple client never keeps a
+connection: its time has the connecting in it.
 """
 
 from __future__ import annotations
@@ -118,14 +120,22 @@ async def measure(run: Callable[[Work], Awaitable[None]], url: str, requests: in
 
 
 def machine() -> str:
-    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.machine())
+    cpu = next(
+        (
+            line.split(":")[1].strip()
+            for line in open("/proc/cpuinfo")
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
     return f"{os.cpu_count()} CPUs, {cpu}"
 
 
 def table(costs: Dict[str, List[Cost]]) -> str:
     curl = costs["Tornado's curl client"]
     lines = [
-        "| client | CPU us/request (min–max) | user | system | wall us/request | CPU, curl = 1 (min–max of rounds) |",
+        "| client | CPU, us/request (min–max) | user | system | wall, us/request "
+        "| CPU, curl = 1 (min–max of rounds) |",
         "|---|---|---|---|---|---|",
     ]
     for name, rounds in costs.items():
@@ -133,8 +143,9 @@ def table(costs: Dict[str, List[Cost]]) -> str:
         ratios = [cost.cpu / of_curl.cpu for cost, of_curl in zip(rounds, curl)]
         median = statistics.median
         lines.append(
-            f"| {name} | {median(cpu):.1f} ({min(cpu):.1f}–{max(cpu):.1f}) | {median(c.user for c in rounds):.1f} "
-            f"| {median(c.system for c in rounds):.1f} | {median(c.wall for c in rounds):.1f} "
+            f"| {name} | {median(cpu):.1f} ({min(cpu):.1f}–{max(cpu):.1f}) "
+            f"| {median(c.user for c in rounds):.1f} | {median(c.system for c in rounds):.1f} "
+            f"| {median(c.wall for c in rounds):.1f} "
             f"| {median(ratios):.3f} ({min(ratios):.3f}–{max(ratios):.3f}) |"
         )
     return "\n".join(lines)
@@ -174,11 +185,16 @@ async def main(options: argparse.Namespace, url: str) -> None:
             costs[name].append(await measure(clients[name], url, requests))
     print(table(costs))
     versions = (
-        f"Python {platform.python_version()}, Tornado {tornado.version}, {pycurl.version.split(' libpsl')[0]}, "
-        f"httpstream {library.version().decode()}"
+        f"Python {platform.python_version()}, Tornado {tornado.version}, "
+        f"{' '.join(pycurl.version.split()[:2])}, httpstream {library.version().decode()}"
     )
-    print(f"\n{datetime.date.today()}, {versions}; {machine()}; {options.rounds} rounds of {options.requests} requests, {CONCURRENCY} at once")
-    aim = statistics.median(a.cpu / b.cpu for a, b in zip(costs[names[0]], costs["Tornado's curl client"]))
+    print(
+        f"\n{datetime.date.today()}, {versions}; {machine()}; "
+        f"{options.rounds} rounds of {options.requests} requests, {CONCURRENCY} at once"
+    )
+    aim = statistics.median(
+        a.cpu / b.cpu for a, b in zip(costs[names[0]], costs["Tornado's curl client"])
+    )
     print(f"By readback: 1/{1 / aim:.1f} of the curl client's CPU time (the aim: 1/{AIM}).")
     stream.close()
     curl.close()
@@ -188,12 +204,22 @@ async def main(options: argparse.Namespace, url: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=9, help="(default 9)")
-    parser.add_argument("--requests", type=int, default=5000, help="of each client in each round (default 5000; a tenth of it for the simple client)")
-    parser.add_argument("--profile", metavar="NAME", help="profile one client: readback, fetch, curl or simple")
+    parser.add_argument(
+        "--requests",
+        type=int,
+        default=5000,
+        help="of each client in each round (default 5000; a tenth of it for the simple client)",
+    )
+    parser.add_argument(
+        "--profile", metavar="NAME", help="profile one client: readback, fetch, curl or simple"
+    )
     parser.add_argument("--only", metavar="NAME", help="measure one client")
     arguments = parser.parse_args()
     server = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("bench_server.py"))], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, str(Path(__file__).with_name("bench_server.py"))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         asyncio.run(main(arguments, f"http://127.0.0.1:{server.stdout.readline().strip()}/poll"))

@@ -1,7 +1,9 @@
-"""The server of the bench: the same answer to every request, as cheaply as Python can, in a process of its own.
+"""The server of the bench: the same answer to every request, as cheaply as Python can, in a
+process of its own.
 
-It prints its port, and serves until its standard input ends. It counts heads, which is enough for GET requests: an answer for each empty
-line, connections kept open, one write for what one read brought.
+It prints its port, and serves until its standard input ends. It counts heads, which is enough for
+GET requests: an answer for each empty line, connections kept open, one write for what one read
+brought.
 """
 
 from __future__ import annotations
@@ -10,7 +12,10 @@ import select
 import socket
 import sys
 
-BODY = b'{"retcode":0,"result":[{"poll_type":"message","value":{"msg_id":1,"from_uin":2,"content":["hello"]}}]}'
+BODY = (
+    b'{"retcode":0,"result":[{"poll_type":"message",'
+    b'"value":{"msg_id":1,"from_uin":2,"content":["hello"]}}]}'
+)
 ANSWER = (
     b"HTTP/1.1 200 OK\r\n"
     b"Server: bench\r\n"

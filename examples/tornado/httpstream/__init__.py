@@ -12,7 +12,8 @@ http_stream.add_request(request, read_callback)
 http_stream.start()
 ```
 
-`stream` is the class, `request` and `response` what goes in and comes out, `errors` what goes wrong; `_ffi` alone knows of C.
+`stream` is the class, `request` and `response` what goes in and comes out, `errors` what goes
+wrong; `_ffi` alone knows of C.
 """
 
 from .errors import (

@@ -1,10 +1,13 @@
-"""The C interface of httpstream, as ctypes sees it: where the library is, its functions, its structs.
+"""The C interface of httpstream, as ctypes sees it: where the library is, its functions, its
+structs.
 
-The rule: nothing of ctypes leaves this module but `Library`, the structs and the callback types. It decides nothing.
+The rule: nothing of ctypes leaves this module but `Library`, the structs and the callback types.
+It decides nothing.
 
-Every function is called with the GIL held (`PyDLL`, not `CDLL`). None of them waits: a turn takes what the kernel has and returns,
-and calls Python back for each answer. Were the GIL let go for a turn, each answer would have to fight for it with all other threads,
-which costs up to a switch interval (5 ms) apiece.
+Every function is called with the GIL held (`PyDLL`, not `CDLL`). None of them waits: a turn takes
+what the kernel has and returns, and calls Python back for each answer. Were the GIL let go for a
+turn, each answer would have to fight for it with all other threads, which costs up to a switch
+interval (5 ms) apiece.
 """
 
 from __future__ import annotations
@@ -14,7 +17,17 @@ import ctypes.util
 import os
 import struct
 import sys
-from ctypes import POINTER, c_bool, c_char_p, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
+from ctypes import (
+    POINTER,
+    c_bool,
+    c_char_p,
+    c_int32,
+    c_int64,
+    c_size_t,
+    c_uint32,
+    c_uint64,
+    c_void_p,
+)
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional
 
@@ -43,15 +56,20 @@ NEVER = 2**64 - 1
 
 
 class Turned(ctypes.Structure):
-    _fields_ = [("events", c_uint64), ("answered", c_uint64), ("more", c_bool), ("stopped", c_bool)]
+    _fields_ = [
+        ("events", c_uint64),
+        ("answered", c_uint64),
+        ("more", c_bool),
+        ("stopped", c_bool),
+    ]
 
 
 class Stats(ctypes.Structure):
     _fields_ = [("size", c_size_t)] + [
         (name, c_uint64)
         for name in (
-            "links_open links_idle links_dialing in_flight queued delayed paused opened reused submitted answered failed "
-            "retried bytes_in bytes_out turns wakeups system_calls"
+            "links_open links_idle links_dialing in_flight queued delayed paused opened reused "
+            "submitted answered failed retried bytes_in bytes_out turns wakeups system_calls"
         ).split()
     ]
 
@@ -109,10 +127,13 @@ class Readback(ctypes.Structure):
     ]
 
 
-# Structs are written and read as arrays of words, or unpacked whole: a third of what ctypes' attributes cost.
-# Next: action (and frees_request, in the other half of the word), request, delay_ms, readback.
+# Structs are written and read as arrays of words, or unpacked whole: a third of what ctypes'
+# attributes cost. Next: action (and frees_request, in the other half of the word), request,
+# delay_ms, readback.
 assert Next.request.offset == 8 and Next.delay_ms.offset == 16 and ctypes.sizeof(Next) == 32
-AGAIN_WORD, SEND_WORD = (int.from_bytes(struct.pack("@iI", action, 0), sys.byteorder) for action in (AGAIN, SEND))
+AGAIN_WORD, SEND_WORD = (
+    int.from_bytes(struct.pack("@iI", action, 0), sys.byteorder) for action in (AGAIN, SEND)
+)
 
 
 _next_words: Dict[int, memoryview] = {}
@@ -122,18 +143,23 @@ _NextBytes = ctypes.c_char * ctypes.sizeof(Next)
 def next_words(address: int) -> memoryview:
     """The `Next` at `address` as an array of words, to be written before the callback returns.
 
-    It lies on the library's stack, nearly always at the same place, so the arrays are kept: an address is all that they are.
+    It lies on the library's stack, nearly always at the same place, so the arrays are kept: an
+    address is all that they are.
     """
     words = _next_words.get(address)
     if words is None:
         if len(_next_words) >= 64:
             _next_words.clear()
-        words = _next_words[address] = memoryview(_NextBytes.from_address(address)).cast("B").cast("Q")
+        words = _next_words[address] = (
+            memoryview(_NextBytes.from_address(address)).cast("B").cast("Q")
+        )
     return words
 
 
 #: The bytes at an address, copied.
-bytes_at = ctypes.PYFUNCTYPE(ctypes.py_object, c_void_p, ctypes.c_ssize_t)(("PyBytes_FromStringAndSize", ctypes.pythonapi))
+bytes_at = ctypes.PYFUNCTYPE(ctypes.py_object, c_void_p, ctypes.c_ssize_t)(
+    ("PyBytes_FromStringAndSize", ctypes.pythonapi)
+)
 
 
 def octets_of(value: ctypes.Structure) -> memoryview:
@@ -190,18 +216,23 @@ class Library:
     """The loaded library: its functions as attributes, without the prefix."""
 
     def __init__(self, path: str) -> None:
-        """Loads `path`. OSError when that cannot be done, LibraryNotFound when it is another version's."""
+        """Loads `path`. OSError when that cannot be done, LibraryNotFound when it is another
+        version's.
+        """
         self.path = path
         self._dll = ctypes.PyDLL(path)
         try:
             abi_version = self._dll.httpstream_abi_version
         except AttributeError:
-            raise LibraryNotFound(f"{path} is not libhttpstream: it has no httpstream_abi_version") from None
+            raise LibraryNotFound(
+                f"{path} is not libhttpstream: it has no httpstream_abi_version"
+            ) from None
         abi_version.argtypes, abi_version.restype = (), c_uint32
         if abi_version() != ABI_VERSION:
             raise LibraryNotFound(
-                f"{path} has version {abi_version()} of the interface, this package speaks {ABI_VERSION}: build the library of the "
-                "same checkout (cargo build --release -p httpstream-capi)"
+                f"{path} has version {abi_version()} of the interface, this package speaks "
+                f"{ABI_VERSION}: build the library of the same checkout (cargo build --release "
+                "-p httpstream-capi)"
             )
         for name, (restype, *argtypes) in _FUNCTIONS.items():
             function = getattr(self._dll, f"httpstream_{name}")
@@ -240,7 +271,9 @@ def _file_name() -> str:
 
 
 def candidates() -> Iterator[Path]:
-    """Where cargo leaves the library: $CARGO_TARGET_DIR or the repository's target directory, release before debug."""
+    """Where cargo leaves the library: $CARGO_TARGET_DIR or the repository's target directory,
+    release before debug.
+    """
     targets: List[Path] = []
     if os.environ.get("CARGO_TARGET_DIR"):
         targets.append(Path(os.environ["CARGO_TARGET_DIR"]))
@@ -253,7 +286,8 @@ def candidates() -> Iterator[Path]:
 
 
 def load() -> Library:
-    """Loads the library: $HTTPSTREAM_LIBRARY and nothing else if that is set, else cargo's, else the system's.
+    """Loads the library: $HTTPSTREAM_LIBRARY and nothing else if that is set, else cargo's, else
+    the system's.
 
     Raises LibraryNotFound, which says where it looked and how it is built.
     """
@@ -264,7 +298,9 @@ def load() -> Library:
         try:
             return Library(named)
         except OSError as error:
-            raise LibraryNotFound(f"HTTPSTREAM_LIBRARY is {named!r}, which cannot be loaded: {error}") from error
+            raise LibraryNotFound(
+                f"HTTPSTREAM_LIBRARY is {named!r}, which cannot be loaded: {error}"
+            ) from error
     looked.append("$HTTPSTREAM_LIBRARY (not set)")
     for path in candidates():
         if path.exists():
@@ -283,8 +319,8 @@ def load() -> Library:
     else:
         looked.append("libhttpstream, by the system's linker (not known to it)")
     raise LibraryNotFound(
-        "libhttpstream is not there; build it with `cargo build --release -p httpstream-capi`, or name it in HTTPSTREAM_LIBRARY. "
-        "Looked for:\n  " + "\n  ".join(looked)
+        "libhttpstream is not there; build it with `cargo build --release -p httpstream-capi`, "
+        "or name it in HTTPSTREAM_LIBRARY. Looked for:\n  " + "\n  ".join(looked)
     )
 
 

@@ -1,6 +1,8 @@
-"""Cookies of urllib requests, as in 2013: added when a request is submitted, taken from its answer.
+"""Cookies of urllib requests, as in 2013: added when a request is submitted, taken from its
+answer.
 
-Requests of other kinds are sent as they are: the jar of the standard library costs more than the rest of a request together.
+Requests of other kinds are sent as they are: the jar of the standard library costs more than the
+rest of a request together.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ from .response import Response
 
 
 def add_cookies(jar: CookieJar, request: urllib.request.Request) -> urllib.request.Request:
-    """The request with the cookies of now. It is itself left as it is, so that it gets new ones the next time."""
+    """The request with the cookies of now. It is itself left as it is, so that it gets new ones
+    the next time.
+    """
     if not len(jar):
         return request
     copy = urllib.request.Request(

@@ -1,7 +1,8 @@
 """What can go wrong, as exceptions.
 
-Two kinds: a request that got no response (`RequestFailed`, one per request, never ends the loop), and a call that cannot be done
-(`StreamError`: a URL that is none, the wrong thread, a stream that is closed).
+Two kinds: a request that got no response (`RequestFailed`, one per request, never ends the loop),
+and a call that cannot be done (`StreamError`: a URL that is none, the wrong thread, a stream that
+is closed).
 """
 
 from __future__ import annotations
@@ -49,9 +50,11 @@ class RequestFailed(HTTPClientError):
 
     * ``kind``: a `Kind`
     * ``phase``: where it was, as words: ``"Connect"``, ``"FirstByte"``, ``"Body"``
-    * ``request_sent``: ``"no"``, ``"maybe"`` (written, no answer: the server may have acted on it), ``"yes"``
+    * ``request_sent``: ``"no"``, ``"maybe"`` (written, no answer: the server may have acted on
+      it), ``"yes"``
     * ``resend_is_safe``: whether sending it again cannot do anything twice
-    * ``status``: the status that was received before it failed, or 0; what came of the body is in ``response.body``
+    * ``status``: the status that was received before it failed, or 0; what came of the body is in
+      ``response.body``
     """
 
     def __init__(
@@ -78,7 +81,9 @@ class RequestFailed(HTTPClientError):
     __repr__ = __str__
 
     def errcode(self) -> int:
-        """The number that 2013's ``errorback`` got: -1 timeout, -2 no response at all, -3 a bad one, 0 the socket."""
+        """The number that 2013's ``errorback`` got: -1 timeout, -2 no response at all, -3 a bad
+        one, 0 the socket.
+        """
         return _ERRCODES.get(self.kind, 0)
 
 
@@ -97,7 +102,9 @@ class StreamError(RuntimeError):
 
 
 class WrongThread(StreamError):
-    """A stream is used by the thread of its IOLoop alone; others go through ``io_loop.add_callback``."""
+    """A stream is used by the thread of its IOLoop alone; others go through
+    ``io_loop.add_callback``.
+    """
 
 
 class StreamClosed(StreamError):

@@ -1,7 +1,7 @@
 """Requests: checked and serialised once, by the library, and sent as often as you like.
 
-`Request` is the package's own, and the cheapest to send again. `prepare` makes one of what Python programs have: a URL, an
-``urllib.request.Request``, a Tornado ``HTTPRequest``.
+`Request` is the package's own, and the cheapest to send again. `prepare` makes one of what Python
+programs have: a URL, an ``urllib.request.Request``, a Tornado ``HTTPRequest``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ Sendable = Union["Request", str, urllib.request.Request, HTTPRequest]
 
 
 def milliseconds(seconds: float) -> int:
-    """Whole milliseconds, rounded up; infinity is never. Raises InvalidRequest for what is no duration."""
+    """Whole milliseconds, rounded up; infinity is never. Raises InvalidRequest for what is no
+    duration.
+    """
     try:
         if seconds == math.inf:
             return NEVER
@@ -44,11 +46,13 @@ class Request:
     * ``timeout``: seconds from submission to the end of the body, delays not counted
     * ``connect_timeout``: seconds for an address to answer
     * ``hold``: a long poll: seconds for which the server may stay silent
-    * ``idempotent``: whether it may be sent again when it may have been received (None: as its method says)
+    * ``idempotent``: whether it may be sent again when it may have been received (None: as its
+      method says)
     * ``fresh_connection``: on a connection of its own, ``close``: which is closed after it
     * ``max_body_bytes``: the largest body that is accepted
 
-    Raises InvalidRequest, which names what cannot be sent. The fields are what it was made from: changing them changes nothing.
+    Raises InvalidRequest, which names what cannot be sent. The fields are what it was made from:
+    changing them changes nothing.
     """
 
     __slots__ = ("url", "method", "source", "handle", "__weakref__")
@@ -77,12 +81,20 @@ class Request:
         made = ctypes.c_uint64()
         method_octets, url_octets = _octets(method), _octets(url)
         check = library.check
-        check(library.request_new(method_octets, len(method_octets), url_octets, len(url_octets), made))
+        check(
+            library.request_new(
+                method_octets, len(method_octets), url_octets, len(url_octets), made
+            )
+        )
         self.handle = handle = made.value
         if headers is not None:
             for name, value in headers.items() if isinstance(headers, Mapping) else headers:
                 name_octets, value_octets = _octets(name), _octets(value)
-                check(library.request_header(handle, name_octets, len(name_octets), value_octets, len(value_octets)))
+                check(
+                    library.request_header(
+                        handle, name_octets, len(name_octets), value_octets, len(value_octets)
+                    )
+                )
         if body is not None:
             body_octets = _octets(body)
             check(library.request_body(handle, body_octets, len(body_octets)))
@@ -105,7 +117,8 @@ class Request:
         library.check(library.request_option(self.handle, name.encode(), value))
 
     def __del__(self, _free: Any = library.request_free) -> None:
-        # A default argument: at the interpreter's end, the module's names may be gone. And it may never have got as far as a handle.
+        # A default argument: at the interpreter's end, the module's names may be gone. And it may
+        # never have got as far as a handle.
         handle = getattr(self, "handle", 0)
         if handle:
             _free(handle)
@@ -116,7 +129,8 @@ class Request:
         return f"<Request {self.method} {origin}>"
 
 
-#: Of Tornado's HTTPRequest: what would be left undone if it were passed over in silence, and what it is when it is not asked for.
+#: Of Tornado's HTTPRequest: what would be left undone if it were passed over in silence, and what
+#: it is when it is not asked for.
 _NOT_HERE = {
     "streaming_callback": None,
     "header_callback": None,
@@ -137,9 +151,13 @@ def _of_tornado(request: HTTPRequest) -> Request:
         if getattr(request, name) is not absent:
             raise InvalidRequest(f"HTTPRequest.{name} is not done here")
     if request.follow_redirects:
-        raise InvalidRequest("redirects are not followed: HTTPRequest.follow_redirects is not done here")
+        raise InvalidRequest(
+            "redirects are not followed: HTTPRequest.follow_redirects is not done here"
+        )
     if request.validate_cert is False:
-        raise InvalidRequest("certificates are always checked: validate_cert=False is not done here")
+        raise InvalidRequest(
+            "certificates are always checked: validate_cert=False is not done here"
+        )
     # HTTPHeaders, though nothing makes sure of it.
     headers = list(getattr(request.headers, "get_all", request.headers.items)())
     if request.user_agent:
@@ -159,7 +177,9 @@ def _of_tornado(request: HTTPRequest) -> Request:
 def _of_urllib(request: urllib.request.Request) -> Request:
     body = request.data
     if body is not None and not isinstance(body, (bytes, bytearray)):
-        raise InvalidRequest(f"the data of an urllib Request has to be bytes, not {type(body).__name__}")
+        raise InvalidRequest(
+            f"the data of an urllib Request has to be bytes, not {type(body).__name__}"
+        )
     headers = request.header_items()
     if body is not None and not request.has_header("Content-type"):
         # As urllib does when it sends one.
@@ -188,5 +208,6 @@ def prepare(request: Sendable) -> Request:
     if isinstance(request, HTTPRequest):
         return _of_tornado(request)
     raise InvalidRequest(
-        f"a URL, a Request, an urllib.request.Request or a tornado.httpclient.HTTPRequest is wanted, not {type(request).__name__}"
+        "a URL, a Request, an urllib.request.Request or a tornado.httpclient.HTTPRequest "
+        f"is wanted, not {type(request).__name__}"
     )

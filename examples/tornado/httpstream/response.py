@@ -1,7 +1,7 @@
 """The answer to a request: Tornado's ``HTTPResponse`` and 2013's file-like one in one object.
 
-Body and field lines are copied out of the engine when the answer comes, for it only lends them; everything else is made when it is
-asked for. A response may be kept as long as you like.
+Body and field lines are copied out of the engine when the answer comes, for it only lends them;
+everything else is made when it is asked for. A response may be kept as long as you like.
 """
 
 from __future__ import annotations
@@ -25,13 +25,24 @@ from .request import Request
 class Response:
     """What a readback reads, and what ``await stream.fetch(…)`` gives.
 
-    Of Tornado: ``request``, ``code``, ``reason``, ``headers``, ``body``, ``buffer``, ``effective_url``, ``error``, ``request_time``,
-    ``time_info``, ``rethrow()``. Of 2013: ``read()``, ``getcode()``, ``info()``, ``geturl()``, ``status``, ``msg``.
+    Of Tornado: ``request``, ``code``, ``reason``, ``headers``, ``body``, ``buffer``,
+    ``effective_url``, ``error``, ``request_time``, ``time_info``, ``rethrow()``. Of 2013:
+    ``read()``, ``getcode()``, ``info()``, ``geturl()``, ``status``, ``msg``.
 
-    When there is no response, ``code`` is 599, ``error`` is a `RequestFailed`, and ``read()`` raises it.
+    When there is no response, ``code`` is 599, ``error`` is a `RequestFailed`, and ``read()``
+    raises it.
     """
 
-    __slots__ = ("_request", "code", "body", "request_time", "_head", "_failure", "_headers", "_buffer")
+    __slots__ = (
+        "_request",
+        "code",
+        "body",
+        "request_time",
+        "_head",
+        "_failure",
+        "_headers",
+        "_buffer",
+    )
 
     def __init__(
         self,
@@ -95,7 +106,9 @@ class Response:
 
     @property
     def error(self) -> Optional[HTTPClientError]:
-        """Why this is no success: no response (`RequestFailed`), or a status that is not 2xx. None: it is one."""
+        """Why this is no success: no response (`RequestFailed`), or a status that is not 2xx.
+        None: it is one.
+        """
         if self._failure is not None:
             return self._failure
         if 200 <= self.code < 300:
@@ -122,7 +135,8 @@ class Response:
     # As urllib and 2013's readbacks have it
 
     def read(self, amount: int = -1) -> bytes:
-        """The body, or the next `amount` bytes of it. Raises the `RequestFailed` when there is no response to read.
+        """The body, or the next `amount` bytes of it. Raises the `RequestFailed` when there is no
+        response to read.
 
         So a readback which thinks of no errors ends its own chain by one, with a word in the log.
         """
@@ -163,9 +177,11 @@ _HEAD_BYTES = 4096
 
 
 def reader() -> Callable[[int, Request], Response]:
-    """A function that copies a reply of the engine's out: called for each answer, so what it uses is made once, here.
+    """A function that copies a reply of the engine's out: called for each answer, so what it uses
+    is made once, here.
 
-    Two calls into the library, whatever the number of field lines, and one into CPython for a body.
+    Two calls into the library, whatever the number of field lines, and one into CPython for a
+    body.
     """
     view = View(size=ctypes.sizeof(View))
     view_at = ctypes.addressof(view)
@@ -203,6 +219,12 @@ def _fail(response: Response, kind: int, view: View, reply: int) -> None:
     message = (library.reply_message(reply) or b"").decode("utf-8", "replace")
     phase = library.phase_name(view.phase).decode()
     response._failure = RequestFailed(
-        message, Kind(kind), phase, _SENT.get(view.request_sent, "maybe"), bool(view.resend_is_safe), view.status, response
+        message,
+        Kind(kind),
+        phase,
+        _SENT.get(view.request_sent, "maybe"),
+        bool(view.resend_is_safe),
+        view.status,
+        response,
     )
     response.code = 599

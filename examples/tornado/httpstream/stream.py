@@ -1,11 +1,13 @@
 """The stream: one engine on one IOLoop, driven by its descriptor and one timer.
 
-The host's side of the bargain is small (docs/ARCHITECTURE.md): watch the engine's descriptor for reading, keep one timer for its deadline,
-call ``turn`` when either says so, and once after requests were submitted from outside of a turn. Readbacks run inside a turn, on the
-IOLoop's thread.
+The host's side of the bargain is small (docs/ARCHITECTURE.md): watch the engine's descriptor for
+reading, keep one timer for its deadline, call ``turn`` when either says so, and once after
+requests were submitted from outside of a turn. Readbacks run inside a turn, on the IOLoop's
+thread.
 
-What a request costs is counted in calls through ctypes, so there are few of them: one to submit, and for the answer one callback, one
-``reply_view`` and one copy each of head and body. No ctypes object is made for a request.
+What a request costs is counted in calls through ctypes, so there are few of them: one to submit,
+and for the answer one callback, one ``reply_view`` and one copy each of head and body. No ctypes
+object is made for a request.
 """
 
 from __future__ import annotations
@@ -19,30 +21,41 @@ import urllib.request
 import weakref
 from http.cookiejar import CookieJar
 from itertools import count
-from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple, Union
 
-from tornado.httpclient import HTTPRequest
 from tornado.ioloop import IOLoop
 from tornado.log import app_log
 
 from . import _ffi
 from ._ffi import AGAIN_WORD, SEND_WORD, library
 from .cookies import add_cookies, take_cookies
-from .errors import Forked, InvalidRequest, Kind, RequestFailed, StreamClosed, StreamError, WrongThread
+from .errors import (
+    Forked,
+    InvalidRequest,
+    Kind,
+    RequestFailed,
+    StreamClosed,
+    StreamError,
+    WrongThread,
+)
 from .request import Request, Sendable, milliseconds, prepare
 from .response import Response, reader
+from .settings import new_engine
 
 Params = Union[Mapping[str, Any], Sequence[Tuple[str, Any]]]
-#: What a readback answers: nothing, a request for the same readback, (request, readback), or (request, readback, delay in seconds).
+#: What a readback answers: nothing, a request for the same readback, (request, readback), or
+#: (request, readback, delay in seconds).
 Answer = Union[None, Sendable, Tuple[Sendable, Any], Tuple[Sendable, Any, float]]
 ReadCallback = Callable[[Response], Answer]
 ErrorCallback = Callable[..., Answer]
 
-#: Turns of the engine for one call of the IOLoop's, at most, so that its other callbacks get theirs.
+#: Turns of the engine for one call of the IOLoop's, at most, so that its other callbacks get
+#: theirs.
 TURNS_AT_ONCE = 4
 #: URLs given as text are prepared once, and the last so many kept.
 KEPT_REQUESTS = 512
-#: A timer is left as it is for a deadline that is no more than this before it: clocks are read one after the other.
+#: A timer is left as it is for a deadline that is no more than this before it: clocks are read one
+#: after the other.
 TIMER_SLACK_SECONDS = 0.0015
 
 
@@ -51,7 +64,9 @@ class _Chain:
 
     __slots__ = ("request", "readback", "errorback")
 
-    def __init__(self, request: Request, readback: ReadCallback, errorback: Optional[ErrorCallback]) -> None:
+    def __init__(
+        self, request: Request, readback: ReadCallback, errorback: Optional[ErrorCallback]
+    ) -> None:
         self.request = request
         self.readback = readback
         self.errorback = errorback
@@ -61,6 +76,10 @@ class _Fetch(asyncio.Future):
     """What ``fetch`` gives. Cancelled (also by ``asyncio.wait_for``), it cancels its request."""
 
     __slots__ = ("stream", "request", "id", "raise_error")
+    stream: "HTTPStream"
+    request: Request
+    id: int
+    raise_error: bool
 
     def cancel(self, msg: Any = None) -> bool:
         if not super().cancel(msg):
@@ -70,7 +89,9 @@ class _Fetch(asyncio.Future):
 
 
 class _Watched:
-    """The engine's descriptor as IOLoop watches it. ``IOLoop.close(all_fds=True)`` closes the stream by it, not the descriptor alone."""
+    """The engine's descriptor as IOLoop watches it. ``IOLoop.close(all_fds=True)`` closes the
+    stream by it, not the descriptor alone.
+    """
 
     def __init__(self, fd: int, stream: "HTTPStream") -> None:
         self._fd = fd
@@ -88,26 +109,32 @@ class _Watched:
 class HTTPStream:
     """An HTTP client on an IOLoop: requests with readbacks, and ``await``.
 
-    Belongs to the thread of its IOLoop, which alone may use it. Other threads say ``io_loop.add_callback(stream.add_request, …)``.
+    Belongs to the thread of its IOLoop, which alone may use it. Other threads say
+    ``io_loop.add_callback(stream.add_request, …)``.
 
-    The settings are those of the engine's ``Config``, by name: numbers as ``max_connections_per_origin=50``, durations in seconds without
-    their unit (``timeout_connect=3.0``, ``idle_timeout=None``), ``limit_max_body_bytes=…``; and ``user_agent="…"``, ``headers={…}`` for
-    every request, ``resolve_to={"*.example.com": "127.0.0.1:8080"}``, ``ca_file="…"``.
+    The settings are those of the engine's ``Config``, by name: numbers as
+    ``max_connections_per_origin=50``, durations in seconds without their unit
+    (``timeout_connect=3.0``, ``idle_timeout=None``), ``limit_max_body_bytes=…``; and
+    ``user_agent="…"``, ``headers={…}`` for every request, ``resolve_to={"*.example.com":
+    "127.0.0.1:8080"}``, ``ca_file="…"``.
     """
 
-    _instances: "weakref.WeakKeyDictionary[IOLoop, weakref.ref[HTTPStream]]" = weakref.WeakKeyDictionary()
+    _instances: "weakref.WeakKeyDictionary[IOLoop, weakref.ref[HTTPStream]]" = (
+        weakref.WeakKeyDictionary()
+    )
     _instances_lock = threading.Lock()
     _settings: Dict[str, Any] = {}
 
     def __init__(self, io_loop: Optional[IOLoop] = None, **settings: Any) -> None:
         self.io_loop = io_loop if io_loop is not None else IOLoop.current()
-        #: Of requests made by urllib.request.Request: filled by their answers, sent with those that come later.
+        #: Of requests made by urllib.request.Request: filled by their answers, sent with those
+        #: that come later.
         self.cookiejar = CookieJar()
         self._pid = os.getpid()
         self._thread = threading.get_ident()
         # The thread that may call; 0 once none may.
         self._owner = 0
-        self._engine = _new_engine(settings)
+        self._engine = new_engine(settings)
         self._loop: asyncio.AbstractEventLoop = self.io_loop.asyncio_loop  # type: ignore[attr-defined]
         self._chains: Dict[int, _Chain] = {}
         self._fetches: Dict[int, _Fetch] = {}
@@ -136,7 +163,8 @@ class HTTPStream:
 
     @classmethod
     def instance(cls) -> "HTTPStream":
-        """The stream of the current IOLoop, made when it is first asked for: one for each loop, so one for each thread that has one.
+        """The stream of the current IOLoop, made when it is first asked for: one for each loop, so
+        one for each thread that has one.
 
         Raises Forked in a process that was forked off with the loop of its parent.
         """
@@ -161,16 +189,20 @@ class HTTPStream:
         errorback: Optional[ErrorCallback] = None,
         delay: float = 0,
     ) -> int:
-        """Sends a request, in `delay` seconds, and has the answer read by `readback`. Answers a number for `cancel`.
+        """Sends a request, in `delay` seconds, and has the answer read by `readback`. Answers a
+        number for `cancel`.
 
-        ``readback(response)`` is called once for each request. It answers None, and the chain is over; or what is sent next: a request,
-        which it reads as well, ``(request, readback)``, or ``(request, readback, delay)``. Readback None: the answer is read to its end
-        and thrown away.
+        ``readback(response)`` is called once for each request. It answers None, and the chain is
+        over; or what is sent next: a request, which it reads as well, ``(request, readback)``, or
+        ``(request, readback, delay)``. Readback None: the answer is read to its end and thrown
+        away.
 
-        Without a response, ``errorback(errcode=…, errmsg=…)`` is called in its place where there is one, and answers as a readback does;
-        else the readback, with a response whose ``error`` says why and whose ``read()`` raises it.
+        Without a response, ``errorback(errcode=…, errmsg=…)`` is called in its place where there
+        is one, and answers as a readback does; else the readback, with a response whose ``error``
+        says why and whose ``read()`` raises it.
 
-        What either of them raises is logged as Tornado logs what callbacks raise, and ends that chain alone.
+        What either of them raises is logged as Tornado logs what callbacks raise, and ends that
+        chain alone.
 
         Raises InvalidRequest for what cannot be sent, WrongThread, StreamClosed, Forked.
         """
@@ -178,13 +210,18 @@ class HTTPStream:
             raise self._refusal()
         prepared = self._prepared(request)
         delay_ms = milliseconds(delay) if delay else 0
+        _check_readback(readback)
         if readback is None:
-            error = library.submit(self._engine, prepared.handle, delay_ms, self._unread_at, self._id_at)
+            error = library.submit(
+                self._engine, prepared.handle, delay_ms, self._unread_at, self._id_at
+            )
         else:
             key = next(self._keys)
             self._chains[key] = _Chain(prepared, readback, errorback)
             self._chain_words[4] = key
-            error = library.submit(self._engine, prepared.handle, delay_ms, self._chain_at, self._id_at)
+            error = library.submit(
+                self._engine, prepared.handle, delay_ms, self._chain_at, self._id_at
+            )
             if error:
                 self._chains.pop(key, None)
         if error:
@@ -194,16 +231,26 @@ class HTTPStream:
         return self._id.value
 
     def add_delay_request(
-        self, request: Sendable, readback: Optional[ReadCallback] = None, delay: float = 60, errorback: Optional[ErrorCallback] = None
+        self,
+        request: Sendable,
+        readback: Optional[ReadCallback] = None,
+        delay: float = 60,
+        errorback: Optional[ErrorCallback] = None,
     ) -> int:
-        """`add_request`, in `delay` seconds. It was a thread each; now it is an entry in the engine's timing wheel."""
+        """`add_request`, in `delay` seconds. It was a thread each; now it is an entry in the
+        engine's timing wheel.
+        """
         return self.add_request(request, readback, errorback, delay)
 
     def make_get_url(self, url: str, params: Params) -> str:
         return f"{url}?{urllib.parse.urlencode(params)}"
 
-    def make_get_request(self, url: str, params: Optional[Params] = None) -> urllib.request.Request:
-        """An urllib request with the parameters in its query. It gets its cookies when it is submitted."""
+    def make_get_request(
+        self, url: str, params: Optional[Params] = None
+    ) -> urllib.request.Request:
+        """An urllib request with the parameters in its query. It gets its cookies when it is
+        submitted.
+        """
         return urllib.request.Request(self.make_get_url(url, params) if params else url)
 
     def make_post_request(self, url: str, params: Params) -> urllib.request.Request:
@@ -220,7 +267,9 @@ class HTTPStream:
         errorback: Optional[ErrorCallback] = None,
         delay: float = 0,
     ) -> int:
-        return self._add_with(self.make_get_request(url, params), headers, readback, errorback, delay)
+        return self._add_with(
+            self.make_get_request(url, params), headers, readback, errorback, delay
+        )
 
     def post(
         self,
@@ -232,9 +281,13 @@ class HTTPStream:
         errorback: Optional[ErrorCallback] = None,
         delay: float = 0,
     ) -> int:
-        return self._add_with(self.make_post_request(url, params), headers, readback, errorback, delay)
+        return self._add_with(
+            self.make_post_request(url, params), headers, readback, errorback, delay
+        )
 
-    def _add_with(self, request: urllib.request.Request, headers: Optional[Mapping[str, str]], *rest: Any) -> int:
+    def _add_with(
+        self, request: urllib.request.Request, headers: Optional[Mapping[str, str]], *rest: Any
+    ) -> int:
         for name, value in (headers or {}).items():
             request.add_header(name, value)
         return self.add_request(request, *rest)
@@ -249,14 +302,18 @@ class HTTPStream:
 
     # Requests, awaited
 
-    def fetch(self, request: Union[Sendable, str], raise_error: bool = True, **options: Any) -> "asyncio.Future[Response]":
+    def fetch(
+        self, request: Union[Sendable, str], raise_error: bool = True, **options: Any
+    ) -> "asyncio.Future[Response]":
         """``response = await stream.fetch(url)``, as of Tornado's AsyncHTTPClient.
 
-        For a URL, the options are those of `Request`: ``method``, ``headers``, ``body``, ``timeout``, ``hold``, …, and Tornado's names
-        ``request_timeout`` and ``connect_timeout``; and ``delay``, seconds.
+        For a URL, the options are those of `Request`: ``method``, ``headers``, ``body``,
+        ``timeout``, ``hold``, …, and Tornado's names ``request_timeout`` and ``connect_timeout``;
+        and ``delay``, seconds.
 
-        Raises RequestFailed without a response, and HTTPClientError for a status that is not 2xx; with ``raise_error=False``, either is
-        the ``error`` of the response. Redirects are not followed. Cancelling what it gives cancels the request.
+        Raises RequestFailed without a response, and HTTPClientError for a status that is not 2xx;
+        with ``raise_error=False``, either is the ``error`` of the response. Redirects are not
+        followed. Cancelling what it gives cancels the request.
         """
         if threading.get_ident() != self._owner:
             raise self._refusal()
@@ -272,7 +329,9 @@ class HTTPStream:
         key = next(self._keys)
         self._fetches[key] = future
         self._fetch_words[4] = key
-        error = library.submit(self._engine, prepared.handle, delay_ms, self._fetch_at, self._id_at)
+        error = library.submit(
+            self._engine, prepared.handle, delay_ms, self._fetch_at, self._id_at
+        )
         if error:
             self._fetches.pop(key, None)
             raise library.exception(error)
@@ -282,7 +341,9 @@ class HTTPStream:
         return future
 
     def cancel(self, request_id: int) -> bool:
-        """Ends a chain. True: its readback (or errorback) is called once more, with an error of `Kind.CANCELLED`. False: it was over."""
+        """Ends a chain. True: its readback (or errorback) is called once more, with an error of
+        `Kind.CANCELLED`. False: it was over.
+        """
         if threading.get_ident() != self._owner:
             raise self._refusal()
         cancelled = library.check(library.cancel(self._engine, request_id))
@@ -291,7 +352,8 @@ class HTTPStream:
         return cancelled == 1
 
     def _cancel_fetch(self, request_id: int) -> None:
-        # A future may be cancelled late: by the interpreter's end, by another thread that has no business with it.
+        # A future may be cancelled late: by the interpreter's end, by another thread that has no
+        # business with it.
         if threading.get_ident() == self._owner:
             library.cancel(self._engine, request_id)
             self._turn_soon()
@@ -319,7 +381,9 @@ class HTTPStream:
                 self._requests[request] = known
             return known
         if isinstance(request, urllib.request.Request):
-            request = add_cookies(self.cookiejar, request)
+            prepared = prepare(add_cookies(self.cookiejar, request))
+            prepared.source = request
+            return prepared
         return prepare(request)
 
     # How it stands
@@ -330,15 +394,19 @@ class HTTPStream:
         return library.check(library.pending(self._engine)) if self._owner else 0
 
     def stats(self) -> Dict[str, int]:
-        """Counts of connections, requests, bytes, turns: the engine's ``Stats``, by name. Not inside a readback."""
+        """Counts of connections, requests, bytes, turns: the engine's ``Stats``, by name. Not
+        inside a readback.
+        """
         if threading.get_ident() != self._owner:
             raise self._refusal()
         stats = _ffi.Stats(size=ctypes.sizeof(_ffi.Stats))
         library.check(library.get_stats(self._engine, stats))
-        return {name: getattr(stats, name) for name, _ in stats._fields_ if name != "size"}
+        return {name: getattr(stats, name) for name, *_ in stats._fields_ if name != "size"}
 
     def close_idle(self) -> None:
-        """Closes the connections that wait for a next request: the network changed, the machine slept."""
+        """Closes the connections that wait for a next request: the network changed, the machine
+        slept.
+        """
         if threading.get_ident() != self._owner:
             raise self._refusal()
         library.check(library.close_idle(self._engine))
@@ -347,10 +415,12 @@ class HTTPStream:
     # The end
 
     def close(self) -> None:
-        """Closes every connection. No readback runs any more; what was fetched and not answered raises `RequestFailed` (`Kind.GONE`).
+        """Closes every connection. No readback runs any more; what was fetched and not answered
+        raises `RequestFailed` (`Kind.GONE`).
 
-        Inside a readback, the connections are closed when the turn is over. Closing twice does nothing; in a forked child, it lets go of the stream and
-        leaves the parent's connections alone.
+        Inside a readback, the connections are closed when the turn is over. Closing twice does
+        nothing; in a forked child, it lets go of the stream and leaves the parent's connections
+        alone.
         """
         if self._owner == 0:
             return
@@ -372,25 +442,30 @@ class HTTPStream:
             library.check(library.free(self._engine))
 
     def __del__(self, _thread: Any = threading.get_ident, _free: Any = library.free) -> None:
-        # The IOLoop went without a word to anybody. On another thread nothing can be done: the engine is not ours to touch there.
-        # Default arguments: at the interpreter's end, the module's names may be gone.
+        # The IOLoop went without a word to anybody. On another thread nothing can be done: the
+        # engine is not ours to touch there. Default arguments: at the interpreter's end, the
+        # module's names may be gone.
         if getattr(self, "_owner", 0) == _thread():
             _free(self._engine)
 
     def _refusal(self) -> StreamError:
         if self._pid != os.getpid():
             return Forked(
-                f"this HTTPStream was made by process {self._pid}, before {os.getpid()} was forked off: its connections are the "
-                "parent's. Make one after the fork, on an IOLoop made after it"
+                f"this HTTPStream was made by process {self._pid}, before {os.getpid()} was "
+                "forked off: its connections are the parent's. Make one after the fork, on an "
+                "IOLoop made after it"
             )
         if self._owner == 0:
             return StreamClosed("this HTTPStream is closed")
         return WrongThread(
-            "this HTTPStream belongs to the thread of its IOLoop; from another, use io_loop.add_callback(stream.add_request, …)"
+            "this HTTPStream belongs to the thread of its IOLoop; from another, use "
+            "io_loop.add_callback(stream.add_request, …)"
         )
 
     def _forget_parent(self) -> None:
-        """In a child: no call reaches the engine any more, nor its descriptor, which the parent shares."""
+        """In a child: no call reaches the engine any more, nor its descriptor, which the parent
+        shares.
+        """
         self._owner = 0
 
     # Turns
@@ -430,7 +505,8 @@ class HTTPStream:
                 # That chain is over, and all others were seen to.
                 self._arm()
             else:
-                # No poll, or a fault: it would be the same at the next turn, and the descriptor stays readable.
+                # No poll, or a fault: it would be the same at the next turn, and the descriptor
+                # stays readable.
                 self.close()
         else:
             self._arm()
@@ -439,7 +515,9 @@ class HTTPStream:
             raise raised
 
     def _arm(self) -> None:
-        """Sees to the timer. One that is early is left alone: it finds nothing due, and is armed anew; so most turns need not touch it."""
+        """Sees to the timer. One that is early is left alone: it finds nothing due, and is armed
+        anew; so most turns need not touch it.
+        """
         ms = library.timeout_ms(self._engine)
         if ms == 0:
             self._turn_soon()
@@ -457,7 +535,9 @@ class HTTPStream:
     # Answers
 
     def _read_by(self, chains: Dict[int, _Chain], fetches: Dict[int, _Fetch]) -> None:
-        """Makes the callbacks: once for the stream, whatever it sends. The key of a chain is all that differs."""
+        """Makes the callbacks: once for the stream, whatever it sends. The key of a chain is all
+        that differs.
+        """
         read = reader()
         answered = self._answered
         follow = self._follow
@@ -510,8 +590,12 @@ class HTTPStream:
         def drop_fetch(key: int) -> None:
             fetches.pop(key, None)
 
-        self._chain_readback = _ffi.Readback(on_reply=_ffi.OnReply(on_reply), release=_ffi.Release(drop_chain))
-        self._fetch_readback = _ffi.Readback(on_reply=_ffi.OnReply(on_fetched), release=_ffi.Release(drop_fetch))
+        self._chain_readback = _ffi.Readback(
+            on_reply=_ffi.OnReply(on_reply), release=_ffi.Release(drop_chain)
+        )
+        self._fetch_readback = _ffi.Readback(
+            on_reply=_ffi.OnReply(on_fetched), release=_ffi.Release(drop_fetch)
+        )
         self._unread_readback = _ffi.Readback()
         self._chain_at = ctypes.addressof(self._chain_readback)
         self._fetch_at = ctypes.addressof(self._fetch_readback)
@@ -525,7 +609,9 @@ class HTTPStream:
             take_cookies(self.cookiejar, response, request.source)
 
     def _follow(self, chain: _Chain, answer: Any, next_at: int) -> None:
-        """Writes what a readback answered into the engine's `next`. Raises InvalidRequest for what is no answer."""
+        """Writes what a readback answered into the engine's `next`. Raises InvalidRequest for what
+        is no answer.
+        """
         readback: Optional[ReadCallback] = chain.readback
         delay_ms = 0
         if isinstance(answer, (tuple, list)):
@@ -535,7 +621,11 @@ class HTTPStream:
             elif len(answer) == 2:
                 request, readback = answer
             else:
-                raise InvalidRequest(f"a readback answers (request, readback) or (request, readback, delay), not {len(answer)} things")
+                raise InvalidRequest(
+                    "a readback answers (request, readback) or (request, readback, delay), "
+                    f"not {len(answer)} things"
+                )
+            _check_readback(readback)
         else:
             request = answer
         prepared = self._prepared(request)
@@ -555,44 +645,10 @@ class HTTPStream:
             chain.readback = readback
 
 
-#: Settings that are durations: in seconds here, in milliseconds there.
-_DURATIONS = {"idle_timeout"} | {f"timeout_{phase}" for phase in ("resolve", "connect", "tls", "write", "first_byte", "idle", "total")}
-
-
-def _new_engine(settings: Mapping[str, Any]) -> int:
-    """An engine of this thread's. Raises StreamError for settings it does not know."""
-    config = ctypes.c_uint64()
-    check = library.check
-    check(library.config_new(config))
-    try:
-        for name, value in settings.items():
-            _set(config.value, name, value)
-        engine = ctypes.c_uint64()
-        check(library.new(config.value, engine))
-        return engine.value
-    finally:
-        library.config_free(config.value)
-
-
-def _set(config: int, name: str, value: Any) -> None:
-    check = library.check
-    if name == "user_agent":
-        text = value.encode()
-        check(library.config_user_agent(config, text, len(text)))
-    elif name == "headers":
-        for field, text in value.items():
-            field, text = field.encode(), text.encode()
-            check(library.config_header(config, field, len(field), text, len(text)))
-    elif name == "resolve_to":
-        for pattern, address in value.items():
-            check(library.config_resolve_to(config, pattern.encode(), address.encode()))
-    elif name == "ca_file":
-        check(library.config_ca_file(config, os.fsencode(value)))
-    elif name in _DURATIONS:
-        ms = _ffi.NEVER if value is None else milliseconds(value)
-        check(library.config_set(config, f"{name}_ms".encode(), ms))
-    else:
-        check(library.config_set(config, name.encode(), value))
+def _check_readback(readback: Any) -> None:
+    # Told to who hands it over: later, it would be found out by nobody but the log.
+    if readback is not None and not callable(readback):
+        raise InvalidRequest(f"a readback can be called; {type(readback).__name__} cannot")
 
 
 #: For the child of a fork.

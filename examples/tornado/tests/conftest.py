@@ -1,4 +1,6 @@
-"""The servers the tests run against, each on a thread of its own. Every test is bounded: by pyproject.toml, and by what it waits for."""
+"""The servers the tests run against, each on a thread of its own. Every test is bounded: by
+pyproject.toml, and by what it waits for.
+"""
 
 from __future__ import annotations
 
@@ -110,7 +112,14 @@ class WebServer:
                 self.write(await future)
 
         application = Application(
-            [("/cookie", Cookie), ("/many", Many), (r"/status/(\d+)", Status), ("/large", Large), ("/held.*", Held), ("/.*", Echo)]
+            [
+                ("/cookie", Cookie),
+                ("/many", Many),
+                (r"/status/(\d+)", Status),
+                ("/large", Large),
+                ("/held.*", Held),
+                ("/.*", Echo),
+            ]
         )
         http = HTTPServer(application, idle_connection_timeout=3600)
         sockets = bind_sockets(0, "127.0.0.1", backlog=2048)
@@ -151,7 +160,9 @@ class WebServer:
 
 
 class ScriptedServer:
-    """Takes connections, one after the other, and does with each what its script says: `script(connection, number of the connection)`."""
+    """Takes connections, one after the other, and does with each what its script says:
+    `script(connection, number of the connection)`.
+    """
 
     def __init__(self, script: Callable[[socket.socket, int], None]) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)

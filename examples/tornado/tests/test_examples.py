@@ -22,7 +22,10 @@ def shown(text: str) -> List[str]:
     return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
-EXAMPLES = [*shown((ROOT / "README.md").read_text(encoding="utf-8")), *shown(httpstream.__doc__ or "")]
+EXAMPLES = [
+    *shown((ROOT / "README.md").read_text(encoding="utf-8")),
+    *shown(httpstream.__doc__ or ""),
+]
 
 
 def test_there_are_examples() -> None:
@@ -32,9 +35,12 @@ def test_there_are_examples() -> None:
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_an_example_runs_as_it_stands(web: WebServer, example: str) -> None:
-    """Every name leads to the test's server. A program that runs for ever, as the seed's does, is ended when it has printed a line."""
+    """Every name leads to the test's server. A program that runs for ever, as the seed's does, is
+    ended when it has printed a line.
+    """
     before = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nimport httpstream\n"
-    before += f"httpstream.HTTPStream.configure(resolve_to={{'www.linuxzen.com': '127.0.0.1:{web.port}', 'bot.example': '127.0.0.1:{web.port}'}})\n"
+    names = {name: f"127.0.0.1:{web.port}" for name in ("www.linuxzen.com", "bot.example")}
+    before += f"httpstream.HTTPStream.configure(resolve_to={names!r})\n"
     program = subprocess.Popen(
         [sys.executable, "-u", "-c", before + example],
         stdout=subprocess.PIPE,

@@ -1,4 +1,6 @@
-"""`await stream.fetch(…)`: responses and errors as Tornado's client gives them, long polls, cancelling."""
+"""`await stream.fetch(…)`: responses and errors as Tornado's client gives them, long polls,
+cancelling.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +26,14 @@ def test_a_response_is_as_tornado_has_it(web: WebServer) -> None:
         assert response.effective_url == url and response.request.url == url
         assert response.headers["content-length"] == "9" and "X-Nothing" not in response.headers
         assert response.error is None and response.rethrow() is None
-        assert 0 < response.request_time < 60 and response.time_info["total"] == response.request_time
+        assert (
+            0 < response.request_time < 60 and response.time_info["total"] == response.request_time
+        )
         many = await stream.fetch(web.url + "/many")
         assert many.headers.get_list("x-many") == ["one", "two"]
-        assert len(many.headers["X-Long"]) == 20_000, "a head longer than the buffer it is read into"
+        assert len(many.headers["X-Long"]) == 20_000, (
+            "a head longer than the buffer it is read into"
+        )
         assert many.body == b""
         large = await stream.fetch(web.url + "/large")
         assert large.body == b"0123456789abcdef" * 65536
@@ -41,7 +47,12 @@ def test_a_response_is_as_tornado_has_it(web: WebServer) -> None:
 def test_options_go_with_a_url(web: WebServer) -> None:
     async def main(stream: HTTPStream) -> None:
         response = await stream.fetch(
-            web.url, method="POST", headers={"X-Field": "here"}, body=b"bytes", request_timeout=10, connect_timeout=5
+            web.url,
+            method="POST",
+            headers={"X-Field": "here"},
+            body=b"bytes",
+            request_timeout=10,
+            connect_timeout=5,
         )
         assert response.body == b"bytes" and response.headers["X-Field"] == "here"
         head = await stream.fetch(web.url + "/head", method="HEAD", raise_error=False)
@@ -81,10 +92,19 @@ def test_no_response_is_an_error_of_tornado_too(refused: str) -> None:
             await stream.fetch(refused)
         error = caught.value
         assert isinstance(error, RequestFailed)
-        assert (error.code, error.kind, error.phase, error.request_sent) == (599, Kind.CONNECT, "Connect", "no")
+        assert (error.code, error.kind, error.phase, error.request_sent) == (
+            599,
+            Kind.CONNECT,
+            "Connect",
+            "no",
+        )
         assert error.resend_is_safe and "127.0.0.1" in str(error)
         response = await stream.fetch(refused, raise_error=False)
-        assert response.code == 599 and isinstance(response.error, RequestFailed) and response.body == b""
+        assert (
+            response.code == 599
+            and isinstance(response.error, RequestFailed)
+            and response.body == b""
+        )
 
     run(main)
 
@@ -93,7 +113,11 @@ def test_a_timeout_names_its_phase(web: WebServer) -> None:
     async def main(stream: HTTPStream) -> None:
         with pytest.raises(RequestFailed) as caught:
             await stream.fetch(web.url + "/held", timeout=0.2)
-        assert (caught.value.kind, caught.value.phase, caught.value.request_sent) == (Kind.TIMEOUT, "FirstByte", "maybe")
+        assert (caught.value.kind, caught.value.phase, caught.value.request_sent) == (
+            Kind.TIMEOUT,
+            "FirstByte",
+            "maybe",
+        )
 
     run(main)
 
@@ -158,7 +182,9 @@ def test_a_fetch_cancelled_with_its_answer_on_the_way_is_quiet(web: WebServer) -
         for n in range(25):
             futures[n].add_done_callback(lambda _, n=n: futures[49 - n].cancel())
         results = await asyncio.gather(*futures, return_exceptions=True)
-        assert all(isinstance(result, asyncio.CancelledError) or result.code == 200 for result in results)
+        assert all(
+            isinstance(result, asyncio.CancelledError) or result.code == 200 for result in results
+        )
         assert [result.body for result in results[:25]] == [b"/%d" % n for n in range(25)]
         await until(lambda: stream.pending == 0)
 
@@ -190,6 +216,13 @@ def test_settings(web: WebServer) -> None:
         assert response.headers["X-Field"] == "always"
         return stream.stats()
 
-    run(main, headers={"X-Field": "always"}, user_agent="bot/1", max_connections=4, idle_timeout=1.5, timeout_connect=None)
+    run(
+        main,
+        headers={"X-Field": "always"},
+        user_agent="bot/1",
+        max_connections=4,
+        idle_timeout=1.5,
+        timeout_connect=None,
+    )
     with pytest.raises(InvalidRequest, match="no_such_setting"):
         HTTPStream(no_such_setting=1)

@@ -18,10 +18,19 @@ PACKAGE = str(Path(__file__).resolve().parent.parent)
 
 
 def imported(**environment: str) -> "subprocess.CompletedProcess[str]":
-    env = {name: value for name, value in os.environ.items() if name not in ("HTTPSTREAM_LIBRARY", "CARGO_TARGET_DIR")}
-    program = f"import sys; sys.path.insert(0, {PACKAGE!r}); from httpstream._ffi import library; print(library.path)"
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("HTTPSTREAM_LIBRARY", "CARGO_TARGET_DIR")
+    }
+    program = f"import sys; sys.path.insert(0, {PACKAGE!r})\n"
+    program += "from httpstream._ffi import library; print(library.path)"
     return subprocess.run(
-        [sys.executable, "-c", program], env={**env, **environment}, capture_output=True, text=True, timeout=WAIT_SECONDS
+        [sys.executable, "-c", program],
+        env={**env, **environment},
+        capture_output=True,
+        text=True,
+        timeout=WAIT_SECONDS,
     )
 
 
@@ -58,14 +67,19 @@ def test_the_target_directory_is_cargos(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.delenv("HTTPSTREAM_LIBRARY", raising=False)
     monkeypatch.setenv("CARGO_TARGET_DIR", str(tmp_path))
     (tmp_path / "debug").mkdir()
-    os.symlink(os.path.abspath(_ffi.library.path), tmp_path / "debug" / Path(_ffi.library.path).name)
+    os.symlink(
+        os.path.abspath(_ffi.library.path), tmp_path / "debug" / Path(_ffi.library.path).name
+    )
     assert _ffi.load().path == str(tmp_path / "debug" / Path(_ffi.library.path).name)
 
 
 @pytest.mark.parametrize(
     "source, words",
     [
-        ("#include <stdint.h>\nuint32_t httpstream_abi_version(void) { return 999; }\n", "version 999 of the interface"),
+        (
+            "#include <stdint.h>\nuint32_t httpstream_abi_version(void) { return 999; }\n",
+            "version 999 of the interface",
+        ),
         ("int other;\n", "is not libhttpstream"),
     ],
 )
@@ -74,7 +88,11 @@ def test_another_version_is_refused(tmp_path: Path, source: str, words: str) -> 
         print("skipped: there is no cc")
         pytest.skip("there is no cc")
     (tmp_path / "other.c").write_text(source)
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(tmp_path / "other.so"), str(tmp_path / "other.c")], check=True, timeout=WAIT_SECONDS)
+    subprocess.run(
+        ["cc", "-shared", "-fPIC", "-o", str(tmp_path / "other.so"), str(tmp_path / "other.c")],
+        check=True,
+        timeout=WAIT_SECONDS,
+    )
     done = imported(HTTPSTREAM_LIBRARY=str(tmp_path / "other.so"))
     assert done.returncode != 0
     assert "LibraryNotFound" in done.stderr and words in done.stderr
@@ -86,23 +104,44 @@ def test_the_structs_are_those_of_the_header(tmp_path: Path) -> None:
     if shutil.which("cc") is None:
         print("skipped: there is no cc")
         pytest.skip("there is no cc")
-    lines = ['#include "httpstream.h"', "#include <stdio.h>", "#include <stddef.h>", "int main(void) {"]
+    lines = [
+        '#include "httpstream.h"',
+        "#include <stdio.h>",
+        "#include <stddef.h>",
+        "int main(void) {",
+    ]
     expected = []
-    structs = {"view": _ffi.View, "next": _ffi.Next, "readback": _ffi.Readback, "turned": _ffi.Turned, "stats": _ffi.Stats}
+    structs = {
+        "view": _ffi.View,
+        "next": _ffi.Next,
+        "readback": _ffi.Readback,
+        "turned": _ffi.Turned,
+        "stats": _ffi.Stats,
+    }
     for name, struct in structs.items():
         for member, *_ in struct._fields_:
-            lines.append(f'printf("{name}.{member} %zu\\n", offsetof(struct httpstream_{name}, {member}));')
+            lines.append(
+                f'printf("{name}.{member} %zu\\n", offsetof(struct httpstream_{name}, {member}));'
+            )
             expected.append(f"{name}.{member} {getattr(struct, member).offset}")
-        # What the library knows may be more than what is asked of it, where the caller says its size.
+        # What the library knows may be more than what is asked of it, where the caller says its
+        # size.
         sized = struct in (_ffi.View, _ffi.Stats)
-        lines.append(f'printf("{name} %d\\n", sizeof(struct httpstream_{name}) {">=" if sized else "=="} {_ffi.ctypes.sizeof(struct)});')
+        lines.append(
+            f'printf("{name} %d\\n", sizeof(struct httpstream_{name}) {">=" if sized else "=="} '
+            f"{_ffi.ctypes.sizeof(struct)});"
+        )
         expected.append(f"{name} 1")
     lines += [f'printf("abi %d\\n", HTTPSTREAM_ABI_VERSION == {_ffi.ABI_VERSION});', "}"]
     expected.append("abi 1")
     (tmp_path / "offsets.c").write_text("\n".join(lines))
     program = tmp_path / "offsets"
     subprocess.run(
-        ["cc", "-I", str(header.parent), "-o", str(program), str(tmp_path / "offsets.c")], check=True, timeout=WAIT_SECONDS
+        ["cc", "-I", str(header.parent), "-o", str(program), str(tmp_path / "offsets.c")],
+        check=True,
+        timeout=WAIT_SECONDS,
     )
-    printed = subprocess.run([str(program)], check=True, capture_output=True, text=True, timeout=WAIT_SECONDS).stdout
+    printed = subprocess.run(
+        [str(program)], check=True, capture_output=True, text=True, timeout=WAIT_SECONDS
+    ).stdout
     assert printed.splitlines() == expected

@@ -135,8 +135,10 @@ def test_a_stream_of_another_thread_is_refused(web: WebServer) -> None:
         await asyncio.get_running_loop().run_in_executor(None, misuse)
         # The way it is done.
         answered: List[bytes] = []
-        add = lambda: stream.io_loop.add_callback(stream.add_request, web.url + "/1", lambda resp: answered.append(resp.body))  # noqa: E731
-        await asyncio.get_running_loop().run_in_executor(None, add)
+        read = lambda resp: answered.append(resp.body)  # noqa: E731
+        await asyncio.get_running_loop().run_in_executor(
+            None, stream.io_loop.add_callback, stream.add_request, web.url + "/1", read
+        )
         await until(lambda: answered == [b"/1"])
 
     run(main)
@@ -153,7 +155,9 @@ class Readback:
         return answer
 
 
-def test_what_is_over_is_let_go(web: WebServer, refused: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_over_is_let_go(
+    web: WebServer, refused: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # What is logged holds on to what raised it, and pytest to what is logged.
     monkeypatch.setattr(app_log, "disabled", True)
 
@@ -168,11 +172,20 @@ def test_what_is_over_is_let_go(web: WebServer, refused: str, monkeypatch: pytes
             raise ValueError
 
         stream.add_request(watch(Request(web.url + "/done")), watch(Readback()))
-        stream.add_request(web.url + "/follow", watch(Readback((watch(Request(web.url + "/last")), watch(Readback())))))
-        stream.add_request(web.url + "/unread", watch(Readback((watch(Request(web.url + "/last")), None))))
-        stream.add_request(watch(Request(refused)), watch(Readback()), watch(lambda errcode, errmsg: None))
+        stream.add_request(
+            web.url + "/follow",
+            watch(Readback((watch(Request(web.url + "/last")), watch(Readback())))),
+        )
+        stream.add_request(
+            web.url + "/unread", watch(Readback((watch(Request(web.url + "/last")), None)))
+        )
+        stream.add_request(
+            watch(Request(refused)), watch(Readback()), watch(lambda errcode, errmsg: None)
+        )
         stream.add_request(watch(Request(web.url + "/raises")), watch(lambda resp: raises(resp)))
-        stream.cancel(stream.add_request(watch(Request(web.url + "/never")), watch(Readback()), delay=3600))
+        stream.cancel(
+            stream.add_request(watch(Request(web.url + "/never")), watch(Readback()), delay=3600)
+        )
         with pytest.raises(ValueError):
             stream.add_request(watch(Request(web.url)), watch(Readback()), delay=-1)
         await until(lambda: stream.pending == 0)
@@ -186,7 +199,9 @@ def test_what_is_over_is_let_go(web: WebServer, refused: str, monkeypatch: pytes
         # And what was not over, when the stream is closed.
         stream.add_request(watch(Request(web.url + "/held")), watch(Readback()))
         stream.add_request(watch(Request(web.url + "/later")), watch(Readback()), delay=3600)
-        stream.fetch(watch(Request(web.url + "/held"))).add_done_callback(lambda future: future.exception())
+        stream.fetch(watch(Request(web.url + "/held"))).add_done_callback(
+            lambda future: future.exception()
+        )
         await until(lambda: web.held() == 2)
         stream.close()
         await asyncio.sleep(0)
@@ -205,7 +220,9 @@ def test_ten_thousand_requests_leave_nothing(web: WebServer) -> None:
             left -= 1
             assert resp.headers["Content-Length"]
             # Every tenth URL is new.
-            return f"{web.url}/{left}" if left % 10 == 0 else web.url + "/again" if left > 0 else None
+            return (
+                f"{web.url}/{left}" if left % 10 == 0 else web.url + "/again" if left > 0 else None
+            )
 
         for _ in range(10):
             stream.add_request(web.url + "/again", read)
@@ -222,7 +239,9 @@ def test_ten_thousand_requests_leave_nothing(web: WebServer) -> None:
         tracemalloc.start()
         try:
             await some(stream, 1000)
-            await asyncio.gather(*(stream.fetch(f"{web.url}/new/{n}") for n in range(KEPT_REQUESTS)))
+            await asyncio.gather(
+                *(stream.fetch(f"{web.url}/new/{n}") for n in range(KEPT_REQUESTS))
+            )
             web.seen.requests.clear()
             gc.collect()
             before = tracemalloc.take_snapshot()
@@ -255,7 +274,7 @@ def test_the_timer_is_left_alone_by_most_turns(web: WebServer) -> None:
 
         loop.call_at = counted  # type: ignore[method-assign]
         before = stream.stats()["turns"]
-        for n in range(200):
+        for _ in range(200):
             await stream.fetch(web.url)
         assert stream.stats()["turns"] - before >= 200
         # The first deadline, those that were nearer, and those whose time came meanwhile.
@@ -266,7 +285,8 @@ def test_the_timer_is_left_alone_by_most_turns(web: WebServer) -> None:
 
 def test_a_delay_before_a_timeout_is_kept(web: WebServer) -> None:
     async def main(stream: HTTPStream) -> None:
-        # The timer is set for the poll; a nearer deadline moves it forward, and then it is set for the poll again.
+        # The timer is set for the poll; a nearer deadline moves it forward, and then it is set for
+        # the poll again.
         poll = stream.fetch(web.url + "/held", hold=1)
         await until(lambda: web.held() == 1)
         loop = asyncio.get_running_loop()

@@ -1,4 +1,6 @@
-"""Requests with readbacks, as 2013's class had them: chains, delays, errors, what readbacks raise, cancel."""
+"""Requests with readbacks, as 2013's class had them: chains, delays, errors, what readbacks raise,
+cancel.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,15 @@ from conftest import ScriptedServer, WebServer, read_head, run, until
 from tornado.httpclient import HTTPRequest
 from tornado.ioloop import IOLoop
 
-from httpstream import HTTPStream, InvalidRequest, Kind, Request, RequestFailed, Response, StreamError
+from httpstream import (
+    HTTPStream,
+    InvalidRequest,
+    Kind,
+    Request,
+    RequestFailed,
+    Response,
+    StreamError,
+)
 
 Scripted = Callable[[Callable[[socket.socket, int], None]], ScriptedServer]
 
@@ -30,13 +40,31 @@ def test_a_readback_reads_the_response(web: WebServer) -> None:
 
     async def main(stream: HTTPStream) -> None:
         def read(resp: Response) -> None:
-            seen.extend([resp.read(), resp.getcode(), resp.code, resp.msg, resp.geturl(), resp.info()["content-type"], resp.error])
+            seen.extend(
+                [
+                    resp.read(),
+                    resp.getcode(),
+                    resp.code,
+                    resp.msg,
+                    resp.geturl(),
+                    resp.info()["content-type"],
+                    resp.error,
+                ]
+            )
 
         stream.add_request(urllib.request.Request(web.url + "/hello?a=1"), read)
         await idle(stream)
 
     run(main)
-    assert seen == [b"/hello?a=1", 200, 200, "OK", web.url + "/hello?a=1", "text/html; charset=UTF-8", None]
+    assert seen == [
+        b"/hello?a=1",
+        200,
+        200,
+        "OK",
+        web.url + "/hello?a=1",
+        "text/html; charset=UTF-8",
+        None,
+    ]
 
 
 def test_a_chain_runs_by_itself_on_one_connection(web: WebServer) -> None:
@@ -52,14 +80,27 @@ def test_a_chain_runs_by_itself_on_one_connection(web: WebServer) -> None:
         def on_poll(resp: Response) -> Any:
             polls.append(resp.body)
             # The same again, by the same readback; then another request, by it.
-            return web.url + "/poll" if len(polls) < 3 else web.url + "/last" if len(polls) < 4 else None
+            return (
+                web.url + "/poll"
+                if len(polls) < 3
+                else web.url + "/last"
+                if len(polls) < 4
+                else None
+            )
 
         stream.add_request(web.url + "/check", on_check)
         await idle(stream)
         assert polls == [b"/poll", b"/poll", b"/poll", b"/last"]
 
     run(main)
-    assert web.seen.requests == ["GET /check", "GET /login?check", "GET /poll", "GET /poll", "GET /poll", "GET /last"]
+    assert web.seen.requests == [
+        "GET /check",
+        "GET /login?check",
+        "GET /poll",
+        "GET /poll",
+        "GET /poll",
+        "GET /last",
+    ]
     assert web.seen.connections == 1
 
 
@@ -90,7 +131,10 @@ def test_without_a_readback_the_answer_is_thrown_away(web: WebServer) -> None:
         # A follow-on nobody reads.
         stream.add_request(web.url + "/a", lambda resp: (web.url + "/large", None))
         await idle(stream)
-        stream.add_request(web.url + "/b", lambda resp: (Request(web.url + "/c", "POST", body="words"), None, 0.01))
+        stream.add_request(
+            web.url + "/b",
+            lambda resp: (Request(web.url + "/c", "POST", body="words"), None, 0.01),
+        )
         await idle(stream)
 
     run(main)
@@ -106,17 +150,34 @@ def test_every_kind_of_request_can_be_sent(web: WebServer) -> None:
             urllib.request.Request(web.url + "/urllib#part", b"a=1", {"X-Field": "one"}),
             stream.make_post_request(web.url + "/form", {"name": "w x", "n": 2}),
             HTTPRequest(web.url + "/tornado", "PUT", {"X-Field": "two"}, b"bytes"),
-            Request(web.url + "/own", "POST", [("X-Field", "three"), ("Content-Type", "text/plain")], "wörds"),
+            Request(
+                web.url + "/own",
+                "POST",
+                [("X-Field", "three"), ("Content-Type", "text/plain")],
+                "wörds",
+            ),
         ]
         for request in requests:
             stream.add_request(
                 request,
-                lambda resp: answers.append((resp.body.decode(), resp.headers["X-Content-Type"], resp.headers["X-Field"])),
+                lambda resp: answers.append(
+                    (resp.body.decode(), resp.headers["X-Content-Type"], resp.headers["X-Field"])
+                ),
             )
             await idle(stream)
-        stream.get(web.url + "/get", {"q": "ü"}, headers={"X-Field": "x"}, readback=lambda resp: answers.append(resp.body))
+        stream.get(
+            web.url + "/get",
+            {"q": "ü"},
+            headers={"X-Field": "x"},
+            readback=lambda resp: answers.append(resp.body),
+        )
         await idle(stream)
-        stream.post(web.url + "/post", {"q": "1"}, headers={"X-Field": "x"}, readback=lambda resp: answers.append(resp.headers["x-field"]))
+        stream.post(
+            web.url + "/post",
+            {"q": "1"},
+            headers={"X-Field": "x"},
+            readback=lambda resp: answers.append(resp.headers["x-field"]),
+        )
         await idle(stream)
 
     run(main)
@@ -235,12 +296,16 @@ FAILURES = [
 
 
 @pytest.mark.parametrize("script, kind, errcode", FAILURES)
-def test_an_errorback_gets_number_and_words(scripted: Scripted, script: Any, kind: Kind, errcode: int) -> None:
+def test_an_errorback_gets_number_and_words(
+    scripted: Scripted, script: Any, kind: Kind, errcode: int
+) -> None:
     got: List[Any] = []
 
     async def main(stream: HTTPStream) -> None:
         request = Request(scripted(script).url, timeout=0.3, idempotent=False)
-        stream.add_request(request, pytest.fail, lambda errcode, errmsg: got.append((errcode, errmsg)))
+        stream.add_request(
+            request, pytest.fail, lambda errcode, errmsg: got.append((errcode, errmsg))
+        )
         await idle(stream)
 
     run(main)
@@ -250,7 +315,9 @@ def test_an_errorback_gets_number_and_words(scripted: Scripted, script: Any, kin
 
 
 @pytest.mark.parametrize("script, kind, _errcode", FAILURES)
-def test_without_an_errorback_the_readback_is_told(scripted: Scripted, script: Any, kind: Kind, _errcode: int) -> None:
+def test_without_an_errorback_the_readback_is_told(
+    scripted: Scripted, script: Any, kind: Kind, _errcode: int
+) -> None:
     got: List[Response] = []
 
     async def main(stream: HTTPStream) -> None:
@@ -266,7 +333,11 @@ def test_without_an_errorback_the_readback_is_told(scripted: Scripted, script: A
     with pytest.raises(RequestFailed):
         response.rethrow()
     if kind is Kind.TRUNCATED:
-        assert (response.error.status, response.body, response.error.phase) == (200, b"half", "Body")
+        assert (response.error.status, response.body, response.error.phase) == (
+            200,
+            b"half",
+            "Body",
+        )
 
 
 def test_a_refused_connection_is_an_error_of_that_request(refused: str, web: WebServer) -> None:
@@ -277,7 +348,9 @@ def test_a_refused_connection_is_an_error_of_that_request(refused: str, web: Web
         stream.add_request(
             refused,
             lambda resp: got.append(resp.body),
-            lambda errcode, errmsg: got.append((errcode, errmsg.partition(":")[0])) or web.url + "/instead",
+            lambda errcode, errmsg: (
+                got.append((errcode, errmsg.partition(":")[0])) or web.url + "/instead"
+            ),
         )
         await idle(stream)
 
@@ -298,7 +371,9 @@ def test_a_reset_is_told(scripted: Scripted) -> None:
 # What readbacks raise and answer
 
 
-def test_what_a_readback_raises_is_logged_and_ends_its_chain_alone(web: WebServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_a_readback_raises_is_logged_and_ends_its_chain_alone(
+    web: WebServer, caplog: pytest.LogCaptureFixture
+) -> None:
     answered: List[bytes] = []
 
     async def main(stream: HTTPStream) -> None:
@@ -324,14 +399,27 @@ def test_what_a_readback_raises_is_logged_and_ends_its_chain_alone(web: WebServe
     first = caplog.records[0]
     assert first.name == "tornado.application"
     assert first.getMessage().startswith("Exception in callback <function")
-    assert first.exc_info is not None and isinstance(first.exc_info[1], (ZeroDivisionError, asyncio.CancelledError))
+    assert first.exc_info is not None and isinstance(
+        first.exc_info[1], (ZeroDivisionError, asyncio.CancelledError)
+    )
 
 
-NO_ANSWERS = [17, (), ("http://127.0.0.1/",), ("a", "b", 0, 1), ("nothing", print), (None, print), object()]
+NO_ANSWERS = [
+    17,
+    (),
+    ("http://127.0.0.1/",),
+    ("a", "b", 0, 1),
+    ("nothing", print),
+    ("http://127.0.0.1/", "not a readback"),
+    (None, print),
+    object(),
+]
 
 
 @pytest.mark.parametrize("answer", NO_ANSWERS)
-def test_what_is_no_answer_is_logged_and_ends_the_chain(web: WebServer, caplog: pytest.LogCaptureFixture, answer: Any) -> None:
+def test_what_is_no_answer_is_logged_and_ends_the_chain(
+    web: WebServer, caplog: pytest.LogCaptureFixture, answer: Any
+) -> None:
     async def main(stream: HTTPStream) -> None:
         stream.add_request(web.url + "/1", lambda resp: answer)
         await idle(stream)
@@ -379,7 +467,9 @@ def test_cancel_is_told_once(web: WebServer) -> None:
 
         delayed = stream.add_request(web.url + "/delayed", read, delay=3600)
         held = stream.add_request(web.url + "/held", read)
-        queued = stream.add_request(web.url + "/queued", lambda resp: None, lambda errcode, errmsg: got.append(errmsg))
+        queued = stream.add_request(
+            web.url + "/queued", lambda resp: None, lambda errcode, errmsg: got.append(errmsg)
+        )
         assert stream.cancel(queued)
         await until(lambda: web.held() == 1)
         assert stream.cancel(delayed) and stream.cancel(held)

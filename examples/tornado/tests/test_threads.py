@@ -34,7 +34,9 @@ def test_each_thread_has_its_instance(web: WebServer) -> None:
 
             stream.add_request(f"{web.url}/{name}", read)
             for _ in range(10):
-                fetched = await asyncio.gather(*(stream.fetch(f"{web.url}/{name}") for _ in range(20)))
+                fetched = await asyncio.gather(
+                    *(stream.fetch(f"{web.url}/{name}") for _ in range(20))
+                )
                 answers.extend(response.body for response in fetched)
             await until(lambda: stream.pending == 0)
             assert set(answers) == {b"/%d" % name} and len(answers) >= 200
@@ -90,7 +92,13 @@ loop.start()
 child = os.fork()
 if child == 0:
     try:
-        for call in (HTTPStream.instance, lambda: stream.add_request(url), lambda: stream.fetch(url), lambda: stream.cancel(1), stream.stats):
+        for call in (
+            HTTPStream.instance,
+            lambda: stream.add_request(url),
+            lambda: stream.fetch(url),
+            lambda: stream.cancel(1),
+            stream.stats,
+        ):
             try:
                 call()
             except Forked as error:
@@ -142,7 +150,12 @@ def test_a_child_is_told_and_the_parent_goes_on(web: WebServer) -> None:
     finally:
         stop.set()
         thread.join()
-    assert [request for request in web.seen.requests if request != "GET /held"] == ["GET /warm", "GET /child", "GET /parent", "GET /answer"]
+    assert [request for request in web.seen.requests if request != "GET /held"] == [
+        "GET /warm",
+        "GET /child",
+        "GET /parent",
+        "GET /answer",
+    ]
 
 
 PRE_FORKED = """
@@ -153,8 +166,9 @@ import httpstream
 def work():
     async def main():
         stream = httpstream.HTTPStream.instance()
-        bodies = [response.body for response in await asyncio.gather(*(stream.fetch(f"{sys.argv[1]}/{task_id()}") for _ in range(10)))]
-        assert bodies == [b"/%d" % task_id()] * 10
+        url = f"{sys.argv[1]}/{task_id()}"
+        responses = await asyncio.gather(*(stream.fetch(url) for _ in range(10)))
+        assert {response.body for response in responses} == {b"/%d" % task_id()}
         stream.close()
     asyncio.run(main())
 
@@ -164,6 +178,7 @@ work()
 
 
 def test_tornados_pre_fork(web: WebServer) -> None:
-    # The package is imported before the fork, the instances are made after it. The parent exits when its children have.
+    # The package is imported before the fork, the instances are made after it. The parent exits
+    # when its children have.
     python(PRE_FORKED, web.url)
     assert sorted(web.seen.requests) == ["GET /0"] * 10 + ["GET /1"] * 10

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import WAIT_SECONDS, run
 from tornado.httpserver import HTTPServer
-from tornado.httputil import HTTPServerRequest, ResponseStartLine, HTTPHeaders
+from tornado.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine
 from tornado.testing import bind_unused_port
 
 from httpstream import HTTPStream, Kind, RequestFailed
@@ -25,7 +25,8 @@ def certificate(tmp_path: Path) -> Path:
         pytest.skip("there is no openssl")
     made = tmp_path / "server.pem"
     subprocess.run(
-        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1 "
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 "
+        "-addext subjectAltName=IP:127.0.0.1 "
         f"-addext basicConstraints=critical,CA:FALSE -keyout {made}.key -out {made}".split(),
         check=True,
         capture_output=True,
@@ -37,7 +38,11 @@ def certificate(tmp_path: Path) -> Path:
 def answer(request: HTTPServerRequest) -> None:
     body = request.protocol.encode()
     assert request.connection is not None
-    request.connection.write_headers(ResponseStartLine("HTTP/1.1", 200, "OK"), HTTPHeaders({"Content-Length": str(len(body))}), body)
+    request.connection.write_headers(
+        ResponseStartLine("HTTP/1.1", 200, "OK"),
+        HTTPHeaders({"Content-Length": str(len(body))}),
+        body,
+    )
     request.connection.finish()
 
 
