@@ -7,8 +7,11 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any, Awaitable, Callable, Iterator, List, Optional, TypeVar
 
 import pytest
@@ -210,6 +213,22 @@ def web() -> Iterator[WebServer]:
     server = WebServer()
     yield server
     server.close()
+
+
+@pytest.fixture
+def plain() -> Iterator[str]:
+    """The URL of the bench's server, in a process of its own: for many requests, cheaply."""
+    server = subprocess.Popen(
+        [sys.executable, str(Path(__file__).resolve().parent.parent / "bench_server.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stdin is not None and server.stdout is not None
+    yield f"http://127.0.0.1:{server.stdout.readline().strip()}"
+    server.stdin.close()
+    server.wait(WAIT_SECONDS)
+    server.stdout.close()
 
 
 @pytest.fixture
