@@ -65,6 +65,8 @@
 #![forbid(unsafe_code)]
 
 mod config;
+#[cfg(all(unix, any(feature = "calloop", feature = "tokio")))]
+mod embed;
 mod engine;
 mod error;
 mod net;
@@ -80,6 +82,11 @@ pub mod tls;
 
 /// The types that stand in this crate's own: `Method`, `StatusCode`, `Version`, `Uri`.
 pub use http;
+
+#[cfg(all(unix, feature = "calloop"))]
+pub use embed::calloop;
+#[cfg(all(unix, feature = "tokio"))]
+pub use embed::tokio;
 
 pub use config::{AddressFilter, Config, Limits, Timeouts};
 #[cfg(feature = "sim")]

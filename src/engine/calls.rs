@@ -29,6 +29,14 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
+    /// What a chain waited for without a request has happened before its delay was over.
+    pub(super) fn wake_chain(&mut self, key: ChainKey) {
+        if let Stage::Waiting { call } = self.chains[key].stage {
+            self.disarm(key);
+            self.fall_due(key, call);
+        }
+    }
+
     /// A chain has waited for as long as it asked.
     pub(super) fn fall_due(&mut self, key: ChainKey, call: MaybeKey) {
         self.chains[key].stage = Stage::Due { call };

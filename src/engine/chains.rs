@@ -146,6 +146,8 @@ pub(super) enum Command {
     Start(ChainKey, Duration),
     Cancel(RequestId),
     Resume(RequestId),
+    /// A chain that waits without a request goes on now.
+    Wake(RequestId),
 }
 
 /// A longer queue of commands is given back when it is empty.
@@ -332,6 +334,11 @@ impl<S> Chains<S> {
             self.commands = VecDeque::new();
         }
         Some(command)
+    }
+
+    /// Lets a chain go on that waits without a request by the time the command is carried out.
+    pub(super) fn wake(&mut self, id: RequestId) {
+        self.commands.push_back(Command::Wake(id));
     }
 
     pub(super) fn commands_len(&self) -> usize {

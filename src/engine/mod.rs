@@ -9,6 +9,7 @@
 //! - `reply`: how a readback is called, and what follows from its answer
 //! - `calls`: chains that wait without a request, and then run code
 //! - `deadlines`: delays and deadlines
+//! - `future`: chains as futures
 //! - `turn`: one turn of the loop
 //! - `shared`: an engine on its host's poll
 
@@ -38,6 +39,7 @@ mod chains;
 mod deadlines;
 mod dialing;
 mod exchange;
+mod future;
 mod mode;
 mod queue;
 mod readback;
@@ -80,6 +82,10 @@ use submitter::{Order, Remote};
 /// a turn would do something; a host may call [`turn`](Self::turn) late, early or twice, and from an edge-triggered loop as
 /// long as it turns until [`Turn::more`] is false and `events` is 0. `submit`, `cancel` and `resume` outside a turn make a
 /// turn due: ask for the deadline again after them.
+///
+/// # Forking
+/// A process that is forked off may not use the engine: it has the same poll as its parent, and a turn would take events that the parent
+/// waits for. It may drop it, which closes its copies of the sockets and leaves the parent's alone, and make engines of its own.
 pub struct Engine<S = (), M: Mode = Owned> {
     net: <M as Sealed>::Net,
     settings: Settings,
@@ -418,6 +424,11 @@ impl<S, M: Mode> Engine<S, M> {
         if self.is_due() {
             return Some(self.now);
         }
+        self.next_timer()
+    }
+
+    /// When the first timer goes off, the resolver's included.
+    fn next_timer(&self) -> Option<Instant> {
         let timer = self.wheel.next_tick().map(|tick| self.instant_of(tick));
         match (timer, self.names.deadline()) {
             (Some(timer), Some(names)) => Some(timer.min(names)),
@@ -487,6 +498,10 @@ impl<S, M: Mode> Engine<S, M> {
             }
         }
         stats
+    }
+
+    fn remote(&self) -> Arc<Remote<S>> {
+        Arc::clone(&self.remote)
     }
 
     /// The way in from other threads.
@@ -577,10 +592,17 @@ impl<S> std::os::fd::AsRawFd for Engine<S, Owned> {
 impl<S, M: Mode> Drop for Engine<S, M> {
     fn drop(&mut self) {
         self.remote.close();
+        let is_forked = self.net.is_forked();
         for mut link in self.links.drain() {
             for socket in link.take_sockets() {
-                close_socket(&mut self.net, socket);
+                match is_forked {
+                    true => self.net.close(socket),
+                    false => close_socket(&mut self.net, socket),
+                }
             }
+        }
+        if is_forked {
+            self.names.abandon();
         }
     }
 }

@@ -111,6 +111,11 @@ impl<S, M: Mode> Engine<S, M> {
                     self.resume_chain(key);
                 }
             }
+            Command::Wake(id) => {
+                if let Some(key) = self.chains.find(id) {
+                    self.wake_chain(key);
+                }
+            }
         }
     }
 

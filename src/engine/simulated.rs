@@ -57,8 +57,10 @@ impl<S> Engine<S, Sim> {
     /// As [`turn`](Self::turn).
     pub fn run(&mut self, state: &mut S) -> Result<(), Error> {
         self.draining = false;
-        let is_over = |engine: &Self| engine.pending() == 0 && !engine.remote.has_orders_to_come();
-        self.pass(state, Duration::MAX, is_over).map(|_| ())
+        self.pass(state, Duration::MAX, |engine| {
+            !engine.has_something_to_come()
+        })
+        .map(|_| ())
     }
 
     /// As [`Engine::drain`] on the real network; `within` is simulated time.

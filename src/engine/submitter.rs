@@ -1,7 +1,8 @@
 //! Submitter: the way into an engine from other threads.
 
+use std::cell::Cell;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +44,24 @@ pub(crate) struct Remote<S> {
     wake: Wake,
     submitters: AtomicUsize,
     last_id: AtomicU64,
+    /// Orders have come from inside a turn, which nobody was woken for.
+    from_within: AtomicBool,
+}
+
+thread_local! {
+    /// The engine whose turn runs on this thread; of several, the innermost.
+    static TURNING: Cell<*const ()> = const { Cell::new(std::ptr::null()) };
+}
+
+/// While it is there, this thread is inside a turn.
+pub(super) struct Inside {
+    before: *const (),
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        TURNING.set(self.before);
+    }
 }
 
 struct Inbox<S> {
@@ -65,6 +84,8 @@ pub(crate) enum Order<S> {
     },
     Cancel(RequestId),
     Resume(RequestId),
+    /// A chain that waits without a request goes on now.
+    Wake(RequestId),
     Stop,
 }
 
@@ -81,7 +102,44 @@ impl<S> Remote<S> {
             wake,
             submitters: AtomicUsize::new(0),
             last_id: AtomicU64::new(0),
+            from_within: AtomicBool::new(false),
         }
+    }
+
+    /// A turn begins on this thread, and lasts as long as what is answered.
+    pub(super) fn enter(self: &Arc<Self>) -> Inside {
+        Inside {
+            before: TURNING.replace(Arc::as_ptr(self).cast()),
+        }
+    }
+
+    fn is_turning_here(&self) -> bool {
+        std::ptr::addr_eq(TURNING.get(), self)
+    }
+
+    /// Whether orders have come from inside a turn. They wake nobody: the turn takes them before it ends, or another is due.
+    pub(super) fn has_orders_from_within(&self) -> bool {
+        // Set and read by one thread.
+        self.from_within.load(Ordering::Relaxed)
+    }
+
+    /// Gives an order, and wakes the engine, unless it is awake.
+    pub(super) fn order(&self, order: Order<S>) -> Result<(), Gone> {
+        let mut inbox = self.inbox();
+        if !inbox.open {
+            drop(inbox);
+            return Err(Gone);
+        }
+        let first = inbox.orders.is_empty();
+        inbox.orders.push(order);
+        drop(inbox);
+        // Those behind the first are covered by what it does: the engine empties the whole inbox after it.
+        match first {
+            true if self.is_turning_here() => self.from_within.store(true, Ordering::Relaxed),
+            true => self.wake.wake(),
+            false => {}
+        }
+        Ok(())
     }
 
     pub(super) fn submitter(self: &Arc<Self>) -> Submitter<S> {
@@ -99,6 +157,7 @@ impl<S> Remote<S> {
 
     /// Moves all orders to the end of `orders`.
     pub(super) fn take(&self, orders: &mut Vec<Order<S>>) {
+        self.from_within.store(false, Ordering::Relaxed);
         orders.append(&mut self.inbox().orders);
     }
 
@@ -119,20 +178,12 @@ impl<S> Remote<S> {
 }
 
 impl<S> Submitter<S> {
+    pub(super) fn remote(&self) -> Arc<Remote<S>> {
+        Arc::clone(&self.remote)
+    }
+
     fn order(&self, order: Order<S>) -> Result<(), Gone> {
-        let mut inbox = self.remote.inbox();
-        if !inbox.open {
-            drop(inbox);
-            return Err(Gone);
-        }
-        let first = inbox.orders.is_empty();
-        inbox.orders.push(order);
-        drop(inbox);
-        // Those behind the first are covered by its wake-up: the engine empties the whole inbox after it.
-        if first {
-            self.remote.wake.wake();
-        }
-        Ok(())
+        self.remote.order(order)
     }
 
     fn new_id(&self) -> RequestId {
@@ -273,7 +324,8 @@ impl<S> Clone for Submitter<S> {
 
 impl<S> Drop for Submitter<S> {
     fn drop(&mut self) {
-        if self.remote.submitters.fetch_sub(1, Ordering::AcqRel) == 1 {
+        let is_last = self.remote.submitters.fetch_sub(1, Ordering::AcqRel) == 1;
+        if is_last && !self.remote.is_turning_here() {
             // `run` may wait for nothing else.
             self.remote.wake.wake();
         }

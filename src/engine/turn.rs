@@ -13,7 +13,7 @@ use crate::engine::{Engine, Timer};
 use crate::error::Error;
 use crate::net::link::LinkMarks;
 use crate::net::slots::RESOLVER_TOKENS;
-use crate::net::{Net, Ready, WAKE};
+use crate::net::{ALARM, Net, Ready, WAKE};
 
 /// What a turn did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,6 +41,7 @@ impl<S, M: Mode> Engine<S, M> {
             || !self.restarts.is_empty()
             || !self.completions.is_empty()
             || self.names.has_news()
+            || self.remote.has_orders_from_within()
             || self.net.has_handed_events()
     }
 
@@ -50,6 +51,7 @@ impl<S, M: Mode> Engine<S, M> {
         state: &mut S,
         timeout: Option<Duration>,
     ) -> Result<Turn, Error> {
+        let _inside = self.remote.enter();
         self.counts.turns += 1;
         self.begun = 0;
         let before = self.counts.answered + self.counts.failed;
@@ -59,7 +61,8 @@ impl<S, M: Mode> Engine<S, M> {
             self.read_buffer = vec![0; self.settings.read_buffer];
         }
         // After a panic, or over budget, the rest of the last batch comes first.
-        if self.next_event == self.batch.len() {
+        let has_rest = self.next_event < self.batch.len();
+        if !has_rest {
             self.read_clock();
             // What was submitted between turns is written before the poll, which may wait.
             self.settle_and_park();
@@ -67,6 +70,7 @@ impl<S, M: Mode> Engine<S, M> {
         }
         self.read_clock();
         self.work(state);
+        self.take_orders_from_within();
         turn.answered = (self.counts.answered + self.counts.failed - before) as usize;
         self.settle_and_park();
         self.set_alarm();
@@ -74,19 +78,25 @@ impl<S, M: Mode> Engine<S, M> {
             self.draining = false;
             resume_unwind(panic);
         }
-        turn.more = self.is_due() || self.wheel.is_due(self.now_tick());
+        // Who was not asked may have more to tell: a host that watches for edges is not told of it again.
+        turn.more = has_rest || self.is_due() || self.wheel.is_due(self.now_tick());
         turn.stopped = std::mem::take(&mut self.chains.stopped);
         Ok(turn)
     }
 
     fn poll(&mut self, timeout: Option<Duration>) -> Result<usize, Error> {
-        let until_due = self
-            .next_deadline()
-            .map(|due| due.saturating_duration_since(self.now));
-        let wait = match (timeout, until_due) {
-            _ if self.is_due() => Some(Duration::ZERO),
-            (Some(timeout), Some(due)) => Some(timeout.min(due)),
-            (timeout, due) => timeout.or(due),
+        let wait = match self.is_due() {
+            true => Some(Duration::ZERO),
+            false => {
+                let now = self.now;
+                let due = self
+                    .next_timer()
+                    .map(|due| due.saturating_duration_since(now));
+                match (timeout, due) {
+                    (Some(timeout), Some(due)) => Some(timeout.min(due)),
+                    (timeout, due) => timeout.or(due),
+                }
+            }
         };
         self.batch.clear();
         self.next_event = 0;
@@ -121,6 +131,8 @@ impl<S, M: Mode> Engine<S, M> {
         }
         self.on_names();
         self.on_timers();
+        // Tasks that were woken by what has happened go on in this turn.
+        self.take_orders_from_within();
         for _ in 0..self.completions.len().min(self.settings.turn_events) {
             let Some((chain, error)) = self.completions.pop_front() else {
                 break;
@@ -147,6 +159,9 @@ impl<S, M: Mode> Engine<S, M> {
                 self.counts.wakeups += 1;
                 self.names.on_wake();
                 self.take_orders();
+            } else if token == ALARM {
+                // It has made the poll readable: that is all it is for.
+                continue;
             } else if RESOLVER_TOKENS.contains(&token.0) {
                 self.names.on_event(self.net.outer(token));
                 continue;
@@ -185,10 +200,20 @@ impl<S, M: Mode> Engine<S, M> {
                 Order::Resume(id) => {
                     self.chains.resume(id);
                 }
+                Order::Wake(id) => self.chains.wake(id),
                 Order::Stop => self.chains.stop(),
             }
         }
         self.orders = orders;
+    }
+
+    fn take_orders_from_within(&mut self) {
+        if self.remote.has_orders_from_within() {
+            // A readback may have taken its time before it gave them, and no delay is early for that.
+            self.read_clock();
+            self.take_orders();
+            self.settle_and_park();
+        }
     }
 
     fn on_names(&mut self) {
@@ -244,7 +269,7 @@ impl<S> Engine<S, Owned> {
     /// # Panics
     /// As [`turn`](Self::turn).
     pub fn run(&mut self, state: &mut S) -> Result<(), Error> {
-        while self.pending() > 0 || self.remote.has_orders_to_come() {
+        while self.has_something_to_come() {
             if self.turn(state, None)?.stopped {
                 break;
             }
@@ -269,6 +294,11 @@ impl<S> Engine<S, Owned> {
 }
 
 impl<S, M: Mode> Engine<S, M> {
+    /// Whether [`Engine::run`] goes on.
+    pub(crate) fn has_something_to_come(&self) -> bool {
+        self.pending() > 0 || self.remote.has_orders_to_come()
+    }
+
     /// [`Engine::drain`], however turns are made: `turn` makes one that waits at most as long as it is told.
     pub(crate) fn drain_by(
         &mut self,

@@ -163,6 +163,11 @@ pub trait Net {
         let _ = deadline;
     }
 
+    /// Whether this process was forked off the one that has the poll: what it deregisters is lost to both.
+    fn is_forked(&self) -> bool {
+        false
+    }
+
     /// What the poll calls the source that the engine calls `token`.
     fn outer(&self, token: Token) -> Token {
         token

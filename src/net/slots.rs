@@ -122,7 +122,8 @@ impl<T> Slots<T> {
     /// The key behind `token`, unless its entry is gone.
     pub(crate) fn find(&self, token: Token) -> Option<LinkKey> {
         let key = token.0 & SLOT_MASK;
-        let is_there = self.slab.contains(key) && self.token(key as LinkKey) == token;
+        let generation = self.generations.get(key)?;
+        let is_there = generation.bits() | key == token.0 && self.slab.contains(key);
         is_there.then_some(key as LinkKey)
     }
 

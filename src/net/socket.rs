@@ -40,6 +40,8 @@ const MSG_NOSIGNAL: i32 = 0;
 #[derive(Debug)]
 pub struct MioNet<W> {
     pub(crate) watch: W,
+    /// Whose poll it is.
+    process: u32,
     /// How many calls mio makes for each of ours, strace has shown: on Linux the count is exact.
     system_calls: u64,
 }
@@ -48,6 +50,7 @@ impl<W: Watch> MioNet<W> {
     pub(crate) fn new(watch: W) -> Self {
         Self {
             watch,
+            process: std::process::id(),
             system_calls: 0,
         }
     }
@@ -360,6 +363,10 @@ impl<W: Watch> Net for MioNet<W> {
 
     fn set_alarm(&mut self, deadline: Option<Instant>) {
         self.system_calls += self.watch.set_alarm(deadline, self.now());
+    }
+
+    fn is_forked(&self) -> bool {
+        self.process != std::process::id()
     }
 
     fn outer(&self, token: Token) -> Token {

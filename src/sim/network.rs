@@ -263,6 +263,18 @@ impl Network {
         (0..world.poll_count()).any(|poll| world.has_events(poll))
     }
 
+    /// Whether an edge-triggered watcher of an engine's poll is told of something now: something has come to a poll since this was asked
+    /// last, and a turn made now would find an event.
+    ///
+    /// So Linux has it where a poll is watched by another one (epoll(7), `EPOLLET`). Who hears of an edge has to turn until a turn has
+    /// neither `events` nor `more`: of what stays in the poll there is no further word.
+    pub fn take_edge(&self) -> bool {
+        self.settle();
+        let mut world = self.world_mut();
+        // Of each, so that each begins anew.
+        (0..world.poll_count()).fold(false, |told, poll| world.take_edge(poll) | told)
+    }
+
     /// When the network will do something by itself next.
     pub fn next_event_at(&self) -> Option<Instant> {
         let world = self.world();

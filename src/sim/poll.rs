@@ -17,17 +17,38 @@ use crate::net::{Readiness, Ready, WAKE};
 
 /// One engine's poll.
 pub(super) struct Poll {
-    pub(super) woken: Arc<AtomicBool>,
+    pub(super) signals: Arc<Signals>,
     /// Sockets with an edge that was not fetched, in the order in which the first one came.
     pub(super) edges: VecDeque<ConnectionId>,
     /// Events for tokens that are gone, and how many waits before they are told.
     pub(super) stale: Vec<(usize, Ready)>,
 }
 
+/// What a poll is told from outside its network too, by its waker.
+#[derive(Debug, Default)]
+pub(super) struct Signals {
+    /// The waker was called since a wait told of it.
+    woken: AtomicBool,
+    /// Something has come to the poll since somebody who watches it for edges has asked.
+    edge: AtomicBool,
+}
+
+impl Signals {
+    pub(super) fn wake(&self) {
+        self.woken.store(true, Ordering::Release);
+        self.tell();
+    }
+
+    /// Tells who watches the poll itself for edges.
+    pub(super) fn tell(&self) {
+        self.edge.store(true, Ordering::Release);
+    }
+}
+
 impl World {
-    pub(super) fn new_poll(&mut self, woken: Arc<AtomicBool>) -> usize {
+    pub(super) fn new_poll(&mut self, signals: Arc<Signals>) -> usize {
         self.polls.push(Poll {
-            woken,
+            signals,
             edges: VecDeque::new(),
             stale: Vec::new(),
         });
@@ -41,21 +62,29 @@ impl World {
     /// Whether a wait would have something to tell. What is only made up (stale, spurious) does not count.
     pub(super) fn has_events(&self, poll: usize) -> bool {
         let poll = &self.polls[poll];
-        poll.woken.load(Ordering::Acquire)
+        poll.signals.woken.load(Ordering::Acquire)
             || poll.edges.iter().any(|id| {
                 let client = self.connections.get(id).map(|c| &c.client);
                 client.is_some_and(|client| client.peek_readiness() != Readiness::NONE)
             })
     }
 
+    /// Whether something has come to the poll since this was asked last, and a wait would have something to tell.
+    pub(super) fn take_edge(&mut self, poll: usize) -> bool {
+        let told = self.polls[poll].signals.edge.swap(false, Ordering::AcqRel);
+        told && self.has_events(poll)
+    }
+
     /// Appends at most `max` events; none if a signal interrupts the wait.
     pub(super) fn wait(&mut self, poll: usize, ready: &mut Vec<Ready>, max: usize) {
         if self.strikes(Fault::Interrupted) {
+            // A signal ends only a wait that has nothing to tell: what is there by now has come after it.
+            self.polls[poll].signals.tell();
             return;
         }
         let start = ready.len();
         let max_len = start.saturating_add(max);
-        if max > 0 && self.polls[poll].woken.swap(false, Ordering::AcqRel) {
+        if max > 0 && self.polls[poll].signals.woken.swap(false, Ordering::AcqRel) {
             let readiness = Readiness::READABLE;
             ready.push(Ready {
                 token: WAKE,
@@ -146,10 +175,12 @@ impl World {
             return;
         }
         if let Some(watch) = &mut client.watch {
+            let poll = &mut self.polls[client.poll];
             if watch.changed == Readiness::NONE {
-                self.polls[client.poll].edges.push_back(id);
+                poll.edges.push_back(id);
             }
             watch.changed = watch.changed.with(changed);
+            poll.signals.tell();
         }
     }
 }

@@ -4,12 +4,12 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mio::Token;
 
 use super::network::Network;
+use super::poll::Signals;
 use super::resolver::Names;
 use super::server::ConnectionId;
 use crate::net::{Machine, Net, Ready, calls_to_open, may_be_own};
@@ -45,19 +45,19 @@ impl Socket {
 pub struct SimNet {
     network: Network,
     poll: usize,
-    woken: Arc<AtomicBool>,
+    signals: Arc<Signals>,
     /// As many as the real network would make on Linux.
     system_calls: u64,
 }
 
 impl SimNet {
     pub(crate) fn new(network: Network) -> Self {
-        let woken = Arc::new(AtomicBool::new(false));
-        let poll = network.world_mut().new_poll(woken.clone());
+        let signals = Arc::new(Signals::default());
+        let poll = network.world_mut().new_poll(signals.clone());
         Self {
             network,
             poll,
-            woken,
+            signals,
             system_calls: 0,
         }
     }
@@ -176,8 +176,8 @@ impl Net for SimNet {
     }
 
     fn waker(&self) -> Wake {
-        let woken = self.woken.clone();
-        Wake::new(move || woken.store(true, Ordering::Release))
+        let signals = self.signals.clone();
+        Wake::new(move || signals.wake())
     }
 
     fn resolver(&self) -> Box<dyn Resolve> {

@@ -146,7 +146,9 @@ impl World {
         client.watch = Some(Watch { token, changed });
         if changed != Readiness::NONE {
             let poll = client.poll;
-            self.polls[poll].edges.push_back(socket.id());
+            let poll = &mut self.polls[poll];
+            poll.edges.push_back(socket.id());
+            poll.signals.tell();
         }
         Ok(())
     }

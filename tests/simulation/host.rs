@@ -13,6 +13,7 @@ use crate::coverage::Coverage;
 use crate::plan::{MS, Plan, SECOND, SERVED};
 use crate::probe::{Planned, Probe, lose, of_part, part_of, start};
 use crate::server::nonce_in;
+use crate::watching::{Habit, Watching};
 use crate::world::{
     Body, Expectation, Host, Part, Shared, Span, Stage, World, call_due, ceil_ms, check,
 };
@@ -26,8 +27,18 @@ pub(crate) struct Report {
     pub(crate) wrong: Vec<String>,
 }
 
+/// How much happens in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    Small,
+    Full,
+}
+
 struct Run {
     engine: Engine<Host, Sim>,
+    watching: Watching,
+    /// An edge, or a deadline, after which the last turn has not come yet.
+    told: bool,
     host: Host,
     world: Shared,
     network: Network,
@@ -42,9 +53,16 @@ struct Run {
 }
 
 pub(crate) fn run(seed: u64, verbose: bool) -> Report {
+    run_as(seed, Watching::Level, Scope::Full, verbose)
+}
+
+pub(crate) fn run_as(seed: u64, watching: Watching, scope: Scope, verbose: bool) -> Report {
     let mut random = Random::new(seed);
     let network = Network::new(random.next_u64());
-    let plan = Plan::draw(&mut random);
+    let mut plan = Plan::draw(&mut random);
+    if scope == Scope::Small {
+        plan.shorten(&mut random);
+    }
     let (benign, steps) = (plan.benign, plan.steps);
     let world = Rc::new(RefCell::new(World {
         random: random.fork(),
@@ -74,7 +92,11 @@ pub(crate) fn run(seed: u64, verbose: bool) -> Report {
         if verbose {
             eprintln!("{plan:#?}");
         }
-        plan.config(&mut random)
+        let mut config = plan.config(&mut random);
+        if watching == Watching::OneEvent {
+            config.turn_events = 1;
+        }
+        config
     };
     if verbose {
         eprintln!("{config:#?}");
@@ -98,6 +120,8 @@ pub(crate) fn run(seed: u64, verbose: bool) -> Report {
     };
     let mut run = Run {
         engine,
+        watching,
+        told: false,
         host,
         world,
         network,
@@ -126,10 +150,32 @@ impl Run {
         self.network.elapsed()
     }
 
+    fn is_past_deadline(&self) -> bool {
+        let deadline = self.engine.next_deadline();
+        deadline.is_some_and(|deadline| deadline <= self.network.now())
+    }
+
     /// Whether the boundary says that a turn is due.
     fn is_due(&self) -> bool {
-        let deadline = self.engine.next_deadline();
-        deadline.is_some_and(|deadline| deadline <= self.network.now()) || self.network.has_events()
+        self.is_past_deadline() || self.network.has_events()
+    }
+
+    /// Whether the host hears anything of the engine's poll.
+    fn hears(&mut self) -> bool {
+        match self.watching {
+            Watching::Level | Watching::OneEvent => self.network.has_events(),
+            Watching::Edge(habit) => {
+                let heard = self.network.take_edge()
+                    && !(habit == Habit::Overhears && self.random.chance(100));
+                self.told |= heard;
+                self.told
+            }
+        }
+    }
+
+    /// Whether the host has been told that a turn is due.
+    fn is_told(&mut self) -> bool {
+        self.hears() || self.is_past_deadline()
     }
 
     fn step(&mut self) {
@@ -161,7 +207,12 @@ impl Run {
                 if self.benign {
                     self.settle();
                 }
-                self.network.sleep(time);
+                if self.benign && self.watching == Watching::OneEvent {
+                    // What came in time is overtaken by a deadline if it has to wait for turns of its own.
+                    self.pass(time);
+                } else {
+                    self.network.sleep(time);
+                }
                 if self.is_due() {
                     self.hit("turn", "late");
                 }
@@ -418,6 +469,9 @@ impl Run {
                 "a turn that was not due answered: {turn:?}"
             );
         }
+        if let Watching::Edge(habit) = self.watching {
+            self.told = habit.goes_on(turn);
+        }
         if let Some(turn) = turn {
             // A turn that ended in a panic leaves it to the next.
             let asked = world.stop_asked.replace(false);
@@ -453,8 +507,11 @@ impl Run {
     /// Turns until nothing is due.
     fn settle(&mut self) {
         for turns in 0.. {
-            if !self.is_due() {
+            if !self.is_told() {
                 break;
+            }
+            if turns > 0 && self.watching == Watching::OneEvent && self.random.chance(200) {
+                self.network.sleep(self.random.duration(MS / 5));
             }
             if turns > 0 {
                 self.hit("turn", "repeated");
@@ -470,6 +527,12 @@ impl Run {
                 return;
             }
         }
+        let lost = self.is_due() && !self.is_told();
+        check!(
+            self.world.borrow_mut(),
+            !lost,
+            "a turn is due, and the host will not hear of it"
+        );
         self.check_settled();
         if self.random.chance(100) {
             self.turn();
@@ -595,7 +658,7 @@ impl Run {
             .next_deadline()
             .map(|at| at.saturating_duration_since(base));
         let until = deadline.map_or(end, |deadline| deadline.min(end));
-        while !self.network.has_events() && self.now() < until {
+        while !self.hears() && self.now() < until {
             let next = self
                 .network
                 .next_event_at()

@@ -16,7 +16,9 @@ mod deadlines;
 mod host;
 mod plan;
 mod probe;
+mod schedules;
 mod server;
+mod watching;
 mod world;
 
 use coverage::Coverage;
@@ -28,19 +30,17 @@ const SEEDS: Range<u64> = 0..1000;
 /// After so many failing seeds the rest is not worth the wait.
 const FAILURES: usize = 5;
 
-fn seeds() -> Range<u64> {
-    let Ok(text) = std::env::var("HTTPSTREAM_SIM_SEEDS") else {
-        return SEEDS;
+/// The numbers that a variable of the environment asks for.
+fn range_in(variable: &str) -> Option<Range<u64>> {
+    let text = std::env::var(variable).ok()?;
+    let number = |text: &str| match text.trim().parse::<u64>() {
+        Ok(number) => number,
+        Err(_) => panic!("{variable} is a number, or a range such as 5..9"),
     };
-    let number = |text: &str| {
-        text.trim()
-            .parse::<u64>()
-            .expect("HTTPSTREAM_SIM_SEEDS is a number, or a range such as 5..9")
-    };
-    match text.split_once("..") {
+    Some(match text.split_once("..") {
         Some((from, to)) => number(from)..number(to),
         None => 0..number(&text),
-    }
+    })
 }
 
 fn replay(seed: u64) -> String {
@@ -62,7 +62,7 @@ fn whatever_chance_brings_the_promises_hold() {
         assert!(report.wrong.is_empty(), "seed {seed}: {:#?}", report.wrong);
         return;
     }
-    let seeds = seeds();
+    let seeds = range_in("HTTPSTREAM_SIM_SEEDS").unwrap_or(SEEDS);
     let mut coverage = Coverage::default();
     let mut failed = Vec::new();
     for seed in seeds.clone() {

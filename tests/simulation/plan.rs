@@ -104,6 +104,20 @@ impl Plan {
         }
     }
 
+    /// Makes it a short one, so that many can be run.
+    pub(crate) fn shorten(&mut self, random: &mut Random) {
+        self.requests = random.between(2, 10);
+        self.steps = random.between(4, 14);
+        self.large = false;
+        if random.chance(700) {
+            // Most of the time would go by with bodies that come byte by byte.
+            let few = [Fault::SmallSendBuffer, Fault::SmallWindow, Fault::Split];
+            for fault in few {
+                self.faults = self.faults.clone().with(fault, 0);
+            }
+        }
+    }
+
     /// Puts names and servers on the network.
     pub(crate) fn furnish(&mut self, network: &Network, random: &mut Random, world: &Shared) {
         network.set_faults(self.faults.clone());

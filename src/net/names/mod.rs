@@ -240,6 +240,13 @@ impl Names {
         None
     }
 
+    /// Leaves the resolver as it is, for good: in a process that was forked off, its sockets are the parent's too, and it would
+    /// deregister them from the parent's poll.
+    pub(crate) fn abandon(&mut self) {
+        let nobody = Box::new(crate::resolver::Table::new());
+        std::mem::forget(std::mem::replace(&mut self.resolver, nobody));
+    }
+
     /// Asks the resolver what there is room for in the window.
     fn ask_resolver(&mut self) {
         loop {

@@ -1,0 +1,257 @@
+//! What the embed programs have in common: their arguments, and the work that these ask for. What is left to each is its loop.
+
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use httpstream::{Config, Context, Engine, Mode, Next, Reply, Request};
+
+use super::Conversation;
+use super::expected::transcript;
+use super::idle::Idle;
+use super::script::{CHAINS, STEPS};
+use super::server::Server;
+
+#[path = "../../support/args.rs"]
+mod args;
+
+const USAGE: &str = "\
+Usage: embed_… [--transcript | --idle] [ADDR REFUSED]
+       embed_… --fetch N [--at-once C] URL
+       embed_… --serve
+
+Runs a conversation of 20 chains with 50 steps each inside the event loop that the program is named after, and says whether it went as the
+script has it. ADDR is where `--serve` of another of these programs listens, REFUSED where nobody does; without them the program has
+a server of its own.
+
+  --transcript   prints a line for each step, and nothing else
+  --idle         lets 200 requests wait in place of the conversation, and counts for what the loop wakes up
+  --fetch N      gets URL N times, and prints `done N`
+  --at-once C    so many at once (default 1)
+  --serve        serves until standard input ends; prints ADDR and REFUSED
+";
+
+/// What the program was asked to do: the state that its engine's readbacks are lent.
+pub(crate) struct Job {
+    work: Work,
+    begun: Instant,
+    /// How often the host's own wait has returned.
+    wakeups: u64,
+    // Here only to stay open.
+    _server: Option<Server>,
+}
+
+enum Work {
+    Converse {
+        conversation: Conversation,
+        show: Show,
+    },
+    Fetch(Fetch),
+    Idle(Idle),
+}
+
+#[derive(Clone, Copy)]
+enum Show {
+    Summary,
+    Transcript,
+}
+
+impl Job {
+    /// Reads the arguments. Those that are wrong, and `--serve`, end the program here.
+    pub(crate) fn from_args(program: &'static str) -> io::Result<Self> {
+        let mut args = args::Args::new(program, USAGE);
+        let number = |word: &str| word.parse().ok().filter(|n: &u64| *n > 0);
+        let (mut show, mut is_idle, mut fetch, mut at_once) = (Show::Summary, false, None, 1);
+        let mut places = Vec::new();
+        while let Some(arg) = args.next() {
+            match &*arg {
+                "--transcript" => show = Show::Transcript,
+                "--idle" => is_idle = true,
+                "--fetch" => fetch = Some(args.value(&arg, "a number above 0", number)),
+                "--at-once" => at_once = args.value(&arg, "a number above 0", number),
+                "--serve" => serve()?,
+                _ if arg.starts_with('-') => args.wrong(&format!("{arg:?}: no such option")),
+                _ => places.push(arg),
+            }
+        }
+        if let Some(to_do) = fetch {
+            let [url] = places.as_slice() else {
+                args.wrong("--fetch: needs one URL");
+            };
+            let request = Request::get(url).build();
+            let request = request.unwrap_or_else(|error| args.wrong(&format!("{error:#}")));
+            return Ok(Self::new(
+                Work::Fetch(Fetch::new(request, to_do, at_once)),
+                None,
+            ));
+        }
+        let server = match places.is_empty() {
+            true => Some(Server::open()?),
+            false => None,
+        };
+        let (addr, refused) = match (&server, places.as_slice()) {
+            (Some(server), _) => (server.addr, server.refused),
+            (None, [addr, refused]) => {
+                let parsed = |place: &str| args.parsed("an argument", place, "HOST:PORT", address);
+                (parsed(addr), parsed(refused))
+            }
+            (None, _) => args.wrong("ADDR and REFUSED, or neither of them"),
+        };
+        let work = match is_idle {
+            true => Work::Idle(Idle::new(addr)),
+            false => Work::Converse {
+                conversation: Conversation::new(addr, refused),
+                show,
+            },
+        };
+        Ok(Self::new(work, server))
+    }
+
+    fn new(work: Work, server: Option<Server>) -> Self {
+        Self {
+            work,
+            begun: Instant::now(),
+            wakeups: 0,
+            _server: server,
+        }
+    }
+
+    /// How the engine is to be made.
+    pub(crate) fn config(&self) -> Config {
+        let mut config = Config::default();
+        if let Work::Converse { .. } = self.work {
+            // So few that turns leave something undone, of which no host may lose anything.
+            config.turn_events = 2;
+        }
+        config
+    }
+
+    /// Submits what the work begins with.
+    pub(crate) fn begin<M: Mode>(&mut self, engine: &mut Engine<Self, M>) {
+        match &mut self.work {
+            Work::Converse { conversation, .. } => conversation.begin(engine, Self::conversation),
+            Work::Fetch(fetch) => {
+                for _ in 0..fetch.at_once {
+                    engine.submit(fetch.request.clone(), Self::on_fetched);
+                }
+            }
+            Work::Idle(idle) => idle.begin(engine),
+        }
+    }
+
+    /// To be called whenever the host's own wait has returned.
+    pub(crate) fn woke(&mut self) {
+        self.wakeups += 1;
+    }
+
+    /// Says what came of the work, when nothing is pending any more.
+    pub(crate) fn end(self) -> ExitCode {
+        let went_well = match &self.work {
+            Work::Converse { conversation, show } => self.judge(conversation, *show),
+            Work::Fetch(fetch) => fetch.tell(),
+            Work::Idle(idle) => idle.tell(),
+        };
+        match went_well {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
+        }
+    }
+
+    fn judge(&self, conversation: &Conversation, show: Show) -> bool {
+        let (found, expected) = (conversation.transcript(), transcript());
+        match show {
+            Show::Transcript => print!("{found}"),
+            Show::Summary => {
+                let (steps, wakeups) = (CHAINS * STEPS, self.wakeups);
+                let time = self.begun.elapsed().as_secs_f64();
+                println!("{steps} steps in {time:.2} s, {wakeups} wakeups of the host");
+                let lines = found.lines().zip(expected.lines());
+                for (found, expected) in lines.filter(|(found, expected)| found != expected) {
+                    println!(
+                        "not as the script has it: {found}\n              it should be: {expected}"
+                    );
+                }
+            }
+        }
+        found == expected
+    }
+
+    fn conversation(&mut self) -> Option<&mut Conversation> {
+        match &mut self.work {
+            Work::Converse { conversation, .. } => Some(conversation),
+            Work::Fetch(_) | Work::Idle(_) => None,
+        }
+    }
+
+    fn on_fetched(&mut self, reply: Reply<'_>, _: &mut Context<'_, Self>) -> Next<Self> {
+        match &mut self.work {
+            Work::Fetch(fetch) => fetch.next(&reply),
+            Work::Converse { .. } | Work::Idle(_) => Next::done(),
+        }
+    }
+
+    /// The idle work, and how often the host has woken up until now.
+    pub(super) fn idle(&mut self) -> Option<(&mut Idle, u64)> {
+        match &mut self.work {
+            Work::Idle(idle) => Some((idle, self.wakeups)),
+            Work::Converse { .. } | Work::Fetch(_) => None,
+        }
+    }
+}
+
+fn address(word: &str) -> Option<SocketAddr> {
+    word.parse().ok()
+}
+
+/// Serves until standard input ends, and does not return.
+fn serve() -> io::Result<()> {
+    let server = Server::open()?;
+    println!("{} {}", server.addr, server.refused);
+    io::stdout().flush()?;
+    io::stdin().read_to_end(&mut Vec::new())?;
+    std::process::exit(0);
+}
+
+/// The same request over and over, for a measurement.
+struct Fetch {
+    request: Request,
+    at_once: u64,
+    /// Requests that are neither answered nor under way.
+    left: u64,
+    done: u64,
+    failed: u64,
+}
+
+impl Fetch {
+    fn new(request: Request, to_do: u64, at_once: u64) -> Self {
+        let at_once = at_once.min(to_do);
+        Self {
+            request,
+            at_once,
+            left: to_do - at_once,
+            done: 0,
+            failed: 0,
+        }
+    }
+
+    fn next(&mut self, reply: &Reply<'_>) -> Next<Job> {
+        match reply {
+            Ok(response) if response.status() == 200 => self.done += 1,
+            Ok(_) | Err(_) => self.failed += 1,
+        }
+        if self.left == 0 {
+            return Next::done();
+        }
+        self.left -= 1;
+        Next::again()
+    }
+
+    fn tell(&self) -> bool {
+        println!("done {}", self.done);
+        if self.failed > 0 {
+            eprintln!("{} failed", self.failed);
+        }
+        self.failed == 0
+    }
+}

@@ -1,0 +1,47 @@
+//! In a mio program: the engine's file descriptor, which is a poll, in the host's poll.
+//!
+//! The trap: mio watches for edges. What the engine leaves undone when a turn ends makes no new one, so the host turns until nothing
+//! was told and nothing is left.
+
+#[path = "conversation/mod.rs"]
+mod conversation;
+
+use std::error::Error;
+use std::os::fd::AsRawFd;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use conversation::program::Job;
+use httpstream::Engine;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+
+const ENGINE: Token = Token(0);
+
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    let mut job = Job::from_args("embed_nested")?;
+    let mut engine = Engine::with_config(job.config())?;
+    job.begin(&mut engine);
+
+    let mut poll = Poll::new()?;
+    let mut events = Events::with_capacity(16);
+    poll.registry().register(
+        &mut SourceFd(&engine.as_raw_fd()),
+        ENGINE,
+        Interest::READABLE,
+    )?;
+    while engine.pending() > 0 {
+        poll.poll(&mut events, engine.next_timeout())?;
+        job.woke();
+        loop {
+            let turn = engine.turn(&mut job, Some(Duration::ZERO))?;
+            if turn.events == 0 && !turn.more {
+                break;
+            }
+        }
+    }
+    // The descriptor is the engine's, which is still there: deregistered before it is closed.
+    poll.registry()
+        .deregister(&mut SourceFd(&engine.as_raw_fd()))?;
+    Ok(job.end())
+}

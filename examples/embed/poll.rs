@@ -1,0 +1,42 @@
+//! In a host of poll(2), or of anything else that tells levels: one descriptor, one timeout, one turn for each wakeup.
+//!
+//! The trap: poll(2) counts whole milliseconds. Rounded down, the last one before a deadline would be spun away; zero stays zero.
+
+#[path = "conversation/mod.rs"]
+mod conversation;
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use conversation::program::Job;
+use httpstream::Engine;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    let mut job = Job::from_args("embed_poll")?;
+    let mut engine = Engine::with_config(job.config())?;
+    job.begin(&mut engine);
+    while engine.pending() > 0 {
+        let timeout = engine.next_timeout().map(whole_milliseconds);
+        let mut watched = [PollFd::new(&engine, PollFlags::IN)];
+        match poll(&mut watched, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => job.woke(),
+            Err(error) => return Err(error.into()),
+        }
+        // Early or late does no harm, and what one turn leaves the next poll tells again.
+        engine.turn(&mut job, Some(Duration::ZERO))?;
+    }
+    Ok(job.end())
+}
+
+/// Rounded up, as C's poll(2) wants it.
+fn whole_milliseconds(timeout: Duration) -> Timespec {
+    let ms = timeout.as_nanos().div_ceil(1_000_000);
+    // Longer than poll(2) can wait is waited for in parts.
+    let ms = u32::try_from(ms).unwrap_or(u32::MAX).min(i32::MAX as u32);
+    Duration::from_millis(ms.into())
+        .try_into()
+        .expect("24 days fit")
+}
