@@ -225,7 +225,7 @@ struct Turning<'a>(&'a Desk);
 
 impl<'a> Turning<'a> {
     fn begin(desk: &'a Desk) -> Option<Self> {
-        (!desk.is_turning.replace(true)).then_some(Self(desk))
+        (!desk.is_turning.replace(true)).then(|| Self(desk))
     }
 }
 

@@ -43,7 +43,7 @@ program!(errors);
 program!(streaming);
 // What is forgotten there is lost, as valgrind would say.
 program!(threads, &["forget"], &[]);
-program!(forks);
+program!(forks, &["threads"], &[]);
 program!(garbage);
 program!(many, &["10000"], &["200"]);
 program!(sigpipe);
