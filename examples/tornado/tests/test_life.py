@@ -13,7 +13,16 @@ from conftest import WebServer, descriptors, run, until, wait_until
 from tornado.ioloop import IOLoop
 from tornado.log import app_log
 
-from httpstream import HTTPStream, Kind, Request, RequestFailed, StreamClosed, WrongThread
+from httpstream import (
+    HTTPStream,
+    Kind,
+    Request,
+    RequestFailed,
+    StreamClosed,
+    StreamError,
+    WrongThread,
+    _ffi,
+)
 from httpstream.stream import KEPT_REQUESTS
 
 
@@ -207,6 +216,27 @@ def test_what_is_over_is_let_go(
         await asyncio.sleep(0)
         gc.collect()
         assert [ref() for ref in watched if ref() is not None] == []
+
+    run(main)
+
+
+def test_a_request_is_freed_with_its_last_user(web: WebServer) -> None:
+    async def main(stream: HTTPStream) -> None:
+        request = Request(web.url)
+        handle = request.handle
+        stream.add_request(request, lambda resp: None)
+        del request
+        await until(lambda: stream.pending == 0)
+        await asyncio.sleep(0)
+        assert _ffi.library.request_free(handle) == _ffi.ERROR_HANDLE
+
+        # Nothing is kept of what the engine does not take.
+        broken = Request(web.url)
+        assert _ffi.library.request_free(broken.handle) == _ffi.OK
+        for call in (stream.fetch, lambda request: stream.add_request(request, pytest.fail)):
+            with pytest.raises(StreamError, match="was freed"):
+                call(broken)
+        assert not stream._chains and not stream._fetches and stream.pending == 0
 
     run(main)
 
