@@ -13,7 +13,7 @@ use crate::engine::{Engine, Timer};
 use crate::error::Error;
 use crate::net::link::LinkMarks;
 use crate::net::slots::RESOLVER_TOKENS;
-use crate::net::{Net, Ready, WAKE};
+use crate::net::{ALARM, Net, Ready, WAKE};
 
 /// What a turn did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -159,6 +159,9 @@ impl<S, M: Mode> Engine<S, M> {
                 self.counts.wakeups += 1;
                 self.names.on_wake();
                 self.take_orders();
+            } else if token == ALARM {
+                // It has made the poll readable: that is all it is for.
+                continue;
             } else if RESOLVER_TOKENS.contains(&token.0) {
                 self.names.on_event(self.net.outer(token));
                 continue;

@@ -63,14 +63,13 @@ impl Alarm {
         1
     }
 
-    /// Takes its own events out of what the poll has told.
-    pub(super) fn take_events(&mut self, ready: &mut Vec<Ready>) {
-        ready.retain(|event| {
-            let is_own = event.token == ALARM;
-            if is_own {
-                self.set_to = None;
-            }
-            !is_own
-        });
+    /// Looks for its own among the events that the poll has told.
+    ///
+    /// It stays among them: where a turn takes one event and this is it, others may be left in the poll, and a host that
+    /// watches for edges goes on only after a turn with `events`.
+    pub(super) fn on_events(&mut self, events: &[Ready]) {
+        if events.iter().any(|event| event.token == ALARM) {
+            self.set_to = None;
+        }
     }
 }

@@ -20,7 +20,7 @@ impl Alarm {
         match *self {}
     }
 
-    pub(super) fn take_events(&mut self, _: &mut Vec<Ready>) {
+    pub(super) fn on_events(&mut self, _: &[Ready]) {
         match *self {}
     }
 }

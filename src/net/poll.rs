@@ -126,7 +126,7 @@ impl Watch for OwnPoll {
             readiness: Readiness::of(event),
         }));
         if let Some(alarm) = &mut self.alarm {
-            alarm.take_events(ready);
+            alarm.on_events(ready);
         }
         Ok(())
     }

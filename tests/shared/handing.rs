@@ -7,7 +7,7 @@ use mio::Events;
 
 use crate::common::PATIENCE;
 use crate::host::Host;
-use crate::{assert_mixture, server, submit_mixture};
+use crate::{KINDS, assert_mixture, server, submit_mixture};
 
 /// A host that keeps events back and mixes them up, but hands over each of them at last.
 struct Hoarder {
@@ -20,13 +20,15 @@ struct Hoarder {
 }
 
 impl Hoarder {
-    fn new(seed: u64, turn_events: usize) -> Self {
+    fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
         Self {
             host: Host::with(|c| {
-                c.turn_events = turn_events;
-                c.max_connections = 20;
+                c.turn_events = *random.pick(&[1, 1, 3, 1024]);
+                c.turn_bytes = *random.pick(&[1000, 512 << 10]);
+                c.max_connections = random.between(2, 20);
             }),
-            random: Random::new(seed),
+            random,
             hoard: Vec::new(),
             left: Vec::new(),
         }
@@ -86,11 +88,11 @@ impl Hoarder {
 #[test]
 fn events_may_come_late_and_twice_and_in_another_order() {
     let server = server();
-    for (seed, turn_events) in [(1, 1024), (2, 3), (3, 1)] {
-        let mut hoarder = Hoarder::new(seed, turn_events);
-        submit_mixture(&mut hoarder.host, &server);
-        hoarder.run(98);
-        assert_mixture(&mut hoarder.host);
+    for seed in 0..60 {
+        let mut hoarder = Hoarder::new(seed);
+        submit_mixture(&mut hoarder.host, &server, 3);
+        hoarder.run(3 * KINDS);
+        assert_mixture(&mut hoarder.host, 3);
     }
 }
 

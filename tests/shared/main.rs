@@ -24,9 +24,13 @@ use std::time::{Duration, Instant};
 
 use common::{Gate, Log, Script, Server, note, ok};
 use host::{FIRST, Host, LISTENER, Turns, WAKE, engine_on, smallest_window};
-use httpstream::{Config, ErrorKind, Flow, Next, Reply, Request};
+use httpstream::{Config, Engine, ErrorKind, Flow, Next, Reply, Request, Shared};
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token, Waker};
+
+/// Kinds of requests in a mixture.
+const KINDS: usize = 7;
+const LARGE: usize = 1 << 20;
 
 /// Does what the path says.
 pub(crate) fn server() -> Server {
@@ -40,7 +44,7 @@ pub(crate) fn server() -> Server {
                     return;
                 }
                 "/reset" => return peer.reset(),
-                "/large" => drop(peer.send(&ok(&"x".repeat(1 << 20)))),
+                "/large" => drop(peer.send(&ok(&"x".repeat(LARGE)))),
                 "/slow" => peer.send_pieces(ok("a").chunks(1)),
                 "/silent" => drop(peer.hold()),
                 _ => drop(peer.send(&ok("a"))),
@@ -49,12 +53,12 @@ pub(crate) fn server() -> Server {
     })
 }
 
-/// Submits a hundred requests of all kinds, some later.
-pub(crate) fn submit_mixture(host: &mut Host, server: &Server) {
+/// Submits requests of all kinds, so many of each, some later.
+pub(crate) fn submit_mixture(host: &mut Host, server: &Server, each: usize) {
     let paths = ["/", "/close", "/large", "/slow", "/silent", "/reset", "/"];
-    for i in 0..98 {
-        let path = paths[i % 7];
-        let total = Duration::from_millis(if path == "/silent" { 300 } else { 20_000 });
+    for i in 0..each * KINDS {
+        let path = paths[i % KINDS];
+        let total = Duration::from_millis(if path == "/silent" { 50 } else { 20_000 });
         let get = Request::get(&server.url(path)).timeout(total);
         let delay = Duration::from_millis((i % 5) as u64 * 4);
         let request = get.build().unwrap();
@@ -63,21 +67,19 @@ pub(crate) fn submit_mixture(host: &mut Host, server: &Server) {
 }
 
 /// That it has come to its end as it must.
-pub(crate) fn assert_mixture(host: &mut Host) {
-    let mut kinds = host.log.kinds();
-    kinds.sort_by_key(|kind| *kind as u8);
-    let mut expected = [
-        [ErrorKind::Timeout; 14],
-        [ErrorKind::ClosedBeforeResponse; 14],
-    ]
-    .concat();
-    expected.sort_by_key(|kind| *kind as u8);
-    assert_eq!(kinds, expected);
+pub(crate) fn assert_mixture(host: &mut Host, each: usize) {
+    assert_eq!(host.log.replies.len(), each * KINDS);
+    let failed = |kind| {
+        let kinds = host.log.kinds();
+        kinds.into_iter().filter(|found| *found == kind).count()
+    };
+    assert_eq!(failed(ErrorKind::Timeout), each);
+    assert_eq!(failed(ErrorKind::ClosedBeforeResponse), each);
     let sizes = |size| {
         let replies = host.log.replies.iter().flatten();
         replies.filter(|got| got.body.len() == size).count()
     };
-    assert_eq!((sizes(1), sizes(1 << 20)), (56, 14));
+    assert_eq!((sizes(1), sizes(LARGE)), (4 * each, each));
     host.assert_empty();
 }
 
@@ -99,7 +101,7 @@ fn a_conversation_runs_beside_a_listener_and_a_timer_of_the_hosts_own() {
             assert_eq!(word, "hello");
         }
     });
-    submit_mixture(&mut host, &server);
+    submit_mixture(&mut host, &server, 14);
     let (mut greeted, mut ticks) = (0, 0);
     let mut next_tick = Instant::now();
     let end = next_tick + common::PATIENCE;
@@ -119,7 +121,7 @@ fn a_conversation_runs_beside_a_listener_and_a_timer_of_the_hosts_own() {
         host.registered_by_engine();
     }
     visitors.join().unwrap();
-    assert_mixture(&mut host);
+    assert_mixture(&mut host, 14);
     assert_eq!(host.registered().len(), 2, "the waker and the listener");
 }
 
@@ -128,10 +130,10 @@ fn a_host_that_turns_only_when_told_loses_nothing() {
     let server = server();
     let mut host = Host::with(|c| c.max_connections_per_origin = 7);
     host.turns = Turns::WhenTold;
-    submit_mixture(&mut host, &server);
+    submit_mixture(&mut host, &server, 14);
     let rounds = host.until("replies", |host| host.log.replies.len() == 98);
     assert!(rounds < 100_000, "no busy loop: {rounds}");
-    assert_mixture(&mut host);
+    assert_mixture(&mut host, 14);
 }
 
 #[test]
@@ -139,9 +141,9 @@ fn one_event_in_a_poll_is_enough() {
     let server = server();
     let mut host = Host::new();
     host.events = Events::with_capacity(1);
-    submit_mixture(&mut host, &server);
+    submit_mixture(&mut host, &server, 14);
     host.replies(98);
-    assert_mixture(&mut host);
+    assert_mixture(&mut host, 14);
 }
 
 #[test]
@@ -287,6 +289,43 @@ fn a_submitter_makes_the_hosts_poll_return() {
     host.replies(1);
     assert!(host.engine.stats().wakeups >= 1);
     host.assert_empty();
+}
+
+/// The host's thread may be faster than the one that wakes it.
+#[test]
+fn a_host_that_turns_while_it_is_being_woken_hears_of_the_order() {
+    let poll = Poll::new().unwrap();
+    let (tell, told) = channel();
+    let turned = Gate::new();
+    let wake = {
+        let turned = turned.clone();
+        move || {
+            tell.send(()).unwrap();
+            turned.pass();
+        }
+    };
+    let mut config = Config::default();
+    config.max_connections = 1;
+    let window = smallest_window(1);
+    let mut engine: Engine<Log, Shared> =
+        Engine::on_registry(poll.registry(), window, wake, config).unwrap();
+    let mut log = Log::default();
+    let submitter = engine.submitter();
+    let thread = std::thread::spawn(move || {
+        let ordered = submitter.call(|log: &mut Log, _| {
+            log.notes.push("called".to_owned());
+            Next::done()
+        });
+        ordered.unwrap();
+        // Its end is one more reason to wake the host.
+        drop(submitter);
+    });
+    told.recv_timeout(common::PATIENCE).unwrap();
+    assert!(engine.next_timeout().unwrap().is_zero());
+    engine.turn(&mut log).unwrap();
+    assert_eq!(log.notes, ["called"]);
+    turned.open(2);
+    thread.join().unwrap();
 }
 
 #[test]

@@ -61,6 +61,29 @@ fn names_are_looked_up_on_the_hosts_poll() {
     assert_eq!(host.registered_by_engine(), 0);
 }
 
+/// As many questions are under way as may be, and each datagram is repeated before its answer comes.
+#[test]
+fn slow_name_servers_are_asked_within_the_smallest_window() {
+    let names = NameServer::start(|question, back| {
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(500));
+            back.send(&address(&question));
+        });
+    });
+    let http = Server::answering(ok("a"));
+    let mut host = host(&names);
+    for i in 0..150 {
+        host.submit(get(&format!("host{i}.test"), &http));
+    }
+    let mut most = 0;
+    host.until("replies", |host| {
+        most = most.max(host.registered_by_engine());
+        host.log.replies.len() == 150
+    });
+    assert!(host.log.kinds().is_empty(), "{:?}", host.log.kinds());
+    assert!(most > 32, "{most} at once");
+}
+
 #[test]
 fn what_does_not_fit_into_a_datagram_comes_over_tcp_on_the_hosts_poll() {
     let names = NameServer::start(|question, back| match question.transport {

@@ -55,6 +55,16 @@ fn a_host_with_a_budget_of_one_event_loses_nothing() {
     lose_nothing(Watching::OneEvent, "budget_of_one");
 }
 
+#[test]
+fn equal_schedules_do_the_same() {
+    for watching in [Watching::Edge(Habit::Sound), Watching::OneEvent] {
+        for seed in 0..20 {
+            let run = || run_as(seed, watching, Scope::Small, false).fingerprint;
+            assert_eq!(run(), run(), "{watching:?} {seed}");
+        }
+    }
+}
+
 /// The checks would see it if anything were lost: a host that does not do its part loses something in every few schedules.
 #[test]
 fn a_host_that_does_not_do_its_part_is_found_out() {

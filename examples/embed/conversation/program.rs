@@ -119,7 +119,12 @@ impl Job {
 
     /// How the engine is to be made.
     pub(crate) fn config(&self) -> Config {
-        Config::default()
+        let mut config = Config::default();
+        if let Work::Converse { .. } = self.work {
+            // So few that turns leave something undone, of which no host may lose anything.
+            config.turn_events = 2;
+        }
+        config
     }
 
     /// Submits what the work begins with.

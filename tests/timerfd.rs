@@ -1,0 +1,506 @@
+//! A timer in the engine's poll: hosts that watch the file descriptor, and ask for no deadline.
+#![cfg(target_os = "linux")]
+
+mod common;
+#[cfg(feature = "hickory")]
+#[path = "dns/server.rs"]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "shared with the resolver's own tests, and each uses a part of it"
+)]
+mod names;
+
+use std::os::fd::AsRawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use common::{Bench, Gate, Log, PATIENCE, Script, Server, note, ok};
+use httpstream::{Config, Context, Engine, ErrorKind, Flow, Next, Reply, Request, Turn};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+
+/// A time in which nothing is to happen.
+const A_WHILE: Duration = Duration::from_millis(100);
+
+/// Whether the descriptor is readable within this time. A poll made for one question sees levels, not edges.
+fn is_readable<S>(engine: &Engine<S>, within: Duration) -> bool {
+    !Watcher::new(engine).told(within).is_empty()
+}
+
+/// Another poll that watches engines. It is told of edges, as mio's polls are.
+struct Watcher {
+    poll: Poll,
+    events: Events,
+}
+
+impl Watcher {
+    fn new<S>(engine: &Engine<S>) -> Self {
+        Self::of([engine])
+    }
+
+    fn of<'a, S: 'a>(engines: impl IntoIterator<Item = &'a Engine<S>>) -> Self {
+        let poll = Poll::new().unwrap();
+        for (number, engine) in engines.into_iter().enumerate() {
+            let fd = engine.as_raw_fd();
+            let mut source = SourceFd(&fd);
+            let registry = poll.registry();
+            registry
+                .register(&mut source, Token(number), Interest::READABLE)
+                .unwrap();
+        }
+        let events = Events::with_capacity(8);
+        Self { poll, events }
+    }
+
+    /// The engines it is told of within this time.
+    fn told(&mut self, within: Duration) -> Vec<usize> {
+        self.poll.poll(&mut self.events, Some(within)).unwrap();
+        self.events.iter().map(|event| event.token().0).collect()
+    }
+}
+
+/// One turn that does not wait. `None`: a readback panicked.
+fn turn(bench: &mut Bench) -> Option<Turn> {
+    let Bench { engine, log } = bench;
+    catch_unwind(AssertUnwindSafe(|| {
+        engine.turn(log, Some(Duration::ZERO)).unwrap()
+    }))
+    .ok()
+}
+
+/// How a host is told that the descriptor is readable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// As long as it is; it makes one turn each time.
+    Level,
+    /// Once; it then turns until nothing was told and nothing is left.
+    Edge,
+}
+
+/// A host that knows nothing but the descriptor. Answers how often it was told.
+fn run(
+    bench: &mut Bench,
+    told: Told,
+    what: &str,
+    mut is_done: impl FnMut(&Engine<Log>, &Log) -> bool,
+) -> usize {
+    let end = Instant::now() + PATIENCE;
+    let mut watcher = Watcher::new(&bench.engine);
+    let mut times = 0;
+    while !is_done(&bench.engine, &bench.log) {
+        if told == Told::Level {
+            watcher = Watcher::new(&bench.engine);
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        let is_told = !watcher.told(left).is_empty();
+        assert!(
+            is_told,
+            "not within {PATIENCE:?}: {what} {:?}",
+            bench.stats()
+        );
+        times += 1;
+        loop {
+            let goes_on = turn(bench).is_none_or(|turn| turn.events > 0 || turn.more);
+            if !goes_on || told == Told::Level {
+                break;
+            }
+        }
+    }
+    times
+}
+
+/// Turns whenever the descriptor is readable, until it is not for a while.
+fn quiet(bench: &mut Bench) {
+    while is_readable(&bench.engine, A_WHILE) {
+        turn(bench);
+    }
+}
+
+fn server() -> Server {
+    Server::start(|peer| {
+        while let Some(seen) = peer.request() {
+            match seen.path.as_str() {
+                "/close" => {
+                    let wire =
+                        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\na";
+                    peer.send(wire);
+                    return;
+                }
+                "/large" => drop(peer.send(&ok(&"x".repeat(1 << 20)))),
+                "/slow" => peer.send_pieces(ok("a").chunks(1)),
+                "/silent" => drop(peer.hold()),
+                "/held" => {
+                    std::thread::sleep(Duration::from_millis(50));
+                    peer.send(&ok("a"));
+                }
+                _ => drop(peer.send(&ok("a"))),
+            }
+        }
+    })
+}
+
+#[test]
+fn a_host_that_knows_only_the_descriptor_runs_a_conversation() {
+    for told in [Told::Level, Told::Edge] {
+        for turn_events in [1024, 1] {
+            let server = server();
+            let mut bench = Bench::with(|c| {
+                c.max_connections_per_origin = 7;
+                c.turn_events = turn_events;
+            });
+            let paths = ["/", "/close", "/large", "/slow", "/silent", "/held"];
+            for i in 0..96 {
+                let path = paths[i % 6];
+                let mut get = Request::get(&server.url(path)).hold(Duration::from_secs(10));
+                if path == "/silent" {
+                    get = Request::get(&server.url(path)).timeout(Duration::from_millis(200));
+                }
+                let delay = Duration::from_millis((i % 7) as u64 * 5);
+                bench.engine.submit_after(delay, get.build().unwrap(), note);
+            }
+            let mut beats = 0;
+            bench.submit(server.get("/"));
+            bench
+                .engine
+                .submit(server.get("/"), move |log: &mut Log, reply, cx| {
+                    let _ = note(log, reply, cx);
+                    beats += 1;
+                    match beats {
+                        10 => Next::done(),
+                        _ => Next::again().after(Duration::from_millis(7)),
+                    }
+                });
+            let why = format!("{told:?} {turn_events}");
+            let times = run(&mut bench, told, &why, |_, log| log.replies.len() == 107);
+            assert_eq!(bench.log.kinds(), [ErrorKind::Timeout; 16], "{why}");
+            assert!(times < 100_000, "{why}: not readable for nothing: {times}");
+            // The connections' time in the pool is a deadline too.
+            assert!(bench.stats().links_idle > 0);
+            bench.assert_empty();
+        }
+    }
+}
+
+#[test]
+fn idle_connections_are_closed_in_time_for_a_host_that_knows_only_the_descriptor() {
+    let server = server();
+    for told in [Told::Level, Told::Edge] {
+        let mut bench = Bench::with(|c| c.idle_timeout = Duration::from_millis(30));
+        bench.submit(server.get("/"));
+        run(&mut bench, told, "the reply", |_, log| {
+            log.replies.len() == 1
+        });
+        run(&mut bench, told, "it is closed", |engine, _| {
+            engine.stats().links_open == 0
+        });
+        bench.assert_empty();
+    }
+}
+
+#[cfg(feature = "hickory")]
+#[test]
+fn names_are_looked_up_for_a_host_that_knows_only_the_descriptor() {
+    use httpstream::resolver::{Hickory, HickoryConfig};
+    let mute = names::NameServer::mute();
+    let answers = names::NameServer::start(|question, back| {
+        let loopback = std::net::Ipv4Addr::LOCALHOST.into();
+        back.send(&question.addresses(60, &[loopback]));
+    });
+    let http = Server::answering(ok("a"));
+    for told in [Told::Level, Told::Edge] {
+        let mut config = HickoryConfig::default();
+        // The first one's time is one of the resolver's own deadlines.
+        config.servers = vec![mute.addr, answers.addr];
+        config.timeout = Duration::from_millis(60);
+        config.attempts = 1;
+        let mut bench = Bench::with(|c| {
+            c.hosts_file = None;
+            c.resolver = Some(Box::new(Hickory::with_config(config)));
+        });
+        for i in 0..10 {
+            let url = format!("http://host{i}.test:{}/", http.addr.port());
+            bench.submit(Request::get(&url).build().unwrap());
+        }
+        run(&mut bench, told, "replies", |_, log| {
+            log.replies.len() == 10
+        });
+        assert!(bench.log.kinds().is_empty(), "{:?}", bench.log.kinds());
+    }
+}
+
+#[test]
+fn what_is_asked_for_between_turns_makes_the_descriptor_readable() {
+    let server = server();
+    let mut bench = Bench::new();
+    let is_told = |bench: &Bench| is_readable(&bench.engine, PATIENCE);
+    assert!(!is_readable(&bench.engine, A_WHILE), "nothing is asked for");
+    bench.submit(server.get("/"));
+    assert!(is_told(&bench), "submit");
+    run(&mut bench, Told::Level, "a", |_, log| {
+        log.replies.len() == 1
+    });
+
+    quiet(&mut bench);
+    let after = |bench: &mut Bench, delay| bench.engine.submit_after(delay, server.get("/"), note);
+    after(&mut bench, Duration::ZERO);
+    assert!(is_told(&bench), "submit_after");
+    run(&mut bench, Told::Level, "b", |_, log| {
+        log.replies.len() == 2
+    });
+
+    quiet(&mut bench);
+    let never = after(&mut bench, Duration::MAX);
+    quiet(&mut bench);
+    bench.engine.cancel(never);
+    assert!(is_told(&bench), "cancel");
+    run(&mut bench, Told::Level, "c", |_, log| {
+        log.replies.len() == 3
+    });
+
+    quiet(&mut bench);
+    bench.engine.call(|log: &mut Log, _| {
+        log.notes.push("called".to_owned());
+        Next::done()
+    });
+    assert!(is_told(&bench), "call");
+    run(&mut bench, Told::Level, "d", |_, log| {
+        log.notes == ["called"]
+    });
+
+    quiet(&mut bench);
+    let script = Script {
+        head: Flow::Pause,
+        ..Script::default()
+    };
+    let id = bench.engine.submit_to(server.get("/"), script);
+    run(&mut bench, Told::Level, "it is paused", |engine, _| {
+        engine.stats().paused == 1
+    });
+    quiet(&mut bench);
+    assert!(bench.engine.resume(id));
+    assert!(is_told(&bench), "resume");
+    run(&mut bench, Told::Level, "e", |_, log| {
+        log.replies.len() == 4
+    });
+    assert_eq!(bench.log.texts(), ["a", "a", "Cancelled", ""]);
+    bench.assert_empty();
+}
+
+#[test]
+fn a_deadline_makes_the_descriptor_readable_and_never_early() {
+    let server = server();
+    for ms in [1, 2, 5, 20, 50, 120] {
+        // A new one each time: the timer would go off for the deadlines of the last request too.
+        let mut bench = Bench::new();
+        let delay = Duration::from_millis(ms);
+        let asked = Instant::now();
+        bench.engine.submit_after(delay, server.get("/"), note);
+        // It is due at once, to be taken note of.
+        assert!(is_readable(&bench.engine, PATIENCE));
+        turn(&mut bench);
+        assert!(is_readable(&bench.engine, PATIENCE));
+        assert!(asked.elapsed() >= delay, "{:?} of {ms} ms", asked.elapsed());
+        run(&mut bench, Told::Level, "reply", |_, log| {
+            log.replies.len() == 1
+        });
+        bench.assert_empty();
+    }
+}
+
+#[test]
+fn an_engine_that_waits_is_quiet() {
+    let server = server();
+    let mut bench = Bench::with(|c| c.max_connections_per_origin = 1000);
+    for _ in 0..100 {
+        let held = Request::get(&server.url("/silent")).hold(Duration::from_secs(60));
+        bench.submit(held.build().unwrap());
+    }
+    // Further off than the clock will run.
+    let far = Duration::from_secs(1 << 40);
+    bench.engine.submit_after(far, server.get("/"), note);
+    run(&mut bench, Told::Level, "all wait", |engine, _| {
+        let stats = engine.stats();
+        stats.in_flight == 100 && stats.links_dialing == 0
+    });
+    quiet(&mut bench);
+    assert!(!is_readable(&bench.engine, 3 * A_WHILE));
+    assert_eq!(bench.engine.pending(), 101);
+}
+
+#[test]
+fn a_turn_over_its_budget_leaves_the_descriptor_readable() {
+    let server = Server::answering(ok(&"x".repeat(4 << 20)));
+    let mut bench = Bench::with(|c| c.turn_bytes = 1000);
+    bench.submit(server.get("/"));
+    let mut more = 0;
+    while bench.log.replies.is_empty() {
+        assert!(is_readable(&bench.engine, PATIENCE));
+        more += usize::from(turn(&mut bench).unwrap().more);
+    }
+    assert!(more > 0);
+    bench.assert_empty();
+}
+
+#[test]
+fn after_a_panic_the_descriptor_is_readable_for_the_rest() {
+    let server = server();
+    for told in [Told::Level, Told::Edge] {
+        for turn_events in [1024, 2, 1] {
+            let mut bench = Bench::with(|c| {
+                c.turn_events = turn_events;
+                c.max_connections_per_origin = 20;
+            });
+            for i in 0..20 {
+                let path = if i % 3 == 0 { "/silent" } else { "/" };
+                let get = Request::get(&server.url(path)).timeout(Duration::from_millis(500));
+                let readback = move |log: &mut Log, reply: Reply<'_>, cx: &mut Context<'_, Log>| {
+                    let next = note(log, reply, cx);
+                    assert!(i % 2 == 0, "as told");
+                    next
+                };
+                bench.engine.submit(get.build().unwrap(), readback);
+            }
+            run(&mut bench, told, "all", |_, log| log.replies.len() == 20);
+            let timeouts = bench.log.kinds();
+            assert!(timeouts.len() >= 7, "{timeouts:?}");
+        }
+    }
+}
+
+/// Where one event is all that a turn takes, the timer's own may be it; what stands behind it must not be left there.
+#[test]
+fn a_timer_that_goes_off_for_nothing_takes_no_events_place() {
+    let gate = Gate::new();
+    let (tell, told) = channel();
+    let server = {
+        let gate = gate.clone();
+        Server::start(move |peer| {
+            while let Some(seen) = peer.request() {
+                if seen.path == "/held" {
+                    gate.pass();
+                    peer.send(&ok("held"));
+                    tell.send(()).unwrap();
+                } else {
+                    peer.send(&ok("a"));
+                }
+            }
+        })
+    };
+    let mut bench = Bench::with(|c| c.turn_events = 1);
+    bench.submit(server.get("/held"));
+    // A deadline that it does not come to: the timer stays set to it.
+    let soon = Request::get(&server.url("/")).timeout(Duration::from_secs(1));
+    bench.submit(soon.build().unwrap());
+    let mut watcher = Watcher::new(&bench.engine);
+    while bench.log.replies.is_empty() || bench.stats().links_dialing > 0 {
+        assert!(!watcher.told(PATIENCE).is_empty());
+        while turn(&mut bench).is_some_and(|turn| turn.events > 0 || turn.more) {}
+    }
+    assert!(bench.log.kinds().is_empty(), "in less than a second");
+    let _both = (server.next(), server.next());
+    // It goes off, and after that there is an answer, and only then does the host look.
+    assert!(is_readable(&bench.engine, PATIENCE));
+    gate.open(1);
+    told.recv_timeout(PATIENCE).unwrap();
+    while bench.log.replies.len() < 2 {
+        assert!(!watcher.told(PATIENCE).is_empty(), "of the answer too");
+        while turn(&mut bench).is_some_and(|turn| turn.events > 0 || turn.more) {}
+    }
+    assert_eq!(bench.log.texts(), ["a", "held"]);
+    bench.assert_empty();
+}
+
+#[test]
+fn without_the_timer_the_deadlines_are_the_hosts() {
+    let server = server();
+    let mut bench = Bench::with(|c| c.timerfd = false);
+    bench.submit(server.get("/"));
+    assert!(!is_readable(&bench.engine, A_WHILE));
+    assert!(bench.engine.next_timeout().unwrap().is_zero());
+    assert_eq!(watched(&bench.engine), 1, "the waker");
+    bench.replies(1);
+    bench.assert_empty();
+    assert_eq!(watched(&Bench::new().engine), 2, "and the timer");
+}
+
+/// How many descriptors are in the engine's poll (proc_pid_fdinfo(5)).
+fn watched<S>(engine: &Engine<S>) -> usize {
+    let fd = engine.as_raw_fd();
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap();
+    info.lines().filter(|line| line.starts_with("tfd:")).count()
+}
+
+/// System calls of so many requests, each with its deadlines, one after the other on each of so many connections; waits apart.
+fn calls_besides_waits(timerfd: bool, requests: u64, connections: u64) -> u64 {
+    let server = Server::answering(ok("a"));
+    let mut config = Config::default();
+    config.timerfd = timerfd;
+    let mut engine = Engine::<u64>::with_config(config).unwrap();
+    let stats = |engine: &Engine<u64>| engine.stats();
+    let mut left = requests;
+    for _ in 0..connections {
+        engine.submit(server.get("/"), |left: &mut u64, reply, _| {
+            assert_eq!(reply.unwrap().body(), b"a");
+            *left -= 1;
+            Next::again()
+        });
+    }
+    // What it costs to get there is not what is counted.
+    while left > requests - connections {
+        engine.turn(&mut left, None).unwrap();
+    }
+    let (before, first) = (stats(&engine), left);
+    while left > 0 {
+        engine.turn(&mut left, None).unwrap();
+        if left < connections {
+            break;
+        }
+    }
+    let after = stats(&engine);
+    let calls = after.system_calls - before.system_calls - (after.turns - before.turns);
+    // One call to send each request, and one to receive its response.
+    let least = 2 * (first - left);
+    assert!(calls >= least, "{calls} for {least}");
+    calls - least
+}
+
+#[test]
+fn deadlines_that_are_not_reached_cost_no_system_calls() {
+    for connections in [1, 10] {
+        let without = calls_besides_waits(false, 10_000, connections);
+        let with = calls_besides_waits(true, 10_000, connections);
+        println!("{connections} connections: {without} without the timer, {with} with it");
+        assert_eq!(without, 0);
+        // The first deadline is set, and each time it goes off, for nothing, the next one.
+        assert!(with <= 10, "{with}");
+    }
+}
+
+#[test]
+fn several_engines_are_watched_by_one_host() {
+    let server = server();
+    let mut benches: Vec<Bench> = (0..5).map(|_| Bench::new()).collect();
+    let mut watcher = Watcher::of(benches.iter().map(|bench| &bench.engine));
+    for (number, bench) in benches.iter_mut().enumerate() {
+        for n in 0..10 {
+            let delay = Duration::from_millis((n * (number + 1) * 3) as u64);
+            bench.engine.submit_after(delay, server.get("/"), note);
+        }
+    }
+    let mut told_of = [0; 5];
+    while benches.iter().any(|bench| bench.log.replies.len() < 10) {
+        let told = watcher.told(PATIENCE);
+        assert!(!told.is_empty());
+        for number in told {
+            told_of[number] += 1;
+            let bench = &mut benches[number];
+            while turn(bench).is_some_and(|turn| turn.events > 0 || turn.more) {}
+        }
+    }
+    assert!(told_of.iter().all(|times| *times > 0), "{told_of:?}");
+    for mut bench in benches {
+        bench.assert_empty();
+    }
+}
