@@ -58,7 +58,7 @@ def test_options_go_with_a_url(web: WebServer) -> None:
         head = await stream.fetch(web.url + "/head", method="HEAD", raise_error=False)
         assert head.code == 405 and head.body == b""
         before = asyncio.get_running_loop().time()
-        await stream.fetch(web.url, delay=0.1)
+        await stream.fetch(Request(web.url), delay=0.1)
         assert asyncio.get_running_loop().time() - before >= 0.1
         with pytest.raises(InvalidRequest, match="follow_redirects"):
             stream.fetch(web.url, follow_redirects=True)
