@@ -247,16 +247,12 @@ impl Head<'_> {
         }
     }
 
-    fn len(&self) -> usize {
-        let mut len = 0;
-        self.for_each_piece(|bytes| len += bytes.len());
-        len
-    }
-
-    /// Writes it to the beginning of `out`, if it fits.
-    fn write(&self, out: &mut [MaybeUninit<u8>]) {
-        let mut rest = out;
+    /// Writes it to the beginning of `out`, as far as whole pieces of it fit; answers its length.
+    fn write(&self, out: &mut [MaybeUninit<u8>]) -> usize {
+        let (mut len, mut rest) = (0, out);
         self.for_each_piece(|bytes| {
+            len += bytes.len();
+            // Once one did not fit there is no room left for those behind it.
             if let Some((place, behind)) =
                 std::mem::take(&mut rest).split_at_mut_checked(bytes.len())
             {
@@ -264,6 +260,7 @@ impl Head<'_> {
                 rest = behind;
             }
         });
+        len
     }
 }
 
@@ -632,8 +629,8 @@ pub unsafe extern "C" fn httpstream_reply_headers(
 }
 
 /// Writes the head as text to `out`, which has room for `room` bytes: the status line and each field line, each with CR LF at its end, a field
-/// as "name: value", in the order received. Answers its length; one that is more than `room` was not written. 0: of a failure, or not a reply.
-/// `out` may be null where `room` is 0. One copy in place of many, for bindings that look at fields later or never.
+/// as "name: value", in the order received. Answers its length; where that is more than `room`, what was written is the beginning of it, if
+/// that. 0: of a failure, or not a reply. `out` may be null where `room` is 0. One copy in place of many, for bindings that look at fields later or never.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn httpstream_reply_head(
     reply: httpstream_reply,
@@ -641,19 +638,12 @@ pub unsafe extern "C" fn httpstream_reply_head(
     room: usize,
 ) -> usize {
     guard("httpstream_reply_head", || {
+        // SAFETY: the caller's promise about its pointers, see `raw`.
+        let out = unsafe { raw::room("out", out, room) }?;
         look(reply, |shown| {
-            let Some(head) = shown.response().map(Head) else {
-                return Ok(0);
-            };
-            let len = head.len();
-            if len <= room {
-                if out.is_null() {
-                    return Err(Fault::null("out"));
-                }
-                // SAFETY: the caller's promise: so many bytes, which nobody else uses meanwhile.
-                head.write(unsafe { std::slice::from_raw_parts_mut(out.cast(), room) });
-            }
-            Ok(len)
+            Ok(shown
+                .response()
+                .map_or(0, |response| Head(response).write(out)))
         })
     })
 }

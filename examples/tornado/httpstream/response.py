@@ -204,7 +204,7 @@ def reader() -> Callable[[int, Request], Response]:
             request,
             status,
             bytes_at(body_at, body_bytes) if body_bytes else b"",
-            bytes(head[:wanted]),
+            head[:wanted].tobytes(),
             elapsed_us / 1e6,
         )
         if kind:

@@ -307,9 +307,8 @@ class HTTPStream:
     ) -> "asyncio.Future[Response]":
         """``response = await stream.fetch(url)``, as of Tornado's AsyncHTTPClient.
 
-        For a URL, the options are those of `Request`: ``method``, ``headers``, ``body``,
-        ``timeout``, ``hold``, …, and Tornado's names ``request_timeout`` and ``connect_timeout``;
-        and ``delay``, seconds.
+        ``delay`` is in seconds. For a URL, the other options are those of `Request`: ``method``,
+        ``headers``, ``body``, ``timeout``, ``hold``, …, or Tornado's ``request_timeout``.
 
         Raises RequestFailed without a response, and HTTPClientError for a status that is not 2xx;
         with ``raise_error=False``, either is the ``error`` of the response. Redirects are not
@@ -321,6 +320,7 @@ class HTTPStream:
         if options:
             delay = options.pop("delay", 0)
             delay_ms = milliseconds(delay) if delay else 0
+        # What is left of them, `delay` being no part of a request.
         prepared = self._prepared_with(request, options) if options else self._prepared(request)
         future = _Fetch(loop=self._loop)
         future.stream = self

@@ -58,7 +58,7 @@ def test_options_go_with_a_url(web: WebServer) -> None:
         head = await stream.fetch(web.url + "/head", method="HEAD", raise_error=False)
         assert head.code == 405 and head.body == b""
         before = asyncio.get_running_loop().time()
-        await stream.fetch(web.url, delay=0.1)
+        await stream.fetch(Request(web.url), delay=0.1)
         assert asyncio.get_running_loop().time() - before >= 0.1
         with pytest.raises(InvalidRequest, match="follow_redirects"):
             stream.fetch(web.url, follow_redirects=True)
@@ -111,8 +111,10 @@ def test_no_response_is_an_error_of_tornado_too(refused: str) -> None:
 
 def test_a_timeout_names_its_phase(web: WebServer) -> None:
     async def main(stream: HTTPStream) -> None:
+        # The connection is there, so that it takes no part in the time.
+        await stream.fetch(web.url)
         with pytest.raises(RequestFailed) as caught:
-            await stream.fetch(web.url + "/held", timeout=0.2)
+            await stream.fetch(web.url + "/held", timeout=0.5)
         assert (caught.value.kind, caught.value.phase, caught.value.request_sent) == (
             Kind.TIMEOUT,
             "FirstByte",
@@ -151,18 +153,21 @@ def test_a_hundred_held_polls_cost_no_turns(web: WebServer) -> None:
 
 
 def test_a_cancelled_fetch_closes_its_connection(scripted: Scripted) -> None:
-    closed = []
+    asked, closed = [], []
 
     def script(connection: socket.socket, _: int) -> None:
-        read_head(connection)
+        asked.append(read_head(connection))
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
         closed.append(connection.recv(1))
 
     async def main(stream: HTTPStream) -> None:
         url = scripted(script).url
-        with pytest.raises(asyncio.TimeoutError):
-            await asyncio.wait_for(stream.fetch(url), 0.2)
+        waiting = asyncio.ensure_future(asyncio.wait_for(stream.fetch(url), 3600))
+        await until(lambda: len(asked) == 1)
+        waiting.cancel()
         await until(lambda: closed == [b""])
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(stream.fetch(url, delay=3600), 0.01)
         task = asyncio.ensure_future(stream.fetch(url, delay=3600))
         future = stream.fetch(url, delay=3600)
         await asyncio.sleep(0)

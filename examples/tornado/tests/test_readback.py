@@ -295,6 +295,11 @@ FAILURES = [
 ]
 
 
+def patience(script: Any) -> float:
+    """Short where it is to end. Elsewhere the timeout is not what is tested."""
+    return 0.3 if script is silent else 60
+
+
 @pytest.mark.parametrize("script, kind, errcode", FAILURES)
 def test_an_errorback_gets_number_and_words(
     scripted: Scripted, script: Any, kind: Kind, errcode: int
@@ -302,7 +307,7 @@ def test_an_errorback_gets_number_and_words(
     got: List[Any] = []
 
     async def main(stream: HTTPStream) -> None:
-        request = Request(scripted(script).url, timeout=0.3, idempotent=False)
+        request = Request(scripted(script).url, timeout=patience(script), idempotent=False)
         stream.add_request(
             request, pytest.fail, lambda errcode, errmsg: got.append((errcode, errmsg))
         )
@@ -321,7 +326,7 @@ def test_without_an_errorback_the_readback_is_told(
     got: List[Response] = []
 
     async def main(stream: HTTPStream) -> None:
-        stream.add_request(Request(scripted(script).url, timeout=0.3), got.append)
+        stream.add_request(Request(scripted(script).url, timeout=patience(script)), got.append)
         await idle(stream)
 
     run(main)

@@ -92,8 +92,16 @@ loop.start()
 child = os.fork()
 if child == 0:
     try:
+        def instance():
+            # Python 3.12 and later give the child a loop of its own, and so a stream.
+            if IOLoop.current() is loop:
+                HTTPStream.instance()
+            assert HTTPStream.instance() is not stream
+            HTTPStream.instance().close()
+            stream.stats()
+
         for call in (
-            HTTPStream.instance,
+            instance,
             lambda: stream.add_request(url),
             lambda: stream.fetch(url),
             lambda: stream.cancel(1),
