@@ -619,6 +619,13 @@ size_t httpstream_reply_headers(httpstream_reply reply,
                                 struct httpstream_field *out,
                                 size_t room);
 
+// Writes the head as text to `out`, which has room for `room` bytes: the status line and each field line, each with CR LF at its end, a field
+// as "name: value", in the order received. Answers its length; where that is more than `room`, what was written is the beginning of it, if
+// that. 0: of a failure, or not a reply. `out` may be null where `room` is 0. One copy in place of many, for bindings that look at fields later or never.
+size_t httpstream_reply_head(httpstream_reply reply,
+                             char *out,
+                             size_t room);
+
 // How many trailer fields there are; 0 before the response is complete.
 size_t httpstream_reply_trailer_count(httpstream_reply reply);
 

@@ -200,6 +200,7 @@ static void on_reply(void *user, httpstream_reply reply, httpstream_next *next) 
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "index is 9: there are", httpstream_reply_header_at(reply, 9, NULL, NULL, NULL, NULL));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "index is 0: there are 0", httpstream_reply_trailer_at(reply, 0, NULL, NULL, NULL, NULL));
     CHECK(httpstream_reply_headers(reply, NULL, 1) == 0 && httpstream_last_error_number() == HTTPSTREAM_ERROR_NULL);
+    CHECK(httpstream_reply_head(reply, NULL, 1) == 0 && httpstream_last_error_number() == HTTPSTREAM_ERROR_NULL);
     s->kept = reply;
     if (s->calls == 1) {
         next->action = HTTPSTREAM_AGAIN;
@@ -223,7 +224,7 @@ static void no_reply(httpstream_reply reply, const char *words) {
     CHECK(httpstream_reply_header(reply, "a", 1, NULL) == NULL);
     CHECK(httpstream_reply_message(reply) == NULL && httpstream_reply_reason(reply, NULL) == NULL && httpstream_reply_url(reply, NULL) == NULL);
     CHECK(httpstream_reply_id(reply) == 0 && httpstream_reply_header_count(reply) == 0 && httpstream_reply_trailer_count(reply) == 0);
-    CHECK(httpstream_reply_headers(reply, NULL, 0) == 0);
+    CHECK(httpstream_reply_headers(reply, NULL, 0) == 0 && httpstream_reply_head(reply, NULL, 0) == 0);
     CHECK(!httpstream_reply_reused(reply) && httpstream_reply_elapsed_us(reply) == 0);
     CHECK(strstr(httpstream_last_error(), words) != NULL);
 }

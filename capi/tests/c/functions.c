@@ -27,7 +27,8 @@ static void on_whole(void *user, httpstream_reply reply, httpstream_next *next) 
     const uint8_t *name, *value;
     httpstream_view view = {.size = sizeof view};
     httpstream_field fields[8];
-    char url[256];
+    char url[256], text[256];
+    const char *head = "HTTP/1.1 200 Fine\r\nX-One: 1\r\nX-Two: a\r\nX-Two: b\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n";
 
     c->replies++;
     CHECK(next->action == HTTPSTREAM_DONE && next->request == 0 && next->delay_ms == 0 && next->readback == NULL);
@@ -53,6 +54,12 @@ static void on_whole(void *user, httpstream_reply reply, httpstream_next *next) 
     fields[1].name = NULL;
     CHECK(httpstream_reply_headers(reply, fields, 1) == 5 && fields[1].name == NULL);
     CHECK(httpstream_reply_headers(reply, NULL, 0) == 5);
+    /* With room to the last byte, with one too little, and with none. */
+    memset(text, 'x', sizeof text);
+    CHECK(httpstream_reply_head(reply, text, strlen(head)) == strlen(head) && memcmp(text, head, strlen(head)) == 0 && text[strlen(head)] == 'x');
+    memset(text, 'x', sizeof text);
+    CHECK(httpstream_reply_head(reply, text, strlen(head) - 1) == strlen(head) && text[strlen(head) - 1] == 'x');
+    CHECK(httpstream_reply_head(reply, NULL, 0) == strlen(head));
     CHECK(httpstream_reply_trailer_count(reply) == 1);
     OK(httpstream_reply_trailer_at(reply, 0, &name, &name_len, &value, &value_len));
     CHECK(is(name, name_len, "X-Sum") && is(value, value_len, "9"));
