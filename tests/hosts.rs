@@ -36,10 +36,18 @@ const PROGRAMS: &[&str] = &[
     "embed_shared",
     #[cfg(feature = "timerfd")]
     "embed_timerfd",
+    #[cfg(feature = "tokio")]
+    "embed_tokio",
+    #[cfg(feature = "calloop")]
+    "embed_calloop",
 ];
 const FEATURES: &[&str] = &[
     #[cfg(feature = "timerfd")]
     "timerfd",
+    #[cfg(feature = "tokio")]
+    "tokio",
+    #[cfg(feature = "calloop")]
+    "calloop",
 ];
 
 /// The programs by their names, built by the cargo that runs this, without the net.
@@ -146,4 +154,8 @@ hosts! {
     shared
     #[cfg(feature = "timerfd")]
     timerfd
+    #[cfg(feature = "tokio")]
+    tokio
+    #[cfg(feature = "calloop")]
+    calloop
 }

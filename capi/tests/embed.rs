@@ -1,6 +1,5 @@
 //! The programs of `examples/embed/c`: the conversation is the same, byte by byte, as under every host in Rust; and under valgrind.
 
-#[allow(dead_code, reason = "`library` names its server")]
 #[path = "../../tests/common/mod.rs"]
 mod common;
 #[allow(dead_code, reason = "the programs here are others")]

@@ -47,16 +47,13 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         let timeout = engine.next_timeout().unwrap_or(until_tick).min(until_tick);
         poll.poll(&mut events, Some(timeout))?;
         for event in &events {
-            if engine.on_event(event) {
-                continue;
-            }
-            match event.token() {
-                LISTENER => accept(&listener)?,
-                // The poll has returned, which is all that was wanted; or an event of the engine's that came too late.
-                _ => {}
+            // What is neither's is the waker's, which has done its work, or an event of the engine's that came too late.
+            if !engine.on_event(event) && event.token() == LISTENER {
+                accept(&listener)?;
             }
         }
         if next_tick <= Instant::now() {
+            // For its own sake.
             next_tick += TICK;
         } else {
             job.woke();

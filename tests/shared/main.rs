@@ -241,31 +241,33 @@ fn foreign_and_stale_events_are_not_taken() {
     };
     let mut host = Host::new();
     host.submit(server.get("/stays"));
-    let goes = host.submit(server.get("/goes"));
-    host.until_seen(&server, 2);
-    gate.open(2);
-    for _ in 0..2 {
+    let go = [1, 2].map(|_| host.submit(server.get("/goes")));
+    host.until_seen(&server, 3);
+    gate.open(3);
+    for _ in 0..3 {
         told.recv_timeout(common::PATIENCE).unwrap();
     }
     host.waker.wake().unwrap();
-    // Both answers, and the host's own wake-up, in one batch.
+    // All answers, and the host's own wake-up, in one batch.
     host.poll
         .poll(&mut host.events, Some(common::PATIENCE))
         .unwrap();
-    assert_eq!(host.events.iter().count(), 3, "{:?}", host.events);
-    assert!(host.engine.cancel(goes));
+    assert_eq!(host.events.iter().count(), 4, "{:?}", host.events);
+    for id in go {
+        assert!(host.engine.cancel(id));
+    }
     host.turn();
-    assert_eq!(host.log.kinds(), [ErrorKind::Cancelled]);
-    // The next one has the slot of the link that is gone.
+    assert_eq!(host.log.kinds(), [ErrorKind::Cancelled; 2]);
+    // The next one has the slot of a link that is gone; the other slot is free.
     host.submit(server.get("/"));
     host.turn();
     let before = host.engine.stats();
     assert_eq!(before.links_open, 2);
     assert_eq!(host.hand_over(), 1);
-    assert_eq!((host.stale, host.own.as_slice()), (1, [WAKE].as_slice()));
+    assert_eq!((host.stale, host.own.as_slice()), (2, [WAKE].as_slice()));
     gate.open(1);
-    host.replies(3);
-    assert_eq!(host.log.texts(), ["Cancelled", "a", "a"]);
+    host.replies(4);
+    assert_eq!(host.log.texts(), ["Cancelled", "Cancelled", "a", "a"]);
     host.assert_empty();
 }
 

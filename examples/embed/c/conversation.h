@@ -4,6 +4,12 @@
  *     ... until httpstream_pending(engine) is 0 ...
  *     return end(engine);
  *
+ *     cargo build -p httpstream-capi
+ *     cc -D_GNU_SOURCE -Icapi/include examples/embed/c/epoll.c -o epoll -Ltarget/debug -Wl,-rpath,target/debug -lhttpstream
+ *     ./epoll ADDR REFUSED
+ *
+ * with what `cargo run --example embed_run -- --serve` prints for ADDR and REFUSED. For uv.c there is -luv at the end.
+ *
  * The first part repeats ../conversation/script.rs, the rest ../conversation/mod.rs. */
 #ifndef CONVERSATION_H
 #define CONVERSATION_H
