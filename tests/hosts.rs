@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Nor cargo, which has a crate and its dependencies to build.
 const PATIENCE_WITH_CARGO: Duration = Duration::from_secs(600);
 
-/// The programs that these tests are about, and the features that they need.
+/// The programs that these tests are about, and the features that they are built with: the tests' own.
 const PROGRAMS: &[&str] = &[
     "embed_run",
     "embed_nested",
@@ -42,6 +42,10 @@ const PROGRAMS: &[&str] = &[
     "embed_calloop",
 ];
 const FEATURES: &[&str] = &[
+    #[cfg(feature = "hickory")]
+    "hickory",
+    #[cfg(feature = "tls")]
+    "tls",
     #[cfg(feature = "timerfd")]
     "timerfd",
     #[cfg(feature = "tokio")]
@@ -57,6 +61,7 @@ fn built() -> &'static BTreeMap<String, PathBuf> {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo
             .args(["build", "--offline", "--message-format=json"])
+            .arg("--no-default-features")
             .arg(format!("--features={}", FEATURES.join(",")))
             .args(PROGRAMS.iter().flat_map(|name| ["--example", name]))
             .current_dir(env!("CARGO_MANIFEST_DIR"));

@@ -94,11 +94,19 @@ impl Desk {
 
     /// Runs a callback, which may reach `cx` through its engine's handle.
     pub(crate) fn lend<R>(&self, cx: &mut Context<'_, ()>, callback: impl FnOnce() -> R) -> R {
-        let lent = NonNull::from(cx).cast::<Context<'static, ()>>();
+        /// Takes it away, whatever happens.
+        struct Back<'a>(&'a Desk);
+        impl Drop for Back<'_> {
+            fn drop(&mut self) {
+                self.0.context.set(None);
+            }
+        }
+        let back = Back(self);
         // An engine does not turn inside its own turn: nothing is lent yet.
+        let lent = NonNull::from(cx).cast::<Context<'static, ()>>();
         self.context.set(Some(lent));
         let answer = callback();
-        self.context.set(None);
+        drop(back);
         if !self.born.is_here() {
             // A child, forked in the callback, would go on with sockets and an epoll that are its parent's too.
             let words = b"httpstream: a process forked inside a callback must not return from it\n";
@@ -300,7 +308,10 @@ fn open(config: Config) -> Result<u64, Fault> {
     });
     let handle = host.handle();
     let kept = HOSTS.try_with(|hosts| hosts.borrow_mut().0.push(host));
-    kept.map_err(|_| Fault::new(Code::Thread, "the thread is ending"))?;
+    kept.map_err(|_| {
+        shared::retire(number);
+        Fault::new(Code::Thread, "the thread is ending")
+    })?;
     Ok(handle)
 }
 

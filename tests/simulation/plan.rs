@@ -106,8 +106,8 @@ impl Plan {
 
     /// Makes it a short one, so that many can be run.
     pub(crate) fn shorten(&mut self, random: &mut Random) {
-        self.requests = random.between(2, 10);
-        self.steps = random.between(4, 14);
+        self.requests = random.between(1, 7);
+        self.steps = random.between(3, 9);
         self.large = false;
         if random.chance(700) {
             // Most of the time would go by with bodies that come byte by byte.

@@ -209,7 +209,6 @@ static void follow_a_chain(httpstream_engine engine) {
     c.second = get("/two");
     OK(httpstream_submit(engine, one, 10, &readback, &c.id));
     OK(httpstream_turn(engine, 0, NULL));
-    CHECK(httpstream_timeout_ms(engine) >= 0 && httpstream_timeout_ms(engine) <= 12);
     while (httpstream_pending(engine) > 0) {
         struct pollfd ready = {.fd = httpstream_fd(engine), .events = POLLIN};
         poll(&ready, 1, httpstream_timeout_ms(engine));

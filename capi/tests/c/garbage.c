@@ -19,7 +19,8 @@ static void on_reply(void *user, httpstream_reply reply, httpstream_next *next) 
     next->action = b->action;
     next->request = b->request;
     next->delay_ms = b->delay_ms;
-    next->frees_request = b->frees;
+    /* Nor is every byte a bool that C may write there. */
+    memset(&next->frees_request, b->frees ? 0x7e : 0, 1);
     b->action = HTTPSTREAM_DONE;
     b->request = 0;
     b->frees = false;
