@@ -43,8 +43,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let mut next_tick = Instant::now() + TICK;
 
     while engine.pending() > 0 {
-        let until_tick = next_tick.saturating_duration_since(Instant::now());
-        let timeout = engine.next_timeout().unwrap_or(until_tick).min(until_tick);
+        let until = engine.next_deadline().unwrap_or(next_tick).min(next_tick);
+        let timeout = until.saturating_duration_since(Instant::now());
         poll.poll(&mut events, Some(timeout))?;
         for event in &events {
             // What is neither's is the waker's, which has done its work, or an event of the engine's that came too late.
@@ -52,11 +52,9 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
                 accept(&listener)?;
             }
         }
-        if next_tick <= Instant::now() {
-            // For its own sake.
-            next_tick += TICK;
-        } else {
-            job.woke();
+        match events.is_empty() && until == next_tick {
+            true => next_tick += TICK,
+            false => job.woke(),
         }
         engine.turn(&mut job)?;
     }
