@@ -169,7 +169,7 @@ impl Run {
             Watching::Level | Watching::OneEvent => self.network.has_events(),
             Watching::Edge(habit) => {
                 let heard = self.network.take_edge()
-                    && !(habit == Habit::Overhears && self.random.chance(100));
+                    && !(habit == Habit::Overhears && self.random.chance(200));
                 self.told |= heard;
                 self.told
             }
