@@ -36,10 +36,13 @@
 //! ```
 //!
 //! # Map
-//! - [`Engine`]: submit, turn, run; in another loop: its file descriptor and [`next_deadline`](Engine::next_deadline)
+//! - [`Engine`]: submit, turn, run; in another loop: its file descriptor and [`next_deadline`](Engine::next_deadline), or, on that loop's own
+//!   [`mio::Poll`], [`Engine::on_registry`]
 //! - [`Request`], [`Response`], [`Error`]: what goes out, what comes back, and why it did not
 //! - [`Readback`], [`Next`], [`Context`], [`Flow`]: what a readback is given and may answer; [`within`]: over a part of the state
 //! - [`Submitter`]: from other threads
+//! - [`Engine::fetch`], [`Engine::spawn`], [`Submitter::send`], [`Submitter::sleep`]: conversations as futures, without a runtime
+//! - `calloop`, `tokio`: an engine in those loops (features of these names); in others see docs/EMBEDDING.md
 //! - [`Config`], [`Timeouts`], [`Limits`]: every tunable with its default and the reason for it
 //! - [`resolver`]: names to addresses; [`Route`]: how connections are made; [`public_only`]: which addresses may be dialled
 //! - `tls`: how https connections are protected (feature `tls`)
@@ -56,8 +59,12 @@
 //! - `tls` (default): `https`, by rustls with ring and the platform's root certificates; see `tls`.
 //! - `webpki-roots`: Mozilla's root certificates, built in.
 //! - `sim`: `Engine<S, Sim>`, the whole engine in virtual time, for tests of bots.
+//! - `calloop`: `calloop::EngineSource`, an event source.
+//! - `tokio`: `tokio::Driver` and `tokio::Client`.
+//! - `timerfd` (Linux): a timer in the engine's own poll, so that its file descriptor alone is enough for a host; see
+//!   `Config::timerfd`.
 //!
-//! Without features the crate is mio, httparse, slab, socket2, log and http. No feature brings an async runtime along.
+//! Without features the crate is mio, httparse, slab, socket2, log and http. No feature but `tokio` brings an async runtime along.
 //!
 //! # What it does not do
 //! Redirects, cookies, content codings, proxies, HTTP/2 and request bodies of unknown length.
@@ -82,6 +89,8 @@ pub mod tls;
 
 /// The types that stand in this crate's own: `Method`, `StatusCode`, `Version`, `Uri`.
 pub use http;
+/// For hosts with an engine on their own poll: `Registry` and `Event` stand in [`Engine::on_registry`] and [`Engine::on_event`].
+pub use mio;
 
 #[cfg(all(unix, feature = "calloop"))]
 pub use embed::calloop;

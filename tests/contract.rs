@@ -353,3 +353,47 @@ fn an_engine_is_one_file_descriptor() {
     let engine = Engine::<()>::new().unwrap();
     assert_eq!(engine.as_fd().as_raw_fd(), engine.as_raw_fd());
 }
+
+#[test]
+fn an_engine_on_the_hosts_poll_takes_its_events() {
+    use httpstream::mio::{Events, Interest, Poll, Registry, Token, event::Event};
+    use httpstream::{Mode, Shared};
+
+    fn is_mode<M: Mode>(_: &Engine<Bot, M>) {}
+
+    let mut poll = Poll::new().unwrap();
+    let registry: &Registry = poll.registry();
+    let mut config = Config::default();
+    config.max_connections = 16;
+    let made = Engine::<Bot, Shared>::on_registry(registry, 100..100 + 96, || {}, config);
+    let mut engine: Engine<Bot, Shared> = made.unwrap();
+    is_mode(&engine);
+    // The host's own, under a token that is not the engine's.
+    let (mut own, _other) = httpstream::mio::net::UnixStream::pair().unwrap();
+    registry
+        .register(&mut own, Token(1), Interest::WRITABLE)
+        .unwrap();
+    let server = Server::answering(common::ok("a"));
+    let mut bot = Bot::default();
+    engine.submit(server.get("/"), |bot, _, cx| {
+        bot.calls.set(bot.calls.get() + 1);
+        cx.done()
+    });
+    let (mut events, mut ours, mut foreign) = (Events::with_capacity(8), 0, 0);
+    while engine.pending() > 0 {
+        poll.poll(&mut events, engine.next_timeout()).unwrap();
+        for event in &events {
+            let event: &Event = event;
+            match engine.on_event(event) {
+                true => ours += 1,
+                false => foreign += 1,
+            }
+        }
+        let _: Turn = engine.turn(&mut bot).unwrap();
+    }
+    assert_eq!((bot.calls.get(), foreign), (1, 1));
+    assert!(ours > 0);
+    let _: (Submitter<Bot>, Stats, Option<Duration>) =
+        (engine.submitter(), engine.stats(), engine.next_timeout());
+    engine.close_idle();
+}

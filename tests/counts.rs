@@ -144,6 +144,10 @@ fn release_example(name: &str) -> &'static Path {
             .args(["build", "--offline", "--release", "--message-format=json"])
             .args([
                 "--example",
+                "embed_run",
+                "--example",
+                "embed_shared",
+                "--example",
                 "hold",
                 "--example",
                 "load",
@@ -503,14 +507,18 @@ fn a_connection_is_registered_once_and_deregistered_once() {
 
 /// User instructions of `load`, its server left out.
 fn instructions_of_load(path: &str, connections: u64, requests: u64) -> u64 {
-    let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+    let mut load = Command::new("valgrind");
+    load.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(release_example("load"))
         .args(["--path", path])
         .args(["--connections", &connections.to_string()])
-        .args(["--requests", &requests.to_string()])
-        .output()
-        .expect("valgrind can be started");
+        .args(["--requests", &requests.to_string()]);
+    collected(load)
+}
+
+/// What callgrind has counted.
+fn collected(mut valgrind: Command) -> u64 {
+    let output = valgrind.output().expect("valgrind can be started");
     let report = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{report}");
     report
@@ -518,6 +526,50 @@ fn instructions_of_load(path: &str, connections: u64, requests: u64) -> u64 {
         .find_map(|line| line.split_once("Collected : "))
         .and_then(|(_, count)| count.trim().parse().ok())
         .unwrap_or_else(|| panic!("callgrind counts: {report}"))
+}
+
+/// What one more request costs where `count` tells what so many cost: the least of three, if that is how often it takes.
+fn each(bar: f64, count: impl Fn(u64) -> u64) -> f64 {
+    let (few, many) = (1000, 4000);
+    // In how many pieces a response arrives is chance: a row over its bar is counted again, and the least is what it costs.
+    let mut least = f64::INFINITY;
+    for _ in 0..3 {
+        let (before, after) = (count(few), count(many));
+        least = least.min((after - before) as f64 / (many - few) as f64);
+        if least <= bar {
+            break;
+        }
+    }
+    least
+}
+
+#[test]
+fn an_engine_on_its_hosts_poll_costs_five_percent_more_than_run_at_most() {
+    if !has_tool("valgrind") {
+        return;
+    }
+    let addr = start_server();
+    for at_once in [1, 50] {
+        let of = |program: &str, bar: f64| {
+            each(bar, |requests| {
+                let mut fetch = Command::new("valgrind");
+                fetch
+                    .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+                    .arg(release_example(program))
+                    .args(["--fetch", &requests.to_string()])
+                    .args(["--at-once", &at_once.to_string()])
+                    .arg(format!("http://{addr}/small"));
+                collected(fetch)
+            })
+        };
+        let run = of("embed_run", 0.0);
+        let shared = of("embed_shared", run * 1.05);
+        println!("{at_once} at once: {run:.0} instructions a request by run, {shared:.0} shared");
+        assert!(
+            shared <= run * 1.05,
+            "{at_once} at once: {shared} and {run}"
+        );
+    }
 }
 
 #[test]
@@ -536,18 +588,13 @@ fn a_request_takes_few_instructions() {
         ("/close", 1, 8800),
     ];
     for (path, connections, bar) in ROWS {
-        let (few, many) = (1000, 4000);
-        // In how many pieces a response arrives is chance: a row over its bar is counted again, and the least is what it costs.
-        let mut each = u64::MAX;
-        for _ in 0..3 {
-            let before = instructions_of_load(path, connections, few);
-            let after = instructions_of_load(path, connections, many);
-            each = each.min((after - before) / (many - few));
-            if each <= bar {
-                break;
-            }
-        }
-        println!("{path} on {connections}: {each} instructions a request, at most {bar}");
-        assert!(each <= bar, "{path} on {connections}: {each}, over {bar}");
+        let each = each(bar as f64, |requests| {
+            instructions_of_load(path, connections, requests)
+        });
+        println!("{path} on {connections}: {each:.0} instructions a request, at most {bar}");
+        assert!(
+            each <= bar as f64,
+            "{path} on {connections}: {each}, over {bar}"
+        );
     }
 }

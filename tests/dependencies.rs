@@ -26,6 +26,26 @@ const TLS: &[&str] = &[
     "zeroize",
 ];
 
+/// What the feature `timerfd` adds, on Linux.
+#[cfg(target_os = "linux")]
+const TIMERFD: &[&str] = &["bitflags", "linux-raw-sys", "rustix"];
+
+/// What the feature `calloop` adds: the crate itself, and what a program that uses it has anyway.
+const CALLOOP: &[&str] = &[
+    "bitflags",
+    "calloop",
+    "cfg-if",
+    "linux-raw-sys",
+    "pin-project-lite",
+    "polling",
+    "rustix",
+    "tracing",
+    "tracing-core",
+];
+
+/// What the feature `tokio` adds.
+const TOKIO: &[&str] = &["pin-project-lite", "tokio"];
+
 /// What the feature `hickory` adds. It is long for two reasons that lie in hickory and cannot be chosen otherwise: names that are not ASCII
 /// (from `idna` down, some thirty), which a URL's host never is, and its cache (`moka`), which is switched off.
 const HICKORY: &[&str] = &[
@@ -165,6 +185,14 @@ fn the_crate_depends_on_nothing_unexpected() {
     );
     check(&["--no-default-features", "--features", "hickory"], HICKORY);
     check(&[], &[HICKORY, TLS].concat());
+    check(&["--no-default-features", "--features", "calloop"], CALLOOP);
+    check(&["--no-default-features", "--features", "tokio"], TOKIO);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_timer_in_the_poll_takes_rustix() {
+    check(&["--no-default-features", "--features", "timerfd"], TIMERFD);
 }
 
 #[test]

@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Nor cargo, which has a crate and its dependencies to build.
 const PATIENCE_WITH_CARGO: Duration = Duration::from_secs(600);
 
-/// The programs that these tests are about, and the features that they need.
+/// The programs that these tests are about, and the features that they are built with: the tests' own.
 const PROGRAMS: &[&str] = &[
     "embed_run",
     "embed_nested",
@@ -36,10 +36,22 @@ const PROGRAMS: &[&str] = &[
     "embed_shared",
     #[cfg(feature = "timerfd")]
     "embed_timerfd",
+    #[cfg(feature = "tokio")]
+    "embed_tokio",
+    #[cfg(feature = "calloop")]
+    "embed_calloop",
 ];
 const FEATURES: &[&str] = &[
+    #[cfg(feature = "hickory")]
+    "hickory",
+    #[cfg(feature = "tls")]
+    "tls",
     #[cfg(feature = "timerfd")]
     "timerfd",
+    #[cfg(feature = "tokio")]
+    "tokio",
+    #[cfg(feature = "calloop")]
+    "calloop",
 ];
 
 /// The programs by their names, built by the cargo that runs this, without the net.
@@ -49,6 +61,7 @@ fn built() -> &'static BTreeMap<String, PathBuf> {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo
             .args(["build", "--offline", "--message-format=json"])
+            .arg("--no-default-features")
             .arg(format!("--features={}", FEATURES.join(",")))
             .args(PROGRAMS.iter().flat_map(|name| ["--example", name]))
             .current_dir(env!("CARGO_MANIFEST_DIR"));
@@ -146,4 +159,8 @@ hosts! {
     shared
     #[cfg(feature = "timerfd")]
     timerfd
+    #[cfg(feature = "tokio")]
+    tokio
+    #[cfg(feature = "calloop")]
+    calloop
 }

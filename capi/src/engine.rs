@@ -4,16 +4,16 @@
 //! [`Context`] that the engine lent for it; or neither, which is where it tidies up, and where no call comes from.
 
 use std::cell::{Cell, RefCell};
-use std::mem::MaybeUninit;
+use std::io::Write;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::AsRawFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use httpstream::{Config, Context, Engine, ErrorKind, RequestId, Stats};
 
-use crate::errors::{Code, Fault, guard};
+use crate::errors::{Code, Fault, contain, guard};
 use crate::handles::Kind;
 use crate::knobs;
 use crate::raw;
@@ -53,10 +53,10 @@ struct Garbage {
 }
 
 /// The engines of a thread, in the order of their numbers, which grow.
-struct Hosts(Vec<Rc<Host>>);
+struct Hosts(ManuallyDrop<Vec<Rc<Host>>>);
 
 thread_local! {
-    static HOSTS: RefCell<Hosts> = const { RefCell::new(Hosts(Vec::new())) };
+    static HOSTS: RefCell<Hosts> = const { RefCell::new(Hosts(ManuallyDrop::new(Vec::new()))) };
 }
 
 impl Hosts {
@@ -69,11 +69,13 @@ impl Hosts {
     }
 }
 
-/// A thread ends without having freed its engines, or a process that has them from a fork. They are left as they are: in a child they are not
-/// ours to close, and of releases nobody expects any here, after the host's own end.
+/// A thread ends, or its process does. Engines that nobody has freed are left as they are: in a child they are not ours to close, and of
+/// releases nobody expects any here, after the host's own end.
 impl Drop for Hosts {
     fn drop(&mut self) {
-        self.0.drain(..).for_each(std::mem::forget);
+        if self.0.is_empty() {
+            *self.0 = Vec::new();
+        }
     }
 }
 
@@ -92,14 +94,23 @@ impl Desk {
 
     /// Runs a callback, which may reach `cx` through its engine's handle.
     pub(crate) fn lend<R>(&self, cx: &mut Context<'_, ()>, callback: impl FnOnce() -> R) -> R {
-        let lent = NonNull::from(cx).cast::<Context<'static, ()>>();
+        /// Takes it away, whatever happens.
+        struct Back<'a>(&'a Desk);
+        impl Drop for Back<'_> {
+            fn drop(&mut self) {
+                self.0.context.set(None);
+            }
+        }
+        let back = Back(self);
         // An engine does not turn inside its own turn: nothing is lent yet.
+        let lent = NonNull::from(cx).cast::<Context<'static, ()>>();
         self.context.set(Some(lent));
         let answer = callback();
-        self.context.set(None);
+        drop(back);
         if !self.born.is_here() {
             // A child, forked in the callback, would go on with sockets and an epoll that are its parent's too.
-            eprintln!("httpstream: a process forked inside a callback must not return from it");
+            let words = b"httpstream: a process forked inside a callback must not return from it\n";
+            let _ = std::io::stderr().write_all(words);
             std::process::abort();
         }
         answer
@@ -191,19 +202,12 @@ impl Host {
 
     /// Turns the engine, then releases what is over.
     fn turn(&self, budget: u32) -> Result<httpstream_turned, Fault> {
-        let turned = catch_unwind(AssertUnwindSafe(|| self.turns(budget)));
+        let turned = contain(|| self.turns(budget));
         self.desk.release();
         if self.desk.closes_idle.take() {
             self.engine.borrow_mut().close_idle();
         }
-        match turned {
-            Ok(turned) => turned,
-            Err(payload) => {
-                let fault = Fault::panic(&*payload);
-                std::mem::forget(payload);
-                Err(fault)
-            }
-        }
+        turned?
     }
 
     fn turns(&self, budget: u32) -> Result<httpstream_turned, Fault> {
@@ -221,6 +225,21 @@ impl Host {
             }
         }
         Ok(sum)
+    }
+}
+
+/// Set while an engine turns; it does not inside its own turn.
+struct Turning<'a>(&'a Desk);
+
+impl<'a> Turning<'a> {
+    fn begin(desk: &'a Desk) -> Option<Self> {
+        (!desk.is_turning.replace(true)).then(|| Self(desk))
+    }
+}
+
+impl Drop for Turning<'_> {
+    fn drop(&mut self) {
+        self.0.is_turning.set(false);
     }
 }
 
@@ -289,7 +308,10 @@ fn open(config: Config) -> Result<u64, Fault> {
     });
     let handle = host.handle();
     let kept = HOSTS.try_with(|hosts| hosts.borrow_mut().0.push(host));
-    kept.map_err(|_| Fault::new(Code::Thread, "the thread is ending"))?;
+    kept.map_err(|_| {
+        shared::retire(number);
+        Fault::new(Code::Thread, "the thread is ending")
+    })?;
     Ok(handle)
 }
 
@@ -303,13 +325,9 @@ pub extern "C" fn httpstream_free(engine: httpstream_engine) -> i32 {
             return Err(host.busy("turns: it cannot be freed inside its own callbacks"));
         }
         let desk = Rc::clone(&host.desk);
-        let freed = catch_unwind(AssertUnwindSafe(|| close(host)));
+        let freed = contain(|| close(host));
         desk.release();
-        freed.map(|()| HTTPSTREAM_OK).map_err(|payload| {
-            let fault = Fault::panic(&*payload);
-            std::mem::forget(payload);
-            fault
-        })
+        freed.map(|()| HTTPSTREAM_OK)
     })
 }
 
@@ -368,11 +386,10 @@ pub extern "C" fn httpstream_turn(
 ) -> i32 {
     guard("httpstream_turn", || {
         let host = host(engine)?;
-        if host.desk.is_turning.replace(true) {
-            return Err(host.busy("turns already: not inside its own callbacks"));
-        }
-        let result = host.turn(budget);
-        host.desk.is_turning.set(false);
+        let result = match Turning::begin(&host.desk) {
+            Some(_turning) => host.turn(budget),
+            None => return Err(host.busy("turns already: not inside its own callbacks")),
+        };
         let garbage = host.desk.take_garbage();
         let sum = result?;
         if let Some(turned) = turned {
@@ -528,4 +545,114 @@ pub extern "C" fn httpstream_resume(engine: httpstream_engine, id: httpstream_id
         let resumed = host(engine)?.ask(|engine| engine.resume(id), |cx| cx.resume(id))?;
         Ok(resumed.into())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::{CStr, c_void};
+
+    use super::*;
+    use crate::errors::{httpstream_last_error, httpstream_last_error_number};
+
+    /// Counts itself where `user` points to.
+    unsafe extern "C" fn count(user: *mut c_void) {
+        // SAFETY: the tests hand over such a counter.
+        let count = unsafe { &*user.cast::<Cell<u32>>() };
+        count.set(count.get() + 1);
+    }
+
+    fn engine() -> u64 {
+        open(Config::default()).unwrap()
+    }
+
+    /// A chain that never begins, with a release that is counted.
+    fn wait_for_ever(engine: u64, released: &Cell<u32>) {
+        let host = host(engine).unwrap();
+        let request = httpstream::Request::get("http://127.0.0.1:1/")
+            .build()
+            .unwrap();
+        let readback = httpstream_readback {
+            on_reply: None,
+            on_head: None,
+            on_data: None,
+            release: Some(count),
+            user: std::ptr::from_ref(released).cast_mut().cast(),
+        };
+        let chain = Chain::new(&host.desk, Taken::of(&readback), request.clone(), None);
+        let mut engine = host.engine.borrow_mut();
+        engine.submit_to_after(Duration::MAX, request, chain);
+    }
+
+    fn assert_panicked(answer: i32, function: &str) {
+        assert_eq!(answer, HTTPSTREAM_ERROR_PANIC);
+        assert_eq!(httpstream_last_error_number(), HTTPSTREAM_ERROR_PANIC);
+        // SAFETY: NUL-terminated, until the next failure of this thread.
+        let words = unsafe { CStr::from_ptr(httpstream_last_error()) };
+        let expected = format!("{function}: a fault inside the library: on purpose");
+        assert_eq!(words.to_str().unwrap(), expected);
+    }
+
+    #[test]
+    fn a_panic_in_a_turn_does_not_cross_and_the_engine_goes_on() {
+        let engine = engine();
+        let released = Cell::new(0);
+        wait_for_ever(engine, &released);
+        let called = Rc::new(Cell::new(false));
+        {
+            let host = host(engine).unwrap();
+            let mut engine = host.engine.borrow_mut();
+            engine.call(|(), _| panic!("on purpose"));
+            let called = Rc::clone(&called);
+            engine.call(move |(), _| {
+                called.set(true);
+                httpstream::Next::done()
+            });
+        }
+        assert_panicked(httpstream_turn(engine, 1, None), "httpstream_turn");
+        while !called.get() {
+            assert_eq!(httpstream_turn(engine, 1, None), HTTPSTREAM_OK);
+        }
+        assert_eq!(httpstream_pending(engine), 1);
+        assert_eq!(httpstream_free(engine), HTTPSTREAM_OK);
+        assert_eq!(released.get(), 1);
+    }
+
+    #[test]
+    fn a_panic_while_an_engine_is_freed_leaves_no_release_out() {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("on purpose");
+            }
+        }
+        let engine = engine();
+        let released = Cell::new(0);
+        wait_for_ever(engine, &released);
+        {
+            let host = host(engine).unwrap();
+            let bomb = Bomb;
+            host.engine.borrow_mut().call(move |(), _| {
+                drop(bomb);
+                httpstream::Next::done()
+            });
+        }
+        wait_for_ever(engine, &released);
+        assert_panicked(httpstream_free(engine), "httpstream_free");
+        assert_eq!(released.get(), 2);
+        assert_eq!(httpstream_turn(engine, 1, None), HTTPSTREAM_ERROR_HANDLE);
+    }
+
+    #[test]
+    fn a_timeout_is_rounded_up_to_milliseconds() {
+        let rows = [
+            (Duration::ZERO, 0),
+            (Duration::from_nanos(1), 1),
+            (Duration::from_millis(1), 1),
+            (Duration::from_micros(1001), 2),
+            (Duration::from_secs(1 << 40), i32::MAX),
+        ];
+        for (time, expected) in rows {
+            assert_eq!(milliseconds(time), expected, "{time:?}");
+        }
+    }
 }

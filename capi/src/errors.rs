@@ -121,22 +121,26 @@ thread_local! {
     static LAST: RefCell<Last> = const { RefCell::new(Last { number: HTTPSTREAM_OK, words: None }) };
 }
 
+/// Runs what may panic; that is then a fault like others.
+pub(crate) fn contain<T>(run: impl FnOnce() -> T) -> Result<T, Fault> {
+    // What a panic may leave half changed is the engine, which takes that on itself, and tables, which change in single steps.
+    catch_unwind(AssertUnwindSafe(run)).map_err(|payload| {
+        let fault = Fault::panic(&*payload);
+        // Dropping it may panic as well.
+        std::mem::forget(payload);
+        fault
+    })
+}
+
 /// Runs what C has called: `function`, for the words. Nothing that happens in it crosses but the answer.
 pub(crate) fn guard<T: Answer>(function: &str, run: impl FnOnce() -> Result<T, Fault>) -> T {
-    // What a panic may leave half changed is the engine, which takes that on itself, and tables, which change in single steps.
-    let result = catch_unwind(AssertUnwindSafe(run));
-    let fault = match result {
-        Ok(Ok(answer)) => return answer,
-        Ok(Err(fault)) => fault,
-        Err(payload) => {
-            let fault = Fault::panic(&*payload);
-            // Dropping it may panic as well.
-            std::mem::forget(payload);
-            fault
+    match contain(run).and_then(|result| result) {
+        Ok(answer) => answer,
+        Err(fault) => {
+            remember(function, &fault);
+            T::failed(fault.code)
         }
-    };
-    remember(function, &fault);
-    T::failed(fault.code)
+    }
 }
 
 fn remember(function: &str, fault: &Fault) {

@@ -13,19 +13,27 @@
 //! Rules: `unsafe` stands where a pointer of C's is read, a callback called, or something lent whose lifetime C cannot know. Everything that
 //! C calls goes through `errors::guard`. No lock is held, and no table borrowed, while a callback runs.
 
-mod config;
-mod engine;
+// In the order of the header.
+mod types;
+
 mod errors;
+
+mod config;
+
+mod engine;
+
+mod request;
+
+mod readback;
+mod reply;
+
+// What they stand on.
 mod handles;
 mod knobs;
 mod raw;
-mod readback;
-mod reply;
-mod request;
 mod shared;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(not(feature = "tls"))]
 #[path = "no_tls.rs"]
 mod tls;
-mod types;

@@ -64,6 +64,26 @@ pub(crate) unsafe fn c_text<'a>(name: &str, data: *const c_char) -> Result<&'a s
     unsafe { text(name, data, NUL_TERMINATED) }
 }
 
+/// The `room` bytes at `place`, to be written. A null pointer is fine where there is no room.
+///
+/// # Safety
+/// `place` is null or leads to so many bytes that nobody else uses for `'a`.
+pub(crate) unsafe fn room<'a>(
+    name: &str,
+    place: *mut c_char,
+    room: usize,
+) -> Result<&'a mut [MaybeUninit<u8>], Fault> {
+    match (place.is_null(), room) {
+        (true, 0) => Ok(&mut []),
+        (true, _) => Err(Fault::null(name)),
+        (false, room) if room > isize::MAX as usize => Err(Fault::argument(format!(
+            "{name} has room for {room} bytes, more than there can be"
+        ))),
+        // SAFETY: the caller's promise.
+        (false, room) => Ok(unsafe { std::slice::from_raw_parts_mut(place.cast(), room) }),
+    }
+}
+
 /// Where a result goes that the caller must take.
 pub(crate) fn out<'a, T>(
     name: &str,

@@ -121,7 +121,8 @@ impl Chain {
     /// What `next` says, with all that it hands over taken over.
     fn follow(&mut self, id: u64, next: &httpstream_next, cx: &Context<'_, ()>) -> Next<()> {
         let action = self.action(next);
-        if next.frees_request && next.request != 0 && request::free(next.request).is_err() {
+        if next.frees_request.is_true() && next.request != 0 && request::free(next.request).is_err()
+        {
             // Of SEND it was said already.
             if next.action != HTTPSTREAM_SEND {
                 self.desk.tell_garbage(|| {
@@ -177,7 +178,7 @@ impl Readback<()> for Chain {
     fn on_reply(&mut self, (): &mut (), reply: Reply<'_>, cx: &mut Context<'_, ()>) -> Next<()> {
         let mut next = httpstream_next {
             action: HTTPSTREAM_DONE,
-            frees_request: false,
+            frees_request: Bool::default(),
             request: 0,
             delay_ms: 0,
             readback: std::ptr::null(),

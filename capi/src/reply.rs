@@ -225,6 +225,45 @@ fn count(fields: Option<Headers<'_>>) -> usize {
     fields.map_or(0, |fields| fields.len())
 }
 
+/// Status line and fields of a response, as text.
+struct Head<'a>(&'a Response<'a>);
+
+impl Head<'_> {
+    fn for_each_piece(&self, mut piece: impl FnMut(&[u8])) {
+        let status = self.0.status();
+        piece(match self.0.version() {
+            Version::HTTP_10 => b"HTTP/1.0 ",
+            _ => b"HTTP/1.1 ",
+        });
+        piece(status.as_str().as_bytes());
+        piece(b" ");
+        piece(self.0.reason());
+        piece(b"\r\n");
+        for (name, value) in self.0.headers() {
+            piece(name.as_bytes());
+            piece(b": ");
+            piece(value);
+            piece(b"\r\n");
+        }
+    }
+
+    /// Writes it to the beginning of `out`, as far as whole pieces of it fit; answers its length.
+    fn write(&self, out: &mut [MaybeUninit<u8>]) -> usize {
+        let (mut len, mut rest) = (0, out);
+        self.for_each_piece(|bytes| {
+            len += bytes.len();
+            // Once one did not fit there is no room left for those behind it.
+            if let Some((place, behind)) =
+                std::mem::take(&mut rest).split_at_mut_checked(bytes.len())
+            {
+                place.write_copy_of_slice(bytes);
+                rest = behind;
+            }
+        });
+        len
+    }
+}
+
 fn kind_number(kind: ErrorKind) -> i32 {
     match kind {
         ErrorKind::InvalidRequest => HTTPSTREAM_KIND_INVALID_REQUEST,
@@ -585,6 +624,26 @@ pub unsafe extern "C" fn httpstream_reply_headers(
         // SAFETY: the caller's promise about its pointers, see `raw`.
         look(reply, |shown| unsafe {
             copy_fields(shown.headers(), out, room)
+        })
+    })
+}
+
+/// Writes the head as text to `out`, which has room for `room` bytes: the status line and each field line, each with CR LF at its end, a field
+/// as "name: value", in the order received. Answers its length; where that is more than `room`, what was written is the beginning of it, if
+/// that. 0: of a failure, or not a reply. `out` may be null where `room` is 0. One copy in place of many, for bindings that look at fields later or never.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn httpstream_reply_head(
+    reply: httpstream_reply,
+    out: *mut c_char,
+    room: usize,
+) -> usize {
+    guard("httpstream_reply_head", || {
+        // SAFETY: the caller's promise about its pointers, see `raw`.
+        let out = unsafe { raw::room("out", out, room) }?;
+        look(reply, |shown| {
+            Ok(shown
+                .response()
+                .map_or(0, |response| Head(response).write(out)))
         })
     })
 }

@@ -17,6 +17,10 @@ use crate::types::*;
 
 /// A request as far as it is written.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "slots of a table, used again: a box would be an allocation more for each field"
+)]
 pub(crate) enum Written {
     Open(RequestBuilder),
     /// Sent, or about to be.

@@ -184,6 +184,17 @@ pub struct httpstream_stats {
     pub system_calls: u64,
 }
 
+/// C's `bool` where C writes it: any byte, since nothing keeps C from writing one. (The header says bool.)
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Bool(u8);
+
+impl Bool {
+    pub(crate) fn is_true(self) -> bool {
+        self.0 != 0
+    }
+}
+
 /// What a reply leads to. All zero before the callback is called, which is HTTPSTREAM_DONE.
 #[repr(C)]
 #[derive(Debug)]
@@ -191,7 +202,7 @@ pub struct httpstream_next {
     /// HTTPSTREAM_DONE, HTTPSTREAM_AGAIN or HTTPSTREAM_SEND.
     pub action: i32,
     /// Free `request` when the callback has returned, whatever the action is.
-    pub frees_request: bool,
+    pub frees_request: Bool,
     /// For HTTPSTREAM_SEND.
     pub request: httpstream_request,
     /// Wait so many milliseconds before the request. UINT64_MAX: for ever, that is until httpstream_cancel.

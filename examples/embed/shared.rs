@@ -43,23 +43,18 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let mut next_tick = Instant::now() + TICK;
 
     while engine.pending() > 0 {
-        let until_tick = next_tick.saturating_duration_since(Instant::now());
-        let timeout = engine.next_timeout().unwrap_or(until_tick).min(until_tick);
+        let until = engine.next_deadline().unwrap_or(next_tick).min(next_tick);
+        let timeout = until.saturating_duration_since(Instant::now());
         poll.poll(&mut events, Some(timeout))?;
         for event in &events {
-            if engine.on_event(event) {
-                continue;
-            }
-            match event.token() {
-                LISTENER => accept(&listener)?,
-                // The poll has returned, which is all that was wanted; or an event of the engine's that came too late.
-                _ => {}
+            // What is neither's is the waker's, which has done its work, or an event of the engine's that came too late.
+            if !engine.on_event(event) && event.token() == LISTENER {
+                accept(&listener)?;
             }
         }
-        if next_tick <= Instant::now() {
-            next_tick += TICK;
-        } else {
-            job.woke();
+        match events.is_empty() && until == next_tick {
+            true => next_tick += TICK,
+            false => job.woke(),
         }
         engine.turn(&mut job)?;
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use log::trace;
 
 use crate::engine::chains::Stage;
+use crate::engine::mode::sealed::Sealed;
 use crate::engine::mode::{Mode, Owned};
 use crate::engine::readback::Sink;
 use crate::engine::submitter::Order;
@@ -68,7 +69,9 @@ impl<S, M: Mode> Engine<S, M> {
             self.settle_and_park();
             turn.events = self.poll(timeout)?;
         }
-        self.read_clock();
+        if has_rest || <M as Sealed>::Net::WAITS {
+            self.read_clock();
+        }
         self.work(state);
         self.take_orders_from_within();
         turn.answered = (self.counts.answered + self.counts.failed - before) as usize;

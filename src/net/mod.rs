@@ -108,6 +108,9 @@ pub trait Net {
 
     const MACHINE: Machine;
 
+    /// Whether time passes in `wait`.
+    const WAITS: bool;
+
     /// The time. Read around the poll and after readbacks, and passed down.
     fn now(&self) -> Instant;
 

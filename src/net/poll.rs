@@ -19,8 +19,8 @@ use crate::resolver::Wake;
 
 /// Where sockets are watched, and how an engine hears of them.
 pub trait Watch: fmt::Debug {
-    /// System calls behind each `wait`.
-    const CALLS_TO_WAIT: u64;
+    /// Whether `wait` asks the system, and may take its time.
+    const WAITS: bool;
 
     fn registry(&self) -> &Registry;
 
@@ -97,7 +97,7 @@ impl OwnPoll {
 }
 
 impl Watch for OwnPoll {
-    const CALLS_TO_WAIT: u64 = 1;
+    const WAITS: bool = true;
 
     fn registry(&self) -> &Registry {
         self.poll.registry()
@@ -200,7 +200,7 @@ impl HostPoll {
 }
 
 impl Watch for HostPoll {
-    const CALLS_TO_WAIT: u64 = 0;
+    const WAITS: bool = false;
 
     fn registry(&self) -> &Registry {
         &self.registry

@@ -263,6 +263,7 @@ impl<W: Watch> Net for MioNet<W> {
     type Socket = TcpStream;
 
     const MACHINE: Machine = Machine::Real;
+    const WAITS: bool = W::WAITS;
 
     fn now(&self) -> Instant {
         Instant::now()
@@ -349,7 +350,7 @@ impl<W: Watch> Net for MioNet<W> {
         max: usize,
         timeout: Option<Duration>,
     ) -> io::Result<()> {
-        self.system_calls += W::CALLS_TO_WAIT;
+        self.system_calls += u64::from(W::WAITS);
         self.watch.wait(ready, max, timeout)
     }
 

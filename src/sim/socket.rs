@@ -108,6 +108,7 @@ impl Net for SimNet {
     type Socket = Socket;
 
     const MACHINE: Machine = Machine::Simulated;
+    const WAITS: bool = false;
 
     fn now(&self) -> Instant {
         self.network.now()

@@ -1,5 +1,7 @@
 //! Programs that are run to their end, and what they said until then. Used by the tests of other packages of this repository as well.
 
+#![allow(dead_code, reason = "not every test wants every part")]
+
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};

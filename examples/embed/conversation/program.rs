@@ -119,7 +119,12 @@ impl Job {
 
     /// How the engine is to be made.
     pub(crate) fn config(&self) -> Config {
-        Config::default()
+        let mut config = Config::default();
+        if let Work::Converse { .. } = self.work {
+            // So few that turns leave something undone, of which no host may lose anything.
+            config.turn_events = 2;
+        }
+        config
     }
 
     /// Submits what the work begins with.
@@ -138,6 +143,11 @@ impl Job {
     /// To be called whenever the host's own wait has returned.
     pub(crate) fn woke(&mut self) {
         self.wakeups += 1;
+    }
+
+    /// In place of [`woke`](Self::woke), for a host that counts by itself.
+    pub(crate) fn has_woken(&mut self, times: u64) {
+        self.wakeups = times;
     }
 
     /// Says what came of the work, when nothing is pending any more.

@@ -1,0 +1,249 @@
+//! `cargo bench --bench embedding`: what each event loop costs that the engine may be embedded in, beside the engine's own `run`.
+//!
+//! Each program of `examples/embed` gets the same small answer over and over, from a server in another process. Two lengths of the same
+//! run are counted, and the difference is what a request costs: instructions in user space by callgrind, system calls by strace. Nothing
+//! here is a time, so that neither the machine nor its mood matters; of three counts the least is taken, since a response may
+//! come in an unfortunate moment. Needs valgrind and strace, and the hosts' own libraries for those that are written in C; what cannot be built is said.
+
+#[path = "../examples/support/server.rs"]
+mod server;
+
+use std::error::Error;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use server::Server;
+
+/// How a program is built.
+enum Program {
+    /// An example of this package, with features.
+    Example(&'static str, &'static [&'static str]),
+    /// A package of this workspace.
+    Package(&'static str),
+    /// A file of `examples/embed/c`, and what it is linked with beside the C interface.
+    C(&'static str, &'static str),
+}
+
+const HOSTS: &[(&str, Program)] = &[
+    ("`Engine::run`", Program::Example("embed_run", &[])),
+    ("mio, shared poll", Program::Example("embed_shared", &[])),
+    ("mio, nested, edges", Program::Example("embed_nested", &[])),
+    ("poll(2)", Program::Example("embed_poll", &[])),
+    (
+        "poll(2), `timerfd`",
+        Program::Example("embed_timerfd", &["timerfd"]),
+    ),
+    ("calloop", Program::Example("embed_calloop", &["calloop"])),
+    ("tokio", Program::Example("embed_tokio", &["tokio"])),
+    ("glib", Program::Package("embed-glib")),
+    ("C, epoll", Program::C("epoll", "")),
+    ("C, libuv", Program::C("uv", "libuv")),
+];
+
+const AT_ONCE: [u64; 2] = [1, 50];
+const FEW: u64 = 1000;
+const MANY: u64 = 4000;
+
+/// What a request costs.
+#[derive(Clone, Copy)]
+struct Cost {
+    instructions: f64,
+    system_calls: f64,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    server::serve_if_asked();
+    let server = Server::start()?;
+    let url = format!("http://{}/small", server.addr);
+    println!(
+        "| host | instructions | of `run` | system calls | instructions, 50 at once | of `run` | system calls |"
+    );
+    println!("|---|---|---|---|---|---|---|");
+    let mut own: Option<[Cost; 2]> = None;
+    for (name, program) in HOSTS {
+        let costs = program.build().and_then(|path| {
+            Ok([
+                cost(&path, &url, AT_ONCE[0])?,
+                cost(&path, &url, AT_ONCE[1])?,
+            ])
+        });
+        let costs = match costs {
+            Ok(costs) => costs,
+            Err(why) => {
+                println!("| {name} | – | – | – | – | – | – |");
+                eprintln!("{name}: {why}");
+                continue;
+            }
+        };
+        let of_run = own.get_or_insert(costs);
+        let cells = costs
+            .iter()
+            .zip(of_run)
+            .map(|(cost, own)| Cells(*cost, *own));
+        let [one, many] = cells
+            .collect::<Vec<_>>()
+            .try_into()
+            .unwrap_or_else(|_| unreachable!("there are two"));
+        println!("| {name} | {one} | {many} |");
+    }
+    Ok(())
+}
+
+/// A cost beside that of the engine's own loop, as three cells of a table.
+struct Cells(Cost, Cost);
+
+impl fmt::Display for Cells {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Cost {
+            instructions,
+            system_calls,
+        } = self.0;
+        let ratio = instructions / self.1.instructions;
+        write!(f, "{instructions:.0} | {ratio:.2} | {system_calls:.2}")
+    }
+}
+
+impl Program {
+    fn build(&self) -> Result<PathBuf, Box<dyn Error>> {
+        match self {
+            Self::Example(name, features) => {
+                let features = features.join(",");
+                built(&["--example", name, "--features", &features], name)
+            }
+            Self::Package(name) => built(&["-p", name], name),
+            Self::C(name, library) => compiled(name, library),
+        }
+    }
+}
+
+/// Has cargo build an executable, and answers where it is.
+fn built(args: &[&str], name: &str) -> Result<PathBuf, Box<dyn Error>> {
+    let messages = cargo_build(args)?;
+    let executables = messages
+        .iter()
+        .filter(|message| message["target"]["name"] == *name)
+        .filter_map(|message| message["executable"].as_str());
+    let executable = executables
+        .last()
+        .ok_or("cargo has built no such program")?;
+    Ok(executable.into())
+}
+
+/// Compiles a C program against the C interface.
+fn compiled(name: &str, library: &str) -> Result<PathBuf, Box<dyn Error>> {
+    let messages = cargo_build(&["-p", "httpstream-capi"])?;
+    let archive = messages
+        .iter()
+        .filter_map(|message| message["filenames"].as_array())
+        .flatten()
+        .filter_map(Value::as_str)
+        .find(|file| file.ends_with(".a"))
+        .ok_or("cargo has built no library for C")?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let program = Path::new(archive).with_file_name(format!("embed_{name}"));
+    let mut flags = Vec::new();
+    if !library.is_empty() {
+        let found = output(Command::new("pkg-config").args(["--cflags", "--libs", library]))?;
+        flags = String::from_utf8(found.stdout)?
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect();
+    }
+    let mut compiler = Command::new("cc");
+    compiler
+        .arg("-O2")
+        .arg("-I")
+        .arg(root.join("capi/include"))
+        .arg(root.join(format!("examples/embed/c/{name}.c")))
+        .arg(archive)
+        .args(flags)
+        .args(["-lpthread", "-ldl", "-lm", "-o"])
+        .arg(&program);
+    output(&mut compiler)?;
+    Ok(program)
+}
+
+fn cargo_build(args: &[&str]) -> Result<Vec<Value>, Box<dyn Error>> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .args(["build", "--offline", "--release", "--message-format=json"])
+        .args(args)
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    let messages = String::from_utf8(output(&mut cargo)?.stdout)?;
+    Ok(messages
+        .lines()
+        .map(serde_json::from_str)
+        .collect::<Result<_, _>>()?)
+}
+
+/// What a request costs the program that makes so many at once.
+fn cost(program: &Path, url: &str, at_once: u64) -> Result<Cost, Box<dyn Error>> {
+    let per_request = |count: fn(&Path, &str, u64, u64) -> Result<u64, Box<dyn Error>>| {
+        let mut least = f64::INFINITY;
+        for _ in 0..3 {
+            let (few, many) = (
+                count(program, url, at_once, FEW)?,
+                count(program, url, at_once, MANY)?,
+            );
+            let requests = (MANY - FEW) as f64;
+            least = least.min((many as f64 - few as f64) / requests);
+        }
+        Ok::<_, Box<dyn Error>>(least)
+    };
+    Ok(Cost {
+        instructions: per_request(instructions)?,
+        system_calls: per_request(system_calls)?,
+    })
+}
+
+fn instructions(program: &Path, url: &str, at_once: u64, n: u64) -> Result<u64, Box<dyn Error>> {
+    let mut valgrind = Command::new("valgrind");
+    valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
+    let said = output(fetch(valgrind.arg(program), url, at_once, n))?;
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    let collected = said
+        .lines()
+        .find_map(|line| line.split_once("Collected : "))
+        .ok_or("callgrind counts nothing")?;
+    Ok(collected.1.trim().parse()?)
+}
+
+fn system_calls(program: &Path, url: &str, at_once: u64, n: u64) -> Result<u64, Box<dyn Error>> {
+    let mut strace = Command::new("strace");
+    let said = output(fetch(
+        strace.args(["-f", "-c"]).arg(program),
+        url,
+        at_once,
+        n,
+    ))?;
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    // The sum at the end of the table: percent, seconds, microseconds a call, calls, perhaps errors.
+    let total = said
+        .lines()
+        .rfind(|line| line.trim_end().ends_with("total"))
+        .and_then(|line| line.split_whitespace().nth(3))
+        .ok_or("strace counts nothing")?;
+    Ok(total.parse()?)
+}
+
+fn fetch<'a>(program: &'a mut Command, url: &str, at_once: u64, n: u64) -> &'a mut Command {
+    program
+        .args(["--fetch", &n.to_string()])
+        .args(["--at-once", &at_once.to_string()])
+        .arg(url)
+}
+
+fn output(command: &mut Command) -> Result<Output, Box<dyn Error>> {
+    let output = command
+        .output()
+        .map_err(|error| format!("{command:?}: {error}"))?;
+    match output.status.success() {
+        true => Ok(output),
+        false => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            Err(format!("{command:?}: {} {said}", output.status).into())
+        }
+    }
+}

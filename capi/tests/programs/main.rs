@@ -1,0 +1,49 @@
+//! Programs in C against the library, as its users build and run them; each once more under valgrind.
+//!
+//! They check for themselves, and end with an abort at what is wrong. `tests/c/check.h` is what they have in common.
+
+#[path = "../../../tests/common/mod.rs"]
+mod common;
+mod install;
+mod library;
+mod server;
+
+use std::process::Command;
+
+use library::{Linked, compile, run, under_valgrind};
+
+/// Tests of one program: alone, and under valgrind with these arguments beside the server's URL.
+macro_rules! program {
+    ($name:ident, $arguments:expr, $under_valgrind:expr) => {
+        mod $name {
+            use super::*;
+
+            #[test]
+            fn alone() {
+                let program = compile(stringify!($name), Linked::Dynamically);
+                run(Command::new(program), server::start(), $arguments);
+            }
+
+            #[test]
+            fn under_valgrind() {
+                let program = compile(stringify!($name), Linked::Statically);
+                if let Some(command) = super::under_valgrind(&program) {
+                    run(command, server::start(), $under_valgrind);
+                }
+            }
+        }
+    };
+    ($name:ident) => {
+        program!($name, &[], &[]);
+    };
+}
+
+program!(functions);
+program!(errors);
+program!(streaming);
+// What is forgotten there is lost, as valgrind would say.
+program!(threads, &["forget"], &[]);
+program!(forks, &["threads"], &[]);
+program!(garbage);
+program!(many, &["10000"], &["200"]);
+program!(sigpipe);

@@ -1,0 +1,230 @@
+"""The answer to a request: Tornado's ``HTTPResponse`` and 2013's file-like one in one object.
+
+Body and field lines are copied out of the engine when the answer comes, for it only lends them;
+everything else is made when it is asked for. A response may be kept as long as you like.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import email.message
+import email.parser
+import http.client
+import io
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+from tornado.httpclient import HTTPClientError
+from tornado.httputil import HTTPHeaders
+from tornado.httputil import responses as reasons
+
+from ._ffi import View, bytes_at, library, octets_of, unpack_view
+from .errors import Kind, RequestFailed
+from .request import Request
+
+
+class Response:
+    """What a readback reads, and what ``await stream.fetch(…)`` gives.
+
+    Of Tornado: ``request``, ``code``, ``reason``, ``headers``, ``body``, ``buffer``,
+    ``effective_url``, ``error``, ``request_time``, ``time_info``, ``rethrow()``. Of 2013:
+    ``read()``, ``getcode()``, ``info()``, ``geturl()``, ``status``, ``msg``.
+
+    When there is no response, ``code`` is 599, ``error`` is a `RequestFailed`, and ``read()``
+    raises it.
+    """
+
+    __slots__ = (
+        "_request",
+        "code",
+        "body",
+        "request_time",
+        "_head",
+        "_failure",
+        "_headers",
+        "_buffer",
+    )
+
+    def __init__(
+        self,
+        request: Request,
+        code: int,
+        body: bytes,
+        head: bytes,
+        request_time: float,
+        failure: Optional[RequestFailed] = None,
+    ) -> None:
+        self._request = request
+        self.code = code
+        self.body = body
+        # Status line and field lines, as text; empty when none came.
+        self._head = head
+        self.request_time = request_time
+        self._failure = failure
+        self._headers: Optional[HTTPHeaders] = None
+        self._buffer: Optional[io.BytesIO] = None
+
+    # As Tornado has it
+
+    @property
+    def request(self) -> Any:
+        """The request, as it was given."""
+        source = self._request.source
+        return self._request if source is None else source
+
+    @property
+    def reason(self) -> str:
+        """The words of the status line, or those the code is known by."""
+        if self._failure is not None:
+            return self._failure.message or ""
+        status_line = self._head.partition(b"\r\n")[0].decode("latin-1")
+        return status_line.partition(" ")[2].partition(" ")[2] or reasons.get(self.code, "Unknown")
+
+    @property
+    def headers(self) -> HTTPHeaders:
+        """The field lines as they were received; names are case-insensitive."""
+        if self._headers is None:
+            self._headers = headers = HTTPHeaders()
+            for name, value in self._lines():
+                headers.add(name, value)
+        return self._headers
+
+    def _fields(self) -> str:
+        return self._head.partition(b"\r\n")[2].decode("latin-1")
+
+    def _lines(self) -> List[Tuple[str, str]]:
+        lines = (line.partition(":") for line in self._fields().split("\r\n"))
+        return [(name, value.strip(" \t")) for name, colon, value in lines if colon]
+
+    def sets_cookies(self) -> bool:
+        """Whether it has a Set-Cookie field."""
+        return b"\r\nset-cookie:" in self._head.lower()
+
+    @property
+    def effective_url(self) -> str:
+        """The URL that was asked: redirects are not followed."""
+        return self._request.url
+
+    @property
+    def error(self) -> Optional[HTTPClientError]:
+        """Why this is no success: no response (`RequestFailed`), or a status that is not 2xx.
+        None: it is one.
+        """
+        if self._failure is not None:
+            return self._failure
+        if 200 <= self.code < 300:
+            return None
+        return HTTPClientError(self.code, self.reason, self)  # type: ignore[arg-type]
+
+    def rethrow(self) -> None:
+        """Raises `error`, if there is one."""
+        error = self.error
+        if error is not None:
+            raise error
+
+    @property
+    def buffer(self) -> io.BytesIO:
+        """The body as a file."""
+        if self._buffer is None:
+            self._buffer = io.BytesIO(self.body)
+        return self._buffer
+
+    @property
+    def time_info(self) -> Dict[str, float]:
+        return {"total": self.request_time}
+
+    # As urllib and 2013's readbacks have it
+
+    def read(self, amount: int = -1) -> bytes:
+        """The body, or the next `amount` bytes of it. Raises the `RequestFailed` when there is no
+        response to read.
+
+        So a readback which thinks of no errors ends its own chain by one, with a word in the log.
+        """
+        if self._failure is not None:
+            raise self._failure
+        return self.buffer.read(amount)
+
+    def getcode(self) -> int:
+        return self.code
+
+    @property
+    def status(self) -> int:
+        return self.code
+
+    @property
+    def msg(self) -> str:
+        return self.reason
+
+    def geturl(self) -> str:
+        return self._request.url
+
+    @property
+    def url(self) -> str:
+        return self._request.url
+
+    def info(self) -> email.message.Message:
+        """The field lines as an ``http.client.HTTPMessage``."""
+        parser = email.parser.Parser(_class=http.client.HTTPMessage)
+        return parser.parsestr(self._fields() + "\r\n", headersonly=True)
+
+    def __repr__(self) -> str:
+        return f"<Response {self.code} {self.reason}, {len(self.body)} bytes>"
+
+
+_SENT = {0: "no", 1: "maybe", 2: "yes"}
+#: Heads are rarely longer; the buffer grows for those that are.
+_HEAD_BYTES = 4096
+
+
+def reader() -> Callable[[int, Request], Response]:
+    """A function that copies a reply of the engine's out: called for each answer, so what it uses
+    is made once, here.
+
+    Two calls into the library, whatever the number of field lines, and one into CPython for a
+    body.
+    """
+    view = View(size=ctypes.sizeof(View))
+    view_at = ctypes.addressof(view)
+    octets = octets_of(view)
+    reply_view, reply_head = library.reply_view, library.reply_head
+    buffer = ctypes.create_string_buffer(_HEAD_BYTES)
+    head_at, head_bytes, head = ctypes.addressof(buffer), _HEAD_BYTES, memoryview(buffer).cast("B")
+
+    def read(reply: int, request: Request) -> Response:
+        nonlocal buffer, head_at, head_bytes, head
+        reply_view(reply, view_at)
+        kind, status, body_at, body_bytes, elapsed_us = unpack_view(octets)
+        wanted = reply_head(reply, head_at, head_bytes)
+        if wanted > head_bytes:
+            head_bytes = wanted
+            buffer = ctypes.create_string_buffer(head_bytes)
+            head_at, head = ctypes.addressof(buffer), memoryview(buffer).cast("B")
+            reply_head(reply, head_at, head_bytes)
+        response = Response(
+            request,
+            status,
+            bytes_at(body_at, body_bytes) if body_bytes else b"",
+            head[:wanted].tobytes(),
+            elapsed_us / 1e6,
+        )
+        if kind:
+            _fail(response, kind, view, reply)
+        return response
+
+    return read
+
+
+def _fail(response: Response, kind: int, view: View, reply: int) -> None:
+    """Makes it the answer of a request that got none."""
+    message = (library.reply_message(reply) or b"").decode("utf-8", "replace")
+    phase = library.phase_name(view.phase).decode()
+    response._failure = RequestFailed(
+        message,
+        Kind(kind),
+        phase,
+        _SENT.get(view.request_sent, "maybe"),
+        bool(view.resend_is_safe),
+        view.status,
+        response,
+    )
+    response.code = 599

@@ -1,0 +1,52 @@
+"""What an engine is made with: the settings of its ``Config``, by name, as Python has them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import Any, Mapping
+
+from ._ffi import NEVER, library
+from .request import milliseconds
+
+#: Settings that are durations: in seconds here, in milliseconds there.
+_DURATIONS = {"idle_timeout"} | {
+    f"timeout_{phase}"
+    for phase in ("resolve", "connect", "tls", "write", "first_byte", "idle", "total")
+}
+
+
+def new_engine(settings: Mapping[str, Any]) -> int:
+    """An engine of this thread's. Raises StreamError for settings it does not know."""
+    config = ctypes.c_uint64()
+    check = library.check
+    check(library.config_new(config))
+    try:
+        for name, value in settings.items():
+            _set(config.value, name, value)
+        engine = ctypes.c_uint64()
+        check(library.new(config.value, engine))
+        return engine.value
+    finally:
+        library.config_free(config.value)
+
+
+def _set(config: int, name: str, value: Any) -> None:
+    check = library.check
+    if name == "user_agent":
+        text = value.encode()
+        check(library.config_user_agent(config, text, len(text)))
+    elif name == "headers":
+        for field, text in value.items():
+            field, text = field.encode(), text.encode()
+            check(library.config_header(config, field, len(field), text, len(text)))
+    elif name == "resolve_to":
+        for pattern, address in value.items():
+            check(library.config_resolve_to(config, pattern.encode(), address.encode()))
+    elif name == "ca_file":
+        check(library.config_ca_file(config, os.fsencode(value)))
+    elif name in _DURATIONS:
+        ms = NEVER if value is None else milliseconds(value)
+        check(library.config_set(config, f"{name}_ms".encode(), ms))
+    else:
+        check(library.config_set(config, name.encode(), value))

@@ -1,0 +1,665 @@
+"""The stream: one engine on one IOLoop, driven by its descriptor and one timer.
+
+The host's side of the bargain is small (docs/ARCHITECTURE.md): watch the engine's descriptor for
+reading, keep one timer for its deadline, call ``turn`` when either says so, and once after
+requests were submitted from outside of a turn. Readbacks run inside a turn, on the IOLoop's
+thread.
+
+What a request costs is counted in calls through ctypes, so there are few of them: one to submit,
+and for the answer one callback, one ``reply_view`` and one copy each of head and body. No ctypes
+object is made for a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import threading
+import urllib.parse
+import urllib.request
+import weakref
+from http.cookiejar import CookieJar
+from itertools import count
+from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple, Union
+
+from tornado.ioloop import IOLoop
+from tornado.log import app_log
+
+from . import _ffi
+from ._ffi import AGAIN_WORD, SEND_WORD, library
+from .cookies import add_cookies, take_cookies
+from .errors import (
+    Forked,
+    InvalidRequest,
+    Kind,
+    RequestFailed,
+    StreamClosed,
+    StreamError,
+    WrongThread,
+)
+from .request import Request, Sendable, milliseconds, prepare
+from .response import Response, reader
+from .settings import new_engine
+
+Params = Union[Mapping[str, Any], Sequence[Tuple[str, Any]]]
+#: What a readback answers: nothing, a request for the same readback, (request, readback), or
+#: (request, readback, delay in seconds).
+Answer = Union[None, Sendable, Tuple[Sendable, Any], Tuple[Sendable, Any, float]]
+ReadCallback = Callable[[Response], Answer]
+ErrorCallback = Callable[..., Answer]
+
+#: Turns of the engine for one call of the IOLoop's, at most, so that its other callbacks get
+#: theirs.
+TURNS_AT_ONCE = 4
+#: URLs given as text are prepared once, and the last so many kept.
+KEPT_REQUESTS = 512
+#: A timer is left as it is for a deadline that is no more than this before it: clocks are read one
+#: after the other.
+TIMER_SLACK_SECONDS = 0.0015
+
+
+class _Chain:
+    """A request of ``add_request`` and what follows it, until a readback answers None."""
+
+    __slots__ = ("request", "readback", "errorback")
+
+    def __init__(
+        self, request: Request, readback: ReadCallback, errorback: Optional[ErrorCallback]
+    ) -> None:
+        self.request = request
+        self.readback = readback
+        self.errorback = errorback
+
+
+class _Fetch(asyncio.Future):
+    """What ``fetch`` gives. Cancelled (also by ``asyncio.wait_for``), it cancels its request."""
+
+    __slots__ = ("stream", "request", "id", "raise_error")
+    stream: "HTTPStream"
+    request: Request
+    id: int
+    raise_error: bool
+
+    def cancel(self, msg: Any = None) -> bool:
+        if not super().cancel(msg):
+            return False
+        self.stream._cancel_fetch(self.id)
+        return True
+
+
+class _Watched:
+    """The engine's descriptor as IOLoop watches it. ``IOLoop.close(all_fds=True)`` closes the
+    stream by it, not the descriptor alone.
+    """
+
+    def __init__(self, fd: int, stream: "HTTPStream") -> None:
+        self._fd = fd
+        self._stream = weakref.ref(stream)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def close(self) -> None:
+        stream = self._stream()
+        if stream is not None:
+            stream.close()
+
+
+class HTTPStream:
+    """An HTTP client on an IOLoop: requests with readbacks, and ``await``.
+
+    Belongs to the thread of its IOLoop, which alone may use it. Other threads say
+    ``io_loop.add_callback(stream.add_request, …)``.
+
+    The settings are those of the engine's ``Config``, by name: numbers as
+    ``max_connections_per_origin=50``, durations in seconds without their unit
+    (``timeout_connect=3.0``, ``idle_timeout=None``), ``limit_max_body_bytes=…``; and
+    ``user_agent="…"``, ``headers={…}`` for every request, ``resolve_to={"*.example.com":
+    "127.0.0.1:8080"}``, ``ca_file="…"``.
+    """
+
+    _instances: "weakref.WeakKeyDictionary[IOLoop, weakref.ref[HTTPStream]]" = (
+        weakref.WeakKeyDictionary()
+    )
+    _instances_lock = threading.Lock()
+    _settings: Dict[str, Any] = {}
+
+    def __init__(self, io_loop: Optional[IOLoop] = None, **settings: Any) -> None:
+        self.io_loop = io_loop if io_loop is not None else IOLoop.current()
+        #: Of requests made by urllib.request.Request: filled by their answers, sent with those
+        #: that come later.
+        self.cookiejar = CookieJar()
+        self._pid = os.getpid()
+        self._thread = threading.get_ident()
+        # The thread that may call; 0 once none may.
+        self._owner = 0
+        self._engine = new_engine(settings)
+        self._loop: asyncio.AbstractEventLoop = self.io_loop.asyncio_loop  # type: ignore[attr-defined]
+        self._chains: Dict[int, _Chain] = {}
+        self._fetches: Dict[int, _Fetch] = {}
+        self._requests: Dict[str, Request] = {}
+        # What the engine was handed in this turn, and takes when the callback has returned.
+        self._handed: Optional[Request] = None
+        self._keys = count(1)
+        self._turning = False
+        self._turn_is_due = False
+        self._raised: Optional[BaseException] = None
+        self._timer: Optional[asyncio.TimerHandle] = None
+        self._id = ctypes.c_uint64()
+        self._id_at = ctypes.addressof(self._id)
+        self._read_by(self._chains, self._fetches)
+        self._watched = _Watched(library.check(library.fd(self._engine)), self)
+        self.io_loop.add_handler(self._watched, self._on_event, IOLoop.READ)  # type: ignore[arg-type]
+        self._owner = self._thread
+        _alive.add(self)
+
+    # Instances
+
+    @classmethod
+    def configure(cls, **settings: Any) -> None:
+        """What the instances that `instance` makes from here on are made with."""
+        cls._settings = settings
+
+    @classmethod
+    def instance(cls) -> "HTTPStream":
+        """The stream of the current IOLoop, made when it is first asked for: one for each loop, so
+        one for each thread that has one.
+
+        Raises Forked in a process that was forked off with the loop of its parent.
+        """
+        io_loop = IOLoop.current()
+        with cls._instances_lock:
+            known = cls._instances.get(io_loop)
+            stream = known() if known is not None else None
+            if stream is not None and stream._pid != os.getpid():
+                raise stream._refusal()
+            if stream is None or stream._owner == 0:
+                stream = cls(io_loop, **cls._settings)
+                # The loop holds it, by its handler; the reverse would keep either for ever.
+                cls._instances[io_loop] = weakref.ref(stream)
+            return stream
+
+    # Requests, as in 2013
+
+    def add_request(
+        self,
+        request: Sendable,
+        readback: Optional[ReadCallback] = None,
+        errorback: Optional[ErrorCallback] = None,
+        delay: float = 0,
+    ) -> int:
+        """Sends a request, in `delay` seconds, and has the answer read by `readback`. Answers a
+        number for `cancel`.
+
+        ``readback(response)`` is called once for each request. It answers None, and the chain is
+        over; or what is sent next: a request, which it reads as well, ``(request, readback)``, or
+        ``(request, readback, delay)``. Readback None: the answer is read to its end and thrown
+        away.
+
+        Without a response, ``errorback(errcode=…, errmsg=…)`` is called in its place where there
+        is one, and answers as a readback does; else the readback, with a response whose ``error``
+        says why and whose ``read()`` raises it.
+
+        What either of them raises is logged as Tornado logs what callbacks raise, and ends that
+        chain alone.
+
+        Raises InvalidRequest for what cannot be sent, WrongThread, StreamClosed, Forked.
+        """
+        if threading.get_ident() != self._owner:
+            raise self._refusal()
+        prepared = self._prepared(request)
+        delay_ms = milliseconds(delay) if delay else 0
+        _check_readback(readback)
+        if readback is None:
+            error = library.submit(
+                self._engine, prepared.handle, delay_ms, self._unread_at, self._id_at
+            )
+        else:
+            key = next(self._keys)
+            self._chains[key] = _Chain(prepared, readback, errorback)
+            self._chain_words[4] = key
+            error = library.submit(
+                self._engine, prepared.handle, delay_ms, self._chain_at, self._id_at
+            )
+            if error:
+                self._chains.pop(key, None)
+        if error:
+            raise library.exception(error)
+        if not self._turn_is_due:
+            self._turn_soon()
+        return self._id.value
+
+    def add_delay_request(
+        self,
+        request: Sendable,
+        readback: Optional[ReadCallback] = None,
+        delay: float = 60,
+        errorback: Optional[ErrorCallback] = None,
+    ) -> int:
+        """`add_request`, in `delay` seconds. It was a thread each; now it is an entry in the
+        engine's timing wheel.
+        """
+        return self.add_request(request, readback, errorback, delay)
+
+    def make_get_url(self, url: str, params: Params) -> str:
+        return f"{url}?{urllib.parse.urlencode(params)}"
+
+    def make_get_request(
+        self, url: str, params: Optional[Params] = None
+    ) -> urllib.request.Request:
+        """An urllib request with the parameters in its query. It gets its cookies when it is
+        submitted.
+        """
+        return urllib.request.Request(self.make_get_url(url, params) if params else url)
+
+    def make_post_request(self, url: str, params: Params) -> urllib.request.Request:
+        """An urllib request with the parameters as a form."""
+        return urllib.request.Request(url, urllib.parse.urlencode(params).encode("ascii"))
+
+    def get(
+        self,
+        url: str,
+        params: Optional[Params] = None,
+        *,
+        headers: Optional[Mapping[str, str]] = None,
+        readback: Optional[ReadCallback] = None,
+        errorback: Optional[ErrorCallback] = None,
+        delay: float = 0,
+    ) -> int:
+        return self._add_with(
+            self.make_get_request(url, params), headers, readback, errorback, delay
+        )
+
+    def post(
+        self,
+        url: str,
+        params: Params = (),
+        *,
+        headers: Optional[Mapping[str, str]] = None,
+        readback: Optional[ReadCallback] = None,
+        errorback: Optional[ErrorCallback] = None,
+        delay: float = 0,
+    ) -> int:
+        return self._add_with(
+            self.make_post_request(url, params), headers, readback, errorback, delay
+        )
+
+    def _add_with(
+        self, request: urllib.request.Request, headers: Optional[Mapping[str, str]], *rest: Any
+    ) -> int:
+        for name, value in (headers or {}).items():
+            request.add_header(name, value)
+        return self.add_request(request, *rest)
+
+    def start(self) -> None:
+        """Runs the IOLoop, until `stop`."""
+        self.io_loop.start()
+
+    def stop(self) -> None:
+        """Stops the IOLoop. The stream goes on where it was when the loop is started again."""
+        self.io_loop.stop()
+
+    # Requests, awaited
+
+    def fetch(
+        self, request: Union[Sendable, str], raise_error: bool = True, **options: Any
+    ) -> "asyncio.Future[Response]":
+        """``response = await stream.fetch(url)``, as of Tornado's AsyncHTTPClient.
+
+        ``delay`` is in seconds. For a URL, the other options are those of `Request`: ``method``,
+        ``headers``, ``body``, ``timeout``, ``hold``, …, or Tornado's ``request_timeout``.
+
+        Raises RequestFailed without a response, and HTTPClientError for a status that is not 2xx;
+        with ``raise_error=False``, either is the ``error`` of the response. Redirects are not
+        followed. Cancelling what it gives cancels the request.
+        """
+        if threading.get_ident() != self._owner:
+            raise self._refusal()
+        delay_ms = 0
+        if options:
+            delay = options.pop("delay", 0)
+            delay_ms = milliseconds(delay) if delay else 0
+        # What is left of them, `delay` being no part of a request.
+        prepared = self._prepared_with(request, options) if options else self._prepared(request)
+        future = _Fetch(loop=self._loop)
+        future.stream = self
+        future.request = prepared
+        future.raise_error = raise_error
+        key = next(self._keys)
+        self._fetches[key] = future
+        self._fetch_words[4] = key
+        error = library.submit(
+            self._engine, prepared.handle, delay_ms, self._fetch_at, self._id_at
+        )
+        if error:
+            self._fetches.pop(key, None)
+            raise library.exception(error)
+        future.id = self._id.value
+        if not self._turn_is_due:
+            self._turn_soon()
+        return future
+
+    def cancel(self, request_id: int) -> bool:
+        """Ends a chain. True: its readback (or errorback) is called once more, with an error of
+        `Kind.CANCELLED`. False: it was over.
+        """
+        if threading.get_ident() != self._owner:
+            raise self._refusal()
+        cancelled = library.check(library.cancel(self._engine, request_id))
+        if not self._turn_is_due:
+            self._turn_soon()
+        return cancelled == 1
+
+    def _cancel_fetch(self, request_id: int) -> None:
+        # A future may be cancelled late: by the interpreter's end, by another thread that has no
+        # business with it.
+        if threading.get_ident() == self._owner:
+            library.cancel(self._engine, request_id)
+            self._turn_soon()
+
+    def _prepared_with(self, request: Any, options: Dict[str, Any]) -> Request:
+        if not isinstance(request, str):
+            raise InvalidRequest("options go with a URL; a request has its own")
+        if "request_timeout" in options:
+            options["timeout"] = options.pop("request_timeout")
+        try:
+            return Request(request, **options)
+        except TypeError as error:
+            raise InvalidRequest(f"fetch: {error}") from None
+
+    def _prepared(self, request: Any) -> Request:
+        if type(request) is Request:
+            return request
+        if type(request) is str:
+            known = self._requests.get(request)
+            if known is None:
+                known = Request(request)
+                if len(self._requests) >= KEPT_REQUESTS:
+                    # The oldest: dictionaries are in order.
+                    del self._requests[next(iter(self._requests))]
+                self._requests[request] = known
+            return known
+        if isinstance(request, urllib.request.Request):
+            prepared = prepare(add_cookies(self.cookiejar, request))
+            prepared.source = request
+            return prepared
+        return prepare(request)
+
+    # How it stands
+
+    @property
+    def pending(self) -> int:
+        """Chains that are not over: queued, in flight or delayed."""
+        return library.check(library.pending(self._engine)) if self._owner else 0
+
+    def stats(self) -> Dict[str, int]:
+        """Counts of connections, requests, bytes, turns: the engine's ``Stats``, by name. Not
+        inside a readback.
+        """
+        if threading.get_ident() != self._owner:
+            raise self._refusal()
+        stats = _ffi.Stats(size=ctypes.sizeof(_ffi.Stats))
+        library.check(library.get_stats(self._engine, stats))
+        return {name: getattr(stats, name) for name, *_ in stats._fields_ if name != "size"}
+
+    def close_idle(self) -> None:
+        """Closes the connections that wait for a next request: the network changed, the machine
+        slept.
+        """
+        if threading.get_ident() != self._owner:
+            raise self._refusal()
+        library.check(library.close_idle(self._engine))
+        self._turn_soon()
+
+    # The end
+
+    def close(self) -> None:
+        """Closes every connection. No readback runs any more; what was fetched and not answered
+        raises `RequestFailed` (`Kind.GONE`).
+
+        Inside a readback, the connections are closed when the turn is over. Closing twice does
+        nothing; in a forked child, it lets go of the stream and leaves the parent's connections
+        alone.
+        """
+        if self._owner == 0:
+            return
+        if threading.get_ident() != self._owner:
+            raise self._refusal()
+        self._owner = 0
+        self.io_loop.remove_handler(self._watched)  # type: ignore[arg-type]
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        fetches = list(self._fetches.values())
+        self._fetches.clear()
+        self._chains.clear()
+        self._requests.clear()
+        for future in fetches:
+            if not future.done() and not self._loop.is_closed():
+                future.set_exception(RequestFailed("the stream was closed", Kind.GONE))
+        if not self._turning:
+            library.check(library.free(self._engine))
+
+    def __del__(self, _thread: Any = threading.get_ident, _free: Any = library.free) -> None:
+        # The IOLoop went without a word to anybody. On another thread nothing can be done: the
+        # engine is not ours to touch there. Default arguments: at the interpreter's end, the
+        # module's names may be gone.
+        if getattr(self, "_owner", 0) == _thread():
+            _free(self._engine)
+
+    def _refusal(self) -> StreamError:
+        if self._pid != os.getpid():
+            return Forked(
+                f"this HTTPStream was made by process {self._pid}, before {os.getpid()} was "
+                "forked off: its connections are the parent's. Make one after the fork, on an "
+                "IOLoop made after it"
+            )
+        if self._owner == 0:
+            return StreamClosed("this HTTPStream is closed")
+        return WrongThread(
+            "this HTTPStream belongs to the thread of its IOLoop; from another, use "
+            "io_loop.add_callback(stream.add_request, …)"
+        )
+
+    def _forget_parent(self) -> None:
+        """In a child: no call reaches the engine any more, nor its descriptor, which the parent
+        shares.
+        """
+        self._owner = 0
+
+    # Turns
+
+    def _turn_soon(self) -> None:
+        """Has a turn in the loop's next round: one for all that is submitted in this one."""
+        if not self._turning and not self._turn_is_due:
+            self._turn_is_due = True
+            self._loop.call_soon(self._on_due)
+
+    def _on_due(self) -> None:
+        self._turn_is_due = False
+        self._turn()
+
+    def _on_event(self, _fd: Any, _events: int) -> None:
+        self._turn()
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._turn()
+
+    def _turn(self) -> None:
+        if self._owner == 0 or self._turning:
+            return
+        self._turning = True
+        try:
+            error = library.turn(self._engine, TURNS_AT_ONCE, None)
+        finally:
+            self._turning = False
+            self._handed = None
+        if self._owner == 0:
+            # A readback closed it.
+            library.check(library.free(self._engine))
+        elif error:
+            app_log.error("HTTPStream: %s", library.exception(error))
+            if error == _ffi.ERROR_CALLBACK:
+                # That chain is over, and all others were seen to.
+                self._arm()
+            else:
+                # No poll, or a fault: it would be the same at the next turn, and the descriptor
+                # stays readable.
+                self.close()
+        else:
+            self._arm()
+        if self._raised is not None:
+            raised, self._raised = self._raised, None
+            raise raised
+
+    def _arm(self) -> None:
+        """Sees to the timer. One that is early is left alone: it finds nothing due, and is armed
+        anew; so most turns need not touch it.
+        """
+        ms = library.timeout_ms(self._engine)
+        if ms == 0:
+            self._turn_soon()
+        elif ms > 0:
+            due = self._loop.time() + ms / 1000
+            timer = self._timer
+            if timer is None:
+                self._timer = self._loop.call_at(due, self._on_timer)
+            elif due < timer.when() - TIMER_SLACK_SECONDS:
+                timer.cancel()
+                self._timer = self._loop.call_at(due, self._on_timer)
+        elif ms < -1:
+            app_log.error("HTTPStream: %s", library.exception(ms))
+
+    # Answers
+
+    def _read_by(self, chains: Dict[int, _Chain], fetches: Dict[int, _Fetch]) -> None:
+        """Makes the callbacks: once for the stream, whatever it sends. The key of a chain is all
+        that differs.
+        """
+        read = reader()
+        answered = self._answered
+        follow = self._follow
+
+        def on_reply(key: int, reply: int, next_at: int) -> None:
+            chain = chains.get(key)
+            if chain is None:
+                return  # closed, in this very turn
+            callback: Callable[..., Answer] = chain.readback
+            try:
+                request = chain.request
+                response = read(reply, request)
+                if request.source is not None:
+                    answered(response, request)
+                if response._failure is not None and chain.errorback is not None:
+                    failure, callback = response._failure, chain.errorback
+                    answer = callback(errcode=failure.errcode(), errmsg=str(failure))
+                else:
+                    answer = callback(response)
+                if answer is not None and self._owner:
+                    follow(chain, answer, next_at)
+            except (KeyboardInterrupt, SystemExit) as error:
+                self._raised = error
+            except BaseException:
+                # As IOLoop logs its callbacks'.
+                app_log.error("Exception in callback %r", callback, exc_info=True)
+
+        def on_fetched(key: int, reply: int, _next_at: int) -> None:
+            future = fetches.get(key)
+            if future is None or future.done():
+                return
+            try:
+                request = future.request
+                response = read(reply, request)
+                if request.source is not None:
+                    answered(response, request)
+                if future.raise_error and not (200 <= response.code < 300):
+                    future.set_exception(response.error)  # type: ignore[arg-type]
+                else:
+                    future.set_result(response)
+            except (KeyboardInterrupt, SystemExit) as error:
+                self._raised = error
+                asyncio.Future.cancel(future)
+            except BaseException as error:
+                future.set_exception(error)
+
+        def drop_chain(key: int) -> None:
+            chains.pop(key, None)
+
+        def drop_fetch(key: int) -> None:
+            fetches.pop(key, None)
+
+        self._chain_readback = _ffi.Readback(
+            on_reply=_ffi.OnReply(on_reply), release=_ffi.Release(drop_chain)
+        )
+        self._fetch_readback = _ffi.Readback(
+            on_reply=_ffi.OnReply(on_fetched), release=_ffi.Release(drop_fetch)
+        )
+        self._unread_readback = _ffi.Readback()
+        self._chain_at = ctypes.addressof(self._chain_readback)
+        self._fetch_at = ctypes.addressof(self._fetch_readback)
+        self._unread_at = ctypes.addressof(self._unread_readback)
+        # The fifth word is `user`.
+        self._chain_words = _ffi.words_of(self._chain_readback)
+        self._fetch_words = _ffi.words_of(self._fetch_readback)
+
+    def _answered(self, response: Response, request: Request) -> None:
+        if isinstance(request.source, urllib.request.Request):
+            take_cookies(self.cookiejar, response, request.source)
+
+    def _follow(self, chain: _Chain, answer: Any, next_at: int) -> None:
+        """Writes what a readback answered into the engine's `next`. Raises InvalidRequest for what
+        is no answer.
+        """
+        readback: Optional[ReadCallback] = chain.readback
+        delay_ms = 0
+        if isinstance(answer, (tuple, list)):
+            if len(answer) == 3:
+                request, readback, delay = answer
+                delay_ms = milliseconds(delay) if delay else 0
+            elif len(answer) == 2:
+                request, readback = answer
+            else:
+                raise InvalidRequest(
+                    "a readback answers (request, readback) or (request, readback, delay), "
+                    f"not {len(answer)} things"
+                )
+            _check_readback(readback)
+        else:
+            request = answer
+        prepared = self._prepared(request)
+        words = _ffi.next_words(next_at)
+        if prepared is chain.request:
+            words[0] = AGAIN_WORD
+        else:
+            words[0] = SEND_WORD
+            words[1] = prepared.handle
+            # The engine takes it when this has returned.
+            self._handed = prepared
+        words[2] = delay_ms
+        if readback is None:
+            words[3] = self._unread_at
+        else:
+            chain.request = prepared
+            chain.readback = readback
+
+
+def _check_readback(readback: Any) -> None:
+    # Told to who hands it over: later, it would be found out by nobody but the log.
+    if readback is not None and not callable(readback):
+        raise InvalidRequest(f"a readback can be called; {type(readback).__name__} cannot")
+
+
+#: For the child of a fork.
+_alive: "weakref.WeakSet[HTTPStream]" = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    # Another thread, which is not here, may have held it.
+    HTTPStream._instances_lock = threading.Lock()
+    for stream in list(_alive):
+        stream._forget_parent()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

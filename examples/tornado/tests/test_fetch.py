@@ -1,0 +1,233 @@
+"""`await stream.fetch(…)`: responses and errors as Tornado's client gives them, long polls,
+cancelling.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any, Callable
+
+import pytest
+from conftest import ScriptedServer, WebServer, read_head, run, until
+from tornado.httpclient import HTTPClientError, HTTPRequest
+
+from httpstream import HTTPStream, InvalidRequest, Kind, Request, RequestFailed
+
+Scripted = Callable[[Callable[[socket.socket, int], None]], ScriptedServer]
+
+
+def test_a_response_is_as_tornado_has_it(web: WebServer) -> None:
+    async def main(stream: HTTPStream) -> None:
+        url = web.url + "/path?q=1"
+        response = await stream.fetch(url)
+        assert (response.code, response.reason, response.body) == (200, "OK", b"/path?q=1")
+        assert response.buffer.read() == b"/path?q=1"
+        assert response.effective_url == url and response.request.url == url
+        assert response.headers["content-length"] == "9" and "X-Nothing" not in response.headers
+        assert response.error is None and response.rethrow() is None
+        assert (
+            0 < response.request_time < 60 and response.time_info["total"] == response.request_time
+        )
+        many = await stream.fetch(web.url + "/many")
+        assert many.headers.get_list("x-many") == ["one", "two"]
+        assert len(many.headers["X-Long"]) == 20_000, (
+            "a head longer than the buffer it is read into"
+        )
+        assert many.body == b""
+        large = await stream.fetch(web.url + "/large")
+        assert large.body == b"0123456789abcdef" * 65536
+        # What was given is what it says it answers.
+        request = HTTPRequest(web.url + "/given")
+        assert (await stream.fetch(request)).request is request
+
+    run(main)
+
+
+def test_options_go_with_a_url(web: WebServer) -> None:
+    async def main(stream: HTTPStream) -> None:
+        response = await stream.fetch(
+            web.url,
+            method="POST",
+            headers={"X-Field": "here"},
+            body=b"bytes",
+            request_timeout=10,
+            connect_timeout=5,
+        )
+        assert response.body == b"bytes" and response.headers["X-Field"] == "here"
+        head = await stream.fetch(web.url + "/head", method="HEAD", raise_error=False)
+        assert head.code == 405 and head.body == b""
+        before = asyncio.get_running_loop().time()
+        await stream.fetch(Request(web.url), delay=0.1)
+        assert asyncio.get_running_loop().time() - before >= 0.1
+        with pytest.raises(InvalidRequest, match="follow_redirects"):
+            stream.fetch(web.url, follow_redirects=True)
+        with pytest.raises(InvalidRequest):
+            stream.fetch(Request(web.url), method="POST")
+
+    run(main)
+
+
+@pytest.mark.parametrize("code", [301, 304, 404, 500])
+def test_a_status_that_is_not_2xx_is_an_error(web: WebServer, code: int) -> None:
+    async def main(stream: HTTPStream) -> None:
+        url = f"{web.url}/status/{code}"
+        with pytest.raises(HTTPClientError) as caught:
+            await stream.fetch(url)
+        error = caught.value
+        assert (error.code, error.message) == (code, "As it was asked")
+        assert not isinstance(error, RequestFailed)
+        response = await stream.fetch(url, raise_error=False)
+        assert response.code == code and isinstance(response.error, HTTPClientError)
+        assert error.response is not None and error.response.body == response.body
+        # There is a response, so that it can be read.
+        assert response.read() == response.body
+
+    run(main)
+
+
+def test_no_response_is_an_error_of_tornado_too(refused: str) -> None:
+    async def main(stream: HTTPStream) -> None:
+        with pytest.raises(HTTPClientError) as caught:
+            await stream.fetch(refused)
+        error = caught.value
+        assert isinstance(error, RequestFailed)
+        assert (error.code, error.kind, error.phase, error.request_sent) == (
+            599,
+            Kind.CONNECT,
+            "Connect",
+            "no",
+        )
+        assert error.resend_is_safe and "127.0.0.1" in str(error)
+        response = await stream.fetch(refused, raise_error=False)
+        assert (
+            response.code == 599
+            and isinstance(response.error, RequestFailed)
+            and response.body == b""
+        )
+
+    run(main)
+
+
+def test_a_timeout_names_its_phase(web: WebServer) -> None:
+    async def main(stream: HTTPStream) -> None:
+        # The connection is there, so that it takes no part in the time.
+        await stream.fetch(web.url)
+        with pytest.raises(RequestFailed) as caught:
+            await stream.fetch(web.url + "/held", timeout=0.5)
+        assert (caught.value.kind, caught.value.phase, caught.value.request_sent) == (
+            Kind.TIMEOUT,
+            "FirstByte",
+            "maybe",
+        )
+
+    run(main)
+
+
+def test_a_long_poll_waits_longer_than_the_timeout_for_others(web: WebServer) -> None:
+    async def main(stream: HTTPStream) -> None:
+        poll = stream.fetch(web.url + "/held", hold=60)
+        other = stream.fetch(web.url + "/held")
+        with pytest.raises(RequestFailed) as caught:
+            await other
+        assert caught.value.kind is Kind.TIMEOUT and not poll.done()
+        web.answer_held("message")
+        assert (await poll).body == b"message"
+
+    run(main, timeout_first_byte=0.3)
+
+
+def test_a_hundred_held_polls_cost_no_turns(web: WebServer) -> None:
+    async def main(stream: HTTPStream) -> None:
+        polls = [stream.fetch(web.url + "/held", hold=60) for _ in range(100)]
+        await until(lambda: web.held() == 100)
+        await asyncio.sleep(0.1)
+        before = stream.stats()["turns"]
+        await asyncio.sleep(1)
+        # What may happen in it is a timer that was left early.
+        assert stream.stats()["turns"] - before <= 3
+        web.answer_held("message")
+        assert {(await poll).body for poll in polls} == {b"message"}
+
+    run(main)
+
+
+def test_a_cancelled_fetch_closes_its_connection(scripted: Scripted) -> None:
+    asked, closed = [], []
+
+    def script(connection: socket.socket, _: int) -> None:
+        asked.append(read_head(connection))
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
+        closed.append(connection.recv(1))
+
+    async def main(stream: HTTPStream) -> None:
+        url = scripted(script).url
+        waiting = asyncio.ensure_future(asyncio.wait_for(stream.fetch(url), 3600))
+        await until(lambda: len(asked) == 1)
+        waiting.cancel()
+        await until(lambda: closed == [b""])
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(stream.fetch(url, delay=3600), 0.01)
+        task = asyncio.ensure_future(stream.fetch(url, delay=3600))
+        future = stream.fetch(url, delay=3600)
+        await asyncio.sleep(0)
+        assert task.cancel() and future.cancel() and not future.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await until(lambda: stream.pending == 0)
+        assert future.cancelled() and not stream._fetches
+
+    run(main)
+
+
+def test_a_fetch_cancelled_with_its_answer_on_the_way_is_quiet(web: WebServer) -> None:
+    async def main(stream: HTTPStream) -> None:
+        futures = [stream.fetch(f"{web.url}/{n}") for n in range(50)]
+        # Each answer cancels another one, whose own may be in the same turn.
+        for n in range(25):
+            futures[n].add_done_callback(lambda _, n=n: futures[49 - n].cancel())
+        results = await asyncio.gather(*futures, return_exceptions=True)
+        assert all(
+            isinstance(result, asyncio.CancelledError) or result.code == 200 for result in results
+        )
+        assert [result.body for result in results[:25]] == [b"/%d" % n for n in range(25)]
+        await until(lambda: stream.pending == 0)
+
+    run(main)
+
+
+def test_a_thousand_at_once(web: WebServer) -> None:
+    async def main(stream: HTTPStream) -> None:
+        responses = await asyncio.gather(*(stream.fetch(f"{web.url}/{n}") for n in range(1000)))
+        assert [response.body for response in responses] == [b"/%d" % n for n in range(1000)]
+        assert stream.stats()["answered"] == 1000
+        assert len(stream._requests) <= 512
+
+    run(main)
+    assert len(web.seen.requests) == 1000
+
+
+def test_names_are_resolved(web: WebServer) -> None:
+    async def main(stream: HTTPStream) -> None:
+        assert (await stream.fetch(f"http://localhost:{web.port}/name")).body == b"/name"
+        assert (await stream.fetch("http://www.linuxzen.com/seed")).body == b"/seed"
+
+    run(main, resolve_to={"www.linuxzen.com": f"127.0.0.1:{web.port}"})
+
+
+def test_settings(web: WebServer) -> None:
+    async def main(stream: HTTPStream) -> Any:
+        response = await stream.fetch(web.url, method="POST", body=b"")
+        assert response.headers["X-Field"] == "always"
+        return stream.stats()
+
+    run(
+        main,
+        headers={"X-Field": "always"},
+        user_agent="bot/1",
+        max_connections=4,
+        idle_timeout=1.5,
+        timeout_connect=None,
+    )
+    with pytest.raises(InvalidRequest, match="no_such_setting"):
+        HTTPStream(no_such_setting=1)
