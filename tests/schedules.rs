@@ -101,7 +101,7 @@ impl Guest {
         let bench = Bench::with(|c: &mut Config| {
             c.turn_events = *random.pick(&[1, 1, 1, 2, 1024]);
             c.turn_bytes = *random.pick(&[1, 1000, 512 << 10]);
-            c.max_connections_per_origin = random.between(1, 6);
+            c.max_connections_per_origin = *random.pick(&[1, 3, 6, 30]);
         });
         Self {
             bench,
@@ -234,7 +234,10 @@ fn run(seed: u64, server: &Server) {
         .map(|_| Guest::new(&mut random))
         .collect();
     let mut outer = Outer::of(guests.iter().map(|guest| &guest.bench));
-    let mut to_come = random.between(5, 25);
+    let mut to_come = random.between(5, 30);
+    // How many of a thousand come together.
+    let crowding = *random.pick(&[300, 900, 1000]);
+    let laziness = *random.pick(&[50, 300]);
     let end = Instant::now() + PATIENCE;
     while to_come > 0 || guests.iter().any(|guest| guest.bench.engine.pending() > 0) {
         assert!(
@@ -245,7 +248,7 @@ fn run(seed: u64, server: &Server) {
                 .map(|guest| guest.bench.stats())
                 .collect::<Vec<_>>()
         );
-        while to_come > 0 && random.chance(400) {
+        while to_come > 0 && random.chance(crowding) {
             to_come -= 1;
             let guest = random.below(guests.len());
             guests[guest].submit(server, &mut random);
@@ -265,7 +268,7 @@ fn run(seed: u64, server: &Server) {
         if let Some(told) = outer.told(wait) {
             guests[told].is_told = true;
         }
-        if random.chance(50) {
+        if random.chance(laziness) {
             std::thread::sleep(random.duration(Duration::from_millis(2)));
         }
         let mut due: Vec<usize> = (0..guests.len())

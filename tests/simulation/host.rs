@@ -93,8 +93,11 @@ pub(crate) fn run_as(seed: u64, watching: Watching, scope: Scope, verbose: bool)
             eprintln!("{plan:#?}");
         }
         let mut config = plan.config(&mut random);
-        if watching == Watching::OneEvent {
-            config.turn_events = 1;
+        match watching {
+            Watching::Level => {}
+            Watching::OneEvent => config.turn_events = 1,
+            // More than one turn takes is often in the poll.
+            Watching::Edge(_) => config.turn_events = config.turn_events.min(4),
         }
         config
     };
@@ -166,7 +169,7 @@ impl Run {
             Watching::Level | Watching::OneEvent => self.network.has_events(),
             Watching::Edge(habit) => {
                 let heard = self.network.take_edge()
-                    && !(habit == Habit::Overhears && self.random.chance(100));
+                    && !(habit == Habit::Overhears && self.random.chance(200));
                 self.told |= heard;
                 self.told
             }

@@ -16,7 +16,7 @@ pub(crate) enum Watching {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Habit {
     Sound,
-    /// It overhears one edge in ten.
+    /// It overhears one edge in five.
     Overhears,
     /// It makes one turn for each edge.
     LeavesEarly,
