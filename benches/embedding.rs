@@ -1,8 +1,9 @@
 //! `cargo bench --bench embedding`: what each event loop costs that the engine may be embedded in, beside the engine's own `run`.
 //!
-//! Each program of `examples/embed` gets the same small answer over and over, from a server in another process. Two lengths of the same
-//! run are counted, and the difference is what a request costs: instructions in user space by callgrind, system calls by strace. Nothing
-//! here is a time, so that neither the machine nor its mood matters; of three counts the least is taken, since a response may
+//! Each program of `examples/embed` gets the same small answer over and over, in two ways: one at a time from a server that takes a millisecond, so
+//! that the host goes to sleep before each answer; and fifty at once from one that is as quick as can be, so that many come in a turn. Two
+//! lengths of the same run are counted, and the difference is what a request costs: instructions in user space by callgrind, system calls
+//! by strace. Nothing here is a time, so that neither the machine nor its mood matters; of three counts the least is taken, since a response may
 //! come in an unfortunate moment. Needs valgrind and strace, and the hosts' own libraries for those that are written in C; what cannot be built is said.
 
 #[path = "../examples/support/server.rs"]
@@ -10,8 +11,11 @@ mod server;
 
 use std::error::Error;
 use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use serde_json::Value;
 use server::Server;
@@ -42,9 +46,13 @@ const HOSTS: &[(&str, Program)] = &[
     ("C, libuv", Program::C("uv", "libuv")),
 ];
 
-const AT_ONCE: [u64; 2] = [1, 50];
-const FEW: u64 = 1000;
-const MANY: u64 = 4000;
+/// How requests come.
+struct Load {
+    url: String,
+    at_once: u64,
+    few: u64,
+    many: u64,
+}
 
 /// What a request costs.
 #[derive(Clone, Copy)]
@@ -55,20 +63,28 @@ struct Cost {
 
 fn main() -> Result<(), Box<dyn Error>> {
     server::serve_if_asked();
-    let server = Server::start()?;
-    let url = format!("http://{}/small", server.addr);
+    let quick = Server::start()?;
+    let one = Load {
+        url: format!("http://{}/", serve_slowly()?),
+        at_once: 1,
+        few: 200,
+        many: 1200,
+    };
+    let many = Load {
+        url: format!("http://{}/small", quick.addr),
+        at_once: 50,
+        few: 1000,
+        many: 4000,
+    };
     println!(
-        "| host | instructions | of `run` | system calls | instructions, 50 at once | of `run` | system calls |"
+        "| host | instructions, each awaited | of `run` | system calls | instructions, 50 at once | of `run` | system calls |"
     );
     println!("|---|---|---|---|---|---|---|");
     let mut own: Option<[Cost; 2]> = None;
     for (name, program) in HOSTS {
-        let costs = program.build().and_then(|path| {
-            Ok([
-                cost(&path, &url, AT_ONCE[0])?,
-                cost(&path, &url, AT_ONCE[1])?,
-            ])
-        });
+        let costs = program
+            .build()
+            .and_then(|path| Ok([cost(&path, &one)?, cost(&path, &many)?]));
         let costs = match costs {
             Ok(costs) => costs,
             Err(why) => {
@@ -176,19 +192,19 @@ fn cargo_build(args: &[&str]) -> Result<Vec<Value>, Box<dyn Error>> {
         .collect::<Result<_, _>>()?)
 }
 
-/// Counts something of a program that sends so many requests to a URL, so many at once.
-type Count = fn(&Path, &str, u64, u64) -> Result<u64, Box<dyn Error>>;
+/// Counts something of a program that sends so many requests.
+type Count = fn(&Path, &Load, u64) -> Result<u64, Box<dyn Error>>;
 
-/// What a request costs the program that makes so many at once.
-fn cost(program: &Path, url: &str, at_once: u64) -> Result<Cost, Box<dyn Error>> {
+/// What a request costs the program.
+fn cost(program: &Path, load: &Load) -> Result<Cost, Box<dyn Error>> {
     let per_request = |count: Count| {
         let mut least = f64::INFINITY;
         for _ in 0..3 {
             let (few, many) = (
-                count(program, url, at_once, FEW)?,
-                count(program, url, at_once, MANY)?,
+                count(program, load, load.few)?,
+                count(program, load, load.many)?,
             );
-            let requests = (MANY - FEW) as f64;
+            let requests = (load.many - load.few) as f64;
             least = least.min((many as f64 - few as f64) / requests);
         }
         Ok::<_, Box<dyn Error>>(least)
@@ -199,10 +215,10 @@ fn cost(program: &Path, url: &str, at_once: u64) -> Result<Cost, Box<dyn Error>>
     })
 }
 
-fn instructions(program: &Path, url: &str, at_once: u64, n: u64) -> Result<u64, Box<dyn Error>> {
+fn instructions(program: &Path, load: &Load, n: u64) -> Result<u64, Box<dyn Error>> {
     let mut valgrind = Command::new("valgrind");
     valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
-    let said = output(fetch(valgrind.arg(program), url, at_once, n))?;
+    let said = output(fetch(valgrind.arg(program), load, n))?;
     let said = String::from_utf8_lossy(&said.stderr).into_owned();
     let collected = said
         .lines()
@@ -211,14 +227,9 @@ fn instructions(program: &Path, url: &str, at_once: u64, n: u64) -> Result<u64, 
     Ok(collected.1.trim().parse()?)
 }
 
-fn system_calls(program: &Path, url: &str, at_once: u64, n: u64) -> Result<u64, Box<dyn Error>> {
+fn system_calls(program: &Path, load: &Load, n: u64) -> Result<u64, Box<dyn Error>> {
     let mut strace = Command::new("strace");
-    let said = output(fetch(
-        strace.args(["-f", "-c"]).arg(program),
-        url,
-        at_once,
-        n,
-    ))?;
+    let said = output(fetch(strace.args(["-f", "-c"]).arg(program), load, n))?;
     let said = String::from_utf8_lossy(&said.stderr).into_owned();
     // The sum at the end of the table: percent, seconds, microseconds a call, calls, perhaps errors.
     let total = said
@@ -229,11 +240,43 @@ fn system_calls(program: &Path, url: &str, at_once: u64, n: u64) -> Result<u64, 
     Ok(total.parse()?)
 }
 
-fn fetch<'a>(program: &'a mut Command, url: &str, at_once: u64, n: u64) -> &'a mut Command {
+fn fetch<'a>(program: &'a mut Command, load: &Load, n: u64) -> &'a mut Command {
     program
         .args(["--fetch", &n.to_string()])
-        .args(["--at-once", &at_once.to_string()])
-        .arg(url)
+        .args(["--at-once", &load.at_once.to_string()])
+        .arg(&load.url)
+}
+
+/// A server that takes a millisecond for each answer.
+fn serve_slowly() -> io::Result<SocketAddr> {
+    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    let addr = listener.local_addr()?;
+    std::thread::spawn(move || {
+        for peer in listener.incoming().flatten() {
+            // It ends with its connection.
+            std::thread::spawn(move || answer_slowly(peer));
+        }
+    });
+    Ok(addr)
+}
+
+fn answer_slowly(mut peer: TcpStream) -> io::Result<()> {
+    let answer = "HTTP/1.1 200 OK\r\nServer: slow\r\nDate: Sat, 21 Nov 2026 12:00:00 GMT\r\nContent-Type: text/plain\r\n\
+                  Cache-Control: no-store\r\nVary: Accept\r\nContent-Length: 128\r\n\r\n";
+    let answer = format!("{answer}{}", "a".repeat(128));
+    let mut buffer = [0; 4096];
+    let mut request = Vec::new();
+    loop {
+        match peer.read(&mut buffer)? {
+            0 => return Ok(()),
+            n => request.extend_from_slice(&buffer[..n]),
+        }
+        if request.ends_with(b"\r\n\r\n") {
+            request.clear();
+            std::thread::sleep(Duration::from_millis(1));
+            peer.write_all(answer.as_bytes())?;
+        }
+    }
 }
 
 fn output(command: &mut Command) -> Result<Output, Box<dyn Error>> {
