@@ -20,8 +20,8 @@ use server::Server;
 enum Program {
     /// An example of this package, with features.
     Example(&'static str, &'static [&'static str]),
-    /// A package of this workspace.
-    Package(&'static str),
+    /// A package of this workspace, and its program.
+    Package(&'static str, &'static str),
     /// A file of `examples/embed/c`, and what it is linked with beside the C interface.
     C(&'static str, &'static str),
 }
@@ -37,7 +37,7 @@ const HOSTS: &[(&str, Program)] = &[
     ),
     ("calloop", Program::Example("embed_calloop", &["calloop"])),
     ("tokio", Program::Example("embed_tokio", &["tokio"])),
-    ("glib", Program::Package("embed-glib")),
+    ("GLib", Program::Package("embed-glib", "embed_glib")),
     ("C, epoll", Program::C("epoll", "")),
     ("C, libuv", Program::C("uv", "libuv")),
 ];
@@ -112,7 +112,7 @@ impl Program {
                 let features = features.join(",");
                 built(&["--example", name, "--features", &features], name)
             }
-            Self::Package(name) => built(&["-p", name], name),
+            Self::Package(package, name) => built(&["-p", package], name),
             Self::C(name, library) => compiled(name, library),
         }
     }
@@ -121,12 +121,10 @@ impl Program {
 /// Has cargo build an executable, and answers where it is.
 fn built(args: &[&str], name: &str) -> Result<PathBuf, Box<dyn Error>> {
     let messages = cargo_build(args)?;
-    let executables = messages
+    let executable = messages
         .iter()
         .filter(|message| message["target"]["name"] == *name)
-        .filter_map(|message| message["executable"].as_str());
-    let executable = executables
-        .last()
+        .find_map(|message| message["executable"].as_str())
         .ok_or("cargo has built no such program")?;
     Ok(executable.into())
 }
@@ -178,9 +176,12 @@ fn cargo_build(args: &[&str]) -> Result<Vec<Value>, Box<dyn Error>> {
         .collect::<Result<_, _>>()?)
 }
 
+/// Counts something of a program that sends so many requests to a URL, so many at once.
+type Count = fn(&Path, &str, u64, u64) -> Result<u64, Box<dyn Error>>;
+
 /// What a request costs the program that makes so many at once.
 fn cost(program: &Path, url: &str, at_once: u64) -> Result<Cost, Box<dyn Error>> {
-    let per_request = |count: fn(&Path, &str, u64, u64) -> Result<u64, Box<dyn Error>>| {
+    let per_request = |count: Count| {
         let mut least = f64::INFINITY;
         for _ in 0..3 {
             let (few, many) = (

@@ -21,6 +21,15 @@ const ROWS: &[(&str, &[&str])] = &[
         &["--no-default-features", "--features", "hickory"],
     ),
     ("`tls`", &["--no-default-features", "--features", "tls"]),
+    (
+        "`calloop`",
+        &["--no-default-features", "--features", "calloop"],
+    ),
+    ("`tokio`", &["--no-default-features", "--features", "tokio"]),
+    (
+        "`timerfd`",
+        &["--no-default-features", "--features", "timerfd"],
+    ),
     ("default: `hickory`, `tls`", &[]),
     ("all", &["--all-features"]),
 ];

@@ -256,7 +256,10 @@ impl Head<'_> {
             if let Some((place, behind)) =
                 std::mem::take(&mut rest).split_at_mut_checked(bytes.len())
             {
-                place.write_copy_of_slice(bytes);
+                // `write_copy_of_slice` is younger than the oldest Rust we build with.
+                for (place, byte) in place.iter_mut().zip(bytes) {
+                    place.write(*byte);
+                }
                 rest = behind;
             }
         });

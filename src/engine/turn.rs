@@ -24,7 +24,8 @@ pub struct Turn {
     pub events: usize,
     /// Requests answered, by a response or an error.
     pub answered: usize,
-    /// Something is left that waits for nothing but the next turn.
+    /// Something is left that waits for nothing but the next turn; or this one had left-overs to deal with and did not ask the poll, which may
+    /// have more to tell.
     pub more: bool,
     /// A readback or a [`Submitter`](crate::Submitter) called `stop`.
     pub stopped: bool,
