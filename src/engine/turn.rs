@@ -163,9 +163,6 @@ impl<S, M: Mode> Engine<S, M> {
                 self.counts.wakeups += 1;
                 self.names.on_wake();
                 self.take_orders();
-            } else if token == ALARM {
-                // It has made the poll readable: that is all it is for.
-                continue;
             } else if RESOLVER_TOKENS.contains(&token.0) {
                 self.names.on_event(self.net.outer(token));
                 continue;
@@ -174,6 +171,9 @@ impl<S, M: Mode> Engine<S, M> {
                 let link = &mut self.links[key];
                 link.readiness = link.readiness.with(readiness);
                 self.on_link(state, key, budget);
+            } else if token == ALARM {
+                // It has made the poll readable: that is all it is for.
+                continue;
             } else {
                 trace!("{token:?} {readiness:?} is stale");
                 continue;
