@@ -26,7 +26,7 @@ impl<S> Engine<S, Shared> {
     /// host's [`mio::Waker`].
     ///
     /// A window of `2 * max_connections + 64` tokens is the least; in a larger one a token is used again later, and the resolver may
-    /// have more sockets. The tokens are the engine's alone until it is dropped, which deregisters all it has registered.
+    /// have more sockets than 64, which [`max_lookups`](Config::max_lookups) may ask for. The tokens are the engine's alone until it is dropped, which deregisters all it has registered.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -82,7 +82,8 @@ impl<S> Engine<S, Shared> {
         Self::on_net(MioNet::new(poll), config)
     }
 
-    /// Takes an event of the host's poll; the next turn, which is then due, deals with it. False: it is not one of this engine's, or stale.
+    /// Takes an event of the host's poll; the next turn, which is then due, deals with it. False: it is not one of this engine's, or of a
+    /// connection that is gone. (Those of the resolver's window are all taken; the resolver knows which are stale.)
     ///
     /// Nothing is told twice: an event that is not handed over is lost, and with it perhaps a response.
     pub fn on_event(&mut self, event: &Event) -> bool {

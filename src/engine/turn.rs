@@ -159,18 +159,18 @@ impl<S, M: Mode> Engine<S, M> {
             };
             // Counted before it is dealt with, so that a panic leaves the rest of the batch to the next turn.
             self.next_event += 1;
-            if token == WAKE {
+            if let Some(key) = self.links.find(token) {
+                trace!("{token:?} {readiness:?}");
+                let link = &mut self.links[key];
+                link.readiness = link.readiness.with(readiness);
+                self.on_link(state, key, budget);
+            } else if token == WAKE {
                 self.counts.wakeups += 1;
                 self.names.on_wake();
                 self.take_orders();
             } else if RESOLVER_TOKENS.contains(&token.0) {
                 self.names.on_event(self.net.outer(token));
                 continue;
-            } else if let Some(key) = self.links.find(token) {
-                trace!("{token:?} {readiness:?}");
-                let link = &mut self.links[key];
-                link.readiness = link.readiness.with(readiness);
-                self.on_link(state, key, budget);
             } else if token == ALARM {
                 // It has made the poll readable: that is all it is for.
                 continue;
