@@ -581,7 +581,7 @@ fn a_request_takes_few_instructions() {
     const ROWS: [(&str, u64, u64); 6] = [
         ("/small", 1, 6000),
         ("/small", 50, 6000),
-        ("/chunked", 1, 7300),
+        ("/chunked", 1, 7500),
         ("/fields", 1, 13500),
         ("/large", 1, 6500),
         // One turn a request or two: whether the response comes before the news that the connection can be written is chance.
