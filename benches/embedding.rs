@@ -181,17 +181,16 @@ type Count = fn(&Path, &str, u64, u64) -> Result<u64, Box<dyn Error>>;
 
 /// What a request costs the program that makes so many at once.
 fn cost(program: &Path, url: &str, at_once: u64) -> Result<Cost, Box<dyn Error>> {
-    let per_request = |count: Count| {
-        let mut least = f64::INFINITY;
+    let least = |count: Count, requests| {
+        let mut least = u64::MAX;
         for _ in 0..3 {
-            let (few, many) = (
-                count(program, url, at_once, FEW)?,
-                count(program, url, at_once, MANY)?,
-            );
-            let requests = (MANY - FEW) as f64;
-            least = least.min((many as f64 - few as f64) / requests);
+            least = least.min(count(program, url, at_once, requests)?);
         }
         Ok::<_, Box<dyn Error>>(least)
+    };
+    let per_request = |count: Count| {
+        let (few, many) = (least(count, FEW)?, least(count, MANY)?);
+        Ok::<_, Box<dyn Error>>((many as f64 - few as f64) / (MANY - FEW) as f64)
     };
     Ok(Cost {
         instructions: per_request(instructions)?,
