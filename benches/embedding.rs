@@ -197,17 +197,14 @@ type Count = fn(&Path, &Load, u64) -> Result<u64, Box<dyn Error>>;
 
 /// What a request costs the program.
 fn cost(program: &Path, load: &Load) -> Result<Cost, Box<dyn Error>> {
+    // Of each length by itself: an unfortunate moment in the shorter one alone would make a request look cheap.
+    let least = |count: Count, n| {
+        let counts: Result<Vec<_>, _> = (0..3).map(|_| count(program, load, n)).collect();
+        counts.map(|counts| counts.into_iter().min().unwrap_or(u64::MAX) as f64)
+    };
     let per_request = |count: Count| {
-        let mut least = f64::INFINITY;
-        for _ in 0..3 {
-            let (few, many) = (
-                count(program, load, load.few)?,
-                count(program, load, load.many)?,
-            );
-            let requests = (load.many - load.few) as f64;
-            least = least.min((many as f64 - few as f64) / requests);
-        }
-        Ok::<_, Box<dyn Error>>(least)
+        let requests = (load.many - load.few) as f64;
+        Ok::<_, Box<dyn Error>>((least(count, load.many)? - least(count, load.few)?) / requests)
     };
     Ok(Cost {
         instructions: per_request(instructions)?,

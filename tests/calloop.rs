@@ -3,7 +3,9 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use calloop::timer::{TimeoutAction, Timer};
@@ -231,6 +233,7 @@ fn it_can_be_disabled_enabled_and_taken_out() {
     assert!(host.log.replies.is_empty(), "disabled");
     handle.enable(&token).unwrap();
     host.until("the second engine's", |_, log| log.replies.len() == 1);
+    handle.update(&token).unwrap();
     handle.remove(token);
     host.engine(|engine| engine.submit(server.get("/"), common::note));
     host.until("the first engine's", |_, log| log.replies.len() == 2);
@@ -272,4 +275,91 @@ fn a_loop_with_other_data_lends_a_part_of_it() {
         event_loop.dispatch(None, &mut app).unwrap();
     }
     assert!(app.turns > 0);
+}
+
+/// calloop notes anew, each time that a source is registered once more, that it is to be asked before it sleeps.
+#[test]
+fn a_loop_that_had_many_timers_makes_one_turn_where_one_is_due() {
+    fn beat(left: u32) -> Next<Log> {
+        match left {
+            0 => Next::done(),
+            _ => Next::call(move |_: &mut Log, _| beat(left - 1)).after(Duration::from_millis(1)),
+        }
+    }
+    let mut host = Host::new();
+    host.engine(|engine| engine.call(|_, _| beat(200)));
+    host.until("all beats", |engine, _| engine.pending() == 0);
+    let turns = |host: &Host| host.source.as_source_ref().engine().stats().turns;
+    let before = turns(&host);
+    host.engine(|engine| engine.call(|_, _| Next::done()));
+    host.until("the call", |engine, _| engine.pending() == 0);
+    let made = turns(&host) - before;
+    assert!(made <= 3, "{made} turns for one call");
+}
+
+#[test]
+fn a_readback_may_disable_its_own_source() {
+    let mut host = Host::new();
+    let handle = host.event_loop.handle();
+    let engine = Engine::<Log>::new().unwrap();
+    let mut source = EngineSource::new(engine).unwrap();
+    let token = Rc::new(Cell::new(None));
+    let (own, by) = (Rc::clone(&token), handle.clone());
+    source.engine_mut().call(move |log: &mut Log, cx| {
+        log.notes.push("disables".into());
+        by.disable(&own.get().unwrap()).unwrap();
+        // Something that the loop would have to set a timer for.
+        cx.call_after(Duration::from_millis(1), |log: &mut Log, _| {
+            log.notes.push("later".into());
+            Next::done()
+        });
+        Next::done()
+    });
+    token.set(Some(handle.insert_source(source, turn).unwrap()));
+    let end = Instant::now() + common::PATIENCE;
+    while host.log.notes.is_empty() {
+        assert!(Instant::now() < end);
+        let pause = Some(Duration::from_millis(5));
+        host.event_loop.dispatch(pause, &mut host.log).unwrap();
+    }
+    for _ in 0..10 {
+        let pause = Some(Duration::from_millis(5));
+        host.event_loop.dispatch(pause, &mut host.log).unwrap();
+    }
+    assert_eq!(host.log.notes, ["disables"]);
+    handle.enable(&token.get().unwrap()).unwrap();
+    host.until("what was left", |_, log| log.notes == ["disables", "later"]);
+}
+
+#[test]
+fn a_source_that_another_one_has_disabled_makes_no_turn() {
+    let mut host = Host::new();
+    let handle = host.event_loop.handle();
+    let (ping, pings) = calloop::ping::make_ping().unwrap();
+    let engine = Engine::<Log>::new().unwrap();
+    let submitter = engine.submitter();
+    let source = Dispatcher::new(EngineSource::new(engine).unwrap(), turn);
+    let token = handle.register_dispatcher(source.clone()).unwrap();
+    let by = handle.clone();
+    handle
+        .insert_source(pings, move |(), (), _| by.disable(&token).unwrap())
+        .unwrap();
+    let pause = Some(Duration::from_millis(5));
+    host.event_loop.dispatch(pause, &mut host.log).unwrap();
+    let turns = || source.as_source_ref().engine().stats().turns;
+    let before = turns();
+    // Both are told of in one round, the first one first.
+    ping.ping();
+    submitter
+        .call(|log: &mut Log, _| {
+            log.notes.push("called".into());
+            Next::done()
+        })
+        .unwrap();
+    for _ in 0..3 {
+        host.event_loop.dispatch(pause, &mut host.log).unwrap();
+    }
+    assert_eq!(turns(), before);
+    handle.enable(&token).unwrap();
+    host.until("what was left", |_, log| log.notes == ["called"]);
 }

@@ -35,7 +35,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use calloop::generic::Generic;
-use calloop::timer::Timer;
+use calloop::timer::{TimeoutAction, Timer};
 use calloop::{EventSource, Interest, Mode, Poll, PostAction, Readiness, Token, TokenFactory};
 
 use crate::engine::{Engine, Turn};
@@ -50,9 +50,11 @@ pub struct EngineSource<S> {
     /// A duplicate of the engine's descriptor, which calloop may hold as long as it likes.
     fd: Generic<OwnedFd>,
     timer: Timer,
-    /// What the timer is set to. It goes off early, once, for nothing, where the deadline has moved further away.
-    set_to: Option<Instant>,
-    /// Stands for events that no descriptor and no timer tells of.
+    /// What the loop calls the timer. It tells when the timer goes off, which it does for the first time as soon as it is registered.
+    timer_token: Option<Token>,
+    /// When the timer goes off, each time earlier than the one before. It does so for nothing where the deadline has moved further away.
+    set_to: Vec<Instant>,
+    /// Stands for events that no descriptor and no timer tells of. None: the source is not in a loop, or is disabled there.
     due: Option<Token>,
 }
 
@@ -77,7 +79,8 @@ impl<S> EngineSource<S> {
             engine,
             fd: Generic::new(fd, Interest::READ, Mode::Level),
             timer: Timer::immediate(),
-            set_to: None,
+            timer_token: None,
+            set_to: Vec::new(),
             due: None,
         })
     }
@@ -104,22 +107,57 @@ impl<S> EngineSource<S> {
 
     /// Whether the timer would go off too late for the next deadline.
     fn is_timer_late(&self) -> bool {
-        match (self.engine.next_deadline(), self.set_to) {
-            (Some(deadline), Some(set_to)) => deadline < set_to,
+        match (self.engine.next_deadline(), self.set_to.last()) {
+            (Some(deadline), Some(first)) => deadline < *first,
             (deadline, None) => deadline.is_some(),
             (None, Some(_)) => false,
         }
     }
 
-    fn set_timer(&mut self, poll: &mut Poll, tokens: &mut TokenFactory) -> calloop::Result<()> {
-        self.set_to = self.engine.next_deadline();
-        match self.set_to {
-            Some(deadline) => {
-                self.timer.set_deadline(deadline);
-                self.timer.register(poll, tokens)
-            }
-            None => Ok(()),
+    /// Has the timer go off for the next deadline, if it would be late.
+    ///
+    /// Not by [`PostAction::Reregister`]: that would take the place of what a readback has asked for, such as that this source be disabled,
+    /// and calloop would ask this source before each sleep once more for each time.
+    fn set_timer(&mut self) -> io::Result<()> {
+        let (true, Some(token), Some(deadline)) = (
+            self.is_timer_late(),
+            self.timer_token,
+            self.engine.next_deadline(),
+        ) else {
+            return Ok(());
+        };
+        let go_off = |_, (): &mut ()| TimeoutAction::ToInstant(deadline);
+        self.timer
+            .process_events(Readiness::EMPTY, token, go_off)
+            .map(|_| self.set_to.push(deadline))
+    }
+
+    /// Learns the timer's name from its first event.
+    fn on_event(&mut self, token: Token) -> io::Result<()> {
+        let mut is_timers = false;
+        let note = |_, (): &mut ()| {
+            is_timers = true;
+            // It stays registered, set to nothing.
+            TimeoutAction::Drop
+        };
+        self.timer.process_events(Readiness::EMPTY, token, note)?;
+        if is_timers {
+            self.timer_token = Some(token);
         }
+        Ok(())
+    }
+
+    /// Registers the timer, to go off at once.
+    fn start_timer(&mut self, poll: &mut Poll, tokens: &mut TokenFactory) -> calloop::Result<()> {
+        self.stop_timer(poll)?;
+        self.timer.set_deadline(Instant::now());
+        self.timer.register(poll, tokens)
+    }
+
+    fn stop_timer(&mut self, poll: &mut Poll) -> calloop::Result<()> {
+        self.timer_token = None;
+        self.set_to.clear();
+        self.timer.unregister(poll)
     }
 }
 
@@ -132,42 +170,45 @@ impl<S> EventSource for EngineSource<S> {
     fn process_events<F>(
         &mut self,
         _: Readiness,
-        _: Token,
+        token: Token,
         mut callback: F,
     ) -> Result<PostAction, Error>
     where
         F: FnMut((), &mut Engine<S>) -> Result<Turn, Error>,
     {
-        if self.set_to.is_some_and(|at| at <= Instant::now()) {
-            // The loop has forgotten it, or will tell of it in this round.
-            self.set_to = None;
+        if self.due.is_none() {
+            // Disabled in this round, by who was told before.
+            return Ok(PostAction::Continue);
         }
+        if self.timer_token.is_none() {
+            self.on_event(token).map_err(Error::io)?;
+        }
+        // These the loop has forgotten, or will tell of in this round.
+        let now = Instant::now();
+        while self.set_to.pop_if(|at| *at <= now).is_some() {}
         callback((), &mut self.engine)?;
         // One that is due at once needs no timer: `before_sleep` tells of it.
-        Ok(match self.is_timer_late() && !self.is_due() {
-            true => PostAction::Reregister,
-            false => PostAction::Continue,
-        })
+        if !self.is_due() {
+            self.set_timer().map_err(Error::io)?;
+        }
+        Ok(PostAction::Continue)
     }
 
     fn register(&mut self, poll: &mut Poll, tokens: &mut TokenFactory) -> calloop::Result<()> {
         self.due = Some(tokens.token());
         self.fd.register(poll, tokens)?;
-        self.set_timer(poll, tokens)
+        self.start_timer(poll, tokens)
     }
 
     fn reregister(&mut self, poll: &mut Poll, tokens: &mut TokenFactory) -> calloop::Result<()> {
         self.due = Some(tokens.token());
-        // The descriptor's registration is as it was, token included: changing it would be a system call each time.
-        let _ = tokens.token();
-        self.timer.unregister(poll)?;
-        self.set_timer(poll, tokens)
+        self.fd.reregister(poll, tokens)?;
+        self.start_timer(poll, tokens)
     }
 
     fn unregister(&mut self, poll: &mut Poll) -> calloop::Result<()> {
         self.due = None;
-        self.set_to = None;
-        self.timer.unregister(poll)?;
+        self.stop_timer(poll)?;
         self.fd.unregister(poll)
     }
 

@@ -174,7 +174,7 @@ impl Client {
     /// As [`Engine::with_config`] and [`Driver::new`].
     ///
     /// # Panics
-    /// Outside of a [`LocalSet`](tokio::task::LocalSet).
+    /// As [`Driver::new`], and outside of a [`LocalSet`](tokio::task::LocalSet).
     pub fn new(config: Config) -> Result<Self, Error> {
         let mut driver = Driver::new(Engine::with_config(config)?)?;
         let http = driver.engine().submitter();

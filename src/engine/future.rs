@@ -228,13 +228,14 @@ impl<S, T> Future for Awaited<S, T> {
     type Output = Result<T, Gone>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
-        match &mut *lock(&self.slot) {
-            Slot::Over(value) => Poll::Ready(value.take().ok_or(Gone)),
-            Slot::Awaited(waker) => {
-                *waker = Some(cx.waker().clone());
-                Poll::Pending
-            }
-        }
+        let waker = cx.waker().clone();
+        let former = match &mut *lock(&self.slot) {
+            Slot::Over(value) => return Poll::Ready(value.take().ok_or(Gone)),
+            Slot::Awaited(former) => former.replace(waker),
+        };
+        // Not under the lock: it may be an executor's last hold on a task.
+        drop(former);
+        Poll::Pending
     }
 }
 
