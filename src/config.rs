@@ -277,7 +277,7 @@ pub struct Config {
     pub user_agent: Option<String>,
     /// Field lines added to each request that has none of that name; with the user agent at most 31.
     pub default_headers: Vec<(String, Vec<u8>)>,
-    /// Readiness events taken in one turn. Default 1024.
+    /// Readiness events taken in one turn, 1,048,576 at most: there is room for so many. Default 1024.
     pub turn_events: usize,
     /// Bytes read in one turn from one link before the others come first. Default 512 KiB; a turn ends when all links together
     /// have read eight times as much.
@@ -417,6 +417,9 @@ impl Config {
         Deadlines::Outside
     }
 
+    /// Memory is taken for so many, and what cannot be had would end the program.
+    const MAX_TURN_EVENTS: usize = 1 << 20;
+
     /// Refuses values that no engine can work with.
     ///
     /// # Errors
@@ -438,6 +441,13 @@ impl Config {
                     "{name} is 0: nothing could ever be sent"
                 )));
             }
+        }
+        if self.turn_events > Self::MAX_TURN_EVENTS {
+            return Err(Error::invalid_config(format!(
+                "turn_events is {}: over {}",
+                self.turn_events,
+                Self::MAX_TURN_EVENTS
+            )));
         }
         if !(4096..=1 << 30).contains(&self.read_buffer) {
             return Err(Error::invalid_config(format!(
@@ -470,6 +480,20 @@ fn system_hosts_file() -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_memory_is_asked_for_that_cannot_be_had() {
+        let mut config = Config {
+            turn_events: Config::MAX_TURN_EVENTS,
+            ..Config::default()
+        };
+        assert!(config.check().is_ok());
+        for events in [Config::MAX_TURN_EVENTS + 1, 1 << 40, usize::MAX] {
+            config.turn_events = events;
+            let error = config.check().unwrap_err();
+            assert!(format!("{error:#}").contains("turn_events is"), "{error:#}");
+        }
+    }
 
     #[test]
     fn debug_shows_no_value_of_a_default_field() {

@@ -128,6 +128,29 @@ fn fetches(name: &str) {
     assert_eq!(ended.code, Some(0), "{name}: {ended:?}");
 }
 
+/// Stops and goes on while it waits, as a program does at Ctrl-Z and under a debugger: waits that end without a reason are no end of the loop.
+fn goes_on_when_interrupted(name: &str) {
+    const STOPPED_AGAIN_AND_AGAIN: &str = r#"
+        "$@" & program=$!
+        i=0
+        while [ $i -lt 60 ]; do
+            i=$((i + 1))
+            sleep 0.01
+            kill -STOP $program 2>/dev/null && kill -CONT $program 2>/dev/null
+        done
+        wait $program"#;
+    let server = Server::open().expect("ports on loopback");
+    let url = format!("http://{}/plain", server.addr);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", STOPPED_AGAIN_AND_AGAIN, "sh"]);
+    shell
+        .arg(&built()[name])
+        .args(["--fetch", "5000", "--at-once", "2", &url]);
+    let ended = run(&mut shell, PATIENCE);
+    assert_eq!(ended.stdout, "done 5000\n", "{name}: {ended:?}");
+    assert_eq!(ended.code, Some(0), "{name}: {ended:?}");
+}
+
 macro_rules! hosts {
     ($($(#[$when:meta])* $host:ident)*) => {$(
         $(#[$when])*
@@ -147,6 +170,11 @@ macro_rules! hosts {
             #[test]
             fn fetches_as_often_as_it_is_told() {
                 super::fetches(NAME);
+            }
+
+            #[test]
+            fn goes_on_when_interrupted() {
+                super::goes_on_when_interrupted(NAME);
             }
         }
     )*};

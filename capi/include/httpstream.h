@@ -287,7 +287,7 @@ typedef struct httpstream_readback {
 } httpstream_readback;
 
 // Names a chain of one engine: a request and everything that its readback answers, until HTTPSTREAM_DONE. Never used
-// twice by one engine; of no meaning to another. 0 names none.
+// twice by one engine; another takes it for one that is over. 0 names none.
 typedef uint64_t httpstream_id;
 
 // Everything about a reply that is there without further work, in one call.
@@ -376,7 +376,7 @@ int32_t httpstream_config_free(httpstream_config config);
 //   "timeout_idle_ms" (30,000 each), "timeout_total_ms" (300,000): deadlines, for requests that do not set their own; UINT64_MAX: none
 // - "limit_max_head_bytes" (65,536), "limit_max_fields" (128), "limit_max_body_bytes" (67,108,864; of a collected body), "limit_max_interim"
 //   (16), "limit_max_trailer_bytes", "limit_max_chunk_extension_bytes" (16,384 each), "limit_refuse_obs_fold" (0): bounds on responses
-// - "turn_events" (1024), "turn_bytes" (524,288, of one connection): the bounds of one turn; "read_buffer" (131,072)
+// - "turn_events" (1024, at most 1,048,576), "turn_bytes" (524,288, of one connection): the bounds of one turn; "read_buffer" (131,072)
 // - "max_lookups" (64), "keep_names_ms", "keep_stale_names_ms" (86,400,000 each), "hosts_file" (1): how names are looked up;
 //   "system_resolver" (0): 1 asks the C library, on threads of the library's own, in place of the name servers
 // - "public_only" (0): 1 dials no address that is not on the public internet, for URLs that come from strangers
@@ -450,7 +450,8 @@ int32_t httpstream_turn(httpstream_engine engine,
                         uint32_t budget,
                         struct httpstream_turned *turned);
 
-// Makes the descriptor readable, so that the loop turns. Any thread, and as the only call with httpstream_stop while others use the engine.
+// Makes the descriptor readable, so that the loop turns. Any thread, and as the only call with httpstream_stop while others use the engine. Many
+// before a turn are as one.
 // HTTPSTREAM_ERROR_HANDLE: the engine was freed.
 int32_t httpstream_wakeup(httpstream_engine engine);
 

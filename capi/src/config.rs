@@ -61,6 +61,9 @@ impl Setting {
             "max_connections_per_origin" => Setting::MaxConnectionsPerOrigin(at_least_one()?),
             "max_idle_per_origin" => Setting::MaxIdlePerOrigin(knobs::count(name, value)?),
             "idle_timeout_ms" => Setting::IdleTimeout(Duration::from_millis(value)),
+            "turn_events" if value > 1 << 20 => {
+                return Err(knobs::unusable(name, value, "more than 1,048,576"));
+            }
             "turn_events" => Setting::TurnEvents(at_least_one()?),
             "turn_bytes" => Setting::TurnBytes(at_least_one()?),
             "read_buffer" if !(4096..=1 << 30).contains(&value) => {
@@ -188,7 +191,7 @@ pub extern "C" fn httpstream_config_free(config: httpstream_config) -> i32 {
 ///   "timeout_idle_ms" (30,000 each), "timeout_total_ms" (300,000): deadlines, for requests that do not set their own; UINT64_MAX: none
 /// - "limit_max_head_bytes" (65,536), "limit_max_fields" (128), "limit_max_body_bytes" (67,108,864; of a collected body), "limit_max_interim"
 ///   (16), "limit_max_trailer_bytes", "limit_max_chunk_extension_bytes" (16,384 each), "limit_refuse_obs_fold" (0): bounds on responses
-/// - "turn_events" (1024), "turn_bytes" (524,288, of one connection): the bounds of one turn; "read_buffer" (131,072)
+/// - "turn_events" (1024, at most 1,048,576), "turn_bytes" (524,288, of one connection): the bounds of one turn; "read_buffer" (131,072)
 /// - "max_lookups" (64), "keep_names_ms", "keep_stale_names_ms" (86,400,000 each), "hosts_file" (1): how names are looked up;
 ///   "system_resolver" (0): 1 asks the C library, on threads of the library's own, in place of the name servers
 /// - "public_only" (0): 1 dials no address that is not on the public internet, for URLs that come from strangers

@@ -15,6 +15,7 @@ use httpstream::{Config, Context, Engine, ErrorKind, RequestId, Stats};
 
 use crate::errors::{Code, Fault, contain, guard};
 use crate::handles::Kind;
+use crate::ids::Ids;
 use crate::knobs;
 use crate::raw;
 use crate::readback::{Chain, Taken};
@@ -33,6 +34,7 @@ pub(crate) struct Host {
 /// What an engine's chains share with the calls that come from inside their callbacks.
 pub(crate) struct Desk {
     born: Birth,
+    pub(crate) ids: Ids,
     is_turning: Cell<bool>,
     /// Lent to the callback that runs.
     context: Cell<Option<NonNull<Context<'static, ()>>>>,
@@ -80,9 +82,10 @@ impl Drop for Hosts {
 }
 
 impl Desk {
-    fn new() -> Self {
+    fn new(number: u64) -> Self {
         Self {
             born: Birth::now(),
+            ids: Ids::of_engine(number),
             is_turning: Cell::new(false),
             context: Cell::new(None),
             chains: Cell::new(0),
@@ -107,13 +110,17 @@ impl Desk {
         self.context.set(Some(lent));
         let answer = callback();
         drop(back);
+        self.stay_in_this_process();
+        answer
+    }
+
+    /// A child, forked in the callback that has just returned, would go on with sockets and an epoll that are its parent's too.
+    fn stay_in_this_process(&self) {
         if !self.born.is_here() {
-            // A child, forked in the callback, would go on with sockets and an epoll that are its parent's too.
             let words = b"httpstream: a process forked inside a callback must not return from it\n";
             let _ = std::io::stderr().write_all(words);
             std::process::abort();
         }
-        answer
     }
 
     /// The context lent to the callback that runs, if one does.
@@ -172,6 +179,7 @@ impl Desk {
                 return;
             };
             taken.release();
+            self.stay_in_this_process();
         }
     }
 }
@@ -266,15 +274,6 @@ fn host(engine: u64) -> Result<Rc<Host>, Fault> {
     }
 }
 
-/// As C has it: 0 is none.
-pub(crate) fn id_to_c(id: RequestId) -> u64 {
-    id.to_u64().wrapping_add(1)
-}
-
-fn id_of_c(id: u64) -> RequestId {
-    RequestId::from_u64(id.wrapping_sub(1))
-}
-
 /// Makes an engine, and writes it to `out`. It belongs to this thread: all other calls but httpstream_wakeup and httpstream_stop are its alone.
 ///
 /// `config` is copied; 0: the defaults. Free the engine with httpstream_free before its thread ends: what is left then is lost, its descriptors
@@ -304,7 +303,7 @@ fn open(config: Config) -> Result<u64, Fault> {
         number,
         fd: engine.as_raw_fd(),
         engine: RefCell::new(engine),
-        desk: Rc::new(Desk::new()),
+        desk: Rc::new(Desk::new(number)),
     });
     let handle = host.handle();
     let kept = HOSTS.try_with(|hosts| hosts.borrow_mut().0.push(host));
@@ -379,10 +378,11 @@ fn milliseconds(time: Duration) -> i32 {
 /// HTTPSTREAM_ERROR_BUSY: inside a callback of this engine. HTTPSTREAM_ERROR_CALLBACK: a callback answered what no header knows, or a request that cannot be sent;
 /// the words name the chain; everything else was done. HTTPSTREAM_ERROR_IO: the poll failed.
 #[unsafe(no_mangle)]
-pub extern "C" fn httpstream_turn(
+pub unsafe extern "C" fn httpstream_turn(
     engine: httpstream_engine,
     budget: u32,
-    turned: Option<&mut MaybeUninit<httpstream_turned>>,
+    // No reference: callbacks may look at it, or have another engine write to it.
+    turned: *mut httpstream_turned,
 ) -> i32 {
     guard("httpstream_turn", || {
         let host = host(engine)?;
@@ -392,9 +392,8 @@ pub extern "C" fn httpstream_turn(
         };
         let garbage = host.desk.take_garbage();
         let sum = result?;
-        if let Some(turned) = turned {
-            turned.write(sum);
-        }
+        // SAFETY: the caller's promise about its pointers, see `raw`.
+        unsafe { raw::put(turned, sum) };
         match garbage {
             None => Ok(HTTPSTREAM_OK),
             Some(fault) => Err(fault),
@@ -402,7 +401,8 @@ pub extern "C" fn httpstream_turn(
     })
 }
 
-/// Makes the descriptor readable, so that the loop turns. Any thread, and as the only call with httpstream_stop while others use the engine.
+/// Makes the descriptor readable, so that the loop turns. Any thread, and as the only call with httpstream_stop while others use the engine. Many
+/// before a turn are as one.
 /// HTTPSTREAM_ERROR_HANDLE: the engine was freed.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_wakeup(engine: httpstream_engine) -> i32 {
@@ -519,7 +519,7 @@ pub extern "C" fn httpstream_submit(
             |cx| cx.submit_to_after(delay, request.clone(), chain()),
         )?;
         if let Some(id) = id {
-            id.write(id_to_c(started));
+            id.write(host.desk.ids.to_c(started));
         }
         Ok(HTTPSTREAM_OK)
     })
@@ -530,8 +530,9 @@ pub extern "C" fn httpstream_submit(
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_cancel(engine: httpstream_engine, id: httpstream_id) -> i32 {
     guard("httpstream_cancel", || {
-        let id = id_of_c(id);
-        let cancelled = host(engine)?.ask(|engine| engine.cancel(id), |cx| cx.cancel(id))?;
+        let host = host(engine)?;
+        let id = host.desk.ids.of_c(id);
+        let cancelled = host.ask(|engine| engine.cancel(id), |cx| cx.cancel(id))?;
         Ok(cancelled.into())
     })
 }
@@ -541,8 +542,9 @@ pub extern "C" fn httpstream_cancel(engine: httpstream_engine, id: httpstream_id
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_resume(engine: httpstream_engine, id: httpstream_id) -> i32 {
     guard("httpstream_resume", || {
-        let id = id_of_c(id);
-        let resumed = host(engine)?.ask(|engine| engine.resume(id), |cx| cx.resume(id))?;
+        let host = host(engine)?;
+        let id = host.desk.ids.of_c(id);
+        let resumed = host.ask(|engine| engine.resume(id), |cx| cx.resume(id))?;
         Ok(resumed.into())
     })
 }
@@ -563,6 +565,11 @@ mod tests {
 
     fn engine() -> u64 {
         open(Config::default()).unwrap()
+    }
+
+    fn turn(engine: u64) -> i32 {
+        // SAFETY: null is no place to write to.
+        unsafe { httpstream_turn(engine, 1, std::ptr::null_mut()) }
     }
 
     /// A chain that never begins, with a release that is counted.
@@ -608,9 +615,9 @@ mod tests {
                 httpstream::Next::done()
             });
         }
-        assert_panicked(httpstream_turn(engine, 1, None), "httpstream_turn");
+        assert_panicked(turn(engine), "httpstream_turn");
         while !called.get() {
-            assert_eq!(httpstream_turn(engine, 1, None), HTTPSTREAM_OK);
+            assert_eq!(turn(engine), HTTPSTREAM_OK);
         }
         assert_eq!(httpstream_pending(engine), 1);
         assert_eq!(httpstream_free(engine), HTTPSTREAM_OK);
@@ -639,7 +646,7 @@ mod tests {
         wait_for_ever(engine, &released);
         assert_panicked(httpstream_free(engine), "httpstream_free");
         assert_eq!(released.get(), 2);
-        assert_eq!(httpstream_turn(engine, 1, None), HTTPSTREAM_ERROR_HANDLE);
+        assert_eq!(turn(engine), HTTPSTREAM_ERROR_HANDLE);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! - `errors`: error numbers, their words, and the guard that keeps panics in
 //! - `raw`: from C's pointers to slices and back
 //! - `handles`: numbers in place of pointers
+//! - `ids`: of chains
 //! - `shared`: what all threads see: requests, configurations, and which engines there are; and what a fork leaves of it
 //! - `config`, `request`: values that are put together call by call
 //! - `engine`: engines, each on its thread
@@ -29,6 +30,7 @@ mod reply;
 
 // What they stand on.
 mod handles;
+mod ids;
 mod knobs;
 mod raw;
 mod shared;

@@ -84,6 +84,17 @@ pub(crate) unsafe fn room<'a>(
     }
 }
 
+/// Writes a result, unless `place` is null.
+///
+/// # Safety
+/// `place` is null or leads to a `T`. Two places may be one.
+pub(crate) unsafe fn put<T>(place: *mut T, value: T) {
+    if !place.is_null() {
+        // SAFETY: the caller's promise.
+        unsafe { place.write(value) };
+    }
+}
+
 /// Where a result goes that the caller must take.
 pub(crate) fn out<'a, T>(
     name: &str,

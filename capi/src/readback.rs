@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use httpstream::{Context, Flow, Next, Readback, Reply, Request, Response};
 
-use crate::engine::{Desk, id_to_c};
+use crate::engine::Desk;
 use crate::errors::Fault;
 use crate::knobs;
 use crate::reply::{Shown, What};
@@ -97,7 +97,8 @@ impl Chain {
         callback: impl FnOnce(&Taken, u64) -> R,
     ) -> R {
         let elapsed = self.due.map(|due| cx.now().saturating_duration_since(due));
-        let shown = Shown::new(what, id_to_c(cx.id()), &self.request, elapsed);
+        let id = self.desk.ids.to_c(cx.id());
+        let shown = Shown::new(what, id, &self.request, elapsed);
         self.desk
             .lend(cx, || shown.lend(|reply| callback(&self.by, reply)))
     }
@@ -167,12 +168,12 @@ impl Chain {
 impl Readback<()> for Chain {
     fn on_head(&mut self, (): &mut (), head: &Response<'_>, cx: &mut Context<'_, ()>) -> Flow {
         let answer = self.show(What::Head(head), cx, Taken::on_head);
-        self.flow("on_head", id_to_c(cx.id()), answer)
+        self.flow("on_head", self.desk.ids.to_c(cx.id()), answer)
     }
 
     fn on_data(&mut self, (): &mut (), data: &[u8], cx: &mut Context<'_, ()>) -> Flow {
         let answer = self.show(What::Data, cx, |by, reply| by.on_data(reply, data));
-        self.flow("on_data", id_to_c(cx.id()), answer)
+        self.flow("on_data", self.desk.ids.to_c(cx.id()), answer)
     }
 
     fn on_reply(&mut self, (): &mut (), reply: Reply<'_>, cx: &mut Context<'_, ()>) -> Next<()> {
@@ -188,7 +189,7 @@ impl Readback<()> for Chain {
             Err(error) => What::Failure(error),
         };
         self.show(what, cx, |by, reply| by.on_reply(reply, &mut next));
-        self.follow(id_to_c(cx.id()), &next, cx)
+        self.follow(self.desk.ids.to_c(cx.id()), &next, cx)
     }
 }
 

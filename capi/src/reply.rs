@@ -45,12 +45,19 @@ struct Lent(u64, NonNull<Shown<'static>>);
 const ORDER_BITS: u32 = 36;
 const MAX_ORDER: u64 = (1 << ORDER_BITS) - 1;
 
+/// The bits above them, which say which thread; of more threads than that the numbers begin again.
+const THREAD_BITS: u32 = 24;
+
 static THREADS: AtomicU64 = AtomicU64::new(1);
+
+fn new_thread() -> u64 {
+    THREADS.fetch_add(1, Ordering::Relaxed) & ((1 << THREAD_BITS) - 1)
+}
 
 thread_local! {
     static LENT: RefCell<Vec<Lent>> = const { RefCell::new(Vec::new()) };
     /// Of the reply lent last: the thread, and the order.
-    static LAST: Cell<u64> = Cell::new(THREADS.fetch_add(1, Ordering::Relaxed) << ORDER_BITS);
+    static LAST: Cell<u64> = Cell::new(new_thread() << ORDER_BITS);
 }
 
 impl<'a> Shown<'a> {
@@ -372,31 +379,31 @@ fn field((name, value): (&str, &[u8])) -> httpstream_field {
     }
 }
 
-/// Where C wants the parts of a field; what is null is not wanted.
-struct FieldPlaces<'a> {
-    name: Option<&'a mut MaybeUninit<*const u8>>,
-    name_len: Option<&'a mut MaybeUninit<usize>>,
-    value: Option<&'a mut MaybeUninit<*const u8>>,
-    value_len: Option<&'a mut MaybeUninit<usize>>,
+/// Where C wants the parts of a field; what is null is not wanted. No references: one variable may be given for several that do not matter.
+struct FieldPlaces {
+    name: *mut *const u8,
+    name_len: *mut usize,
+    value: *mut *const u8,
+    value_len: *mut usize,
 }
 
-impl FieldPlaces<'_> {
-    fn take(self, fields: Option<Headers<'_>>, index: usize) -> Result<i32, Fault> {
-        fn put<T>(place: Option<&mut MaybeUninit<T>>, value: T) {
-            if let Some(place) = place {
-                place.write(value);
-            }
-        }
+impl FieldPlaces {
+    /// # Safety
+    /// Each is null or leads to such a variable.
+    unsafe fn take(self, fields: Option<Headers<'_>>, index: usize) -> Result<i32, Fault> {
         let there = count(fields.clone());
         let Some(found) = fields.and_then(|mut fields| fields.nth(index)).map(field) else {
             return Err(Fault::argument(format!(
                 "index is {index}: there are {there}"
             )));
         };
-        put(self.name, found.name);
-        put(self.name_len, found.name_len);
-        put(self.value, found.value);
-        put(self.value_len, found.value_len);
+        // SAFETY: the caller's promise.
+        unsafe {
+            raw::put(self.name, found.name);
+            raw::put(self.name_len, found.name_len);
+            raw::put(self.value, found.value);
+            raw::put(self.value_len, found.value_len);
+        }
         Ok(HTTPSTREAM_OK)
     }
 }
@@ -596,13 +603,13 @@ pub extern "C" fn httpstream_reply_header_count(reply: httpstream_reply) -> usiz
 
 /// The field at `index`, in the order received, from 0. Each of the four places may be null. HTTPSTREAM_ERROR_ARGUMENT: there are not so many.
 #[unsafe(no_mangle)]
-pub extern "C" fn httpstream_reply_header_at(
+pub unsafe extern "C" fn httpstream_reply_header_at(
     reply: httpstream_reply,
     index: usize,
-    name: Option<&mut MaybeUninit<*const u8>>,
-    name_len: Option<&mut MaybeUninit<usize>>,
-    value: Option<&mut MaybeUninit<*const u8>>,
-    value_len: Option<&mut MaybeUninit<usize>>,
+    name: *mut *const u8,
+    name_len: *mut usize,
+    value: *mut *const u8,
+    value_len: *mut usize,
 ) -> i32 {
     let places = FieldPlaces {
         name,
@@ -611,7 +618,10 @@ pub extern "C" fn httpstream_reply_header_at(
         value_len,
     };
     guard("httpstream_reply_header_at", || {
-        look(reply, |shown| places.take(shown.headers(), index))
+        // SAFETY: the caller's promise about its pointers, see `raw`.
+        look(reply, |shown| unsafe {
+            places.take(shown.headers(), index)
+        })
     })
 }
 
@@ -661,13 +671,13 @@ pub extern "C" fn httpstream_reply_trailer_count(reply: httpstream_reply) -> usi
 
 /// The trailer field at `index`, as httpstream_reply_header_at.
 #[unsafe(no_mangle)]
-pub extern "C" fn httpstream_reply_trailer_at(
+pub unsafe extern "C" fn httpstream_reply_trailer_at(
     reply: httpstream_reply,
     index: usize,
-    name: Option<&mut MaybeUninit<*const u8>>,
-    name_len: Option<&mut MaybeUninit<usize>>,
-    value: Option<&mut MaybeUninit<*const u8>>,
-    value_len: Option<&mut MaybeUninit<usize>>,
+    name: *mut *const u8,
+    name_len: *mut usize,
+    value: *mut *const u8,
+    value_len: *mut usize,
 ) -> i32 {
     let places = FieldPlaces {
         name,
@@ -676,7 +686,10 @@ pub extern "C" fn httpstream_reply_trailer_at(
         value_len,
     };
     guard("httpstream_reply_trailer_at", || {
-        look(reply, |shown| places.take(shown.trailers(), index))
+        // SAFETY: the caller's promise about its pointers, see `raw`.
+        look(reply, |shown| unsafe {
+            places.take(shown.trailers(), index)
+        })
     })
 }
 
@@ -714,4 +727,22 @@ pub extern "C" fn httpstream_reply_elapsed_us(reply: httpstream_reply) -> u64 {
     guard("httpstream_reply_elapsed_us", || {
         look(reply, |shown| Ok(shown.elapsed_us()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_is_found_on_the_last_of_many_threads() {
+        THREADS.store((1 << THREAD_BITS) - 1, Ordering::Relaxed);
+        for _ in 0..3 {
+            let thread = std::thread::spawn(|| {
+                let request = Request::get("http://127.0.0.1:1/").build().unwrap();
+                let shown = Shown::new(What::Data, 7, &request, None);
+                shown.lend(|reply| httpstream_reply_id(reply))
+            });
+            assert_eq!(thread.join().unwrap(), 7);
+        }
+    }
 }

@@ -17,7 +17,7 @@ pub type httpstream_request = u64;
 /// A reply, or a part of one, lent to a callback: valid until the callback returns, and on its thread.
 pub type httpstream_reply = u64;
 /// Names a chain of one engine: a request and everything that its readback answers, until HTTPSTREAM_DONE. Never used
-/// twice by one engine; of no meaning to another. 0 names none.
+/// twice by one engine; another takes it for one that is over. 0 names none.
 pub type httpstream_id = u64;
 
 /// The call did what it says.

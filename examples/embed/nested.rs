@@ -7,6 +7,7 @@
 mod conversation;
 
 use std::error::Error;
+use std::io;
 use std::os::fd::AsRawFd;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -31,8 +32,10 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         Interest::READABLE,
     )?;
     while engine.pending() > 0 {
-        poll.poll(&mut events, engine.next_timeout())?;
-        job.woke();
+        match poll.poll(&mut events, engine.next_timeout()) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error.into()),
+            _ => job.woke(),
+        }
         loop {
             let turn = engine.turn(&mut job, Some(Duration::ZERO))?;
             if turn.events == 0 && !turn.more {

@@ -45,14 +45,17 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     while engine.pending() > 0 {
         let until = engine.next_deadline().unwrap_or(next_tick).min(next_tick);
         let timeout = until.saturating_duration_since(Instant::now());
-        poll.poll(&mut events, Some(timeout))?;
+        match poll.poll(&mut events, Some(timeout)) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error.into()),
+            _ => {}
+        }
         for event in &events {
             // What is neither's is the waker's, which has done its work, or an event of the engine's that came too late.
             if !engine.on_event(event) && event.token() == LISTENER {
                 accept(&listener)?;
             }
         }
-        match events.is_empty() && until == next_tick {
+        match events.is_empty() && Instant::now() >= next_tick {
             true => next_tick += TICK,
             false => job.woke(),
         }

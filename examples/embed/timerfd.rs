@@ -13,14 +13,17 @@ use std::time::Duration;
 use conversation::program::Job;
 use httpstream::Engine;
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let mut job = Job::from_args("embed_timerfd")?;
     let mut engine = Engine::with_config(job.config())?;
     job.begin(&mut engine);
     while engine.pending() > 0 {
-        poll(&mut [PollFd::new(&engine, PollFlags::IN)], None)?;
-        job.woke();
+        match poll(&mut [PollFd::new(&engine, PollFlags::IN)], None) {
+            Ok(_) | Err(Errno::INTR) => job.woke(),
+            Err(error) => return Err(error.into()),
+        }
         engine.turn(&mut job, Some(Duration::ZERO))?;
     }
     Ok(job.end())

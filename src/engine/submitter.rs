@@ -89,6 +89,19 @@ pub(crate) enum Order<S> {
     Stop,
 }
 
+impl<S> Order<S> {
+    /// Whether nothing is left of it for an engine that takes it together with `before`.
+    fn repeats(&self, before: &Self) -> bool {
+        match (self, before) {
+            (Order::Stop, Order::Stop) => true,
+            (Order::Resume(id), Order::Resume(before)) | (Order::Wake(id), Order::Wake(before)) => {
+                id == before
+            }
+            _ => false,
+        }
+    }
+}
+
 /// A [`Call`](crate::engine::calls::Call) that can be handed to another thread.
 pub(crate) type SendCall<S> = Box<dyn FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + Send>;
 
@@ -129,6 +142,12 @@ impl<S> Remote<S> {
         if !inbox.open {
             drop(inbox);
             return Err(Gone);
+        }
+        // Who asks again and again while the engine is busy takes no room for it.
+        if let Some(last) = inbox.orders.last()
+            && order.repeats(last)
+        {
+            return Ok(());
         }
         let first = inbox.orders.is_empty();
         inbox.orders.push(order);

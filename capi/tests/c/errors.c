@@ -103,6 +103,19 @@ static void handles(httpstream_engine engine, httpstream_config config, httpstre
             FAILS(HTTPSTREAM_ERROR_HANDLE, w, httpstream_submit(engine, r, 0, &readback, NULL));
         }
     }
+    {
+        /* The first chain of each: what is another engine's ends nothing here. */
+        httpstream_engine other;
+        httpstream_id here, there;
+        OK(httpstream_new(0, &other));
+        OK(httpstream_submit(engine, request, UINT64_MAX, &readback, &here));
+        OK(httpstream_submit(other, request, UINT64_MAX, &readback, &there));
+        CHECK(here != there && here != 0 && there != 0);
+        CHECK(httpstream_cancel(engine, there) == 0 && httpstream_cancel(other, here) == 0);
+        CHECK(httpstream_cancel(engine, here) == 1);
+        run(engine);
+        OK(httpstream_free(other));
+    }
     CHECK(httpstream_cancel(engine, 0) == 0 && httpstream_cancel(engine, 1) == 0 && httpstream_cancel(engine, UINT64_MAX) == 0);
     CHECK(httpstream_resume(engine, 0) == 0 && httpstream_resume(engine, 1) == 0);
     CHECK(httpstream_pending(engine) == 0);
@@ -153,6 +166,9 @@ static void arguments(httpstream_engine engine, httpstream_config config) {
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "there is no setting \"max_conections\"", httpstream_config_set(config, "max_conections", 1));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "max_connections is 0: nothing could ever be sent", httpstream_config_set(config, "max_connections", 0));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "read_buffer is 4095: not within", httpstream_config_set(config, "read_buffer", 4095));
+    FAILS(HTTPSTREAM_ERROR_ARGUMENT, "turn_events is 0: nothing could", httpstream_config_set(config, "turn_events", 0));
+    FAILS(HTTPSTREAM_ERROR_ARGUMENT, "turn_events is 1048577: more than 1,048,576", httpstream_config_set(config, "turn_events", 1048577));
+    FAILS(HTTPSTREAM_ERROR_ARGUMENT, "turn_events is 18446744073709551615", httpstream_config_set(config, "turn_events", UINT64_MAX));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "timerfd is 2: neither 0 nor 1", httpstream_config_set(config, "timerfd", 2));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "header value of \"User-Agent\": byte 1 is LF", httpstream_config_user_agent(config, "a\nb", 3));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "name of header 0", httpstream_config_header(config, "", 0, "v", 1));

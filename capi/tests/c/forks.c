@@ -85,6 +85,44 @@ static void on_forking(void *user, httpstream_reply reply, httpstream_next *next
     on_reply(user, reply, next);
 }
 
+/* The same in a release, of which another is to follow: that is the parent's alone. */
+static void fork_in_release(void *user) {
+    if (releases++ == 0) {
+        pid_t pid = fork();
+        int status;
+        if (pid == 0) {
+            setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+            if (freopen("/dev/null", "w", stderr) == NULL)
+                _exit(19);
+            return;
+        }
+        CHECK(waitpid(pid, &status, 0) == pid);
+        CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+    }
+    (void)user;
+}
+
+static void fork_in_releases(httpstream_request request) {
+    httpstream_readback forking = {.release = fork_in_release};
+    httpstream_engine own;
+    int at_the_end, i;
+    for (at_the_end = 0; at_the_end < 2; at_the_end++) {
+        httpstream_id ids[2];
+        releases = 0;
+        OK(httpstream_new(0, &own));
+        for (i = 0; i < 2; i++)
+            OK(httpstream_submit(own, request, UINT64_MAX, &forking, &ids[i]));
+        if (!at_the_end) {
+            for (i = 0; i < 2; i++)
+                CHECK(httpstream_cancel(own, ids[i]) == 1);
+            OK(httpstream_turn(own, 1, NULL));
+            CHECK(releases == 2);
+        }
+        OK(httpstream_free(own));
+        CHECK(releases == 2);
+    }
+}
+
 /* ---- while other threads use the tables ---- */
 
 static volatile bool done;
@@ -159,6 +197,7 @@ int main(int argc, char **argv) {
 
     OK(httpstream_free(engine));
     CHECK(releases == 5);
+    fork_in_releases(one);
     OK(httpstream_request_free(late));
     OK(httpstream_request_free(one));
     OK(httpstream_config_free(config));

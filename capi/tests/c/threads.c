@@ -1,5 +1,6 @@
 /* An engine belongs to its thread; from another one it can be woken and stopped. Requests and configurations go anywhere. */
 #include "check.h"
+#include <malloc.h>
 #include <pthread.h>
 
 static void on_reply(void *user, httpstream_reply reply, httpstream_next *next) {
@@ -92,6 +93,42 @@ static void *forgetful(void *argument) {
     return NULL;
 }
 
+/* ---- none of many wakeups is lost: a turn begins after each ---- */
+
+enum { WAKEUPS = 5000, WAKERS = 2 };
+static int handed_over;
+
+static void *hand_over(void *argument) {
+    shared *s = argument;
+    int i;
+    for (i = 0; i < WAKEUPS; i++) {
+        __atomic_add_fetch(&handed_over, 1, __ATOMIC_SEQ_CST);
+        OK(httpstream_wakeup(s->engine));
+        if (i % 64 == 0)
+            sched_yield();
+    }
+    return NULL;
+}
+
+static void take_what_is_handed_over(shared *s) {
+    pthread_t threads[WAKERS];
+    int i, taken = 0;
+    for (i = 0; i < WAKERS; i++)
+        CHECK(pthread_create(&threads[i], NULL, hand_over, s) == 0);
+    while (taken < WAKERS * WAKEUPS) {
+        OK(step(s->engine)); /* which fails where nothing wakes it */
+        taken = __atomic_load_n(&handed_over, __ATOMIC_SEQ_CST);
+    }
+    for (i = 0; i < WAKERS; i++)
+        CHECK(pthread_join(threads[i], NULL) == 0);
+    OK(httpstream_turn(s->engine, 8, NULL));
+}
+
+static size_t heap(void) {
+    struct mallinfo2 info = mallinfo2();
+    return info.uordblks + info.hblkhd;
+}
+
 int main(int argc, char **argv) {
     shared s = {0}, forgotten = {0};
     httpstream_readback shown = {.on_reply = on_shown, .user = &s};
@@ -123,6 +160,27 @@ int main(int argc, char **argv) {
     CHECK(poll(&ready, 1, 30000) == 1);
     OK(httpstream_turn(s.engine, 1, &turned));
     CHECK(turned.stopped);
+
+    take_what_is_handed_over(&s);
+
+    /* However many there are before a turn, they are one, and take no room. */
+    {
+        size_t before = heap();
+        for (i = 0; i < 10000; i++)
+            OK(httpstream_wakeup(s.engine));
+        for (i = 0; i < 10000; i++)
+            OK(httpstream_stop(s.engine));
+        CHECK(heap() < before + 4096);
+    }
+    CHECK(poll(&ready, 1, 30000) == 1);
+    OK(httpstream_turn(s.engine, 8, &turned));
+    CHECK(turned.stopped);
+    OK(httpstream_turn(s.engine, 1, &turned));
+    CHECK(!turned.stopped && poll(&ready, 1, 0) == 0);
+    /* And the next is another one. */
+    elsewhere(waker, &s);
+    CHECK(poll(&ready, 1, 30000) == 1);
+    OK(httpstream_turn(s.engine, 1, NULL));
 
     OK(httpstream_submit(s.engine, s.request, 0, &shown, NULL));
     run(s.engine);

@@ -36,6 +36,13 @@ def milliseconds(seconds: float) -> int:
     return min(ms, NEVER)
 
 
+def number(name: str, value: Any) -> int:
+    """A number as C takes it. Raises InvalidRequest for those that it would take for another."""
+    if not isinstance(value, int) or not 0 <= value <= NEVER:
+        raise InvalidRequest(f"{name} is {value!r}: no whole number from 0 to {NEVER}")
+    return value
+
+
 def _octets(text: Union[str, bytes]) -> bytes:
     return text.encode("utf-8") if isinstance(text, str) else bytes(text)
 
@@ -114,7 +121,7 @@ class Request:
             self._option("max_body_bytes", max_body_bytes)
 
     def _option(self, name: str, value: int) -> None:
-        library.check(library.request_option(self.handle, name.encode(), value))
+        library.check(library.request_option(self.handle, name.encode(), number(name, value)))
 
     def __del__(self, _free: Any = library.request_free) -> None:
         # A default argument: at the interpreter's end, the module's names may be gone. And it may

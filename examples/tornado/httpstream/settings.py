@@ -7,7 +7,7 @@ import os
 from typing import Any, Mapping
 
 from ._ffi import NEVER, library
-from .request import milliseconds
+from .request import milliseconds, number
 
 #: Settings that are durations: in seconds here, in milliseconds there.
 _DURATIONS = {"idle_timeout"} | {
@@ -34,7 +34,8 @@ def new_engine(settings: Mapping[str, Any]) -> int:
 def _set(config: int, name: str, value: Any) -> None:
     check = library.check
     if name == "user_agent":
-        text = value.encode()
+        # None, as in Rust: none is sent.
+        text = (value or "").encode()
         check(library.config_user_agent(config, text, len(text)))
     elif name == "headers":
         for field, text in value.items():
@@ -49,4 +50,4 @@ def _set(config: int, name: str, value: Any) -> None:
         ms = NEVER if value is None else milliseconds(value)
         check(library.config_set(config, f"{name}_ms".encode(), ms))
     else:
-        check(library.config_set(config, name.encode(), value))
+        check(library.config_set(config, name.encode(), number(name, value)))

@@ -134,8 +134,11 @@ class HTTPStream:
         self._thread = threading.get_ident()
         # The thread that may call; 0 once none may.
         self._owner = 0
-        self._engine = new_engine(settings)
         self._loop: asyncio.AbstractEventLoop = self.io_loop.asyncio_loop  # type: ignore[attr-defined]
+        if self._loop.is_running() and self._loop is not _running_loop():
+            # The engine would be this thread's, and its turns that one's.
+            raise WrongThread("this IOLoop runs on another thread, which alone makes its streams")
+        self._engine = new_engine(settings)
         self._chains: Dict[int, _Chain] = {}
         self._fetches: Dict[int, _Fetch] = {}
         self._requests: Dict[str, Request] = {}
@@ -643,6 +646,14 @@ class HTTPStream:
         else:
             chain.request = prepared
             chain.readback = readback
+
+
+def _running_loop() -> Optional[asyncio.AbstractEventLoop]:
+    """The loop that runs on this thread."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _check_readback(readback: Any) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import Any, Callable
+from typing import Any, Callable, List
 
 import pytest
 from conftest import ScriptedServer, WebServer, read_head, run, until
@@ -231,3 +231,31 @@ def test_settings(web: WebServer) -> None:
     )
     with pytest.raises(InvalidRequest, match="no_such_setting"):
         HTTPStream(no_such_setting=1)
+
+
+@pytest.mark.parametrize("number", [-1, 2**64, 1.5, "many", None])
+def test_a_number_is_not_taken_for_another(web: WebServer, number: Any) -> None:
+    async def main(stream: HTTPStream) -> None:
+        if number is not None:  # the default
+            with pytest.raises(InvalidRequest, match="max_body_bytes is"):
+                stream.fetch(web.url, max_body_bytes=number)
+        with pytest.raises(InvalidRequest, match="max_connections is"):
+            HTTPStream(stream.io_loop, max_connections=number)
+
+    run(main)
+
+
+@pytest.mark.parametrize("user_agent, sent", [(None, None), ("", None), ("bot/1", b"bot/1")])
+def test_the_user_agent_is_as_it_was_set(scripted: Scripted, user_agent: Any, sent: Any) -> None:
+    heads: List[bytes] = []
+
+    def script(connection: socket.socket, _number: int) -> None:
+        heads.append(read_head(connection))
+        connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    async def main(stream: HTTPStream) -> None:
+        assert (await stream.fetch(scripted(script).url)).code == 204
+
+    run(main, user_agent=user_agent)
+    lines = [line for line in heads[0].split(b"\r\n") if line.lower().startswith(b"user-agent:")]
+    assert lines == ([] if sent is None else [b"User-Agent: " + sent])

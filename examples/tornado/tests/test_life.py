@@ -153,6 +153,21 @@ def test_a_stream_of_another_thread_is_refused(web: WebServer) -> None:
     run(main)
 
 
+def test_a_stream_is_made_on_the_thread_of_its_loop(web: WebServer) -> None:
+    async def main() -> None:
+        io_loop = IOLoop.current()
+        before = descriptors()
+
+        def misuse() -> None:
+            with pytest.raises(WrongThread, match="runs on another thread"):
+                HTTPStream(io_loop)
+
+        await asyncio.get_running_loop().run_in_executor(None, misuse)
+        assert descriptors() == before
+
+    asyncio.run(main())
+
+
 class Readback:
     """A readback that can be watched."""
 
