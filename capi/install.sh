@@ -17,7 +17,7 @@ if [ $# -eq 3 ]; then
     [ "$2" = --release ] || usage
     built=$3
 else
-    (cd "$here" && cargo build --release --package httpstream-capi)
+    cargo build --release --manifest-path "$here/Cargo.toml"
     built=${CARGO_TARGET_DIR:-$here/../target}/release
 fi
 archive=$built/libhttpstream.a
