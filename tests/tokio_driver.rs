@@ -199,14 +199,24 @@ fn an_engine_that_is_always_due_leaves_something_to_other_tasks() {
 
 #[test]
 fn an_engine_with_held_polls_lets_the_runtime_sleep() {
-    let server = Server::start(|peer| drop(peer.hold()));
+    let server = Server::start(|peer| {
+        if peer.request().is_some_and(|seen| seen.path == "/late") {
+            std::thread::sleep(Duration::from_millis(50));
+            peer.send(&ok("a"));
+        }
+        drop(peer.hold());
+    });
     current_thread().block_on(in_time(async {
         let mut driver = driver();
         let mut log = Log::default();
         for _ in 0..50 {
             driver.engine_mut().submit(server.get("/"), common::note);
         }
-        while driver.engine().stats().in_flight < 50 {
+        // So that the runtime has told of something, which is over by then.
+        driver
+            .engine_mut()
+            .submit(server.get("/late"), common::note);
+        while driver.engine().stats().in_flight != 50 || log.replies.is_empty() {
             driver.turn(&mut log).await.unwrap();
         }
         // What is left of the beginning.
@@ -216,6 +226,29 @@ fn an_engine_with_held_polls_lets_the_runtime_sleep() {
         let quiet = tokio::time::timeout(settle, driver.run(&mut log)).await;
         assert!(quiet.is_err(), "they are held");
         assert_eq!(driver.engine().stats().turns, before);
+    }));
+}
+
+#[test]
+fn a_budget_of_one_event_loses_nothing() {
+    let server = Server::start(|peer| {
+        while peer.request().is_some() {
+            std::thread::sleep(Duration::from_millis(2));
+            peer.send(&ok(&"x".repeat(30_000)));
+        }
+    });
+    let mut config = Config::default();
+    config.turn_events = 1;
+    config.max_connections_per_origin = 50;
+    current_thread().block_on(in_time(async {
+        let mut driver = Driver::new(Engine::with_config(config).unwrap()).unwrap();
+        for _ in 0..50 {
+            driver.engine_mut().submit(server.get("/"), common::note);
+        }
+        let mut log = Log::default();
+        driver.run(&mut log).await.unwrap();
+        assert!(log.texts().iter().all(|text| text.len() == 30_000));
+        assert_eq!(log.replies.len(), 50);
     }));
 }
 
