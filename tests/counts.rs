@@ -528,19 +528,21 @@ fn collected(mut valgrind: Command) -> u64 {
         .unwrap_or_else(|| panic!("callgrind counts: {report}"))
 }
 
-/// What one more request costs where `count` tells what so many cost: the least of three, if that is how often it takes.
+/// What one more request costs where `count` tells what so many cost.
 fn each(bar: f64, count: impl Fn(u64) -> u64) -> f64 {
     let (few, many) = (1000, 4000);
-    // In how many pieces a response arrives is chance: a row over its bar is counted again, and the least is what it costs.
-    let mut least = f64::INFINITY;
+    let (mut least_few, mut least_many, mut each) = (u64::MAX, u64::MAX, f64::INFINITY);
+    // In how many pieces a response arrives is chance: a row over its bar is counted again. Of each length the least counts: a bad moment in the
+    // shorter one alone would make a request look cheap.
     for _ in 0..3 {
-        let (before, after) = (count(few), count(many));
-        least = least.min((after - before) as f64 / (many - few) as f64);
-        if least <= bar {
+        least_few = least_few.min(count(few));
+        least_many = least_many.min(count(many));
+        each = (least_many - least_few) as f64 / (many - few) as f64;
+        if each <= bar {
             break;
         }
     }
-    least
+    each
 }
 
 #[test]

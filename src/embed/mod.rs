@@ -1,4 +1,4 @@
-//! Engines in the event loops of others: thin, and written against the public interface, as a host could do it itself.
+//! Engines in the event loops of others: thin, and by what any host may use, but for one question: whether `run` would go on.
 
 #[cfg(feature = "calloop")]
 pub mod calloop;

@@ -2,7 +2,8 @@
 //!
 //! [`Client`] is for programs that only want to fetch: a driver in a task of its own, and `fetch(request).await`. [`Driver`] is for the rest:
 //! readbacks, a state, delays. An engine never leaves its thread, so a driver is not `Send`; the futures of a
-//! [`Submitter`](crate::Submitter) are, and may be awaited in any task.
+//! [`Submitter`](crate::Submitter) are, and may be awaited in any task. The engine's time is real: in a runtime whose clock is paused for a test,
+//! a driver that waits for a deadline never sleeps.
 //!
 //! ```
 //! use httpstream::tokio::Driver;
