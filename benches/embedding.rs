@@ -1,4 +1,4 @@
-//! `cargo bench --bench embedding`: what each event loop costs that the engine may be embedded in, beside the engine's own `run`.
+//! `cargo bench --bench embedding [-- HOST …]`: what each event loop costs that the engine may be embedded in, beside the engine's own `run`.
 //!
 //! Each program of `examples/embed` gets the same small answer over and over, in two ways: one at a time from a server that takes a millisecond, so
 //! that the host goes to sleep before each answer; and fifty at once from one that is as quick as can be, so that many come in a turn. Two
@@ -81,7 +81,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     );
     println!("|---|---|---|---|---|---|---|");
     let mut own: Option<[Cost; 2]> = None;
+    let asked: Vec<_> = std::env::args()
+        .skip(1)
+        .filter(|arg| !arg.starts_with('-'))
+        .collect();
+    let is_asked = |name: &str| asked.is_empty() || asked.iter().any(|asked| name.contains(asked));
+    // What the others are compared with is always counted.
+    let is_first = |name: &str| name == HOSTS[0].0;
     for (name, program) in HOSTS {
+        if !is_first(name) && !is_asked(name) {
+            continue;
+        }
         let costs = program
             .build()
             .and_then(|path| Ok([cost(&path, &one)?, cost(&path, &many)?]));

@@ -11,6 +11,7 @@ usage() {
 }
 
 [ $# -eq 1 ] || [ $# -eq 3 ] || usage
+case $1 in -*) usage ;; esac
 prefix=$1
 here=$(cd "$(dirname "$0")" && pwd)
 if [ $# -eq 3 ]; then
@@ -26,7 +27,7 @@ archive=$built/libhttpstream.a
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$here/Cargo.toml" | head -n 1)
 abi=$(sed -n 's/^#define HTTPSTREAM_ABI_VERSION //p' "$here/include/httpstream.h")
 native=$(sh "$here/native-libs.sh")
-[ -n "$version" ] && [ -n "$abi" ] && [ -n "$native" ]
+[ -n "$version" ] && [ -n "$abi" ] && [ -n "$native" ] || { echo "install.sh: no version, or no libraries to link with" >&2; exit 1; }
 
 mkdir -p "$prefix/include" "$prefix/lib/pkgconfig"
 prefix=$(cd "$prefix" && pwd)

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "not every program wants every part")]
 
 use std::env::{ArgsOs, args_os};
+use std::io::Write;
 use std::process::exit;
 
 pub(crate) struct Args {
@@ -27,7 +28,8 @@ impl Args {
     pub(crate) fn next(&mut self) -> Option<String> {
         let arg = self.text("an argument")?;
         if matches!(&*arg, "-h" | "--help") {
-            print!("{}", self.usage);
+            // Who does not listen needs no help.
+            let _ = std::io::stdout().write_all(self.usage.as_bytes());
             exit(0);
         }
         Some(arg)

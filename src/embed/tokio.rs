@@ -161,8 +161,30 @@ fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(fd, Interest::READABLE)
 }
 
-/// Fetches. Clones share one engine, whose driver is a task of the present thread; it ends when the last clone and the last future
-/// are gone.
+/// Fetches. Clones share one engine, whose driver is a task of the thread where it was made; it ends when the last clone and the last
+/// future are gone. Clones may be used in tasks of any thread, as long as that `LocalSet` runs.
+///
+/// ```
+/// use httpstream::tokio::Client;
+/// use httpstream::{Config, Request};
+/// use tokio::runtime::Builder;
+/// use tokio::task::{JoinSet, LocalSet};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let runtime = Builder::new_current_thread().enable_all().build()?;
+/// let refused = LocalSet::new().block_on(&runtime, async {
+///     let client = Client::new(Config::default())?;
+///     let mut pages = JoinSet::new();
+///     for page in 1..=20 {
+///         let (client, url) = (client.clone(), format!("http://127.0.0.1:1/{page}"));
+///         pages.spawn(async move { client.fetch(Request::get(&url).build()?).await });
+///     }
+///     let pages = pages.join_all().await;
+///     Ok::<_, httpstream::Error>(pages.iter().filter(|page| page.is_err()).count())
+/// })?;
+/// assert_eq!(refused, 20);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Client {
     http: Submitter<()>,

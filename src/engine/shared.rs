@@ -73,7 +73,7 @@ impl<S> Engine<S, Shared> {
         let links = config.max_connections;
         let window = Window::new(tokens.clone(), links).map_err(|least| {
             Error::invalid_config(format!(
-                "tokens {tokens:?} are {}, and {links} connections take {least}",
+                "tokens {tokens:?} are {}, and max_connections {links} takes {least} at least",
                 tokens.len()
             ))
         })?;

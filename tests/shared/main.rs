@@ -178,7 +178,10 @@ fn a_window_that_is_too_small_is_refused() {
     let error = engine(FIRST..FIRST + 83, 10).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidConfig);
     let why = std::error::Error::source(&error).unwrap().to_string();
-    assert_eq!(why, "tokens 1000..1083 are 83, and 10 connections take 84");
+    assert_eq!(
+        why,
+        "tokens 1000..1083 are 83, and max_connections 10 takes 84 at least"
+    );
     for tokens in [0..0, 0..1] {
         let error = engine(tokens, 1).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");

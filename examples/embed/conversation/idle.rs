@@ -1,6 +1,7 @@
 //! A hundred paused exchanges and a hundred held polls, beside which next to nothing happens. What the host wakes up for is counted, once all
 //! of them wait.
 
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -68,10 +69,13 @@ impl Idle {
     }
 
     /// Says what was counted: whether the host woke up for no more than there was reason to, with all there that should have waited.
-    pub(super) fn tell(&self) -> bool {
+    pub(super) fn tell(&self) -> io::Result<bool> {
         let (wakeups, reasons, paused) = (self.wakeups, self.reasons, self.paused);
-        println!("{wakeups} wakeups, {reasons} reasons, {paused} paused");
-        wakeups <= reasons && paused == WAITING
+        writeln!(
+            io::stdout(),
+            "{wakeups} wakeups, {reasons} reasons, {paused} paused"
+        )?;
+        Ok(wakeups <= reasons && paused == WAITING)
     }
 }
 

@@ -32,6 +32,9 @@ a server of its own.
   --serve        serves until standard input ends; prints ADDR and REFUSED
 ";
 
+/// Lines that are not as the script has them: so many are shown.
+const SHOWN: usize = 10;
+
 /// What the program was asked to do: the state that its engine's readbacks are lent.
 pub(crate) struct Job {
     work: Work,
@@ -158,28 +161,41 @@ impl Job {
             Work::Idle(idle) => idle.tell(),
         };
         match went_well {
-            true => ExitCode::SUCCESS,
-            false => ExitCode::FAILURE,
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(error) => {
+                eprintln!("writing to standard output: {error}");
+                ExitCode::FAILURE
+            }
         }
     }
 
-    fn judge(&self, conversation: &Conversation, show: Show) -> bool {
+    fn judge(&self, conversation: &Conversation, show: Show) -> io::Result<bool> {
         let (found, expected) = (conversation.transcript(), transcript());
+        let mut out = io::stdout().lock();
         match show {
-            Show::Transcript => print!("{found}"),
+            Show::Transcript => out.write_all(found.as_bytes())?,
             Show::Summary => {
                 let (steps, wakeups) = (CHAINS * STEPS, self.wakeups);
                 let time = self.begun.elapsed().as_secs_f64();
-                println!("{steps} steps in {time:.2} s, {wakeups} wakeups of the host");
+                writeln!(
+                    out,
+                    "{steps} steps in {time:.2} s, {wakeups} wakeups of the host"
+                )?;
                 let lines = found.lines().zip(expected.lines());
-                for (found, expected) in lines.filter(|(found, expected)| found != expected) {
-                    println!(
-                        "not as the script has it: {found}\n              it should be: {expected}"
-                    );
+                let mut wrong = lines.filter(|(found, expected)| found != expected);
+                for (found, expected) in wrong.by_ref().take(SHOWN) {
+                    writeln!(out, "not as the script has it: {found}")?;
+                    writeln!(out, "             it should be: {expected}")?;
+                }
+                match wrong.count() {
+                    0 => {}
+                    more => writeln!(out, "... and {more} more")?,
                 }
             }
         }
-        found == expected
+        out.flush()?;
+        Ok(found == expected)
     }
 
     fn conversation(&mut self) -> Option<&mut Conversation> {
@@ -252,11 +268,11 @@ impl Fetch {
         Next::again()
     }
 
-    fn tell(&self) -> bool {
-        println!("done {}", self.done);
+    fn tell(&self) -> io::Result<bool> {
+        writeln!(io::stdout(), "done {}", self.done)?;
         if self.failed > 0 {
             eprintln!("{} failed", self.failed);
         }
-        self.failed == 0
+        Ok(self.failed == 0)
     }
 }

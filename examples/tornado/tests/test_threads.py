@@ -86,7 +86,7 @@ loop = stream.io_loop
 answers = []
 loop.run_sync(lambda: stream.fetch(url + "/warm"))
 waiting = []
-stream.add_request(url + "/held", lambda resp: (waiting.append(resp.body), stream.stop()) and None)
+stream.add_request(url + "/held", lambda resp: waiting.append(resp.body))
 loop.call_later(0.05, loop.stop)
 loop.start()
 child = os.fork()
@@ -134,8 +134,14 @@ assert status == 0, status
 assert loop.run_sync(lambda: stream.fetch(url + "/parent")).body == b"/parent"
 print("held", flush=True)
 loop.run_sync(lambda: stream.fetch(url + "/answer"))
-if not waiting:
-    loop.start()
+
+
+async def answered():
+    while not waiting:
+        await asyncio.sleep(0.01)
+
+
+loop.run_sync(answered)
 assert waiting == [b"message"], waiting
 stream.close()
 print("done")
