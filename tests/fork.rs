@@ -15,9 +15,11 @@ mod names;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use common::{Bench, Gate, Log, Server, ok};
-use httpstream::{Config, Engine};
+use httpstream::mio::{Events, Poll};
+use httpstream::{Config, Engine, Shared};
 
 /// Has names looked up at a server that answers when it may. What is given back tells whether it was asked.
 #[cfg(feature = "hickory")]
@@ -49,6 +51,40 @@ fn look_up(config: &mut Config, _: &Gate) -> Box<dyn Fn() -> bool> {
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
+/// A host with an engine on its own poll.
+struct Host {
+    poll: Poll,
+    engine: Engine<Log, Shared>,
+    log: Log,
+}
+
+impl Host {
+    fn new() -> Self {
+        let poll = Poll::new().unwrap();
+        let config = Config::default();
+        Self {
+            engine: Engine::on_registry(poll.registry(), 0..1 << 16, || {}, config).unwrap(),
+            poll,
+            log: Log::default(),
+        }
+    }
+
+    fn until(&mut self, what: &str, is_done: impl Fn(&Engine<Log, Shared>) -> bool) {
+        let end = Instant::now() + common::PATIENCE;
+        let mut events = Events::with_capacity(16);
+        while !is_done(&self.engine) {
+            assert!(Instant::now() < end, "not in time: {what}");
+            let pause = Some(Duration::from_millis(100));
+            let timeout = self.engine.next_timeout().into_iter().chain(pause).min();
+            self.poll.poll(&mut events, timeout).unwrap();
+            for event in &events {
+                self.engine.on_event(event);
+            }
+            self.engine.turn(&mut self.log).unwrap();
+        }
+    }
+}
+
 /// What the child did, by its exit status.
 const FINE: i32 = 0;
 const NO_ANSWER: i32 = 1;
@@ -78,6 +114,11 @@ fn a_child_may_drop_the_engine_and_the_parents_goes_on() {
     let url = format!("http://name.test:{}/named", server.addr.port());
     bench.submit(httpstream::Request::get(&url).build().unwrap());
     bench.until("it is looked up", |_, _| is_asked());
+    let mut host = Host::new();
+    for _ in 0..5 {
+        host.engine.submit(server.get("/held"), common::note);
+    }
+    host.until("all are held", |engine| engine.stats().in_flight == 5);
     let of_the_child = server.get("/child");
 
     // SAFETY: the child does nothing but drop the engine, run one of its own and leave by _exit: what it needs of the allocator and of
@@ -85,7 +126,7 @@ fn a_child_may_drop_the_engine_and_the_parents_goes_on() {
     let child = unsafe { libc::fork() };
     assert!(child >= 0, "{}", std::io::Error::last_os_error());
     if child == 0 {
-        drop(bench);
+        drop((bench, host));
         let mut engine = Engine::<Log>::new().unwrap();
         let mut log = Log::default();
         engine.submit(of_the_child, common::note);
@@ -104,7 +145,9 @@ fn a_child_may_drop_the_engine_and_the_parents_goes_on() {
     assert!(libc::WIFEXITED(status), "{status:#x}");
     assert_eq!(libc::WEXITSTATUS(status), FINE);
 
-    gate.open(10);
+    gate.open(15);
+    host.until("the host's own", |engine| engine.pending() == 0);
+    assert_eq!(host.log.texts(), ["/held"; 5]);
     // Of both families. What is asked once more gets no answer, so that an event that was lost is not made up for.
     may.open(2);
     bench.replies(11);
