@@ -298,7 +298,7 @@ pub unsafe extern "C" fn httpstream_config_ca_file(
 ) -> i32 {
     guard("httpstream_config_ca_file", || {
         // SAFETY: the caller's promise about its pointers, see `raw`.
-        let path = unsafe { raw::c_text("path", path) }?;
+        let path = unsafe { raw::c_path("path", path) }?;
         let pem = std::fs::read(path)
             .map_err(|error| Fault::new(Code::Io, format!("file {path:?}: {error}")))?;
         let roots = Roots::from_pem(&pem)?;

@@ -3,8 +3,10 @@
 //! That a pointer which is not null leads to so many bytes is what C promises by calling; nothing here can check it. Results of
 //! out-parameters go through `Option<&mut MaybeUninit<_>>` in the signatures, which is C's pointer and needs nothing of this.
 
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, OsStr, c_char, c_void};
 use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use crate::errors::Fault;
 
@@ -62,6 +64,19 @@ pub(crate) unsafe fn text<'a>(
 pub(crate) unsafe fn c_text<'a>(name: &str, data: *const c_char) -> Result<&'a str, Fault> {
     // SAFETY: the caller's promise.
     unsafe { text(name, data, NUL_TERMINATED) }
+}
+
+/// The path at `data`: any bytes, as files may be called.
+///
+/// # Safety
+/// As [`c_text`].
+pub(crate) unsafe fn c_path<'a>(name: &str, data: *const c_char) -> Result<&'a Path, Fault> {
+    if data.is_null() {
+        return Err(Fault::null(name));
+    }
+    // SAFETY: the caller's promise.
+    let bytes = unsafe { bytes(name, data.cast(), NUL_TERMINATED) }?;
+    Ok(Path::new(OsStr::from_bytes(bytes)))
 }
 
 /// The `room` bytes at `place`, to be written. A null pointer is fine where there is no room.

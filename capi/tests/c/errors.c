@@ -184,6 +184,7 @@ static void arguments(httpstream_engine engine, httpstream_config config) {
 
 static void files(httpstream_config config) {
     FAILS(HTTPSTREAM_ERROR_IO, "file \"/nowhere/ca.pem\": No such file", httpstream_config_ca_file(config, "/nowhere/ca.pem"));
+    FAILS(HTTPSTREAM_ERROR_IO, "file \"/nowhere/\\xFF.pem\": No such file", httpstream_config_ca_file(config, "/nowhere/\xff.pem"));
     /* A program is no certificate; nor can a library without TLS use one. */
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "httpstream_config_ca_file: ", httpstream_config_ca_file(config, "/dev/null"));
 }
