@@ -420,11 +420,12 @@ impl Config {
     /// Memory is taken for so many, and what cannot be had would end the program.
     const MAX_TURN_EVENTS: usize = 1 << 20;
 
-    /// Refuses values that no engine can work with.
+    /// Refuses values that no engine can work with, as an engine does that is made with them: for who takes numbers from elsewhere, and has to
+    /// say at once which is wrong.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig), naming the field.
-    pub(crate) fn check(&self) -> Result<(), Error> {
+    pub fn check(&self) -> Result<(), Error> {
         let counts = [
             ("max_connections", self.max_connections),
             (

@@ -59,22 +59,7 @@ fn level_poll(engine: &Engine<Log>, timeout: Option<Duration>) -> bool {
 
 #[test]
 fn nothing_is_lost_when_the_host_turns_only_when_told() {
-    let server = Server::start(|peer| {
-        while let Some(seen) = peer.request() {
-            match seen.path.as_str() {
-                "/close" => {
-                    let wire =
-                        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\na";
-                    peer.send(wire);
-                    return;
-                }
-                "/large" => drop(peer.send(&ok(&"x".repeat(3 << 20)))),
-                "/slow" => peer.send_pieces(ok("a").chunks(1)),
-                "/silent" => drop(peer.hold()),
-                _ => drop(peer.send(&ok("a"))),
-            }
-        }
-    });
+    let server = Server::by_path(3 << 20);
     let mut bench = Bench::with(|c| c.max_connections_per_origin = 7);
     for i in 0..100 {
         let path = ["/", "/close", "/large", "/slow", "/silent"][i % 5];

@@ -119,26 +119,7 @@ fn quiet(bench: &mut Bench) {
 }
 
 fn server() -> Server {
-    Server::start(|peer| {
-        while let Some(seen) = peer.request() {
-            match seen.path.as_str() {
-                "/close" => {
-                    let wire =
-                        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\na";
-                    peer.send(wire);
-                    return;
-                }
-                "/large" => drop(peer.send(&ok(&"x".repeat(1 << 20)))),
-                "/slow" => peer.send_pieces(ok("a").chunks(1)),
-                "/silent" => drop(peer.hold()),
-                "/held" => {
-                    std::thread::sleep(Duration::from_millis(50));
-                    peer.send(&ok("a"));
-                }
-                _ => drop(peer.send(&ok("a"))),
-            }
-        }
-    })
+    Server::by_path(1 << 20)
 }
 
 #[test]

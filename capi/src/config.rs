@@ -52,25 +52,17 @@ enum Setting {
 
 impl Setting {
     fn of(name: &str, value: u64) -> Result<Self, Fault> {
-        let at_least_one = || match knobs::count(name, value)? {
-            0 => Err(knobs::unusable(name, value, "nothing could ever be sent")),
-            count => Ok(count),
-        };
         Ok(match name {
-            "max_connections" => Setting::MaxConnections(at_least_one()?),
-            "max_connections_per_origin" => Setting::MaxConnectionsPerOrigin(at_least_one()?),
+            "max_connections" => Setting::MaxConnections(knobs::count(name, value)?),
+            "max_connections_per_origin" => {
+                Setting::MaxConnectionsPerOrigin(knobs::count(name, value)?)
+            }
             "max_idle_per_origin" => Setting::MaxIdlePerOrigin(knobs::count(name, value)?),
             "idle_timeout_ms" => Setting::IdleTimeout(Duration::from_millis(value)),
-            "turn_events" if value > 1 << 20 => {
-                return Err(knobs::unusable(name, value, "more than 1,048,576"));
-            }
-            "turn_events" => Setting::TurnEvents(at_least_one()?),
-            "turn_bytes" => Setting::TurnBytes(at_least_one()?),
-            "read_buffer" if !(4096..=1 << 30).contains(&value) => {
-                return Err(knobs::unusable(name, value, "not within 4 KiB and 1 GiB"));
-            }
+            "turn_events" => Setting::TurnEvents(knobs::count(name, value)?),
+            "turn_bytes" => Setting::TurnBytes(knobs::count(name, value)?),
             "read_buffer" => Setting::ReadBuffer(knobs::count(name, value)?),
-            "max_lookups" => Setting::MaxLookups(at_least_one()?),
+            "max_lookups" => Setting::MaxLookups(knobs::count(name, value)?),
             "keep_names_ms" => Setting::KeepNames(Duration::from_millis(value)),
             "keep_stale_names_ms" => Setting::KeepStaleNames(Duration::from_millis(value)),
             "hosts_file" => Setting::HostsFile(knobs::yes(name, value)?),
@@ -84,6 +76,15 @@ impl Setting {
                 (None, None) => return Err(knobs::unknown(name)),
             },
         })
+    }
+
+    /// Refuses what no engine could work with.
+    fn check(self) -> Result<(), Fault> {
+        let mut config = Config::default();
+        self.set(&mut config);
+        config
+            .check()
+            .map_err(|error| Fault::argument(format!("{error:#}")))
     }
 
     fn set(self, config: &mut Config) {
@@ -209,6 +210,7 @@ pub unsafe extern "C" fn httpstream_config_set(
         // SAFETY: the caller's promise about its pointers, see `raw`.
         let name = unsafe { raw::c_text("name", name) }?;
         let setting = Setting::of(name, value)?;
+        setting.check()?;
         change(config, |draft| draft.settings.push(setting))
     })
 }

@@ -75,6 +75,31 @@ impl Server {
         Self::start(move |peer| while peer.answer(wire.as_ref()) {})
     }
 
+    /// A server that does what the path says; `/large` is so many bytes, all else is `a`.
+    pub fn by_path(large: usize) -> Self {
+        Self::start(move |peer| {
+            while let Some(seen) = peer.request() {
+                match seen.path.as_str() {
+                    "/close" => {
+                        let wire =
+                            b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\na";
+                        peer.send(wire);
+                        return;
+                    }
+                    "/reset" => return peer.reset(),
+                    "/large" => drop(peer.send(&ok(&"x".repeat(large)))),
+                    "/slow" => peer.send_pieces(ok("a").chunks(1)),
+                    "/silent" => drop(peer.hold()),
+                    "/held" => {
+                        std::thread::sleep(Duration::from_millis(50));
+                        peer.send(&ok("a"));
+                    }
+                    _ => drop(peer.send(&ok("a"))),
+                }
+            }
+        })
+    }
+
     /// A server whose n-th connection, or all from the last one on, sends these bytes after a request, and closes.
     pub fn once(wire: impl AsRef<[u8]> + Send + Sync + 'static) -> Self {
         Self::start(move |peer| {

@@ -34,23 +34,7 @@ const LARGE: usize = 1 << 20;
 
 /// Does what the path says.
 pub(crate) fn server() -> Server {
-    Server::start(|peer| {
-        while let Some(seen) = peer.request() {
-            match seen.path.as_str() {
-                "/close" => {
-                    let wire =
-                        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\na";
-                    peer.send(wire);
-                    return;
-                }
-                "/reset" => return peer.reset(),
-                "/large" => drop(peer.send(&ok(&"x".repeat(LARGE)))),
-                "/slow" => peer.send_pieces(ok("a").chunks(1)),
-                "/silent" => drop(peer.hold()),
-                _ => drop(peer.send(&ok("a"))),
-            }
-        }
-    })
+    Server::by_path(LARGE)
 }
 
 /// Submits requests of all kinds, so many of each, some later.

@@ -165,9 +165,9 @@ static void arguments(httpstream_engine engine, httpstream_config config) {
 
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "there is no setting \"max_conections\"", httpstream_config_set(config, "max_conections", 1));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "max_connections is 0: nothing could ever be sent", httpstream_config_set(config, "max_connections", 0));
-    FAILS(HTTPSTREAM_ERROR_ARGUMENT, "read_buffer is 4095: not within", httpstream_config_set(config, "read_buffer", 4095));
+    FAILS(HTTPSTREAM_ERROR_ARGUMENT, "read_buffer is 4095 bytes: not within", httpstream_config_set(config, "read_buffer", 4095));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "turn_events is 0: nothing could", httpstream_config_set(config, "turn_events", 0));
-    FAILS(HTTPSTREAM_ERROR_ARGUMENT, "turn_events is 1048577: more than 1,048,576", httpstream_config_set(config, "turn_events", 1048577));
+    FAILS(HTTPSTREAM_ERROR_ARGUMENT, "turn_events is 1048577: over 1048576", httpstream_config_set(config, "turn_events", 1048577));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "turn_events is 18446744073709551615", httpstream_config_set(config, "turn_events", UINT64_MAX));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "timerfd is 2: neither 0 nor 1", httpstream_config_set(config, "timerfd", 2));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "header value of \"User-Agent\": byte 1 is LF", httpstream_config_user_agent(config, "a\nb", 3));
