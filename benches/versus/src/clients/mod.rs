@@ -1,5 +1,11 @@
 //! The clients: each does the same job in its own way, and measures itself.
 
+mod ask;
+mod curl;
+mod mio_httpc;
+mod reqwest;
+mod ureq;
+
 use std::error::Error;
 use std::process::ExitCode;
 
@@ -25,14 +31,14 @@ pub(crate) fn run(job: &str) -> ExitCode {
 
 fn do_job(job: &Job) -> Result<Cost, Box<dyn Error>> {
     match job.client {
+        Client::Reqwest => reqwest::run(job),
+        Client::CurlMulti => curl::run(job),
+        Client::MioHttpc => mio_httpc::run(job),
+        Client::Ureq => ureq::run(job),
         Client::Floor
         | Client::Httpstream
         | Client::HyperConn
         | Client::HyperUtil
-        | Client::Reqwest
-        | Client::CurlMulti
-        | Client::MioHttpc
-        | Client::Ureq
         | Client::Wrk => Err(format!("{:?} is not there yet", job.client).into()),
     }
 }
