@@ -59,12 +59,18 @@ pub(crate) struct Job {
     pub(crate) servers: Vec<SocketAddr>,
     /// PEM of the root certificate that the server shows one of.
     pub(crate) root: PathBuf,
-    /// Requests in flight at once.
+    /// Requests in flight at once, each on a connection of its own but where they are pipelined.
     pub(crate) connections: usize,
+    /// Open beside them, with a request that is not answered.
+    #[serde(default)]
+    pub(crate) held: usize,
     /// Requests before the measurement: each connection is open after them.
     pub(crate) warm_up: usize,
     /// Requests that are measured.
     pub(crate) requests: usize,
+    /// Whether the time of each request is taken, where one is in flight at a time. The clock is no part of what is counted.
+    #[serde(default)]
+    pub(crate) timed: bool,
 }
 
 /// What the measured requests have cost, all of them together.

@@ -4,13 +4,26 @@ use std::process::ExitCode;
 
 mod clients;
 mod job;
+mod machine;
 mod meter;
+mod server;
 
 /// What `cargo bench -p versus` runs; also the server and each of the clients, which are this same program started anew.
 pub fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["--client", job] => clients::run(job),
+        [clients::ASKED, job] => clients::run(job),
+        [server::ASKED, core] => ended(server::run(core)),
         _ => ExitCode::FAILURE,
+    }
+}
+
+fn ended(result: Result<(), Box<dyn std::error::Error>>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("versus: {error}");
+            ExitCode::FAILURE
+        }
     }
 }

@@ -35,6 +35,22 @@ pub(crate) fn path(workload: Workload) -> &'static str {
     }
 }
 
+fn scheme(workload: Workload) -> &'static str {
+    match workload {
+        Workload::Tls => "https",
+        Workload::Small
+        | Workload::Chunked
+        | Workload::Fields
+        | Workload::Large
+        | Workload::Huge
+        | Workload::HugeStreamed
+        | Workload::Close
+        | Workload::Pipelined { .. }
+        | Workload::Delayed
+        | Workload::Held => "http",
+    }
+}
+
 /// Bytes of the body of an answer; anything else is no answer.
 pub(crate) fn body_len(workload: Workload) -> usize {
     match workload {
@@ -53,8 +69,13 @@ pub(crate) fn body_len(workload: Workload) -> usize {
 
 /// What connection number `connection` asks for: the server's addresses take turns.
 pub(crate) fn url(job: &Job, connection: usize) -> String {
+    url_of(job, job.workload, connection)
+}
+
+/// Likewise, for another workload.
+pub(crate) fn url_of(job: &Job, workload: Workload, connection: usize) -> String {
     let server = job.servers[connection % job.servers.len()];
-    format!("http://{server}{}", path(job.workload))
+    format!("{}://{server}{}", scheme(workload), path(workload))
 }
 
 /// Counts requests and answers, and holds the meter.
@@ -68,7 +89,7 @@ pub(crate) struct Tally {
     requests: usize,
     right: u64,
     meter: Option<Meter>,
-    /// Where one is in flight at a time: when it was sent, and how long the others took.
+    /// Where one is in flight at a time and timed: when it was sent, and how long the others took.
     latencies: Option<(Instant, Vec<Duration>)>,
     cost: Option<Cost>,
 }
@@ -76,7 +97,7 @@ pub(crate) struct Tally {
 impl Tally {
     pub(crate) fn new(job: &Job) -> Self {
         let all = job.warm_up + job.requests;
-        let alone = job.connections == 1;
+        let alone = job.timed && job.connections == 1;
         Self {
             body_len: body_len(job.workload),
             to_send: all,
@@ -177,10 +198,11 @@ impl Holding {
     /// How often to ask.
     pub(crate) const PAUSE: Duration = Duration::from_millis(20);
 
-    pub(crate) fn new(job: &Job) -> io::Result<Self> {
+    /// Until `wanted` are held.
+    pub(crate) fn new(job: &Job, wanted: usize) -> io::Result<Self> {
         Ok(Self {
             server: TcpStream::connect(job.servers[0])?,
-            wanted: job.connections,
+            wanted,
             give_up: Instant::now() + Duration::from_secs(60),
         })
     }

@@ -240,7 +240,7 @@ impl Asking {
 
 fn hold(job: &Job) -> Result<Cost> {
     let mut driver = Driver::new()?;
-    let mut holding = Holding::new(job)?;
+    let mut holding = Holding::new(job, job.connections)?;
     let meter = Meter::start();
     let mut running = Vec::new();
     for connection in 0..job.connections {

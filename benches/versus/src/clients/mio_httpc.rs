@@ -63,7 +63,7 @@ fn ask(job: &Job) -> Result<Cost> {
 fn hold(job: &Job) -> Result<Cost> {
     let mut asking = Asking::new(job)?;
     let mut events = Events::with_capacity(1024);
-    let mut holding = Holding::new(job)?;
+    let mut holding = Holding::new(job, job.connections)?;
     let meter = Meter::start();
     for connection in 0..job.connections {
         asking.start(connection)?;

@@ -2,17 +2,29 @@
 
 mod ask;
 mod curl;
+mod floor;
+mod httpstream;
+mod hyper_conn;
+mod hyper_util;
 mod mio_httpc;
 mod reqwest;
 mod ureq;
+mod wrk;
 
 use std::error::Error;
 use std::process::ExitCode;
 
 use crate::job::{Client, Cost, Job};
+use crate::machine;
+
+pub(crate) const ASKED: &str = "--client";
+
+/// A job that takes longer hangs.
+const JOB_SECONDS: u32 = 300;
 
 /// Does a job and prints its cost; both are JSON.
 pub(crate) fn run(job: &str) -> ExitCode {
+    machine::end_with_parent(JOB_SECONDS);
     let done = serde_json::from_str(job)
         .map_err(Into::into)
         .and_then(|job: Job| do_job(&job))
@@ -35,10 +47,10 @@ fn do_job(job: &Job) -> Result<Cost, Box<dyn Error>> {
         Client::CurlMulti => curl::run(job),
         Client::MioHttpc => mio_httpc::run(job),
         Client::Ureq => ureq::run(job),
-        Client::Floor
-        | Client::Httpstream
-        | Client::HyperConn
-        | Client::HyperUtil
-        | Client::Wrk => Err(format!("{:?} is not there yet", job.client).into()),
+        Client::Floor => floor::run(job),
+        Client::Httpstream => httpstream::run(job),
+        Client::HyperConn => hyper_conn::run(job),
+        Client::HyperUtil => hyper_util::run(job),
+        Client::Wrk => wrk::run(job),
     }
 }

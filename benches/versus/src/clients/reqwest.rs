@@ -85,7 +85,7 @@ async fn stream(mut response: Response) -> ::reqwest::Result<usize> {
 
 async fn hold(job: &Job) -> Result<Cost> {
     let client = client()?;
-    let mut holding = Holding::new(job)?;
+    let mut holding = Holding::new(job, job.connections)?;
     let urls: Vec<Url> = (0..job.servers.len())
         .map(|server| ask::url(job, server).parse())
         .collect::<std::result::Result<_, _>>()?;
