@@ -5,6 +5,7 @@ use std::process::ExitCode;
 mod clients;
 mod job;
 mod machine;
+mod measure;
 mod meter;
 mod server;
 
@@ -13,6 +14,8 @@ pub fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [clients::ASKED, job] => clients::run(job),
+        [measure::held::ASKED, ask] => ended(measure::held::run(ask).map(drop)),
+        ["--waiting"] => ended(waiting()),
         [server::ASKED, core] => ended(server::run(core)),
         _ => ExitCode::FAILURE,
     }
@@ -26,4 +29,17 @@ fn ended(result: Result<(), Box<dyn std::error::Error>>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Held polls and delayed requests alone.
+fn waiting() -> Result<(), Box<dyn std::error::Error>> {
+    machine::raise_open_files()?;
+    let server = server::Server::start(0)?;
+    let rows = measure::held::polls(&server.reached, 1, |row| {
+        eprint!("{}", measure::held::table(std::slice::from_ref(row)))
+    })?;
+    println!("{}", measure::held::table(&rows));
+    let rows = measure::held::delayed(1, |_| ());
+    println!("{}", measure::held::table(&rows));
+    Ok(())
 }

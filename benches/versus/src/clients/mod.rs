@@ -1,6 +1,6 @@
 //! The clients: each does the same job in its own way, and measures itself.
 
-mod ask;
+pub(crate) mod ask;
 mod curl;
 mod floor;
 mod httpstream;
@@ -9,6 +9,7 @@ mod hyper_util;
 mod mio_httpc;
 mod reqwest;
 mod ureq;
+pub(crate) mod waiting;
 mod wrk;
 
 use std::error::Error;
@@ -20,7 +21,7 @@ use crate::machine;
 pub(crate) const ASKED: &str = "--client";
 
 /// A job that takes longer hangs.
-const JOB_SECONDS: u32 = 300;
+pub(crate) const JOB_SECONDS: u32 = 300;
 
 /// Does a job and prints its cost; both are JSON.
 pub(crate) fn run(job: &str) -> ExitCode {

@@ -1,0 +1,4 @@
+//! What is measured, and how the processes that it is measured in are run.
+
+mod child;
+pub(crate) mod held;
