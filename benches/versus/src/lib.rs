@@ -8,6 +8,7 @@ mod machine;
 mod measure;
 mod meter;
 mod server;
+mod stats;
 
 /// What `cargo bench -p versus` runs; also the server and each of the clients, which are this same program started anew.
 pub fn main() -> ExitCode {
@@ -16,6 +17,8 @@ pub fn main() -> ExitCode {
         [clients::ASKED, job] => clients::run(job),
         [measure::held::ASKED, ask] => ended(measure::held::run(ask).map(drop)),
         ["--waiting"] => ended(waiting()),
+        [measure::timers::ASKED, ask] => ended(measure::timers::run(ask)),
+        ["--timers"] => ended(timers()),
         [server::ASKED, core] => ended(server::run(core)),
         _ => ExitCode::FAILURE,
     }
@@ -41,5 +44,12 @@ fn waiting() -> Result<(), Box<dyn std::error::Error>> {
     println!("{}", measure::held::table(&rows));
     let rows = measure::held::delayed(1, |_| ());
     println!("{}", measure::held::table(&rows));
+    Ok(())
+}
+
+/// Timers alone.
+fn timers() -> Result<(), Box<dyn std::error::Error>> {
+    let rows = measure::timers::measure(15, |round| eprintln!("timers: round {round}"))?;
+    println!("{}", measure::timers::table(&rows));
     Ok(())
 }

@@ -2,3 +2,4 @@
 
 mod child;
 pub(crate) mod held;
+pub(crate) mod timers;
