@@ -1,12 +1,22 @@
 //! httpstream beside its peers: one command that starts a server, runs each client in a process of its own, in turns, and reports.
 
-use std::process::ExitCode;
-
+mod bench;
 mod clients;
 mod job;
 mod machine;
+mod measure;
 mod meter;
+mod options;
+mod report;
+mod run;
+mod scene;
 mod server;
+mod stats;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use options::{Asked, Options, USAGE};
 
 /// What `cargo bench -p versus` runs; also the server and each of the clients, which are this same program started anew.
 pub fn main() -> ExitCode {
@@ -14,11 +24,25 @@ pub fn main() -> ExitCode {
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [clients::ASKED, job] => clients::run(job),
         [server::ASKED, core] => ended(server::run(core)),
-        _ => ExitCode::FAILURE,
+        _ => match Options::parse(&args) {
+            Ok(Asked::Run(options)) => ended(measure_and_publish(&options)),
+            Ok(Asked::Help) => {
+                print!("{USAGE}");
+                ExitCode::SUCCESS
+            }
+            Err(wrong) => {
+                eprint!("versus: {wrong}\n{USAGE}");
+                ExitCode::from(2)
+            }
+        },
     }
 }
 
-fn ended(result: Result<(), Box<dyn std::error::Error>>) -> ExitCode {
+fn measure_and_publish(options: &Options) -> Result<(), Box<dyn Error>> {
+    report::publish(&run::run(options)?, options)
+}
+
+fn ended(result: Result<(), Box<dyn Error>>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

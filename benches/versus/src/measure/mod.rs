@@ -1,0 +1,6 @@
+//! What is measured, and how the processes that it is measured in are run.
+
+mod callgrind;
+pub(crate) mod counts;
+pub(crate) mod cpu;
+pub(crate) mod growth;
