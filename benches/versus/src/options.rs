@@ -100,7 +100,9 @@ impl Options {
                     options.repeats = match value.parse() {
                         Ok(n @ 1..=1000) => n,
                         _ => {
-                            return Err(format!("--repeats {value:?}: not a number from 1 to 1000"));
+                            return Err(format!(
+                                "--repeats {value:?}: not a number from 1 to 1000"
+                            ));
                         }
                     };
                 }
