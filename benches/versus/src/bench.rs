@@ -12,7 +12,7 @@ use crate::clients::{self, wrk};
 use crate::job::{Client, Job, Outcome, Workload};
 use crate::machine;
 use crate::scene::Scene;
-use crate::server::Server;
+use crate::server::{Reached, Server};
 
 /// The ports that are opened beside the connections: by the runtime, the poll, and what watches.
 const SPARE_FILES: usize = 64;
@@ -80,9 +80,8 @@ impl Bench {
         }
     }
 
-    /// The addresses of the server, where one is not enough.
-    pub(crate) fn all_addresses(&self) -> Vec<std::net::SocketAddr> {
-        self.server.reached.plain.clone()
+    pub(crate) fn server(&self) -> &Reached {
+        &self.server.reached
     }
 
     pub(crate) fn run(&self, job: &Job) -> Outcome {

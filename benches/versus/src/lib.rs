@@ -23,6 +23,7 @@ pub fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [clients::ASKED, job] => clients::run(job),
+        [measure::held::ASKED, ask] => ended(measure::held::run(ask).map(drop)),
         [server::ASKED, core] => ended(server::run(core)),
         _ => match Options::parse(&args) {
             Ok(Asked::Run(options)) => ended(measure_and_publish(&options)),

@@ -16,7 +16,8 @@ static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 static ALLOCATED: AtomicU64 = AtomicU64::new(0);
 static LIVE: AtomicI64 = AtomicI64::new(0);
 
-fn count(allocated: usize, freed: usize) {
+/// Notes what was asked for and given back, both in bytes.
+pub(crate) fn count(allocated: usize, freed: usize) {
     // Loads and stores, not exchanges: a lock prefix costs more than all the rest. Clients that allocate on several threads lose a few.
     ALLOCATIONS.store(
         ALLOCATIONS.load(Relaxed) + u64::from(allocated > 0),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::bench::{Bench, Cores};
 use crate::job::{Client, Workload};
 use crate::measure::counts::{self, Counted};
-use crate::measure::{cpu, growth};
+use crate::measure::{cpu, growth, held};
 use crate::options::{Extent, Options};
 use crate::report::{Header, Measured};
 use crate::scene::{
@@ -22,6 +22,8 @@ const MAIN_CLIENTS: [Client; 4] = [
     Client::HyperConn,
     Client::CurlMulti,
 ];
+/// What it costs to wait is counted, not timed: it hardly differs.
+const WAITING_REPEATS: usize = 3;
 const GROWING: [Client; 2] = [Client::Floor, Client::Httpstream];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +31,10 @@ enum Step {
     Cpu(Scene),
     Instructions(Scene),
     Calls(Scene),
+    /// Polls that are not answered.
+    Held,
+    /// Requests that are delayed for long.
+    Pending,
     /// With so many open connections.
     Growth(usize),
 }
@@ -40,6 +46,8 @@ impl Step {
             Step::Instructions(scene) | Step::Calls(scene) => {
                 options.exact_counts && options.wants(scene.workload)
             }
+            Step::Held => options.wants(Workload::Held),
+            Step::Pending => options.wants(Workload::Delayed),
             Step::Growth(_) => options.wants_part("growth"),
         }
     }
@@ -54,6 +62,8 @@ impl Step {
             }
             Step::Instructions(_) => clients * (2 * passes(options)) as f64 * 2.5,
             Step::Calls(_) => clients * 2.0,
+            Step::Held => 25.0 * WAITING_REPEATS as f64 + 50.0,
+            Step::Pending => 3.0 * WAITING_REPEATS as f64,
             Step::Growth(open) => clients * (15.0 + open as f64 * 2e-3),
         }
     }
@@ -69,7 +79,10 @@ impl Step {
             (Step::Cpu(HUGE | HUGE_STREAMED), _) => options.clients.clone(),
             (_, Extent::Bars) => wanted(&MAIN_CLIENTS),
             (Step::Instructions(_), Extent::Quick) => wanted(&MAIN_CLIENTS[..3]),
-            (Step::Cpu(_) | Step::Instructions(_) | Step::Calls(_), _) => options.clients.clone(),
+            (
+                Step::Cpu(_) | Step::Instructions(_) | Step::Calls(_) | Step::Held | Step::Pending,
+                _,
+            ) => options.clients.clone(),
         }
     }
 }
@@ -80,6 +93,8 @@ impl fmt::Display for Step {
             Step::Cpu(scene) => write!(f, "processor time: {scene}"),
             Step::Instructions(scene) => write!(f, "instructions: {scene}"),
             Step::Calls(scene) => write!(f, "system calls: {scene}"),
+            Step::Held => write!(f, "held polls"),
+            Step::Pending => write!(f, "delayed requests"),
             Step::Growth(open) => write!(f, "growth: {open} open connections"),
         }
     }
@@ -98,7 +113,7 @@ fn alone(workload: Workload) -> Scene {
 
 fn steps(options: &Options) -> Vec<Step> {
     let one_pipelined = alone(Workload::Pipelined { depth: DEPTH });
-    let (cpu, instructions, calls, open) = match options.extent {
+    let (cpu, instructions, calls, waiting, open) = match options.extent {
         Extent::Whole | Extent::Bars => (
             vec![
                 SMALL_1,
@@ -134,6 +149,7 @@ fn steps(options: &Options) -> Vec<Step> {
                 alone(Workload::Tls),
                 one_pipelined,
             ],
+            vec![Step::Held, Step::Pending],
             growth::OPEN.to_vec(),
         ),
         Extent::Quick => (
@@ -141,11 +157,13 @@ fn steps(options: &Options) -> Vec<Step> {
             vec![SMALL_1],
             vec![SMALL_1],
             Vec::new(),
+            Vec::new(),
         ),
     };
     let steps = cpu.into_iter().map(Step::Cpu);
     let steps = steps.chain(instructions.into_iter().map(Step::Instructions));
     let steps = steps.chain(calls.into_iter().map(Step::Calls));
+    let steps = steps.chain(waiting);
     let steps = steps.chain(open.into_iter().map(Step::Growth));
     let is_for_bars = |step: &Step| {
         options.extent != Extent::Bars
@@ -169,14 +187,19 @@ pub(crate) fn run(options: &Options) -> Result<Measured, Box<dyn Error>> {
     let mut progress = Progress::new(&steps, options);
     for &step in &steps {
         progress.announce(step);
-        do_step(step, &bench, options, &mut measured);
+        do_step(step, &bench, options, &mut measured)?;
         progress.on_done(step.expected_seconds(options));
     }
     measured.header.seconds = begin.elapsed().as_secs_f64();
     Ok(measured)
 }
 
-fn do_step(step: Step, bench: &Bench, options: &Options, measured: &mut Measured) {
+fn do_step(
+    step: Step,
+    bench: &Bench,
+    options: &Options,
+    measured: &mut Measured,
+) -> Result<(), Box<dyn Error>> {
     let clients = step.clients(options);
     match step {
         Step::Cpu(scene) => {
@@ -199,11 +222,21 @@ fn do_step(step: Step, bench: &Bench, options: &Options, measured: &mut Measured
                 client,
                 each: counts::calls(bench, &bench.job(client, scene)),
             })),
+        Step::Held => {
+            let rows = held::polls(bench.server(), WAITING_REPEATS, |_| ())?;
+            measured.waiting.extend(rows);
+        }
+        Step::Pending => {
+            measured
+                .waiting
+                .extend(held::delayed(WAITING_REPEATS, |_| ()));
+        }
         Step::Growth(open) => {
             let grown = growth::measure(bench, open, &clients, options.exact_counts);
             measured.growth.extend(grown);
         }
     }
+    Ok(())
 }
 
 /// What is done of what is to do, in expected seconds.

@@ -223,14 +223,15 @@ impl Holding {
 
     /// Whether the server holds all that are to be held. An error after a minute without.
     pub(crate) fn is_complete(&mut self) -> Result<bool, Box<dyn Error>> {
-        let held = self.ask()?;
+        let held = self.held()?;
         if held < self.wanted && Instant::now() > self.give_up {
             return Err(format!("{held} of {} requests are held", self.wanted).into());
         }
         Ok(held >= self.wanted)
     }
 
-    fn ask(&mut self) -> Result<usize, Box<dyn Error>> {
+    /// How many it holds.
+    pub(crate) fn held(&mut self) -> Result<usize, Box<dyn Error>> {
         self.server
             .write_all(b"GET /holding HTTP/1.1\r\nHost: server\r\n\r\n")?;
         // Small answers of this server come whole.

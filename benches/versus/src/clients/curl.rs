@@ -24,6 +24,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 type Outcome = std::result::Result<(), ::curl::Error>;
 
 pub(crate) fn run(job: &Job) -> Result<Cost> {
+    count_allocations()?;
     match job.workload {
         Workload::Small
         | Workload::Chunked
@@ -38,6 +39,83 @@ pub(crate) fn run(job: &Job) -> Result<Cost> {
             not_applicable("another TLS library; hyper with rustls is measured instead")
         }
         Workload::Pipelined { .. } => not_applicable("pipelining was removed from it in 7.62"),
+    }
+}
+
+/// Has libcurl count what it asks for. It is `malloc`'s word for a block's size, which is up to 15 bytes more than was asked for.
+///
+/// libcurl takes other functions than `malloc` only when it is initialised, and the curl crate has done that before `main`: so once more.
+fn count_allocations() -> Result<()> {
+    // SAFETY: the functions are `malloc`'s own but for the counting, which neither unwinds nor touches the blocks; no other thread runs.
+    // Nothing of libcurl's is in use yet, so that it can be cleaned up.
+    let code = unsafe {
+        curl_sys::curl_global_cleanup();
+        curl_sys::curl_global_init_mem(
+            curl_sys::CURL_GLOBAL_ALL,
+            counted::malloc,
+            counted::free,
+            counted::realloc,
+            counted::strdup,
+            counted::calloc,
+        )
+    };
+    match code {
+        curl_sys::CURLE_OK => Ok(()),
+        code => Err(::curl::Error::new(code).into()),
+    }
+}
+
+/// The C library's allocator, noted by the meter as Rust's is.
+mod counted {
+    use libc::{c_char, c_void, malloc_usable_size, size_t};
+
+    use crate::meter::count;
+
+    pub(super) extern "C" fn malloc(size: size_t) -> *mut c_void {
+        // SAFETY: any size will do; a null pointer has the size 0.
+        unsafe {
+            let block = libc::malloc(size);
+            count(malloc_usable_size(block), 0);
+            block
+        }
+    }
+
+    pub(super) extern "C" fn free(block: *mut c_void) {
+        // SAFETY: libcurl gives back what it was given.
+        unsafe {
+            count(0, malloc_usable_size(block));
+            libc::free(block);
+        }
+    }
+
+    pub(super) extern "C" fn realloc(block: *mut c_void, size: size_t) -> *mut c_void {
+        // SAFETY: as above; where it fails, the old block is still there, and so is its size.
+        unsafe {
+            let before = malloc_usable_size(block);
+            let after = libc::realloc(block, size);
+            if !after.is_null() {
+                count(malloc_usable_size(after), before);
+            }
+            after
+        }
+    }
+
+    pub(super) extern "C" fn strdup(text: *const c_char) -> *mut c_char {
+        // SAFETY: libcurl's strings end with a NUL.
+        unsafe {
+            let copy = libc::strdup(text);
+            count(malloc_usable_size(copy.cast()), 0);
+            copy
+        }
+    }
+
+    pub(super) extern "C" fn calloc(number: size_t, size: size_t) -> *mut c_void {
+        // SAFETY: as `malloc`.
+        unsafe {
+            let block = libc::calloc(number, size);
+            count(malloc_usable_size(block), 0);
+            block
+        }
     }
 }
 

@@ -10,7 +10,9 @@ use std::error::Error;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::time::{Duration, Instant};
 
-use ::mio_httpc::{Call, CallBuilder, CallRef, Httpc, RecvState, SendState, SimpleCall};
+use ::mio_httpc::{
+    Call, CallBuilder, CallRef, Httpc, RecvState, ResponseBody, SendState, SimpleCall,
+};
 use mio::{Events, Poll, Registry};
 
 use super::ask::{self, Holding, Resting, Tally, not_applicable};
@@ -216,7 +218,8 @@ impl Running {
     }
 }
 
-/// As its example `get_streaming` does it.
+/// As its example `get_streaming` does it, but for the end: where all of a body comes with its head, 0.10.6 hands it out again and again, and
+/// says that it is done only to who asks without a buffer.
 struct Streamed {
     call: Call,
     state: State,
@@ -228,7 +231,7 @@ struct Streamed {
 enum State {
     Sending,
     AwaitingHead,
-    Receiving { status: u16 },
+    Receiving { status: u16, left: usize },
 }
 
 impl Streamed {
@@ -253,16 +256,24 @@ impl Streamed {
             }
         }
         loop {
+            let whole = matches!(self.state, State::Receiving { left: 0, .. });
             self.piece.clear();
-            match httpc.call_recv(registry, &mut self.call, Some(&mut self.piece)) {
+            let into = (!whole).then_some(&mut self.piece);
+            let received = httpc.call_recv(registry, &mut self.call, into);
+            // Also where it says that it has to wait it may have handed out what came with the head.
+            if let State::Receiving { left, .. } = &mut self.state {
+                *left = left.checked_sub(self.piece.len()).ok_or("too long")?;
+                self.body_len += self.piece.len();
+            }
+            match received {
                 RecvState::Wait => return Ok(None),
-                RecvState::Response(response, _) => {
+                RecvState::ReceivedBody(_) => {}
+                RecvState::Response(response, ResponseBody::Sized(left)) => {
                     let status = response.status;
-                    self.state = State::Receiving { status };
+                    self.state = State::Receiving { status, left };
                 }
-                RecvState::ReceivedBody(_) => self.body_len += self.piece.len(),
-                RecvState::Done => {
-                    let State::Receiving { status } = self.state else {
+                RecvState::Done | RecvState::DoneWithBody(_) => {
+                    let State::Receiving { status, .. } = self.state else {
                         return Err("done without a response".into());
                     };
                     return Ok(Some(Answer {
@@ -271,8 +282,8 @@ impl Streamed {
                     }));
                 }
                 RecvState::Error(error) => return Err(said(error)),
-                RecvState::DoneWithBody(_) | RecvState::Sending => {
-                    return Err("it neither collects nor redirects".into());
+                RecvState::Response(_, ResponseBody::Streamed) | RecvState::Sending => {
+                    return Err("neither chunked nor redirected is asked for".into());
                 }
             }
         }

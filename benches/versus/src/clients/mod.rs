@@ -1,6 +1,6 @@
 //! The clients: each does the same job in its own way, and measures itself.
 
-mod ask;
+pub(crate) mod ask;
 mod curl;
 mod floor;
 mod httpstream;
@@ -9,6 +9,7 @@ mod hyper_util;
 mod mio_httpc;
 mod reqwest;
 mod ureq;
+pub(crate) mod waiting;
 pub(crate) mod wrk;
 
 use std::error::Error;
@@ -21,7 +22,7 @@ use ask::NotApplicable;
 pub(crate) const ASKED: &str = "--client";
 
 /// A job that takes longer hangs.
-const JOB_SECONDS: u32 = 300;
+pub(crate) const JOB_SECONDS: u32 = 300;
 
 /// Does a job and prints how it went; both are JSON.
 pub(crate) fn run(job: &str) -> ExitCode {

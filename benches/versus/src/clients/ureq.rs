@@ -57,7 +57,8 @@ fn ask(job: &Job) -> Result<Cost> {
                 workload: job.workload,
                 warm_up: share(job.warm_up, connection, job.connections),
                 requests: share(job.requests, connection, job.connections),
-                latencies: (job.connections == 1).then(|| Vec::with_capacity(job.requests)),
+                latencies: (job.timed && job.connections == 1)
+                    .then(|| Vec::with_capacity(job.requests)),
             };
             let barrier = Arc::clone(&barrier);
             std::thread::spawn(move || thread.run(&barrier))

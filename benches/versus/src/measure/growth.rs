@@ -106,7 +106,7 @@ fn job(bench: &Bench, client: Client, open: usize, way: Way) -> Job {
         Way::FiftyBusy => BUSY,
     };
     let mut job = bench.job(client, Scene::new(Workload::Small, busy));
-    job.servers = bench.all_addresses();
+    job.servers = bench.server().plain.clone();
     job.held = open - busy;
     job.warm_up = (2 * busy).max(200);
     job
@@ -114,7 +114,7 @@ fn job(bench: &Bench, client: Client, open: usize, way: Way) -> Job {
 
 fn held_bytes(bench: &Bench, client: Client, open: usize) -> Result<f64, String> {
     let mut job = bench.job(client, Scene::new(Workload::Held, open));
-    job.servers = bench.all_addresses();
+    job.servers = bench.server().plain.clone();
     match bench.run(&job) {
         Outcome::Cost(cost) => Ok(cost.heap_bytes as f64 / open as f64),
         Outcome::NotApplicable(why) | Outcome::Failed(why) => Err(why),

@@ -1,9 +1,11 @@
 //! What it must show: each bar, its goal, and what was measured.
 
 use super::Measured;
+use crate::clients::waiting::Waiting;
 use crate::job::{Client, Workload};
 use crate::measure::counts::{Each, calls_but_waits};
 use crate::measure::growth::{Grown, Way};
+use crate::measure::held::{self, Whose};
 use crate::scene::{
     CLIENTS, CLOSE, DEPTH, HUGE, HUGE_STREAMED, PIPELINED, SMALL_1, SMALL_50, SMALL_1000, Scene,
     TLS,
@@ -91,6 +93,7 @@ pub(super) fn all(measured: &Measured) -> Vec<Bar> {
     let mut bars = instructions(measured);
     bars.extend(allocations(measured));
     bars.extend(calls(measured));
+    bars.extend(waiting(measured));
     bars.extend(processor_time(measured));
     bars.extend(https(measured));
     bars.extend(large_bodies(measured));
@@ -175,6 +178,15 @@ fn calls(measured: &Measured) -> Vec<Bar> {
             7.1,
             every(alone(Workload::Close)),
         ),
+    ]
+}
+
+fn waiting(measured: &Measured) -> Vec<Bar> {
+    let polls = measured.waiting_bytes(Whose::Client(Client::Httpstream), held::POLLS);
+    let delayed = measured.waiting_bytes(Whose::Waiting(Waiting::Httpstream), held::DELAYED);
+    vec![
+        Bar::new("heap bytes, held long poll", 512.0, 200.0, polls),
+        Bar::new("heap bytes, delayed request (clones)", 160.0, 96.0, delayed),
     ]
 }
 

@@ -16,6 +16,7 @@ use crate::job::Client;
 use crate::measure::counts::{Calls, Counted, Each};
 use crate::measure::cpu::Timed;
 use crate::measure::growth::Grown;
+use crate::measure::held::{self, Whose};
 use crate::options::{Destination, Options};
 use crate::scene::Scene;
 
@@ -26,6 +27,8 @@ pub(crate) struct Measured {
     pub(crate) cpu: Vec<Timed>,
     pub(crate) instructions: Vec<Counted<Each>>,
     pub(crate) calls: Vec<Counted<Calls>>,
+    /// Held polls, and delayed requests.
+    pub(crate) waiting: Vec<held::Row>,
     pub(crate) growth: Vec<Grown>,
 }
 
@@ -36,6 +39,7 @@ impl Measured {
             cpu: Vec::new(),
             instructions: Vec::new(),
             calls: Vec::new(),
+            waiting: Vec::new(),
             growth: Vec::new(),
         }
     }
@@ -44,6 +48,15 @@ impl Measured {
         self.cpu
             .iter()
             .find(|timed| timed.client == client && timed.scene == scene)
+    }
+
+    /// Heap of one of so many that wait, in bytes.
+    fn waiting_bytes(&self, whose: Whose, waiting: usize) -> Option<f64> {
+        let row = self
+            .waiting
+            .iter()
+            .find(|row| row.whose == whose && row.waiting == waiting)?;
+        Some(row.each().ok()?.heap_bytes)
     }
 
     fn instructions(&self, client: Client, scene: Scene) -> Option<Each> {

@@ -8,6 +8,7 @@ use crate::job::Client;
 use crate::measure::counts::calls_but_waits;
 use crate::measure::cpu::Runs;
 use crate::measure::growth::Way;
+use crate::measure::held;
 use crate::scene::{CLIENTS, SMALL_1, Scene};
 use crate::stats::{self, Ratio};
 
@@ -66,6 +67,10 @@ pub(super) fn all(measured: &Measured) -> String {
     if !measured.calls.is_empty() {
         text += "\n## System calls\n\nOf a request; in brackets without waits for readiness.\n\n";
         text += &calls(measured);
+    }
+    if !measured.waiting.is_empty() {
+        text += "\n## Waiting\n\nHeld polls and delayed requests, for each of them.\n\n";
+        text += &held::table(&measured.waiting);
     }
     if !measured.growth.is_empty() {
         text += "\n## Growth\n\n";
