@@ -100,8 +100,10 @@ pub struct Engine<S = (), M: Mode = Owned> {
     /// Scratch for what is taken from `remote`.
     orders: Vec<Order<S>>,
 
-    /// The time of this turn; the same in microseconds of the engine's life, rounded up, and in ticks of the wheel, rounded down.
+    /// The time of this turn; the same in nanoseconds of the engine's life, in microseconds, rounded up, and in ticks of the wheel, rounded
+    /// down.
     now: Instant,
+    now_nanos: u64,
     now_micros: u64,
     now_tick: u64,
     epoch: Instant,
@@ -136,6 +138,9 @@ pub struct Engine<S = (), M: Mode = Owned> {
     /// Calls from one thread only: some states are not `Send`, and a readback never expects to move.
     not_send: std::marker::PhantomData<*const ()>,
 }
+
+/// A tick of the wheel is a millisecond.
+const NANOS_A_TICK: u64 = 1_000_000;
 
 /// What a timer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -280,6 +285,7 @@ impl<S, M: Mode> Engine<S, M> {
             remote: Arc::new(Remote::new(wake)),
             orders: Vec::new(),
             now,
+            now_nanos: 0,
             now_micros: 0,
             now_tick: 0,
             epoch: now,
@@ -427,6 +433,22 @@ impl<S, M: Mode> Engine<S, M> {
         self.next_timer()
     }
 
+    /// How long it is from now until the first timer goes off, the resolver's included.
+    fn until_next_timer(&self) -> Option<Duration> {
+        let timer = self.wheel.next_tick().map(|tick| {
+            let nanos = tick.saturating_mul(NANOS_A_TICK);
+            Duration::from_nanos(nanos.saturating_sub(self.now_nanos))
+        });
+        let names = self.names.deadline();
+        match (
+            timer,
+            names.map(|at| at.saturating_duration_since(self.now)),
+        ) {
+            (Some(timer), Some(names)) => Some(timer.min(names)),
+            (timer, names) => timer.or(names),
+        }
+    }
+
     /// When the first timer goes off, the resolver's included.
     fn next_timer(&self) -> Option<Instant> {
         let timer = self.wheel.next_tick().map(|tick| self.instant_of(tick));
@@ -528,13 +550,18 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     fn read_clock(&mut self) {
-        self.now = self.net.now().max(self.now);
-        let life = self.now - self.epoch;
-        // Rounded up: what is counted from here would be early by the part of a microsecond that is cut off.
-        self.now_micros =
-            life.as_secs() * 1_000_000 + u64::from(life.subsec_nanos().div_ceil(1000));
-        self.now_tick = life.as_secs() * 1000 + u64::from(life.subsec_millis());
-        self.chains.now = self.now_micros;
+        let now = self.net.now();
+        let life = now.saturating_duration_since(self.epoch);
+        // What goes back, if a clock can, is not gone along with. Five hundred years of nanoseconds fit.
+        let nanos = life.as_secs() * 1_000_000_000 + u64::from(life.subsec_nanos());
+        if nanos > self.now_nanos {
+            self.now = now;
+            self.now_nanos = nanos;
+            // Rounded up: what is counted from here would be early by the part of a microsecond that is cut off.
+            self.now_micros = nanos.div_ceil(1000);
+            self.now_tick = nanos / NANOS_A_TICK;
+            self.chains.now = self.now_micros;
+        }
     }
 
     fn instant_of(&self, tick: u64) -> Instant {

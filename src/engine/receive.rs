@@ -6,7 +6,6 @@
 use std::io;
 use std::num::NonZeroU16;
 use std::ops::Range;
-use std::time::Duration;
 
 use log::{debug, warn};
 
@@ -16,7 +15,7 @@ use crate::engine::chains::{ChainKey, Marks, Stage};
 use crate::engine::exchange::Failure;
 use crate::engine::mode::Mode;
 use crate::engine::readback::{Context, Flow, Readback};
-use crate::engine::response::{Body, Info, Response, no_fields};
+use crate::engine::response::{Body, Response, no_fields};
 use crate::net::link::{Inbound, LinkMarks, State};
 use crate::net::slots::LinkKey;
 use crate::net::tls::Session;
@@ -45,9 +44,6 @@ struct Piece<'d> {
     body: Range<usize>,
     /// The head as read, trailers, and what is spilled.
     inbound: Box<Inbound>,
-    /// What `on_head` was told of the exchange: `on_reply` is told the same, if the response ends with these bytes. Meanwhile
-    /// the chain's request is in it.
-    info: Option<Info>,
     /// Whether the bytes of head and body are kept in `inbound`, since an earlier read.
     spilled: bool,
     /// Whether `data` is an incomplete head that the link keeps, rather than the shared buffer.
@@ -345,7 +341,6 @@ impl<S, M: Mode> Engine<S, M> {
             section: 0..0,
             body: 0..0,
             inbound: inbound.unwrap_or_else(|| self.spare.take()),
-            info: None,
             spilled: self.links[key].connection.has_head(),
             kept,
         };
@@ -355,7 +350,6 @@ impl<S, M: Mode> Engine<S, M> {
             self.spare.give(piece.inbound);
             return Go::Stop;
         }
-        self.put_back(chain, piece.info.take());
         match fed {
             Fed::Complete => Go::Stop,
             Fed::More => {
@@ -451,8 +445,7 @@ impl<S, M: Mode> Engine<S, M> {
                         self.show(state, key, chain, piece, |readback, state, head, cx| {
                             readback.on_interim(state, head, cx);
                         });
-                    self.put_back(chain, piece.info.take());
-                    if called.is_none() {
+                    if let Err(Panicked) = called {
                         return Fed::Panicked;
                     }
                 }
@@ -512,10 +505,12 @@ impl<S, M: Mode> Engine<S, M> {
         if let Some(seconds) = piece.inbound.head.keep_alive_timeout {
             link.keep_alive = NonZeroU16::new(u16::try_from(seconds).unwrap_or(u16::MAX).max(1));
         }
-        let Some(flow) = self.show(state, key, chain, piece, |readback, state, head, cx| {
+        let shown = self.show(state, key, chain, piece, |readback, state, head, cx| {
             readback.on_head(state, head, cx)
-        }) else {
-            return Some(Fed::Panicked);
+        });
+        let flow = match shown {
+            Ok(flow) => flow.unwrap_or(Flow::Buffer),
+            Err(Panicked) => return Some(Fed::Panicked),
         };
         let marks = &mut self.links[key].marks;
         match flow {
@@ -662,7 +657,6 @@ impl<S, M: Mode> Engine<S, M> {
             section: 0..0,
             body: 0..0,
             inbound,
-            info: None,
             spilled: true,
             kept: false,
         };
@@ -675,18 +669,14 @@ impl<S, M: Mode> Engine<S, M> {
         let Some(chain) = self.links[key].chain() else {
             return;
         };
-        if piece.info.is_none() {
-            piece.info = Some(self.info(key, chain));
-        }
-        let Some(info) = &mut piece.info else { return };
+        let mut exchange = self.exchange(key, chain);
         let inbound = &mut *piece.inbound;
         // The timer stays: the chain's next step moves it, and no time passes before that.
         self.chains[chain].marks.clear(Marks::PAUSED);
         self.chains[chain].stage = Stage::Reading;
         self.counts.answered += 1;
         // At least 1, as the steps before it.
-        let done = (self.now_micros - self.chains[chain].started).max(1);
-        info.timings.done = Some(Duration::from_micros(done));
+        exchange.done = (self.now_micros - self.chains[chain].started).max(1);
         debug!(
             "{:?} {}: answered with {}",
             self.links.token(key),
@@ -707,13 +697,13 @@ impl<S, M: Mode> Engine<S, M> {
                 section,
                 trailers: Headers::new(&inbound.trailers, &inbound.trailer_fields),
                 body,
-                info,
+                exchange: &exchange,
             };
-            self.run_readback(chain, info.id, |readback, mut cx| {
+            self.run_readback(chain, exchange.id, |readback, mut cx| {
                 readback.on_reply(state, Ok(response), &mut cx)
             })
         };
-        self.put_back(chain, piece.info.take());
+        self.chains[chain].request = Some(exchange.request);
         self.follow(chain, next);
     }
 
@@ -756,28 +746,36 @@ impl<S, M: Mode> Engine<S, M> {
         self.pool.feed(origin);
     }
 
-    /// Calls a readback with a head; the chain's request is in `piece.info` then.
+    /// Calls a readback with a head, if it wants to see any: `None` if not.
     fn show<R>(
         &mut self,
         state: &mut S,
         key: LinkKey,
         chain: ChainKey,
-        piece: &mut Piece<'_>,
+        piece: &Piece<'_>,
         call: impl FnOnce(&mut dyn Readback<S>, &mut S, &Response<'_>, &mut Context<'_, S>) -> R,
-    ) -> Option<R> {
-        let info = &*piece.info.insert(self.info(key, chain));
+    ) -> Result<Option<R>, Panicked> {
+        if !self.reads_heads(chain).ok_or(Panicked)? {
+            return Ok(None);
+        }
+        let exchange = self.exchange(key, chain);
         let response = Response {
             head: &piece.inbound.head,
             section: &piece.data[piece.section.clone()],
             trailers: no_fields(),
             body: Body::Lent(&[]),
-            info,
+            exchange: &exchange,
         };
-        self.run_readback(chain, info.id, |readback, mut cx| {
+        let shown = self.run_readback(chain, exchange.id, |readback, mut cx| {
             call(readback, state, &response, &mut cx)
-        })
+        });
+        self.chains[chain].request = Some(exchange.request);
+        shown.map(Some).ok_or(Panicked)
     }
 }
+
+/// A readback has; the turn is to end.
+struct Panicked;
 
 /// Reads the trailer section of a response that is complete.
 fn read_trailers(inbound: &mut Inbound, limits: &Limits) -> Fed {
@@ -810,6 +808,7 @@ pub(super) enum Probe {
 mod tests {
     use std::io::{Read, Write};
     use std::net::TcpListener;
+    use std::time::Duration;
 
     use super::*;
     use crate::Request;
