@@ -5,6 +5,7 @@
 //! - `dialing`: how a link gets its connection
 //! - `exchange`: how a request is written, and how its exchange ends without a response
 //! - `receive`: from bytes to responses
+//! - `pipeline`: requests that share a link before they are answered
 //! - `secure`: what is different about a link with TLS
 //! - `reply`: how a readback is called, and what follows from its answer
 //! - `calls`: chains that wait without a request, and then run code
@@ -25,6 +26,7 @@ use crate::error::Error;
 use crate::net::dial::Doubts;
 use crate::net::link::{Inbound, Link, State};
 use crate::net::names::{Names, NamesConfig};
+use crate::net::pipeline::Pipeline;
 use crate::net::poll::OwnPoll;
 use crate::net::pool::Pool;
 use crate::net::slots::{LinkKey, Slots};
@@ -41,6 +43,7 @@ mod dialing;
 mod exchange;
 mod future;
 mod mode;
+mod pipeline;
 mod queue;
 mod readback;
 mod receive;
@@ -119,6 +122,14 @@ pub struct Engine<S = (), M: Mode = Owned> {
     completions: VecDeque<(ChainKey, Option<Error>)>,
     /// The link that the exchange just over has left, before the pool takes it.
     resting: Option<LinkKey>,
+    /// Links whose pipelines have something to write.
+    unwritten: Vec<Token>,
+    /// Pipelines for the next links that want one.
+    #[expect(
+        clippy::vec_box,
+        reason = "links hold them as boxes: what moves is a pointer"
+    )]
+    pipelines: Vec<Box<Pipeline>>,
     /// Set while this machine is out of file descriptors, ports or memory.
     exhausted: Option<Exhaustion>,
     /// Requests begun in this turn.
@@ -202,6 +213,7 @@ struct Counts {
     answered: u64,
     failed: u64,
     retried: u64,
+    pipelined: u64,
     bytes_in: u64,
     bytes_out: u64,
     turns: u64,
@@ -236,8 +248,10 @@ pub struct Stats {
     pub answered: u64,
     /// Requests answered by an error, cancellations included; also of chains that waited to go on after a request.
     pub failed: u64,
-    /// Requests sent again after a stale connection.
+    /// Requests sent again: after a stale connection, or since their pipeline ended before they were answered.
     pub retried: u64,
+    /// Requests written behind one that was not answered yet.
+    pub pipelined: u64,
     /// Bytes received.
     pub bytes_in: u64,
     /// Bytes sent.
@@ -270,6 +284,7 @@ impl<S, M: Mode> Engine<S, M> {
             machine: <M as Sealed>::Net::MACHINE,
         };
         let names = Names::new(names, resolver)?;
+        let depths = settings::depths(&config.pipelines)?;
         let wake = net.waker();
         let read_buffer = vec![0; settings.read_buffer];
         let now = net.now();
@@ -278,7 +293,7 @@ impl<S, M: Mode> Engine<S, M> {
             settings,
             chains: Chains::new(),
             links: Slots::new(),
-            pool: Pool::new(),
+            pool: Pool::new(depths),
             names,
             doubts: Doubts::default(),
             wheel: Wheel::new(),
@@ -295,6 +310,8 @@ impl<S, M: Mode> Engine<S, M> {
             restarts: VecDeque::new(),
             completions: VecDeque::new(),
             resting: None,
+            unwritten: Vec::new(),
+            pipelines: Vec::new(),
             exhausted: None,
             begun: 0,
             draining: false,
@@ -477,6 +494,7 @@ impl<S, M: Mode> Engine<S, M> {
             answered,
             failed,
             retried,
+            pipelined,
             bytes_in,
             bytes_out,
             turns,
@@ -490,6 +508,7 @@ impl<S, M: Mode> Engine<S, M> {
             answered,
             failed,
             retried,
+            pipelined,
             bytes_in,
             bytes_out,
             turns,

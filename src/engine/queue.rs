@@ -1,5 +1,5 @@
-//! How a request finds a link: an idle one of its origin, a new one where the limits allow it, or else a place in its
-//! origin's queue.
+//! How a request finds a link: an idle one of its origin, for a pipelined one a link that others like it are on, a new one where
+//! the limits allow it, or else a place in its origin's queue.
 //!
 //! Nothing is started from inside the ending of something else. What comes free is noted in the pool, what is to be started
 //! anew in `restarts`, and `settle` carries both out: so there is no recursion to bound, and no order to guess.
@@ -31,6 +31,8 @@ enum InLine {
 enum Grant {
     /// This link of the origin, open and without an exchange.
     Reuse(LinkKey),
+    /// This link of the origin, behind the pipelined requests that are on it.
+    Join(LinkKey),
     /// A link may be opened.
     Open,
     /// Neither: the request waits.
@@ -73,7 +75,7 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// As [`settle`](Self::settle), and what rests after it goes to the pool.
+    /// As [`settle`](Self::settle); what rests after it goes to the pool, and what pipelines have collected to their sockets.
     #[inline(always)]
     pub(super) fn settle_and_park(&mut self) {
         self.settle();
@@ -81,6 +83,9 @@ impl<S, M: Mode> Engine<S, M> {
             self.park(key);
             // A link that could only be closed has made room.
             self.settle();
+        }
+        if !self.unwritten.is_empty() {
+            self.flush_noted();
         }
     }
 
@@ -154,6 +159,7 @@ impl<S, M: Mode> Engine<S, M> {
         };
         match grant {
             Grant::Reuse(link) => self.assign(link, key),
+            Grant::Join(link) => self.join(link, key),
             Grant::Open => self.open(origin, key),
             Grant::Wait => {
                 self.enqueue(origin, key);
@@ -169,6 +175,7 @@ impl<S, M: Mode> Engine<S, M> {
         };
         match self.obtain(origin, key, InLine::First) {
             Grant::Reuse(link) => self.assign(link, key),
+            Grant::Join(link) => self.join(link, key),
             Grant::Open => self.open(origin, key),
             Grant::Wait => {
                 self.enqueue_first(origin, key);
@@ -193,6 +200,9 @@ impl<S, M: Mode> Engine<S, M> {
             }
             if let Some(link) = self.take_idle(origin) {
                 return Grant::Reuse(link);
+            }
+            if let Some(link) = self.link_to_join(origin, key) {
+                return Grant::Join(link);
             }
         }
         if self.pool[origin].links >= self.settings.max_links_per_origin {
@@ -257,6 +267,10 @@ impl<S, M: Mode> Engine<S, M> {
             Grant::Reuse(link) => {
                 self.dequeue(first);
                 self.assign(link, first);
+            }
+            Grant::Join(link) => {
+                self.dequeue(first);
+                self.join(link, first);
             }
             Grant::Open => {
                 self.dequeue(first);

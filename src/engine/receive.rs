@@ -14,6 +14,7 @@ use crate::engine::Engine;
 use crate::engine::chains::{ChainKey, Marks, Stage};
 use crate::engine::exchange::Failure;
 use crate::engine::mode::Mode;
+use crate::engine::pipeline::MovedUp;
 use crate::engine::readback::{Context, Flow, Readback};
 use crate::engine::response::{Body, Response, no_fields};
 use crate::net::link::{Inbound, LinkMarks, State};
@@ -31,6 +32,16 @@ pub(super) enum Go {
     On,
     /// The exchange is over, paused or failed, or user code panicked.
     Stop,
+}
+
+/// What became of bytes that were fed to one exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// Its response is complete, and told; so many of the bytes were its.
+    Answered {
+        taken: usize,
+    },
+    Goes(Go),
 }
 
 /// What a response has left in the bytes of one read.
@@ -76,8 +87,7 @@ impl<S, M: Mode> Engine<S, M> {
             | State::Busy { .. } => {
                 let woken = Readiness::WRITABLE.with(Readiness::ERROR);
                 let link = &self.links[key];
-                let has_more = !link.marks.has(LinkMarks::SENT) || link.has_outbound();
-                if link.readiness.has(woken) && has_more {
+                if link.readiness.has(woken) && link.has_unwritten() {
                     let token = self.links.token(key);
                     self.flush(key);
                     if self.links.find(token).is_none() {
@@ -325,7 +335,7 @@ impl<S, M: Mode> Engine<S, M> {
         self.feed(state, key, chain, &mut held, inbound, false)
     }
 
-    /// Feeds bytes to the link's parser and what comes of them to the readback.
+    /// Feeds bytes to the link's parser and what comes of them to the readback; to those in line behind it, too.
     fn feed(
         &mut self,
         state: &mut S,
@@ -335,6 +345,26 @@ impl<S, M: Mode> Engine<S, M> {
         inbound: Option<Box<Inbound>>,
         kept: bool,
     ) -> Go {
+        let is_pipelined = self.links[key].pipeline.is_some();
+        let line = is_pipelined.then(|| self.links.token(key));
+        match (self.feed_one(state, key, chain, data, inbound, kept), line) {
+            (Fate::Goes(go), _) => go,
+            (Fate::Answered { .. }, None) => Go::Stop,
+            (Fate::Answered { taken }, Some(token)) => {
+                self.feed_behind(state, token, &mut data[taken..])
+            }
+        }
+    }
+
+    pub(super) fn feed_one(
+        &mut self,
+        state: &mut S,
+        key: LinkKey,
+        chain: ChainKey,
+        data: &mut [u8],
+        inbound: Option<Box<Inbound>>,
+        kept: bool,
+    ) -> Fate {
         let mut piece = Piece {
             data,
             taken: 0,
@@ -346,11 +376,12 @@ impl<S, M: Mode> Engine<S, M> {
         };
         let fed = self.parse(state, key, chain, &mut piece);
         if let Fed::Complete = fed {
+            let taken = piece.taken;
             self.finish(state, key, &mut piece);
             self.spare.give(piece.inbound);
-            return Go::Stop;
+            return Fate::Answered { taken };
         }
-        match fed {
+        Fate::Goes(match fed {
             Fed::Complete => Go::Stop,
             Fed::More => {
                 let between = piece.taken == piece.data.len();
@@ -400,7 +431,7 @@ impl<S, M: Mode> Engine<S, M> {
                 self.end_chain(chain);
                 Go::Stop
             }
-        }
+        })
     }
 
     fn parse(
@@ -683,7 +714,10 @@ impl<S, M: Mode> Engine<S, M> {
             self.origin_of(key),
             inbound.head.status.as_u16()
         );
-        self.release(key, piece.data.len() - piece.taken);
+        let leftover = piece.data.len() - piece.taken;
+        if self.move_up(key, &inbound.head, leftover) == MovedUp::No {
+            self.release(key, leftover);
+        }
         let next = {
             let (section, body) = match piece.spilled {
                 true => (&inbound.section[..], Body::Collected(&mut inbound.body)),
