@@ -812,6 +812,7 @@ impl<S, M: Mode> Engine<S, M> {
 struct Panicked;
 
 /// Reads the trailer section of a response that is complete.
+#[inline]
 fn read_trailers(inbound: &mut Inbound, limits: &Limits) -> Fed {
     if inbound.trailers.is_empty() {
         return Fed::Complete;
