@@ -152,8 +152,13 @@ impl<S, M: Mode> Engine<S, M> {
             self.arm(chain, Some(Clock::Idle));
             return Go::On;
         }
+        let line = self.links[key].pipeline.is_some();
+        let token = self.links.token(key);
         self.finish_kept(state, key, inbound, &mut rest);
-        Go::Stop
+        match line {
+            true => self.feed_behind(state, token, &mut rest),
+            false => Go::Stop,
+        }
     }
 
     /// As [`probe`](Self::probe), where the server may have something to say to the session: tickets for later ones, new keys.

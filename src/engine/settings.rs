@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::config::{AddressFilter, Config, Millis};
+use crate::config::{AddressFilter, Config, MAX_PIPELINE, Millis};
 use crate::error::Error;
+use crate::net::pattern::Pattern;
 use crate::net::tls::MIN_READ_BUFFER;
 use crate::proto::Limits;
 use crate::request::{Request, field_bit};
@@ -48,12 +49,28 @@ impl Settings {
         })
     }
 
+    #[inline]
     pub(super) fn limits_of(&self, request: &Request) -> Limits {
         match request.limits() {
             Some(edit) => edit.over(&self.limits),
             None => self.limits.clone(),
         }
     }
+}
+
+/// Which origins are pipelined, and how deep.
+///
+/// # Errors
+/// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a pattern that cannot be read, and a depth out of bounds.
+pub(super) fn depths(pipelines: &[(String, usize)]) -> Result<Vec<(Pattern, u16)>, Error> {
+    let depths = pipelines.iter().map(|(pattern, depth)| {
+        let refused = |why| Error::invalid_config(format!("pipeline {pattern:?}: {why}"));
+        let depth = u16::try_from(*depth).ok();
+        let depth = depth.filter(|depth| (1..=MAX_PIPELINE).contains(depth));
+        let depth = depth.ok_or_else(|| refused("a depth is from 1, which is off, to 1024"))?;
+        Ok((Pattern::parse(pattern).map_err(refused)?, depth))
+    });
+    depths.collect()
 }
 
 /// The field lines that the engine adds to requests, and the empty line after them.
@@ -130,6 +147,7 @@ impl Defaults {
     }
 
     /// Which block goes with `request`.
+    #[inline]
     pub(super) fn choose(&mut self, request: &Request) -> u16 {
         if request.field_mask() & self.mask == 0 {
             return 0;
@@ -176,6 +194,7 @@ impl Defaults {
         (self.blocks.len() - 1) as u16
     }
 
+    #[inline]
     pub(super) fn block(&self, i: u16) -> &[u8] {
         &self.blocks[usize::from(i)].1
     }

@@ -21,6 +21,8 @@ mod alarm;
 pub(crate) mod dial;
 pub(crate) mod link;
 pub(crate) mod names;
+pub(crate) mod pattern;
+pub(crate) mod pipeline;
 pub(crate) mod poll;
 pub(crate) mod pool;
 pub(crate) mod slots;

@@ -90,3 +90,20 @@ pub(crate) struct Cost {
     /// Median time between a request and its answer, where only one is in flight.
     pub(crate) median_latency_seconds: Option<f64>,
 }
+
+impl Cost {
+    /// User and system time of a request.
+    pub(crate) fn cpu_seconds_each(&self) -> f64 {
+        (self.user_seconds + self.system_seconds) / self.answered.max(1) as f64
+    }
+}
+
+/// How a job went.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Outcome {
+    Cost(Cost),
+    /// It is none for this client, and why.
+    NotApplicable(String),
+    Failed(String),
+}

@@ -15,9 +15,20 @@ use crate::meter::Meter;
 /// Between an answer and the next request, for [`Workload::Delayed`].
 pub(crate) const DELAY: Duration = Duration::from_millis(1);
 
-/// The workload is not one for this client.
+/// The workload is not one for this client, for this reason.
+#[derive(Debug)]
+pub(crate) struct NotApplicable(pub(crate) String);
+
+impl std::fmt::Display for NotApplicable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "not applicable: {}", self.0)
+    }
+}
+
+impl Error for NotApplicable {}
+
 pub(crate) fn not_applicable<T>(why: &str) -> Result<T, Box<dyn Error>> {
-    Err(format!("not applicable: {why}").into())
+    Err(NotApplicable(why.to_owned()).into())
 }
 
 /// What the server answers this workload at.
@@ -180,9 +191,12 @@ impl Resting {
 
     /// The next that is due at `now`.
     pub(crate) fn take_due(&mut self, now: Instant) -> Option<usize> {
-        self.0
-            .pop_front_if(|&mut (due, _)| due <= now)
-            .map(|(_, connection)| connection)
+        let &(due, connection) = self.0.front()?;
+        if due > now {
+            return None;
+        }
+        self.0.pop_front();
+        Some(connection)
     }
 }
 

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{ACCEPT, HOST};
-use hyper::{Request, Response};
+use hyper::header::{ACCEPT, HOST, HeaderName, HeaderValue};
+use hyper::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -126,14 +126,14 @@ async fn chain(
     tally: Arc<Mutex<Tally>>,
 ) -> Result<()> {
     let tally = || tally.lock().expect("no task panics with it");
-    let host = server.to_string();
+    let parts = Parts::to(workload, server)?;
     let mut sender = None;
     while tally().send() {
         let mut open = match sender.take() {
             Some(open) => open,
             None => target.connect(server).await?,
         };
-        match one(&mut open, workload, &host).await {
+        match one(&mut open, &parts, workload).await {
             Ok((status, body_len)) => tally().on_answer(status, body_len),
             Err(error) => tally().on_error(&error),
         }
@@ -150,20 +150,44 @@ async fn chain(
 /// Status, and bytes of the body.
 async fn one(
     sender: &mut SendRequest<Empty<Bytes>>,
+    parts: &Parts,
     workload: Workload,
-    host: &str,
 ) -> Result<(u16, usize)> {
     sender.ready().await?;
-    let response = sender.send_request(request(workload, host)?).await?;
+    let response = sender.send_request(parts.request()).await?;
     read(response, workload).await
 }
 
-fn request(workload: Workload, host: &str) -> Result<Request<Empty<Bytes>>> {
-    let request = Request::get(ask::path(workload))
-        .header(HOST, host)
-        .header(ACCEPT, "*/*")
-        .body(Empty::new())?;
-    Ok(request)
+/// What a request is built from. None of it is parsed or copied again.
+#[derive(Clone)]
+pub(super) struct Parts {
+    uri: Uri,
+    /// In the order in which they are sent.
+    fields: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Parts {
+    pub(super) fn new(uri: Uri, host: Option<SocketAddr>) -> Result<Self> {
+        let mut fields = Vec::new();
+        if let Some(host) = host {
+            fields.push((HOST, host.to_string().parse()?));
+        }
+        fields.push((ACCEPT, HeaderValue::from_static("*/*")));
+        Ok(Self { uri, fields })
+    }
+
+    fn to(workload: Workload, server: SocketAddr) -> Result<Self> {
+        Self::new(Uri::from_static(ask::path(workload)), Some(server))
+    }
+
+    pub(super) fn request(&self) -> Request<Empty<Bytes>> {
+        let mut request = Request::new(Empty::new());
+        *request.uri_mut() = self.uri.clone();
+        for (name, value) in &self.fields {
+            request.headers_mut().insert(name.clone(), value.clone());
+        }
+        request
+    }
 }
 
 pub(super) async fn read(response: Response<Incoming>, workload: Workload) -> Result<(u16, usize)> {
@@ -195,9 +219,9 @@ async fn hold(job: &Job) -> Result<Cost> {
     let meter = Meter::start();
     for connection in 0..job.connections {
         let server = job.servers[connection % job.servers.len()];
-        let host = server.to_string();
+        let parts = Parts::to(Workload::Held, server)?;
         let mut sender = Target::Plain.connect(server).await?;
-        tokio::spawn(async move { one(&mut sender, Workload::Held, &host).await });
+        tokio::spawn(async move { one(&mut sender, &parts, Workload::Held).await });
     }
     while !holding.is_complete().map_err(said)? {
         tokio::time::sleep(Holding::PAUSE).await;

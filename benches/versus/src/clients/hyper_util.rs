@@ -8,11 +8,9 @@ use ::hyper_util::client::legacy::connect::HttpConnector;
 use ::hyper_util::rt::TokioExecutor;
 use http_body_util::Empty;
 use hyper::body::Bytes;
-use hyper::header::ACCEPT;
-use hyper::{Request, Uri};
 
 use super::ask::{self, DELAY, Holding, Tally, not_applicable};
-use super::hyper_conn::{read, runtime};
+use super::hyper_conn::{Parts, read, runtime};
 use crate::job::{Cost, Job, Workload};
 use crate::meter::Meter;
 
@@ -46,8 +44,8 @@ async fn ask(job: &Job) -> Result<Cost> {
     let tally = Arc::new(Mutex::new(Tally::new(job)));
     let mut tasks = Vec::new();
     for connection in 0..job.connections {
-        let uri: Uri = ask::url(job, connection).parse()?;
-        let chain = chain(client.clone(), uri, job.workload, Arc::clone(&tally));
+        let parts = Parts::new(ask::url(job, connection).parse()?, None)?;
+        let chain = chain(client.clone(), parts, job.workload, Arc::clone(&tally));
         tasks.push(tokio::spawn(chain));
     }
     for task in tasks {
@@ -57,10 +55,10 @@ async fn ask(job: &Job) -> Result<Cost> {
     tally.cost().map_err(|error| error.to_string().into())
 }
 
-async fn chain(client: Pooled, uri: Uri, workload: Workload, tally: Arc<Mutex<Tally>>) {
+async fn chain(client: Pooled, parts: Parts, workload: Workload, tally: Arc<Mutex<Tally>>) {
     let tally = || tally.lock().expect("no task panics with it");
     while tally().send() {
-        match one(&client, &uri, workload).await {
+        match one(&client, &parts, workload).await {
             Ok((status, body_len)) => tally().on_answer(status, body_len),
             Err(error) => tally().on_error(&error),
         }
@@ -71,23 +69,20 @@ async fn chain(client: Pooled, uri: Uri, workload: Workload, tally: Arc<Mutex<Ta
 }
 
 /// Status, and bytes of the body.
-async fn one(client: &Pooled, uri: &Uri, workload: Workload) -> Result<(u16, usize)> {
-    let request = Request::get(uri.clone())
-        .header(ACCEPT, "*/*")
-        .body(Empty::new())?;
-    read(client.request(request).await?, workload).await
+async fn one(client: &Pooled, parts: &Parts, workload: Workload) -> Result<(u16, usize)> {
+    read(client.request(parts.request()).await?, workload).await
 }
 
 async fn hold(job: &Job) -> Result<Cost> {
     let client = client();
-    let uris = (0..job.servers.len())
-        .map(|server| ask::url(job, server).parse::<Uri>())
-        .collect::<std::result::Result<Vec<_>, _>>()?;
+    let all = (0..job.servers.len())
+        .map(|server| Parts::new(ask::url(job, server).parse()?, None))
+        .collect::<Result<Vec<_>>>()?;
     let mut holding = Holding::new(job, job.connections)?;
     let meter = Meter::start();
     for connection in 0..job.connections {
-        let (client, uri) = (client.clone(), uris[connection % uris.len()].clone());
-        tokio::spawn(async move { one(&client, &uri, Workload::Held).await });
+        let (client, parts) = (client.clone(), all[connection % all.len()].clone());
+        tokio::spawn(async move { one(&client, &parts, Workload::Held).await });
     }
     while !holding.is_complete().map_err(|error| error.to_string())? {
         tokio::time::sleep(Holding::PAUSE).await;

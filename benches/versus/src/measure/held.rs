@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::child;
 use crate::clients::ask::Holding;
 use crate::clients::{self, waiting, waiting::Waiting};
-use crate::job::{Client, Cost, Job, Workload};
+use crate::job::{Client, Cost, Job, Outcome, Workload};
 use crate::machine;
 use crate::server::Reached;
 
@@ -117,7 +117,10 @@ pub(crate) fn polls(
     for (count, repeats) in counts {
         for &whose in &whose {
             let count = whose.at_most(count);
-            if rows.iter().any(|row: &Row| row.whose == whose && row.waiting == count) {
+            if rows
+                .iter()
+                .any(|row: &Row| row.whose == whose && row.waiting == count)
+            {
                 continue;
             }
             let costs = (0..repeats).map(|_| {
@@ -169,7 +172,10 @@ fn job(servers: &[SocketAddr], count: usize) -> Job {
 
 fn measure(whose: Whose, job: Job) -> Result<Cost, String> {
     match whose {
-        Whose::Client(client) => child::run(clients::ASKED, &Job { client, ..job }),
+        Whose::Client(client) => match child::run(clients::ASKED, &Job { client, ..job })? {
+            Outcome::Cost(cost) => Ok(cost),
+            Outcome::NotApplicable(why) | Outcome::Failed(why) => Err(why),
+        },
         Whose::Waiting(waiting) => child::run(ASKED, &Ask { waiting, job }),
     }
 }

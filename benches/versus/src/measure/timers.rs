@@ -17,11 +17,12 @@
 mod sets;
 
 use std::error::Error;
-use std::time::Instant;
+use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use self::sets::{OfDelayQueue, OfEngine, OfHeap, OfTasks, OfTree, OfWheel, Timer, Timers};
+use self::sets::{Clock, OfDelayQueue, OfEngine, OfHeap, OfTasks, OfTree, OfWheel, Timer, Timers};
 use super::child;
 use crate::meter::Meter;
 use crate::stats::{self, Ratio};
@@ -38,10 +39,11 @@ const FIRED: usize = 100_000;
 const BATCH: usize = 1000;
 
 /// When pending ones are due, in milliseconds from the start: a run is over long before.
-const FAR: std::ops::Range<u32> = 600_000..1_200_000;
-/// When those that are to fire are due, and when that is surely so: what arms them has a second, of which it needs a tenth.
-const NEAR: std::ops::Range<u32> = 1000..2000;
-const ALL_DUE_MS: u32 = 2100;
+const FAR: Range<u32> = 600_000..1_200_000;
+/// When those that are to fire are due, counted from before they are armed, which takes a tenth of the time until the first is; and when all
+/// surely are.
+const NEAR: Range<u32> = 500..800;
+const ALL_DUE_MS: u32 = 810;
 
 /// Among so many, callgrind counts.
 const COUNTED_PENDING: usize = 100_000;
@@ -87,7 +89,7 @@ pub(crate) struct Run {
     pub(crate) arm_seconds: f64,
     /// To arm and to cancel.
     pub(crate) recent_seconds: f64,
-    /// `None`: it was not to fire.
+    /// `None`: none were to fire, or this machine was too busy to have them armed before the first was due.
     pub(crate) fire_seconds: Option<f64>,
 }
 
@@ -175,27 +177,42 @@ impl Ask {
             recent_seconds: each(recent_seconds, self.recent),
             fire_seconds: match self.fired {
                 0 => None,
-                _ => Some(each(self.fire(timers, &mut random)?, self.fired)),
+                fired => self
+                    .fire(timers, &mut random)?
+                    .map(|seconds| each(seconds, fired)),
             },
         })
     }
 
-    fn fire(self, mut timers: impl Timers, random: &mut Random) -> Result<f64, Box<dyn Error>> {
+    fn fire<T: Timers>(
+        self,
+        mut timers: T,
+        random: &mut Random,
+    ) -> Result<Option<f64>, Box<dyn Error>> {
         let started = Instant::now();
         for first in (0..self.fired).step_by(BATCH) {
             let places = self.pending + first..self.pending + self.fired.min(first + BATCH);
             let batch: Vec<Timer> = places.map(|place| (place, random.within(NEAR))).collect();
             timers.arm(&batch)?;
         }
-        sets::sleep_until_due(started, ALL_DUE_MS);
+        if T::CLOCK == Clock::Real {
+            if started.elapsed() >= millis(NEAR.start) {
+                return Ok(None);
+            }
+            std::thread::sleep(millis(ALL_DUE_MS).saturating_sub(started.elapsed()));
+        }
         let watch = Watch::start();
         let fired = timers.fire(ALL_DUE_MS, self.fired)?;
         let seconds = watch.seconds();
         match fired == self.fired {
-            true => Ok(seconds),
+            true => Ok(Some(seconds)),
             false => Err(format!("{fired} of {} fired", self.fired).into()),
         }
     }
+}
+
+fn millis(ms: u32) -> Duration {
+    Duration::from_millis(ms.into())
 }
 
 /// Times on the processor.
@@ -234,7 +251,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    fn within(&mut self, range: std::ops::Range<u32>) -> u32 {
+    fn within(&mut self, range: Range<u32>) -> u32 {
         range.start + (self.next() % u64::from(range.end - range.start)) as u32
     }
 
@@ -245,20 +262,18 @@ impl Random {
     }
 }
 
-/// So many rounds, in which the sets take turns.
-pub(crate) fn measure(
-    repeats: usize,
-    mut progress: impl FnMut(usize),
-) -> Result<Vec<Row>, Box<dyn Error>> {
+/// So many rounds, in which the sets take turns; then their instructions, if these are wanted.
+pub(crate) fn measure(repeats: usize, exact_counts: bool) -> Result<Vec<Row>, Box<dyn Error>> {
     let mut rows: Vec<Row> = SETS.map(Row::new).into();
-    for round in 0..repeats {
-        progress(round);
+    for _ in 0..repeats {
         for row in &mut rows {
             row.runs.push(child::run(ASKED, &Ask::timed(row.set))?);
         }
     }
-    for row in &mut rows {
-        row.instructions = instructions(row.set);
+    if exact_counts {
+        for row in &mut rows {
+            row.instructions = instructions(row.set);
+        }
     }
     Ok(rows)
 }
@@ -337,7 +352,8 @@ pub(crate) fn table(rows: &[Row]) -> String {
          |---|---|---|---|---|---|---|\n",
     );
     for row in rows {
-        let nanos = |seconds: Option<f64>| seconds.map_or("–".into(), |s| format!("{:.0}", s * 1e9));
+        let nanos =
+            |seconds: Option<f64>| seconds.map_or("–".into(), |s| format!("{:.0}", s * 1e9));
         let median = |what: fn(&Run) -> f64| nanos(stats::median(&row.all(what)));
         let least = |what: fn(&Run) -> f64| nanos(stats::least(&row.all(what)));
         let fired: Vec<f64> = row.runs.iter().filter_map(|run| run.fire_seconds).collect();
@@ -363,7 +379,13 @@ pub(crate) fn table(rows: &[Row]) -> String {
     {
         table += &format!(
             "\nThe wheel to DelayQueue: any {:.3} ({:.3} to {:.3}), recent {:.3} ({:.3} to {:.3}); median of {} pairs, 95 % interval.\n",
-            any.median, any.low, any.high, recent.median, recent.low, recent.high, wheel.runs.len(),
+            any.median,
+            any.low,
+            any.high,
+            recent.median,
+            recent.low,
+            recent.high,
+            wheel.runs.len(),
         );
     }
     table

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, BinaryHeap};
 use std::error::Error;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use httpstream::{Context, Engine, Next, Reply, Request, RequestId};
 use tokio::runtime::{Builder, Runtime};
@@ -26,15 +26,26 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// A timer to be armed: its place, and in how many milliseconds it is due.
 pub(super) type Timer = (usize, u32);
 
+/// Whose time it is by which timers are due.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Clock {
+    /// The caller's.
+    Given,
+    /// The machine's: it has to be waited for.
+    Real,
+}
+
 pub(super) trait Timers {
+    const CLOCK: Clock;
+
     /// Arms timers in places that are free, or one behind the last.
     fn arm(&mut self, timers: &[Timer]) -> Result<()>;
 
     /// Cancels those in these places.
     fn cancel(&mut self, places: &[usize]) -> Result<()>;
 
-    /// Hands out those that are due `now_ms` after the start, where that time is believed; else those that are due by the clock.
-    /// Answers how many there were; `expected` is how many there are to be, for who has to wait.
+    /// Hands out those that are due `now_ms` after the start, by either clock, and answers how many there were. Who cannot tell that there are
+    /// no more goes by how many are `expected`.
     fn fire(&mut self, now_ms: u32, expected: usize) -> Result<usize>;
 }
 
@@ -62,6 +73,8 @@ impl OfWheel {
 }
 
 impl Timers for OfWheel {
+    const CLOCK: Clock = Clock::Given;
+
     fn arm(&mut self, timers: &[Timer]) -> Result<()> {
         for &(place, delay) in timers {
             let name = self.wheel.arm(delay.into(), place as u32);
@@ -112,6 +125,8 @@ fn hear(heard: &mut usize, _: Reply<'_>, _: &mut Context<'_, usize>) -> Next<usi
 }
 
 impl Timers for OfEngine {
+    const CLOCK: Clock = Clock::Real;
+
     fn arm(&mut self, timers: &[Timer]) -> Result<()> {
         for &(place, delay) in timers {
             let delay = Duration::from_millis(delay.into());
@@ -155,6 +170,8 @@ impl OfDelayQueue {
 }
 
 impl Timers for OfDelayQueue {
+    const CLOCK: Clock = Clock::Real;
+
     fn arm(&mut self, timers: &[Timer]) -> Result<()> {
         let _in_runtime = self.runtime.enter();
         let now = tokio::time::Instant::now();
@@ -229,6 +246,8 @@ async fn run_until(count: &AtomicUsize, wanted: usize) {
 }
 
 impl Timers for OfTasks {
+    const CLOCK: Clock = Clock::Real;
+
     fn arm(&mut self, timers: &[Timer]) -> Result<()> {
         let names = &mut self.names;
         self.runtime.block_on(async {
@@ -278,6 +297,8 @@ impl OfHeap {
 }
 
 impl Timers for OfHeap {
+    const CLOCK: Clock = Clock::Given;
+
     fn arm(&mut self, timers: &[Timer]) -> Result<()> {
         for &(place, delay) in timers {
             if place == self.generations.len() {
@@ -326,6 +347,8 @@ impl OfTree {
 }
 
 impl Timers for OfTree {
+    const CLOCK: Clock = Clock::Given;
+
     fn arm(&mut self, timers: &[Timer]) -> Result<()> {
         for &(place, delay) in timers {
             self.tree.insert((delay, place as u32));
@@ -349,10 +372,4 @@ impl Timers for OfTree {
         }
         Ok(fired)
     }
-}
-
-/// Waits until the clock has come to where those that are to fire are all due.
-pub(super) fn sleep_until_due(started: Instant, by_ms: u32) {
-    let due = started + Duration::from_millis(by_ms.into());
-    std::thread::sleep(due.saturating_duration_since(Instant::now()));
 }
