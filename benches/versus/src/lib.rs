@@ -23,7 +23,8 @@ pub fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [clients::ASKED, job] => clients::run(job),
-        [measure::held::ASKED, ask] => ended(measure::held::run(ask).map(drop)),
+        [measure::held::ASKED, ask] => ended(measure::held::run(ask)),
+        [measure::timers::ASKED, ask] => ended(measure::timers::run(ask)),
         [server::ASKED, core] => ended(server::run(core)),
         _ => match Options::parse(&args) {
             Ok(Asked::Run(options)) => ended(measure_and_publish(&options)),

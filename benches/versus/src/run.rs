@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::bench::{Bench, Cores};
 use crate::job::{Client, Workload};
 use crate::measure::counts::{self, Counted};
-use crate::measure::{cpu, growth, held};
+use crate::measure::{cpu, growth, held, timers};
 use crate::options::{Extent, Options};
 use crate::report::{Header, Measured};
 use crate::scene::{
@@ -35,6 +35,8 @@ enum Step {
     Held,
     /// Requests that are delayed for long.
     Pending,
+    /// Among a million.
+    Timers,
     /// With so many open connections.
     Growth(usize),
 }
@@ -48,6 +50,7 @@ impl Step {
             }
             Step::Held => options.wants(Workload::Held),
             Step::Pending => options.wants(Workload::Delayed),
+            Step::Timers => options.wants_part("timers"),
             Step::Growth(_) => options.wants_part("growth"),
         }
     }
@@ -64,6 +67,7 @@ impl Step {
             Step::Calls(_) => clients * 2.0,
             Step::Held => 25.0 * WAITING_REPEATS as f64 + 50.0,
             Step::Pending => 3.0 * WAITING_REPEATS as f64,
+            Step::Timers => 7.0 * options.repeats as f64 + 60.0,
             Step::Growth(open) => clients * (15.0 + open as f64 * 2e-3),
         }
     }
@@ -80,7 +84,12 @@ impl Step {
             (_, Extent::Bars) => wanted(&MAIN_CLIENTS),
             (Step::Instructions(_), Extent::Quick) => wanted(&MAIN_CLIENTS[..3]),
             (
-                Step::Cpu(_) | Step::Instructions(_) | Step::Calls(_) | Step::Held | Step::Pending,
+                Step::Cpu(_)
+                | Step::Instructions(_)
+                | Step::Calls(_)
+                | Step::Held
+                | Step::Pending
+                | Step::Timers,
                 _,
             ) => options.clients.clone(),
         }
@@ -95,6 +104,7 @@ impl fmt::Display for Step {
             Step::Calls(scene) => write!(f, "system calls: {scene}"),
             Step::Held => write!(f, "held polls"),
             Step::Pending => write!(f, "delayed requests"),
+            Step::Timers => write!(f, "timers"),
             Step::Growth(open) => write!(f, "growth: {open} open connections"),
         }
     }
@@ -149,7 +159,7 @@ fn steps(options: &Options) -> Vec<Step> {
                 alone(Workload::Tls),
                 one_pipelined,
             ],
-            vec![Step::Held, Step::Pending],
+            vec![Step::Held, Step::Pending, Step::Timers],
             growth::OPEN.to_vec(),
         ),
         Extent::Quick => (
@@ -230,6 +240,9 @@ fn do_step(
             measured
                 .waiting
                 .extend(held::delayed(WAITING_REPEATS, |_| ()));
+        }
+        Step::Timers => {
+            measured.timers = timers::measure(options.repeats, options.exact_counts)?;
         }
         Step::Growth(open) => {
             let grown = growth::measure(bench, open, &clients, options.exact_counts);

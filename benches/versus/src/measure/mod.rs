@@ -6,3 +6,4 @@ pub(crate) mod counts;
 pub(crate) mod cpu;
 pub(crate) mod growth;
 pub(crate) mod held;
+pub(crate) mod timers;

@@ -6,6 +6,7 @@ use crate::job::{Client, Workload};
 use crate::measure::counts::{Each, calls_but_waits};
 use crate::measure::growth::{Grown, Way};
 use crate::measure::held::{self, Whose};
+use crate::measure::timers::{self, Set};
 use crate::scene::{
     CLIENTS, CLOSE, DEPTH, HUGE, HUGE_STREAMED, PIPELINED, SMALL_1, SMALL_50, SMALL_1000, Scene,
     TLS,
@@ -94,6 +95,7 @@ pub(super) fn all(measured: &Measured) -> Vec<Bar> {
     bars.extend(allocations(measured));
     bars.extend(calls(measured));
     bars.extend(waiting(measured));
+    bars.extend(timers(measured));
     bars.extend(processor_time(measured));
     bars.extend(https(measured));
     bars.extend(large_bodies(measured));
@@ -187,6 +189,27 @@ fn waiting(measured: &Measured) -> Vec<Bar> {
     vec![
         Bar::new("heap bytes, held long poll", 512.0, 200.0, polls),
         Bar::new("heap bytes, delayed request (clones)", 160.0, 96.0, delayed),
+    ]
+}
+
+fn timers(measured: &Measured) -> Vec<Bar> {
+    let of = |set| measured.timers.iter().find(|row| row.set == set);
+    let ratios = of(Set::Wheel)
+        .zip(of(Set::DelayQueue))
+        .and_then(|(wheel, queue)| timers::ratios(wheel, queue));
+    let bar = |measure: &str, ratio: Option<Ratio>| {
+        let median = ratio.map(|ratio| ratio.median);
+        Bar::new(measure, 0.30, 0.20, median).remark(interval(ratio))
+    };
+    vec![
+        bar(
+            "timer among 1,000,000, cancelled anywhere and armed, of DelayQueue's",
+            ratios.map(|(any, _)| any),
+        ),
+        bar(
+            "timer among 1,000,000, armed and soon cancelled, of DelayQueue's",
+            ratios.map(|(_, recent)| recent),
+        ),
     ]
 }
 

@@ -18,6 +18,7 @@ use crate::measure::counts::{Calls, Counted, Each};
 use crate::measure::cpu::Timed;
 use crate::measure::growth::Grown;
 use crate::measure::held::{self, Whose};
+use crate::measure::timers;
 use crate::options::{Destination, Options};
 use crate::scene::Scene;
 
@@ -30,6 +31,7 @@ pub(crate) struct Measured {
     pub(crate) calls: Vec<Counted<Calls>>,
     /// Held polls, and delayed requests.
     pub(crate) waiting: Vec<held::Row>,
+    pub(crate) timers: Vec<timers::Row>,
     pub(crate) growth: Vec<Grown>,
 }
 
@@ -41,6 +43,7 @@ impl Measured {
             instructions: Vec::new(),
             calls: Vec::new(),
             waiting: Vec::new(),
+            timers: Vec::new(),
             growth: Vec::new(),
         }
     }

@@ -8,7 +8,7 @@ use crate::job::Client;
 use crate::measure::counts::calls_but_waits;
 use crate::measure::cpu::Runs;
 use crate::measure::growth::Way;
-use crate::measure::held;
+use crate::measure::{held, timers};
 use crate::scene::{CLIENTS, SMALL_1, Scene};
 use crate::stats::{self, Ratio};
 
@@ -71,6 +71,10 @@ pub(super) fn all(measured: &Measured) -> String {
     if !measured.waiting.is_empty() {
         text += "\n## Waiting\n\nHeld polls and delayed requests, for each of them.\n\n";
         text += &held::table(&measured.waiting);
+    }
+    if !measured.timers.is_empty() {
+        text += "\n## Timers\n\nAmong 1,000,000 pending; processor time of each timer.\n\n";
+        text += &timers::table(&measured.timers);
     }
     if !measured.growth.is_empty() {
         text += "\n## Growth\n\n";
