@@ -14,13 +14,15 @@ use crate::machine;
 use crate::scene::Scene;
 use crate::server::{Reached, Server};
 
-/// The ports that are opened beside the connections: by the runtime, the poll, and what watches.
+/// What a process opens beside its connections: its output, its poll, and what watches the server.
 const SPARE_FILES: usize = 64;
+const ROOT: &str = "root.pem";
 
 #[derive(Debug)]
 pub(crate) struct Bench {
     server: Server,
-    scratch: Scratch,
+    /// For the certificate, and for what the tools write.
+    work: PathBuf,
     /// Connections that one process can hold.
     pub(crate) most_connections: usize,
     pub(crate) cores: Cores,
@@ -48,11 +50,12 @@ impl Bench {
         };
         let server = Server::start(server)?;
         machine::pin(client)?;
-        let scratch = Scratch::new()?;
-        fs::write(scratch.root(), &server.reached.root_pem)?;
+        let work = target_dir()?.join("work");
+        fs::create_dir_all(&work)?;
+        fs::write(work.join(ROOT), &server.reached.root_pem)?;
         Ok(Self {
             server,
-            scratch,
+            work,
             most_connections: files.saturating_sub(SPARE_FILES),
             cores,
         })
@@ -71,7 +74,7 @@ impl Bench {
             client,
             workload: scene.workload,
             servers,
-            root: self.scratch.root(),
+            root: self.work.join(ROOT),
             connections: scene.connections,
             held: 0,
             warm_up: (4 * scene.connections).max(200),
@@ -106,8 +109,8 @@ impl Bench {
         self.output(Ok(command), job)
     }
 
-    pub(crate) fn scratch_file(&self, name: &str) -> PathBuf {
-        self.scratch.0.join(name)
+    pub(crate) fn work_file(&self, name: &str) -> PathBuf {
+        self.work.join(name)
     }
 
     fn program() -> std::io::Result<Command> {
@@ -169,28 +172,6 @@ fn complete(outcome: Outcome, job: &Job, complaints: &str) -> Outcome {
             ))
         }
         outcome => outcome,
-    }
-}
-
-/// A directory that goes with its owner.
-#[derive(Debug)]
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> std::io::Result<Self> {
-        let path = std::env::temp_dir().join(format!("versus-{}", std::process::id()));
-        fs::create_dir_all(&path)?;
-        Ok(Self(path))
-    }
-
-    fn root(&self) -> PathBuf {
-        self.0.join("root.pem")
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 

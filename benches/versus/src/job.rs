@@ -107,3 +107,44 @@ pub(crate) enum Outcome {
     NotApplicable(String),
     Failed(String),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_and_its_outcome_come_through_as_they_were() {
+        let job = Job {
+            client: Client::HyperConn,
+            workload: Workload::Pipelined { depth: 16 },
+            servers: vec![SocketAddr::from(([127, 0, 0, 1], 80))],
+            root: PathBuf::from("/tmp/a root.pem"),
+            connections: 50,
+            held: 7,
+            warm_up: 100,
+            requests: 1000,
+            timed: true,
+        };
+        let line = serde_json::to_string(&job).expect("it is data");
+        assert!(!line.contains('\n'));
+        let read: Job = serde_json::from_str(&line).expect("it is a job");
+        assert_eq!(format!("{read:?}"), format!("{job:?}"));
+
+        let cost = Cost {
+            user_seconds: 0.25,
+            answered: 1000,
+            median_latency_seconds: Some(1e-5),
+            ..Cost::default()
+        };
+        for outcome in [
+            Outcome::Cost(cost),
+            Outcome::NotApplicable("it has no \"TLS\"\n".to_owned()),
+            Outcome::Failed("no".to_owned()),
+        ] {
+            let line = serde_json::to_string(&outcome).expect("it is data");
+            assert!(!line.contains('\n'));
+            let read: Outcome = serde_json::from_str(&line).expect("it is an outcome");
+            assert_eq!(read, outcome);
+        }
+    }
+}

@@ -238,6 +238,18 @@ struct Hall {
     out: Vec<IoSlice<'static>>,
 }
 
+impl Hall {
+    fn new() -> Self {
+        Self {
+            answers: Answers::new(),
+            held: 0,
+            release: false,
+            buffer: vec![0; 64 << 10],
+            out: Vec::new(),
+        }
+    }
+}
+
 struct Peer<S> {
     socket: S,
     /// Of a request that has not come whole.
@@ -262,13 +274,7 @@ fn serve<S: Read + Write>(
     let mut poll = Poll::new()?;
     let mut events = Events::with_capacity(1024);
     let mut peers: Slab<Peer<S>> = Slab::new();
-    let mut hall = Hall {
-        answers: Answers::new(),
-        held: 0,
-        release: false,
-        buffer: vec![0; 64 << 10],
-        out: Vec::new(),
-    };
+    let mut hall = Hall::new();
     // Tokens from the top down are listeners, from zero up peers.
     for (i, listener) in listeners.iter_mut().enumerate() {
         let token = Token(usize::MAX - i - 1);
@@ -456,5 +462,217 @@ fn or_none(sent: io::Result<usize>) -> io::Result<usize> {
     match sent {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
         sent => sent,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream as BlockingStream;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn connect(reached: &Reached) -> BlockingStream {
+        let socket = BlockingStream::connect(reached.plain[1]).expect("it listens");
+        socket
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .expect("it can be set");
+        socket
+    }
+
+    fn get(path: &str) -> String {
+        format!("GET {path} HTTP/1.1\r\nHost: server\r\n\r\n")
+    }
+
+    fn receive(socket: &mut BlockingStream, length: usize) -> Vec<u8> {
+        let mut answer = vec![0; length];
+        socket.read_exact(&mut answer).expect("a whole answer");
+        answer
+    }
+
+    #[test]
+    fn answers_are_as_long_as_is_said() {
+        let reached = start_threads().expect("a server");
+        let answers = Answers::new();
+        assert_eq!(answers.small.len(), 357);
+        for (path, answer) in [
+            ("/small", answers.small),
+            ("/chunked", answers.chunked),
+            ("/fields", answers.fields),
+            ("/large", answers.large),
+            ("/huge", answers.huge),
+            ("/nothing", answers.unknown),
+        ] {
+            let mut socket = connect(&reached);
+            socket.write_all(get(path).as_bytes()).expect("it is sent");
+            assert!(receive(&mut socket, answer.len()) == answer, "{path}");
+        }
+        let mut fields = [httparse::EMPTY_HEADER; 64];
+        let mut response = httparse::Response::new(&mut fields);
+        response.parse(answers.fields).expect("it is HTTP");
+        assert_eq!(response.headers.len(), 30);
+    }
+
+    /// A socket that reads what is written here, and takes so many bytes of each write.
+    struct Wire {
+        reads: VecDeque<Vec<u8>>,
+        written: Vec<u8>,
+        writes: usize,
+        room: usize,
+    }
+
+    impl Read for Wire {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let piece = self.reads.pop_front().ok_or(io::ErrorKind::WouldBlock)?;
+            buffer[..piece.len()].copy_from_slice(&piece);
+            Ok(piece.len())
+        }
+    }
+
+    impl Write for Wire {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let n = bytes.len().min(self.room);
+            self.written.extend_from_slice(&bytes[..n]);
+            self.writes += 1;
+            Ok(n)
+        }
+
+        fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+            let all: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+            self.write(&all)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn peer(reads: &[&[u8]], room: usize) -> Peer<Wire> {
+        Peer::new(Wire {
+            reads: reads.iter().map(|piece| piece.to_vec()).collect(),
+            written: Vec::new(),
+            writes: 0,
+            room,
+        })
+    }
+
+    #[test]
+    fn pipelined_requests_are_answered_in_order_wherever_they_are_split() {
+        let mut hall = Hall::new();
+        let answers = hall.answers;
+        let requests = get("/small") + &get("/chunked") + &get("/fields");
+        let expected = [answers.small, answers.chunked, answers.fields].concat();
+        for split in 0..=requests.len() {
+            let (first, second) = requests.as_bytes().split_at(split);
+            for room in [usize::MAX, 100] {
+                let mut peer = peer(&[first, second], room);
+                // As many readinesses as there may be reads.
+                for _ in 0..3 {
+                    let _ = peer.go_on(&mut hall);
+                }
+                assert!(
+                    peer.socket.written == expected,
+                    "split at {split}, {room} a write"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn requests_of_one_read_are_answered_in_one_write() {
+        let mut hall = Hall::new();
+        let requests = get("/small").repeat(16);
+        let mut peer = peer(&[requests.as_bytes()], usize::MAX);
+        peer.go_on(&mut hall).expect("it stays open");
+        assert_eq!(peer.socket.writes, 1);
+        assert!(peer.socket.written == hall.answers.small.repeat(16));
+    }
+
+    #[test]
+    fn what_does_not_fit_into_a_socket_waits() {
+        let reached = start_threads().expect("a server");
+        let huge = Answers::new().huge;
+        let mut socket = connect(&reached);
+        // 64 MiB are more than any socket's buffers.
+        let many = get("/huge").repeat(64);
+        socket.write_all(many.as_bytes()).expect("it is sent");
+        for i in 0..64 {
+            assert!(receive(&mut socket, huge.len()) == huge, "{i}");
+        }
+    }
+
+    #[test]
+    fn a_connection_is_closed_after_its_answer() {
+        let reached = start_threads().expect("a server");
+        let mut socket = connect(&reached);
+        socket
+            .write_all(get("/close").as_bytes())
+            .expect("it is sent");
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer).expect("it is closed");
+        assert!(answer == Answers::new().close);
+    }
+
+    #[test]
+    fn what_is_held_is_counted_and_let_go() {
+        let reached = start_threads().expect("a server");
+        let answers = Answers::new();
+        let mut control = connect(&reached);
+        let mut held: Vec<BlockingStream> = (0..10).map(|_| connect(&reached)).collect();
+        for socket in &mut held {
+            // Two of each, since they may be pipelined.
+            let polls = get("/held").repeat(2);
+            socket.write_all(polls.as_bytes()).expect("it is sent");
+        }
+        wait_for_held(&mut control, 20);
+        // One goes, and nothing of it is held any more.
+        held.pop();
+        wait_for_held(&mut control, 18);
+        control
+            .write_all(get("/release").as_bytes())
+            .expect("it is sent");
+        receive(&mut control, answers.empty.len());
+        for socket in &mut held {
+            let answer = receive(socket, 2 * answers.small.len());
+            assert!(answer == answers.small.repeat(2));
+        }
+        wait_for_held(&mut control, 0);
+    }
+
+    /// Fails when the count does not come.
+    fn wait_for_held(control: &mut BlockingStream, count: usize) {
+        let expected = counted(count);
+        for _ in 0..2000 {
+            control
+                .write_all(get("/holding").as_bytes())
+                .expect("it is sent");
+            let mut answer = [0; 1024];
+            let n = control.read(&mut answer).expect("it answers");
+            if &answer[..n] == expected {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        panic!("{count} are never held");
+    }
+
+    #[test]
+    fn https_shows_the_certificate_that_it_names() {
+        let reached = start_threads().expect("a server");
+        let tls = httpstream::tls::Tls::with_roots_pem(reached.root_pem.as_bytes());
+        let mut config = httpstream::Config::default();
+        config.route.tls = tls.expect("a certificate");
+        let mut engine = httpstream::Engine::with_config(config).expect("an engine");
+        let request = httpstream::Request::get(&format!("https://{}/small", reached.tls)).build();
+        engine.submit(
+            request.expect("a request"),
+            |length: &mut usize, reply, _| {
+                *length = reply.expect("an answer").body().len();
+                httpstream::Next::done()
+            },
+        );
+        let mut length = 0;
+        engine.run(&mut length).expect("it runs");
+        assert_eq!(length, 128);
     }
 }

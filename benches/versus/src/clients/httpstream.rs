@@ -6,7 +6,7 @@ use std::fs;
 use ::httpstream::tls::Tls;
 use ::httpstream::{Config, Context, Engine, Flow, Next, Readback, Reply, Request, Unread};
 
-use super::ask::{self, DELAY, Holding, Tally, not_applicable};
+use super::ask::{self, DELAY, Holding, Tally};
 use crate::job::{Cost, Job, Workload};
 use crate::meter::Meter;
 
@@ -22,9 +22,9 @@ pub(crate) fn run(job: &Job) -> Result<Cost> {
         | Workload::HugeStreamed
         | Workload::Close
         | Workload::Tls
+        | Workload::Pipelined { .. }
         | Workload::Delayed => ask(job),
         Workload::Held => hold(job),
-        Workload::Pipelined { .. } => not_applicable("it does not pipeline yet"),
     }
 }
 
@@ -44,13 +44,9 @@ fn ask(job: &Job) -> Result<Cost> {
         }
     }
     let requests = (0..job.servers.len())
-        .map(|server| {
-            Request::get(&ask::url(job, server))
-                .header("Accept", "*/*")
-                .build()
-        })
+        .map(|server| request(job, server))
         .collect::<std::result::Result<Vec<_>, _>>()?;
-    for connection in 0..job.connections {
+    for connection in 0..in_flight(job) {
         if !asking.tally.send() {
             break;
         }
@@ -65,6 +61,21 @@ fn ask(job: &Job) -> Result<Cost> {
         engine.turn(&mut asking, None)?;
     }
     asking.tally.cost()
+}
+
+fn request(job: &Job, server: usize) -> std::result::Result<Request, ::httpstream::Error> {
+    let request = Request::get(&ask::url(job, server)).header("Accept", "*/*");
+    match job.workload {
+        Workload::Pipelined { depth } => request.pipeline(depth).build(),
+        _ => request.build(),
+    }
+}
+
+fn in_flight(job: &Job) -> usize {
+    match job.workload {
+        Workload::Pipelined { depth } => job.connections * depth,
+        _ => job.connections,
+    }
 }
 
 /// Longer than any measurement.

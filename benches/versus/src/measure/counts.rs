@@ -97,7 +97,7 @@ pub(crate) fn instructions(bench: &Bench, job: &Job, passes: usize) -> Result<Ea
 }
 
 fn run_callgrind(bench: &Bench, job: &Job, requests: usize) -> Result<Instructions, String> {
-    let out = bench.scratch_file("callgrind");
+    let out = bench.work_file("callgrind");
     let mut job = job.clone();
     job.requests = requests;
     let tool = [
@@ -128,7 +128,7 @@ pub(crate) fn calls(bench: &Bench, job: &Job) -> Result<Calls, String> {
 }
 
 fn run_strace(bench: &Bench, job: &Job, requests: usize) -> Result<Calls, String> {
-    let out = bench.scratch_file("strace");
+    let out = bench.work_file("strace");
     let mut job = job.clone();
     job.requests = requests;
     let tool = ["strace", "-f", "-c", "-o"].map(str::to_owned);

@@ -331,45 +331,52 @@ fn pipelined(measured: &Measured) -> Vec<Bar> {
     vec![Bar::new(&measure, 0.35, 0.24, ratio.map(|ratio| ratio.median)).remark(interval(ratio))]
 }
 
+/// At the most connections that there are, over the least at any number: one connection waits for each answer alone, and is no measure.
 fn growth(measured: &Measured) -> Vec<Bar> {
-    let grown = |way: Way| {
-        let ours = measured.growth.iter();
-        ours.filter(move |grown| grown.client == Client::Httpstream && grown.way == way)
-    };
-    // From one to the most that there is.
-    let factor = |of: fn(&Grown) -> Option<f64>, way| {
-        let first = grown(Way::AllBusy).next().and_then(of)?;
-        let last = grown(way).next_back()?;
-        (last.open > 1).then_some(())?;
-        Some((of(last)? / first, last.open))
-    };
     let mut bars = Vec::new();
     for (way, words) in [(Way::AllBusy, "all busy"), (Way::FiftyBusy, "50 busy")] {
-        let instructions = factor(|grown| grown.instructions.clone().ok(), way);
-        let cpu = factor(|grown| grown.cpu_seconds.clone().ok(), way);
-        let to = |factor: Option<(f64, usize)>| {
-            factor.map_or(String::new(), |(_, open)| format!("to {open}"))
+        let bar = |measure: &str, bar: f64, of: fn(&Grown) -> Option<f64>| {
+            let grown = growth_of(measured, way, of);
+            let remark = grown.map_or(String::new(), |grown| {
+                let (open, from_one) = (grown.open, figure(grown.from_one));
+                format!("at {open}; {from_one} times what one connection takes")
+            });
+            let measure = format!("{measure} grows with connections, {words}");
+            Bar::new(&measure, bar, None, grown.map(|grown| grown.from_least)).remark(remark)
         };
-        bars.push(
-            Bar::new(
-                &format!("growth of instructions from 1 connection, {words}"),
-                1.05,
-                None,
-                instructions.map(|(factor, _)| factor),
-            )
-            .remark(to(instructions)),
-        );
-        bars.push(
-            Bar::new(
-                &format!("growth of CPU from 1 connection, {words}"),
-                1.5,
-                None,
-                cpu.map(|(factor, _)| factor),
-            )
-            .remark(to(cpu)),
-        );
+        bars.push(bar("instructions", 1.05, |grown| {
+            grown.instructions.clone().ok()
+        }));
+        bars.push(bar("CPU", 1.5, |grown| grown.cpu_seconds.clone().ok()));
     }
     bars
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Growth {
+    open: usize,
+    from_least: f64,
+    from_one: f64,
+}
+
+fn growth_of(measured: &Measured, way: Way, of: fn(&Grown) -> Option<f64>) -> Option<Growth> {
+    let ours = measured.growth.iter();
+    let ours: Vec<&Grown> = ours
+        .filter(|grown| grown.client == Client::Httpstream)
+        .collect();
+    let (last, one) = (
+        ours.iter().rfind(|grown| grown.way == way)?,
+        ours.iter().find(|grown| grown.open == 1)?,
+    );
+    let least = ours
+        .iter()
+        .filter_map(|grown| of(grown))
+        .min_by(f64::total_cmp)?;
+    (last.open > 1).then_some(Growth {
+        open: last.open,
+        from_least: of(last)? / least,
+        from_one: of(last)? / of(one)?,
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What is said of a run: tables, JSON with every single run, and charts.
 
 mod bars;
+mod charts;
 mod header;
 mod tables;
 
@@ -95,6 +96,7 @@ pub(crate) fn publish(measured: &Measured, options: &Options) -> Result<(), Box<
         "versus.json",
         &serde_json::to_string_pretty(measured)?,
     )?;
+    charts::all(measured, &directory)?;
     eprintln!("written to {}", directory.display());
     Ok(())
 }
