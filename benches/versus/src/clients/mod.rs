@@ -54,3 +54,121 @@ fn do_job(job: &Job) -> Result<Cost, Box<dyn Error>> {
         Client::Wrk => wrk::run(job),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use super::ask::Holding;
+    use super::*;
+    use crate::job::Workload;
+    use crate::server;
+
+    const WORKLOADS: [Workload; 11] = [
+        Workload::Small,
+        Workload::Chunked,
+        Workload::Fields,
+        Workload::Large,
+        Workload::Huge,
+        Workload::HugeStreamed,
+        Workload::Close,
+        Workload::Tls,
+        Workload::Pipelined { depth: 4 },
+        Workload::Delayed,
+        Workload::Held,
+    ];
+
+    const CLIENTS: [Client; 8] = [
+        Client::Floor,
+        Client::Httpstream,
+        Client::HyperConn,
+        Client::HyperUtil,
+        Client::Reqwest,
+        Client::CurlMulti,
+        Client::MioHttpc,
+        Client::Ureq,
+    ];
+
+    fn is_applicable(client: Client, workload: Workload) -> bool {
+        match workload {
+            Workload::Small
+            | Workload::Chunked
+            | Workload::Fields
+            | Workload::Large
+            | Workload::Huge
+            | Workload::HugeStreamed
+            | Workload::Close
+            | Workload::Delayed => true,
+            Workload::Tls => matches!(client, Client::Httpstream | Client::HyperConn),
+            Workload::Pipelined { .. } => client == Client::Httpstream,
+            Workload::Held => client != Client::Ureq,
+        }
+    }
+
+    const CONNECTIONS: usize = 3;
+    const REQUESTS: usize = 30;
+
+    fn job(client: Client, workload: Workload, servers: Vec<SocketAddr>, root: PathBuf) -> Job {
+        Job {
+            client,
+            workload,
+            servers,
+            root,
+            connections: CONNECTIONS,
+            held: 0,
+            warm_up: 2 * CONNECTIONS,
+            requests: REQUESTS,
+            timed: false,
+        }
+    }
+
+    /// The server sees later than its client that a connection is closed.
+    fn wait_until_none_is_held(job: &Job) {
+        let mut holding = Holding::new(job, 0).expect("a server");
+        for _ in 0..500 {
+            if holding.held().expect("a number") == 0 {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("{:?} left requests behind", job.client);
+    }
+
+    /// One test for all of them, since libcurl's allocator is set for a whole process.
+    #[test]
+    fn each_client_does_each_job_or_says_why_not() {
+        let reached = server::start_threads().expect("a server");
+        let root = std::env::temp_dir().join(format!("versus-{}.pem", std::process::id()));
+        std::fs::write(&root, &reached.root_pem).expect("a directory for what is temporary");
+        for client in CLIENTS {
+            for workload in WORKLOADS {
+                let servers = match workload {
+                    Workload::Tls => vec![reached.tls],
+                    _ => reached.plain.clone(),
+                };
+                let job = job(client, workload, servers, root.clone());
+                let right = match workload {
+                    Workload::Held => CONNECTIONS,
+                    _ => REQUESTS,
+                };
+                match do_job(&job) {
+                    Ok(cost) => {
+                        assert!(is_applicable(client, workload), "{client:?} {workload:?}");
+                        assert_eq!(cost.answered, right as u64, "{client:?} {workload:?}");
+                    }
+                    Err(why) => {
+                        let why = why.to_string();
+                        assert!(why.starts_with("not applicable: "), "{client:?}: {why}");
+                        assert!(!is_applicable(client, workload), "{client:?}: {why}");
+                    }
+                }
+                if workload == Workload::Held {
+                    wait_until_none_is_held(&job);
+                }
+            }
+        }
+        let _ = std::fs::remove_file(root);
+    }
+}

@@ -3,8 +3,8 @@
 //! Each figure is of a process of its own, which counts what it has asked of its allocator between the moment before the first request and
 //! the one in which the server holds all of them. What the kernel keeps for a socket is the same for all and in none of the figures.
 //! Connections are spread over the server's addresses, so that ports do not run out before descriptors do. Processor time is that of
-//! opening: connecting, sending the request, and putting it where it waits; a client that does not wait for one connection to stand
-//! before it opens the next gets no more of it for that.
+//! opening: connecting, sending the request, and putting it where it waits. Of libcurl the C library's word for the size of a block is
+//! counted, which is a few bytes more than was asked for.
 
 use std::error::Error;
 use std::net::SocketAddr;

@@ -373,3 +373,69 @@ impl Timers for OfTree {
         Ok(fired)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEAR_MS: u32 = 20;
+    const FAR_MS: u32 = 600_000;
+
+    /// Of twenty timers, half of them near: those are left to fire whose places were not cancelled.
+    fn fires_what_was_not_cancelled<T: Timers>(mut timers: T) {
+        let near: Vec<Timer> = (0..10).map(|place| (place, NEAR_MS)).collect();
+        let far: Vec<Timer> = (10..20).map(|place| (place, FAR_MS)).collect();
+        timers.arm(&near).unwrap();
+        timers.arm(&far).unwrap();
+        timers.cancel(&[0, 2, 4, 6, 8, 11]).unwrap();
+        // Places that are free are taken again.
+        timers.arm(&[(0, NEAR_MS), (2, FAR_MS)]).unwrap();
+        if T::CLOCK == Clock::Real {
+            std::thread::sleep(Duration::from_millis((NEAR_MS + 10).into()));
+        }
+        assert_eq!(timers.fire(NEAR_MS + 10, 6).unwrap(), 6);
+    }
+
+    #[test]
+    fn a_wheel_fires_what_was_not_cancelled() {
+        fires_what_was_not_cancelled(OfWheel::new());
+    }
+
+    #[test]
+    fn a_heap_fires_what_was_not_cancelled() {
+        fires_what_was_not_cancelled(OfHeap::new());
+    }
+
+    #[test]
+    fn a_tree_fires_what_was_not_cancelled() {
+        fires_what_was_not_cancelled(OfTree::new());
+    }
+
+    #[test]
+    fn a_queue_fires_what_was_not_cancelled() {
+        let mut timers = OfDelayQueue::new().unwrap();
+        timers
+            .arm(&[(0, NEAR_MS), (1, FAR_MS), (2, NEAR_MS)])
+            .unwrap();
+        timers.cancel(&[0]).unwrap();
+        std::thread::sleep(Duration::from_millis((NEAR_MS + 10).into()));
+        timers.fire(0, 1).unwrap();
+        assert_eq!(timers.queue.len(), 1);
+    }
+
+    #[test]
+    fn tasks_fire_unless_they_were_cancelled() {
+        fires_what_was_not_cancelled(OfTasks::new().unwrap());
+    }
+
+    #[test]
+    fn an_engine_answers_all_that_are_cancelled() {
+        let mut timers = OfEngine::new().unwrap();
+        timers
+            .arm(&[(0, FAR_MS), (1, FAR_MS), (2, FAR_MS)])
+            .unwrap();
+        timers.cancel(&[2, 0]).unwrap();
+        timers.arm(&[(0, FAR_MS)]).unwrap();
+        assert_eq!(timers.engine.stats().delayed, 2);
+    }
+}
