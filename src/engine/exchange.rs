@@ -124,7 +124,7 @@ impl<S, M: Mode> Engine<S, M> {
         if request.wants_close() {
             link.marks.set(LinkMarks::CLOSE);
         }
-        if request.expect_line().is_some() && !chain.marks.has(Marks::NO_EXPECT) {
+        if request.expects_continue() && !chain.marks.has(Marks::NO_EXPECT) {
             link.marks
                 .set(LinkMarks::EXPECTING.and(LinkMarks::BODY_HELD));
         }
