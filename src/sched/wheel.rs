@@ -70,7 +70,7 @@ struct Links {
 const NONE: u32 = u32::MAX;
 
 /// Where a tick belongs, as seen from the wheel's time.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 struct Place {
     level: usize,
     slot: usize,
@@ -157,14 +157,13 @@ impl<K: Copy> Wheel<K> {
     /// May panic when the timer has expired or was cancelled; otherwise it hits whichever timer has its id now.
     pub(crate) fn rearm(&mut self, id: TimerId, tick: u64) {
         let tick = tick.max(self.elapsed);
-        let from = self.place(self.ticks[id.row()]);
-        let to = self.place(tick);
-        // An idle timeout is put off with each byte that arrives, and mostly within its slot: then its neighbours are left alone.
-        if from != to {
+        let before = std::mem::replace(&mut self.ticks[id.row()], tick);
+        // An idle timeout is put off with each byte that arrives, and mostly within its slot: then its neighbours are left alone. What
+        // agrees with it in the slot's number and all above is in the same slot of the same level.
+        if (before ^ tick) >> (self.level(before) * BITS_PER_LEVEL) != 0 {
             self.unlink(id);
-            self.link(id, to);
+            self.link(id, self.place(tick));
         }
-        self.ticks[id.row()] = tick;
     }
 
     /// Removes a timer. The id is then gone.
@@ -324,13 +323,18 @@ impl<K: Copy> Wheel<K> {
 
     /// Where a timer of this tick, which is not before `elapsed`, belongs; and where it stands, if it is armed.
     fn place(&self, tick: u64) -> Place {
-        // The lowest bit makes no difference to the level, and there is none to be found in 0.
-        let level = ((self.elapsed ^ tick) | 1).ilog2() / BITS_PER_LEVEL;
+        let level = self.level(tick);
         let slot = (tick >> (level * BITS_PER_LEVEL)) as usize % SLOTS;
         Place {
             level: level as usize,
             slot,
         }
+    }
+
+    /// That of the highest group of bits in which the tick differs from the wheel's time.
+    fn level(&self, tick: u64) -> u32 {
+        // The lowest bit makes no difference to the level, and there is none to be found in 0.
+        ((self.elapsed ^ tick) | 1).ilog2() / BITS_PER_LEVEL
     }
 
     /// The slot in which the first timer is.
