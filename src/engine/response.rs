@@ -8,6 +8,7 @@ use http::{StatusCode, Uri, Version};
 
 use crate::engine::chains::RequestId;
 use crate::error::Error;
+use crate::net::collected::Collected;
 use crate::net::tls::TlsInfo;
 use crate::proto::Headers;
 use crate::proto::field::Field;
@@ -30,7 +31,7 @@ pub(super) enum Body<'a> {
     /// In a buffer that the engine reads into again.
     Lent(&'a [u8]),
     /// In a buffer of its own, which [`Response::into_body`] may take.
-    Collected(&'a mut Vec<u8>),
+    Collected(&'a mut Collected),
 }
 
 /// What is known of an exchange beside its response.
@@ -151,7 +152,7 @@ impl<'a> Response<'a> {
     pub fn body(&self) -> &[u8] {
         match &self.body {
             Body::Lent(body) => body,
-            Body::Collected(body) => body,
+            Body::Collected(body) => body.as_slice(),
         }
     }
 
@@ -167,7 +168,7 @@ impl<'a> Response<'a> {
     pub fn into_body(self) -> Vec<u8> {
         match self.body {
             Body::Lent(body) => body.to_vec(),
-            Body::Collected(body) => std::mem::take(body),
+            Body::Collected(body) => body.take(),
         }
     }
 
