@@ -2,6 +2,7 @@
 //!
 //! ```sh
 //! cargo run --release --example load -- --requests 100000 --connections 50
+//! cargo run --release --example load -- --pipeline 16
 //! cargo run --release --example load -- --tls
 //! cargo run --release --example load -- --url http://127.0.0.1:8080/index.html
 //! cargo run --release --example load -- --url http://localhost/ --unix /run/server.sock
@@ -31,12 +32,13 @@ use server::Server;
 use tls_server::TlsServer;
 
 const USAGE: &str = "\
-Usage: load [--requests N] [--connections N] [--path PATH [--tls] | --url URL] [--unix SOCKET | --options] [--stream]
+Usage: load [--requests N] [--connections N] [--pipeline DEPTH] [--path PATH [--tls] | --url URL] [--unix SOCKET | --options] [--stream]
 
 Sends one request over and over, and prints what it cost.
 
   --requests N      requests in all (default 10000)
   --connections N   connections at once (default 1)
+  --pipeline DEPTH  requests unanswered at once on each (default 1)
   --path PATH       what the program's own server is asked for: /small (default), /fields, /chunked, /large, /huge, /close
   --tls             over https
   --url URL         send to another server
@@ -127,7 +129,8 @@ enum Running {
 fn main() -> ExitCode {
     server::serve_if_asked();
     tls_server::serve_if_asked();
-    let (mut requests, mut connections, mut scheme) = (10_000, 1, Scheme::Http);
+    let (mut requests, mut connections, mut depth) = (10_000, 1, 1);
+    let mut scheme = Scheme::Http;
     let mut target = Target::Own(PATHS[0].to_owned());
     let mut route = Route::default();
     let mut bodies = Bodies::Collected;
@@ -138,6 +141,7 @@ fn main() -> ExitCode {
         match &*arg {
             "--requests" => requests = args.value(&arg, "a number above 0", number),
             "--connections" => connections = args.value(&arg, "a number above 0", number),
+            "--pipeline" => depth = args.value(&arg, "a number above 0", number),
             "--path" => target = Target::Own(args.value(&arg, "a path of the server", path)),
             "--stream" => bodies = Bodies::Streamed,
             "--tls" => scheme = Scheme::Https,
@@ -155,7 +159,7 @@ fn main() -> ExitCode {
             _ => args.wrong(&format!("{arg:?}: no such option")),
         }
     }
-    match run(requests, connections, target, scheme, route, bodies) {
+    match run(requests, connections, depth, target, scheme, route, bodies) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("load: {error:#}");
@@ -185,6 +189,7 @@ fn with_options() -> Route {
 fn run(
     requests: u64,
     connections: u64,
+    depth: u64,
     target: Target,
     scheme: Scheme,
     route: Route,
@@ -208,14 +213,16 @@ fn run(
     };
     config.max_connections = connections as usize;
     config.max_connections_per_origin = connections as usize;
+    config.pipeline("*", depth as usize);
+    let at_once = connections.saturating_mul(depth).min(requests);
     let mut engine = Engine::with_config(config)?;
     let mut load = Load {
-        to_send: requests - connections.min(requests),
+        to_send: requests - at_once,
         answered: 0,
         failed: 0,
         body_bytes: 0,
     };
-    for _ in 0..connections.min(requests) {
+    for _ in 0..at_once {
         match bodies {
             Bodies::Collected => engine.submit(request.clone(), Load::on_reply),
             Bodies::Streamed => engine.submit_to(request.clone(), Streaming),
@@ -237,6 +244,7 @@ fn run(
     println!("answered     {} ({} failed)", load.answered, load.failed);
     println!("connections  {} opened", stats.opened);
     println!("body bytes   {}", load.body_bytes);
+    println!("pipelined    {}", stats.pipelined);
     println!(
         "turns        {:.3} a request",
         per(stats.turns, load.answered)

@@ -328,7 +328,11 @@ pub struct Config {
     #[cfg(feature = "timerfd")]
     pub timerfd: bool,
     pub(crate) overrides: Vec<(String, SocketAddr)>,
+    pub(crate) pipelines: Vec<(String, usize)>,
 }
+
+/// The most requests that may be unanswered on one connection. Servers answer no faster for more than a few dozen.
+pub(crate) const MAX_PIPELINE: u16 = 1024;
 
 /// Whether an address may be dialled.
 pub type AddressFilter = Box<dyn Fn(&SocketAddr) -> bool>;
@@ -361,6 +365,7 @@ impl fmt::Debug for Config {
             .field("address_filter", &self.address_filter.is_some())
             .field("deadlines", &self.deadlines())
             .field("overrides", &self.overrides)
+            .field("pipelines", &self.pipelines)
             .finish()
     }
 }
@@ -389,6 +394,7 @@ impl Default for Config {
             #[cfg(feature = "timerfd")]
             timerfd: true,
             overrides: Vec::new(),
+            pipelines: Vec::new(),
         }
     }
 }
@@ -402,6 +408,16 @@ impl Config {
     /// [`Engine::with_config`](crate::Engine::with_config).
     pub fn resolve_to(&mut self, pattern: &str, addr: SocketAddr) {
         self.overrides.push((pattern.to_owned(), addr));
+    }
+
+    /// Pipelines requests to the origins that `pattern` stands for, as [`RequestBuilder::pipeline`](crate::RequestBuilder::pipeline) does, of
+    /// which up to `depth` may be unanswered on a connection: those that may be. What is not idempotent, wants a connection of its own,
+    /// ends it, or carries `Expect` goes alone, and so do all while `depth` is 1. What a request says of itself wins.
+    ///
+    /// Patterns are those of [`resolve_to`](Self::resolve_to), and here too the first that fits is taken. One that cannot be read, and a
+    /// depth that is not within 1 and 1024, are reported by [`Engine::with_config`](crate::Engine::with_config).
+    pub fn pipeline(&mut self, pattern: &str, depth: usize) {
+        self.pipelines.push((pattern.to_owned(), depth));
     }
 
     #[cfg(feature = "timerfd")]

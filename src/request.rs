@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use http::{Method, Uri};
 
-use crate::config::{Clock, Limits, LimitsEdit, Millis, Timeouts, change_limits};
+use crate::config::{Clock, Limits, LimitsEdit, MAX_PIPELINE, Millis, Timeouts, change_limits};
 use crate::error::Error;
 use crate::proto::target::{Fault, Target, check_host_value, percent_encode};
 use crate::proto::{Invalid, InvalidPart, Origin, Scheme};
@@ -74,6 +74,7 @@ struct Inner {
 struct Rare {
     limits: Option<LimitsEdit>,
     route: Option<Arc<Route>>,
+    pipeline: Option<u16>,
 }
 
 /// What the engine itself never asks for.
@@ -91,6 +92,8 @@ impl Flags {
     const FRESH: Self = Self(4);
     const CLOSE: Self = Self(8);
     const EXPECT: Self = Self(16);
+    /// What says how a request wants to go over a connection.
+    const OF_PIPELINING: Self = Self(2 | 4 | 8 | 16);
 
     fn with(self, other: Self, yes: bool) -> Self {
         match yes {
@@ -257,6 +260,17 @@ impl Request {
         self.0.rare.as_ref()?.limits.as_ref()
     }
 
+    /// How many requests may be unanswered on its connection, where it says so itself.
+    pub(crate) fn pipeline(&self) -> Option<u16> {
+        self.0.rare.as_ref()?.pipeline
+    }
+
+    /// Whether it may share a connection with others before it is answered: it can be sent again if that breaks (RFC 9112 §9.3.2), ends it not
+    /// itself, and waits for nothing before its body.
+    pub(crate) fn may_be_pipelined(&self) -> bool {
+        self.0.flags.0 & Flags::OF_PIPELINING.0 == Flags::IDEMPOTENT.0
+    }
+
     /// Where in the head the line `Expect: 100-continue` stands, its CRLF included, for a peer that answered 417. Only a request
     /// with a body has one (RFC 9110 §10.1.1).
     pub(crate) fn expect_line(&self) -> Option<Range<usize>> {
@@ -378,6 +392,7 @@ struct Parts {
     route: Option<Arc<Route>>,
     idempotent: Option<bool>,
     fresh: bool,
+    pipeline: Option<usize>,
 }
 
 impl RequestBuilder {
@@ -513,6 +528,29 @@ impl RequestBuilder {
         })
     }
 
+    /// Sends it without waiting for the answers to those before it on its connection, of which up to `depth` may be unanswered, itself included
+    /// (RFC 9112 §9.3.2); 1 is off, 1024 the most. Wins over [`Config::pipeline`](crate::Config::pipeline).
+    ///
+    /// It goes over an idle connection of its origin, else behind others like it, before another connection is opened: how many those may be
+    /// says [`Config::max_connections_per_origin`](crate::Config::max_connections_per_origin). What is asked for at one moment is written
+    /// at once. Answers come in the order of the requests, so a slow one keeps all behind it waiting: not for long polls. When a
+    /// connection breaks, those on it that are not answered are sent again on others; so only what is
+    /// [idempotent](Self::idempotent) is taken, and neither [`close`](Self::close), [`fresh_connection`](Self::fresh_connection) nor
+    /// `Expect` go with it. Cancelling one that has been written costs its connection.
+    ///
+    /// ```
+    /// let request = httpstream::Request::get("http://example.com/").pipeline(16).build()?;
+    /// let error = httpstream::Request::post("http://example.com/").pipeline(16).build().unwrap_err();
+    /// assert!(format!("{error:#}").contains("pipeline: not idempotent"));
+    /// # Ok::<(), httpstream::Error>(())
+    /// ```
+    pub fn pipeline(self, depth: usize) -> Self {
+        self.with(|parts| {
+            parts.pipeline = Some(depth);
+            Ok(())
+        })
+    }
+
     /// Sends it on a connection of its own making, not on one from the pool.
     pub fn fresh_connection(self) -> Self {
         self.with(|parts| {
@@ -589,6 +627,7 @@ impl Parts {
             route: None,
             idempotent: None,
             fresh: false,
+            pipeline: None,
         })
     }
 
@@ -713,13 +752,19 @@ impl Parts {
                 | Method::DELETE
         ));
 
+        let pipeline = match self.pipeline {
+            Some(depth) => Some(self.check_pipeline(depth, idempotent)?),
+            None => None,
+        };
+
         let origin = self.target.origin();
         let (store, host_at) = self.serialise();
-        let has_rare = self.limits.is_some() || self.route.is_some();
+        let has_rare = self.limits.is_some() || self.route.is_some() || pipeline.is_some();
         let rare = has_rare.then(|| {
             Box::new(Rare {
                 limits: self.limits,
                 route: self.route,
+                pipeline,
             })
         });
         Ok(Inner {
@@ -739,6 +784,26 @@ impl Parts {
             rare,
             timeouts: self.timeouts,
         })
+    }
+
+    /// What [`RequestBuilder::pipeline`] says, as a request has it.
+    fn check_pipeline(&self, depth: usize, idempotent: bool) -> Result<u16, Invalid> {
+        let refused = |why| Err(InvalidPart::Pipeline.is(Fault::whole(why)));
+        match u16::try_from(depth) {
+            Ok(1) => Ok(1),
+            Ok(2..=MAX_PIPELINE) if !idempotent => {
+                refused("not idempotent, so it could not be sent again if the connection broke")
+            }
+            Ok(2..=MAX_PIPELINE) if self.close || self.has_close => {
+                refused("the connection is to be closed behind it")
+            }
+            Ok(2..=MAX_PIPELINE) if self.fresh => refused("it wants a connection of its own"),
+            Ok(2..=MAX_PIPELINE) if self.expect.is_some() => {
+                refused("its body waits for an answer of its own (Expect)")
+            }
+            Ok(depth @ 2..=MAX_PIPELINE) => Ok(depth),
+            Ok(0 | 1025..) | Err(_) => refused("a depth is from 1, which is off, to 1024"),
+        }
     }
 
     /// [`Inner::store`] and [`Inner::host_at`].

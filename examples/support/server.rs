@@ -135,7 +135,7 @@ struct Peer<S> {
     socket: S,
     /// A request that has not come whole.
     unread: Vec<u8>,
-    /// An answer that did not go out whole.
+    /// Answers that did not go out whole.
     unsent: Vec<u8>,
 }
 
@@ -205,30 +205,29 @@ impl<S: Read + Write> Peer<S> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 n => n?,
             };
-            let request = match self.unread.is_empty() {
-                true => &buffer[..n],
-                false => {
-                    self.unread.extend_from_slice(&buffer[..n]);
-                    &self.unread
-                }
-            };
-            if !request.ends_with(b"\r\n\r\n") {
-                if self.unread.is_empty() {
-                    self.unread.extend_from_slice(&buffer[..n]);
-                }
-                continue;
+            let unread = std::mem::take(&mut self.unread);
+            let joined = (!unread.is_empty()).then(|| [&unread, &buffer[..n]].concat());
+            let mut requests = joined.as_deref().unwrap_or(&buffer[..n]);
+            let mut closes = false;
+            // What came together is answered together.
+            while let Some(end) = requests.windows(4).position(|end| end == b"\r\n\r\n") {
+                let (request, others) = requests.split_at(end + 4);
+                let answer = answers.to(request).unwrap_or_default();
+                self.unsent.extend_from_slice(answer);
+                closes |= std::ptr::eq(answer, &*answers.closing);
+                requests = others;
             }
-            if let Some(answer) = answers.to(request) {
-                let sent = match self.socket.write(answer) {
+            self.unread.extend_from_slice(requests);
+            if !self.unsent.is_empty() {
+                let sent = match self.socket.write(&self.unsent) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
                     sent => sent?,
                 };
-                self.unsent.extend_from_slice(&answer[sent..]);
-                if std::ptr::eq(answer, &*answers.closing) {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
+                self.unsent.drain(..sent);
             }
-            self.unread = Vec::new();
+            if closes {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
             if n < buffer.len() && self.unsent.is_empty() {
                 return Ok(());
             }

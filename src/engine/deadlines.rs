@@ -44,6 +44,10 @@ impl<S, M: Mode> Engine<S, M> {
                 self.fail_unlinked(key, ErrorKind::Exhausted);
             }
             Stage::New | Stage::Queued { .. } => self.fail_unlinked(key, ErrorKind::Timeout),
+            // Behind others on its link, it has the total deadline alone.
+            Stage::Running { link } if self.links[link].chain() != Some(key) => {
+                self.fail_behind(link, key, ErrorKind::Timeout);
+            }
             Stage::Running { link } => {
                 let over = self.total_is_over(key);
                 let marks = &mut self.links[link].marks;

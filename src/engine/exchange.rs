@@ -44,10 +44,10 @@ pub(super) enum Failure {
 
 /// Where the bytes of a request lie that are to be sent now: head, default fields, body. The head is in two parts where its `Expect`
 /// line is left out.
-struct Wire<'a>([&'a [u8]; 4]);
+pub(super) struct Wire<'a>(pub(super) [&'a [u8]; 4]);
 
 impl<'a> Wire<'a> {
-    fn new(request: &'a Request, block: &'a [u8], marks: LinkMarks) -> Self {
+    pub(super) fn new(request: &'a Request, block: &'a [u8], marks: LinkMarks) -> Self {
         let head = request.wire_head();
         let (front, back) = match request.expect_line() {
             Some(line) if !marks.has(LinkMarks::EXPECTING) => {
@@ -62,7 +62,7 @@ impl<'a> Wire<'a> {
         Self([front, back, block, body])
     }
 
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.0.iter().map(|part| part.len()).sum()
     }
 }
@@ -94,6 +94,11 @@ impl<S, M: Mode> Engine<S, M> {
         link.marks = link.marks.lasting().and(LinkMarks::REUSED);
         link.times = Default::default();
         self.load(key, chain_key);
+        if self.links[key].pipeline.is_some() {
+            // More may come before it is written.
+            self.note_unwritten(key);
+            return self.arm(chain_key, Some(Clock::Write));
+        }
         self.flush(key);
         if !self.links[key]
             .marks
@@ -121,6 +126,7 @@ impl<S, M: Mode> Engine<S, M> {
             link.marks
                 .set(LinkMarks::EXPECTING.and(LinkMarks::BODY_HELD));
         }
+        self.begin_pipeline(key, chain_key);
     }
 
     /// Offers a socket the first bytes of the request, or of the handshake, which it takes if it is connected. `None`: it is not
@@ -167,6 +173,7 @@ impl<S, M: Mode> Engine<S, M> {
         loop {
             let link = &mut self.links[key];
             let (chain_key, written) = match link.state {
+                State::Busy { .. } if link.pipeline.is_some() => return self.flush_pipeline(key),
                 State::Busy { chain, written } => (chain, written),
                 State::Connecting { chain } => match self.connect_on(key, chain) {
                     true => continue,
@@ -239,18 +246,22 @@ impl<S, M: Mode> Engine<S, M> {
                 }
                 return;
             }
-            let since_start = self.since_start(chain_key);
-            let link = &mut self.links[key];
-            link.marks.set(LinkMarks::SENT);
-            link.times.sent = since_start;
-            let clock = match self.links[key].connection.has_head() {
-                false => Some(Clock::FirstByte),
-                true if self.chains[chain_key].marks.has(Marks::PAUSED) => None,
-                true => Some(Clock::Idle),
-            };
-            self.arm(chain_key, clock);
-            return;
+            return self.on_sent(key, chain_key);
         }
+    }
+
+    /// The whole request of the exchange under way is written.
+    pub(super) fn on_sent(&mut self, key: LinkKey, chain_key: ChainKey) {
+        let since_start = self.since_start(chain_key);
+        let link = &mut self.links[key];
+        link.marks.set(LinkMarks::SENT);
+        link.times.sent = since_start;
+        let clock = match self.links[key].connection.has_head() {
+            false => Some(Clock::FirstByte),
+            true if self.chains[chain_key].marks.has(Marks::PAUSED) => None,
+            true => Some(Clock::Idle),
+        };
+        self.arm(chain_key, clock);
     }
 
     /// Looks whether the only address of a link is connected: answers whether there is more to be written.
@@ -383,6 +394,7 @@ impl<S, M: Mode> Engine<S, M> {
         };
         self.disarm(chain_key);
         self.chains[chain_key].marks.clear(Marks::PAUSED);
+        self.on_failed_in_front(key, chain_key, &failure);
         if self.is_stale(key, chain_key, &failure) {
             debug!(
                 "{:?} {}: the connection was stale; sent again on a fresh one",
@@ -579,7 +591,7 @@ impl<S, M: Mode> Engine<S, M> {
         self.complete(key, error);
     }
 
-    fn complete(&mut self, key: ChainKey, error: Error) {
+    pub(super) fn complete(&mut self, key: ChainKey, error: Error) {
         self.chains[key].stage = Stage::Failed;
         self.completions.push_back((key, Some(error)));
     }
@@ -592,6 +604,9 @@ impl<S, M: Mode> Engine<S, M> {
             Stage::Waiting { call } => {
                 self.forget_call(call);
                 self.fail_unlinked(key, ErrorKind::Cancelled);
+            }
+            Stage::Running { link } if self.links[link].chain() != Some(key) => {
+                self.fail_behind(link, key, ErrorKind::Cancelled);
             }
             Stage::Running { link } => self.fail(link, Failure::Cancelled),
             // The mark is enough: the failure is told as a cancellation, the call that is due is not made, the running
@@ -619,6 +634,7 @@ impl<S, M: Mode> Engine<S, M> {
     /// Ends a link that is not in the pool: the one way out for slot and socket.
     pub(super) fn close(&mut self, key: LinkKey) {
         let token = self.links.token(key);
+        self.give_up_pipeline(key);
         self.end_dialing(key, 0);
         let mut link = self.links.remove(key);
         if let Some(socket) = link.socket.take() {

@@ -5,6 +5,7 @@
 //! - `dialing`: how a link gets its connection
 //! - `exchange`: how a request is written, and how its exchange ends without a response
 //! - `receive`: from bytes to responses
+//! - `pipeline`: requests that share a link before they are answered
 //! - `secure`: what is different about a link with TLS
 //! - `reply`: how a readback is called, and what follows from its answer
 //! - `calls`: chains that wait without a request, and then run code
@@ -25,6 +26,7 @@ use crate::error::Error;
 use crate::net::dial::Doubts;
 use crate::net::link::{Inbound, Link, State};
 use crate::net::names::{Names, NamesConfig};
+use crate::net::pipeline::Pipeline;
 use crate::net::poll::OwnPoll;
 use crate::net::pool::Pool;
 use crate::net::slots::{LinkKey, Slots};
@@ -41,6 +43,7 @@ mod dialing;
 mod exchange;
 mod future;
 mod mode;
+mod pipeline;
 mod queue;
 mod readback;
 mod receive;
@@ -100,8 +103,10 @@ pub struct Engine<S = (), M: Mode = Owned> {
     /// Scratch for what is taken from `remote`.
     orders: Vec<Order<S>>,
 
-    /// The time of this turn; the same in microseconds of the engine's life, rounded up, and in ticks of the wheel, rounded down.
+    /// The time of this turn; the same in nanoseconds of the engine's life, in microseconds, rounded up, and in ticks of the wheel, rounded
+    /// down.
     now: Instant,
+    now_nanos: u64,
     now_micros: u64,
     now_tick: u64,
     epoch: Instant,
@@ -117,6 +122,14 @@ pub struct Engine<S = (), M: Mode = Owned> {
     completions: VecDeque<(ChainKey, Option<Error>)>,
     /// The link that the exchange just over has left, before the pool takes it.
     resting: Option<LinkKey>,
+    /// Links whose pipelines have something to write.
+    unwritten: Vec<Token>,
+    /// Pipelines for the next links that want one.
+    #[expect(
+        clippy::vec_box,
+        reason = "links hold them as boxes: what moves is a pointer"
+    )]
+    pipelines: Vec<Box<Pipeline>>,
     /// Set while this machine is out of file descriptors, ports or memory.
     exhausted: Option<Exhaustion>,
     /// Requests begun in this turn.
@@ -136,6 +149,9 @@ pub struct Engine<S = (), M: Mode = Owned> {
     /// Calls from one thread only: some states are not `Send`, and a readback never expects to move.
     not_send: std::marker::PhantomData<*const ()>,
 }
+
+/// A tick of the wheel is a millisecond.
+const NANOS_A_TICK: u64 = 1_000_000;
 
 /// What a timer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,6 +213,7 @@ struct Counts {
     answered: u64,
     failed: u64,
     retried: u64,
+    pipelined: u64,
     bytes_in: u64,
     bytes_out: u64,
     turns: u64,
@@ -231,8 +248,10 @@ pub struct Stats {
     pub answered: u64,
     /// Requests answered by an error, cancellations included; also of chains that waited to go on after a request.
     pub failed: u64,
-    /// Requests sent again after a stale connection.
+    /// Requests sent again: after a stale connection, or since their pipeline ended before they were answered.
     pub retried: u64,
+    /// Requests written behind one that was not answered yet.
+    pub pipelined: u64,
     /// Bytes received.
     pub bytes_in: u64,
     /// Bytes sent.
@@ -265,6 +284,7 @@ impl<S, M: Mode> Engine<S, M> {
             machine: <M as Sealed>::Net::MACHINE,
         };
         let names = Names::new(names, resolver)?;
+        let depths = settings::depths(&config.pipelines)?;
         let wake = net.waker();
         let read_buffer = vec![0; settings.read_buffer];
         let now = net.now();
@@ -273,13 +293,14 @@ impl<S, M: Mode> Engine<S, M> {
             settings,
             chains: Chains::new(),
             links: Slots::new(),
-            pool: Pool::new(),
+            pool: Pool::new(depths),
             names,
             doubts: Doubts::default(),
             wheel: Wheel::new(),
             remote: Arc::new(Remote::new(wake)),
             orders: Vec::new(),
             now,
+            now_nanos: 0,
             now_micros: 0,
             now_tick: 0,
             epoch: now,
@@ -289,6 +310,8 @@ impl<S, M: Mode> Engine<S, M> {
             restarts: VecDeque::new(),
             completions: VecDeque::new(),
             resting: None,
+            unwritten: Vec::new(),
+            pipelines: Vec::new(),
             exhausted: None,
             begun: 0,
             draining: false,
@@ -427,6 +450,22 @@ impl<S, M: Mode> Engine<S, M> {
         self.next_timer()
     }
 
+    /// How long it is from now until the first timer goes off, the resolver's included.
+    fn until_next_timer(&self) -> Option<Duration> {
+        let timer = self.wheel.next_tick().map(|tick| {
+            let nanos = tick.saturating_mul(NANOS_A_TICK);
+            Duration::from_nanos(nanos.saturating_sub(self.now_nanos))
+        });
+        let names = self.names.deadline();
+        match (
+            timer,
+            names.map(|at| at.saturating_duration_since(self.now)),
+        ) {
+            (Some(timer), Some(names)) => Some(timer.min(names)),
+            (timer, names) => timer.or(names),
+        }
+    }
+
     /// When the first timer goes off, the resolver's included.
     fn next_timer(&self) -> Option<Instant> {
         let timer = self.wheel.next_tick().map(|tick| self.instant_of(tick));
@@ -455,6 +494,7 @@ impl<S, M: Mode> Engine<S, M> {
             answered,
             failed,
             retried,
+            pipelined,
             bytes_in,
             bytes_out,
             turns,
@@ -468,6 +508,7 @@ impl<S, M: Mode> Engine<S, M> {
             answered,
             failed,
             retried,
+            pipelined,
             bytes_in,
             bytes_out,
             turns,
@@ -528,13 +569,18 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     fn read_clock(&mut self) {
-        self.now = self.net.now().max(self.now);
-        let life = self.now - self.epoch;
-        // Rounded up: what is counted from here would be early by the part of a microsecond that is cut off.
-        self.now_micros =
-            life.as_secs() * 1_000_000 + u64::from(life.subsec_nanos().div_ceil(1000));
-        self.now_tick = life.as_secs() * 1000 + u64::from(life.subsec_millis());
-        self.chains.now = self.now_micros;
+        let now = self.net.now();
+        let life = now.saturating_duration_since(self.epoch);
+        // What goes back, if a clock can, is not gone along with. Five hundred years of nanoseconds fit.
+        let nanos = life.as_secs() * 1_000_000_000 + u64::from(life.subsec_nanos());
+        if nanos > self.now_nanos {
+            self.now = now;
+            self.now_nanos = nanos;
+            // Rounded up: what is counted from here would be early by the part of a microsecond that is cut off.
+            self.now_micros = nanos.div_ceil(1000);
+            self.now_tick = nanos / NANOS_A_TICK;
+            self.chains.now = self.now_micros;
+        }
     }
 
     fn instant_of(&self, tick: u64) -> Instant {

@@ -1,5 +1,5 @@
-//! How a request finds a link: an idle one of its origin, a new one where the limits allow it, or else a place in its
-//! origin's queue.
+//! How a request finds a link: an idle one of its origin, for a pipelined one a link that others like it are on, a new one where
+//! the limits allow it, or else a place in its origin's queue.
 //!
 //! Nothing is started from inside the ending of something else. What comes free is noted in the pool, what is to be started
 //! anew in `restarts`, and `settle` carries both out: so there is no recursion to bound, and no order to guess.
@@ -31,6 +31,8 @@ enum InLine {
 enum Grant {
     /// This link of the origin, open and without an exchange.
     Reuse(LinkKey),
+    /// This link of the origin, behind the pipelined requests that are on it.
+    Join(LinkKey),
     /// A link may be opened.
     Open,
     /// Neither: the request waits.
@@ -39,15 +41,16 @@ enum Grant {
 
 impl<S, M: Mode> Engine<S, M> {
     /// Carries out what was asked for, and gives links that came free to those who wait.
-    #[inline]
+    #[inline(always)]
     pub(super) fn settle(&mut self) {
-        // As it is nearly always.
+        // As it is nearly always, several times a request: a call would cost more than the question.
         if !self.chains.has_commands() && self.restarts.is_empty() && self.pool.is_settled() {
             return;
         }
         self.settle_all();
     }
 
+    #[inline(never)]
     fn settle_all(&mut self) {
         loop {
             if let Some(key) = self.restarts.pop_front() {
@@ -72,14 +75,17 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// As [`settle`](Self::settle), and what rests after it goes to the pool.
-    #[inline]
+    /// As [`settle`](Self::settle); what rests after it goes to the pool, and what pipelines have collected to their sockets.
+    #[inline(always)]
     pub(super) fn settle_and_park(&mut self) {
         self.settle();
         if let Some(key) = self.resting.take() {
             self.park(key);
             // A link that could only be closed has made room.
             self.settle();
+        }
+        if !self.unwritten.is_empty() {
+            self.flush_noted();
         }
     }
 
@@ -153,6 +159,7 @@ impl<S, M: Mode> Engine<S, M> {
         };
         match grant {
             Grant::Reuse(link) => self.assign(link, key),
+            Grant::Join(link) => self.join(link, key),
             Grant::Open => self.open(origin, key),
             Grant::Wait => {
                 self.enqueue(origin, key);
@@ -168,6 +175,7 @@ impl<S, M: Mode> Engine<S, M> {
         };
         match self.obtain(origin, key, InLine::First) {
             Grant::Reuse(link) => self.assign(link, key),
+            Grant::Join(link) => self.join(link, key),
             Grant::Open => self.open(origin, key),
             Grant::Wait => {
                 self.enqueue_first(origin, key);
@@ -192,6 +200,9 @@ impl<S, M: Mode> Engine<S, M> {
             }
             if let Some(link) = self.take_idle(origin) {
                 return Grant::Reuse(link);
+            }
+            if let Some(link) = self.link_to_join(origin, key) {
+                return Grant::Join(link);
             }
         }
         if self.pool[origin].links >= self.settings.max_links_per_origin {
@@ -256,6 +267,10 @@ impl<S, M: Mode> Engine<S, M> {
             Grant::Reuse(link) => {
                 self.dequeue(first);
                 self.assign(link, first);
+            }
+            Grant::Join(link) => {
+                self.dequeue(first);
+                self.join(link, first);
             }
             Grant::Open => {
                 self.dequeue(first);

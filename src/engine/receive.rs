@@ -6,7 +6,6 @@
 use std::io;
 use std::num::NonZeroU16;
 use std::ops::Range;
-use std::time::Duration;
 
 use log::{debug, warn};
 
@@ -15,8 +14,9 @@ use crate::engine::Engine;
 use crate::engine::chains::{ChainKey, Marks, Stage};
 use crate::engine::exchange::Failure;
 use crate::engine::mode::Mode;
+use crate::engine::pipeline::MovedUp;
 use crate::engine::readback::{Context, Flow, Readback};
-use crate::engine::response::{Body, Info, Response, no_fields};
+use crate::engine::response::{Body, Response, no_fields};
 use crate::net::link::{Inbound, LinkMarks, State};
 use crate::net::slots::LinkKey;
 use crate::net::tls::Session;
@@ -45,6 +45,16 @@ enum Place {
     Body,
 }
 
+/// What became of bytes that were fed to one exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// Its response is complete, and told; so many of the bytes were its.
+    Answered {
+        taken: usize,
+    },
+    Goes(Go),
+}
+
 /// What a response has left in the bytes of one read.
 struct Piece<'d> {
     data: &'d mut [u8],
@@ -56,9 +66,6 @@ struct Piece<'d> {
     body: Range<usize>,
     /// The head as read, trailers, and what is spilled.
     inbound: Box<Inbound>,
-    /// What `on_head` was told of the exchange: `on_reply` is told the same, if the response ends with these bytes. Meanwhile
-    /// the chain's request is in it.
-    info: Option<Info>,
     /// Whether the bytes of head and body are kept in `inbound`, since an earlier read.
     spilled: bool,
     /// Whether `data` is an incomplete head that the link keeps, rather than the shared buffer.
@@ -91,8 +98,7 @@ impl<S, M: Mode> Engine<S, M> {
             | State::Busy { .. } => {
                 let woken = Readiness::WRITABLE.with(Readiness::ERROR);
                 let link = &self.links[key];
-                let has_more = !link.marks.has(LinkMarks::SENT) || link.has_outbound();
-                if link.readiness.has(woken) && has_more {
+                if link.readiness.has(woken) && link.has_unwritten() {
                     let token = self.links.token(key);
                     self.flush(key);
                     if self.links.find(token).is_none() {
@@ -206,15 +212,15 @@ impl<S, M: Mode> Engine<S, M> {
                 let kept = session.restore(buffer);
                 (Place::Ciphertext { kept }, &mut buffer[kept..])
             }
-            None => match room_in_body(
-                &mut link.inbound,
-                &link.connection,
-                link.marks,
-                buffer.len(),
-            ) {
-                Some(room) => (Place::Body, room),
-                None => (Place::Shared, &mut buffer[..]),
-            },
+            // What stands behind the body of a pipelined response is not to be broken at its first byte.
+            None if link.pipeline.is_some() => (Place::Shared, &mut buffer[..]),
+            None => {
+                let most = buffer.len();
+                match room_in_body(&mut link.inbound, &link.connection, link.marks, most) {
+                    Some(room) => (Place::Body, room),
+                    None => (Place::Shared, &mut buffer[..]),
+                }
+            }
         };
         let room_len = room.len();
         match self.net.recv(socket, room) {
@@ -366,8 +372,13 @@ impl<S, M: Mode> Engine<S, M> {
             self.arm(chain, Some(Clock::Idle));
             return Go::On;
         }
+        let line = self.links[key].pipeline.is_some();
+        let token = self.links.token(key);
         self.finish_kept(state, key, inbound, &mut rest);
-        Go::Stop
+        match line {
+            true => self.feed_behind(state, token, &mut rest),
+            false => Go::Stop,
+        }
     }
 
     fn feed_held(&mut self, state: &mut S, key: LinkKey) -> Go {
@@ -388,7 +399,7 @@ impl<S, M: Mode> Engine<S, M> {
         self.feed(state, key, chain, &mut held, inbound, false)
     }
 
-    /// Feeds bytes to the link's parser and what comes of them to the readback.
+    /// Feeds bytes to the link's parser and what comes of them to the readback; to those in line behind it, too.
     fn feed(
         &mut self,
         state: &mut S,
@@ -398,24 +409,43 @@ impl<S, M: Mode> Engine<S, M> {
         inbound: Option<Box<Inbound>>,
         kept: bool,
     ) -> Go {
+        let is_pipelined = self.links[key].pipeline.is_some();
+        let line = is_pipelined.then(|| self.links.token(key));
+        match (self.feed_one(state, key, chain, data, inbound, kept), line) {
+            (Fate::Goes(go), _) => go,
+            (Fate::Answered { .. }, None) => Go::Stop,
+            (Fate::Answered { taken }, Some(token)) => {
+                self.feed_behind(state, token, &mut data[taken..])
+            }
+        }
+    }
+
+    pub(super) fn feed_one(
+        &mut self,
+        state: &mut S,
+        key: LinkKey,
+        chain: ChainKey,
+        data: &mut [u8],
+        inbound: Option<Box<Inbound>>,
+        kept: bool,
+    ) -> Fate {
         let mut piece = Piece {
             data,
             taken: 0,
             section: 0..0,
             body: 0..0,
             inbound: inbound.unwrap_or_else(|| self.spare.take()),
-            info: None,
             spilled: self.links[key].connection.has_head(),
             kept,
         };
         let fed = self.parse(state, key, chain, &mut piece);
         if let Fed::Complete = fed {
+            let taken = piece.taken;
             self.finish(state, key, &mut piece);
             self.spare.give(piece.inbound);
-            return Go::Stop;
+            return Fate::Answered { taken };
         }
-        self.put_back(chain, piece.info.take());
-        match fed {
+        Fate::Goes(match fed {
             Fed::Complete => Go::Stop,
             Fed::More => {
                 let between = piece.taken == piece.data.len();
@@ -465,7 +495,7 @@ impl<S, M: Mode> Engine<S, M> {
                 self.end_chain(chain);
                 Go::Stop
             }
-        }
+        })
     }
 
     fn parse(
@@ -510,8 +540,7 @@ impl<S, M: Mode> Engine<S, M> {
                         self.show(state, key, chain, piece, |readback, state, head, cx| {
                             readback.on_interim(state, head, cx);
                         });
-                    self.put_back(chain, piece.info.take());
-                    if called.is_none() {
+                    if let Err(Panicked) = called {
                         return Fed::Panicked;
                     }
                 }
@@ -571,10 +600,12 @@ impl<S, M: Mode> Engine<S, M> {
         if let Some(seconds) = piece.inbound.head.keep_alive_timeout {
             link.keep_alive = NonZeroU16::new(u16::try_from(seconds).unwrap_or(u16::MAX).max(1));
         }
-        let Some(flow) = self.show(state, key, chain, piece, |readback, state, head, cx| {
+        let shown = self.show(state, key, chain, piece, |readback, state, head, cx| {
             readback.on_head(state, head, cx)
-        }) else {
-            return Some(Fed::Panicked);
+        });
+        let flow = match shown {
+            Ok(flow) => flow.unwrap_or(Flow::Buffer),
+            Err(Panicked) => return Some(Fed::Panicked),
         };
         let marks = &mut self.links[key].marks;
         match flow {
@@ -721,7 +752,6 @@ impl<S, M: Mode> Engine<S, M> {
             section: 0..0,
             body: 0..0,
             inbound,
-            info: None,
             spilled: true,
             kept: false,
         };
@@ -734,25 +764,24 @@ impl<S, M: Mode> Engine<S, M> {
         let Some(chain) = self.links[key].chain() else {
             return;
         };
-        if piece.info.is_none() {
-            piece.info = Some(self.info(key, chain));
-        }
-        let Some(info) = &mut piece.info else { return };
+        let mut exchange = self.exchange(key, chain);
         let inbound = &mut *piece.inbound;
         // The timer stays: the chain's next step moves it, and no time passes before that.
         self.chains[chain].marks.clear(Marks::PAUSED);
         self.chains[chain].stage = Stage::Reading;
         self.counts.answered += 1;
         // At least 1, as the steps before it.
-        let done = (self.now_micros - self.chains[chain].started).max(1);
-        info.timings.done = Some(Duration::from_micros(done));
+        exchange.done = (self.now_micros - self.chains[chain].started).max(1);
         debug!(
             "{:?} {}: answered with {}",
             self.links.token(key),
             self.origin_of(key),
             inbound.head.status.as_u16()
         );
-        self.release(key, piece.data.len() - piece.taken);
+        let leftover = piece.data.len() - piece.taken;
+        if self.move_up(key, &inbound.head, leftover) == MovedUp::No {
+            self.release(key, leftover);
+        }
         let next = {
             let (section, body) = match piece.spilled {
                 true => (&inbound.section[..], Body::Collected(&mut inbound.body)),
@@ -766,13 +795,13 @@ impl<S, M: Mode> Engine<S, M> {
                 section,
                 trailers: Headers::new(&inbound.trailers, &inbound.trailer_fields),
                 body,
-                info,
+                exchange: &exchange,
             };
-            self.run_readback(chain, info.id, |readback, mut cx| {
+            self.run_readback(chain, exchange.id, |readback, mut cx| {
                 readback.on_reply(state, Ok(response), &mut cx)
             })
         };
-        self.put_back(chain, piece.info.take());
+        self.chains[chain].request = Some(exchange.request);
         self.follow(chain, next);
     }
 
@@ -815,26 +844,31 @@ impl<S, M: Mode> Engine<S, M> {
         self.pool.feed(origin);
     }
 
-    /// Calls a readback with a head; the chain's request is in `piece.info` then.
+    /// Calls a readback with a head, if it wants to see any: `None` if not.
     fn show<R>(
         &mut self,
         state: &mut S,
         key: LinkKey,
         chain: ChainKey,
-        piece: &mut Piece<'_>,
+        piece: &Piece<'_>,
         call: impl FnOnce(&mut dyn Readback<S>, &mut S, &Response<'_>, &mut Context<'_, S>) -> R,
-    ) -> Option<R> {
-        let info = &*piece.info.insert(self.info(key, chain));
+    ) -> Result<Option<R>, Panicked> {
+        if !self.reads_heads(chain).ok_or(Panicked)? {
+            return Ok(None);
+        }
+        let exchange = self.exchange(key, chain);
         let response = Response {
             head: &piece.inbound.head,
             section: &piece.data[piece.section.clone()],
             trailers: no_fields(),
             body: Body::Lent(&[]),
-            info,
+            exchange: &exchange,
         };
-        self.run_readback(chain, info.id, |readback, mut cx| {
+        let shown = self.run_readback(chain, exchange.id, |readback, mut cx| {
             call(readback, state, &response, &mut cx)
-        })
+        });
+        self.chains[chain].request = Some(exchange.request);
+        shown.map(Some).ok_or(Panicked)
     }
 }
 
@@ -855,6 +889,8 @@ fn room_in_body<'a>(
         usize::try_from(missing).map_or(most, |missing| most.min(missing.saturating_add(1)));
     Some(inbound.body.room(RESERVE, wanted))
 }
+/// A readback has; the turn is to end.
+struct Panicked;
 
 /// Reads the trailer section of a response that is complete.
 fn read_trailers(inbound: &mut Inbound, limits: &Limits) -> Fed {
@@ -887,6 +923,7 @@ pub(super) enum Probe {
 mod tests {
     use std::io::{Read, Write};
     use std::net::TcpListener;
+    use std::time::Duration;
 
     use super::*;
     use crate::Request;

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::config::{AddressFilter, Config, Millis};
+use crate::config::{AddressFilter, Config, MAX_PIPELINE, Millis};
 use crate::error::Error;
+use crate::net::pattern::Pattern;
 use crate::net::tls::MIN_READ_BUFFER;
 use crate::proto::Limits;
 use crate::request::{Request, field_bit};
@@ -54,6 +55,21 @@ impl Settings {
             None => self.limits.clone(),
         }
     }
+}
+
+/// Which origins are pipelined, and how deep.
+///
+/// # Errors
+/// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a pattern that cannot be read, and a depth out of bounds.
+pub(super) fn depths(pipelines: &[(String, usize)]) -> Result<Vec<(Pattern, u16)>, Error> {
+    let depths = pipelines.iter().map(|(pattern, depth)| {
+        let refused = |why| Error::invalid_config(format!("pipeline {pattern:?}: {why}"));
+        let depth = u16::try_from(*depth).ok();
+        let depth = depth.filter(|depth| (1..=MAX_PIPELINE).contains(depth));
+        let depth = depth.ok_or_else(|| refused("a depth is from 1, which is off, to 1024"))?;
+        Ok((Pattern::parse(pattern).map_err(refused)?, depth))
+    });
+    depths.collect()
 }
 
 /// The field lines that the engine adds to requests, and the empty line after them.

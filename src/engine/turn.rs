@@ -91,16 +91,10 @@ impl<S, M: Mode> Engine<S, M> {
     fn poll(&mut self, timeout: Option<Duration>) -> Result<usize, Error> {
         let wait = match self.is_due() {
             true => Some(Duration::ZERO),
-            false => {
-                let now = self.now;
-                let due = self
-                    .next_timer()
-                    .map(|due| due.saturating_duration_since(now));
-                match (timeout, due) {
-                    (Some(timeout), Some(due)) => Some(timeout.min(due)),
-                    (timeout, due) => timeout.or(due),
-                }
-            }
+            false => match (timeout, self.until_next_timer()) {
+                (Some(timeout), Some(due)) => Some(timeout.min(due)),
+                (timeout, due) => timeout.or(due),
+            },
         };
         self.batch.clear();
         self.next_event = 0;

@@ -6,6 +6,7 @@ use std::num::NonZeroU16;
 use crate::net::Readiness;
 use crate::net::collected::Collected;
 use crate::net::dial::Dial;
+use crate::net::pipeline::Pipeline;
 use crate::net::slots::MaybeKey;
 use crate::net::tls::Session;
 use crate::proto::connection::Connection;
@@ -37,8 +38,12 @@ pub(crate) struct Link<Socket> {
     pub(crate) times: Times,
     /// What is kept of a response that did not arrive whole.
     pub(crate) inbound: Option<Box<Inbound>>,
+    /// While all its requests are pipelined ones: those behind the one under way.
+    pub(crate) pipeline: Option<Box<Pipeline>>,
 }
 
+/// In a pipeline, `Busy` follows `Busy`: the next in line is then the one under way.
+///
 /// ```text
 /// Dialing ────┬─ https ─► Handshaking ─┐
 ///     │       │                        ▼
@@ -58,7 +63,7 @@ pub(crate) enum State<Socket> {
     /// The listener of its unix socket has no place left in its queue, or its route's source no port: it connects again when the timer
     /// goes off.
     TurnedAway { chain: u32, retry: TimerId },
-    /// An exchange is under way; `written` bytes of its request are.
+    /// An exchange is under way; `written` bytes of its request are. Those behind it are in the link's pipeline.
     Busy { chain: u32, written: usize },
     /// Between two exchanges, while the readback of the first runs.
     Resting,
@@ -167,6 +172,12 @@ impl LinkMarks {
     pub(crate) fn lasting(self) -> Self {
         Self(self.0 & (Self::NODELAY.0 | Self::QUEUED.0))
     }
+
+    /// What stays true of the connection for the next request in its pipeline, which may be written already.
+    pub(crate) fn for_next_in_line(self) -> Self {
+        let of_connection = Self(self.0 & (Self::CLOSE.0 | Self::MUTE.0 | Self::RESET.0));
+        self.lasting().and(of_connection)
+    }
 }
 
 /// When steps were done, in microseconds after the request's start; 0 is "not (yet)".
@@ -226,6 +237,7 @@ impl<Socket> Link<Socket> {
             connection: Connection::new(),
             times: Times::default(),
             inbound: None,
+            pipeline: None,
         }
     }
 
@@ -254,6 +266,13 @@ impl<Socket> Link<Socket> {
             | State::Busy { chain, .. } => Some(chain),
             State::Resting | State::Idle(_) => None,
         }
+    }
+
+    /// Whether something waits for the socket to take more: of a request, or of what its session has to say.
+    pub(crate) fn has_unwritten(&self) -> bool {
+        !self.marks.has(LinkMarks::SENT)
+            || self.has_outbound()
+            || self.pipeline.as_ref().is_some_and(|p| p.has_unwritten())
     }
 
     /// Whether its session has something for the socket.

@@ -22,6 +22,8 @@ pub(crate) mod collected;
 pub(crate) mod dial;
 pub(crate) mod link;
 pub(crate) mod names;
+pub(crate) mod pattern;
+pub(crate) mod pipeline;
 pub(crate) mod poll;
 pub(crate) mod pool;
 pub(crate) mod slots;

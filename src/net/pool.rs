@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use crate::net::link::{Link, Neighbours, Spot, State};
+use crate::net::link::{Link, LinkMarks, Neighbours, Spot, State};
+use crate::net::pattern::Pattern;
+use crate::net::pipeline::Trust;
 use crate::net::slots::{LinkKey, MaybeKey, Slots};
 use crate::proto::{Origin, Scheme};
 use crate::route::Route;
@@ -33,6 +35,11 @@ pub(crate) struct Entry {
     pub(crate) waiting: Option<(u32, u32)>,
     hungry: bool,
     starved: bool,
+    /// How deep its requests are pipelined that do not say so themselves.
+    pub(crate) depth: u16,
+    pub(crate) trust: Trust,
+    /// Links whose pipelines take one more.
+    roomy: Vec<LinkKey>,
 }
 
 #[derive(Debug, Default)]
@@ -67,7 +74,12 @@ pub(crate) struct Pool {
     /// Origins whose queue waits for room among all links: those that have a link all the same, and those that have none.
     starved: VecDeque<OriginKey>,
     starved_without: VecDeque<OriginKey>,
+    /// Which origins are pipelined, and how deep; the first that fits counts.
+    depths: Vec<(Pattern, u16)>,
 }
+
+/// Links that are looked at for the one with the fewest requests unanswered: a bound, where thousands have room.
+const LOOKED_AT: usize = 8;
 
 /// Everything that makes one connection as good as another: where it goes, and how.
 #[derive(Debug)]
@@ -157,7 +169,7 @@ impl<'a> Borrow<dyn KeyParts + 'a> for Key {
 }
 
 impl Pool {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(depths: Vec<(Pattern, u16)>) -> Self {
         Self {
             entries: Slab::new(),
             by_key: HashMap::new(),
@@ -165,6 +177,7 @@ impl Pool {
             hungry: VecDeque::new(),
             starved: VecDeque::new(),
             starved_without: VecDeque::new(),
+            depths,
         }
     }
 
@@ -186,6 +199,8 @@ impl Pool {
         found.unwrap_or_else(|| {
             let origin = Origin::new(parts.scheme, parts.host, parts.port);
             let route = Arc::clone(parts.route);
+            let fits = |(pattern, _): &&(Pattern, u16)| pattern.fits(origin.host(), parts.port);
+            let depth = self.depths.iter().find(fits).map_or(1, |(_, depth)| *depth);
             let key = self.entries.insert(Entry {
                 origin: origin.clone(),
                 route: Arc::clone(&route),
@@ -196,6 +211,9 @@ impl Pool {
                 waiting: None,
                 hungry: false,
                 starved: false,
+                depth,
+                trust: Trust::Full,
+                roomy: Vec::new(),
             }) as OriginKey;
             self.by_key.insert(Key { origin, route }, key);
             key
@@ -300,6 +318,53 @@ impl Pool {
     /// The oldest idle link of all.
     pub(crate) fn oldest_idle_of_all(&self) -> Option<LinkKey> {
         self.idle.oldest
+    }
+
+    /// Has a link stand among those of its origin whose pipelines take one more, if its own does.
+    pub(crate) fn note_room<K>(&mut self, links: &mut Slots<Link<K>>, key: LinkKey) {
+        let link = &mut links[key];
+        let roomy = &mut self.entries[link.origin as usize].roomy;
+        let Some(pipeline) = &mut link.pipeline else {
+            return;
+        };
+        match (pipeline.has_room(), pipeline.spot.get()) {
+            (true, None) => {
+                pipeline.spot = MaybeKey::from(roomy.len() as u32);
+                roomy.push(key);
+            }
+            (false, Some(spot)) => {
+                pipeline.spot = MaybeKey::NONE;
+                roomy.swap_remove(spot as usize);
+                if let Some(moved) = roomy.get(spot as usize)
+                    && let Some(pipeline) = &mut links[*moved].pipeline
+                {
+                    pipeline.spot = MaybeKey::from(spot);
+                }
+            }
+            (true, Some(_)) | (false, None) => {}
+        }
+    }
+
+    /// The link of an origin with the fewest requests unanswered, among the last few that were found to have room for one of that depth.
+    /// `was_sent`: it was sent before, and its connection broke; so it goes over none that has not answered yet (RFC 9112 §9.3.2).
+    pub(crate) fn roomiest<K>(
+        &self,
+        links: &Slots<Link<K>>,
+        key: OriginKey,
+        depth: u16,
+        was_sent: bool,
+    ) -> Option<LinkKey> {
+        let roomy = &self.entries[key as usize].roomy;
+        let unanswered = |key: &LinkKey| {
+            let link = &links[*key];
+            let unanswered = link.pipeline.as_ref()?.unanswered();
+            let is_fit = unanswered < usize::from(depth)
+                && !link.marks.has(LinkMarks::CLOSE)
+                && (!was_sent || link.marks.has(LinkMarks::REUSED));
+            is_fit.then_some((unanswered, *key))
+        };
+        let looked_at = roomy.iter().rev().take(LOOKED_AT);
+        looked_at.filter_map(unanswered).min().map(|(_, key)| key)
     }
 
     /// Has the origin's queue looked at: a link of its own came free, or ended.

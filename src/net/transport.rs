@@ -18,6 +18,14 @@ pub(crate) struct Written {
     pub(crate) is_blocked: bool,
 }
 
+impl Written {
+    pub(crate) const NONE: Self = Self {
+        taken: 0,
+        sent: 0,
+        is_blocked: false,
+    };
+}
+
 /// Why nothing can be written.
 #[derive(Debug)]
 pub(crate) enum Trouble {
@@ -41,8 +49,21 @@ pub(crate) fn write<N: Net>(
     skip: usize,
     scratch: &mut Scratch,
 ) -> Result<Written, Trouble> {
+    write_from::<MAX_PARTS, N>(net, socket, session, parts, skip, scratch)
+}
+
+/// [`write`], from `PARTS` places at most.
+#[inline]
+pub(crate) fn write_from<const PARTS: usize, N: Net>(
+    net: &mut N,
+    socket: &N::Socket,
+    session: Option<&mut Session>,
+    parts: &[&[u8]],
+    skip: usize,
+    scratch: &mut Scratch,
+) -> Result<Written, Trouble> {
     let Some(session) = session else {
-        let mut slices = [IoSlice::new(&[]); MAX_PARTS];
+        let mut slices = [IoSlice::new(&[]); PARTS];
         let n = slices_of(parts, skip, &mut slices);
         let sent = send(net, socket, &slices[..n])?;
         return Ok(Written {
@@ -72,7 +93,7 @@ pub(crate) fn write<N: Net>(
 /// A request lies in so many places at most.
 const MAX_PARTS: usize = 4;
 
-fn slices_of<'a>(parts: &[&'a [u8]], skip: usize, slices: &mut [IoSlice<'a>; MAX_PARTS]) -> usize {
+fn slices_of<'a>(parts: &[&'a [u8]], skip: usize, slices: &mut [IoSlice<'a>]) -> usize {
     let mut skip = skip;
     let mut n = 0;
     for part in parts {

@@ -52,6 +52,8 @@ pub enum InvalidPart {
     },
     /// The body.
     Body,
+    /// That it is to be pipelined, by [`RequestBuilder::pipeline`](crate::RequestBuilder::pipeline).
+    Pipeline,
 }
 
 impl Invalid {
@@ -76,6 +78,7 @@ impl fmt::Display for InvalidPart {
             InvalidPart::HeaderValue { name } => write!(f, "header value of {name:?}"),
             InvalidPart::Header { name } => write!(f, "header {name:?}"),
             InvalidPart::Body => f.write_str("body"),
+            InvalidPart::Pipeline => f.write_str("pipeline"),
         }
     }
 }

@@ -1,117 +1,32 @@
 //! Overrides: which hosts are sent elsewhere without being looked at any further ([`Config::resolve_to`](crate::Config::resolve_to)).
 //!
-//! The first pattern that fits is taken. A trailing dot says nothing here, neither in a pattern nor in a host.
+//! The first pattern that fits is taken.
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use crate::error::Error;
+use crate::net::pattern::Pattern;
 
 /// All overrides of an engine, in the order in which they were given.
 #[derive(Debug)]
-pub(super) struct Overrides(Vec<Override>);
-
-#[derive(Debug)]
-struct Override {
-    host: Pattern,
-    port: Option<u16>,
-    addr: SocketAddr,
-}
-
-#[derive(Debug)]
-enum Pattern {
-    Any,
-    /// Ends with this, which begins with a dot.
-    Below(Box<str>),
-    Exactly(Box<str>),
-}
+pub(super) struct Overrides(Vec<(Pattern, SocketAddr)>);
 
 impl Overrides {
     /// # Errors
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a pattern that cannot be read.
     pub(super) fn new(patterns: &[(String, SocketAddr)]) -> Result<Self, Error> {
-        let overrides = patterns
-            .iter()
-            .map(|(pattern, addr)| Override::parse(pattern, *addr));
+        let overrides = patterns.iter().map(|(pattern, addr)| {
+            Pattern::parse(pattern)
+                .map(|parsed| (parsed, *addr))
+                .map_err(|why| Error::invalid_config(format!("resolve_to {pattern:?}: {why}")))
+        });
         Ok(Self(overrides.collect::<Result<_, _>>()?))
     }
 
     /// Where `host`, a name without trailing dot, is sent instead.
     pub(super) fn find(&self, host: &str, port: u16) -> Option<SocketAddr> {
-        let fits = self.0.iter().find(|o| o.fits(host, port));
-        fits.map(|o| o.addr)
-    }
-}
-
-impl Override {
-    fn parse(pattern: &str, addr: SocketAddr) -> Result<Self, Error> {
-        let invalid = |why: &str| Error::invalid_config(format!("resolve_to {pattern:?}: {why}"));
-        // "[::1]:80" and "::1" hold colons that part no port.
-        let (host, port) = match pattern.strip_prefix('[') {
-            Some(rest) => {
-                let (host, port) = rest
-                    .split_once(']')
-                    .ok_or_else(|| invalid("no closing bracket"))?;
-                match port.strip_prefix(':') {
-                    Some(port) => (host, Some(port)),
-                    None if port.is_empty() => (host, None),
-                    None => return Err(invalid("something other than a port after the bracket")),
-                }
-            }
-            None if pattern.matches(':').count() > 1 => (pattern, None),
-            None => match pattern.split_once(':') {
-                Some((host, port)) => (host, Some(port)),
-                None => (pattern, None),
-            },
-        };
-        let port = match port {
-            Some(port) => Some(
-                port.parse()
-                    .map_err(|_| invalid("the port is not a number"))?,
-            ),
-            None => None,
-        };
-        let host = if host == "*." {
-            host
-        } else {
-            host.strip_suffix('.').unwrap_or(host)
-        };
-        let host = match host.strip_prefix('*') {
-            Some("") => Pattern::Any,
-            Some(below) if below.starts_with('.') && below.len() > 1 && !below.contains('*') => {
-                Pattern::Below(below.to_ascii_lowercase().into())
-            }
-            Some(_) => return Err(invalid("a wildcard stands for whole labels: *.domain")),
-            None if host.is_empty() => return Err(invalid("no host")),
-            None if host.contains('*') => return Err(invalid("a wildcard stands first: *.domain")),
-            None => Pattern::Exactly(as_origins_have_it(host).into()),
-        };
-        Ok(Self { host, port, addr })
-    }
-
-    fn fits(&self, host: &str, port: u16) -> bool {
-        let fits = match &self.host {
-            Pattern::Any => true,
-            Pattern::Below(suffix) => host.len() > suffix.len() && host.ends_with(&**suffix),
-            Pattern::Exactly(name) => host == &**name,
-        };
-        fits && self.port.is_none_or(|p| p == port)
-    }
-}
-
-/// A host in the form of [`Origin::host`](crate::Origin::host): names in lower case, IPv6 addresses in their short form, the case of
-/// a zone id as it is.
-fn as_origins_have_it(host: &str) -> String {
-    let (addr, zone) = match host.split_once('%') {
-        Some((addr, zone)) => (addr, Some(zone)),
-        None => (host, None),
-    };
-    let host = match addr.parse::<Ipv6Addr>() {
-        Ok(addr) => addr.to_string(),
-        Err(_) => addr.to_ascii_lowercase(),
-    };
-    match zone {
-        Some(zone) => format!("{host}%{zone}"),
-        None => host,
+        let fits = self.0.iter().find(|(pattern, _)| pattern.fits(host, port));
+        fits.map(|(_, addr)| *addr)
     }
 }
 

@@ -1,0 +1,531 @@
+//! Pipelining: which requests share a link before they are answered, how they are written together, and what becomes of them when it ends
+//! (RFC 9112 §9.3.2).
+//!
+//! A link on which only pipelined requests are has a [`Pipeline`](crate::net::pipeline::Pipeline): those behind the one in front. What is put on it is not written at once:
+//! the link is noted, and when all that the moment asked for has been carried out, everything goes out in one send. When the response to
+//! the one in front is complete, the next in line takes its place, and the rest of the bytes of the same read is its response.
+//!
+//! However a link ends, [`close`](Engine::close) sends those behind again elsewhere, in their order: so none is forgotten, and none that is
+//! answered is sent twice. Each connection that breaks ends the exchange of the one in front, by an answer, an error or the one retry that
+//! every request has; so a server that breaks all of them comes to an end with them.
+
+use log::{debug, trace, warn};
+use mio::Token;
+
+use crate::config::Clock;
+use crate::engine::Engine;
+use crate::engine::chains::{ChainKey, Marks, Stage};
+use crate::engine::exchange::{Failure, Wire};
+use crate::engine::mode::Mode;
+use crate::engine::receive::{Fate, Go};
+use crate::error::{Circumstances, Error, ErrorKind, Phase, Sent};
+use crate::net::link::{LinkMarks, State, Times};
+use crate::net::pipeline::{Behind, Intake, Progress, Trust};
+use crate::net::pool::OriginKey;
+use crate::net::slots::LinkKey;
+use crate::net::transport;
+use crate::net::{Net, Readiness};
+use crate::proto::Violation;
+use crate::proto::head::Head;
+use crate::request::Request;
+
+/// Places that one send takes its bytes from: a request lies in two or three.
+const MAX_PARTS: usize = 64;
+
+/// Parts of requests that go out in one send.
+struct Outgoing<'a> {
+    parts: [&'a [u8]; MAX_PARTS],
+    len: usize,
+    bytes: usize,
+}
+
+impl<'a> Outgoing<'a> {
+    fn new() -> Self {
+        Self {
+            parts: [&[]; MAX_PARTS],
+            len: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Answers whether there was room for it.
+    fn push(&mut self, wire: &Wire<'a>) -> bool {
+        let parts = wire.0.iter().filter(|part| !part.is_empty());
+        if self.len + wire.0.len() > MAX_PARTS {
+            return false;
+        }
+        for part in parts {
+            self.parts[self.len] = part;
+            self.len += 1;
+            self.bytes += part.len();
+        }
+        true
+    }
+
+    fn parts(&self) -> &[&'a [u8]] {
+        &self.parts[..self.len]
+    }
+}
+
+/// Whether the link of a response that is complete has been seen to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MovedUp {
+    /// The next in line is in front, or the link is closed.
+    Yes,
+    /// Nothing was behind: the link is as any other whose exchange is over.
+    No,
+}
+
+impl<S, M: Mode> Engine<S, M> {
+    /// How many requests may be unanswered on the link that this one goes over. `None`: it goes alone.
+    fn depth_of(&self, origin: OriginKey, request: &Request) -> Option<u16> {
+        let entry = &self.pool[origin];
+        let depth = request.pipeline().unwrap_or(entry.depth);
+        (depth > 1 && request.may_be_pipelined() && entry.trust != Trust::Lost).then_some(depth)
+    }
+
+    /// A link that is not idle, and which the chain's request may share.
+    pub(super) fn link_to_join(&self, origin: OriginKey, key: ChainKey) -> Option<LinkKey> {
+        let chain = &self.chains[key];
+        let depth = self.depth_of(origin, chain.request.as_ref()?)?;
+        let was_sent = chain.attempts > 0;
+        self.pool.roomiest(&self.links, origin, depth, was_sent)
+    }
+
+    /// Readies a link for more requests behind the one that was just put on it, if that may be pipelined.
+    pub(super) fn begin_pipeline(&mut self, key: LinkKey, chain_key: ChainKey) {
+        let link = &self.links[key];
+        let chain = &self.chains[chain_key];
+        let Some(request) = &chain.request else {
+            return;
+        };
+        let Some(depth) = self.depth_of(link.origin, request) else {
+            return;
+        };
+        let is_reused = link.marks.has(LinkMarks::REUSED);
+        let is_trusted = self.pool[link.origin].trust == Trust::Full && chain.attempts == 1;
+        let intake = match is_reused || is_trusted {
+            true => Intake::Open,
+            false => Intake::AfterAnswer,
+        };
+        let mut pipeline = self.pipelines.pop().unwrap_or_default();
+        pipeline.begin(depth, intake, is_reused);
+        self.links[key].pipeline = Some(pipeline);
+        self.pool.note_room(&mut self.links, key);
+    }
+
+    /// Puts a request behind those on a link.
+    pub(super) fn join(&mut self, key: LinkKey, chain_key: ChainKey) {
+        let chain = &self.chains[chain_key];
+        let link = &mut self.links[key];
+        let (Some(request), Some(pipeline)) = (&chain.request, &mut link.pipeline) else {
+            return;
+        };
+        let defaults = self.settings.defaults.choose(request);
+        let block = self.settings.defaults.block(defaults);
+        let next = Behind {
+            chain: chain_key,
+            sent: 0,
+            bytes: Wire::new(request, block, LinkMarks::default()).len(),
+            defaults,
+        };
+        let entry = &self.pool[link.origin];
+        let depth = request.pipeline().unwrap_or(entry.depth);
+        // What waits for the socket already will be followed by this when it goes out.
+        let is_first_unwritten = link.marks.has(LinkMarks::SENT) && !pipeline.has_unwritten();
+        pipeline.push(next, depth);
+        self.counts.reused += 1;
+        let chain = &mut self.chains[chain_key];
+        chain.stage = Stage::Running { link: key };
+        chain.attempts = chain.attempts.saturating_add(1);
+        if is_first_unwritten {
+            self.note_unwritten(key);
+        }
+        self.pool.note_room(&mut self.links, key);
+        // Until its turn comes, it is as if it were queued.
+        self.arm(chain_key, None);
+    }
+
+    /// Has a link written to when all that this moment asks for has been carried out.
+    pub(super) fn note_unwritten(&mut self, key: LinkKey) {
+        self.unwritten.push(self.links.token(key));
+    }
+
+    /// Writes what has come together on links since the last time.
+    pub(super) fn flush_noted(&mut self) {
+        let mut noted = std::mem::take(&mut self.unwritten);
+        for token in noted.drain(..) {
+            if let Some(key) = self.links.find(token) {
+                self.flush(key);
+            }
+        }
+        self.unwritten = noted;
+    }
+
+    /// Writes the request in front and those behind it, as far as the socket takes them.
+    pub(super) fn flush_pipeline(&mut self, key: LinkKey) {
+        loop {
+            let link = &mut self.links[key];
+            let State::Busy { chain, written } = link.state else {
+                return;
+            };
+            let (Some(pipeline), Some(socket)) = (&link.pipeline, &link.socket) else {
+                return;
+            };
+            if link.marks.has(LinkMarks::MUTE) {
+                return;
+            }
+            let defaults = &self.settings.defaults;
+            let mut outgoing = Outgoing::new();
+            let is_sent = link.marks.has(LinkMarks::SENT);
+            let skip = if is_sent { pipeline.written() } else { written };
+            if !is_sent && let Some(request) = &self.chains[chain].request {
+                outgoing.push(&Wire::new(
+                    request,
+                    defaults.block(link.defaults),
+                    link.marks,
+                ));
+            }
+            // Where this connection is to end, they go out elsewhere.
+            if !link.marks.has(LinkMarks::CLOSE) {
+                for next in pipeline.unwritten() {
+                    if let Some(request) = &self.chains[next.chain].request
+                        && let block = defaults.block(next.defaults)
+                        && !outgoing.push(&Wire::new(request, block, LinkMarks::default()))
+                    {
+                        break;
+                    }
+                }
+            }
+            if outgoing.bytes == 0 && !link.has_outbound() {
+                return;
+            }
+            // A request that follows others unacknowledged is what Nagle's algorithm holds back.
+            if !link.marks.has(LinkMarks::NODELAY) && (is_sent || !pipeline.is_empty()) {
+                link.marks.set(LinkMarks::NODELAY);
+                if let Err(error) = self.net.set_nodelay(socket) {
+                    trace!("TCP_NODELAY refused ({error})");
+                }
+            }
+            let mut done = transport::Written::NONE;
+            if skip < outgoing.bytes || link.has_outbound() {
+                let (net, scratch) = (&mut self.net, &mut self.scratch);
+                let session = link.session.as_mut();
+                let parts = outgoing.parts();
+                let written = transport::write_from::<MAX_PARTS, _>(
+                    net, socket, session, parts, skip, scratch,
+                );
+                match written {
+                    Ok(written) => done = written,
+                    Err(trouble) => return self.on_trouble(key, trouble),
+                }
+            }
+            self.counts.bytes_out += done.sent as u64;
+            self.on_written(key, chain, done);
+            let link = &mut self.links[key];
+            if done.is_blocked {
+                link.readiness = link.readiness.without(Readiness::WRITABLE);
+                return;
+            }
+            if !link.has_unwritten() {
+                return;
+            }
+        }
+    }
+
+    /// The socket, or the session, has taken bytes of the request in front and of those behind it. What a session has taken counts as
+    /// written: it is 64 KiB at most, and cannot be taken back.
+    fn on_written(&mut self, key: LinkKey, chain: ChainKey, done: transport::Written) {
+        let mut bytes = done.taken;
+        let link = &mut self.links[key];
+        if !link.marks.has(LinkMarks::SENT)
+            && let State::Busy { written, .. } = &mut link.state
+            && let Some(request) = &self.chains[chain].request
+        {
+            let block = self.settings.defaults.block(link.defaults);
+            let left = Wire::new(request, block, link.marks).len() - *written;
+            let taken = bytes.min(left);
+            *written += taken;
+            bytes -= taken;
+            if taken == left {
+                self.on_sent(key, chain);
+            } else if done.sent > 0 {
+                // The write deadline starts anew.
+                self.arm(chain, Some(Clock::Write));
+            }
+        }
+        let (now, chains, counts) = (self.now_micros, &self.chains, &mut self.counts);
+        if let Some(pipeline) = &mut self.links[key].pipeline {
+            pipeline.on_written(bytes, |chain| {
+                counts.pipelined += 1;
+                let micros = now.saturating_sub(chains[chain].started);
+                u32::try_from(micros).unwrap_or(u32::MAX).max(1)
+            });
+        }
+    }
+
+    /// The response to the request in front is complete, `leftover` bytes have come behind it: the next in line takes its place, if the
+    /// connection is good for it.
+    pub(super) fn move_up(&mut self, key: LinkKey, head: &Head, leftover: usize) -> MovedUp {
+        let link = &mut self.links[key];
+        let Some(pipeline) = &mut link.pipeline else {
+            return MovedUp::No;
+        };
+        let trust = &mut self.pool[link.origin].trust;
+        pipeline.on_answer();
+        if pipeline.is_proven() {
+            trust.on_proven();
+        }
+        let speaks_1_1 = head.version == http::Version::HTTP_11;
+        if !speaks_1_1 && *trust != Trust::Lost {
+            *trust = Trust::Lost;
+            warn!(
+                "{}: speaks HTTP/1.0, and is not pipelined any more",
+                self.pool[link.origin].origin
+            );
+        }
+        if pipeline.is_empty() {
+            let is_shut = pipeline.intake == Intake::Shut;
+            self.end_pipeline(key);
+            if is_shut {
+                self.close(key);
+                return MovedUp::Yes;
+            }
+            return MovedUp::No;
+        }
+        let is_whole = link.connection.is_reusable() && link.marks.has(LinkMarks::SENT);
+        // What is written may be answered still, whatever is to become of the connection then.
+        let goes_on = match pipeline.progress(0) {
+            Progress::Whole => true,
+            Progress::Partly => !link.marks.has(LinkMarks::CLOSE),
+            Progress::Unwritten => !link.marks.has(LinkMarks::CLOSE) && leftover == 0,
+        };
+        if is_whole && speaks_1_1 && goes_on {
+            self.promote(key, leftover);
+            return MovedUp::Yes;
+        }
+        if is_whole && leftover > 0 && pipeline.progress(0) == Progress::Unwritten {
+            let bytes = leftover;
+            warn!(
+                "{:?} {}",
+                self.links.token(key),
+                Violation::Unsolicited { bytes }
+            );
+        }
+        // RFC 9112 §9.3.2 asks for care behind a connection that failed; one that was ended by word is no failure, unless that is all it does.
+        let pipeline = self.links[key].pipeline.as_ref();
+        if pipeline.is_some_and(|pipeline| pipeline.has_begun() && !pipeline.is_proven()) {
+            self.on_broken(key);
+        }
+        self.close(key);
+        MovedUp::Yes
+    }
+
+    /// Puts the next in line in front.
+    fn promote(&mut self, key: LinkKey, leftover: usize) {
+        let link = &mut self.links[key];
+        let Some((next, written)) = link.pipeline.as_mut().and_then(|p| p.take_next()) else {
+            return;
+        };
+        link.state = State::Busy {
+            chain: next.chain,
+            written,
+        };
+        link.marks = link.marks.for_next_in_line().and(LinkMarks::REUSED);
+        if written == next.bytes {
+            link.marks.set(LinkMarks::SENT);
+        }
+        link.times = Times {
+            sent: next.sent,
+            ..Times::default()
+        };
+        link.defaults = next.defaults;
+        if leftover > 0 {
+            link.marks.set(LinkMarks::RECEIVED);
+            let micros = self
+                .now_micros
+                .saturating_sub(self.chains[next.chain].started);
+            link.times.first_byte = u32::try_from(micros).unwrap_or(u32::MAX).max(1);
+        }
+        let request = &self.chains[next.chain].request;
+        let is_head = request.as_ref().is_some_and(Request::is_head);
+        link.connection.expect_response(is_head);
+        let origin = link.origin;
+        // A pipeline that never runs empty must not keep another origin out for ever.
+        if self.pool.another_has_none(origin)
+            && let Some(pipeline) = &mut self.links[key].pipeline
+        {
+            pipeline.intake = Intake::Shut;
+        }
+        self.pool.note_room(&mut self.links, key);
+        self.pool.feed(origin);
+    }
+
+    /// Gives what came behind a response to the next in line, and so on, as long as there is something.
+    pub(super) fn feed_behind(&mut self, state: &mut S, token: Token, mut rest: &mut [u8]) -> Go {
+        loop {
+            // Whatever the readback asked for may have ended the link.
+            let Some(key) = self.links.find(token) else {
+                return Go::Stop;
+            };
+            let link = &mut self.links[key];
+            let State::Busy { chain, .. } = link.state else {
+                return Go::Stop;
+            };
+            if link.pipeline.is_none() {
+                return Go::Stop;
+            }
+            if rest.is_empty() {
+                let clock = match link.marks.has(LinkMarks::SENT) {
+                    true => Clock::FirstByte,
+                    false => Clock::Write,
+                };
+                self.arm(chain, Some(clock));
+            }
+            if self.panic.is_some() {
+                self.hold(key, rest);
+                return Go::Stop;
+            }
+            if rest.is_empty() {
+                return Go::On;
+            }
+            match self.feed_one(state, key, chain, rest, None, false) {
+                Fate::Answered { taken } => rest = &mut rest[taken..],
+                Fate::Goes(go) => return go,
+            }
+        }
+    }
+
+    /// Leaves what has come for the next in line to the next turn: the host hears of a panic first.
+    fn hold(&mut self, key: LinkKey, rest: &[u8]) {
+        if !rest.is_empty() {
+            let mut inbound = self.spare.take();
+            inbound.held.extend_from_slice(rest);
+            self.links[key].inbound = Some(inbound);
+        }
+        self.run_later(key);
+    }
+
+    /// A link's exchange fails while others may be behind it.
+    pub(super) fn on_failed_in_front(&mut self, key: LinkKey, chain: ChainKey, failure: &Failure) {
+        let is_the_peers = match failure {
+            Failure::Closed { .. } | Failure::Io(_) | Failure::Violation(_) | Failure::Tls(_) => {
+                true
+            }
+            // Some servers read one request and drop the others: nothing comes then.
+            Failure::Timeout => !self.total_is_over(chain),
+            Failure::Connect(_) | Failure::ConnectUnix(_) | Failure::Resolve(_) => false,
+            Failure::Cancelled | Failure::Aborted => false,
+        };
+        let pipeline = self.links[key].pipeline.as_ref();
+        if is_the_peers && pipeline.is_some_and(|pipeline| pipeline.has_begun()) {
+            self.on_broken(key);
+        }
+    }
+
+    /// A connection has ended without an answer to requests that were pipelined on it.
+    fn on_broken(&mut self, key: LinkKey) {
+        let link = &self.links[key];
+        let is_proven = link.pipeline.as_ref().is_some_and(|p| p.is_proven());
+        let entry = &mut self.pool[link.origin];
+        if entry.trust.on_broken(is_proven) {
+            warn!(
+                "{}: ends connections instead of answering what is pipelined, and is not pipelined any more",
+                entry.origin
+            );
+        }
+    }
+
+    /// Nothing is behind any more: the link is as any other.
+    fn end_pipeline(&mut self, key: LinkKey) {
+        if let Some(pipeline) = &mut self.links[key].pipeline {
+            pipeline.intake = Intake::Shut;
+        }
+        self.pool.note_room(&mut self.links, key);
+        self.pipelines.extend(self.links[key].pipeline.take());
+    }
+
+    /// The link is about to be closed: sends those behind again elsewhere.
+    pub(super) fn give_up_pipeline(&mut self, key: LinkKey) {
+        if self.links[key].pipeline.is_some() {
+            self.send_elsewhere(key, 0);
+            self.end_pipeline(key);
+        }
+    }
+
+    /// Puts those that are at `place` or behind it back into the queue, as its first.
+    fn send_elsewhere(&mut self, key: LinkKey, place: usize) {
+        let link = &mut self.links[key];
+        let origin = link.origin;
+        let is_established = matches!(link.state, State::Busy { .. });
+        while let Some(pipeline) = &mut self.links[key].pipeline
+            && pipeline.len() > place
+            && let Some((last, progress)) = pipeline.take_last()
+        {
+            let chain = &mut self.chains[last.chain];
+            match progress {
+                Progress::Whole | Progress::Partly => self.counts.retried += 1,
+                Progress::Unwritten => chain.attempts = chain.attempts.saturating_sub(1),
+            }
+            if !is_established {
+                // One after the other, each would wait for the same failure: let each have its own.
+                chain.marks.set(Marks::FRESH);
+            }
+            debug!(
+                "{:?} {}: ends; what was behind is sent elsewhere",
+                self.links.token(key),
+                self.origin_of(key)
+            );
+            self.enqueue_first(origin, last.chain);
+        }
+    }
+
+    /// Ends the exchange of a chain that is on a link, but not in front. What has been written of it cannot be taken back: then the link ends
+    /// with the one before it, and those behind it are sent elsewhere.
+    pub(super) fn fail_behind(&mut self, key: LinkKey, chain: ChainKey, kind: ErrorKind) {
+        let link = &mut self.links[key];
+        let Some(pipeline) = &mut link.pipeline else {
+            return;
+        };
+        let Some(place) = pipeline.place_of(chain) else {
+            return;
+        };
+        let progress = pipeline.progress(place);
+        let origin = link.origin;
+        match progress {
+            Progress::Unwritten => pipeline.remove(place),
+            Progress::Whole | Progress::Partly => {
+                pipeline.intake = Intake::Shut;
+                self.send_elsewhere(key, place + 1);
+                if let Some(pipeline) = &mut self.links[key].pipeline {
+                    pipeline.take_last();
+                }
+            }
+        }
+        self.pool.note_room(&mut self.links, key);
+        self.pool.feed(origin);
+        let (phase, sent) = match progress {
+            Progress::Unwritten => (Phase::Queue, Sent::No),
+            Progress::Partly => (Phase::Write, Sent::Maybe),
+            Progress::Whole => (Phase::FirstByte, Sent::Maybe),
+        };
+        let at = Circumstances {
+            phase,
+            sent,
+            resend_is_safe: true,
+            reused: self.links[key].marks.has(LinkMarks::REUSED),
+            origin: Some(self.pool[origin].origin.clone()),
+            status: None,
+            partial_body: Vec::new(),
+        };
+        let error = match kind {
+            ErrorKind::Timeout => {
+                Error::from_text(kind, self.timeout_text(chain, Clock::Total), at)
+            }
+            _ => Error::of(kind, at),
+        };
+        debug!("{:?} {error:#}", self.links.token(key));
+        self.disarm(chain);
+        self.complete(chain, error);
+    }
+}

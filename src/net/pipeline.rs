@@ -1,0 +1,351 @@
+//! Pipelines: the requests of a link behind the one in front, and how far an origin is trusted with them (RFC 9112 §9.3.2).
+//!
+//! The one in front is the link's own, as it is without a pipeline: its chain and its bytes are in the link's state, and what is read is
+//! its response. Those behind it wait here, in the order in which they are written and answered.
+//!
+//! ```text
+//!  front │ behind: written ── written ── partly written ── unwritten ── unwritten
+//!        │         └──── sent ────┘      └── written ─┘
+//! ```
+
+use std::collections::VecDeque;
+
+use crate::net::slots::MaybeKey;
+
+/// The requests behind the one in front, of a link all of whose requests may be pipelined. Recycled.
+#[derive(Debug)]
+pub(crate) struct Pipeline {
+    behind: VecDeque<Behind>,
+    /// How many of them, from the first on, are written to their end.
+    sent: usize,
+    /// Bytes written of the one after those.
+    written: usize,
+    /// Unanswered requests that the most modest of them allows, the one in front included.
+    depth: u16,
+    pub(crate) intake: Intake,
+    /// Responses that came over the connection, as far as they matter: [`Self::PROVEN`] are as good as more.
+    answers: u8,
+    /// Its link's place among those of its origin that take more.
+    pub(crate) spot: MaybeKey,
+}
+
+/// A request that waits behind others on its link.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Behind {
+    pub(crate) chain: u32,
+    /// When it was written, in microseconds after its start; 0 before.
+    pub(crate) sent: u32,
+    /// All its bytes.
+    pub(crate) bytes: usize,
+    /// Which of the engine's blocks of default fields goes with it.
+    pub(crate) defaults: u16,
+}
+
+/// Whether a link takes more requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Intake {
+    Open,
+    /// Once it has answered one.
+    AfterAnswer,
+    /// None any more: it is closed behind the last that it has.
+    Shut,
+}
+
+/// How much of a request that waits behind others is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    Unwritten,
+    Partly,
+    Whole,
+}
+
+impl Default for Pipeline {
+    fn default() -> Self {
+        Self {
+            behind: VecDeque::new(),
+            sent: 0,
+            written: 0,
+            depth: 0,
+            intake: Intake::Shut,
+            answers: 0,
+            spot: MaybeKey::NONE,
+        }
+    }
+}
+
+impl Pipeline {
+    /// So many answers show that a connection can be pipelined: the first comes from servers, too, that read one request and drop the rest.
+    const PROVEN: u8 = 2;
+
+    /// Begins anew behind a request of that depth. `is_reused`: its connection has served before.
+    pub(crate) fn begin(&mut self, depth: u16, intake: Intake, is_reused: bool) {
+        debug_assert!(
+            self.behind.is_empty() && self.spot == MaybeKey::NONE,
+            "it was given back empty"
+        );
+        self.sent = 0;
+        self.written = 0;
+        self.depth = depth;
+        self.intake = intake;
+        // What has been kept open while idle, and is closed then, is no sign against pipelining.
+        self.answers = if is_reused { Self::PROVEN } else { 0 };
+    }
+
+    /// Requests without an answer, the one in front included.
+    pub(crate) fn unanswered(&self) -> usize {
+        1 + self.behind.len()
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        self.intake == Intake::Open && self.unanswered() < usize::from(self.depth)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.behind.is_empty()
+    }
+
+    /// Puts a request of that depth behind all others.
+    pub(crate) fn push(&mut self, behind: Behind, depth: u16) {
+        self.depth = self.depth.min(depth);
+        self.behind.push_back(behind);
+    }
+
+    /// How much is written of the one at `place` among those behind.
+    pub(crate) fn progress(&self, place: usize) -> Progress {
+        match place {
+            _ if place < self.sent => Progress::Whole,
+            _ if place == self.sent && self.written > 0 => Progress::Partly,
+            _ => Progress::Unwritten,
+        }
+    }
+
+    /// Whether a byte of one of them is written.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.progress(0) != Progress::Unwritten
+    }
+
+    /// Whether something of them is still to be written.
+    pub(crate) fn has_unwritten(&self) -> bool {
+        self.sent < self.behind.len()
+    }
+
+    /// Those of which something is still to be written.
+    pub(crate) fn unwritten(&self) -> impl Iterator<Item = &Behind> {
+        self.behind.range(self.sent..)
+    }
+
+    /// How much is written of the first of those.
+    pub(crate) fn written(&self) -> usize {
+        self.written
+    }
+
+    /// The socket has taken `bytes` more of those behind; `on_sent` is told of each whose last byte is among them, and answers when that is.
+    pub(crate) fn on_written(&mut self, bytes: usize, mut on_sent: impl FnMut(u32) -> u32) {
+        self.written += bytes;
+        while let Some(next) = self.behind.get_mut(self.sent)
+            && self.written >= next.bytes
+        {
+            self.written -= next.bytes;
+            self.sent += 1;
+            next.sent = on_sent(next.chain);
+        }
+    }
+
+    /// A response has come to its end.
+    pub(crate) fn on_answer(&mut self) {
+        self.answers = self.answers.saturating_add(1).min(Self::PROVEN);
+        if self.intake == Intake::AfterAnswer {
+            self.intake = Intake::Open;
+        }
+    }
+
+    /// Whether its connection has answered often enough to show that it can be pipelined.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.answers >= Self::PROVEN
+    }
+
+    /// Takes the next in line out, to be the one in front, and says how much of it is written.
+    pub(crate) fn take_next(&mut self) -> Option<(Behind, usize)> {
+        let next = self.behind.pop_front()?;
+        let written = match self.sent {
+            0 => std::mem::take(&mut self.written),
+            _ => {
+                self.sent -= 1;
+                next.bytes
+            }
+        };
+        Some((next, written))
+    }
+
+    /// Takes the last in line out, and says how much of it was written.
+    pub(crate) fn take_last(&mut self) -> Option<(Behind, Progress)> {
+        let last = self.behind.pop_back()?;
+        let place = self.behind.len();
+        let progress = self.progress(place);
+        match progress {
+            Progress::Whole => self.sent = place,
+            Progress::Partly => self.written = 0,
+            Progress::Unwritten => {}
+        }
+        Some((last, progress))
+    }
+
+    /// Takes out the one at `place`, of which nothing is written.
+    pub(crate) fn remove(&mut self, place: usize) {
+        debug_assert_eq!(self.progress(place), Progress::Unwritten);
+        self.behind.remove(place);
+    }
+
+    /// Where a chain is among those behind.
+    pub(crate) fn place_of(&self, chain: u32) -> Option<usize> {
+        self.behind.iter().position(|next| next.chain == chain)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.behind.len()
+    }
+}
+
+/// How far an origin is trusted with pipelines.
+///
+/// ```text
+/// Full ──── a pipeline breaks ───► Wary ── the third connection in a row breaks before its second answer ──► Lost
+///   ◄── a connection is proven ──────┘                                      (or it speaks HTTP/1.0)
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trust {
+    Full,
+    /// A new connection has to answer a request before it is given a second. So many in a row broke before they were proven.
+    Wary {
+        breaks: u8,
+    },
+    /// Its requests go one at a time.
+    Lost,
+}
+
+impl Trust {
+    const MAX_BREAKS: u8 = 3;
+
+    /// A connection ended with requests of a pipeline unanswered. Answers whether the trust is lost by that.
+    #[must_use]
+    pub(crate) fn on_broken(&mut self, is_proven: bool) -> bool {
+        let before = match *self {
+            Trust::Full => 0,
+            Trust::Wary { breaks } => breaks,
+            Trust::Lost => return false,
+        };
+        let breaks = before + u8::from(!is_proven);
+        *self = match breaks {
+            Self::MAX_BREAKS.. => Trust::Lost,
+            breaks => Trust::Wary { breaks },
+        };
+        *self == Trust::Lost
+    }
+
+    /// A connection has answered often enough.
+    pub(crate) fn on_proven(&mut self) {
+        if let Trust::Wary { .. } = self {
+            *self = Trust::Full;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn behind(chain: u32) -> Behind {
+        Behind {
+            chain,
+            sent: 0,
+            bytes: 10,
+            defaults: 0,
+        }
+    }
+
+    fn pipeline(requests_behind: u32) -> Pipeline {
+        let mut pipeline = Pipeline::default();
+        pipeline.begin(16, Intake::Open, false);
+        for chain in 1..=requests_behind {
+            pipeline.push(behind(chain), 16);
+        }
+        pipeline
+    }
+
+    #[test]
+    fn what_is_written_is_told_request_by_request() {
+        let mut pipeline = pipeline(3);
+        let mut told = Vec::new();
+        for (bytes, expected) in [(9, 0), (1, 1), (5, 1), (0, 1), (15, 3)] {
+            pipeline.on_written(bytes, |chain| {
+                told.push(chain);
+                7
+            });
+            assert_eq!(told.len(), expected, "after {bytes} more");
+        }
+        assert_eq!(told, [1, 2, 3]);
+        assert!(!pipeline.has_unwritten());
+        let (next, written) = pipeline.take_next().unwrap();
+        assert_eq!((next.chain, next.sent, written), (1, 7, 10));
+    }
+
+    #[test]
+    fn the_next_in_line_brings_what_is_written_of_it() {
+        let mut pipeline = pipeline(3);
+        pipeline.on_written(14, |_| 1);
+        let written = std::iter::from_fn(|| pipeline.take_next()).map(|(_, written)| written);
+        assert_eq!(written.collect::<Vec<_>>(), [10, 4, 0]);
+        assert!(!pipeline.has_begun() && pipeline.is_empty());
+    }
+
+    #[test]
+    fn the_last_in_line_is_taken_with_what_is_written_of_it() {
+        let mut pipeline = pipeline(4);
+        pipeline.on_written(24, |_| 1);
+        assert_eq!(pipeline.place_of(3), Some(2));
+        let mut taken = Vec::new();
+        while let Some((last, progress)) = pipeline.take_last() {
+            taken.push((last.chain, progress));
+        }
+        let expected = [
+            (4, Progress::Unwritten),
+            (3, Progress::Partly),
+            (2, Progress::Whole),
+            (1, Progress::Whole),
+        ];
+        assert_eq!(taken, expected);
+        assert!(!pipeline.has_begun() && !pipeline.has_unwritten());
+    }
+
+    #[test]
+    fn the_most_modest_request_says_how_deep_it_goes() {
+        let mut pipeline = pipeline(1);
+        assert!(pipeline.has_room());
+        pipeline.push(behind(2), 3);
+        assert!(!pipeline.has_room(), "three are unanswered");
+        pipeline.take_next();
+        assert!(pipeline.has_room());
+        pipeline.intake = Intake::AfterAnswer;
+        assert!(!pipeline.has_room());
+        pipeline.on_answer();
+        assert!(pipeline.has_room());
+    }
+
+    #[test]
+    fn trust_is_lost_by_three_connections_in_a_row() {
+        let wary = |breaks| Trust::Wary { breaks };
+        let mut trust = Trust::Full;
+        for breaks in [1, 2] {
+            assert!(!trust.on_broken(false));
+            assert_eq!(trust, wary(breaks));
+        }
+        assert!(!trust.on_broken(true), "it had been proven");
+        assert_eq!(trust, wary(2));
+        trust.on_proven();
+        assert_eq!(trust, Trust::Full);
+        let lost: Vec<_> = (0..4).map(|_| trust.on_broken(false)).collect();
+        assert_eq!(lost, [false, false, true, false]);
+        trust.on_proven();
+        assert_eq!(trust, Trust::Lost);
+    }
+}
