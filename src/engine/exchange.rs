@@ -522,7 +522,7 @@ impl<S, M: Mode> Engine<S, M> {
         let has_head = link.connection.has_head();
         let inbound = link.inbound.as_mut().filter(|_| has_head);
         let (status, partial_body) = match inbound {
-            Some(inbound) => (Some(inbound.head.status), std::mem::take(&mut inbound.body)),
+            Some(inbound) => (Some(inbound.head.status), inbound.body.take()),
             None => (None, Vec::new()),
         };
         let sent = match (link.marks.has(LinkMarks::RECEIVED), link.written()) {
