@@ -47,6 +47,7 @@ pub(super) enum Failure {
 pub(super) struct Wire<'a>(pub(super) [&'a [u8]; 4]);
 
 impl<'a> Wire<'a> {
+    #[inline]
     pub(super) fn new(request: &'a Request, block: &'a [u8], marks: LinkMarks) -> Self {
         let head = request.wire_head();
         let (front, back) = match request.expect_line() {
@@ -62,6 +63,7 @@ impl<'a> Wire<'a> {
         Self([front, back, block, body])
     }
 
+    #[inline]
     pub(super) fn len(&self) -> usize {
         self.0.iter().map(|part| part.len()).sum()
     }
@@ -122,7 +124,7 @@ impl<S, M: Mode> Engine<S, M> {
         if request.wants_close() {
             link.marks.set(LinkMarks::CLOSE);
         }
-        if request.expect_line().is_some() && !chain.marks.has(Marks::NO_EXPECT) {
+        if request.expects_continue() && !chain.marks.has(Marks::NO_EXPECT) {
             link.marks
                 .set(LinkMarks::EXPECTING.and(LinkMarks::BODY_HELD));
         }

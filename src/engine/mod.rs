@@ -189,12 +189,14 @@ impl Spare {
     const MAX_BYTES: usize = 8 << 20;
     const MAX_BOXES: usize = 1024;
 
+    #[inline]
     fn take(&mut self) -> Box<Inbound> {
         let inbound = self.boxes.pop().unwrap_or_default();
         self.bytes -= inbound.capacity();
         inbound
     }
 
+    #[inline]
     fn give(&mut self, mut inbound: Box<Inbound>) {
         inbound.clear();
         let bytes = inbound.capacity();

@@ -893,6 +893,7 @@ fn room_in_body<'a>(
 struct Panicked;
 
 /// Reads the trailer section of a response that is complete.
+#[inline]
 fn read_trailers(inbound: &mut Inbound, limits: &Limits) -> Fed {
     if inbound.trailers.is_empty() {
         return Fed::Complete;

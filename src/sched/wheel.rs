@@ -188,6 +188,7 @@ impl<K: Copy> Wheel<K> {
     /// It is exact when at most 32 timers share the slot of the first. Else it is where this slot begins: an `expire` at that time
     /// cascades it and may hand out nothing, and the next answer lies further on, at most ten times in a row. After an `expire(now)` which
     /// found nothing the answer is always later than `now`.
+    #[inline]
     pub(crate) fn next_tick(&self) -> Option<u64> {
         let place = self.first_place()?;
         let start = self.start_of(place);
@@ -208,6 +209,7 @@ impl<K: Copy> Wheel<K> {
     }
 
     /// Whether `expire(now)` would hand out a timer, or find work on the way to the next.
+    #[inline]
     pub(crate) fn is_due(&self, now: u64) -> bool {
         self.first_place()
             .is_some_and(|place| self.start_of(place) <= now)
