@@ -285,12 +285,23 @@ impl Request {
     /// with a body has one (RFC 9110 §10.1.1).
     #[inline]
     pub(crate) fn expect_line(&self) -> Option<Range<usize>> {
-        match self.0.flags.has(Flags::EXPECT) {
-            true => field_lines(self.wire_head())
-                .find(|line| line.is_named("expect"))
-                .map(|line| line.place),
+        match self.expects_continue() {
+            true => self.find_expect_line(),
             false => None,
         }
+    }
+
+    #[inline(never)]
+    fn find_expect_line(&self) -> Option<Range<usize>> {
+        field_lines(self.wire_head())
+            .find(|line| line.is_named("expect"))
+            .map(|line| line.place)
+    }
+
+    /// Whether the head has a line `Expect: 100-continue`.
+    #[inline]
+    pub(crate) fn expects_continue(&self) -> bool {
+        self.0.flags.has(Flags::EXPECT)
     }
 
     /// Whether the head has a field of this name, in any case.

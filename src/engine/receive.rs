@@ -21,7 +21,7 @@ use crate::net::link::{Inbound, LinkMarks, State};
 use crate::net::slots::LinkKey;
 use crate::net::tls::Session;
 use crate::net::{Net, Readiness};
-use crate::proto::connection::{Eof, Event};
+use crate::proto::connection::{Connection, Eof, Event};
 use crate::proto::framing::BodyLength;
 use crate::proto::head;
 use crate::proto::{Headers, Limits, Violation};
@@ -32,6 +32,17 @@ pub(super) enum Go {
     On,
     /// The exchange is over, paused or failed, or user code panicked.
     Stop,
+}
+
+/// Where a socket is read into.
+#[derive(Clone, Copy)]
+enum Place {
+    /// The buffer that all links read into.
+    Shared,
+    /// The same, behind what the session has kept of the read before.
+    Ciphertext { kept: usize },
+    /// The link's own body, which is collected.
+    Body,
 }
 
 /// What became of bytes that were fed to one exchange.
@@ -196,11 +207,23 @@ impl<S, M: Mode> Engine<S, M> {
         let Some(socket) = &link.socket else {
             return Go::Stop;
         };
-        let kept = match &link.session {
-            Some(session) => session.restore(buffer),
-            None => 0,
+        let (place, room) = match &link.session {
+            Some(session) => {
+                let kept = session.restore(buffer);
+                (Place::Ciphertext { kept }, &mut buffer[kept..])
+            }
+            // What stands behind the body of a pipelined response is not to be broken at its first byte.
+            None if link.pipeline.is_some() => (Place::Shared, &mut buffer[..]),
+            None => {
+                let most = buffer.len();
+                match room_in_body(&mut link.inbound, &link.connection, link.marks, most) {
+                    Some(room) => (Place::Body, room),
+                    None => (Place::Shared, &mut buffer[..]),
+                }
+            }
         };
-        match self.net.recv(socket, &mut buffer[kept..]) {
+        let room_len = room.len();
+        match self.net.recv(socket, room) {
             Ok(0) => {
                 self.on_eof(state, key);
                 Go::Stop
@@ -208,15 +231,21 @@ impl<S, M: Mode> Engine<S, M> {
             Ok(n) => {
                 // A short read has emptied the socket, unless the end of file stands behind the data: then read on to it,
                 // since data and FIN together gave one edge only.
-                if kept + n < buffer.len() && !link.readiness.has(ENDING) {
+                if n < room_len && !link.readiness.has(ENDING) {
                     link.readiness = link.readiness.without(Readiness::READABLE);
                 }
                 *share = share.saturating_sub(n);
                 *budget = budget.saturating_sub(n);
                 self.counts.bytes_in += n as u64;
-                match link.session {
-                    None => self.on_bytes(state, key, &mut buffer[..n]),
-                    Some(_) => self.on_ciphertext(state, key, buffer, kept + n),
+                match place {
+                    Place::Shared => self.on_bytes(state, key, &mut buffer[..n]),
+                    Place::Ciphertext { kept } => self.on_ciphertext(state, key, buffer, kept + n),
+                    Place::Body => {
+                        if let Some(inbound) = &mut link.inbound {
+                            inbound.body.on_received(n);
+                        }
+                        self.on_body(state, key, n)
+                    }
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Go::On,
@@ -317,6 +346,41 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
+    /// A body of known length that is collected has grown by its last `grown` bytes, which are in place already.
+    pub(super) fn on_body(&mut self, state: &mut S, key: LinkKey, grown: usize) -> Go {
+        let link = &mut self.links[key];
+        let (Some(chain), Some(mut inbound)) = (link.chain(), link.inbound.take()) else {
+            return Go::Stop;
+        };
+        let start = inbound.body.len() - grown;
+        let step = link.connection.receive(
+            inbound.body.last_mut(grown),
+            &mut inbound.head,
+            &self.settings.limits,
+        );
+        let taken = match step {
+            Ok(step) => start + step.consumed,
+            Err(violation) => {
+                self.fail(key, Failure::Violation(violation));
+                return Go::Stop;
+            }
+        };
+        // Bytes behind the response.
+        let mut rest = inbound.body.split_off(taken);
+        if !self.links[key].connection.is_complete() {
+            self.links[key].inbound = Some(inbound);
+            self.arm(chain, Some(Clock::Idle));
+            return Go::On;
+        }
+        let line = self.links[key].pipeline.is_some();
+        let token = self.links.token(key);
+        self.finish_kept(state, key, inbound, &mut rest);
+        match line {
+            true => self.feed_behind(state, token, &mut rest),
+            false => Go::Stop,
+        }
+    }
+
     fn feed_held(&mut self, state: &mut S, key: LinkKey) -> Go {
         let link = &mut self.links[key];
         let State::Busy { chain, .. } = link.state else {
@@ -336,6 +400,7 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     /// Feeds bytes to the link's parser and what comes of them to the readback; to those in line behind it, too.
+    #[inline]
     fn feed(
         &mut self,
         state: &mut S,
@@ -412,7 +477,7 @@ impl<S, M: Mode> Engine<S, M> {
             }
             Fed::Failed(failure) => {
                 self.keep(key, piece);
-                self.fail(key, failure);
+                self.fail_unreadable(key, failure);
                 Go::Stop
             }
             Fed::Unexpected => {
@@ -450,15 +515,25 @@ impl<S, M: Mode> Engine<S, M> {
             if link.connection.is_complete() {
                 return read_trailers(&mut piece.inbound, &limits);
             }
+            let start = piece.taken;
+            if let Some(len) = link.connection.take_rest(piece.data.len() - start) {
+                piece.taken += len;
+                let body = start..piece.taken;
+                let fed = self.on_data(state, key, chain, piece, body, limits.max_body_bytes);
+                return match fed {
+                    Some(fed) => fed,
+                    None if self.chains[chain].marks.has(Marks::CANCELLED) => Fed::Cancelled,
+                    None => Fed::Complete,
+                };
+            }
             let step = match link.connection.receive(
-                &mut piece.data[piece.taken..],
+                &mut piece.data[start..],
                 &mut piece.inbound.head,
                 &limits,
             ) {
                 Ok(step) => step,
                 Err(violation) => return Fed::Failed(Failure::Violation(violation)),
             };
-            let start = piece.taken;
             piece.taken += step.consumed;
             match step.event {
                 Event::More if link.connection.is_complete() => {}
@@ -808,6 +883,23 @@ impl<S, M: Mode> Engine<S, M> {
     }
 }
 
+/// Room in a body of known length that is collected and has begun, for a read of at most `most` bytes.
+fn room_in_body<'a>(
+    inbound: &'a mut Option<Box<Inbound>>,
+    connection: &Connection,
+    marks: LinkMarks,
+    most: usize,
+) -> Option<&'a mut [u8]> {
+    let inbound = inbound.as_mut()?;
+    let missing = connection.missing()?;
+    if marks.has(LinkMarks::STREAM.and(LinkMarks::DISCARD)) {
+        return None;
+    }
+    // A byte more than there should be: a read that leaves it free has drained the socket, and nobody has to ask.
+    let wanted =
+        usize::try_from(missing).map_or(most, |missing| most.min(missing.saturating_add(1)));
+    Some(inbound.body.room(RESERVE, wanted))
+}
 /// A readback has; the turn is to end.
 struct Panicked;
 

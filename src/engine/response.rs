@@ -9,6 +9,7 @@ use http::{StatusCode, Uri, Version};
 
 use crate::engine::chains::RequestId;
 use crate::error::Error;
+use crate::net::collected::Collected;
 use crate::net::link::Times;
 use crate::net::tls::TlsInfo;
 use crate::proto::Headers;
@@ -32,7 +33,7 @@ pub(super) enum Body<'a> {
     /// In a buffer that the engine reads into again.
     Lent(&'a [u8]),
     /// In a buffer of its own, which [`Response::into_body`] may take.
-    Collected(&'a mut Vec<u8>),
+    Collected(&'a mut Collected),
 }
 
 /// What is known of an exchange, before anybody asks for it: to write it out costs more than to keep it.
@@ -190,7 +191,7 @@ impl<'a> Response<'a> {
     pub fn body(&self) -> &[u8] {
         match &self.body {
             Body::Lent(body) => body,
-            Body::Collected(body) => body,
+            Body::Collected(body) => body.as_slice(),
         }
     }
 
@@ -206,7 +207,7 @@ impl<'a> Response<'a> {
     pub fn into_body(self) -> Vec<u8> {
         match self.body {
             Body::Lent(body) => body.to_vec(),
-            Body::Collected(body) => std::mem::take(body),
+            Body::Collected(body) => body.take(),
         }
     }
 

@@ -205,6 +205,7 @@ impl<S, M: Mode> Engine<S, M> {
         self.orders = orders;
     }
 
+    #[inline(always)]
     fn take_orders_from_within(&mut self) {
         if self.remote.has_orders_from_within() {
             // A readback may have taken its time before it gave them, and no delay is early for that.

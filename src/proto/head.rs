@@ -55,23 +55,39 @@ impl Head {
         searched: &mut u32,
         limits: &Limits,
     ) -> Result<Option<Framing>, Violation> {
+        // Most heads come whole, and are plain: this sees the end as well as a search would.
+        if *searched == 0 {
+            count_examined(input.len());
+            if let Some(framing) = self.read_plain(input, limits.max_fields) {
+                return Ok(Some(framing));
+            }
+        }
+        self.read_any(input, searched, limits)
+    }
+
+    /// [`read`](Self::read) of what is not plain, or did not come whole.
+    #[inline(never)]
+    fn read_any(
+        &mut self,
+        input: &mut [u8],
+        searched: &mut u32,
+        limits: &Limits,
+    ) -> Result<Option<Framing>, Violation> {
         check_prefix(input)?;
         // RFC 9112 §2.3: a higher minor version is read as the highest known.
         if let Some(minor @ b'2'..=b'9') = input.get_mut(PREFIX.len()) {
             *minor = b'1';
         }
         let end = match *searched {
-            // Most heads come whole: try the parser, which sees the end as well as a search would.
             0 => Some(input.len()),
             from => find_end(input, from as usize),
         };
         let framing = match end {
             Some(end) => {
                 let head = &mut input[..end];
-                count_examined(head.len());
-                match self.read_plain(head, limits.max_fields) {
-                    Some(framing) => Some(framing),
-                    None => self.read_any(head, limits)?,
+                match self.parse(head, limits.max_fields) {
+                    Ok(framing) => framing,
+                    Err(_) => self.read_slowly(head, limits)?,
                 }
             }
             None => None,
@@ -80,15 +96,6 @@ impl Head {
             *searched = input.len() as u32;
         }
         Ok(framing)
-    }
-
-    /// Reads what is not plain. `None` while the head is incomplete.
-    #[inline(never)]
-    fn read_any(&mut self, head: &mut [u8], limits: &Limits) -> Result<Option<Framing>, Violation> {
-        match self.parse(head, limits.max_fields) {
-            Ok(framing) => Ok(framing),
-            Err(_) => self.read_slowly(head, limits),
-        }
     }
 
     /// By httparse. `None` while the head is incomplete.

@@ -63,7 +63,7 @@ impl Step {
                 let opening = scene.connections as f64 * 1e-4;
                 clients * (options.repeats + 1) as f64 * (0.22 + opening)
             }
-            Step::Instructions(_) => clients * (2 * passes(options)) as f64 * 2.5,
+            Step::Instructions(_) => clients * (2 * passes(options)) as f64 * 1.5,
             Step::Calls(_) => clients * 2.0,
             Step::Held => 25.0 * WAITING_REPEATS as f64 + 50.0,
             Step::Pending => 3.0 * WAITING_REPEATS as f64,

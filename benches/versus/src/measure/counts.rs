@@ -54,7 +54,7 @@ impl Lengths {
         let (few, many) = match workload {
             Workload::Huge | Workload::HugeStreamed => (20, 120),
             Workload::Large => (100, 600),
-            _ => (500, 2500),
+            _ => (300, 1500),
         };
         // More where each connection has its part in what a request costs.
         let more = if connections > 500 { connections } else { 0 };

@@ -32,6 +32,7 @@ const COLOURS: [RGBColor; 3] = [
     RGBColor(66, 146, 198),
     RGBColor(8, 69, 148),
 ];
+/// Ours.
 const WARM: RGBColor = RGBColor(217, 95, 2);
 
 /// Draws what there are figures for.
@@ -153,7 +154,9 @@ impl Bars {
         root.draw(&Text::new(self.axis, (middle, bottom + 26), centred))?;
         for (i, (name, figures)) in self.rows.iter().enumerate() {
             let top = TOP + group * i as i32;
-            let beside = font(13).pos(Pos::new(HPos::Right, VPos::Center));
+            let ours = Client::Httpstream.name();
+            let beside = font(13).color(if *name == ours { &WARM } else { &INK });
+            let beside = beside.pos(Pos::new(HPos::Right, VPos::Center));
             let middle = top + (group - GAP) / 2;
             root.draw(&Text::new(*name, (LEFT - 8, middle), beside))?;
             for (j, (figure, (_, colour))) in figures.iter().zip(&self.series).enumerate() {
@@ -184,9 +187,9 @@ fn nice_step(most: f64) -> f64 {
     factors.into_iter().find(fits).unwrap_or(10.0) * power
 }
 
-/// `12,345`; below ten with one digit behind the point.
+/// `12,345`; below a hundred with one digit behind the point.
 fn with_commas(figure: f64) -> String {
-    if figure < 10.0 && figure.fract().abs() > 0.05 {
+    if figure < 100.0 && figure.fract() > 0.05 {
         return format!("{figure:.1}");
     }
     let digits = format!("{figure:.0}");
@@ -217,8 +220,8 @@ fn growth(
             .collect()
     };
     let lines = [
-        (Client::Httpstream, COLOURS[2], line(Client::Httpstream)),
-        (Client::Floor, WARM, line(Client::Floor)),
+        (Client::Httpstream, WARM, line(Client::Httpstream)),
+        (Client::Floor, COLOURS[2], line(Client::Floor)),
     ];
     let points = || lines.iter().flat_map(|(_, _, line)| line);
     let most = points().map(|&(_, y)| y).fold(0.0, f64::max);
@@ -267,7 +270,99 @@ fn growth(
 
 #[cfg(test)]
 mod tests {
+    use super::super::Header;
     use super::*;
+    use crate::bench::Cores;
+    use crate::job::Cost;
+    use crate::measure::counts::{Counted, Each};
+    use crate::measure::cpu::{Runs, Timed};
+    use crate::measure::growth;
+    use crate::options::{Asked, Options};
+
+    fn cost(microseconds: f64) -> Cost {
+        Cost {
+            user_seconds: microseconds,
+            answered: 1_000_000,
+            ..Cost::default()
+        }
+    }
+
+    /// Figures like those of a real run.
+    fn measured() -> Measured {
+        let Ok(Asked::Run(options)) = Options::parse(&[]) else {
+            panic!("nothing asked for is everything");
+        };
+        let mut measured = Measured::new(Header::new(&options, Cores::One));
+        let figures = [6.6, 7.5, 10.5, 12.9, 21.2, 25.3, 11.2, 145.0, 8.5];
+        for (client, figure) in CLIENTS.into_iter().zip(figures) {
+            for (scene, factor) in [(SMALL_1, 2.0), (SMALL_50, 1.0), (SMALL_1000, 1.4)] {
+                measured.cpu.push(Timed {
+                    scene,
+                    client,
+                    runs: Runs::Costs(vec![cost(figure * factor)]),
+                });
+            }
+            for workload in [Workload::Small, Workload::Fields, Workload::Close] {
+                measured.instructions.push(Counted {
+                    scene: Scene::new(workload, 1),
+                    client,
+                    each: Ok(Each {
+                        all: figure * 1000.0,
+                        outside_tls: 0.0,
+                    }),
+                });
+            }
+            measured.waiting.push(held::Row {
+                whose: Whose::Client(client),
+                waiting: held::POLLS,
+                costs: Ok(vec![Cost {
+                    heap_bytes: (figure * 1e7) as i64,
+                    ..Cost::default()
+                }]),
+            });
+            for open in growth::OPEN {
+                measured.growth.push(Grown {
+                    client,
+                    open,
+                    way: Way::AllBusy,
+                    cpu_seconds: Ok(figure * 1e-6 * (open as f64).log10().max(1.0)),
+                    instructions: Ok(figure * 500.0),
+                    held_bytes: Err("not measured".to_owned()),
+                });
+            }
+        }
+        measured
+    }
+
+    #[test]
+    fn charts_name_every_client_that_has_a_figure() {
+        let directory = std::env::temp_dir().join(format!("versus-charts-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).expect("a directory");
+        all(&measured(), &directory).expect("they are drawn");
+        for (name, clients) in [
+            ("versus-cpu.svg", &CLIENTS[..]),
+            ("versus-instructions.svg", &CLIENTS),
+            ("versus-held.svg", &CLIENTS),
+            ("versus-growth-instructions.svg", &CLIENTS[..2]),
+            ("versus-growth-cpu.svg", &CLIENTS[..2]),
+        ] {
+            let drawn = std::fs::read_to_string(directory.join(name)).expect(name);
+            for client in clients {
+                assert!(drawn.contains(client.name()), "{name}: {}", client.name());
+            }
+        }
+        std::fs::remove_dir_all(&directory).expect("it is ours");
+    }
+
+    #[test]
+    fn nothing_is_drawn_of_nothing() {
+        let mut measured = measured();
+        measured.cpu.clear();
+        measured.instructions.clear();
+        measured.waiting.clear();
+        measured.growth.clear();
+        all(&measured, Path::new("/nowhere")).expect("nothing is written");
+    }
 
     #[test]
     fn steps_of_an_axis_are_round() {
@@ -290,6 +385,7 @@ mod tests {
         for (figure, text) in [
             (0.0, "0"),
             (6.63, "6.6"),
+            (25.3, "25.3"),
             (61.0, "61"),
             (2121.0, "2,121"),
             (1e6, "1,000,000"),
