@@ -47,8 +47,7 @@ pub(crate) fn run(job: &Job) -> Result<Cost> {
 /// libcurl takes other functions than `malloc` only when it is initialised, and the curl crate has done that before `main`: so once more.
 fn count_allocations() -> Result<()> {
     // SAFETY: the functions are `malloc`'s own but for the counting, which neither unwinds nor touches the blocks; no other thread
-    // uses libcurl.
-    // Nothing of libcurl's is in use yet, so that it can be cleaned up.
+    // uses libcurl, and nothing of it is in use yet, so that it can be cleaned up.
     let code = unsafe {
         curl_sys::curl_global_cleanup();
         curl_sys::curl_global_init_mem(
