@@ -501,12 +501,14 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// Whether the exchange met a connection that the server had closed while it was idle, or whose session is good for nothing
     /// more, and may be sent again: on a reused connection, before one byte of the response, once, and only what cannot have been
-    /// processed or is idempotent (RFC 9112 §9.3.1, RFC 9110 §9.2.2).
+    /// processed or is idempotent (RFC 9112 §9.3.1, RFC 9110 §9.2.2). On a fresh one, too, where more was written behind it: then the
+    /// response may have been lost by that (§9.6).
     fn is_stale(&self, key: LinkKey, chain_key: ChainKey, failure: &Failure) -> bool {
         let link = &self.links[key];
         let chain = &self.chains[chain_key];
+        let is_pipelined = link.pipeline.as_ref().is_some_and(|p| p.has_begun());
         matches!(failure, Failure::Closed { .. } | Failure::Tls(_))
-            && link.marks.has(LinkMarks::REUSED)
+            && (link.marks.has(LinkMarks::REUSED) || is_pipelined)
             && !link.marks.has(LinkMarks::RECEIVED)
             && !chain.marks.has(Marks::FRESH)
             && !chain.marks.has(Marks::CANCELLED)

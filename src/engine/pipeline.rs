@@ -109,7 +109,7 @@ impl<S, M: Mode> Engine<S, M> {
             false => Intake::AfterAnswer,
         };
         let mut pipeline = self.pipelines.pop().unwrap_or_default();
-        pipeline.begin(depth, intake, is_reused);
+        pipeline.begin(depth, intake);
         self.links[key].pipeline = Some(pipeline);
         self.pool.note_room(&mut self.links, key);
     }
@@ -426,9 +426,14 @@ impl<S, M: Mode> Engine<S, M> {
     /// A connection has ended without an answer to requests that were pipelined on it.
     fn on_broken(&mut self, key: LinkKey) {
         let link = &self.links[key];
-        let is_proven = link.pipeline.as_ref().is_some_and(|p| p.is_proven());
+        let Some(pipeline) = &link.pipeline else {
+            return;
+        };
+        // What was kept open while it was idle, and is closed then, is no sign against pipelining.
+        let is_stale = pipeline.is_untried() && link.marks.has(LinkMarks::REUSED);
+        let is_excused = pipeline.is_proven() || is_stale;
         let entry = &mut self.pool[link.origin];
-        if entry.trust.on_broken(is_proven) {
+        if entry.trust.on_broken(is_excused) {
             warn!(
                 "{}: ends connections instead of answering what is pipelined, and is not pipelined any more",
                 entry.origin
