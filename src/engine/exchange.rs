@@ -11,6 +11,7 @@ use crate::config::Clock;
 use crate::engine::chains::{ChainKey, Marks, Stage};
 use crate::engine::mode::Mode;
 use crate::engine::mode::sealed::Sealed;
+use crate::engine::pipeline::depth_of;
 use crate::engine::{Engine, close_socket};
 use crate::error::{Circumstances, Error, ErrorKind, Phase, Sent, is_exhaustion, is_reset};
 use crate::net::link::{LinkMarks, State};
@@ -126,7 +127,10 @@ impl<S, M: Mode> Engine<S, M> {
             link.marks
                 .set(LinkMarks::EXPECTING.and(LinkMarks::BODY_HELD));
         }
-        self.begin_pipeline(key, chain_key);
+        if let Some(depth) = depth_of(&self.pool[link.origin], request) {
+            let was_sent = chain.attempts > 1;
+            self.begin_pipeline(key, depth, was_sent);
+        }
     }
 
     /// Offers a socket the first bytes of the request, or of the handshake, which it takes if it is connected. `None`: it is not
@@ -251,6 +255,7 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     /// The whole request of the exchange under way is written.
+    #[inline]
     pub(super) fn on_sent(&mut self, key: LinkKey, chain_key: ChainKey) {
         let since_start = self.since_start(chain_key);
         let link = &mut self.links[key];

@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use log::{debug, warn};
+use mio::Token;
 
 use crate::config::Clock;
 use crate::engine::Engine;
@@ -24,7 +25,7 @@ use crate::net::tls::Session;
 use crate::net::{Net, Readiness};
 use crate::proto::connection::{Eof, Event};
 use crate::proto::framing::BodyLength;
-use crate::proto::head;
+use crate::proto::head::{self, Head};
 use crate::proto::{Headers, Limits, Violation};
 
 /// Whether a link may be read on.
@@ -33,16 +34,6 @@ pub(super) enum Go {
     On,
     /// The exchange is over, paused or failed, or user code panicked.
     Stop,
-}
-
-/// What became of bytes that were fed to one exchange.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// Its response is complete, and told; so many of the bytes were its.
-    Answered {
-        taken: usize,
-    },
-    Goes(Go),
 }
 
 /// What a response has left in the bytes of one read.
@@ -274,7 +265,8 @@ impl<S, M: Mode> Engine<S, M> {
         match link.connection.on_eof() {
             Eof::Complete => {
                 let inbound = link.inbound.take().unwrap_or_else(|| self.spare.take());
-                self.finish_kept(state, key, inbound, &mut []);
+                // There is no next on a connection that has ended.
+                let _ = self.finish_kept(state, key, inbound, &mut []);
             }
             Eof::NothingReceived => self.fail(
                 key,
@@ -339,55 +331,46 @@ impl<S, M: Mode> Engine<S, M> {
         self.feed(state, key, chain, &mut held, inbound, false)
     }
 
-    /// Feeds bytes to the link's parser and what comes of them to the readback; to those in line behind it, too.
-    fn feed(
+    /// Feeds bytes to the link's parser and what comes of them to the readback; what is behind a response, to the next in line.
+    pub(super) fn feed(
         &mut self,
         state: &mut S,
-        key: LinkKey,
-        chain: ChainKey,
-        data: &mut [u8],
-        inbound: Option<Box<Inbound>>,
-        kept: bool,
+        mut key: LinkKey,
+        mut chain: ChainKey,
+        mut data: &mut [u8],
+        mut inbound: Option<Box<Inbound>>,
+        mut kept: bool,
     ) -> Go {
-        let is_pipelined = self.links[key].pipeline.is_some();
-        let line = is_pipelined.then(|| self.links.token(key));
-        match (self.feed_one(state, key, chain, data, inbound, kept), line) {
-            (Fate::Goes(go), _) => go,
-            (Fate::Answered { .. }, None) => Go::Stop,
-            (Fate::Answered { taken }, Some(token)) => {
-                self.feed_behind(state, token, &mut data[taken..])
-            }
-        }
-    }
-
-    pub(super) fn feed_one(
-        &mut self,
-        state: &mut S,
-        key: LinkKey,
-        chain: ChainKey,
-        data: &mut [u8],
-        inbound: Option<Box<Inbound>>,
-        kept: bool,
-    ) -> Fate {
-        let mut piece = Piece {
-            data,
-            taken: 0,
-            section: 0..0,
-            body: 0..0,
-            inbound: inbound.unwrap_or_else(|| self.spare.take()),
-            info: None,
-            spilled: self.links[key].connection.has_head(),
-            kept,
-        };
-        let fed = self.parse(state, key, chain, &mut piece);
-        if let Fed::Complete = fed {
+        let (mut piece, fed) = loop {
+            let mut piece = Piece {
+                data: &mut *data,
+                taken: 0,
+                section: 0..0,
+                body: 0..0,
+                inbound: inbound.take().unwrap_or_else(|| self.spare.take()),
+                info: None,
+                spilled: self.links[key].connection.has_head(),
+                kept,
+            };
+            let fed = self.parse(state, key, chain, &mut piece);
+            let Fed::Complete = fed else {
+                break (piece, fed);
+            };
             let taken = piece.taken;
-            self.finish(state, key, &mut piece);
+            let line = self.finish(state, key, &mut piece);
             self.spare.give(piece.inbound);
-            return Fate::Answered { taken };
-        }
+            let Some(line) = line else {
+                return Go::Stop;
+            };
+            data = &mut data[taken..];
+            (key, chain) = match self.next_in_line(line, data) {
+                Ok(next) => next,
+                Err(go) => return go,
+            };
+            kept = false;
+        };
         self.put_back(chain, piece.info.take());
-        Fate::Goes(match fed {
+        match fed {
             Fed::Complete => Go::Stop,
             Fed::More => {
                 let between = piece.taken == piece.data.len();
@@ -437,7 +420,7 @@ impl<S, M: Mode> Engine<S, M> {
                 self.end_chain(chain);
                 Go::Stop
             }
-        })
+        }
     }
 
     fn parse(
@@ -686,7 +669,7 @@ impl<S, M: Mode> Engine<S, M> {
         key: LinkKey,
         inbound: Box<Inbound>,
         rest: &mut [u8],
-    ) {
+    ) -> Option<Token> {
         let mut piece = Piece {
             data: rest,
             taken: 0,
@@ -697,19 +680,19 @@ impl<S, M: Mode> Engine<S, M> {
             spilled: true,
             kept: false,
         };
-        self.finish(state, key, &mut piece);
+        let line = self.finish(state, key, &mut piece);
         self.spare.give(piece.inbound);
+        line
     }
 
-    /// The response is complete: frees its link, then calls its readback.
-    fn finish(&mut self, state: &mut S, key: LinkKey, piece: &mut Piece<'_>) {
-        let Some(chain) = self.links[key].chain() else {
-            return;
-        };
+    /// The response is complete: frees its link, then calls its readback. Answers the link's token where the next in line has taken its
+    /// place.
+    fn finish(&mut self, state: &mut S, key: LinkKey, piece: &mut Piece<'_>) -> Option<Token> {
+        let chain = self.links[key].chain()?;
         if piece.info.is_none() {
             piece.info = Some(self.info(key, chain));
         }
-        let Some(info) = &mut piece.info else { return };
+        let info = piece.info.as_mut()?;
         let inbound = &mut *piece.inbound;
         // The timer stays: the chain's next step moves it, and no time passes before that.
         self.chains[chain].marks.clear(Marks::PAUSED);
@@ -725,9 +708,7 @@ impl<S, M: Mode> Engine<S, M> {
             inbound.head.status.as_u16()
         );
         let leftover = piece.data.len() - piece.taken;
-        if self.move_up(key, &inbound.head, leftover) == MovedUp::No {
-            self.release(key, leftover);
-        }
+        let line = self.release(key, &inbound.head, leftover);
         let next = {
             let (section, body) = match piece.spilled {
                 true => (&inbound.section[..], Body::Collected(&mut inbound.body)),
@@ -749,10 +730,19 @@ impl<S, M: Mode> Engine<S, M> {
         };
         self.put_back(chain, piece.info.take());
         self.follow(chain, next);
+        line
     }
 
-    /// Takes a link from the exchange that is over: it rests, if it can be used again.
-    fn release(&mut self, key: LinkKey, leftover: usize) {
+    /// Takes a link from the exchange that is over: the next in line takes its place, or it rests, if it can be used again. Answers its
+    /// token where there is a next.
+    fn release(&mut self, key: LinkKey, head: &Head, leftover: usize) -> Option<Token> {
+        if self.links[key].pipeline.is_some() {
+            match self.move_up(key, head, leftover) {
+                MovedUp::Next => return Some(self.links.token(key)),
+                MovedUp::Closed => return None,
+                MovedUp::Nobody => {}
+            }
+        }
         let link = &mut self.links[key];
         let mut reusable = link.connection.is_reusable()
             && link.marks.has(LinkMarks::SENT)
@@ -774,7 +764,8 @@ impl<S, M: Mode> Engine<S, M> {
         let origin = self.links[key].origin;
         // A chain that goes on for ever must not keep another origin out for ever.
         if !reusable || self.pool.another_has_none(origin) {
-            return self.close(key);
+            self.close(key);
+            return None;
         }
         let link = &mut self.links[key];
         link.state = State::Resting;
@@ -788,6 +779,7 @@ impl<S, M: Mode> Engine<S, M> {
             self.close(other);
         }
         self.pool.feed(origin);
+        None
     }
 
     /// Calls a readback with a head; the chain's request is in `piece.info` then.

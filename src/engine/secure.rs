@@ -152,12 +152,9 @@ impl<S, M: Mode> Engine<S, M> {
             self.arm(chain, Some(Clock::Idle));
             return Go::On;
         }
-        let line = self.links[key].pipeline.is_some();
-        let token = self.links.token(key);
-        self.finish_kept(state, key, inbound, &mut rest);
-        match line {
-            true => self.feed_behind(state, token, &mut rest),
-            false => Go::Stop,
+        match self.finish_kept(state, key, inbound, &mut rest) {
+            Some(line) => self.feed_behind(state, line, &mut rest),
+            None => Go::Stop,
         }
     }
 

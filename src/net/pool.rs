@@ -457,12 +457,14 @@ impl Pool {
 impl std::ops::Index<OriginKey> for Pool {
     type Output = Entry;
 
+    #[inline]
     fn index(&self, key: OriginKey) -> &Entry {
         &self.entries[key as usize]
     }
 }
 
 impl std::ops::IndexMut<OriginKey> for Pool {
+    #[inline]
     fn index_mut(&mut self, key: OriginKey) -> &mut Entry {
         &mut self.entries[key as usize]
     }
