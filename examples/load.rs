@@ -8,7 +8,8 @@
 //! cargo run --release --example load -- --url http://localhost/ --unix /run/server.sock
 //! ```
 //!
-//! Without `--url` it starts a server of its own, in another process, with the paths /small, /fields, /chunked, /large and /close.
+//! Without `--url` it starts a server of its own, in another process, with the paths /small, /fields, /chunked, /large (64 KiB),
+//! /huge (1 MiB) and /close.
 
 #[path = "support/args.rs"]
 mod args;
@@ -24,31 +25,64 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use httpstream::tls::Tls;
-use httpstream::{Config, Context, Engine, Keepalive, Next, Reply, Request, Route};
+use httpstream::{
+    Config, Context, Engine, Flow, Keepalive, Next, Readback, Reply, Request, Response, Route,
+};
 use server::Server;
 use tls_server::TlsServer;
 
 const USAGE: &str = "\
-Usage: load [--requests N] [--connections N] [--pipeline DEPTH] [--path PATH [--tls] | --url URL] [--unix SOCKET | --options]
+Usage: load [--requests N] [--connections N] [--pipeline DEPTH] [--path PATH [--tls] | --url URL] [--unix SOCKET | --options] [--stream]
 
 Sends one request over and over, and prints what it cost.
 
   --requests N      requests in all (default 10000)
   --connections N   connections at once (default 1)
   --pipeline DEPTH  requests unanswered at once on each (default 1)
-  --path PATH       what the program's own server is asked for: /small (default), /fields, /chunked, /large, /close
+  --path PATH       what the program's own server is asked for: /small (default), /fields, /chunked, /large, /huge, /close
   --tls             over https
   --url URL         send to another server
   --unix SOCKET     through this unix socket
+  --stream          take bodies piece by piece
   --options         with what can be set on a TCP socket set, and from 127.0.0.2
 ";
-const PATHS: [&str; 5] = ["/small", "/fields", "/chunked", "/large", "/close"];
+const PATHS: [&str; 6] = ["/small", "/fields", "/chunked", "/large", "/huge", "/close"];
 
 struct Load {
     to_send: u64,
     answered: u64,
     failed: u64,
     body_bytes: u64,
+}
+
+/// Takes bodies piece by piece, as they come.
+struct Streaming;
+
+impl Readback<Load> for Streaming {
+    fn on_head(&mut self, _: &mut Load, _: &Response<'_>, _: &mut Context<'_, Load>) -> Flow {
+        Flow::Stream
+    }
+
+    fn on_data(&mut self, load: &mut Load, data: &[u8], _: &mut Context<'_, Load>) -> Flow {
+        load.body_bytes += data.len() as u64;
+        Flow::Stream
+    }
+
+    fn on_reply(
+        &mut self,
+        load: &mut Load,
+        reply: Reply<'_>,
+        cx: &mut Context<'_, Load>,
+    ) -> Next<Load> {
+        load.on_reply(reply, cx)
+    }
+}
+
+/// What is to become of bodies.
+#[derive(Clone, Copy)]
+enum Bodies {
+    Collected,
+    Streamed,
 }
 
 impl Load {
@@ -99,6 +133,7 @@ fn main() -> ExitCode {
     let mut scheme = Scheme::Http;
     let mut target = Target::Own(PATHS[0].to_owned());
     let mut route = Route::default();
+    let mut bodies = Bodies::Collected;
     let mut args = args::Args::new("load", USAGE);
     let number = |text: &str| text.parse().ok().filter(|&n: &u64| n > 0);
     let path = |text: &str| PATHS.contains(&text).then(|| text.to_owned());
@@ -108,6 +143,7 @@ fn main() -> ExitCode {
             "--connections" => connections = args.value(&arg, "a number above 0", number),
             "--pipeline" => depth = args.value(&arg, "a number above 0", number),
             "--path" => target = Target::Own(args.value(&arg, "a path of the server", path)),
+            "--stream" => bodies = Bodies::Streamed,
             "--tls" => scheme = Scheme::Https,
             "--url" => {
                 let url = args.value(&arg, "a URL", |text| Some(text.to_owned()));
@@ -123,7 +159,7 @@ fn main() -> ExitCode {
             _ => args.wrong(&format!("{arg:?}: no such option")),
         }
     }
-    match run(requests, connections, depth, target, scheme, route) {
+    match run(requests, connections, depth, target, scheme, route, bodies) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("load: {error:#}");
@@ -157,6 +193,7 @@ fn run(
     target: Target,
     scheme: Scheme,
     route: Route,
+    bodies: Bodies,
 ) -> Result<(), Box<dyn Error>> {
     let mut config = Config::default();
     config.route = route;
@@ -186,7 +223,10 @@ fn run(
         body_bytes: 0,
     };
     for _ in 0..at_once {
-        engine.submit(request.clone(), Load::on_reply);
+        match bodies {
+            Bodies::Collected => engine.submit(request.clone(), Load::on_reply),
+            Bodies::Streamed => engine.submit_to(request.clone(), Streaming),
+        };
     }
 
     let begin = Instant::now();

@@ -163,6 +163,7 @@ impl Millis {
     }
 
     /// The timeout named `clock` in milliseconds, `fallback` standing in for what is not set here. `None`: never.
+    #[inline]
     pub(crate) fn get(&self, clock: Clock, fallback: &Millis) -> Option<u32> {
         let engine = fallback.0[clock as usize];
         let ms = match self.0[clock as usize] {

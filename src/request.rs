@@ -195,6 +195,7 @@ impl Request {
     }
 
     /// Request line and field lines, each with its CRLF. The empty line after them is the engine's, which may add fields first.
+    #[inline]
     pub(crate) fn wire_head(&self) -> &[u8] {
         let start = match self.0.host_at {
             0 => usize::from(self.0.host_len),
@@ -203,6 +204,7 @@ impl Request {
         &self.0.store[start..]
     }
 
+    #[inline]
     pub(crate) fn wire_body(&self) -> &[u8] {
         &self.0.body
     }
@@ -235,51 +237,71 @@ impl Request {
         self.0.flags.has(Flags::IDEMPOTENT)
     }
 
+    #[inline]
     pub(crate) fn is_head(&self) -> bool {
         self.wire_head().starts_with(b"HEAD ")
     }
 
+    #[inline]
     pub(crate) fn wants_fresh_connection(&self) -> bool {
         self.0.flags.has(Flags::FRESH)
     }
 
     /// Whether the head says `Connection: close`.
+    #[inline]
     pub(crate) fn wants_close(&self) -> bool {
         self.0.flags.has(Flags::CLOSE)
     }
 
+    #[inline]
     pub(crate) fn timeouts(&self) -> &Millis {
         &self.0.timeouts
     }
 
+    #[inline]
     pub(crate) fn route(&self) -> Option<&Arc<Route>> {
         self.0.rare.as_ref()?.route.as_ref()
     }
 
+    #[inline]
     pub(crate) fn limits(&self) -> Option<&LimitsEdit> {
         self.0.rare.as_ref()?.limits.as_ref()
     }
 
     /// How many requests may be unanswered on its connection, where it says so itself.
+    #[inline]
     pub(crate) fn pipeline(&self) -> Option<u16> {
         self.0.rare.as_ref()?.pipeline
     }
 
     /// Whether it may share a connection with others before it is answered: it can be sent again if that breaks (RFC 9112 §9.3.2), ends it not
     /// itself, and waits for nothing before its body.
+    #[inline]
     pub(crate) fn may_be_pipelined(&self) -> bool {
         self.0.flags.0 & Flags::OF_PIPELINING.0 == Flags::IDEMPOTENT.0
     }
 
     /// Where in the head the line `Expect: 100-continue` stands, its CRLF included, for a peer that answered 417. Only a request
     /// with a body has one (RFC 9110 §10.1.1).
+    #[inline]
     pub(crate) fn expect_line(&self) -> Option<Range<usize>> {
-        match self.0.flags.has(Flags::EXPECT) {
-            true => field_lines(self.wire_head())
-                .find(|line| line.is_named("expect"))
-                .map(|line| line.place),
+        match self.expects_continue() {
+            true => self.find_expect_line(),
             false => None,
         }
+    }
+
+    #[inline(never)]
+    fn find_expect_line(&self) -> Option<Range<usize>> {
+        field_lines(self.wire_head())
+            .find(|line| line.is_named("expect"))
+            .map(|line| line.place)
+    }
+
+    /// Whether the head has a line `Expect: 100-continue`.
+    #[inline]
+    pub(crate) fn expects_continue(&self) -> bool {
+        self.0.flags.has(Flags::EXPECT)
     }
 
     /// Whether the head has a field of this name, in any case.
@@ -289,6 +311,7 @@ impl Request {
     }
 
     /// The [`field_bit`] of each field in the head: a field whose bit is not among them is not there.
+    #[inline]
     pub(crate) fn field_mask(&self) -> u32 {
         self.0.fields
     }

@@ -82,6 +82,7 @@ struct Answers {
     fields: Vec<u8>,
     chunked: Vec<u8>,
     large: Vec<u8>,
+    huge: Vec<u8>,
     closing: Vec<u8>,
 }
 
@@ -110,6 +111,7 @@ impl Answers {
             fields: sized(128, &format!("Vary: Accept\r\n{many}")),
             chunked,
             large: sized(64 * 1024, "Vary: Accept\r\n"),
+            huge: sized(1024 * 1024, "Vary: Accept\r\n"),
             closing: sized(128, "Connection: close\r\n"),
         }
     }
@@ -122,6 +124,7 @@ impl Answers {
             b"/fields" => Some(&self.fields),
             b"/chunked" => Some(&self.chunked),
             b"/large" => Some(&self.large),
+            b"/huge" => Some(&self.huge),
             b"/close" => Some(&self.closing),
             _ => None,
         }

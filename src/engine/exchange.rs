@@ -48,6 +48,7 @@ pub(super) enum Failure {
 pub(super) struct Wire<'a>(pub(super) [&'a [u8]; 4]);
 
 impl<'a> Wire<'a> {
+    #[inline]
     pub(super) fn new(request: &'a Request, block: &'a [u8], marks: LinkMarks) -> Self {
         let head = request.wire_head();
         let (front, back) = match request.expect_line() {
@@ -63,6 +64,7 @@ impl<'a> Wire<'a> {
         Self([front, back, block, body])
     }
 
+    #[inline]
     pub(super) fn len(&self) -> usize {
         self.0.iter().map(|part| part.len()).sum()
     }
@@ -123,7 +125,7 @@ impl<S, M: Mode> Engine<S, M> {
         if request.wants_close() {
             link.marks.set(LinkMarks::CLOSE);
         }
-        if request.expect_line().is_some() && !chain.marks.has(Marks::NO_EXPECT) {
+        if request.expects_continue() && !chain.marks.has(Marks::NO_EXPECT) {
             link.marks
                 .set(LinkMarks::EXPECTING.and(LinkMarks::BODY_HELD));
         }
@@ -527,7 +529,7 @@ impl<S, M: Mode> Engine<S, M> {
         let has_head = link.connection.has_head();
         let inbound = link.inbound.as_mut().filter(|_| has_head);
         let (status, partial_body) = match inbound {
-            Some(inbound) => (Some(inbound.head.status), std::mem::take(&mut inbound.body)),
+            Some(inbound) => (Some(inbound.head.status), inbound.body.take()),
             None => (None, Vec::new()),
         };
         let sent = match (link.marks.has(LinkMarks::RECEIVED), link.written()) {

@@ -103,8 +103,10 @@ pub struct Engine<S = (), M: Mode = Owned> {
     /// Scratch for what is taken from `remote`.
     orders: Vec<Order<S>>,
 
-    /// The time of this turn; the same in microseconds of the engine's life, rounded up, and in ticks of the wheel, rounded down.
+    /// The time of this turn; the same in nanoseconds of the engine's life, in microseconds, rounded up, and in ticks of the wheel, rounded
+    /// down.
     now: Instant,
+    now_nanos: u64,
     now_micros: u64,
     now_tick: u64,
     epoch: Instant,
@@ -148,6 +150,9 @@ pub struct Engine<S = (), M: Mode = Owned> {
     not_send: std::marker::PhantomData<*const ()>,
 }
 
+/// A tick of the wheel is a millisecond.
+const NANOS_A_TICK: u64 = 1_000_000;
+
 /// What a timer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Timer {
@@ -184,12 +189,14 @@ impl Spare {
     const MAX_BYTES: usize = 8 << 20;
     const MAX_BOXES: usize = 1024;
 
+    #[inline]
     fn take(&mut self) -> Box<Inbound> {
         let inbound = self.boxes.pop().unwrap_or_default();
         self.bytes -= inbound.capacity();
         inbound
     }
 
+    #[inline]
     fn give(&mut self, mut inbound: Box<Inbound>) {
         inbound.clear();
         let bytes = inbound.capacity();
@@ -295,6 +302,7 @@ impl<S, M: Mode> Engine<S, M> {
             remote: Arc::new(Remote::new(wake)),
             orders: Vec::new(),
             now,
+            now_nanos: 0,
             now_micros: 0,
             now_tick: 0,
             epoch: now,
@@ -444,6 +452,22 @@ impl<S, M: Mode> Engine<S, M> {
         self.next_timer()
     }
 
+    /// How long it is from now until the first timer goes off, the resolver's included.
+    fn until_next_timer(&self) -> Option<Duration> {
+        let timer = self.wheel.next_tick().map(|tick| {
+            let nanos = tick.saturating_mul(NANOS_A_TICK);
+            Duration::from_nanos(nanos.saturating_sub(self.now_nanos))
+        });
+        let names = self.names.deadline();
+        match (
+            timer,
+            names.map(|at| at.saturating_duration_since(self.now)),
+        ) {
+            (Some(timer), Some(names)) => Some(timer.min(names)),
+            (timer, names) => timer.or(names),
+        }
+    }
+
     /// When the first timer goes off, the resolver's included.
     fn next_timer(&self) -> Option<Instant> {
         let timer = self.wheel.next_tick().map(|tick| self.instant_of(tick));
@@ -547,13 +571,18 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     fn read_clock(&mut self) {
-        self.now = self.net.now().max(self.now);
-        let life = self.now - self.epoch;
-        // Rounded up: what is counted from here would be early by the part of a microsecond that is cut off.
-        self.now_micros =
-            life.as_secs() * 1_000_000 + u64::from(life.subsec_nanos().div_ceil(1000));
-        self.now_tick = life.as_secs() * 1000 + u64::from(life.subsec_millis());
-        self.chains.now = self.now_micros;
+        let now = self.net.now();
+        let life = now.saturating_duration_since(self.epoch);
+        // What goes back, if a clock can, is not gone along with. Five hundred years of nanoseconds fit.
+        let nanos = life.as_secs() * 1_000_000_000 + u64::from(life.subsec_nanos());
+        if nanos > self.now_nanos {
+            self.now = now;
+            self.now_nanos = nanos;
+            // Rounded up: what is counted from here would be early by the part of a microsecond that is cut off.
+            self.now_micros = nanos.div_ceil(1000);
+            self.now_tick = nanos / NANOS_A_TICK;
+            self.chains.now = self.now_micros;
+        }
     }
 
     fn instant_of(&self, tick: u64) -> Instant {

@@ -41,15 +41,16 @@ enum Grant {
 
 impl<S, M: Mode> Engine<S, M> {
     /// Carries out what was asked for, and gives links that came free to those who wait.
-    #[inline]
+    #[inline(always)]
     pub(super) fn settle(&mut self) {
-        // As it is nearly always.
+        // As it is nearly always, several times a request: a call would cost more than the question.
         if !self.chains.has_commands() && self.restarts.is_empty() && self.pool.is_settled() {
             return;
         }
         self.settle_all();
     }
 
+    #[inline(never)]
     fn settle_all(&mut self) {
         loop {
             if let Some(key) = self.restarts.pop_front() {
@@ -75,7 +76,7 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     /// As [`settle`](Self::settle); what rests after it goes to the pool, and what pipelines have collected to their sockets.
-    #[inline]
+    #[inline(always)]
     pub(super) fn settle_and_park(&mut self) {
         self.settle();
         if let Some(key) = self.resting.take() {

@@ -41,6 +41,12 @@ pub trait Readback<S> {
         Flow::Buffer
     }
 
+    /// Whether [`on_interim`](Self::on_interim) and [`on_head`](Self::on_head) are to be called. Closures and methods have neither, and are
+    /// spared the calls; asked at each head.
+    fn reads_heads(&self) -> bool {
+        true
+    }
+
     /// A piece of a streamed body has come; the pieces carry no meaning of their own.
     fn on_data(&mut self, state: &mut S, data: &[u8], cx: &mut Context<'_, S>) -> Flow {
         let _ = (state, data, cx);
@@ -61,6 +67,10 @@ impl<S, F> Readback<S> for F
 where
     F: FnMut(&mut S, Reply<'_>, &mut Context<'_, S>) -> Next<S>,
 {
+    fn reads_heads(&self) -> bool {
+        false
+    }
+
     fn on_reply(&mut self, state: &mut S, reply: Reply<'_>, cx: &mut Context<'_, S>) -> Next<S> {
         self(state, reply, cx)
     }

@@ -6,7 +6,6 @@
 use std::io;
 use std::num::NonZeroU16;
 use std::ops::Range;
-use std::time::Duration;
 
 use log::{debug, warn};
 use mio::Token;
@@ -18,12 +17,12 @@ use crate::engine::exchange::Failure;
 use crate::engine::mode::Mode;
 use crate::engine::pipeline::MovedUp;
 use crate::engine::readback::{Context, Flow, Readback};
-use crate::engine::response::{Body, Info, Response, no_fields};
+use crate::engine::response::{Body, Response, no_fields};
 use crate::net::link::{Inbound, LinkMarks, State};
 use crate::net::slots::LinkKey;
 use crate::net::tls::Session;
 use crate::net::{Net, Readiness};
-use crate::proto::connection::{Eof, Event};
+use crate::proto::connection::{Connection, Eof, Event};
 use crate::proto::framing::BodyLength;
 use crate::proto::head::{self, Head};
 use crate::proto::{Headers, Limits, Violation};
@@ -34,6 +33,17 @@ pub(super) enum Go {
     On,
     /// The exchange is over, paused or failed, or user code panicked.
     Stop,
+}
+
+/// Where a socket is read into.
+#[derive(Clone, Copy)]
+enum Place {
+    /// The buffer that all links read into.
+    Shared,
+    /// The same, behind what the session has kept of the read before.
+    Ciphertext { kept: usize },
+    /// The link's own body, which is collected.
+    Body,
 }
 
 /// What a response has left in the bytes of one read.
@@ -47,9 +57,6 @@ struct Piece<'d> {
     body: Range<usize>,
     /// The head as read, trailers, and what is spilled.
     inbound: Box<Inbound>,
-    /// What `on_head` was told of the exchange: `on_reply` is told the same, if the response ends with these bytes. Meanwhile
-    /// the chain's request is in it.
-    info: Option<Info>,
     /// Whether the bytes of head and body are kept in `inbound`, since an earlier read.
     spilled: bool,
     /// Whether `data` is an incomplete head that the link keeps, rather than the shared buffer.
@@ -191,11 +198,23 @@ impl<S, M: Mode> Engine<S, M> {
         let Some(socket) = &link.socket else {
             return Go::Stop;
         };
-        let kept = match &link.session {
-            Some(session) => session.restore(buffer),
-            None => 0,
+        let (place, room) = match &link.session {
+            Some(session) => {
+                let kept = session.restore(buffer);
+                (Place::Ciphertext { kept }, &mut buffer[kept..])
+            }
+            // What stands behind the body of a pipelined response is not to be broken at its first byte.
+            None if link.pipeline.is_some() => (Place::Shared, &mut buffer[..]),
+            None => {
+                let most = buffer.len();
+                match room_in_body(&mut link.inbound, &link.connection, link.marks, most) {
+                    Some(room) => (Place::Body, room),
+                    None => (Place::Shared, &mut buffer[..]),
+                }
+            }
         };
-        match self.net.recv(socket, &mut buffer[kept..]) {
+        let room_len = room.len();
+        match self.net.recv(socket, room) {
             Ok(0) => {
                 self.on_eof(state, key);
                 Go::Stop
@@ -203,15 +222,21 @@ impl<S, M: Mode> Engine<S, M> {
             Ok(n) => {
                 // A short read has emptied the socket, unless the end of file stands behind the data: then read on to it,
                 // since data and FIN together gave one edge only.
-                if kept + n < buffer.len() && !link.readiness.has(ENDING) {
+                if n < room_len && !link.readiness.has(ENDING) {
                     link.readiness = link.readiness.without(Readiness::READABLE);
                 }
                 *share = share.saturating_sub(n);
                 *budget = budget.saturating_sub(n);
                 self.counts.bytes_in += n as u64;
-                match link.session {
-                    None => self.on_bytes(state, key, &mut buffer[..n]),
-                    Some(_) => self.on_ciphertext(state, key, buffer, kept + n),
+                match place {
+                    Place::Shared => self.on_bytes(state, key, &mut buffer[..n]),
+                    Place::Ciphertext { kept } => self.on_ciphertext(state, key, buffer, kept + n),
+                    Place::Body => {
+                        if let Some(inbound) = &mut link.inbound {
+                            inbound.body.on_received(n);
+                        }
+                        self.on_body(state, key, n)
+                    }
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Go::On,
@@ -313,6 +338,38 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
+    /// A body of known length that is collected has grown by its last `grown` bytes, which are in place already.
+    pub(super) fn on_body(&mut self, state: &mut S, key: LinkKey, grown: usize) -> Go {
+        let link = &mut self.links[key];
+        let (Some(chain), Some(mut inbound)) = (link.chain(), link.inbound.take()) else {
+            return Go::Stop;
+        };
+        let start = inbound.body.len() - grown;
+        let step = link.connection.receive(
+            inbound.body.last_mut(grown),
+            &mut inbound.head,
+            &self.settings.limits,
+        );
+        let taken = match step {
+            Ok(step) => start + step.consumed,
+            Err(violation) => {
+                self.fail(key, Failure::Violation(violation));
+                return Go::Stop;
+            }
+        };
+        // Bytes behind the response.
+        let mut rest = inbound.body.split_off(taken);
+        if !self.links[key].connection.is_complete() {
+            self.links[key].inbound = Some(inbound);
+            self.arm(chain, Some(Clock::Idle));
+            return Go::On;
+        }
+        match self.finish_kept(state, key, inbound, &mut rest) {
+            Some(line) => self.feed_behind(state, line, &mut rest),
+            None => Go::Stop,
+        }
+    }
+
     fn feed_held(&mut self, state: &mut S, key: LinkKey) -> Go {
         let link = &mut self.links[key];
         let State::Busy { chain, .. } = link.state else {
@@ -348,7 +405,6 @@ impl<S, M: Mode> Engine<S, M> {
                 section: 0..0,
                 body: 0..0,
                 inbound: inbound.take().unwrap_or_else(|| self.spare.take()),
-                info: None,
                 spilled: self.links[key].connection.has_head(),
                 kept,
             };
@@ -369,7 +425,6 @@ impl<S, M: Mode> Engine<S, M> {
             };
             kept = false;
         };
-        self.put_back(chain, piece.info.take());
         match fed {
             Fed::Complete => Go::Stop,
             Fed::More => {
@@ -465,8 +520,7 @@ impl<S, M: Mode> Engine<S, M> {
                         self.show(state, key, chain, piece, |readback, state, head, cx| {
                             readback.on_interim(state, head, cx);
                         });
-                    self.put_back(chain, piece.info.take());
-                    if called.is_none() {
+                    if let Err(Panicked) = called {
                         return Fed::Panicked;
                     }
                 }
@@ -526,10 +580,12 @@ impl<S, M: Mode> Engine<S, M> {
         if let Some(seconds) = piece.inbound.head.keep_alive_timeout {
             link.keep_alive = NonZeroU16::new(u16::try_from(seconds).unwrap_or(u16::MAX).max(1));
         }
-        let Some(flow) = self.show(state, key, chain, piece, |readback, state, head, cx| {
+        let shown = self.show(state, key, chain, piece, |readback, state, head, cx| {
             readback.on_head(state, head, cx)
-        }) else {
-            return Some(Fed::Panicked);
+        });
+        let flow = match shown {
+            Ok(flow) => flow.unwrap_or(Flow::Buffer),
+            Err(Panicked) => return Some(Fed::Panicked),
         };
         let marks = &mut self.links[key].marks;
         match flow {
@@ -676,7 +732,6 @@ impl<S, M: Mode> Engine<S, M> {
             section: 0..0,
             body: 0..0,
             inbound,
-            info: None,
             spilled: true,
             kept: false,
         };
@@ -689,18 +744,14 @@ impl<S, M: Mode> Engine<S, M> {
     /// place.
     fn finish(&mut self, state: &mut S, key: LinkKey, piece: &mut Piece<'_>) -> Option<Token> {
         let chain = self.links[key].chain()?;
-        if piece.info.is_none() {
-            piece.info = Some(self.info(key, chain));
-        }
-        let info = piece.info.as_mut()?;
+        let mut exchange = self.exchange(key, chain);
         let inbound = &mut *piece.inbound;
         // The timer stays: the chain's next step moves it, and no time passes before that.
         self.chains[chain].marks.clear(Marks::PAUSED);
         self.chains[chain].stage = Stage::Reading;
         self.counts.answered += 1;
         // At least 1, as the steps before it.
-        let done = (self.now_micros - self.chains[chain].started).max(1);
-        info.timings.done = Some(Duration::from_micros(done));
+        exchange.done = (self.now_micros - self.chains[chain].started).max(1);
         debug!(
             "{:?} {}: answered with {}",
             self.links.token(key),
@@ -722,13 +773,13 @@ impl<S, M: Mode> Engine<S, M> {
                 section,
                 trailers: Headers::new(&inbound.trailers, &inbound.trailer_fields),
                 body,
-                info,
+                exchange: &exchange,
             };
-            self.run_readback(chain, info.id, |readback, mut cx| {
+            self.run_readback(chain, exchange.id, |readback, mut cx| {
                 readback.on_reply(state, Ok(response), &mut cx)
             })
         };
-        self.put_back(chain, piece.info.take());
+        self.chains[chain].request = Some(exchange.request);
         self.follow(chain, next);
         line
     }
@@ -782,30 +833,56 @@ impl<S, M: Mode> Engine<S, M> {
         None
     }
 
-    /// Calls a readback with a head; the chain's request is in `piece.info` then.
+    /// Calls a readback with a head, if it wants to see any: `None` if not.
     fn show<R>(
         &mut self,
         state: &mut S,
         key: LinkKey,
         chain: ChainKey,
-        piece: &mut Piece<'_>,
+        piece: &Piece<'_>,
         call: impl FnOnce(&mut dyn Readback<S>, &mut S, &Response<'_>, &mut Context<'_, S>) -> R,
-    ) -> Option<R> {
-        let info = &*piece.info.insert(self.info(key, chain));
+    ) -> Result<Option<R>, Panicked> {
+        if !self.reads_heads(chain).ok_or(Panicked)? {
+            return Ok(None);
+        }
+        let exchange = self.exchange(key, chain);
         let response = Response {
             head: &piece.inbound.head,
             section: &piece.data[piece.section.clone()],
             trailers: no_fields(),
             body: Body::Lent(&[]),
-            info,
+            exchange: &exchange,
         };
-        self.run_readback(chain, info.id, |readback, mut cx| {
+        let shown = self.run_readback(chain, exchange.id, |readback, mut cx| {
             call(readback, state, &response, &mut cx)
-        })
+        });
+        self.chains[chain].request = Some(exchange.request);
+        shown.map(Some).ok_or(Panicked)
     }
 }
 
+/// Room in a body of known length that is collected and has begun, for a read of at most `most` bytes.
+fn room_in_body<'a>(
+    inbound: &'a mut Option<Box<Inbound>>,
+    connection: &Connection,
+    marks: LinkMarks,
+    most: usize,
+) -> Option<&'a mut [u8]> {
+    let inbound = inbound.as_mut()?;
+    let missing = connection.missing()?;
+    if marks.has(LinkMarks::STREAM.and(LinkMarks::DISCARD)) {
+        return None;
+    }
+    // A byte more than there should be: a read that leaves it free has drained the socket, and nobody has to ask.
+    let wanted =
+        usize::try_from(missing).map_or(most, |missing| most.min(missing.saturating_add(1)));
+    Some(inbound.body.room(RESERVE, wanted))
+}
+/// A readback has; the turn is to end.
+struct Panicked;
+
 /// Reads the trailer section of a response that is complete.
+#[inline]
 fn read_trailers(inbound: &mut Inbound, limits: &Limits) -> Fed {
     if inbound.trailers.is_empty() {
         return Fed::Complete;
@@ -836,6 +913,7 @@ pub(super) enum Probe {
 mod tests {
     use std::io::{Read, Write};
     use std::net::TcpListener;
+    use std::time::Duration;
 
     use super::*;
     use crate::Request;

@@ -4,13 +4,14 @@
 //! chains: no link, pool or timer is in its reach.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::engine::Engine;
 use crate::engine::chains::{ChainKey, Marks, RequestId, Stage};
 use crate::engine::mode::Mode;
 use crate::engine::readback::{Action, Context, Next, Readback};
-use crate::engine::response::{Info, Timings};
+use crate::engine::response::Exchange;
 use crate::error::{Error, ErrorKind};
 use crate::net::link::LinkMarks;
 use crate::net::slots::{LinkKey, MaybeKey};
@@ -93,13 +94,6 @@ impl<S, M: Mode> Engine<S, M> {
         self.discard(chain);
     }
 
-    /// Gives a chain back the request that its readback was shown.
-    pub(super) fn put_back(&mut self, chain: ChainKey, info: Option<Info>) {
-        if let Some(info) = info {
-            self.chains[chain].request = Some(info.request);
-        }
-    }
-
     /// Runs user code: the readback out of the slab, the chains lent to it. `None`: it panicked, and the turn is to end.
     pub(super) fn run_readback<R>(
         &mut self,
@@ -135,6 +129,21 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
+    /// Asks a chain's readback whether it wants to see heads, without all that goes with running it. `None`: as for
+    /// [`run_readback`](Self::run_readback).
+    pub(super) fn reads_heads(&mut self, key: ChainKey) -> Option<bool> {
+        let readback = self.chains[key].readback.as_deref()?;
+        match catch_unwind(AssertUnwindSafe(|| readback.reads_heads())) {
+            Ok(reads) => Some(reads),
+            Err(panic) => {
+                self.panic = Some(panic);
+                let readback = self.chains[key].readback.take();
+                self.discard(readback);
+                None
+            }
+        }
+    }
+
     /// Drops what is the user's: its destructor may panic as a readback may.
     pub(super) fn discard<T>(&mut self, users: T) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(users))) {
@@ -143,28 +152,21 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     /// What is known of an exchange. It takes the request out of the chain: put it back.
-    pub(super) fn info(&mut self, key: LinkKey, chain_key: ChainKey) -> Info {
+    pub(super) fn exchange(&mut self, key: LinkKey, chain_key: ChainKey) -> Exchange {
         let id = self.chains.id(chain_key);
         let chain = &mut self.chains[chain_key];
         let link = &self.links[key];
-        let at = |micros: u32| (micros > 0).then(|| Duration::from_micros(micros.into()));
-        let timings = Timings {
-            resolve: at(link.times.resolve),
-            connect: at(link.times.connect),
-            tls: at(link.times.tls),
-            sent: at(link.times.sent),
-            first_byte: at(link.times.first_byte),
-            done: None,
-        };
         let request = chain.request.take();
-        Info {
+        Exchange {
             id,
             peer: link.peer.get(),
             reused: link.marks.has(LinkMarks::REUSED),
-            attempts: chain.attempts.into(),
-            timings,
+            attempts: chain.attempts,
+            times: link.times,
+            done: 0,
             tls: link.session.as_ref().and_then(Session::info),
             request: request.unwrap_or_else(|| unreachable!("a chain on a link has a request")),
+            info: OnceLock::new(),
         }
     }
 }

@@ -2,12 +2,15 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use http::{StatusCode, Uri, Version};
 
 use crate::engine::chains::RequestId;
 use crate::error::Error;
+use crate::net::collected::Collected;
+use crate::net::link::Times;
 use crate::net::tls::TlsInfo;
 use crate::proto::Headers;
 use crate::proto::field::Field;
@@ -21,7 +24,7 @@ pub struct Response<'a> {
     pub(super) section: &'a [u8],
     pub(super) trailers: Headers<'a>,
     pub(super) body: Body<'a>,
-    pub(super) info: &'a Info,
+    pub(super) exchange: &'a Exchange,
 }
 
 /// Where a body lies.
@@ -30,7 +33,44 @@ pub(super) enum Body<'a> {
     /// In a buffer that the engine reads into again.
     Lent(&'a [u8]),
     /// In a buffer of its own, which [`Response::into_body`] may take.
-    Collected(&'a mut Vec<u8>),
+    Collected(&'a mut Collected),
+}
+
+/// What is known of an exchange, before anybody asks for it: to write it out costs more than to keep it.
+pub(super) struct Exchange {
+    pub(super) id: RequestId,
+    pub(super) peer: SocketAddr,
+    pub(super) reused: bool,
+    pub(super) attempts: u8,
+    pub(super) times: Times,
+    /// Microseconds after the request's start; 0 while it is not complete.
+    pub(super) done: u64,
+    pub(super) tls: Option<TlsInfo>,
+    /// Out of its chain as long as this is there.
+    pub(super) request: Request,
+    pub(super) info: OnceLock<Info>,
+}
+
+impl Exchange {
+    fn info(&self) -> &Info {
+        let at = |micros: u64| (micros > 0).then(|| Duration::from_micros(micros));
+        self.info.get_or_init(|| Info {
+            id: self.id,
+            peer: self.peer,
+            reused: self.reused,
+            attempts: self.attempts.into(),
+            timings: Timings {
+                resolve: at(self.times.resolve.into()),
+                connect: at(self.times.connect.into()),
+                tls: at(self.times.tls.into()),
+                sent: at(self.times.sent.into()),
+                first_byte: at(self.times.first_byte.into()),
+                done: at(self.done),
+            },
+            tls: self.tls.clone(),
+            request: self.request.clone(),
+        })
+    }
 }
 
 /// What is known of an exchange beside its response.
@@ -46,8 +86,8 @@ pub struct Info {
     pub attempts: u32,
     /// When each step was done.
     pub timings: Timings,
-    pub(super) tls: Option<TlsInfo>,
-    pub(super) request: Request,
+    tls: Option<TlsInfo>,
+    request: Request,
 }
 
 /// When each step of an exchange was done, counted from its submission, or from the end of its delay.
@@ -151,7 +191,7 @@ impl<'a> Response<'a> {
     pub fn body(&self) -> &[u8] {
         match &self.body {
             Body::Lent(body) => body,
-            Body::Collected(body) => body,
+            Body::Collected(body) => body.as_slice(),
         }
     }
 
@@ -167,7 +207,7 @@ impl<'a> Response<'a> {
     pub fn into_body(self) -> Vec<u8> {
         match self.body {
             Body::Lent(body) => body.to_vec(),
-            Body::Collected(body) => std::mem::take(body),
+            Body::Collected(body) => body.take(),
         }
     }
 
@@ -200,7 +240,7 @@ impl<'a> Response<'a> {
 
     /// About the exchange: peer, timings, whether the connection was reused.
     pub fn info(&self) -> &Info {
-        self.info
+        self.exchange.info()
     }
 }
 
@@ -212,7 +252,7 @@ impl fmt::Debug for Response<'_> {
             .field("version", &self.version())
             .field("fields", &self.headers().len())
             .field("body_bytes", &self.body().len())
-            .field("info", self.info)
+            .field("info", self.info())
             .finish()
     }
 }

@@ -10,7 +10,6 @@ use log::debug;
 use crate::config::Clock;
 use crate::engine::Engine;
 use crate::engine::chains::ChainKey;
-use crate::engine::exchange::Failure;
 use crate::engine::mode::Mode;
 use crate::engine::receive::{Go, Probe, READ_SIDE};
 use crate::net::link::{LinkMarks, State};
@@ -92,7 +91,7 @@ impl<S, M: Mode> Engine<S, M> {
         let body = inbound.filter(|_| collects && link.connection.missing().is_some());
         let is_body = body.is_some();
         let mut plaintext = match body {
-            Some(inbound) => std::mem::take(&mut inbound.body),
+            Some(inbound) => inbound.body.take(),
             None => {
                 debug_assert!(
                     self.plaintext.is_empty(),
@@ -103,6 +102,10 @@ impl<S, M: Mode> Engine<S, M> {
         };
         let start = plaintext.len();
         let received = session.receive(buffer, filled, &mut plaintext);
+        let grown = plaintext.len() - start;
+        if is_body && let Some(inbound) = &mut link.inbound {
+            inbound.body = std::mem::take(&mut plaintext).into();
+        }
         if session.is_finished() || received.is_err() {
             link.marks.set(LinkMarks::CLOSE);
         }
@@ -114,7 +117,7 @@ impl<S, M: Mode> Engine<S, M> {
         }
         // The end that has come, or the failure, is `go_on`'s: behind what has come before it, and behind a pause.
         if is_body {
-            return self.on_body(state, key, plaintext, start);
+            return self.on_body(state, key, grown);
         }
         let mut go = Go::On;
         // Before its handshake is over a link has asked for nothing: a session that fails in the same read answers nothing.
@@ -125,37 +128,6 @@ impl<S, M: Mode> Engine<S, M> {
         plaintext.clear();
         self.plaintext = plaintext;
         go
-    }
-
-    /// A body of known length that is collected has grown: it is in place already, what has come from `start` on.
-    fn on_body(&mut self, state: &mut S, key: LinkKey, mut body: Vec<u8>, start: usize) -> Go {
-        let link = &mut self.links[key];
-        let (Some(chain), Some(mut inbound)) = (link.chain(), link.inbound.take()) else {
-            return Go::Stop;
-        };
-        let limits = &self.settings.limits;
-        let step = link
-            .connection
-            .receive(&mut body[start..], &mut inbound.head, limits);
-        let taken = match step {
-            Ok(step) => start + step.consumed,
-            Err(violation) => {
-                self.fail(key, Failure::Violation(violation));
-                return Go::Stop;
-            }
-        };
-        // Bytes behind the response.
-        let mut rest = body.split_off(taken);
-        inbound.body = body;
-        if !self.links[key].connection.is_complete() {
-            self.links[key].inbound = Some(inbound);
-            self.arm(chain, Some(Clock::Idle));
-            return Go::On;
-        }
-        match self.finish_kept(state, key, inbound, &mut rest) {
-            Some(line) => self.feed_behind(state, line, &mut rest),
-            None => Go::Stop,
-        }
     }
 
     /// As [`probe`](Self::probe), where the server may have something to say to the session: tickets for later ones, new keys.

@@ -49,6 +49,7 @@ impl Settings {
         })
     }
 
+    #[inline]
     pub(super) fn limits_of(&self, request: &Request) -> Limits {
         match request.limits() {
             Some(edit) => edit.over(&self.limits),
@@ -146,6 +147,7 @@ impl Defaults {
     }
 
     /// Which block goes with `request`.
+    #[inline]
     pub(super) fn choose(&mut self, request: &Request) -> u16 {
         if request.field_mask() & self.mask == 0 {
             return 0;
@@ -192,6 +194,7 @@ impl Defaults {
         (self.blocks.len() - 1) as u16
     }
 
+    #[inline]
     pub(super) fn block(&self, i: u16) -> &[u8] {
         &self.blocks[usize::from(i)].1
     }

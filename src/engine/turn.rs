@@ -91,16 +91,10 @@ impl<S, M: Mode> Engine<S, M> {
     fn poll(&mut self, timeout: Option<Duration>) -> Result<usize, Error> {
         let wait = match self.is_due() {
             true => Some(Duration::ZERO),
-            false => {
-                let now = self.now;
-                let due = self
-                    .next_timer()
-                    .map(|due| due.saturating_duration_since(now));
-                match (timeout, due) {
-                    (Some(timeout), Some(due)) => Some(timeout.min(due)),
-                    (timeout, due) => timeout.or(due),
-                }
-            }
+            false => match (timeout, self.until_next_timer()) {
+                (Some(timeout), Some(due)) => Some(timeout.min(due)),
+                (timeout, due) => timeout.or(due),
+            },
         };
         self.batch.clear();
         self.next_event = 0;
@@ -211,6 +205,7 @@ impl<S, M: Mode> Engine<S, M> {
         self.orders = orders;
     }
 
+    #[inline(always)]
     fn take_orders_from_within(&mut self) {
         if self.remote.has_orders_from_within() {
             // A readback may have taken its time before it gave them, and no delay is early for that.

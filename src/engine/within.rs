@@ -174,6 +174,10 @@ where
         })
     }
 
+    fn reads_heads(&self) -> bool {
+        self.readback.reads_heads()
+    }
+
     fn on_data(&mut self, state: &mut S, data: &[u8], cx: &mut Context<'_, S>) -> Flow {
         self.with(state, cx, Flow::Abort, |readback, part, cx| {
             readback.on_data(part, data, cx)

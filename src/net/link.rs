@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::num::NonZeroU16;
 
 use crate::net::Readiness;
+use crate::net::collected::Collected;
 use crate::net::dial::Dial;
 use crate::net::pipeline::Pipeline;
 use crate::net::slots::MaybeKey;
@@ -195,7 +196,7 @@ pub(crate) struct Inbound {
     /// The head section; while it is incomplete, all that has come.
     pub(crate) section: Vec<u8>,
     pub(crate) head: Head,
-    pub(crate) body: Vec<u8>,
+    pub(crate) body: Collected,
     pub(crate) trailers: Vec<u8>,
     pub(crate) trailer_fields: Vec<Field>,
     /// Read, but held back by a pause.

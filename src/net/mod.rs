@@ -18,6 +18,7 @@ mod alarm;
 #[cfg(not(all(feature = "timerfd", target_os = "linux")))]
 #[path = "no_alarm.rs"]
 mod alarm;
+pub(crate) mod collected;
 pub(crate) mod dial;
 pub(crate) mod link;
 pub(crate) mod names;

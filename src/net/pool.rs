@@ -51,6 +51,7 @@ struct Ends {
 impl Entry {
     /// Requests wait, and were found to wait for room. False for one that stands on the list no more by right: its key may be
     /// another's by now.
+    #[inline]
     fn is_starved(&self) -> bool {
         self.starved && self.waiting.is_some()
     }
@@ -368,6 +369,7 @@ impl Pool {
     }
 
     /// Has the origin's queue looked at: a link of its own came free, or ended.
+    #[inline]
     pub(crate) fn feed(&mut self, key: OriginKey) {
         let entry = &mut self.entries[key as usize];
         if entry.waiting.is_some() && !std::mem::replace(&mut entry.hungry, true) {
@@ -426,6 +428,7 @@ impl Pool {
     }
 
     /// Whether an origin other than this one waits for room and has no link at all.
+    #[inline]
     pub(crate) fn another_has_none(&mut self, key: OriginKey) -> bool {
         let has_none = |entry: &Entry| entry.is_starved() && entry.links == 0;
         while let Some(first) = self.starved_without.front() {
@@ -444,6 +447,7 @@ impl Pool {
     }
 
     /// Whether no queue is to be looked at.
+    #[inline]
     pub(crate) fn is_settled(&self) -> bool {
         self.hungry.is_empty() && !self.is_starved()
     }

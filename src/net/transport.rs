@@ -93,6 +93,7 @@ pub(crate) fn write_from<const PARTS: usize, N: Net>(
 /// A request lies in so many places at most.
 const MAX_PARTS: usize = 4;
 
+#[inline(always)]
 fn slices_of<'a>(parts: &[&'a [u8]], skip: usize, slices: &mut [IoSlice<'a>]) -> usize {
     let mut skip = skip;
     let mut n = 0;

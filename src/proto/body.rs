@@ -31,6 +31,7 @@ impl From<BodyLength> for Body {
 
 impl Body {
     /// The exact end has been reached. Never so of a body that only the connection's end can end.
+    #[inline]
     pub(crate) fn is_done(&self) -> bool {
         match self {
             Body::Empty => true,
@@ -40,6 +41,7 @@ impl Body {
     }
 
     /// Reads on, up to the end of one piece, of the body, or of `input`, which is not empty.
+    #[inline]
     pub(crate) fn decode(&mut self, input: &[u8], limits: &Limits) -> Result<Progress, Violation> {
         let taken = match self {
             Body::Empty => 0,

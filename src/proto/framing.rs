@@ -74,20 +74,29 @@ impl Framing {
     }
 
     /// Takes note of one field line; `offset` is its value's place in the head.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn note(&mut self, name: &[u8], value: &[u8], offset: usize) {
-        // No hashing and no table: few names have one of these lengths.
-        match name.len() {
-            10 if is(name, b"connection") => self.note_connection(value),
-            10 if is(name, b"keep-alive") => {
-                self.keep_alive_timeout = keep_alive_timeout(value).or(self.keep_alive_timeout);
-            }
-            14 if is(name, b"content-length") => match (self.length, parse_short(value)) {
+        // No hashing and no table: few names have one of these lengths, and fewer begin so.
+        if let (10 | 14 | 17, Some(b'c' | b'C' | b'k' | b'K' | b't' | b'T')) =
+            (name.len(), name.first())
+        {
+            self.note_likely(name, value, offset);
+        }
+    }
+
+    #[inline(never)]
+    fn note_likely(&mut self, name: &[u8], value: &[u8], offset: usize) {
+        if is(name, b"content-length") {
+            match (self.length, parse_short(value)) {
                 (ContentLength::Absent, Some(length)) => self.length = ContentLength::Is(length),
                 _ => self.note_length(value, offset),
-            },
-            17 if is(name, b"transfer-encoding") => self.note_codings(value, offset),
-            _ => {}
+            }
+        } else if is(name, b"connection") {
+            self.note_connection(value);
+        } else if is(name, b"keep-alive") {
+            self.keep_alive_timeout = keep_alive_timeout(value).or(self.keep_alive_timeout);
+        } else if is(name, b"transfer-encoding") {
+            self.note_codings(value, offset);
         }
     }
 

@@ -9,6 +9,7 @@ pub(crate) mod head;
 mod invalid;
 mod limits;
 mod origin;
+mod plain;
 pub(crate) mod target;
 mod violation;
 

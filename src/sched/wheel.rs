@@ -1,4 +1,4 @@
-//! A hierarchical timing wheel over a slab: deadlines and delayed requests, a million of them if need be.
+//! A hierarchical timing wheel: deadlines and delayed requests, a million of them if need be.
 //!
 //! Time is a number of ticks, which the caller counts (the engine: milliseconds since its start). A timer stands in a list of the
 //! others of its slot, and there are 64 slots a level: at level 0 a slot is one tick, at each level above it is 64 slots of the one below.
@@ -15,74 +15,100 @@
 
 use std::num::NonZeroU32;
 
-use slab::Slab;
-
 const BITS_PER_LEVEL: u32 = 6;
 const SLOTS: usize = 1 << BITS_PER_LEVEL;
 
-/// Enough for every `u64`: nothing is too far away, and nothing has to be clamped. The levels which are never used cost 256 bytes each.
+/// Enough for every `u64`: nothing is too far away, and nothing has to be clamped. The levels which are never used cost 512 bytes each.
 const LEVELS: usize = u64::BITS.div_ceil(BITS_PER_LEVEL) as usize;
+
+/// How many list heads there are: the first ids are theirs, and timers are counted from here.
+const HEADS: u32 = (LEVELS * SLOTS) as u32;
 
 /// How far `next_tick` looks into a slot for the first of its timers.
 const MAX_WALK: usize = 32;
 
-/// The first growth of the slab; later ones are a sixteenth.
+/// The first growth of the columns; later ones are a sixteenth.
 const MIN_GROWTH: usize = 16;
 
 /// Names a timer from `arm` until it is cancelled or has expired. After that, the id may name another timer: its owner forgets it.
 ///
-/// It is the slab's key plus one, so that `Option<TimerId>` is four bytes.
+/// It is never 0, which is the head of the first slot, so that `Option<TimerId>` is four bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TimerId(NonZeroU32);
 
 impl TimerId {
     /// # Panics
-    /// With 2³² - 1 timers armed at once, which is 96 GiB of them.
-    fn from_index(index: usize) -> Self {
-        let id = u32::try_from(index + 1)
+    /// With some 2³² timers armed at once, which is 96 GiB of them.
+    fn from_row(row: usize) -> Self {
+        let id = u32::try_from(row)
             .ok()
+            .and_then(|row| row.checked_add(HEADS))
+            // The last number is that of no timer.
+            .filter(|&id| id != NONE)
             .and_then(NonZeroU32::new)
             .expect("fewer than 2^32 timers");
         Self(id)
     }
 
-    fn index(self) -> usize {
-        self.0.get() as usize - 1
+    /// Among the timers: where its tick and its key are.
+    fn row(self) -> usize {
+        (self.0.get() - HEADS) as usize
     }
 }
 
-/// A timer, in the circular list of its slot.
+/// Neighbours in the circular list of a slot, as indexes into `Wheel::links`. A slot's head is one of its list, so that neither neighbour
+/// is ever missing, a timer is taken out without asking where it stands, and the last one is found from the head: first in, first out.
 ///
-/// The lists are circular for two reasons: the tail is `head.prev`, so that a slot is first in, first out; and neither neighbour is ever
-/// missing, so that a link is a `NonZeroU32` whose spare value the slab takes for telling vacant entries. With a key of at most eight
-/// bytes an entry is 24 bytes.
+/// A vacant entry has no `prev`, and its `next` is the next vacant one.
 #[derive(Clone, Copy)]
-struct Node<K> {
-    prev: TimerId,
-    next: TimerId,
-    tick: u64,
-    key: K,
+struct Links {
+    prev: u32,
+    next: u32,
 }
 
+/// No timer, where the links of one would be: no index, so that using it panics.
+const NONE: u32 = u32::MAX;
+
 /// Where a tick belongs, as seen from the wheel's time.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 struct Place {
     level: usize,
     slot: usize,
 }
 
+impl Place {
+    /// The head of its list.
+    fn head(self) -> u32 {
+        (self.level * SLOTS + self.slot) as u32
+    }
+
+    /// The place whose head this is.
+    fn of_head(head: u32) -> Self {
+        Self {
+            level: head as usize / SLOTS,
+            slot: head as usize % SLOTS,
+        }
+    }
+}
+
 /// A set of timers, each with a tick at which it is due and a key which is handed out then.
 ///
-/// `arm`, `rearm` and `cancel` take constant time, and allocate nothing while there is a vacant entry in the slab. The slab never shrinks.
+/// `arm`, `rearm` and `cancel` take constant time, and allocate nothing while there is a vacant entry. No memory is given back.
+///
+/// A timer is a row in three columns. The links stand apart, since they are all that a cancellation looks at: of a million timers they are
+/// 8 MB, eight to a cache line, and what such a wheel costs is what it misses in the cache.
 pub(crate) struct Wheel<K: Copy> {
     /// Up to where timers were handed out; never goes back. No slot which lies wholly before it is occupied.
     elapsed: u64,
     /// A bit for each slot which holds a timer.
     occupied: [u64; LEVELS],
-    /// The first timer of each slot. 2.8 KB, hence in a box: an engine is moved about by its owner.
-    heads: Box<[[Option<TimerId>; SLOTS]; LEVELS]>,
-    nodes: Slab<Node<K>>,
-    /// How often a node was looked at or changed, a measure of work which does not depend on the machine.
+    /// Of the slots' heads first, then of the timers.
+    links: Vec<Links>,
+    ticks: Vec<u64>,
+    keys: Vec<K>,
+    /// The first vacant timer, or `NONE`.
+    vacant: u32,
+    /// How often links were looked at or changed, a measure of work which does not depend on the machine.
     #[cfg(test)]
     touched: std::cell::Cell<u64>,
 }
@@ -90,11 +116,17 @@ pub(crate) struct Wheel<K: Copy> {
 impl<K: Copy> Wheel<K> {
     /// An empty wheel, at tick 0.
     pub(crate) fn new() -> Self {
+        let alone = |head| Links {
+            prev: head,
+            next: head,
+        };
         Self {
             elapsed: 0,
             occupied: [0; LEVELS],
-            heads: Box::new([[None; SLOTS]; LEVELS]),
-            nodes: Slab::new(),
+            links: (0..HEADS).map(alone).collect(),
+            ticks: Vec::new(),
+            keys: Vec::new(),
+            vacant: NONE,
             #[cfg(test)]
             touched: std::cell::Cell::new(0),
         }
@@ -106,20 +138,15 @@ impl<K: Copy> Wheel<K> {
     /// this timer: it is due at the next `expire`, even within one run of them. Who arms such a timer for each one that expires, and goes on
     /// until there are none, does not come to an end.
     pub(crate) fn arm(&mut self, tick: u64, key: K) -> TimerId {
-        if self.nodes.len() == self.nodes.capacity() {
-            // A sixteenth rather than the double: at a million timers, up to 24 MB would lie idle.
-            let growth = (self.nodes.len() / 16).max(MIN_GROWTH);
-            self.nodes.reserve_exact(growth);
-        }
-        let entry = self.nodes.vacant_entry();
-        let id = TimerId::from_index(entry.key());
         let tick = tick.max(self.elapsed);
-        entry.insert(Node {
-            prev: id,
-            next: id,
-            tick,
-            key,
-        });
+        let id = match self.take_vacant() {
+            Some(id) => {
+                self.ticks[id.row()] = tick;
+                self.keys[id.row()] = key;
+                id
+            }
+            None => self.grow(tick, key),
+        };
         self.link(id, self.place(tick));
         id
     }
@@ -130,14 +157,13 @@ impl<K: Copy> Wheel<K> {
     /// May panic when the timer has expired or was cancelled; otherwise it hits whichever timer has its id now.
     pub(crate) fn rearm(&mut self, id: TimerId, tick: u64) {
         let tick = tick.max(self.elapsed);
-        let from = self.place(self.node(id).tick);
-        let to = self.place(tick);
-        // An idle timeout is put off with each byte that arrives, and mostly within its slot: then its neighbours are left alone.
-        if from != to {
-            self.unlink(id, from);
-            self.link(id, to);
+        let before = std::mem::replace(&mut self.ticks[id.row()], tick);
+        // An idle timeout is put off with each byte that arrives, and mostly within its slot: then its neighbours are left alone. What
+        // agrees with it in the slot's number and all above is in the same slot of the same level.
+        if (before ^ tick) >> (self.level(before) * BITS_PER_LEVEL) != 0 {
+            self.unlink(id);
+            self.link(id, self.place(tick));
         }
-        self.node_mut(id).tick = tick;
     }
 
     /// Removes a timer. The id is then gone.
@@ -145,9 +171,8 @@ impl<K: Copy> Wheel<K> {
     /// # Panics
     /// As `rearm`.
     pub(crate) fn cancel(&mut self, id: TimerId) {
-        let place = self.place(self.node(id).tick);
-        self.unlink(id, place);
-        self.nodes.remove(id.index());
+        self.unlink(id);
+        self.vacate(id);
     }
 
     /// The tick at which a timer is due.
@@ -155,7 +180,7 @@ impl<K: Copy> Wheel<K> {
     /// # Panics
     /// As `rearm`.
     pub(crate) fn tick_of(&self, id: TimerId) -> u64 {
-        self.node(id).tick
+        self.ticks[id.row()]
     }
 
     /// When to call `expire` next: the tick at which the first timer is due, or an earlier one. `None` without timers.
@@ -163,26 +188,28 @@ impl<K: Copy> Wheel<K> {
     /// It is exact when at most 32 timers share the slot of the first. Else it is where this slot begins: an `expire` at that time
     /// cascades it and may hand out nothing, and the next answer lies further on, at most ten times in a row. After an `expire(now)` which
     /// found nothing the answer is always later than `now`.
+    #[inline]
     pub(crate) fn next_tick(&self) -> Option<u64> {
         let place = self.first_place()?;
         let start = self.start_of(place);
         if place.level == 0 {
             return Some(start);
         }
-        let head = self.head(place)?;
-        let mut node = self.node(head);
-        let mut first = node.tick;
-        for _ in 1..MAX_WALK {
-            if node.next == head {
+        let head = place.head();
+        let mut at = self.links(head).next;
+        let mut first = u64::MAX;
+        for _ in 0..MAX_WALK {
+            first = first.min(self.ticks[(at - HEADS) as usize]);
+            at = self.links(at).next;
+            if at == head {
                 return Some(first);
             }
-            node = self.node(node.next);
-            first = first.min(node.tick);
         }
-        Some(if node.next == head { first } else { start })
+        Some(start)
     }
 
     /// Whether `expire(now)` would hand out a timer, or find work on the way to the next.
+    #[inline]
     pub(crate) fn is_due(&self, now: u64) -> bool {
         self.first_place()
             .is_some_and(|place| self.start_of(place) <= now)
@@ -202,12 +229,13 @@ impl<K: Copy> Wheel<K> {
                 break;
             }
             self.elapsed = start;
-            let head = self.head(place)?;
             if place.level == 0 {
-                self.unlink(head, place);
-                return Some(self.nodes.remove(head.index()).key);
+                let first = self.timer(self.links(place.head()).next)?;
+                self.unlink(first);
+                self.vacate(first);
+                return Some(self.keys[first.row()]);
             }
-            self.cascade(head, place);
+            self.cascade(place);
         }
         self.elapsed = now;
         None
@@ -216,66 +244,99 @@ impl<K: Copy> Wheel<K> {
     /// The number of timers.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
-        self.nodes.len()
+        let vacant = std::iter::successors(self.timer(self.vacant), |id| {
+            self.timer(self.links[id.0.get() as usize].next)
+        });
+        self.ticks.len() - vacant.count()
     }
 
     /// Deals out a slot which time has just entered. Each timer lands on a lower level: it now agrees with `elapsed` in the group of bits
     /// which was the slot's number.
-    fn cascade(&mut self, head: TimerId, place: Place) {
-        self.heads[place.level][place.slot] = None;
+    fn cascade(&mut self, place: Place) {
+        let head = place.head();
+        let first = self.links(head).next;
+        *self.links_mut(head) = Links {
+            prev: head,
+            next: head,
+        };
         self.occupied[place.level] &= !(1 << place.slot);
-        let mut id = head;
-        loop {
-            let Node { next, tick, .. } = *self.node(id);
-            self.link(id, self.place(tick));
-            if next == head {
-                break;
-            }
-            id = next;
+        let mut next = first;
+        while let Some(id) = self.timer(next) {
+            next = self.links(next).next;
+            self.link(id, self.place(self.ticks[id.row()]));
         }
     }
 
     /// Appends a timer, whose links mean nothing yet, to a slot.
     fn link(&mut self, id: TimerId, place: Place) {
-        let (prev, next) = match self.head(place) {
-            Some(head) => (self.node(head).prev, head),
-            None => {
-                self.heads[place.level][place.slot] = Some(id);
-                self.occupied[place.level] |= 1 << place.slot;
-                (id, id)
-            }
+        self.occupied[place.level] |= 1 << place.slot;
+        let (head, id) = (place.head(), id.0.get());
+        let last = std::mem::replace(&mut self.links_mut(head).prev, id);
+        self.links_mut(last).next = id;
+        *self.links_mut(id) = Links {
+            prev: last,
+            next: head,
         };
-        let node = self.node_mut(id);
-        node.prev = prev;
-        node.next = next;
-        self.node_mut(prev).next = id;
-        self.node_mut(next).prev = id;
     }
 
-    fn unlink(&mut self, id: TimerId, place: Place) {
-        let Node { prev, next, .. } = *self.node(id);
-        if next == id {
-            self.heads[place.level][place.slot] = None;
-            self.occupied[place.level] &= !(1 << place.slot);
-            return;
+    /// Takes a timer out of its slot, whichever that is.
+    fn unlink(&mut self, id: TimerId) {
+        let Links { prev, next } = self.links(id.0.get());
+        self.links_mut(prev).next = next;
+        self.links_mut(next).prev = prev;
+        // Only a head can be on both sides: nothing is left in its slot.
+        if prev == next && self.timer(next).is_none() {
+            let Place { level, slot } = Place::of_head(next);
+            self.occupied[level] &= !(1 << slot);
         }
-        self.node_mut(prev).next = next;
-        self.node_mut(next).prev = prev;
-        if self.head(place) == Some(id) {
-            self.heads[place.level][place.slot] = Some(next);
+    }
+
+    fn take_vacant(&mut self) -> Option<TimerId> {
+        let id = self.timer(self.vacant)?;
+        self.vacant = self.links(self.vacant).next;
+        Some(id)
+    }
+
+    fn vacate(&mut self, id: TimerId) {
+        let next = std::mem::replace(&mut self.vacant, id.0.get());
+        *self.links_mut(id.0.get()) = Links { prev: NONE, next };
+    }
+
+    /// Adds a row, which is in no list.
+    #[cold]
+    fn grow(&mut self, tick: u64, key: K) -> TimerId {
+        let row = self.ticks.len();
+        let id = TimerId::from_row(row);
+        if row == self.ticks.capacity() {
+            // A sixteenth rather than the double: at a million timers, up to 24 MB would lie idle.
+            let growth = (row / 16).max(MIN_GROWTH);
+            self.links.reserve_exact(growth);
+            self.ticks.reserve_exact(growth);
+            self.keys.reserve_exact(growth);
         }
+        self.links.push(Links {
+            prev: NONE,
+            next: NONE,
+        });
+        self.ticks.push(tick);
+        self.keys.push(key);
+        id
     }
 
     /// Where a timer of this tick, which is not before `elapsed`, belongs; and where it stands, if it is armed.
     fn place(&self, tick: u64) -> Place {
-        let level = (self.elapsed ^ tick)
-            .checked_ilog2()
-            .map_or(0, |bit| bit / BITS_PER_LEVEL);
+        let level = self.level(tick);
         let slot = (tick >> (level * BITS_PER_LEVEL)) as usize % SLOTS;
         Place {
             level: level as usize,
             slot,
         }
+    }
+
+    /// That of the highest group of bits in which the tick differs from the wheel's time.
+    fn level(&self, tick: u64) -> u32 {
+        // The lowest bit makes no difference to the level, and there is none to be found in 0.
+        ((self.elapsed ^ tick) | 1).ilog2() / BITS_PER_LEVEL
     }
 
     /// The slot in which the first timer is.
@@ -293,20 +354,24 @@ impl<K: Copy> Wheel<K> {
         (self.elapsed & above) | ((place.slot as u64) << shift)
     }
 
-    fn head(&self, place: Place) -> Option<TimerId> {
-        self.heads[place.level][place.slot]
+    /// The timer of these links; `None` of a head's, and of none.
+    fn timer(&self, at: u32) -> Option<TimerId> {
+        match at {
+            HEADS..NONE => NonZeroU32::new(at).map(TimerId),
+            0..HEADS | NONE => None,
+        }
     }
 
-    fn node(&self, id: TimerId) -> &Node<K> {
+    fn links(&self, at: u32) -> Links {
         #[cfg(test)]
         self.touched.set(self.touched.get() + 1);
-        &self.nodes[id.index()]
+        self.links[at as usize]
     }
 
-    fn node_mut(&mut self, id: TimerId) -> &mut Node<K> {
+    fn links_mut(&mut self, at: u32) -> &mut Links {
         #[cfg(test)]
         self.touched.set(self.touched.get() + 1);
-        &mut self.nodes[id.index()]
+        &mut self.links[at as usize]
     }
 }
 
@@ -656,7 +721,7 @@ mod tests {
         }
     }
 
-    /// Nodes touched per timer: by arming, by putting off, and by expiry of all.
+    /// Links touched per timer: by arming, by putting off, and by expiry of all.
     fn work_per_timer(timers: u64) -> [f64; 3] {
         const SPAN: u64 = 3_600_000;
         let mut wheel = Wheel::new();
@@ -672,7 +737,7 @@ mod tests {
         }
         let rearming = measure(&wheel);
         let mut now = 0;
-        while wheel.len() > 0 {
+        while wheel.first_place().is_some() {
             now += SPAN / timers + 1;
             drain(&mut wheel, now);
         }
@@ -681,9 +746,10 @@ mod tests {
 
     #[test]
     fn the_work_per_timer_does_not_grow_with_their_number() {
-        // A timer is put into a list with 4 touches, one fewer without neighbours, and taken out with 3, or one without neighbours; an hour
-        // of milliseconds has four levels, so that each timer is moved at most three times, which is one touch more than to put it in.
-        let bounds = [4.0, 2.0 + 3.0 + 4.0, 3.0 * 5.0 + 3.0];
+        // A timer is put into a list with 3 touches and taken out with 3; an hour of milliseconds has four levels, so that each timer is
+        // moved at most three times, which is one touch more than to put it in and two more for its slot. What expires was looked for, and
+        // is vacant afterwards.
+        let bounds = [3.0, 3.0 + 3.0, 3.0 * (4.0 + 2.0) + 5.0];
         for timers in [1_000, 10_000, 100_000, 1_000_000] {
             let work = work_per_timer(timers);
             for (work, bound) in work.iter().zip(bounds) {
@@ -701,7 +767,7 @@ mod tests {
         wheel.touched.set(0);
         assert_eq!(drain(&mut wheel, u64::MAX).len(), 100_000);
         let touched = wheel.touched.get() / 100_000;
-        assert!(touched <= LEVELS as u64 * 5 + 3, "{touched}");
+        assert!(touched <= LEVELS as u64 * 6 + 5, "{touched}");
     }
 
     #[test]
@@ -712,7 +778,7 @@ mod tests {
         }
         wheel.touched.set(0);
         assert_eq!(wheel.next_tick(), Some(1 << 40));
-        assert_eq!(wheel.touched.get(), MAX_WALK as u64);
+        assert_eq!(wheel.touched.get(), 1 + MAX_WALK as u64);
     }
 
     #[test]
@@ -721,42 +787,50 @@ mod tests {
         let ids: Vec<TimerId> = (0..100).map(|n| wheel.arm(30_000 + n, ())).collect();
         wheel.touched.set(0);
         wheel.rearm(ids[50], 31_000);
-        assert_eq!(wheel.touched.get(), 2);
+        assert_eq!(wheel.touched.get(), 0);
     }
 
     #[test]
     fn a_million_timers_cost_at_most_26_bytes_each() {
-        /// What slab makes of a node.
-        #[expect(dead_code, reason = "only its size is of interest")]
-        enum Entry<T> {
-            Vacant(usize),
-            Occupied(T),
-        }
+        let heap = |wheel: &Wheel<Owner>| {
+            wheel.links.capacity() * size_of::<Links>()
+                + wheel.ticks.capacity() * size_of::<u64>()
+                + wheel.keys.capacity() * size_of::<Owner>()
+        };
         assert_eq!(size_of::<Option<TimerId>>(), 4);
-        assert_eq!(size_of::<Entry<Node<u64>>>(), 24);
-        assert_eq!(size_of::<Entry<Node<Owner>>>(), 24);
-        assert_eq!(size_of::<Entry<Node<[u8; 5]>>>(), 24);
-        assert_eq!(size_of::<Entry<Node<(u32, u8)>>>(), 24);
 
         let mut wheel = Wheel::new();
         let mut growths = 0;
         for n in 1..=1_000_000 {
-            let before = wheel.nodes.capacity();
+            let before = heap(&wheel);
             wheel.arm(n as u64, Owner::Exchange(n as u32));
-            let after = wheel.nodes.capacity();
+            let after = heap(&wheel);
             growths += usize::from(after != before);
-            assert!(after <= n + (n / 16).max(MIN_GROWTH), "{after} for {n}");
+            let most = n + (n / 16).max(MIN_GROWTH);
+            assert!(wheel.ticks.capacity() <= most, "{n}");
+            assert!(wheel.keys.capacity() <= most, "{n}");
+            assert!(wheel.links.capacity() <= most + HEADS as usize, "{n}");
         }
-        let heap = wheel.nodes.capacity() * 24 + size_of_val(wheel.heads.as_ref());
-        assert!(heap <= 26 * 1_000_000, "{heap} bytes");
+        assert!(heap(&wheel) <= 26 * 1_000_000, "{} bytes", heap(&wheel));
         assert!(growths <= 200, "{growths} growths");
+    }
+
+    #[test]
+    fn a_timer_that_is_gone_is_not_taken_for_one() {
+        let mut wheel = Wheel::new();
+        let gone = wheel.arm(1, 'a');
+        wheel.arm(1, 'b');
+        wheel.cancel(gone);
+        let twice = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| wheel.cancel(gone)));
+        assert!(twice.is_err());
+        assert_eq!(drain(&mut wheel, 1), ['b']);
     }
 
     #[test]
     fn nothing_is_allocated_where_an_entry_is_vacant() {
         let mut wheel = Wheel::new();
         let ids: Vec<TimerId> = (0..1000).map(|n| wheel.arm(n, n)).collect();
-        let capacity = wheel.nodes.capacity();
+        let capacity = wheel.ticks.capacity();
         for &id in &ids[500..] {
             wheel.cancel(id);
         }
@@ -764,6 +838,6 @@ mod tests {
         for n in 0..1000 {
             wheel.arm(n * n, n);
         }
-        assert_eq!((wheel.len(), wheel.nodes.capacity()), (1000, capacity));
+        assert_eq!((wheel.len(), wheel.ticks.capacity()), (1000, capacity));
     }
 }

@@ -1,0 +1,117 @@
+//! What a client process measures of itself: processor time, heap and the clock.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+
+use crate::job::Cost;
+
+/// The system's allocator, and a count of what is asked of it. Clients are compared with it, so each pays it alike.
+struct Counting;
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+static ALLOCATED: AtomicU64 = AtomicU64::new(0);
+static LIVE: AtomicI64 = AtomicI64::new(0);
+
+fn count(allocated: usize, freed: usize) {
+    // Loads and stores, not exchanges: a lock prefix costs more than all the rest. Clients that allocate on several threads lose a few.
+    ALLOCATIONS.store(
+        ALLOCATIONS.load(Relaxed) + u64::from(allocated > 0),
+        Relaxed,
+    );
+    ALLOCATED.store(ALLOCATED.load(Relaxed) + allocated as u64, Relaxed);
+    LIVE.store(
+        LIVE.load(Relaxed) + allocated as i64 - freed as i64,
+        Relaxed,
+    );
+}
+
+// SAFETY: everything is the system allocator's.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size(), 0);
+        // SAFETY: as the caller's.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(layout.size(), 0);
+        // SAFETY: as the caller's.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        count(0, layout.size());
+        // SAFETY: as the caller's.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        count(new_size, layout.size());
+        // SAFETY: as the caller's.
+        unsafe { System.realloc(ptr, layout, new_size) }
+    }
+}
+
+/// Begun when a client is warm, ended when its last answer is there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Meter {
+    started: Reading,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    wall: Instant,
+    user_seconds: f64,
+    system_seconds: f64,
+    allocations: u64,
+    allocated: u64,
+    live: i64,
+    resident: i64,
+}
+
+impl Meter {
+    pub(crate) fn start() -> Self {
+        Self {
+            started: Reading::now(),
+        }
+    }
+
+    pub(crate) fn stop(self, answered: u64) -> Cost {
+        let (from, to) = (self.started, Reading::now());
+        Cost {
+            wall_seconds: (to.wall - from.wall).as_secs_f64(),
+            user_seconds: to.user_seconds - from.user_seconds,
+            system_seconds: to.system_seconds - from.system_seconds,
+            allocations: to.allocations - from.allocations,
+            allocated_bytes: to.allocated - from.allocated,
+            heap_bytes: to.live - from.live,
+            resident_bytes: to.resident - from.resident,
+            answered,
+            median_latency_seconds: None,
+        }
+    }
+}
+
+impl Reading {
+    fn now() -> Self {
+        // SAFETY: it is all integers, which getrusage fills in.
+        let usage = unsafe {
+            let mut usage = std::mem::zeroed::<libc::rusage>();
+            libc::getrusage(libc::RUSAGE_SELF, &mut usage);
+            usage
+        };
+        let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+        let pages = std::fs::read_to_string("/proc/self/statm")
+            .ok()
+            .and_then(|text| text.split(' ').nth(1)?.parse::<i64>().ok());
+        Self {
+            wall: Instant::now(),
+            user_seconds: seconds(usage.ru_utime),
+            system_seconds: seconds(usage.ru_stime),
+            allocations: ALLOCATIONS.load(Relaxed),
+            allocated: ALLOCATED.load(Relaxed),
+            live: LIVE.load(Relaxed),
+            resident: pages.unwrap_or(0) * 4096,
+        }
+    }
+}
