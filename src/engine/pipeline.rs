@@ -8,6 +8,8 @@
 //! However a link ends, [`close`](Engine::close) sends those behind again elsewhere, in their order: so none is forgotten, and none that is
 //! answered is sent twice. Each connection that breaks ends the exchange of the one in front, by an answer, an error or the one retry that
 //! every request has; so a server that breaks all of them comes to an end with them.
+//!
+//! What a link without a pipeline comes past as well stands apart (`inline(never)`), so that it costs that one a look and no more.
 
 use log::{debug, trace, warn};
 use mio::Token;
@@ -98,6 +100,7 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     /// Readies a link for more requests behind the one of that depth that was just put on it. `was_sent`: that one was sent before.
+    #[inline(never)]
     pub(super) fn begin_pipeline(&mut self, key: LinkKey, depth: u16, was_sent: bool) {
         let link = &mut self.links[key];
         let is_trusted = self.pool[link.origin].trust == Trust::Full && !was_sent;
@@ -160,6 +163,7 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     /// Writes the request in front and those behind it, as far as the socket takes them.
+    #[inline(never)]
     pub(super) fn flush_pipeline(&mut self, key: LinkKey) {
         loop {
             let link = &mut self.links[key];
@@ -263,6 +267,7 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// The response to the request in front is complete, `leftover` bytes have come behind it: the next in line takes its place, if the
     /// connection is good for it.
+    #[inline(never)]
     pub(super) fn move_up(&mut self, key: LinkKey, head: &Head, leftover: usize) -> MovedUp {
         let link = &mut self.links[key];
         let Some(pipeline) = &mut link.pipeline else {

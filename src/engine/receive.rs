@@ -494,15 +494,25 @@ impl<S, M: Mode> Engine<S, M> {
             if link.connection.is_complete() {
                 return read_trailers(&mut piece.inbound, &limits);
             }
+            let start = piece.taken;
+            if let Some(len) = link.connection.take_rest(piece.data.len() - start) {
+                piece.taken += len;
+                let body = start..piece.taken;
+                let fed = self.on_data(state, key, chain, piece, body, limits.max_body_bytes);
+                return match fed {
+                    Some(fed) => fed,
+                    None if self.chains[chain].marks.has(Marks::CANCELLED) => Fed::Cancelled,
+                    None => Fed::Complete,
+                };
+            }
             let step = match link.connection.receive(
-                &mut piece.data[piece.taken..],
+                &mut piece.data[start..],
                 &mut piece.inbound.head,
                 &limits,
             ) {
                 Ok(step) => step,
                 Err(violation) => return Fed::Failed(Failure::Violation(violation)),
             };
-            let start = piece.taken;
             piece.taken += step.consumed;
             match step.event {
                 Event::More if link.connection.is_complete() => {}

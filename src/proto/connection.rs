@@ -144,6 +144,18 @@ impl Connection {
         }
     }
 
+    /// As [`receive`](Self::receive), of a body of known length that is all among the `available` bytes, as most are: how long it is.
+    #[inline]
+    pub(crate) fn take_rest(&mut self, available: usize) -> Option<usize> {
+        match self.state {
+            State::Body(Body::Length(left)) if left <= available as u64 => {
+                self.state = State::Complete;
+                Some(left as usize)
+            }
+            _ => None,
+        }
+    }
+
     fn receive_head(
         &mut self,
         input: &mut [u8],
