@@ -424,8 +424,10 @@ fn a_stream_of_answers_is_read_alike_however_it_is_cut() {
     }
 }
 
+type Respond = fn(&Incoming) -> Answer;
+
 /// How a connection breaks when it has answered a few.
-const BREAKS: [(&str, fn(&Incoming) -> Answer); 4] = [
+const BREAKS: [(&str, Respond); 4] = [
     ("closed", |_| Answer::nothing().close()),
     ("reset", |_| Answer::nothing().reset()),
     ("announced", |r| {
@@ -469,20 +471,20 @@ fn of_a_connection_that_breaks_the_unanswered_are_sent_again_and_no_others() {
 
 #[test]
 fn what_is_no_answer_fails_the_one_in_front_and_sends_the_others_again() {
-    let rows: [(&str, ErrorKind, fn() -> Answer); 3] = [
-        ("garbage", ErrorKind::Malformed, || {
+    let rows: [(&str, ErrorKind, Respond); 3] = [
+        ("garbage", ErrorKind::Malformed, |_| {
             Answer::raw("HTTP/1.1 2x0\r\n\r\n")
         }),
-        ("cut short", ErrorKind::Truncated, || {
+        ("cut short", ErrorKind::Truncated, |_| {
             Answer::ok("0123456789").truncate(42).close()
         }),
-        ("a bad chunk", ErrorKind::Malformed, || {
+        ("a bad chunk", ErrorKind::Malformed, |_| {
             Answer::raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
         }),
     ];
     for (why, kind, answer) in rows {
         let mut lab = Lab::new(move |request| match request.path() {
-            "/3" => answer(),
+            "/3" => answer(request),
             path => Answer::ok(path),
         });
         lab.get_many(8);
@@ -508,8 +510,10 @@ fn fresh_connections_that_never_answer_fail_one_request_each() {
     assert_eq!((stats.opened, stats.retried), (9, 8));
 }
 
+type EndOne = fn(&mut Lab, RequestId);
+
 /// Cancels or lets expire the one at a place, while the second is being answered.
-fn end_one(place: usize, end: fn(&mut Lab, RequestId)) -> (Lab, Vec<usize>) {
+fn end_one(place: usize, end: EndOne) -> (Lab, Vec<usize>) {
     let mut lab = Lab::new(|request| Answer::ok(request.path()).after(SECOND));
     let mut ids = Vec::new();
     for i in 0..8 {
@@ -529,7 +533,7 @@ fn end_one(place: usize, end: fn(&mut Lab, RequestId)) -> (Lab, Vec<usize>) {
 
 #[test]
 fn one_that_ends_early_takes_none_with_it() {
-    let ends: [(ErrorKind, fn(&mut Lab, RequestId)); 2] = [
+    let ends: [(ErrorKind, EndOne); 2] = [
         (ErrorKind::Cancelled, |lab, id| {
             assert!(lab.engine.cancel(id))
         }),
