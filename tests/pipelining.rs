@@ -753,6 +753,41 @@ fn behind_a_break_a_new_connection_answers_one_before_it_is_given_a_second() {
 }
 
 #[test]
+fn behind_a_break_care_is_taken_with_new_requests_too() {
+    let mut first = None;
+    let mut lab = Lab::with(
+        |config| config.max_connections_per_origin = 2,
+        move |request| {
+            let is_first = *first.get_or_insert(request.connection) == request.connection;
+            match (is_first, request.number) {
+                (true, 1) => Answer::nothing().reset(),
+                _ => echo_slowly(request),
+            }
+        },
+    );
+    lab.get_many(3);
+    lab.advance(110 * MS);
+    // The first is answered, the others are on a connection each.
+    assert_eq!(lab.log.texts(), ["/0"]);
+    for i in 3..9 {
+        lab.get(&format!("/{i}"));
+    }
+    lab.run();
+    let mut texts = lab.log.texts();
+    texts.sort();
+    assert_eq!(texts, paths(0..9));
+    let ledger = lab.network.ledger();
+    let begun = ledger.requests().filter(|request| request.number == 1);
+    let begun: Vec<_> = begun.map(|request| request.pipelined).collect();
+    assert!(begun.len() > 1, "{begun:?}");
+    assert!(begun[0], "the second on the first connection");
+    assert!(
+        !begun[1..].contains(&true),
+        "the second on others: {begun:?}"
+    );
+}
+
+#[test]
 fn an_origin_that_breaks_every_pipeline_is_pipelined_no_more() {
     for announced in [true, false] {
         let mut lab = Lab::new(move |request| {
@@ -811,28 +846,27 @@ fn a_server_that_drops_all_but_the_first_is_found_out() {
 
 #[test]
 fn bytes_that_nobody_asked_for_are_no_answer_to_what_is_not_sent_yet() {
-    // Two answers to the one request that has been written: the second must not be taken for that of the next.
-    let mut lab = Lab::new(|request| match request.number {
-        0 => Answer::raw([ok("mine"), ok("forged")].concat()),
-        _ => Answer::ok(request.path()),
+    // Three answers to two requests, in one read. By the third, what follows the first is in line, and not written.
+    let server = Server::start(|peer| {
+        if peer.number == 0 {
+            let paths = [peer.request(), peer.request()].map(|seen| seen.unwrap().path);
+            peer.send(&[ok(&paths[0]), ok(&paths[1]), ok("forged")].concat());
+        }
+        while let Some(seen) = peer.request() {
+            peer.send(&ok(&seen.path));
+        }
     });
-    let follow = |log: &mut Log, reply: Reply<'_>, cx: &mut Context<'_, Log>| {
+    let mut bench = Bench::with(|config| config.pipeline("*", 16));
+    let next = server.get("/next");
+    let follow = move |log: &mut Log, reply: Reply<'_>, cx: &mut Context<'_, Log>| {
         log.replies.push(reply.map(Got::of));
-        let next = Request::get(&url("/next")).build().unwrap();
-        cx.submit(next, note);
-        Next::done()
+        cx.send(next.clone()).read_by(note)
     };
-    lab.engine
-        .submit(Request::get(&url("/0")).build().unwrap(), follow);
-    lab.run();
-    let mut texts = lab.log.texts();
-    texts.truncate(1);
-    assert_eq!(texts, ["mine"]);
-    assert!(
-        !lab.log.texts().contains(&"forged".to_owned()),
-        "{:?}",
-        lab.log.texts()
-    );
+    bench.engine.submit(server.get("/0"), follow);
+    bench.submit(server.get("/1"));
+    bench.replies(3);
+    assert_eq!(bench.log.texts(), ["/0", "/1", "/next"]);
+    assert_eq!(bench.stats().opened, 2);
 }
 
 #[test]
