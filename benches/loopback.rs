@@ -1,10 +1,8 @@
-//! `cargo bench`: what the engine adds to a request on loopback, as a ratio, and what building a request costs.
+//! `cargo bench --bench loopback`: what the engine adds to a request on loopback, as a ratio.
 //!
 //! The measure is a blocking socket that writes the same bytes and reads until the answer is there, in turns with the engine so
-//! that both meet the same weather. Counts, which no weather moves, are in `tests/counts.rs`.
+//! that both meet the same weather. Counts, which no weather moves, are in `tests/counts.rs`; parts of a request by themselves in `benches/micro.rs`.
 
-#[path = "../tests/counting/mod.rs"]
-mod counting;
 #[path = "../examples/support/server.rs"]
 mod server;
 
@@ -44,26 +42,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let ratio = engine / socket;
         println!("{path:28} {engine:>10.2} {socket:>10.2} {ratio:>6.2}");
     }
-
-    println!(
-        "\n{:28} {:>10} {:>10}",
-        "building a request", "ns", "allocated"
-    );
-    let url = "http://example.com/rooms/42/messages?since=1700000000";
-    build("get", || Request::get(url).build());
-    build("get, 4 fields", || {
-        Request::get(url)
-            .header("Accept", "application/json")
-            .header("Cookie", "session=0123456789abcdef")
-            .header("Referer", "http://example.com/")
-            .header("X-Requested-With", "XMLHttpRequest")
-            .build()
-    });
-    build("post, form", || {
-        Request::post(url)
-            .form([("to", "42"), ("text", "good morning")])
-            .build()
-    });
     Ok(())
 }
 
@@ -108,15 +86,4 @@ fn answer_length(addr: SocketAddr, path: &str) -> std::io::Result<usize> {
     let mut answer = Vec::new();
     let _ = socket.read_to_end(&mut answer);
     Ok(answer.len())
-}
-
-fn build(what: &str, build: impl Fn() -> Result<Request, httpstream::Error>) {
-    const BUILT: u32 = 100_000;
-    let (begin, before) = (Instant::now(), counting::calls());
-    for _ in 0..BUILT {
-        black_box(build()).expect("a request");
-    }
-    let each = begin.elapsed() / BUILT;
-    let calls = (counting::calls() - before) / u64::from(BUILT);
-    println!("{what:28} {:>10} {calls:>10}", each.as_nanos());
 }

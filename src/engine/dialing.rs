@@ -194,8 +194,16 @@ impl<S, M: Mode> Engine<S, M> {
         match self.open_socket(key, addr) {
             Ok(socket) => {
                 self.links[key].socket = Some(socket);
-                self.note_attempt(key, chain);
+                let is_first = self.note_begun(key, chain);
+                let token = self.links.token(key);
                 self.flush(key);
+                // On loopback it is connected by now, and its next deadline is armed.
+                if is_first
+                    && self.links.find(token).is_some()
+                    && let State::Connecting { .. } = self.links[key].state
+                {
+                    self.arm(chain, Some(Clock::Connect));
+                }
             }
             Err(error) if is_exhaustion(&error) => {
                 self.wait_for_room(key, chain, error.to_string())
@@ -237,13 +245,21 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// With a link's first attempt the connect deadline begins, which is that of all together.
     fn note_attempt(&mut self, key: LinkKey, chain: ChainKey) {
-        let resolved = self.since_start(chain);
-        let times = &mut self.links[key].times;
-        if times.resolve == 0 {
-            times.resolve = resolved;
-            self.counts.opened += 1;
+        if self.note_begun(key, chain) {
             self.arm(chain, Some(Clock::Connect));
         }
+    }
+
+    /// Answers whether it is the link's first attempt.
+    fn note_begun(&mut self, key: LinkKey, chain: ChainKey) -> bool {
+        let resolved = self.since_start(chain);
+        let times = &mut self.links[key].times;
+        let is_first = times.resolve == 0;
+        if is_first {
+            times.resolve = resolved;
+            self.counts.opened += 1;
+        }
+        is_first
     }
 
     /// Opens and registers a socket, at the price of idle links where this machine has no room left.

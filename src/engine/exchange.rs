@@ -139,7 +139,9 @@ impl<S, M: Mode> Engine<S, M> {
     /// connected yet.
     ///
     /// # Errors
-    /// It cannot be connected, or is connected to itself.
+    /// It cannot be connected, or is connected to itself. Where it is one plain exchange's, that is left to
+    /// [`fail_unreadable`](Self::fail_unreadable), since to ask each socket would be a system call for each connection; but a race must not be won
+    /// by such a one, nor a handshake begun with it.
     pub(super) fn write_first(
         &mut self,
         key: LinkKey,
@@ -159,19 +161,38 @@ impl<S, M: Mode> Engine<S, M> {
         if written.is_blocked {
             return Ok(None);
         }
-        match self.net.is_connected_to_itself(socket, addr) {
-            false => Ok(Some(FirstWrite {
-                bytes: written.taken,
-                due: wire.len(),
-            })),
-            true => {
-                // What it was told is lost on any other.
-                self.begin_session(key)?;
-                let why = "connected to itself, since nobody listens there";
-                let error = io::Error::new(io::ErrorKind::ConnectionRefused, why);
-                Err(Trouble::Io(error))
-            }
+        let first = FirstWrite {
+            bytes: written.taken,
+            due: wire.len(),
+        };
+        let is_alone = matches!(link.state, State::Connecting { .. })
+            && link.session.is_none()
+            && link.pipeline.is_none();
+        if is_alone || !self.net.is_connected_to_itself(socket, addr) {
+            return Ok(Some(first));
         }
+        // What it was told is lost on any other.
+        self.begin_session(key)?;
+        Err(Trouble::Io(connected_to_itself()))
+    }
+
+    /// Ends an exchange whose link has received what is no response. A socket that is connected to itself, since nobody listens there, hears its
+    /// own request: it has not been connected to anybody.
+    pub(super) fn fail_unreadable(&mut self, key: LinkKey, failure: Failure) {
+        let link = &mut self.links[key];
+        if let State::Busy { chain, .. } = link.state
+            && let Failure::Violation(_) = failure
+            && !link.marks.has(LinkMarks::REUSED)
+            && !link.connection.has_head()
+            && let Some(socket) = &link.socket
+            && self.net.is_connected_to_itself(socket, link.peer.get())
+        {
+            link.state = State::Connecting { chain };
+            link.marks.clear(LinkMarks::RECEIVED);
+            let addr = self.dialled_address(key);
+            return self.fail_only(key, addr, connected_to_itself());
+        }
+        self.fail(key, failure);
     }
 
     /// Writes what is left of the request, as far as the socket takes it.
@@ -671,6 +692,12 @@ impl<S, M: Mode> Engine<S, M> {
             self.wheel.cancel(exhausted.retry);
         }
     }
+}
+
+/// What is to be said of an address at which nobody listened, so that the socket met itself.
+fn connected_to_itself() -> io::Error {
+    let why = "connected to itself, since nobody listens there";
+    io::Error::new(io::ErrorKind::ConnectionRefused, why)
 }
 
 /// What is to be said of an address that an attempt at was still under way.

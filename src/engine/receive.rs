@@ -456,7 +456,7 @@ impl<S, M: Mode> Engine<S, M> {
             }
             Fed::Failed(failure) => {
                 self.keep(key, piece);
-                self.fail(key, failure);
+                self.fail_unreadable(key, failure);
                 Go::Stop
             }
             Fed::Unexpected => {

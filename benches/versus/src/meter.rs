@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use crate::job::Cost;
+use crate::machine;
 
 /// The system's allocator, and a count of what is asked of it. Clients are compared with it, so each pays it alike.
 struct Counting;
@@ -15,7 +16,8 @@ static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 static ALLOCATED: AtomicU64 = AtomicU64::new(0);
 static LIVE: AtomicI64 = AtomicI64::new(0);
 
-fn count(allocated: usize, freed: usize) {
+/// Notes what was asked for and given back, both in bytes.
+pub(crate) fn count(allocated: usize, freed: usize) {
     // Loads and stores, not exchanges: a lock prefix costs more than all the rest. Clients that allocate on several threads lose a few.
     ALLOCATIONS.store(
         ALLOCATIONS.load(Relaxed) + u64::from(allocated > 0),
@@ -94,20 +96,14 @@ impl Meter {
 
 impl Reading {
     fn now() -> Self {
-        // SAFETY: it is all integers, which getrusage fills in.
-        let usage = unsafe {
-            let mut usage = std::mem::zeroed::<libc::rusage>();
-            libc::getrusage(libc::RUSAGE_SELF, &mut usage);
-            usage
-        };
-        let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+        let (user_seconds, system_seconds) = machine::computed_here();
         let pages = std::fs::read_to_string("/proc/self/statm")
             .ok()
             .and_then(|text| text.split(' ').nth(1)?.parse::<i64>().ok());
         Self {
             wall: Instant::now(),
-            user_seconds: seconds(usage.ru_utime),
-            system_seconds: seconds(usage.ru_stime),
+            user_seconds,
+            system_seconds,
             allocations: ALLOCATIONS.load(Relaxed),
             allocated: ALLOCATED.load(Relaxed),
             live: LIVE.load(Relaxed),

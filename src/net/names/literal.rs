@@ -17,9 +17,11 @@ pub(super) fn read(
     port: u16,
     machine: Machine,
 ) -> Result<Option<SocketAddr>, LookupError> {
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(Some(SocketAddr::new(ip, port)));
+    }
     let Some((addr, zone)) = host.split_once('%') else {
-        let literal = host.parse::<IpAddr>().ok();
-        return Ok(literal.map(|ip| SocketAddr::new(ip, port)));
+        return Ok(None);
     };
     match addr.parse::<Ipv6Addr>() {
         Ok(ip) => {

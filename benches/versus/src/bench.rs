@@ -1,0 +1,190 @@
+//! What all measurements stand on: the server on its core, and clients as processes on the other.
+
+use std::error::Error;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::clients::{self, wrk};
+use crate::job::{Client, Job, Outcome, Workload};
+use crate::machine;
+use crate::scene::Scene;
+use crate::server::{Reached, Server};
+
+/// What a process opens beside its connections: its output, its poll, and what watches the server.
+const SPARE_FILES: usize = 64;
+const ROOT: &str = "root.pem";
+
+#[derive(Debug)]
+pub(crate) struct Bench {
+    server: Server,
+    /// For the certificate, and for what the tools write.
+    work: PathBuf,
+    /// Connections that one process can hold.
+    pub(crate) most_connections: usize,
+    pub(crate) cores: Cores,
+}
+
+/// Which core who is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cores {
+    Two {
+        server: usize,
+        client: usize,
+    },
+    /// Then neither measures what it should.
+    One,
+}
+
+impl Bench {
+    /// Starts the server, and stays on the clients' core: there is nothing to do here while they run.
+    pub(crate) fn start() -> Result<Self, Box<dyn Error>> {
+        let files = machine::raise_open_files()?;
+        let (cores, server, client) = match machine::cores()?[..] {
+            [] => return Err("there is no core to run on".into()),
+            [only] => (Cores::One, only, only),
+            [client, server, ..] => (Cores::Two { server, client }, server, client),
+        };
+        let server = Server::start(server)?;
+        machine::pin(client)?;
+        let work = target_dir()?.join("work");
+        fs::create_dir_all(&work)?;
+        fs::write(work.join(ROOT), &server.reached.root_pem)?;
+        Ok(Self {
+            server,
+            work,
+            most_connections: files.saturating_sub(SPARE_FILES),
+            cores,
+        })
+    }
+
+    /// Without requests to do yet. All connections go to one address as long as that has ports enough for twice as many.
+    pub(crate) fn job(&self, client: Client, scene: Scene) -> Job {
+        const ONE_ADDRESS: usize = 4000;
+        let reached = &self.server.reached;
+        let servers = match scene.workload {
+            Workload::Tls => vec![reached.tls],
+            _ if scene.connections > ONE_ADDRESS => reached.plain.clone(),
+            _ => vec![reached.plain[0]],
+        };
+        Job {
+            client,
+            workload: scene.workload,
+            servers,
+            root: self.work.join(ROOT),
+            connections: scene.connections,
+            held: 0,
+            warm_up: (4 * scene.connections).max(200),
+            requests: 0,
+            timed: false,
+        }
+    }
+
+    pub(crate) fn server(&self) -> &Reached {
+        &self.server.reached
+    }
+
+    pub(crate) fn run(&self, job: &Job) -> Outcome {
+        if job.client == Client::Wrk && !wrk::is_installed() {
+            return Outcome::NotApplicable("it is not installed".to_owned());
+        }
+        match self.output(Self::program(), job) {
+            Ok((outcome, _)) => outcome,
+            Err(error) => Outcome::Failed(error.to_string()),
+        }
+    }
+
+    /// Runs the client under a tool, whose own words are on the standard error output.
+    pub(crate) fn run_under(
+        &self,
+        tool: &[String],
+        job: &Job,
+    ) -> Result<(Outcome, String), Box<dyn Error>> {
+        let (name, arguments) = tool.split_first().ok_or("no tool is named")?;
+        let mut command = Command::new(name);
+        command.args(arguments).arg(std::env::current_exe()?);
+        self.output(Ok(command), job)
+    }
+
+    pub(crate) fn work_file(&self, name: &str) -> PathBuf {
+        self.work.join(name)
+    }
+
+    fn program() -> std::io::Result<Command> {
+        Ok(Command::new(std::env::current_exe()?))
+    }
+
+    fn output(
+        &self,
+        command: std::io::Result<Command>,
+        job: &Job,
+    ) -> Result<(Outcome, String), Box<dyn Error>> {
+        if job.workload == Workload::Held || job.held > 0 {
+            self.wait_until_nothing_is_held()?;
+        }
+        let Output { stdout, stderr, .. } = command?
+            .arg(clients::ASKED)
+            .arg(serde_json::to_string(job)?)
+            .stdin(Stdio::null())
+            .output()?;
+        let (said, complaints) = (String::from_utf8(stdout)?, String::from_utf8_lossy(&stderr));
+        let outcome = said
+            .lines()
+            .find_map(|line| serde_json::from_str(line).ok())
+            .ok_or_else(|| format!("{} ended without a word: {complaints}", job.client.name()))?;
+        Ok((complete(outcome, job, &complaints), complaints.into_owned()))
+    }
+
+    /// What an earlier client held goes when the server has seen its end.
+    fn wait_until_nothing_is_held(&self) -> Result<(), Box<dyn Error>> {
+        let give_up = Instant::now() + Duration::from_secs(20);
+        let mut socket = TcpStream::connect(self.server.reached.plain[0])?;
+        loop {
+            socket.write_all(b"GET /holding HTTP/1.1\r\nHost: server\r\n\r\n")?;
+            let mut answer = [0; 1024];
+            let n = socket.read(&mut answer)?;
+            if answer[..n].ends_with(b"\r\n\r\n0") {
+                return Ok(());
+            }
+            if Instant::now() > give_up {
+                return Err("the server still holds requests of clients that have ended".into());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// A cost counts only if every request was answered.
+fn complete(outcome: Outcome, job: &Job, complaints: &str) -> Outcome {
+    match outcome {
+        Outcome::Cost(cost)
+            if job.client != Client::Wrk
+                && job.workload != Workload::Held
+                && cost.answered != job.requests as u64 =>
+        {
+            let (answered, requests) = (cost.answered, job.requests);
+            let complaint = complaints.lines().next().unwrap_or("nothing was said");
+            Outcome::Failed(format!(
+                "{answered} of {requests} were answered: {complaint}"
+            ))
+        }
+        outcome => outcome,
+    }
+}
+
+/// `target/versus`, beside which this program was built.
+pub(crate) fn target_dir() -> Result<PathBuf, Box<dyn Error>> {
+    let exe = std::env::current_exe()?;
+    let target = exe
+        .ancestors()
+        .find(|path| {
+            path.file_name()
+                .is_some_and(|name| name == "release" || name == "debug")
+        })
+        .and_then(Path::parent)
+        .ok_or("this program is not in a target directory")?;
+    Ok(target.join("versus"))
+}

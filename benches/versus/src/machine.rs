@@ -1,0 +1,76 @@
+//! What is asked of the system: which core a process runs on, how much it may open, and when it has to end.
+
+use std::io;
+
+/// The cores that this process may use, in order.
+pub(crate) fn cores() -> io::Result<Vec<usize>> {
+    // SAFETY: a set of cores is all integers, which sched_getaffinity fills in; CPU_ISSET looks inside it only.
+    unsafe {
+        let mut set = std::mem::zeroed::<libc::cpu_set_t>();
+        if libc::sched_getaffinity(0, size_of_val(&set), &mut set) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let all = 0..libc::CPU_SETSIZE as usize;
+        Ok(all.filter(|&core| libc::CPU_ISSET(core, &set)).collect())
+    }
+}
+
+/// Keeps this thread, and all that it starts from now on, on one core.
+pub(crate) fn pin(core: usize) -> io::Result<()> {
+    // SAFETY: the set is a value of ours, and CPU_SET writes inside it only.
+    let pinned = unsafe {
+        let mut set = std::mem::zeroed::<libc::cpu_set_t>();
+        libc::CPU_SET(core, &mut set);
+        libc::sched_setaffinity(0, size_of_val(&set), &set)
+    };
+    match pinned {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Raises the limit of open files as far as it goes, for this process and all that it starts; answers how far that is.
+pub(crate) fn raise_open_files() -> io::Result<usize> {
+    // SAFETY: a limit is two integers, which getrlimit fills in and setrlimit reads.
+    unsafe {
+        let mut limit = std::mem::zeroed::<libc::rlimit>();
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        limit.rlim_cur = limit.rlim_max;
+        if libc::setrlimit(libc::RLIMIT_NOFILE, &limit) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(limit.rlim_cur.try_into().unwrap_or(usize::MAX))
+    }
+}
+
+/// Ends this process when the one that started it has ended, and after so many seconds in any case: nothing is left behind.
+pub(crate) fn end_with_parent(seconds: u32) {
+    // SAFETY: neither touches memory.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        libc::alarm(seconds);
+    }
+}
+
+/// User and system time, in seconds, of the processes that this one has started and waited for.
+pub(crate) fn children_computed() -> (f64, f64) {
+    computed(libc::RUSAGE_CHILDREN)
+}
+
+/// Likewise of this process.
+pub(crate) fn computed_here() -> (f64, f64) {
+    computed(libc::RUSAGE_SELF)
+}
+
+fn computed(who: i32) -> (f64, f64) {
+    // SAFETY: it is all integers, which getrusage fills in.
+    let usage = unsafe {
+        let mut usage = std::mem::zeroed::<libc::rusage>();
+        libc::getrusage(who, &mut usage);
+        usage
+    };
+    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+    (seconds(usage.ru_utime), seconds(usage.ru_stime))
+}

@@ -1,0 +1,266 @@
+//! What waits: held long polls of every client, and delayed requests.
+//!
+//! Each figure is of a process of its own, which counts what it has asked of its allocator between the moment before the first request and
+//! the one in which the server holds all of them. What the kernel keeps for a socket is the same for all and in none of the figures.
+//! Connections are spread over the server's addresses, so that ports do not run out before descriptors do. Processor time is that of
+//! opening: connecting, sending the request, and putting it where it waits; a client that does not wait for one connection to stand
+//! before it opens the next gets no more of it for that.
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::child;
+use crate::clients::ask::Holding;
+use crate::clients::{self, waiting, waiting::Waiting};
+use crate::job::{Client, Cost, Job, Outcome, Workload};
+use crate::machine;
+use crate::server::Reached;
+
+/// What asks this program for one of [`Waiting`].
+pub(crate) const ASKED: &str = "--waiting";
+
+/// Held polls that are measured in any case.
+pub(crate) const POLLS: usize = 10_000;
+
+/// Delayed requests that are pending.
+pub(crate) const DELAYED: usize = 100_000;
+
+/// Of the descriptors of a process, those that are not for polls.
+const SPARE_DESCRIPTORS: usize = 100;
+
+const HOLDERS: [Client; 7] = [
+    Client::Floor,
+    Client::Httpstream,
+    Client::HyperConn,
+    Client::HyperUtil,
+    Client::Reqwest,
+    Client::CurlMulti,
+    Client::MioHttpc,
+];
+
+const DELAYERS: [Waiting; 5] = [
+    Waiting::Httpstream,
+    Waiting::HttpstreamOwn,
+    Waiting::TaskHyperUtil,
+    Waiting::TaskReqwest,
+    Waiting::DelayQueue,
+];
+
+/// How many libcurl can hold as the curl crate builds it: curl-sys 0.4.91 does not tell libcurl 8.22 of `poll`, so that a connection is
+/// waited for by `select`, which knows no descriptor above 1,023. `CFLAGS=-DHAVE_POLL` tells it, and lifts this; a poll costs the same then.
+const BY_SELECT: usize = 1000;
+
+/// Whose requests wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Whose {
+    Client(Client),
+    Waiting(Waiting),
+}
+
+/// What so many waiting requests cost one client.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Row {
+    pub(crate) whose: Whose,
+    pub(crate) waiting: usize,
+    /// Of each repeat, or why there is none.
+    pub(crate) costs: Result<Vec<Cost>, String>,
+}
+
+/// What one of them costs: the median of the repeats.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Each {
+    pub(crate) heap_bytes: f64,
+    pub(crate) resident_bytes: f64,
+    pub(crate) allocations: f64,
+    pub(crate) processor_seconds: f64,
+    /// Requests that did not come to wait, of all repeats.
+    pub(crate) errors: u64,
+}
+
+/// A job of a process that has things wait.
+#[derive(Debug, Serialize, Deserialize)]
+struct Ask {
+    waiting: Waiting,
+    job: Job,
+}
+
+/// Has things wait, and prints what that costs; both are JSON.
+pub(crate) fn run(ask: &str) -> Result<(), Box<dyn Error>> {
+    machine::end_with_parent(clients::JOB_SECONDS);
+    let Ask { waiting, job } = serde_json::from_str(ask)?;
+    let cost = waiting::run(waiting, &job)?;
+    println!("{}", serde_json::to_string(&cost)?);
+    Ok(())
+}
+
+/// Held polls: [`POLLS`] of them, and as many as this process and the server, which it has started, may open.
+pub(crate) fn polls(
+    server: &Reached,
+    repeats: usize,
+    mut progress: impl FnMut(&Row),
+) -> Result<Vec<Row>, Box<dyn Error>> {
+    let most = machine::raise_open_files()?.saturating_sub(SPARE_DESCRIPTORS);
+    let mut counts = vec![(POLLS.min(most), repeats)];
+    if most > POLLS {
+        counts.push((most, 1));
+    }
+    let whose = HOLDERS.map(Whose::Client).into_iter();
+    let whose: Vec<_> = whose
+        .chain([Whose::Waiting(Waiting::HttpstreamOwnPolls)])
+        .collect();
+    let mut rows = Vec::new();
+    for (count, repeats) in counts {
+        for &whose in &whose {
+            let count = whose.at_most(count);
+            if rows
+                .iter()
+                .any(|row: &Row| row.whose == whose && row.waiting == count)
+            {
+                continue;
+            }
+            let costs = (0..repeats).map(|_| {
+                wait_until_none_is_held(server).map_err(|error| error.to_string())?;
+                measure(whose, job(&server.plain, count))
+            });
+            let row = Row {
+                whose,
+                waiting: count,
+                costs: costs.collect(),
+            };
+            progress(&row);
+            rows.push(row);
+        }
+    }
+    Ok(rows)
+}
+
+/// [`DELAYED`] delayed requests.
+pub(crate) fn delayed(repeats: usize, mut progress: impl FnMut(&Row)) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for whose in DELAYERS.map(Whose::Waiting) {
+        let row = Row {
+            whose,
+            waiting: DELAYED,
+            costs: (0..repeats)
+                .map(|_| measure(whose, job(&[], DELAYED)))
+                .collect(),
+        };
+        progress(&row);
+        rows.push(row);
+    }
+    rows
+}
+
+fn job(servers: &[SocketAddr], count: usize) -> Job {
+    Job {
+        client: Client::Httpstream,
+        workload: Workload::Held,
+        servers: servers.to_vec(),
+        root: PathBuf::new(),
+        connections: count,
+        held: 0,
+        warm_up: 0,
+        requests: 0,
+        timed: false,
+    }
+}
+
+fn measure(whose: Whose, job: Job) -> Result<Cost, String> {
+    match whose {
+        Whose::Client(client) => match child::run(clients::ASKED, &Job { client, ..job })? {
+            Outcome::Cost(cost) => Ok(cost),
+            Outcome::NotApplicable(why) | Outcome::Failed(why) => Err(why),
+        },
+        Whose::Waiting(waiting) => child::run(ASKED, &Ask { waiting, job }),
+    }
+}
+
+/// The server sees a while after a process has ended that its connections have.
+fn wait_until_none_is_held(server: &Reached) -> Result<(), Box<dyn Error>> {
+    let mut holding = Holding::new(&job(&server.plain, 0), 0)?;
+    for _ in 0..500 {
+        if holding.held()? == 0 {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Err("the server still holds requests of a client that has ended".into())
+}
+
+impl Row {
+    pub(crate) fn each(&self) -> Result<Each, &str> {
+        let costs = self.costs.as_ref().map_err(String::as_str)?;
+        let of = |what: fn(&Cost) -> f64| {
+            let mut all: Vec<f64> = costs.iter().map(what).collect();
+            all.sort_unstable_by(f64::total_cmp);
+            all[all.len() / 2] / self.waiting as f64
+        };
+        let came = costs.iter().map(|cost| cost.answered).sum::<u64>();
+        Ok(Each {
+            heap_bytes: of(|cost| cost.heap_bytes as f64),
+            resident_bytes: of(|cost| cost.resident_bytes as f64),
+            allocations: of(|cost| cost.allocations as f64),
+            processor_seconds: of(|cost| cost.user_seconds + cost.system_seconds),
+            errors: (self.waiting * costs.len()) as u64 - came,
+        })
+    }
+}
+
+impl Whose {
+    fn at_most(self, count: usize) -> usize {
+        let by_poll = option_env!("CFLAGS").is_some_and(|flags| flags.contains("HAVE_POLL"));
+        match self {
+            Self::Client(Client::CurlMulti) if !by_poll => count.min(BY_SELECT),
+            Self::Client(_) | Self::Waiting(_) => count,
+        }
+    }
+
+    /// As a table names it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Client(Client::Floor) => "floor",
+            Self::Client(Client::Httpstream) => "httpstream, clones of one request",
+            Self::Client(Client::HyperConn) => "hyper conn",
+            Self::Client(Client::HyperUtil) => "hyper-util",
+            Self::Client(Client::Reqwest) => "reqwest",
+            Self::Client(Client::CurlMulti) => "libcurl multi",
+            Self::Client(Client::MioHttpc) => "mio_httpc",
+            Self::Client(Client::Ureq) => "ureq",
+            Self::Client(Client::Wrk) => "wrk",
+            Self::Waiting(Waiting::HttpstreamOwnPolls | Waiting::HttpstreamOwn) => {
+                "httpstream, a request each"
+            }
+            Self::Waiting(Waiting::Httpstream) => "httpstream, clones of one request",
+            Self::Waiting(Waiting::TaskHyperUtil) => "a tokio task that sleeps, then hyper-util",
+            Self::Waiting(Waiting::TaskReqwest) => "a tokio task that sleeps, then reqwest",
+            Self::Waiting(Waiting::DelayQueue) => "tokio-util's DelayQueue of a Uri",
+        }
+    }
+}
+
+/// In Markdown.
+pub(crate) fn table(rows: &[Row]) -> String {
+    let mut table = String::from(
+        "| waiting | client | heap B | resident B | allocations | processor µs to open | errors |\n|---|---|---|---|---|---|---|\n",
+    );
+    for row in rows {
+        let (waiting, name) = (row.waiting, row.whose.name());
+        table += &match row.each() {
+            Ok(each) => format!(
+                "| {waiting} | {name} | {:.0} | {:.0} | {:.2} | {:.1} | {} |\n",
+                each.heap_bytes,
+                each.resident_bytes,
+                each.allocations,
+                each.processor_seconds * 1e6,
+                each.errors
+            ),
+            Err(why) => format!("| {waiting} | {name} | – | – | – | – | {why} |\n"),
+        };
+    }
+    table
+}

@@ -1,0 +1,375 @@
+//! The sets of timers that are compared, each as a program would use it that arms and cancels many.
+//!
+//! All are given the clock's time once for a batch, as an engine reads it once a turn, and all keep what names a timer by its place, a number
+//! that the caller has chosen.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
+use std::error::Error;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use httpstream::{Context, Engine, Next, Reply, Request, RequestId};
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::{JoinHandle, yield_now};
+use tokio_util::time::{DelayQueue, delay_queue};
+
+#[path = "../../../../../src/sched/wheel.rs"]
+#[allow(dead_code, reason = "the engine uses more of it")]
+mod wheel;
+
+use wheel::{TimerId, Wheel};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// A timer to be armed: its place, and in how many milliseconds it is due.
+pub(super) type Timer = (usize, u32);
+
+/// Whose time it is by which timers are due.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Clock {
+    /// The caller's.
+    Given,
+    /// The machine's: it has to be waited for.
+    Real,
+}
+
+pub(super) trait Timers {
+    const CLOCK: Clock;
+
+    /// Arms timers in places that are free, or one behind the last.
+    fn arm(&mut self, timers: &[Timer]) -> Result<()>;
+
+    /// Cancels those in these places.
+    fn cancel(&mut self, places: &[usize]) -> Result<()>;
+
+    /// Hands out those that are due `now_ms` after the start, by either clock, and answers how many there were. Who cannot tell that there are
+    /// no more goes by how many are `expected`.
+    fn fire(&mut self, now_ms: u32, expected: usize) -> Result<usize>;
+}
+
+/// Puts a name where it belongs, in a vector that grows by one at most.
+fn put<T>(names: &mut Vec<T>, place: usize, name: T) {
+    match names.get_mut(place) {
+        Some(old) => *old = name,
+        None => names.push(name),
+    }
+}
+
+/// The engine's own wheel, the very code: without the engine.
+pub(super) struct OfWheel {
+    wheel: Wheel<u32>,
+    names: Vec<TimerId>,
+}
+
+impl OfWheel {
+    pub(super) fn new() -> Self {
+        Self {
+            wheel: Wheel::new(),
+            names: Vec::new(),
+        }
+    }
+}
+
+impl Timers for OfWheel {
+    const CLOCK: Clock = Clock::Given;
+
+    fn arm(&mut self, timers: &[Timer]) -> Result<()> {
+        for &(place, delay) in timers {
+            let name = self.wheel.arm(delay.into(), place as u32);
+            put(&mut self.names, place, name);
+        }
+        Ok(())
+    }
+
+    fn cancel(&mut self, places: &[usize]) -> Result<()> {
+        for &place in places {
+            self.wheel.cancel(self.names[place]);
+        }
+        Ok(())
+    }
+
+    fn fire(&mut self, now_ms: u32, _: usize) -> Result<usize> {
+        Ok(std::iter::from_fn(|| self.wheel.expire(now_ms.into())).count())
+    }
+}
+
+/// The whole engine: a delayed request each, and the answer that a cancelled one is due.
+pub(super) struct OfEngine {
+    engine: Engine<usize>,
+    request: Request,
+    names: Vec<RequestId>,
+}
+
+impl OfEngine {
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self {
+            engine: Engine::new()?,
+            request: Request::get("http://127.0.0.1:9/").build()?,
+            names: Vec::new(),
+        })
+    }
+
+    /// Until nothing is left to be done; answers how many readbacks were called.
+    fn turn(&mut self) -> Result<usize> {
+        let mut heard = 0;
+        while self.engine.turn(&mut heard, Some(Duration::ZERO))?.more {}
+        Ok(heard)
+    }
+}
+
+fn hear(heard: &mut usize, _: Reply<'_>, _: &mut Context<'_, usize>) -> Next<usize> {
+    *heard += 1;
+    Next::done()
+}
+
+impl Timers for OfEngine {
+    const CLOCK: Clock = Clock::Real;
+
+    fn arm(&mut self, timers: &[Timer]) -> Result<()> {
+        for &(place, delay) in timers {
+            let delay = Duration::from_millis(delay.into());
+            let name = self.engine.submit_after(delay, self.request.clone(), hear);
+            put(&mut self.names, place, name);
+        }
+        self.turn().map(drop)
+    }
+
+    fn cancel(&mut self, places: &[usize]) -> Result<()> {
+        for &place in places {
+            self.engine.cancel(self.names[place]);
+        }
+        match self.turn()? {
+            heard if heard == places.len() => Ok(()),
+            heard => Err(format!("{heard} of {} heard", places.len()).into()),
+        }
+    }
+
+    /// What is due would be sent: that is no timer any more.
+    fn fire(&mut self, _: u32, _: usize) -> Result<usize> {
+        Ok(0)
+    }
+}
+
+/// tokio-util's queue, on a runtime of one thread.
+pub(super) struct OfDelayQueue {
+    runtime: Runtime,
+    queue: DelayQueue<u32>,
+    names: Vec<delay_queue::Key>,
+}
+
+impl OfDelayQueue {
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self {
+            runtime: Builder::new_current_thread().enable_time().build()?,
+            queue: DelayQueue::new(),
+            names: Vec::new(),
+        })
+    }
+}
+
+impl Timers for OfDelayQueue {
+    const CLOCK: Clock = Clock::Real;
+
+    fn arm(&mut self, timers: &[Timer]) -> Result<()> {
+        let _in_runtime = self.runtime.enter();
+        let now = tokio::time::Instant::now();
+        for &(place, delay) in timers {
+            let due = now + Duration::from_millis(delay.into());
+            let name = self.queue.insert_at(place as u32, due);
+            put(&mut self.names, place, name);
+        }
+        Ok(())
+    }
+
+    fn cancel(&mut self, places: &[usize]) -> Result<()> {
+        let _in_runtime = self.runtime.enter();
+        for &place in places {
+            self.queue.remove(&self.names[place]);
+        }
+        Ok(())
+    }
+
+    fn fire(&mut self, _: u32, expected: usize) -> Result<usize> {
+        let queue = &mut self.queue;
+        self.runtime.block_on(async {
+            for _ in 0..expected {
+                poll_fn(|cx| queue.poll_expired(cx)).await;
+            }
+        });
+        Ok(expected)
+    }
+}
+
+/// A tokio task that sleeps, for each timer.
+pub(super) struct OfTasks {
+    runtime: Runtime,
+    names: Vec<JoinHandle<()>>,
+}
+
+/// Tasks that have begun to sleep, have ended or were dropped, and of those the ones whose time had come.
+static BEGUN: AtomicUsize = AtomicUsize::new(0);
+static ENDED: AtomicUsize = AtomicUsize::new(0);
+static FIRED: AtomicUsize = AtomicUsize::new(0);
+
+/// Notes the end of a task, however it ends.
+struct Noted;
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        ENDED.store(ENDED.load(Relaxed) + 1, Relaxed);
+    }
+}
+
+async fn sleep_until(due: tokio::time::Instant) {
+    let _noted = Noted;
+    BEGUN.store(BEGUN.load(Relaxed) + 1, Relaxed);
+    tokio::time::sleep_until(due).await;
+    FIRED.store(FIRED.load(Relaxed) + 1, Relaxed);
+}
+
+impl OfTasks {
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self {
+            runtime: Builder::new_current_thread().enable_time().build()?,
+            names: Vec::new(),
+        })
+    }
+}
+
+/// Lets the other tasks run until `count` says so.
+async fn run_until(count: &AtomicUsize, wanted: usize) {
+    while count.load(Relaxed) < wanted {
+        yield_now().await;
+    }
+}
+
+impl Timers for OfTasks {
+    const CLOCK: Clock = Clock::Real;
+
+    fn arm(&mut self, timers: &[Timer]) -> Result<()> {
+        let names = &mut self.names;
+        self.runtime.block_on(async {
+            let now = tokio::time::Instant::now();
+            let wanted = BEGUN.load(Relaxed) + timers.len();
+            for &(place, delay) in timers {
+                let due = now + Duration::from_millis(delay.into());
+                put(names, place, tokio::spawn(sleep_until(due)));
+            }
+            run_until(&BEGUN, wanted).await;
+        });
+        Ok(())
+    }
+
+    fn cancel(&mut self, places: &[usize]) -> Result<()> {
+        let names = &self.names;
+        self.runtime.block_on(async {
+            let wanted = ENDED.load(Relaxed) + places.len();
+            for &place in places {
+                names[place].abort();
+            }
+            run_until(&ENDED, wanted).await;
+        });
+        Ok(())
+    }
+
+    fn fire(&mut self, _: u32, expected: usize) -> Result<usize> {
+        self.runtime.block_on(run_until(&FIRED, expected));
+        Ok(FIRED.load(Relaxed))
+    }
+}
+
+/// A binary heap, in which a cancelled timer stays until it is due: cheap to cancel, and dear in memory.
+pub(super) struct OfHeap {
+    heap: BinaryHeap<Reverse<(u32, u32, u32)>>,
+    /// By place. An entry of an earlier one was cancelled.
+    generations: Vec<u32>,
+}
+
+impl OfHeap {
+    pub(super) fn new() -> Self {
+        Self {
+            heap: BinaryHeap::new(),
+            generations: Vec::new(),
+        }
+    }
+}
+
+impl Timers for OfHeap {
+    const CLOCK: Clock = Clock::Given;
+
+    fn arm(&mut self, timers: &[Timer]) -> Result<()> {
+        for &(place, delay) in timers {
+            if place == self.generations.len() {
+                self.generations.push(0);
+            }
+            self.heap
+                .push(Reverse((delay, place as u32, self.generations[place])));
+        }
+        Ok(())
+    }
+
+    fn cancel(&mut self, places: &[usize]) -> Result<()> {
+        for &place in places {
+            self.generations[place] += 1;
+        }
+        Ok(())
+    }
+
+    fn fire(&mut self, now_ms: u32, _: usize) -> Result<usize> {
+        let mut fired = 0;
+        while let Some(&Reverse((due, place, generation))) = self.heap.peek() {
+            if due > now_ms {
+                break;
+            }
+            self.heap.pop();
+            fired += usize::from(self.generations[place as usize] == generation);
+        }
+        Ok(fired)
+    }
+}
+
+/// A tree by time and place.
+pub(super) struct OfTree {
+    tree: BTreeSet<(u32, u32)>,
+    /// By place: when it is due.
+    due: Vec<u32>,
+}
+
+impl OfTree {
+    pub(super) fn new() -> Self {
+        Self {
+            tree: BTreeSet::new(),
+            due: Vec::new(),
+        }
+    }
+}
+
+impl Timers for OfTree {
+    const CLOCK: Clock = Clock::Given;
+
+    fn arm(&mut self, timers: &[Timer]) -> Result<()> {
+        for &(place, delay) in timers {
+            self.tree.insert((delay, place as u32));
+            put(&mut self.due, place, delay);
+        }
+        Ok(())
+    }
+
+    fn cancel(&mut self, places: &[usize]) -> Result<()> {
+        for &place in places {
+            self.tree.remove(&(self.due[place], place as u32));
+        }
+        Ok(())
+    }
+
+    fn fire(&mut self, now_ms: u32, _: usize) -> Result<usize> {
+        let mut fired = 0;
+        while self.tree.first().is_some_and(|&(due, _)| due <= now_ms) {
+            self.tree.pop_first();
+            fired += 1;
+        }
+        Ok(fired)
+    }
+}

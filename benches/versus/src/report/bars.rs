@@ -1,0 +1,398 @@
+//! What it must show: each bar, its goal, and what was measured.
+
+use super::Measured;
+use crate::clients::waiting::Waiting;
+use crate::job::{Client, Workload};
+use crate::measure::counts::{Each, calls_but_waits};
+use crate::measure::growth::{Grown, Way};
+use crate::measure::held::{self, Whose};
+use crate::measure::timers::{self, Set};
+use crate::scene::{
+    CLIENTS, CLOSE, DEPTH, HUGE, HUGE_STREAMED, PIPELINED, SMALL_1, SMALL_50, SMALL_1000, Scene,
+    TLS,
+};
+use crate::stats::{self, Ratio};
+
+/// Something that has to be at most so much.
+#[derive(Clone, Debug)]
+pub(crate) struct Bar {
+    pub(crate) measure: String,
+    pub(crate) bar: f64,
+    pub(crate) goal: Option<f64>,
+    pub(crate) measured: Option<f64>,
+    pub(crate) remark: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The bar and the goal.
+    Goal,
+    Met,
+    Missed,
+    NotMeasured,
+}
+
+impl Bar {
+    fn new(measure: &str, bar: f64, goal: impl Into<Option<f64>>, measured: Option<f64>) -> Self {
+        Self {
+            measure: measure.to_owned(),
+            bar,
+            goal: goal.into(),
+            measured,
+            remark: String::new(),
+        }
+    }
+
+    fn remark(mut self, remark: String) -> Self {
+        self.remark = remark;
+        self
+    }
+
+    /// As it is shown: a figure that reads as the bar's has met it.
+    pub(crate) fn verdict(&self) -> Verdict {
+        let Some(measured) = self.measured.map(rounded) else {
+            return Verdict::NotMeasured;
+        };
+        if measured > rounded(self.bar) {
+            return Verdict::Missed;
+        }
+        match self.goal {
+            Some(goal) if measured <= rounded(goal) => Verdict::Goal,
+            _ => Verdict::Met,
+        }
+    }
+}
+
+/// To the digits that are shown.
+fn rounded(value: f64) -> f64 {
+    match value.abs() < 100.0 {
+        true => (value * 100.0).round() / 100.0,
+        false => value.round(),
+    }
+}
+
+pub(crate) fn figure(value: f64) -> String {
+    let value = rounded(value);
+    match value.abs() < 100.0 && value != value.trunc() {
+        true => format!("{value:.2}"),
+        false => format!("{value:.0}"),
+    }
+}
+
+/// Of processor time, round by round.
+pub(super) fn cpu_ratio(
+    measured: &Measured,
+    ours: (Client, Scene),
+    theirs: (Client, Scene),
+) -> Option<Ratio> {
+    let ours = measured.timed(ours.0, ours.1)?.cpu_seconds();
+    let theirs = measured.timed(theirs.0, theirs.1)?.cpu_seconds();
+    stats::paired_ratio(&ours, &theirs)
+}
+
+pub(super) fn all(measured: &Measured) -> Vec<Bar> {
+    let mut bars = instructions(measured);
+    bars.extend(allocations(measured));
+    bars.extend(calls(measured));
+    bars.extend(waiting(measured));
+    bars.extend(timers(measured));
+    bars.extend(processor_time(measured));
+    bars.extend(https(measured));
+    bars.extend(large_bodies(measured));
+    bars.extend(pipelined(measured));
+    bars.extend(growth(measured));
+    bars
+}
+
+fn alone(workload: Workload) -> Scene {
+    Scene::new(workload, 1)
+}
+
+fn instructions(measured: &Measured) -> Vec<Bar> {
+    let of = |client, scene| Some(measured.instructions(client, scene)?.all);
+    let ours = |scene| of(Client::Httpstream, scene);
+    let to_hyper = |scene| Some(ours(scene)? / of(Client::HyperConn, scene)?);
+    vec![
+        Bar::new("instructions, small, C=1", 4500.0, 3000.0, ours(SMALL_1)),
+        Bar::new("instructions, small, C=50", 4500.0, 3000.0, ours(SMALL_50)),
+        Bar::new(
+            "instructions, small, C=1, of hyper conn's",
+            0.30,
+            None,
+            to_hyper(SMALL_1),
+        ),
+        Bar::new(
+            "instructions, small, C=50, of hyper conn's",
+            0.30,
+            None,
+            to_hyper(SMALL_50),
+        ),
+        Bar::new(
+            "instructions, chunked",
+            5500.0,
+            4000.0,
+            ours(alone(Workload::Chunked)),
+        ),
+        Bar::new(
+            "instructions, 30 fields",
+            12_000.0,
+            9500.0,
+            ours(alone(Workload::Fields)),
+        ),
+        Bar::new(
+            "instructions, 64 KiB",
+            5000.0,
+            3200.0,
+            ours(alone(Workload::Large)),
+        ),
+        Bar::new(
+            "instructions, connection per request",
+            6500.0,
+            4500.0,
+            ours(alone(Workload::Close)),
+        ),
+    ]
+}
+
+fn allocations(measured: &Measured) -> Vec<Bar> {
+    let ours = |scene| measured.timed(Client::Httpstream, scene)?.allocations();
+    vec![
+        Bar::new("allocations, small, C=1", 0.0, 0.0, ours(SMALL_1)),
+        Bar::new("allocations, small, C=50", 0.0, 0.0, ours(SMALL_50)),
+        Bar::new("allocations, connection per request", 2.0, 0.0, ours(CLOSE)),
+    ]
+}
+
+fn calls(measured: &Measured) -> Vec<Bar> {
+    let calls = |scene| measured.calls(Client::Httpstream, scene);
+    let every = |scene| Some(calls(scene)?.values().sum());
+    vec![
+        Bar::new("system calls, small, C=1", 3.0, 3.0, every(SMALL_1)),
+        Bar::new(
+            "system calls but waits, small, C=50",
+            2.0,
+            2.0,
+            calls(SMALL_50).map(calls_but_waits),
+        ),
+        Bar::new(
+            "system calls, connection per request",
+            8.1,
+            7.1,
+            every(alone(Workload::Close)),
+        ),
+    ]
+}
+
+fn waiting(measured: &Measured) -> Vec<Bar> {
+    let polls = measured.waiting_bytes(Whose::Client(Client::Httpstream), held::POLLS);
+    let delayed = measured.waiting_bytes(Whose::Waiting(Waiting::Httpstream), held::DELAYED);
+    vec![
+        Bar::new("heap bytes, held long poll", 512.0, 200.0, polls),
+        Bar::new("heap bytes, delayed request (clones)", 160.0, 96.0, delayed),
+    ]
+}
+
+fn timers(measured: &Measured) -> Vec<Bar> {
+    let of = |set| measured.timers.iter().find(|row| row.set == set);
+    let ratios = of(Set::Wheel)
+        .zip(of(Set::DelayQueue))
+        .and_then(|(wheel, queue)| timers::ratios(wheel, queue));
+    let bar = |measure: &str, ratio: Option<Ratio>| {
+        let median = ratio.map(|ratio| ratio.median);
+        Bar::new(measure, 0.30, 0.20, median).remark(interval(ratio))
+    };
+    vec![
+        bar(
+            "timer among 1,000,000, cancelled anywhere and armed, of DelayQueue's",
+            ratios.map(|(any, _)| any),
+        ),
+        bar(
+            "timer among 1,000,000, armed and soon cancelled, of DelayQueue's",
+            ratios.map(|(_, recent)| recent),
+        ),
+    ]
+}
+
+fn processor_time(measured: &Measured) -> Vec<Bar> {
+    let rows = [
+        (Client::HyperConn, SMALL_1, 0.85),
+        (Client::HyperConn, SMALL_50, 0.90),
+        (Client::HyperConn, SMALL_1000, 0.60),
+        (Client::CurlMulti, SMALL_50, 0.45),
+        (Client::CurlMulti, SMALL_1000, 0.20),
+    ];
+    let bar = |(peer, scene, bar): (Client, Scene, f64)| {
+        let measure = format!("CPU, {scene}, of {}'s, upper end", peer.name());
+        upper_end(measured, &measure, bar, (peer, scene), scene)
+    };
+    rows.into_iter().map(bar).collect()
+}
+
+fn upper_end(
+    measured: &Measured,
+    measure: &str,
+    bar: f64,
+    theirs: (Client, Scene),
+    scene: Scene,
+) -> Bar {
+    let ratio = cpu_ratio(measured, (Client::Httpstream, scene), theirs);
+    Bar::new(measure, bar, None, ratio.map(|ratio| ratio.high)).remark(interval(ratio))
+}
+
+fn interval(ratio: Option<Ratio>) -> String {
+    match ratio {
+        Some(Ratio { median, low, high }) => {
+            format!("median {median:.2}, 95 % of {low:.2} to {high:.2}")
+        }
+        None => String::new(),
+    }
+}
+
+fn https(measured: &Measured) -> Vec<Bar> {
+    let outside = |client| {
+        let Each { outside_tls, .. } = measured.instructions(client, TLS)?;
+        Some(outside_tls)
+    };
+    let ratio = outside(Client::Httpstream).zip(outside(Client::HyperConn));
+    let remark = ratio.map_or(String::new(), |(ours, theirs)| {
+        format!("{ours:.0} of {theirs:.0}")
+    });
+    let ratio = ratio.map(|(ours, theirs)| ours / theirs);
+    vec![
+        Bar::new(
+            "instructions outside rustls, https, C=50, of hyper's",
+            0.60,
+            0.45,
+            ratio,
+        )
+        .remark(remark),
+        upper_end(
+            measured,
+            "CPU, https, C=50, of hyper's, upper end",
+            0.90,
+            (Client::HyperConn, TLS),
+            TLS,
+        ),
+    ]
+}
+
+fn large_bodies(measured: &Measured) -> Vec<Bar> {
+    let mut bars = Vec::new();
+    for scene in [HUGE, HUGE_STREAMED] {
+        let title = scene.workload.title();
+        let best = best_peer(measured, scene);
+        let ratio =
+            best.and_then(|peer| cpu_ratio(measured, (Client::Httpstream, scene), (peer, scene)));
+        let remark = best.map_or(String::new(), |peer| {
+            format!("{}; {}", peer.name(), interval(ratio))
+        });
+        bars.push(
+            Bar::new(
+                &format!("CPU, {title}, of the best peer's"),
+                1.05,
+                1.0,
+                ratio.map(|ratio| ratio.median),
+            )
+            .remark(remark),
+        );
+        let calls = measured.calls(Client::Httpstream, alone(scene.workload));
+        bars.push(Bar::new(
+            &format!("system calls, {title}"),
+            16.0,
+            None,
+            calls.map(|calls| calls.values().sum()),
+        ));
+    }
+    let lent = measured.timed(Client::Httpstream, HUGE_STREAMED);
+    bars.push(Bar::new(
+        "allocations, 1 MiB streamed",
+        0.0,
+        None,
+        lent.and_then(|timed| timed.allocations()),
+    ));
+    bars
+}
+
+/// The one with the least median; the floor is none.
+fn best_peer(measured: &Measured, scene: Scene) -> Option<Client> {
+    let median = |client| stats::median(&measured.timed(client, scene)?.cpu_seconds());
+    CLIENTS
+        .into_iter()
+        .filter(|client| !matches!(client, Client::Floor | Client::Httpstream))
+        .filter_map(|client| Some((client, median(client)?)))
+        .min_by(|(_, a), (_, b)| a.total_cmp(b))
+        .map(|(client, _)| client)
+}
+
+fn pipelined(measured: &Measured) -> Vec<Bar> {
+    let ours = (Client::Httpstream, PIPELINED);
+    let ratio = cpu_ratio(measured, ours, (Client::Floor, SMALL_50));
+    let measure = format!("CPU, {DEPTH} pipelined, of the floor's unpipelined at C=50");
+    vec![Bar::new(&measure, 0.35, 0.24, ratio.map(|ratio| ratio.median)).remark(interval(ratio))]
+}
+
+/// At the most connections that there are, over the least at any number: one connection waits for each answer alone, and is no measure.
+fn growth(measured: &Measured) -> Vec<Bar> {
+    let mut bars = Vec::new();
+    for (way, words) in [(Way::AllBusy, "all busy"), (Way::FiftyBusy, "50 busy")] {
+        let bar = |measure: &str, bar: f64, of: fn(&Grown) -> Option<f64>| {
+            let grown = growth_of(measured, way, of);
+            let remark = grown.map_or(String::new(), |grown| {
+                let (open, from_one) = (grown.open, figure(grown.from_one));
+                format!("at {open}; {from_one} times what one connection takes")
+            });
+            let measure = format!("{measure} grows with connections, {words}");
+            Bar::new(&measure, bar, None, grown.map(|grown| grown.from_least)).remark(remark)
+        };
+        bars.push(bar("instructions", 1.05, |grown| {
+            grown.instructions.clone().ok()
+        }));
+        bars.push(bar("CPU", 1.5, |grown| grown.cpu_seconds.clone().ok()));
+    }
+    bars
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Growth {
+    open: usize,
+    from_least: f64,
+    from_one: f64,
+}
+
+fn growth_of(measured: &Measured, way: Way, of: fn(&Grown) -> Option<f64>) -> Option<Growth> {
+    let ours = measured.growth.iter();
+    let ours: Vec<&Grown> = ours
+        .filter(|grown| grown.client == Client::Httpstream)
+        .collect();
+    let (last, one) = (
+        ours.iter().rfind(|grown| grown.way == way)?,
+        ours.iter().find(|grown| grown.open == 1)?,
+    );
+    let least = ours
+        .iter()
+        .filter_map(|grown| of(grown))
+        .min_by(f64::total_cmp)?;
+    (last.open > 1).then_some(Growth {
+        open: last.open,
+        from_least: of(last)? / least,
+        from_one: of(last)? / of(one)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_is_judged_as_it_is_shown() {
+        let judged = |bar, goal: f64, measured| Bar::new("", bar, goal, measured).verdict();
+        assert_eq!(judged(3.0, 3.0, Some(3.004)), Verdict::Goal);
+        assert_eq!(judged(3.0, 3.0, Some(3.01)), Verdict::Missed);
+        assert_eq!(judged(4500.0, 3000.0, Some(4500.4)), Verdict::Met);
+        assert_eq!(judged(4500.0, 3000.0, Some(4501.0)), Verdict::Missed);
+        assert_eq!(judged(0.0, 0.0, None), Verdict::NotMeasured);
+        assert_eq!(figure(0.849), "0.85");
+        assert_eq!(figure(12_000.0), "12000");
+        assert_eq!(figure(3.0), "3");
+    }
+}

@@ -1,0 +1,243 @@
+//! More than one core: an engine for each thread, which share nothing, and one thread that spreads the work among them.
+//!
+//! ```sh
+//! cargo run --release --example cores
+//! cargo run --release --example cores -- --threads 4 --requests 400000 --by-key
+//! ```
+//!
+//! An engine stays on the thread that made it. What goes to other threads are its `Submitter`s: here the main thread has one of each, and
+//! hands out chains of requests, either in turn or by a key, so that what belongs together (an account's requests, with its state and its
+//! connections) always meets the same engine and needs no lock. The measurement is made with one thread and with many, each engine with a
+//! server of its own, in another process.
+
+#[path = "support/args.rs"]
+mod args;
+#[path = "support/server.rs"]
+mod server;
+
+use std::error::Error;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::process::ExitCode;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use httpstream::{Config, Engine, Gone, Next, Request, Submitter};
+use server::Server;
+
+const USAGE: &str = "\
+Usage: cores [--threads N] [--requests N] [--chain N] [--connections N] [--by-key]
+
+Sends requests through one engine, then through one engine on each of N threads.
+
+  --threads N       engines, each on a thread of its own (default 2)
+  --requests N      requests in all (default 200000)
+  --chain N         requests that each submission sends, one after the other (default 100)
+  --connections N   connections at once, of each engine (default 50)
+  --by-key          spread the submissions by the account that they are for; else each engine has its turn
+";
+
+/// How many accounts there are: more than threads, so that each has about as many.
+const ACCOUNTS: u64 = 1000;
+
+/// How submissions are spread among the engines.
+#[derive(Clone, Copy)]
+enum Spread {
+    InTurn,
+    /// All of an account go to the same engine.
+    ByKey,
+}
+
+impl Spread {
+    /// Which of so many engines the submission of this number is for.
+    fn choose(self, submission: u64, engines: usize) -> usize {
+        let number = match self {
+            Spread::InTurn => submission,
+            Spread::ByKey => {
+                let account = format!("account-{}", submission % ACCOUNTS);
+                // The same engine each time: a hasher without a random key.
+                BuildHasherDefault::<DefaultHasher>::default().hash_one(account)
+            }
+        };
+        (number % engines as u64) as usize
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Plan {
+    requests: u64,
+    chain: u64,
+    connections: usize,
+    spread: Spread,
+}
+
+/// The state of one engine: nobody else's, so that counting takes no lock.
+#[derive(Default)]
+struct Tally {
+    answered: u64,
+    failed: u64,
+}
+
+/// What one engine has done, and its thread's processor time where the system tells that.
+struct Done {
+    tally: Tally,
+    cpu: Option<Duration>,
+}
+
+type Outcome = Result<Done, httpstream::Error>;
+
+/// An engine on its thread, as the main thread sees it.
+struct Lane {
+    submitter: Submitter<Tally>,
+    thread: JoinHandle<Outcome>,
+    request: Request,
+    _server: Server,
+}
+
+impl Lane {
+    fn start(connections: usize) -> Result<Self, Box<dyn Error>> {
+        let server = Server::start()?;
+        let request = Request::get(&format!("http://{}/small", server.addr)).build()?;
+        let (sender, submitters) = channel();
+        let thread = thread::spawn(move || run_engine(connections, sender));
+        match submitters.recv() {
+            Ok(submitter) => Ok(Self {
+                submitter,
+                thread,
+                request,
+                _server: server,
+            }),
+            // It has ended without an engine, and says why.
+            Err(_) => match thread.join() {
+                Ok(Err(error)) => Err(error.into()),
+                Ok(Ok(_)) | Err(_) => Err("an engine's thread ended before its work".into()),
+            },
+        }
+    }
+
+    /// Submits one chain of `left` requests.
+    fn submit(&self, mut left: u64) -> Result<(), Gone> {
+        self.submitter
+            .submit(self.request.clone(), move |tally: &mut Tally, reply, _| {
+                match reply {
+                    Ok(_) => tally.answered += 1,
+                    Err(_) => tally.failed += 1,
+                }
+                left -= 1;
+                match left {
+                    0 => Next::done(),
+                    _ => Next::again(),
+                }
+            })?;
+        Ok(())
+    }
+
+    /// Waits until the engine has answered all. It ends when its last submitter is gone, which is this one.
+    fn finish(self) -> Result<Done, Box<dyn Error>> {
+        drop(self.submitter);
+        match self.thread.join() {
+            Ok(outcome) => Ok(outcome?),
+            Err(_) => Err("an engine's thread panicked".into()),
+        }
+    }
+}
+
+/// The whole of a thread: makes its engine, gives a submitter away, and runs until all of them are gone and all is answered.
+fn run_engine(connections: usize, submitters: Sender<Submitter<Tally>>) -> Outcome {
+    let mut config = Config::default();
+    config.max_connections = connections;
+    config.max_connections_per_origin = connections;
+    let mut engine = Engine::with_config(config)?;
+    // Nobody waits for it any more: then there is nothing to do, either.
+    let _ = submitters.send(engine.submitter());
+    drop(submitters);
+    let mut tally = Tally::default();
+    let before = thread_cpu();
+    engine.run(&mut tally)?;
+    let cpu = thread_cpu()
+        .zip(before)
+        .map(|(after, before)| after - before);
+    Ok(Done { tally, cpu })
+}
+
+/// The processor time of this thread, where Linux keeps account of it.
+fn thread_cpu() -> Option<Duration> {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    let nanos = stat.split_whitespace().next()?.parse().ok()?;
+    Some(Duration::from_nanos(nanos))
+}
+
+fn main() -> ExitCode {
+    server::serve_if_asked();
+    let mut threads = 2;
+    let mut plan = Plan {
+        requests: 200_000,
+        chain: 100,
+        connections: 50,
+        spread: Spread::InTurn,
+    };
+    let mut args = args::Args::new("cores", USAGE);
+    let number = |text: &str| text.parse().ok().filter(|&n: &u64| n > 0);
+    let size = |text: &str| text.parse().ok().filter(|&n: &usize| n > 0);
+    while let Some(arg) = args.next() {
+        match &*arg {
+            "--threads" => threads = args.value(&arg, "a number above 0", size),
+            "--requests" => plan.requests = args.value(&arg, "a number above 0", number),
+            "--chain" => plan.chain = args.value(&arg, "a number above 0", number),
+            "--connections" => plan.connections = args.value(&arg, "a number above 0", size),
+            "--by-key" => plan.spread = Spread::ByKey,
+            _ => args.wrong(&format!("{arg:?}: no such option")),
+        }
+    }
+    let measured = measure(1, plan).and_then(|()| match threads {
+        1 => Ok(()),
+        _ => measure(threads, plan),
+    });
+    match measured {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cores: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Sends all requests through so many engines, and prints what it took.
+fn measure(threads: usize, plan: Plan) -> Result<(), Box<dyn Error>> {
+    let lanes = (0..threads)
+        .map(|_| Lane::start(plan.connections))
+        .collect::<Result<Vec<_>, _>>()?;
+    let begin = Instant::now();
+    let mut left = plan.requests;
+    for submission in 0.. {
+        let chain = left.min(plan.chain);
+        if chain == 0 {
+            break;
+        }
+        lanes[plan.spread.choose(submission, threads)].submit(chain)?;
+        left -= chain;
+    }
+    let done = lanes
+        .into_iter()
+        .map(Lane::finish)
+        .collect::<Result<Vec<_>, _>>()?;
+    let seconds = begin.elapsed().as_secs_f64();
+
+    let answered: u64 = done.iter().map(|done| done.tally.answered).sum();
+    let failed: u64 = done.iter().map(|done| done.tally.failed).sum();
+    let each = done.iter().map(|done| done.tally.answered.to_string());
+    println!(
+        "threads      {threads}, which answered {}",
+        each.collect::<Vec<_>>().join(" + ")
+    );
+    println!("answered     {answered} ({failed} failed)");
+    println!("rate         {:.0} requests/s", answered as f64 / seconds);
+    if let Some(cpu) = done.iter().map(|done| done.cpu).sum::<Option<Duration>>() {
+        let micros = cpu.as_secs_f64() * 1e6 / answered.max(1) as f64;
+        println!("processor    {micros:.2} us a request, of the engines' threads");
+    }
+    match failed {
+        0 => Ok(()),
+        n => Err(format!("{n} requests failed").into()),
+    }
+}
