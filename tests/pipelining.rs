@@ -424,8 +424,10 @@ fn a_stream_of_answers_is_read_alike_however_it_is_cut() {
     }
 }
 
+type Respond = fn(&Incoming) -> Answer;
+
 /// How a connection breaks when it has answered a few.
-const BREAKS: [(&str, fn(&Incoming) -> Answer); 4] = [
+const BREAKS: [(&str, Respond); 4] = [
     ("closed", |_| Answer::nothing().close()),
     ("reset", |_| Answer::nothing().reset()),
     ("announced", |r| {
@@ -469,20 +471,20 @@ fn of_a_connection_that_breaks_the_unanswered_are_sent_again_and_no_others() {
 
 #[test]
 fn what_is_no_answer_fails_the_one_in_front_and_sends_the_others_again() {
-    let rows: [(&str, ErrorKind, fn() -> Answer); 3] = [
-        ("garbage", ErrorKind::Malformed, || {
+    let rows: [(&str, ErrorKind, Respond); 3] = [
+        ("garbage", ErrorKind::Malformed, |_| {
             Answer::raw("HTTP/1.1 2x0\r\n\r\n")
         }),
-        ("cut short", ErrorKind::Truncated, || {
+        ("cut short", ErrorKind::Truncated, |_| {
             Answer::ok("0123456789").truncate(42).close()
         }),
-        ("a bad chunk", ErrorKind::Malformed, || {
+        ("a bad chunk", ErrorKind::Malformed, |_| {
             Answer::raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
         }),
     ];
     for (why, kind, answer) in rows {
         let mut lab = Lab::new(move |request| match request.path() {
-            "/3" => answer(),
+            "/3" => answer(request),
             path => Answer::ok(path),
         });
         lab.get_many(8);
@@ -508,8 +510,10 @@ fn fresh_connections_that_never_answer_fail_one_request_each() {
     assert_eq!((stats.opened, stats.retried), (9, 8));
 }
 
+type EndOne = fn(&mut Lab, RequestId);
+
 /// Cancels or lets expire the one at a place, while the second is being answered.
-fn end_one(place: usize, end: fn(&mut Lab, RequestId)) -> (Lab, Vec<usize>) {
+fn end_one(place: usize, end: EndOne) -> (Lab, Vec<usize>) {
     let mut lab = Lab::new(|request| Answer::ok(request.path()).after(SECOND));
     let mut ids = Vec::new();
     for i in 0..8 {
@@ -529,7 +533,7 @@ fn end_one(place: usize, end: fn(&mut Lab, RequestId)) -> (Lab, Vec<usize>) {
 
 #[test]
 fn one_that_ends_early_takes_none_with_it() {
-    let ends: [(ErrorKind, fn(&mut Lab, RequestId)); 2] = [
+    let ends: [(ErrorKind, EndOne); 2] = [
         (ErrorKind::Cancelled, |lab, id| {
             assert!(lab.engine.cancel(id))
         }),
@@ -749,6 +753,41 @@ fn behind_a_break_a_new_connection_answers_one_before_it_is_given_a_second() {
 }
 
 #[test]
+fn behind_a_break_care_is_taken_with_new_requests_too() {
+    let mut first = None;
+    let mut lab = Lab::with(
+        |config| config.max_connections_per_origin = 2,
+        move |request| {
+            let is_first = *first.get_or_insert(request.connection) == request.connection;
+            match (is_first, request.number) {
+                (true, 1) => Answer::nothing().reset(),
+                _ => echo_slowly(request),
+            }
+        },
+    );
+    lab.get_many(3);
+    lab.advance(110 * MS);
+    // The first is answered, the others are on a connection each.
+    assert_eq!(lab.log.texts(), ["/0"]);
+    for i in 3..9 {
+        lab.get(&format!("/{i}"));
+    }
+    lab.run();
+    let mut texts = lab.log.texts();
+    texts.sort();
+    assert_eq!(texts, paths(0..9));
+    let ledger = lab.network.ledger();
+    let begun = ledger.requests().filter(|request| request.number == 1);
+    let begun: Vec<_> = begun.map(|request| request.pipelined).collect();
+    assert!(begun.len() > 1, "{begun:?}");
+    assert!(begun[0], "the second on the first connection");
+    assert!(
+        !begun[1..].contains(&true),
+        "the second on others: {begun:?}"
+    );
+}
+
+#[test]
 fn an_origin_that_breaks_every_pipeline_is_pipelined_no_more() {
     for announced in [true, false] {
         let mut lab = Lab::new(move |request| {
@@ -807,28 +846,27 @@ fn a_server_that_drops_all_but_the_first_is_found_out() {
 
 #[test]
 fn bytes_that_nobody_asked_for_are_no_answer_to_what_is_not_sent_yet() {
-    // Two answers to the one request that has been written: the second must not be taken for that of the next.
-    let mut lab = Lab::new(|request| match request.number {
-        0 => Answer::raw([ok("mine"), ok("forged")].concat()),
-        _ => Answer::ok(request.path()),
+    // Three answers to two requests, in one read. By the third, what follows the first is in line, and not written.
+    let server = Server::start(|peer| {
+        if peer.number == 0 {
+            let paths = [peer.request(), peer.request()].map(|seen| seen.unwrap().path);
+            peer.send(&[ok(&paths[0]), ok(&paths[1]), ok("forged")].concat());
+        }
+        while let Some(seen) = peer.request() {
+            peer.send(&ok(&seen.path));
+        }
     });
-    let follow = |log: &mut Log, reply: Reply<'_>, cx: &mut Context<'_, Log>| {
+    let mut bench = Bench::with(|config| config.pipeline("*", 16));
+    let next = server.get("/next");
+    let follow = move |log: &mut Log, reply: Reply<'_>, cx: &mut Context<'_, Log>| {
         log.replies.push(reply.map(Got::of));
-        let next = Request::get(&url("/next")).build().unwrap();
-        cx.submit(next, note);
-        Next::done()
+        cx.send(next.clone()).read_by(note)
     };
-    lab.engine
-        .submit(Request::get(&url("/0")).build().unwrap(), follow);
-    lab.run();
-    let mut texts = lab.log.texts();
-    texts.truncate(1);
-    assert_eq!(texts, ["mine"]);
-    assert!(
-        !lab.log.texts().contains(&"forged".to_owned()),
-        "{:?}",
-        lab.log.texts()
-    );
+    bench.engine.submit(server.get("/0"), follow);
+    bench.submit(server.get("/1"));
+    bench.replies(3);
+    assert_eq!(bench.log.texts(), ["/0", "/1", "/next"]);
+    assert_eq!(bench.stats().opened, 2);
 }
 
 #[test]
