@@ -142,6 +142,39 @@ fn a_body_of_a_megabyte_allocates_nothing_collected_or_streamed() {
 }
 
 #[test]
+fn pipelining_allocates_nothing() {
+    for (path, body_bytes) in [("/small", 128), ("/chunked", 128)] {
+        let url = format!("http://{}{path}", start_server());
+        for depth in [2, 16, 100] {
+            let mut engine = {
+                let mut config = Config::default();
+                config.max_connections = 3;
+                config.pipeline("*", depth);
+                Engine::with_config(config).expect("an engine")
+            };
+            let request = Request::get(&url).build().expect("a request");
+            for _ in 0..3 * depth {
+                engine.submit(request.clone(), Answered::on_reply);
+            }
+            let mut run = || {
+                let mut answered = Answered::default();
+                let before = counting::calls();
+                while answered.requests < 2000 {
+                    engine.turn(&mut answered, None).expect("a turn");
+                }
+                assert_eq!(answered.body_bytes, answered.requests * body_bytes);
+                counting::calls() - before
+            };
+            run();
+            let least = (0..10).map(|_| run()).min();
+            assert_eq!(least, Some(0), "{path}, {depth} deep");
+            let stats = engine.stats();
+            assert!(stats.pipelined * 2 > stats.answered, "{stats:?}");
+        }
+    }
+}
+
+#[test]
 fn a_connection_per_request_allocates_nothing() {
     for connections in [1, 50] {
         let least = least_allocations("/close", connections, 200, 128);

@@ -11,6 +11,7 @@ use crate::config::Clock;
 use crate::engine::chains::{ChainKey, Marks, Stage};
 use crate::engine::mode::Mode;
 use crate::engine::mode::sealed::Sealed;
+use crate::engine::pipeline::depth_of;
 use crate::engine::{Engine, close_socket};
 use crate::error::{Circumstances, Error, ErrorKind, Phase, Sent, is_exhaustion, is_reset};
 use crate::net::link::{LinkMarks, State};
@@ -128,7 +129,10 @@ impl<S, M: Mode> Engine<S, M> {
             link.marks
                 .set(LinkMarks::EXPECTING.and(LinkMarks::BODY_HELD));
         }
-        self.begin_pipeline(key, chain_key);
+        if let Some(depth) = depth_of(&self.pool[link.origin], request) {
+            let was_sent = chain.attempts > 1;
+            self.begin_pipeline(key, depth, was_sent);
+        }
     }
 
     /// Offers a socket the first bytes of the request, or of the handshake, which it takes if it is connected. `None`: it is not
@@ -274,6 +278,7 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     /// The whole request of the exchange under way is written.
+    #[inline]
     pub(super) fn on_sent(&mut self, key: LinkKey, chain_key: ChainKey) {
         let since_start = self.since_start(chain_key);
         let link = &mut self.links[key];
@@ -524,12 +529,14 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// Whether the exchange met a connection that the server had closed while it was idle, or whose session is good for nothing
     /// more, and may be sent again: on a reused connection, before one byte of the response, once, and only what cannot have been
-    /// processed or is idempotent (RFC 9112 §9.3.1, RFC 9110 §9.2.2).
+    /// processed or is idempotent (RFC 9112 §9.3.1, RFC 9110 §9.2.2). On a fresh one, too, where more was written behind it: then the
+    /// response may have been lost by that (§9.6).
     fn is_stale(&self, key: LinkKey, chain_key: ChainKey, failure: &Failure) -> bool {
         let link = &self.links[key];
         let chain = &self.chains[chain_key];
+        let is_pipelined = link.pipeline.as_ref().is_some_and(|p| p.has_begun());
         matches!(failure, Failure::Closed { .. } | Failure::Tls(_))
-            && link.marks.has(LinkMarks::REUSED)
+            && (link.marks.has(LinkMarks::REUSED) || is_pipelined)
             && !link.marks.has(LinkMarks::RECEIVED)
             && !chain.marks.has(Marks::FRESH)
             && !chain.marks.has(Marks::CANCELLED)

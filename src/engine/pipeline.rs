@@ -8,6 +8,8 @@
 //! However a link ends, [`close`](Engine::close) sends those behind again elsewhere, in their order: so none is forgotten, and none that is
 //! answered is sent twice. Each connection that breaks ends the exchange of the one in front, by an answer, an error or the one retry that
 //! every request has; so a server that breaks all of them comes to an end with them.
+//!
+//! What a link without a pipeline comes past as well stands apart (`inline(never)`), so that it costs that one a look and no more.
 
 use log::{debug, trace, warn};
 use mio::Token;
@@ -17,11 +19,11 @@ use crate::engine::Engine;
 use crate::engine::chains::{ChainKey, Marks, Stage};
 use crate::engine::exchange::{Failure, Wire};
 use crate::engine::mode::Mode;
-use crate::engine::receive::{Fate, Go};
+use crate::engine::receive::Go;
 use crate::error::{Circumstances, Error, ErrorKind, Phase, Sent};
 use crate::net::link::{LinkMarks, State, Times};
 use crate::net::pipeline::{Behind, Intake, Progress, Trust};
-use crate::net::pool::OriginKey;
+use crate::net::pool::{Entry, OriginKey};
 use crate::net::slots::LinkKey;
 use crate::net::transport;
 use crate::net::{Net, Readiness};
@@ -31,6 +33,9 @@ use crate::request::Request;
 
 /// Places that one send takes its bytes from: a request lies in two or three.
 const MAX_PARTS: usize = 64;
+
+/// More pipelines than this are given back to the allocator when they have run empty.
+const MAX_SPARE: usize = 1024;
 
 /// Parts of requests that go out in one send.
 struct Outgoing<'a> {
@@ -67,50 +72,45 @@ impl<'a> Outgoing<'a> {
     }
 }
 
-/// Whether the link of a response that is complete has been seen to.
+/// How many requests may be unanswered on the link that this one goes over. `None`: it goes alone.
+#[inline]
+pub(super) fn depth_of(entry: &Entry, request: &Request) -> Option<u16> {
+    let depth = request.pipeline().unwrap_or(entry.depth);
+    (depth > 1 && request.may_be_pipelined() && entry.trust != Trust::Lost).then_some(depth)
+}
+
+/// Who is in front of a link whose response is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MovedUp {
-    /// The next in line is in front, or the link is closed.
-    Yes,
-    /// Nothing was behind: the link is as any other whose exchange is over.
-    No,
+    /// The next in line.
+    Next,
+    /// Nobody: nothing was behind, and the link is as any other whose exchange is over.
+    Nobody,
+    /// Nobody: the link is closed, and what was behind goes on elsewhere.
+    Closed,
 }
 
 impl<S, M: Mode> Engine<S, M> {
-    /// How many requests may be unanswered on the link that this one goes over. `None`: it goes alone.
-    fn depth_of(&self, origin: OriginKey, request: &Request) -> Option<u16> {
-        let entry = &self.pool[origin];
-        let depth = request.pipeline().unwrap_or(entry.depth);
-        (depth > 1 && request.may_be_pipelined() && entry.trust != Trust::Lost).then_some(depth)
-    }
-
     /// A link that is not idle, and which the chain's request may share.
     pub(super) fn link_to_join(&self, origin: OriginKey, key: ChainKey) -> Option<LinkKey> {
         let chain = &self.chains[key];
-        let depth = self.depth_of(origin, chain.request.as_ref()?)?;
+        let depth = depth_of(&self.pool[origin], chain.request.as_ref()?)?;
         let was_sent = chain.attempts > 0;
         self.pool.roomiest(&self.links, origin, depth, was_sent)
     }
 
-    /// Readies a link for more requests behind the one that was just put on it, if that may be pipelined.
-    pub(super) fn begin_pipeline(&mut self, key: LinkKey, chain_key: ChainKey) {
-        let link = &self.links[key];
-        let chain = &self.chains[chain_key];
-        let Some(request) = &chain.request else {
-            return;
-        };
-        let Some(depth) = self.depth_of(link.origin, request) else {
-            return;
-        };
-        let is_reused = link.marks.has(LinkMarks::REUSED);
-        let is_trusted = self.pool[link.origin].trust == Trust::Full && chain.attempts == 1;
-        let intake = match is_reused || is_trusted {
+    /// Readies a link for more requests behind the one of that depth that was just put on it. `was_sent`: that one was sent before.
+    #[inline(never)]
+    pub(super) fn begin_pipeline(&mut self, key: LinkKey, depth: u16, was_sent: bool) {
+        let link = &mut self.links[key];
+        let is_trusted = self.pool[link.origin].trust == Trust::Full && !was_sent;
+        let intake = match link.marks.has(LinkMarks::REUSED) || is_trusted {
             true => Intake::Open,
             false => Intake::AfterAnswer,
         };
         let mut pipeline = self.pipelines.pop().unwrap_or_default();
-        pipeline.begin(depth, intake, is_reused);
-        self.links[key].pipeline = Some(pipeline);
+        pipeline.begin(depth, intake);
+        link.pipeline = Some(pipeline);
         self.pool.note_room(&mut self.links, key);
     }
 
@@ -163,6 +163,7 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     /// Writes the request in front and those behind it, as far as the socket takes them.
+    #[inline(never)]
     pub(super) fn flush_pipeline(&mut self, key: LinkKey) {
         loop {
             let link = &mut self.links[key];
@@ -266,10 +267,11 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// The response to the request in front is complete, `leftover` bytes have come behind it: the next in line takes its place, if the
     /// connection is good for it.
+    #[inline(never)]
     pub(super) fn move_up(&mut self, key: LinkKey, head: &Head, leftover: usize) -> MovedUp {
         let link = &mut self.links[key];
         let Some(pipeline) = &mut link.pipeline else {
-            return MovedUp::No;
+            return MovedUp::Nobody;
         };
         let trust = &mut self.pool[link.origin].trust;
         pipeline.on_answer();
@@ -289,9 +291,9 @@ impl<S, M: Mode> Engine<S, M> {
             self.end_pipeline(key);
             if is_shut {
                 self.close(key);
-                return MovedUp::Yes;
+                return MovedUp::Closed;
             }
-            return MovedUp::No;
+            return MovedUp::Nobody;
         }
         let is_whole = link.connection.is_reusable() && link.marks.has(LinkMarks::SENT);
         // What is written may be answered still, whatever is to become of the connection then.
@@ -302,7 +304,7 @@ impl<S, M: Mode> Engine<S, M> {
         };
         if is_whole && speaks_1_1 && goes_on {
             self.promote(key, leftover);
-            return MovedUp::Yes;
+            return MovedUp::Next;
         }
         if is_whole && leftover > 0 && pipeline.progress(0) == Progress::Unwritten {
             let bytes = leftover;
@@ -318,7 +320,7 @@ impl<S, M: Mode> Engine<S, M> {
             self.on_broken(key);
         }
         self.close(key);
-        MovedUp::Yes
+        MovedUp::Closed
     }
 
     /// Puts the next in line in front.
@@ -361,38 +363,43 @@ impl<S, M: Mode> Engine<S, M> {
         self.pool.feed(origin);
     }
 
-    /// Gives what came behind a response to the next in line, and so on, as long as there is something.
-    pub(super) fn feed_behind(&mut self, state: &mut S, token: Token, mut rest: &mut [u8]) -> Go {
-        loop {
-            // Whatever the readback asked for may have ended the link.
-            let Some(key) = self.links.find(token) else {
-                return Go::Stop;
+    /// A response is complete, and told, and another has taken its place: whose the `rest` of the bytes is.
+    ///
+    /// # Errors
+    /// Nobody's, or not now: how it goes on with the link instead.
+    pub(super) fn next_in_line(
+        &mut self,
+        line: Token,
+        rest: &[u8],
+    ) -> Result<(LinkKey, ChainKey), Go> {
+        // Whatever the readback asked for may have ended the link.
+        let key = self.links.find(line).ok_or(Go::Stop)?;
+        let link = &self.links[key];
+        let State::Busy { chain, .. } = link.state else {
+            return Err(Go::Stop);
+        };
+        if rest.is_empty() {
+            let clock = match link.marks.has(LinkMarks::SENT) {
+                true => Clock::FirstByte,
+                false => Clock::Write,
             };
-            let link = &mut self.links[key];
-            let State::Busy { chain, .. } = link.state else {
-                return Go::Stop;
-            };
-            if link.pipeline.is_none() {
-                return Go::Stop;
-            }
-            if rest.is_empty() {
-                let clock = match link.marks.has(LinkMarks::SENT) {
-                    true => Clock::FirstByte,
-                    false => Clock::Write,
-                };
-                self.arm(chain, Some(clock));
-            }
-            if self.panic.is_some() {
+            self.arm(chain, Some(clock));
+        }
+        match (rest.is_empty(), self.panic.is_some()) {
+            (true, false) => Err(Go::On),
+            (false, false) => Ok((key, chain)),
+            (_, true) => {
                 self.hold(key, rest);
-                return Go::Stop;
+                Err(Go::Stop)
             }
-            if rest.is_empty() {
-                return Go::On;
-            }
-            match self.feed_one(state, key, chain, rest, None, false) {
-                Fate::Answered { taken } => rest = &mut rest[taken..],
-                Fate::Goes(go) => return go,
-            }
+        }
+    }
+
+    /// As [`feed`](Self::feed), for what has come behind a response.
+    pub(super) fn feed_behind(&mut self, state: &mut S, line: Token, rest: &mut [u8]) -> Go {
+        match self.next_in_line(line, rest) {
+            Ok((key, chain)) => self.feed(state, key, chain, rest, None, false),
+            Err(go) => go,
         }
     }
 
@@ -426,9 +433,14 @@ impl<S, M: Mode> Engine<S, M> {
     /// A connection has ended without an answer to requests that were pipelined on it.
     fn on_broken(&mut self, key: LinkKey) {
         let link = &self.links[key];
-        let is_proven = link.pipeline.as_ref().is_some_and(|p| p.is_proven());
+        let Some(pipeline) = &link.pipeline else {
+            return;
+        };
+        // What was kept open while it was idle, and is closed then, is no sign against pipelining.
+        let is_stale = pipeline.is_untried() && link.marks.has(LinkMarks::REUSED);
+        let is_excused = pipeline.is_proven() || is_stale;
         let entry = &mut self.pool[link.origin];
-        if entry.trust.on_broken(is_proven) {
+        if entry.trust.on_broken(is_excused) {
             warn!(
                 "{}: ends connections instead of answering what is pipelined, and is not pipelined any more",
                 entry.origin
@@ -442,7 +454,10 @@ impl<S, M: Mode> Engine<S, M> {
             pipeline.intake = Intake::Shut;
         }
         self.pool.note_room(&mut self.links, key);
-        self.pipelines.extend(self.links[key].pipeline.take());
+        let pipeline = self.links[key].pipeline.take();
+        if self.pipelines.len() < MAX_SPARE {
+            self.pipelines.extend(pipeline);
+        }
     }
 
     /// The link is about to be closed: sends those behind again elsewhere.

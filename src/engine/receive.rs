@@ -8,6 +8,7 @@ use std::num::NonZeroU16;
 use std::ops::Range;
 
 use log::{debug, warn};
+use mio::Token;
 
 use crate::config::Clock;
 use crate::engine::Engine;
@@ -23,7 +24,7 @@ use crate::net::tls::Session;
 use crate::net::{Net, Readiness};
 use crate::proto::connection::{Connection, Eof, Event};
 use crate::proto::framing::BodyLength;
-use crate::proto::head;
+use crate::proto::head::{self, Head};
 use crate::proto::{Headers, Limits, Violation};
 
 /// Whether a link may be read on.
@@ -43,16 +44,6 @@ enum Place {
     Ciphertext { kept: usize },
     /// The link's own body, which is collected.
     Body,
-}
-
-/// What became of bytes that were fed to one exchange.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// Its response is complete, and told; so many of the bytes were its.
-    Answered {
-        taken: usize,
-    },
-    Goes(Go),
 }
 
 /// What a response has left in the bytes of one read.
@@ -299,7 +290,8 @@ impl<S, M: Mode> Engine<S, M> {
         match link.connection.on_eof() {
             Eof::Complete => {
                 let inbound = link.inbound.take().unwrap_or_else(|| self.spare.take());
-                self.finish_kept(state, key, inbound, &mut []);
+                // There is no next on a connection that has ended.
+                let _ = self.finish_kept(state, key, inbound, &mut []);
             }
             Eof::NothingReceived => self.fail(
                 key,
@@ -372,12 +364,9 @@ impl<S, M: Mode> Engine<S, M> {
             self.arm(chain, Some(Clock::Idle));
             return Go::On;
         }
-        let line = self.links[key].pipeline.is_some();
-        let token = self.links.token(key);
-        self.finish_kept(state, key, inbound, &mut rest);
-        match line {
-            true => self.feed_behind(state, token, &mut rest),
-            false => Go::Stop,
+        match self.finish_kept(state, key, inbound, &mut rest) {
+            Some(line) => self.feed_behind(state, line, &mut rest),
+            None => Go::Stop,
         }
     }
 
@@ -399,54 +388,44 @@ impl<S, M: Mode> Engine<S, M> {
         self.feed(state, key, chain, &mut held, inbound, false)
     }
 
-    /// Feeds bytes to the link's parser and what comes of them to the readback; to those in line behind it, too.
-    #[inline]
-    fn feed(
+    /// Feeds bytes to the link's parser and what comes of them to the readback; what is behind a response, to the next in line.
+    pub(super) fn feed(
         &mut self,
         state: &mut S,
-        key: LinkKey,
-        chain: ChainKey,
-        data: &mut [u8],
-        inbound: Option<Box<Inbound>>,
-        kept: bool,
+        mut key: LinkKey,
+        mut chain: ChainKey,
+        mut data: &mut [u8],
+        mut inbound: Option<Box<Inbound>>,
+        mut kept: bool,
     ) -> Go {
-        let is_pipelined = self.links[key].pipeline.is_some();
-        let line = is_pipelined.then(|| self.links.token(key));
-        match (self.feed_one(state, key, chain, data, inbound, kept), line) {
-            (Fate::Goes(go), _) => go,
-            (Fate::Answered { .. }, None) => Go::Stop,
-            (Fate::Answered { taken }, Some(token)) => {
-                self.feed_behind(state, token, &mut data[taken..])
-            }
-        }
-    }
-
-    pub(super) fn feed_one(
-        &mut self,
-        state: &mut S,
-        key: LinkKey,
-        chain: ChainKey,
-        data: &mut [u8],
-        inbound: Option<Box<Inbound>>,
-        kept: bool,
-    ) -> Fate {
-        let mut piece = Piece {
-            data,
-            taken: 0,
-            section: 0..0,
-            body: 0..0,
-            inbound: inbound.unwrap_or_else(|| self.spare.take()),
-            spilled: self.links[key].connection.has_head(),
-            kept,
-        };
-        let fed = self.parse(state, key, chain, &mut piece);
-        if let Fed::Complete = fed {
+        let (mut piece, fed) = loop {
+            let mut piece = Piece {
+                data: &mut *data,
+                taken: 0,
+                section: 0..0,
+                body: 0..0,
+                inbound: inbound.take().unwrap_or_else(|| self.spare.take()),
+                spilled: self.links[key].connection.has_head(),
+                kept,
+            };
+            let fed = self.parse(state, key, chain, &mut piece);
+            let Fed::Complete = fed else {
+                break (piece, fed);
+            };
             let taken = piece.taken;
-            self.finish(state, key, &mut piece);
+            let line = self.finish(state, key, &mut piece);
             self.spare.give(piece.inbound);
-            return Fate::Answered { taken };
-        }
-        Fate::Goes(match fed {
+            let Some(line) = line else {
+                return Go::Stop;
+            };
+            data = &mut data[taken..];
+            (key, chain) = match self.next_in_line(line, data) {
+                Ok(next) => next,
+                Err(go) => return go,
+            };
+            kept = false;
+        };
+        match fed {
             Fed::Complete => Go::Stop,
             Fed::More => {
                 let between = piece.taken == piece.data.len();
@@ -496,7 +475,7 @@ impl<S, M: Mode> Engine<S, M> {
                 self.end_chain(chain);
                 Go::Stop
             }
-        })
+        }
     }
 
     fn parse(
@@ -756,7 +735,7 @@ impl<S, M: Mode> Engine<S, M> {
         key: LinkKey,
         inbound: Box<Inbound>,
         rest: &mut [u8],
-    ) {
+    ) -> Option<Token> {
         let mut piece = Piece {
             data: rest,
             taken: 0,
@@ -766,15 +745,15 @@ impl<S, M: Mode> Engine<S, M> {
             spilled: true,
             kept: false,
         };
-        self.finish(state, key, &mut piece);
+        let line = self.finish(state, key, &mut piece);
         self.spare.give(piece.inbound);
+        line
     }
 
-    /// The response is complete: frees its link, then calls its readback.
-    fn finish(&mut self, state: &mut S, key: LinkKey, piece: &mut Piece<'_>) {
-        let Some(chain) = self.links[key].chain() else {
-            return;
-        };
+    /// The response is complete: frees its link, then calls its readback. Answers the link's token where the next in line has taken its
+    /// place.
+    fn finish(&mut self, state: &mut S, key: LinkKey, piece: &mut Piece<'_>) -> Option<Token> {
+        let chain = self.links[key].chain()?;
         let mut exchange = self.exchange(key, chain);
         let inbound = &mut *piece.inbound;
         // The timer stays: the chain's next step moves it, and no time passes before that.
@@ -790,9 +769,7 @@ impl<S, M: Mode> Engine<S, M> {
             inbound.head.status.as_u16()
         );
         let leftover = piece.data.len() - piece.taken;
-        if self.move_up(key, &inbound.head, leftover) == MovedUp::No {
-            self.release(key, leftover);
-        }
+        let line = self.release(key, &inbound.head, leftover);
         let next = {
             let (section, body) = match piece.spilled {
                 true => (&inbound.section[..], Body::Collected(&mut inbound.body)),
@@ -814,10 +791,19 @@ impl<S, M: Mode> Engine<S, M> {
         };
         self.chains[chain].request = Some(exchange.request);
         self.follow(chain, next);
+        line
     }
 
-    /// Takes a link from the exchange that is over: it rests, if it can be used again.
-    fn release(&mut self, key: LinkKey, leftover: usize) {
+    /// Takes a link from the exchange that is over: the next in line takes its place, or it rests, if it can be used again. Answers its
+    /// token where there is a next.
+    fn release(&mut self, key: LinkKey, head: &Head, leftover: usize) -> Option<Token> {
+        if self.links[key].pipeline.is_some() {
+            match self.move_up(key, head, leftover) {
+                MovedUp::Next => return Some(self.links.token(key)),
+                MovedUp::Closed => return None,
+                MovedUp::Nobody => {}
+            }
+        }
         let link = &mut self.links[key];
         let mut reusable = link.connection.is_reusable()
             && link.marks.has(LinkMarks::SENT)
@@ -839,7 +825,8 @@ impl<S, M: Mode> Engine<S, M> {
         let origin = self.links[key].origin;
         // A chain that goes on for ever must not keep another origin out for ever.
         if !reusable || self.pool.another_has_none(origin) {
-            return self.close(key);
+            self.close(key);
+            return None;
         }
         let link = &mut self.links[key];
         link.state = State::Resting;
@@ -853,6 +840,7 @@ impl<S, M: Mode> Engine<S, M> {
             self.close(other);
         }
         self.pool.feed(origin);
+        None
     }
 
     /// Calls a readback with a head, if it wants to see any: `None` if not.

@@ -23,8 +23,7 @@ pub(crate) struct Pipeline {
     /// Unanswered requests that the most modest of them allows, the one in front included.
     depth: u16,
     pub(crate) intake: Intake,
-    /// Responses that came over the connection, as far as they matter: [`Self::PROVEN`] are as good as more.
-    answers: u8,
+    record: Record,
     /// Its link's place among those of its origin that take more.
     pub(crate) spot: MaybeKey,
 }
@@ -51,6 +50,23 @@ pub(crate) enum Intake {
     Shut,
 }
 
+/// What the answers so far say of the connection's server. One that reads a request and drops what came with it answers, too.
+///
+/// ```text
+/// Untried ──► Answered ◄──► OnTrial ──► Proven
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Record {
+    /// It has answered nothing since the pipeline began.
+    Untried,
+    /// Only what it was sent when all before was answered.
+    Answered,
+    /// The one in front was sent before the one before it was answered.
+    OnTrial,
+    /// It has answered such a one.
+    Proven,
+}
+
 /// How much of a request that waits behind others is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
@@ -67,18 +83,15 @@ impl Default for Pipeline {
             written: 0,
             depth: 0,
             intake: Intake::Shut,
-            answers: 0,
+            record: Record::Untried,
             spot: MaybeKey::NONE,
         }
     }
 }
 
 impl Pipeline {
-    /// So many answers show that a connection can be pipelined: the first comes from servers, too, that read one request and drop the rest.
-    const PROVEN: u8 = 2;
-
-    /// Begins anew behind a request of that depth. `is_reused`: its connection has served before.
-    pub(crate) fn begin(&mut self, depth: u16, intake: Intake, is_reused: bool) {
+    /// Begins anew behind a request of that depth.
+    pub(crate) fn begin(&mut self, depth: u16, intake: Intake) {
         debug_assert!(
             self.behind.is_empty() && self.spot == MaybeKey::NONE,
             "it was given back empty"
@@ -87,8 +100,7 @@ impl Pipeline {
         self.written = 0;
         self.depth = depth;
         self.intake = intake;
-        // What has been kept open while idle, and is closed then, is no sign against pipelining.
-        self.answers = if is_reused { Self::PROVEN } else { 0 };
+        self.record = Record::Untried;
     }
 
     /// Requests without an answer, the one in front included.
@@ -153,28 +165,36 @@ impl Pipeline {
 
     /// A response has come to its end.
     pub(crate) fn on_answer(&mut self) {
-        self.answers = self.answers.saturating_add(1).min(Self::PROVEN);
+        self.record = match self.record {
+            Record::Untried | Record::Answered => Record::Answered,
+            Record::OnTrial | Record::Proven => Record::Proven,
+        };
         if self.intake == Intake::AfterAnswer {
             self.intake = Intake::Open;
         }
     }
 
-    /// Whether its connection has answered often enough to show that it can be pipelined.
+    /// Whether its connection has shown that it can be pipelined.
     pub(crate) fn is_proven(&self) -> bool {
-        self.answers >= Self::PROVEN
+        self.record == Record::Proven
+    }
+
+    /// Whether its connection has answered nothing of it.
+    pub(crate) fn is_untried(&self) -> bool {
+        self.record == Record::Untried
     }
 
     /// Takes the next in line out, to be the one in front, and says how much of it is written.
     pub(crate) fn take_next(&mut self) -> Option<(Behind, usize)> {
         let next = self.behind.pop_front()?;
-        let written = match self.sent {
-            0 => std::mem::take(&mut self.written),
-            _ => {
-                self.sent -= 1;
-                next.bytes
-            }
-        };
-        Some((next, written))
+        if self.sent == 0 {
+            return Some((next, std::mem::take(&mut self.written)));
+        }
+        self.sent -= 1;
+        if self.record == Record::Answered {
+            self.record = Record::OnTrial;
+        }
+        Some((next, next.bytes))
     }
 
     /// Takes the last in line out, and says how much of it was written.
@@ -209,7 +229,7 @@ impl Pipeline {
 /// How far an origin is trusted with pipelines.
 ///
 /// ```text
-/// Full ──── a pipeline breaks ───► Wary ── the third connection in a row breaks before its second answer ──► Lost
+/// Full ──── a pipeline breaks ───► Wary ── the third connection in a row breaks that was not proven ──► Lost
 ///   ◄── a connection is proven ──────┘                                      (or it speaks HTTP/1.0)
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,15 +246,16 @@ pub(crate) enum Trust {
 impl Trust {
     const MAX_BREAKS: u8 = 3;
 
-    /// A connection ended with requests of a pipeline unanswered. Answers whether the trust is lost by that.
+    /// A connection ended with requests of a pipeline unanswered. `is_excused`: that says nothing against pipelining. Answers whether the
+    /// trust is lost by that.
     #[must_use]
-    pub(crate) fn on_broken(&mut self, is_proven: bool) -> bool {
+    pub(crate) fn on_broken(&mut self, is_excused: bool) -> bool {
         let before = match *self {
             Trust::Full => 0,
             Trust::Wary { breaks } => breaks,
             Trust::Lost => return false,
         };
-        let breaks = before + u8::from(!is_proven);
+        let breaks = before + u8::from(!is_excused);
         *self = match breaks {
             Self::MAX_BREAKS.. => Trust::Lost,
             breaks => Trust::Wary { breaks },
@@ -242,7 +263,7 @@ impl Trust {
         *self == Trust::Lost
     }
 
-    /// A connection has answered often enough.
+    /// A connection has shown that it can be pipelined.
     pub(crate) fn on_proven(&mut self) {
         if let Trust::Wary { .. } = self {
             *self = Trust::Full;
@@ -265,7 +286,7 @@ mod tests {
 
     fn pipeline(requests_behind: u32) -> Pipeline {
         let mut pipeline = Pipeline::default();
-        pipeline.begin(16, Intake::Open, false);
+        pipeline.begin(16, Intake::Open);
         for chain in 1..=requests_behind {
             pipeline.push(behind(chain), 16);
         }
@@ -329,6 +350,25 @@ mod tests {
         assert!(!pipeline.has_room());
         pipeline.on_answer();
         assert!(pipeline.has_room());
+    }
+
+    #[test]
+    fn only_what_was_sent_early_proves_a_connection() {
+        let mut alone = pipeline(2);
+        while !alone.is_empty() {
+            alone.on_answer();
+            alone.take_next();
+        }
+        alone.on_answer();
+        assert!(!alone.is_proven(), "each was written when it was in front");
+
+        let mut early = pipeline(1);
+        early.on_written(10, |_| 1);
+        early.on_answer();
+        early.take_next();
+        assert!(!early.is_proven(), "its answer is still to come");
+        early.on_answer();
+        assert!(early.is_proven());
     }
 
     #[test]

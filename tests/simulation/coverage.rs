@@ -30,6 +30,7 @@ const REQUIRED: &[(&str, &[&str])] = &[
             "bounded turn",
         ],
     ),
+    ("pipeline", &["pipelined", "sent again behind another"]),
     (
         "turn",
         &[

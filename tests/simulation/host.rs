@@ -10,7 +10,7 @@ use httpstream::sim::{Closed, Network, Random};
 use httpstream::{Engine, Error, Sim, Stats, Turn, within_call};
 
 use crate::coverage::Coverage;
-use crate::plan::{MS, Plan, SECOND, SERVED};
+use crate::plan::{MOST_REQUESTS, MS, Plan, SECOND, SERVED};
 use crate::probe::{Planned, Probe, lose, of_part, part_of, start};
 use crate::server::nonce_in;
 use crate::watching::{Habit, Watching};
@@ -879,6 +879,13 @@ impl Run {
         world
             .coverage
             .hit_if(stats.retried > 0, "stale connection", "sent again");
+        let depth = world.plan.depth;
+        check!(
+            world,
+            depth > 1 || stats.pipelined == 0,
+            "{} pipelined",
+            stats.pipelined
+        );
         world
             .coverage
             .hit_if(stats.opened as usize > self.most_open, "state", "fd reused");
@@ -901,7 +908,11 @@ impl Run {
             let wish = &world.wishes[nonce];
             // Who answers 417 has refused it, though its body may be on its way by then.
             let refused = wish.expect == Some(Expectation::Failed);
-            let each = 1 + u32::from(wish.idempotent) + u32::from(refused);
+            let again = match wish.idempotent {
+                true if world.plan.depth > 1 => MOST_REQUESTS,
+                idempotent => u32::from(idempotent),
+            };
+            let each = 1 + again + u32::from(refused);
             let most = wish.asked * each;
             let asked = wish.asked;
             check!(

@@ -31,6 +31,9 @@ pub(crate) const BENIGN: [Fault; 13] = [
 pub(crate) const MS: Duration = Duration::from_millis(1);
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
+/// Requests that a run may send.
+pub(crate) const MOST_REQUESTS: u32 = 70;
+
 /// Where there are servers.
 pub(crate) const SERVED: [&str; 6] = [
     "10.0.0.1:80",
@@ -56,6 +59,8 @@ pub(crate) struct Plan {
     pub(crate) mischief: u16,
     /// Steps of the host before it winds down.
     pub(crate) steps: usize,
+    /// How deep requests are pipelined; 1: not at all.
+    pub(crate) depth: usize,
 }
 
 /// Somebody to send requests to.
@@ -92,15 +97,21 @@ impl Plan {
                 .with(Fault::SmallSendBuffer, 0)
                 .with(Fault::SmallWindow, 0);
         }
+        let depth = *random.pick(&[1, 1, 1, 2, 4, 16]);
+        if depth > 1 {
+            // Of an answer too many, nobody could tell that it is not the next one's.
+            faults = faults.with(Fault::Unsolicited, 0);
+        }
         Self {
             benign,
             faults,
             origins: Vec::new(),
             large,
             timeouts: timeouts(random, benign),
-            requests: random.between(10, 70),
+            requests: random.between(10, MOST_REQUESTS as usize),
             mischief: *random.pick(&[0, 30, 100, 250]),
             steps: random.between(20, 90),
+            depth,
         }
     }
 
@@ -217,6 +228,7 @@ impl Plan {
         let mut config = Config::default();
         config.resolve_to("*.ride.test", addr(5));
         config.timeouts = self.timeouts.clone();
+        config.pipeline("*", self.depth);
         config.max_connections = *random.pick(&[1, 2, 3, 8, 1000]);
         config.max_connections_per_origin = *random.pick(&[1, 1, 2, 5, 1000]);
         config.max_idle_per_origin = *random.pick(&[0, 1, 2, 32, 32]);

@@ -9,7 +9,7 @@ use httpstream::{
 };
 
 use crate::coverage;
-use crate::plan::MS;
+use crate::plan::{MOST_REQUESTS, MS};
 use crate::world::{
     Answered, Body, Chain, Expectation, Host, Part, Reading, Shared, Span, Stage, World,
     body_bytes, call_due, ceil_ms, check,
@@ -583,7 +583,18 @@ impl Probe {
             }
         }
         let wish = world.wishes[nonce].clone();
-        let most = 2 + u32::from(wish.expect == Some(Expectation::Failed));
+        // Each connection that breaks under a pipeline answers, fails or sends again the request in front: so there are at most as many.
+        let is_pipelined = world.plan.depth > 1 && wish.idempotent;
+        let again = match is_pipelined {
+            true => MOST_REQUESTS,
+            false => 1,
+        };
+        let most = 1 + again + u32::from(wish.expect == Some(Expectation::Failed));
+        world.coverage.hit_if(
+            attempts > 1 && reused,
+            "pipeline",
+            "sent again behind another",
+        );
         check!(
             world,
             (1..=most).contains(&attempts),
@@ -592,7 +603,7 @@ impl Probe {
         let refused = wish.expect == Some(Expectation::Failed);
         check!(
             world,
-            attempts == 1 || !reused || refused,
+            attempts == 1 || !reused || refused || is_pipelined,
             "chain {chain}: {attempts} attempts, the last on a connection that was there"
         );
         let steps = [
@@ -803,6 +814,8 @@ impl Probe {
         // A server that answers early and then closes may reset what it has answered.
         let early = wish.script.early
             && matches!(kind, ErrorKind::Truncated | ErrorKind::ClosedBeforeResponse);
+        // So may one that closes with what was pipelined unread (RFC 9112 §9.6).
+        let unread = world.plan.depth > 1 && wish.idempotent && kind == ErrorKind::Truncated;
         let too_long = wish
             .max_body
             .is_some_and(|most| wish.script.len as u64 > most);
@@ -822,7 +835,7 @@ impl Probe {
         let script = wish.script.clone();
         check!(
             world,
-            queue || early || meant,
+            queue || early || meant || unread,
             "chain {chain}: {error:?} for {script:?}"
         );
     }

@@ -1,20 +1,26 @@
 //! The servers: they answer as the request's wish has it, and see whether it arrived as it was sent.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use httpstream::sim::{Answer, Incoming, Network, Server};
+use httpstream::sim::{Answer, ConnectionId, Incoming, Network, Server};
 
 use crate::world::{Answered, Body, Expectation, Shared, World, body_bytes, check, upload_bytes};
 
 pub(crate) struct Scripted {
     network: Network,
     world: Shared,
+    /// What came last on each connection.
+    last: HashMap<ConnectionId, usize>,
 }
 
 impl Scripted {
     pub(crate) fn new(network: &Network, world: Shared) -> Self {
-        let network = network.clone();
-        Self { network, world }
+        Self {
+            network: network.clone(),
+            world,
+            last: HashMap::new(),
+        }
     }
 }
 
@@ -31,11 +37,20 @@ impl Server for Scripted {
             "nonce {nonce} came as {}",
             request.method
         );
-        check!(
-            world,
-            !request.pipelined,
-            "nonce {nonce} came before the answer to the one before it"
-        );
+        let before = self.last.insert(request.connection, nonce);
+        if request.pipelined {
+            let may_be = |nonce: usize| {
+                let wish = &world.wishes[nonce];
+                world.plan.depth > 1 && wish.idempotent && wish.expect.is_none()
+            };
+            let both = may_be(nonce) && before.is_some_and(may_be);
+            check!(
+                world,
+                both,
+                "nonce {nonce} came before the answer to the one before it, {before:?}"
+            );
+            world.coverage.hit("pipeline", "pipelined");
+        }
         let right = world.addrs_of(nonce).contains(&request.server);
         check!(world, right, "nonce {nonce} came to {}", request.server);
         if request.header("expect").is_some() {
@@ -64,6 +79,10 @@ impl Server for Scripted {
             return Some(answer(&mut world, nonce));
         }
         None
+    }
+
+    fn on_close(&mut self, connection: ConnectionId) {
+        self.last.remove(&connection);
     }
 
     fn on_request(&mut self, request: &Incoming) -> Answer {

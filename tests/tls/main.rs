@@ -14,5 +14,6 @@ mod closing;
 mod failing;
 mod keys;
 mod nginx;
+mod pipelining;
 mod programs;
 mod routes;
