@@ -155,7 +155,7 @@ fn steps(options: &Options) -> Vec<Step> {
                 alone(Workload::Large),
                 alone(Workload::Huge),
                 alone(Workload::HugeStreamed),
-                alone(Workload::Close),
+                CLOSE,
                 alone(Workload::Tls),
                 one_pipelined,
             ],

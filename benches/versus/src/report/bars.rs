@@ -175,10 +175,10 @@ fn calls(measured: &Measured) -> Vec<Bar> {
             calls(SMALL_50).map(calls_but_waits),
         ),
         Bar::new(
-            "system calls, connection per request",
+            "system calls, connection per request, C=50",
             8.1,
             7.1,
-            every(alone(Workload::Close)),
+            every(CLOSE),
         ),
     ]
 }
@@ -326,7 +326,7 @@ fn best_peer(measured: &Measured, scene: Scene) -> Option<Client> {
 
 fn pipelined(measured: &Measured) -> Vec<Bar> {
     let ours = (Client::Httpstream, PIPELINED);
-    let ratio = cpu_ratio(measured, ours, (Client::Floor, SMALL_50));
+    let ratio = cpu_ratio(measured, ours, (Client::Floor, PIPELINED));
     let measure = format!("CPU, {DEPTH} pipelined, of the floor's unpipelined at C=50");
     vec![Bar::new(&measure, 0.35, 0.24, ratio.map(|ratio| ratio.median)).remark(interval(ratio))]
 }

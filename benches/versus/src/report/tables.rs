@@ -45,7 +45,7 @@ pub(super) fn all(measured: &Measured) -> String {
         text += &bars_table(&bars);
     }
     if !measured.cpu.is_empty() {
-        text += "\n## Processor time\n\nUser and system time of a request in µs: the median of all rounds (the least).\n\n";
+        text += "\n## Processor time\n\nUser and system time of a request in µs: the median of all rounds (the least). Beside what is pipelined the floor sends one after the other, C=50.\n\n";
         text += &cpu(measured);
         text += "\nhttpstream's share of it: the median of the paired ratios (the upper end of their 95 % interval).\n\n";
         text += &ratios(
