@@ -86,6 +86,8 @@ pub(crate) enum Piece {
     Trailers(Range<usize>),
 }
 
+const LINE_END: &[u8] = b"\r\n";
+
 /// 16 digits are 64 bits. Leading zeros count, so that nobody can send them for ever.
 const MAX_DIGITS: u8 = 16;
 
@@ -112,6 +114,12 @@ impl Chunked {
     pub(crate) fn decode(&mut self, input: &[u8], limits: &Limits) -> Result<Progress, Violation> {
         let mut at = 0;
         while let Some(&byte) = input.get(at) {
+            // Most lines come whole, and have nothing in them but what must be there.
+            if let Some((state, line)) = self.read_plain_line(&input[at..]) {
+                self.state = state;
+                at += line;
+                continue;
+            }
             let offset = self.offset + at as u64;
             self.state = match self.state {
                 State::Data { left } => return Ok(self.take_data(left, at, input)),
@@ -167,6 +175,26 @@ impl Chunked {
             consumed: at,
             piece: Piece::None,
         })
+    }
+
+    /// A line of framing that is there whole and has a size without extension, or nothing, in it: what comes behind it, and its length.
+    #[inline]
+    fn read_plain_line(&self, input: &[u8]) -> Option<(State, usize)> {
+        match self.state {
+            State::Start => {
+                let (size, digits) = read_short_size(input);
+                let line = digits + LINE_END.len();
+                let is_plain = digits > 0 && input.get(digits..line) == Some(LINE_END);
+                let state = match size {
+                    0 => State::Last,
+                    left => State::Data { left },
+                };
+                is_plain.then_some((state, line))
+            }
+            State::DataCr if input.starts_with(LINE_END) => Some((State::Start, LINE_END.len())),
+            State::Last if input.starts_with(LINE_END) => Some((State::Done, LINE_END.len())),
+            _ => None,
+        }
     }
 
     /// Counts a byte of an extension, then goes to `next`.
@@ -226,6 +254,22 @@ impl Chunked {
             piece: Piece::Trailers(start..at),
         })
     }
+}
+
+/// The number that `input` begins with, and how many digits it has: up to eight.
+#[inline]
+fn read_short_size(input: &[u8]) -> (u64, usize) {
+    let (mut size, mut digits) = (0, 0);
+    for byte in input.iter().take(8) {
+        let digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' | b'A'..=b'F' => (byte | 0x20) - b'a' + 10,
+            _ => break,
+        };
+        size = size << 4 | u64::from(digit);
+        digits += 1;
+    }
+    (size, digits)
 }
 
 /// One more digit of a size, which must be one: `str::parse` would take signs, C's `strtol` white space and `0x`.

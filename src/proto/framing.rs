@@ -231,16 +231,24 @@ impl Framing {
     }
 }
 
+/// The bit in which a letter differs from its capital, in each byte.
+const CASE: u64 = u64::from_ne_bytes([0x20; 8]);
+
 /// Whether `text` is `lower` in any case. `lower` must be lower-case letters and hyphens: then no byte of a name or value but their
 /// capitals differs from them in that bit alone, and the comparison takes a handful of instructions.
 #[inline]
 fn is<const N: usize>(text: &[u8], lower: &[u8; N]) -> bool {
     <&[u8; N]>::try_from(text).is_ok_and(|text| {
-        let differing = text
+        let (words, bytes) = text.as_chunks::<8>();
+        let (lower_words, lower_bytes) = lower.as_chunks::<8>();
+        let differing_word = words.iter().zip(lower_words).fold(0, |seen, (a, b)| {
+            seen | ((u64::from_ne_bytes(*a) | CASE) ^ u64::from_ne_bytes(*b))
+        });
+        let differing_byte = bytes
             .iter()
-            .zip(lower)
+            .zip(lower_bytes)
             .fold(0, |seen, (a, b)| seen | ((a | 0x20) ^ b));
-        differing == 0
+        differing_word == 0 && differing_byte == 0
     })
 }
 
