@@ -290,6 +290,7 @@ impl<S> Chains<S> {
         chain
     }
 
+    #[inline]
     pub(super) fn id(&self, key: ChainKey) -> RequestId {
         match self.slab[key as usize].marks.has(Marks::REMOTE) {
             true => self.remote_ids[&key],
@@ -341,6 +342,7 @@ impl<S> Chains<S> {
         self.commands.push_back(Command::Wake(id));
     }
 
+    #[inline]
     pub(super) fn commands_len(&self) -> usize {
         self.commands.len()
     }
@@ -354,6 +356,7 @@ impl<S> Chains<S> {
         }
     }
 
+    #[inline]
     pub(super) fn has_commands(&self) -> bool {
         !self.commands.is_empty()
     }

@@ -872,6 +872,7 @@ impl<S, M: Mode> Engine<S, M> {
 }
 
 /// Room in a body of known length that is collected and has begun, for a read of at most `most` bytes.
+#[inline]
 fn room_in_body<'a>(
     inbound: &'a mut Option<Box<Inbound>>,
     connection: &Connection,

@@ -232,8 +232,9 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     fn on_timers(&mut self) {
-        for _ in 0..self.settings.turn_events {
+        for expired in 0..self.settings.turn_events {
             match self.wheel.expire(self.now_tick()) {
+                None if expired == 0 => return,
                 None => break,
                 Some(Timer::Chain(key)) => self.on_chain_timer(key),
                 Some(Timer::Idle(key)) => self.on_idle_timer(key),

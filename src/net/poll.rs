@@ -121,10 +121,13 @@ impl Watch for OwnPoll {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             result => result?,
         }
-        ready.extend(self.events.iter().take(max).map(|event| Ready {
-            token: event.token(),
-            readiness: Readiness::of(event),
-        }));
+        debug_assert!(self.events.capacity() <= max, "no more than was asked for");
+        for event in &self.events {
+            ready.push(Ready {
+                token: event.token(),
+                readiness: Readiness::of(event),
+            });
+        }
         if let Some(alarm) = &mut self.alarm {
             alarm.on_events(ready);
         }

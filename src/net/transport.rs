@@ -109,6 +109,7 @@ fn slices_of<'a>(parts: &[&'a [u8]], skip: usize, slices: &mut [IoSlice<'a>]) ->
 }
 
 /// `None`: the socket takes nothing for now, or is not connected yet.
+#[inline]
 fn send<N: Net>(
     net: &mut N,
     socket: &N::Socket,

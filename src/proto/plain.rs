@@ -73,14 +73,12 @@ const TOP: u64 = each(0x80);
 #[inline(always)]
 fn text_len(bytes: &[u8]) -> Option<usize> {
     let mut left = bytes;
-    while let Some((eight, rest)) = left.split_first_chunk::<8>() {
-        let word = u64::from_le_bytes(*eight);
-        // Below the space, or DEL. Above the first that is found, the subtraction's borrow may mark what is none.
-        let below = word.wrapping_sub(each(b' '));
-        let delete = (word ^ each(0x7f)).wrapping_sub(each(1));
-        let found = (below | delete) & !word & TOP;
-        if found != 0 {
-            return Some(bytes.len() - left.len() + first(found));
+    while let Some((window, rest)) = left.split_first_chunk::<32>() {
+        for (i, word) in window.as_chunks::<8>().0.iter().enumerate() {
+            let found = control_bytes(u64::from_le_bytes(*word));
+            if found != 0 {
+                return Some(bytes.len() - left.len() + i * 8 + first(found));
+            }
         }
         left = rest;
     }
@@ -88,10 +86,26 @@ fn text_len(bytes: &[u8]) -> Option<usize> {
     Some(bytes.len() - left.len() + at)
 }
 
+/// The top bit of each byte that is below the space, or DEL; above the first, also of others, since the subtraction borrows.
+#[inline(always)]
+fn control_bytes(word: u64) -> u64 {
+    let below = word.wrapping_sub(each(b' '));
+    let delete = (word ^ each(0x7f)).wrapping_sub(each(1));
+    (below | delete) & !word & TOP
+}
+
 /// Bytes of the token that `bytes` begin with (RFC 9110 §5.6.2); `None` where its end is missing.
 #[inline(always)]
 fn name_len(bytes: &[u8]) -> Option<usize> {
-    bytes.iter().position(|byte| !TOKEN[usize::from(*byte)])
+    let mut left = bytes;
+    while let Some((window, rest)) = left.split_first_chunk::<16>() {
+        if let Some(n) = window.iter().position(|byte| !TOKEN[usize::from(*byte)]) {
+            return Some(bytes.len() - left.len() + n);
+        }
+        left = rest;
+    }
+    let n = left.iter().position(|byte| !TOKEN[usize::from(*byte)])?;
+    Some(bytes.len() - left.len() + n)
 }
 
 /// By byte: whether it may stand in a token.

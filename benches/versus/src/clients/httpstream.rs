@@ -86,6 +86,8 @@ fn engine(job: &Job) -> Result<Engine<Asking>> {
     let all = job.connections + job.held;
     config.max_connections = all;
     config.max_connections_per_origin = all;
+    // As the others keep theirs while a delay lasts.
+    config.max_idle_per_origin = all;
     if job.workload == Workload::Tls {
         config.route.tls = Tls::with_roots_pem(&fs::read(&job.root)?)?;
     }
