@@ -452,17 +452,15 @@ impl<S, M: Mode> Engine<S, M> {
         self.next_timer()
     }
 
-    /// How long it is from now until the first timer goes off, the resolver's included.
-    fn until_next_timer(&self) -> Option<Duration> {
+    /// How long it is from `now` until the first timer goes off, the resolver's included.
+    fn until_next_timer(&self, now: Instant) -> Option<Duration> {
         let timer = self.wheel.next_tick().map(|tick| {
             let nanos = tick.saturating_mul(NANOS_A_TICK);
-            Duration::from_nanos(nanos.saturating_sub(self.now_nanos))
+            Duration::from_nanos(nanos.saturating_sub(self.nanos_of(now)))
         });
         let names = self.names.deadline();
-        match (
-            timer,
-            names.map(|at| at.saturating_duration_since(self.now)),
-        ) {
+        let names = names.map(|at| at.saturating_duration_since(now));
+        match (timer, names) {
             (Some(timer), Some(names)) => Some(timer.min(names)),
             (timer, names) => timer.or(names),
         }
@@ -479,8 +477,10 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// [`next_deadline`](Self::next_deadline) as a duration from the clock read now; zero when a turn is due.
     pub fn next_timeout(&self) -> Option<Duration> {
-        self.next_deadline()
-            .map(|deadline| deadline.saturating_duration_since(self.net.now()))
+        match self.is_due() {
+            true => Some(Duration::ZERO),
+            false => self.until_next_timer(self.net.now()),
+        }
     }
 
     /// Chains that are not over: queued, in flight, paused or delayed.
@@ -572,9 +572,8 @@ impl<S, M: Mode> Engine<S, M> {
 
     fn read_clock(&mut self) {
         let now = self.net.now();
-        let life = now.saturating_duration_since(self.epoch);
-        // What goes back, if a clock can, is not gone along with. Five hundred years of nanoseconds fit.
-        let nanos = life.as_secs() * 1_000_000_000 + u64::from(life.subsec_nanos());
+        let nanos = self.nanos_of(now);
+        // What goes back, if a clock can, is not gone along with.
         if nanos > self.now_nanos {
             self.now = now;
             self.now_nanos = nanos;
@@ -583,6 +582,16 @@ impl<S, M: Mode> Engine<S, M> {
             self.now_tick = nanos / NANOS_A_TICK;
             self.chains.now = self.now_micros;
         }
+    }
+
+    /// Nanoseconds of the engine's life: five hundred years of them fit.
+    #[inline]
+    fn nanos_of(&self, now: Instant) -> u64 {
+        if now == self.now {
+            return self.now_nanos;
+        }
+        let life = now.saturating_duration_since(self.epoch);
+        life.as_secs() * 1_000_000_000 + u64::from(life.subsec_nanos())
     }
 
     fn instant_of(&self, tick: u64) -> Instant {

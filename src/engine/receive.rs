@@ -63,6 +63,21 @@ struct Piece<'d> {
     kept: bool,
 }
 
+impl Piece<'_> {
+    /// Whether what has been collected is as much as may be.
+    fn check_body(&self, limits: &Limits) -> Result<(), Violation> {
+        let len = match self.spilled {
+            true => self.inbound.body.len(),
+            false => self.body.len(),
+        };
+        let (limit, seen) = (limits.max_body_bytes, len as u64);
+        match seen > limit {
+            true => Err(Violation::BodyTooLarge { limit, seen }),
+            false => Ok(()),
+        }
+    }
+}
+
 /// How the feeding of one read ended.
 enum Fed {
     /// The response goes on.
@@ -498,12 +513,33 @@ impl<S, M: Mode> Engine<S, M> {
             if let Some(len) = link.connection.take_rest(piece.data.len() - start) {
                 piece.taken += len;
                 let body = start..piece.taken;
-                let fed = self.on_data(state, key, chain, piece, body, limits.max_body_bytes);
+                let fed = self.on_data(state, key, chain, piece, body, &limits);
                 return match fed {
                     Some(fed) => fed,
                     None if self.chains[chain].marks.has(Marks::CANCELLED) => Fed::Cancelled,
                     None => Fed::Complete,
                 };
+            }
+            let is_collected = !link.marks.has(LinkMarks::STREAM.and(LinkMarks::DISCARD));
+            let body = piece.body.end;
+            if is_collected
+                && !piece.spilled
+                && let Some((collected, result)) =
+                    link.connection
+                        .collect_chunks(&mut piece.data[body..], start - body, &limits)
+            {
+                piece.taken = body + collected.end;
+                piece.body.end += collected.len;
+                let trailers = &piece.data[body..][collected.trailers];
+                piece.inbound.trailers.extend_from_slice(trailers);
+                let is_over = link.connection.is_complete();
+                if let Err(violation) = result.and_then(|()| piece.check_body(&limits)) {
+                    return Fed::Failed(Failure::Violation(violation));
+                }
+                if piece.taken == piece.data.len() && !is_over {
+                    return Fed::More;
+                }
+                continue;
             }
             let step = match link.connection.receive(
                 &mut piece.data[start..],
@@ -544,9 +580,7 @@ impl<S, M: Mode> Engine<S, M> {
                 }
                 Event::Data(range) => {
                     let range = start + range.start..start + range.end;
-                    if let Some(fed) =
-                        self.on_data(state, key, chain, piece, range, limits.max_body_bytes)
-                    {
+                    if let Some(fed) = self.on_data(state, key, chain, piece, range, &limits) {
                         return fed;
                     }
                 }
@@ -638,7 +672,7 @@ impl<S, M: Mode> Engine<S, M> {
         chain: ChainKey,
         piece: &mut Piece<'_>,
         range: Range<usize>,
-        max_body_bytes: u64,
+        limits: &Limits,
     ) -> Option<Fed> {
         let marks = self.links[key].marks;
         if marks.has(LinkMarks::DISCARD) {
@@ -647,29 +681,16 @@ impl<S, M: Mode> Engine<S, M> {
         if marks.has(LinkMarks::STREAM) {
             return self.stream(state, key, chain, &piece.data[range]);
         }
-        let collected = match piece.spilled {
-            true => {
-                piece.inbound.body.extend_from_slice(&piece.data[range]);
-                piece.inbound.body.len()
-            }
+        match piece.spilled {
+            true => piece.inbound.body.extend_from_slice(&piece.data[range]),
+            // Chunks, which have framing between them, are collected otherwise.
             false => {
-                // Chunks move together, over the framing between them.
-                let len = range.len();
-                if range.start != piece.body.end {
-                    piece.data.copy_within(range, piece.body.end);
-                }
-                piece.body.end += len;
-                piece.body.len()
+                debug_assert_eq!(range.start, piece.body.end, "it follows what is there");
+                piece.body.end = range.end;
             }
-        };
-        let seen = collected as u64;
-        (seen > max_body_bytes).then(|| {
-            let violation = Violation::BodyTooLarge {
-                limit: max_body_bytes,
-                seen,
-            };
-            Fed::Failed(Failure::Violation(violation))
-        })
+        }
+        let violation = piece.check_body(limits).err()?;
+        Some(Fed::Failed(Failure::Violation(violation)))
     }
 
     fn stream(&mut self, state: &mut S, key: LinkKey, chain: ChainKey, data: &[u8]) -> Option<Fed> {

@@ -88,6 +88,17 @@ pub(crate) enum Piece {
 
 const LINE_END: &[u8] = b"\r\n";
 
+/// What one call of [`Chunked::collect`] came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Collected {
+    /// Up to here the input was read.
+    pub(crate) end: usize,
+    /// Bytes of the body, together at the start of the input.
+    pub(crate) len: usize,
+    /// A part of the trailer section, there in the input.
+    pub(crate) trailers: Range<usize>,
+}
+
 /// 16 digits are 64 bits. Leading zeros count, so that nobody can send them for ever.
 const MAX_DIGITS: u8 = 16;
 
@@ -175,6 +186,42 @@ impl Chunked {
             consumed: at,
             piece: Piece::None,
         })
+    }
+
+    /// As [`decode`](Self::decode) from place `from` of `input` on, as often as there is something: pieces of the body move together to the start of
+    /// `input`, over the framing between them. Ends with `input`, with the body, with the first part of the trailer section, or with what is wrong.
+    pub(crate) fn collect(
+        &mut self,
+        input: &mut [u8],
+        from: usize,
+        limits: &Limits,
+    ) -> (Collected, Result<(), Violation>) {
+        let mut collected = Collected {
+            end: from,
+            len: 0,
+            trailers: 0..0,
+        };
+        while collected.end < input.len() && !self.is_done() {
+            let start = collected.end;
+            let Progress { consumed, piece } = match self.decode(&input[start..], limits) {
+                Ok(progress) => progress,
+                Err(violation) => return (collected, Err(violation)),
+            };
+            collected.end += consumed;
+            match piece {
+                Piece::None => {}
+                Piece::Data(place) => {
+                    let len = place.len();
+                    input.copy_within(start + place.start..start + place.end, collected.len);
+                    collected.len += len;
+                }
+                Piece::Trailers(place) => {
+                    collected.trailers = start + place.start..start + place.end;
+                    break;
+                }
+            }
+        }
+        (collected, Ok(()))
     }
 
     /// A line of framing that is there whole and has a size without extension, or nothing, in it: what comes behind it, and its length.

@@ -17,7 +17,7 @@ use std::ops::Range;
 use http::StatusCode;
 
 use super::body::Body;
-use super::chunked::{Piece, Progress};
+use super::chunked::{Collected, Piece, Progress};
 use super::head::Head;
 use super::limits::Limits;
 use super::violation::Violation;
@@ -154,6 +154,25 @@ impl Connection {
             }
             _ => None,
         }
+    }
+
+    /// As [`receive`](Self::receive) from place `from` of `input` on, of a chunked body whose pieces are wanted together: see
+    /// [`Chunked::collect`]. `None`: the body is no chunked one.
+    #[inline]
+    pub(crate) fn collect_chunks(
+        &mut self,
+        input: &mut [u8],
+        from: usize,
+        limits: &Limits,
+    ) -> Option<(Collected, Result<(), Violation>)> {
+        let State::Body(Body::Chunked(chunked)) = &mut self.state else {
+            return None;
+        };
+        let collected = chunked.collect(input, from, limits);
+        if chunked.is_done() {
+            self.state = State::Complete;
+        }
+        Some(collected)
     }
 
     fn receive_head(

@@ -82,7 +82,10 @@ impl Step {
             // Who is best with large bodies only all of them can tell.
             (Step::Cpu(HUGE | HUGE_STREAMED), _) => options.clients.clone(),
             (_, Extent::Bars) => wanted(&MAIN_CLIENTS),
-            (Step::Instructions(_), Extent::Quick) => wanted(&MAIN_CLIENTS[..3]),
+            (Step::Instructions(_), Extent::Quick)
+            | (Step::Instructions(CHUNKED | FIELDS | LARGE | CLOSE), _) => {
+                wanted(&MAIN_CLIENTS[..3])
+            }
             (
                 Step::Cpu(_)
                 | Step::Instructions(_)
@@ -146,6 +149,10 @@ fn steps(options: &Options) -> Vec<Step> {
                 alone(Workload::Fields),
                 alone(Workload::Large),
                 alone(Workload::Close),
+                CHUNKED,
+                FIELDS,
+                LARGE,
+                CLOSE,
                 TLS,
                 one_pipelined,
             ],

@@ -69,7 +69,8 @@ pub(crate) fn measure(
             for turn in 0..clients.len() {
                 let at = (round + turn) % clients.len();
                 let mut job = job(bench, clients[at], open, way);
-                job.requests = (2 * open).max(10_000);
+                // Often enough round that what the kernel keeps of a connection is out of its caches again.
+                job.requests = (12 * open).max(10_000);
                 match bench.run(&job) {
                     Outcome::Cost(cost) => costs[at].push(cost.cpu_seconds_each()),
                     Outcome::NotApplicable(why) | Outcome::Failed(why) => fault[at] = Some(why),
@@ -108,7 +109,7 @@ fn job(bench: &Bench, client: Client, open: usize, way: Way) -> Job {
     let mut job = bench.job(client, Scene::new(Workload::Small, busy));
     job.servers = bench.server().plain.clone();
     job.held = open - busy;
-    job.warm_up = (2 * busy).max(200);
+    job.warm_up = (4 * busy).max(200);
     job
 }
 

@@ -8,8 +8,8 @@ use crate::measure::growth::{Grown, Way};
 use crate::measure::held::{self, Whose};
 use crate::measure::timers::{self, Set};
 use crate::scene::{
-    CLIENTS, CLOSE, DEPTH, HUGE, HUGE_STREAMED, PIPELINED, SMALL_1, SMALL_50, SMALL_1000, Scene,
-    TLS,
+    CHUNKED, CLIENTS, CLOSE, DEPTH, FIELDS, HUGE, HUGE_STREAMED, LARGE, PIPELINED, SMALL_1,
+    SMALL_50, SMALL_1000, Scene, TLS,
 };
 use crate::stats::{self, Ratio};
 
@@ -112,7 +112,7 @@ fn instructions(measured: &Measured) -> Vec<Bar> {
     let of = |client, scene| Some(measured.instructions(client, scene)?.all);
     let ours = |scene| of(Client::Httpstream, scene);
     let to_hyper = |scene| Some(ours(scene)? / of(Client::HyperConn, scene)?);
-    vec![
+    let mut bars = vec![
         Bar::new("instructions, small, C=1", 4500.0, 3000.0, ours(SMALL_1)),
         Bar::new("instructions, small, C=50", 4500.0, 3000.0, ours(SMALL_50)),
         Bar::new(
@@ -127,31 +127,23 @@ fn instructions(measured: &Measured) -> Vec<Bar> {
             None,
             to_hyper(SMALL_50),
         ),
-        Bar::new(
-            "instructions, chunked",
-            5500.0,
-            4000.0,
-            ours(alone(Workload::Chunked)),
-        ),
-        Bar::new(
-            "instructions, 30 fields",
-            12_000.0,
-            9500.0,
-            ours(alone(Workload::Fields)),
-        ),
-        Bar::new(
-            "instructions, 64 KiB",
-            5000.0,
-            3200.0,
-            ours(alone(Workload::Large)),
-        ),
-        Bar::new(
-            "instructions, connection per request",
-            6500.0,
-            4500.0,
-            ours(alone(Workload::Close)),
-        ),
-    ]
+    ];
+    for (scene, bar, goal) in [
+        (CHUNKED, 5500.0, 4000.0),
+        (FIELDS, 12_000.0, 9500.0),
+        (LARGE, 5000.0, 3200.0),
+        (CLOSE, 6500.0, 4500.0),
+    ] {
+        for scene in [alone(scene.workload), scene] {
+            bars.push(Bar::new(
+                &format!("instructions, {scene}"),
+                bar,
+                goal,
+                ours(scene),
+            ));
+        }
+    }
+    bars
 }
 
 fn allocations(measured: &Measured) -> Vec<Bar> {
@@ -331,18 +323,24 @@ fn pipelined(measured: &Measured) -> Vec<Bar> {
     vec![Bar::new(&measure, 0.35, 0.24, ratio.map(|ratio| ratio.median)).remark(interval(ratio))]
 }
 
-/// At the most connections that there are, over the least at any number: one connection waits for each answer alone, and is no measure.
+/// At the most connections that there are, over one: which is alone in that it pays for a wait with each answer. So the least at any number is
+/// in the remark, and what the floor makes of the same sockets.
 fn growth(measured: &Measured) -> Vec<Bar> {
     let mut bars = Vec::new();
     for (way, words) in [(Way::AllBusy, "all busy"), (Way::FiftyBusy, "50 busy")] {
         let bar = |measure: &str, bar: f64, of: fn(&Grown) -> Option<f64>| {
-            let grown = growth_of(measured, way, of);
-            let remark = grown.map_or(String::new(), |grown| {
-                let (open, from_one) = (grown.open, figure(grown.from_one));
-                format!("at {open}; {from_one} times what one connection takes")
+            let grown = |client| growth_of(measured, client, way, of);
+            let ours = grown(Client::Httpstream);
+            let remark = ours.map_or(String::new(), |ours| {
+                let floor = grown(Client::Floor).map_or(String::new(), |floor| {
+                    format!("; the floor {}", figure(floor.from_least))
+                });
+                let least = figure(ours.from_least);
+                format!("{least} times the least at any number{floor}")
             });
-            let measure = format!("{measure} grows with connections, {words}");
-            Bar::new(&measure, bar, None, grown.map(|grown| grown.from_least)).remark(remark)
+            let open = ours.map_or(String::new(), |ours| format!(" {}", ours.open));
+            let measure = format!("{measure} at{open} connections of that at one, {words}");
+            Bar::new(&measure, bar, None, ours.map(|ours| ours.from_one)).remark(remark)
         };
         bars.push(bar("instructions", 1.05, |grown| {
             grown.instructions.clone().ok()
@@ -359,11 +357,14 @@ struct Growth {
     from_one: f64,
 }
 
-fn growth_of(measured: &Measured, way: Way, of: fn(&Grown) -> Option<f64>) -> Option<Growth> {
+fn growth_of(
+    measured: &Measured,
+    client: Client,
+    way: Way,
+    of: fn(&Grown) -> Option<f64>,
+) -> Option<Growth> {
     let ours = measured.growth.iter();
-    let ours: Vec<&Grown> = ours
-        .filter(|grown| grown.client == Client::Httpstream)
-        .collect();
+    let ours: Vec<&Grown> = ours.filter(|grown| grown.client == client).collect();
     let (last, one) = (
         ours.iter().rfind(|grown| grown.way == way)?,
         ours.iter().find(|grown| grown.open == 1)?,
