@@ -452,11 +452,11 @@ impl<S, M: Mode> Engine<S, M> {
         self.next_timer()
     }
 
-    /// How long it is from `now` until the first timer goes off, the resolver's included.
-    fn until_next_timer(&self, now: Instant) -> Option<Duration> {
+    /// How long it is from `now`, which is `nanos` of the engine's life, until the first timer goes off, the resolver's included.
+    fn until_next_timer(&self, now: Instant, nanos: u64) -> Option<Duration> {
         let timer = self.wheel.next_tick().map(|tick| {
-            let nanos = tick.saturating_mul(NANOS_A_TICK);
-            Duration::from_nanos(nanos.saturating_sub(self.nanos_of(now)))
+            let due = tick.saturating_mul(NANOS_A_TICK);
+            Duration::from_nanos(due.saturating_sub(nanos))
         });
         let names = self.names.deadline();
         let names = names.map(|at| at.saturating_duration_since(now));
@@ -479,7 +479,10 @@ impl<S, M: Mode> Engine<S, M> {
     pub fn next_timeout(&self) -> Option<Duration> {
         match self.is_due() {
             true => Some(Duration::ZERO),
-            false => self.until_next_timer(self.net.now()),
+            false => {
+                let now = self.net.now();
+                self.until_next_timer(now, self.nanos_of(now))
+            }
         }
     }
 
@@ -587,9 +590,6 @@ impl<S, M: Mode> Engine<S, M> {
     /// Nanoseconds of the engine's life: five hundred years of them fit.
     #[inline]
     fn nanos_of(&self, now: Instant) -> u64 {
-        if now == self.now {
-            return self.now_nanos;
-        }
         let life = now.saturating_duration_since(self.epoch);
         life.as_secs() * 1_000_000_000 + u64::from(life.subsec_nanos())
     }

@@ -22,7 +22,10 @@ impl Head {
             b"HTTP/1.1 " => Version::HTTP_11,
             _ => return None,
         };
-        self.status = StatusCode::from_bytes(&start[STATUS..AFTER_STATUS]).ok()?;
+        self.status = match &start[STATUS..AFTER_STATUS] {
+            b"200" => StatusCode::OK,
+            code => StatusCode::from_bytes(code).ok()?,
+        };
         if start[AFTER_STATUS] != b' ' {
             return None;
         }
