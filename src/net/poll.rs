@@ -226,7 +226,12 @@ impl Watch for HostPoll {
                 readiness,
             });
         }
-        ready.extend(self.handed.drain(..self.handed.len().min(max)));
+        for _ in 0..max {
+            match self.handed.pop_front() {
+                Some(event) => ready.push(event),
+                None => break,
+            }
+        }
         Ok(())
     }
 
