@@ -219,11 +219,12 @@ fn growth(
             .filter_map(|grown| Some((grown.open as f64, figure(grown)?)))
             .collect()
     };
+    // The names stand apart, also where the lines end together.
     let lines = [
-        (Client::Httpstream, WARM, line(Client::Httpstream)),
-        (Client::Floor, COLOURS[2], line(Client::Floor)),
+        (Client::Httpstream, WARM, -8, line(Client::Httpstream)),
+        (Client::Floor, COLOURS[2], 8, line(Client::Floor)),
     ];
-    let points = || lines.iter().flat_map(|(_, _, line)| line);
+    let points = || lines.iter().flat_map(|(_, _, _, line)| line);
     let most = points().map(|&(_, y)| y).fold(0.0, f64::max);
     let widest = points().map(|&(x, _)| x).fold(0.0, f64::max);
     if widest <= 1.0 {
@@ -250,7 +251,7 @@ fn growth(
         .x_label_formatter(&|x| with_commas(*x))
         .y_label_formatter(&|y| with_commas(*y))
         .draw()?;
-    for (client, colour, line) in lines {
+    for (client, colour, aside, line) in lines {
         let Some(&last) = line.last() else { continue };
         let circles = line.iter().map(|&at| Circle::new(at, 3, colour.filled()));
         chart.draw_series(circles)?;
@@ -262,7 +263,7 @@ fn growth(
         let style = font(13)
             .color(&colour)
             .pos(Pos::new(HPos::Left, VPos::Center));
-        root.draw(&Text::new(client.name(), (x + 8, y), style))?;
+        root.draw(&Text::new(client.name(), (x + 8, y + aside), style))?;
     }
     root.present()?;
     Ok(())
