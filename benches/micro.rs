@@ -1,7 +1,7 @@
 //! `cargo bench --bench micro`: the parts of which a request is made, each by itself, at the sizes that matter.
 //!
 //! Heads, chunks and timers are internal to the crate, so their files are taken in here by their paths, and no name has to be made public for
-//! a bench: `proto` knows no socket and no clock, `wheel` nothing but slab, and what is compiled is the very code. Requests are built
+//! a bench: `proto` knows no socket and no clock, `wheel` nothing at all, and what is compiled is the very code. Requests are built
 //! through the public API. Allocations are counted beside the times; neither heads, chunks nor timers make any.
 //!
 //! Bytes or items a second are the throughput of the row that they stand under. `cargo bench --bench micro -- timers` runs a part.

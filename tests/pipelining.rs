@@ -846,27 +846,77 @@ fn a_server_that_drops_all_but_the_first_is_found_out() {
 
 #[test]
 fn bytes_that_nobody_asked_for_are_no_answer_to_what_is_not_sent_yet() {
-    // Three answers to two requests, in one read. By the third, what follows the first is in line, and not written.
-    let server = Server::start(|peer| {
-        if peer.number == 0 {
-            let paths = [peer.request(), peer.request()].map(|seen| seen.unwrap().path);
-            peer.send(&[ok(&paths[0]), ok(&paths[1]), ok("forged")].concat());
-        }
-        while let Some(seen) = peer.request() {
-            peer.send(&ok(&seen.path));
-        }
-    });
-    let mut bench = Bench::with(|config| config.pipeline("*", 16));
-    let next = server.get("/next");
-    let follow = move |log: &mut Log, reply: Reply<'_>, cx: &mut Context<'_, Log>| {
-        log.replies.push(reply.map(Got::of));
-        cx.send(next.clone()).read_by(note)
+    /// As much is read at once, where TLS is there too.
+    const READ: usize = 32 << 10;
+    // Three answers to two requests: in one read, or the third behind a read that the others have filled. By the third, what follows the first
+    // is in line, and not written.
+    for fills_a_read in [false, true] {
+        let server = Server::start(move |peer| {
+            if peer.number == 0 {
+                let paths = [peer.request(), peer.request()].map(|seen| seen.unwrap().path);
+                let head = "HTTP/1.1 200 OK\r\nPadding: ";
+                let first = format!("\r\nContent-Length: 2\r\n\r\n{}", paths[0]);
+                let second = ok(&paths[1]);
+                let padding = match fills_a_read {
+                    true => READ - head.len() - first.len() - second.len(),
+                    false => 1,
+                };
+                let first = format!("{head}{}{first}", "x".repeat(padding));
+                peer.send(&[first.into_bytes(), second, ok("forged")].concat());
+            }
+            while let Some(seen) = peer.request() {
+                peer.send(&ok(&seen.path));
+            }
+        });
+        let mut bench = Bench::with(|config| {
+            config.pipeline("*", 16);
+            config.read_buffer = READ;
+        });
+        let next = server.get("/next");
+        let follow = move |log: &mut Log, reply: Reply<'_>, cx: &mut Context<'_, Log>| {
+            log.replies.push(reply.map(Got::of));
+            cx.send(next.clone()).read_by(note)
+        };
+        bench.engine.submit(server.get("/0"), follow);
+        bench.submit(server.get("/1"));
+        bench.replies(3);
+        assert_eq!(bench.log.texts(), ["/0", "/1", "/next"], "{fills_a_read}");
+        assert_eq!(bench.stats().opened, 2);
+    }
+}
+
+#[test]
+fn bytes_that_nobody_asked_for_are_no_answer_to_what_the_socket_will_not_take() {
+    let put = |i: usize| {
+        let put = Request::put(&url(&format!("/{i}"))).body(vec![b'x'; 400]);
+        put.build().unwrap()
     };
-    bench.engine.submit(server.get("/0"), follow);
-    bench.submit(server.get("/1"));
-    bench.replies(3);
-    assert_eq!(bench.log.texts(), ["/0", "/1", "/next"]);
-    assert_eq!(bench.stats().opened, 2);
+    let mut lab = Lab::new(echo_slowly);
+    lab.submit(put(0));
+    lab.run();
+    let request_bytes = lab.engine.stats().bytes_out as usize;
+    // Two fit into the send buffer of a server that reads nothing.
+    let network = Network::new(1);
+    let addr: SocketAddr = "10.0.0.1:80".parse().unwrap();
+    let listener = network.serve(addr, echo_slowly).reads_at_most(0);
+    let _ = listener.send_buffer(2 * request_bytes);
+    let mut config = Config::default();
+    config.max_connections_per_origin = 1;
+    config.pipeline("*", 16);
+    let mut engine = Engine::<Log, Sim>::on_network(&network, config).unwrap();
+    let mut log = Log::default();
+    for i in 0..3 {
+        engine.submit(put(i), note);
+    }
+    engine.advance(&mut log, SECOND).unwrap();
+    assert_eq!(engine.stats().bytes_out as usize, 2 * request_bytes);
+    let connection = network.connections()[0];
+    for i in 0..3 {
+        assert!(network.push(connection, ok(&format!("answer {i}"))));
+        engine.advance(&mut log, SECOND).unwrap();
+    }
+    assert_eq!(log.texts(), ["answer 0", "answer 1"]);
+    assert_eq!((engine.stats().opened, engine.pending()), (2, 1));
 }
 
 #[test]
@@ -987,6 +1037,20 @@ fn names_that_cannot_be_looked_up_fail_all_in_their_own_time() {
         "not one after the other: {:?}",
         network.elapsed()
     );
+}
+
+#[test]
+fn one_that_is_cancelled_while_it_connects_takes_the_others_with_it_nowhere() {
+    let mut lab = Lab::with(|_| (), echo_slowly);
+    let ids = lab.get_many(16);
+    lab.advance(Duration::ZERO);
+    assert_eq!(lab.engine.stats().links_dialing, 1);
+    assert!(lab.engine.cancel(ids[0]));
+    lab.run();
+    let mut expected = paths(0..16);
+    expected[0] = "Cancelled".to_owned();
+    assert_eq!(lab.log.texts(), expected);
+    assert_eq!(lab.engine.stats().opened, 2, "the others share one");
 }
 
 /// What a run under faults knows of each path.

@@ -103,10 +103,9 @@ pub struct Engine<S = (), M: Mode = Owned> {
     /// Scratch for what is taken from `remote`.
     orders: Vec<Order<S>>,
 
-    /// The time of this turn; the same in nanoseconds of the engine's life, in microseconds, rounded up, and in ticks of the wheel, rounded
-    /// down.
+    /// The time of this turn; the same as the engine's life so far, in microseconds of it, rounded up, and in ticks of the wheel, rounded down.
     now: Instant,
-    now_nanos: u64,
+    life: Duration,
     now_micros: u64,
     now_tick: u64,
     epoch: Instant,
@@ -302,7 +301,7 @@ impl<S, M: Mode> Engine<S, M> {
             remote: Arc::new(Remote::new(wake)),
             orders: Vec::new(),
             now,
-            now_nanos: 0,
+            life: Duration::ZERO,
             now_micros: 0,
             now_tick: 0,
             epoch: now,
@@ -452,12 +451,10 @@ impl<S, M: Mode> Engine<S, M> {
         self.next_timer()
     }
 
-    /// How long it is from `now`, which is `nanos` of the engine's life, until the first timer goes off, the resolver's included.
-    fn until_next_timer(&self, now: Instant, nanos: u64) -> Option<Duration> {
-        let timer = self.wheel.next_tick().map(|tick| {
-            let due = tick.saturating_mul(NANOS_A_TICK);
-            Duration::from_nanos(due.saturating_sub(nanos))
-        });
+    /// How long it is from `now`, at which the engine has lived for `life`, until the first timer goes off, the resolver's included.
+    fn until_next_timer(&self, now: Instant, life: Duration) -> Option<Duration> {
+        let timer = self.wheel.next_tick();
+        let timer = timer.map(|tick| Duration::from_millis(tick).saturating_sub(life));
         let names = self.names.deadline();
         let names = names.map(|at| at.saturating_duration_since(now));
         match (timer, names) {
@@ -481,7 +478,7 @@ impl<S, M: Mode> Engine<S, M> {
             true => Some(Duration::ZERO),
             false => {
                 let now = self.net.now();
-                self.until_next_timer(now, self.nanos_of(now))
+                self.until_next_timer(now, now.saturating_duration_since(self.epoch))
             }
         }
     }
@@ -575,23 +572,17 @@ impl<S, M: Mode> Engine<S, M> {
 
     fn read_clock(&mut self) {
         let now = self.net.now();
-        let nanos = self.nanos_of(now);
+        let life = now.saturating_duration_since(self.epoch);
         // What goes back, if a clock can, is not gone along with.
-        if nanos > self.now_nanos {
+        if life > self.life {
             self.now = now;
-            self.now_nanos = nanos;
+            self.life = life;
+            let (secs, nanos) = (life.as_secs(), u64::from(life.subsec_nanos()));
             // Rounded up: what is counted from here would be early by the part of a microsecond that is cut off.
-            self.now_micros = nanos.div_ceil(1000);
-            self.now_tick = nanos / NANOS_A_TICK;
+            self.now_micros = secs * 1_000_000 + nanos.div_ceil(1000);
+            self.now_tick = secs * 1000 + nanos / NANOS_A_TICK;
             self.chains.now = self.now_micros;
         }
-    }
-
-    /// Nanoseconds of the engine's life: five hundred years of them fit.
-    #[inline]
-    fn nanos_of(&self, now: Instant) -> u64 {
-        let life = now.saturating_duration_since(self.epoch);
-        life.as_secs() * 1_000_000_000 + u64::from(life.subsec_nanos())
     }
 
     fn instant_of(&self, tick: u64) -> Instant {

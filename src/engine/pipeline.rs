@@ -403,6 +403,14 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
+    /// Bytes have come for the one in front, of which none has been written: they answer nobody, and it is sent elsewhere.
+    pub(super) fn fail_unasked(&mut self, key: LinkKey, bytes: usize) {
+        let unsolicited = Violation::Unsolicited { bytes };
+        warn!("{:?} {unsolicited}", self.links.token(key));
+        let (missing, error) = (None, None);
+        self.fail(key, Failure::Closed { missing, error });
+    }
+
     /// Leaves what has come for the next in line to the next turn: the host hears of a panic first.
     fn hold(&mut self, key: LinkKey, rest: &[u8]) {
         if !rest.is_empty() {
@@ -424,8 +432,18 @@ impl<S, M: Mode> Engine<S, M> {
             Failure::Connect(_) | Failure::ConnectUnix(_) | Failure::Resolve(_) => false,
             Failure::Cancelled | Failure::Aborted => false,
         };
-        let pipeline = self.links[key].pipeline.as_ref();
-        if is_the_peers && pipeline.is_some_and(|pipeline| pipeline.has_begun()) {
+        let link = &self.links[key];
+        let Some(pipeline) = &link.pipeline else {
+            return;
+        };
+        let is_established = matches!(link.state, State::Busy { .. });
+        if !is_established && !matches!(failure, Failure::Cancelled) {
+            // One after the other, each would wait for the same failure: let each have its own.
+            for next in pipeline.unwritten() {
+                self.chains[next.chain].marks.set(Marks::FRESH);
+            }
+        }
+        if is_the_peers && pipeline.has_begun() {
             self.on_broken(key);
         }
     }
@@ -470,9 +488,7 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// Puts those that are at `place` or behind it back into the queue, as its first.
     fn send_elsewhere(&mut self, key: LinkKey, place: usize) {
-        let link = &mut self.links[key];
-        let origin = link.origin;
-        let is_established = matches!(link.state, State::Busy { .. });
+        let origin = self.links[key].origin;
         while let Some(pipeline) = &mut self.links[key].pipeline
             && pipeline.len() > place
             && let Some((last, progress)) = pipeline.take_last()
@@ -481,10 +497,6 @@ impl<S, M: Mode> Engine<S, M> {
             match progress {
                 Progress::Whole | Progress::Partly => self.counts.retried += 1,
                 Progress::Unwritten => chain.attempts = chain.attempts.saturating_sub(1),
-            }
-            if !is_established {
-                // One after the other, each would wait for the same failure: let each have its own.
-                chain.marks.set(Marks::FRESH);
             }
             debug!(
                 "{:?} {}: ends; what was behind is sent elsewhere",

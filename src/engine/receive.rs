@@ -326,6 +326,10 @@ impl<S, M: Mode> Engine<S, M> {
         let since_start = self.since_start(chain);
         let link = &mut self.links[key];
         if !link.marks.has(LinkMarks::RECEIVED) {
+            if link.pipeline.is_some() && link.written() == 0 {
+                self.fail_unasked(key, data.len());
+                return Go::Stop;
+            }
             link.marks.set(LinkMarks::RECEIVED);
             link.times.first_byte = since_start;
         }

@@ -91,7 +91,7 @@ impl<S, M: Mode> Engine<S, M> {
     fn poll(&mut self, timeout: Option<Duration>) -> Result<usize, Error> {
         let wait = match self.is_due() {
             true => Some(Duration::ZERO),
-            false => match (timeout, self.until_next_timer(self.now, self.now_nanos)) {
+            false => match (timeout, self.until_next_timer(self.now, self.life)) {
                 (Some(timeout), Some(due)) => Some(timeout.min(due)),
                 (timeout, due) => timeout.or(due),
             },

@@ -208,3 +208,25 @@ fn delays_are_over_in_the_tick_in_which_they_are_due() {
         );
     }
 }
+
+#[test]
+fn a_delay_of_ten_thousand_years_is_exact_too() {
+    for years in [1, 500, 700, 10_000] {
+        let network = Network::new(1);
+        let addr = "10.0.0.1:80".parse().unwrap();
+        let _ = network.serve(addr, |_: &Incoming| Answer::ok("late"));
+        let mut engine =
+            Engine::<Option<Duration>, Sim>::on_network(&network, Config::default()).unwrap();
+        let delay = Duration::from_secs(years * 365 * 86_400);
+        let request = Request::get("http://10.0.0.1/").build().unwrap();
+        let (told, clock) = (&mut None, network.clone());
+        engine.submit_after(delay, request, move |told, reply, _| {
+            assert_eq!(reply.unwrap().text().unwrap(), "late");
+            *told = Some(clock.elapsed());
+            Next::done()
+        });
+        engine.run(told).unwrap();
+        let told = told.expect("the engine has run until it was told");
+        assert!(delay <= told && told < delay + SECOND, "{years}: {told:?}");
+    }
+}
