@@ -56,6 +56,8 @@ impl Collected {
         let there = self.bytes.len() - self.filled;
         let room = there.max(self.filled).max(least).min(most);
         if there < room {
+            // Exactly: as much again as has come is growth enough, and what is kept for the next body is counted by what it could hold.
+            self.bytes.reserve_exact(room - there);
             self.bytes.resize(self.filled + room, 0);
         }
         &mut self.bytes[self.filled..self.filled + room]
@@ -122,6 +124,17 @@ mod tests {
         body.extend_from_slice(b"x");
         assert_eq!(body.take(), b"x", "and nothing of what was there before");
         assert_eq!((body.len(), body.capacity()), (0, 0));
+    }
+
+    #[test]
+    fn a_body_of_known_length_has_no_more_memory_than_that() {
+        const LENGTH: usize = 1 << 20;
+        let mut body = Collected::default();
+        while body.len() < LENGTH {
+            let room = body.room(64 << 10, LENGTH - body.len()).len();
+            body.on_received(room.min(50_000));
+        }
+        assert_eq!(body.capacity(), LENGTH);
     }
 
     #[test]

@@ -2,12 +2,10 @@
 
 use std::error::Error;
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
+use crate::clients::ask::Holding;
 use crate::clients::{self, wrk};
 use crate::job::{Client, Job, Outcome, Workload};
 use crate::machine;
@@ -123,7 +121,7 @@ impl Bench {
         job: &Job,
     ) -> Result<(Outcome, String), Box<dyn Error>> {
         if job.workload == Workload::Held || job.held > 0 {
-            self.wait_until_nothing_is_held()?;
+            Holding::wait_for_none(self.server.reached.plain[0])?;
         }
         let Output { stdout, stderr, .. } = command?
             .arg(clients::ASKED)
@@ -136,24 +134,6 @@ impl Bench {
             .find_map(|line| serde_json::from_str(line).ok())
             .ok_or_else(|| format!("{} ended without a word: {complaints}", job.client.name()))?;
         Ok((complete(outcome, job, &complaints), complaints.into_owned()))
-    }
-
-    /// What an earlier client held goes when the server has seen its end.
-    fn wait_until_nothing_is_held(&self) -> Result<(), Box<dyn Error>> {
-        let give_up = Instant::now() + Duration::from_secs(20);
-        let mut socket = TcpStream::connect(self.server.reached.plain[0])?;
-        loop {
-            socket.write_all(b"GET /holding HTTP/1.1\r\nHost: server\r\n\r\n")?;
-            let mut answer = [0; 1024];
-            let n = socket.read(&mut answer)?;
-            if answer[..n].ends_with(b"\r\n\r\n0") {
-                return Ok(());
-            }
-            if Instant::now() > give_up {
-                return Err("the server still holds requests of clients that have ended".into());
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
     }
 }
 

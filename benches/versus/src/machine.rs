@@ -1,6 +1,6 @@
 //! What is asked of the system: which core a process runs on, how much it may open, and when it has to end.
 
-use std::io;
+use std::{fs, io};
 
 /// The cores that this process may use, in order.
 pub(crate) fn cores() -> io::Result<Vec<usize>> {
@@ -45,6 +45,24 @@ pub(crate) fn raise_open_files() -> io::Result<usize> {
     }
 }
 
+/// How many ports the system gives out for connections to one address.
+pub(crate) fn ports() -> Option<usize> {
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
+    let mut ends = range.split_whitespace().map(str::parse::<usize>);
+    let (first, last) = (ends.next()?.ok()?, ends.next()?.ok()?);
+    Some((last + 1).saturating_sub(first))
+}
+
+/// Bytes that can be had without swapping.
+pub(crate) fn free_memory() -> Option<usize> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kibibytes: usize = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kibibytes.saturating_mul(1024))
+}
+
 /// Ends this process when the one that started it has ended, and after so many seconds in any case: nothing is left behind.
 pub(crate) fn end_with_parent(seconds: u32) {
     // SAFETY: neither touches memory.
@@ -73,4 +91,15 @@ fn computed(who: i32) -> (f64, f64) {
     };
     let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
     (seconds(usage.ru_utime), seconds(usage.ru_stime))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_system_tells_of_its_ports_and_its_memory() {
+        assert!(ports().is_some_and(|ports| (1..=65_536).contains(&ports)));
+        assert!(free_memory().is_some_and(|bytes| bytes > 1 << 20));
+    }
 }

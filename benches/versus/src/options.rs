@@ -8,7 +8,7 @@ Usage: cargo bench -p versus [-- OPTIONS]
 
 Measures httpstream and its peers against a server of its own on loopback, and prints tables.
 
-  --quick             in under a minute: 3 repeats, little at 1,000 connections, short counts of the main clients, no growth
+  --quick             in under a minute: 3 repeats of small, close and tls at 1 and 50 connections, few counts, nothing that waits, no growth
   --bars              only what the table of bars is made of
   --only A,B          these parts: small, chunked, fields, large, huge, huge-streamed, close, tls, pipelined, delayed, held, timers,
                       growth

@@ -240,13 +240,13 @@ fn do_step(
                 each: counts::calls(bench, &bench.job(client, scene)),
             })),
         Step::Held => {
-            let rows = held::polls(bench.server(), WAITING_REPEATS, |_| ())?;
+            let rows = held::polls(bench.server(), &clients, WAITING_REPEATS)?;
             measured.waiting.extend(rows);
         }
         Step::Pending => {
             measured
                 .waiting
-                .extend(held::delayed(WAITING_REPEATS, |_| ()));
+                .extend(held::delayed(&clients, WAITING_REPEATS));
         }
         Step::Timers => {
             measured.timers = timers::measure(options.repeats, options.exact_counts)?;

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::error::Error;
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::job::{Cost, Job, Workload};
@@ -214,11 +214,27 @@ impl Holding {
 
     /// Until `wanted` are held.
     pub(crate) fn new(job: &Job, wanted: usize) -> io::Result<Self> {
+        Self::at(job.servers[0], wanted)
+    }
+
+    fn at(server: SocketAddr, wanted: usize) -> io::Result<Self> {
         Ok(Self {
-            server: TcpStream::connect(job.servers[0])?,
+            server: TcpStream::connect(server)?,
             wanted,
             give_up: Instant::now() + Duration::from_secs(60),
         })
+    }
+
+    /// Waits until nothing is held any more: the server sees a while after a process has ended that its connections have.
+    pub(crate) fn wait_for_none(server: SocketAddr) -> Result<(), Box<dyn Error>> {
+        let mut holding = Self::at(server, 0)?;
+        while holding.held()? > 0 {
+            if Instant::now() > holding.give_up {
+                return Err("the server still holds requests of clients that have ended".into());
+            }
+            std::thread::sleep(Self::PAUSE);
+        }
+        Ok(())
     }
 
     /// Whether the server holds all that are to be held. An error after a minute without.

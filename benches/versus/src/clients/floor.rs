@@ -2,7 +2,7 @@
 //! request, httparse, and nothing more: no deadlines, no queue, no retry, no limits.
 //!
 //! A body is counted where it was read, but for those that are collected and do not come with their head: the rest of these is read
-//! straight to its place in one buffer.
+//! straight to its place, in room that is used again.
 
 use std::error::Error;
 use std::io::{self, Read, Write};
@@ -71,8 +71,8 @@ struct Floor {
     /// What is sent, by server.
     requests: Vec<(SocketAddr, Vec<u8>)>,
     buffer: Box<[u8]>,
-    /// Bodies that are collected.
-    body: Vec<u8>,
+    /// Room for bodies that are collected: as many as are ever under way at once.
+    spare: Vec<Vec<u8>>,
     resting: Resting,
 }
 
@@ -91,7 +91,6 @@ enum State {
     Counting {
         left: usize,
     },
-    /// So much of the one body that is collected at a time on this link.
     Collecting {
         body: Vec<u8>,
         filled: usize,
@@ -118,7 +117,7 @@ impl Floor {
             links: Slab::new(),
             requests: requests.collect(),
             buffer: vec![0; READ_BUFFER].into_boxed_slice(),
-            body: Vec::new(),
+            spare: Vec::new(),
             resting: Resting::default(),
         })
     }
@@ -220,11 +219,11 @@ impl Floor {
         let read = match state {
             State::Connecting => return Err("bytes before the request".into()),
             State::Head(kept) if kept.is_empty() => {
-                read_head(&self.buffer[..n], self.workload, &mut self.body)?
+                read_head(&self.buffer[..n], self.workload, &mut self.spare)?
             }
             State::Head(mut kept) => {
                 kept.extend_from_slice(&self.buffer[..n]);
-                read_head(&kept, self.workload, &mut self.body)?
+                read_head(&kept, self.workload, &mut self.spare)?
             }
             State::Counting { left } if left > n => Read1::More(State::Counting { left: left - n }),
             State::Counting { .. } => Read1::whole(self.workload),
@@ -233,7 +232,7 @@ impl Floor {
                 Read1::More(State::Collecting { body, filled })
             }
             State::Collecting { body, .. } => {
-                self.body = body;
+                self.spare.push(body);
                 Read1::whole(self.workload)
             }
         };
@@ -304,7 +303,7 @@ fn send(socket: &mut TcpStream, request: &[u8]) -> Result<bool> {
 }
 
 /// Reads the head of an answer, and what has come of its body.
-fn read_head(bytes: &[u8], workload: Workload, spare: &mut Vec<u8>) -> Result<Read1> {
+fn read_head(bytes: &[u8], workload: Workload, spare: &mut Vec<Vec<u8>>) -> Result<Read1> {
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut response = httparse::Response::new(&mut []);
     let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
@@ -338,7 +337,8 @@ fn read_head(bytes: &[u8], workload: Workload, spare: &mut Vec<u8>) -> Result<Re
     }
     let state = match workload {
         Workload::Large | Workload::Huge => {
-            let mut collected = std::mem::take(spare);
+            let mut collected = spare.pop().unwrap_or_default();
+            // Nothing to do but the first time: all bodies are as long.
             collected.resize(length, 0);
             collected[..body.len()].copy_from_slice(body);
             State::Collecting {

@@ -59,7 +59,6 @@ fn do_job(job: &Job) -> Result<Cost, Box<dyn Error>> {
 mod tests {
     use std::net::SocketAddr;
     use std::path::PathBuf;
-    use std::time::Duration;
 
     use super::ask::Holding;
     use super::*;
@@ -124,18 +123,6 @@ mod tests {
         }
     }
 
-    /// The server sees later than its client that a connection is closed.
-    fn wait_until_none_is_held(job: &Job) {
-        let mut holding = Holding::new(job, 0).expect("a server");
-        for _ in 0..500 {
-            if holding.held().expect("a number") == 0 {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("{:?} left requests behind", job.client);
-    }
-
     /// One test for all of them, since libcurl's allocator is set for a whole process.
     #[test]
     fn each_client_does_each_job_or_says_why_not() {
@@ -165,7 +152,7 @@ mod tests {
                     }
                 }
                 if workload == Workload::Held {
-                    wait_until_none_is_held(&job);
+                    Holding::wait_for_none(job.servers[0]).expect("none is left behind");
                 }
             }
         }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use ::ureq::Agent;
+use ::ureq::http::Uri;
 
 use super::ask::{self, DELAY, not_applicable};
 use crate::job::{Cost, Job, Workload};
@@ -51,9 +52,10 @@ fn ask(job: &Job) -> Result<Cost> {
     let barrier = Arc::new(Barrier::new(job.connections + 1));
     let threads: Vec<_> = (0..job.connections)
         .map(|connection| {
+            let uri = ask::url(job, connection).parse()?;
             let thread = Thread {
                 agent: agent.clone(),
-                url: ask::url(job, connection),
+                uri,
                 workload: job.workload,
                 warm_up: share(job.warm_up, connection, job.connections),
                 requests: share(job.requests, connection, job.connections),
@@ -61,9 +63,9 @@ fn ask(job: &Job) -> Result<Cost> {
                     .then(|| Vec::with_capacity(job.requests)),
             };
             let barrier = Arc::clone(&barrier);
-            std::thread::spawn(move || thread.run(&barrier))
+            Ok(std::thread::spawn(move || thread.run(&barrier)))
         })
-        .collect();
+        .collect::<Result<_>>()?;
     barrier.wait();
     let meter = Meter::start();
     barrier.wait();
@@ -89,7 +91,8 @@ fn share(requests: usize, thread: usize, threads: usize) -> usize {
 
 struct Thread {
     agent: Agent,
-    url: String,
+    /// Parsed once.
+    uri: Uri,
     workload: Workload,
     warm_up: usize,
     requests: usize,
@@ -131,7 +134,7 @@ impl Thread {
 
     /// Status, and bytes of the body.
     fn one(&self) -> Result<(u16, usize)> {
-        let mut response = self.agent.get(&*self.url).call()?;
+        let mut response = self.agent.get(self.uri.clone()).call()?;
         let status = response.status().as_u16();
         let body_len = match self.workload {
             Workload::HugeStreamed => stream(response.body_mut().as_reader())?,

@@ -9,7 +9,6 @@
 use std::error::Error;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -98,13 +97,13 @@ pub(crate) fn run(ask: &str) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Held polls: [`POLLS`] of them, and as many as this process and the server, which it has started, may open.
+/// Held polls: [`POLLS`] of them, and as many as this machine has descriptors, ports and memory for.
 pub(crate) fn polls(
     server: &Reached,
+    clients: &[Client],
     repeats: usize,
-    mut progress: impl FnMut(&Row),
 ) -> Result<Vec<Row>, Box<dyn Error>> {
-    let most = machine::raise_open_files()?.saturating_sub(SPARE_DESCRIPTORS);
+    let most = most_polls(server.plain.len())?;
     let mut counts = vec![(POLLS.min(most), repeats)];
     if most > POLLS {
         counts.push((most, 1));
@@ -112,6 +111,7 @@ pub(crate) fn polls(
     let whose = HOLDERS.map(Whose::Client).into_iter();
     let whose: Vec<_> = whose
         .chain([Whose::Waiting(Waiting::HttpstreamOwnPolls)])
+        .filter(|whose| whose.is_of(clients))
         .collect();
     let mut rows = Vec::new();
     for (count, repeats) in counts {
@@ -124,36 +124,44 @@ pub(crate) fn polls(
                 continue;
             }
             let costs = (0..repeats).map(|_| {
-                wait_until_none_is_held(server).map_err(|error| error.to_string())?;
+                Holding::wait_for_none(server.plain[0]).map_err(|error| error.to_string())?;
                 measure(whose, job(&server.plain, count))
             });
-            let row = Row {
+            rows.push(Row {
                 whose,
                 waiting: count,
                 costs: costs.collect(),
-            };
-            progress(&row);
-            rows.push(row);
+            });
         }
     }
     Ok(rows)
 }
 
+/// What a poll may take of memory, the kernel's sockets at both ends included: more than the dearest client does.
+const MEMORY_A_POLL: usize = 64 << 10;
+
+/// Of the descriptors that a process may have, the ports that there are to `addresses`, and half of the memory that is free: the least.
+fn most_polls(addresses: usize) -> std::io::Result<usize> {
+    let files = machine::raise_open_files()?.saturating_sub(SPARE_DESCRIPTORS);
+    let ports = machine::ports().map_or(usize::MAX, |ports| ports.saturating_mul(addresses));
+    let memory = machine::free_memory().map_or(usize::MAX, |bytes| bytes / 2 / MEMORY_A_POLL);
+    Ok(files.min(ports).min(memory))
+}
+
 /// [`DELAYED`] delayed requests.
-pub(crate) fn delayed(repeats: usize, mut progress: impl FnMut(&Row)) -> Vec<Row> {
-    let mut rows = Vec::new();
-    for whose in DELAYERS.map(Whose::Waiting) {
-        let row = Row {
-            whose,
-            waiting: DELAYED,
-            costs: (0..repeats)
-                .map(|_| measure(whose, job(&[], DELAYED)))
-                .collect(),
-        };
-        progress(&row);
-        rows.push(row);
-    }
-    rows
+pub(crate) fn delayed(clients: &[Client], repeats: usize) -> Vec<Row> {
+    let whose = DELAYERS.map(Whose::Waiting).into_iter();
+    let row = |whose| Row {
+        whose,
+        waiting: DELAYED,
+        costs: (0..repeats)
+            .map(|_| measure(whose, job(&[], DELAYED)))
+            .collect(),
+    };
+    whose
+        .filter(|whose| whose.is_of(clients))
+        .map(row)
+        .collect()
 }
 
 fn job(servers: &[SocketAddr], count: usize) -> Job {
@@ -180,18 +188,6 @@ fn measure(whose: Whose, job: Job) -> Result<Cost, String> {
     }
 }
 
-/// The server sees a while after a process has ended that its connections have.
-fn wait_until_none_is_held(server: &Reached) -> Result<(), Box<dyn Error>> {
-    let mut holding = Holding::new(&job(&server.plain, 0), 0)?;
-    for _ in 0..500 {
-        if holding.held()? == 0 {
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Err("the server still holds requests of a client that has ended".into())
-}
-
 impl Row {
     pub(crate) fn each(&self) -> Result<Each, &str> {
         let costs = self.costs.as_ref().map_err(String::as_str)?;
@@ -212,6 +208,19 @@ impl Row {
 }
 
 impl Whose {
+    /// Whether it is one of these; what is no client's is beside any of them.
+    fn is_of(self, clients: &[Client]) -> bool {
+        let client = match self {
+            Self::Client(client) => client,
+            Self::Waiting(Waiting::HttpstreamOwnPolls)
+            | Self::Waiting(Waiting::Httpstream | Waiting::HttpstreamOwn) => Client::Httpstream,
+            Self::Waiting(Waiting::TaskHyperUtil) => Client::HyperUtil,
+            Self::Waiting(Waiting::TaskReqwest) => Client::Reqwest,
+            Self::Waiting(Waiting::DelayQueue) => return true,
+        };
+        clients.contains(&client)
+    }
+
     fn at_most(self, count: usize) -> usize {
         let by_poll = option_env!("CFLAGS").is_some_and(|flags| flags.contains("HAVE_POLL"));
         match self {

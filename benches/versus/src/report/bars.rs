@@ -48,35 +48,38 @@ impl Bar {
         self
     }
 
-    /// As it is shown: a figure that reads as the bar's has met it.
+    /// Of what was measured, before anything is rounded.
     pub(crate) fn verdict(&self) -> Verdict {
-        let Some(measured) = self.measured.map(rounded) else {
+        let Some(measured) = self.measured else {
             return Verdict::NotMeasured;
         };
-        if measured > rounded(self.bar) {
+        if measured > self.bar {
             return Verdict::Missed;
         }
         match self.goal {
-            Some(goal) if measured <= rounded(goal) => Verdict::Goal,
+            Some(goal) if measured <= goal => Verdict::Goal,
             _ => Verdict::Met,
         }
     }
 }
 
-/// To the digits that are shown.
-fn rounded(value: f64) -> f64 {
-    match value.abs() < 100.0 {
-        true => (value * 100.0).round() / 100.0,
-        false => value.round(),
+/// So that what is a little over a bar does not read as the bar: with three digits behind the point below ten, with one below a hundred thousand.
+pub(crate) fn figure(value: f64) -> String {
+    let digits = match value.abs() {
+        0.0..10.0 => 3,
+        10.0..100_000.0 => 1,
+        _ => 0,
+    };
+    let text = format!("{value:.digits$}");
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text,
     }
 }
 
-pub(crate) fn figure(value: f64) -> String {
-    let value = rounded(value);
-    match value.abs() < 100.0 && value != value.trunc() {
-        true => format!("{value:.2}"),
-        false => format!("{value:.0}"),
-    }
+/// System calls are the difference of two runs in which the kernel interrupts what it likes: hundredths are what the bars are given in.
+fn in_hundredths(calls: f64) -> f64 {
+    (calls * 100.0).round() / 100.0
 }
 
 /// Of processor time, round by round.
@@ -157,14 +160,14 @@ fn allocations(measured: &Measured) -> Vec<Bar> {
 
 fn calls(measured: &Measured) -> Vec<Bar> {
     let calls = |scene| measured.calls(Client::Httpstream, scene);
-    let every = |scene| Some(calls(scene)?.values().sum());
+    let every = |scene| Some(in_hundredths(calls(scene)?.values().sum()));
     vec![
         Bar::new("system calls, small, C=1", 3.0, 3.0, every(SMALL_1)),
         Bar::new(
             "system calls but waits, small, C=50",
             2.0,
             2.0,
-            calls(SMALL_50).map(calls_but_waits),
+            calls(SMALL_50).map(calls_but_waits).map(in_hundredths),
         ),
         Bar::new(
             "system calls, connection per request, C=50",
@@ -292,7 +295,7 @@ fn large_bodies(measured: &Measured) -> Vec<Bar> {
             &format!("system calls, {title}"),
             16.0,
             None,
-            calls.map(|calls| calls.values().sum()),
+            calls.map(|calls| in_hundredths(calls.values().sum())),
         ));
     }
     let lent = measured.timed(Client::Httpstream, HUGE_STREAMED);
@@ -323,31 +326,53 @@ fn pipelined(measured: &Measured) -> Vec<Bar> {
     vec![Bar::new(&measure, 0.35, 0.24, ratio.map(|ratio| ratio.median)).remark(interval(ratio))]
 }
 
-/// At the most connections that there are, over one: which is alone in that it pays for a wait with each answer. So the least at any number is
-/// in the remark, and what the floor makes of the same sockets.
+/// At the most connections that there are, over one, and over the least at any number: one is alone in that it pays for a wait with each answer,
+/// so that a growth behind it does not show. What the floor makes of the same sockets is in the remark.
 fn growth(measured: &Measured) -> Vec<Bar> {
     let mut bars = Vec::new();
     for (way, words) in [(Way::AllBusy, "all busy"), (Way::FiftyBusy, "50 busy")] {
-        let bar = |measure: &str, bar: f64, of: fn(&Grown) -> Option<f64>| {
-            let grown = |client| growth_of(measured, client, way, of);
-            let ours = grown(Client::Httpstream);
-            let remark = ours.map_or(String::new(), |ours| {
-                let floor = grown(Client::Floor).map_or(String::new(), |floor| {
-                    format!("; the floor {}", figure(floor.from_least))
-                });
-                let least = figure(ours.from_least);
-                format!("{least} times the least at any number{floor}")
-            });
+        let mut add = |measure: &str, bar: f64, of: fn(&Grown) -> Option<f64>| {
+            let ours = growth_of(measured, Client::Httpstream, way, of);
+            let floor = growth_of(measured, Client::Floor, way, of);
             let open = ours.map_or(String::new(), |ours| format!(" {}", ours.open));
-            let measure = format!("{measure} at{open} connections of that at one, {words}");
-            Bar::new(&measure, bar, None, ours.map(|ours| ours.from_one)).remark(remark)
+            let ratios: [(&str, fn(Growth) -> f64); 2] = [
+                ("one", |growth| growth.from_one),
+                ("the least at any number", |growth| growth.from_least),
+            ];
+            for (base, ratio) in ratios {
+                let measure = format!("{measure} at{open} connections, {words}, of that at {base}");
+                let floor = floor.map(|floor| format!("the floor {}", figure(ratio(floor))));
+                bars.push(
+                    Bar::new(&measure, bar, None, ours.map(ratio))
+                        .remark(floor.unwrap_or_default()),
+                );
+            }
         };
-        bars.push(bar("instructions", 1.05, |grown| {
+        add("instructions", 1.05, |grown| {
             grown.instructions.clone().ok()
-        }));
-        bars.push(bar("CPU", 1.5, |grown| grown.cpu_seconds.clone().ok()));
+        });
+        add("CPU", 1.5, |grown| grown.cpu_seconds.clone().ok());
     }
+    bars.push(linear_memory(measured));
     bars
+}
+
+/// Heap of a held connection where there are most, of that where there are a thousand: with fewer, what an engine has once is most of it.
+fn linear_memory(measured: &Measured) -> Bar {
+    let ours: Vec<&Grown> = measured
+        .growth
+        .iter()
+        .filter(|grown| grown.client == Client::Httpstream && grown.open >= 1000)
+        .collect();
+    let bytes = |grown: Option<&&Grown>| grown?.held_bytes.clone().ok();
+    let (few, most) = (ours.first(), ours.last());
+    let is_grown = few
+        .zip(most)
+        .is_some_and(|(few, most)| few.open < most.open);
+    let ratio = bytes(most).zip(bytes(few)).filter(|_| is_grown);
+    let open = most.map_or(String::new(), |most| format!(" {}", most.open));
+    let measure = format!("heap of a held connection at{open}, of that at 1000");
+    Bar::new(&measure, 1.0, None, ratio.map(|(most, few)| most / few))
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -383,17 +408,125 @@ fn growth_of(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::Cores;
+    use crate::job::Cost;
+    use crate::measure::cpu::{Runs, Timed};
+    use crate::options::{Asked, Options};
+    use crate::report::Header;
+
+    fn nothing() -> Measured {
+        let Ok(Asked::Run(options)) = Options::parse(&[]) else {
+            panic!("nothing asked for is everything");
+        };
+        Measured::new(Header::new(&options, Cores::One))
+    }
+
+    /// Microseconds of a request, by round.
+    fn timed(client: Client, scene: Scene, rounds: &[f64]) -> Timed {
+        let cost = |&microseconds: &f64| Cost {
+            user_seconds: microseconds,
+            answered: 1_000_000,
+            ..Cost::default()
+        };
+        Timed {
+            scene,
+            client,
+            runs: Runs::Costs(rounds.iter().map(cost).collect()),
+        }
+    }
+
+    fn measured_of(bars: &[Bar], measure: &str) -> Option<f64> {
+        let bar = bars.iter().find(|bar| bar.measure == measure);
+        bar.unwrap_or_else(|| panic!("{measure:?} is none of {bars:?}"))
+            .measured
+    }
 
     #[test]
-    fn a_bar_is_judged_as_it_is_shown() {
+    fn processor_time_is_ours_to_theirs_and_the_upper_end() {
+        let mut measured = nothing();
+        let ours: Vec<f64> = (0..15).map(|round| 5.0 + f64::from(round % 3)).collect();
+        measured.cpu = vec![
+            timed(Client::Httpstream, SMALL_50, &ours),
+            timed(Client::HyperConn, SMALL_50, &[10.0; 15]),
+        ];
+        let bars = processor_time(&measured);
+        // The median is 0.6; of the rounds a third are 0.7.
+        let measure = "CPU, small, C=50, of hyper-conn's, upper end";
+        assert_eq!(measured_of(&bars, measure), Some(0.7));
+        let measure = "CPU, small, C=50, of curl-multi's, upper end";
+        assert_eq!(measured_of(&bars, measure), None);
+    }
+
+    #[test]
+    fn the_best_peer_is_neither_the_floor_nor_ourselves() {
+        let mut measured = nothing();
+        measured.cpu = vec![
+            timed(Client::Floor, HUGE, &[1.0]),
+            timed(Client::Httpstream, HUGE, &[3.0]),
+            timed(Client::HyperConn, HUGE, &[4.0]),
+            timed(Client::CurlMulti, HUGE, &[2.0]),
+        ];
+        let bars = large_bodies(&measured);
+        let measure = "CPU, 1 MiB collected, of the best peer's";
+        assert_eq!(measured_of(&bars, measure), Some(1.5));
+    }
+
+    #[test]
+    fn growth_is_counted_from_one_and_from_the_least() {
+        let mut measured = nothing();
+        let rows = [
+            (1, Way::AllBusy, 24.0, 4000.0),
+            (100, Way::AllBusy, 6.0, 250.0),
+            (100, Way::FiftyBusy, 6.0, 250.0),
+            (1000, Way::AllBusy, 7.0, 200.0),
+            (15_000, Way::AllBusy, 12.0, 190.0),
+            (15_000, Way::FiftyBusy, 9.0, 190.0),
+        ];
+        measured.growth = rows
+            .map(|(open, way, microseconds, held_bytes)| Grown {
+                client: Client::Httpstream,
+                open,
+                way,
+                cpu_seconds: Ok(microseconds),
+                instructions: Err("not counted".to_owned()),
+                held_bytes: Ok(held_bytes),
+            })
+            .into();
+        let bars = growth(&measured);
+        for (measure, expected) in [
+            ("CPU at 15000 connections, all busy, of that at one", 0.5),
+            (
+                "CPU at 15000 connections, all busy, of that at the least at any number",
+                2.0,
+            ),
+            (
+                "CPU at 15000 connections, 50 busy, of that at the least at any number",
+                1.5,
+            ),
+            ("heap of a held connection at 15000, of that at 1000", 0.95),
+        ] {
+            assert_eq!(measured_of(&bars, measure), Some(expected), "{measure}");
+        }
+    }
+
+    #[test]
+    fn a_bar_is_not_met_by_rounding() {
         let judged = |bar, goal: f64, measured| Bar::new("", bar, goal, measured).verdict();
-        assert_eq!(judged(3.0, 3.0, Some(3.004)), Verdict::Goal);
-        assert_eq!(judged(3.0, 3.0, Some(3.01)), Verdict::Missed);
-        assert_eq!(judged(4500.0, 3000.0, Some(4500.4)), Verdict::Met);
-        assert_eq!(judged(4500.0, 3000.0, Some(4501.0)), Verdict::Missed);
+        assert_eq!(judged(0.85, 0.80, Some(0.80)), Verdict::Goal);
+        assert_eq!(judged(0.85, 0.80, Some(0.804)), Verdict::Met);
+        assert_eq!(judged(0.85, 0.80, Some(0.854)), Verdict::Missed);
+        assert_eq!(judged(4500.0, 3000.0, Some(4500.4)), Verdict::Missed);
+        assert_eq!(judged(0.0, 0.0, Some(0.004)), Verdict::Missed);
         assert_eq!(judged(0.0, 0.0, None), Verdict::NotMeasured);
-        assert_eq!(figure(0.849), "0.85");
-        assert_eq!(figure(12_000.0), "12000");
-        assert_eq!(figure(3.0), "3");
+        for (value, text) in [
+            (0.854, "0.854"),
+            (1.05, "1.05"),
+            (3.0, "3"),
+            (4500.4, "4500.4"),
+            (12_000.0, "12000"),
+        ] {
+            assert_eq!(figure(value), text);
+        }
+        assert_eq!(in_hundredths(3.0008), 3.0);
     }
 }
