@@ -335,7 +335,8 @@ fn growth(measured: &Measured) -> Vec<Bar> {
             let ours = growth_of(measured, Client::Httpstream, way, of);
             let floor = growth_of(measured, Client::Floor, way, of);
             let open = ours.map_or(String::new(), |ours| format!(" {}", ours.open));
-            let ratios: [(&str, fn(Growth) -> f64); 2] = [
+            type OfGrowth = fn(Growth) -> f64;
+            let ratios: [(&str, OfGrowth); 2] = [
                 ("one", |growth| growth.from_one),
                 ("the least at any number", |growth| growth.from_least),
             ];
