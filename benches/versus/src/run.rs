@@ -194,13 +194,16 @@ fn steps(options: &Options) -> Vec<Step> {
 
 /// Does it all; what is said meanwhile is on the standard error output.
 pub(crate) fn run(options: &Options) -> Result<Measured, Box<dyn Error>> {
+    let steps = steps(options);
+    if steps.is_empty() {
+        return Err("nothing of what --only asks for is in so short a run".into());
+    }
     let bench = Bench::start()?;
     if bench.cores == Cores::One {
         eprintln!("one core only: client and server share it, and no figure of time means much");
     }
     let begin = Instant::now();
     let mut measured = Measured::new(Header::new(options, bench.cores));
-    let steps = steps(options);
     let mut progress = Progress::new(&steps, options);
     for &step in &steps {
         progress.announce(step);

@@ -20,6 +20,11 @@ use crate::meter::Meter;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
+/// libcurl's own, which all transfers of a multi handle share.
+const READ_BUFFER: usize = 16 << 10;
+/// Where bodies are large its documentation advises a larger one; it is as large as the floor's and httpstream's.
+const LARGE_READ_BUFFER: usize = 128 << 10;
+
 /// Of one transfer.
 type Outcome = std::result::Result<(), ::curl::Error>;
 
@@ -161,6 +166,9 @@ fn easy(job: &Job, connection: usize) -> Result<Easy2<Sink>> {
     easy.url(&ask::url(job, connection))?;
     // The proxy variables of the environment are not for us.
     easy.noproxy("*")?;
+    if ask::body_len(job.workload) > READ_BUFFER {
+        easy.buffer_size(LARGE_READ_BUFFER)?;
+    }
     Ok(easy)
 }
 
