@@ -126,6 +126,23 @@ mod chunks {
             }
         });
     }
+
+    /// The same, moved together as a body that is collected: its bytes are copied. What they are copied from is there anew each time.
+    #[divan::bench(args = [(1, 4096), (100, 256), (4 << 10, 16)])]
+    fn collected_of_bytes(bencher: Bencher<'_, '_>, (size, count): (usize, usize)) {
+        let mut wire = format!("{size:x}\r\n{}\r\n", "x".repeat(size)).repeat(count);
+        wire.push_str("0\r\n\r\n");
+        let limits = Limits::default();
+        bencher
+            .counter(ItemsCount::new(count))
+            .with_inputs(|| wire.clone().into_bytes())
+            .bench_local_refs(|wire| {
+                let (collected, result) = Chunked::new().collect(black_box(wire), 0, &limits);
+                result.expect("a chunked body");
+                assert_eq!(collected.len, size * count);
+                collected
+            });
+    }
 }
 
 /// Among so many others, due within an hour.

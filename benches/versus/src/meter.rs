@@ -9,7 +9,8 @@ use std::time::Instant;
 use crate::job::Cost;
 use crate::machine;
 
-/// The system's allocator, and a count of what is asked of it. Clients are compared with it, so each pays it alike.
+/// The system's allocator, and a count of what is asked of it. Each client runs with it, and pays for it by its allocations: some one or two hundredths of
+/// the instructions of those that allocate most.
 struct Counting;
 
 #[global_allocator]

@@ -15,7 +15,7 @@ Measures httpstream and its peers against a server of its own on loopback, and p
   --clients A,B       these clients: floor, httpstream, hyper-conn, hyper-util, reqwest, curl-multi, mio-httpc, ureq, wrk
   --repeats N         rounds in which each client runs once (default 15)
   --no-counts         no instructions and no system calls (valgrind, strace)
-  --write             write versus.md, versus.json and the charts to docs/performance, not to the target directory
+  --write             write versus.md, versus.json and the charts to docs/performance, not to the target directory; of a whole run only
   -h, --help          this text
 ";
 
@@ -115,6 +115,12 @@ impl Options {
                 Extent::Quick => 3,
             };
         }
+        let is_whole = options.only == ONLY && options.clients == CLIENTS;
+        if options.destination == Destination::Docs
+            && !(is_whole && options.extent == Extent::Whole && options.exact_counts)
+        {
+            return Err("--write: a part would take the place of the whole".to_owned());
+        }
         options.command = command;
         Ok(Asked::Run(options))
     }
@@ -147,7 +153,7 @@ mod tests {
     #[test]
     fn options_are_taken_as_they_are_written() {
         let Ok(Asked::Run(options)) =
-            parse("--quick --only small,close --clients floor,httpstream --write --bench")
+            parse("--quick --only small,close --clients floor,httpstream --bench")
         else {
             panic!("they are good");
         };
@@ -155,11 +161,12 @@ mod tests {
         assert_eq!(options.only, ["small", "close"]);
         assert_eq!(options.clients, [Client::Floor, Client::Httpstream]);
         assert_eq!(options.repeats, 3);
-        assert_eq!(options.destination, Destination::Docs);
+        assert_eq!(options.destination, Destination::Target);
         assert_eq!(
             options.command,
-            "cargo bench -p versus -- --quick --only small,close --clients floor,httpstream --write"
+            "cargo bench -p versus -- --quick --only small,close --clients floor,httpstream"
         );
+        assert!(matches!(parse("--write --repeats 20"), Ok(Asked::Run(_))));
         assert!(options.wants(Workload::Small) && !options.wants(Workload::Tls));
         assert_eq!(parse("--repeats 3 --help"), Ok(Asked::Help));
     }
@@ -172,6 +179,8 @@ mod tests {
             ("--clients floor,curl", "\"curl\""),
             ("--repeats 0", "\"0\""),
             ("--repeats", "--repeats"),
+            ("--write --only small", "--write"),
+            ("--quick --write", "--write"),
         ] {
             let said = parse(words).expect_err(words);
             assert!(said.contains(named), "{words}: {said}");
