@@ -559,7 +559,8 @@ impl RequestBuilder {
     /// at once. Answers come in the order of the requests, so a slow one keeps all behind it waiting: not for long polls. When a
     /// connection breaks, those on it that are not answered are sent again on others; so only what is
     /// [idempotent](Self::idempotent) is taken, and neither [`close`](Self::close), [`fresh_connection`](Self::fresh_connection) nor
-    /// `Expect` go with it. Cancelling one that has been written costs its connection.
+    /// `Expect` go with it. Cancelling one that has been written costs its connection. An origin that answers in HTTP/1.0, or breaks three pipelines
+    /// in a row, is not pipelined any more as long as the engine has requests or connections to it.
     ///
     /// ```
     /// let request = httpstream::Request::get("http://example.com/").pipeline(16).build()?;

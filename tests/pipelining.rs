@@ -163,6 +163,7 @@ fn pipelines_fill_before_connections_are_opened() {
         lab.run();
         let stats = lab.engine.stats();
         assert_eq!(stats.opened, connections, "for {requests} requests");
+        assert_eq!(stats.reused, requests as u64 - connections);
         assert_eq!(stats.answered, requests as u64);
     }
 }

@@ -241,7 +241,7 @@ pub struct Stats {
     pub paused: usize,
     /// Connections opened.
     pub opened: u64,
-    /// Requests sent on a connection that had served another.
+    /// Requests exchanged on a connection that had served another; of a pipeline, those whose turn came.
     pub reused: u64,
     /// Chains submitted.
     pub submitted: u64,

@@ -134,7 +134,6 @@ impl<S, M: Mode> Engine<S, M> {
         // What waits for the socket already will be followed by this when it goes out.
         let is_first_unwritten = link.marks.has(LinkMarks::SENT) && !pipeline.has_unwritten();
         pipeline.push(next, depth);
-        self.counts.reused += 1;
         let chain = &mut self.chains[chain_key];
         chain.stage = Stage::Running { link: key };
         chain.attempts = chain.attempts.saturating_add(1);
@@ -329,6 +328,7 @@ impl<S, M: Mode> Engine<S, M> {
         let Some((next, written)) = link.pipeline.as_mut().and_then(|p| p.take_next()) else {
             return;
         };
+        self.counts.reused += 1;
         link.state = State::Busy {
             chain: next.chain,
             written,

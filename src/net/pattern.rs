@@ -23,6 +23,9 @@ impl Pattern {
     /// # Errors
     /// Why it cannot be read.
     pub(crate) fn parse(pattern: &str) -> Result<Self, &'static str> {
+        if pattern.contains('/') || pattern.contains(char::is_whitespace) {
+            return Err("a pattern is a host, with a port or without, and no URL");
+        }
         // "[::1]:80" and "::1" hold colons that part no port.
         let (host, port) = match pattern.strip_prefix('[') {
             Some(rest) => {
@@ -40,7 +43,10 @@ impl Pattern {
             },
         };
         let port = match port {
-            Some(port) => Some(port.parse().map_err(|_| "the port is not a number")?),
+            Some(port) => Some(
+                port.parse()
+                    .map_err(|_| "what follows the colon is no port")?,
+            ),
             None => None,
         };
         let host = if host == "*." {
