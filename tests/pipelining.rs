@@ -789,6 +789,32 @@ fn behind_a_break_care_is_taken_with_new_requests_too() {
 }
 
 #[test]
+fn what_is_sent_again_shares_no_connection_that_has_not_answered_yet() {
+    // Sixteen are on the first connection, which breaks, and one is on the second, which takes its time.
+    let mut lab = Lab::with(
+        |config| config.max_connections_per_origin = 2,
+        |request| match (request.path(), request.number) {
+            ("/16", _) => Answer::ok(request.path()).after(SECOND),
+            ("/1", 1) => Answer::nothing().reset(),
+            _ => echo_slowly(request),
+        },
+    );
+    lab.get_many(17);
+    lab.advance(900 * MS);
+    let ledger = lab.network.ledger();
+    let slow = ledger.requests().find(|request| request.path() == "/16");
+    let slow = slow.unwrap().connection;
+    let there = ledger.requests().filter(|at| at.connection == slow);
+    assert_eq!(there.count(), 1, "as long as it has not answered");
+    lab.run();
+    let mut texts = lab.log.texts();
+    texts.sort();
+    let mut expected = paths(0..17);
+    expected.sort();
+    assert_eq!(texts, expected);
+}
+
+#[test]
 fn an_origin_that_breaks_every_pipeline_is_pipelined_no_more() {
     for announced in [true, false] {
         let mut lab = Lab::new(move |request| {
