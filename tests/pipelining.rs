@@ -466,6 +466,9 @@ fn of_a_connection_that_breaks_the_unanswered_are_sent_again_and_no_others() {
             assert_eq!(counts[..told], vec![1; told], "{how} after {answered}");
             assert!(counts.iter().all(|count| (1..=2).contains(count)));
             assert_eq!(lab.engine.stats().retried, 16 - told as u64, "{how}");
+            // Those that were put behind others and broke off with them were not exchanged there.
+            let stats = lab.engine.stats();
+            assert!(stats.reused < stats.answered, "{how}: {stats:?}");
         }
     }
 }
