@@ -27,6 +27,14 @@ impl Connection {
     pub(super) fn stands(&self) -> bool {
         self.client.link == Link::Established && self.client.fd.is_some() && !self.server.ended
     }
+
+    /// Whether every request that was sent is answered, and every answer read.
+    pub(super) fn is_at_rest(&self, now: Duration) -> bool {
+        self.client.is_at_rest(now)
+            && self.server.requests > 0
+            && self.server.has_answered_all(now)
+            && self.server.downlink <= now
+    }
 }
 
 /// `Connecting -> Established -> Dead`; a failed attempt goes straight from the first to the last.
@@ -64,6 +72,10 @@ pub(super) struct ClientEnd {
     starved: bool,
     /// When the last of what is on its way to the server gets there.
     pub(super) uplink: Duration,
+    /// When it was read last, whatever that brought.
+    pub(super) read_at: Duration,
+    /// Something that answers no request came while it was at rest, and is still to be read.
+    pub(super) strayed: bool,
 }
 
 /// A registration with a poll.
@@ -99,7 +111,18 @@ impl ClientEnd {
             unsent: 0,
             starved: false,
             uplink: Duration::ZERO,
+            read_at: Duration::ZERO,
+            strayed: false,
         }
+    }
+
+    /// Whether everything it has sent has arrived, and everything that has come is read.
+    fn is_at_rest(&self, now: Duration) -> bool {
+        self.link == Link::Established
+            && !self.ended
+            && !self.has_unread()
+            && self.unsent == 0
+            && self.uplink <= now
     }
 
     pub(super) fn set_window(&mut self, bytes: usize) {
@@ -335,10 +358,14 @@ impl ServerEnd {
 
     /// Whether it waits for a request of which no byte has come.
     pub(super) fn is_idle(&self, now: Duration) -> bool {
+        !self.closing && self.has_answered_all(now)
+    }
+
+    /// Whether nothing of a request has come that it has not answered.
+    fn has_answered_all(&self, now: Duration) -> bool {
         self.reader.is_between()
             && self.current.is_none()
             && self.held.is_empty()
-            && !self.closing
             && !self.mute
             && self.busy_until <= now
     }

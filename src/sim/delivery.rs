@@ -6,13 +6,28 @@ use super::connection::ServerEnd;
 use super::faults::Fault;
 use super::ledger::Closed;
 use super::server::{Answer, ConnectionId, End, Incoming, Piece, Script};
-use super::world::{Event, World};
+use super::world::{Asked, Event, World};
 
 /// An answer of its own to nobody's question. A client that takes it for the answer to its next request is wrong.
 const FALSE_ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfalse";
 /// What servers were seen to send when nobody had asked. No whole response is among them: one that comes when the next request
 /// is on its way already, no client could tell from the answer.
 const NOISE: [&[u8]; 4] = [b"\r\n", b"0\r\n\r\n", b"\0", b"garbage\r\n\r\n"];
+
+/// What comes while the connection is at rest, and whether the connection ends with it. The client can tell it from any answer, so a whole
+/// response may be among it.
+const STRAYS: [(&[u8], Option<End>); 7] = [
+    (b"", Some(End::Close)),
+    (
+        b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 4\r\nConnection: close\r\n\r\nlate",
+        Some(End::Close),
+    ),
+    (b"HTTP/1.1 408 Request Timeout\r\n\r\n", Some(End::Close)),
+    (FALSE_ANSWER, None),
+    (b"\r\n", None),
+    (b"0\r\n\r\n", None),
+    (b"HTTP/1.1 100 Continue\r\n\r\n", None),
+];
 
 /// An end that does not come with the last bytes follows them by this.
 const END_LAGS: Duration = Duration::from_micros(100);
@@ -63,6 +78,7 @@ impl World {
         let later = self.spoil(&mut script);
         let mut pieces = self.split(script.pieces);
         let idles = script.complete && script.end.is_none();
+        let strays = idles && script.delimited && self.strikes(Fault::Stray);
         let unsolicited = idles && script.delimited && self.strikes(Fault::Unsolicited);
         // With the last bytes, or only after them.
         let at_once = unsolicited && self.random.chance(300);
@@ -102,6 +118,13 @@ impl World {
             let at = leaves + self.random.duration(Duration::from_secs(3));
             let bytes = self.random.pick(&NOISE).to_vec();
             self.schedule(at, Event::Speaks { id, bytes });
+        }
+        if strays {
+            let (bytes, end) = *self.random.pick(&STRAYS);
+            let most = *self.random.pick(&[10, 500, 10_000]);
+            let pause = Duration::from_millis(1) + self.random.duration(Duration::from_millis(most));
+            let (at, bytes) = (leaves + pause, bytes.to_vec());
+            self.schedule(at, Event::Strays { id, bytes, end });
         }
         if let Some((pause, end)) = later {
             self.schedule(leaves + pause, Event::HangsUp { id, end });
@@ -216,8 +239,13 @@ impl World {
     }
 
     /// Bytes leave the server, and perhaps its end of the connection behind them.
-    pub(super) fn leave(&mut self, id: ConnectionId, bytes: Vec<u8>, end: Option<End>) {
-        let now = self.now;
+    pub(super) fn leave(
+        &mut self,
+        id: ConnectionId,
+        bytes: Vec<u8>,
+        end: Option<End>,
+        asked: Asked,
+    ) {
         let Some(server) = self.server_mut(id) else {
             return;
         };
@@ -229,7 +257,14 @@ impl World {
             Some(End::Close) if server.leaves_unread => Some(End::Reset),
             end => end,
         };
-        if let Some(end) = end {
+        self.end_server(id, end);
+        self.travel(id, bytes, end, asked);
+    }
+
+    /// The server ends the connection, if there is an end.
+    fn end_server(&mut self, id: ConnectionId, end: Option<End>) {
+        let now = self.now;
+        if let (Some(end), Some(server)) = (end, self.server_mut(id)) {
             server.closing = true;
             server.ended = true;
             let how = match end {
@@ -238,7 +273,15 @@ impl World {
             };
             self.record_end(id, now, how);
         }
-        self.travel(id, bytes, end);
+    }
+
+    /// Something unasked for reaches a client that can tell it from any answer; elsewhere it is not sent.
+    pub(super) fn stray(&mut self, id: ConnectionId, bytes: &[u8], end: Option<End>) {
+        if self.is_live(id) && self.is_noticeable(id) {
+            self.note_stray(id);
+            self.end_server(id, end);
+            self.on_client_arrival(id, bytes, end);
+        }
     }
 
     /// Bytes leave the server that nobody asked for; inside the next answer no client could tell them from its own.
@@ -246,7 +289,7 @@ impl World {
         let now = self.now;
         let idle = |server: &mut ServerEnd| server.busy_until <= now && !server.mute;
         if self.server_mut(id).is_some_and(idle) {
-            self.leave(id, bytes, None);
+            self.leave(id, bytes, None, Asked::No);
         }
     }
 
@@ -264,21 +307,27 @@ impl World {
 
     /// The server ends the connection now, whatever it is doing.
     pub(super) fn hang_up(&mut self, id: ConnectionId, end: End) {
-        self.leave(id, Vec::new(), Some(end));
+        self.leave(id, Vec::new(), Some(end), Asked::No);
     }
 
     /// Bytes have come for a connection that the server has ended: its kernel resets it.
     pub(super) fn reset_late(&mut self, id: ConnectionId) {
-        self.travel(id, Vec::new(), Some(End::Reset));
+        self.travel(id, Vec::new(), Some(End::Reset), Asked::No);
     }
 
     /// On the way to the client nothing overtakes what left before it.
-    fn travel(&mut self, id: ConnectionId, bytes: Vec<u8>, end: Option<End>) {
+    fn travel(&mut self, id: ConnectionId, bytes: Vec<u8>, end: Option<End>, asked: Asked) {
         let arrives = self.now + self.transit();
         if let Some(server) = self.server_mut(id) {
             server.downlink = server.downlink.max(arrives);
             let at = server.downlink;
-            self.schedule(at, Event::ToClient { id, bytes, end });
+            let event = Event::ToClient {
+                id,
+                bytes,
+                end,
+                asked,
+            };
+            self.schedule(at, event);
         }
     }
 }

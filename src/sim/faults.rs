@@ -61,6 +61,9 @@ pub enum Fault {
     Silence,
     /// After the answer the server speaks out of turn. Per request.
     Unsolicited,
+    /// When the connection has been at rest for a while, the server sends a whole response to nobody's question, a few bytes of
+    /// noise or a 408, or ends the connection. A client that looks before it uses the connection again loses nothing. Per request.
+    Stray,
     /// The end of the connection arrives together with the last bytes before it: one edge for both. Per end.
     EndWithData,
     /// A reset discards what had arrived and was not yet read; on Linux that stays readable. Per reset.
@@ -77,7 +80,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault there is, in order of declaration.
-    pub const ALL: [Fault; 33] = [
+    pub const ALL: [Fault; 34] = [
         Fault::Split,
         Fault::ShortWrite,
         Fault::SmallSendBuffer,
@@ -105,6 +108,7 @@ impl Fault {
         Fault::CloseAfter,
         Fault::Silence,
         Fault::Unsolicited,
+        Fault::Stray,
         Fault::EndWithData,
         Fault::ResetDiscards,
         Fault::StopsReading,
@@ -121,6 +125,7 @@ impl Fault {
             Fault::Split | Fault::Reorder | Fault::ResetDiscards => 300,
             Fault::ConnectedAtOnce | Fault::BareEvent | Fault::MidTurn => 200,
             Fault::Delay | Fault::NoLatency | Fault::ShortWrite | Fault::Stale => 100,
+            Fault::Stray => 100,
             Fault::SmallSendBuffer | Fault::SmallWindow | Fault::Spurious => 60,
             Fault::Interrupted | Fault::SlowLookup => 30,
             // Of these a chain of exchanges dies; a storm in which none survives tests little else.

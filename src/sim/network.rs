@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::faults::{Fault, Faults};
 use super::ledger::{Ledger, Misuse};
 use super::server::{Answer, ConnectionId, End, Server};
-use super::world::{Call, Name, Service, Site, World};
+use super::world::{Asked, Call, Name, Service, Site, World};
 use crate::resolver::LookupError;
 
 /// A simulated network with a clock of its own. Clones are handles of the same network.
@@ -184,7 +184,8 @@ impl Network {
     /// Sends bytes from the server's end, asked for or not, in the middle of an answer or not. False if the connection does not stand.
     pub fn push(&self, connection: ConnectionId, bytes: impl Into<Vec<u8>>) -> bool {
         self.act(connection, |world| {
-            world.leave(connection, bytes.into(), None);
+            // In the middle of an answer it may be a part of it.
+            world.leave(connection, bytes.into(), None, Asked::Yes);
         })
     }
 

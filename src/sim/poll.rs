@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use mio::Token;
 
@@ -22,6 +23,8 @@ pub(super) struct Poll {
     pub(super) edges: VecDeque<ConnectionId>,
     /// Events for tokens that are gone, and how many waits before they are told.
     pub(super) stale: Vec<(usize, Ready)>,
+    /// When it was asked last.
+    pub(super) waited_at: Duration,
 }
 
 /// What a poll is told from outside its network too, by its waker.
@@ -51,6 +54,7 @@ impl World {
             signals,
             edges: VecDeque::new(),
             stale: Vec::new(),
+            waited_at: Duration::ZERO,
         });
         self.polls.len() - 1
     }
@@ -77,6 +81,7 @@ impl World {
 
     /// Appends at most `max` events; none if a signal interrupts the wait.
     pub(super) fn wait(&mut self, poll: usize, ready: &mut Vec<Ready>, max: usize) {
+        self.polls[poll].waited_at = self.now;
         if self.strikes(Fault::Interrupted) {
             // A signal ends only a wait that has nothing to tell: what is there by now has come after it.
             self.polls[poll].signals.tell();

@@ -230,6 +230,11 @@ impl World {
 
     pub(super) fn send(&mut self, socket: &Socket, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         self.interrupt()?;
+        let client = self.client(socket, "send")?;
+        if std::mem::take(&mut client.strayed) {
+            let connection = socket.id();
+            self.misuses.push(Misuse::SentBehindStray { connection });
+        }
         let wanted: usize = bufs.iter().map(|buf| buf.len()).sum();
         let at_most = match wanted > 1 && self.strikes(Fault::ShortWrite) {
             true => self.random.between(1, wanted - 1),
@@ -260,7 +265,10 @@ impl World {
 
     pub(super) fn recv(&mut self, socket: &Socket, buf: &mut [u8]) -> io::Result<usize> {
         self.interrupt()?;
-        match self.client(socket, "recv")?.recv(buf) {
+        let now = self.now;
+        let client = self.client(socket, "recv")?;
+        client.read_at = now;
+        match client.recv(buf) {
             Ok((n, window)) => {
                 self.note("recv", socket.id().0, n);
                 if window == Window::Opened {

@@ -93,6 +93,12 @@ pub(super) enum Event {
         id: ConnectionId,
         bytes: Vec<u8>,
     },
+    /// A server speaks out of turn, or ends the connection, if that is at rest when it gets there.
+    Strays {
+        id: ConnectionId,
+        bytes: Vec<u8>,
+        end: Option<End>,
+    },
     /// A server ends the connection out of the blue.
     HangsUp {
         id: ConnectionId,
@@ -102,6 +108,7 @@ pub(super) enum Event {
         id: ConnectionId,
         bytes: Vec<u8>,
         end: Option<End>,
+        asked: Asked,
     },
     WindowOpened {
         id: ConnectionId,
@@ -118,6 +125,13 @@ pub(super) enum Event {
         id: ConnectionId,
         idle_since: u64,
     },
+}
+
+/// Whether what a server sends belongs to the answer to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    Yes,
+    No,
 }
 
 /// A server has to be asked or told something.
@@ -264,10 +278,21 @@ impl World {
         self.now = self.now.max(at);
         match event {
             Event::Connected { id, outcome } => self.on_connected(id, outcome),
-            Event::Leaves { id, bytes, end } => self.leave(id, bytes, end),
+            Event::Leaves { id, bytes, end } => self.leave(id, bytes, end, Asked::Yes),
             Event::Speaks { id, bytes } => self.speak(id, bytes),
+            Event::Strays { id, bytes, end } => self.stray(id, &bytes, end),
             Event::HangsUp { id, end } => self.hang_up_by_chance(id, end),
-            Event::ToClient { id, bytes, end } => self.on_client_arrival(id, &bytes, end),
+            Event::ToClient {
+                id,
+                bytes,
+                end,
+                asked,
+            } => {
+                if asked == Asked::No && self.is_noticeable(id) {
+                    self.note_stray(id);
+                }
+                self.on_client_arrival(id, &bytes, end);
+            }
             Event::WindowOpened { id } => self.change(id, ClientEnd::on_window_opened),
             Event::ToServer { id, bytes } => self.on_server_arrival(id, &bytes),
             Event::ClientClosed { id, end } => self.on_client_closed(id, end),
@@ -304,7 +329,26 @@ impl World {
         self.start_idle_timer(id);
     }
 
-    fn on_client_arrival(&mut self, id: ConnectionId, bytes: &[u8], end: Option<End>) {
+    /// Whether what comes for a client now, and answers no request of its, has to be noticed before it sends the next one: the connection is
+    /// at rest, and the client has looked neither at it nor at its poll for more than a millisecond.
+    pub(super) fn is_noticeable(&self, id: ConnectionId) -> bool {
+        const LOOKED: Duration = Duration::from_millis(1);
+        let Some(connection) = self.connections.get(&id) else {
+            return false;
+        };
+        let client = &connection.client;
+        let looked_at = client.read_at.max(self.polls[client.poll].waited_at);
+        client.fd.is_some() && connection.is_at_rest(self.now) && self.now > looked_at + LOOKED
+    }
+
+    /// The client must not send on this connection any more.
+    pub(super) fn note_stray(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.client.strayed = true;
+        }
+    }
+
+    pub(super) fn on_client_arrival(&mut self, id: ConnectionId, bytes: &[u8], end: Option<End>) {
         self.note("to client", id.0, bytes.len());
         if let Some(end) = end {
             self.note("end to client", id.0, end as usize);

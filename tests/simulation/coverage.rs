@@ -70,6 +70,7 @@ const REQUIRED: &[(&str, &[&str])] = &[
             "call",
             "wait",
             "wait after",
+            "after slow work",
         ],
     ),
     (
@@ -195,6 +196,7 @@ const REQUIRED: &[(&str, &[&str])] = &[
             "push",
             "close",
             "submitter gone",
+            "submit before a late turn",
         ],
     ),
 ];

@@ -82,6 +82,7 @@ pub(crate) fn run_as(seed: u64, watching: Watching, scope: Scope, verbose: bool)
         calls: 0,
         replies: 0,
         submitted: 0,
+        timed_out: Vec::new(),
         verbose,
         log: 0,
     }));
@@ -218,6 +219,11 @@ impl Run {
                 }
                 if self.is_due() {
                     self.hit("turn", "late");
+                }
+                if self.random.chance(400) {
+                    // Whatever has come meanwhile, no turn has seen it.
+                    self.hit("host", "submit before a late turn");
+                    self.submit();
                 }
                 self.settle();
             }
@@ -922,6 +928,14 @@ impl Run {
             );
         }
         for served in ledger.connections() {
+            // Closed with something unread, it was reset.
+            let reset = matches!(served.closed, Some((_, Closed::ResetByClient)));
+            check!(
+                world,
+                !(reset && world.timed_out.contains(&served.id)),
+                "connection {:?} timed out with its response unread",
+                served.id
+            );
             let how = match served.closed {
                 Some((_, Closed::ByClient)) => "closed by client",
                 Some((_, Closed::ResetByClient)) => "reset by client",

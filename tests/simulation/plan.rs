@@ -12,7 +12,7 @@ use crate::server::Scripted;
 use crate::world::Shared;
 
 /// The faults that fail nothing: whatever they do, every exchange has to end as its server meant it.
-pub(crate) const BENIGN: [Fault; 13] = [
+pub(crate) const BENIGN: [Fault; 14] = [
     Fault::Split,
     Fault::ShortWrite,
     Fault::SmallSendBuffer,
@@ -26,6 +26,7 @@ pub(crate) const BENIGN: [Fault; 13] = [
     Fault::Interrupted,
     Fault::ConnectedAtOnce,
     Fault::EndWithData,
+    Fault::Stray,
 ];
 
 pub(crate) const MS: Duration = Duration::from_millis(1);
@@ -57,6 +58,8 @@ pub(crate) struct Plan {
     pub(crate) requests: usize,
     /// Of a thousand callbacks, how many do something unexpected.
     pub(crate) mischief: u16,
+    /// Of a thousand readbacks, how many work for a while before they return.
+    pub(crate) slow: u16,
     /// Steps of the host before it winds down.
     pub(crate) steps: usize,
     /// How deep requests are pipelined; 1: not at all.
@@ -110,6 +113,7 @@ impl Plan {
             timeouts: timeouts(random, benign),
             requests: random.between(10, MOST_REQUESTS as usize),
             mischief: *random.pick(&[0, 30, 100, 250]),
+            slow: *random.pick(&[0, 0, 30, 150]),
             steps: random.between(20, 90),
             depth,
         }

@@ -9,7 +9,7 @@ use httpstream::{
 };
 
 use crate::coverage;
-use crate::plan::{MOST_REQUESTS, MS};
+use crate::plan::{MOST_REQUESTS, MS, SECOND};
 use crate::world::{
     Answered, Body, Chain, Expectation, Host, Part, Reading, Shared, Span, Stage, World,
     body_bytes, call_due, ceil_ms, check,
@@ -328,6 +328,22 @@ fn mischief<T: State>(probe: &Probe, state: &mut T, cx: &mut Context<'_, T>, cal
     }
 }
 
+/// A readback may take its time before it says what comes next, and the network does not wait for it.
+fn work<T: State>(state: &T) {
+    let shared = state.world();
+    let mut world = shared.borrow_mut();
+    let slow = world.plan.slow;
+    if world.winding_down || !world.random.chance(slow) {
+        return;
+    }
+    let most = *world.random.pick(&[2 * MS, 500 * MS, 3 * SECOND]);
+    let time = world.random.duration(most);
+    world.coverage.hit("next", "after slow work");
+    let network = world.network.clone();
+    drop(world);
+    network.sleep(time);
+}
+
 impl<T: State> Readback<T> for Probe {
     fn on_interim(&mut self, state: &mut T, head: &Response<'_>, cx: &mut Context<'_, T>) {
         let shared = state.world();
@@ -464,6 +480,7 @@ impl<T: State> Readback<T> for Probe {
         known.answered = true;
         drop(world);
         mischief(self, state, cx, call);
+        work(state);
         let mut world = shared.borrow_mut();
         let now = world.since_base(world.network.now());
         self.next(&mut world, now, told)
@@ -692,6 +709,10 @@ impl Probe {
         self.check_sent(world, error);
         if matches!(kind, ErrorKind::Timeout | ErrorKind::Exhausted) {
             self.check_deadline(world, phase, now, kind);
+        }
+        let awaits = matches!(phase, Phase::FirstByte | Phase::Head | Phase::Body);
+        if kind == ErrorKind::Timeout && awaits && !world.chains[chain].paused {
+            world.note_timed_out(nonce);
         }
         let refused = kind == ErrorKind::ClosedBeforeResponse
             && error.reused_connection()

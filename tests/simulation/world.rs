@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use httpstream::sim::{Network, Random};
+use httpstream::sim::{ConnectionId, Network, Random};
 use httpstream::{Request, RequestId, Submitter, Timeouts};
 
 use crate::coverage::Coverage;
@@ -50,6 +50,8 @@ pub(crate) struct World {
     pub(crate) replies: u64,
     /// Chains that the engine must have counted as submitted.
     pub(crate) submitted: u64,
+    /// Connections on which a deadline passed while a response was awaited.
+    pub(crate) timed_out: Vec<ConnectionId>,
     pub(crate) verbose: bool,
     pub(crate) log: u64,
 }
@@ -282,6 +284,14 @@ impl World {
             eprintln!("{at:?} WRONG: {why}");
         }
         self.wrong.push(format!("at {at:?}: {why}"));
+    }
+
+    /// A deadline has passed while the response to `nonce` was awaited.
+    pub(crate) fn note_timed_out(&mut self, nonce: usize) {
+        let path = format!("/{nonce}");
+        let ledger = self.network.ledger();
+        let last = ledger.requests().rfind(|request| request.path() == path);
+        self.timed_out.extend(last.map(|request| request.connection));
     }
 
     /// Adds to the digest of the run, and tells about it where somebody listens.
