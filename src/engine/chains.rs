@@ -91,7 +91,7 @@ pub(crate) enum Stage {
 
 /// A set of marks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Marks(u8);
+pub(crate) struct Marks(u16);
 
 impl Marks {
     /// Its readback is to be called once more, with `Cancelled`, and no more after that.
@@ -108,6 +108,14 @@ impl Marks {
     pub(super) const EXHAUSTED: Self = Self(32);
     /// Its origin is that of its request: so it stays as long as the same one is sent again.
     pub(super) const AT_HOME: Self = Self(64);
+    /// The deadline of its phase has passed, and nothing has moved it since.
+    pub(super) const LATE: Self = Self(128);
+    /// The total deadline of its request has passed, and is being dealt with.
+    pub(super) const OVER: Self = Self(256);
+
+    /// What does not hold of the next request any more.
+    pub(super) const OF_ONE_REQUEST: Self =
+        Self(Self::FRESH.0 | Self::NO_EXPECT.0 | Self::LATE.0 | Self::OVER.0);
 
     pub(super) fn has(self, mark: Self) -> bool {
         self.0 & mark.0 != 0
@@ -296,6 +304,11 @@ impl<S> Chains<S> {
             true => self.remote_ids[&key],
             false => RequestId::local(key, self.generations[key as usize]),
         }
+    }
+
+    /// The chain of that key, if there is one.
+    pub(super) fn get_mut(&mut self, key: ChainKey) -> Option<&mut Chain<S>> {
+        self.slab.get_mut(key as usize)
     }
 
     /// The chain that `id` names, if it is not over.

@@ -2,13 +2,32 @@
 
 use std::time::Duration;
 
+use mio::Token;
+
 use crate::config::Clock;
 use crate::engine::chains::{ChainKey, Marks, Stage};
 use crate::engine::exchange::Failure;
 use crate::engine::mode::Mode;
 use crate::engine::{Engine, Timer};
 use crate::error::ErrorKind;
-use crate::net::link::LinkMarks;
+use crate::net::Readiness;
+use crate::net::link::{LinkMarks, State};
+use crate::net::slots::LinkKey;
+
+/// A deadline that has passed, whose link is to be looked at before anything comes of it.
+#[derive(Debug)]
+pub(super) struct Overdue {
+    link: Token,
+    chain: ChainKey,
+    /// Which deadline: as long as the chain has this mark, nothing has come of it.
+    mark: Marks,
+    /// Bytes that may still be read for its sake.
+    left: usize,
+}
+
+/// More than a socket's receive buffer holds: who has read as much has read what was there when the deadline passed. (Linux: the third
+/// number of `net.ipv4.tcp_rmem` is 6 MiB.)
+const KERNEL_HOLDS: usize = 8 << 20;
 
 impl<S, M: Mode> Engine<S, M> {
     /// Lets a chain wait for its delay, counted from its submission.
@@ -44,24 +63,128 @@ impl<S, M: Mode> Engine<S, M> {
                 self.fail_unlinked(key, ErrorKind::Exhausted);
             }
             Stage::New | Stage::Queued { .. } => self.fail_unlinked(key, ErrorKind::Timeout),
-            // Behind others on its link, it has the total deadline alone.
-            Stage::Running { link } if self.links[link].chain() != Some(key) => {
-                self.fail_behind(link, key, ErrorKind::Timeout);
-            }
-            Stage::Running { link } => {
-                let over = self.total_is_over(key);
-                let marks = &mut self.links[link].marks;
-                if marks.has(LinkMarks::AWAITING) && !over {
-                    marks.clear(LinkMarks::AWAITING.and(LinkMarks::BODY_HELD));
-                    let received = marks.has(LinkMarks::RECEIVED);
-                    let clock = if received { Clock::Idle } else { Clock::Write };
-                    self.arm(key, Some(clock));
-                    self.flush(link);
-                } else {
-                    self.fail(link, Failure::Timeout);
-                }
-            }
+            Stage::Running { link } => self.look_before_timeout(key, link),
             Stage::Due { .. } | Stage::Failed | Stage::Reading => {}
+        }
+    }
+
+    /// A deadline of a chain on a link has passed. It may have done so while the host was away, or while this engine had its hands full, and
+    /// what was waited for may be there: that is no silence of the server's. So the link is looked at first.
+    fn look_before_timeout(&mut self, key: ChainKey, link: LinkKey) {
+        let is_over = self.total_is_over(key);
+        let marks = &mut self.chains[key].marks;
+        match &self.links[link].state {
+            _ if marks.has(Marks::OVER) => return,
+            // Nothing that could have come would be read.
+            _ if marks.has(Marks::PAUSED) => return self.time_out(key, link),
+            State::TurnedAway { .. } => return self.time_out(key, link),
+            State::Dialing { .. }
+            | State::Connecting { .. }
+            | State::Handshaking { .. }
+            | State::Busy { .. }
+            | State::Resting
+            | State::Idle(_) => {}
+        }
+        let mark = match is_over {
+            true => Marks::OVER,
+            false => Marks::LATE,
+        };
+        marks.set(mark);
+        self.overdue.push_back(Overdue {
+            link: self.links.token(link),
+            chain: key,
+            mark,
+            left: KERNEL_HOLDS,
+        });
+    }
+
+    /// Looks at the links on which a deadline has passed, and ends the exchanges that have not gone on by that.
+    pub(super) fn on_overdue(&mut self, state: &mut S, budget: &mut usize) {
+        for _ in 0..self.overdue.len() {
+            if *budget == 0 || self.panic.is_some() {
+                return;
+            }
+            let Some(mut overdue) = self.overdue.pop_front() else {
+                return;
+            };
+            let Some(link) = self.overdue_link(&overdue) else {
+                continue;
+            };
+            if self.is_looked_up(link) {
+                // The resolver's sockets are not known here. Where the poll may have more to tell of them, they have one more turn.
+                let left = std::mem::take(&mut overdue.left);
+                match left > 0 && self.may_hear_more() {
+                    true => self.overdue.push_back(overdue),
+                    false => self.time_out(overdue.chain, link),
+                }
+                continue;
+            }
+            let both = Readiness::READABLE.with(Readiness::WRITABLE);
+            self.links[link].readiness = self.links[link].readiness.with(both);
+            let before = self.counts.bytes_in;
+            self.on_link(state, link, budget);
+            self.settle_and_park();
+            let Some(link) = self.overdue_link(&overdue) else {
+                continue;
+            };
+            let read = usize::try_from(self.counts.bytes_in - before).unwrap_or(usize::MAX);
+            overdue.left = overdue.left.saturating_sub(read);
+            if self.is_unread(link) && overdue.left > 0 {
+                self.overdue.push_back(overdue);
+            } else {
+                self.time_out(overdue.chain, link);
+            }
+        }
+    }
+
+    /// The link on which a deadline is overdue; `None` where the chain has gone on.
+    fn overdue_link(&mut self, overdue: &Overdue) -> Option<LinkKey> {
+        let chain = self.chains.get_mut(overdue.chain)?;
+        let link = self.links.find(overdue.link);
+        let is_there = link.is_some_and(|link| chain.stage == Stage::Running { link });
+        if is_there && chain.marks.has(overdue.mark) {
+            return link;
+        }
+        // On its way elsewhere its deadline counts again.
+        chain.marks.clear(overdue.mark);
+        None
+    }
+
+    fn is_looked_up(&self, key: LinkKey) -> bool {
+        matches!(&self.links[key].state, State::Dialing { dial, .. } if !dial.has_begun())
+    }
+
+    /// Whether the poll may know more than was dealt with in this turn.
+    pub(super) fn may_hear_more(&self) -> bool {
+        !self.quiet.has_heard_all() || self.next_event < self.batch.len()
+    }
+
+    /// Whether more may be read from a link at once.
+    fn is_unread(&self, key: LinkKey) -> bool {
+        let link = &self.links[key];
+        let chain = match link.state {
+            State::Busy { chain, .. } | State::Handshaking { chain } => chain,
+            _ => return false,
+        };
+        link.readiness.has(Readiness::READ_SIDE) && !self.chains[chain].marks.has(Marks::PAUSED)
+    }
+
+    /// A deadline of a chain on a link has passed in vain.
+    fn time_out(&mut self, key: ChainKey, link: LinkKey) {
+        // Behind others on its link, it has the total deadline alone.
+        if self.links[link].chain() != Some(key) {
+            return self.fail_behind(link, key, ErrorKind::Timeout);
+        }
+        let over = self.total_is_over(key);
+        let marks = &mut self.links[link].marks;
+        if marks.has(LinkMarks::AWAITING) && !over {
+            marks.clear(LinkMarks::AWAITING.and(LinkMarks::BODY_HELD));
+            let received = marks.has(LinkMarks::RECEIVED);
+            let clock = if received { Clock::Idle } else { Clock::Write };
+            self.arm(key, Some(clock));
+            self.flush(link);
+        } else {
+            self.fail(link, Failure::Timeout);
         }
     }
 
@@ -88,7 +211,9 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     fn set_timer(&mut self, key: ChainKey, tick: u64) {
-        let timer = &mut self.chains[key].timer;
+        let chain = &mut self.chains[key];
+        chain.marks.clear(Marks::LATE);
+        let timer = &mut chain.timer;
         match *timer {
             Some(timer) => self.wheel.rearm(timer, tick),
             None => *timer = Some(self.wheel.arm(tick, Timer::Chain(key))),
@@ -120,7 +245,9 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     pub(super) fn disarm(&mut self, key: ChainKey) {
-        if let Some(timer) = self.chains[key].timer.take() {
+        let chain = &mut self.chains[key];
+        chain.marks.clear(Marks::LATE);
+        if let Some(timer) = chain.timer.take() {
             self.wheel.cancel(timer);
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! - `chains`: what was submitted, until its readback answers `done`
 //! - `queue`: how a request finds a link, or a place in the queue
+//! - `quiet`: whether a kept connection may be given a request
 //! - `dialing`: how a link gets its connection
 //! - `exchange`: how a request is written, and how its exchange ends without a response
 //! - `receive`: from bytes to responses
@@ -45,6 +46,7 @@ mod future;
 mod mode;
 mod pipeline;
 mod queue;
+mod quiet;
 mod readback;
 mod receive;
 mod reply;
@@ -69,7 +71,9 @@ pub use turn::Turn;
 pub use within::{within, within_call, within_to};
 
 use chains::{ChainKey, Chains, Marks, Stage};
+use deadlines::Overdue;
 use mode::sealed::Sealed;
+use quiet::{Quiet, Resting};
 use readback::Sink;
 use settings::Settings;
 use submitter::{Order, Remote};
@@ -109,6 +113,8 @@ pub struct Engine<S = (), M: Mode = Owned> {
     now_micros: u64,
     now_tick: u64,
     epoch: Instant,
+    /// User code has run since the clock was read.
+    worked: bool,
 
     /// Events that the poll has told, up to `next_event` dealt with.
     batch: Vec<Ready>,
@@ -120,7 +126,8 @@ pub struct Engine<S = (), M: Mode = Owned> {
     /// Chains whose readback is to hear of a failure, and, without one, those whose call is due.
     completions: VecDeque<(ChainKey, Option<Error>)>,
     /// The link that the exchange just over has left, before the pool takes it.
-    resting: Option<LinkKey>,
+    resting: Option<Resting>,
+    quiet: Quiet,
     /// Links whose pipelines have something to write.
     unwritten: Vec<Token>,
     /// Pipelines for the next links that want one.
@@ -129,6 +136,10 @@ pub struct Engine<S = (), M: Mode = Owned> {
         reason = "links hold them as boxes: what moves is a pointer"
     )]
     pipelines: Vec<Box<Pipeline>>,
+    /// Deadlines that have passed, of chains on links: what the kernel holds for those comes first.
+    overdue: VecDeque<Overdue>,
+    /// The resolver's timers were put off for a turn, since it may not have been told of everything.
+    names_put_off: bool,
     /// Set while this machine is out of file descriptors, ports or memory.
     exhausted: Option<Exhaustion>,
     /// Requests begun in this turn.
@@ -140,6 +151,8 @@ pub struct Engine<S = (), M: Mode = Owned> {
 
     /// All links read into this.
     read_buffer: Vec<u8>,
+    /// Another, for the TLS link that has to be read while the first is in use; as long as that, once it is needed.
+    second_buffer: Vec<u8>,
     /// What TLS sessions decrypt into, and write from.
     plaintext: Vec<u8>,
     scratch: Scratch,
@@ -305,19 +318,24 @@ impl<S, M: Mode> Engine<S, M> {
             now_micros: 0,
             now_tick: 0,
             epoch: now,
+            worked: false,
             batch: Vec::new(),
             next_event: 0,
             run_queue: VecDeque::new(),
             restarts: VecDeque::new(),
             completions: VecDeque::new(),
             resting: None,
+            quiet: Quiet::default(),
             unwritten: Vec::new(),
             pipelines: Vec::new(),
+            overdue: VecDeque::new(),
+            names_put_off: false,
             exhausted: None,
             begun: 0,
             draining: false,
             panic: None,
             read_buffer,
+            second_buffer: Vec::new(),
             plaintext: Vec::new(),
             scratch: Scratch::default(),
             spare: Spare::default(),
@@ -571,6 +589,7 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     fn read_clock(&mut self) {
+        self.worked = false;
         let now = self.net.now();
         let life = now.saturating_duration_since(self.epoch);
         // What goes back, if a clock can, is not gone along with.

@@ -96,7 +96,9 @@ impl<S, M: Mode> Engine<S, M> {
         let chain = &self.chains[key];
         let depth = depth_of(&self.pool[origin], chain.request.as_ref()?)?;
         let was_sent = chain.attempts > 0;
-        self.pool.roomiest(&self.links, origin, depth, was_sent)
+        let is_paused = |chain: ChainKey| self.chains[chain].marks.has(Marks::PAUSED);
+        self.pool
+            .roomiest(&self.links, origin, depth, was_sent, is_paused)
     }
 
     /// Readies a link for more requests behind the one of that depth that was just put on it. `was_sent`: that one was sent before.

@@ -10,6 +10,7 @@ use log::debug;
 
 use crate::engine::chains::{ChainKey, Command, Marks, Stage};
 use crate::engine::mode::Mode;
+use crate::engine::quiet::Resting;
 use crate::engine::{Engine, Timer};
 use crate::net::link::{Neighbours, Spot};
 use crate::net::pool::{OriginKey, Parts};
@@ -79,8 +80,8 @@ impl<S, M: Mode> Engine<S, M> {
     #[inline(always)]
     pub(super) fn settle_and_park(&mut self) {
         self.settle();
-        if let Some(key) = self.resting.take() {
-            self.park(key);
+        if let Some(resting) = self.resting.take() {
+            self.park(resting);
             // A link that could only be closed has made room.
             self.settle();
         }
@@ -129,8 +130,7 @@ impl<S, M: Mode> Engine<S, M> {
     pub(super) fn begin(&mut self, key: ChainKey) {
         let chain = &mut self.chains[key];
         chain.attempts = 0;
-        chain.marks.clear(Marks::FRESH);
-        chain.marks.clear(Marks::NO_EXPECT);
+        chain.marks.clear(Marks::OF_ONE_REQUEST);
         if !chain.marks.has(Marks::AT_HOME)
             && let Some(request) = &chain.request
         {
@@ -191,12 +191,14 @@ impl<S, M: Mode> Engine<S, M> {
             .as_ref()
             .is_some_and(Request::wants_fresh_connection);
         if !wants_fresh && !chain.marks.has(Marks::FRESH) {
-            if let Some(link) = self
+            if let Some(resting) = self
                 .resting
-                .filter(|link| self.links[*link].origin == origin)
+                .filter(|resting| self.links[resting.link].origin == origin)
             {
                 self.resting = None;
-                return Grant::Reuse(link);
+                if self.is_fit(resting) {
+                    return Grant::Reuse(resting.link);
+                }
             }
             if let Some(link) = self.take_idle(origin) {
                 return Grant::Reuse(link);
@@ -237,7 +239,7 @@ impl<S, M: Mode> Engine<S, M> {
         idle.is_some()
     }
 
-    /// The newest idle link of an origin whose time is not over.
+    /// The newest idle link of an origin whose time is not over, and on which nothing stands unread.
     fn take_idle(&mut self, origin: OriginKey) -> Option<LinkKey> {
         let now = self.now_tick();
         loop {
@@ -246,7 +248,10 @@ impl<S, M: Mode> Engine<S, M> {
             let expires = self.wheel.tick_of(spot.timer);
             self.wheel.cancel(spot.timer);
             if expires > now {
-                return Some(key);
+                match self.is_idle_fit(key) {
+                    true => return Some(key),
+                    false => continue,
+                }
             }
             // Its timer is due in this very turn. Those that are older are no better, unless a server gave them longer.
             self.close(key);
@@ -342,7 +347,8 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     /// Keeps a link that rests, if it is worth keeping.
-    pub(super) fn park(&mut self, key: LinkKey) {
+    pub(super) fn park(&mut self, resting: Resting) {
+        let key = resting.link;
         let link = &self.links[key];
         let origin = link.origin;
         // RFC 9112 §9.3: a server's word on its own timeout; a second less, since it counts from when it sent the response.
@@ -371,6 +377,7 @@ impl<S, M: Mode> Engine<S, M> {
         {
             self.close_idle_link(oldest);
         }
+        self.quiet.on_parked(resting);
         self.pool.feed(origin);
     }
 

@@ -16,6 +16,7 @@ use crate::engine::chains::{ChainKey, Marks, Stage};
 use crate::engine::exchange::Failure;
 use crate::engine::mode::Mode;
 use crate::engine::pipeline::MovedUp;
+use crate::engine::quiet::Resting;
 use crate::engine::readback::{Context, Flow, Readback};
 use crate::engine::response::{Body, Response, no_fields};
 use crate::net::link::{Inbound, LinkMarks, State};
@@ -118,32 +119,32 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// An idle link is readable: the peer closed it, or spoke out of turn. Either way it is of no more use.
     fn check_idle(&mut self, key: LinkKey) {
-        if !self.links[key].readiness.has(READ_SIDE) {
+        if !self.links[key].readiness.has(Readiness::READ_SIDE) {
             return;
         }
-        match self.probe(key) {
+        let probe = self.probe(key);
+        self.tell_of(key, &probe);
+        match probe {
             Probe::Open => {}
-            Probe::Ended => {
-                debug!("{:?} closed by the peer while idle", self.links.token(key));
-                self.close_idle_link(key);
-            }
-            Probe::Spoke { bytes } => {
-                warn!(
-                    "{:?} {}",
-                    self.links.token(key),
-                    Violation::Unsolicited { bytes }
-                );
-                self.close_idle_link(key);
-            }
+            Probe::Ended | Probe::Spoke { .. } => self.close_idle_link(key),
         }
     }
 
     /// Reads where nothing should be, to learn whether the connection is still there.
-    fn probe(&mut self, key: LinkKey) -> Probe {
+    pub(super) fn probe(&mut self, key: LinkKey) -> Probe {
         if self.links[key].session.is_some() {
-            let mut buffer = std::mem::take(&mut self.read_buffer);
+            // In a readback's wake the bytes that its response lies in are in the first buffer.
+            let buffer = match self.read_buffer.is_empty() {
+                true => &mut self.second_buffer,
+                false => &mut self.read_buffer,
+            };
+            let mut buffer = std::mem::take(buffer);
+            buffer.resize(self.settings.read_buffer, 0);
             let probe = self.probe_session(key, &mut buffer);
-            self.read_buffer = buffer;
+            match self.read_buffer.is_empty() {
+                true => self.second_buffer = buffer,
+                false => self.read_buffer = buffer,
+            }
             return probe;
         }
         let link = &mut self.links[key];
@@ -156,7 +157,7 @@ impl<S, M: Mode> Engine<S, M> {
                 Ok(bytes) => return Probe::Spoke { bytes },
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    link.readiness = link.readiness.without(READ_SIDE);
+                    link.readiness = link.readiness.without(Readiness::READ_SIDE);
                     return Probe::Open;
                 }
                 Err(_) => return Probe::Ended,
@@ -186,7 +187,7 @@ impl<S, M: Mode> Engine<S, M> {
                 let problem = problem.clone();
                 return self.fail(key, Failure::Tls(problem));
             }
-            if !link.readiness.has(READ_SIDE) {
+            if !link.readiness.has(Readiness::READ_SIDE) {
                 return;
             }
             if share == 0 || *budget == 0 {
@@ -237,8 +238,9 @@ impl<S, M: Mode> Engine<S, M> {
             Ok(n) => {
                 // A short read has emptied the socket, unless the end of file stands behind the data: then read on to it,
                 // since data and FIN together gave one edge only.
-                if n < room_len && !link.readiness.has(ENDING) {
+                if n < room_len && !link.readiness.has(Readiness::ENDING) {
                     link.readiness = link.readiness.without(Readiness::READABLE);
+                    self.quiet.on_drained(key, self.now_micros);
                 }
                 *share = share.saturating_sub(n);
                 *budget = budget.saturating_sub(n);
@@ -257,7 +259,7 @@ impl<S, M: Mode> Engine<S, M> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Go::On,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let dead = link.marks.has(LinkMarks::MUTE) && link.readiness.has(Readiness::ERROR);
-                link.readiness = link.readiness.without(READ_SIDE);
+                link.readiness = link.readiness.without(Readiness::READ_SIDE);
                 if dead {
                     // Writing failed, and there is no response that would explain it.
                     let error = io::Error::from(io::ErrorKind::BrokenPipe);
@@ -842,10 +844,11 @@ impl<S, M: Mode> Engine<S, M> {
             );
             reusable = false;
         }
-        // What the last event said may stand unread behind the response: an end of file, or bytes out of turn. The buffer that a
-        // session is read into is in use here, and the case too rare for another.
-        if reusable && self.links[key].readiness.has(READ_SIDE) {
-            reusable = self.links[key].session.is_none() && matches!(self.probe(key), Probe::Open);
+        let mut quiet_at = self.quiet.drained_at(key);
+        // What the last event said may stand unread behind the response: an end of file, or bytes out of turn.
+        if reusable && self.links[key].readiness.has(Readiness::READ_SIDE) {
+            reusable = matches!(self.probe(key), Probe::Open);
+            quiet_at = Some(self.now_micros);
         }
         let origin = self.links[key].origin;
         // A chain that goes on for ever must not keep another origin out for ever.
@@ -857,12 +860,16 @@ impl<S, M: Mode> Engine<S, M> {
         link.state = State::Resting;
         link.inbound = None;
         link.marks = link.marks.lasting();
-        if let Some(other) = self.resting.replace(key) {
+        let resting = Resting {
+            link: key,
+            quiet_at,
+        };
+        if let Some(other) = self.resting.replace(resting) {
             debug_assert!(
                 false,
-                "one exchange ends at a time, and {other} still rests"
+                "one exchange ends at a time, and {other:?} still rests"
             );
-            self.close(other);
+            self.close(other.link);
         }
         self.pool.feed(origin);
         None
@@ -931,9 +938,6 @@ fn read_trailers(inbound: &mut Inbound, limits: &Limits) -> Fed {
 
 /// A longer body is not reserved for on its server's word alone.
 const RESERVE: usize = 64 << 10;
-
-pub(super) const READ_SIDE: Readiness = Readiness::READABLE.with(ENDING);
-const ENDING: Readiness = Readiness::READ_CLOSED.with(Readiness::ERROR);
 
 /// What reading a link without an exchange has shown.
 pub(super) enum Probe {

@@ -109,6 +109,7 @@ impl<S, M: Mode> Engine<S, M> {
         // What a panic may leave half changed is the readback, which is dropped, and the caller's state, which is the
         // host's to judge: it gets the panic at the end of the turn.
         let result = catch_unwind(AssertUnwindSafe(|| run(&mut *readback, cx)));
+        self.worked = true;
         if self.chains.commands_len() > asked {
             // It may have taken its time, and what it has submitted must not be early for that.
             self.read_clock();

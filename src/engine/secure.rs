@@ -11,7 +11,7 @@ use crate::config::Clock;
 use crate::engine::Engine;
 use crate::engine::chains::ChainKey;
 use crate::engine::mode::Mode;
-use crate::engine::receive::{Go, Probe, READ_SIDE};
+use crate::engine::receive::{Go, Probe};
 use crate::net::link::{LinkMarks, State};
 use crate::net::slots::LinkKey;
 use crate::net::tls::{Problem, Session};
@@ -136,7 +136,11 @@ impl<S, M: Mode> Engine<S, M> {
         let (Some(socket), Some(session)) = (&link.socket, &mut link.session) else {
             return Probe::Ended;
         };
-        loop {
+        // What was read may have had an end that only shows now.
+        if session.is_finished() || session.failure().is_some() {
+            return Probe::Ended;
+        }
+        for _ in 0..MAX_PROBE_READS {
             let kept = session.restore(buffer);
             match self.net.recv(socket, &mut buffer[kept..]) {
                 Ok(0) => return Probe::Ended,
@@ -158,11 +162,15 @@ impl<S, M: Mode> Engine<S, M> {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    link.readiness = link.readiness.without(READ_SIDE);
+                    link.readiness = link.readiness.without(Readiness::READ_SIDE);
                     return Probe::Open;
                 }
                 Err(_) => return Probe::Ended,
             }
         }
+        Probe::Ended
     }
 }
+
+/// Reads that an idle link may ask for before it is given up. A server that means well sends a few tickets, and then no more.
+const MAX_PROBE_READS: usize = 16;

@@ -1,7 +1,7 @@
 //! One turn: commands, the poll, links, names, timers, failures and calls; in this order, and each with a bound.
 
 use std::panic::resume_unwind;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::trace;
 
@@ -14,7 +14,10 @@ use crate::engine::{Engine, Timer};
 use crate::error::Error;
 use crate::net::link::LinkMarks;
 use crate::net::slots::RESOLVER_TOKENS;
-use crate::net::{ALARM, Net, Ready, WAKE};
+use crate::net::{ALARM, Heard, Net, Ready, WAKE};
+
+/// By so much the resolver's timers are late where the host was.
+const NAMES_LATE: Duration = Duration::from_millis(5);
 
 /// What a turn did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,7 +45,9 @@ impl<S, M: Mode> Engine<S, M> {
             || !self.run_queue.is_empty()
             || !self.restarts.is_empty()
             || !self.completions.is_empty()
+            || !self.overdue.is_empty()
             || self.names.has_news()
+            || self.names_put_off
             || self.remote.has_orders_from_within()
             || self.net.has_handed_events()
     }
@@ -56,6 +61,7 @@ impl<S, M: Mode> Engine<S, M> {
         let _inside = self.remote.enter();
         self.counts.turns += 1;
         self.begun = 0;
+        self.quiet.forget();
         let before = self.counts.answered + self.counts.failed;
         let mut turn = Turn::default();
         if self.read_buffer.is_empty() {
@@ -68,15 +74,20 @@ impl<S, M: Mode> Engine<S, M> {
             self.read_clock();
             // What was submitted between turns is written before the poll, which may wait.
             self.settle_and_park();
-            turn.events = self.poll(timeout)?;
-        }
-        if has_rest || <M as Sealed>::Net::WAITS {
+            let heard = self.poll(timeout)?;
+            turn.events = self.batch.len();
+            if <M as Sealed>::Net::WAITS {
+                self.read_clock();
+            }
+            self.quiet.on_heard(heard, self.now_micros);
+        } else {
             self.read_clock();
         }
         self.work(state);
         self.take_orders_from_within();
         turn.answered = (self.counts.answered + self.counts.failed - before) as usize;
         self.settle_and_park();
+        self.quiet.forget();
         self.set_alarm();
         if let Some(panic) = self.panic.take() {
             self.draining = false;
@@ -88,7 +99,7 @@ impl<S, M: Mode> Engine<S, M> {
         Ok(turn)
     }
 
-    fn poll(&mut self, timeout: Option<Duration>) -> Result<usize, Error> {
+    fn poll(&mut self, timeout: Option<Duration>) -> Result<Heard, Error> {
         let wait = match self.is_due() {
             true => Some(Duration::ZERO),
             false => match (timeout, self.until_next_timer(self.now, self.life)) {
@@ -100,8 +111,7 @@ impl<S, M: Mode> Engine<S, M> {
         self.next_event = 0;
         self.net
             .wait(&mut self.batch, self.settings.turn_events, wait)
-            .map_err(Error::io)?;
-        Ok(self.batch.len())
+            .map_err(Error::io)
     }
 
     /// Everything that may run user code. Leaves off after a panic: what is undone is done in the next turn.
@@ -129,6 +139,10 @@ impl<S, M: Mode> Engine<S, M> {
         }
         self.on_names();
         self.on_timers();
+        self.on_overdue(state, &mut { share });
+        if self.panic.is_some() {
+            return;
+        }
         // Tasks that were woken by what has happened go on in this turn.
         self.take_orders_from_within();
         for _ in 0..self.completions.len().min(self.settings.turn_events) {
@@ -216,6 +230,13 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     fn on_names(&mut self) {
+        // What the resolver waits for may have come while the host was away, and the poll has not told of it yet.
+        let is_late = |at: Instant| self.now.saturating_duration_since(at) > NAMES_LATE;
+        let puts_off = self.may_hear_more() && self.names.deadline().is_some_and(is_late);
+        if puts_off && !std::mem::replace(&mut self.names_put_off, puts_off) {
+            return;
+        }
+        self.names_put_off = false;
         self.names.on_turn(self.now);
         // A look-up may have been begun and given up since: its news are that there are none.
         if !self.names.is_busy() && !self.names.has_news() {

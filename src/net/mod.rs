@@ -49,6 +49,11 @@ impl Readiness {
     /// The socket has an error to report, or is closed in both directions.
     pub(crate) const ERROR: Self = Self(8);
 
+    /// Nothing more will come behind what is still to be read.
+    pub(crate) const ENDING: Self = Self::READ_CLOSED.with(Self::ERROR);
+    /// Reasons to read.
+    pub(crate) const READ_SIDE: Self = Self::READABLE.with(Self::ENDING);
+
     pub(crate) const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
@@ -84,6 +89,15 @@ impl Readiness {
 pub struct Ready {
     pub(crate) token: Token,
     pub(crate) readiness: Readiness,
+}
+
+/// Whether a poll has told all there was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// A source that it did not tell of had nothing new at that time.
+    All,
+    /// There may be more to tell: it told as much as it may at once, or was interrupted, or when it was asked is not known.
+    Some,
 }
 
 /// The token of the engine's own waker.
@@ -152,7 +166,7 @@ pub trait Net {
         ready: &mut Vec<Ready>,
         max: usize,
         timeout: Option<Duration>,
-    ) -> io::Result<()>;
+    ) -> io::Result<Heard>;
 
     /// Whether `wait` would have something to tell that the host of a shared poll has handed over already, its call of the waker included.
     fn has_handed_events(&self) -> bool {

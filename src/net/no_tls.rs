@@ -68,6 +68,10 @@ impl Session {
         match *self {}
     }
 
+    pub(crate) fn is_inside_record(&self) -> bool {
+        match *self {}
+    }
+
     pub(crate) fn seal<'a>(
         &'a mut self,
         _: &[&[u8]],

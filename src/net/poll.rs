@@ -14,7 +14,7 @@ use mio::{Events, Poll, Registry, Token, Waker};
 use crate::net::alarm::Alarm;
 use crate::net::slots::RESOLVER_TOKENS;
 use crate::net::window::Window;
-use crate::net::{Readiness, Ready, WAKE};
+use crate::net::{Heard, Readiness, Ready, WAKE};
 use crate::resolver::Wake;
 
 /// Where sockets are watched, and how an engine hears of them.
@@ -36,7 +36,7 @@ pub trait Watch: fmt::Debug {
         ready: &mut Vec<Ready>,
         max: usize,
         timeout: Option<Duration>,
-    ) -> io::Result<()>;
+    ) -> io::Result<Heard>;
 
     /// As [`Net::has_handed_events`](crate::net::Net::has_handed_events).
     fn has_handed_events(&self) -> bool;
@@ -116,9 +116,9 @@ impl Watch for OwnPoll {
         ready: &mut Vec<Ready>,
         max: usize,
         timeout: Option<Duration>,
-    ) -> io::Result<()> {
+    ) -> io::Result<Heard> {
         match self.poll.poll(&mut self.events, timeout) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Heard::Some),
             result => result?,
         }
         debug_assert!(self.events.capacity() <= max, "no more than was asked for");
@@ -128,10 +128,14 @@ impl Watch for OwnPoll {
                 readiness: Readiness::of(event),
             });
         }
+        let heard = match ready.len() < self.events.capacity() {
+            true => Heard::All,
+            false => Heard::Some,
+        };
         if let Some(alarm) = &mut self.alarm {
             alarm.on_events(ready);
         }
-        Ok(())
+        Ok(heard)
     }
 
     fn has_handed_events(&self) -> bool {
@@ -218,7 +222,12 @@ impl Watch for HostPoll {
     }
 
     /// The host has waited already: nothing blocks here.
-    fn wait(&mut self, ready: &mut Vec<Ready>, max: usize, _: Option<Duration>) -> io::Result<()> {
+    fn wait(
+        &mut self,
+        ready: &mut Vec<Ready>,
+        max: usize,
+        _: Option<Duration>,
+    ) -> io::Result<Heard> {
         if self.woken.swap(false, Ordering::AcqRel) {
             let readiness = Readiness::READABLE;
             ready.push(Ready {
@@ -232,7 +241,8 @@ impl Watch for HostPoll {
                 None => break,
             }
         }
-        Ok(())
+        // When the host polled is not known here, nor whether it has handed over all.
+        Ok(Heard::Some)
     }
 
     fn has_handed_events(&self) -> bool {

@@ -12,6 +12,7 @@ use slab::Slab;
 
 use crate::net::link::{Link, LinkMarks, Neighbours, Spot, State};
 use crate::net::pattern::Pattern;
+use crate::net::Readiness;
 use crate::net::pipeline::Trust;
 use crate::net::slots::{LinkKey, MaybeKey, Slots};
 use crate::proto::{Origin, Scheme};
@@ -354,13 +355,17 @@ impl Pool {
         key: OriginKey,
         depth: u16,
         was_sent: bool,
+        is_paused: impl Fn(u32) -> bool,
     ) -> Option<LinkKey> {
         let roomy = &self.entries[key as usize].roomy;
         let unanswered = |key: &LinkKey| {
             let link = &links[*key];
             let unanswered = link.pipeline.as_ref()?.unanswered();
+            // What stands unread may answer nobody, and must not stand before a request that is sent now.
             let is_fit = unanswered < usize::from(depth)
                 && !link.marks.has(LinkMarks::CLOSE)
+                && !link.readiness.has(Readiness::READ_SIDE)
+                && !link.chain().is_some_and(&is_paused)
                 && (!was_sent || link.marks.has(LinkMarks::REUSED));
             is_fit.then_some((unanswered, *key))
         };

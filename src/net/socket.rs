@@ -14,7 +14,7 @@ use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::error::is_exhaustion;
 use crate::net::poll::Watch;
-use crate::net::{Machine, Net, Ready, calls_to_open, may_be_own};
+use crate::net::{Heard, Machine, Net, Ready, calls_to_open, may_be_own};
 use crate::resolver::{Resolve, Wake};
 use crate::route::{Keepalive, Route};
 
@@ -349,7 +349,7 @@ impl<W: Watch> Net for MioNet<W> {
         ready: &mut Vec<Ready>,
         max: usize,
         timeout: Option<Duration>,
-    ) -> io::Result<()> {
+    ) -> io::Result<Heard> {
         self.system_calls += u64::from(W::WAITS);
         self.watch.wait(ready, max, timeout)
     }

@@ -144,6 +144,11 @@ impl Session {
         !self.0.outbound.is_empty()
     }
 
+    /// Whether a part of a record has come, and the rest not.
+    pub(crate) fn is_inside_record(&self) -> bool {
+        !self.0.kept.is_empty()
+    }
+
     /// Encrypts what follows the first `skip` bytes of `parts`, 64 KiB at most; they share records, so that a head and the body behind it
     /// may be one. Nothing is encrypted before the handshake is over, or while as much waits for the socket already.
     ///

@@ -133,6 +133,11 @@ impl ClientEnd {
         !self.received.is_empty() || !self.held_back.is_empty()
     }
 
+    /// Bytes that can be read at once.
+    pub(super) fn unread(&self) -> usize {
+        self.received.len()
+    }
+
     /// What a poll would say now. Asking for it counts as finding the send buffer full, if it is (as in the kernel's `tcp_poll`):
     /// an edge follows when it drains.
     pub(super) fn readiness(&mut self) -> Readiness {

@@ -67,6 +67,8 @@ pub struct Served {
     pub requests: usize,
     /// Bytes of a request that had come when the connection ended, and were not all of it.
     pub unfinished: usize,
+    /// Bytes that had come for the client, and that it had not read when it closed its end.
+    pub unread: usize,
 }
 
 /// Who ended a connection, and how.

@@ -14,7 +14,7 @@ use super::connection::ClientEnd;
 use super::faults::Fault;
 use super::server::ConnectionId;
 use super::world::World;
-use crate::net::{Readiness, Ready, WAKE};
+use crate::net::{Heard, Readiness, Ready, WAKE};
 
 /// One engine's poll.
 pub(super) struct Poll {
@@ -80,12 +80,12 @@ impl World {
     }
 
     /// Appends at most `max` events; none if a signal interrupts the wait.
-    pub(super) fn wait(&mut self, poll: usize, ready: &mut Vec<Ready>, max: usize) {
+    pub(super) fn wait(&mut self, poll: usize, ready: &mut Vec<Ready>, max: usize) -> Heard {
         self.polls[poll].waited_at = self.now;
         if self.strikes(Fault::Interrupted) {
             // A signal ends only a wait that has nothing to tell: what is there by now has come after it.
             self.polls[poll].signals.tell();
-            return;
+            return Heard::Some;
         }
         let start = ready.len();
         let max_len = start.saturating_add(max);
@@ -119,6 +119,10 @@ impl World {
             self.note_bytes(&event.token.0.to_le_bytes());
         }
         self.note("wait", 0, ready.len() - start);
+        match self.polls[poll].edges.is_empty() {
+            true => Heard::All,
+            false => Heard::Some,
+        }
     }
 
     /// Takes the edge of a socket, and says what it is ready for by now: perhaps nothing, if it was read in between.

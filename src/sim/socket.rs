@@ -12,7 +12,7 @@ use super::network::Network;
 use super::poll::Signals;
 use super::resolver::Names;
 use super::server::ConnectionId;
-use crate::net::{Machine, Net, Ready, calls_to_open, may_be_own};
+use crate::net::{Heard, Machine, Net, Ready, calls_to_open, may_be_own};
 use crate::resolver::{Resolve, Wake};
 use crate::route::Route;
 
@@ -169,11 +169,10 @@ impl Net for SimNet {
         ready: &mut Vec<Ready>,
         max: usize,
         _timeout: Option<Duration>,
-    ) -> io::Result<()> {
+    ) -> io::Result<Heard> {
         self.system_calls += 1;
         self.network.settle();
-        self.network.world_mut().wait(self.poll, ready, max);
-        Ok(())
+        Ok(self.network.world_mut().wait(self.poll, ready, max))
     }
 
     fn waker(&self) -> Wake {

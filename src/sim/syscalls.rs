@@ -190,7 +190,7 @@ impl World {
             true => End::Reset,
             false => End::Close,
         };
-        let uplink = client.uplink;
+        let (uplink, unread) = (client.uplink, client.unread());
         client.fd = None;
         if client.watch.take().is_some() {
             let poll = client.poll;
@@ -205,6 +205,9 @@ impl World {
             // No server knows of it.
             self.connections.remove(&id);
             return;
+        }
+        if let Some(served) = self.ledger.connections.get_mut(&id) {
+            served.unread = unread;
         }
         let at = (self.now + self.transit()).max(uplink);
         self.schedule(at, Event::ClientClosed { id, end });

@@ -324,6 +324,7 @@ impl World {
             closed: None,
             requests: 0,
             unfinished: 0,
+            unread: 0,
         };
         self.ledger.connections.insert(id, served);
         self.start_idle_timer(id);

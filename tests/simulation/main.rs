@@ -58,6 +58,8 @@ fn replay(seed: u64) -> String {
 fn whatever_chance_brings_the_promises_hold() {
     if let Ok(seed) = std::env::var("HTTPSTREAM_SIM_SEED") {
         let seed = seed.parse().expect("HTTPSTREAM_SIM_SEED is a number");
+        // With RUST_LOG=trace the network and the engine tell as well.
+        let _ = env_logger::try_init();
         let report = run(seed, true);
         assert!(report.wrong.is_empty(), "seed {seed}: {:#?}", report.wrong);
         return;

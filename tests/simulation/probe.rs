@@ -479,8 +479,9 @@ impl<T: State> Readback<T> for Probe {
         });
         known.answered = true;
         drop(world);
-        mischief(self, state, cx, call);
+        // Before it asks for anything: what that is counted from is the end of the readback.
         work(state);
+        mischief(self, state, cx, call);
         let mut world = shared.borrow_mut();
         let now = world.since_base(world.network.now());
         self.next(&mut world, now, told)
@@ -711,7 +712,12 @@ impl Probe {
             self.check_deadline(world, phase, now, kind);
         }
         let awaits = matches!(phase, Phase::FirstByte | Phase::Head | Phase::Body);
-        if kind == ErrorKind::Timeout && awaits && !world.chains[chain].paused {
+        // Who is behind a paused one in a pipeline waits for that.
+        let may_wait = match world.plan.depth {
+            1 => world.chains[chain].paused,
+            _ => world.chains.iter().any(|chain| chain.paused),
+        };
+        if kind == ErrorKind::Timeout && awaits && !may_wait {
             world.note_timed_out(nonce);
         }
         let refused = kind == ErrorKind::ClosedBeforeResponse

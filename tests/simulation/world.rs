@@ -291,7 +291,12 @@ impl World {
         let path = format!("/{nonce}");
         let ledger = self.network.ledger();
         let last = ledger.requests().rfind(|request| request.path() == path);
-        self.timed_out.extend(last.map(|request| request.connection));
+        let open = self.network.connections();
+        // One that is open still was another attempt's.
+        let closed = last
+            .map(|request| request.connection)
+            .filter(|connection| !open.contains(connection));
+        self.timed_out.extend(closed);
     }
 
     /// Adds to the digest of the run, and tells about it where somebody listens.

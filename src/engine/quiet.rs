@@ -1,0 +1,149 @@
+//! Whether a kept connection is quiet: that nothing stands unread on it when it is given a request.
+//!
+//! Bytes that come while no request is outstanding answer none, and a connection that the peer has closed is not to be used
+//! (RFC 9112 §9.2, §9.3.1). Both may have happened since the engine last looked: while the host was busy elsewhere, while a
+//! readback worked, or a moment ago, with the event still to be dealt with. So a connection is given out only if it is known to
+//! have been quiet within [`LASTING`], and is read from otherwise.
+//!
+//! That read costs a system call. A chain that goes on at once does not pay for it: its connection was found empty by the read
+//! that brought its response. Nor does a request that begins after a poll which had nothing to tell of an idle connection.
+
+use mio::Token;
+
+use crate::engine::Engine;
+use crate::engine::mode::Mode;
+use crate::engine::receive::Probe;
+use crate::net::slots::LinkKey;
+use crate::net::tls::Session;
+use crate::net::{Heard, Readiness, Ready};
+use crate::proto::Violation;
+
+/// How long a connection is believed to be as it was found, in microseconds.
+const LASTING: u64 = 1000;
+
+/// Events still to be dealt with that are looked through for one of an idle connection; with more, the connection is read from.
+const LOOKED_THROUGH: usize = 256;
+
+/// Connections parked in this turn that are remembered to have been quiet. What is parked last is taken first.
+const REMEMBERED: usize = 8;
+
+/// When connections were found quiet in this turn. Times are microseconds of the engine's life. Between turns nothing is known.
+#[derive(Debug, Default)]
+pub(super) struct Quiet {
+    /// When the poll told all it had to tell.
+    heard_at: Option<u64>,
+    /// The connection that was found empty last, by a read.
+    drained: Option<(LinkKey, u64)>,
+    /// Those that came to the pool in this turn.
+    parked: Vec<(LinkKey, u64)>,
+}
+
+/// A connection between two exchanges, and since when it is known to be quiet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Resting {
+    pub(super) link: LinkKey,
+    pub(super) quiet_at: Option<u64>,
+}
+
+impl Quiet {
+    /// A turn begins or ends.
+    pub(super) fn forget(&mut self) {
+        self.heard_at = None;
+        self.drained = None;
+        self.parked.clear();
+    }
+
+    /// The poll was asked.
+    pub(super) fn on_heard(&mut self, heard: Heard, now: u64) {
+        self.heard_at = match heard {
+            Heard::All => Some(now),
+            Heard::Some => None,
+        };
+    }
+
+    /// Whether the poll has told all it had to tell in this turn.
+    pub(super) fn has_heard_all(&self) -> bool {
+        self.heard_at.is_some()
+    }
+
+    /// A read has found a connection empty.
+    #[inline(always)]
+    pub(super) fn on_drained(&mut self, link: LinkKey, now: u64) {
+        self.drained = Some((link, now));
+    }
+
+    /// When a read last found the connection empty, if it was the last to be read.
+    pub(super) fn drained_at(&self, link: LinkKey) -> Option<u64> {
+        self.drained
+            .filter(|(drained, _)| *drained == link)
+            .map(|(_, at)| at)
+    }
+
+    /// A connection comes to the pool.
+    pub(super) fn on_parked(&mut self, resting: Resting) {
+        if let Some(at) = resting.quiet_at {
+            self.parked.push((resting.link, at));
+        }
+    }
+
+    /// When a connection that was idle was last known to be quiet. `rest` are the events still to be dealt with.
+    fn idle_at(&mut self, link: LinkKey, token: Token, rest: &[Ready]) -> Option<u64> {
+        let parked = self.parked.iter().enumerate().rev().take(REMEMBERED);
+        let place = parked
+            .filter(|(_, (parked, _))| *parked == link)
+            .map(|(place, _)| place)
+            .next();
+        if let Some(place) = place {
+            return Some(self.parked.swap_remove(place).1);
+        }
+        let heard_at = self.heard_at?;
+        let is_told =
+            rest.len() > LOOKED_THROUGH || rest.iter().any(|event| event.token == token);
+        (!is_told).then_some(heard_at)
+    }
+}
+
+impl<S, M: Mode> Engine<S, M> {
+    /// Whether a link that was idle, and is out of the pool, may be given a request. It is closed if not.
+    pub(super) fn is_idle_fit(&mut self, link: LinkKey) -> bool {
+        // In this turn the time may have been read before any amount of work.
+        self.read_clock();
+        let rest = &self.batch[self.next_event..];
+        let quiet_at = self.quiet.idle_at(link, self.links.token(link), rest);
+        self.is_fit(Resting { link, quiet_at })
+    }
+
+    /// Whether a link that rests may be given a request. It is closed if not.
+    pub(super) fn is_fit(&mut self, resting: Resting) -> bool {
+        let Resting { link, quiet_at } = resting;
+        if self.worked {
+            self.read_clock();
+        }
+        let is_known = quiet_at.is_some_and(|at| self.now_micros <= at + LASTING)
+            && !self.links[link].readiness.has(Readiness::READ_SIDE);
+        let is_open = is_known || {
+            let probe = self.probe(link);
+            self.tell_of(link, &probe);
+            matches!(probe, Probe::Open)
+        };
+        // Of a record that is on its way nobody knows yet what is in it.
+        let session = self.links[link].session.as_ref();
+        if is_open && !session.is_some_and(Session::is_inside_record) {
+            return true;
+        }
+        self.close(link);
+        false
+    }
+
+    /// Logs what reading a link without an exchange has shown.
+    pub(super) fn tell_of(&self, link: LinkKey, probe: &Probe) {
+        let (token, origin) = (self.links.token(link), self.origin_of(link));
+        match *probe {
+            Probe::Open => {}
+            Probe::Ended => log::debug!("{token:?} {origin}: closed by the peer while idle"),
+            Probe::Spoke { bytes } => {
+                log::warn!("{origin}: {}", Violation::Unsolicited { bytes });
+            }
+        }
+    }
+}
