@@ -145,8 +145,12 @@ impl<S, M: Mode> Engine<S, M> {
         if is_there && chain.marks.has(overdue.mark) {
             return link;
         }
-        // On its way elsewhere its deadline counts again.
+        let is_due = chain.marks.has(overdue.mark);
         chain.marks.clear(overdue.mark);
+        if is_due && matches!(chain.stage, Stage::Queued { .. }) {
+            // Its link has ended, and it is sent elsewhere, if there is time left.
+            self.arm(overdue.chain, None);
+        }
         None
     }
 

@@ -100,7 +100,8 @@ impl<S, M: Mode> Engine<S, M> {
             State::Dialing { dial, .. } => {
                 dial.timer = None;
                 dial.on_delay();
-                self.dial(key);
+                // The time may have passed while the host was away: an attempt that is connected by now wins.
+                self.on_dial_event(key);
             }
             State::TurnedAway { chain, .. } => {
                 let chain = *chain;

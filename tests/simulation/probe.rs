@@ -712,12 +712,9 @@ impl Probe {
             self.check_deadline(world, phase, now, kind);
         }
         let awaits = matches!(phase, Phase::FirstByte | Phase::Head | Phase::Body);
-        // Who is behind a paused one in a pipeline waits for that.
-        let may_wait = match world.plan.depth {
-            1 => world.chains[chain].paused,
-            _ => world.chains.iter().any(|chain| chain.paused),
-        };
-        if kind == ErrorKind::Timeout && awaits && !may_wait {
+        // In a pipeline the one in front may be paused.
+        let is_paused = world.chains[chain].paused || world.plan.depth > 1;
+        if kind == ErrorKind::Timeout && awaits && !is_paused {
             world.note_timed_out(nonce);
         }
         let refused = kind == ErrorKind::ClosedBeforeResponse
