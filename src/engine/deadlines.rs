@@ -147,8 +147,9 @@ impl<S, M: Mode> Engine<S, M> {
         }
         let is_due = chain.marks.has(overdue.mark);
         chain.marks.clear(overdue.mark);
-        if is_due && matches!(chain.stage, Stage::Queued { .. }) {
-            // Its link has ended, and it is sent elsewhere, if there is time left.
+        let waits = matches!(chain.stage, Stage::Queued { .. } | Stage::Running { .. });
+        if is_due && waits && chain.timer.is_none() {
+            // Its link has ended, and it is sent elsewhere: there it is looked at anew.
             self.arm(overdue.chain, None);
         }
         None

@@ -604,6 +604,15 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
+    /// Reads the clock if user code has run since that was done: nothing that is counted from now on must be early for the time which that
+    /// took.
+    #[inline(always)]
+    fn catch_up(&mut self) {
+        if self.worked {
+            self.read_clock();
+        }
+    }
+
     fn instant_of(&self, tick: u64) -> Instant {
         // Ticks lie at most u32::MAX past a time that an Instant held, or came from a delay that was added to one.
         self.epoch

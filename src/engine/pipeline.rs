@@ -166,6 +166,13 @@ impl<S, M: Mode> Engine<S, M> {
     /// Writes the request in front and those behind it, as far as the socket takes them.
     #[inline(never)]
     pub(super) fn flush_pipeline(&mut self, key: LinkKey) {
+        if self.links[key].marks.has(LinkMarks::UNSURE) {
+            self.links[key].marks.clear(LinkMarks::UNSURE);
+            if !self.is_still_quiet(key) {
+                let (missing, error) = (None, None);
+                return self.fail(key, Failure::Closed { missing, error });
+            }
+        }
         loop {
             let link = &mut self.links[key];
             let State::Busy { chain, written } = link.state else {
@@ -338,6 +345,8 @@ impl<S, M: Mode> Engine<S, M> {
         link.marks = link.marks.for_next_in_line().and(LinkMarks::REUSED);
         if written == next.bytes {
             link.marks.set(LinkMarks::SENT);
+        } else if written == 0 {
+            link.marks.set(LinkMarks::UNSURE);
         }
         link.times = Times {
             sent: next.sent,
@@ -385,6 +394,7 @@ impl<S, M: Mode> Engine<S, M> {
                 true => Clock::FirstByte,
                 false => Clock::Write,
             };
+            self.catch_up();
             self.arm(chain, Some(clock));
         }
         match (rest.is_empty(), self.panic.is_some()) {

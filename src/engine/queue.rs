@@ -53,6 +53,7 @@ impl<S, M: Mode> Engine<S, M> {
 
     #[inline(never)]
     fn settle_all(&mut self) {
+        self.catch_up();
         loop {
             if let Some(key) = self.restarts.pop_front() {
                 self.place_again(key);

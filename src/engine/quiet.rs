@@ -115,10 +115,22 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// Whether a link that rests may be given a request. It is closed if not.
     pub(super) fn is_fit(&mut self, resting: Resting) -> bool {
-        let Resting { link, quiet_at } = resting;
-        if self.worked {
-            self.read_clock();
+        let is_quiet = self.is_quiet(resting);
+        if !is_quiet {
+            self.close(resting.link);
         }
+        is_quiet
+    }
+
+    /// As [`is_fit`](Self::is_fit), for a link that has been read in this turn and not written to since.
+    pub(super) fn is_still_quiet(&mut self, link: LinkKey) -> bool {
+        let quiet_at = self.quiet.drained_at(link);
+        self.is_quiet(Resting { link, quiet_at })
+    }
+
+    fn is_quiet(&mut self, resting: Resting) -> bool {
+        let Resting { link, quiet_at } = resting;
+        self.catch_up();
         let is_known = quiet_at.is_some_and(|at| self.now_micros <= at + LASTING)
             && !self.links[link].readiness.has(Readiness::READ_SIDE);
         let is_open = is_known || {
@@ -128,11 +140,7 @@ impl<S, M: Mode> Engine<S, M> {
         };
         // Of a record that is on its way nobody knows yet what is in it.
         let session = self.links[link].session.as_ref();
-        if is_open && !session.is_some_and(Session::is_inside_record) {
-            return true;
-        }
-        self.close(link);
-        false
+        is_open && !session.is_some_and(Session::is_inside_record)
     }
 
     /// Logs what reading a link without an exchange has shown.

@@ -96,6 +96,7 @@ enum Fed {
 impl<S, M: Mode> Engine<S, M> {
     /// The poll has spoken of a link, or it stands on the run queue.
     pub(super) fn on_link(&mut self, state: &mut S, key: LinkKey, budget: &mut usize) {
+        self.catch_up();
         match self.links[key].state {
             State::Idle(_) => self.check_idle(key),
             State::Resting | State::TurnedAway { .. } => {}
@@ -460,6 +461,7 @@ impl<S, M: Mode> Engine<S, M> {
                 };
                 // An interim response that is not 100 (Continue) makes the wait for one no longer.
                 if !link.marks.has(LinkMarks::AWAITING) {
+                    self.catch_up();
                     self.arm(chain, Some(clock));
                 }
                 Go::On

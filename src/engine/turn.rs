@@ -146,6 +146,7 @@ impl<S, M: Mode> Engine<S, M> {
         // Tasks that were woken by what has happened go on in this turn.
         self.take_orders_from_within();
         for _ in 0..self.completions.len().min(self.settings.turn_events) {
+            self.catch_up();
             let Some((chain, error)) = self.completions.pop_front() else {
                 break;
             };

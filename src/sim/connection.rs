@@ -220,8 +220,10 @@ impl ClientEnd {
         };
         self.held_back.clear();
         self.end_held_back = false;
-        if discards {
+        if discards && !self.received.is_empty() {
+            // What came before the end is lost, and so is the end: what is told is the error.
             self.received.clear();
+            self.ended = false;
         }
         self.on_death(error)
     }

@@ -174,6 +174,13 @@ impl Network {
         self.world().live().map(|(id, _)| id).collect()
     }
 
+    /// Whether the client has the socket of this connection open, whatever the server did.
+    pub fn is_open(&self, connection: ConnectionId) -> bool {
+        let world = self.world();
+        let connection = world.connections.get(&connection);
+        connection.is_some_and(|connection| connection.client.fd.is_some())
+    }
+
     /// Answers the oldest request of a connection that was answered with [`Answer::held`]. From then on it is as if the server
     /// had answered so now, faults and delays included. False if the connection does not stand or nothing is held on it.
     pub fn answer(&self, connection: ConnectionId, answer: Answer) -> bool {

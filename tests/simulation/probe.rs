@@ -715,7 +715,8 @@ impl Probe {
         // In a pipeline the one in front may be paused.
         let is_paused = world.chains[chain].paused || world.plan.depth > 1;
         if kind == ErrorKind::Timeout && awaits && !is_paused {
-            world.note_timed_out(nonce);
+            let since = world.chains[chain].start(now).from;
+            world.note_timed_out(nonce, since);
         }
         let refused = kind == ErrorKind::ClosedBeforeResponse
             && error.reused_connection()

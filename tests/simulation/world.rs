@@ -286,16 +286,16 @@ impl World {
         self.wrong.push(format!("at {at:?}: {why}"));
     }
 
-    /// A deadline has passed while the response to `nonce` was awaited.
-    pub(crate) fn note_timed_out(&mut self, nonce: usize) {
+    /// A deadline has passed while the response to `nonce` was awaited, which was asked for then.
+    pub(crate) fn note_timed_out(&mut self, nonce: usize, since: Duration) {
         let path = format!("/{nonce}");
         let ledger = self.network.ledger();
         let last = ledger.requests().rfind(|request| request.path() == path);
-        let open = self.network.connections();
-        // One that is open still was another attempt's.
+        // One that is open still was another attempt's, and what came before the chain asked was another exchange.
         let closed = last
+            .filter(|request| request.at >= since)
             .map(|request| request.connection)
-            .filter(|connection| !open.contains(connection));
+            .filter(|connection| !self.network.is_open(*connection));
         self.timed_out.extend(closed);
     }
 
