@@ -233,9 +233,10 @@ impl World {
 
     pub(super) fn send(&mut self, socket: &Socket, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         self.interrupt()?;
-        let client = self.client(socket, "send")?;
-        if std::mem::take(&mut client.strayed) {
-            let connection = socket.id();
+        let connection = socket.id();
+        if let Some(Connection { client, .. }) = self.connections.get_mut(&connection)
+            && std::mem::take(&mut client.strayed)
+        {
             self.misuses.push(Misuse::SentBehindStray { connection });
         }
         let wanted: usize = bufs.iter().map(|buf| buf.len()).sum();
