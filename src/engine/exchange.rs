@@ -535,7 +535,10 @@ impl<S, M: Mode> Engine<S, M> {
         let link = &self.links[key];
         let chain = &self.chains[chain_key];
         let is_pipelined = link.pipeline.as_ref().is_some_and(|p| p.has_begun());
-        matches!(failure, Failure::Closed { .. } | Failure::Tls(_))
+        let is_dropped = matches!(failure, Failure::Timeout)
+            && self.is_on_trial(key)
+            && !self.total_is_over(chain_key);
+        (is_dropped || matches!(failure, Failure::Closed { .. } | Failure::Tls(_)))
             && (link.marks.has(LinkMarks::REUSED) || is_pipelined)
             && !link.marks.has(LinkMarks::RECEIVED)
             && !chain.marks.has(Marks::FRESH)

@@ -22,7 +22,7 @@ use crate::engine::mode::Mode;
 use crate::engine::receive::Go;
 use crate::error::{Circumstances, Error, ErrorKind, Phase, Sent};
 use crate::net::link::{LinkMarks, State, Times};
-use crate::net::pipeline::{Behind, Intake, Progress, Trust};
+use crate::net::pipeline::{Behind, Front, Intake, Progress, Trust};
 use crate::net::pool::{Entry, OriginKey};
 use crate::net::slots::LinkKey;
 use crate::net::transport;
@@ -33,6 +33,12 @@ use crate::request::Request;
 
 /// Places that one send takes its bytes from: a request lies in two or three.
 const MAX_PARTS: usize = 64;
+
+/// Requests of a trial behind its first: with it they go out in one send.
+const MOST_IN_TRIAL: usize = MAX_PARTS / 4 - 1;
+
+/// How long an origin on trial may be silent behind the first answer to its batch, in milliseconds: then it has dropped the others.
+const TRIAL_MILLIS: u64 = 5000;
 
 /// More pipelines than this are given back to the allocator when they have run empty.
 const MAX_SPARE: usize = 1024;
@@ -105,7 +111,11 @@ impl<S, M: Mode> Engine<S, M> {
     #[inline(never)]
     pub(super) fn begin_pipeline(&mut self, key: LinkKey, depth: u16, was_sent: bool) {
         let link = &mut self.links[key];
-        let is_trusted = self.pool[link.origin].trust == Trust::Full && !was_sent;
+        let is_broken = matches!(
+            self.pool[link.origin].trust,
+            Trust::Wary { .. } | Trust::Untried { breaks: 1.., .. }
+        );
+        let is_trusted = !is_broken && !was_sent;
         let intake = match link.marks.has(LinkMarks::REUSED) || is_trusted {
             true => Intake::Open,
             false => Intake::AfterAnswer,
@@ -163,9 +173,36 @@ impl<S, M: Mode> Engine<S, M> {
         self.unwritten = noted;
     }
 
+    /// Settles how many of those behind may be written now.
+    fn pace(&mut self, key: LinkKey) {
+        let link = &mut self.links[key];
+        let Some(pipeline) = &mut link.pipeline else {
+            return;
+        };
+        let trust = &mut self.pool[link.origin].trust;
+        match *trust {
+            Trust::Full | Trust::Wary { .. } => pipeline.release(),
+            Trust::Untried { on_trial: true, .. } | Trust::Lost => {}
+            Trust::Untried {
+                on_trial: false, ..
+            } => {
+                let is_unwritten = matches!(link.state, State::Busy { written: 0, .. })
+                    && !link.marks.has(LinkMarks::SENT);
+                let front = match is_unwritten {
+                    true => Front::Unwritten,
+                    false => Front::Written,
+                };
+                if pipeline.begin_trial(front, MOST_IN_TRIAL) {
+                    trust.set_on_trial(true);
+                }
+            }
+        }
+    }
+
     /// Writes the request in front and those behind it, as far as the socket takes them.
     #[inline(never)]
     pub(super) fn flush_pipeline(&mut self, key: LinkKey) {
+        self.pace(key);
         if self.links[key].marks.has(LinkMarks::UNSURE) {
             self.links[key].marks.clear(LinkMarks::UNSURE);
             if !self.is_still_quiet(key) {
@@ -197,7 +234,7 @@ impl<S, M: Mode> Engine<S, M> {
             }
             // Where this connection is to end, they go out elsewhere.
             if !link.marks.has(LinkMarks::CLOSE) {
-                for next in pipeline.unwritten() {
+                for next in pipeline.writable() {
                     if let Some(request) = &self.chains[next.chain].request
                         && let block = defaults.block(next.defaults)
                         && !outgoing.push(&Wire::new(request, block, LinkMarks::default()))
@@ -286,6 +323,9 @@ impl<S, M: Mode> Engine<S, M> {
         if pipeline.is_proven() {
             trust.on_proven();
         }
+        if pipeline.end_trial() {
+            trust.set_on_trial(false);
+        }
         let speaks_1_1 = head.version == http::Version::HTTP_11;
         if !speaks_1_1 && *trust != Trust::Lost {
             *trust = Trust::Lost;
@@ -333,6 +373,7 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// Puts the next in line in front.
     fn promote(&mut self, key: LinkKey, leftover: usize) {
+        let token = self.links.token(key);
         let link = &mut self.links[key];
         let Some((next, written)) = link.pipeline.as_mut().and_then(|p| p.take_next()) else {
             return;
@@ -346,7 +387,9 @@ impl<S, M: Mode> Engine<S, M> {
         if written == next.bytes {
             link.marks.set(LinkMarks::SENT);
         } else if written == 0 {
+            // It may have been held back, and nothing else would have it written.
             link.marks.set(LinkMarks::UNSURE);
+            self.unwritten.push(token);
         }
         link.times = Times {
             sent: next.sent,
@@ -396,6 +439,7 @@ impl<S, M: Mode> Engine<S, M> {
             };
             self.catch_up();
             self.arm(chain, Some(clock));
+            self.arm_trial(key, chain);
         }
         match (rest.is_empty(), self.panic.is_some()) {
             (true, false) => Err(Go::On),
@@ -405,6 +449,25 @@ impl<S, M: Mode> Engine<S, M> {
                 Err(Go::Stop)
             }
         }
+    }
+
+    /// A request of a batch by which its origin is tried has come to the front: it does not wait long for a server that has dropped it.
+    fn arm_trial(&mut self, key: LinkKey, chain: ChainKey) {
+        if self.is_on_trial(key) {
+            let due = Self::tick_after(self.now_micros) + TRIAL_MILLIS;
+            let timer = self.chains[chain].timer;
+            if timer.is_none_or(|timer| due < self.wheel.tick_of(timer)) {
+                self.arm_at(chain, due);
+            }
+        }
+    }
+
+    /// Whether what is in front was sent behind another, and its origin has not shown yet that it answers such a one.
+    pub(super) fn is_on_trial(&self, key: LinkKey) -> bool {
+        let link = &self.links[key];
+        let is_silent = link.marks.has(LinkMarks::SENT) && !link.marks.has(LinkMarks::RECEIVED);
+        let pipeline = link.pipeline.as_ref();
+        is_silent && pipeline.is_some_and(|p| p.is_on_trial() && !p.is_proven() && !p.is_untried())
     }
 
     /// As [`feed`](Self::feed), for what has come behind a response.
@@ -455,7 +518,14 @@ impl<S, M: Mode> Engine<S, M> {
                 self.chains[next.chain].marks.set(Marks::FRESH);
             }
         }
-        if is_the_peers && pipeline.has_begun() {
+        if matches!(failure, Failure::Timeout) && self.is_on_trial(key) {
+            let entry = &mut self.pool[self.links[key].origin];
+            entry.trust = Trust::Lost;
+            warn!(
+                "{}: answers the first of requests that come together, and drops the others: it is not pipelined any more",
+                entry.origin
+            );
+        } else if is_the_peers && pipeline.has_begun() {
             self.on_broken(key);
         }
     }
@@ -480,8 +550,12 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// Nothing is behind any more: the link is as any other.
     fn end_pipeline(&mut self, key: LinkKey) {
-        if let Some(pipeline) = &mut self.links[key].pipeline {
+        let link = &mut self.links[key];
+        if let Some(pipeline) = &mut link.pipeline {
             pipeline.intake = Intake::Shut;
+            if pipeline.is_on_trial() {
+                self.pool[link.origin].trust.set_on_trial(false);
+            }
         }
         self.pool.note_room(&mut self.links, key);
         let pipeline = self.links[key].pipeline.take();

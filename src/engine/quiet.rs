@@ -97,8 +97,7 @@ impl Quiet {
             return Some(self.parked.swap_remove(place).1);
         }
         let heard_at = self.heard_at?;
-        let is_told =
-            rest.len() > LOOKED_THROUGH || rest.iter().any(|event| event.token == token);
+        let is_told = rest.len() > LOOKED_THROUGH || rest.iter().any(|event| event.token == token);
         (!is_told).then_some(heard_at)
     }
 }

@@ -23,6 +23,9 @@ pub(crate) struct Pipeline {
     /// Unanswered requests that the most modest of them allows, the one in front included.
     depth: u16,
     pub(crate) intake: Intake,
+    /// How many of those behind may be written.
+    allowed: usize,
+    trial: Option<Trial>,
     record: Record,
     /// Its link's place among those of its origin that take more.
     pub(crate) spot: MaybeKey,
@@ -67,6 +70,23 @@ enum Record {
     Proven,
 }
 
+/// The first batch that an origin is sent: requests in one send. It shows that the server reads on behind the first request that it finds
+/// in a read. Those behind the batch are held back until then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Trial {
+    /// The next of the batch that comes to the front was the first in that send, so its answer shows nothing.
+    is_first_next: bool,
+}
+
+/// What is in front of those behind, when it is asked what may be written of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Front {
+    /// It goes out with them.
+    Unwritten,
+    /// It is written, at least in part, and not answered.
+    Written,
+}
+
 /// How much of a request that waits behind others is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
@@ -83,6 +103,8 @@ impl Default for Pipeline {
             written: 0,
             depth: 0,
             intake: Intake::Shut,
+            allowed: 0,
+            trial: None,
             record: Record::Untried,
             spot: MaybeKey::NONE,
         }
@@ -100,6 +122,8 @@ impl Pipeline {
         self.written = 0;
         self.depth = depth;
         self.intake = intake;
+        self.allowed = 0;
+        self.trial = None;
         self.record = Record::Untried;
     }
 
@@ -136,14 +160,50 @@ impl Pipeline {
         self.progress(0) != Progress::Unwritten
     }
 
-    /// Whether something of them is still to be written.
+    /// Whether something of them is to be written now.
     pub(crate) fn has_unwritten(&self) -> bool {
-        self.sent < self.behind.len()
+        self.sent < self.behind.len().min(self.allowed)
     }
 
     /// Those of which something is still to be written.
     pub(crate) fn unwritten(&self) -> impl Iterator<Item = &Behind> {
         self.behind.range(self.sent..)
+    }
+
+    /// Those of them that are not held back.
+    pub(crate) fn writable(&self) -> impl Iterator<Item = &Behind> {
+        self.unwritten()
+            .take(self.allowed.saturating_sub(self.sent))
+    }
+
+    /// Holds nothing back any more.
+    pub(crate) fn release(&mut self) {
+        self.allowed = usize::MAX;
+    }
+
+    /// Lets those that are behind now, `most` at most, be written in one send, as the trial of their origin. False: as long as something
+    /// is unanswered, nothing may be added, but for what follows the first request of a connection.
+    pub(crate) fn begin_trial(&mut self, front: Front, most: usize) -> bool {
+        let follows_first = front == Front::Written && self.record == Record::Untried;
+        let may_begin = front == Front::Unwritten || follows_first;
+        if !may_begin || self.trial.is_some() || self.is_empty() {
+            return false;
+        }
+        self.allowed = self.behind.len().min(most);
+        self.trial = Some(Trial {
+            is_first_next: front == Front::Written,
+        });
+        true
+    }
+
+    /// Whether its origin's trial is under way on it.
+    pub(crate) fn is_on_trial(&self) -> bool {
+        self.trial.is_some()
+    }
+
+    /// Ends the trial if all of its batch is answered. Answers whether it does.
+    pub(crate) fn end_trial(&mut self) -> bool {
+        self.allowed == 0 && self.trial.take().is_some()
     }
 
     /// How much is written of the first of those.
@@ -187,11 +247,18 @@ impl Pipeline {
     /// Takes the next in line out, to be the one in front, and says how much of it is written.
     pub(crate) fn take_next(&mut self) -> Option<(Behind, usize)> {
         let next = self.behind.pop_front()?;
+        if self.allowed != usize::MAX {
+            self.allowed = self.allowed.saturating_sub(1);
+        }
         if self.sent == 0 {
             return Some((next, std::mem::take(&mut self.written)));
         }
         self.sent -= 1;
-        if self.record == Record::Answered {
+        let shows_something = match &mut self.trial {
+            Some(trial) => !std::mem::take(&mut trial.is_first_next),
+            None => true,
+        };
+        if self.record == Record::Answered && shows_something {
             self.record = Record::OnTrial;
         }
         Some((next, next.bytes))
@@ -214,6 +281,9 @@ impl Pipeline {
     pub(crate) fn remove(&mut self, place: usize) {
         debug_assert_eq!(self.progress(place), Progress::Unwritten);
         self.behind.remove(place);
+        if place < self.allowed && self.allowed != usize::MAX {
+            self.allowed -= 1;
+        }
     }
 
     /// Where a chain is among those behind.
@@ -228,12 +298,23 @@ impl Pipeline {
 
 /// How far an origin is trusted with pipelines.
 ///
+/// A server that reads one request and drops what came with it would have every later response taken for the answer to the request
+/// before. So an origin is sent one batch first, on one connection, and elsewhere a request at a time, until it has shown that it answers
+/// the second of a batch.
+///
 /// ```text
-/// Full ──── a pipeline breaks ───► Wary ── the third connection in a row breaks that was not proven ──► Lost
-///   ◄── a connection is proven ──────┘                                      (or it speaks HTTP/1.0)
+/// Untried ──── its trial is passed ────► Full ─── a pipeline breaks ──► Wary
+///    │                                    ◄── a connection is proven ────┘
+///    ├── the third connection in a row breaks that was not proven ──► Lost
+///    └── it is silent behind the first of a batch, or speaks HTTP/1.0 ─►┘
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trust {
+    /// So many connections in a row broke before they were proven; a trial may be under way.
+    Untried {
+        breaks: u8,
+        on_trial: bool,
+    },
     Full,
     /// A new connection has to answer a request before it is given a second. So many in a row broke before they were proven.
     Wary {
@@ -246,27 +327,41 @@ pub(crate) enum Trust {
 impl Trust {
     const MAX_BREAKS: u8 = 3;
 
+    /// Of an origin of which nothing is known.
+    pub(crate) const NEW: Self = Self::Untried {
+        breaks: 0,
+        on_trial: false,
+    };
+
     /// A connection ended with requests of a pipeline unanswered. `is_excused`: that says nothing against pipelining. Answers whether the
     /// trust is lost by that.
     #[must_use]
     pub(crate) fn on_broken(&mut self, is_excused: bool) -> bool {
         let before = match *self {
             Trust::Full => 0,
-            Trust::Wary { breaks } => breaks,
+            Trust::Untried { breaks, .. } | Trust::Wary { breaks } => breaks,
             Trust::Lost => return false,
         };
         let breaks = before + u8::from(!is_excused);
-        *self = match breaks {
-            Self::MAX_BREAKS.. => Trust::Lost,
-            breaks => Trust::Wary { breaks },
+        *self = match *self {
+            _ if breaks >= Self::MAX_BREAKS => Trust::Lost,
+            Trust::Untried { on_trial, .. } => Trust::Untried { breaks, on_trial },
+            _ => Trust::Wary { breaks },
         };
         *self == Trust::Lost
     }
 
     /// A connection has shown that it can be pipelined.
     pub(crate) fn on_proven(&mut self) {
-        if let Trust::Wary { .. } = self {
+        if let Trust::Untried { .. } | Trust::Wary { .. } = self {
             *self = Trust::Full;
+        }
+    }
+
+    /// A trial begins, or ends.
+    pub(crate) fn set_on_trial(&mut self, is_on_trial: bool) {
+        if let Trust::Untried { on_trial, .. } = self {
+            *on_trial = is_on_trial;
         }
     }
 }

@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use slab::Slab;
 
+use crate::net::Readiness;
 use crate::net::link::{Link, LinkMarks, Neighbours, Spot, State};
 use crate::net::pattern::Pattern;
-use crate::net::Readiness;
 use crate::net::pipeline::Trust;
 use crate::net::slots::{LinkKey, MaybeKey, Slots};
 use crate::proto::{Origin, Scheme};
@@ -214,7 +214,7 @@ impl Pool {
                 hungry: false,
                 starved: false,
                 depth,
-                trust: Trust::Full,
+                trust: Trust::NEW,
                 roomy: Vec::new(),
             }) as OriginKey;
             self.by_key.insert(Key { origin, route }, key);

@@ -122,7 +122,8 @@ impl World {
         if strays {
             let (bytes, end) = *self.random.pick(&STRAYS);
             let most = *self.random.pick(&[10, 500, 10_000]);
-            let pause = Duration::from_millis(1) + self.random.duration(Duration::from_millis(most));
+            let pause =
+                Duration::from_millis(1) + self.random.duration(Duration::from_millis(most));
             let (at, bytes) = (leaves + pause, bytes.to_vec());
             self.schedule(at, Event::Strays { id, bytes, end });
         }
