@@ -8,9 +8,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use log::{debug, trace, warn};
+use log::{debug, trace};
 
 use crate::config::Clock;
+use crate::engine::alerts::alert;
 use crate::engine::chains::{ChainKey, Marks};
 use crate::engine::exchange::{Failure, FirstWrite};
 use crate::engine::mode::Mode;
@@ -150,7 +151,10 @@ impl<S, M: Mode> Engine<S, M> {
         };
         if dial.has_begun() {
             let tried = dial.take_failed();
-            return self.fail(key, Failure::Connect(tried));
+            return match tried.iter().all(|(_, error)| is_want_of_port(error)) {
+                true => self.wait_for_port(key, chain, &tried[0].1),
+                false => self.fail(key, Failure::Connect(tried)),
+            };
         }
         match dial.lookup_error() {
             LookupError::Exhausted(why) => self.wait_for_room(key, chain, why),
@@ -172,11 +176,9 @@ impl<S, M: Mode> Engine<S, M> {
                 }
                 self.race(key);
             }
-            Err(error) if is_exhaustion(&error) => {
-                // A port is wanting for this address alone, a descriptor for any.
-                let wants_port = error.kind() == io::ErrorKind::AddrNotAvailable;
-                let race = self.on_no_room(key, chain, addr, error);
-                if race == Race::On && !wants_port {
+            // A port is wanting for this address alone, a descriptor for any.
+            Err(error) if is_exhaustion(&error) && !is_want_of_port(&error) => {
+                if self.on_no_room(key, chain, addr, error) == Race::On {
                     self.give_way(key);
                 }
             }
@@ -206,13 +208,29 @@ impl<S, M: Mode> Engine<S, M> {
                     self.arm(chain, Some(Clock::Connect));
                 }
             }
-            Err(error) if is_exhaustion(&error) => {
-                self.wait_for_room(key, chain, error.to_string())
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.wait_for_turn(key, chain)
-            }
-            Err(error) => self.fail_only(key, addr, error),
+            Err(error) => self.on_no_connection(key, chain, addr, error),
+        }
+    }
+
+    /// The only address there is could not be dialled, or the route's unix socket.
+    pub(super) fn on_no_connection(
+        &mut self,
+        key: LinkKey,
+        chain: ChainKey,
+        addr: Option<SocketAddr>,
+        error: io::Error,
+    ) {
+        if is_want_of_port(&error) {
+            self.wait_for_port(key, chain, &error);
+        } else if is_exhaustion(&error) {
+            self.wait_for_room(key, chain, error.to_string());
+        } else if error.kind() != io::ErrorKind::WouldBlock {
+            self.fail_only(key, addr, error);
+        } else if self.pool[self.links[key].origin].links > 1 {
+            // One of the others may come free first.
+            self.wait_for_port(key, chain, &error);
+        } else {
+            self.wait_for_turn(key, chain);
         }
     }
 
@@ -267,7 +285,17 @@ impl<S, M: Mode> Engine<S, M> {
     fn open_socket(&mut self, key: LinkKey, addr: Option<SocketAddr>) -> io::Result<Socket<M>> {
         loop {
             match self.open_socket_once(key, addr) {
-                // An idle link's descriptor or port serves better here.
+                // Ports are counted for each address: only what is connected to the same one holds any that could serve here. Its port may
+                // rest for a minute (TIME_WAIT), so that to close more at once could be for nothing.
+                Err(error) if is_want_of_port(&error) => {
+                    let Some(idle) = addr.and_then(|to| self.pool.oldest_idle_to(&self.links, to))
+                    else {
+                        return Err(error);
+                    };
+                    self.close_idle_link(idle);
+                    return self.open_socket_once(key, addr);
+                }
+                // An idle link's descriptor serves better here.
                 Err(error) if is_exhaustion(&error) => match self.pool.oldest_idle_of_all() {
                     Some(idle) => self.close_idle_link(idle),
                     None => return Err(error),
@@ -367,8 +395,7 @@ impl<S, M: Mode> Engine<S, M> {
                 Err(trouble) => {
                     self.let_go(attempt.socket);
                     match trouble {
-                        // That no port was free for it shows only now.
-                        Trouble::Io(error) if is_exhaustion(&error) => {
+                        Trouble::Io(error) if is_exhaustion(&error) && !is_want_of_port(&error) => {
                             self.on_no_room(key, chain, attempt.addr, error);
                         }
                         Trouble::Io(error) => self.on_attempt_failed(key, attempt.addr, error),
@@ -447,12 +474,36 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
+    /// No port is left for connections to this address, or its listener has no place: that says nothing of other origins. The request goes
+    /// back to the head of its queue, until a link of its origin comes free or ends, or a little time has passed.
+    fn wait_for_port(&mut self, key: LinkKey, chain_key: ChainKey, why: &io::Error) {
+        let origin = self.links[key].origin;
+        alert!(
+            self,
+            Exhaustion,
+            "{}: requests wait for a connection ({why})",
+            self.pool[origin].origin
+        );
+        self.close(key);
+        if self.pool[origin].turn_away(why.to_string()) {
+            let due = self.now_tick() + EXHAUSTION_RETRY_MILLIS;
+            self.wheel.arm(due, Timer::TurnedAway(origin));
+        }
+        let chain = &mut self.chains[chain_key];
+        chain.attempts -= 1;
+        self.enqueue_first(origin, chain_key);
+        self.chains[chain_key].marks.set(Marks::EXHAUSTED);
+        self.arm(chain_key, None);
+    }
+
     /// This machine is out of something: the request goes back to the head of its queue until one of ours closes, or a little
     /// time has passed.
     pub(super) fn wait_for_room(&mut self, key: LinkKey, chain_key: ChainKey, why: String) {
         let origin = self.links[key].origin;
-        warn!(
-            "{}: waits for room on this machine ({why})",
+        alert!(
+            self,
+            Exhaustion,
+            "{}: requests wait for room on this machine ({why})",
             self.pool[origin].origin
         );
         self.close(key);
@@ -470,6 +521,11 @@ impl<S, M: Mode> Engine<S, M> {
     }
 }
 
+/// Whether all ports are taken for connections to one address: a connection is known by both its ends, so that others are not concerned.
+fn is_want_of_port(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
+}
+
 /// Whether a failure tells of the address, rather than of what this program may dial: the filter and the route say so at no cost, and
 /// another request's route may lead there.
 fn is_of_address(error: &io::Error) -> bool {
@@ -479,5 +535,6 @@ fn is_of_address(error: &io::Error) -> bool {
             | io::ErrorKind::InvalidInput
             | io::ErrorKind::Unsupported
             | io::ErrorKind::WouldBlock
+            | io::ErrorKind::AddrNotAvailable
     )
 }

@@ -5,15 +5,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use log::{debug, trace, warn};
+use log::{debug, trace};
 
 use crate::config::Clock;
+use crate::engine::alerts::alert;
 use crate::engine::chains::{ChainKey, Marks, Stage};
 use crate::engine::mode::Mode;
 use crate::engine::mode::sealed::Sealed;
 use crate::engine::pipeline::depth_of;
 use crate::engine::{Engine, close_socket};
-use crate::error::{Circumstances, Error, ErrorKind, Phase, Sent, is_exhaustion, is_reset};
+use crate::error::{Circumstances, Error, ErrorKind, Phase, Sent, is_reset};
 use crate::net::link::{LinkMarks, State};
 use crate::net::slots::LinkKey;
 use crate::net::tls::Problem;
@@ -313,11 +314,11 @@ impl<S, M: Mode> Engine<S, M> {
             Err(trouble) => {
                 self.let_go(socket);
                 match trouble {
-                    // That no port was free for it shows only now.
-                    Trouble::Io(error) if is_exhaustion(&error) => {
-                        self.wait_for_room(key, chain_key, error.to_string());
+                    // That no port was free for it may show only now.
+                    Trouble::Io(error) => {
+                        let addr = self.dialled_address(key);
+                        self.on_no_connection(key, chain_key, addr, error);
                     }
-                    Trouble::Io(error) => self.fail_only(key, self.dialled_address(key), error),
                     Trouble::Tls(problem) => self.fail(key, Failure::Tls(problem)),
                 }
                 false
@@ -470,11 +471,16 @@ impl<S, M: Mode> Engine<S, M> {
             }
             Failure::Io(error) => Error::from_io(ErrorKind::Io, error, at),
             Failure::Violation(violation) => {
-                warn!(
-                    "{:?} {}: {violation}",
-                    self.links.token(key),
-                    self.origin_of(key)
-                );
+                // A stream that ends early is its readback's affair.
+                if !matches!(violation, Violation::Truncated { .. }) {
+                    let id = self.chains.id(chain_key);
+                    alert!(
+                        self,
+                        Violation,
+                        "{} {id:?}: {violation}",
+                        self.origin_of(key)
+                    );
+                }
                 Error::from_violation(violation, at)
             }
             Failure::Connect(tried) => Error::from_addresses(ErrorKind::Connect, None, tried, at),
@@ -611,12 +617,25 @@ impl<S, M: Mode> Engine<S, M> {
             status: None,
             partial_body: Vec::new(),
         };
+        let turned_away = chain
+            .origin
+            .get()
+            .and_then(|key| self.pool[key].turned_away.clone());
         let error = match (kind, &self.exhausted) {
+            (ErrorKind::Exhausted, _) if turned_away.is_some() => {
+                Error::from_text(kind, turned_away.unwrap_or_default().into(), at)
+            }
             (ErrorKind::Exhausted, Some(exhausted)) => {
                 Error::from_text(kind, exhausted.why.clone(), at)
             }
             (ErrorKind::Timeout, _) => {
-                Error::from_text(kind, self.timeout_text(key, Clock::Total), at)
+                let text = self.timeout_text(key, Clock::Total);
+                let limit = chain.origin.get().and_then(|key| self.limit_reached(key));
+                let text = match limit {
+                    Some(limit) => format!("{text}; {limit}"),
+                    None => text,
+                };
+                Error::from_text(kind, text, at)
             }
             _ => Error::of(kind, at),
         };

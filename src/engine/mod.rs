@@ -1,5 +1,6 @@
 //! Engine: decides what happens next, and when; here everything meets.
 //!
+//! - `alerts`: warnings, limited in rate
 //! - `chains`: what was submitted, until its readback answers `done`
 //! - `queue`: how a request finds a link, or a place in the queue
 //! - `quiet`: whether a kept connection may be given a request
@@ -29,14 +30,15 @@ use crate::net::link::{Inbound, Link, State};
 use crate::net::names::{Names, NamesConfig};
 use crate::net::pipeline::Pipeline;
 use crate::net::poll::OwnPoll;
-use crate::net::pool::Pool;
+use crate::net::pool::{OriginKey, Pool};
 use crate::net::slots::{LinkKey, Slots};
 use crate::net::socket::MioNet;
 use crate::net::tls::Scratch;
 use crate::net::{Net, Ready};
 use crate::request::Request;
-use crate::sched::wheel::Wheel;
+use crate::sched::wheel::{TimerId, Wheel};
 
+mod alerts;
 mod calls;
 mod chains;
 mod deadlines;
@@ -70,6 +72,7 @@ pub use submitter::Submitter;
 pub use turn::Turn;
 pub use within::{within, within_call, within_to};
 
+use alerts::Alerts;
 use chains::{ChainKey, Chains, Marks, Stage};
 use deadlines::Overdue;
 use mode::sealed::Sealed;
@@ -158,6 +161,9 @@ pub struct Engine<S = (), M: Mode = Owned> {
     scratch: Scratch,
     spare: Spare,
     counts: Counts,
+    alerts: Alerts,
+    /// Of a request that may wait for long in the queue of that origin.
+    queue_watch: Option<(TimerId, OriginKey)>,
     /// Calls from one thread only: some states are not `Send`, and a readback never expects to move.
     not_send: std::marker::PhantomData<*const ()>,
 }
@@ -176,13 +182,17 @@ enum Timer {
     Dial(LinkKey),
     /// Another try after exhaustion.
     Exhausted,
+    /// A request has waited for long in the origin's queue, if it is still there.
+    LongWait(OriginKey),
+    /// Another try to connect to an origin that no connection was to be had to.
+    TurnedAway(OriginKey),
 }
 
 /// What this machine was out of, and when it is tried again.
 #[derive(Debug)]
 struct Exhaustion {
     why: String,
-    retry: crate::sched::wheel::TimerId,
+    retry: TimerId,
 }
 
 /// Inbound buffers for the next responses that do not arrive whole.
@@ -340,6 +350,8 @@ impl<S, M: Mode> Engine<S, M> {
             scratch: Scratch::default(),
             spare: Spare::default(),
             counts: Counts::default(),
+            alerts: Alerts::default(),
+            queue_watch: None,
             not_send: std::marker::PhantomData,
         })
     }

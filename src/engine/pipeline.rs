@@ -11,11 +11,12 @@
 //!
 //! What a link without a pipeline comes past as well stands apart (`inline(never)`), so that it costs that one a look and no more.
 
-use log::{debug, trace, warn};
+use log::{debug, trace};
 use mio::Token;
 
 use crate::config::Clock;
 use crate::engine::Engine;
+use crate::engine::alerts::alert;
 use crate::engine::chains::{ChainKey, Marks, Stage};
 use crate::engine::exchange::{Failure, Wire};
 use crate::engine::mode::Mode;
@@ -27,7 +28,6 @@ use crate::net::pool::{Entry, OriginKey};
 use crate::net::slots::LinkKey;
 use crate::net::transport;
 use crate::net::{Net, Readiness};
-use crate::proto::Violation;
 use crate::proto::head::Head;
 use crate::request::Request;
 
@@ -329,7 +329,9 @@ impl<S, M: Mode> Engine<S, M> {
         let speaks_1_1 = head.version == http::Version::HTTP_11;
         if !speaks_1_1 && *trust != Trust::Lost {
             *trust = Trust::Lost;
-            warn!(
+            alert!(
+                self,
+                Pipelining,
                 "{}: speaks HTTP/1.0, and is not pipelined any more",
                 self.pool[link.origin].origin
             );
@@ -355,12 +357,7 @@ impl<S, M: Mode> Engine<S, M> {
             return MovedUp::Next;
         }
         if is_whole && leftover > 0 && pipeline.progress(0) == Progress::Unwritten {
-            let bytes = leftover;
-            warn!(
-                "{:?} {}",
-                self.links.token(key),
-                Violation::Unsolicited { bytes }
-            );
+            self.warn_of_unsolicited(key, leftover);
         }
         // RFC 9112 §9.3.2 asks for care behind a connection that failed; one that was ended by word is no failure, unless that is all it does.
         let pipeline = self.links[key].pipeline.as_ref();
@@ -480,8 +477,7 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// Bytes have come for the one in front, of which none has been written: they answer nobody, and it is sent elsewhere.
     pub(super) fn fail_unasked(&mut self, key: LinkKey, bytes: usize) {
-        let unsolicited = Violation::Unsolicited { bytes };
-        warn!("{:?} {unsolicited}", self.links.token(key));
+        self.warn_of_unsolicited(key, bytes);
         let (missing, error) = (None, None);
         self.fail(key, Failure::Closed { missing, error });
     }
@@ -521,7 +517,9 @@ impl<S, M: Mode> Engine<S, M> {
         if matches!(failure, Failure::Timeout) && self.is_on_trial(key) {
             let entry = &mut self.pool[self.links[key].origin];
             entry.trust = Trust::Lost;
-            warn!(
+            alert!(
+                self,
+                Pipelining,
                 "{}: answers the first of requests that come together, and drops the others: it is not pipelined any more",
                 entry.origin
             );
@@ -541,7 +539,9 @@ impl<S, M: Mode> Engine<S, M> {
         let is_excused = pipeline.is_proven() || is_stale;
         let entry = &mut self.pool[link.origin];
         if entry.trust.on_broken(is_excused) {
-            warn!(
+            alert!(
+                self,
+                Pipelining,
                 "{}: ends connections instead of answering what is pipelined, and is not pipelined any more",
                 entry.origin
             );

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use log::debug;
 
+use crate::engine::alerts::alert;
 use crate::engine::chains::{ChainKey, Command, Marks, Stage};
 use crate::engine::mode::Mode;
 use crate::engine::quiet::Resting;
@@ -20,6 +21,9 @@ use crate::request::Request;
 /// Requests begun in one turn: where each has a name to be looked up, they are what a turn of ten thousand submissions takes its time
 /// for. A host that submits more at once has them begun in several.
 const MAX_BEGUN: usize = 2048;
+
+/// A request that has waited so long for a connection is worth a line in the log.
+const LONG_WAIT_MILLIS: u64 = 1000;
 
 /// Whether a request has waited already, or has just come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,6 +219,9 @@ impl<S, M: Mode> Engine<S, M> {
                 None => return Grant::Wait,
             }
         }
+        if self.pool[origin].turned_away.is_some() {
+            return Grant::Wait;
+        }
         let overtakes = place == InLine::Last && self.pool.is_starved();
         if overtakes || !self.make_room() {
             self.pool.starve(origin);
@@ -287,7 +294,61 @@ impl<S, M: Mode> Engine<S, M> {
         true
     }
 
+    /// Sees that a line is logged if the origin's requests wait for long.
+    fn watch_queue(&mut self, origin: OriginKey) {
+        if self.queue_watch.is_none() {
+            let due = self.now_tick() + LONG_WAIT_MILLIS;
+            let timer = self.wheel.arm(due, Timer::LongWait(origin));
+            self.queue_watch = Some((timer, origin));
+        }
+    }
+
+    /// Nobody waits in the origin's queue any more.
+    fn unwatch_queue(&mut self, origin: OriginKey) {
+        if let Some((timer, _)) = self.queue_watch.take_if(|(_, watched)| *watched == origin) {
+            self.wheel.cancel(timer);
+        }
+    }
+
+    /// A request may have waited for long by now; its timer is gone.
+    pub(super) fn on_long_wait(&mut self, origin: OriginKey) {
+        self.queue_watch = None;
+        let Some((first, _)) = self.pool.get(origin).and_then(|entry| entry.waiting) else {
+            return;
+        };
+        let waited = self.now_micros.saturating_sub(self.chains[first].started) / 1000;
+        if waited < LONG_WAIT_MILLIS {
+            return self.watch_queue(origin);
+        }
+        if let Some(limit) = self.limit_reached(origin) {
+            let (origin, id) = (&self.pool[origin].origin, self.chains.id(first));
+            alert!(
+                self,
+                Limit,
+                "{origin} {id:?}: has waited {waited} ms for a connection: {limit}"
+            );
+        }
+    }
+
+    /// Which limit of the configuration keeps an origin's requests from a connection of their own.
+    pub(super) fn limit_reached(&self, origin: OriginKey) -> Option<String> {
+        let of_origin = self.settings.max_links_per_origin;
+        let of_all = self.settings.max_links;
+        if self.pool[origin].links >= of_origin {
+            Some(format!(
+                "all {of_origin} connections to this origin are in use (max_connections_per_origin)"
+            ))
+        } else if self.links.len() >= of_all {
+            Some(format!(
+                "all {of_all} connections are in use (max_connections)"
+            ))
+        } else {
+            None
+        }
+    }
+
     fn enqueue(&mut self, origin: OriginKey, key: ChainKey) {
+        self.watch_queue(origin);
         let before = self.pool[origin].waiting.map(|(_, last)| last);
         self.chains[key].stage = Stage::Queued {
             before: before.into(),
@@ -343,6 +404,9 @@ impl<S, M: Mode> Engine<S, M> {
             (Some((first, _)), Some(before), None) => Some((first, before)),
             (Some(ends), Some(_), Some(_)) => Some(ends),
         };
+        if waiting.is_none() {
+            self.unwatch_queue(origin);
+        }
         self.chains[key].stage = Stage::New;
         self.chains[key].marks.clear(Marks::EXHAUSTED);
     }

@@ -8,9 +8,11 @@
 //! That read costs a system call. A chain that goes on at once does not pay for it: its connection was found empty by the read
 //! that brought its response. Nor does a request that begins after a poll which had nothing to tell of an idle connection.
 
+use log::debug;
 use mio::Token;
 
 use crate::engine::Engine;
+use crate::engine::alerts::alert;
 use crate::engine::mode::Mode;
 use crate::engine::receive::Probe;
 use crate::net::slots::LinkKey;
@@ -134,7 +136,7 @@ impl<S, M: Mode> Engine<S, M> {
             && !self.links[link].readiness.has(Readiness::READ_SIDE);
         let is_open = is_known || {
             let probe = self.probe(link);
-            self.tell_of(link, &probe);
+            self.tell_of(link, probe);
             matches!(probe, Probe::Open)
         };
         // Of a record that is on its way nobody knows yet what is in it.
@@ -143,14 +145,20 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     /// Logs what reading a link without an exchange has shown.
-    pub(super) fn tell_of(&self, link: LinkKey, probe: &Probe) {
-        let (token, origin) = (self.links.token(link), self.origin_of(link));
-        match *probe {
+    pub(super) fn tell_of(&mut self, link: LinkKey, probe: Probe) {
+        match probe {
             Probe::Open => {}
-            Probe::Ended => log::debug!("{token:?} {origin}: closed by the peer while idle"),
-            Probe::Spoke { bytes } => {
-                log::warn!("{origin}: {}", Violation::Unsolicited { bytes });
+            Probe::Ended => {
+                let (token, origin) = (self.links.token(link), self.origin_of(link));
+                debug!("{token:?} {origin}: closed by the peer while idle");
             }
+            Probe::Spoke { bytes } => self.warn_of_unsolicited(link, bytes),
         }
+    }
+
+    /// Logs that bytes have come which answer no request.
+    pub(super) fn warn_of_unsolicited(&mut self, link: LinkKey, bytes: usize) {
+        let unsolicited = Violation::Unsolicited { bytes };
+        alert!(self, Unsolicited, "{}: {unsolicited}", self.origin_of(link));
     }
 }

@@ -7,7 +7,7 @@ use std::io;
 use std::num::NonZeroU16;
 use std::ops::Range;
 
-use log::{debug, warn};
+use log::debug;
 use mio::Token;
 
 use crate::config::Clock;
@@ -124,7 +124,7 @@ impl<S, M: Mode> Engine<S, M> {
             return;
         }
         let probe = self.probe(key);
-        self.tell_of(key, &probe);
+        self.tell_of(key, probe);
         match probe {
             Probe::Open => {}
             Probe::Ended | Probe::Spoke { .. } => self.close_idle_link(key),
@@ -838,13 +838,8 @@ impl<S, M: Mode> Engine<S, M> {
             && link.marks.has(LinkMarks::SENT)
             && !link.marks.has(LinkMarks::CLOSE);
         if leftover > 0 {
-            let bytes = leftover;
-            warn!(
-                "{:?} {}",
-                self.links.token(key),
-                Violation::Unsolicited { bytes }
-            );
             reusable = false;
+            self.warn_of_unsolicited(key, leftover);
         }
         let mut quiet_at = self.quiet.drained_at(key);
         // What the last event said may stand unread behind the response: an end of file, or bytes out of turn.
@@ -942,6 +937,7 @@ fn read_trailers(inbound: &mut Inbound, limits: &Limits) -> Fed {
 const RESERVE: usize = 64 << 10;
 
 /// What reading a link without an exchange has shown.
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Probe {
     Open,
     Ended,

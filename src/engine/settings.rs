@@ -10,6 +10,9 @@ use crate::proto::Limits;
 use crate::request::{Request, field_bit};
 use crate::route::Route;
 
+/// As good as never, in milliseconds, and still added to any time without an overflow.
+const NEVER: u64 = 1 << 48;
+
 pub(super) struct Settings {
     pub(super) max_links: usize,
     pub(super) max_links_per_origin: usize,
@@ -37,7 +40,8 @@ impl Settings {
             max_links: config.max_connections,
             max_links_per_origin: config.max_connections_per_origin,
             max_idle_per_origin: config.max_idle_per_origin,
-            idle_timeout: u64::try_from(config.idle_timeout.as_millis()).unwrap_or(u64::MAX >> 16),
+            idle_timeout: u64::try_from(config.idle_timeout.as_millis())
+                .map_or(NEVER, |millis| millis.min(NEVER)),
             timeouts: Millis::new(&config.timeouts),
             limits: config.limits.clone(),
             turn_events: config.turn_events,

@@ -262,6 +262,8 @@ impl<S, M: Mode> Engine<S, M> {
                 Some(Timer::Idle(key)) => self.on_idle_timer(key),
                 Some(Timer::Dial(key)) => self.on_dial_timer(key),
                 Some(Timer::Exhausted) => self.exhausted = None,
+                Some(Timer::LongWait(origin)) => self.on_long_wait(origin),
+                Some(Timer::TurnedAway(origin)) => self.pool.try_again(origin),
             }
         }
         self.settle_and_park();

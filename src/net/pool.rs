@@ -6,6 +6,7 @@
 use std::borrow::Borrow;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{Hash, Hasher};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use slab::Slab;
@@ -36,6 +37,10 @@ pub(crate) struct Entry {
     pub(crate) waiting: Option<(u32, u32)>,
     hungry: bool,
     starved: bool,
+    /// Why no connection is to be had just now, beside those there are.
+    pub(crate) turned_away: Option<Box<str>>,
+    /// A timer is armed for another try.
+    tries_again: bool,
     /// How deep its requests are pipelined that do not say so themselves.
     pub(crate) depth: u16,
     pub(crate) trust: Trust,
@@ -50,6 +55,12 @@ struct Ends {
 }
 
 impl Entry {
+    /// No new connection is to be had just now. Answers whether a timer for another try is to be armed.
+    pub(crate) fn turn_away(&mut self, why: String) -> bool {
+        self.turned_away = Some(why.into());
+        !std::mem::replace(&mut self.tries_again, true)
+    }
+
     /// Requests wait, and were found to wait for room. False for one that stands on the list no more by right: its key may be
     /// another's by now.
     #[inline]
@@ -213,6 +224,8 @@ impl Pool {
                 waiting: None,
                 hungry: false,
                 starved: false,
+                turned_away: None,
+                tries_again: false,
                 depth,
                 trust: Trust::NEW,
                 roomy: Vec::new(),
@@ -245,6 +258,7 @@ impl Pool {
     pub(crate) fn on_closed(&mut self, key: OriginKey) {
         let entry = &mut self.entries[key as usize];
         entry.links -= 1;
+        entry.turned_away = None;
         if entry.links == 0 && entry.is_starved() {
             // It has a claim now to come before those that have a link.
             self.starved_without.push_back(key);
@@ -320,6 +334,40 @@ impl Pool {
     /// The oldest idle link of all.
     pub(crate) fn oldest_idle_of_all(&self) -> Option<LinkKey> {
         self.idle.oldest
+    }
+
+    /// What is known of an origin, if it is in use.
+    pub(crate) fn get(&self, key: OriginKey) -> Option<&Entry> {
+        self.entries.get(key as usize)
+    }
+
+    /// The oldest of all idle links that are connected to `addr`.
+    pub(crate) fn oldest_idle_to<K>(
+        &self,
+        links: &Slots<Link<K>>,
+        addr: SocketAddr,
+    ) -> Option<LinkKey> {
+        let mut next = self.idle.oldest;
+        while let Some(key) = next {
+            let link = &links[key];
+            if link.peer.get() == addr {
+                return Some(key);
+            }
+            let State::Idle(spot) = &link.state else {
+                return None;
+            };
+            next = spot.of_all.newer.get();
+        }
+        None
+    }
+
+    /// A new connection to an origin may be to be had again.
+    pub(crate) fn try_again(&mut self, key: OriginKey) {
+        if let Some(entry) = self.entries.get_mut(key as usize) {
+            entry.turned_away = None;
+            entry.tries_again = false;
+            self.feed(key);
+        }
     }
 
     /// Has a link stand among those of its origin whose pipelines take one more, if its own does.

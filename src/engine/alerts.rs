@@ -1,0 +1,110 @@
+//! Warnings, limited in rate: whatever a peer does, a log does not grow by more than a few lines of one kind in ten seconds.
+
+use std::fmt;
+
+/// What a warning is about. Each kind has a limit of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Alert {
+    /// Bytes that answer no request.
+    Unsolicited,
+    /// A response that breaks the protocol.
+    Violation,
+    /// An origin's pipelines.
+    Pipelining,
+    /// This machine is out of descriptors, memory or ports.
+    Exhaustion,
+    /// A request waits because of a limit of the configuration.
+    Limit,
+}
+
+/// Lines of one kind that may be told in a period.
+const MOST: u32 = 5;
+
+/// The length of a period, in ticks of the wheel (milliseconds).
+const PERIOD: u64 = 10_000;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Period {
+    /// When it ends.
+    end: u64,
+    told: u32,
+    left_out: u64,
+}
+
+/// How much was told lately of each kind.
+#[derive(Debug, Default)]
+pub(super) struct Alerts([Period; 5]);
+
+/// Lines that were left out before this one. Printed behind it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct LeftOut(u64);
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            n => write!(f, " ({n} more lines of this kind were left out)"),
+        }
+    }
+}
+
+impl Alerts {
+    /// Whether a line of this kind may be told at tick `now`.
+    pub(super) fn admit(&mut self, alert: Alert, now: u64) -> Option<LeftOut> {
+        let period = &mut self.0[alert as usize];
+        if now >= period.end {
+            period.end = now.saturating_add(PERIOD);
+            period.told = 0;
+        }
+        if period.told == MOST {
+            period.left_out += 1;
+            return None;
+        }
+        period.told += 1;
+        Some(LeftOut(std::mem::take(&mut period.left_out)))
+    }
+}
+
+/// `log::warn!` of an engine, if not too much of that kind was told lately.
+macro_rules! alert {
+    ($engine:expr, $alert:ident, $($text:tt)+) => {
+        if log::log_enabled!(log::Level::Warn)
+            && let Some(left_out) = $engine
+                .alerts
+                .admit(crate::engine::alerts::Alert::$alert, $engine.now_tick)
+        {
+            log::warn!("{}{left_out}", format_args!($($text)+));
+        }
+    };
+}
+pub(super) use alert;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_one_kind_is_told_a_few_times_and_hides_no_other() {
+        let mut alerts = Alerts::default();
+        let told = |alerts: &mut Alerts, alert, times: u64, now| {
+            (0..times)
+                .filter_map(|_| alerts.admit(alert, now))
+                .collect::<Vec<_>>()
+        };
+        let none = || LeftOut(0);
+        let first = told(&mut alerts, Alert::Unsolicited, 1000, 5);
+        assert_eq!(first, [none(), none(), none(), none(), none()]);
+        assert_eq!(told(&mut alerts, Alert::Limit, 1, 5), [none()]);
+        assert_eq!(
+            told(&mut alerts, Alert::Unsolicited, 10, 5 + PERIOD - 1),
+            []
+        );
+        let next = told(&mut alerts, Alert::Unsolicited, 2, 5 + PERIOD);
+        assert_eq!(next, [LeftOut(1005), none()]);
+        assert_eq!(
+            next[0].to_string(),
+            " (1005 more lines of this kind were left out)"
+        );
+        assert_eq!(next[1].to_string(), "");
+    }
+}
