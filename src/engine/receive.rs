@@ -135,14 +135,15 @@ impl<S, M: Mode> Engine<S, M> {
     pub(super) fn probe(&mut self, key: LinkKey) -> Probe {
         if self.links[key].session.is_some() {
             // In a readback's wake the bytes that its response lies in are in the first buffer.
-            let buffer = match self.read_buffer.is_empty() {
+            let first_is_taken = self.read_buffer.is_empty();
+            let mut buffer = std::mem::take(match first_is_taken {
                 true => &mut self.second_buffer,
                 false => &mut self.read_buffer,
-            };
-            let mut buffer = std::mem::take(buffer);
+            });
             buffer.resize(self.settings.read_buffer, 0);
             let probe = self.probe_session(key, &mut buffer);
-            match self.read_buffer.is_empty() {
+            // Back to where it came from: while it is out, both may be empty.
+            match first_is_taken {
                 true => self.second_buffer = buffer,
                 false => self.read_buffer = buffer,
             }
