@@ -21,7 +21,7 @@ use crate::error::is_exhaustion;
 use crate::net::dial::{Attempt, Dial, Step};
 use crate::net::link::{Link, State};
 use crate::net::names::{FamilyAnswer, Known};
-use crate::net::pool::OriginKey;
+use crate::net::pool::{OriginKey, TurnedAway};
 use crate::net::slots::LinkKey;
 use crate::net::transport::Trouble;
 use crate::net::{Net, Readiness};
@@ -177,7 +177,11 @@ impl<S, M: Mode> Engine<S, M> {
                 self.race(key);
             }
             // A port is wanting for this address alone, a descriptor for any.
-            Err(error) if is_exhaustion(&error) && !is_want_of_port(&error) => {
+            Err(error) if is_want_of_port(&error) => {
+                self.note_attempt(key, chain);
+                self.on_no_port(key, addr, error);
+            }
+            Err(error) if is_exhaustion(&error) => {
                 if self.on_no_room(key, chain, addr, error) == Race::On {
                     self.give_way(key);
                 }
@@ -226,8 +230,8 @@ impl<S, M: Mode> Engine<S, M> {
             self.wait_for_room(key, chain, error.to_string());
         } else if error.kind() != io::ErrorKind::WouldBlock {
             self.fail_only(key, addr, error);
-        } else if self.pool[self.links[key].origin].links > 1 {
-            // One of the others may come free first.
+        } else if addr.is_some() {
+            // The route's source has none.
             self.wait_for_port(key, chain, &error);
         } else {
             self.wait_for_turn(key, chain);
@@ -353,6 +357,18 @@ impl<S, M: Mode> Engine<S, M> {
         Race::Off
     }
 
+    /// No port is left for an attempt at one of several addresses: while others are under way it may still be made, else the next is tried.
+    fn on_no_port(&mut self, key: LinkKey, addr: SocketAddr, error: io::Error) {
+        let State::Dialing { dial, .. } = &mut self.links[key].state else {
+            return;
+        };
+        if dial.attempts().is_empty() {
+            return self.on_attempt_failed(key, addr, error);
+        }
+        let delay = dial.on_no_room(addr);
+        self.arm_dial(key, delay);
+    }
+
     /// Closes the oldest attempt of a link for the sake of the next address: it has had its time, and would keep the others from theirs
     /// until the connect deadline.
     fn give_way(&mut self, key: LinkKey) {
@@ -395,7 +411,11 @@ impl<S, M: Mode> Engine<S, M> {
                 Err(trouble) => {
                     self.let_go(attempt.socket);
                     match trouble {
-                        Trouble::Io(error) if is_exhaustion(&error) && !is_want_of_port(&error) => {
+                        // That no port was free for it may show only now.
+                        Trouble::Io(error) if is_want_of_port(&error) => {
+                            self.on_no_port(key, attempt.addr, error);
+                        }
+                        Trouble::Io(error) if is_exhaustion(&error) => {
                             self.on_no_room(key, chain, attempt.addr, error);
                         }
                         Trouble::Io(error) => self.on_attempt_failed(key, attempt.addr, error),
@@ -485,15 +505,23 @@ impl<S, M: Mode> Engine<S, M> {
             self.pool[origin].origin
         );
         self.close(key);
-        if self.pool[origin].turn_away(why.to_string()) {
-            let due = self.now_tick() + EXHAUSTION_RETRY_MILLIS;
-            self.wheel.arm(due, Timer::TurnedAway(origin));
-        }
+        let due = self.now_tick() + EXHAUSTION_RETRY_MILLIS;
+        let retry = self.wheel.arm(due, Timer::TurnedAway(origin));
+        let why = why.to_string();
+        self.forget_turned_away(origin);
+        self.pool[origin].turned_away = Some(TurnedAway { why, retry });
         let chain = &mut self.chains[chain_key];
         chain.attempts -= 1;
         self.enqueue_first(origin, chain_key);
         self.chains[chain_key].marks.set(Marks::EXHAUSTED);
         self.arm(chain_key, None);
+    }
+
+    /// The next request of the origin may try to connect.
+    pub(super) fn forget_turned_away(&mut self, origin: OriginKey) {
+        if let Some(TurnedAway { retry, .. }) = self.pool[origin].turned_away.take() {
+            self.wheel.cancel(retry);
+        }
     }
 
     /// This machine is out of something: the request goes back to the head of its queue until one of ours closes, or a little

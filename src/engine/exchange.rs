@@ -13,9 +13,10 @@ use crate::engine::chains::{ChainKey, Marks, Stage};
 use crate::engine::mode::Mode;
 use crate::engine::mode::sealed::Sealed;
 use crate::engine::pipeline::depth_of;
-use crate::engine::{Engine, close_socket};
+use crate::engine::{Engine, Exhaustion, close_socket};
 use crate::error::{Circumstances, Error, ErrorKind, Phase, Sent, is_reset};
 use crate::net::link::{LinkMarks, State};
+use crate::net::pool::TurnedAway;
 use crate::net::slots::LinkKey;
 use crate::net::tls::Problem;
 use crate::net::transport::{self, Trouble};
@@ -617,18 +618,14 @@ impl<S, M: Mode> Engine<S, M> {
             status: None,
             partial_body: Vec::new(),
         };
-        let turned_away = chain
-            .origin
-            .get()
-            .and_then(|key| self.pool[key].turned_away.clone());
-        let error = match (kind, &self.exhausted) {
-            (ErrorKind::Exhausted, _) if turned_away.is_some() => {
-                Error::from_text(kind, turned_away.unwrap_or_default().into(), at)
+        let entry = chain.origin.get().map(|key| &self.pool[key]);
+        let turned_away = entry.and_then(|entry| entry.turned_away.as_ref());
+        let error = match (kind, turned_away, &self.exhausted) {
+            (ErrorKind::Exhausted, Some(TurnedAway { why, .. }), _)
+            | (ErrorKind::Exhausted, None, Some(Exhaustion { why, .. })) => {
+                Error::from_text(kind, why.clone(), at)
             }
-            (ErrorKind::Exhausted, Some(exhausted)) => {
-                Error::from_text(kind, exhausted.why.clone(), at)
-            }
-            (ErrorKind::Timeout, _) => {
+            (ErrorKind::Timeout, ..) => {
                 let text = self.timeout_text(key, Clock::Total);
                 let limit = chain.origin.get().and_then(|key| self.limit_reached(key));
                 let text = match limit {
@@ -704,6 +701,7 @@ impl<S, M: Mode> Engine<S, M> {
         }
         debug!("{token:?} {}: closed", self.pool[link.origin].origin);
         self.pool.feed(link.origin);
+        self.forget_turned_away(link.origin);
         self.pool.on_closed(link.origin);
     }
 

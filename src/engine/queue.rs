@@ -406,6 +406,7 @@ impl<S, M: Mode> Engine<S, M> {
         };
         if waiting.is_none() {
             self.unwatch_queue(origin);
+            self.forget_turned_away(origin);
         }
         self.chains[key].stage = Stage::New;
         self.chains[key].marks.clear(Marks::EXHAUSTED);

@@ -18,6 +18,7 @@ use crate::net::pipeline::Trust;
 use crate::net::slots::{LinkKey, MaybeKey, Slots};
 use crate::proto::{Origin, Scheme};
 use crate::route::Route;
+use crate::sched::wheel::TimerId;
 
 /// Slab key of an origin, as it is reached by one route.
 pub(crate) type OriginKey = u32;
@@ -37,15 +38,20 @@ pub(crate) struct Entry {
     pub(crate) waiting: Option<(u32, u32)>,
     hungry: bool,
     starved: bool,
-    /// Why no connection is to be had just now, beside those there are.
-    pub(crate) turned_away: Option<Box<str>>,
-    /// A timer is armed for another try.
-    tries_again: bool,
+    /// No connection is to be had just now, beside those there are.
+    pub(crate) turned_away: Option<TurnedAway>,
     /// How deep its requests are pipelined that do not say so themselves.
     pub(crate) depth: u16,
     pub(crate) trust: Trust,
     /// Links whose pipelines take one more.
     roomy: Vec<LinkKey>,
+}
+
+/// Why an origin's requests have to wait, and when another try is made.
+#[derive(Debug)]
+pub(crate) struct TurnedAway {
+    pub(crate) why: String,
+    pub(crate) retry: TimerId,
 }
 
 #[derive(Debug, Default)]
@@ -55,12 +61,6 @@ struct Ends {
 }
 
 impl Entry {
-    /// No new connection is to be had just now. Answers whether a timer for another try is to be armed.
-    pub(crate) fn turn_away(&mut self, why: String) -> bool {
-        self.turned_away = Some(why.into());
-        !std::mem::replace(&mut self.tries_again, true)
-    }
-
     /// Requests wait, and were found to wait for room. False for one that stands on the list no more by right: its key may be
     /// another's by now.
     #[inline]
@@ -225,7 +225,6 @@ impl Pool {
                 hungry: false,
                 starved: false,
                 turned_away: None,
-                tries_again: false,
                 depth,
                 trust: Trust::NEW,
                 roomy: Vec::new(),
@@ -258,7 +257,6 @@ impl Pool {
     pub(crate) fn on_closed(&mut self, key: OriginKey) {
         let entry = &mut self.entries[key as usize];
         entry.links -= 1;
-        entry.turned_away = None;
         if entry.links == 0 && entry.is_starved() {
             // It has a claim now to come before those that have a link.
             self.starved_without.push_back(key);
@@ -365,7 +363,6 @@ impl Pool {
     pub(crate) fn try_again(&mut self, key: OriginKey) {
         if let Some(entry) = self.entries.get_mut(key as usize) {
             entry.turned_away = None;
-            entry.tries_again = false;
             self.feed(key);
         }
     }
