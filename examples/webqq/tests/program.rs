@@ -1,10 +1,10 @@
-//! The example `webqq` as those who run it see it: processes of their own, on loopback, judged by how they end and what they print.
+//! The program as those who run it see it: processes of their own, on loopback, judged by how they end and what they print.
 //!
 //! Its judgement is judged as well: [`MUTANTS`] are the program with one thing broken, and have to end with 1.
 
 /// The names of the server's switches, and what these need.
 #[allow(dead_code, reason = "nothing else is asked for")]
-#[path = "../examples/webqq/server"]
+#[path = "../src/server"]
 mod server {
     mod answer;
     pub(crate) mod fault;
@@ -174,12 +174,12 @@ fn build(folder: &Path, args: &[&str]) -> BTreeMap<String, PathBuf> {
     messages.iter().filter_map(program).collect()
 }
 
-/// The example as users are told to run it.
+/// The program as users are told to run it.
 fn webqq() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-        build(folder, &["--release", "--example", "webqq"])["webqq"].clone()
+        build(folder, &["--release", "--package", "webqq"])["webqq"].clone()
     })
 }
 
@@ -542,11 +542,11 @@ fn mutants() -> &'static BTreeMap<String, PathBuf> {
         for mutant in MUTANTS.iter().chain([&ORIGINAL]) {
             let name = mutant.name;
             write_sources(mutant, &package.join(name));
-            let main = format!("{name}/examples/webqq/main.rs");
+            let main = format!("{name}/examples/webqq/src/main.rs");
             examples += &format!("[[example]]\nname = {name:?}\npath = {main:?}\n\n");
         }
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let manifest = manifest_of_mutants(root, &examples);
+        let root = repository();
+        let manifest = manifest_of_mutants(&root, &examples);
         write_if_new(&package.join("lib.rs"), "");
         write_if_new(&package.join("Cargo.toml"), &manifest);
         fs::copy(root.join("Cargo.lock"), package.join("Cargo.lock")).expect("a lock file");
@@ -557,15 +557,21 @@ fn mutants() -> &'static BTreeMap<String, PathBuf> {
     })
 }
 
-/// The example and what it takes from elsewhere, with the mutant's changes.
+/// The root of the repository, with the crate.
+fn repository() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    root.canonicalize().expect("this package lies in it")
+}
+
+/// The program and what it takes from elsewhere, with the mutant's changes.
 fn write_sources(mutant: &Mutant, folder: &Path) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for part in ["examples/webqq", "examples/support", "tests/counting"] {
+    let root = repository();
+    for part in ["examples/webqq/src", "examples/support", "tests/counting"] {
         for file in files_in(&root.join(part)) {
             let mut text = fs::read_to_string(&file).expect("a source");
-            let path = file.strip_prefix(root).expect("a file of the crate");
+            let path = file.strip_prefix(&root).expect("a file of the repository");
             for (name, old, new) in mutant.changes {
-                if path == Path::new("examples/webqq").join(name) {
+                if path == Path::new("examples/webqq/src").join(name) {
                     let count = text.matches(old).count();
                     assert_eq!(
                         count, 1,
@@ -600,14 +606,12 @@ fn write_if_new(file: &Path, text: &str) {
     fs::write(file, text).unwrap_or_else(|error| panic!("{file:?}: {error}"));
 }
 
-/// An empty library, which takes what the crate takes, and the crate itself; each mutant is an example of it.
+/// An empty library, which takes what the program takes; each mutant is an example of it.
 fn manifest_of_mutants(root: &Path, examples: &str) -> String {
-    let manifest = fs::read_to_string(root.join("Cargo.toml")).expect("a manifest");
+    let manifest = include_str!("../Cargo.toml");
     let begin = manifest.find("[dependencies]\n").expect("dependencies");
-    let dev = manifest.find("[dev-dependencies]\n").expect("more of them");
-    let end = dev + manifest[dev..].find("\n[").expect("a next section");
-    // The program takes the crate with its defaults, as users do; the crate's own tests choose what they want.
-    let here = "httpstream = { path = \".\", default-features = false";
+    let end = manifest.find("[dev-dependencies]\n").expect("more of them");
+    let here = "httpstream = { path = \"../..\"";
     let there = format!("httpstream = {{ path = {:?}", root.to_str().unwrap());
     let dependencies = &manifest[begin..end];
     assert!(dependencies.contains(here), "{dependencies}");

@@ -1,6 +1,6 @@
 //! The system of 2013, alive: a WebQQ bot on this crate's engine, and a WebQQ server for it to talk to.
 //!
-//! `cargo run --release --example webqq` plays a scripted conversation and judges it; `--help` tells what else there is. Read `bot.rs`
+//! `cargo run --release -p webqq` plays a scripted conversation and judges it; `--help` tells what else there is. Read `bot.rs`
 //! first: a login, a poll that never ends, a heartbeat every minute, as methods of a plain struct. What it says is encoded in
 //! `protocol.rs`, what it is told is read in `answers.rs`. The server (`server/`) is hyper's, and knows nothing of the engine.
 
@@ -16,12 +16,12 @@ macro_rules! say {
 
 mod alone;
 mod answers;
-#[path = "../support/args.rs"]
+#[path = "../../support/args.rs"]
 mod args;
 mod bot;
 mod clock;
 mod company;
-#[path = "../../tests/counting/mod.rs"]
+#[path = "../../../tests/counting/mod.rs"]
 mod counting;
 mod crowd;
 mod doors;

@@ -137,8 +137,6 @@ fn lists_hash_as_they_did() {
 
 // ---- the steps ----
 
-/// Without TLS the engine takes no such URL.
-#[cfg(feature = "tls")]
 #[test]
 fn https_is_spoken_where_the_table_has_it_and_the_server_too() {
     let url = |request: Request| {
@@ -181,7 +179,6 @@ fn https_is_spoken_where_the_table_has_it_and_the_server_too() {
     assert_eq!(ask(Https::AsHttp), without);
 }
 
-#[cfg(feature = "tls")]
 #[test]
 fn checksig_keeps_its_scheme_where_the_server_has_tls() {
     let mut session = session_with(Https::OverTls, 1.0, 7);
