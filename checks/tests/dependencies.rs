@@ -3,7 +3,6 @@
 //! A new name here is a decision (see CONTRIBUTING.md), and no accident of a version bump.
 
 use std::collections::BTreeSet;
-use std::process::Command;
 
 /// What `Cargo.toml` names, without optional and dev-dependencies.
 const DIRECT: &[&str] = &["http", "httparse", "log", "mio", "slab", "socket2"];
@@ -140,18 +139,16 @@ fn expected() -> BTreeSet<&'static str> {
 
 /// The crates which `cargo tree` lists for this platform, the root apart. It reads what is on this machine already.
 fn tree(args: &[&str]) -> BTreeSet<String> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
+    let output = checks::cargo()
         .args(["tree", "--offline", "--edges", "normal"])
         .args(["--prefix", "none", "--format", "{p}"])
         .args(args)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("cargo can be started");
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "cargo tree: {complaint}");
     names(&String::from_utf8_lossy(&output.stdout))
-        .filter(|name| name != env!("CARGO_PKG_NAME"))
+        .filter(|name| name != "httpstream")
         .collect()
 }
 
@@ -250,7 +247,7 @@ fn no_platform_brings_a_runtime_along_with_hickory() {
 
 /// What `Cargo.lock` has below `roots`, these included.
 fn locked(roots: &[&str]) -> BTreeSet<String> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock");
+    let path = checks::root().join("Cargo.lock");
     let lock = std::fs::read_to_string(path).expect("Cargo.lock is part of the repository");
     let mut seen = BTreeSet::new();
     let mut open: Vec<String> = roots.iter().map(|&name| name.to_owned()).collect();
