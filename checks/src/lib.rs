@@ -3,6 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
+#[path = "../../tests/cargo/mod.rs"]
+mod cargo;
+
 /// The root of the repository.
 pub fn root() -> &'static Path {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -11,7 +14,7 @@ pub fn root() -> &'static Path {
 
 /// The cargo that runs the tests, in [`root`].
 pub fn cargo() -> Command {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo = cargo::cargo();
     cargo.current_dir(root());
     cargo
 }

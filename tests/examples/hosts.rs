@@ -60,7 +60,7 @@ const FEATURES: &[&str] = &[
 fn built() -> &'static BTreeMap<String, PathBuf> {
     static BUILT: OnceLock<BTreeMap<String, PathBuf>> = OnceLock::new();
     BUILT.get_or_init(|| {
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        let mut cargo = crate::cargo::cargo();
         cargo
             .args(["build", "--offline", "--message-format=json"])
             .arg("--no-default-features")

@@ -1,5 +1,7 @@
 //! The programs in `examples/`, as processes of their own, and what docs/EMBEDDING.md shows of them.
 
+#[path = "../cargo/mod.rs"]
+mod cargo;
 #[path = "../programs/mod.rs"]
 mod programs;
 #[path = "../servers/mod.rs"]

@@ -12,6 +12,9 @@ mod server {
     mod wire;
 }
 
+#[path = "../../../tests/cargo/mod.rs"]
+mod cargo;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -149,9 +152,8 @@ fn read_lines(stream: impl Read + Send + 'static, sender: Sender<String>) {
 
 /// Has the cargo that runs this build something, without the net: the programs by their names.
 fn build(folder: &Path, args: &[&str]) -> BTreeMap<String, PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let cargo = Program::start(
-        Command::new(cargo)
+        cargo::cargo()
             .args([
                 "build",
                 "--offline",
