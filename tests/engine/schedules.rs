@@ -1,6 +1,6 @@
 //! Two hundred random schedules on the real loop: a host that is told of edges, one at a time, and turns late and in any order.
 //!
-//! The ten thousand of `tests/simulation` are the same in every run; here it is Linux that tells of edges. What the host decides
+//! Those of `tests/simulation` are the same in every run; here it is Linux that tells of edges. What the host decides
 //! comes from the seed, what the kernel does in between does not: `HTTPSTREAM_SCHEDULE=7` runs the schedule of one seed again.
 #![cfg(target_os = "linux")]
 
