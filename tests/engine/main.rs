@@ -25,6 +25,7 @@ mod names;
 mod panicking;
 mod pipelining;
 mod racing;
+mod readme_bot;
 mod response_limits;
 mod routes;
 mod schedules;
