@@ -27,7 +27,7 @@ fn release_example(name: &str) -> &'static Path {
     static BUILT: OnceLock<BTreeMap<String, PathBuf>> = OnceLock::new();
     let built = BUILT.get_or_init(|| {
         let output = checks::cargo()
-            .args(["build", "--offline", "--release", "--message-format=json"])
+            .args(["build", "--locked", "--release", "--message-format=json"])
             .args([
                 "--example",
                 "embed_run",

@@ -137,10 +137,10 @@ fn expected() -> BTreeSet<&'static str> {
     [DIRECT, INDIRECT].concat().into_iter().collect()
 }
 
-/// The crates which `cargo tree` lists for this platform, the root apart. It reads what is on this machine already.
+/// The crates which `cargo tree` lists for this platform, the root apart.
 fn tree(args: &[&str]) -> BTreeSet<String> {
     let output = checks::cargo()
-        .args(["tree", "--offline", "--edges", "normal"])
+        .args(["tree", "--locked", "--edges", "normal"])
         .args(["--prefix", "none", "--format", "{p}"])
         .args(args)
         .output()
