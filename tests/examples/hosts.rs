@@ -3,6 +3,7 @@
 //! Each program is a process of its own, with its server in it. Those that need a feature are tested where the tests are built with it.
 
 use crate::programs;
+use crate::servers::example;
 
 #[allow(dead_code, reason = "the client has the rest")]
 #[path = "../../examples/embed/conversation"]
@@ -13,7 +14,6 @@ mod conversation {
 }
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Mutex, OnceLock};
 use std::thread::{JoinHandle, spawn};
@@ -22,14 +22,11 @@ use std::time::Duration;
 use conversation::expected;
 use conversation::server::Server;
 use programs::{Ended, run};
-use serde_json::Value;
 
 /// What no program may take: it hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Nor cargo, which has a crate and its dependencies to build.
-const PATIENCE_WITH_CARGO: Duration = Duration::from_secs(600);
 
-/// The programs that these tests are about, and the features that they are built with: the tests' own.
+/// The programs that these tests are about: those that there are with the features of the tests.
 const PROGRAMS: &[&str] = &[
     "embed_run",
     "embed_nested",
@@ -42,52 +39,9 @@ const PROGRAMS: &[&str] = &[
     #[cfg(feature = "calloop")]
     "embed_calloop",
 ];
-const FEATURES: &[&str] = &[
-    #[cfg(feature = "default")]
-    "default",
-    #[cfg(feature = "hickory")]
-    "hickory",
-    #[cfg(feature = "tls")]
-    "tls",
-    #[cfg(feature = "timerfd")]
-    "timerfd",
-    #[cfg(feature = "tokio")]
-    "tokio",
-    #[cfg(feature = "calloop")]
-    "calloop",
-];
-
-/// The programs by their names, built by the cargo that runs this, without the net.
-fn built() -> &'static BTreeMap<String, PathBuf> {
-    static BUILT: OnceLock<BTreeMap<String, PathBuf>> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let mut cargo = crate::cargo::cargo();
-        cargo
-            .args(["build", "--offline", "--message-format=json"])
-            .arg("--no-default-features")
-            .arg(format!("--features={}", FEATURES.join(",")))
-            .args(PROGRAMS.iter().flat_map(|name| ["--example", name]))
-            .current_dir(env!("CARGO_MANIFEST_DIR"));
-        let Ended {
-            code,
-            stdout,
-            stderr,
-        } = run(&mut cargo, PATIENCE_WITH_CARGO);
-        assert_eq!(code, Some(0), "{cargo:?}: {stderr}{stdout}");
-        let messages = stdout.lines().map(serde_json::from_str);
-        let program = |message: Value| {
-            let name = message["target"]["name"].as_str()?.to_owned();
-            Some((name, message["executable"].as_str()?.into()))
-        };
-        messages
-            .filter_map(|message| program(message.ok()?))
-            .collect()
-    })
-}
 
 fn run_program(name: &str, args: &[&str]) -> Ended {
-    let program = &built()[name];
-    run(Command::new(program).args(args), PATIENCE)
+    run(example(name).args(args), PATIENCE)
 }
 
 /// Two runs of a program, one with a server of its own and one with ours, of which neither differs from the script.
@@ -159,7 +113,7 @@ fn goes_on_when_interrupted(name: &str) {
     let mut shell = Command::new("sh");
     shell.args(["-c", STOPPED_AGAIN_AND_AGAIN, "sh"]);
     shell
-        .arg(&built()[name])
+        .arg(example(name).get_program())
         .args(["--fetch", "5000", "--at-once", "2", &url]);
     let ended = run(&mut shell, PATIENCE);
     assert_eq!(ended.stdout, "done 5000\n", "{name}: {ended:?}");

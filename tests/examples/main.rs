@@ -1,7 +1,5 @@
 //! The programs in `examples/`, as processes of their own, and what docs/EMBEDDING.md shows of them.
 
-#[path = "../cargo/mod.rs"]
-mod cargo;
 #[path = "../programs/mod.rs"]
 mod programs;
 #[path = "../servers/mod.rs"]
@@ -10,4 +8,5 @@ mod servers;
 mod cores;
 mod embedding_doc;
 mod hosts;
+#[cfg(feature = "tls")]
 mod real_servers;
