@@ -1,32 +1,74 @@
 //! What the tests of the example programs stand on: the programs, a tree of files, and the real servers that hand it out.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+#[path = "../cargo/mod.rs"]
+mod cargo;
 
 /// Nothing here takes as long, unless it hangs.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 // ---- programs ------------------------------------------------------------------------------------------------------
 
-/// One of the examples, as `cargo test` has built it beside this test.
+/// One of the examples. `cargo test` has built them beside this test; where only some tests were asked for, they are built now.
 pub(crate) fn example(name: &str) -> Command {
-    let test = std::env::current_exe().expect("a test is a file");
-    let profile = test.ancestors().nth(2).expect("it lies in PROFILE/deps");
-    let path = profile.join("examples").join(name);
-    assert!(
-        path.exists(),
-        "{} is not there: `cargo build --examples` makes it",
-        path.display()
-    );
-    Command::new(path)
+    static BUILT: OnceLock<BTreeMap<String, PathBuf>> = OnceLock::new();
+    let built = BUILT.get_or_init(build_examples);
+    let program = built.get(name);
+    Command::new(program.unwrap_or_else(|| panic!("no example {name} with these features")))
+}
+
+/// The features of the tests, which are those of the examples as well: others would have everything built again.
+const FEATURES: &[&str] = &[
+    #[cfg(feature = "default")]
+    "default",
+    #[cfg(feature = "hickory")]
+    "hickory",
+    #[cfg(feature = "tls")]
+    "tls",
+    #[cfg(feature = "webpki-roots")]
+    "webpki-roots",
+    #[cfg(feature = "timerfd")]
+    "timerfd",
+    #[cfg(feature = "tokio")]
+    "tokio",
+    #[cfg(feature = "calloop")]
+    "calloop",
+];
+
+/// The examples by their names, built by the cargo that runs this, without the net.
+fn build_examples() -> BTreeMap<String, PathBuf> {
+    let mut cargo = cargo::cargo();
+    cargo
+        .args(["build", "--offline", "--examples", "--message-format=json"])
+        .arg("--no-default-features")
+        .arg(format!("--features={}", FEATURES.join(",")))
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
+    let output = cargo.output().expect("cargo can be started");
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{cargo:?}: {complaint}");
+    let program = |line: &str| {
+        let message: Value = serde_json::from_str(line).ok()?;
+        let name = message["target"]["name"].as_str()?.to_owned();
+        Some((name, message["executable"].as_str()?.into()))
+    };
+    let messages = String::from_utf8_lossy(&output.stdout).into_owned();
+    messages.lines().filter_map(program).collect()
 }
 
 /// How a program ended.

@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::common::Server;
 
+#[path = "../../../tests/cargo/mod.rs"]
+mod cargo;
+
 /// How a program is linked to the library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Linked {
@@ -32,7 +35,7 @@ pub(crate) fn library() -> &'static Library {
         // TARGET/PROFILE/deps/TEST
         let test = std::env::current_exe().unwrap();
         let profile = test.parent().and_then(Path::parent).unwrap();
-        let mut cargo = Command::new(env!("CARGO"));
+        let mut cargo = cargo::cargo();
         cargo
             .current_dir(package())
             .args([

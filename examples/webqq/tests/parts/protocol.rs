@@ -1,0 +1,616 @@
+//! What the bot sends: each step as the facts have it, read off the bytes that arrive.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use httpstream::sim::{Answer, Incoming, Network};
+use httpstream::{Config, Engine, Next, Request, Sim};
+use serde_json::{Value, json};
+
+use crate::answers::{Keys, Picture};
+use crate::clock::Clock;
+use crate::protocol::{Session, list_hash, password_hash};
+use crate::roster::Address;
+use crate::server::wire::{Call, Scheme};
+use crate::settings::Https;
+
+const ACCOUNT: u64 = 1_685_359_365;
+const EPOCH: Duration = Duration::from_secs(1_400_000_000);
+
+const LOGIN_PAGE: &str = "https://ui.ptlogin2.qq.com/cgi-bin/login";
+const S: &str = "http://s.web2.qq.com/proxy.html?v=20110412001&callback=1&id=3";
+const D: &str = "https://d.web2.qq.com/cfproxy.html?v=20110331002&callback=1";
+
+fn session() -> Session {
+    session_at(1.0, 7)
+}
+
+fn session_at(scale: f64, seed: u64) -> Session {
+    session_with(Https::AsHttp, scale, seed)
+}
+
+fn session_with(https: Https, scale: f64, seed: u64) -> Session {
+    let clock = Clock::new(Instant::now(), EPOCH, scale, Duration::from_secs(3));
+    let mut session = Session::new(ACCOUNT, "password123", clock, https, seed);
+    session.login_sig = "sig-*1".to_owned();
+    session.verify_code = "!PTH".to_owned();
+    session.huin = ACCOUNT.to_be_bytes().to_vec();
+    session.ptwebqq = "0123456789abcdef".to_owned();
+    session.set_keys(Keys {
+        vfwebqq: "vf&1".to_owned(),
+        psessionid: "ps=2".to_owned(),
+    });
+    session
+}
+
+/// Whoever is asked, one server answers.
+fn network(answer: fn(&Incoming) -> Answer) -> Network {
+    let network = Network::new(1);
+    for host in [
+        "ui.ptlogin2.qq.com",
+        "check.ptlogin2.qq.com",
+        "ssl.captcha.qq.com",
+        "ssl.ptlogin2.qq.com",
+        "ptlogin4.web2.qq.com",
+        "web.qq.com",
+        "web2.qq.com",
+        "s.web2.qq.com",
+        "d.web2.qq.com",
+        "qq.com",
+    ] {
+        network.host(host, [[10, 0, 0, 1]]);
+    }
+    network.serve(([10, 0, 0, 1], 80).into(), answer);
+    network
+}
+
+/// The request as its server gets it.
+fn arrival(request: Request) -> Incoming {
+    let network = network(|_| Answer::ok("ok"));
+    let mut engine = Engine::<(), Sim>::on_network(&network, Config::default()).unwrap();
+    engine.submit(request, |(), reply, _| {
+        assert!(reply.is_ok());
+        Next::done()
+    });
+    engine.advance(&mut (), Duration::from_secs(1)).unwrap();
+    let ledger = network.ledger();
+    assert_eq!(ledger.requests().len(), 1);
+    ledger.requests().next().unwrap().clone()
+}
+
+fn call(request: Request) -> Call {
+    let incoming = arrival(request);
+    let headers = incoming.headers.iter().map(|(name, value)| {
+        let value = String::from_utf8(value.clone()).unwrap();
+        (name.to_ascii_lowercase(), value)
+    });
+    let headers = headers.collect();
+    Call::parse(
+        0,
+        Scheme::Http,
+        &incoming.method,
+        &incoming.target,
+        headers,
+        incoming.body(),
+    )
+}
+
+/// The JSON in a form.
+fn r(call: &Call) -> Value {
+    serde_json::from_str(call.form("r").expect("there is an r")).unwrap()
+}
+
+// ---- hashes ----
+
+#[test]
+fn passwords_hash_as_they_did() {
+    let huin = ACCOUNT.to_be_bytes();
+    #[rustfmt::skip]
+    let rows: &[(&str, &[u8], &str, &str)] = &[
+        ("password123", &huin,                      "!PTH", "6B336642C524AB0FE9F08E3D46195C50"),
+        ("password123", &huin,                      "ABCD", "EAC20CD82700ABA8059C1444922F9E63"),
+        ("password123", &huin,                      "abcd", "EAC20CD82700ABA8059C1444922F9E63"),
+        ("secret",      &10_001_u64.to_be_bytes(),  "!ABC", "266B49F9D2365CF41193B08F235CFC28"),
+    ];
+    for (password, huin, code, expected) in rows {
+        assert_eq!(
+            password_hash(password, huin, code),
+            *expected,
+            "{password} {code}"
+        );
+    }
+}
+
+#[test]
+fn lists_hash_as_they_did() {
+    #[rustfmt::skip]
+    let rows = [
+        (ACCOUNT, "0123456789abcdef", "01070A0607000F040E0C50545B5156534952454646594A5113504B415947"),
+        (10_001,  "0123456789abcdef", "0101020305040607080850525354545740514342465F4254115442425F43"),
+        (ACCOUNT, "2c14c3c4c0e5ce5b4e6f8ab3bb6e9f2d0d1e2f3a4b5c6d7e8f90a1b2c3d4e5f6",
+            "0355090150065A07550554035B5006570D56005309575A0651570F560F530352085102500B55055405540D5605510E560E530806590451075A00520154035E0343544A40415A4352185041475641"),
+    ];
+    for (uin, ptwebqq, expected) in rows {
+        assert_eq!(list_hash(uin, ptwebqq), expected, "{uin} {ptwebqq}");
+    }
+}
+
+// ---- the steps ----
+
+#[test]
+fn https_is_spoken_where_the_table_has_it_and_the_server_too() {
+    let url = |request: Request| {
+        let uri = request.uri();
+        format!("{}://{}", uri.scheme_str().unwrap(), uri.host().unwrap())
+    };
+    let ask = |https: Https| {
+        let mut s = session_with(https, 1.0, 7);
+        let discu = Address::Discu { did: 501 };
+        let stranger = Address::Sess { gid: 301, uin: 12 };
+        let steps = [
+            s.sig(),
+            s.captcha(),
+            s.ptlogin(),
+            s.online_buddies(),
+            s.discu_info(501),
+            s.send(discu, "a", ""),
+            s.sess_sig(301, 12),
+            s.send(stranger, "a", "sig"),
+            s.logout(),
+            s.check(),
+            s.login2(),
+            s.friends(),
+            s.groups(),
+            s.members(401),
+            s.discus(),
+            s.friend_uin(11),
+            s.poll(),
+            s.heartbeat(),
+            s.send(Address::Buddy { uin: 11 }, "a", ""),
+            s.send(Address::Group { gid: 301 }, "a", ""),
+        ];
+        steps.map(url)
+    };
+    let with_tls = ask(Https::OverTls);
+    for (i, url) in with_tls.iter().enumerate() {
+        assert_eq!(url.starts_with("https://"), i < 9, "{i}: {url}");
+    }
+    let without = with_tls.map(|url| url.replace("https://", "http://"));
+    assert_eq!(ask(Https::AsHttp), without);
+}
+
+#[test]
+fn checksig_keeps_its_scheme_where_the_server_has_tls() {
+    let mut session = session_with(Https::OverTls, 1.0, 7);
+    for url in ["https://ssl.ptlogin2.qq.com/jump?a=b", "http://qq.com/a"] {
+        let request = session.checksig(url).expect("it is within the domain");
+        assert_eq!(request.uri().to_string(), url);
+    }
+}
+
+#[test]
+fn each_step_is_asked_for_as_in_the_table() {
+    let mut s = session();
+    let offline = Picture::Offline {
+        file_path: "/a b".to_owned(),
+        from_uin: 11,
+    };
+    let group = |server: &str| Picture::Group {
+        gid: 301,
+        uin: 12,
+        file_id: 7,
+        name: "{A-B}.jpg".to_owned(),
+        server: server.to_owned(),
+    };
+    // Step, method and place, Referer, parameters.
+    #[rustfmt::skip]
+    let rows: Vec<(Request, &str, &str, &str)> = vec![
+        (s.sig(), "GET ui.ptlogin2.qq.com/cgi-bin/login", "",
+            "daid=164 target=self style=5 mibao_css=m_webqq appid=1003903 enable_qlogin=0 no_verifyimg=1 \
+             s_url=http://web2.qq.com/loginproxy.html f_url=loginerroralert strong_login=1 login_state=10 t=20130723001"),
+        (s.check(), "GET check.ptlogin2.qq.com/check", LOGIN_PAGE,
+            "uin=1685359365 appid=1003903 u1=http://web2.qq.com/loginproxy.html login_sig=sig-*1 js_ver=10040 js_type=0"),
+        (s.captcha(), "GET ssl.captcha.qq.com/getimage", "",
+            "aid=1003903 uin=1685359365"),
+        (s.ptlogin(), "GET ssl.ptlogin2.qq.com/login", LOGIN_PAGE,
+            "u=1685359365 p=6B336642C524AB0FE9F08E3D46195C50 verifycode=!pth webqq_type=10 remember_uin=1 login2qq=1 aid=1003903 \
+             u1=http://www.qq.com/loginproxy.html?login2qq=1&webqq_type=10 h=1 ptredirect=0 ptlang=2052 daid=164 from_ui=1 \
+             pttype=1 dumy= fp=loginerroralert action=4-5-8246 mibao_css=m_webqq t=1 g=1 js_type=0 js_ver=10040 login_sig=sig-*1"),
+        (s.login2(), "POST d.web2.qq.com/channel/login2", D,
+            "psessionid=null"),
+        (s.friends(), "POST s.web2.qq.com/api/get_user_friends2", S, ""),
+        (s.online_buddies(), "GET d.web2.qq.com/channel/get_online_buddies2", D,
+            "psessionid=ps=2 t=1400000000000"),
+        (s.groups(), "POST s.web2.qq.com/api/get_group_name_list_mask2", S, ""),
+        (s.members(401), "GET s.web2.qq.com/api/get_group_info_ext2", S,
+            "gcode=401 vfwebqq=vf&1 cb=undefined t=1400000000000"),
+        (s.discus(), "GET s.web2.qq.com/api/get_discus_list", S,
+            "psessionid=ps=2 vfwebqq=vf&1 t=1400000000000"),
+        (s.discu_info(501), "GET d.web2.qq.com/channel/get_discu_info", D,
+            "did=501 psessionid=ps=2 vfwebqq=vf&1 t=1400000000000"),
+        (s.friend_uin(11), "GET s.web2.qq.com/api/get_friend_uin2", S,
+            "tuin=11 type=1 vfwebqq=vf&1"),
+        (s.poll(), "POST d.web2.qq.com/channel/poll2", D,
+            "psessionid=ps=2"),
+        (s.heartbeat(), "GET web.qq.com/web2/get_msg_tip", "http://web.qq.com/",
+            "tp=1 id=0 retype=1 lv=3 t=1400000000000"),
+        (s.send(Address::Buddy { uin: 11 }, "a", ""), "POST d.web2.qq.com/channel/send_buddy_msg2", D,
+            "psessionid=ps=2"),
+        (s.send(Address::Group { gid: 301 }, "a", ""), "POST d.web2.qq.com/channel/send_qun_msg2", D,
+            "psessionid=ps=2"),
+        (s.send(Address::Discu { did: 501 }, "a", ""), "POST d.web2.qq.com/channel/send_discu_msg2", D,
+            "psessionid=ps=2"),
+        (s.send(Address::Sess { gid: 301, uin: 12 }, "a", "sig"), "POST d.web2.qq.com/channel/send_sess_msg2", D,
+            "psessionid=ps=2"),
+        (s.sess_sig(301, 12), "GET d.web2.qq.com/channel/get_c2cmsg_sig2", D,
+            "id=301 to_uin=12 service_type=0 psessionid=ps=2 t=1400000000000"),
+        (s.picture(&offline), "GET d.web2.qq.com/channel/get_offpic2", D,
+            "f_uin=11 psessionid=ps=2"),
+        (s.picture(&group("10.1.2.3:8000")), "GET web2.qq.com/cgi-bin/get_group_pic", S,
+            "gid=301 uin=12 rip=10.1.2.3 rport=8000 fid=7 pic={A-B}.jpg vfwebqq=vf&1"),
+        (s.picture(&group("10.1.2.3")), "GET web2.qq.com/cgi-bin/get_group_pic", S,
+            "rip=10.1.2.3 rport=80"),
+        (s.logout(), "GET d.web2.qq.com/channel/logout2", D,
+            "ids= psessionid=ps=2 t=1400000000000"),
+    ];
+    for (request, step, referer, parameters) in rows {
+        let call = call(request);
+        let is_post = call.method == "POST";
+        assert_eq!(format!("{} {}{}", call.method, call.host, call.path), step);
+        assert_eq!(
+            call.header("referer").unwrap_or_default(),
+            referer,
+            "{step}"
+        );
+        let origin = is_post.then(|| format!("http://{}", call.host));
+        assert_eq!(call.header("origin"), origin.as_deref(), "{step}");
+        let media_type = is_post.then_some("application/x-www-form-urlencoded");
+        assert_eq!(call.header("content-type"), media_type, "{step}");
+        // What is advertised has to be decoded.
+        assert_eq!(call.header("accept-encoding"), None, "{step}");
+        for parameter in parameters.split_whitespace() {
+            let (name, value) = parameter.split_once('=').unwrap();
+            let found = match is_post {
+                true => call.form(name),
+                false => call.query(name),
+            };
+            assert_eq!(found, Some(value), "{step}: {name}");
+        }
+        let mut names: Vec<&String> = call
+            .query
+            .iter()
+            .chain(&call.form)
+            .map(|(n, _)| n)
+            .collect();
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count, "{step}: {names:?}");
+    }
+}
+
+#[test]
+fn the_json_of_a_form_is_that_of_its_step() {
+    let mut s = session();
+    let hash = "01070A0607000F040E0C50545B5156534952454646594A5113504B415947";
+    let font = r#"["font",{"color":"000000","name":"Monospace","size":10,"style":[0,0,0]}]"#;
+    let content = format!(r#"["a",{font}]"#);
+    #[rustfmt::skip]
+    let rows = vec![
+        (s.login2(),    json!({"status": "online", "ptwebqq": "0123456789abcdef", "passwd_sig": "", "psessionid": null})),
+        (s.friends(),   json!({"h": "hello", "hash": hash, "vfwebqq": "vf&1"})),
+        (s.groups(),    json!({"vfwebqq": "vf&1", "hash": hash})),
+        (s.poll(),      json!({"psessionid": "ps=2", "key": 0, "ids": []})),
+        (s.send(Address::Buddy { uin: 11 }, "a", ""),
+            json!({"to": 11, "face": 564, "content": content, "psessionid": "ps=2"})),
+        (s.send(Address::Group { gid: 301 }, "a", ""),
+            json!({"group_uin": 301, "content": content, "psessionid": "ps=2"})),
+        (s.send(Address::Discu { did: 501 }, "a", ""),
+            json!({"did": 501, "content": content, "psessionid": "ps=2"})),
+        (s.send(Address::Sess { gid: 301, uin: 12 }, "a", "sig"),
+            json!({"to": 12, "group_sig": "sig", "face": 549, "content": content, "service_type": 0, "psessionid": "ps=2"})),
+    ];
+    for (request, expected) in rows {
+        let call = call(request);
+        let mut found = r(&call);
+        // These differ from process to process: see below.
+        let clientid = found.as_object_mut().unwrap().remove("clientid");
+        found.as_object_mut().unwrap().remove("msg_id");
+        assert_eq!(found, expected, "{}", call.path);
+        if call.host == "d.web2.qq.com" {
+            assert_eq!(
+                clientid.unwrap().as_str(),
+                call.form("clientid"),
+                "{}",
+                call.path
+            );
+        }
+    }
+}
+
+#[test]
+fn whatever_is_said_comes_out_of_json_in_json_in_a_form() {
+    let nasty: &[&str] = &[
+        "",
+        "a b+c&d=e%20f;g#h?i/j",
+        r#"she said "it's \n""#,
+        r#"["font",{}],"psessionid":"x""#,
+        "two\r\nlines\tand\0more\u{1b}\u{7f}",
+        "企鹅 🐧 é \u{2028}\u{feff}",
+        "\\\\\"\\u0041",
+    ];
+    let mut session = session();
+    for text in nasty {
+        let incoming = arrival(session.send(Address::Buddy { uin: 11 }, text, ""));
+        let is_plain = |b: &u8| b.is_ascii_alphanumeric() || b"%+-._*~&=".contains(b);
+        assert!(incoming.body().iter().all(is_plain), "{text:?}");
+
+        let fields = form_urlencoded::parse(incoming.body()).into_owned();
+        let fields: BTreeMap<String, String> = fields.collect();
+        assert_eq!(fields.len(), 3, "{text:?}");
+        let r: Value = serde_json::from_str(&fields["r"]).unwrap();
+        assert_eq!(r["psessionid"], "ps=2", "{text:?}");
+        let content: Value = serde_json::from_str(r["content"].as_str().unwrap()).unwrap();
+        assert_eq!(content[0], *text);
+        assert_eq!(content[1][1]["name"], "Monospace", "{text:?}");
+    }
+}
+
+#[test]
+fn numbers_begin_anywhere_and_go_on_as_they_should() {
+    for seed in 0..100 {
+        let mut session = session_at(1.0, seed);
+        let send = |session: &mut Session| {
+            let call = call(session.send(Address::Group { gid: 301 }, "a", ""));
+            let msg_id = r(&call)["msg_id"].as_u64().unwrap();
+            let clientid = call.form("clientid").unwrap().to_owned();
+            (msg_id, clientid)
+        };
+        let beat = |session: &mut Session| -> u64 {
+            let call = call(session.heartbeat());
+            call.query("rc").unwrap().parse().unwrap()
+        };
+        let (first, clientid) = send(&mut session);
+        assert_eq!(first.to_string().len(), 8, "seed {seed}");
+        assert_eq!(clientid.len(), 8, "seed {seed}");
+        let rc = beat(&mut session);
+        assert!(rc <= 100, "seed {seed}");
+        // Neither a login nor anything else begins them again.
+        session.forget();
+        assert_eq!(
+            send(&mut session),
+            (first + 1, clientid.clone()),
+            "seed {seed}"
+        );
+        session.poll();
+        assert_eq!(send(&mut session), (first + 2, clientid), "seed {seed}");
+        assert_eq!(beat(&mut session), rc + 1, "seed {seed}");
+
+        let chance = call(session.check()).query("r").unwrap().to_owned();
+        let chance: f64 = chance.parse().unwrap();
+        assert!((0.0..1.0).contains(&chance), "seed {seed}");
+    }
+}
+
+#[test]
+fn time_is_told_as_it_is_on_the_wall() {
+    let begin = Instant::now();
+    let mut session = Session::new(
+        1,
+        "",
+        Clock::new(begin, EPOCH, 60.0, Duration::from_secs(3)),
+        Https::AsHttp,
+        1,
+    );
+    session.set_now(begin + Duration::from_millis(1_500));
+    assert_eq!(call(session.heartbeat()).query("t"), Some("1400000090000"));
+}
+
+#[test]
+fn a_login_that_is_forgotten_leaves_nothing_behind() {
+    let mut session = session();
+    session.jar.set("qq.com", "skey", "@a");
+    session.forget();
+    let mut all = vec![
+        session.sig(),
+        session.check(),
+        session.login2(),
+        session.friends(),
+    ];
+    all.push(session.poll());
+    for request in all {
+        let incoming = arrival(request);
+        let bytes = String::from_utf8(incoming.bytes.clone()).unwrap();
+        for old in [
+            "sig-*1",
+            "0123456789abcdef",
+            "vf%261",
+            "ps%3D2",
+            "skey",
+            "Cookie",
+        ] {
+            assert!(!bytes.contains(old), "{old} in {bytes}");
+        }
+    }
+}
+
+// ---- CHECKSIG ----
+
+#[test]
+fn checksig_goes_where_the_server_says_within_its_domain() {
+    let mut session = session();
+    #[rustfmt::skip]
+    let rows: &[(&str, &str, Option<&str>)] = &[
+        ("as PTLOGIN has it",               "http://ptlogin4.web2.qq.com/check_sig?uin=1&f_url=&p=%2F", Some("ptlogin4.web2.qq.com/check_sig?uin=1&f_url=&p=%2F")),
+        ("https goes over http",            "https://ssl.ptlogin2.qq.com/jump?a=b",     Some("ssl.ptlogin2.qq.com/jump?a=b")),
+        ("without a query",                 "http://web2.qq.com/loginproxy.html",       Some("web2.qq.com/loginproxy.html")),
+        ("the domain itself",               "http://qq.com/",                           Some("qq.com/")),
+        ("in any case",                     "http://WEB2.QQ.com/x",                     Some("web2.qq.com/x")),
+        ("another domain",                  "http://example.com/",                      None),
+        ("one that ends alike",             "http://notqq.com/",                        None),
+        ("one that begins alike",           "http://qq.com.example.com/",               None),
+        ("one in front of an @",            "http://qq.com@example.com/",               None),
+        ("credentials",                     "http://a:b@web2.qq.com/",                  None),
+        ("an address",                      "http://127.0.0.1/qq.com",                  None),
+        ("no host",                         "/check_sig",                               None),
+        ("another scheme",                  "ftp://web2.qq.com/",                       None),
+        ("a file",                          "file:///etc/passwd",                       None),
+        ("a script",                        "javascript:alert(1)",                      None),
+        ("nothing",                         "",                                         None),
+        ("a line end",                      "http://web2.qq.com/\r\nX-Evil: a",         None),
+    ];
+    for (why, url, expected) in rows {
+        let found = session.checksig(url).map(|request| {
+            let incoming = arrival(request);
+            assert_eq!(
+                incoming.header("referer"),
+                Some(LOGIN_PAGE.as_bytes()),
+                "{why}"
+            );
+            let host = String::from_utf8(incoming.header("host").unwrap().to_vec()).unwrap();
+            format!("{}{}", host.to_ascii_lowercase(), incoming.target)
+        });
+        assert_eq!(found.as_deref(), *expected, "{why}");
+    }
+}
+
+// ---- cookies ----
+
+fn cookies(request: Request) -> String {
+    call(request)
+        .header("cookie")
+        .unwrap_or_default()
+        .to_owned()
+}
+
+#[test]
+fn cookies_go_with_the_requests_to_their_hosts() {
+    let mut session = session();
+    let lines: [&[u8]; 4] = [
+        b"ptwebqq=2c14; Domain=.qq.com; Path=/",
+        b"skey=@a; Domain=.qq.com; Path=/; Secure",
+        b"confirmuin=1",
+        b"verifysession=h; Domain=.captcha.qq.com",
+    ];
+    session
+        .jar
+        .store("ssl.ptlogin2.qq.com", "/login", lines, EPOCH);
+    session
+        .jar
+        .store("ssl.captcha.qq.com", "/getimage", [lines[3]], EPOCH);
+
+    assert_eq!(
+        cookies(session.ptlogin()),
+        "ptwebqq=2c14; skey=@a; confirmuin=1"
+    );
+    assert_eq!(
+        cookies(session.captcha()),
+        "ptwebqq=2c14; skey=@a; verifysession=h"
+    );
+    // What is Secure goes where the facts have https, whatever carries it.
+    let discu = session.send(Address::Discu { did: 501 }, "a", "");
+    assert_eq!(cookies(discu), "ptwebqq=2c14; skey=@a");
+    assert_eq!(cookies(session.online_buddies()), "ptwebqq=2c14; skey=@a");
+    assert_eq!(cookies(session.poll()), "ptwebqq=2c14");
+    assert_eq!(cookies(session.friends()), "ptwebqq=2c14");
+    assert_eq!(cookies(session.heartbeat()), "ptwebqq=2c14");
+}
+
+#[test]
+fn a_new_ptwebqq_takes_the_place_of_the_old_one_everywhere() {
+    let mut session = session();
+    let line: &[u8] = b"ptwebqq=old; Domain=.qq.com; Path=/";
+    session
+        .jar
+        .store("ssl.ptlogin2.qq.com", "/login", [line], EPOCH);
+    session.take_ptwebqq();
+    assert_eq!(session.ptwebqq, "old");
+
+    session.set_ptwebqq("0123456789abcdef".to_owned());
+    assert_eq!(cookies(session.poll()), "ptwebqq=0123456789abcdef");
+    assert_eq!(r(&call(session.login2()))["ptwebqq"], "0123456789abcdef");
+    let hash = "01070A0607000F040E0C50545B5156534952454646594A5113504B415947";
+    assert_eq!(r(&call(session.friends()))["hash"], hash);
+}
+
+#[test]
+fn what_an_answer_sets_is_kept_for_its_host() {
+    let network = network(|_| {
+        Answer::ok("ptuiCB('0');")
+            .header("Set-Cookie", "ptwebqq=a; Domain=.qq.com; Path=/")
+            .header("set-cookie", "confirmuin=1; Path=/")
+            .header("Set-Cookie", "stolen=1; Domain=example.com")
+    });
+    let mut session = session();
+    let mut engine = Engine::<Session, Sim>::on_network(&network, Config::default()).unwrap();
+    engine.submit(session.ptlogin(), |session: &mut Session, reply, _| {
+        session.store_cookies(&reply.expect("an answer"));
+        session.take_ptwebqq();
+        Next::done()
+    });
+    engine
+        .advance(&mut session, Duration::from_secs(1))
+        .unwrap();
+    assert_eq!(session.ptwebqq, "a");
+    assert_eq!(session.jar.len(), 2);
+    assert_eq!(cookies(session.ptlogin()), "ptwebqq=a; confirmuin=1");
+    assert_eq!(cookies(session.poll()), "ptwebqq=a");
+}
+
+// ---- patience ----
+
+/// How long the request is waited for by an answer of this kind.
+fn patience(request: Request, answer: fn(&Incoming) -> Answer) -> Option<Duration> {
+    let network = network(answer);
+    let mut engine =
+        Engine::<Option<Duration>, Sim>::on_network(&network, Config::default()).unwrap();
+    let begun = network.now();
+    engine.submit(request, move |ended, reply, cx| {
+        *ended = reply.is_err().then(|| cx.now() - begun);
+        Next::done()
+    });
+    let mut ended = None;
+    engine
+        .advance(&mut ended, Duration::from_secs(600))
+        .unwrap();
+    assert_eq!(engine.pending(), 0);
+    ended
+}
+
+/// In whole seconds, as it takes some milliseconds to get there.
+fn seconds(time: Option<Duration>) -> Option<u64> {
+    time.map(|time| time.as_secs())
+}
+
+#[test]
+fn a_poll_is_waited_for_longer_than_it_is_held() {
+    let silent: fn(&Incoming) -> Answer = |_| Answer::held();
+    let held: fn(&Incoming) -> Answer = |_| Answer::ok("{}").after(Duration::from_secs(65));
+    let drips: fn(&Incoming) -> Answer =
+        |_| Answer::ok([b' '; 400]).drip(1, Duration::from_secs(9));
+    assert_eq!(seconds(patience(session().poll(), silent)), Some(70));
+    assert_eq!(patience(session().poll(), held), None);
+    assert_eq!(seconds(patience(session().poll(), drips)), Some(140));
+    // All else has half a minute, drop by drop or not.
+    assert_eq!(seconds(patience(session().friends(), silent)), Some(30));
+    assert_eq!(seconds(patience(session().heartbeat(), drips)), Some(30));
+}
+
+#[test]
+fn where_waits_are_compressed_a_machine_may_still_be_slow() {
+    let silent: fn(&Incoming) -> Answer = |_| Answer::held();
+    // A hold lasts a second.
+    let fast = || session_at(60.0, 7);
+    assert_eq!(seconds(patience(fast().poll(), silent)), Some(4));
+    assert_eq!(seconds(patience(fast().friends(), silent)), Some(3));
+}
+
+#[test]
+fn jitter_makes_a_wait_longer_by_its_share_at_most() {
+    let mut session = session();
+    let wait = Duration::from_secs(10);
+    let waits: Vec<Duration> = (0..1_000).map(|_| session.jitter(wait, 0.2)).collect();
+    assert!(waits.iter().all(|w| (wait..=wait.mul_f64(1.2)).contains(w)));
+    let spread = *waits.iter().max().unwrap() - *waits.iter().min().unwrap();
+    assert!(spread > Duration::from_secs(1), "{spread:?}");
+}

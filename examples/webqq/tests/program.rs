@@ -1,0 +1,799 @@
+//! The program as those who run it see it: processes of their own, on loopback, judged by how they end and what they print.
+//!
+//! Its judgement is judged as well: [`MUTANTS`] are the program with one thing broken, and have to end with 1.
+
+/// The names of the server's switches, and what these need.
+#[allow(dead_code, reason = "nothing else is asked for")]
+#[path = "../src/server"]
+mod server {
+    mod answer;
+    pub(crate) mod fault;
+    mod step;
+    mod wire;
+}
+
+#[path = "../../../tests/cargo/mod.rs"]
+mod cargo;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// What no program may take: it hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Nor cargo, which has a crate and its dependencies to build.
+const PATIENCE_WITH_CARGO: Duration = Duration::from_secs(600);
+
+// ---- processes ----
+
+/// A process and what it says, on either stream. It ends with its owner, however that ends.
+struct Program {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    lines: Receiver<String>,
+    /// What was read of it.
+    said: String,
+}
+
+impl Program {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let (sender, lines) = channel();
+        read_lines(child.stdout.take().unwrap(), sender.clone());
+        read_lines(child.stderr.take().unwrap(), sender);
+        Self {
+            stdin: child.stdin.take(),
+            child,
+            lines,
+            said: String::new(),
+        }
+    }
+
+    fn webqq(args: &[&str]) -> Self {
+        Self::start(Command::new(webqq()).args(args))
+    }
+
+    fn type_line(&mut self, line: &str) {
+        let stdin = self.stdin.as_mut().expect("it has not ended");
+        writeln!(stdin, "{line}").unwrap_or_else(|error| panic!("{line}: {error}\n{}", self.said));
+    }
+
+    /// The next line in which `is_it` finds what is waited for.
+    fn wait_for(&mut self, what: &str, is_it: impl Fn(&str) -> bool) -> String {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.next_line(until) {
+                Ok(line) if is_it(&line) => return line,
+                Ok(_) => {}
+                Err(why) => panic!("{what}: {why}\n{}", self.said),
+            }
+        }
+    }
+
+    fn next_line(&mut self, until: Instant) -> Result<String, RecvTimeoutError> {
+        let left = until.saturating_duration_since(Instant::now());
+        let line = self.lines.recv_timeout(left)?;
+        self.said.push_str(&line);
+        self.said.push('\n');
+        Ok(line)
+    }
+
+    /// Reads on until then.
+    fn listen_until(&mut self, until: Instant) {
+        while self.next_line(until).is_ok() {}
+        if let Some(status) = self.child.try_wait().unwrap() {
+            panic!("it has ended, {status}:\n{}", self.said);
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let kill = Command::new("kill")
+            .args([name, &self.child.id().to_string()])
+            .status();
+        assert!(kill.is_ok_and(|status| status.success()), "kill {name}");
+    }
+
+    /// Waits until it has ended by itself: its code, and all that it said.
+    fn end(self) -> (Option<i32>, String) {
+        self.end_within(PATIENCE)
+    }
+
+    fn end_within(mut self, limit: Duration) -> (Option<i32>, String) {
+        let until = Instant::now() + limit;
+        loop {
+            match self.next_line(until) {
+                Ok(_) => {}
+                // Both streams are closed.
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("not at its end within {limit:?}:\n{}", self.said)
+                }
+            }
+        }
+        let status = self.child.wait().expect("a child");
+        (status.code(), std::mem::take(&mut self.said))
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // Of one that has ended there is nothing left to kill.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn read_lines(stream: impl Read + Send + 'static, sender: Sender<String>) {
+    thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+// ---- cargo ----
+
+/// Has the cargo that runs this build something, without the net: the programs by their names.
+fn build(folder: &Path, args: &[&str]) -> BTreeMap<String, PathBuf> {
+    let cargo = Program::start(
+        cargo::cargo()
+            .args([
+                "build",
+                "--offline",
+                "--message-format=json-render-diagnostics",
+            ])
+            .args(args)
+            .current_dir(folder),
+    );
+    let (code, output) = cargo.end_within(PATIENCE_WITH_CARGO);
+    // Between what is meant for programs stands what is meant for people.
+    let (messages, complaints): (Vec<&str>, Vec<&str>) =
+        output.lines().partition(|line| line.starts_with('{'));
+    assert_eq!(code, Some(0), "cargo build: {}", complaints.join("\n"));
+    let messages = messages.into_iter().map(serde_json::from_str);
+    let messages: Vec<Value> = messages.map_while(Result::ok).collect();
+    let program = |message: &Value| {
+        let name = message["target"]["name"].as_str()?.to_owned();
+        Some((name, message["executable"].as_str()?.into()))
+    };
+    messages.iter().filter_map(program).collect()
+}
+
+/// The program as users are told to run it.
+fn webqq() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+        build(folder, &["--release", "--package", "webqq"])["webqq"].clone()
+    })
+}
+
+/// An empty folder for a test.
+fn fresh_folder(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).expect("a folder");
+    folder
+}
+
+// ---- the scripted conversation ----
+
+#[test]
+fn the_conversation_ends_well_and_shows_every_switch() {
+    let (code, output) = Program::webqq(&[]).end();
+    assert_eq!(code, Some(0), "{output}");
+    assert!(
+        !output.contains('\x1b'),
+        "colours, and no terminal: {output}"
+    );
+    // The plugin that crashes tells whoever asked it, and nobody else.
+    assert!(!output.contains("panicked"), "{output}");
+    let (_, table) = output
+        .split_once("What went wrong on purpose")
+        .expect("a table");
+    let rows: Vec<&str> = table.lines().map(str::trim).collect();
+    for switch in server::fault::all_switches() {
+        let (step, fault) = switch.split_once(": ").unwrap_or(("the session", &switch));
+        // Behind it stands how often, or the next one, or nothing.
+        let names = |row: &&&str| {
+            let mut places = row.match_indices(fault);
+            row.starts_with(step)
+                && places.any(|(at, _)| {
+                    let rest = &row[at + fault.len()..];
+                    rest.is_empty() || rest.starts_with(',') || rest.starts_with(" x")
+                })
+        };
+        assert!(rows.iter().any(|row| names(&row)), "{switch}: {table}");
+    }
+    for row in ["messages in", "answers out", "logins again", "troubles"] {
+        assert!(table.contains(row), "{row}: {table}");
+    }
+    assert!(!output.contains("TLS"), "{output}");
+}
+
+/// How many requests came over TLS, by the judgement.
+fn over_tls(output: &str) -> usize {
+    let count = output
+        .lines()
+        .find_map(|line| line.strip_suffix(" requests came over TLS."));
+    count.expect(output).parse().expect(output)
+}
+
+#[test]
+fn the_conversation_ends_well_over_tls() {
+    let (code, output) = Program::webqq(&["--tls"]).end();
+    assert_eq!(code, Some(0), "{output}");
+    // SIG and PTLOGIN of each of the logins, at the least.
+    assert!(over_tls(&output) > 20, "{output}");
+}
+
+/// The objects of a log, a line each.
+fn read_log(file: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(file).unwrap_or_else(|error| panic!("{file:?}: {error}"));
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect()
+}
+
+#[test]
+fn the_logs_agree() {
+    let folder = fresh_folder("webqq-logs");
+    let (code, output) = Program::webqq(&["--log", folder.to_str().unwrap()]).end();
+    assert_eq!(code, Some(0), "{output}");
+    let of_kind = |file: &str, kind: &str| {
+        let log = read_log(&folder.join(file)).into_iter();
+        let entries: Vec<Value> = log.filter(|entry| entry["kind"] == kind).collect();
+        entries
+    };
+    let ids = |entries: &[Value]| {
+        let id = |entry: &Value| entry["msg_id"].as_u64().expect("a message has an id");
+        let mut ids: Vec<u64> = entries.iter().map(id).collect();
+        ids.sort_unstable();
+        ids
+    };
+    let messages = of_kind("server.jsonl", "message");
+    assert!(messages.len() > 50, "{} messages", messages.len());
+    assert_eq!(ids(&messages), ids(&of_kind("bot.jsonl", "heard")));
+    let mut answers = of_kind("server.jsonl", "answer");
+    answers.retain(|answer| answer["accepted"] == true);
+    let said = of_kind("bot.jsonl", "said").len() + of_kind("bot.jsonl", "perhaps said").len();
+    assert!(answers.len() <= said, "{} answers, {said}", answers.len());
+}
+
+#[test]
+fn answers_are_cut_where_they_are_not_to_be_split() {
+    let (code, output) = Program::webqq(&["--long", "cut", "--max-text", "120"]).end();
+    assert_eq!(code, Some(0), "{output}");
+    assert!(output.contains(" [...]"), "{output}");
+}
+
+#[test]
+fn thirty_bots_share_an_engine() {
+    let (code, output) = Program::webqq(&["--accounts", "30"]).end();
+    assert_eq!(code, Some(0), "{output}");
+    assert!(!output.contains('\x1b'), "{output}");
+    let row = output
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("heap per bot"));
+    let kib = row.and_then(|row| row.trim().strip_suffix(" KiB"));
+    let kib: f64 = kib.and_then(|kib| kib.parse().ok()).expect(&output);
+    assert!(kib > 0.0, "{output}");
+}
+
+#[test]
+fn two_hundred_bots_share_an_engine_over_tls() {
+    let (code, output) = Program::webqq(&["--accounts", "200", "--tls"]).end();
+    assert_eq!(code, Some(0), "{output}");
+    // SIG, PTLOGIN, two lists, two sends with a signature before one of them, and LOGOUT.
+    assert!(over_tls(&output) >= 7 * 200, "{output}");
+}
+
+#[test]
+fn help_is_given_and_nonsense_is_refused() {
+    let (code, output) = Program::webqq(&["--help"]).end();
+    assert_eq!(code, Some(0), "{output}");
+    for option in [
+        "--time-scale",
+        "--log",
+        "--accounts",
+        "--serve",
+        "--server",
+        "--tls",
+        "--cacert",
+    ] {
+        assert!(output.contains(option), "{option}: {output}");
+    }
+    for args in [
+        &["--bogus"][..],
+        &["--accounts", "none"],
+        &["--time-scale"],
+        &["--serve", "--accounts", "2"],
+        &["--https", "127.0.0.1:1"],
+        &["--cacert", "root.pem", "--tls"],
+        &["--tls", "--server", "127.0.0.1:1", "--https", "127.0.0.1:2"],
+    ] {
+        let output = Command::new(webqq()).args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert_eq!(output.stdout, b"", "{args:?}");
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(complaint.contains(args[0]), "{args:?}: {complaint}");
+    }
+}
+
+// ---- a person at the terminal ----
+
+#[test]
+fn a_person_talks_to_the_bot() {
+    let mut webqq = Program::webqq(&["--serve", "--seconds", "100"]);
+    let says = |what: &'static str| move |line: &str| line.contains(what);
+    webqq.wait_for("a login", says("online"));
+    webqq.type_line("ping");
+    webqq.wait_for("an answer to a friend", says("#1 pong"));
+    webqq.type_line("/as 5");
+    webqq.wait_for("a role", says("You are "));
+    webqq.type_line("echo hi");
+    webqq.wait_for("an answer in a role", says("#2 hi"));
+    webqq.type_line("/kick");
+    webqq.wait_for("a kick", says("relink"));
+    webqq.type_line("ping");
+    webqq.wait_for("another login", says("online"));
+    webqq.wait_for("an answer after a kick", says("#3 pong"));
+    webqq.type_line("/quit");
+    let (code, output) = webqq.end();
+    assert_eq!(code, Some(0), "{output}");
+    assert!(output.contains("logged out"), "{output}");
+}
+
+#[test]
+fn a_talk_can_be_limited_in_time() {
+    let (code, output) = Program::webqq(&["--serve", "--seconds", "1"]).end();
+    assert_eq!(code, Some(0), "{output}");
+    assert!(output.contains("logged out"), "{output}");
+}
+
+// ---- TLS between processes ----
+
+/// A server alone that has TLS, and what it tells those who want to come: its addresses for http and https, and its root's file.
+fn serve_tls() -> (Program, [String; 3]) {
+    let args = ["--server-only", "--tls", "--seconds", "100"];
+    let mut server = Program::webqq(&[&args[..], &["--time-scale", "60"]].concat());
+    let line = server.wait_for("a server", |line| line.contains("listening at"));
+    let places = line
+        .strip_prefix("listening at ")
+        .and_then(|line| line.split_once(", for https at "))
+        .and_then(|(http, rest)| Some((http, rest.split_once("; its root certificate is in ")?)));
+    let (http, (https, root)) = places.expect(&line);
+    (server, [http, https, root].map(str::to_owned))
+}
+
+fn bot_of([http, https, root]: &[String; 3]) -> Program {
+    Program::webqq(&[
+        "--server",
+        http,
+        "--tls",
+        "--https",
+        https,
+        "--cacert",
+        root,
+        "--time-scale",
+        "60",
+        "--seconds",
+        "100",
+    ])
+}
+
+#[test]
+fn a_bot_elsewhere_believes_the_root_that_it_is_given() {
+    let (server, places) = serve_tls();
+    let mut bot = bot_of(&places);
+    watch(&mut bot, 3);
+    server.signal("-INT");
+    let (code, output) = server.end();
+    assert_eq!(code, Some(0), "{output}\n{}", bot.said);
+    // Two for the login and two for lists; the questions are asked where it answers over http, but for lunch.
+    assert!(over_tls(&output) >= 5, "{output}");
+    let [.., root] = places;
+    assert!(!Path::new(&root).exists(), "{root} is left behind");
+    bot.signal("-INT");
+    let (code, output) = bot.end_within(Duration::from_secs(20));
+    assert_eq!(code, Some(0), "{output}");
+}
+
+#[test]
+fn a_bot_that_is_given_another_root_says_so_and_stops() {
+    let (server, places) = serve_tls();
+    let (_other, [_, _, wrong]) = serve_tls();
+    let [http, https, _] = places;
+    let folder = fresh_folder("webqq-roots");
+    let no_root = folder.join("no-root.pem");
+    fs::write(&no_root, "there is none in here\n").unwrap();
+    let missing = folder.join("missing.pem");
+    for (root, complaints) in [
+        (
+            Path::new(&wrong),
+            ["stopped", "certificate has no known issuer"],
+        ),
+        (no_root.as_path(), ["no-root.pem", "no certificate found"]),
+        (missing.as_path(), ["missing.pem", "No such file"]),
+    ] {
+        let root = root.to_str().unwrap().to_owned();
+        let (code, output) = bot_of(&[http.clone(), https.clone(), root]).end();
+        assert_eq!(code, Some(1), "{output}");
+        for complaint in complaints {
+            assert!(output.contains(complaint), "{complaint}: {output}");
+        }
+    }
+    // It has told the server nothing at all.
+    server.signal("-INT");
+    let (code, output) = server.end();
+    assert_eq!(code, Some(0), "{output}");
+    assert!(output.contains(" 0 logins"), "{output}");
+    assert!(!output.contains("over TLS"), "{output}");
+}
+
+#[test]
+fn a_talk_can_be_over_tls() {
+    let (code, output) = Program::webqq(&["--serve", "--tls", "--seconds", "1"]).end();
+    assert_eq!(code, Some(0), "{output}");
+    assert!(output.contains("logged out"), "{output}");
+    assert!(output.contains("its root certificate is in"), "{output}");
+}
+
+// ---- mutants ----
+
+/// The program with pieces of its text replaced, and what its judgement has to say of that.
+struct Mutant {
+    name: &'static str,
+    /// What it is run with.
+    args: &'static [&'static str],
+    /// A file, what stands there once, and what takes its place.
+    changes: &'static [(&'static str, &'static str, &'static str)],
+    /// These stand in one line.
+    complaint: &'static [&'static str],
+}
+
+const MUTANTS: &[Mutant] = &[
+    Mutant {
+        name: "deduplication-removed",
+        args: &[],
+        changes: &[(
+            "outbox.rs",
+            "        if !self.ids.insert(id) {\n            return false;\n        }\n",
+            "        self.ids.insert(id);\n",
+        )],
+        complaint: &["was answered", "times"],
+    },
+    Mutant {
+        name: "generation-check-removed",
+        args: &[],
+        changes: &[
+            (
+                "steps.rs",
+                "            if bot.session.number != session {\n                return Next::done();\n            }\n            read(bot, reply, cx)",
+                "            let _ = session;\n            read(bot, reply, cx)",
+            ),
+            (
+                "steps.rs",
+                "            if bot.session.number != session {\n                return Next::done();\n            }\n            call(bot, cx)",
+                "            let _ = session;\n            call(bot, cx)",
+            ),
+        ],
+        // Which scene it comes to grief in is a matter of chance; it never comes to the last.
+        complaint: &["never happened: weather"],
+    },
+    Mutant {
+        name: "resends-what-was-lost",
+        args: &[],
+        changes: &[("talk.rs", "error.request_sent() == Sent::No", "true")],
+        complaint: &["was answered", "times"],
+    },
+    Mutant {
+        name: "resends-what-was-answered-badly",
+        args: &[],
+        changes: &[(
+            "talk.rs",
+            "Err(trouble) => self.perhaps_said(&trouble, cx),",
+            "Err(trouble) => self.delay(&trouble, 1, cx),",
+        )],
+        complaint: &["was answered", "times"],
+    },
+    Mutant {
+        name: "asks-for-a-list-in-plain",
+        args: &["--tls"],
+        changes: &[(
+            "protocol.rs",
+            "let query = [query, &session].concat();",
+            "let query = [query, &session].concat();\n        if action == \"get_online_buddies2\" {\n            \
+             return self.get(&format!(\"{CHANNEL}{action}\"), &query).header(\"Referer\", CHANNEL_REFERER);\n        }",
+        )],
+        complaint: &["OnlineBuddies", "is https, and came over http"],
+    },
+];
+
+/// No change at all: what is built here ends well, so that a mutant which does not is found out for what it is.
+const ORIGINAL: Mutant = Mutant {
+    name: "original",
+    args: &["--tls"],
+    changes: &[],
+    complaint: &[],
+};
+
+/// Builds the original and all mutants, in a package of their own that takes the crate by its path.
+fn mutants() -> &'static BTreeMap<String, PathBuf> {
+    static BUILT: OnceLock<BTreeMap<String, PathBuf>> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let package = Path::new(env!("CARGO_TARGET_TMPDIR")).join("webqq-mutants");
+        let mut examples = String::new();
+        for mutant in MUTANTS.iter().chain([&ORIGINAL]) {
+            let name = mutant.name;
+            write_sources(mutant, &package.join(name));
+            let main = format!("{name}/examples/webqq/src/main.rs");
+            examples += &format!("[[example]]\nname = {name:?}\npath = {main:?}\n\n");
+        }
+        let root = repository();
+        let manifest = manifest_of_mutants(&root, &examples);
+        write_if_new(&package.join("lib.rs"), "");
+        write_if_new(&package.join("Cargo.toml"), &manifest);
+        fs::copy(root.join("Cargo.lock"), package.join("Cargo.lock")).expect("a lock file");
+        // Beside everything else that cargo has built, so that the dependencies need not be built again.
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+        let target = target.to_str().unwrap();
+        build(&package, &["--examples", "--target-dir", target])
+    })
+}
+
+/// The root of the repository, with the crate.
+fn repository() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    root.canonicalize().expect("this package lies in it")
+}
+
+/// The program and what it takes from elsewhere, with the mutant's changes.
+fn write_sources(mutant: &Mutant, folder: &Path) {
+    let root = repository();
+    for part in ["examples/webqq/src", "examples/support", "tests/counting"] {
+        for file in files_in(&root.join(part)) {
+            let mut text = fs::read_to_string(&file).expect("a source");
+            let path = file.strip_prefix(&root).expect("a file of the repository");
+            for (name, old, new) in mutant.changes {
+                if path == Path::new("examples/webqq/src").join(name) {
+                    let count = text.matches(old).count();
+                    assert_eq!(
+                        count, 1,
+                        "{}: this stands {count} times in {name}: {old}",
+                        mutant.name
+                    );
+                    text = text.replace(old, new);
+                }
+            }
+            write_if_new(&folder.join(path), &text);
+        }
+    }
+}
+
+fn files_in(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{folder:?}: {error}"));
+    entries
+        .map(|entry| entry.expect("an entry").path())
+        .flat_map(|path| match path.is_dir() {
+            true => files_in(&path),
+            false => vec![path],
+        })
+        .collect()
+}
+
+/// What is as it was keeps its time, and need not be built again.
+fn write_if_new(file: &Path, text: &str) {
+    if fs::read_to_string(file).is_ok_and(|old| old == text) {
+        return;
+    }
+    fs::create_dir_all(file.parent().unwrap()).expect("a folder");
+    fs::write(file, text).unwrap_or_else(|error| panic!("{file:?}: {error}"));
+}
+
+/// An empty library, which takes what the program takes; each mutant is an example of it.
+fn manifest_of_mutants(root: &Path, examples: &str) -> String {
+    let manifest = include_str!("../Cargo.toml");
+    let begin = manifest.find("[dependencies]\n").expect("dependencies");
+    let end = manifest.find("[dev-dependencies]\n").expect("more of them");
+    let here = "httpstream = { path = \"../..\"";
+    let there = format!("httpstream = {{ path = {:?}", root.to_str().unwrap());
+    let dependencies = &manifest[begin..end];
+    assert!(dependencies.contains(here), "{dependencies}");
+    let dependencies = dependencies.replace(here, &there);
+    // Quick to build, and otherwise as users run it.
+    let quick = "[profile.dev.package.webqq-mutants]\ndebug = false\noverflow-checks = false\n";
+    format!(
+        "[package]\nname = \"webqq-mutants\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[workspace]\n\n[lib]\npath = \"lib.rs\"\n\n\
+         {examples}{dependencies}\n{quick}"
+    )
+}
+
+fn has_to_be_found_out(name: &str) {
+    let mutant = MUTANTS.iter().find(|mutant| mutant.name == name).unwrap();
+    let (code, output) = Program::start(Command::new(&mutants()[name]).args(mutant.args)).end();
+    assert_eq!(code, Some(1), "{output}");
+    let mut complaints = output.lines().filter(|line| line.contains("wrong:"));
+    let is_meant = |line: &str| mutant.complaint.iter().all(|words| line.contains(words));
+    assert!(complaints.any(is_meant), "{output}");
+}
+
+#[test]
+fn the_original_is_judged_good() {
+    let original = &mutants()[ORIGINAL.name];
+    let (code, output) = Program::start(Command::new(original).args(ORIGINAL.args)).end();
+    assert_eq!(code, Some(0), "{output}");
+}
+
+#[test]
+fn a_bot_without_deduplication_is_found_out() {
+    has_to_be_found_out("deduplication-removed");
+}
+
+#[test]
+fn a_bot_that_listens_to_old_sessions_is_found_out() {
+    has_to_be_found_out("generation-check-removed");
+}
+
+#[test]
+fn a_bot_that_says_openly_what_is_for_tls_is_found_out() {
+    has_to_be_found_out("asks-for-a-list-in-plain");
+}
+
+#[test]
+fn a_bot_that_sends_again_what_was_lost_is_found_out() {
+    has_to_be_found_out("resends-what-was-lost");
+}
+
+#[test]
+fn a_bot_that_sends_again_what_was_answered_badly_is_found_out() {
+    has_to_be_found_out("resends-what-was-answered-badly");
+}
+
+// ---- a server that is killed ----
+
+/// Processor time that a process has used, in clock ticks: user and system (proc_pid_stat(5), fields 14 and 15).
+fn ticks(process: &Program) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.child.id())).unwrap();
+    let (_, fields) = stat.rsplit_once(") ").expect("a name in brackets");
+    let field = |number: usize| fields.split(' ').nth(number - 3).unwrap();
+    field(14).parse::<u64>().unwrap() + field(15).parse::<u64>().unwrap()
+}
+
+/// What a process has open, by kind: `socket:`, `pipe:`, `anon_inode:` or a file.
+fn open_files(process: &Program) -> BTreeMap<String, usize> {
+    let mut kinds = BTreeMap::new();
+    for entry in fs::read_dir(format!("/proc/{}/fd", process.child.id())).unwrap() {
+        let Ok(target) = fs::read_link(entry.unwrap().path()) else {
+            continue;
+        };
+        let kind = target.to_string_lossy();
+        let kind = kind.split('[').next().unwrap_or_default();
+        *kinds.entry(kind.to_owned()).or_default() += 1;
+    }
+    kinds
+}
+
+/// A port where nobody listens; none of those that are given to whoever connects, so that it stays free while its server is away.
+fn free_port() -> u16 {
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+    let mine = std::process::id() as usize * 10;
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let mut ports = std::iter::repeat_with(|| {
+        let next = ASKED.fetch_add(1, Ordering::Relaxed);
+        20_000 + ((mine + next) % 10_000) as u16
+    });
+    ports.find(is_free).expect("there are more")
+}
+
+/// Listens until the bot has answered `count` times more. Answers the most sockets that it had meanwhile, and what else it has open.
+fn watch(bot: &mut Program, count: usize) -> (usize, BTreeMap<String, usize>) {
+    let mut most = 0;
+    let mut others = BTreeMap::new();
+    for _ in 0..count {
+        bot.wait_for("an answer", |line| {
+            line.contains(" to ") && line.contains(" question ")
+        });
+        others = open_files(bot);
+        most = most.max(others.remove("socket:").unwrap_or(0));
+    }
+    (most, others)
+}
+
+#[test]
+fn a_bot_outlives_its_server() {
+    const DOWN: Duration = Duration::from_secs(10);
+    let folder = fresh_folder("webqq-killed");
+    let addr = format!("127.0.0.1:{}", free_port());
+    let scale = ["--time-scale", "60"];
+    let serve = |seed, seconds| {
+        let alone = ["--server-only", "--listen", &addr, "--seed", seed];
+        let mut server = Program::webqq(&[&alone[..], &scale, &["--seconds", seconds]].concat());
+        server.wait_for("a server", |line| line.contains("listening at"));
+        server
+    };
+    let server = serve("5", "100");
+    let bot = ["--server", &addr, "--log", folder.to_str().unwrap()];
+    let mut bot = Program::webqq(&[&bot[..], &scale, &["--seconds", "100"]].concat());
+    let (before, others_before) = watch(&mut bot, 3);
+    // It is asked something every second: between two questions there is nothing that it could still answer to the next server.
+    bot.listen_until(Instant::now() + Duration::from_millis(300));
+
+    server.signal("-KILL");
+    let (code, _) = server.end();
+    assert_eq!(code, None);
+    let ticks_before = ticks(&bot);
+    bot.listen_until(Instant::now() + DOWN);
+    // A hundredth of a second each: a loop that never waits would use a thousand.
+    let used = ticks(&bot) - ticks_before;
+    assert!(used < 100, "{used} ticks: {}", bot.said);
+    let without = open_files(&bot).remove("socket:").unwrap_or(0);
+    // Whatever it is trying to connect just now.
+    assert!(without <= 3, "{without} sockets are left of {before}");
+
+    // It has other uins, cookies and messages than the one before. What it asks is judged at its end.
+    let server = serve("9", "10");
+    bot.wait_for("another login", |line| line.contains("online"));
+    let (after, others_after) = watch(&mut bot, 3);
+    println!(
+        "{before} sockets, {without} while the server was away, {after} with the next; {used} ticks in {DOWN:?}"
+    );
+    assert_eq!(others_after, others_before, "{}", bot.said);
+    // How many lists are under way at once is a matter of chance.
+    assert!(after <= before + 4, "{after} sockets, {before} before");
+    let (code, output) = server.end();
+    assert_eq!(code, Some(0), "{output}\n{}", bot.said);
+    let questions = output
+        .lines()
+        .find_map(|line| line.split_once(" questions, "));
+    let questions: usize = questions.expect(&output).0.parse().expect(&output);
+    assert!(questions >= 3, "{output}");
+
+    bot.signal("-INT");
+    let (code, output) = bot.end_within(Duration::from_secs(20));
+    assert_eq!(code, Some(0), "{output}");
+    let log = read_log(&folder.join("bot.jsonl"));
+    let said = log.iter().filter(|entry| entry["kind"] == "said").count();
+    assert!(said >= 3 + questions, "{said}: {output}");
+}
+
+#[test]
+fn a_bot_with_something_to_say_and_nobody_to_say_it_to_can_be_ended() {
+    let addr = format!("127.0.0.1:{}", free_port());
+    // A poll is held three times as long as it takes until the next question.
+    let scale = ["--time-scale", "20", "--seconds", "100"];
+    let mut server = Program::webqq(&[&["--server-only", "--listen", &addr], &scale[..]].concat());
+    server.wait_for("a server", |line| line.contains("listening at"));
+    let mut bot = Program::webqq(&[&["--server", &addr], &scale[..]].concat());
+    // The first may come before the lists, and the poll behind it waits for them: a bot that is stopped there is never told the second.
+    bot.wait_for("a question", |line| line.contains(": #2 "));
+    // It is told the next question when there is no server any more.
+    bot.signal("-STOP");
+    thread::sleep(Duration::from_secs(2));
+    server.signal("-KILL");
+    server.end();
+    bot.signal("-CONT");
+    bot.wait_for("an answer that cannot be sent", |line| {
+        line.contains("not sent yet")
+    });
+    bot.signal("-INT");
+    let (code, output) = bot.end_within(Duration::from_secs(30));
+    assert_eq!(code, Some(0), "{output}");
+}

@@ -1,0 +1,214 @@
+//! What a request and a wait cost in allocations: the same on every machine, however busy it is.
+
+mod counting;
+#[path = "../examples/support/server.rs"]
+mod server;
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use httpstream::resolver::{Family, LookupAnswer, LookupId, Resolve, Table, Wake};
+use httpstream::{Config, Context, Engine, Flow, Next, Readback, Reply, Request, Response};
+
+/// Starts a server on another thread, whose allocations are its own.
+fn start_server() -> SocketAddr {
+    let listener = server::listen().expect("a port on loopback");
+    let addr = listener.local_addr().expect("it listens");
+    std::thread::spawn(move || server::serve(listener));
+    addr
+}
+
+#[derive(Default)]
+struct Answered {
+    requests: usize,
+    body_bytes: usize,
+}
+
+impl Answered {
+    fn on_reply(&mut self, reply: Reply<'_>, _: &mut Context<'_, Self>) -> Next<Self> {
+        self.requests += 1;
+        self.body_bytes += reply.expect("an answer").body().len();
+        Next::again()
+    }
+}
+
+/// As `Answered::on_reply`, each body piece by piece.
+struct Streaming;
+
+impl Readback<Answered> for Streaming {
+    fn on_head(
+        &mut self,
+        _: &mut Answered,
+        _: &Response<'_>,
+        _: &mut Context<'_, Answered>,
+    ) -> Flow {
+        Flow::Stream
+    }
+
+    fn on_data(
+        &mut self,
+        answered: &mut Answered,
+        data: &[u8],
+        _: &mut Context<'_, Answered>,
+    ) -> Flow {
+        answered.body_bytes += data.len();
+        Flow::Stream
+    }
+
+    fn on_reply(
+        &mut self,
+        answered: &mut Answered,
+        reply: Reply<'_>,
+        cx: &mut Context<'_, Answered>,
+    ) -> Next<Answered> {
+        answered.on_reply(reply, cx)
+    }
+}
+
+/// The fewest allocations among ten runs of `requests` each. The first ones make the buffers that are kept, as many as there
+/// are ever responses incomplete at once; what every request costs, every run shows.
+fn least_allocations(path: &str, connections: usize, requests: usize, body_bytes: usize) -> u64 {
+    let url = format!("http://{}{path}", start_server());
+    least_allocations_at(&url, Config::default(), connections, requests, body_bytes)
+}
+
+fn least_allocations_at(
+    url: &str,
+    mut config: Config,
+    connections: usize,
+    requests: usize,
+    body_bytes: usize,
+) -> u64 {
+    config.max_connections = connections;
+    config.max_connections_per_origin = connections;
+    let mut engine = Engine::with_config(config).expect("an engine");
+    let request = Request::get(url).build().expect("a request");
+    for _ in 0..connections {
+        engine.submit(request.clone(), Answered::on_reply);
+    }
+    let mut run = || {
+        let mut answered = Answered::default();
+        let before = counting::calls();
+        while answered.requests < requests {
+            engine.turn(&mut answered, None).expect("a turn");
+        }
+        assert_eq!(answered.body_bytes, answered.requests * body_bytes);
+        counting::calls() - before
+    };
+    run();
+    (0..10).map(|_| run()).min().unwrap_or(u64::MAX)
+}
+
+#[test]
+fn sending_again_allocates_nothing() {
+    for (path, body_bytes) in [("/small", 128), ("/chunked", 128), ("/large", 64 * 1024)] {
+        for connections in [1, 50] {
+            let least = least_allocations(path, connections, 400, body_bytes);
+            assert_eq!(least, 0, "{path} on {connections} connections");
+        }
+    }
+}
+
+#[test]
+fn a_body_of_a_megabyte_allocates_nothing_collected_or_streamed() {
+    const MEGABYTE: usize = 1 << 20;
+    let least = least_allocations("/huge", 1, 20, MEGABYTE);
+    assert_eq!(least, 0, "collected");
+    let url = format!("http://{}/huge", start_server());
+    let mut engine = Engine::new().expect("an engine");
+    engine.submit_to(Request::get(&url).build().expect("a request"), Streaming);
+    let mut answered = Answered::default();
+    let least = (0..11).map(|_| {
+        let (before, until) = (counting::calls(), answered.requests + 20);
+        while answered.requests < until {
+            engine.turn(&mut answered, None).expect("a turn");
+        }
+        counting::calls() - before
+    });
+    // The first ones make the buffers that are kept.
+    assert_eq!(least.skip(1).min(), Some(0), "streamed");
+    // The next one is under way.
+    assert_eq!(answered.body_bytes / MEGABYTE, answered.requests);
+}
+
+#[test]
+fn pipelining_allocates_nothing() {
+    for (path, body_bytes) in [("/small", 128), ("/chunked", 128)] {
+        let url = format!("http://{}{path}", start_server());
+        for depth in [2, 16, 100] {
+            let mut engine = {
+                let mut config = Config::default();
+                config.max_connections = 3;
+                config.pipeline("*", depth);
+                Engine::with_config(config).expect("an engine")
+            };
+            let request = Request::get(&url).build().expect("a request");
+            for _ in 0..3 * depth {
+                engine.submit(request.clone(), Answered::on_reply);
+            }
+            let mut run = || {
+                let mut answered = Answered::default();
+                let before = counting::calls();
+                while answered.requests < 2000 {
+                    engine.turn(&mut answered, None).expect("a turn");
+                }
+                assert_eq!(answered.body_bytes, answered.requests * body_bytes);
+                counting::calls() - before
+            };
+            run();
+            let least = (0..10).map(|_| run()).min();
+            assert_eq!(least, Some(0), "{path}, {depth} deep");
+            let stats = engine.stats();
+            assert!(stats.pipelined * 2 > stats.answered, "{stats:?}");
+        }
+    }
+}
+
+#[test]
+fn a_connection_per_request_allocates_nothing() {
+    for connections in [1, 50] {
+        let least = least_allocations("/close", connections, 200, 128);
+        assert_eq!(least, 0, "on {connections} connections at once");
+    }
+}
+
+/// A table whose answers may be kept.
+#[derive(Debug)]
+struct KeptTable(Table);
+
+impl Resolve for KeptTable {
+    fn attach(&mut self, wake: Wake) {
+        self.0.attach(wake);
+    }
+    fn start(&mut self, host: &str, family: Family, id: LookupId) {
+        self.0.start(host, family, id);
+    }
+    fn cancel(&mut self, id: LookupId) {
+        self.0.cancel(id);
+    }
+    fn on_tick(&mut self, now: Instant) {
+        self.0.on_tick(now);
+    }
+    fn deadline(&self) -> Option<Instant> {
+        self.0.deadline()
+    }
+    fn take(&mut self) -> Option<(LookupId, LookupAnswer)> {
+        let (id, answer) = self.0.take()?;
+        Some((id, answer.kept_for(Duration::from_secs(3600))))
+    }
+}
+
+#[test]
+fn a_connection_to_a_known_name_allocates_nothing() {
+    let addr = start_server();
+    let mut overridden = Config::default();
+    overridden.resolve_to("*.test", addr);
+    let mut kept = Config::default();
+    let mut table = Table::new();
+    table.insert("h.test", [addr.ip()]);
+    kept.resolver = Some(Box::new(KeptTable(table)));
+    for (why, config) in [("overridden", overridden), ("kept", kept)] {
+        let url = format!("http://h.test:{}/close", addr.port());
+        assert_eq!(least_allocations_at(&url, config, 1, 200, 128), 0, "{why}");
+    }
+}

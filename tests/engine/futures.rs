@@ -1,0 +1,341 @@
+//! Conversations as futures: polled by the engine's own turns, and by executors that know nothing of it.
+
+use crate::common;
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use common::{Bench, Log, Server, ok};
+use httpstream::sim::{Answer, Incoming, Network};
+use httpstream::{Config, Engine, Error, ErrorKind, Gone, Next, Request, Sim, Submitter};
+
+/// Notes something in the log, from a task.
+async fn say(http: &Submitter<Log>, what: impl Into<String>) {
+    let what = what.into();
+    let noted = http.with(|log: &mut Log| log.notes.push(what)).await;
+    noted.expect("the engine is there");
+}
+
+fn text(response: &httpstream::http::Response<Vec<u8>>) -> String {
+    String::from_utf8_lossy(response.body()).into_owned()
+}
+
+/// Wakes a thread that is parked.
+struct Unpark(std::thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// The least of executors.
+fn block_on<F: Future>(future: F) -> F::Output {
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut future = pin!(future);
+    let end = Instant::now() + common::PATIENCE;
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        assert!(Instant::now() < end, "never ready");
+        std::thread::park_timeout(common::PATIENCE);
+    }
+}
+
+#[test]
+fn a_login_reads_from_top_to_bottom() {
+    let server = Server::start(|peer| {
+        while let Some(seen) = peer.request() {
+            peer.send(&ok(&format!("token of {}", seen.path)));
+        }
+    });
+    let mut bench = Bench::new();
+    let http = bench.engine.submitter();
+    let get = move |path: &str| server.get(path);
+    bench.engine.spawn(async move {
+        let page = http.send(get("/login")).await.unwrap();
+        http.sleep(Duration::from_millis(5)).await;
+        let next = text(&page).replace(' ', "-");
+        let list = http.send(get(&format!("/{next}"))).await.unwrap();
+        say(&http, text(&list)).await;
+    });
+    assert_eq!(bench.engine.pending(), 1, "a task is a chain");
+    bench.engine.run(&mut bench.log).unwrap();
+    assert_eq!(bench.log.notes, ["token of /token-of-/login"]);
+    assert_eq!(bench.stats().answered, 2);
+    assert_eq!(bench.stats().opened, 1, "on one connection");
+    bench.assert_empty();
+}
+
+#[test]
+fn a_task_takes_no_wakeup_and_no_more_system_calls_than_a_chain_of_readbacks() {
+    const REQUESTS: u64 = 50;
+    let server = Server::answering(ok("a"));
+    let mut bench = Bench::new();
+    bench.fetch_ok(server.get("/"));
+    let before = bench.stats();
+    let mut left = REQUESTS;
+    bench.engine.submit(server.get("/"), move |_, reply, cx| {
+        assert!(reply.is_ok());
+        left -= 1;
+        if left > 0 { Next::again() } else { cx.done() }
+    });
+    bench.engine.run(&mut bench.log).unwrap();
+    let by_readback = bench.stats().system_calls - before.system_calls;
+
+    let before = bench.stats();
+    let http = bench.engine.submitter();
+    let request = server.get("/");
+    bench.engine.spawn(async move {
+        for _ in 0..REQUESTS {
+            assert!(http.send(request.clone()).await.is_ok());
+        }
+    });
+    bench.engine.run(&mut bench.log).unwrap();
+    let after = bench.stats();
+    assert_eq!(after.answered - before.answered, REQUESTS);
+    assert_eq!(after.wakeups - before.wakeups, 0);
+    let by_task = after.system_calls - before.system_calls;
+    // A poll or two more where the task begins and ends; one that comes too early costs both the same.
+    assert!(
+        by_task <= by_readback + REQUESTS / 10,
+        "{by_task} and {by_readback}"
+    );
+}
+
+#[test]
+fn futures_are_polled_by_any_executor_while_another_thread_turns() {
+    let server = Server::answering(ok("abc"));
+    let (tell, told) = std::sync::mpsc::channel();
+    let engine = std::thread::spawn(move || {
+        let mut engine = Engine::<u32>::new().unwrap();
+        tell.send(engine.submitter()).unwrap();
+        let mut state = 40;
+        engine.run(&mut state).unwrap();
+        state
+    });
+    let http = told.recv().unwrap();
+    let page = block_on(async {
+        let page = http.send(server.get("/")).await?;
+        http.sleep(Duration::from_millis(3)).await;
+        let sum = http.with(|state| {
+            *state += 2;
+            *state
+        });
+        assert_eq!(sum.await, Ok(42));
+        Ok::<_, Error>(page)
+    });
+    assert_eq!(text(&page.unwrap()), "abc");
+    drop(http);
+    assert_eq!(engine.join().unwrap(), 42);
+}
+
+#[test]
+fn a_fetched_response_is_there_whenever_it_is_asked_for() {
+    let server = Server::answering(ok("abc"));
+    let mut bench = Bench::new();
+    let early = bench.engine.fetch(server.get("/"));
+    let refused = Request::get("http://127.0.0.1:1/").build().unwrap();
+    let refused = bench.engine.fetch(refused);
+    // It does not keep the engine running for ever.
+    bench.engine.run(&mut bench.log).unwrap();
+    assert_eq!(text(&block_on(early).unwrap()), "abc");
+    assert_eq!(block_on(refused).unwrap_err().kind(), ErrorKind::Connect);
+    bench.assert_empty();
+}
+
+#[test]
+fn what_is_dropped_is_cancelled() {
+    let server = Server::start(|peer| drop(peer.hold()));
+    let mut bench = Bench::new();
+    let held = bench.engine.fetch(server.get("/"));
+    let http = bench.engine.submitter();
+    let also_held = http.send(server.get("/"));
+    let long = http.sleep(Duration::from_secs(3600));
+    bench.until("all are there", |engine, _| engine.pending() == 3);
+    bench.until("they are sent", |engine, _| engine.stats().in_flight == 2);
+    drop((held, also_held, long, http));
+    bench.engine.run(&mut bench.log).unwrap();
+    assert_eq!(bench.stats().failed, 2, "and the sleep is told to nobody");
+    bench.assert_empty();
+}
+
+#[test]
+fn a_cancelled_task_is_dropped_and_with_it_what_it_awaits() {
+    let server = Server::start(|peer| drop(peer.hold()));
+    let mut bench = Bench::new();
+    let http = bench.engine.submitter();
+    let witness = Rc::new(());
+    let held = Rc::clone(&witness);
+    let request = server.get("/");
+    let task = bench.engine.spawn(async move {
+        let _held = held;
+        let _ = http.send(request).await;
+        unreachable!("nobody answers");
+    });
+    bench.until("it is sent", |engine, _| engine.stats().in_flight == 1);
+    assert!(bench.engine.cancel(task));
+    assert!(!bench.engine.cancel(task), "once");
+    bench.engine.run(&mut bench.log).unwrap();
+    assert_eq!(Rc::strong_count(&witness), 1);
+    assert_eq!(bench.stats().failed, 1, "the request");
+    bench.assert_empty();
+}
+
+#[test]
+fn of_an_engine_that_is_gone_the_futures_say_so() {
+    let server = Server::start(|peer| drop(peer.hold()));
+    let mut bench = Bench::new();
+    let http = bench.engine.submitter();
+    let before = bench.engine.fetch(server.get("/"));
+    let asked = http.with(|log: &mut Log| log.notes.len());
+    let slept = http.sleep(Duration::MAX);
+    let kept = Rc::new(RefCell::new(None));
+    let (submitter, left) = (http.clone(), Rc::clone(&kept));
+    bench.engine.spawn(async move {
+        // Awaited by nobody any more when the task is dropped.
+        *left.borrow_mut() = Some(submitter.sleep(Duration::MAX));
+        std::future::pending().await
+    });
+    bench.until("it is sent", |engine, _| engine.stats().in_flight == 1);
+    bench.until("it sleeps", |_, _| kept.borrow().is_some());
+    drop(bench);
+    assert_eq!(block_on(before).unwrap_err().kind(), ErrorKind::Gone);
+    block_on(slept);
+    block_on(kept.take().unwrap());
+    // It was made before the engine went.
+    assert_eq!(block_on(asked), Ok(0));
+    let after = http.send(server.get("/"));
+    assert_eq!(block_on(after).unwrap_err().kind(), ErrorKind::Gone);
+    assert_eq!(block_on(http.with(|_| ())), Err(Gone));
+    block_on(http.sleep(Duration::MAX));
+    assert_eq!(http.spawn(|| async {}), Err(Gone));
+}
+
+#[test]
+fn a_panic_in_a_task_is_the_hosts_and_the_others_go_on() {
+    let server = Server::answering(ok("a"));
+    let mut bench = Bench::new();
+    let http = bench.engine.submitter();
+    let request = server.get("/");
+    bench.engine.spawn(async { panic!("in a task") });
+    bench.engine.spawn(async move {
+        let page = http.send(request).await.unwrap();
+        say(&http, text(&page)).await;
+    });
+    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        bench.engine.run(&mut bench.log)
+    }));
+    assert_eq!(panic.unwrap_err().downcast_ref(), Some(&"in a task"));
+    bench.engine.run(&mut bench.log).unwrap();
+    assert_eq!(bench.log.notes, ["a"]);
+    bench.assert_empty();
+}
+
+#[test]
+fn tasks_start_tasks_and_wake_each_other() {
+    let mut bench = Bench::new();
+    let http = bench.engine.submitter();
+    // A channel of one value, by hand: what its waker wakes is a task.
+    let cell: Rc<RefCell<(Option<u32>, Option<Waker>)>> = Rc::default();
+    let (give, take) = (Rc::clone(&cell), cell);
+    let giver = http.clone();
+    bench.engine.spawn(async move {
+        giver.sleep(Duration::from_millis(2)).await;
+        let waker = {
+            let mut cell = give.borrow_mut();
+            cell.0 = Some(7);
+            cell.1.take()
+        };
+        waker.expect("the other waits").wake();
+    });
+    bench.engine.spawn(async move {
+        let taken = std::future::poll_fn(|cx| {
+            let mut cell = take.borrow_mut();
+            cell.1 = Some(cx.waker().clone());
+            cell.0.map_or(Poll::Pending, Poll::Ready)
+        });
+        let taken = taken.await;
+        let inner = http.clone();
+        let started = http.spawn(move || async move {
+            // Not `Send`, and made on the engine's thread.
+            let taken = Rc::new(taken);
+            say(&inner, format!("got {taken}")).await;
+        });
+        assert!(started.is_ok());
+    });
+    bench.engine.run(&mut bench.log).unwrap();
+    assert_eq!(bench.log.notes, ["got 7"]);
+}
+
+#[test]
+fn a_task_that_wakes_itself_lets_the_loop_go_on() {
+    let server = Server::answering(ok("a"));
+    let mut bench = Bench::new();
+    let spinning = bench.engine.spawn(std::future::poll_fn(|cx| {
+        cx.waker().wake_by_ref();
+        Poll::<()>::Pending
+    }));
+    bench.fetch_ok(server.get("/"));
+    bench.engine.cancel(spinning);
+    bench.engine.run(&mut bench.log).unwrap();
+}
+
+#[test]
+fn what_a_slow_task_asks_for_is_not_early() {
+    let mut bench = Bench::new();
+    let http = bench.engine.submitter();
+    bench.engine.spawn(async move {
+        // Blocking is bad manners; a delay counts from after it all the same.
+        std::thread::sleep(Duration::from_millis(20));
+        let began = Instant::now();
+        http.sleep(Duration::from_millis(10)).await;
+        assert!(began.elapsed() >= Duration::from_millis(10));
+    });
+    bench.engine.run(&mut bench.log).unwrap();
+}
+
+#[test]
+fn tasks_run_in_simulated_time() {
+    let network = Network::new(1);
+    let addr = "192.0.2.1:80".parse().unwrap();
+    network.serve(addr, |_: &Incoming| Answer::ok("a"));
+    let mut engine = Engine::<u32, Sim>::on_network(&network, Config::default()).unwrap();
+    let http = engine.submitter();
+    engine.spawn(async move {
+        for _ in 0..24 {
+            let page = Request::get("http://192.0.2.1/").build().unwrap();
+            let page = http.send(page).await.unwrap();
+            assert_eq!(text(&page), "a");
+            http.sleep(Duration::from_secs(3600)).await;
+            http.with(|hours| *hours += 1).await.unwrap();
+        }
+    });
+    let (mut hours, began) = (0, network.now());
+    engine.run(&mut hours).unwrap();
+    assert_eq!(hours, 24);
+    let day = network.now() - began;
+    assert!(
+        day >= Duration::from_secs(86_400) && day < Duration::from_secs(86_401),
+        "{day:?}"
+    );
+}
+
+/// The futures of a `Submitter` may be awaited in tasks of any runtime, on any thread.
+#[test]
+fn futures_of_a_submitter_are_send() {
+    fn is_send<T: Send>(_: &T) {}
+    let mut engine = Engine::<Rc<()>>::new().unwrap();
+    let http = engine.submitter();
+    let request = Request::get("http://127.0.0.1:1/").build().unwrap();
+    is_send(&http.send(request.clone()));
+    is_send(&http.sleep(Duration::ZERO));
+    is_send(&http.with(|_| 1));
+    is_send(&engine.fetch(request));
+}

@@ -1,0 +1,37 @@
+//! The engine against scripted servers on loopback, and the simulated network where time is the subject: a module per behaviour.
+//!
+//! They share one program, since linking each by itself would take longer than running it. What counts the descriptors of its
+//! process, forks, or sets up something that is there once in a process is a file beside this folder: a program of its own.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod calloop;
+mod calls;
+mod cancelling;
+mod chains;
+mod connecting;
+mod connection_limits;
+mod contract;
+mod deadlines;
+mod draining;
+mod embedding;
+mod filtering;
+mod framing_on_the_wire;
+mod futures;
+mod keep_alive;
+mod malformed_response;
+mod names;
+mod panicking;
+mod pipelining;
+mod racing;
+mod readme_bot;
+mod response_limits;
+mod routes;
+mod schedules;
+mod splits;
+mod stale_connection;
+mod streaming;
+mod submitting_from_threads;
+mod tokio_driver;
+mod upload;

@@ -1,0 +1,490 @@
+//! Names through the whole engine: the hosts file, zone ids, look-ups that are shared, bounded, kept and stale.
+
+use crate::common;
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use common::{Bench, Log, Server, ok};
+use httpstream::resolver::{Family, LookupAnswer, LookupError, LookupId, Resolve, Wake};
+use httpstream::sim::{Answer, Incoming, Network};
+use httpstream::{Config, Engine, ErrorKind, Phase, Request, Sim};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Answers by a script, each name's answers one after the other; in the turn after the question, or when let go.
+#[derive(Clone, Debug, Default)]
+struct Scripted(Arc<Mutex<Script>>);
+
+#[derive(Debug, Default)]
+struct Script {
+    /// What is answered to `A`; to `AAAA`, that there is none, or the same failure.
+    answers: HashMap<&'static str, VecDeque<LookupAnswer>>,
+    asked: Vec<(Family, String)>,
+    held: VecDeque<(LookupId, LookupAnswer)>,
+    ready: VecDeque<(LookupId, LookupAnswer)>,
+    holds: bool,
+    wake: Option<Wake>,
+}
+
+impl Scripted {
+    fn new(answers: impl IntoIterator<Item = (&'static str, Vec<LookupAnswer>)>) -> Self {
+        let scripted = Self::default();
+        let answers = answers
+            .into_iter()
+            .map(|(host, answers)| (host, answers.into()));
+        scripted.0.lock().unwrap().answers = answers.collect();
+        scripted
+    }
+
+    /// From now on answers wait to be let go.
+    fn holding(self) -> Self {
+        self.0.lock().unwrap().holds = true;
+        self
+    }
+
+    /// How many questions are asked and not answered.
+    fn under_way(&self) -> usize {
+        self.0.lock().unwrap().held.len()
+    }
+
+    fn let_one_go(&self) {
+        let mut script = self.0.lock().unwrap();
+        let answer = script.held.pop_front();
+        script.ready.extend(answer);
+        script.wake.as_ref().unwrap().wake();
+    }
+
+    fn asked(&self) -> usize {
+        self.0.lock().unwrap().asked.len()
+    }
+}
+
+impl Resolve for Scripted {
+    fn attach(&mut self, wake: Wake) {
+        self.0.lock().unwrap().wake = Some(wake);
+    }
+
+    fn start(&mut self, host: &str, family: Family, id: LookupId) {
+        let mut script = self.0.lock().unwrap();
+        script.asked.push((family, host.to_owned()));
+        let answer = match (script.answers.get_mut(host), family) {
+            (None, _) => LookupAnswer::failed(LookupError::NotFound),
+            (Some(answers), Family::V4) => answers.pop_front().expect("no further answer"),
+            (Some(answers), Family::V6) => {
+                let next = answers.front().expect("no further answer");
+                let none = next.addresses.clone().map(|_| Vec::new());
+                let mut answer = next.clone();
+                answer.addresses = none;
+                answer
+            }
+        };
+        match script.holds {
+            true => script.held.push_back((id, answer)),
+            false => script.ready.push_back((id, answer)),
+        }
+    }
+
+    fn cancel(&mut self, id: LookupId) {
+        let mut script = self.0.lock().unwrap();
+        script.held.retain(|(held, _)| *held != id);
+        script.ready.retain(|(ready, _)| *ready != id);
+    }
+
+    fn on_tick(&mut self, _: Instant) {}
+
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+
+    fn take(&mut self) -> Option<(LookupId, LookupAnswer)> {
+        self.0.lock().unwrap().ready.pop_front()
+    }
+}
+
+fn found(addr: SocketAddr, ttl: Duration) -> LookupAnswer {
+    LookupAnswer::found([addr.ip()]).kept_for(ttl)
+}
+
+fn broken() -> LookupAnswer {
+    LookupAnswer::failed(LookupError::Failed("SERVFAIL".to_owned()))
+}
+
+/// On a connection that nobody uses again.
+fn get(url: &str) -> Request {
+    Request::get(url)
+        .fresh_connection()
+        .close()
+        .build()
+        .unwrap()
+}
+
+/// A hosts file of its own, which goes with it.
+struct Hosts(PathBuf);
+
+impl Hosts {
+    fn new(test: &str, text: &str) -> Self {
+        let name = format!("httpstream-hosts-{test}-{}", std::process::id());
+        let hosts = Self(std::env::temp_dir().join(name));
+        hosts.write(text);
+        hosts
+    }
+
+    fn write(&self, text: &str) {
+        std::fs::write(&self.0, text).unwrap();
+    }
+}
+
+impl Drop for Hosts {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+// ---- on loopback ----
+
+#[test]
+fn a_hosts_file_is_read_again_when_it_changes() {
+    if TcpListener::bind("127.0.0.2:0").is_err() {
+        println!("skipped: 127.0.0.2 is not an address of this machine");
+        return;
+    }
+    // Another test may have the port of the first at the address of the second.
+    let (first, _second) = (0..100)
+        .find_map(|_| {
+            let first = Server::start(|peer| while peer.answer(&ok("first")) {});
+            let second = format!("127.0.0.2:{}", first.addr.port());
+            TcpListener::bind(&second).ok()?;
+            let answers = |peer: &mut common::Peer| while peer.answer(&ok("second")) {};
+            Some((first, Server::on(&second, answers)))
+        })
+        .expect("a port that is free at both addresses");
+    let port = first.addr.port();
+    let hosts = Hosts::new("changes", "127.0.0.1 h.test\n");
+    let resolver = Scripted::default();
+    let asked = resolver.clone();
+    let mut bench = Bench::with(|c| {
+        c.hosts_file = Some(hosts.0.clone());
+        c.resolver = Some(Box::new(resolver));
+    });
+    let url = format!("http://H.test:{port}/");
+    assert_eq!(bench.fetch_ok(get(&url)).text(), "first");
+    hosts.write("127.0.0.2 h.test\n");
+    let end = Instant::now() + common::PATIENCE;
+    while bench.fetch_ok(get(&url)).text() != "second" {
+        assert!(Instant::now() < end, "it is noticed within a second");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(
+        bench
+            .fetch_ok(get(&format!("http://h.test.:{port}/")))
+            .text(),
+        "second"
+    );
+    assert_eq!(
+        asked.asked(),
+        0,
+        "nobody is asked, for the other family neither"
+    );
+    hosts.write("");
+    let end = Instant::now() + common::PATIENCE;
+    let error = loop {
+        match bench.fetch(get(&url)) {
+            Ok(_) => assert!(Instant::now() < end, "it is noticed within a second"),
+            Err(error) => break error,
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert_eq!(
+        (error.kind(), error.phase()),
+        (ErrorKind::Resolve, Phase::Resolve)
+    );
+    assert_eq!(asked.asked(), 2);
+    bench.assert_empty();
+}
+
+#[test]
+fn an_address_with_a_zone_id_is_dialled_and_the_zone_is_not_sent() {
+    if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
+        println!("skipped: this machine has no IPv6 loopback");
+        return;
+    }
+    let server = Server::on("[::1]:0", |peer| while peer.answer(&ok("a")) {});
+    let port = server.addr.port();
+    let mut bench = Bench::new();
+    let mut zones = vec!["1"];
+    match std::fs::exists("/sys/class/net/lo") {
+        Ok(true) => zones.push("lo"),
+        Ok(false) | Err(_) => println!("skipped in part: no interface \"lo\" to be seen"),
+    }
+    for zone in zones {
+        bench.fetch_ok(get(&format!("http://[::1%25{zone}]:{port}/a")));
+        let head = server.next().head;
+        assert!(head.starts_with("GET /a HTTP/1.1\r\n"), "{head}");
+        assert!(
+            head.contains(&format!("\r\nHost: [::1]:{port}\r\n")),
+            "{head}"
+        );
+        assert!(!head.contains('%'), "{head}");
+    }
+    let error = bench.fetch_err(get("http://[fe80::1%25no-such-if]/"));
+    assert_eq!(
+        (error.kind(), error.phase()),
+        (ErrorKind::Resolve, Phase::Resolve)
+    );
+    let text = format!("{error:#}");
+    assert!(
+        text.contains("no network interface \"no-such-if\""),
+        "{text}"
+    );
+    assert!(text.contains("http://[fe80::1%25no-such-if]"), "{text}");
+    bench.assert_empty();
+}
+
+#[test]
+fn addresses_that_differ_in_their_zone_share_no_connection() {
+    if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
+        println!("skipped: this machine has no IPv6 loopback");
+        return;
+    }
+    let server = Server::on("[::1]:0", |peer| while peer.answer(&ok("a")) {});
+    let mut bench = Bench::new();
+    for (zone, reused) in [("1", false), ("1", true), ("2", false)] {
+        let url = format!("http://[::1%25{zone}]:{}/", server.addr.port());
+        let got = bench.fetch_ok(Request::get(&url).build().unwrap());
+        assert_eq!(got.reused, reused, "zone {zone}");
+    }
+    bench.assert_empty();
+}
+
+#[test]
+fn a_crowd_asks_once_and_keeps_the_answer_for_its_ttl() {
+    let server = Server::start(|peer| while peer.answer(&ok("a")) {});
+    let answers = vec![found(server.addr, MINUTE)];
+    let resolver = Scripted::new([("h.test", answers)]).holding();
+    let mut bench = Bench::with(|c| c.resolver = Some(Box::new(resolver.clone())));
+    let url = format!("http://h.test:{}/", server.addr.port());
+    for _ in 0..100 {
+        bench.submit(get(&url));
+    }
+    bench.until("all wait", |engine, _| engine.stats().links_dialing == 100);
+    assert_eq!(resolver.asked(), 2, "AAAA and A");
+    resolver.let_one_go();
+    resolver.let_one_go();
+    bench.replies(100);
+    assert!(bench.log.replies.iter().all(Result::is_ok));
+    // A script that has no further answer would panic.
+    bench.log.replies.clear();
+    bench.fetch_ok(get(&url));
+    assert_eq!(resolver.asked(), 2);
+    bench.assert_empty();
+}
+
+#[test]
+fn a_crowd_of_names_is_asked_for_through_a_window() {
+    let server = Server::start(|peer| while peer.answer(&ok("a")) {});
+    let resolver = Scripted::default().holding();
+    let mut bench = Bench::with(|c| {
+        c.max_lookups = 5;
+        c.resolver = Some(Box::new(resolver.clone()));
+    });
+    for n in 0..50 {
+        bench.submit(get(&format!("http://{n}.test:{}/", server.addr.port())));
+    }
+    bench.until("all wait", |engine, _| engine.stats().links_dialing == 50);
+    for answered in 0..100 {
+        assert_eq!(resolver.under_way(), 5.min(100 - answered));
+        resolver.let_one_go();
+        let due = 6 + answered;
+        bench.until("the next one is asked", |_, _| {
+            resolver.asked() >= due.min(100)
+        });
+    }
+    bench.replies(50);
+    assert!(
+        bench
+            .log
+            .kinds()
+            .iter()
+            .all(|kind| *kind == ErrorKind::Resolve)
+    );
+    let asked = std::mem::take(&mut resolver.0.lock().unwrap().asked);
+    for (n, pair) in asked.chunks(2).enumerate() {
+        let expected = [Family::V6, Family::V4].map(|family| (family, format!("{n}.test")));
+        assert_eq!(
+            pair, expected,
+            "first in, first out, the families side by side"
+        );
+    }
+    bench.assert_empty();
+}
+
+#[test]
+fn a_window_of_nothing_is_refused() {
+    let mut config = Config::default();
+    config.max_lookups = 0;
+    let error = Engine::<()>::with_config(config).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    assert!(format!("{error:#}").contains("max_lookups"), "{error:#}");
+}
+
+#[test]
+fn an_answer_whose_ttl_is_over_serves_where_no_other_is_to_be_had() {
+    let server = Server::start(|peer| while peer.answer(&ok("a")) {});
+    let url = format!("http://h.test:{}/", server.addr.port());
+    // Over as soon as it is there.
+    let answers = || vec![found(server.addr, Duration::from_nanos(1)), broken()];
+    let resolver = Scripted::new([("h.test", answers())]);
+    let mut bench = Bench::with(|c| c.resolver = Some(Box::new(resolver.clone())));
+    for asked in [2, 4, 4] {
+        assert_eq!(bench.fetch_ok(get(&url)).text(), "a");
+        assert_eq!(
+            resolver.asked(),
+            asked,
+            "once it has failed it is left alone for half a minute"
+        );
+    }
+    bench.assert_empty();
+    // Switched off.
+    let resolver = Scripted::new([("h.test", answers())]);
+    let mut bench = Bench::with(|c| {
+        c.resolver = Some(Box::new(resolver));
+        c.keep_stale_names = Duration::ZERO;
+    });
+    assert_eq!(bench.fetch_ok(get(&url)).text(), "a");
+    let error = bench.fetch_err(get(&url));
+    assert_eq!(
+        (error.kind(), error.phase()),
+        (ErrorKind::Resolve, Phase::Resolve)
+    );
+    assert!(format!("{error:#}").contains("SERVFAIL"), "{error:#}");
+    bench.assert_empty();
+}
+
+// ---- in virtual time ----
+
+/// A network on which `h.test` is `10.0.0.1`, and each address says which one it is.
+struct World {
+    network: Network,
+    engine: Engine<Log, Sim>,
+    log: Log,
+}
+
+impl World {
+    fn new(change: impl FnOnce(&mut Config)) -> Self {
+        let network = Network::new(1);
+        for ip in ["10.0.0.1", "10.0.0.2"] {
+            let addr = format!("{ip}:80").parse().unwrap();
+            network.serve(addr, move |_: &Incoming| Answer::ok(ip));
+        }
+        let mut config = Config::default();
+        change(&mut config);
+        let engine = Engine::on_network(&network, config).unwrap();
+        let log = Log::default();
+        Self {
+            network,
+            engine,
+            log,
+        }
+    }
+
+    /// What `h.test` says, and how long that took.
+    fn fetch(&mut self) -> (String, Duration) {
+        let before = self.network.elapsed();
+        self.engine.submit(get("http://h.test/"), common::note);
+        self.engine.run(&mut self.log).unwrap();
+        let text = self.log.texts().pop().unwrap();
+        self.log.replies.clear();
+        (text, self.network.elapsed() - before)
+    }
+
+    fn says(&mut self) -> String {
+        self.fetch().0
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.engine.advance(&mut self.log, time).unwrap();
+    }
+}
+
+#[test]
+fn a_name_moves_when_its_ttl_is_over() {
+    let mut world = World::new(|_| ());
+    world.network.host("h.test", [[10, 0, 0, 1]]).ttl(MINUTE);
+    assert_eq!(world.says(), "10.0.0.1");
+    world.network.host("h.test", [[10, 0, 0, 2]]).ttl(MINUTE);
+    world.pass(MINUTE / 2);
+    assert_eq!(world.says(), "10.0.0.1");
+    world.pass(MINUTE / 2);
+    assert_eq!(world.says(), "10.0.0.2");
+}
+
+#[test]
+fn a_name_without_a_ttl_moves_at_once() {
+    let mut world = World::new(|_| ());
+    world.network.host("h.test", [[10, 0, 0, 1]]);
+    assert_eq!(world.says(), "10.0.0.1");
+    world.network.host("h.test", [[10, 0, 0, 2]]);
+    assert_eq!(world.says(), "10.0.0.2");
+}
+
+#[test]
+fn names_are_not_kept_where_that_is_switched_off() {
+    let mut world = World::new(|c| c.keep_names = Duration::ZERO);
+    world.network.host("h.test", [[10, 0, 0, 1]]).ttl(MINUTE);
+    assert_eq!(world.says(), "10.0.0.1");
+    world.network.host("h.test", [[10, 0, 0, 2]]).ttl(MINUTE);
+    assert_eq!(world.says(), "10.0.0.2");
+}
+
+#[test]
+fn servers_of_names_that_are_down_for_an_hour_are_not_missed() {
+    let mut world = World::new(|_| ());
+    world.network.host("h.test", [[10, 0, 0, 1]]).ttl(MINUTE);
+    assert_eq!(world.says(), "10.0.0.1");
+    let timeout = LookupError::Timeout("10.0.0.53:53".to_owned());
+    world
+        .network
+        .host_fails("h.test", timeout)
+        .after(5 * SECOND);
+    world.pass(MINUTE);
+    let (text, time) = world.fetch();
+    assert_eq!(text, "10.0.0.1");
+    let patience = Duration::from_millis(1800);
+    assert!((patience..patience + SECOND).contains(&time), "{time:?}");
+    let (text, time) = world.fetch();
+    assert_eq!(text, "10.0.0.1");
+    assert!(time < SECOND, "nobody waits a second time: {time:?}");
+    world.pass(60 * MINUTE);
+    assert_eq!(world.says(), "10.0.0.1");
+    // Back again, at another address: the question that was late tells the next who asks.
+    world
+        .network
+        .host("h.test", [[10, 0, 0, 2]])
+        .ttl(MINUTE)
+        .after(5 * SECOND);
+    world.pass(MINUTE);
+    assert_eq!(world.says(), "10.0.0.1");
+    world.pass(5 * SECOND);
+    let (text, time) = world.fetch();
+    assert_eq!(text, "10.0.0.2");
+    assert!(time < SECOND, "{time:?}");
+}
+
+#[test]
+fn a_simulation_sees_nothing_of_the_machine_it_runs_on() {
+    let hosts = Hosts::new("simulation", "10.0.0.2 h.test\n");
+    let mut world = World::new(|c| c.hosts_file = Some(hosts.0.clone()));
+    assert_eq!(world.says(), "Resolve");
+    world.network.host("h.test", [[10, 0, 0, 1]]);
+    assert_eq!(world.says(), "10.0.0.1");
+    world
+        .engine
+        .submit(get("http://[fe80::1%25lo]/"), common::note);
+    world.engine.run(&mut world.log).unwrap();
+    assert_eq!(world.log.texts(), ["Resolve"], "it has no interfaces");
+}
