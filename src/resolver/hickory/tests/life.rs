@@ -49,7 +49,7 @@ fn ask_for(names: &mut Loop, count: usize, server: &NameServer) -> Vec<LookupId>
 }
 
 #[test]
-fn an_answer_leaves_nothing_behind_but_who_speaks_to_the_server() {
+fn an_answer_leaves_nothing_behind() {
     let server = honest();
     let mut names = Loop::asking(&[&server]);
     assert_eq!(names.counts(), NOTHING);
@@ -57,13 +57,7 @@ fn an_answer_leaves_nothing_behind_but_who_speaks_to_the_server() {
     for n in 0..50 {
         names.look_up(&format!("h{n}.test"), Family::V4);
     }
-    assert_eq!(
-        names.counts(),
-        Counts {
-            tasks: 1,
-            ..NOTHING
-        }
-    );
+    assert_eq!(names.counts(), NOTHING);
     assert_eq!(
         names.hickory.deadline(),
         None,
@@ -106,30 +100,17 @@ fn a_thousand_cancelled_look_ups_are_gone_at_once() {
     let ids = ask_for(&mut names, 1000, &server);
     let counts = names.counts();
     assert!(
-        counts.tasks > 1000 && counts.sockets >= 1000 && counts.timers >= 2000,
+        counts.tasks == 1000 && counts.sockets >= 1000 && counts.timers >= 2000,
         "{counts:?}"
     );
     for id in &ids {
         names.hickory.cancel(*id);
     }
-    assert_eq!(
-        names.counts(),
-        Counts {
-            tasks: 1,
-            ..NOTHING
-        }
-    );
+    assert_eq!(names.counts(), NOTHING);
     names.turn();
     assert!(names.hickory.take().is_none());
     names.hickory.cancel(ids[0]);
-    assert_eq!(
-        names.counts(),
-        Counts {
-            tasks: 1,
-            ..NOTHING
-        },
-        "twice is once"
-    );
+    assert_eq!(names.counts(), NOTHING, "twice is once");
 }
 
 #[test]
@@ -232,16 +213,13 @@ fn a_thousand_at_once_share_one_tcp_connection() {
         assert_eq!(answer, found(&["192.0.2.1"], 60));
     }
     let left = Counts {
-        tasks: 2,
+        tasks: 1,
         timers: 0,
         sockets: 1,
     };
-    assert_eq!(
-        names.counts(),
-        left,
-        "who speaks UDP, and who has the connection"
-    );
-    assert_eq!(names.hickory.deadline(), None);
+    assert_eq!(names.counts(), left, "who has the connection");
+    // It may have been put off within its last read.
+    names.turn_until(|this| this.hickory.deadline().is_none().then_some(()));
 }
 
 #[test]
@@ -315,7 +293,7 @@ fn a_resolver_that_is_dropped_takes_everything_along() {
     let reactor = reactor(&names);
     let counts = reactor.counts();
     assert!(
-        counts.tasks > 100 && counts.sockets > 0 && counts.timers > 100,
+        counts.tasks >= 100 && counts.sockets > 0 && counts.timers > 100,
         "{counts:?}"
     );
     drop(names);
@@ -333,7 +311,7 @@ fn a_turn_polls_a_bounded_number_and_the_rest_is_due_at_once() {
     let now = Instant::now();
     names.hickory.on_tick(now);
     assert!(
-        names.counts().sockets < 256,
+        names.counts().sockets <= 256,
         "the first has a part of them only"
     );
     assert!(names.hickory.deadline().unwrap() <= now, "the rest is due");
