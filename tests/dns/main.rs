@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod dnsmasq;
+mod flood;
 #[allow(
     dead_code,
     unreachable_pub,
