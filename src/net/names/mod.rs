@@ -270,6 +270,7 @@ impl Names {
         self.resolver.on_network_changed();
         self.resolver_due = self.resolver.deadline();
         self.forget_answers();
+        self.ask_resolver();
     }
 
     /// Of earlier answers, and of those to come to questions that have been put.
