@@ -37,7 +37,7 @@ pub(super) struct HostsFile {
     looked_at: Option<Instant>,
     seen: Seen,
     entries: Entries,
-    reading: Option<Reading>,
+    reading: Option<Box<Reading>>,
 }
 
 /// What was found when the file was last looked at.
@@ -139,7 +139,8 @@ impl HostsFile {
                 return self.refuse(&error);
             }
         };
-        if let Some(Reading { seen, parser, .. }) = self.reading.take() {
+        if let Some(reading) = self.reading.take() {
+            let Reading { seen, parser, .. } = *reading;
             (self.seen, self.entries) = (seen, parser.finish(is_cut));
             debug!("{}: {} names", path.display(), self.entries.len());
         }
@@ -155,11 +156,11 @@ impl HostsFile {
     }
 }
 
-/// What is made of the file's looks.
+/// What has become of the file since it was last seen.
 enum Opened {
     Same,
     Missing,
-    Changed(Reading),
+    Changed(Box<Reading>),
 }
 
 fn open(path: &Path, seen: &Seen) -> io::Result<Opened> {
@@ -185,7 +186,7 @@ fn open(path: &Path, seen: &Seen) -> io::Result<Opened> {
     if now_seen == *seen {
         return Ok(Opened::Same);
     }
-    Ok(Opened::Changed(Reading {
+    let reading = Reading {
         file: File::open(path)?,
         seen: match is_settled {
             true => now_seen,
@@ -194,7 +195,8 @@ fn open(path: &Path, seen: &Seen) -> io::Result<Opened> {
         parser: Parser::new(len),
         piece: vec![0; PIECE].into(),
         done: 0,
-    }))
+    };
+    Ok(Opened::Changed(Box::new(reading)))
 }
 
 /// How far a file has been read.

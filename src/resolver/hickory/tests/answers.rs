@@ -452,7 +452,8 @@ fn a_server_that_speaks_edns_is_not_suspected_of_stumbling_over_it() {
 #[test]
 fn of_a_truncated_answer_the_records_are_used_where_there_is_no_other() {
     let truncated = |q: &Question| q.addresses(60, &[ip("192.0.2.1")]).truncated();
-    let answers: &[(&str, fn(&Question, &Back))] = &[
+    type OverTcp = fn(&Question, &Back);
+    let answers: &[(&str, OverTcp)] = &[
         ("closed", |_, back| back.close()),
         ("mute", |_, _| {}),
         ("SERVFAIL", |q, back| back.send(&q.answer().rcode(SERVFAIL))),

@@ -342,8 +342,9 @@ fn a_candidate_that_nobody_answers_for_does_not_hold_up_the_others() {
 
 #[test]
 fn the_root_may_stand_in_the_search_list_and_no_tld_be_asked_for() {
+    type Names<'a> = &'a [&'a str];
     #[rustfmt::skip]
-    let rows: &[(&str, &[&str], u8, bool, &[&str])] = &[
+    let rows: &[(&str, Names<'_>, u8, bool, Names<'_>)] = &[
         ("h", &["."], 1, false, &["h"]),
         ("h", &[".", "a.test"], 1, false, &["h", "h.a.test"]),
         ("h", &["a.test", "."], 1, false, &["h.a.test", "h"]),
