@@ -4,8 +4,9 @@
 //! refused: userinfo, a backslash in the authority, control bytes anywhere. What stays is written in origin-form (RFC 9112 §3.2.1).
 //! Host names are ASCII here: IDNA is the caller's. Nothing here knows of fields or bodies.
 //!
-//! A host whose last label is a number is read as an address, and in no more than one way ([`ends_in_a_number`]); `.onion` is no name
-//! that the DNS may be asked for ([`is_onion`]). Both are decided here for every resolver.
+//! A host whose last label is a number is read as an address, and in no more than one way
+//! ([`ends_in_a_number`]); `.onion` is no name that the DNS may be asked for ([`is_onion`]). Both
+//! are decided here for every resolver.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -33,7 +34,8 @@ pub(crate) enum Why {
     /// This byte may not stand there.
     Byte(u8),
     Rule(&'static str),
-    /// The host ends in a number and is no IPv4 address: the rule, and the address that some readers would take it for.
+    /// The host ends in a number and is no IPv4 address: the rule, and the address that some
+    /// readers would take it for.
     Number(&'static str, Option<Ipv4Addr>),
 }
 
@@ -300,7 +302,8 @@ fn name(bytes: &[u8]) -> Result<String, Fault> {
     Ok(host)
 }
 
-/// Refuses hosts to connect to that no two readers need agree on, and those that nobody may be asked for.
+/// Refuses hosts to connect to that no two readers need agree on, and those that nobody may be
+/// asked for.
 fn check_host(host: &mut String) -> Result<(), Fault> {
     if host.contains(':') {
         // IPv6.
@@ -335,8 +338,9 @@ pub(crate) fn is_onion(host: &str) -> bool {
     top.eq_ignore_ascii_case("onion")
 }
 
-/// Whether the last label is a number, decimal or hexadecimal (WHATWG URL, "ends in a number checker"). Readers have taken such hosts
-/// for addresses since `inet_aton`, and others for names: so `127.1` passes a check of one as a name and connects to loopback by another.
+/// Whether the last label is a number, decimal or hexadecimal (WHATWG URL, "ends in a number
+/// checker"). Readers have taken such hosts for addresses since `inet_aton`, and others for names:
+/// so `127.1` passes a check of one as a name and connects to loopback by another.
 pub(crate) fn ends_in_a_number(host: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
     let last = host.rsplit('.').next().unwrap_or_default();

@@ -173,15 +173,16 @@ pub trait Resolve: fmt::Debug {
     fn deadline(&self) -> Option<Instant>;
     /// Takes an answer that is ready.
     fn take(&mut self) -> Option<(LookupId, LookupAnswer)>;
-    /// Whether whom it asks has changed since this was called last, as when a file that names servers was written: what was kept of their answers is
-    /// then forgotten. Asked before each name that would be looked up; `now` is the time of the turn. What has to be looked at for it is looked at no
-    /// more than once a second.
+    /// Whether the servers have changed since the last call, for example because `resolv.conf` was
+    /// written. The engine then forgets all names it has kept. Called before each name that is not
+    /// known otherwise; `now` is the time of the turn. Check files at most once a second. The
+    /// default says no.
     fn has_changed(&mut self, now: Instant) -> bool {
         let _ = now;
         false
     }
-    /// The machine is on another network now. What the resolver believes of its servers is forgotten, and where it reads them from is read again;
-    /// look-ups that are under way go on. A resolver that knows nothing of the kind has nothing to do.
+    /// The machine has moved to another network: forget what was learnt about servers, and read
+    /// their configuration again. Look-ups under way go on. The default does nothing.
     fn on_network_changed(&mut self) {}
     /// Whom it asks, for the words of an error: `192.0.2.1:53, 192.0.2.2:53`.
     fn servers(&self) -> String {

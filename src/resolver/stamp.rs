@@ -3,8 +3,8 @@
 use std::fs::Metadata;
 use std::time::{Duration, SystemTime};
 
-/// A file younger than this may be written once more without looking any different: there are file systems that count time in
-/// steps of two seconds.
+/// A file younger than this may be written once more without looking any different: there are file
+/// systems that count time in steps of two seconds.
 const SETTLED: Duration = Duration::from_secs(2);
 
 /// What tells one state of a file from another without reading it.
@@ -24,7 +24,8 @@ impl Stamp {
         }
     }
 
-    /// Whether no further write can leave it as it is. A file system's clock may be a little ahead of ours.
+    /// Whether no further write can leave it as it is. A file system's clock may be a little ahead
+    /// of ours.
     pub(crate) fn is_settled(&self, now: SystemTime) -> bool {
         let age = match self.modified.map(|modified| now.duration_since(modified)) {
             Some(Ok(age)) => age,
@@ -35,8 +36,8 @@ impl Stamp {
     }
 }
 
-/// Number of the file and of its file system, and when anything about it was changed last, in seconds and nanoseconds: what a copy
-/// that keeps the time of the original does not share with it.
+/// Number of the file and of its file system, and when anything about it was changed last, in
+/// seconds and nanoseconds: what a copy that keeps the time of the original does not share with it.
 #[cfg(unix)]
 type Identity = (u64, u64, i64, i64);
 

@@ -1,7 +1,8 @@
 //! Servers, and configurations, that are less than they should be, beside what glibc makes of them.
 //!
-//! Each row has a scripted server of its own on port 53 of an address of its own, in a network namespace where these are free. glibc is asked by
-//! `getent`, with the row's file mounted over `/etc/resolv.conf`; the engine reads the same file. It has to come to an address that glibc has
+//! Each row has a scripted server of its own on port 53 of an address of its own, in a network
+//! namespace where these are free. glibc is asked by `getent`, with the row's file mounted over
+//! `/etc/resolv.conf`; the engine reads the same file. It has to come to an address that glibc has
 //! found, and to fail where glibc does.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -26,7 +27,8 @@ const TWO: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 
 const NOTIMP: u16 = 4;
 
-/// What a server does with a question: the number is how many have been asked before in this family, with the same name.
+/// What a server does with a question: the number is how many have been asked before in this
+/// family, with the same name.
 type Script = fn(&Question, &Back, usize);
 
 /// A server; `false`: without TCP.
@@ -382,7 +384,8 @@ fn a_file_that_changes(files: &Files) {
     }
 }
 
-/// The row's servers, at addresses of their own for each of the two that ask, so that each finds them as they are at first.
+/// The row's servers, at addresses of their own for each of the two that ask, so that each finds
+/// them as they are at first.
 fn serve(row: &Row, n: usize, who: u8) -> String {
     let mut conf = String::new();
     for (i, (script, tcp)) in row.servers.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! Datagrams that nobody asked for, as fast as two threads can send them: a turn stays short, a look-up ends when it should, and the log
-//! is not flooded as well.
+//! Datagrams that nobody asked for, as fast as two threads can send them: a turn stays short, a
+//! look-up ends when it should, and the log is not flooded as well.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Once};

@@ -1,8 +1,9 @@
-//! What a hosts file says, name by name.
+//! The names of a hosts file.
 //!
-//! The file is taken piece by piece, and nothing of it is kept but its names, once each and one behind the other, with 20 bytes of index to each: so
-//! a block list of a hundred thousand names costs about two and a half times its size, and no step of building it takes long. A table that
-//! grew would be copied now and then, all of it at once: this one has its number of chains from the beginning, by the file's length.
+//! The file is parsed piece by piece. Only its names are kept, each once, in one buffer with 20
+//! bytes of index per name: a block list of a hundred thousand names takes less than twice its
+//! size. The hash table is sized by the file's length and never grows, since growing would rehash
+//! all of it in one turn.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -17,7 +18,8 @@ const MAX_ADDRS: u8 = 64;
 /// The longest name, as in a URL.
 const MAX_NAME: usize = 253;
 
-/// The longest word that is kept until its end is seen: a name with a trailing dot. Addresses are shorter.
+/// The longest word that is kept until its end is seen: a name with a trailing dot. Addresses are
+/// shorter.
 const MAX_WORD: usize = MAX_NAME + 1;
 
 /// Bytes of the file for each chain: most names are longer than this.
@@ -35,7 +37,8 @@ pub(super) struct Entries {
     /// All names in lower case.
     letters: Vec<u8>,
     names: Vec<Name>,
-    /// The first name of each chain. Their number is a power of two, or zero while nothing is known.
+    /// The first name of each chain. Their number is a power of two, or zero while nothing is
+    /// known.
     chains: Vec<u32>,
     /// Addresses as they come; one that stands on several lines running is here once.
     addresses: Vec<IpAddr>,
@@ -196,8 +199,8 @@ impl Entries {
     }
 }
 
-/// Reads a hosts file, in pieces of any length. Takes any bytes: a line is an address and its names, parted by blanks; several lines for one name add
-/// up.
+/// Reads a hosts file, in pieces of any length. Takes any bytes: a line is an address and its
+/// names, parted by blanks; several lines for one name add up.
 #[derive(Debug)]
 pub(super) struct Parser {
     entries: Entries,
@@ -293,7 +296,8 @@ fn address(word: &[u8]) -> Option<IpAddr> {
     str::from_utf8(word).ok()?.parse().ok()
 }
 
-/// A name as it is asked for: in lower case, without trailing dot. `None`: no URL can have it for a host.
+/// A name as it is asked for: in lower case, without trailing dot. `None`: no URL can have it for a
+/// host.
 fn name(word: &mut [u8]) -> Option<&[u8]> {
     word.make_ascii_lowercase();
     let name = word.strip_suffix(b".").unwrap_or(word);

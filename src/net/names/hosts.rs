@@ -1,10 +1,11 @@
 //! The hosts file: names that this machine knows by itself (hosts(5)).
 //!
-//! A name that stands in it is answered from it alone, in both families: where there is only an IPv4 address, nobody is asked for
-//! an IPv6 one. What cannot be read in the file is skipped, and the rest holds. The file is read once at the beginning, while there are
-//! file descriptors; when a name is asked for it is looked at again, at most once a second, and read if it has changed. All that is
-//! done on the loop: it is a local file. A large one is read [`PIECE`] by piece, one in each turn, and until it is read to its end it
-//! is what it was before.
+//! A name that stands in it is answered from it alone, in both families: where there is only an
+//! IPv4 address, nobody is asked for an IPv6 one. What cannot be read in the file is skipped, and
+//! the rest holds. The file is read once at the beginning, while there are file descriptors; when a
+//! name is asked for it is looked at again, at most once a second, and read if it has changed. All
+//! that is done on the loop: it is a local file. A large one is read [`PIECE`] by piece, one in
+//! each turn, and until it is read to its end it is what it was before.
 //!
 //! Addresses with a zone id are skipped, as macOS's `fe80::1%lo0 localhost`: an answer has no place for it.
 
@@ -21,10 +22,12 @@ use super::Both;
 use super::entries::{Entries, Parser};
 use crate::resolver::Stamp;
 
-/// How much of the file is read, in whole pieces. The largest block lists that people keep in it have half of that.
+/// How much of the file is read, in whole pieces. The largest block lists that people keep in it
+/// have half of that.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// How much of it is read in one turn: in a fraction of a millisecond, or a few of them without optimisation.
+/// How much of it is read in one turn: in a fraction of a millisecond, or a few of them without
+/// optimisation.
 const PIECE: usize = 64 << 10;
 
 /// How often the file is looked at.

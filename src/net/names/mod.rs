@@ -4,8 +4,9 @@
 //!
 //! 1. the *overrides* of the configuration,
 //! 2. *literals*: IP addresses, with or without a zone id,
-//! 3. `localhost` and what is below it: loopback, whatever a file or a server says (RFC 6761 §6.3); and what is no name to be asked for, as
-//!    `.onion` (RFC 7686 §2) and hosts that end in a number, is refused, whatever they say,
+//! 3. `localhost` and what is below it: loopback, whatever a file or a server says (RFC 6761 §6.3);
+//!    and what is no name to be asked for, as `.onion` (RFC 7686 §2) and hosts that end in a
+//!    number, is refused, whatever they say,
 //! 4. the *hosts file* of this machine,
 //! 5. the answers that are *kept*, and at last
 //! 6. the *questions* put to the resolver: each once for all who ask it, AAAA before A (RFC 8305 §3), so many at a time.
@@ -13,8 +14,8 @@
 //! A trailing dot makes no difference in 1 to 4. For a resolver it does, since a name that ends in one is complete and no search
 //! list is tried; so from 5 on `h.test.` and `h.test` are two names.
 //!
-//! What is kept is forgotten when the machine comes to another network or the resolver to other servers, and a question that was put before is joined by
-//! nobody after that.
+//! What is kept is forgotten when the machine comes to another network or the resolver to other
+//! servers, and a question that was put before is joined by nobody after that.
 //!
 //! Nothing here reads a clock or waits: `now` is an argument, and the hosts file is a local one.
 
@@ -117,7 +118,8 @@ pub(crate) struct Names {
     news: bool,
     /// The resolver was told of events since the last turn.
     events: bool,
-    /// When it was last told that stale addresses are used, and of how many names it has not been since.
+    /// When it was last told that stale addresses are used, and of how many names it has not been
+    /// since.
     told_stale: Seldom,
 }
 
@@ -262,8 +264,9 @@ impl Names {
         Known::new(Both { v6, v4 }, port)
     }
 
-    /// The machine is on another network now: nothing that was kept holds any longer, and the hosts file and what the resolver reads are
-    /// read again with the next question. Links that wait go on waiting for the answers to their questions.
+    /// The machine is on another network now: nothing that was kept holds any longer, and the hosts
+    /// file and what the resolver reads are read again with the next question. Links that wait go
+    /// on waiting for the answers to their questions.
     #[allow(dead_code, reason = "for the engine's part of it")]
     pub(crate) fn on_network_changed(&mut self) {
         self.hosts.forget();
@@ -528,8 +531,9 @@ impl Names {
     }
 }
 
-/// Why nobody is asked for `name`, which has no trailing dot. URLs with such a host are refused when a request is built, and an override is
-/// the user's own wish; this is for what comes by another way.
+/// Why nobody is asked for `name`, which has no trailing dot. URLs with such a host are refused
+/// when a request is built, and an override is the user's own wish; this is for what comes by
+/// another way.
 fn refusal(name: &str) -> Option<&'static str> {
     if is_onion(name) {
         return Some("a .onion name is reached through Tor, and the DNS is not asked for it");

@@ -5,9 +5,11 @@
 //!                         └───────────────────────┴──────► forgotten by the last link, or given up
 //! ```
 //!
-//! Those that wait for room are asked first in, first out. A question is put only for a link, and goes with the last link that
-//! forgets it. One that was put before the network changed is *outdated*: its links wait for it, and no other joins them. Where stale addresses stand in for a late answer it is *left behind* by its links and goes on for the cache alone, until
-//! it is answered or given up.
+//! Those that wait for room are asked first in, first out. A question is put only for a link, and
+//! goes with the last link that forgets it. One that was put before the network changed is
+//! *outdated*: its links wait for it, and no other joins them. Where stale addresses stand in for a
+//! late answer it is *left behind* by its links and goes on for the cache alone, until it is
+//! answered or given up.
 
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
@@ -131,8 +133,8 @@ impl Questions {
         self.open.get(&id).map(|question| (id, question))
     }
 
-    /// Outdated questions may take a window of their own: the servers that they were put to may be out of reach, and they must not keep
-    /// the others waiting.
+    /// Outdated questions may take a window of their own: the servers that they were put to may be
+    /// out of reach, and they must not keep the others waiting.
     fn has_room(&self) -> bool {
         let asked = self.open.len() - self.waiting.len();
         asked - self.outdated.len().min(self.window) < self.window
@@ -148,8 +150,8 @@ impl Questions {
         })
     }
 
-    /// Questions that are asked already are joined by nobody from now on. Those that wait for room are asked later, of whoever is to be asked
-    /// then.
+    /// Questions that are asked already are joined by nobody from now on. Those that wait for room
+    /// are asked later, of whoever is to be asked then.
     pub(super) fn outdate(&mut self) {
         for (id, question) in &mut self.open {
             if !self.waiting.contains(id) && self.outdated.insert(*id) {
@@ -164,7 +166,8 @@ impl Questions {
         }
     }
 
-    /// As [`forget`](Self::forget), of outdated questions: one at a time that nobody waits for any more.
+    /// As [`forget`](Self::forget), of outdated questions: one at a time that nobody waits for any
+    /// more.
     pub(super) fn forget_outdated(&mut self, name: &str, token: Token) -> Option<LookupId> {
         self.outdated.iter().copied().find(|id| {
             let question = self.open.get_mut(id);

@@ -1,16 +1,19 @@
-//! One look-up: which names are asked for, of which servers, in which order, and until when. As glibc does it, where what users have come to
-//! rely on is concerned.
+//! One look-up: which names are asked for, of which servers, in which order, and until when. It
+//! succeeds where glibc's would.
 //!
-//! - **Search list**: whatever a candidate ends in but addresses leads on to the next, the name as it stands included. A server that fails, refuses or knows
-//!   of a name without addresses below one suffix says nothing of the name below another. Only if no candidate has an address is a failure
-//!   told.
-//! - **Families**: each is looked up by itself, and both have to end at one candidate, or the addresses would be of two hosts. So one that has none
-//!   at a candidate asks whether the other has before it goes on ([`Walk`]).
-//! - **Servers**: in the order given, since the first may know what the others do not. The next is asked as well when the first has failed,
-//!   or has been silent for [`PATIENCE`]; the first verdict of any is taken. A server that let others answer is asked last for
-//!   [`PASSED_OVER`], so that a dead one costs one look-up in that time its patience.
-//! - **Attempts**: rounds over all servers, whatever they said in the last. A candidate of which nobody said anything gets its further rounds
-//!   behind the other candidates, since silence takes the longest of all failures.
+//! - **Search list**: a candidate that ends in anything but addresses leads on to the next one,
+//!   including the name as it stands. A server that fails or refuses below one suffix says nothing
+//!   about the name below another. A failure is reported only if no candidate has an address.
+//! - **Families**: each is looked up on its own, but both must end at the same candidate, since two
+//!   candidates may be two hosts. A family without addresses at a candidate therefore checks
+//!   whether the other family has some before it goes on ([`Walk`]).
+//! - **Servers**: in the order given, since the first may know names that the others do not. The
+//!   next one is asked as well when the first has failed or has been silent for [`PATIENCE`]; the
+//!   first verdict is taken. A server that was overtaken like this is asked last for
+//!   [`PASSED_OVER`], so that a dead server delays one look-up in that time.
+//! - **Attempts**: rounds over all servers, whatever they answered before. If all servers were
+//!   silent about a candidate, its further rounds come after the other candidates, because waiting
+//!   for silence takes longest.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -118,7 +121,8 @@ impl Stub {
         conclude(outcomes, &names, as_is)
     }
 
-    /// The names that `host` may stand for, in the order in which they are to be tried. `None`: the DNS could not hold it.
+    /// The names that `host` may stand for, in the order in which they are to be tried. `None`: the
+    /// DNS could not hold it.
     fn candidates(&self, host: &str) -> Option<Candidates> {
         // Label by label: hickory's parsers know escapes and rewrite what is not ASCII, neither of which is wanted of a URL's host.
         let complete = |host: &str| Name::from_labels(host.split('.').map(str::as_bytes)).ok();
@@ -216,10 +220,12 @@ impl Stub {
         }
     }
 
-    /// Whether the other family has addresses at candidate `i`, where this one has none: then `name` is the one that was meant.
+    /// Whether the other family has addresses at candidate `i`, where this one has none: then
+    /// `name` is the one that was meant.
     ///
-    /// That there is no such name is so for both families (RFC 8020 §2), and a server that was silent would be again: neither is worth a
-    /// question, and what the other has found out already is taken into account only.
+    /// That there is no such name is so for both families (RFC 8020 §2), and a server that was
+    /// silent would be again: neither is worth a question, and what the other has found out already
+    /// is taken into account only.
     async fn other_has_addresses(
         &self,
         walk: &Member<'_>,
@@ -273,8 +279,9 @@ fn into_answer(outcome: Outcome, under: Option<&Name>) -> LookupAnswer {
     }
 }
 
-/// What is told where no candidate has an address, in glibc's order: what became of the name as it stands, if that was tried first; that a candidate exists
-/// without addresses; that one could not be looked up; that there is none.
+/// What is told where no candidate has an address, in glibc's order: what became of the name as it
+/// stands, if that was tried first; that a candidate exists without addresses; that one could not
+/// be looked up; that there is none.
 fn conclude(mut outcomes: Vec<Outcome>, names: &[Name], as_is: Option<usize>) -> LookupAnswer {
     let ttl = |outcome: &Outcome| match outcome {
         Ok(Verdict::NoData { ttl } | Verdict::NoName { ttl }) => *ttl,
@@ -299,7 +306,7 @@ fn conclude(mut outcomes: Vec<Outcome>, names: &[Name], as_is: Option<usize>) ->
     }
 }
 
-// ---- both families --------------------------------------------------------------------------------------------------------
+// ---- both families ------------------------------------------------------------------------------
 
 /// The way of one host through its candidates, of which both families' look-ups tell each other.
 #[derive(Debug)]
@@ -376,7 +383,8 @@ impl<'a> Member<'a> {
         self.walk.publish(i, self.family, has_addresses);
     }
 
-    /// Whether the other family has addresses at candidate `i`, as soon as its look-up has come there. `None`: there is none that could.
+    /// Whether the other family has addresses at candidate `i`, as soon as its look-up has come
+    /// there. `None`: there is none that could.
     async fn other_at(&self, i: usize) -> Option<bool> {
         let other = self.family.other();
         poll_fn(|cx| {
@@ -404,7 +412,7 @@ impl Drop for Member<'_> {
     }
 }
 
-// ---- one round ------------------------------------------------------------------------------------------------------------
+// ---- one round ----------------------------------------------------------------------------------
 
 /// Those asked before `winner` have been silent for longer than it.
 fn pass_over_before(winner: SocketAddr, asked: &[Asked<'_>]) {

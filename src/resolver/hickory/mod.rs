@@ -2,11 +2,14 @@
 //!
 //! - `config`: whom to ask, and `resolv_conf` or `system_conf`, where the system says so
 //! - `lookup`: one look-up, over search list, servers and attempts
-//! - `server`: one server, over UDP and TCP, with EDNS and without; `verdict`: what an answer comes to
-//! - `udp`: a question in a datagram; `runtime`: what hickory wants of a runtime, for TCP; `reactor`: tasks, timers and sockets
+//! - `server`: one server, over UDP and TCP, with EDNS and without; `verdict`: what an answer comes
+//!   to
+//! - `udp`: a question in a datagram; `runtime`: what hickory wants of a runtime, for TCP;
+//!   `reactor`: tasks, timers and sockets
 //!
-//! hickory reads and writes the messages, and shares connections. Datagrams it would read without a bound, and it says nothing of an answer that was
-//! truncated: so those are our own. hickory's types stay in here.
+//! hickory encodes and decodes messages and multiplexes TCP connections. UDP is our own, since
+//! hickory reads datagrams without a bound and discards truncated answers. hickory's types stay in
+//! here.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -45,9 +48,10 @@ pub use config::HickoryConfig;
 /// part in each. Every question has a random port, identifier and spelling (0x20); answers from elsewhere are not seen. Servers are asked
 /// in their order, and the next as well when one is silent for half a second.
 ///
-/// Servers that do less than they should are put up with, as the C library does: a failure leads on to the next name of the search list and
-/// to the next attempt, a server that does not understand EDNS or does not keep the spelling is asked without, and of a truncated answer that cannot
-/// be had whole the part that is there is used.
+/// Servers with faults are tolerated as the C library tolerates them: a failure leads on to the
+/// next attempt and to the next name of the search list; a server that does not understand EDNS or
+/// does not preserve the spelling is asked without; the records of a truncated answer are used if
+/// TCP fails.
 ///
 /// It needs a poll of the operating system: under a simulated network every look-up fails.
 pub struct Hickory {
@@ -77,21 +81,23 @@ struct Running {
 impl Hickory {
     /// Asks the servers that the system is configured to ask.
     ///
-    /// On Unix that is `/etc/resolv.conf`: its first three `nameserver`s, `search` or `domain`, and the options `ndots`, `timeout`, `attempts`,
-    /// `use-vc`, `rotate`, `no-tld-query` and `no-aaaa`, with the environment's `LOCALDOMAIN` and `RES_OPTIONS`. Where the file is missing, cannot be
-    /// read or names no server, the server is the local machine's; where it has no search list, the domain of this machine's name is searched;
-    /// both as in resolv.conf(5).
+    /// On Unix that is `/etc/resolv.conf`: its first three `nameserver`s, `search` or `domain`, and
+    /// the options `ndots`, `timeout`, `attempts`, `use-vc`, `rotate`, `no-tld-query` and
+    /// `no-aaaa`, with the environment's `LOCALDOMAIN` and `RES_OPTIONS`. Where the file is
+    /// missing, cannot be read or names no server, the server is the local machine's; where it has
+    /// no search list, the domain of this machine's name is searched; both as in resolv.conf(5).
     ///
-    /// The file is looked at again when a name is looked up, at most once a second. If it has changed, it counts for look-ups that begin from then on, and what
-    /// was found out about servers is forgotten. Elsewhere the system is asked again after
+    /// The file is checked for changes when a name is looked up, at most once a second. A change
+    /// takes effect for look-ups that begin after it, and resets what was learnt about the servers.
+    /// On other systems the configuration is read again after
     /// [`on_network_changed`](Resolve::on_network_changed).
     pub fn from_system() -> Self {
         let (watched, config) = system::Watched::system();
         Self::new(config, Some(watched))
     }
 
-    /// Asks the servers that the file at `path` names, which is read and looked at again as `/etc/resolv.conf` is by
-    /// [`from_system`](Self::from_system).
+    /// Asks the servers that the file at `path` names, which is read and looked at again as
+    /// `/etc/resolv.conf` is by [`from_system`](Self::from_system).
     #[cfg(not(any(windows, target_vendor = "apple", target_os = "android")))]
     pub fn from_resolv_conf(path: impl Into<std::path::PathBuf>) -> Self {
         let (watched, config) = system::Watched::file(path.into());
@@ -121,7 +127,8 @@ impl Hickory {
         }
     }
 
-    /// What was found out about servers is forgotten. Look-ups under way hold on to what they began with.
+    /// What was found out about servers is forgotten. Look-ups under way hold on to what they began
+    /// with.
     fn begin_anew(&mut self) {
         if let Stage::Running(running) = &mut self.stage {
             running.stub = Rc::new(Stub::new(&self.config, &running.reactor));

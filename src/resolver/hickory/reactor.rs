@@ -1,9 +1,11 @@
 //! Tasks, timers and sockets of one resolver, moved on by the turns of its engine.
 //!
-//! hickory is written against a runtime, and this is one: a task is polled when it was woken, a socket wakes who waits for it when
-//! the engine's poll tells of it, a timer when a turn comes after its time. Nothing here waits, and nothing runs but in
-//! [`Reactor::run`], at most [`POLLS`] tasks and [`READS`] reads at a time: what is left is due at once, in the next turn, behind everybody
-//! else's work. So neither a herd of look-ups nor a flood of datagrams makes a turn longer, or holds back a timer.
+//! hickory is written against a runtime, and this is one: a task is polled when it was woken, a
+//! socket wakes who waits for it when the engine's poll tells of it, a timer when a turn comes
+//! after its time. Nothing here waits, and nothing runs but in [`Reactor::run`], at most [`POLLS`]
+//! tasks and [`READS`] reads at a time: what is left is due at once, in the next turn, behind
+//! everybody else's work. So neither a herd of look-ups nor a flood of datagrams makes a turn
+//! longer, or holds back a timer.
 //!
 //! What hickory holds of it has to be `Send` and finds its reactor through the thread it is used on: [`ReactorId`] names one, and a
 //! timer, which hickory makes out of nothing, belongs to the one whose task is being polled. Used on a thread where there is
@@ -36,7 +38,8 @@ use crate::resolver::Wake;
 /// milliseconds a turn.
 const POLLS: usize = 256;
 
-/// Reads from sockets in one turn, of all tasks together. One that brings nothing but a forged datagram takes two microseconds.
+/// Reads from sockets in one turn, of all tasks together. One that brings nothing but a forged
+/// datagram takes two microseconds.
 const READS: u32 = 256;
 
 thread_local! {
@@ -103,7 +106,8 @@ pub(super) struct Reactor {
 /// Who goes on reading in the next turn.
 #[derive(Default)]
 struct PutOff {
-    /// They have read nothing in this turn, since others had used it up: they come first in the next.
+    /// They have read nothing in this turn, since others had used it up: they come first in the
+    /// next.
     unread: Vec<Waker>,
     read: Vec<Waker>,
 }
@@ -478,7 +482,8 @@ impl Reactor {
         }
     }
 
-    /// Takes one of the turn's reads. `false`: there are none left, and `waker` is woken in the next turn.
+    /// Takes one of the turn's reads. `false`: there are none left, and `waker` is woken in the
+    /// next turn.
     pub(super) fn may_read(&self, waker: &Waker) -> bool {
         match self.reads.get().checked_sub(1) {
             Some(left) => {

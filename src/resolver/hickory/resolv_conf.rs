@@ -5,8 +5,8 @@
 //! understood is skipped, as the C library does.
 
 //!
-//! The file is looked at again when a name is looked up, at most once a second, and read if it has changed: a program may have been started
-//! before the network was.
+//! The file is looked at again when a name is looked up, at most once a second, and read if it has
+//! changed: a program may have been started before the network was.
 
 use std::fs;
 use std::io;
@@ -87,7 +87,8 @@ impl Watched {
         Self::file(PATH.into())
     }
 
-    /// Reads the file at `path`. Where there is none the local machine is asked, as by any other that says nothing.
+    /// Reads the file at `path`. Where there is none the local machine is asked, as by any other
+    /// that says nothing.
     pub(super) fn file(path: PathBuf) -> (Self, HickoryConfig) {
         let mut watched = Self {
             path,
@@ -101,7 +102,8 @@ impl Watched {
         (watched, config)
     }
 
-    /// The configuration, if the file has changed. Within a second of the last look it is not looked at.
+    /// The configuration, if the file has changed. Within a second of the last look it is not
+    /// looked at.
     pub(super) fn look(&mut self, now: Instant) -> Option<HickoryConfig> {
         let is_due = match self.looked_at {
             Some(last) => now.saturating_duration_since(last) >= LOOK_EVERY,
@@ -261,8 +263,9 @@ fn set_option(config: &mut HickoryConfig, option: &str) {
         "rotate" => config.rotate = true,
         "no-tld-query" => config.no_tld_query = true,
         "no-aaaa" => config.ipv6 = false,
-        // `edns0` is so unless a server does not speak it; `single-request` and `single-request-reopen` are for what two questions on one socket bring
-        // about, and here each has its own.
+        // `edns0` is so unless a server does not speak it; `single-request` and
+        // `single-request-reopen` are for what two questions on one socket bring about, and here
+        // each has its own.
         _ => {}
     }
     let Some((name, value)) = option.split_once(':') else {

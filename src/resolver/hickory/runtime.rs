@@ -1,8 +1,9 @@
-//! hickory's idea of a runtime, on a [`Reactor`](super::reactor::Reactor): the only user of its traits. It is for TCP alone; datagrams are
-//! sent and read without hickory (`udp`).
+//! hickory's idea of a runtime, on a [`Reactor`]: the only user of its traits. It is for TCP alone;
+//! datagrams are sent and read without hickory (`udp`).
 //!
-//! hickory keeps no more than the kind of a socket's failure. What it was is noted here ([`Trouble`]), for the error that the caller sees,
-//! and so that a want of file descriptors is told from a server that is down.
+//! hickory keeps no more than the kind of a socket's failure. What it was is noted here
+//! ([`Trouble`]), for the error that the caller sees, and so that a want of file descriptors is
+//! told from a server that is down.
 
 use std::future::Future;
 use std::io::{self, IoSlice, Read, Write};

@@ -1,15 +1,17 @@
-//! One name server: a question is put to it until it is answered, by the way that it understands.
+//! One name server: how a question is put to it, and how much is asked of it.
 //!
-//! A question goes out as a datagram with an OPT record and in a random spelling. What a server makes of that is not the same everywhere, so
-//! less is asked of it bit by bit:
+//! The first datagram of a question carries an OPT record (EDNS) and spells the name at random.
+//! Some servers cannot cope with either, so the requirements are lowered step by step:
 //!
-//! - **EDNS**: the datagram that repeats an unanswered one has no OPT record, and so has the next after FORMERR, NOTIMP or BADVERS; after
-//!   SERVFAIL, REFUSED or an answer that cannot be read as well, unless the server has already given a proper answer to such a question. A server
-//!   that answers only then is asked without for [`DEGRADED`].
-//! - **Spelling**: an answer in other letters is a forger's, or the server does not keep them. TCP tells, and a server without TCP is asked in plain
-//!   letters for [`DEGRADED`].
-//! - **TCP** is for what does not fit into a datagram, and where the configuration wants it for everything. Where it cannot be had, the part of the answer that did
-//!   fit is used.
+//! - **EDNS**: a repeated datagram has no OPT record. After FORMERR, NOTIMP or BADVERS the next
+//!   datagram without one goes out at once; after SERVFAIL, REFUSED or an unreadable answer too,
+//!   unless the server has already answered a question with an OPT record properly. A server that
+//!   answers only without is asked without for the next [`DEGRADED`].
+//! - **Spelling**: an answer in other letters is either forged or comes from a server that does not
+//!   preserve them. The question is repeated over TCP, where forging is hard. If that fails, it is
+//!   repeated in plain letters, and so are others for the next [`DEGRADED`].
+//! - **TCP** is used for answers that do not fit into a datagram, or for everything if the
+//!   configuration says so. If it fails, the records of the truncated answer are used.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -40,10 +42,12 @@ const DATAGRAMS: usize = 3;
 /// How long a server is spared what it stumbled over.
 const DEGRADED: Duration = Duration::from_secs(300);
 
-/// How long the whole of a truncated answer is waited for, where the part of it that is there would do.
+/// How long the whole of a truncated answer is waited for, where the part of it that is there would
+/// do.
 const WHOLE: Duration = Duration::from_secs(1);
 
-/// Questions on one TCP connection at once: far over what the engine has under way, since one too many is a failure.
+/// Questions on one TCP connection at once: far over what the engine has under way, since one too
+/// many is a failure.
 const MAX_ON_CONNECTION: usize = 1024;
 
 /// Names that are asked for one after the other, each for being an alias of the one before.
@@ -113,7 +117,8 @@ impl Server {
         self.passed_over_until.set(Some(until));
     }
 
-    /// What it says of `name`, within its timeout: aliases that it does not follow itself, repeated datagrams and TCP included.
+    /// What it says of `name`, within its timeout: aliases that it does not follow itself, repeated
+    /// datagrams and TCP included.
     pub(super) async fn ask(&self, name: &Name, family: Family) -> Result<Verdict, Failure> {
         let answer = within(self.timeout, self.ask_along(name, family)).await;
         answer.unwrap_or(Err(Failure::Mute))
@@ -188,9 +193,10 @@ impl Server {
         }
     }
 
-    // ---- UDP -----------------------------------------------------------------------------------------------------------
+    // ---- UDP ------------------------------------------------------------------------------------
 
-    /// Sends up to [`DATAGRAMS`], and takes the first answer to any. `None`: it was in other letters.
+    /// Sends up to [`DATAGRAMS`], and takes the first answer to any. `None`: it was in other
+    /// letters.
     async fn ask_by_udp(
         &self,
         name: &Name,
@@ -234,7 +240,8 @@ impl Server {
                 }
                 (Edns0::Without, answer) => {
                     let is_proven = matches!(answer, Ok(Some(_))) && began_with == Edns0::With;
-                    // A datagram may also have got lost: so it has, of a server that has spoken it before.
+                    // A datagram may also have got lost: so it has, of a server that has spoken it
+                    // before.
                     if is_proven && (refused.is_some() || self.edns.get() == Edns::Unknown) {
                         debug!("{} does not speak EDNS", self.addr);
                         let until = Instant::now() + DEGRADED;
@@ -265,7 +272,7 @@ impl Server {
         }
     }
 
-    // ---- TCP -----------------------------------------------------------------------------------------------------------
+    // ---- TCP ------------------------------------------------------------------------------------
 
     /// Without EDNS: there is room for any answer.
     async fn ask_by_tcp(&self, name: &Name, family: Family) -> Result<Judged, Failure> {

@@ -9,7 +9,8 @@ use log::warn;
 
 use super::HickoryConfig;
 
-/// Where the configuration comes from. What has no file has no stamp either: it is read again only when it is asked to be.
+/// Where the configuration comes from. What has no file has no stamp either: it is read again only
+/// when it is asked to be.
 #[derive(Debug)]
 pub(super) struct Watched {
     is_forgotten: bool,

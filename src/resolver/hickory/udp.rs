@@ -1,8 +1,10 @@
 //! A question in a datagram, and the answer to it.
 //!
-//! Each question has a socket of its own on a random port, connected to the server: the kernel drops what comes from elsewhere, and a closed
-//! port is known at once. Everything else that arrives is [screened](screen) before it is parsed. What answers another question is
-//! somebody's guess, and is dropped without a word; anybody can send thousands of those in a moment, so the reactor grants so many reads a turn.
+//! Each question has its own socket on a random port, connected to the server. The kernel then
+//! drops datagrams from other addresses, and reports a closed port at once. Datagrams are
+//! [screened](screen) before they are parsed: one that answers another question is a forgery or a
+//! late answer, and is dropped silently. Anybody can send thousands of those, so the reactor limits
+//! the reads of a turn.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -22,7 +24,8 @@ use super::runtime::unreachable_from_here;
 use super::verdict::{Failure, record_type};
 use crate::resolver::Family;
 
-/// What a server may send in one datagram, as it is told: what fits into a packet nearly everywhere (<https://www.dnsflagday.net/2020/>).
+/// What a server may send in one datagram, as it is told: what fits into a packet nearly everywhere
+/// (<https://www.dnsflagday.net/2020/>).
 const MAX_PAYLOAD: u16 = 1232;
 
 /// What is read of a datagram. There are servers that send more than they were asked for.
@@ -102,7 +105,8 @@ enum Screened {
     Stranger,
     /// The same question with other letters: a forger's, or a server's that does not keep them.
     Respelled,
-    /// A header that says no more than this: servers that could not read a question do not repeat it.
+    /// A header that says no more than this: servers that could not read a question do not repeat
+    /// it.
     Error(ResponseCode),
     /// It has the identifier, and makes no sense.
     Nonsense(&'static str),
@@ -272,7 +276,8 @@ impl Drop for Udp {
     }
 }
 
-/// A socket on a port that cannot be guessed: of all those above the system's own, which are more than the system gives out.
+/// A socket on a port that cannot be guessed: of all those above the system's own, which are more
+/// than the system gives out.
 fn bind(server: SocketAddr) -> io::Result<UdpSocket> {
     let local = |port| match server {
         SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),

@@ -73,13 +73,15 @@ impl Failure {
         }
     }
 
-    /// Whether the server has certainly stumbled over the question's OPT record (RFC 6891 §6.1.3, §7).
+    /// Whether the server has certainly stumbled over the question's OPT record (RFC 6891 §6.1.3,
+    /// §7).
     pub(super) fn is_edns(&self) -> bool {
         use ResponseCode::{BADVERS, FormErr, NotImp};
         matches!(self, Failure::Refused(FormErr | NotImp | BADVERS))
     }
 
-    /// Whether it may have: there are servers that say SERVFAIL or REFUSED to what they do not know, or write an answer that nobody can read.
+    /// Whether it may have: there are servers that say SERVFAIL or REFUSED to what they do not
+    /// know, or write an answer that nobody can read.
     pub(super) fn may_be_edns(&self) -> bool {
         match self {
             Failure::Refused(_) | Failure::Unusable(_) => true,
@@ -150,7 +152,8 @@ impl fmt::Display for Mnemonic {
     }
 }
 
-/// What is told of a look-up that no server had a verdict on. `under`: the name that was asked for, where it is not the one looked up.
+/// What is told of a look-up that no server had a verdict on. `under`: the name that was asked for,
+/// where it is not the one looked up.
 pub(super) fn explain(failures: &[Failed], under: Option<&Name>) -> LookupError {
     let list = |one: fn(&Failed) -> String, between: &str| {
         let each: Vec<_> = failures.iter().map(one).collect();
@@ -186,8 +189,8 @@ pub(super) enum Judged {
 
 /// What `message` says of `name`. That it answers that question has been seen to.
 ///
-/// A server may have put anything into the answer section: what counts are the addresses at the end of the chain of aliases that starts at
-/// `name`.
+/// A server may have put anything into the answer section: what counts are the addresses at the end
+/// of the chain of aliases that starts at `name`.
 pub(super) fn judge(name: &Name, family: Family, message: &Message) -> Result<Judged, Failure> {
     let code = message.response_code;
     if !matches!(code, ResponseCode::NoError | ResponseCode::NXDomain) {
@@ -218,8 +221,9 @@ pub(super) fn judge(name: &Name, family: Family, message: &Message) -> Result<Ju
     }
     if message.answers.is_empty() && soa.is_none() {
         let is_ns = |record: &Record| record.record_type() == RecordType::NS;
-        // Both NODATA and a referral have no answer; name servers without an SOA make a referral (RFC 2308 §2.2). One that neither knows nor
-        // asks others, and says nothing at all, is lame (as glibc has it).
+        // Both NODATA and a referral have no answer; name servers without an SOA make a referral
+        // (RFC 2308 §2.2). One that neither knows nor asks others, and says nothing at all, is lame
+        // (as glibc has it).
         let is_lame = !message.authoritative
             && !message.recursion_available
             && message.additionals.is_empty()
@@ -258,7 +262,8 @@ fn addresses(
     (addresses, ttl)
 }
 
-/// How long it may be kept that there is no such name, or no address: what the zone's SOA says (RFC 2308 §5).
+/// How long it may be kept that there is no such name, or no address: what the zone's SOA says (RFC
+/// 2308 §5).
 fn negative_ttl(message: &Message) -> Option<Duration> {
     message
         .authorities

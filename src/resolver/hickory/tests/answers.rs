@@ -409,7 +409,8 @@ fn a_server_that_stumbles_over_edns_is_asked_without() {
     }
 }
 
-/// A response whose additional OPT record stands before its answer, as of a server that writes behind the question it was sent.
+/// A response whose additional OPT record stands before its answer, as of a server that writes
+/// behind the question it was sent.
 fn behind_opt(question: &Question, extended_code: u8, has_answer: bool) -> Vec<u8> {
     let mut message = question.answer().bytes();
     let opt = [0, 0, 41, 4, 208, extended_code, 0, 0, 0, 0, 0];

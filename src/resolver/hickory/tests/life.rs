@@ -322,6 +322,52 @@ fn a_turn_polls_a_bounded_number_and_the_rest_is_due_at_once() {
 }
 
 #[test]
+fn a_turn_reads_a_bounded_number_of_datagrams_and_all_look_ups_have_their_share() {
+    const LOOK_UPS: usize = 20;
+    const LIES: usize = 150;
+    let held: Arc<Mutex<Vec<(server::Question, Back)>>> = Arc::default();
+    let holds = Arc::clone(&held);
+    let server = NameServer::start(move |question, back| {
+        holds.lock().unwrap().push((question, back));
+    });
+    let mut names = Loop::asking(&[&server]);
+    ask_for(&mut names, LOOK_UPS, &server);
+    // There before anybody looks: on loopback a datagram has arrived when it is sent.
+    let asked: Vec<_> = held.lock().unwrap().drain(..).collect();
+    for (question, back) in &asked {
+        let lie = Message {
+            question: Some(("other.test".into(), A)),
+            ..question.addresses(60, &[ip("192.0.2.66")])
+        };
+        for _ in 0..LIES {
+            back.send(&lie);
+        }
+        back.send(&question.addresses(60, &[ip("192.0.2.1")]));
+    }
+    let (mut turns, mut answered) = (0, Vec::new());
+    while answered.len() < LOOK_UPS {
+        names.turn();
+        turns += 1;
+        let due = names.hickory.deadline();
+        let before = answered.len();
+        while let Some((_, answer)) = names.hickory.take() {
+            assert_eq!(answer, found(&["192.0.2.1"], 60));
+            answered.push(turns);
+        }
+        if answered.len() < LOOK_UPS && before == answered.len() {
+            assert!(
+                due.is_some_and(|due| due <= Instant::now()),
+                "the rest is due"
+            );
+        }
+    }
+    let least = LOOK_UPS * LIES / 256;
+    assert!(turns >= least, "{turns} turns for {} lies", LOOK_UPS * LIES);
+    // Side by side: nobody is read to the end before the last has had a turn.
+    assert!(answered[0] > least / 2, "{answered:?}");
+}
+
+#[test]
 fn resolvers_on_one_thread_do_not_get_into_each_others_way() {
     let servers = [honest(), honest()];
     let mut loops = servers.each_ref().map(|server| Loop::asking(&[server]));

@@ -268,7 +268,8 @@ fn whatever_a_candidate_ends_in_but_addresses_leads_on_in_the_search_list() {
 
 #[test]
 fn a_failure_is_told_only_if_no_candidate_has_an_address_and_as_glibc_chooses() {
-    // What the host as it stands, and what its candidate below `a.test` comes to; `ndots`; what is told.
+    // What the host as it stands, and what its candidate below `a.test` comes to; `ndots`; what is
+    // told.
     type Told = Result<(), Option<LookupError>>;
     let failed = || Err(None);
     let not_found = || Err(Some(LookupError::NotFound));
