@@ -313,7 +313,33 @@ fn inside() {
     let wrong = wrong.into_inner().unwrap();
     assert!(wrong.is_empty(), "{wrong:#?}");
     a_file_that_changes(&files);
+    hosts_that_are_refused(&files);
     println!("completed: {} rows", ROWS.len());
+}
+
+/// What glibc connects to, and no request can be built for: some read these hosts as addresses, others
+/// as names.
+fn hosts_that_are_refused(files: &Files) {
+    let addr = Ipv4Addr::new(127, 4, 0, 1);
+    let server = NameServer::at((addr, 53).into(), true, |q, back| one(&q, &back));
+    let conf = files.write("refused", &format!("nameserver {addr}\n"));
+    for (host, found, advice) in [
+        ("127.1", "127.0.0.1", "write 127.0.0.1"),
+        ("0x7f.1", "127.0.0.1", "write 127.0.0.1"),
+        ("2130706433", "127.0.0.1", "write 127.0.0.1"),
+        ("256.256.256.256", "127.0.0.2", "up to 255"),
+        ("abcdefghij.onion", "127.0.0.2", "Tor"),
+    ] {
+        assert_eq!(glibc(&conf, files, host), [found], "{host}: glibc");
+        let before = server.seen().len();
+        let error = Request::get(&format!("http://{host}/"))
+            .build()
+            .unwrap_err();
+        let error = format!("{error:#}");
+        assert!(error.contains(advice), "{host}: {error}");
+        assert_eq!(server.seen().len(), before, "{host}: nobody is asked");
+        println!("{host}: glibc [{found:?}], ours {error:?}");
+    }
 }
 
 /// The program was started before there was a network, and comes to another one later.
