@@ -347,12 +347,13 @@ impl Names {
 
     /// When a turn is due without the resolver having woken the engine.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let all = [
-            self.resolver_due,
-            self.questions.deadline(),
-            self.hosts.deadline(),
-        ];
-        all.into_iter().flatten().min()
+        if let Some(since) = self.hosts.deadline() {
+            return Some(since);
+        }
+        match (self.resolver_due, self.questions.deadline()) {
+            (Some(resolver), Some(questions)) => Some(resolver.min(questions)),
+            (resolver, questions) => resolver.or(questions),
+        }
     }
 
     /// Whether answers may be there already.
@@ -381,7 +382,9 @@ impl Names {
 
     /// Once a turn, behind its events.
     pub(crate) fn on_turn(&mut self, now: Instant) {
-        self.hosts.read_on();
+        if self.hosts.deadline().is_some() {
+            self.hosts.read_on();
+        }
         let is_due = self.resolver_due.is_some_and(|due| due <= now);
         if std::mem::take(&mut self.events) || is_due {
             self.resolver.on_tick(now);
