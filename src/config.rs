@@ -289,9 +289,11 @@ pub struct Config {
     pub read_buffer: usize,
     /// The file with names that are answered from it, and from nothing else; `None`: no file. Default the system's, `/etc/hosts` on unix.
     ///
-    /// It is read when the engine is made and whenever it has changed, which is noticed within a second; a file that is not there is an empty one, and
-    /// of a long one the first 4 MiB count. It comes before [`resolver`](Self::resolver), also before one that reads such a file itself.
-    /// In a simulation no file is read.
+    /// It is read when the engine is made and whenever it has changed, which is noticed within a
+    /// second; a file that is not there is an empty one, and of a long one the first 16 MiB count.
+    /// One of more than 64 KiB that has changed is read over several turns, and until then it is
+    /// what it was. It comes before [`resolver`](Self::resolver), also before one that reads such a
+    /// file itself. In a simulation no file is read.
     pub hosts_file: Option<PathBuf>,
     /// Questions put to the resolver at once, one for each address family of a name; more wait for their turn, first in, first out. Default 64.
     ///

@@ -3,9 +3,13 @@
 //! Two readers that disagree on a URL are how a check is passed by (RFC 3986 §7.6), so whatever they are known to disagree on is
 //! refused: userinfo, a backslash in the authority, control bytes anywhere. What stays is written in origin-form (RFC 9112 §3.2.1).
 //! Host names are ASCII here: IDNA is the caller's. Nothing here knows of fields or bodies.
+//!
+//! A host whose last label is a number is read as an address, and in no more than one way
+//! ([`ends_in_a_number`]); `.onion` is no name that the DNS may be asked for ([`is_onion`]). Both
+//! are decided here for every resolver.
 
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{Origin, Scheme};
 
@@ -30,6 +34,9 @@ pub(crate) enum Why {
     /// This byte may not stand there.
     Byte(u8),
     Rule(&'static str),
+    /// The host ends in a number and is no IPv4 address: the rule, and the address that some
+    /// readers would take it for.
+    Number(&'static str, Option<Ipv4Addr>),
 }
 
 impl Fault {
@@ -74,6 +81,14 @@ impl fmt::Display for Fault {
             }
             (Why::Rule(rule), Some(at)) => write!(f, "{rule} (byte {at})"),
             (Why::Rule(rule), None) => f.write_str(rule),
+            (Why::Number(rule, meant), at) => {
+                f.write_str(rule)?;
+                match meant {
+                    Some(meant) => write!(f, ": write {meant}")?,
+                    None => f.write_str(": an IPv4 address is written as 192.0.2.1 is")?,
+                }
+                write!(f, " (byte {})", at.unwrap_or_default())
+            }
         }
     }
 }
@@ -99,10 +114,12 @@ impl Target {
         // 2. Scheme and authority.
         let (scheme, start) = scheme(url)?;
         let end = find(bytes, start, |b| matches!(b, b'/' | b'?' | b'#'));
-        let authority = authority(&bytes[start..end]).map_err(|fault| Fault {
+        let from_start = |fault: Fault| Fault {
             at: fault.at.map(|at| start + at),
             ..fault
-        })?;
+        };
+        let mut authority = authority(&bytes[start..end]).map_err(from_start)?;
+        check_host(&mut authority.host).map_err(from_start)?;
         let port = authority.port.unwrap_or(scheme.default_port());
         // 3. Path and query.
         let rest = &bytes[end..find(bytes, end, |b| b == b'#')];
@@ -283,6 +300,133 @@ fn name(bytes: &[u8]) -> Result<String, Fault> {
         }
     }
     Ok(host)
+}
+
+/// Refuses hosts to connect to that no two readers need agree on, and those that nobody may be
+/// asked for.
+fn check_host(host: &mut String) -> Result<(), Fault> {
+    if host.contains(':') {
+        // IPv6.
+        return Ok(());
+    }
+    if is_onion(host) {
+        return Err(Fault::rule(
+            0,
+            "a .onion name is reached through Tor, and the DNS is not asked for it (RFC 7686)",
+        ));
+    }
+    if !ends_in_a_number(host) {
+        return Ok(());
+    }
+    let undotted = host.strip_suffix('.').unwrap_or(host);
+    match undotted.parse::<Ipv4Addr>() {
+        Ok(_) => {
+            host.truncate(undotted.len());
+            Ok(())
+        }
+        Err(_) => Err(Fault {
+            at: Some(0),
+            why: number_fault(undotted),
+        }),
+    }
+}
+
+/// Whether `host`, a name with or without a trailing dot, is a `.onion` name: below it, or itself.
+pub(crate) fn is_onion(host: &str) -> bool {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let top = host.rsplit('.').next().unwrap_or_default();
+    top.eq_ignore_ascii_case("onion")
+}
+
+/// Whether the last label is a number, decimal or hexadecimal (WHATWG URL, "ends in a number
+/// checker"). Readers have taken such hosts for addresses since `inet_aton`, and others for names:
+/// so `127.1` passes a check of one as a name and connects to loopback by another.
+pub(crate) fn ends_in_a_number(host: &str) -> bool {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let last = host.rsplit('.').next().unwrap_or_default();
+    match last.strip_prefix("0x").or_else(|| last.strip_prefix("0X")) {
+        Some(digits) => digits.bytes().all(|b| b.is_ascii_hexdigit()),
+        None => !last.is_empty() && last.bytes().all(|b| b.is_ascii_digit()),
+    }
+}
+
+/// Why `host`, which ends in a number, is no address, and which one it might have been meant to be.
+fn number_fault(host: &str) -> Why {
+    let parts: Vec<_> = host.split('.').map(Part::parse).collect();
+    // As `inet_aton` reads it: the last number fills the bytes that are left.
+    let meant = || {
+        let (last, first) = parts.split_last()?;
+        if first.len() > 3 {
+            return None;
+        }
+        let mut bits = u32::try_from(last.value?).ok()?;
+        if u64::from(bits) >> (8 * (4 - first.len())) != 0 {
+            return None;
+        }
+        for (i, part) in first.iter().enumerate() {
+            let byte = u8::try_from(part.value?).ok()?;
+            bits |= u32::from(byte) << (24 - 8 * i);
+        }
+        Some(Ipv4Addr::from_bits(bits))
+    };
+    if parts.iter().any(|part| part.kind == PartKind::Text) {
+        return Why::Number(
+            "the last label of a host name is no number, and an address has nothing but numbers",
+            None,
+        );
+    }
+    if parts.iter().any(|part| part.kind == PartKind::Hexadecimal) {
+        return Why::Number("the numbers of an address are decimal", meant());
+    }
+    if parts.len() > 4 {
+        return Why::Number("an IPv4 address has four numbers, not more", None);
+    }
+    if parts.iter().any(|part| part.kind == PartKind::Octal) {
+        let rule = "some read a number with a zero before it as octal, others as decimal";
+        return Why::Number(rule, meant());
+    }
+    if parts.len() < 4 {
+        return Why::Number("an IPv4 address has four numbers, not fewer", meant());
+    }
+    Why::Number("the numbers of an IPv4 address go up to 255", None)
+}
+
+/// A label of a host that ends in a number.
+struct Part {
+    kind: PartKind,
+    /// `None`: it has none, or not the same one to all who read it.
+    value: Option<u64>,
+}
+
+#[derive(PartialEq, Eq)]
+enum PartKind {
+    Decimal,
+    /// With a zero before it.
+    Octal,
+    Hexadecimal,
+    Text,
+}
+
+impl Part {
+    fn parse(label: &str) -> Self {
+        let hex = label
+            .strip_prefix("0x")
+            .or_else(|| label.strip_prefix("0X"));
+        let (kind, value) = match hex {
+            Some("") => (PartKind::Hexadecimal, Some(0)),
+            Some(digits) if digits.bytes().all(|b| b.is_ascii_hexdigit()) => {
+                (PartKind::Hexadecimal, u64::from_str_radix(digits, 16).ok())
+            }
+            _ if !label.bytes().all(|b| b.is_ascii_digit()) => (PartKind::Text, None),
+            _ if label.len() > 1 && label.starts_with('0') => {
+                let decimal = label.parse().ok();
+                let octal = u64::from_str_radix(label, 8).ok();
+                (PartKind::Octal, decimal.filter(|_| decimal == octal))
+            }
+            _ => (PartKind::Decimal, label.parse().ok()),
+        };
+        Self { kind, value }
+    }
 }
 
 fn port(digits: &[u8], start: usize) -> Result<u16, Fault> {
@@ -469,6 +613,82 @@ mod tests {
         for (why, url, expected) in rows {
             assert_eq!(Target::parse(url).err(), Some(*expected), "{why}");
         }
+    }
+
+    #[test]
+    fn hosts_that_end_in_a_number_are_dotted_quads() {
+        // Host, and what is said of it. `Ok`: the host that is connected to.
+        #[rustfmt::skip]
+        const ROWS: &[(&str, Result<&str, &str>)] = &[
+            ("127.0.0.1", Ok("127.0.0.1")),
+            ("127.0.0.1.", Ok("127.0.0.1")),
+            ("0.0.0.0", Ok("0.0.0.0")),
+            ("255.255.255.255", Ok("255.255.255.255")),
+            ("1e3", Ok("1e3")),
+            ("1.a", Ok("1.a")),
+            ("0xg", Ok("0xg")),
+            ("0x", Err("the numbers of an address are decimal: write 0.0.0.0 (byte 7)")),
+            ("1.2.3.4a", Ok("1.2.3.4a")),
+            ("127.0.0.1.test", Ok("127.0.0.1.test")),
+            ("1-2", Ok("1-2")),
+            ("127.1", Err("an IPv4 address has four numbers, not fewer: write 127.0.0.1 (byte 7)")),
+            ("127.1.", Err("an IPv4 address has four numbers, not fewer: write 127.0.0.1 (byte 7)")),
+            ("10.1.2", Err("an IPv4 address has four numbers, not fewer: write 10.1.0.2 (byte 7)")),
+            ("10.1.65535", Err("an IPv4 address has four numbers, not fewer: write 10.1.255.255 (byte 7)")),
+            ("10.1.65536", Err("an IPv4 address has four numbers, not fewer: an IPv4 address is written as 192.0.2.1 is (byte 7)")),
+            ("256.1", Err("an IPv4 address has four numbers, not fewer: an IPv4 address is written as 192.0.2.1 is (byte 7)")),
+            ("2130706433", Err("an IPv4 address has four numbers, not fewer: write 127.0.0.1 (byte 7)")),
+            ("4294967296", Err("an IPv4 address has four numbers, not fewer: an IPv4 address is written as 192.0.2.1 is (byte 7)")),
+            ("99999999999999999999999", Err("an IPv4 address has four numbers, not fewer: an IPv4 address is written as 192.0.2.1 is (byte 7)")),
+            ("0", Err("an IPv4 address has four numbers, not fewer: write 0.0.0.0 (byte 7)")),
+            ("0x7f.1", Err("the numbers of an address are decimal: write 127.0.0.1 (byte 7)")),
+            ("0X7F000001", Err("the numbers of an address are decimal: write 127.0.0.1 (byte 7)")),
+            ("0x7f.0.0.0x1", Err("the numbers of an address are decimal: write 127.0.0.1 (byte 7)")),
+            ("1.2.3.0x", Err("the numbers of an address are decimal: write 1.2.3.0 (byte 7)")),
+            ("256.256.256.256", Err("the numbers of an IPv4 address go up to 255: an IPv4 address is written as 192.0.2.1 is (byte 7)")),
+            ("1.2.3.256", Err("the numbers of an IPv4 address go up to 255: an IPv4 address is written as 192.0.2.1 is (byte 7)")),
+            ("1.2.3.4.5", Err("an IPv4 address has four numbers, not more: an IPv4 address is written as 192.0.2.1 is (byte 7)")),
+            ("01.2.3.4", Err("some read a number with a zero before it as octal, others as decimal: write 1.2.3.4 (byte 7)")),
+            ("010.2.3.4", Err("some read a number with a zero before it as octal, others as decimal: an IPv4 address is written as 192.0.2.1 is (byte 7)")),
+            ("127.0.0.01", Err("some read a number with a zero before it as octal, others as decimal: write 127.0.0.1 (byte 7)")),
+            ("1.2.3.09", Err("some read a number with a zero before it as octal, others as decimal: an IPv4 address is written as 192.0.2.1 is (byte 7)")),
+            ("h.1", Err("the last label of a host name is no number, and an address has nothing but numbers: an IPv4 address is written as 192.0.2.1 is (byte 7)")),
+            ("h.0x1f", Err("the last label of a host name is no number, and an address has nothing but numbers: an IPv4 address is written as 192.0.2.1 is (byte 7)")),
+        ];
+        for (host, expected) in ROWS {
+            for port in ["", ":8080"] {
+                let found = Target::parse(&format!("http://{host}{port}/"));
+                let found = found
+                    .map(|target| target.origin().host().to_owned())
+                    .map_err(|fault| fault.to_string());
+                let found = found.as_deref().map_err(String::as_str);
+                assert_eq!(found, *expected, "{host}");
+            }
+        }
+    }
+
+    #[test]
+    fn onion_names_are_refused_and_names_that_look_alike_are_not() {
+        for (host, is_refused) in [
+            ("abcdefghij.onion", true),
+            ("www.abcdefghij.onion", true),
+            ("abcdefghij.ONION.", true),
+            ("AbC.OnIoN", true),
+            ("onion", true),
+            ("onion.", true),
+            ("onion.test", false),
+            ("xonion", false),
+            ("a.xonion", false),
+        ] {
+            let fault = Target::parse(&format!("https://{host}/")).err();
+            assert_eq!(fault.is_some(), is_refused, "{host}");
+            if let Some(fault) = fault {
+                assert!(fault.to_string().contains("Tor"), "{fault}");
+            }
+        }
+        // It is sent to whoever the URL names, and nobody is asked for it.
+        assert_eq!(check_host_value(b"abcdefghij.onion"), Ok(()));
+        assert_eq!(check_host_value(b"127.1"), Ok(()));
     }
 
     #[test]

@@ -12,11 +12,13 @@ use std::time::{Duration, Instant};
 
 #[cfg(feature = "hickory")]
 mod hickory;
+mod stamp;
 mod system;
 mod table;
 
 #[cfg(feature = "hickory")]
 pub use hickory::{Hickory, HickoryConfig};
+pub(crate) use stamp::Stamp;
 pub use system::System;
 pub(crate) use system::spare_descriptors;
 pub use table::Table;
@@ -171,6 +173,17 @@ pub trait Resolve: fmt::Debug {
     fn deadline(&self) -> Option<Instant>;
     /// Takes an answer that is ready.
     fn take(&mut self) -> Option<(LookupId, LookupAnswer)>;
+    /// Whether the servers have changed since the last call, for example because `resolv.conf` was
+    /// written. The engine then forgets all names it has kept. Called before each name that is not
+    /// known otherwise; `now` is the time of the turn. Check files at most once a second. The
+    /// default says no.
+    fn has_changed(&mut self, now: Instant) -> bool {
+        let _ = now;
+        false
+    }
+    /// The machine has moved to another network: forget what was learnt about servers, and read
+    /// their configuration again. Look-ups under way go on. The default does nothing.
+    fn on_network_changed(&mut self) {}
     /// Whom it asks, for the words of an error: `192.0.2.1:53, 192.0.2.2:53`.
     fn servers(&self) -> String {
         String::new()

@@ -13,6 +13,9 @@ use crate::error::is_exhaustion;
 ///
 /// A look-up blocks its thread, not the loop; up to four run at once, and a thread without work ends after ten seconds.
 /// Both families of a host are asked for together. Nothing is kept: `getaddrinfo` tells no TTL.
+///
+/// The C library owns its configuration. glibc reads `/etc/resolv.conf` again when it has changed,
+/// from version 2.26 on; [`on_network_changed`](Resolve::on_network_changed) does nothing here.
 pub struct System {
     desk: Arc<Desk>,
 }

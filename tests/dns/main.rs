@@ -3,7 +3,10 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[cfg(target_os = "linux")]
+mod degraded;
 mod dnsmasq;
+mod flood;
 #[allow(
     dead_code,
     unreachable_pub,

@@ -248,9 +248,31 @@ impl NameServer {
 
     pub fn on(ip: &str, script: impl Fn(Question, Back) + Send + Sync + 'static) -> Self {
         let (socket, listener) = Self::bind_both(ip);
+        Self::serve(socket, Some(listener), script)
+    }
+
+    /// On an address of its own; `tcp`: not in UDP only.
+    pub fn at(
+        addr: SocketAddr,
+        tcp: bool,
+        script: impl Fn(Question, Back) + Send + Sync + 'static,
+    ) -> Self {
+        let socket = UdpSocket::bind(addr).expect("the address is free");
+        let listener = tcp.then(|| TcpListener::bind(addr).expect("the address is free"));
+        Self::serve(socket, listener, script)
+    }
+
+    fn serve(
+        socket: UdpSocket,
+        listener: Option<TcpListener>,
+        script: impl Fn(Question, Back) + Send + Sync + 'static,
+    ) -> Self {
         let script = Arc::new(script);
         let server = Self::serve_udp(socket, Arc::clone(&script));
         let seen = Arc::clone(&server.seen);
+        let Some(listener) = listener else {
+            return server;
+        };
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let Ok(stream) = stream else { continue };

@@ -68,6 +68,11 @@ impl Cache {
         }
     }
 
+    pub(super) fn clear(&mut self) {
+        self.names.clear();
+        self.order.clear();
+    }
+
     pub(super) fn look(&self, name: &str, family: Family, now: Instant) -> Standing {
         let Some(answers) = self.names.get(name) else {
             return Standing::Unknown;

@@ -4,7 +4,9 @@
 //!
 //! 1. the *overrides* of the configuration,
 //! 2. *literals*: IP addresses, with or without a zone id,
-//! 3. `localhost` and what is below it: loopback, whatever a file or a server says (RFC 6761 §6.3),
+//! 3. `localhost` and what is below it: loopback, whatever a file or a server says (RFC 6761 §6.3);
+//!    and what is no name to be asked for, as `.onion` (RFC 7686 §2) and hosts that end in a
+//!    number, is refused, whatever they say,
 //! 4. the *hosts file* of this machine,
 //! 5. the answers that are *kept*, and at last
 //! 6. the *questions* put to the resolver: each once for all who ask it, AAAA before A (RFC 8305 §3), so many at a time.
@@ -12,7 +14,10 @@
 //! A trailing dot makes no difference in 1 to 4. For a resolver it does, since a name that ends in one is complete and no search
 //! list is tried; so from 5 on `h.test.` and `h.test` are two names.
 //!
-//! Nothing here reads a clock or waits: `now` is an argument, and the hosts file is a small local one.
+//! What is kept is forgotten when the machine comes to another network or the resolver to other
+//! servers, and a question that was put before is joined by nobody after that.
+//!
+//! Nothing here reads a clock or waits: `now` is an argument, and the hosts file is a local one.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -20,14 +25,16 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use log::{debug, warn};
+use log::{Level, debug, log};
 use mio::Token;
 
 use crate::error::Error;
 use crate::net::Machine;
+use crate::proto::target::{ends_in_a_number, is_onion};
 use crate::resolver::{Family, LookupAnswer, LookupError, LookupId, Resolve};
 
 mod cache;
+mod entries;
 mod hosts;
 mod literal;
 mod overrides;
@@ -111,6 +118,34 @@ pub(crate) struct Names {
     news: bool,
     /// The resolver was told of events since the last turn.
     events: bool,
+    /// When it was last told that stale addresses are used, and of how many names it has not been
+    /// since.
+    told_stale: Seldom,
+}
+
+/// Keeps lines of one kind apart: a thousand names may go stale at once.
+#[derive(Debug, Default)]
+struct Seldom {
+    last: Option<Instant>,
+    untold: u32,
+}
+
+impl Seldom {
+    const EVERY: Duration = Duration::from_secs(1);
+
+    /// Whether it may be told now; if so, of how many it was not.
+    fn may_tell(&mut self, now: Instant) -> Option<u32> {
+        match self.last {
+            Some(last) if now.saturating_duration_since(last) < Self::EVERY => {
+                self.untold += 1;
+                None
+            }
+            Some(_) | None => {
+                self.last = Some(now);
+                Some(std::mem::take(&mut self.untold))
+            }
+        }
+    }
 }
 
 /// The families in the order in which they are asked for.
@@ -197,6 +232,7 @@ impl Names {
             resolver,
             news: false,
             events: false,
+            told_stale: Seldom::default(),
         })
     }
 
@@ -214,12 +250,36 @@ impl Names {
         if name == "localhost" || name.ends_with(".localhost") {
             return Known::all(&self.localhost, port);
         }
+        if let Some(why) = refusal(name) {
+            return Known::nothing(LookupError::Failed(why.into()));
+        }
         if let Some(addrs) = self.hosts.find(name, now) {
             return Known::all(addrs, port);
+        }
+        if self.resolver.has_changed(now) {
+            self.forget_answers();
         }
         let [v6, v4] = FAMILIES.map(|family| self.ask_family(host, family, token, now));
         self.ask_resolver();
         Known::new(Both { v6, v4 }, port)
+    }
+
+    /// The machine is on another network now: nothing that was kept holds any longer, and the hosts
+    /// file and what the resolver reads are read again with the next question. Links that wait go
+    /// on waiting for the answers to their questions.
+    #[allow(dead_code, reason = "for the engine's part of it")]
+    pub(crate) fn on_network_changed(&mut self) {
+        self.hosts.forget();
+        self.resolver.on_network_changed();
+        self.resolver_due = self.resolver.deadline();
+        self.forget_answers();
+        self.ask_resolver();
+    }
+
+    /// Of earlier answers, and of those to come to questions that have been put.
+    fn forget_answers(&mut self) {
+        self.cache.clear();
+        self.questions.outdate();
     }
 
     /// `None`: the link waits for it.
@@ -269,6 +329,9 @@ impl Names {
         for id in [v6, v4].into_iter().flatten() {
             self.give_up(id);
         }
+        while let Some(id) = self.questions.forget_outdated(host, token) {
+            self.give_up(id);
+        }
         self.ask_resolver();
     }
 
@@ -284,6 +347,9 @@ impl Names {
 
     /// When a turn is due without the resolver having woken the engine.
     pub(crate) fn deadline(&self) -> Option<Instant> {
+        if let Some(since) = self.hosts.deadline() {
+            return Some(since);
+        }
         match (self.resolver_due, self.questions.deadline()) {
             (Some(resolver), Some(questions)) => Some(resolver.min(questions)),
             (resolver, questions) => resolver.or(questions),
@@ -316,6 +382,9 @@ impl Names {
 
     /// Once a turn, behind its events.
     pub(crate) fn on_turn(&mut self, now: Instant) {
+        if self.hosts.deadline().is_some() {
+            self.hosts.read_on();
+        }
         let is_due = self.resolver_due.is_some_and(|due| due <= now);
         if std::mem::take(&mut self.events) || is_due {
             self.resolver.on_tick(now);
@@ -364,6 +433,7 @@ impl Names {
             Err(LookupError::NoAddress) => (Ok(Rc::from([])), ttl),
             Err(LookupError::NotFound) => (Err(LookupError::NotFound), ttl),
             Err(error @ LookupError::Exhausted(_)) => return Err(error),
+            Err(error) if question.is_outdated() => return Err(error),
             Err(error @ (LookupError::Timeout(_) | LookupError::Failed(_))) => {
                 if let Some(addrs) = self.fall_back(question, now, &error) {
                     return Ok(addrs);
@@ -376,7 +446,10 @@ impl Names {
                 }
             }
         };
-        self.cache.keep(name, *family, &answer, ttl, now);
+        // What the servers of another network say holds for who waits, and for nobody else.
+        if !question.is_outdated() {
+            self.cache.keep(name, *family, &answer, ttl, now);
+        }
         answer
     }
 
@@ -393,12 +466,8 @@ impl Names {
             }
             let (name, family) = (Rc::clone(&question.name), question.family);
             if let Some(addrs) = self.cache.fall_back(&name, family, now) {
-                tell_stale(
-                    &name,
-                    family,
-                    &addrs,
-                    &format_args!("no answer within {PATIENCE:?}"),
-                );
+                let why = format_args!("no answer within {PATIENCE:?}");
+                self.tell_stale(&name, family, &addrs, &why, now);
                 let links = self.questions.leave_behind(id, now + GIVE_UP);
                 self.ask_resolver();
                 return Some(Answered {
@@ -422,7 +491,7 @@ impl Names {
         let addrs = self.cache.fall_back(name, *family, now)?;
         // Of one that was left behind it has been told.
         if !question.is_left_behind() {
-            tell_stale(name, *family, &addrs, why);
+            self.tell_stale(name, *family, &addrs, why, now);
         }
         Some(addrs)
     }
@@ -431,18 +500,49 @@ impl Names {
     pub(crate) fn servers(&self) -> String {
         self.resolver.servers()
     }
+
+    /// Tells that stale addresses are used, which happens no more than every 30 s for a name.
+    fn tell_stale(
+        &mut self,
+        name: &str,
+        family: Family,
+        addrs: &[IpAddr],
+        why: &dyn fmt::Display,
+        now: Instant,
+    ) {
+        let kind = match family {
+            Family::V6 => "IPv6",
+            Family::V4 => "IPv4",
+        };
+        if addrs.is_empty() {
+            return debug!("{name}: {why}; as before, it has no {kind} address");
+        }
+        let told = self.told_stale.may_tell(now);
+        let level = if told.is_some() {
+            Level::Warn
+        } else {
+            Level::Debug
+        };
+        let more = match told {
+            Some(more @ 1..) => format!(" (and {more} more names since the last line)"),
+            Some(0) | None => String::new(),
+        };
+        log!(
+            level,
+            "{name}: {why}; its {kind} addresses of before are used, though their TTL is over{more}"
+        );
+    }
 }
 
-/// Tells that stale addresses are used, which happens no more than every 30 s for a name.
-fn tell_stale(name: &str, family: Family, addrs: &[IpAddr], why: &dyn fmt::Display) {
-    let kind = match family {
-        Family::V6 => "IPv6",
-        Family::V4 => "IPv4",
-    };
-    match addrs {
-        [] => debug!("{name}: {why}; as before, it has no {kind} address"),
-        [..] => warn!(
-            "{name}: {why}; its {kind} addresses of before are used, though their TTL is over"
-        ),
+/// Why nobody is asked for `name`, which has no trailing dot. URLs with such a host are refused
+/// when a request is built, and an override is the user's own wish; this is for what comes by
+/// another way.
+fn refusal(name: &str) -> Option<&'static str> {
+    if is_onion(name) {
+        return Some("a .onion name is reached through Tor, and the DNS is not asked for it");
     }
+    if ends_in_a_number(name) {
+        return Some("a host that ends in a number is an IPv4 address of four, or nothing");
+    }
+    None
 }

@@ -5,9 +5,11 @@
 //!                         └───────────────────────┴──────► forgotten by the last link, or given up
 //! ```
 //!
-//! Those that wait for room are asked first in, first out. A question is put only for a link, and goes with the last link that
-//! forgets it. Where stale addresses stand in for a late answer it is *left behind* by its links and goes on for the cache alone, until
-//! it is answered or given up.
+//! Those that wait for room are asked first in, first out. A question is put only for a link, and
+//! goes with the last link that forgets it. One that was put before the network changed is
+//! *outdated*: its links wait for it, and no other joins them. Where stale addresses stand in for a
+//! late answer it is *left behind* by its links and goes on for the cache alone, until it is
+//! answered or given up.
 
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
@@ -22,6 +24,8 @@ use crate::resolver::{Family, LookupId};
 pub(super) struct Questions {
     open: HashMap<LookupId, Question>,
     by_name: HashMap<Rc<str>, Both<Option<LookupId>>>,
+    /// Open, and found by no name any more.
+    outdated: BTreeSet<LookupId>,
     /// Open, and not asked yet. Ids rise: the first has waited longest.
     waiting: BTreeSet<LookupId>,
     timers: BTreeSet<(Instant, LookupId)>,
@@ -38,9 +42,14 @@ pub(super) struct Question {
     links: BTreeSet<Token>,
     /// With links: when they have waited long enough. Left behind: when it is given up.
     timer: Option<Instant>,
+    is_outdated: bool,
 }
 
 impl Question {
+    pub(super) fn is_outdated(&self) -> bool {
+        self.is_outdated
+    }
+
     pub(super) fn is_left_behind(&self) -> bool {
         self.links.is_empty()
     }
@@ -63,6 +72,7 @@ impl Questions {
         Self {
             open: HashMap::new(),
             by_name: HashMap::new(),
+            outdated: BTreeSet::new(),
             waiting: BTreeSet::new(),
             timers: BTreeSet::new(),
             last_id: LookupId(0),
@@ -106,6 +116,7 @@ impl Questions {
             family,
             links: BTreeSet::new(),
             timer,
+            is_outdated: false,
         };
         self.open.insert(id, question);
         self.waiting.insert(id);
@@ -115,11 +126,18 @@ impl Questions {
 
     /// The question to be asked next, if there is room for it in the window. It is asked from now on.
     pub(super) fn next_to_ask(&mut self) -> Option<(LookupId, &Question)> {
-        if self.open.len() - self.waiting.len() >= self.window {
+        if !self.has_room() {
             return None;
         }
         let id = self.waiting.pop_first()?;
         self.open.get(&id).map(|question| (id, question))
+    }
+
+    /// Outdated questions may take a window of their own: the servers that they were put to may be
+    /// out of reach, and they must not keep the others waiting.
+    fn has_room(&self) -> bool {
+        let asked = self.open.len() - self.waiting.len();
+        asked - self.outdated.len().min(self.window) < self.window
     }
 
     /// A link waits no longer for `name`. Answers the questions that nobody waits for any more: they are open still.
@@ -132,6 +150,35 @@ impl Questions {
         })
     }
 
+    /// Questions that are asked already are joined by nobody from now on. Those that wait for room
+    /// are asked later, of whoever is to be asked then.
+    pub(super) fn outdate(&mut self) {
+        for (id, question) in &mut self.open {
+            if !self.waiting.contains(id) && self.outdated.insert(*id) {
+                question.is_outdated = true;
+                if let Some(ids) = self.by_name.get_mut(&question.name) {
+                    *ids.of_mut(question.family) = None;
+                    if ids.of(question.family.other()).is_none() {
+                        self.by_name.remove(&question.name);
+                    }
+                }
+            }
+        }
+    }
+
+    /// As [`forget`](Self::forget), of outdated questions: one at a time that nobody waits for any
+    /// more.
+    pub(super) fn forget_outdated(&mut self, name: &str, token: Token) -> Option<LookupId> {
+        self.outdated.iter().copied().find(|id| {
+            let question = self.open.get_mut(id);
+            question.is_some_and(|question| {
+                *question.name == *name
+                    && question.links.remove(&token)
+                    && question.links.is_empty()
+            })
+        })
+    }
+
     /// Takes the question out. `None`: it was before.
     pub(super) fn close(&mut self, id: LookupId) -> Option<Closed> {
         let question = self.open.remove(&id)?;
@@ -139,7 +186,9 @@ impl Questions {
         if let Some(at) = question.timer {
             self.timers.remove(&(at, id));
         }
-        if let Some(ids) = self.by_name.get_mut(&question.name) {
+        if self.outdated.remove(&id) {
+            // By its name another is found.
+        } else if let Some(ids) = self.by_name.get_mut(&question.name) {
             *ids.of_mut(question.family) = None;
             if ids.of(question.family.other()).is_none() {
                 self.by_name.remove(&question.name);
@@ -207,10 +256,15 @@ impl Questions {
             assert_eq!((&question.name, question.family), (name, family));
             count += 1;
         }
-        assert_eq!(count, self.open.len(), "each is found by its name");
+        for id in &self.outdated {
+            assert!(self.open[id].is_outdated() && !self.waiting.contains(id));
+        }
+        let found = count + self.outdated.len();
+        assert_eq!(found, self.open.len(), "each is found by its name");
         assert!(self.waiting.iter().all(|id| self.open.contains_key(id)));
         let asked = self.open.len() - self.waiting.len();
-        assert!(asked == self.window || asked < self.window && self.waiting.is_empty());
+        let all = self.window + self.outdated.len().min(self.window);
+        assert!(asked == all || asked < all && self.waiting.is_empty());
         let timers = self
             .open
             .iter()

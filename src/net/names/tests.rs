@@ -51,6 +51,9 @@ struct Script {
     cancelled: usize,
     deadline: Option<Instant>,
     ticks: Vec<Instant>,
+    /// It has other servers than when it was last asked.
+    has_changed: bool,
+    told_of_network: usize,
 }
 
 #[derive(Debug)]
@@ -89,6 +92,14 @@ impl Resolve for Scripted {
         let (id, answer) = script.ready.pop_front()?;
         script.open.remove(&id);
         Some((id, answer))
+    }
+
+    fn has_changed(&mut self, _: Instant) -> bool {
+        std::mem::take(&mut self.0.borrow_mut().has_changed)
+    }
+
+    fn on_network_changed(&mut self) {
+        self.0.borrow_mut().told_of_network += 1;
     }
 
     fn servers(&self) -> String {
@@ -1220,4 +1231,190 @@ fn stands_in(model: &Model, host: &str, family: Family, now: Instant) -> bool {
         Some(_) => true,
         None => false,
     }
+}
+
+// ---- another network, other servers ----
+
+/// What changes: the machine's network, or the servers of the resolver.
+fn changes() -> [fn(&mut Bench); 2] {
+    [
+        |bench| {
+            bench.names.on_network_changed();
+            bench.names.questions.assert_sound();
+            assert_eq!(bench.script.borrow().told_of_network, 1);
+        },
+        |bench| bench.script.borrow_mut().has_changed = true,
+    ]
+}
+
+#[test]
+fn what_was_kept_is_forgotten_on_another_network_and_with_other_servers() {
+    for change in changes() {
+        let mut bench = Bench::new();
+        bench.learn("fresh.test", found("::1", HOUR), found("10.0.0.1", HOUR));
+        bench.learn("gone.test", no_such_name(MINUTE), no_such_name(MINUTE));
+        bench.learn("empty.test", found("", MINUTE), found("", MINUTE));
+        bench.learn("stale.test", found("", SECOND), found("10.0.0.1", SECOND));
+        bench.pass(2 * SECOND);
+        bench.asked();
+        assert_eq!(bench.ask("fresh.test"), "::1 | 10.0.0.1");
+        change(&mut bench);
+        let hosts = ["fresh.test", "gone.test", "empty.test", "stale.test"];
+        for host in hosts {
+            assert_eq!(bench.ask(host), "? | ?");
+            bench.answer(host, Family::V6, timeout());
+            bench.answer(host, Family::V4, timeout());
+            let told = bench.turn();
+            assert!(
+                told.iter().all(|told| told.contains("no answer")),
+                "{told:?}"
+            );
+        }
+        assert_eq!(bench.asked().len(), 2 * hosts.len());
+        bench.assert_idle();
+    }
+}
+
+#[test]
+fn questions_put_before_are_joined_by_nobody_and_their_answers_not_kept() {
+    for change in changes() {
+        let mut bench = Bench::new();
+        assert_eq!(bench.ask("h.test"), "? | ?");
+        assert_eq!(bench.asked(), ["AAAA h.test", "A h.test"]);
+        change(&mut bench);
+        assert_eq!(bench.ask("h.test"), "? | ?");
+        assert_eq!(
+            bench.asked(),
+            ["AAAA h.test", "A h.test"],
+            "they are put again"
+        );
+        // The older ones first, since their ids are smaller.
+        bench.answer("h.test", Family::V6, found("::1", HOUR));
+        bench.answer("h.test", Family::V4, found("10.0.0.1", HOUR));
+        assert_eq!(bench.turn(), ["AAAA 1: ::1", "A 1: 10.0.0.1"]);
+        assert_eq!(bench.ask("h.test"), "? | ?", "not kept");
+        assert!(bench.asked().is_empty(), "it joins the second");
+        bench.answer("h.test", Family::V6, found("::2", HOUR));
+        bench.answer("h.test", Family::V4, found("10.0.0.2", HOUR));
+        assert_eq!(bench.turn(), ["AAAA 2 3: ::2", "A 2 3: 10.0.0.2"]);
+        assert_eq!(bench.ask("h.test"), "::2 | 10.0.0.2");
+        bench.assert_idle();
+    }
+}
+
+#[test]
+fn a_link_that_goes_takes_its_questions_along_whenever_they_were_put() {
+    let mut bench = Bench::new();
+    bench.ask("h.test");
+    bench.ask("h.test");
+    bench.names.on_network_changed();
+    bench.ask("h.test");
+    bench.forget("h.test", 1);
+    assert_eq!(bench.script.borrow().cancelled, 0, "another waits for them");
+    bench.forget("h.test", 2);
+    assert_eq!(bench.script.borrow().cancelled, 2);
+    bench.forget("h.test", 3);
+    assert_eq!(bench.script.borrow().cancelled, 4);
+    bench.assert_idle();
+}
+
+#[test]
+fn questions_that_wait_for_room_are_put_to_the_servers_there_are_then() {
+    let mut bench = Bench::with(NamesConfig {
+        max_lookups: 1,
+        ..config()
+    });
+    bench.ask("h.test");
+    assert_eq!(bench.asked(), ["AAAA h.test"]);
+    bench.names.on_network_changed();
+    bench.ask("h.test");
+    assert_eq!(
+        bench.asked(),
+        ["A h.test"],
+        "an outdated one takes nobody's place"
+    );
+    bench.answer("h.test", Family::V4, found("10.0.0.1", HOUR));
+    assert_eq!(bench.turn(), ["A 1 2: 10.0.0.1"], "once for both");
+    assert_eq!(bench.asked(), ["AAAA h.test"]);
+    bench.names.on_network_changed();
+    bench.ask("i.test");
+    assert!(bench.asked().is_empty(), "two of them do take one");
+    bench.answer("h.test", Family::V6, found("::1", HOUR));
+    assert_eq!(bench.turn(), ["AAAA 1: ::1"]);
+    assert_eq!(bench.asked(), ["AAAA i.test"]);
+    for (host, link) in [("h.test", 2), ("i.test", 3)] {
+        bench.forget(host, link);
+    }
+    bench.assert_idle();
+}
+
+#[test]
+fn names_that_nobody_may_be_asked_for_are_refused_unless_they_are_overridden() {
+    let overrides = [("*.onion".to_owned(), "127.0.0.1:9050".parse().unwrap())];
+    let scratch = Scratch::new();
+    let hosts = scratch.path("hosts");
+    std::fs::write(&hosts, "10.0.0.9 a.onion h.127.1 127.1").unwrap();
+    for overridden in [false, true] {
+        let mut bench = Bench::with(NamesConfig {
+            overrides: if overridden { &overrides } else { &[] },
+            hosts_file: Some(hosts.clone()),
+            ..config()
+        });
+        for host in ["a.onion", "a.onion.", "b.a.onion"] {
+            let told = bench.ask(host);
+            match overridden {
+                true => assert_eq!(told, "127.0.0.1:9050", "the user's own wish"),
+                false => assert!(told.contains("Tor"), "{told}"),
+            }
+        }
+        for host in [
+            "127.1",
+            "0x7f.1",
+            "2130706433",
+            "h.127.1",
+            "256.256.256.256",
+        ] {
+            let told = bench.ask(host);
+            assert!(told.contains("ends in a number"), "{told}");
+        }
+        assert!(bench.asked().is_empty());
+        bench.assert_idle();
+    }
+}
+
+#[test]
+fn a_large_hosts_file_makes_turns_due_until_it_is_read() {
+    let scratch = Scratch::new();
+    let hosts = scratch.path("hosts");
+    let mut bench = Bench::with(NamesConfig {
+        hosts_file: Some(hosts.clone()),
+        ..config()
+    });
+    let names: String = (0..20_000)
+        .map(|n| format!("0.0.0.0 ad-{n}.test\n"))
+        .collect();
+    std::fs::write(&hosts, format!("{names}10.0.0.1 h.test\n")).unwrap();
+    bench.pass(SECOND);
+    assert_eq!(bench.ask("ad-19999.test"), "? | ?", "not read as far");
+    bench.forget("ad-19999.test", 1);
+    let mut turns = 0;
+    while let Some(deadline) = bench.names.deadline() {
+        assert!(deadline <= bench.now);
+        assert!(bench.turn().is_empty());
+        turns += 1;
+    }
+    assert!(turns > 3, "{turns}");
+    assert_eq!(bench.ask("h.test"), "10.0.0.1:80");
+}
+
+#[test]
+fn lines_of_one_kind_are_rare() {
+    let (mut seldom, now) = (Seldom::default(), Instant::now());
+    assert_eq!(seldom.may_tell(now), Some(0));
+    for _ in 0..1000 {
+        assert_eq!(seldom.may_tell(now + SECOND / 2), None);
+    }
+    assert_eq!(seldom.may_tell(now + SECOND), Some(1000));
+    assert_eq!(seldom.may_tell(now + SECOND), None);
+    assert_eq!(seldom.may_tell(now + 2 * SECOND), Some(1));
 }

@@ -22,8 +22,10 @@ pub struct HickoryConfig {
     /// Servers to ask, in this order: addresses and ports. Default `127.0.0.1:53`, the one of the local machine. Without any, every look-up
     /// fails.
     pub servers: Vec<SocketAddr>,
-    /// Domains under which a name is looked for that does not end in a dot. Default none: a URL's host is meant as it stands. What is no
-    /// domain name is left out, with a warning.
+    /// Domains under which a name is looked for that does not end in a dot, in this order, until
+    /// one has an address: whatever else comes of a candidate leads on to the next. `.` is the
+    /// root, below which a name is what it is. Default none: a URL's host is meant as it stands.
+    /// What is no domain name is left out, with a warning.
     pub search: Vec<String>,
     /// A name with at least so many dots is tried as it stands before the search list, any other after it. Default 1: a single label is seldom
     /// complete, anything longer mostly is.
@@ -31,9 +33,21 @@ pub struct HickoryConfig {
     /// How long one server has for one attempt, aliases it does not follow itself and TCP included. Default 5 s. A datagram is repeated
     /// within it, twice at most and not before a third of a second.
     pub timeout: Duration,
-    /// How often each server is asked before the look-up fails, zero counting as one. Default 2, which with the timeout's default
-    /// is just what [`Timeouts::resolve`](crate::Timeouts::resolve) allows.
+    /// How often each server is asked before the look-up fails, whatever it said before, zero
+    /// counting as one. Default 2, which with the timeout's default is just what
+    /// [`Timeouts::resolve`](crate::Timeouts::resolve) allows.
     pub attempts: u32,
+    /// Whether servers are asked over TCP only. Default no: over TCP what does not fit into a
+    /// datagram. `options use-vc`.
+    pub tcp_only: bool,
+    /// Whether each question begins with another of the servers. Default no: with the first.
+    /// `options rotate`.
+    pub rotate: bool,
+    /// Whether a name without dots is looked for in the search list only. Default no: as it stands
+    /// too. `options no-tld-query`.
+    pub no_tld_query: bool,
+    /// Whether IPv6 addresses are asked for. Default yes. `options no-aaaa` says no.
+    pub ipv6: bool,
 }
 
 impl Default for HickoryConfig {
@@ -44,6 +58,10 @@ impl Default for HickoryConfig {
             ndots: 1,
             timeout: Duration::from_secs(5),
             attempts: 2,
+            tcp_only: false,
+            rotate: false,
+            no_tld_query: false,
+            ipv6: true,
         }
     }
 }
@@ -52,6 +70,9 @@ impl HickoryConfig {
     /// The search list, complete names all.
     pub(super) fn search_names(&self) -> Vec<Name> {
         let name = |domain: &String| {
+            if domain == "." {
+                return Some(Name::root());
+            }
             let labels = domain.strip_suffix('.').unwrap_or(domain).split('.');
             let name = Name::from_labels(labels.map(str::as_bytes));
             name.inspect_err(|_| warn!("search list: {domain:?} is no domain name"))

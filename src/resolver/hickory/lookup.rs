@@ -1,38 +1,37 @@
-//! One look-up: which names are asked for, of which servers, in which order, and until when.
+//! One look-up: which names are asked for, of which servers, in which order, and until when. It
+//! succeeds where glibc's would.
 //!
-//! hickory carries a question to one server and its answer back: identifiers and ports that cannot be guessed, datagrams sent again, TCP
-//! for what does not fit into one, aliases followed. What goes beyond one server is done here, since hickory's pool gives up before it has
-//! come to the second, and does not say which server said no.
-//!
-//! - **Search list**: as resolv.conf(5) has it, except that only "no such name" leads on to the next candidate. A name that exists without
-//!   an address of the family is the one that was meant, or the two families would be of two hosts; and after any other failure
-//!   nobody can say which was.
-//! - **Servers**: in the order given, since the first may know what the others do not. The next is asked as well when the first has failed,
-//!   or has been silent for [`PATIENCE`]; the first verdict of any is taken. A server that let others answer is asked last for
-//!   [`PASSED_OVER`], so that a dead one costs one look-up in that time its patience.
-//! - **Attempts**: rounds over all servers that might answer if asked again.
+//! - **Search list**: a candidate that ends in anything but addresses leads on to the next one,
+//!   including the name as it stands. A server that fails or refuses below one suffix says nothing
+//!   about the name below another. A failure is reported only if no candidate has an address.
+//! - **Families**: each is looked up on its own, but both must end at the same candidate, since two
+//!   candidates may be two hosts. A family without addresses at a candidate therefore checks
+//!   whether the other family has some before it goes on ([`Walk`]).
+//! - **Servers**: in the order given, since the first may know names that the others do not. The
+//!   next one is asked as well when the first has failed or has been silent for [`PATIENCE`]; the
+//!   first verdict is taken. A server that was overtaken like this is asked last for
+//!   [`PASSED_OVER`], so that a dead server delays one look-up in that time.
+//! - **Attempts**: rounds over all servers, whatever they answered before. If all servers were
+//!   silent about a candidate, its further rounds come after the other candidates, because waiting
+//!   for silence takes longest.
 
-use std::cell::{Cell, OnceCell};
-use std::future::Future;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use hickory_resolver::Resolver;
-use hickory_resolver::config::{
-    ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
-};
-use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::rr::Name;
 use log::debug;
 
 use super::HickoryConfig;
-use super::reactor::{Reactor, Sleep, within};
-use super::runtime::Runtime;
-use super::verdict::{
-    Failed, Failure, MAX_TTL_SECONDS, Verdict, addresses, explain, negative, record_type,
-};
+use super::reactor::{Reactor, Sleep};
+use super::server::{Server, Transport};
+use super::verdict::{Failed, Failure, Verdict, explain};
 use crate::resolver::{Family, LookupAnswer, LookupError};
 
 /// How long a server may be silent before the next is asked as well: a datagram, and the second one after a third of a second, have then
@@ -42,93 +41,133 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// How long a server that was silent is asked last.
 const PASSED_OVER: Duration = Duration::from_secs(30);
 
-/// Questions on one TCP connection at once: far over what the engine has under way, since one too many is a failure.
-const MAX_ON_CONNECTION: usize = 1024;
-
-/// Whom to ask, and how.
+/// Whom to ask, and how; and what has been found out about them.
 #[derive(Debug)]
 pub(super) struct Stub {
     servers: Vec<Server>,
     search: Vec<Name>,
     ndots: usize,
-    timeout: Duration,
     attempts: u32,
+    rotate: bool,
+    search_only: bool,
+    ipv6: bool,
+    /// Questions that were put, for `rotate`.
+    asked: Cell<usize>,
+    walks: RefCell<HashMap<Box<str>, Weak<Walk>>>,
 }
 
+/// What a candidate came to: a verdict, or what each server failed with.
+type Outcome = Result<Verdict, Vec<Failed>>;
+
 impl Stub {
-    pub(super) fn new(config: &HickoryConfig, reactor: &Reactor) -> Result<Self, NetError> {
-        let servers = config
-            .servers
-            .iter()
-            .map(|addr| Server::new(*addr, config.timeout, reactor));
-        Ok(Self {
-            servers: servers.collect::<Result<_, _>>()?,
+    pub(super) fn new(config: &HickoryConfig, reactor: &Reactor) -> Self {
+        let transport = match config.tcp_only {
+            true => Transport::Tcp,
+            false => Transport::Udp,
+        };
+        let server = |addr: &SocketAddr| Server::new(*addr, config.timeout, transport, reactor);
+        Self {
+            servers: config.servers.iter().map(server).collect(),
             search: config.search_names(),
             ndots: config.ndots.into(),
-            timeout: config.timeout,
             attempts: config.attempts.max(1),
-        })
+            rotate: config.rotate,
+            search_only: config.no_tld_query,
+            ipv6: config.ipv6,
+            asked: Cell::new(0),
+            walks: RefCell::default(),
+        }
     }
 
     /// Looks up `host`, which is complete if it ends in a dot.
     pub(super) async fn look_up(&self, host: &str, family: Family) -> LookupAnswer {
-        let candidates = self.candidates(host);
-        if candidates.is_empty() {
+        if family == Family::V6 && !self.ipv6 {
+            return LookupAnswer::found([]);
+        }
+        let Some(Candidates { names, as_is }) = self.candidates(host) else {
             let why = format!("{host:?} is no name that the DNS could hold");
             return LookupAnswer::failed(LookupError::Failed(why));
+        };
+        let walk = Member::join(self, host, family, names.len());
+        let mut outcomes: Vec<Outcome> = Vec::new();
+        let mut put_off = Vec::new();
+        for (i, name) in names.iter().enumerate() {
+            let is_last = i + 1 == names.len();
+            let mut outcome = self.ask(name, family, 0..1).await;
+            if let Err(failures) = &outcome
+                && self.attempts > 1
+            {
+                match !is_last && are_mute(failures) {
+                    true => put_off.push(i),
+                    false => outcome = self.ask(name, family, 1..self.attempts).await,
+                }
+            }
+            let has_addresses = matches!(outcome, Ok(Verdict::Addresses { .. }));
+            walk.publish(i, has_addresses);
+            let ends_here = has_addresses
+                || is_exhausted(&outcome)
+                || !is_last && self.other_has_addresses(&walk, i, name, &outcome).await;
+            if ends_here {
+                return into_answer(outcome, None);
+            }
+            outcomes.push(outcome);
         }
-        let mut no_name = Duration::MAX;
-        for name in &candidates {
-            match self.ask(name, family).await {
-                Ok(Verdict::NoName { ttl }) => no_name = no_name.min(ttl),
-                Ok(verdict) => return verdict.into_answer(),
-                Err(failures) => return LookupAnswer::failed(explain(&failures)),
+        for i in put_off {
+            outcomes[i] = self.ask(&names[i], family, 1..self.attempts).await;
+            if matches!(outcomes[i], Ok(Verdict::Addresses { .. })) || is_exhausted(&outcomes[i]) {
+                return into_answer(outcomes.swap_remove(i), None);
             }
         }
-        Verdict::NoName { ttl: no_name }.into_answer()
+        conclude(outcomes, &names, as_is)
     }
 
-    /// The names that `host` may stand for, in the order in which they are to be tried.
-    fn candidates(&self, host: &str) -> Vec<Name> {
+    /// The names that `host` may stand for, in the order in which they are to be tried. `None`: the
+    /// DNS could not hold it.
+    fn candidates(&self, host: &str) -> Option<Candidates> {
         // Label by label: hickory's parsers know escapes and rewrite what is not ASCII, neither of which is wanted of a URL's host.
         let complete = |host: &str| Name::from_labels(host.split('.').map(str::as_bytes)).ok();
         if let Some(host) = host.strip_suffix('.') {
-            return complete(host).into_iter().collect();
+            return Some(Candidates {
+                names: vec![complete(host)?],
+                as_is: Some(0),
+            });
         }
-        let Some(as_is) = complete(host) else {
-            return Vec::new();
-        };
+        let name = complete(host)?;
         let below = |domain: &Name| {
-            let mut relative = as_is.clone();
+            let mut relative = name.clone();
             relative.set_fqdn(false);
             // Too long a name cannot exist.
             relative.append_domain(domain).ok()
         };
-        let mut candidates: Vec<_> = self.search.iter().filter_map(below).collect();
-        let place = match host.matches('.').count() >= self.ndots {
-            true => 0,
-            false => candidates.len(),
-        };
-        candidates.insert(place, as_is);
-        candidates
+        let dots = host.matches('.').count();
+        let mut names: Vec<Name> = Vec::new();
+        if dots >= self.ndots {
+            names.push(name.clone());
+        }
+        // Below the root it is the name as it stands.
+        for candidate in self.search.iter().filter_map(below) {
+            if !names.contains(&candidate) {
+                names.push(candidate);
+            }
+        }
+        let is_wanted = dots > 0 || !self.search_only || names.is_empty();
+        if is_wanted && !names.contains(&name) {
+            names.push(name.clone());
+        }
+        let as_is = names.iter().position(|candidate| *candidate == name);
+        Some(Candidates { names, as_is })
     }
 
-    /// Asks the servers for `name` until one has a verdict.
-    async fn ask(&self, name: &Name, family: Family) -> Result<Verdict, Vec<Failed>> {
-        let mut servers = self.in_order();
+    /// Asks the servers for `name` until one has a verdict, in so many rounds of all attempts.
+    async fn ask(&self, name: &Name, family: Family, rounds: Range<u32>) -> Outcome {
+        let servers = self.in_order();
         let mut failures: Vec<Failed> = Vec::new();
-        for _ in 0..self.attempts {
-            // What may have passed is asked again, and its new failure takes the place of the old one.
-            failures.retain(|failed| !failed.failure.may_pass());
+        for _ in rounds {
             match self.race(&servers, name, family).await {
                 Ok(verdict) => return Ok(verdict),
-                Err(failed) => failures.extend(failed),
+                Err(failed) => failures = failed,
             }
-            servers.retain(|server| {
-                let of_server = failures.iter().find(|failed| failed.server == server.addr);
-                of_server.is_none_or(|failed| failed.failure.may_pass())
-            });
-            if servers.is_empty() || failures.iter().any(Failed::is_exhaustion) {
+            if failures.is_empty() || failures.iter().any(Failed::is_exhaustion) {
                 break;
             }
         }
@@ -136,10 +175,16 @@ impl Stub {
         Err(failures)
     }
 
-    /// As given, but for those that were silent of late.
+    /// As given, or each first in turn; but for those that were silent of late.
     fn in_order(&self) -> Vec<&Server> {
         let now = Instant::now();
         let mut servers: Vec<_> = self.servers.iter().collect();
+        if self.rotate && !servers.is_empty() {
+            let asked = self.asked.get();
+            self.asked.set(asked.wrapping_add(1));
+            let first = asked % servers.len();
+            servers.rotate_left(first);
+        }
         servers.sort_by_key(|server| server.is_passed_over(now));
         servers
     }
@@ -156,7 +201,10 @@ impl Stub {
         let mut failures = Vec::new();
         loop {
             match to_ask.next() {
-                Some(server) => asked.push(server.ask(name, family, self.timeout)),
+                Some(server) => asked.push(Asked {
+                    server,
+                    answer: Box::pin(server.ask(name, family)),
+                }),
                 None if asked.is_empty() => return Err(failures),
                 None => {}
             }
@@ -171,7 +219,200 @@ impl Stub {
             }
         }
     }
+
+    /// Whether the other family has addresses at candidate `i`, where this one has none: then
+    /// `name` is the one that was meant.
+    ///
+    /// That there is no such name is so for both families (RFC 8020 §2), and a server that was
+    /// silent would be again: neither is worth a question, and what the other has found out already
+    /// is taken into account only.
+    async fn other_has_addresses(
+        &self,
+        walk: &Member<'_>,
+        i: usize,
+        name: &Name,
+        outcome: &Outcome,
+    ) -> bool {
+        let other = walk.family.other();
+        let is_worth_a_question = match outcome {
+            Ok(verdict) => !matches!(verdict, Verdict::NoName { .. }),
+            Err(failures) => !are_mute(failures),
+        };
+        if !is_worth_a_question {
+            return walk.walk.has_addresses(i, other) == Some(true);
+        }
+        if let Some(known) = walk.other_at(i).await {
+            return known;
+        }
+        if other == Family::V6 && !self.ipv6 {
+            return false;
+        }
+        let answer = self.ask(name, other, 0..self.attempts).await;
+        let has_addresses = matches!(answer, Ok(Verdict::Addresses { .. }));
+        walk.walk.publish(i, other, has_addresses);
+        has_addresses
+    }
 }
+
+/// What a host may stand for.
+struct Candidates {
+    /// At least one.
+    names: Vec<Name>,
+    /// Which of them is the host as it stands.
+    as_is: Option<usize>,
+}
+
+fn are_mute(failures: &[Failed]) -> bool {
+    let is_mute = |failed: &Failed| matches!(failed.failure, Failure::Mute);
+    !failures.is_empty() && failures.iter().all(is_mute)
+}
+
+fn is_exhausted(outcome: &Outcome) -> bool {
+    let failures = outcome.as_ref().err();
+    failures.is_some_and(|failures| failures.iter().any(Failed::is_exhaustion))
+}
+
+fn into_answer(outcome: Outcome, under: Option<&Name>) -> LookupAnswer {
+    match outcome {
+        Ok(verdict) => verdict.into_answer(),
+        Err(failures) => LookupAnswer::failed(explain(&failures, under)),
+    }
+}
+
+/// What is told where no candidate has an address, in glibc's order: what became of the name as it
+/// stands, if that was tried first; that a candidate exists without addresses; that one could not
+/// be looked up; that there is none.
+fn conclude(mut outcomes: Vec<Outcome>, names: &[Name], as_is: Option<usize>) -> LookupAnswer {
+    let ttl = |outcome: &Outcome| match outcome {
+        Ok(Verdict::NoData { ttl } | Verdict::NoName { ttl }) => *ttl,
+        // Asked again, it may have one.
+        Ok(Verdict::Addresses { .. }) | Err(_) => Duration::ZERO,
+    };
+    let ttl = outcomes.iter().map(ttl).min().unwrap_or_default();
+    let is_no_data = |outcome: &Outcome| matches!(outcome, Ok(Verdict::NoData { .. }));
+    let told = match as_is {
+        Some(0) => Some(0),
+        Some(_) | None => outcomes.iter().position(is_no_data).or_else(|| {
+            // Of several the name as it stands, which is what the caller knows.
+            let as_is = as_is.filter(|i| outcomes[*i].is_err());
+            as_is.or_else(|| outcomes.iter().position(Result::is_err))
+        }),
+    };
+    let told = told.unwrap_or_default();
+    let under = (Some(told) != as_is).then(|| &names[told]);
+    match outcomes.swap_remove(told) {
+        Ok(verdict) => verdict.at_most(ttl).into_answer(),
+        failures @ Err(_) => into_answer(failures, under),
+    }
+}
+
+// ---- both families ------------------------------------------------------------------------------
+
+/// The way of one host through its candidates, of which both families' look-ups tell each other.
+#[derive(Debug)]
+struct Walk {
+    /// Look-ups that are under way, of V6 and of V4.
+    members: [Cell<u32>; 2],
+    /// Whether a candidate has addresses of V6 and of V4. `None`: not known yet.
+    has_addresses: RefCell<Vec<[Option<bool>; 2]>>,
+    waiting: RefCell<Vec<Waker>>,
+}
+
+fn place(family: Family) -> usize {
+    match family {
+        Family::V6 => 0,
+        Family::V4 => 1,
+    }
+}
+
+impl Walk {
+    fn new(candidates: usize) -> Self {
+        Self {
+            members: Default::default(),
+            has_addresses: RefCell::new(vec![[None; 2]; candidates]),
+            waiting: RefCell::default(),
+        }
+    }
+
+    fn has_addresses(&self, i: usize, family: Family) -> Option<bool> {
+        self.has_addresses.borrow()[i][place(family)]
+    }
+
+    fn publish(&self, i: usize, family: Family, has_addresses: bool) {
+        self.has_addresses.borrow_mut()[i][place(family)] = Some(has_addresses);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        for waker in self.waiting.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// A look-up on its walk.
+struct Member<'a> {
+    stub: &'a Stub,
+    host: &'a str,
+    family: Family,
+    walk: Rc<Walk>,
+}
+
+impl<'a> Member<'a> {
+    fn join(stub: &'a Stub, host: &'a str, family: Family, candidates: usize) -> Self {
+        let mut walks = stub.walks.borrow_mut();
+        let walk = match walks.get(host).and_then(Weak::upgrade) {
+            Some(walk) => walk,
+            None => {
+                let walk = Rc::new(Walk::new(candidates));
+                walks.insert(host.into(), Rc::downgrade(&walk));
+                walk
+            }
+        };
+        let members = &walk.members[place(family)];
+        members.set(members.get() + 1);
+        Self {
+            stub,
+            host,
+            family,
+            walk,
+        }
+    }
+
+    fn publish(&self, i: usize, has_addresses: bool) {
+        self.walk.publish(i, self.family, has_addresses);
+    }
+
+    /// Whether the other family has addresses at candidate `i`, as soon as its look-up has come
+    /// there. `None`: there is none that could.
+    async fn other_at(&self, i: usize) -> Option<bool> {
+        let other = self.family.other();
+        poll_fn(|cx| {
+            if let Some(known) = self.walk.has_addresses(i, other) {
+                return Poll::Ready(Some(known));
+            }
+            if self.walk.members[place(other)].get() == 0 {
+                return Poll::Ready(None);
+            }
+            self.walk.waiting.borrow_mut().push(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+impl Drop for Member<'_> {
+    fn drop(&mut self) {
+        let members = &self.walk.members[place(self.family)];
+        members.set(members.get() - 1);
+        if self.walk.members.iter().all(|members| members.get() == 0) {
+            self.stub.walks.borrow_mut().remove(self.host);
+        }
+        self.walk.wake();
+    }
+}
+
+// ---- one round ----------------------------------------------------------------------------------
 
 /// Those asked before `winner` have been silent for longer than it.
 fn pass_over_before(winner: SocketAddr, asked: &[Asked<'_>]) {
@@ -181,7 +422,7 @@ fn pass_over_before(winner: SocketAddr, asked: &[Asked<'_>]) {
             "{} is silent, and asked last for a while",
             silent.server.addr
         );
-        silent.server.passed_over_until.set(Some(until));
+        silent.server.pass_over_until(until);
     }
 }
 
@@ -206,7 +447,7 @@ enum Next {
 /// Waits for an answer of one of `asked`, and for the end of `patience` if there is one.
 async fn next_of(asked: &mut Vec<Asked<'_>>, patience: Option<Sleep>) -> Next {
     let mut patience = std::pin::pin!(patience);
-    std::future::poll_fn(|cx| {
+    poll_fn(|cx| {
         if let Poll::Ready(next) = poll_answers(asked, cx) {
             return Poll::Ready(next);
         }
@@ -227,124 +468,10 @@ fn poll_answers(asked: &mut Vec<Asked<'_>>, cx: &mut Context<'_>) -> Poll<Next> 
         return Poll::Ready(match answer {
             Ok(verdict) => Next::Verdict { server, verdict },
             Err(failure) => {
-                asked.remove(i);
+                drop(asked.remove(i));
                 Next::Failed(Failed { server, failure })
             }
         });
     }
     Poll::Pending
-}
-
-/// One name server.
-#[derive(Debug)]
-struct Server {
-    addr: SocketAddr,
-    runtime: Runtime,
-    timeout: Duration,
-    resolver: Resolver<Runtime>,
-    /// Asks without EDNS; made when the server first needs that, and from then on in place of the other.
-    without_edns: OnceCell<Resolver<Runtime>>,
-    passed_over_until: Cell<Option<Instant>>,
-}
-
-impl Server {
-    fn new(addr: SocketAddr, timeout: Duration, reactor: &Reactor) -> Result<Self, NetError> {
-        let runtime = Runtime::new(reactor, addr);
-        let resolver = resolver(&runtime, addr, timeout, Edns::On)?;
-        Ok(Self {
-            addr,
-            runtime,
-            timeout,
-            resolver,
-            without_edns: OnceCell::new(),
-            passed_over_until: Cell::new(None),
-        })
-    }
-
-    fn is_passed_over(&self, now: Instant) -> bool {
-        self.passed_over_until
-            .get()
-            .is_some_and(|until| until > now)
-    }
-
-    /// Begins to ask; the answer is there within `timeout`, aliases, TCP and a second question without EDNS included.
-    fn ask<'a>(&'a self, name: &'a Name, family: Family, timeout: Duration) -> Asked<'a> {
-        let answer = async move {
-            let answer = within(timeout, self.ask_either_way(name, family)).await;
-            answer.unwrap_or(Err(Failure::Mute))
-        };
-        Asked {
-            server: self,
-            answer: Box::pin(answer),
-        }
-    }
-
-    async fn ask_either_way(&self, name: &Name, family: Family) -> Result<Verdict, Failure> {
-        if let Some(resolver) = self.without_edns.get() {
-            return self.ask_by(resolver, name, family).await;
-        }
-        match self.ask_by(&self.resolver, name, family).await {
-            Err(failure) if failure.may_be_edns() => {
-                let Ok(plain) = resolver(&self.runtime, self.addr, self.timeout, Edns::Off) else {
-                    return Err(failure);
-                };
-                let verdict = self.ask_by(&plain, name, family).await?;
-                debug!("{} does not speak EDNS", self.addr);
-                // Another look-up may have found out in the meantime.
-                let _ = self.without_edns.set(plain);
-                Ok(verdict)
-            }
-            answer => answer,
-        }
-    }
-
-    async fn ask_by(
-        &self,
-        resolver: &Resolver<Runtime>,
-        name: &Name,
-        family: Family,
-    ) -> Result<Verdict, Failure> {
-        match resolver.lookup(name.clone(), record_type(family)).await {
-            Ok(found) => addresses(name, family, &found),
-            Err(NetError::Dns(DnsError::NoRecordsFound(none))) => negative(&none),
-            Err(error) => Err(Failure::new(error, self.runtime.trouble().take())),
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Edns {
-    On,
-    Off,
-}
-
-/// hickory's resolver for one server. It keeps nothing, reads no hosts file, and asks once: all of that is done elsewhere.
-fn resolver(
-    runtime: &Runtime,
-    addr: SocketAddr,
-    timeout: Duration,
-    edns: Edns,
-) -> Result<Resolver<Runtime>, NetError> {
-    let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
-        connection.port = addr.port();
-        connection
-    });
-    let server = NameServerConfig::new(addr.ip(), true, connections.into());
-    let config = ResolverConfig::from_name_servers(vec![server]);
-    let mut builder = Resolver::builder_with_config(config, runtime.clone());
-    let options: &mut ResolverOpts = builder.options_mut();
-    options.timeout = timeout;
-    options.attempts = 0;
-    options.edns0 = edns == Edns::On;
-    options.cache_size = 0;
-    // One more than the largest, so that what is too large can still be told from it.
-    let max_ttl = Duration::from_secs(u64::from(MAX_TTL_SECONDS) + 1);
-    options.positive_max_ttl = Some(max_ttl);
-    options.use_hosts_file = ResolveHosts::Never;
-    // The letters' case, which a forger has to guess as well (draft-vixie-dnsext-dns0x20).
-    options.case_randomization = true;
-    options.max_active_requests = MAX_ON_CONNECTION;
-    // The aliases of an answer bound how long it may be kept.
-    options.preserve_intermediates = true;
-    builder.build()
 }

@@ -1,10 +1,15 @@
 //! hickory-resolver on the engine's own loop.
 //!
 //! - `config`: whom to ask, and `resolv_conf` or `system_conf`, where the system says so
-//! - `lookup`: one look-up, over search list, servers and attempts; `verdict`: what an answer comes to
-//! - `runtime`: what hickory wants of a runtime; `reactor`: tasks, timers and sockets
+//! - `lookup`: one look-up, over search list, servers and attempts
+//! - `server`: one server, over UDP and TCP, with EDNS and without; `verdict`: what an answer comes
+//!   to
+//! - `udp`: a question in a datagram; `runtime`: what hickory wants of a runtime, for TCP;
+//!   `reactor`: tasks, timers and sockets
 //!
-//! hickory's types stay in here.
+//! hickory encodes and decodes messages and multiplexes TCP connections. UDP is our own, since
+//! hickory reads datagrams without a bound and discards truncated answers. hickory's types stay in
+//! here.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -23,6 +28,7 @@ mod config;
 mod lookup;
 mod reactor;
 mod runtime;
+mod server;
 #[cfg(not(any(windows, target_vendor = "apple", target_os = "android")))]
 #[path = "resolv_conf.rs"]
 mod system;
@@ -31,6 +37,7 @@ mod system;
 mod system;
 #[cfg(test)]
 mod tests;
+mod udp;
 mod verdict;
 
 pub use config::HickoryConfig;
@@ -41,9 +48,18 @@ pub use config::HickoryConfig;
 /// part in each. Every question has a random port, identifier and spelling (0x20); answers from elsewhere are not seen. Servers are asked
 /// in their order, and the next as well when one is silent for half a second.
 ///
+/// Servers with faults are tolerated as the C library tolerates them: a failure leads on to the
+/// next attempt and to the next name of the search list; a server that does not understand EDNS or
+/// does not preserve the spelling is asked without; the records of a truncated answer are used if
+/// TCP fails.
+///
 /// It needs a poll of the operating system: under a simulated network every look-up fails.
 pub struct Hickory {
     config: HickoryConfig,
+    /// Where the configuration was read from, if from anywhere.
+    watched: Option<system::Watched>,
+    /// It has changed, and nobody has asked whether it has.
+    has_changed: bool,
     stage: Stage,
     answered: Rc<RefCell<VecDeque<(LookupId, LookupAnswer)>>>,
 }
@@ -65,19 +81,57 @@ struct Running {
 impl Hickory {
     /// Asks the servers that the system is configured to ask.
     ///
-    /// What the system says is read here, once; a change is not noticed. On Unix that is `/etc/resolv.conf`: its first three `nameserver`s,
-    /// `search` or `domain`, and the options `ndots`, `timeout` and `attempts`. Where it is missing, cannot be read or names no server, the server
-    /// is the local machine's, as in resolv.conf(5).
+    /// On Unix that is `/etc/resolv.conf`: its first three `nameserver`s, `search` or `domain`, and
+    /// the options `ndots`, `timeout`, `attempts`, `use-vc`, `rotate`, `no-tld-query` and
+    /// `no-aaaa`, with the environment's `LOCALDOMAIN` and `RES_OPTIONS`. Where the file is
+    /// missing, cannot be read or names no server, the server is the local machine's; where it has
+    /// no search list, the domain of this machine's name is searched; both as in resolv.conf(5).
+    ///
+    /// The file is checked for changes when a name is looked up, at most once a second. A change
+    /// takes effect for look-ups that begin after it, and resets what was learnt about the servers.
+    /// On other systems the configuration is read again after
+    /// [`on_network_changed`](Resolve::on_network_changed).
     pub fn from_system() -> Self {
-        Self::with_config(system::read())
+        let (watched, config) = system::Watched::system();
+        Self::new(config, Some(watched))
+    }
+
+    /// Asks the servers that the file at `path` names, which is read and looked at again as
+    /// `/etc/resolv.conf` is by [`from_system`](Self::from_system).
+    #[cfg(not(any(windows, target_vendor = "apple", target_os = "android")))]
+    pub fn from_resolv_conf(path: impl Into<std::path::PathBuf>) -> Self {
+        let (watched, config) = system::Watched::file(path.into());
+        Self::new(config, Some(watched))
     }
 
     /// Asks the servers of `config`.
     pub fn with_config(config: HickoryConfig) -> Self {
+        Self::new(config, None)
+    }
+
+    fn new(config: HickoryConfig, watched: Option<system::Watched>) -> Self {
         Self {
             config,
+            watched,
+            has_changed: false,
             stage: Stage::New,
             answered: Rc::default(),
+        }
+    }
+
+    fn look(&mut self, now: Instant) {
+        if let Some(config) = self.watched.as_mut().and_then(|watched| watched.look(now)) {
+            self.config = config;
+            self.has_changed = true;
+            self.begin_anew();
+        }
+    }
+
+    /// What was found out about servers is forgotten. Look-ups under way hold on to what they began
+    /// with.
+    fn begin_anew(&mut self) {
+        if let Stage::Running(running) = &mut self.stage {
+            running.stub = Rc::new(Stub::new(&self.config, &running.reactor));
         }
     }
 }
@@ -94,7 +148,7 @@ impl Resolve for Hickory {
             ));
         };
         let reactor = Reactor::new(registry, tokens, wake.clone());
-        let stub = Stub::new(&self.config, &reactor).map_err(io::Error::other)?;
+        let stub = Stub::new(&self.config, &reactor);
         self.stage = Stage::Running(Running {
             stub: Rc::new(stub),
             reactor,
@@ -104,6 +158,9 @@ impl Resolve for Hickory {
     }
 
     fn start(&mut self, host: &str, family: Family, id: LookupId) {
+        if self.watched.is_some() {
+            self.look(Instant::now());
+        }
         let Stage::Running(running) = &mut self.stage else {
             let why = "this resolver needs a poll of the operating system";
             let failed = LookupAnswer::failed(LookupError::Failed(why.into()));
@@ -156,6 +213,18 @@ impl Resolve for Hickory {
             running.lookups.remove(id);
         }
         answered
+    }
+
+    fn has_changed(&mut self, now: Instant) -> bool {
+        self.look(now);
+        std::mem::take(&mut self.has_changed)
+    }
+
+    fn on_network_changed(&mut self) {
+        if let Some(watched) = &mut self.watched {
+            watched.forget();
+        }
+        self.begin_anew();
     }
 
     fn servers(&self) -> String {

@@ -1,8 +1,11 @@
 //! Tasks, timers and sockets of one resolver, moved on by the turns of its engine.
 //!
-//! hickory is written against a runtime, and this is one: a task is polled when it was woken, a socket wakes who waits for it when
-//! the engine's poll tells of it, a timer when a turn comes after its time. Nothing here waits, and nothing runs but in
-//! [`Reactor::run`], at most [`POLLS`] at a time: what is left is due at once, in the next turn, behind everybody else's work.
+//! hickory is written against a runtime, and this is one: a task is polled when it was woken, a
+//! socket wakes who waits for it when the engine's poll tells of it, a timer when a turn comes
+//! after its time. Nothing here waits, and nothing runs but in [`Reactor::run`], at most [`POLLS`]
+//! tasks and [`READS`] reads at a time: what is left is due at once, in the next turn, behind
+//! everybody else's work. So neither a herd of look-ups nor a flood of datagrams makes a turn
+//! longer, or holds back a timer.
 //!
 //! What hickory holds of it has to be `Send` and finds its reactor through the thread it is used on: [`ReactorId`] names one, and a
 //! timer, which hickory makes out of nothing, belongs to the one whose task is being polled. Used on a thread where there is
@@ -34,6 +37,10 @@ use crate::resolver::Wake;
 /// Polls in one turn. A look-up takes about five, of seven microseconds each in the mean: so a herd of them costs the others two
 /// milliseconds a turn.
 const POLLS: usize = 256;
+
+/// Reads from sockets in one turn, of all tasks together. One that brings nothing but a forged
+/// datagram takes two microseconds.
+const READS: u32 = 256;
 
 thread_local! {
     /// The reactors of this thread. Each belongs to its resolver.
@@ -89,8 +96,26 @@ pub(super) struct Reactor {
     /// A look-up has ended, one way or the other, since the background tasks were last woken.
     lookup_ended: Cell<bool>,
     woken: Arc<Woken>,
+    /// Reads that are left in this turn.
+    reads: Cell<u32>,
+    put_off: RefCell<PutOff>,
     /// The time of the last run.
     now: Cell<Instant>,
+}
+
+/// Who goes on reading in the next turn.
+#[derive(Default)]
+struct PutOff {
+    /// They have read nothing in this turn, since others had used it up: they come first in the
+    /// next.
+    unread: Vec<Waker>,
+    read: Vec<Waker>,
+}
+
+impl PutOff {
+    fn is_empty(&self) -> bool {
+        self.unread.is_empty() && self.read.is_empty()
+    }
 }
 
 /// When, and which of those.
@@ -233,6 +258,8 @@ impl Reactor {
             tasks: RefCell::default(),
             lookup_ended: Cell::new(false),
             woken: Arc::new(Woken::new(wake)),
+            reads: Cell::new(READS),
+            put_off: RefCell::default(),
             now: Cell::new(Instant::now()),
         });
         // Where the thread is at its end, nothing finds it, and all look-ups fail.
@@ -285,12 +312,18 @@ impl Reactor {
         // What one task drops may wake another, or be the last that another waits for: none of them begins a new one.
         let tasks = std::mem::take(&mut *self.tasks.borrow_mut());
         drop(tasks);
+        drop(self.put_off.take());
     }
 
     /// The time is `now`: wakes whose time has come, and polls who was woken.
     pub(super) fn run(&self, now: Instant) {
         self.now.set(now);
         self.fire_timers(now);
+        self.reads.set(READS);
+        let PutOff { unread, read } = self.put_off.take();
+        for waker in unread.into_iter().chain(read) {
+            waker.wake();
+        }
         let _polling = Polling::begin(self.id);
         for _ in 0..POLLS {
             if let Some((key, task)) = self.next_woken() {
@@ -340,7 +373,7 @@ impl Reactor {
 
     /// When [`run`](Self::run) has something to do; in the past: at once.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        if self.lookup_ended.get() || !self.woken.is_empty() {
+        if self.lookup_ended.get() || !self.woken.is_empty() || !self.put_off.borrow().is_empty() {
             return Some(self.now.get());
         }
         self.next_timer.get()
@@ -447,6 +480,26 @@ impl Reactor {
                 waker.wake();
             }
         }
+    }
+
+    /// Takes one of the turn's reads. `false`: there are none left, and `waker` is woken in the
+    /// next turn.
+    pub(super) fn may_read(&self, waker: &Waker) -> bool {
+        match self.reads.get().checked_sub(1) {
+            Some(left) => {
+                self.reads.set(left);
+                true
+            }
+            None => {
+                self.put_off.borrow_mut().unread.push(waker.clone());
+                false
+            }
+        }
+    }
+
+    /// Wakes `waker`, which has read its part of this turn, in the next.
+    pub(super) fn put_off(&self, waker: &Waker) {
+        self.put_off.borrow_mut().read.push(waker.clone());
     }
 
     /// Makes a call on a socket when it is ready for it.

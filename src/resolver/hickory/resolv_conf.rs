@@ -4,16 +4,29 @@
 //! link-local server, and searches the domain of the host's own name where the file has a search list. A line that is not
 //! understood is skipped, as the C library does.
 
+//!
+//! The file is looked at again when a name is looked up, at most once a second, and read if it has
+//! changed: a program may have been started before the network was.
+
+use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
-use std::time::Duration;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
 
-use log::{Level, log, warn};
+use log::{Level, debug, log, warn};
 
 use super::HickoryConfig;
+use crate::resolver::Stamp;
 
 const PATH: &str = "/etc/resolv.conf";
 const PORT: u16 = 53;
+
+/// How often the file is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Nobody writes a longer one: what is behind it is not read.
+const MAX_BYTES: u64 = 1 << 20;
 
 // As in the C library's resolv.h: more servers are not asked, larger options are cut.
 const MAX_SERVERS: usize = 3;
@@ -21,41 +34,204 @@ const MAX_NDOTS: u8 = 15;
 const MAX_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_ATTEMPTS: u32 = 5;
 
-/// The system's configuration, or the default.
-pub(super) fn read() -> HickoryConfig {
-    match std::fs::read(PATH) {
-        Ok(bytes) => parse(&String::from_utf8_lossy(&bytes)),
-        Err(error) => {
-            let level = match error.kind() {
-                io::ErrorKind::NotFound => Level::Debug,
-                _ => Level::Warn,
-            };
-            log!(level, "{PATH}: {error}; asking the local machine");
-            HickoryConfig::default()
+/// The file, as it was when last looked at.
+#[derive(Debug)]
+pub(super) struct Watched {
+    path: PathBuf,
+    looked_at: Option<Instant>,
+    seen: Seen,
+    /// What was read last. `None`: nothing yet.
+    text: Option<Vec<u8>>,
+    surroundings: Surroundings,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Seen {
+    /// Nothing that could be relied on: it is to be read.
+    Nothing,
+    Missing,
+    /// It could not be read.
+    Refused(io::ErrorKind),
+    File {
+        stamp: Stamp,
+        /// No write can have left it as it is.
+        is_settled: bool,
+    },
+}
+
+/// What else the C library has a say in the configuration.
+#[derive(Clone, Debug, Default)]
+struct Surroundings {
+    /// Where no search list is given, the domain of this name is.
+    host_name: String,
+    /// The environment's `LOCALDOMAIN`, in place of the search list.
+    local_domain: Option<String>,
+    /// The environment's `RES_OPTIONS`, behind the file's.
+    options: Option<String>,
+}
+
+impl Surroundings {
+    fn of_process() -> Self {
+        // Where it is told in another way, nobody is asked for it.
+        let host_name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        Self {
+            host_name: host_name.trim().to_owned(),
+            local_domain: std::env::var("LOCALDOMAIN").ok(),
+            options: std::env::var("RES_OPTIONS").ok(),
         }
     }
 }
 
-fn parse(text: &str) -> HickoryConfig {
+impl Watched {
+    pub(super) fn system() -> (Self, HickoryConfig) {
+        Self::file(PATH.into())
+    }
+
+    /// Reads the file at `path`. Where there is none the local machine is asked, as by any other
+    /// that says nothing.
+    pub(super) fn file(path: PathBuf) -> (Self, HickoryConfig) {
+        let mut watched = Self {
+            path,
+            looked_at: None,
+            seen: Seen::Nothing,
+            text: None,
+            surroundings: Surroundings::of_process(),
+        };
+        watched.read_if_changed();
+        let config = watched.parse(watched.text.as_deref().unwrap_or_default());
+        (watched, config)
+    }
+
+    /// The configuration, if the file has changed. Within a second of the last look it is not
+    /// looked at.
+    pub(super) fn look(&mut self, now: Instant) -> Option<HickoryConfig> {
+        let is_due = match self.looked_at {
+            Some(last) => now.saturating_duration_since(last) >= LOOK_EVERY,
+            None => true,
+        };
+        if !is_due {
+            return None;
+        }
+        self.looked_at = Some(now);
+        if !self.read_if_changed() {
+            return None;
+        }
+        self.surroundings = Surroundings::of_process();
+        let config = self.parse(self.text.as_deref().unwrap_or_default());
+        debug!("{}: {config:?}", self.path.display());
+        Some(config)
+    }
+
+    /// Has it read again when it is next looked at, whatever it looks like.
+    pub(super) fn forget(&mut self) {
+        self.looked_at = None;
+        self.seen = Seen::Nothing;
+    }
+
+    /// Whether what there is to be read is another than before, or has been written anew.
+    fn read_if_changed(&mut self) -> bool {
+        match self.look_and_read() {
+            Ok(changed) => changed,
+            Err(error) => {
+                let seen = match error.kind() {
+                    io::ErrorKind::NotFound => Seen::Missing,
+                    kind => Seen::Refused(kind),
+                };
+                if self.seen == seen {
+                    return false;
+                }
+                let is_missing = seen == Seen::Missing;
+                self.seen = seen;
+                let (path, level) = match is_missing {
+                    true => (self.path.display(), Level::Debug),
+                    false => (self.path.display(), Level::Warn),
+                };
+                let (holds, changed) = match &self.text {
+                    // As before, for as long as it cannot be read.
+                    Some(_) if !is_missing => ("what it said before holds", false),
+                    Some(_) | None => ("asking the local machine", true),
+                };
+                log!(level, "{path}: {error}; {holds}");
+                if changed {
+                    self.text = None;
+                }
+                changed
+            }
+        }
+    }
+
+    fn look_and_read(&mut self) -> io::Result<bool> {
+        let metadata = fs::metadata(&self.path)?;
+        // To open a pipe would be to wait until somebody writes into it.
+        if !metadata.is_file() {
+            return Err(io::Error::other("not a regular file"));
+        }
+        // Before it is read: what is written from now on gives it another stamp.
+        let stamp = Stamp::new(&metadata);
+        let is_same = match &self.seen {
+            Seen::File {
+                stamp: before,
+                is_settled,
+            } if *before == stamp => match is_settled {
+                true => return Ok(false),
+                false => true,
+            },
+            _ => false,
+        };
+        let mut text = Vec::new();
+        let file = fs::File::open(&self.path)?;
+        io::Read::read_to_end(&mut io::Read::take(file, MAX_BYTES), &mut text)?;
+        let changed = !is_same || self.text.as_ref() != Some(&text);
+        let is_settled = stamp.is_settled(SystemTime::now());
+        self.seen = Seen::File { stamp, is_settled };
+        self.text = Some(text);
+        Ok(changed)
+    }
+
+    fn parse(&self, text: &[u8]) -> HickoryConfig {
+        parse(&String::from_utf8_lossy(text), &self.surroundings)
+    }
+}
+
+fn parse(text: &str, surroundings: &Surroundings) -> HickoryConfig {
     let mut config = HickoryConfig::default();
     let mut servers = Vec::new();
+    let mut search: Option<Vec<String>> = None;
+    let mut set_search = |domains: Vec<String>| {
+        // The last of these lines is the one that counts, and one that says nothing is none.
+        if !domains.is_empty() {
+            search = Some(domains);
+        }
+    };
     for line in text.lines() {
         // A comment has its sign in the first column, and is tolerated elsewhere.
         let line = line.split(['#', ';']).next().unwrap_or_default();
         let mut words = line.split_whitespace();
         match words.next() {
             Some("nameserver") => servers.extend(words.next().and_then(server)),
-            // The last of these lines is the one that counts.
-            Some("search") => config.search = words.map(str::to_owned).collect(),
-            Some("domain") => config.search = words.take(1).map(str::to_owned).collect(),
+            Some("search") => set_search(words.map(str::to_owned).collect()),
+            Some("domain") => set_search(words.take(1).map(str::to_owned).collect()),
             Some("options") => words.for_each(|option| set_option(&mut config, option)),
             Some(_) | None => {}
         }
     }
-    // "--" stands for none in what some tools write, and "." is the root, under which all names are as they stand.
-    config
-        .search
-        .retain(|domain| domain != "--" && domain != ".");
+    if let Some(domains) = &surroundings.local_domain {
+        set_search(domains.split_whitespace().map(str::to_owned).collect());
+    }
+    if let Some(options) = &surroundings.options {
+        let options = options.split_whitespace();
+        options.for_each(|option| set_option(&mut config, option));
+    }
+    config.search = search.unwrap_or_else(|| {
+        let domain = surroundings.host_name.split_once('.');
+        let domain = domain.map(|(_, domain)| domain.to_owned());
+        domain
+            .into_iter()
+            .filter(|domain| !domain.is_empty())
+            .collect()
+    });
+    // What some tools write for none.
+    config.search.retain(|domain| domain != "--");
     servers.truncate(MAX_SERVERS);
     if !servers.is_empty() {
         config.servers = servers;
@@ -82,12 +258,25 @@ fn scoped(address: &str) -> Option<SocketAddr> {
 }
 
 fn set_option(config: &mut HickoryConfig, option: &str) {
+    match option {
+        "use-vc" => config.tcp_only = true,
+        "rotate" => config.rotate = true,
+        "no-tld-query" => config.no_tld_query = true,
+        "no-aaaa" => config.ipv6 = false,
+        // `edns0` is so unless a server does not speak it; `single-request` and
+        // `single-request-reopen` are for what two questions on one socket bring about, and here
+        // each has its own.
+        _ => {}
+    }
     let Some((name, value)) = option.split_once(':') else {
         return;
     };
-    let Ok(value) = value.parse::<u32>() else {
+    // As `atoi` does: what is behind the figures does not count, and too large a number is large.
+    let figures = value.len() - value.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    if figures == 0 {
         return;
-    };
+    }
+    let value = value[..figures].parse::<u32>().unwrap_or(u32::MAX);
     match name {
         "ndots" => config.ndots = u8::try_from(value).map_or(MAX_NDOTS, |n| n.min(MAX_NDOTS)),
         "timeout" => {
@@ -184,10 +373,46 @@ mod tests {
                     ..d()
                 },
             ),
-            ("the root and no list at all are none", "search . --", d()),
+            (
+                "a line that says nothing is not the last",
+                "search b.test\nsearch\ndomain \n",
+                HickoryConfig {
+                    search: search(&["b.test"]),
+                    ..d()
+                },
+            ),
+            (
+                "the root has its place, and no list at all has none",
+                "search a.test . --",
+                HickoryConfig {
+                    search: search(&["a.test", "."]),
+                    ..d()
+                },
+            ),
+            (
+                "how to ask",
+                "options use-vc rotate no-tld-query no-aaaa single-request edns0 trust-ad",
+                HickoryConfig {
+                    tcp_only: true,
+                    rotate: true,
+                    no_tld_query: true,
+                    ipv6: false,
+                    ..d()
+                },
+            ),
+            (
+                "numbers with something behind them",
+                "options ndots:3x timeout:2s attempts:4,",
+                HickoryConfig {
+                    ndots: 3,
+                    timeout: seconds(2),
+                    attempts: 4,
+                    ..d()
+                },
+            ),
             (
                 "options",
-                "options ndots:5 edns0 timeout:3\noptions attempts:4 rotate",
+                "options ndots:5 edns0 timeout:3\noptions attempts:4 debug",
                 HickoryConfig {
                     ndots: 5,
                     timeout: seconds(3),
@@ -197,7 +422,7 @@ mod tests {
             ),
             (
                 "options are cut to what the C library takes",
-                "options ndots:99999 timeout:99999 attempts:99999",
+                "options ndots:99999 timeout:99999999999 attempts:99999",
                 HickoryConfig {
                     ndots: 15,
                     timeout: seconds(30),
@@ -217,7 +442,7 @@ mod tests {
             ),
             (
                 "options that are no numbers are as if not there",
-                "options ndots: ndots:x timeout:-1 attempts:99999999999 :",
+                "options ndots: ndots:x timeout:-1 attempts: :",
                 d(),
             ),
             (
@@ -227,8 +452,107 @@ mod tests {
             ),
         ];
         for (why, text, expected) in rows {
-            assert_eq!(parse(text), expected, "{why}");
+            assert_eq!(parse(text, &Surroundings::default()), expected, "{why}");
         }
+    }
+
+    #[test]
+    fn the_machine_and_the_environment_have_a_say() {
+        let surroundings =
+            |host_name: &str, local_domain: Option<&str>, options: Option<&str>| Surroundings {
+                host_name: host_name.to_owned(),
+                local_domain: local_domain.map(str::to_owned),
+                options: options.map(str::to_owned),
+            };
+        let search = |text: &str, of: &Surroundings| parse(text, of).search.join(" ");
+        let named = surroundings("h.corp.test", None, None);
+        assert_eq!(search("", &named), "corp.test");
+        assert_eq!(search("search a.test", &named), "a.test");
+        assert_eq!(search("search .", &named), ".", "a list of its own");
+        assert_eq!(search("", &surroundings("h", None, None)), "");
+        assert_eq!(search("", &surroundings("h.", None, None)), "");
+        let local = surroundings("h.corp.test", Some("x.test y.test"), Some("ndots:4 use-vc"));
+        assert_eq!(search("search a.test", &local), "x.test y.test");
+        let config = parse("options ndots:2", &local);
+        assert_eq!((config.ndots, config.tcp_only), (4, true));
+    }
+
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(test: &str) -> Self {
+            let name = format!("httpstream-resolv-{test}-{}", std::process::id());
+            Self(std::env::temp_dir().join(name))
+        }
+
+        fn write(&self, text: &str) {
+            fs::write(&self.0, text).unwrap();
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_file(&self.0);
+            let _ = fs::remove_dir(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_file_that_changes_is_read_again_within_a_second() {
+        let file = Scratch::new("changes");
+        let first = |config: &HickoryConfig| config.servers[0].ip().to_string();
+        let (mut watched, config) = Watched::file(file.0.clone());
+        assert_eq!(first(&config), "127.0.0.1", "there is none yet");
+        let now = Instant::now();
+        let mut seconds = 0;
+        let mut look = |watched: &mut Watched| {
+            seconds += 1;
+            watched.look(now + seconds * LOOK_EVERY)
+        };
+        assert_eq!(look(&mut watched), None, "still none");
+        file.write("nameserver 192.0.2.1");
+        assert_eq!(
+            watched.look(now + LOOK_EVERY),
+            None,
+            "not looked at all the time"
+        );
+        assert_eq!(first(&look(&mut watched).unwrap()), "192.0.2.1");
+        assert_eq!(look(&mut watched), None, "young, and the same");
+        // As long as before, and maybe within the same step of the file system's clock.
+        file.write("nameserver 192.0.2.2");
+        assert_eq!(first(&look(&mut watched).unwrap()), "192.0.2.2");
+        fs::remove_file(&file.0).unwrap();
+        assert_eq!(
+            first(&look(&mut watched).unwrap()),
+            "127.0.0.1",
+            "as if it said nothing"
+        );
+        file.write("nameserver 192.0.2.3");
+        assert_eq!(first(&look(&mut watched).unwrap()), "192.0.2.3");
+        fs::remove_file(&file.0).unwrap();
+        fs::create_dir(&file.0).unwrap();
+        assert_eq!(look(&mut watched), None, "what it said before holds");
+        fs::remove_dir(&file.0).unwrap();
+        file.write("nameserver 192.0.2.4");
+        assert_eq!(first(&look(&mut watched).unwrap()), "192.0.2.4");
+        watched.forget();
+        assert_eq!(
+            first(&watched.look(now).unwrap()),
+            "192.0.2.4",
+            "read again, though it is the same"
+        );
+    }
+
+    #[test]
+    fn a_file_that_was_broken_at_the_start_is_read_when_it_is_not() {
+        let file = Scratch::new("broken");
+        fs::create_dir(&file.0).unwrap();
+        let (mut watched, config) = Watched::file(file.0.clone());
+        assert_eq!(config.servers, HickoryConfig::default().servers);
+        fs::remove_dir(&file.0).unwrap();
+        file.write("nameserver 192.0.2.1");
+        let config = watched.look(Instant::now() + LOOK_EVERY).unwrap();
+        assert_eq!(config.servers, ["192.0.2.1:53".parse().unwrap()]);
     }
 
     #[test]
@@ -237,8 +561,9 @@ mod tests {
             return println!("skipped: the loopback interface's index is not told");
         };
         let index = index.trim();
-        let named = parse("nameserver fe80::1%lo").servers;
-        assert_eq!(named, parse(&format!("nameserver fe80::1%{index}")).servers);
+        let servers = |text: &str| parse(text, &Surroundings::default()).servers;
+        let named = servers("nameserver fe80::1%lo");
+        assert_eq!(named, servers(&format!("nameserver fe80::1%{index}")));
         assert_ne!(named, HickoryConfig::default().servers);
     }
 }

@@ -1,9 +1,9 @@
-//! hickory's idea of a runtime, on a [`Reactor`](super::reactor::Reactor): the only user of its traits.
+//! hickory's idea of a runtime, on a [`Reactor`]: the only user of its traits. It is for TCP alone;
+//! datagrams are sent and read without hickory (`udp`).
 //!
-//! - UDP sockets are connected, though hickory would not have it so: then the kernel drops what does not come from the server, and
-//!   a closed port is known at once instead of by a timeout.
-//! - hickory says "no connections" of every failure of a socket. What it was is noted here ([`Trouble`]), for the error that the caller
-//!   sees, and so that a want of file descriptors is told from a server that is down.
+//! hickory keeps no more than the kind of a socket's failure. What it was is noted here
+//! ([`Trouble`]), for the error that the caller sees, and so that a want of file descriptors is
+//! told from a server that is down.
 
 use std::future::Future;
 use std::io::{self, IoSlice, Read, Write};
@@ -16,7 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_io::{AsyncRead, AsyncWrite};
 use hickory_resolver::net::runtime::{DnsTcpStream, DnsUdpSocket, RuntimeProvider, Spawn, Time};
-use mio::net::{TcpStream, UdpSocket};
+use mio::net::TcpStream;
 use mio::{Interest, Token};
 
 use super::reactor::{
@@ -69,17 +69,8 @@ impl Runtime {
         &self.trouble
     }
 
-    fn bind(&self, local_addr: SocketAddr) -> io::Result<Udp> {
-        let reactor = self.reactor.find().ok_or_else(no_reactor)?;
-        let mut socket = UdpSocket::bind(local_addr)?;
-        socket.connect(self.server).map_err(unreachable_from_here)?;
-        // A fresh socket has room for a datagram, and is told of when there is one to read.
-        let token = reactor.register(&mut socket, Interest::READABLE, Readiness::Ready)?;
-        Ok(Udp {
-            socket,
-            token,
-            runtime: self.clone(),
-        })
+    pub(super) fn reactor(&self) -> ReactorId {
+        self.reactor
     }
 
     fn connect(&self) -> io::Result<Tcp> {
@@ -112,7 +103,7 @@ impl Runtime {
 }
 
 /// The socket is bound already, or asks for no port yet: that an address is not available means that there is none to send from.
-fn unreachable_from_here(error: io::Error) -> io::Error {
+pub(super) fn unreachable_from_here(error: io::Error) -> io::Error {
     match error.kind() {
         io::ErrorKind::AddrNotAvailable => io::Error::new(
             io::ErrorKind::NetworkUnreachable,
@@ -125,7 +116,7 @@ fn unreachable_from_here(error: io::Error) -> io::Error {
 impl RuntimeProvider for Runtime {
     type Handle = Handle;
     type Timer = Timer;
-    type Udp = Udp;
+    type Udp = NoUdp;
     type Tcp = Tcp;
 
     fn create_handle(&self) -> Handle {
@@ -160,13 +151,10 @@ impl RuntimeProvider for Runtime {
 
     fn bind_udp(
         &self,
-        local_addr: SocketAddr,
         _: SocketAddr,
-    ) -> Pin<Box<dyn Send + Future<Output = io::Result<Udp>>>> {
-        let bound = self
-            .bind(local_addr)
-            .map_err(|error| self.trouble.note(error));
-        Box::pin(std::future::ready(bound))
+        _: SocketAddr,
+    ) -> Pin<Box<dyn Send + Future<Output = io::Result<NoUdp>>>> {
+        Box::pin(std::future::ready(Err(io::ErrorKind::Unsupported.into())))
     }
 }
 
@@ -203,48 +191,28 @@ impl Time for Timer {
     }
 }
 
-/// A UDP socket, connected to its server.
+/// There are none.
 #[derive(Debug)]
-pub(super) struct Udp {
-    socket: UdpSocket,
-    token: Token,
-    runtime: Runtime,
-}
+pub(super) enum NoUdp {}
 
-impl DnsUdpSocket for Udp {
+impl DnsUdpSocket for NoUdp {
     type Time = Timer;
 
     fn poll_recv_from(
         &self,
-        cx: &mut Context<'_>,
-        buf: &mut [u8],
+        _: &mut Context<'_>,
+        _: &mut [u8],
     ) -> Poll<io::Result<(usize, SocketAddr)>> {
-        self.runtime
-            .poll_io(self.token, Direction::Read, cx, || self.socket.recv(buf))
-            // The kernel has compared it.
-            .map_ok(|n| (n, self.runtime.server))
+        match *self {}
     }
 
     fn poll_send_to(
         &self,
         _: &mut Context<'_>,
-        buf: &[u8],
+        _: &[u8],
         _: SocketAddr,
     ) -> Poll<io::Result<usize>> {
-        let sent = match self.socket.send(buf) {
-            // As good as lost on the way, and sent again like that.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(buf.len()),
-            sent => sent,
-        };
-        Poll::Ready(sent.map_err(|error| self.runtime.trouble.note(error)))
-    }
-}
-
-impl Drop for Udp {
-    fn drop(&mut self) {
-        if let Some(reactor) = self.runtime.reactor.find() {
-            reactor.deregister(&mut self.socket, self.token);
-        }
+        match *self {}
     }
 }
 
@@ -281,16 +249,23 @@ impl DnsTcpStream for Tcp {
 }
 
 impl AsyncRead for Tcp {
-    /// Puts off each [`READS`]th read to the task's next poll.
+    /// Puts off each [`READS`]th read, and what is over of all tasks' together, to the next turn.
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
+        let Some(reactor) = self.runtime.reactor.find() else {
+            return Poll::Ready(Err(no_reactor()));
+        };
         self.reads += 1;
         if self.reads == READS {
             self.reads = 0;
-            cx.waker().wake_by_ref();
+            reactor.put_off(cx.waker());
+            return Poll::Pending;
+        }
+        if !reactor.may_read(cx.waker()) {
+            self.reads = 0;
             return Poll::Pending;
         }
         let read = || (&self.stream).read(buf);

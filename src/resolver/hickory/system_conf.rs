@@ -1,6 +1,7 @@
 //! The system's configuration where it is no file: as hickory reads it, from the registry or the system's configuration service.
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use hickory_resolver::config::NameServerConfig;
 use hickory_resolver::system_conf::read_system_conf;
@@ -8,8 +9,34 @@ use log::warn;
 
 use super::HickoryConfig;
 
+/// Where the configuration comes from. What has no file has no stamp either: it is read again only
+/// when it is asked to be.
+#[derive(Debug)]
+pub(super) struct Watched {
+    is_forgotten: bool,
+}
+
+impl Watched {
+    pub(super) fn system() -> (Self, HickoryConfig) {
+        let watched = Self {
+            is_forgotten: false,
+        };
+        (watched, read())
+    }
+
+    /// The configuration, if it may be another than before.
+    pub(super) fn look(&mut self, _: Instant) -> Option<HickoryConfig> {
+        std::mem::take(&mut self.is_forgotten).then(read)
+    }
+
+    /// Has it read again.
+    pub(super) fn forget(&mut self) {
+        self.is_forgotten = true;
+    }
+}
+
 /// The system's configuration, or the default.
-pub(super) fn read() -> HickoryConfig {
+fn read() -> HickoryConfig {
     let mut config = HickoryConfig::default();
     let (system, options) = match read_system_conf() {
         Ok(found) => found,

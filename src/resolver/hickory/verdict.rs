@@ -5,16 +5,15 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use hickory_resolver::lookup::Lookup;
-use hickory_resolver::net::{DnsError, NetError, NoRecords};
-use hickory_resolver::proto::op::ResponseCode;
-use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use hickory_resolver::net::NetError;
+use hickory_resolver::proto::op::{Message, ResponseCode};
+use hickory_resolver::proto::rr::{DNSClass, Name, RData, Record, RecordType};
 
 use crate::error::is_exhaustion;
 use crate::resolver::{Family, LookupAnswer, LookupError};
 
 /// The largest TTL there is: greater ones count as zero (RFC 2181 §8).
-pub(super) const MAX_TTL_SECONDS: u32 = i32::MAX as u32;
+const MAX_TTL_SECONDS: u32 = i32::MAX as u32;
 
 /// What the DNS has for a name, in one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +30,14 @@ pub(super) enum Verdict {
 }
 
 impl Verdict {
+    /// The same, kept no longer than an alias that led to it.
+    pub(super) fn at_most(mut self, alias_ttl: Duration) -> Self {
+        let (Verdict::Addresses { ttl, .. } | Verdict::NoData { ttl } | Verdict::NoName { ttl }) =
+            &mut self;
+        *ttl = alias_ttl.min(*ttl);
+        self
+    }
+
     pub(super) fn into_answer(self) -> LookupAnswer {
         match self {
             Verdict::Addresses { addresses, ttl } => LookupAnswer::found(addresses).kept_for(ttl),
@@ -45,7 +52,7 @@ impl Verdict {
 pub(super) enum Failure {
     /// It did not answer in time.
     Mute,
-    /// It said no, and would again.
+    /// It said no.
     Refused(ResponseCode),
     /// A referral elsewhere: it does not look names up for others.
     Referral,
@@ -55,34 +62,49 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// Of hickory's `error`, and of the socket that it may have had `trouble` with.
+    /// Of hickory's `error` on a connection, and of the socket that it may have had `trouble` with.
     pub(super) fn new(error: NetError, trouble: Option<io::Error>) -> Self {
         match (error, trouble) {
-            (NetError::Timeout, _) => Failure::Mute,
-            (NetError::Dns(DnsError::ResponseCode(code)), _) => Failure::Refused(code),
-            (NetError::Truncated, Some(trouble)) if !is_exhaustion(&trouble) => {
-                Failure::Unusable(format!("it is cut short, and over TCP: {trouble}"))
-            }
-            (NetError::NoConnections | NetError::Io(_) | NetError::Truncated, Some(trouble)) => {
-                Failure::Socket(trouble)
-            }
+            (NetError::Timeout, None) => Failure::Mute,
+            (_, Some(trouble)) => Failure::Socket(trouble),
+            (NetError::Io(error), None) if error.kind() == io::ErrorKind::TimedOut => Failure::Mute,
             (NetError::Io(error), None) => Failure::Socket(error.kind().into()),
-            (error, _) => Failure::Unusable(error.to_string()),
+            (error, None) => Failure::Unusable(error.to_string()),
         }
     }
 
-    /// Whether asking the same server once more might help.
-    pub(super) fn may_pass(&self) -> bool {
-        match self {
-            Failure::Mute | Failure::Socket(_) | Failure::Unusable(_) => true,
-            Failure::Refused(_) | Failure::Referral => false,
-        }
-    }
-
-    /// Whether the server may have stumbled over the question's EDNS (RFC 6891 §6.2.2, §7).
-    pub(super) fn may_be_edns(&self) -> bool {
+    /// Whether the server has certainly stumbled over the question's OPT record (RFC 6891 §6.1.3,
+    /// §7).
+    pub(super) fn is_edns(&self) -> bool {
         use ResponseCode::{BADVERS, FormErr, NotImp};
         matches!(self, Failure::Refused(FormErr | NotImp | BADVERS))
+    }
+
+    /// Whether it may have: there are servers that say SERVFAIL or REFUSED to what they do not
+    /// know, or write an answer that nobody can read.
+    pub(super) fn may_be_edns(&self) -> bool {
+        match self {
+            Failure::Refused(_) | Failure::Unusable(_) => true,
+            Failure::Mute | Failure::Referral | Failure::Socket(_) => false,
+        }
+    }
+
+    /// Whether it is this machine that is short of something.
+    pub(super) fn is_exhaustion(&self) -> bool {
+        matches!(self, Failure::Socket(error) if is_exhaustion(error))
+    }
+
+    /// Of a truncated answer, whose rest was not to be had either.
+    pub(super) fn of_the_rest(self) -> Self {
+        let why = match self {
+            failure if failure.is_exhaustion() => return failure,
+            Failure::Mute => "no answer".to_owned(),
+            Failure::Refused(code) => Mnemonic(code).to_string(),
+            Failure::Referral => "a referral".to_owned(),
+            Failure::Socket(error) => error.to_string(),
+            Failure::Unusable(why) => why,
+        };
+        Failure::Unusable(format!("it is cut short, and over TCP: {why}"))
     }
 }
 
@@ -94,9 +116,8 @@ pub(super) struct Failed {
 }
 
 impl Failed {
-    /// Whether it is this machine that is short of something.
     pub(super) fn is_exhaustion(&self) -> bool {
-        matches!(&self.failure, Failure::Socket(error) if is_exhaustion(error))
+        self.failure.is_exhaustion()
     }
 }
 
@@ -131,8 +152,9 @@ impl fmt::Display for Mnemonic {
     }
 }
 
-/// What is told of a look-up that no server had a verdict on.
-pub(super) fn explain(failures: &[Failed]) -> LookupError {
+/// What is told of a look-up that no server had a verdict on. `under`: the name that was asked for,
+/// where it is not the one looked up.
+pub(super) fn explain(failures: &[Failed], under: Option<&Name>) -> LookupError {
     let list = |one: fn(&Failed) -> String, between: &str| {
         let each: Vec<_> = failures.iter().map(one).collect();
         each.join(between)
@@ -144,19 +166,89 @@ pub(super) fn explain(failures: &[Failed]) -> LookupError {
     } else if failures.iter().all(|f| matches!(f.failure, Failure::Mute)) {
         LookupError::Timeout(list(|f| f.server.to_string(), ", "))
     } else {
-        LookupError::Failed(list(Failed::to_string, "; "))
+        let why = list(Failed::to_string, "; ");
+        LookupError::Failed(match under {
+            Some(name) => format!("{}: {why}", name.to_ascii().trim_end_matches('.')),
+            None => why,
+        })
     }
 }
 
-/// The addresses at the end of the chain of aliases that starts at `name`.
+/// What a message comes to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Judged {
+    Verdict(Verdict),
+    /// It ends at an alias for this name, whose addresses the server leaves to be asked for.
+    Alias {
+        target: Name,
+        ttl: Duration,
+    },
+    /// There is more than fitted into a datagram. What did fit may do.
+    Truncated(Option<Verdict>),
+}
+
+/// What `message` says of `name`. That it answers that question has been seen to.
 ///
-/// hickory answers with all records of the answer section, among which a server may have put anything.
-pub(super) fn addresses(name: &Name, family: Family, found: &Lookup) -> Result<Verdict, Failure> {
-    let records = found.answers();
-    let (name, alias_ttl) = follow(name, records);
-    let mut ttl = alias_ttl;
+/// A server may have put anything into the answer section: what counts are the addresses at the end
+/// of the chain of aliases that starts at `name`.
+pub(super) fn judge(name: &Name, family: Family, message: &Message) -> Result<Judged, Failure> {
+    let code = message.response_code;
+    if !matches!(code, ResponseCode::NoError | ResponseCode::NXDomain) {
+        return Err(Failure::Refused(code));
+    }
+    let (end, alias_ttl) = follow(name, &message.answers);
+    let (addresses, ttl) = addresses(end, family, &message.answers, alias_ttl);
+    if !addresses.is_empty() && code == ResponseCode::NoError {
+        let verdict = Verdict::Addresses { addresses, ttl };
+        return Ok(match message.truncation {
+            true => Judged::Truncated(Some(verdict)),
+            false => Judged::Verdict(verdict),
+        });
+    }
+    if message.truncation {
+        return Ok(Judged::Truncated(None));
+    }
+    let soa = negative_ttl(message);
+    if end != name && soa.is_none() {
+        return Ok(Judged::Alias {
+            target: end.clone(),
+            ttl: alias_ttl,
+        });
+    }
+    let ttl = soa.unwrap_or_default().min(alias_ttl);
+    if code == ResponseCode::NXDomain {
+        return Ok(Judged::Verdict(Verdict::NoName { ttl }));
+    }
+    if message.answers.is_empty() && soa.is_none() {
+        let is_ns = |record: &Record| record.record_type() == RecordType::NS;
+        // Both NODATA and a referral have no answer; name servers without an SOA make a referral
+        // (RFC 2308 §2.2). One that neither knows nor asks others, and says nothing at all, is lame
+        // (as glibc has it).
+        let is_lame = !message.authoritative
+            && !message.recursion_available
+            && message.additionals.is_empty()
+            && message.edns.is_none();
+        if is_lame || message.authorities.iter().any(is_ns) {
+            return Err(Failure::Referral);
+        }
+    }
+    let is_about = |record: &Record| record.name == *end;
+    match message.answers.is_empty() || end != name || message.answers.iter().any(is_about) {
+        true => Ok(Judged::Verdict(Verdict::NoData { ttl })),
+        false => Err(Failure::Unusable(format!("nothing in it is about {name}"))),
+    }
+}
+
+/// The addresses of `name` among `records`, and the smallest of their TTLs and `ttl`.
+fn addresses(
+    name: &Name,
+    family: Family,
+    records: &[Record],
+    mut ttl: Duration,
+) -> (Vec<IpAddr>, Duration) {
     let mut addresses = Vec::new();
-    for record in records.iter().filter(|record| record.name == *name) {
+    let of_name = |record: &&Record| record.name == *name && record.dns_class == DNSClass::IN;
+    for record in records.iter().filter(of_name) {
         let ip = match &record.data {
             RData::A(a) => IpAddr::V4(a.0),
             RData::AAAA(aaaa) => IpAddr::V6(aaaa.0),
@@ -167,10 +259,19 @@ pub(super) fn addresses(name: &Name, family: Family, found: &Lookup) -> Result<V
             ttl = ttl.min(self::ttl(record.ttl));
         }
     }
-    if addresses.is_empty() {
-        return Err(Failure::Unusable(format!("nothing in it is about {name}")));
-    }
-    Ok(Verdict::Addresses { addresses, ttl })
+    (addresses, ttl)
+}
+
+/// How long it may be kept that there is no such name, or no address: what the zone's SOA says (RFC
+/// 2308 §5).
+fn negative_ttl(message: &Message) -> Option<Duration> {
+    message
+        .authorities
+        .iter()
+        .find_map(|record| match &record.data {
+            RData::SOA(soa) => Some(ttl(record.ttl.min(soa.minimum))),
+            _ => None,
+        })
 }
 
 /// Aliases that are followed in one answer: chains have two or three, and a longer one is a loop or made to be one.
@@ -191,18 +292,6 @@ fn follow<'a>(name: &'a Name, records: &'a [Record]) -> (&'a Name, Duration) {
         smallest = smallest.min(ttl(seconds));
     }
     (name, smallest)
-}
-
-/// The verdict in an answer without records, where it has one.
-pub(super) fn negative(none: &NoRecords) -> Result<Verdict, Failure> {
-    let ttl = none.negative_ttl.map_or(Duration::ZERO, ttl);
-    match none.response_code {
-        ResponseCode::NXDomain => Ok(Verdict::NoName { ttl }),
-        // Both NODATA and a referral have no answer; name servers without an SOA make a referral (RFC 2308 §2.2).
-        ResponseCode::NoError if none.soa.is_none() && none.ns.is_some() => Err(Failure::Referral),
-        ResponseCode::NoError => Ok(Verdict::NoData { ttl }),
-        code => Err(Failure::Refused(code)),
-    }
 }
 
 fn ttl(seconds: u32) -> Duration {

@@ -374,6 +374,189 @@ fn a_server_that_does_not_know_edns_is_asked_without() {
 }
 
 #[test]
+fn a_server_that_stumbles_over_edns_is_asked_without() {
+    type Script = fn(&Question, &Back);
+    #[rustfmt::skip]
+    let rows: &[(&str, Script)] = &[
+        ("mute", |_, _| {}),
+        ("SERVFAIL", |q, back| back.send(&q.answer().rcode(SERVFAIL))),
+        ("REFUSED", |q, back| back.send(&q.answer().rcode(REFUSED))),
+        ("FORMERR", |q, back| back.send(&q.answer().rcode(FORMERR))),
+        ("NOTIMP", |q, back| back.send(&q.answer().rcode(4))),
+        ("NOTAUTH", |q, back| back.send(&q.answer().rcode(9))),
+        ("a bare header", |q, back| back.send_bytes(&Message { question: None, ..q.answer().rcode(FORMERR) }.bytes())),
+        ("a bare header that says SERVFAIL", |q, back| back.send_bytes(&Message { question: None, ..q.answer().rcode(SERVFAIL) }.bytes())),
+        ("BADVERS", |q, back| back.send_bytes(&behind_opt(q, 1, false))),
+        ("the answer behind the OPT record", |q, back| back.send_bytes(&behind_opt(q, 0, true))),
+        ("noise", |q, back| back.send_bytes(&[&q.answer().bytes()[..6], &[0xff; 40]].concat())),
+        ("cut short", |q, back| { let bytes = q.addresses(60, &[ip("192.0.2.66")]).bytes(); back.send_bytes(&bytes[..bytes.len() - 3]) }),
+        ("the question sent back", |q, back| back.send_bytes(&Message { flags: 0x0100, ..q.answer() }.bytes())),
+    ];
+    for (why, script) in rows {
+        let script = *script;
+        let server = NameServer::start(move |question, back| match question.edns {
+            true => script(&question, &back),
+            false => back.send(&question.addresses(60, &[ip("192.0.2.1")])),
+        });
+        let mut names = Loop::asking(&[&server]);
+        for _ in 0..3 {
+            let answer = names.look_up("h.test", Family::V4);
+            assert_eq!(answer, found(&["192.0.2.1"], 60), "{why}");
+        }
+        let mut with_edns: Vec<_> = server.seen().iter().map(|q| q.edns).collect();
+        with_edns.dedup();
+        assert_eq!(with_edns, [true, false], "{why}: from then on, always");
+    }
+}
+
+/// A response whose additional OPT record stands before its answer, as of a server that writes
+/// behind the question it was sent.
+fn behind_opt(question: &Question, extended_code: u8, has_answer: bool) -> Vec<u8> {
+    let mut message = question.answer().bytes();
+    let opt = [0, 0, 41, 4, 208, extended_code, 0, 0, 0, 0, 0];
+    message.extend(opt);
+    message[11] = 1;
+    if has_answer {
+        message[7] = 1;
+        message.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1]);
+    }
+    message
+}
+
+#[test]
+fn a_server_that_speaks_edns_is_not_suspected_of_stumbling_over_it() {
+    let server = NameServer::start(|question, back| {
+        back.send(&match question.name().as_str() {
+            "broken.test" => question.answer().rcode(SERVFAIL),
+            _ => question.addresses(60, &[ip("192.0.2.1")]),
+        });
+    });
+    let mut names = Loop::asking(&[&server]);
+    for _ in 0..3 {
+        assert_eq!(
+            names.look_up("h.test", Family::V4),
+            found(&["192.0.2.1"], 60)
+        );
+        let expected = failed(format!("SERVFAIL from {}", server.addr));
+        assert_eq!(names.look_up("broken.test", Family::V4), expected);
+    }
+    let broken = server
+        .seen()
+        .into_iter()
+        .filter(|q| q.name() == "broken.test");
+    let mut repeated: Vec<_> = broken.collect();
+    // On a busy machine a question may be repeated, without.
+    repeated.retain(|q| q.edns);
+    assert_eq!(repeated.len(), 3);
+}
+
+#[test]
+fn of_a_truncated_answer_the_records_are_used_where_there_is_no_other() {
+    let truncated = |q: &Question| q.addresses(60, &[ip("192.0.2.1")]).truncated();
+    type OverTcp = fn(&Question, &Back);
+    let answers: &[(&str, OverTcp)] = &[
+        ("closed", |_, back| back.close()),
+        ("mute", |_, _| {}),
+        ("SERVFAIL", |q, back| back.send(&q.answer().rcode(SERVFAIL))),
+        ("truncated again", |q, back| {
+            back.send(&q.answer().truncated())
+        }),
+        ("noise", |_, back| back.send_bytes(&[0xff; 30])),
+    ];
+    let mut servers = vec![(
+        "refused",
+        NameServer::udp_only(move |question, back| back.send(&truncated(&question))),
+    )];
+    for (why, tcp) in answers {
+        let tcp = *tcp;
+        let server = NameServer::start(move |question, back| match question.transport {
+            Transport::Udp => back.send(&truncated(&question)),
+            Transport::Tcp => tcp(&question, &back),
+        });
+        servers.push((why, server));
+    }
+    for (why, server) in servers {
+        let mut names = Loop::asking(&[&server]);
+        let answer = names.look_up("h.test", Family::V4);
+        assert_eq!(answer, found(&["192.0.2.1"], 60), "{why}");
+    }
+}
+
+#[test]
+fn an_answer_that_was_cut_within_a_record_comes_over_tcp() {
+    let server = NameServer::start(|question, back| match question.transport {
+        Transport::Udp => {
+            let bytes = question
+                .addresses(60, &[ip("192.0.2.1")])
+                .truncated()
+                .bytes();
+            back.send_bytes(&bytes[..bytes.len() - 2]);
+        }
+        Transport::Tcp => back.send(&question.addresses(60, &[ip("192.0.2.2")])),
+    });
+    let mut names = Loop::asking(&[&server]);
+    assert_eq!(
+        names.look_up("h.test", Family::V4),
+        found(&["192.0.2.2"], 60)
+    );
+}
+
+#[test]
+fn everything_goes_over_tcp_where_that_is_wanted() {
+    let server = NameServer::start(|question, back| match question.transport {
+        Transport::Udp => panic!("nobody asks this way"),
+        Transport::Tcp => back.send(&question.addresses(60, &[ip("192.0.2.1")])),
+    });
+    let mut names = Loop::new(HickoryConfig {
+        tcp_only: true,
+        ..config(&[&server])
+    });
+    for _ in 0..3 {
+        assert_eq!(
+            names.look_up("h.test", Family::V4),
+            found(&["192.0.2.1"], 60)
+        );
+    }
+    assert_eq!(names.counts().sockets, 1, "one connection for all of them");
+    assert!(
+        server
+            .seen()
+            .iter()
+            .all(|q| q.transport == Transport::Tcp && !q.edns)
+    );
+}
+
+#[test]
+fn a_server_that_keeps_no_letters_and_has_no_tcp_is_asked_in_plain_ones() {
+    let server = NameServer::udp_only(|mut question, back| {
+        question.spelled = question.name();
+        back.send(&question.addresses(60, &[ip("192.0.2.1")]));
+    });
+    let mut names = Loop::asking(&[&server]);
+    let host = "a-name-of-many-letters.in-the-zone.test";
+    for _ in 0..3 {
+        assert_eq!(names.look_up(host, Family::V4), found(&["192.0.2.1"], 60));
+    }
+    let plain = server.seen().iter().filter(|q| q.spelled == host).count();
+    assert!(plain >= 3, "from then on, always");
+}
+
+#[test]
+fn an_answer_that_is_larger_than_was_asked_for_is_read() {
+    let ips: Vec<IpAddr> = (0..100)
+        .map(|n| IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + n)))
+        .collect();
+    let many = ips.clone();
+    let server = NameServer::udp_only(move |question, back| {
+        if !question.edns {
+            back.send(&question.addresses(60, &many));
+        }
+    });
+    let mut names = Loop::asking(&[&server]);
+    assert_eq!(names.look_up("h.test", Family::V4).addresses, Ok(ips));
+}
+
+#[test]
 fn nothing_is_kept_here() {
     let asked = std::sync::atomic::AtomicU32::new(0);
     let server = NameServer::start(move |question, back| {

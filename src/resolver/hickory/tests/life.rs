@@ -49,7 +49,7 @@ fn ask_for(names: &mut Loop, count: usize, server: &NameServer) -> Vec<LookupId>
 }
 
 #[test]
-fn an_answer_leaves_nothing_behind_but_who_speaks_to_the_server() {
+fn an_answer_leaves_nothing_behind() {
     let server = honest();
     let mut names = Loop::asking(&[&server]);
     assert_eq!(names.counts(), NOTHING);
@@ -57,13 +57,7 @@ fn an_answer_leaves_nothing_behind_but_who_speaks_to_the_server() {
     for n in 0..50 {
         names.look_up(&format!("h{n}.test"), Family::V4);
     }
-    assert_eq!(
-        names.counts(),
-        Counts {
-            tasks: 1,
-            ..NOTHING
-        }
-    );
+    assert_eq!(names.counts(), NOTHING);
     assert_eq!(
         names.hickory.deadline(),
         None,
@@ -106,30 +100,17 @@ fn a_thousand_cancelled_look_ups_are_gone_at_once() {
     let ids = ask_for(&mut names, 1000, &server);
     let counts = names.counts();
     assert!(
-        counts.tasks > 1000 && counts.sockets >= 1000 && counts.timers >= 2000,
+        counts.tasks == 1000 && counts.sockets >= 1000 && counts.timers >= 2000,
         "{counts:?}"
     );
     for id in &ids {
         names.hickory.cancel(*id);
     }
-    assert_eq!(
-        names.counts(),
-        Counts {
-            tasks: 1,
-            ..NOTHING
-        }
-    );
+    assert_eq!(names.counts(), NOTHING);
     names.turn();
     assert!(names.hickory.take().is_none());
     names.hickory.cancel(ids[0]);
-    assert_eq!(
-        names.counts(),
-        Counts {
-            tasks: 1,
-            ..NOTHING
-        },
-        "twice is once"
-    );
+    assert_eq!(names.counts(), NOTHING, "twice is once");
 }
 
 #[test]
@@ -232,16 +213,13 @@ fn a_thousand_at_once_share_one_tcp_connection() {
         assert_eq!(answer, found(&["192.0.2.1"], 60));
     }
     let left = Counts {
-        tasks: 2,
+        tasks: 1,
         timers: 0,
         sockets: 1,
     };
-    assert_eq!(
-        names.counts(),
-        left,
-        "who speaks UDP, and who has the connection"
-    );
-    assert_eq!(names.hickory.deadline(), None);
+    assert_eq!(names.counts(), left, "who has the connection");
+    // It may have been put off within its last read.
+    names.turn_until(|this| this.hickory.deadline().is_none().then_some(()));
 }
 
 #[test]
@@ -315,7 +293,7 @@ fn a_resolver_that_is_dropped_takes_everything_along() {
     let reactor = reactor(&names);
     let counts = reactor.counts();
     assert!(
-        counts.tasks > 100 && counts.sockets > 0 && counts.timers > 100,
+        counts.tasks >= 100 && counts.sockets > 0 && counts.timers > 100,
         "{counts:?}"
     );
     drop(names);
@@ -333,7 +311,7 @@ fn a_turn_polls_a_bounded_number_and_the_rest_is_due_at_once() {
     let now = Instant::now();
     names.hickory.on_tick(now);
     assert!(
-        names.counts().sockets < 256,
+        names.counts().sockets <= 256,
         "the first has a part of them only"
     );
     assert!(names.hickory.deadline().unwrap() <= now, "the rest is due");
@@ -341,6 +319,52 @@ fn a_turn_polls_a_bounded_number_and_the_rest_is_due_at_once() {
         let (_, answer) = names.turn_until(|this| this.hickory.take());
         assert_eq!(answer, found(&["192.0.2.1"], 60));
     }
+}
+
+#[test]
+fn a_turn_reads_a_bounded_number_of_datagrams_and_all_look_ups_have_their_share() {
+    const LOOK_UPS: usize = 20;
+    const LIES: usize = 150;
+    let held: Arc<Mutex<Vec<(server::Question, Back)>>> = Arc::default();
+    let holds = Arc::clone(&held);
+    let server = NameServer::start(move |question, back| {
+        holds.lock().unwrap().push((question, back));
+    });
+    let mut names = Loop::asking(&[&server]);
+    ask_for(&mut names, LOOK_UPS, &server);
+    // There before anybody looks: on loopback a datagram has arrived when it is sent.
+    let asked: Vec<_> = held.lock().unwrap().drain(..).collect();
+    for (question, back) in &asked {
+        let lie = Message {
+            question: Some(("other.test".into(), A)),
+            ..question.addresses(60, &[ip("192.0.2.66")])
+        };
+        for _ in 0..LIES {
+            back.send(&lie);
+        }
+        back.send(&question.addresses(60, &[ip("192.0.2.1")]));
+    }
+    let (mut turns, mut answered) = (0, Vec::new());
+    while answered.len() < LOOK_UPS {
+        names.turn();
+        turns += 1;
+        let due = names.hickory.deadline();
+        let before = answered.len();
+        while let Some((_, answer)) = names.hickory.take() {
+            assert_eq!(answer, found(&["192.0.2.1"], 60));
+            answered.push(turns);
+        }
+        if answered.len() < LOOK_UPS && before == answered.len() {
+            assert!(
+                due.is_some_and(|due| due <= Instant::now()),
+                "the rest is due"
+            );
+        }
+    }
+    let least = LOOK_UPS * LIES / 256;
+    assert!(turns >= least, "{turns} turns for {} lies", LOOK_UPS * LIES);
+    // Side by side: nobody is read to the end before the last has had a turn.
+    assert!(answered[0] > least / 2, "{answered:?}");
 }
 
 #[test]
