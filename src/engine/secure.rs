@@ -11,6 +11,7 @@ use crate::config::Clock;
 use crate::engine::Engine;
 use crate::engine::chains::ChainKey;
 use crate::engine::mode::Mode;
+use crate::engine::mode::sealed::Sealed;
 use crate::engine::receive::{Go, Probe, READ_SIDE};
 use crate::net::link::{LinkMarks, State};
 use crate::net::slots::LinkKey;
@@ -20,11 +21,11 @@ use crate::net::{Net, Readiness};
 use crate::proto::Scheme;
 
 impl<S, M: Mode> Engine<S, M> {
-    /// Gives an https link a session, in which nothing has been said.
+    /// Gives an https link a session, in which nothing has been said. In the simulation https is http by another name.
     pub(super) fn begin_session(&mut self, key: LinkKey) -> Result<(), Problem> {
         let link = &mut self.links[key];
         let entry = &self.pool[link.origin];
-        if entry.origin.scheme() == Scheme::Https {
+        if <M as Sealed>::Net::HAS_TLS && entry.origin.scheme() == Scheme::Https {
             link.session = Some(Session::new(entry.route.tls(), entry.origin.host())?);
         }
         Ok(())
