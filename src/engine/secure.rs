@@ -102,7 +102,7 @@ impl<S, M: Mode> Engine<S, M> {
             }
         };
         let start = plaintext.len();
-        let received = session.receive(buffer, filled, &mut plaintext);
+        let received = session.receive(buffer, filled, &mut plaintext, &mut { usize::MAX });
         let grown = plaintext.len() - start;
         if is_body && let Some(inbound) = &mut link.inbound {
             inbound.body = std::mem::take(&mut plaintext).into();
@@ -146,7 +146,8 @@ impl<S, M: Mode> Engine<S, M> {
                 Ok(n) => {
                     self.counts.bytes_in += n as u64;
                     self.plaintext.clear();
-                    let received = session.receive(buffer, kept + n, &mut self.plaintext);
+                    let received =
+                        session.receive(buffer, kept + n, &mut self.plaintext, &mut { usize::MAX });
                     let bytes = self.plaintext.len();
                     // Nobody asked for it, and it must not stand before what somebody did.
                     self.plaintext.clear();

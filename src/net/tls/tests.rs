@@ -222,7 +222,9 @@ fn read(session: &mut Session, buffer: &mut [u8], wire: &[u8]) -> Result<Vec<u8>
     buffer[kept..kept + wire.len()].copy_from_slice(wire);
     let mut plaintext = Vec::new();
     session
-        .receive(buffer, kept + wire.len(), &mut plaintext)
+        .receive(buffer, kept + wire.len(), &mut plaintext, &mut {
+            usize::MAX
+        })
         .map(|()| plaintext)
 }
 
@@ -1286,7 +1288,9 @@ impl Line {
         assert!(n > 0, "the end of the stream");
         let mut plaintext = Vec::new();
         self.session
-            .receive(&mut self.buffer, kept + n, &mut plaintext)
+            .receive(&mut self.buffer, kept + n, &mut plaintext, &mut {
+                usize::MAX
+            })
             .unwrap();
         plaintext
     }
@@ -1459,4 +1463,151 @@ fn roots_of_the_machine_are_read_at_the_first_connection_and_asked_for_again_whe
     world.pair().shake().unwrap();
     fs::remove_file(&file).unwrap();
     world.pair().shake().unwrap();
+}
+
+/// A server that sends so many tickets behind the handshake, in records of at most `fragment` bytes.
+fn with_tickets(world: &World, tickets: usize, fragment: Option<usize>) -> Arc<ServerConfig> {
+    let mut server = (*world.server).clone();
+    server.send_tls13_tickets = tickets;
+    server.max_fragment_size = fragment;
+    Arc::new(server)
+}
+
+/// One read by the client, of which no more is done than is allowed. Answers what is left of the allowance.
+fn read_within(
+    pair: &mut Pair,
+    wire: &[u8],
+    allowance: usize,
+    plaintext: &mut Vec<u8>,
+) -> Result<usize, Problem> {
+    let kept = pair.client.restore(&mut pair.buffer);
+    pair.buffer[kept..kept + wire.len()].copy_from_slice(wire);
+    let mut left = allowance;
+    let filled = kept + wire.len();
+    let received = pair
+        .client
+        .receive(&mut pair.buffer, filled, plaintext, &mut left);
+    received.map(|()| left)
+}
+
+#[test]
+fn what_is_read_does_not_depend_on_how_much_is_allowed_at_a_time() {
+    for version in VERSIONS {
+        let world = World::new(version);
+        // Every message of the handshake in several records, and tickets behind it.
+        let server = with_tickets(&world, 5, Some(100));
+        for allowance in [0, 1, RECORD_WORK, 20 * RECORD_WORK, 20 * UNASKED_WORK] {
+            let mut pair = Pair::new(&world.tls, HOST, &server);
+            let mut heard = Vec::new();
+            let mut calls = 0;
+            let mut read_all = |pair: &mut Pair, wire: &[u8]| {
+                let mut heard = Vec::new();
+                let mut wire = wire;
+                loop {
+                    calls += 1;
+                    read_within(pair, wire, allowance, &mut heard).unwrap();
+                    // What the client has to say between two calls is nothing that it needs for the next.
+                    pair.send(b"");
+                    wire = b"";
+                    if !pair.client.has_pending() {
+                        return heard;
+                    }
+                }
+            };
+            for _ in 0..4 {
+                pair.send(b"");
+                let wire = pair.wire();
+                assert_eq!(read_all(&mut pair, &wire), b"");
+            }
+            assert!(pair.client.is_established());
+            let data: Vec<u8> = (0..5000u32).map(|i| i as u8).collect();
+            let mut wire = pair.say(&data);
+            if version == &TLS13 {
+                pair.server.refresh_traffic_keys().unwrap();
+            }
+            wire.extend(pair.wire());
+            wire.extend(pair.say(&data));
+            // The beginning of a record behind them.
+            let last = pair.say(b"the last");
+            let (first_half, second_half) = last.split_at(7);
+            wire.extend_from_slice(first_half);
+            heard.extend(read_all(&mut pair, &wire));
+            heard.extend(read_all(&mut pair, second_half));
+            assert_eq!(heard, [&data[..], &data, b"the last"].concat());
+            if allowance == 0 {
+                assert!(calls > 10, "{calls}");
+            }
+            assert_eq!(pair.client.0.kept.capacity(), 0, "nothing is left");
+            pair.send(b"and back");
+            assert_eq!(pair.heard(), b"and back");
+        }
+    }
+}
+
+#[test]
+fn records_of_a_byte_use_an_allowance_up_and_wait_for_the_next() {
+    const BYTES: usize = 1000;
+    for version in VERSIONS {
+        let world = World::new(version);
+        let mut pair = world.pair();
+        pair.shake().unwrap();
+        let wire: Vec<u8> = (0..BYTES).flat_map(|i| pair.say(&[i as u8])).collect();
+        let mut heard = Vec::new();
+        let left = read_within(&mut pair, &wire, 100 * RECORD_WORK, &mut heard).unwrap();
+        // Sixteen are done at a time.
+        assert_eq!((heard.len(), left), (112, 0));
+        assert!(pair.client.has_pending());
+        // What is sent meanwhile is not held up by them, and does not touch them.
+        pair.send(b"meanwhile");
+        assert_eq!(pair.heard(), b"meanwhile");
+        let left = read_within(&mut pair, b"", 2000 * RECORD_WORK, &mut heard).unwrap();
+        assert_eq!(left, (2000 - (BYTES - 112)) * RECORD_WORK);
+        assert!(!pair.client.has_pending());
+        assert!(heard.iter().enumerate().all(|(i, byte)| *byte == i as u8));
+        assert_eq!(heard.len(), BYTES);
+    }
+}
+
+#[test]
+fn tickets_use_more_of_an_allowance_than_data_do() {
+    const TICKETS: usize = 2000;
+    let world = World::new(&TLS13);
+    for fragment in [None, Some(32), Some(100)] {
+        let server = with_tickets(&world, TICKETS, fragment);
+        let mut pair = Pair::new(&world.tls, HOST, &server);
+        pair.buffer = vec![0; 1 << 20];
+        let mut plaintext = Vec::new();
+        while !pair.client.is_established() {
+            pair.send(b"");
+            let wire = pair.wire();
+            read_within(&mut pair, &wire, usize::MAX, &mut plaintext).unwrap();
+        }
+        pair.send(b"");
+        let mut wire = pair.wire();
+        let mut calls = 0;
+        let mut before = 0;
+        loop {
+            calls += 1;
+            read_within(&mut pair, &wire, 100 * UNASKED_WORK, &mut plaintext).unwrap();
+            wire.clear();
+            let tickets = pair.client.0.connection.tls13_tickets_received() as usize;
+            // One record is read to its end, whatever is in it.
+            let most = match fragment {
+                None => 100 + (16 << 10) / 32,
+                Some(_) => 100 + 16,
+            };
+            assert!(tickets - before <= most, "{}", tickets - before);
+            before = tickets;
+            if !pair.client.has_pending() {
+                break;
+            }
+        }
+        assert_eq!(before, TICKETS);
+        assert!(calls >= 4, "{calls}");
+        assert!(pair.client.unasked() >= TICKETS);
+        // A request begins the count anew, as does data.
+        pair.send(b"x");
+        assert_eq!(pair.client.unasked(), 0);
+        assert_eq!(plaintext, b"");
+    }
 }
