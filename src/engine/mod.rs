@@ -143,6 +143,8 @@ pub struct Engine<S = (), M: Mode = Owned> {
     /// What TLS sessions decrypt into, and write from.
     plaintext: Vec<u8>,
     scratch: Scratch,
+    /// What probes of sessions have cost, in bytes, since a turn's budget was last charged with it.
+    probed: usize,
     spare: Spare,
     counts: Counts,
     /// Calls from one thread only: some states are not `Send`, and a readback never expects to move.
@@ -320,6 +322,7 @@ impl<S, M: Mode> Engine<S, M> {
             read_buffer,
             plaintext: Vec::new(),
             scratch: Scratch::default(),
+            probed: 0,
             spare: Spare::default(),
             counts: Counts::default(),
             not_send: std::marker::PhantomData,

@@ -221,6 +221,12 @@ impl Session {
         mem::take(&mut self.0.outbound)
     }
 
+    /// Tickets that have come.
+    #[cfg(test)]
+    pub(crate) fn tickets(&self) -> usize {
+        self.0.connection.tls13_tickets_received() as usize
+    }
+
     /// How the connection is protected, once it is.
     pub(crate) fn info(&self) -> Option<TlsInfo> {
         match &self.0.stage {
