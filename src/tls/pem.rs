@@ -294,59 +294,57 @@ impl<'p> Reader<'p> {
     fn read_block(&mut self, label: &'p str, line: usize) -> Result<Block<'p>, Fault> {
         let is_encrypted = self.skip_headers();
         let start = self.at;
-        loop {
-            let rest = self.rest();
-            let dash = rest.iter().position(|&byte| byte == b'-');
-            let data = &rest[..dash.unwrap_or(rest.len())];
-            if let Some(bad) = data.iter().position(|&byte| !is_base64(byte)) {
-                self.skip(bad);
-                let text = &rest[bad..];
-                let fault = Fault::new(self.line, stray(text, label, line));
-                // So that the rest of it is not taken for text with a block in its middle.
-                self.skip_to_marker();
-                return Err(fault);
+        let rest = self.rest();
+        let dash = rest.iter().position(|&byte| byte == b'-');
+        let data = &rest[..dash.unwrap_or(rest.len())];
+        if let Some(bad) = data.iter().position(|&byte| !is_base64(byte)) {
+            self.skip(bad);
+            let text = &rest[bad..];
+            let fault = Fault::new(self.line, stray(text, label, line));
+            // So that the rest of it is not taken for text with a block in its middle.
+            self.skip_to_marker();
+            return Err(fault);
+        }
+        self.skip(data.len());
+        let body = &self.pem[start..self.at];
+        match marker(self.rest()) {
+            Some(Marker::End(end, len)) if end == label => {
+                self.skip(len);
+                Ok(Block {
+                    label,
+                    line,
+                    body,
+                    is_encrypted,
+                })
             }
-            self.skip(data.len());
-            let body = &self.pem[start..self.at];
-            match marker(self.rest()) {
-                Some(Marker::End(end, len)) if end == label => {
-                    self.skip(len);
-                    return Ok(Block {
-                        label,
-                        line,
-                        body,
-                        is_encrypted,
-                    });
-                }
-                Some(Marker::End(end, len)) => {
-                    let why = format!("the block \"{label}\" of line {line} ends as \"{end}\"");
-                    let fault = Fault::new(self.line, why);
-                    self.skip(len);
-                    return Err(fault);
-                }
-                // The block that begins here is read next.
-                Some(Marker::Begin(..)) => {
-                    let why = format!("the block \"{label}\" of line {line} has not ended here");
-                    return Err(Fault::new(self.line, why));
-                }
-                Some(Marker::Broken) => {
-                    let fault = Fault::new(self.line, BROKEN);
-                    self.skip_line();
-                    self.skip_to_marker();
-                    return Err(fault);
-                }
-                None if self.rest().is_empty() => {
-                    let why = format!(
-                        "the block \"{label}\" that begins here is cut short: there is no \"-----END {label}-----\""
-                    );
-                    return Err(Fault::new(line, why));
-                }
-                None => {
-                    let fault = Fault::new(self.line, stray(self.rest(), label, line));
-                    self.skip(1);
-                    self.skip_to_marker();
-                    return Err(fault);
-                }
+            Some(Marker::End(end, len)) => {
+                let why = format!("the block \"{label}\" of line {line} ends as \"{end}\"");
+                let fault = Fault::new(self.line, why);
+                self.skip(len);
+                Err(fault)
+            }
+            // The block that begins here is read next.
+            Some(Marker::Begin(..)) => {
+                let why = format!("the block \"{label}\" of line {line} has not ended here");
+                Err(Fault::new(self.line, why))
+            }
+            Some(Marker::Broken) => {
+                let fault = Fault::new(self.line, BROKEN);
+                self.skip_line();
+                self.skip_to_marker();
+                Err(fault)
+            }
+            None if self.rest().is_empty() => {
+                let why = format!(
+                    "the block \"{label}\" that begins here is cut short: there is no \"-----END {label}-----\""
+                );
+                Err(Fault::new(line, why))
+            }
+            None => {
+                let fault = Fault::new(self.line, stray(self.rest(), label, line));
+                self.skip(1);
+                self.skip_to_marker();
+                Err(fault)
             }
         }
     }
