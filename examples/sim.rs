@@ -45,7 +45,7 @@ struct Day {
 }
 
 fn request(path: &str) -> Result<Request, Error> {
-    Request::post(&format!("http://chat.test{path}"))
+    Request::post(&format!("https://chat.test{path}"))
         .hold(MINUTE)
         .build()
 }
@@ -138,7 +138,7 @@ fn serve(network: &Network, seed: u64) {
     };
     network.host("chat.test", [[10, 0, 0, 1]]);
     network
-        .serve(([10, 0, 0, 1], 80).into(), server)
+        .serve(([10, 0, 0, 1], 443).into(), server)
         .idle_timeout(Duration::from_secs(15));
     // What a real network does once a month.
     network.set_faults(
@@ -197,6 +197,9 @@ fn run(seed: u64) -> Result<(), Error> {
             2,
             "a poll and a heartbeat, whatever happened"
         );
+        // There is no TLS here, and no certificate; but where the password went is known.
+        let ledger = network.ledger();
+        assert!(ledger.requests().all(|request| request.https));
         // A week of requests need not be remembered.
         network.clear_ledger();
     }

@@ -17,7 +17,6 @@ const TLS: &[&str] = &[
     "once_cell",
     "ring",
     "rustls",
-    "rustls-native-certs",
     "rustls-pki-types",
     "rustls-webpki",
     "subtle",
@@ -128,7 +127,12 @@ const HICKORY: &[&str] = &[
 ];
 
 /// Where it finds the platform's root certificates, each on some platforms only; and more of how they reach the operating system.
-const TLS_SYSTEM: &[&str] = &["openssl-probe", "schannel", "security-framework"];
+const TLS_SYSTEM: &[&str] = &[
+    "openssl-probe",
+    "rustls-native-certs",
+    "schannel",
+    "security-framework",
+];
 
 /// How they reach the operating system, each on some platforms only.
 const SYSTEM: &[&str] = &["libc", "wasi", "windows-link", "windows-sys"];

@@ -13,6 +13,7 @@ use crate::error::ErrorKind;
 use crate::net::Readiness;
 use crate::net::link::{LinkMarks, State};
 use crate::net::slots::LinkKey;
+use crate::net::tls::Session;
 
 /// A deadline that has passed, whose link is to be looked at before anything comes of it.
 #[derive(Debug)]
@@ -171,7 +172,9 @@ impl<S, M: Mode> Engine<S, M> {
             State::Busy { chain, .. } | State::Handshaking { chain } => chain,
             _ => return false,
         };
-        link.readiness.has(Readiness::READ_SIDE) && !self.chains[chain].marks.has(Marks::PAUSED)
+        let pending = link.session.as_ref().is_some_and(Session::has_pending);
+        let is_readable = pending || link.readiness.has(Readiness::READ_SIDE);
+        is_readable && !self.chains[chain].marks.has(Marks::PAUSED)
     }
 
     /// A deadline of a chain on a link has passed in vain.

@@ -315,14 +315,15 @@ impl<S, M: Mode> Engine<S, M> {
         addr: Option<SocketAddr>,
     ) -> io::Result<Socket<M>> {
         let token = self.links.token(key);
-        let route = Arc::clone(&self.pool[self.links[key].origin].route);
+        let entry = &self.pool[self.links[key].origin];
+        let (route, scheme) = (Arc::clone(&entry.route), entry.origin.scheme());
         let mut socket = match (addr, route.unix_path()) {
             (Some(addr), _) => {
                 if !(self.settings.address_filter)(&addr) {
                     let why = "the address filter refuses it";
                     return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
                 }
-                self.net.connect(addr, &route)?
+                self.net.connect_for(scheme, addr, &route)?
             }
             (None, Some(path)) => self.net.connect_unix(path, &route)?,
             (None, None) => return Err(io::ErrorKind::AddrNotAvailable.into()),

@@ -159,6 +159,8 @@ pub struct Engine<S = (), M: Mode = Owned> {
     /// What TLS sessions decrypt into, and write from.
     plaintext: Vec<u8>,
     scratch: Scratch,
+    /// What probes of sessions have cost, in bytes, since a turn's budget was last charged with it.
+    probed: usize,
     spare: Spare,
     counts: Counts,
     alerts: Alerts,
@@ -348,6 +350,7 @@ impl<S, M: Mode> Engine<S, M> {
             second_buffer: Vec::new(),
             plaintext: Vec::new(),
             scratch: Scratch::default(),
+            probed: 0,
             spare: Spare::default(),
             counts: Counts::default(),
             alerts: Alerts::default(),

@@ -98,7 +98,10 @@ impl<S, M: Mode> Engine<S, M> {
     pub(super) fn on_link(&mut self, state: &mut S, key: LinkKey, budget: &mut usize) {
         self.catch_up();
         match self.links[key].state {
-            State::Idle(_) => self.check_idle(key),
+            State::Idle(_) => {
+                self.check_idle(key);
+                *budget = budget.saturating_sub(std::mem::take(&mut self.probed));
+            }
             State::Resting | State::TurnedAway { .. } => {}
             State::Dialing { .. }
             | State::Connecting { .. }
@@ -189,14 +192,18 @@ impl<S, M: Mode> Engine<S, M> {
                 let problem = problem.clone();
                 return self.fail(key, Failure::Tls(problem));
             }
-            if !link.readiness.has(Readiness::READ_SIDE) {
+            let pending = link.session.as_ref().filter(|s| s.has_pending());
+            if pending.is_none() && !link.readiness.has(Readiness::READ_SIDE) {
                 return;
             }
             if share == 0 || *budget == 0 {
                 return self.run_later(key);
             }
             let mut buffer = std::mem::take(&mut self.read_buffer);
-            let go = self.read(state, key, &mut buffer, &mut share, budget);
+            let go = match pending.map(|session| session.restore(&mut buffer)) {
+                Some(kept) => self.on_ciphertext(state, key, &mut buffer, kept, &mut share, budget),
+                None => self.read(state, key, &mut buffer, &mut share, budget),
+            };
             self.read_buffer = buffer;
             if go == Go::Stop {
                 return;
@@ -249,7 +256,9 @@ impl<S, M: Mode> Engine<S, M> {
                 self.counts.bytes_in += n as u64;
                 match place {
                     Place::Shared => self.on_bytes(state, key, &mut buffer[..n]),
-                    Place::Ciphertext { kept } => self.on_ciphertext(state, key, buffer, kept + n),
+                    Place::Ciphertext { kept } => {
+                        self.on_ciphertext(state, key, buffer, kept + n, share, budget)
+                    }
                     Place::Body => {
                         if let Some(inbound) = &mut link.inbound {
                             inbound.body.on_received(n);
@@ -843,6 +852,9 @@ impl<S, M: Mode> Engine<S, M> {
             self.warn_of_unsolicited(key, leftover);
         }
         let mut quiet_at = self.quiet.drained_at(key);
+        if let Some(session) = &self.links[key].session {
+            reusable &= !session.has_pending();
+        }
         // What the last event said may stand unread behind the response: an end of file, or bytes out of turn.
         if reusable && self.links[key].readiness.has(Readiness::READ_SIDE) {
             reusable = matches!(self.probe(key), Probe::Open);

@@ -117,7 +117,8 @@ impl Info {
         self.request.uri()
     }
 
-    /// How the connection is protected: protocol, cipher suite, certificates; `None` of `http`.
+    /// How the connection is protected: protocol, cipher suite, certificates; `None` of `http`, and in the simulation (feature `sim`),
+    /// where `https` is sent without TLS.
     #[cfg(feature = "tls")]
     pub fn tls(&self) -> Option<&TlsInfo> {
         self.tls.as_ref()

@@ -11,6 +11,7 @@ use crate::config::Clock;
 use crate::engine::Engine;
 use crate::engine::chains::ChainKey;
 use crate::engine::mode::Mode;
+use crate::engine::mode::sealed::Sealed;
 use crate::engine::receive::{Go, Probe};
 use crate::net::link::{LinkMarks, State};
 use crate::net::slots::LinkKey;
@@ -20,11 +21,11 @@ use crate::net::{Net, Readiness};
 use crate::proto::Scheme;
 
 impl<S, M: Mode> Engine<S, M> {
-    /// Gives an https link a session, in which nothing has been said.
+    /// Gives an https link a session, in which nothing has been said. In the simulation https is http by another name.
     pub(super) fn begin_session(&mut self, key: LinkKey) -> Result<(), Problem> {
         let link = &mut self.links[key];
         let entry = &self.pool[link.origin];
-        if entry.origin.scheme() == Scheme::Https {
+        if <M as Sealed>::Net::HAS_TLS && entry.origin.scheme() == Scheme::Https {
             link.session = Some(Session::new(entry.route.tls(), entry.origin.host())?);
         }
         Ok(())
@@ -73,13 +74,16 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// Bytes of a TLS link have come, at the front of `buffer` up to `filled`.
+    /// Bytes of a TLS link have come, at the front of `buffer` up to `filled`; or they had, and more was to be done with them than
+    /// `share` and `budget` allowed. What the records cost beside their bytes is taken from both.
     pub(super) fn on_ciphertext(
         &mut self,
         state: &mut S,
         key: LinkKey,
         buffer: &mut [u8],
         filled: usize,
+        share: &mut usize,
+        budget: &mut usize,
     ) -> Go {
         let link = &mut self.links[key];
         let Some(session) = &mut link.session else {
@@ -101,7 +105,11 @@ impl<S, M: Mode> Engine<S, M> {
             }
         };
         let start = plaintext.len();
-        let received = session.receive(buffer, filled, &mut plaintext);
+        let allowed = (*share).min(*budget);
+        let mut left = allowed;
+        let received = session.receive(buffer, filled, &mut plaintext, &mut left);
+        *share -= allowed - left;
+        *budget -= allowed - left;
         let grown = plaintext.len() - start;
         if is_body && let Some(inbound) = &mut link.inbound {
             inbound.body = std::mem::take(&mut plaintext).into();
@@ -145,11 +153,14 @@ impl<S, M: Mode> Engine<S, M> {
             match self.net.recv(socket, &mut buffer[kept..]) {
                 Ok(0) => return Probe::Ended,
                 // So much is said by nobody who means well, and would be read for as long as it is said.
-                Ok(n) if kept + n == buffer.len() => return Probe::Ended,
+                Ok(n) if kept + n > MAX_UNASKED_BYTES => return Probe::Ended,
                 Ok(n) => {
                     self.counts.bytes_in += n as u64;
                     self.plaintext.clear();
-                    let received = session.receive(buffer, kept + n, &mut self.plaintext);
+                    let mut left = usize::MAX;
+                    let received =
+                        session.receive(buffer, kept + n, &mut self.plaintext, &mut left);
+                    self.probed += n + (usize::MAX - left);
                     let bytes = self.plaintext.len();
                     // Nobody asked for it, and it must not stand before what somebody did.
                     self.plaintext.clear();
@@ -157,6 +168,7 @@ impl<S, M: Mode> Engine<S, M> {
                         _ if bytes > 0 => return Probe::Spoke { bytes },
                         Err(_) => return Probe::Ended,
                         Ok(()) if session.is_finished() => return Probe::Ended,
+                        Ok(()) if session.unasked() > MAX_UNASKED => return Probe::Ended,
                         Ok(()) => {}
                     }
                 }
@@ -174,3 +186,239 @@ impl<S, M: Mode> Engine<S, M> {
 
 /// Reads that an idle link may ask for before it is given up. A server that means well sends a few tickets, and then no more.
 const MAX_PROBE_READS: usize = 16;
+
+/// What an idle session may say: some tickets, and changes of keys. Each costs microseconds, and whoever sends more would keep on.
+const MAX_UNASKED: usize = 32;
+
+/// And how much at a time, so that not many of them are in one record.
+const MAX_UNASKED_BYTES: usize = 16 << 10;
+
+#[cfg(all(test, feature = "tls"))]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+    use std::sync::Arc;
+    use std::sync::mpsc::{Receiver, channel};
+    use std::time::Duration;
+
+    use rustls::crypto::cipher::{OutboundChunks, OutboundPlainMessage};
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use rustls::{ContentType, ProtocolVersion, ServerConfig, ServerConnection};
+
+    use super::*;
+    use crate::engine::Next;
+    use crate::tls::Tls;
+    use crate::{Config, Request};
+
+    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+    /// What a server does with a connection, given the tickets that it may send.
+    type Script = fn(&mut Peer, &[u8]);
+
+    struct Peer {
+        stream: TcpStream,
+        tls: ServerConnection,
+    }
+
+    impl Peer {
+        fn request(&mut self) -> bool {
+            let mut heard = Vec::new();
+            loop {
+                // Some of it may have come with the end of the handshake.
+                let _ = self.tls.reader().read_to_end(&mut heard);
+                if heard.ends_with(b"\r\n\r\n") {
+                    return true;
+                }
+                let read = self.tls.read_tls(&mut self.stream);
+                if !read.is_ok_and(|n| n > 0) || self.tls.process_new_packets().is_err() {
+                    return false;
+                }
+            }
+        }
+
+        fn wire(&mut self) -> Vec<u8> {
+            let mut wire = Vec::new();
+            while self.tls.wants_write() {
+                self.tls.write_tls(&mut wire).unwrap();
+            }
+            wire
+        }
+
+        fn answer(&mut self) {
+            self.tls.writer().write_all(ANSWER).unwrap();
+            let wire = self.wire();
+            let _ = self.stream.write_all(&wire);
+        }
+    }
+
+    /// Who believes a server, and the server.
+    fn certified() -> (Tls, ServerConfig) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        let tls = Tls::with_roots_pem(certificate.pem().as_bytes()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![CertificateDer::from(certificate.der().to_vec())],
+                PrivateKeyDer::Pkcs8(key.serialize_der().into()),
+            )
+            .unwrap();
+        (tls, config)
+    }
+
+    /// A server whose connections have so many tickets to send, each in a record of its own or two, and send none but by the script.
+    fn serve(tickets: usize, script: Script) -> (SocketAddr, Tls, Receiver<usize>) {
+        let (tls, mut config) = certified();
+        config.send_tls13_tickets = tickets;
+        config.max_fragment_size = Some(100);
+        config.enable_secret_extraction = true;
+        let config = Arc::new(config);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (over, has_sent) = channel();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let tls = ServerConnection::new(Arc::clone(&config)).unwrap();
+                let mut peer = Peer { stream, tls };
+                let over = over.clone();
+                std::thread::spawn(move || {
+                    while peer.tls.is_handshaking() {
+                        let wire = peer.wire();
+                        peer.stream.write_all(&wire).unwrap();
+                        if !peer.tls.is_handshaking() {
+                            break;
+                        }
+                        peer.tls.read_tls(&mut peer.stream).unwrap();
+                        peer.tls.process_new_packets().unwrap();
+                    }
+                    let tickets = peer.wire();
+                    script(&mut peer, &tickets);
+                    let _ = over.send(tickets.len());
+                });
+            }
+        });
+        (addr, tls, has_sent)
+    }
+
+    fn engine(tls: &Tls) -> Engine<usize> {
+        let mut config = Config::default();
+        config.route.tls = tls.clone();
+        config.max_connections_per_origin = 8;
+        Engine::with_config(config).unwrap()
+    }
+
+    fn submit(engine: &mut Engine<usize>, addr: SocketAddr) {
+        let request = Request::get(&format!("https://{addr}/")).build().unwrap();
+        engine.submit(request, |answered: &mut usize, reply, _| {
+            assert_eq!(reply.unwrap().body(), b"ok");
+            *answered += 1;
+            Next::done()
+        });
+    }
+
+    /// Tickets that all links have received.
+    fn tickets(engine: &Engine<usize>) -> usize {
+        let links = engine.links.iter();
+        links
+            .filter_map(|link| link.session.as_ref())
+            .map(Session::tickets)
+            .sum()
+    }
+
+    #[test]
+    fn a_flood_of_tickets_on_busy_connections_is_worked_off_a_part_a_turn() {
+        const LINKS: usize = 8;
+        const TICKETS: usize = 4000;
+        let (addr, tls, _) = serve(TICKETS, |peer, tickets| {
+            peer.request();
+            peer.stream.write_all(tickets).unwrap();
+            peer.answer();
+            while peer.request() {}
+        });
+        let mut engine = engine(&tls);
+        for _ in 0..LINKS {
+            submit(&mut engine, addr);
+        }
+        let (mut answered, mut most, mut before) = (0, 0, 0);
+        while answered < LINKS {
+            engine
+                .turn(&mut answered, Some(Duration::from_secs(10)))
+                .unwrap();
+            let now = tickets(&engine);
+            most = most.max(now.saturating_sub(before));
+            before = now;
+        }
+        // Two budgets, that of the events and that of the run queue, and what each link goes over.
+        let budgets = 2 * 4 * (512 << 10);
+        let expected = budgets / (8 << 10) + 2 * LINKS * 16;
+        assert!(most <= expected, "{most} tickets in one turn");
+        assert!(most > 100, "there was no flood: {most}");
+        assert_eq!(engine.stats().opened, LINKS as u64);
+    }
+
+    /// A ticket of twenty bytes (RFC 8446 §4.6.1).
+    const TICKET: &[u8] = b"\x04\0\0\x22\0\0\x0e\x10\0\0\0\0\x01n\0\x14twenty bytes in all.\0\0";
+
+    #[test]
+    fn an_idle_connection_is_closed_after_a_few_tickets() {
+        let (addr, tls, has_sent) = serve(0, |peer, _| {
+            peer.request();
+            peer.answer();
+            // From here on records are made by hand.
+            let server = std::mem::replace(&mut peer.tls, unconnected());
+            let suite = server.negotiated_cipher_suite().unwrap().tls13().unwrap();
+            let (first, secrets) = server.dangerous_extract_secrets().unwrap().tx;
+            let (key, iv) = match secrets {
+                rustls::ConnectionTrafficSecrets::Aes128Gcm { key, iv }
+                | rustls::ConnectionTrafficSecrets::Aes256Gcm { key, iv }
+                | rustls::ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (key, iv),
+                _ => panic!("another cipher"),
+            };
+            let mut encrypter = suite.aead_alg.encrypter(key, iv);
+            for number in first..first + FLOOD {
+                let message = OutboundPlainMessage {
+                    typ: ContentType::Handshake,
+                    version: ProtocolVersion::TLSv1_3,
+                    payload: OutboundChunks::Single(TICKET),
+                };
+                let record = encrypter.encrypt(message, number).unwrap().encode();
+                if peer.stream.write_all(&record).is_err() {
+                    return;
+                }
+                std::thread::yield_now();
+            }
+            let mut rest = Vec::new();
+            let _ = peer.stream.read_to_end(&mut rest);
+        });
+        let mut engine = engine(&tls);
+        let mut answered = 0;
+        submit(&mut engine, addr);
+        while answered == 0 {
+            engine
+                .turn(&mut answered, Some(Duration::from_secs(10)))
+                .unwrap();
+        }
+        let before = engine.stats().bytes_in;
+        while engine.stats().links_open > 0 {
+            engine
+                .turn(&mut answered, Some(Duration::from_secs(10)))
+                .unwrap();
+        }
+        let read = engine.stats().bytes_in - before;
+        let most = (MAX_UNASKED_BYTES + (MAX_UNASKED + 1) * (TICKET.len() + 22)) as u64;
+        assert!(read <= most, "{read} bytes");
+        assert!(FLOOD * TICKET.len() as u64 > 4 * most, "that is no flood");
+        let _ = has_sent.recv().unwrap();
+    }
+
+    const FLOOD: u64 = 4000;
+
+    fn unconnected() -> ServerConnection {
+        let (_, config) = certified();
+        ServerConnection::new(config.into()).unwrap()
+    }
+}

@@ -10,6 +10,7 @@ use mio::Token;
 use mio::event::Event;
 
 use crate::error::is_exhaustion;
+use crate::proto::Scheme;
 use crate::resolver::{Resolve, Wake};
 use crate::route::Route;
 
@@ -125,6 +126,9 @@ pub trait Net {
 
     const MACHINE: Machine;
 
+    /// Whether https means a TLS session; if not, it is the same bytes as http.
+    const HAS_TLS: bool = true;
+
     /// Whether time passes in `wait`.
     const WAITS: bool;
 
@@ -133,6 +137,17 @@ pub trait Net {
 
     /// Opens a non-blocking socket as `route` has it and begins to connect it. `Ok` says nothing about whether the peer will accept.
     fn connect(&mut self, addr: SocketAddr, route: &Route) -> io::Result<Self::Socket>;
+
+    /// The same for an origin of `scheme`, which only a network is interested in that has no sessions.
+    fn connect_for(
+        &mut self,
+        scheme: Scheme,
+        addr: SocketAddr,
+        route: &Route,
+    ) -> io::Result<Self::Socket> {
+        let _ = scheme;
+        self.connect(addr, route)
+    }
 
     /// The same through a unix socket.
     fn connect_unix(&mut self, path: &Path, route: &Route) -> io::Result<Self::Socket>;

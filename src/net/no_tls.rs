@@ -48,7 +48,16 @@ impl Session {
         _: &mut [u8],
         _: usize,
         _: &mut Vec<u8>,
+        _: &mut usize,
     ) -> Result<(), Problem> {
+        match *self {}
+    }
+
+    pub(crate) fn has_pending(&self) -> bool {
+        match *self {}
+    }
+
+    pub(crate) fn unasked(&self) -> usize {
         match *self {}
     }
 

@@ -33,8 +33,13 @@ pub(crate) struct Session(Box<Inner>);
 struct Inner {
     connection: UnbufferedClientConnection,
     stage: Stage,
-    /// What has been read of a record, or of handshake messages, that is not complete.
+    /// What has been read of a record, or of handshake messages, that is not complete; and records that are, where there was
+    /// more to do than was allowed.
     kept: Vec<u8>,
+    /// How much of `kept` has been shown to rustls already, as whole records: parts of a message of the handshake.
+    shown: usize,
+    /// Records and tickets without data, since data were last received or sealed.
+    unasked: usize,
     /// Ciphertext that goes to the socket before any other.
     outbound: Vec<u8>,
 }
@@ -67,6 +72,13 @@ pub(crate) struct Scratch {
 /// The longest record (RFC 8446 §5.2), and some room for handshake messages before it: no shorter buffer may be read into.
 pub(crate) const MIN_READ_BUFFER: usize = 32 << 10;
 
+/// What a record costs beside its bytes, as so many more: its header, nonce and tag, and a vector of rustls' own. Half a microsecond.
+const RECORD_WORK: usize = 512;
+
+/// The same of one that brings no data: a ticket for a later session, whose secret is derived and which takes the server's
+/// certificates along, or a change of keys. Several microseconds.
+const UNASKED_WORK: usize = 8 << 10;
+
 /// Plaintext that one call of [`Session::seal`] takes: four full records.
 const MAX_SEALED: usize = 64 << 10;
 
@@ -83,6 +95,8 @@ impl Session {
             connection,
             stage: Stage::Handshaking(tls.clone()),
             kept: Vec::new(),
+            shown: 0,
+            unasked: 0,
             outbound: Vec::new(),
         }));
         session.0.run_kept(|_, _| Ok(()))?;
@@ -103,6 +117,11 @@ impl Session {
     /// all records that are complete to `plaintext`, and keeps the rest. There may be something outbound afterwards, also after an error:
     /// the alert that tells the peer.
     ///
+    /// `allowance` is how much of it may be done, in bytes: of each record something for itself is taken from it, and more of one that
+    /// is no data. When it is used up the rest is kept as it is, and [`has_pending`](Self::has_pending) says so. A few records, or one
+    /// that is full of tickets, are done in any case, so it may go over by that. A server can make records of one byte, or tickets
+    /// of twenty, and so much more work with a buffer of them than with a buffer of data.
+    ///
     /// # Errors
     /// Whatever ends the connection; the same again when called again. Plaintext of records before the bad one is in `plaintext`.
     pub(crate) fn receive(
@@ -110,9 +129,22 @@ impl Session {
         buffer: &mut [u8],
         filled: usize,
         plaintext: &mut Vec<u8>,
+        allowance: &mut usize,
     ) -> Result<(), Problem> {
         let limit = buffer.len();
-        self.0.receive(&mut buffer[..filled], limit, plaintext)
+        self.0
+            .receive(&mut buffer[..filled], limit, plaintext, allowance)
+    }
+
+    /// Whether whole records are kept: [`receive`](Self::receive) is to be called with what [`restore`](Self::restore) gives, before
+    /// anything else is read. No event will tell of them.
+    pub(crate) fn has_pending(&self) -> bool {
+        !self.0.kept.is_empty() && record_len(&self.0.kept[self.0.shown..]).is_some()
+    }
+
+    /// How many records without data, or tickets, have come since data were last received or sealed.
+    pub(crate) fn unasked(&self) -> usize {
+        self.0.unasked
     }
 
     /// Whether application data may be sent.
@@ -192,6 +224,12 @@ impl Session {
             }
         }
         mem::take(&mut self.0.outbound)
+    }
+
+    /// Tickets that have come.
+    #[cfg(test)]
+    pub(crate) fn tickets(&self) -> usize {
+        self.0.connection.tls13_tickets_received() as usize
     }
 
     /// How the connection is protected, once it is.
@@ -292,20 +330,61 @@ impl Inner {
         bytes: &mut [u8],
         limit: usize,
         plaintext: &mut Vec<u8>,
+        allowance: &mut usize,
     ) -> Result<(), Problem> {
-        let taken = self.run(bytes, plaintext, |_, _| Ok(()))?;
+        let mut taken = 0;
+        // Up to here rustls has been shown whole records, whether or not it is done with them.
+        let mut shown = self.shown.min(bytes.len());
+        loop {
+            let (records, len) = first_records(&bytes[shown..]);
+            let whole = shown + len;
+            let is_last = record_len(&bytes[whole..]).is_none();
+            // What begins another record is shown as well: if it is none, that is to be known now.
+            let end = if is_last { bytes.len() } else { whole };
+            let done = self.run_counted(&mut bytes[taken..end], records, plaintext, allowance);
+            taken += done?;
+            shown = whole;
+            if is_last || *allowance == 0 || matches!(self.stage, Stage::Finished(_)) {
+                break;
+            }
+        }
         let rest = match self.stage {
             Stage::Handshaking(_) | Stage::Established(_) => &bytes[taken..],
             // RFC 8446 §6.1: data after a closure alert is ignored.
             Stage::Finished(_) | Stage::Failed(_) => &[],
         };
-        if rest.len() == limit {
+        self.shown = shown.saturating_sub(taken).min(rest.len());
+        let has_pending = record_len(&rest[self.shown..]).is_some();
+        if rest.len() == limit && !has_pending {
             return Err(self.fail(Problem::TooLong { limit }));
         }
         self.kept.clear();
         self.kept.extend_from_slice(rest);
         release_if_empty(&mut self.kept);
         Ok(())
+    }
+
+    /// As [`run`](Self::run), of bytes that end with so many records which are new; takes what they cost from `allowance`.
+    fn run_counted(
+        &mut self,
+        bytes: &mut [u8],
+        records: usize,
+        plaintext: &mut Vec<u8>,
+        allowance: &mut usize,
+    ) -> Result<usize, Problem> {
+        let tickets = self.connection.tls13_tickets_received();
+        let mut data = 0;
+        let done = self.run(bytes, plaintext, &mut data, |_, _| Ok(()));
+        // Several tickets may be in one record; how many other messages can be is limited by rustls.
+        let tickets = self.connection.tls13_tickets_received() - tickets;
+        let unasked = (records.saturating_sub(data)).max(tickets as usize);
+        let cost = records * RECORD_WORK + unasked * UNASKED_WORK;
+        *allowance = allowance.saturating_sub(cost);
+        self.unasked = match data {
+            0 => self.unasked + unasked,
+            _ => 0,
+        };
+        done
     }
 
     /// See [`Session::seal`].
@@ -327,6 +406,7 @@ impl Inner {
         if data.is_empty() {
             return Ok(0);
         }
+        self.unasked = 0;
         self.run_kept(|mut traffic, _| {
             let sealed = fit(ciphertext, |room| traffic.encrypt(data, room));
             sealed.map(|n| *filled = n)
@@ -344,19 +424,22 @@ impl Inner {
         at_rest: impl FnOnce(Traffic<'_>, &mut Vec<u8>) -> Result<(), EncryptError>,
     ) -> Result<(), Problem> {
         let mut kept = mem::take(&mut self.kept);
-        // No record in it is complete, so there is no plaintext; a vector that stays empty takes no memory.
-        let taken = self.run(&mut kept, &mut Vec::new(), at_rest)?;
+        // Of whole records rustls sees only those again that it has seen, so there is no plaintext; a vector that stays empty takes
+        // no memory.
+        let taken = self.run(&mut kept[..self.shown], &mut Vec::new(), &mut 0, at_rest)?;
         kept.drain(..taken);
+        self.shown -= taken;
         self.kept = kept;
         Ok(())
     }
 
     /// Runs rustls over `bytes` until it needs more, then lets `at_rest` send, if data may be sent. Answers how many bytes are done
-    /// with.
+    /// with, and adds to `data` how many records of plaintext there were.
     fn run(
         &mut self,
         bytes: &mut [u8],
         plaintext: &mut Vec<u8>,
+        data: &mut usize,
         at_rest: impl FnOnce(Traffic<'_>, &mut Vec<u8>) -> Result<(), EncryptError>,
     ) -> Result<usize, Problem> {
         if let Stage::Failed(problem) = &self.stage {
@@ -369,7 +452,7 @@ impl Inner {
                 self.connection.process_tls_records(&mut bytes[taken..]);
             taken += discard;
             match state {
-                Ok(ConnectionState::ReadTraffic(traffic)) => match read(traffic, plaintext) {
+                Ok(ConnectionState::ReadTraffic(traffic)) => match read(traffic, plaintext, data) {
                     Ok(discard) => taken += discard,
                     Err(error) => break Err(error),
                 },
@@ -446,8 +529,34 @@ impl Inner {
     fn fail(&mut self, problem: Problem) -> Problem {
         self.stage = Stage::Failed(Box::new(problem.clone()));
         self.kept = Vec::new();
+        self.shown = 0;
         problem
     }
+}
+
+/// How long the record is that `bytes` begin with, if all of it is there (RFC 8446 §5.1).
+fn record_len(bytes: &[u8]) -> Option<usize> {
+    let [_, _, _, high, low, rest @ ..] = bytes else {
+        return None;
+    };
+    let len = usize::from(u16::from_be_bytes([*high, *low]));
+    (len <= rest.len()).then_some(5 + len)
+}
+
+/// The records that are done at once, if there is more than one: how many, and how long they are. A record of data is full at 16 KiB, so
+/// that a large body is not read in smaller portions for it.
+fn first_records(bytes: &[u8]) -> (usize, usize) {
+    const MOST: usize = 16;
+    const ENOUGH: usize = 16 << 10;
+    let (mut records, mut end) = (0, 0);
+    while records < MOST
+        && end < ENOUGH
+        && let Some(len) = record_len(&bytes[end..])
+    {
+        records += 1;
+        end += len;
+    }
+    (records, end)
 }
 
 /// Appends the plaintext of the records that are ready. Answers how many bytes of ciphertext are done with beside those that rustls
@@ -455,12 +564,14 @@ impl Inner {
 fn read(
     mut traffic: ReadTraffic<'_, '_, ClientConnectionData>,
     plaintext: &mut Vec<u8>,
+    data: &mut usize,
 ) -> Result<usize, Error> {
     let mut discard = 0;
     while let Some(record) = traffic.next_record() {
         let record = record?;
         plaintext.extend_from_slice(record.payload);
         discard += record.discard;
+        *data += 1;
     }
     Ok(discard)
 }

@@ -244,8 +244,8 @@ impl Connection {
             }
             State::Head(_) => None,
             State::Body(Body::Length(left)) => Some(*left),
-            State::Body(Body::Chunked(chunked)) if !chunked.is_at_last_line() => None,
-            // This is how a body without length ends. The chunks had ended too: what is missing says nothing about them.
+            State::Body(Body::Chunked(chunked)) if !chunked.is_behind_last_chunk() => None,
+            // This is how a body without length ends. The chunks had ended too, and nothing else had begun.
             State::Body(Body::Chunked(_) | Body::UntilClose | Body::Empty) | State::Complete => {
                 self.state = State::Complete;
                 return Eof::Complete;
@@ -644,9 +644,40 @@ mod tests {
             ("no chunk", CHUNKED.into(), cut(None)),
             ("in a chunk", format!("{CHUNKED}5\r\nab"), cut(None)),
             ("after a chunk", format!("{CHUNKED}2\r\nab\r\n"), cut(None)),
+            ("in a size", format!("{CHUNKED}2"), cut(None)),
+            ("in a size's line end", format!("{CHUNKED}2\r"), cut(None)),
+            ("after a size's line", format!("{CHUNKED}2\r\n"), cut(None)),
             (
-                "in the last chunk's line",
+                "after all data of a chunk",
+                format!("{CHUNKED}2\r\nOK"),
+                cut(None),
+            ),
+            (
+                "in a chunk's line end",
+                format!("{CHUNKED}2\r\nOK\r"),
+                cut(None),
+            ),
+            (
+                "in an extension of a chunk",
+                format!("{CHUNKED}2;a"),
+                cut(None),
+            ),
+            ("in the last size", format!("{CHUNKED}0"), cut(None)),
+            ("in one of many zeros", format!("{CHUNKED}000"), cut(None)),
+            ("behind the last size", format!("{CHUNKED}0 "), cut(None)),
+            (
+                "in the last chunk's extension",
+                format!("{CHUNKED}0;a=b"),
+                cut(None),
+            ),
+            (
+                "in the last chunk's line end",
                 format!("{CHUNKED}0\r"),
+                cut(None),
+            ),
+            (
+                "in the line end behind the last chunk's extension",
+                format!("{CHUNKED}0;a=b\r"),
                 cut(None),
             ),
             (
@@ -655,19 +686,51 @@ mod tests {
                 Eof::Complete,
             ),
             (
-                "in the empty line",
-                format!("{CHUNKED}0\r\n\r"),
+                "after the last chunk's line with an extension",
+                format!("{CHUNKED}2\r\nOK\r\n00;a=b\r\n"),
                 Eof::Complete,
             ),
+            ("in the empty line", format!("{CHUNKED}0\r\n\r"), cut(None)),
             (
-                "in the trailers",
+                "in the empty line behind data",
+                format!("{CHUNKED}2\r\nOK\r\n0\r\n\r"),
+                cut(None),
+            ),
+            ("in a trailer's name", format!("{CHUNKED}0\r\na"), cut(None)),
+            (
+                "in a trailer's line end",
+                format!("{CHUNKED}0\r\na: b\r"),
+                cut(None),
+            ),
+            (
+                "after a trailer's line",
                 format!("{CHUNKED}0\r\na: b\r\n"),
                 cut(None),
             ),
             (
-                "after all of it",
-                format!("{CHUNKED}0\r\n\r\n"),
+                "after two trailers' lines",
+                format!("{CHUNKED}0\r\na: b\r\nc: d\r\n"),
+                cut(None),
+            ),
+            (
+                "in the empty line behind trailers",
+                format!("{CHUNKED}0\r\na: b\r\n\r"),
+                cut(None),
+            ),
+            (
+                "after the trailers",
+                format!("{CHUNKED}0\r\na: b\r\n\r\n"),
                 Eof::Complete,
+            ),
+            (
+                "in the empty line of a head",
+                "HTTP/1.1 200 OK\r\n\r".into(),
+                cut(None),
+            ),
+            (
+                "in the head behind an interim one",
+                "HTTP/1.1 100\r\n\r\nHTTP/1.1 2".into(),
+                cut(None),
             ),
         ];
         for (why, wire, expected) in rows {

@@ -66,7 +66,7 @@ pub(crate) mod testing {
         }
 
         /// The wire with one to three bytes changed, taken out, put in or repeated.
-        pub(super) fn mutate(&mut self, wire: &[u8]) -> Vec<u8> {
+        pub(crate) fn mutate(&mut self, wire: &[u8]) -> Vec<u8> {
             let mut wire = wire.to_vec();
             for _ in 0..=self.below(3) {
                 let at = self.below(wire.len());

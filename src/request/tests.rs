@@ -203,7 +203,7 @@ fn no_part_takes_a_line_break() {
     }
 }
 
-#[cfg(not(feature = "tls"))]
+#[cfg(not(any(feature = "tls", feature = "sim")))]
 #[test]
 fn https_is_refused_where_there_is_no_tls() {
     let refused = refused(Request::get("https://a/"));

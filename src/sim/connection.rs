@@ -18,6 +18,8 @@ use crate::net::Readiness;
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) addr: SocketAddr,
+    /// Whether it is for an `https` URL.
+    pub(super) https: bool,
     pub(super) client: ClientEnd,
     pub(super) server: ServerEnd,
 }

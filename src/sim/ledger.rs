@@ -47,6 +47,8 @@ impl Ledger {
 pub struct Attempt {
     /// The address that was dialled.
     pub server: SocketAddr,
+    /// Whether it was dialled for an `https` URL.
+    pub https: bool,
     /// When it was begun, from the beginning of the simulation.
     pub begun: Duration,
 }
@@ -59,6 +61,8 @@ pub struct Served {
     pub id: ConnectionId,
     /// The address of the server.
     pub server: SocketAddr,
+    /// Whether it was made for an `https` URL: on the real network it would be a TLS connection.
+    pub https: bool,
     /// When it was established, from the beginning of the simulation.
     pub opened: Duration,
     /// When it ended and how; `None` while it is open.

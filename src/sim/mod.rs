@@ -38,7 +38,36 @@
 //! TCP as Linux shows it to a program: connections that take a round trip, or stand at once; send buffers and receive windows;
 //! ends, resets and which call reports them, once; descriptors whose lowest free number is used next. Readiness is edge-triggered
 //! as epoll's is: one edge for an arrival, none for what was left unread; what an event says is the state at the time it is fetched.
-//! Not simulated: packets, congestion, TLS, UDP.
+//! Not simulated: packets, congestion, UDP.
+//!
+//! Nor is TLS: an `https` URL is connected to (port 443 unless it names one), and the request is sent as it would be to an `http` one.
+//! There is no handshake, so certificates are not looked at, none of the tls deadline passes, and `Info::tls` is `None`; this needs no
+//! feature `tls`. But that it was `https` is noted, in [`Served::https`], [`Attempt::https`] and [`Incoming::https`], so a test can
+//! tell whether a password went where it had to:
+//!
+//! ```
+//! use httpstream::sim::{Answer, Incoming, Network};
+//! use httpstream::{Config, Engine, Next, Request, Sim};
+//!
+//! let network = Network::new(1);
+//! network.host("bot.test", [[10, 0, 0, 1]]);
+//! network.serve("10.0.0.1:443".parse().unwrap(), |request: &Incoming| match request.path() {
+//!     "/login" if request.https => Answer::ok("token"),
+//!     _ => Answer::status(403),
+//! });
+//!
+//! let mut engine = Engine::<u16, Sim>::on_network(&network, Config::default())?;
+//! let login = Request::post("https://bot.test/login").form([("password", "secret")]).build()?;
+//! engine.submit(login, |status, reply, _| {
+//!     *status = reply.map_or(0, |response| response.status().as_u16());
+//!     Next::done()
+//! });
+//! let mut status = 0;
+//! engine.run(&mut status)?;
+//! assert_eq!(status, 200);
+//! assert!(network.ledger().connections().all(|connection| connection.https));
+//! # Ok::<(), httpstream::Error>(())
+//! ```
 
 mod connection;
 mod delivery;

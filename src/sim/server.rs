@@ -61,6 +61,8 @@ pub struct Incoming {
     pub connection: ConnectionId,
     /// The address of the server.
     pub server: SocketAddr,
+    /// Whether it was sent to an `https` URL.
+    pub https: bool,
     /// How many requests came on this connection before it.
     pub number: usize,
     /// Whether an earlier request on this connection had not been answered to its end when this one came.
@@ -521,6 +523,7 @@ mod tests {
         Incoming {
             connection: ConnectionId(1),
             server: ([10, 0, 0, 1], 80).into(),
+            https: false,
             number: 0,
             pipelined: false,
             at: Duration::ZERO,

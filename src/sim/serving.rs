@@ -181,6 +181,7 @@ fn incoming(id: ConnectionId, connection: &Connection, head: Head, now: Duration
     Incoming {
         connection: id,
         server: connection.addr,
+        https: connection.https,
         number: connection.server.requests,
         pipelined: connection.server.busy_until > now
             || connection.server.mute

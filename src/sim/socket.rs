@@ -13,6 +13,7 @@ use super::poll::Signals;
 use super::resolver::Names;
 use super::server::ConnectionId;
 use crate::net::{Heard, Machine, Net, Ready, calls_to_open, may_be_own};
+use crate::proto::Scheme;
 use crate::resolver::{Resolve, Wake};
 use crate::route::Route;
 
@@ -108,6 +109,7 @@ impl Net for SimNet {
     type Socket = Socket;
 
     const MACHINE: Machine = Machine::Simulated;
+    const HAS_TLS: bool = false;
     const WAITS: bool = false;
 
     fn now(&self) -> Instant {
@@ -115,8 +117,13 @@ impl Net for SimNet {
     }
 
     /// Nothing is set on a simulated socket.
-    fn connect(&mut self, addr: SocketAddr, _: &Route) -> io::Result<Socket> {
-        let connected = self.network.world_mut().connect(self.poll, addr);
+    fn connect(&mut self, addr: SocketAddr, route: &Route) -> io::Result<Socket> {
+        self.connect_for(Scheme::Http, addr, route)
+    }
+
+    fn connect_for(&mut self, scheme: Scheme, addr: SocketAddr, _: &Route) -> io::Result<Socket> {
+        let https = scheme == Scheme::Https;
+        let connected = self.network.world_mut().connect(self.poll, addr, https);
         self.system_calls += calls_to_open(&connected);
         connected
     }

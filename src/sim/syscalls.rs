@@ -20,7 +20,12 @@ const CONNECT_GIVES_UP: Duration = Duration::from_secs(127);
 const FIRST_FD: usize = 3;
 
 impl World {
-    pub(super) fn connect(&mut self, poll: usize, addr: SocketAddr) -> io::Result<Socket> {
+    pub(super) fn connect(
+        &mut self,
+        poll: usize,
+        addr: SocketAddr,
+        https: bool,
+    ) -> io::Result<Socket> {
         self.socket_calls += 1;
         if self.open_fds >= self.max_fds || self.strikes(Fault::NoDescriptor) {
             self.note("connect: no descriptor", 0, self.open_fds);
@@ -33,6 +38,7 @@ impl World {
         let begun = self.now;
         self.ledger.attempts.push(Attempt {
             server: addr,
+            https,
             begun,
         });
         let site = self.sites.get(&addr);
@@ -53,7 +59,7 @@ impl World {
         } else {
             Some(Ok(()))
         };
-        let (id, socket) = self.open(poll, addr);
+        let (id, socket) = self.open(poll, addr, https);
         self.note("connect", id.0, socket.fd());
         let at = match outcome {
             Some(Ok(())) if self.strikes(Fault::ConnectedAtOnce) => {
@@ -69,7 +75,7 @@ impl World {
     }
 
     /// Opens a socket with the lowest number that is free, as the kernel does.
-    fn open(&mut self, poll: usize, addr: SocketAddr) -> (ConnectionId, Socket) {
+    fn open(&mut self, poll: usize, addr: SocketAddr, https: bool) -> (ConnectionId, Socket) {
         let fd = match self.free_fds.pop_first() {
             Some(fd) => fd,
             None => FIRST_FD + self.open_fds,
@@ -104,6 +110,7 @@ impl World {
         let server = ServerEnd::new(appetite);
         let connection = Connection {
             addr,
+            https,
             client,
             server,
         };

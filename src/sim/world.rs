@@ -305,7 +305,7 @@ impl World {
         let Some(connection) = self.connections.get(&id) else {
             return;
         };
-        let addr = connection.addr;
+        let (addr, https) = (connection.addr, connection.https);
         if connection.client.link != Link::Connecting {
             return;
         }
@@ -320,6 +320,7 @@ impl World {
         let served = Served {
             id,
             server: addr,
+            https,
             opened: self.now,
             closed: None,
             requests: 0,

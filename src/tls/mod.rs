@@ -11,20 +11,23 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustls::client::{ClientSessionMemoryCache, Resumption};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, ConfigBuilder, InconsistentKeys, KeyLogFile, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder, InconsistentKeys, KeyLogFile};
 
 /// The TLS library: what it is configured by stands in this module's own interface.
 pub use rustls;
 
 use crate::error::Error;
 use crate::tls::info::Chains;
+use crate::tls::roots::Roots;
 use crate::tls::verifier::Verifier;
 
+mod der;
 mod info;
+mod pem;
 mod problem;
+mod roots;
 mod verifier;
 
 pub(crate) use info::Chain;
@@ -78,15 +81,15 @@ enum Source {
 
 #[derive(Clone)]
 struct Settings {
-    roots: Roots,
+    roots: Believed,
     identity: Option<Arc<CertifiedKey>>,
     key_log: KeyLogging,
 }
 
 #[derive(Clone)]
-enum Roots {
+enum Believed {
     Platform,
-    These(Arc<RootCertStore>),
+    These(Roots),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +100,11 @@ enum KeyLogging {
 
 impl Tls {
     /// Believes the root certificates of this machine: those of `SSL_CERT_FILE` and `SSL_CERT_DIR` where they are set, else the
-    /// platform's own (`rustls-native-certs`). The default.
+    /// platform's own: the files that OpenSSL would read, or the system's store on Windows and macOS. The default.
+    ///
+    /// The files are read as [`with_roots_pem`](Self::with_roots_pem) reads its text, but what cannot be read in them is passed over
+    /// with a `warn!` that names file and line. A server's own certificate among them is believed as well: who may put it there
+    /// could have put the authority there that signs it.
     ///
     /// They are read at the first https connection and then kept: files of some hundred kilobytes, once, on the engine's thread. A
     /// machine that has none fails that connection with [`Problem::NoRoots`], and is asked again at the next. All that call this share
@@ -108,7 +115,7 @@ impl Tls {
     pub fn platform() -> Self {
         static PLATFORM: OnceLock<Tls> = OnceLock::new();
         PLATFORM
-            .get_or_init(|| Self::from_roots(Roots::Platform))
+            .get_or_init(|| Self::from_roots(Believed::Platform))
             .clone()
     }
 
@@ -116,27 +123,24 @@ impl Tls {
     #[cfg(feature = "webpki-roots")]
     pub fn webpki_roots() -> Self {
         let roots = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
-        Self::from_roots(Roots::These(Arc::new(roots)))
+        Self::from_roots(Believed::These(Roots::of_anchors(roots)))
     }
 
     /// Believes these root certificates and no others.
     ///
+    /// A certificate that names its host and is itself among them is believed of that host, byte for byte the same, whether or not
+    /// it is an authority's: so the self-signed certificate that `openssl req -x509` makes can be given for its server.
+    ///
+    /// `pem` may have text around its blocks, a byte order mark, any line ends, and line ends that are missing between two blocks.
+    /// `X509 CERTIFICATE` and OpenSSL's `TRUSTED CERTIFICATE` are certificates too; blocks of other kinds, such as keys, are passed
+    /// over.
+    ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig): there is none in `pem`, or one cannot be read; counted from 1.
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig): there is none in `pem`, or one cannot be read: which, and in
+    /// which line, both counted from 1.
     pub fn with_roots_pem(pem: &[u8]) -> Result<Self, Error> {
-        let mut roots = RootCertStore::empty();
-        for (i, certificate) in certificates("root certificates", pem)?
-            .into_iter()
-            .enumerate()
-        {
-            roots.add(certificate).map_err(|error| {
-                invalid(format!(
-                    "root certificate {} cannot be read: {error}",
-                    i + 1
-                ))
-            })?;
-        }
-        Ok(Self::from_roots(Roots::These(Arc::new(roots))))
+        let roots = Roots::from_pem(pem).map_err(invalid)?;
+        Ok(Self::from_roots(Believed::These(roots)))
     }
 
     /// Shows this certificate to servers that ask for one: `chain` begins with it and goes on with its issuers; `key` is its private
@@ -193,7 +197,7 @@ impl Tls {
         }))
     }
 
-    fn from_roots(roots: Roots) -> Self {
+    fn from_roots(roots: Believed) -> Self {
         Self::new(Source::Settings(Settings {
             roots,
             identity: None,
@@ -219,8 +223,8 @@ impl Settings {
     fn build(&self) -> Result<ClientConfig, Problem> {
         let provider = provider();
         let roots = match &self.roots {
-            Roots::Platform => Arc::new(platform_roots()?),
-            Roots::These(roots) => roots.clone(),
+            Believed::Platform => Roots::of_platform()?,
+            Believed::These(roots) => roots.clone(),
         };
         let verifier = Arc::new(Verifier::new(roots, provider.clone())?);
         let builder: ConfigBuilder<ClientConfig, _> = ClientConfig::builder_with_provider(provider)
@@ -250,56 +254,60 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-fn platform_roots() -> Result<RootCertStore, Problem> {
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    // Platforms carry certificates that cannot be read (of before X.509 version 3): the others are as good without them.
-    let (usable, unusable) = roots.add_parsable_certificates(found.certs);
-    log::debug!("tls: {usable} root certificates of this machine, {unusable} that cannot be read");
-    if usable > 0 {
-        return Ok(roots);
-    }
-    let mut why: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
-    if unusable > 0 {
-        why.push(format!("{unusable} that cannot be read"));
-    }
-    Err(Problem::NoRoots(why.join("; ")))
-}
-
-fn certificates(what: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem)
-        .collect::<Result<_, _>>()
-        .map_err(|error| invalid(format!("{what}: the PEM cannot be read: {error}")))?;
-    match certificates.is_empty() {
-        true => Err(invalid(format!("{what}: no certificate found in the PEM"))),
-        false => Ok(certificates),
-    }
-}
-
 fn identity(chain: &[u8], key: &[u8]) -> Result<CertifiedKey, Error> {
-    let chain = certificates("client certificate", chain)?;
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| {
-        invalid(match error {
-            pem::Error::NoItemsFound => {
-                "client key: no private key found in the PEM, or an encrypted one".to_owned()
+    let cut =
+        |part: &str, fault: pem::Fault| invalid(format!("{part}: the PEM cannot be read: {fault}"));
+    let certificates: Vec<_> = pem::certificates(chain)
+        .into_iter()
+        .map(|found| found.map(|found| found.what))
+        .collect::<Result<_, _>>()
+        .map_err(|fault| cut("client certificate", fault))?;
+    if certificates.is_empty() {
+        let instead = pem::describe(chain);
+        return Err(invalid(format!(
+            "client certificate: no certificate found in the PEM: {instead}"
+        )));
+    }
+    let keys: Vec<_> = pem::keys(key)
+        .into_iter()
+        .collect::<Result<_, _>>()
+        .map_err(|fault| cut("client key", fault))?;
+    if keys.is_empty() {
+        let instead = pem::describe(key);
+        return Err(invalid(format!(
+            "client key: no private key found in the PEM: {instead}"
+        )));
+    }
+    // A file may hold several. The first is not more likely to be the right one than the one that fits.
+    let mut refused = None;
+    for key in keys {
+        let line = key.line;
+        match identity_with(&certificates, key) {
+            Ok(identity) => return Ok(identity),
+            Err(why) => {
+                refused = refused.or(Some(format!("{why} (in line {line} of the key's PEM)")))
             }
-            other => format!("client key: the PEM cannot be read: {other}"),
-        })
-    })?;
+        }
+    }
+    Err(invalid(refused.unwrap_or_default()))
+}
+
+fn identity_with(
+    chain: &[CertificateDer<'static>],
+    key: pem::Found<PrivateKeyDer<'static>>,
+) -> Result<CertifiedKey, String> {
     let key = provider()
         .key_provider
-        .load_private_key(key)
-        .map_err(|error| invalid(format!("client key cannot be used: {error}")))?;
-    let identity = CertifiedKey::new(chain, key);
+        .load_private_key(key.what)
+        .map_err(|error| format!("client key cannot be used: {error}"))?;
+    let identity = CertifiedKey::new(chain.to_vec(), key);
     match identity.keys_match() {
         // Unknown: a key that cannot tell its public half.
         Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(identity),
-        Err(rustls::Error::InconsistentKeys(_)) => Err(invalid(
-            "client key does not belong to the first certificate of the chain".to_owned(),
-        )),
-        Err(error) => Err(invalid(format!(
-            "client certificate cannot be read: {error}"
-        ))),
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            Err("client key does not belong to the first certificate of the chain".to_owned())
+        }
+        Err(error) => Err(format!("client certificate cannot be read: {error}")),
     }
 }
 
@@ -350,8 +358,8 @@ impl fmt::Debug for Tls {
             Source::Caller(_) => f.write_str("Tls(rustls::ClientConfig)"),
             Source::Settings(settings) => {
                 let roots: &dyn fmt::Display = match &settings.roots {
-                    Roots::Platform => &"platform",
-                    Roots::These(roots) => &roots.len(),
+                    Believed::Platform => &"platform",
+                    Believed::These(roots) => &roots.anchors.len(),
                 };
                 f.debug_struct("Tls")
                     .field("roots", &format_args!("{roots}"))

@@ -2,10 +2,13 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError};
+
+use crate::tls::der;
 
 /// Why a TLS connection could not be made, or cannot go on. The [source](StdError::source) of an [`Error`](crate::Error), where it is
 /// the reason.
@@ -62,8 +65,18 @@ pub enum CertificateProblem {
     BadSignature,
     /// A signature is made by an algorithm that is not supported, or too weak.
     UnsupportedSignature,
-    /// It is that of an authority, which signs others, and must not stand for a server (RFC 5280 §4.2.1.9); also one that is believed
-    /// as a root.
+    /// The same, where the algorithm is known.
+    UnsupportedAlgorithm {
+        /// Its name, such as `RSA with SHA-1`, or its object identifier.
+        algorithm: String,
+    },
+    /// A signature is made by an RSA key that is too short to be safe, or longer than is supported: 2,048 to 8,192 bits are.
+    KeyLength {
+        /// How long it is.
+        bits: usize,
+    },
+    /// It is that of an authority, which signs others, and must not stand for a server (RFC 5280 §4.2.1.9). An authority's that is
+    /// itself among the roots, byte for byte, may.
     AuthorityAsServer,
     /// It is not meant for servers (RFC 5280 §4.2.1.12).
     WrongPurpose,
@@ -133,8 +146,17 @@ impl fmt::Display for CertificateProblem {
                 not_before: Some(at),
             } => write!(f, "certificate is not valid before {}", Utc(*at)),
             Self::WrongName { host, valid_for } if valid_for.is_empty() => {
-                write!(f, "certificate is not for {host}: it names no host")
+                write!(
+                    f,
+                    "certificate is not for {host}: it names no host, since a common name is not looked at; \
+                     names have to be among its subject alternative names"
+                )
             }
+            Self::WrongName { host, valid_for } if is_address_as_name(host, valid_for) => write!(
+                f,
+                "certificate is not for {host}: it lists that as a DNS name, but an IP address has to be \
+                 listed as one (subjectAltName IP:{host} instead of DNS:{host})"
+            ),
             Self::WrongName { host, valid_for } => write!(
                 f,
                 "certificate is not for {host}: it is for {}",
@@ -148,6 +170,20 @@ impl fmt::Display for CertificateProblem {
             Self::UnsupportedSignature => {
                 f.write_str("certificate or handshake is signed by an unsupported algorithm")
             }
+            Self::UnsupportedAlgorithm { algorithm } => write!(
+                f,
+                "certificate or handshake is signed by an unsupported algorithm: {algorithm}"
+            ),
+            Self::KeyLength { bits } if *bits < 2048 => write!(
+                f,
+                "certificate or handshake is signed by an RSA key of {bits} bits, which is too short: \
+                 2048 are the least"
+            ),
+            Self::KeyLength { bits } => write!(
+                f,
+                "certificate or handshake is signed by an RSA key of {bits} bits, which is too long: \
+                 8192 are the most"
+            ),
             Self::AuthorityAsServer => f.write_str(
                 "certificate is an authority's, which may sign a server's but not be one",
             ),
@@ -190,36 +226,59 @@ impl From<CertificateError> for CertificateProblem {
             },
             E::UnknownIssuer => Self::UnknownIssuer,
             E::BadSignature => Self::BadSignature,
-            E::UnsupportedSignatureAlgorithmContext { .. }
-            | E::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
-                Self::UnsupportedSignature
+            E::UnsupportedSignatureAlgorithmContext {
+                signature_algorithm_id,
+                ..
+            } => match der::algorithm_name(&signature_algorithm_id) {
+                Some(algorithm) => Self::UnsupportedAlgorithm { algorithm },
+                None => Self::UnsupportedSignature,
+            },
+            E::UnsupportedSignatureAlgorithmForPublicKeyContext {
+                signature_algorithm_id,
+                public_key_algorithm_id,
+            } => {
+                let signature = der::algorithm_name(&signature_algorithm_id);
+                match (signature, der::algorithm_name(&public_key_algorithm_id)) {
+                    (Some(signature), Some(key)) => Self::UnsupportedAlgorithm {
+                        algorithm: format!("{signature} with a key of {key}"),
+                    },
+                    _ => Self::UnsupportedSignature,
+                }
             }
             E::InvalidPurpose | E::InvalidPurposeContext { .. } => Self::WrongPurpose,
             E::Revoked => Self::Revoked,
             E::BadEncoding => Self::Malformed,
-            E::Other(ref other) if other.0.is::<SelfSigned>() => Self::SelfSigned,
             ref other if is_authority_as_server(other) => Self::AuthorityAsServer,
-            E::Other(other) => Self::Other(match other.0.downcast_ref() {
-                Some(webpki::Error::UnsupportedCertVersion) => {
-                    "its X.509 version is not 3, so it names no host".to_owned()
+            E::Other(other) => match (other.0.downcast_ref(), other.0.downcast_ref()) {
+                (Some(Judged(problem)), _) => problem.clone(),
+                (_, Some(webpki::Error::UnsupportedCertVersion)) => {
+                    Self::Other("its X.509 version is not 3, so it names no host".to_owned())
                 }
-                _ => other.0.to_string(),
-            }),
+                _ => Self::Other(other.0.to_string()),
+            },
             // A set that rustls adds to.
             other => Self::Other(other.to_string()),
         }
     }
 }
 
-/// What our verifier calls a certificate that is its own issuer, on its way through rustls.
+/// Whether an address is wanted, and is there under the wrong kind of name: as an address it would have been accepted.
+fn is_address_as_name(host: &str, valid_for: &[String]) -> bool {
+    let Ok(wanted) = host.parse::<IpAddr>() else {
+        return false;
+    };
+    valid_for.iter().any(|name| name.parse() == Ok(wanted))
+}
+
+/// What our verifier has found, on its way through rustls.
 #[derive(Debug)]
-pub(super) struct SelfSigned;
+pub(super) struct Judged(pub(super) CertificateProblem);
 
-impl StdError for SelfSigned {}
+impl StdError for Judged {}
 
-impl fmt::Display for SelfSigned {
+impl fmt::Display for Judged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        CertificateProblem::SelfSigned.fmt(f)
+        self.0.fmt(f)
     }
 }
 

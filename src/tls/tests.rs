@@ -47,7 +47,11 @@ fn roots_that_cannot_be_used_are_refused_by_their_number() {
         let shown = why(&Tls::with_roots_pem(pem.as_bytes()).unwrap_err());
         assert!(shown.contains(expected), "{shown}");
     }
-    let both = format!("{good}{}", identity_pem().0);
+    let second = good.lines().count() + 1;
+    let pem = format!("{good}{bad}");
+    let shown = why(&Tls::with_roots_pem(pem.as_bytes()).unwrap_err());
+    assert!(shown.ends_with(&format!("(in line {second})")), "{shown}");
+    let both = format!("{}{}", good.trim_end(), identity_pem().0);
     assert!(format!("{:?}", Tls::with_roots_pem(both.as_bytes()).unwrap()).contains("roots: 2"));
 }
 
@@ -62,7 +66,11 @@ fn a_client_certificate_that_cannot_be_used_is_refused_by_its_part() {
         ("", &key[..], "client certificate: no certificate found"),
         (not_one, &key, "client certificate cannot be read"),
         (&chain, "", "client key: no private key found in the PEM"),
-        (&chain, &encrypted, "or an encrypted one"),
+        (
+            &chain,
+            &encrypted,
+            "client key: the PEM cannot be read: line 1: the key is encrypted",
+        ),
         (&chain, not_a_key, "client key cannot be used"),
         (
             &chain,
@@ -78,6 +86,25 @@ fn a_client_certificate_that_cannot_be_used_is_refused_by_its_part() {
         tls.client_certificate_pem(chain.as_bytes(), key.as_bytes())
             .is_ok()
     );
+}
+
+#[test]
+fn a_client_chain_and_its_key_may_be_glued() {
+    let ((chain, key), (other, other_key)) = (identity_pem(), identity_pem());
+    let chain = format!("\u{feff}{}{other}", chain.trim_end());
+    // Of several keys the one that fits.
+    let keys = format!("{}{key}", other_key.trim_end());
+    for (chain, key) in [
+        (chain.clone(), key.clone()),
+        (chain.clone(), keys),
+        (
+            format!("{}{key}", chain.trim_end()),
+            format!("{}{key}", chain.trim_end()),
+        ),
+    ] {
+        let identity = identity(chain.as_bytes(), key.as_bytes()).unwrap();
+        assert_eq!(identity.cert.len(), 2);
+    }
 }
 
 #[test]

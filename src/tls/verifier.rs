@@ -1,41 +1,110 @@
-//! Judges server certificates as rustls does, and tells two cases more: who is its own issuer is self-signed rather than of an
-//! unknown issuer.
+//! Judges server certificates as rustls does, but for these:
+//!
+//! - A certificate that is itself among the roots, byte for byte, is believed: it need lead nowhere, and may be an authority's.
+//! - What is refused is told with more of the reason: who is its own issuer is self-signed rather than of an unknown issuer, and a
+//!   signature by a key that is too short is that, rather than bad.
 
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::VerifierBuilderError;
+use rustls::server::{ParsedCertificate, VerifierBuilderError};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
-    SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
 };
 use webpki::EndEntityCert;
 
-use crate::tls::problem::{Problem, SelfSigned, is_authority_as_server};
+use crate::tls::der::{self, Certificate};
+use crate::tls::problem::{CertificateProblem, Judged, Problem, is_authority_as_server};
+use crate::tls::roots::Roots;
 
 #[derive(Debug)]
 pub(super) struct Verifier {
     webpki: Arc<WebPkiServerVerifier>,
-    roots: Arc<RootCertStore>,
+    roots: Roots,
 }
 
 impl Verifier {
     /// # Errors
     /// [`Problem::NoRoots`] where `roots` is empty.
-    pub(super) fn new(
-        roots: Arc<RootCertStore>,
-        provider: Arc<CryptoProvider>,
-    ) -> Result<Self, Problem> {
-        let webpki = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider)
+    pub(super) fn new(roots: Roots, provider: Arc<CryptoProvider>) -> Result<Self, Problem> {
+        let webpki = WebPkiServerVerifier::builder_with_provider(roots.anchors.clone(), provider)
             .build()
             .map_err(|error| match error {
                 VerifierBuilderError::NoRootAnchors => Problem::NoRoots(String::new()),
                 other => Problem::Rustls(Error::General(other.to_string())),
             })?;
         Ok(Self { webpki, roots })
+    }
+
+    /// As [`verify_server_cert`](ServerCertVerifier::verify_server_cert), of a certificate that is itself a root: who signed it is
+    /// of no interest, and nor are the certificates that are sent along.
+    fn verify_root(
+        &self,
+        certificate: &CertificateDer<'_>,
+        server_name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let verified = self
+            .webpki
+            .verify_server_cert(certificate, &[], server_name, &[], now);
+        let why = match verified {
+            Err(Error::InvalidCertificate(why)) => why,
+            other => return other,
+        };
+        // webpki looks at the dates before all of these. Purposes come behind the question whether it is an authority's.
+        let concerns_its_issuer = match &why {
+            CertificateError::UnknownIssuer
+            | CertificateError::BadSignature
+            | CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+            | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => true,
+            other => is_authority_as_server(other),
+        };
+        if !concerns_its_issuer {
+            return Err(why.into());
+        }
+        if !Certificate::read(certificate).is_some_and(|read| read.may_be_server()) {
+            return Err(CertificateError::InvalidPurpose.into());
+        }
+        verify_server_name(&ParsedCertificate::try_from(certificate)?, server_name)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    /// What there is to say of a chain that was refused for `why`, if that is more than rustls says.
+    fn explain(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        why: &CertificateError,
+    ) -> Option<CertificateProblem> {
+        if self.is_self_signed(end_entity, why) {
+            return Some(CertificateProblem::SelfSigned);
+        }
+        if *why != CertificateError::BadSignature {
+            return None;
+        }
+        let chain = std::iter::once(end_entity).chain(intermediates);
+        let chain: Vec<_> = chain.filter_map(|der| Certificate::read(der)).collect();
+        let anchors = self.roots.anchors.roots.iter();
+        let anchors = anchors.map(|root| (&*root.subject, &*root.subject_public_key_info));
+        let sent = chain.iter().map(|read| (read.subject(), read.key()));
+        let issuers: Vec<_> = sent.chain(anchors).collect();
+        chain.iter().find_map(|read| {
+            let mut issuers = issuers.iter().filter(|(name, _)| *name == read.issuer());
+            issuers.find_map(|(_, key)| unusable_length(key))
+        })
+    }
+
+    /// What there is to say of a handshake's signature, if that is more than rustls says.
+    fn explain_signature(certificate: &CertificateDer<'_>, error: Error) -> Error {
+        let bad = Error::InvalidCertificate(CertificateError::BadSignature);
+        let read = Certificate::read(certificate).filter(|_| error == bad);
+        match read.and_then(|read| unusable_length(read.key())) {
+            Some(problem) => judged(problem),
+            None => error,
+        }
     }
 
     /// Whether a certificate that was refused for `why` is one that somebody made without asking anybody.
@@ -50,7 +119,7 @@ impl Verifier {
             // Tools make self-signed certificates as authorities. Believed as a root, that is what there is to be said of it.
             other if is_authority_as_server(other) => {
                 let is_root = |root: &rustls::pki_types::TrustAnchor<'_>| *root.subject == *subject;
-                is_own_issuer && !self.roots.roots.iter().any(is_root)
+                is_own_issuer && !self.roots.anchors.roots.iter().any(is_root)
             }
             _ => false,
         }
@@ -66,16 +135,23 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.webpki
-            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-            .map_err(|error| match error {
-                // The server is told certificate_unknown instead of unknown_ca: it makes no difference to it.
-                Error::InvalidCertificate(why) if self.is_self_signed(end_entity, &why) => {
-                    let problem = OtherError(Arc::new(SelfSigned));
-                    Error::InvalidCertificate(CertificateError::Other(problem))
-                }
-                other => other,
-            })
+        if self.roots.contains(end_entity) {
+            return self.verify_root(end_entity, server_name, now);
+        }
+        let verified = self.webpki.verify_server_cert(
+            end_entity,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
+        );
+        verified.map_err(|error| match &error {
+            // The server is told certificate_unknown instead of unknown_ca: it makes no difference to it.
+            Error::InvalidCertificate(why) => self
+                .explain(end_entity, intermediates, why)
+                .map_or(error, judged),
+            _ => error,
+        })
     }
 
     fn verify_tls12_signature(
@@ -86,6 +162,7 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<HandshakeSignatureValid, Error> {
         self.webpki
             .verify_tls12_signature(message, certificate, signature)
+            .map_err(|error| Self::explain_signature(certificate, error))
     }
 
     fn verify_tls13_signature(
@@ -96,6 +173,7 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<HandshakeSignatureValid, Error> {
         self.webpki
             .verify_tls13_signature(message, certificate, signature)
+            .map_err(|error| Self::explain_signature(certificate, error))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -105,4 +183,19 @@ impl ServerCertVerifier for Verifier {
     fn root_hint_subjects(&self) -> Option<&[DistinguishedName]> {
         self.webpki.root_hint_subjects()
     }
+}
+
+/// Lengths of RSA keys, in bits, that ring verifies with.
+const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+
+/// Whether a key is of a length that no signature of it is accepted for.
+fn unusable_length(key: &[u8]) -> Option<CertificateProblem> {
+    let bits = der::rsa_bits(key).filter(|bits| !RSA_BITS.contains(bits))?;
+    Some(CertificateProblem::KeyLength { bits })
+}
+
+/// Takes our own judgement through rustls.
+fn judged(problem: CertificateProblem) -> Error {
+    let problem = OtherError(Arc::new(Judged(problem)));
+    Error::InvalidCertificate(CertificateError::Other(problem))
 }

@@ -2,8 +2,8 @@
 
 use crate::common;
 
-use common::{Bench, Script, Server};
-use httpstream::{ErrorKind, Phase, Request, Sent};
+use common::{Bench, Gate, Script, Server};
+use httpstream::{ErrorKind, Flow, Phase, Request, Sent};
 
 struct Row {
     why: &'static str,
@@ -277,6 +277,124 @@ fn a_connection_that_ends_behind_the_last_chunks_line_has_sent_all() {
     let server = Server::once(wire);
     let mut bench = Bench::new();
     assert_eq!(bench.fetch_ok(server.get("/")).text(), "hello");
+    bench.assert_empty();
+}
+
+/// Heads and bodies that are framed, and the lengths at which an end is a true one.
+const FRAMED: &[(&str, &str, &[usize])] = &[
+    (
+        "chunks",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;a\r\nOK\r\n0\r\n\r\n",
+        // Behind the last chunk's line, where the zero-sized chunk has come, and at the very end.
+        &[2, 0],
+    ),
+    (
+        "chunks and trailers",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nOK\r\n0;b=c\r\nA: b\r\nC: d\r\n\r\n",
+        &[14, 0],
+    ),
+    (
+        "a length",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK",
+        &[0],
+    ),
+    (
+        "a length behind an interim response",
+        "HTTP/1.1 103 x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK",
+        &[0],
+    ),
+];
+
+/// `None`: the whole response is collected.
+fn ends_at_every_byte(flow: Option<Flow>, end_comes_later: bool) {
+    for &(why, wire, from_end) in FRAMED {
+        let gate = Gate::new();
+        let at = gate.clone();
+        let server = Server::start(move |peer| {
+            let Some(seen) = peer.request() else {
+                return;
+            };
+            let (way, len) = seen.path[1..].split_once('/').unwrap();
+            peer.send(&wire.as_bytes()[..len.parse().unwrap()]);
+            if way == "later" {
+                at.pass();
+            }
+        });
+        let mut bench = Bench::new();
+        for len in 1..=wire.len() {
+            let way = if end_comes_later { "later" } else { "at-once" };
+            let request = server.get(&format!("/{way}/{len}"));
+            let due = bench.stats().bytes_in + len as u64;
+            match flow {
+                None => drop(bench.submit(request)),
+                Some(head) => {
+                    let script = Script {
+                        head,
+                        ..Script::default()
+                    };
+                    bench.engine.submit_to(request, script);
+                }
+            }
+            if end_comes_later {
+                bench.until("the response", |engine, _| engine.stats().bytes_in == due);
+                gate.open(1);
+            }
+            bench.replies(1);
+            let reply = bench.log.replies.pop().unwrap();
+            let why = format!("{why}, {len} of {} bytes, {flow:?}", wire.len());
+            match from_end.contains(&(wire.len() - len)) {
+                true => assert_eq!(reply.expect(&why).status, 200, "{why}"),
+                false => {
+                    let error = reply.expect_err(&why);
+                    assert_eq!(error.kind(), ErrorKind::Truncated, "{why}: {error:#}");
+                    assert_eq!(error.request_sent(), Sent::Yes, "{why}");
+                }
+            }
+            bench.until("the end", |engine, _| engine.stats().links_open == 0);
+        }
+        bench.assert_empty();
+    }
+}
+
+#[test]
+fn an_end_before_the_last_byte_of_a_framed_message_truncates_it() {
+    for end_comes_later in [false, true] {
+        ends_at_every_byte(None, end_comes_later);
+    }
+}
+
+#[test]
+fn an_end_before_the_last_byte_truncates_what_is_streamed_or_discarded() {
+    for flow in [Flow::Stream, Flow::Discard] {
+        for end_comes_later in [false, true] {
+            ends_at_every_byte(Some(flow), end_comes_later);
+        }
+    }
+}
+
+#[test]
+fn an_end_in_a_pipelined_message_truncates_it_and_sends_the_others_again() {
+    let (_, wire, _) = FRAMED[0];
+    let server = Server::start(move |peer| {
+        if peer.number > 0 {
+            while peer.answer(&common::ok("again")) {}
+            return;
+        }
+        for _ in 0..6 {
+            peer.answer(wire.as_bytes());
+        }
+        peer.answer(&wire.as_bytes()[..wire.len() - 1]);
+    });
+    let mut bench = Bench::with(|config| {
+        config.pipeline("*", 8);
+        config.max_connections_per_origin = 1;
+    });
+    for _ in 0..8 {
+        bench.submit(server.get("/"));
+    }
+    bench.replies(8);
+    let expected = ["OK", "OK", "OK", "OK", "OK", "OK", "Truncated", "again"];
+    assert_eq!(bench.log.texts(), expected);
     bench.assert_empty();
 }
 

@@ -12,6 +12,7 @@ mod servers;
 mod bodies;
 mod closing;
 mod failing;
+mod judging;
 mod keys;
 mod nginx;
 mod pipelining;

@@ -222,7 +222,9 @@ fn read(session: &mut Session, buffer: &mut [u8], wire: &[u8]) -> Result<Vec<u8>
     buffer[kept..kept + wire.len()].copy_from_slice(wire);
     let mut plaintext = Vec::new();
     session
-        .receive(buffer, kept + wire.len(), &mut plaintext)
+        .receive(buffer, kept + wire.len(), &mut plaintext, &mut {
+            usize::MAX
+        })
         .map(|()| plaintext)
 }
 
@@ -953,7 +955,8 @@ fn a_certificate_that_is_not_believed_is_refused_with_the_reason() {
         ),
         (
             sign(&|it| it.subject_alt_names.clear()),
-            "certificate is not for server.example: it names no host",
+            "certificate is not for server.example: it names no host, since a common name is not looked at; \
+             names have to be among its subject alternative names",
         ),
         (
             sign(&|it| it.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]),
@@ -988,30 +991,165 @@ fn a_certificate_that_is_not_believed_is_refused_with_the_reason() {
     }
 }
 
-#[test]
-fn a_self_signed_certificate_is_believed_as_a_root_unless_it_is_an_authority() {
-    let mut params = params(&[HOST]);
-    let plain = key();
-    let certificate = params.self_signed(&plain).unwrap();
-    let tls = Tls::with_roots_pem(certificate.pem().as_bytes()).unwrap();
-    let identity = Identity {
-        certificate,
-        key: plain,
-    };
-    for version in VERSIONS {
-        let server = Arc::new(server_of(version, &identity));
-        Pair::new(&tls, HOST, &server).shake().unwrap();
-    }
-
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+/// A certificate that its own key has signed.
+fn self_signed(params: &CertificateParams) -> Identity {
     let key = key();
     let certificate = params.self_signed(&key).unwrap();
-    let tls = Tls::with_roots_pem(certificate.pem().as_bytes()).unwrap();
-    let identity = Identity { certificate, key };
-    assert_eq!(
-        judged(&tls, HOST, &identity),
-        Problem::Certificate(CertificateProblem::AuthorityAsServer)
-    );
+    Identity { certificate, key }
+}
+
+fn believing(identity: &Identity) -> Tls {
+    Tls::with_roots_pem(identity.certificate.pem().as_bytes()).unwrap()
+}
+
+fn authority(params: &mut CertificateParams) {
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+}
+
+#[test]
+fn a_certificate_that_is_itself_a_root_is_believed_whoever_signed_it() {
+    let somebody = Authority::named("somebody");
+    // What `openssl req -x509` makes: an authority's, for no purpose in particular.
+    let mut one_liner = params(&[HOST]);
+    authority(&mut one_liner);
+    one_liner.extended_key_usages.clear();
+    let mut for_signing = one_liner.clone();
+    for_signing.key_usages = vec![
+        rcgen::KeyUsagePurpose::DigitalSignature,
+        rcgen::KeyUsagePurpose::KeyCertSign,
+    ];
+    let mut expired = params(&[HOST]);
+    expired.not_after = rcgen::date_time_ymd(2021, 2, 3);
+    let expired = somebody.sign(expired);
+    let rows = [
+        ("its own", self_signed(&params(&[HOST])), None),
+        ("its own and an authority's", self_signed(&one_liner), None),
+        ("with the uses of both", self_signed(&for_signing), None),
+        ("somebody's", somebody.sign(params(&[HOST])), None),
+        (
+            "somebody's, as an authority",
+            somebody.sign(one_liner.clone()),
+            None,
+        ),
+        (
+            "its own, sent with others",
+            self_signed(&one_liner),
+            Some(vec![
+                expired.certificate.der().clone(),
+                somebody.0.der().clone(),
+            ]),
+        ),
+        (
+            "somebody's, sent with others",
+            somebody.sign(params(&[HOST])),
+            Some(vec![
+                expired.certificate.der().clone(),
+                somebody.0.der().clone(),
+            ]),
+        ),
+    ];
+    for (why, identity, others) in rows {
+        let tls = believing(&identity);
+        for version in VERSIONS {
+            let mut chain = identity.chain();
+            chain.extend(others.clone().unwrap_or_default());
+            let server = ServerConfig::builder_with_provider(provider())
+                .with_protocol_versions(&[version])
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(chain, identity.key())
+                .unwrap();
+            let mut pair = Pair::new(&tls, HOST, &Arc::new(server));
+            pair.shake()
+                .unwrap_or_else(|problem| panic!("{why}: {problem}"));
+        }
+    }
+}
+
+#[test]
+fn a_certificate_that_is_itself_a_root_has_to_be_good_in_all_else() {
+    let mut good = params(&[HOST, "127.0.0.1"]);
+    authority(&mut good);
+    let with = |change: &dyn Fn(&mut CertificateParams)| {
+        let mut params = good.clone();
+        change(&mut params);
+        self_signed(&params)
+    };
+    let rows = [
+        (
+            with(&|it| it.not_after = rcgen::date_time_ymd(2021, 2, 3)),
+            "certificate has expired on 2021-02-03 00:00:00 UTC",
+        ),
+        (
+            with(&|it| it.not_before = rcgen::date_time_ymd(4000, 1, 2)),
+            "certificate is not valid before 4000-01-02 00:00:00 UTC",
+        ),
+        (
+            with(&|it| it.subject_alt_names = params(&["other.example"]).subject_alt_names),
+            "certificate is not for server.example: it is for other.example",
+        ),
+        (
+            with(&|it| it.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]),
+            "certificate is not meant for servers",
+        ),
+        (
+            with(&|it| it.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign]),
+            "certificate is not meant for servers",
+        ),
+    ];
+    for (identity, expected) in &rows {
+        let problem = judged(&believing(identity), HOST, identity);
+        assert_eq!(problem.to_string(), *expected);
+    }
+}
+
+#[test]
+fn a_certificate_is_not_believed_for_being_like_a_root() {
+    let mut params = params(&[HOST]);
+    authority(&mut params);
+    let root = self_signed(&params);
+    let tls = believing(&root);
+
+    // Name and key are the root's; the serial number is not.
+    params.serial_number = Some(7.into());
+    let certificate = params.self_signed(&root.key).unwrap();
+    let key = KeyPair::from_pem(&root.key.serialize_pem()).unwrap();
+    let same_key = Identity { certificate, key };
+    let expected = Problem::Certificate(CertificateProblem::AuthorityAsServer);
+    assert_eq!(judged(&tls, HOST, &same_key), expected);
+    // The name alone.
+    assert_eq!(judged(&tls, HOST, &self_signed(&params)), expected);
+
+    // Whoever shows it has to have its key.
+    let thief = key_of_another(&root);
+    for version in VERSIONS {
+        let mut pair = Pair::new(&tls, HOST, &Arc::new(server_with(version, &thief)));
+        let problem = pair.shake().unwrap_err();
+        let expected = Problem::Certificate(CertificateProblem::BadSignature);
+        assert_eq!(problem, expected);
+    }
+}
+
+fn key_of_another(identity: &Identity) -> Identity {
+    Identity {
+        certificate: identity.certificate.clone(),
+        key: key(),
+    }
+}
+
+/// A server that does not look whether its key belongs to its certificate.
+fn server_with(version: &'static SupportedProtocolVersion, identity: &Identity) -> ServerConfig {
+    let key = provider()
+        .key_provider
+        .load_private_key(identity.key())
+        .unwrap();
+    let certified = rustls::sign::CertifiedKey::new(identity.chain(), key);
+    let resolver = rustls::sign::SingleCertAndKey::from(certified);
+    ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(resolver))
 }
 
 #[test]
@@ -1030,6 +1168,22 @@ fn programs_can_tell_a_wrong_name() {
         problem.starts_with("certificate is not for b.example:"),
         "{problem}"
     );
+}
+
+#[test]
+fn an_address_that_is_listed_as_a_name_is_called_that() {
+    let world = World::new(&TLS13);
+    for host in ["127.0.0.1", "::1"] {
+        let mut params = params(&["a.example"]);
+        let as_name = rcgen::SanType::DnsName(host.try_into().unwrap());
+        params.subject_alt_names.push(as_name);
+        let problem = judged(&world.tls, host, &world.authority.sign(params));
+        let expected = format!(
+            "certificate is not for {host}: it lists that as a DNS name, but an IP address has to be listed as one \
+             (subjectAltName IP:{host} instead of DNS:{host})"
+        );
+        assert_eq!(problem.to_string(), expected);
+    }
 }
 
 #[test]
@@ -1134,7 +1288,9 @@ impl Line {
         assert!(n > 0, "the end of the stream");
         let mut plaintext = Vec::new();
         self.session
-            .receive(&mut self.buffer, kept + n, &mut plaintext)
+            .receive(&mut self.buffer, kept + n, &mut plaintext, &mut {
+                usize::MAX
+            })
             .unwrap();
         plaintext
     }
@@ -1228,6 +1384,53 @@ fn secrets_are_logged_only_where_that_was_asked_for() {
 }
 
 #[test]
+fn roots_of_the_machine_may_be_glued_and_one_of_them_the_servers_own() {
+    let name = "roots_of_the_machine_may_be_glued_and_one_of_them_the_servers_own";
+    if env::var(CHILD).is_err() {
+        for variable in ["SSL_CERT_FILE", "SSL_CERT_DIR"] {
+            let place = Temporary::new(variable);
+            with_variable(name, variable, &place.0, "here");
+        }
+        return;
+    }
+    let mut params = params(&[HOST]);
+    authority(&mut params);
+    let own = self_signed(&params);
+    let bad = "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----";
+    let worlds = [World::new(&TLS12), World::new(&TLS13)];
+    let (first, second) = (worlds[0].authority.pem(), worlds[1].authority.pem());
+    let text = format!(
+        "\u{feff}{}{bad}{}{}",
+        first.trim_end(),
+        second.trim_end(),
+        own.certificate.pem()
+    );
+    match env::var_os("SSL_CERT_FILE") {
+        Some(file) => fs::write(file, text).unwrap(),
+        None => {
+            let dir = PathBuf::from(env::var_os("SSL_CERT_DIR").unwrap());
+            let _ = fs::remove_file(&dir);
+            fs::create_dir_all(dir.join("deeper")).unwrap();
+            fs::write(dir.join("README"), "no certificates").unwrap();
+            fs::write(dir.join("roots.pem"), text).unwrap();
+            std::os::unix::fs::symlink("roots.pem", dir.join("0123abcd.0")).unwrap();
+            std::os::unix::fs::symlink("nowhere", dir.join("0123abcd.1")).unwrap();
+        }
+    }
+    for mut world in worlds {
+        world.tls = Tls::platform();
+        world.pair().shake().unwrap();
+    }
+    for version in VERSIONS {
+        let server = Arc::new(server_of(version, &own));
+        Pair::new(&Tls::platform(), HOST, &server).shake().unwrap();
+    }
+    if let Some(dir) = env::var_os("SSL_CERT_DIR") {
+        fs::remove_dir_all(dir).unwrap();
+    }
+}
+
+#[test]
 fn roots_of_the_machine_are_read_at_the_first_connection_and_asked_for_again_where_there_are_none()
 {
     if env::var(CHILD).is_err() {
@@ -1242,10 +1445,14 @@ fn roots_of_the_machine_are_read_at_the_first_connection_and_asked_for_again_whe
 
     let problem = Session::new(&world.tls, HOST).unwrap_err();
     assert!(matches!(problem, Problem::NoRoots(_)));
+    let problem = problem.to_string();
     assert!(
-        problem
-            .to_string()
-            .starts_with("no root certificates found")
+        problem.starts_with("no root certificates found"),
+        "{problem}"
+    );
+    assert!(
+        problem.ends_with("no certificate found: it is empty"),
+        "{problem}"
     );
     fs::remove_file(&file).unwrap();
     let problem = Session::new(&world.tls, HOST).unwrap_err().to_string();
@@ -1256,4 +1463,151 @@ fn roots_of_the_machine_are_read_at_the_first_connection_and_asked_for_again_whe
     world.pair().shake().unwrap();
     fs::remove_file(&file).unwrap();
     world.pair().shake().unwrap();
+}
+
+/// A server that sends so many tickets behind the handshake, in records of at most `fragment` bytes.
+fn with_tickets(world: &World, tickets: usize, fragment: Option<usize>) -> Arc<ServerConfig> {
+    let mut server = (*world.server).clone();
+    server.send_tls13_tickets = tickets;
+    server.max_fragment_size = fragment;
+    Arc::new(server)
+}
+
+/// One read by the client, of which no more is done than is allowed. Answers what is left of the allowance.
+fn read_within(
+    pair: &mut Pair,
+    wire: &[u8],
+    allowance: usize,
+    plaintext: &mut Vec<u8>,
+) -> Result<usize, Problem> {
+    let kept = pair.client.restore(&mut pair.buffer);
+    pair.buffer[kept..kept + wire.len()].copy_from_slice(wire);
+    let mut left = allowance;
+    let filled = kept + wire.len();
+    let received = pair
+        .client
+        .receive(&mut pair.buffer, filled, plaintext, &mut left);
+    received.map(|()| left)
+}
+
+#[test]
+fn what_is_read_does_not_depend_on_how_much_is_allowed_at_a_time() {
+    for version in VERSIONS {
+        let world = World::new(version);
+        // Every message of the handshake in several records, and tickets behind it.
+        let server = with_tickets(&world, 5, Some(100));
+        for allowance in [0, 1, RECORD_WORK, 20 * RECORD_WORK, 20 * UNASKED_WORK] {
+            let mut pair = Pair::new(&world.tls, HOST, &server);
+            let mut heard = Vec::new();
+            let mut calls = 0;
+            let mut read_all = |pair: &mut Pair, wire: &[u8]| {
+                let mut heard = Vec::new();
+                let mut wire = wire;
+                loop {
+                    calls += 1;
+                    read_within(pair, wire, allowance, &mut heard).unwrap();
+                    // What the client has to say between two calls is nothing that it needs for the next.
+                    pair.send(b"");
+                    wire = b"";
+                    if !pair.client.has_pending() {
+                        return heard;
+                    }
+                }
+            };
+            for _ in 0..4 {
+                pair.send(b"");
+                let wire = pair.wire();
+                assert_eq!(read_all(&mut pair, &wire), b"");
+            }
+            assert!(pair.client.is_established());
+            let data: Vec<u8> = (0..5000u32).map(|i| i as u8).collect();
+            let mut wire = pair.say(&data);
+            if version == &TLS13 {
+                pair.server.refresh_traffic_keys().unwrap();
+            }
+            wire.extend(pair.wire());
+            wire.extend(pair.say(&data));
+            // The beginning of a record behind them.
+            let last = pair.say(b"the last");
+            let (first_half, second_half) = last.split_at(7);
+            wire.extend_from_slice(first_half);
+            heard.extend(read_all(&mut pair, &wire));
+            heard.extend(read_all(&mut pair, second_half));
+            assert_eq!(heard, [&data[..], &data, b"the last"].concat());
+            if allowance == 0 {
+                assert!(calls > 10, "{calls}");
+            }
+            assert_eq!(pair.client.0.kept.capacity(), 0, "nothing is left");
+            pair.send(b"and back");
+            assert_eq!(pair.heard(), b"and back");
+        }
+    }
+}
+
+#[test]
+fn records_of_a_byte_use_an_allowance_up_and_wait_for_the_next() {
+    const BYTES: usize = 1000;
+    for version in VERSIONS {
+        let world = World::new(version);
+        let mut pair = world.pair();
+        pair.shake().unwrap();
+        let wire: Vec<u8> = (0..BYTES).flat_map(|i| pair.say(&[i as u8])).collect();
+        let mut heard = Vec::new();
+        let left = read_within(&mut pair, &wire, 100 * RECORD_WORK, &mut heard).unwrap();
+        // Sixteen are done at a time.
+        assert_eq!((heard.len(), left), (112, 0));
+        assert!(pair.client.has_pending());
+        // What is sent meanwhile is not held up by them, and does not touch them.
+        pair.send(b"meanwhile");
+        assert_eq!(pair.heard(), b"meanwhile");
+        let left = read_within(&mut pair, b"", 2000 * RECORD_WORK, &mut heard).unwrap();
+        assert_eq!(left, (2000 - (BYTES - 112)) * RECORD_WORK);
+        assert!(!pair.client.has_pending());
+        assert!(heard.iter().enumerate().all(|(i, byte)| *byte == i as u8));
+        assert_eq!(heard.len(), BYTES);
+    }
+}
+
+#[test]
+fn tickets_use_more_of_an_allowance_than_data_do() {
+    const TICKETS: usize = 2000;
+    let world = World::new(&TLS13);
+    for fragment in [None, Some(32), Some(100)] {
+        let server = with_tickets(&world, TICKETS, fragment);
+        let mut pair = Pair::new(&world.tls, HOST, &server);
+        pair.buffer = vec![0; 1 << 20];
+        let mut plaintext = Vec::new();
+        while !pair.client.is_established() {
+            pair.send(b"");
+            let wire = pair.wire();
+            read_within(&mut pair, &wire, usize::MAX, &mut plaintext).unwrap();
+        }
+        pair.send(b"");
+        let mut wire = pair.wire();
+        let mut calls = 0;
+        let mut before = 0;
+        loop {
+            calls += 1;
+            read_within(&mut pair, &wire, 100 * UNASKED_WORK, &mut plaintext).unwrap();
+            wire.clear();
+            let tickets = pair.client.0.connection.tls13_tickets_received() as usize;
+            // One record is read to its end, whatever is in it.
+            let most = match fragment {
+                None => 100 + (16 << 10) / 32,
+                Some(_) => 100 + 16,
+            };
+            assert!(tickets - before <= most, "{}", tickets - before);
+            before = tickets;
+            if !pair.client.has_pending() {
+                break;
+            }
+        }
+        assert_eq!(before, TICKETS);
+        assert!(calls >= 4, "{calls}");
+        assert!(pair.client.unasked() >= TICKETS);
+        // A request begins the count anew, as does data.
+        pair.send(b"x");
+        assert_eq!(pair.client.unasked(), 0);
+        assert_eq!(plaintext, b"");
+    }
 }
