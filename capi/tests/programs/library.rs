@@ -151,23 +151,17 @@ pub(crate) fn assert_success(command: &mut Command) -> Output {
 }
 
 /// valgrind before a program; `None`: there is none.
-pub(crate) fn under_valgrind(program: &Path) -> Option<Command> {
+pub(crate) fn under_valgrind(options: &[&str], program: &Path) -> Option<Command> {
     if Command::new("valgrind").arg("--version").output().is_err() {
         println!("skipped: no valgrind");
         return None;
     }
     let mut valgrind = Command::new("valgrind");
+    // As a user would run it: no kind of leak is left out, and nothing is suppressed.
     valgrind
-        .args([
-            "--quiet",
-            "--error-exitcode=99",
-            "--leak-check=full",
-            "--show-leak-kinds=definite",
-        ])
-        .args([
-            "--errors-for-leak-kinds=definite",
-            "--child-silent-after-fork=yes",
-        ])
+        .args(["--quiet", "--error-exitcode=99", "--leak-check=full"])
+        .arg("--child-silent-after-fork=yes")
+        .args(options)
         .arg(program);
     Some(valgrind)
 }
