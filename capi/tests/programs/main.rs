@@ -43,6 +43,7 @@ macro_rules! program {
 }
 
 program!(functions);
+program!(durations);
 program!(errors);
 program!(streaming);
 // What is forgotten there is lost, as valgrind would say.
