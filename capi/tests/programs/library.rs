@@ -25,50 +25,66 @@ pub(crate) fn package() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// The directory of this test's profile: TARGET/PROFILE, of TARGET/PROFILE/deps/TEST.
+fn profile() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let profile = test.parent().and_then(Path::parent);
+    profile.unwrap().to_owned()
+}
+
 /// Builds it, or finds it built: of the same profile and features as this test, in the same directory.
 pub(crate) fn library() -> &'static Library {
     static LIBRARY: OnceLock<Library> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
-        // TARGET/PROFILE/deps/TEST
-        let test = std::env::current_exe().unwrap();
-        let profile = test.parent().and_then(Path::parent).unwrap();
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo
-            .current_dir(package())
-            .args([
-                "build",
-                "--package",
-                "httpstream-capi",
-                "--message-format=json-render-diagnostics",
-            ])
-            .arg("--target-dir")
-            .arg(profile.parent().unwrap());
-        match profile.file_name().and_then(|name| name.to_str()) {
-            None | Some("debug") => {}
-            Some(name) => drop(cargo.args(["--profile", name])),
+    LIBRARY.get_or_init(
+        || match profile().file_name().and_then(|name| name.to_str()) {
+            None | Some("debug") => build("dev"),
+            Some(name) => build(name),
+        },
+    )
+}
+
+/// The library as it is meant to be installed.
+pub(crate) fn released_library() -> &'static Library {
+    static LIBRARY: OnceLock<Library> = OnceLock::new();
+    LIBRARY.get_or_init(|| build("release"))
+}
+
+fn build(name: &str) -> Library {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .current_dir(package())
+        .args([
+            "build",
+            "--locked",
+            "--package",
+            "httpstream-capi",
+            "--message-format=json-render-diagnostics",
+            "--profile",
+            name,
+        ])
+        .arg("--target-dir")
+        .arg(profile().parent().unwrap());
+    cargo.arg("--no-default-features");
+    for (feature, is_on) in [
+        ("hickory", cfg!(feature = "hickory")),
+        ("tls", cfg!(feature = "tls")),
+    ] {
+        if is_on {
+            cargo.args(["--features", feature]);
         }
-        cargo.arg("--no-default-features");
-        for (feature, is_on) in [
-            ("hickory", cfg!(feature = "hickory")),
-            ("tls", cfg!(feature = "tls")),
-        ] {
-            if is_on {
-                cargo.args(["--features", feature]);
-            }
-        }
-        let built = cargo.stderr(Stdio::inherit()).output().unwrap();
-        assert!(built.status.success(), "{cargo:?}");
-        let files = artifacts(&built);
-        let named = |end: &str| {
-            files
-                .iter()
-                .find(|file| file.to_string_lossy().ends_with(end))
-        };
-        Library {
-            shared: named(".so").expect("a cdylib").clone(),
-            archive: named(".a").expect("a staticlib").clone(),
-        }
-    })
+    }
+    let built = cargo.stderr(Stdio::inherit()).output().unwrap();
+    assert!(built.status.success(), "{cargo:?}");
+    let files = artifacts(&built);
+    let named = |end: &str| {
+        files
+            .iter()
+            .find(|file| file.to_string_lossy().ends_with(end))
+    };
+    Library {
+        shared: named(".so").expect("a cdylib").clone(),
+        archive: named(".a").expect("a staticlib").clone(),
+    }
 }
 
 /// The files of the library among cargo's messages.
