@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the header, both libraries and the pkg-config file. For Linux.
+# Installs the header, both libraries, the pkg-config file and suppressions for valgrind. For Linux.
 #
 # The shared library is linked anew from the archive, because cargo has no place for its soname
 # (which follows HTTPSTREAM_ABI_VERSION). Debugging information is left out unless asked for.
@@ -14,7 +14,7 @@ usage: install.sh [PREFIX] [OPTIONS]
   --includedir DIR       httpstream.h, absolute or below PREFIX; default: include
   --destdir DIR          stage everything below DIR, for packagers; default: $DESTDIR
   --release DIR          where cargo has put libhttpstream.a; default: build it first
-  --debug                keep debugging information (about 30 MB instead of 5)
+  --debug                keep debugging information (31 MB instead of 5)
   --uninstall            remove what an install with the same options has put there
 
 CC, STRIP and RUSTC name the tools to use.
@@ -90,10 +90,13 @@ abi=$(sed -n 's/^#define HTTPSTREAM_ABI_VERSION //p' "$here/include/httpstream.h
 
 lib=$destdir$libdir
 include=$destdir$includedir
+share=$destdir$prefix/share/httpstream
 
 if [ "$action" = uninstall ]; then
     rm -f "$include/httpstream.h" "$lib/libhttpstream.a" "$lib/libhttpstream.so" \
-        "$lib/libhttpstream.so.$abi" "$lib/libhttpstream.so.$version" "$lib/pkgconfig/httpstream.pc"
+        "$lib/libhttpstream.so.$abi" "$lib/libhttpstream.so.$version" "$lib/pkgconfig/httpstream.pc" \
+        "$share/httpstream.supp"
+    [ ! -d "$share" ] || rmdir "$share"
     exit
 fi
 
@@ -120,7 +123,8 @@ cp "$archive" "$made/libhttpstream.a"
 strip_debug=
 if [ "$debug" = no ]; then
     "${STRIP:-strip}" --strip-debug "$made/libhttpstream.a"
-    strip_debug=-Wl,--strip-all
+    # Names of functions stay: backtraces and httpstream.supp need them.
+    strip_debug=-Wl,--strip-debug
 fi
 
 # All of the archive is linked. What no exported function reaches is dropped again.
@@ -150,10 +154,11 @@ sed -e "s|@PREFIX@|$(for_pc "$prefix")|" \
     "$here/httpstream.pc.in" >"$made/httpstream.pc"
 
 # install(1) puts a new file in the place of the old one, so running programs keep theirs.
-install -d "$include" "$lib" "$lib/pkgconfig"
+install -d "$include" "$lib" "$lib/pkgconfig" "$share"
 install -m 644 "$here/include/httpstream.h" "$include/"
 install -m 644 "$made/libhttpstream.a" "$lib/"
 install -m 755 "$made/libhttpstream.so" "$lib/libhttpstream.so.$version"
 ln -sf "libhttpstream.so.$version" "$lib/libhttpstream.so.$abi"
 ln -sf "libhttpstream.so.$abi" "$lib/libhttpstream.so"
 install -m 644 "$made/httpstream.pc" "$lib/pkgconfig/"
+install -m 644 "$here/httpstream.supp" "$share/"

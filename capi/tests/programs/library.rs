@@ -182,12 +182,17 @@ pub(crate) fn under_valgrind(options: &[&str], program: &Path) -> Option<Command
     Some(valgrind)
 }
 
-/// Runs a program to its end, which has to be a good one and to come.
+/// Runs a program with a server's URL and these arguments.
 pub(crate) fn run(mut command: Command, server: Server, arguments: &[&str]) {
-    const PATIENCE: Duration = Duration::from_secs(240);
     command
         .arg(format!("http://{}", server.addr))
         .args(arguments);
+    run_to_end(command);
+}
+
+/// Runs a program to its end, which has to be a good one and to come.
+pub(crate) fn run_to_end(mut command: Command) {
+    const PATIENCE: Duration = Duration::from_secs(240);
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     // Read while it runs, or it might wait for room.
     let mut told = child.stderr.take().unwrap();

@@ -7,10 +7,11 @@ mod common;
 mod install;
 mod library;
 mod server;
+mod unasked;
 
 use std::process::Command;
 
-use library::{Linked, compile, run, under_valgrind};
+use library::{Linked, compile, run, run_to_end, under_valgrind};
 
 /// Tests of one program: alone, and under valgrind with these arguments beside the server's URL, and
 /// with these options for valgrind.
@@ -59,3 +60,47 @@ program!(
 program!(garbage);
 program!(many, &["10000"], &["200"]);
 program!(sigpipe);
+
+/// What arrives on a kept connection while no response is outstanding.
+mod kept_connections {
+    use super::unasked::{Ports, Speaks, start};
+    use super::*;
+
+    /// Runs the program against a server that speaks http.
+    fn over(scheme: &str, speaks: Speaks, mut program: Command, arguments: &[&str]) {
+        let Ports {
+            first,
+            second,
+            orders,
+        } = start(speaks);
+        program.args([format!("{scheme}://{first}"), format!("http://{second}")]);
+        program.arg(orders.port().to_string()).args(arguments);
+        run_to_end(program);
+    }
+
+    #[test]
+    fn are_used_again() {
+        let program = Command::new(compile("unasked", Linked::Dynamically));
+        over("http", Speaks::Http, program, &["-", "nothing"]);
+    }
+
+    /// TLS leaves nothing behind.
+    #[cfg(feature = "tls")]
+    #[test]
+    fn are_used_again_over_https_under_valgrind() {
+        let program = compile("unasked", Linked::Statically);
+        let suppressions = library::package().join("httpstream.supp");
+        let suppressions = format!("--suppressions={}", suppressions.display());
+        let Some(program) = under_valgrind(&[&suppressions], &program) else {
+            return;
+        };
+        let (config, certificate) = unasked::identity();
+        over(
+            "https",
+            Speaks::Https(config),
+            program,
+            &[&certificate, "nothing"],
+        );
+    }
+    //MORE
+}
