@@ -102,5 +102,18 @@ mod kept_connections {
             &[&certificate, "nothing"],
         );
     }
-    //MORE
+
+    #[test]
+    fn are_left_alone_after_what_nobody_asked_for() {
+        let program = Command::new(compile("unasked", Linked::Dynamically));
+        over("http", Speaks::Http, program, &["-"]);
+    }
+
+    #[cfg(feature = "tls")]
+    #[test]
+    fn are_left_alone_after_what_nobody_asked_for_over_https() {
+        let program = Command::new(compile("unasked", Linked::Statically));
+        let (config, certificate) = unasked::identity();
+        over("https", Speaks::Https(config), program, &[&certificate]);
+    }
 }
