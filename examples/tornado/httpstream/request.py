@@ -80,8 +80,8 @@ class Request:
     * ``fresh_connection``: on a connection of its own, ``close``: which is closed after it
     * ``max_body_bytes``: the largest body that is accepted
 
-    Raises InvalidRequest, which names what cannot be sent. Redirects are not followed. The fields are what it was made from:
-    changing them changes nothing.
+    Raises InvalidRequest, which names what cannot be sent. Redirects are not followed. The fields
+    are what it was made from: changing them changes nothing.
     """
 
     __slots__ = ("url", "method", "source", "handle", "__weakref__")
@@ -249,7 +249,9 @@ def _translated(values: Mapping[str, Any]) -> Tuple[Dict[str, Any], List[Tuple[s
 
 
 def _authorization(values: Mapping[str, Any]) -> List[Tuple[str, str]]:
-    mode, user, password = (values.get(f"auth_{name}") for name in ("mode", "username", "password"))
+    mode, user, password = (
+        values.get(f"auth_{name}") for name in ("mode", "username", "password")
+    )
     if mode not in (None, "basic"):
         raise InvalidRequest(f"auth_mode={mode!r} is not supported: basic is, and nothing else")
     if user is None:

@@ -278,9 +278,7 @@ def test_over_http(other: Server, unasked: str, method: str, way: Any) -> None:
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 @pytest.mark.parametrize("method", ["POST", "GET"])
 @pytest.mark.parametrize("unasked", UNASKED)
-def test_over_https(
-    certificate: Path, other: Server, unasked: str, method: str, way: Any
-) -> None:
+def test_over_https(certificate: Path, other: Server, unasked: str, method: str, way: Any) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, f"{certificate}.key")
     server = Server(context)
