@@ -132,10 +132,10 @@ impl Connection {
         }
     }
 
+    #[cfg(feature = "tls")]
     fn flush(&mut self) {
         match &mut self.layer {
             Layer::Plain => {}
-            #[cfg(feature = "tls")]
             Layer::Tls(tls) => {
                 while tls.wants_write() && tls.write_tls(&mut self.stream).is_ok() {}
             }
