@@ -326,6 +326,29 @@ typedef struct httpstream_view {
     size_t trailer_count;
     // httpstream_reply_elapsed_us.
     uint64_t elapsed_us;
+    // httpstream_reply_method.
+    const char *method;
+    // Its length in bytes.
+    size_t method_len;
+    // The IP address that the response came from, in network byte order; httpstream_reply_peer has it as text.
+    uint8_t peer_address[16];
+    // How many bytes of it there are: 4 or 16; 0 where the peer is not known.
+    uint32_t peer_address_len;
+    // Its port.
+    uint32_t peer_port;
+    // When the host's addresses were known: in microseconds since the submission, or since the end of the delay. UINT64_MAX here and
+    // below: the step was not taken, as on a connection that was there already, or it is not known, as of a failure.
+    uint64_t resolve_us;
+    // When the connection was established.
+    uint64_t connect_us;
+    // When the TLS handshake was over.
+    uint64_t tls_us;
+    // When the last byte of the request was written.
+    uint64_t sent_us;
+    // When the first byte of the response was read.
+    uint64_t first_byte_us;
+    // When the response was complete.
+    uint64_t done_us;
 } httpstream_view;
 
 // One field line. The bytes are not NUL-terminated, and valid as long as the reply.
@@ -371,9 +394,10 @@ int32_t httpstream_config_free(httpstream_config config);
 // Sets a number by its name, which is NUL-terminated. Sizes are in bytes, times in milliseconds.
 //
 // - "max_connections" (1024): connections open at once; "max_connections_per_origin" (256), "max_idle_per_origin" (32)
-// - "idle_timeout_ms" (60,000): how long an idle connection is kept
+// - "idle_timeout_ms" (60,000): how long an idle connection is kept; 0: not at all, UINT64_MAX: until the server closes it
 // - "timeout_resolve_ms", "timeout_connect_ms", "timeout_tls_ms" (10,000 each), "timeout_write_ms", "timeout_first_byte_ms",
-//   "timeout_idle_ms" (30,000 each), "timeout_total_ms" (300,000): deadlines, for requests that do not set their own; UINT64_MAX: none
+//   "timeout_idle_ms" (30,000 each), "timeout_total_ms" (300,000): deadlines, for requests that do not set their own; UINT64_MAX, and
+//   whatever is longer than 24 days: none; 0 counts as 1
 // - "limit_max_head_bytes" (65,536), "limit_max_fields" (128), "limit_max_body_bytes" (67,108,864; of a collected body), "limit_max_interim"
 //   (16), "limit_max_trailer_bytes", "limit_max_chunk_extension_bytes" (16,384 each), "limit_refuse_obs_fold" (0): bounds on responses
 // - "turn_events" (1024, at most 1,048,576), "turn_bytes" (524,288, of one connection): the bounds of one turn; "read_buffer" (131,072)
@@ -638,13 +662,21 @@ int32_t httpstream_reply_trailer_at(httpstream_reply reply,
                                     const uint8_t **value,
                                     size_t *value_len);
 
-// The URL that was asked for, `len` bytes, not NUL-terminated, encoded as it went out, without fragment. It may hold secrets: do not log it. `len` may
+// The method of the request, `len` bytes, not NUL-terminated; of failures too. `len` may be null. Null: not a reply.
+const char *httpstream_reply_method(httpstream_reply reply,
+                                    size_t *len);
+
+// The URL that was asked for, of failures too, `len` bytes, not NUL-terminated, encoded as it went out, without fragment. It may hold secrets: do not log it. `len` may
 // be null. Null: not a reply.
 const char *httpstream_reply_url(httpstream_reply reply,
                                  size_t *len);
 
 // How often the request was sent: 2 after a retry on a fresh connection; 0: not known, as of a failure. Negative: an error.
 int32_t httpstream_reply_attempts(httpstream_reply reply);
+
+// The address that the response came from: "127.0.0.1:80", "[::1]:80". NUL-terminated; "" where it is not known, as of a failure. Null: not
+// a reply.
+const char *httpstream_reply_peer(httpstream_reply reply);
 
 // Whether the connection had served another request before.
 bool httpstream_reply_reused(httpstream_reply reply);

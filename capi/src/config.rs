@@ -58,13 +58,13 @@ impl Setting {
                 Setting::MaxConnectionsPerOrigin(knobs::count(name, value)?)
             }
             "max_idle_per_origin" => Setting::MaxIdlePerOrigin(knobs::count(name, value)?),
-            "idle_timeout_ms" => Setting::IdleTimeout(Duration::from_millis(value)),
+            "idle_timeout_ms" => Setting::IdleTimeout(knobs::delay(value)),
             "turn_events" => Setting::TurnEvents(knobs::count(name, value)?),
             "turn_bytes" => Setting::TurnBytes(knobs::count(name, value)?),
             "read_buffer" => Setting::ReadBuffer(knobs::count(name, value)?),
             "max_lookups" => Setting::MaxLookups(knobs::count(name, value)?),
-            "keep_names_ms" => Setting::KeepNames(Duration::from_millis(value)),
-            "keep_stale_names_ms" => Setting::KeepStaleNames(Duration::from_millis(value)),
+            "keep_names_ms" => Setting::KeepNames(knobs::delay(value)),
+            "keep_stale_names_ms" => Setting::KeepStaleNames(knobs::delay(value)),
             "hosts_file" => Setting::HostsFile(knobs::yes(name, value)?),
             "system_resolver" => Setting::SystemResolver(knobs::yes(name, value)?),
             "public_only" => Setting::PublicOnly(knobs::yes(name, value)?),
@@ -187,9 +187,10 @@ pub extern "C" fn httpstream_config_free(config: httpstream_config) -> i32 {
 /// Sets a number by its name, which is NUL-terminated. Sizes are in bytes, times in milliseconds.
 ///
 /// - "max_connections" (1024): connections open at once; "max_connections_per_origin" (256), "max_idle_per_origin" (32)
-/// - "idle_timeout_ms" (60,000): how long an idle connection is kept
+/// - "idle_timeout_ms" (60,000): how long an idle connection is kept; 0: not at all, UINT64_MAX: until the server closes it
 /// - "timeout_resolve_ms", "timeout_connect_ms", "timeout_tls_ms" (10,000 each), "timeout_write_ms", "timeout_first_byte_ms",
-///   "timeout_idle_ms" (30,000 each), "timeout_total_ms" (300,000): deadlines, for requests that do not set their own; UINT64_MAX: none
+///   "timeout_idle_ms" (30,000 each), "timeout_total_ms" (300,000): deadlines, for requests that do not set their own; UINT64_MAX, and
+///   whatever is longer than 24 days: none; 0 counts as 1
 /// - "limit_max_head_bytes" (65,536), "limit_max_fields" (128), "limit_max_body_bytes" (67,108,864; of a collected body), "limit_max_interim"
 ///   (16), "limit_max_trailer_bytes", "limit_max_chunk_extension_bytes" (16,384 each), "limit_refuse_obs_fold" (0): bounds on responses
 /// - "turn_events" (1024, at most 1,048,576), "turn_bytes" (524,288, of one connection): the bounds of one turn; "read_buffer" (131,072)

@@ -6,12 +6,13 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::ffi::{CStr, CString, c_char};
 use std::mem::MaybeUninit;
+use std::net::{IpAddr, SocketAddr};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use httpstream::http::Version;
-use httpstream::{Error, ErrorKind, Headers, Phase, Request, Response, Sent};
+use httpstream::{Error, ErrorKind, Headers, Phase, Request, Response, Sent, Timings};
 
 use crate::errors::{Code, Fault, guard};
 use crate::handles::Kind;
@@ -36,6 +37,7 @@ pub(crate) struct Shown<'a> {
     /// Made when they are first asked for.
     message: OnceCell<CString>,
     url: OnceCell<String>,
+    peer: OnceCell<CString>,
 }
 
 /// One that is lent now, with its number.
@@ -74,6 +76,7 @@ impl<'a> Shown<'a> {
             elapsed,
             message: OnceCell::new(),
             url: OnceCell::new(),
+            peer: OnceCell::new(),
         }
     }
 
@@ -204,8 +207,30 @@ impl<'a> Shown<'a> {
         self.url.get_or_init(|| self.request.uri().to_string())
     }
 
+    /// The address that the response came from, of which a unix socket has none.
+    fn peer(&self) -> Option<SocketAddr> {
+        let peer = self.response()?.info().peer;
+        (!peer.ip().is_unspecified() || peer.port() != 0).then_some(peer)
+    }
+
+    fn peer_text(&self) -> &CStr {
+        let Some(peer) = self.peer() else {
+            return c"";
+        };
+        let text = || CString::new(peer.to_string()).unwrap_or_default();
+        self.peer.get_or_init(text)
+    }
+
+    fn timings(&self) -> Timings {
+        let timings = self.response().map(|response| response.info().timings);
+        timings.unwrap_or_default()
+    }
+
     fn view(&self) -> httpstream_view {
         let (body, reason) = (self.body(), self.reason());
+        let method = self.request.method().as_str();
+        let (peer_address, peer_address_len) = octets(self.peer());
+        let timings = self.timings();
         httpstream_view {
             size: size_of::<httpstream_view>(),
             kind: self.kind(),
@@ -224,8 +249,38 @@ impl<'a> Shown<'a> {
             header_count: count(self.headers()),
             trailer_count: count(self.trailers()),
             elapsed_us: self.elapsed_us(),
+            method: method.as_ptr().cast(),
+            method_len: method.len(),
+            peer_address,
+            peer_address_len,
+            peer_port: self.peer().map_or(0, |peer| peer.port().into()),
+            resolve_us: step(timings.resolve),
+            connect_us: step(timings.connect),
+            tls_us: step(timings.tls),
+            sent_us: step(timings.sent),
+            first_byte_us: step(timings.first_byte),
+            done_us: step(timings.done),
         }
     }
+}
+
+/// An address in network byte order, and how many bytes it has.
+fn octets(peer: Option<SocketAddr>) -> ([u8; 16], u32) {
+    let mut bytes = [0; 16];
+    match peer.map(|peer| peer.ip()) {
+        None => (bytes, 0),
+        Some(IpAddr::V4(ip)) => {
+            bytes[..4].copy_from_slice(&ip.octets());
+            (bytes, 4)
+        }
+        Some(IpAddr::V6(ip)) => (ip.octets(), 16),
+    }
+}
+
+/// A step's time in microseconds, `UINT64_MAX` if it was not taken.
+fn step(time: Option<Duration>) -> u64 {
+    time.and_then(|time| u64::try_from(time.as_micros()).ok())
+        .unwrap_or(u64::MAX)
 }
 
 fn count(fields: Option<Headers<'_>>) -> usize {
@@ -693,7 +748,20 @@ pub unsafe extern "C" fn httpstream_reply_trailer_at(
     })
 }
 
-/// The URL that was asked for, `len` bytes, not NUL-terminated, encoded as it went out, without fragment. It may hold secrets: do not log it. `len` may
+/// The method of the request, `len` bytes, not NUL-terminated; of failures too. `len` may be null. Null: not a reply.
+#[unsafe(no_mangle)]
+pub extern "C" fn httpstream_reply_method(
+    reply: httpstream_reply,
+    len: Option<&mut MaybeUninit<usize>>,
+) -> *const c_char {
+    with_len("httpstream_reply_method", len, |len| {
+        look(reply, |shown| {
+            Ok(slice(shown.request.method().as_str().as_bytes(), len).cast())
+        })
+    })
+}
+
+/// The URL that was asked for, of failures too, `len` bytes, not NUL-terminated, encoded as it went out, without fragment. It may hold secrets: do not log it. `len` may
 /// be null. Null: not a reply.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_reply_url(
@@ -710,6 +778,15 @@ pub extern "C" fn httpstream_reply_url(
 pub extern "C" fn httpstream_reply_attempts(reply: httpstream_reply) -> i32 {
     guard("httpstream_reply_attempts", || {
         look(reply, |shown| Ok(shown.attempts()))
+    })
+}
+
+/// The address that the response came from: "127.0.0.1:80", "[::1]:80". NUL-terminated; "" where it is not known, as of a failure. Null: not
+/// a reply.
+#[unsafe(no_mangle)]
+pub extern "C" fn httpstream_reply_peer(reply: httpstream_reply) -> *const c_char {
+    guard("httpstream_reply_peer", || {
+        look(reply, |shown| Ok(shown.peer_text().as_ptr()))
     })
 }
 

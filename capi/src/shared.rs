@@ -5,10 +5,9 @@
 //! epoll are the parent's as well, and one deregistration by the child would silence the parent.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
-use std::thread::{self, ThreadId};
 
 use httpstream::Submitter;
 
@@ -21,13 +20,14 @@ use crate::request::Written;
 pub(crate) struct Shared {
     pub(crate) configs: Table<Draft>,
     pub(crate) requests: Table<Written>,
-    engines: Option<HashMap<u64, Known>>,
+    /// A tree, not a hash table: a hash table is reached by a pointer into the middle of its memory,
+    /// which valgrind reports as possibly lost.
+    engines: BTreeMap<u64, Known>,
     last_engine: u64,
 }
 
 /// What is known of an engine on all threads.
 struct Known {
-    thread: ThreadId,
     born: Birth,
     submitter: Submitter<()>,
 }
@@ -35,7 +35,7 @@ struct Known {
 static SHARED: Mutex<Shared> = Mutex::new(Shared {
     configs: Table::new(Kind::Config),
     requests: Table::new(Kind::Request),
-    engines: None,
+    engines: BTreeMap::new(),
     last_engine: 0,
 });
 
@@ -96,27 +96,22 @@ extern "C" fn in_child() {
 }
 
 impl Shared {
-    fn engines(&mut self) -> &mut HashMap<u64, Known> {
-        self.engines.get_or_insert_default()
-    }
-
     /// Makes an engine of this thread known; answers its number.
     pub(crate) fn announce(&mut self, submitter: Submitter<()>) -> u64 {
         self.last_engine += 1;
         let number = self.last_engine;
         let known = Known {
-            thread: thread::current().id(),
             born: Birth::now(),
             submitter,
         };
-        self.engines().insert(number, known);
+        self.engines.insert(number, known);
         number
     }
 
     /// The way into an engine from any thread of its process.
     pub(crate) fn submitter(&mut self, handle: u64) -> Result<Submitter<()>, Fault> {
         let number = Kind::Engine.number(handle)?;
-        match self.engines().get(&number) {
+        match self.engines.get(&number) {
             Some(known) if known.born.is_here() => Ok(known.submitter.clone()),
             Some(_) => Err(forked(handle)),
             None => Err(self.gone(handle, number)),
@@ -125,10 +120,10 @@ impl Shared {
 
     /// Why this thread has no such engine.
     pub(crate) fn why_not_here(&mut self, handle: u64, number: u64) -> Fault {
-        match self.engines().get(&number) {
+        match self.engines.get(&number) {
             Some(known) if !known.born.is_here() => forked(handle),
-            Some(known) => {
-                let whose = format!("belongs to another thread, {:?}", known.thread);
+            Some(_) => {
+                let whose = "belongs to another thread";
                 Fault::new(Code::Thread, Kind::Engine.words(handle, whose))
             }
             None => self.gone(handle, number),
@@ -145,7 +140,7 @@ impl Shared {
 
 /// Forgets an engine that is freed.
 pub(crate) fn retire(number: u64) {
-    let known = shared().engines().remove(&number);
+    let known = shared().engines.remove(&number);
     // Not under the lock: the last submitter wakes its engine as it goes.
     drop(known);
 }

@@ -303,4 +303,27 @@ pub struct httpstream_view {
     pub trailer_count: usize,
     /// httpstream_reply_elapsed_us.
     pub elapsed_us: u64,
+    /// httpstream_reply_method.
+    pub method: *const c_char,
+    /// Its length in bytes.
+    pub method_len: usize,
+    /// The IP address that the response came from, in network byte order; httpstream_reply_peer has it as text.
+    pub peer_address: [u8; 16],
+    /// How many bytes of it there are: 4 or 16; 0 where the peer is not known.
+    pub peer_address_len: u32,
+    /// Its port.
+    pub peer_port: u32,
+    /// When the host's addresses were known: in microseconds since the submission, or since the end of the delay. UINT64_MAX here and
+    /// below: the step was not taken, as on a connection that was there already, or it is not known, as of a failure.
+    pub resolve_us: u64,
+    /// When the connection was established.
+    pub connect_us: u64,
+    /// When the TLS handshake was over.
+    pub tls_us: u64,
+    /// When the last byte of the request was written.
+    pub sent_us: u64,
+    /// When the first byte of the response was read.
+    pub first_byte_us: u64,
+    /// When the response was complete.
+    pub done_us: u64,
 }

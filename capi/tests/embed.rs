@@ -108,7 +108,7 @@ macro_rules! host {
                     return;
                 }
                 let program = compile(stringify!($name), "valgrind", $libraries);
-                if let Some(command) = under_valgrind(&program) {
+                if let Some(command) = under_valgrind(&[], &program) {
                     converses(command);
                 }
             }

@@ -428,7 +428,7 @@ impl<S, M: Mode> Engine<S, M> {
         if millis == 0 || wanted_elsewhere || self.settings.max_idle_per_origin == 0 {
             return self.close(key);
         }
-        let expires = Self::tick_after(self.now_micros) + millis;
+        let expires = Self::tick_after(self.now_micros).saturating_add(millis);
         let timer = self.wheel.arm(expires, Timer::Idle(key));
         let alone = Neighbours::NONE;
         let spot = Spot {

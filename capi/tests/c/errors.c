@@ -243,6 +243,7 @@ static void no_reply(httpstream_reply reply, const char *words) {
     CHECK(httpstream_reply_id(reply) == 0 && httpstream_reply_header_count(reply) == 0 && httpstream_reply_trailer_count(reply) == 0);
     CHECK(httpstream_reply_headers(reply, NULL, 0) == 0 && httpstream_reply_head(reply, NULL, 0) == 0);
     CHECK(!httpstream_reply_reused(reply) && httpstream_reply_elapsed_us(reply) == 0);
+    CHECK(httpstream_reply_method(reply, &len) == NULL && len == 0 && httpstream_reply_peer(reply) == NULL);
     CHECK(strstr(httpstream_last_error(), words) != NULL);
 }
 
@@ -272,6 +273,7 @@ typedef struct {
 static void on_failure(void *user, httpstream_reply reply, httpstream_next *next) {
     expected *e = user;
     httpstream_view view = {.size = sizeof view};
+    size_t len;
     (void)next;
     e->calls++;
     CHECK(httpstream_reply_kind(reply) == e->kind);
@@ -283,9 +285,11 @@ static void on_failure(void *user, httpstream_reply reply, httpstream_next *next
     CHECK(strstr(httpstream_reply_message(reply), e->words) != NULL);
     CHECK(httpstream_reply_message(reply) == httpstream_reply_message(reply));
     CHECK(httpstream_reply_url(reply, NULL) != NULL);
+    CHECK(IS(httpstream_reply_method(reply, &len), "GET") && strcmp(httpstream_reply_peer(reply), "") == 0);
     CHECK(httpstream_reply_header(reply, "Content-Length", SIZE_MAX, NULL) == NULL && httpstream_reply_header_count(reply) == 0);
     OK(httpstream_reply_view(reply, &view));
     CHECK(view.kind == e->kind && view.phase == e->phase && view.minor == -1 && view.attempts == 0);
+    CHECK(is(view.method, view.method_len, "GET") && view.peer_address_len == 0 && view.first_byte_us == UINT64_MAX);
 }
 
 static void failures(httpstream_engine engine) {

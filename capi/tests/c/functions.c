@@ -68,6 +68,9 @@ static void on_whole(void *user, httpstream_reply reply, httpstream_next *next) 
     CHECK(is(name, name_len, "X-Sum") && is(value, value_len, "9"));
     snprintf(url, sizeof url, "%s/whole?q=long%%20poll", base);
     CHECK(IS(httpstream_reply_url(reply, &len), url));
+    CHECK(IS(httpstream_reply_method(reply, &len), "GET"));
+    CHECK(httpstream_reply_method(reply, NULL) != NULL);
+    CHECK(strcmp(httpstream_reply_peer(reply), base + strlen("http://")) == 0);
     CHECK(httpstream_reply_attempts(reply) == 1);
     CHECK(!httpstream_reply_reused(reply));
     CHECK(httpstream_reply_request_sent(reply) == HTTPSTREAM_SENT_YES);
@@ -79,6 +82,12 @@ static void on_whole(void *user, httpstream_reply reply, httpstream_next *next) 
     CHECK(view.request_sent == HTTPSTREAM_SENT_YES && view.resend_is_safe == 0 && view.attempts == 1 && view.reused == 0);
     CHECK(view.minor == 1 && view.header_count == 5 && view.trailer_count == 1);
     CHECK(view.elapsed_us == httpstream_reply_elapsed_us(reply));
+    CHECK(is(view.method, view.method_len, "GET"));
+    snprintf(text, sizeof text, "http://%d.%d.%d.%d:%u", view.peer_address[0], view.peer_address[1], view.peer_address[2],
+             view.peer_address[3], (unsigned)view.peer_port);
+    CHECK(view.peer_address_len == 4 && strcmp(text, base) == 0);
+    CHECK(view.resolve_us <= view.connect_us && view.connect_us <= view.sent_us && view.sent_us <= view.first_byte_us);
+    CHECK(view.first_byte_us <= view.done_us && view.done_us == view.elapsed_us && view.tls_us == UINT64_MAX);
 
     /* An older program's struct ends earlier: what is behind it stays as it is. */
     memset(&view, 0x55, sizeof view);

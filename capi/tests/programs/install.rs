@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use super::common::{Server, ok};
-use super::library::{STRICT, assert_success, library, package, scratch};
+use super::library::{STRICT, assert_success, library, package, released_library, scratch};
 
 /// Whether `tool` is there; says so where it is not.
 fn there_is(tool: &str) -> bool {
@@ -74,21 +74,51 @@ fn readme_program() -> String {
     program.expect("the README has a program").to_owned()
 }
 
+/// install.sh with the library that was built already.
+fn install_sh() -> Command {
+    let mut install = Command::new("sh");
+    install
+        .env_remove("DESTDIR")
+        .arg(package().join("install.sh"))
+        .arg("--release")
+        .arg(library().archive.parent().unwrap());
+    install
+}
+
+/// The source of the README's program, written to `dir`.
+fn readme_source(dir: &Path) -> PathBuf {
+    let source = dir.join("get.c");
+    std::fs::write(&source, readme_program()).unwrap();
+    source
+}
+
 /// Installs into a directory of its own; the source of the README's program lies beside.
 fn install(dir: &Path) -> (PathBuf, PathBuf) {
     let prefix = dir.join("prefix");
     let _ = std::fs::remove_dir_all(&prefix);
-    let built = library().archive.parent().unwrap();
-    let mut install = Command::new("sh");
-    install
-        .arg(package().join("install.sh"))
-        .arg(&prefix)
-        .arg("--release")
-        .arg(built);
-    assert_success(&mut install);
-    let source = dir.join("get.c");
-    std::fs::write(&source, readme_program()).unwrap();
-    (prefix, source)
+    assert_success(install_sh().arg(&prefix));
+    (prefix, readme_source(dir))
+}
+
+/// All files and links below `dir`, sorted; paths relative to it.
+fn files(dir: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(next) = dirs.pop() {
+        for entry in std::fs::read_dir(next).unwrap() {
+            let entry = entry.unwrap();
+            match entry.file_type().unwrap().is_dir() {
+                true => dirs.push(entry.path()),
+                false => {
+                    let path = entry.path();
+                    let path = path.strip_prefix(dir).unwrap();
+                    found.push(path.to_str().unwrap().to_owned());
+                }
+            }
+        }
+    }
+    found.sort();
+    found
 }
 
 /// What pkg-config says of the installed library.
@@ -146,6 +176,117 @@ fn the_readmes_program_builds_on_the_installed_library_and_runs() {
     // A program asks for the soname, which outlives versions.
     std::fs::remove_file(prefix.join("lib/libhttpstream.so")).unwrap();
     fetch(&dir.join("dynamic"), &prefix);
+}
+
+/// As a packager installs: below DESTDIR, with a libdir of the distribution's.
+#[test]
+fn a_staged_install_works_in_its_place_and_can_be_taken_back() {
+    if !there_is("pkg-config") {
+        return;
+    }
+    let dir = scratch("packaged");
+    let (stage, prefix) = (dir.join("stage"), dir.join("in its place"));
+    for old in [&stage, &prefix] {
+        let _ = std::fs::remove_dir_all(old);
+    }
+    let staged = stage.join(prefix.strip_prefix("/").unwrap());
+    let install = |option: Option<&str>| {
+        let mut install = install_sh();
+        install.env("DESTDIR", &stage).arg("--prefix").arg(&prefix);
+        install.args(["--libdir=lib/some-linux", "--includedir=include/here"]);
+        assert_success(install.args(option));
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    let installed = [
+        "include/here/httpstream.h",
+        "lib/some-linux/libhttpstream.a",
+        "lib/some-linux/libhttpstream.so",
+        &format!("lib/some-linux/libhttpstream.so.{version}"),
+        "lib/some-linux/libhttpstream.so.1",
+        "lib/some-linux/pkgconfig/httpstream.pc",
+        "share/httpstream/httpstream.supp",
+    ];
+    install(None);
+    assert_eq!(files(&staged), installed);
+    install(None);
+    assert_eq!(files(&staged), installed, "the second time");
+    assert_eq!(files(&stage).len(), installed.len(), "elsewhere is nothing");
+    assert!(!prefix.exists());
+
+    let told = std::fs::read_to_string(staged.join("lib/some-linux/pkgconfig/httpstream.pc"));
+    let told = told.unwrap();
+    assert!(!told.contains("stage"), "{told}");
+    assert!(told.contains("libdir=${prefix}/lib/some-linux\n"), "{told}");
+
+    // The package is unpacked where it belongs.
+    std::fs::rename(&staged, &prefix).unwrap();
+    let source = readme_source(&dir);
+    let program = dir.join("get");
+    let lib = prefix.join("lib/some-linux");
+    // As a shell reads it, since there is a space in the path.
+    let build = "eval \"set -- $(pkg-config --cflags --libs httpstream)\"; cc -o get get.c \"$@\"";
+    let mut cc = Command::new("sh");
+    cc.args(["-c", build]).current_dir(&dir);
+    cc.env("PKG_CONFIG_PATH", lib.join("pkgconfig"));
+    assert_success(&mut cc);
+    assert!(source.exists());
+    let server = Server::answering(ok("a page"));
+    let mut get = Command::new(program);
+    get.arg(server.url("/")).env("LD_LIBRARY_PATH", &lib);
+    assert_eq!(
+        String::from_utf8_lossy(&assert_success(&mut get).stdout),
+        FETCHED
+    );
+
+    std::fs::create_dir_all(staged.parent().unwrap()).unwrap();
+    std::fs::rename(&prefix, &staged).unwrap();
+    std::fs::write(staged.join("lib/some-linux/libother.so"), "").unwrap();
+    install(Some("--uninstall"));
+    assert_eq!(files(&stage).len(), 1, "what is somebody else's stays");
+}
+
+#[test]
+fn an_install_that_cannot_be_is_refused_with_a_word() {
+    let dir = scratch("refused");
+    let rows: [(&[&str], &str); 5] = [
+        (&["--libdr", "lib"], "there is no option --libdr"),
+        (&["--libdir"], "--libdir needs a directory"),
+        (&["--libdir="], "--libdir is empty"),
+        (&["one", "two"], "two prefixes, one and two"),
+        (
+            &["one", "--release", "nowhere"],
+            "there is no nowhere/libhttpstream.a",
+        ),
+    ];
+    for (arguments, expected) in rows {
+        let mut install = Command::new("sh");
+        install.arg(package().join("install.sh")).args(arguments);
+        let told = install.current_dir(&dir).output().unwrap();
+        let words = String::from_utf8_lossy(&told.stderr).into_owned();
+        assert!(!told.status.success(), "{arguments:?}");
+        assert!(words.contains(expected), "{arguments:?}: {words}");
+    }
+    assert_eq!(files(&dir), [""; 0]);
+}
+
+#[test]
+fn what_is_installed_has_no_debugging_information() {
+    let dir = scratch("small");
+    let prefix = dir.join("prefix");
+    let _ = std::fs::remove_dir_all(&prefix);
+    let mut install = Command::new("sh");
+    install
+        .env_remove("DESTDIR")
+        .arg(package().join("install.sh"));
+    install.arg(&prefix).arg("--release");
+    assert_success(install.arg(released_library().archive.parent().unwrap()));
+    let size = |name| std::fs::metadata(prefix.join(name)).unwrap().len();
+    // 5.4 MB; with the debugger's tables of lines it is 31.
+    let shared = size("lib/libhttpstream.so");
+    assert!(shared < 8_000_000, "libhttpstream.so has {shared} bytes");
+    // 34 MB and 92.
+    let archive = size("lib/libhttpstream.a");
+    assert!(archive < 50_000_000, "libhttpstream.a has {archive} bytes");
 }
 
 #[test]

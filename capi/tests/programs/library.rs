@@ -28,50 +28,66 @@ pub(crate) fn package() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// The directory of this test's profile: TARGET/PROFILE, of TARGET/PROFILE/deps/TEST.
+fn profile() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let profile = test.parent().and_then(Path::parent);
+    profile.unwrap().to_owned()
+}
+
 /// Builds it, or finds it built: of the same profile and features as this test, in the same directory.
 pub(crate) fn library() -> &'static Library {
     static LIBRARY: OnceLock<Library> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
-        // TARGET/PROFILE/deps/TEST
-        let test = std::env::current_exe().unwrap();
-        let profile = test.parent().and_then(Path::parent).unwrap();
-        let mut cargo = cargo::cargo();
-        cargo
-            .current_dir(package())
-            .args([
-                "build",
-                "--package",
-                "httpstream-capi",
-                "--message-format=json-render-diagnostics",
-            ])
-            .arg("--target-dir")
-            .arg(profile.parent().unwrap());
-        match profile.file_name().and_then(|name| name.to_str()) {
-            None | Some("debug") => {}
-            Some(name) => drop(cargo.args(["--profile", name])),
+    LIBRARY.get_or_init(
+        || match profile().file_name().and_then(|name| name.to_str()) {
+            None | Some("debug") => build("dev"),
+            Some(name) => build(name),
+        },
+    )
+}
+
+/// The library as it is meant to be installed.
+pub(crate) fn released_library() -> &'static Library {
+    static LIBRARY: OnceLock<Library> = OnceLock::new();
+    LIBRARY.get_or_init(|| build("release"))
+}
+
+fn build(name: &str) -> Library {
+    let mut cargo = cargo::cargo();
+    cargo
+        .current_dir(package())
+        .args([
+            "build",
+            "--locked",
+            "--package",
+            "httpstream-capi",
+            "--message-format=json-render-diagnostics",
+            "--profile",
+            name,
+        ])
+        .arg("--target-dir")
+        .arg(profile().parent().unwrap());
+    cargo.arg("--no-default-features");
+    for (feature, is_on) in [
+        ("hickory", cfg!(feature = "hickory")),
+        ("tls", cfg!(feature = "tls")),
+    ] {
+        if is_on {
+            cargo.args(["--features", feature]);
         }
-        cargo.arg("--no-default-features");
-        for (feature, is_on) in [
-            ("hickory", cfg!(feature = "hickory")),
-            ("tls", cfg!(feature = "tls")),
-        ] {
-            if is_on {
-                cargo.args(["--features", feature]);
-            }
-        }
-        let built = cargo.stderr(Stdio::inherit()).output().unwrap();
-        assert!(built.status.success(), "{cargo:?}");
-        let files = artifacts(&built);
-        let named = |end: &str| {
-            files
-                .iter()
-                .find(|file| file.to_string_lossy().ends_with(end))
-        };
-        Library {
-            shared: named(".so").expect("a cdylib").clone(),
-            archive: named(".a").expect("a staticlib").clone(),
-        }
-    })
+    }
+    let built = cargo.stderr(Stdio::inherit()).output().unwrap();
+    assert!(built.status.success(), "{cargo:?}");
+    let files = artifacts(&built);
+    let named = |end: &str| {
+        files
+            .iter()
+            .find(|file| file.to_string_lossy().ends_with(end))
+    };
+    Library {
+        shared: named(".so").expect("a cdylib").clone(),
+        archive: named(".a").expect("a staticlib").clone(),
+    }
 }
 
 /// The files of the library among cargo's messages.
@@ -154,33 +170,32 @@ pub(crate) fn assert_success(command: &mut Command) -> Output {
 }
 
 /// valgrind before a program; `None`: there is none.
-pub(crate) fn under_valgrind(program: &Path) -> Option<Command> {
+pub(crate) fn under_valgrind(options: &[&str], program: &Path) -> Option<Command> {
     if Command::new("valgrind").arg("--version").output().is_err() {
         println!("skipped: no valgrind");
         return None;
     }
     let mut valgrind = Command::new("valgrind");
+    // As a user would run it: no kind of leak is left out, and nothing is suppressed.
     valgrind
-        .args([
-            "--quiet",
-            "--error-exitcode=99",
-            "--leak-check=full",
-            "--show-leak-kinds=definite",
-        ])
-        .args([
-            "--errors-for-leak-kinds=definite",
-            "--child-silent-after-fork=yes",
-        ])
+        .args(["--quiet", "--error-exitcode=99", "--leak-check=full"])
+        .arg("--child-silent-after-fork=yes")
+        .args(options)
         .arg(program);
     Some(valgrind)
 }
 
-/// Runs a program to its end, which has to be a good one and to come.
+/// Runs a program with a server's URL and these arguments.
 pub(crate) fn run(mut command: Command, server: Server, arguments: &[&str]) {
-    const PATIENCE: Duration = Duration::from_secs(240);
     command
         .arg(format!("http://{}", server.addr))
         .args(arguments);
+    run_to_end(command);
+}
+
+/// Runs a program to its end, which has to be a good one and to come.
+pub(crate) fn run_to_end(mut command: Command) {
+    const PATIENCE: Duration = Duration::from_secs(240);
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     // Read while it runs, or it might wait for room.
     let mut told = child.stderr.take().unwrap();

@@ -24,12 +24,13 @@ from ctypes import (
     c_int32,
     c_int64,
     c_size_t,
+    c_uint8,
     c_uint32,
     c_uint64,
     c_void_p,
 )
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List
 
 from .errors import Forked, InvalidRequest, LibraryNotFound, StreamError, WrongThread
 
@@ -93,12 +94,34 @@ class View(ctypes.Structure):
         ("header_count", c_size_t),
         ("trailer_count", c_size_t),
         ("elapsed_us", c_uint64),
+        ("method", c_char_p),
+        ("method_len", c_size_t),
+        ("peer_address", c_uint8 * 16),
+        ("peer_address_len", c_uint32),
+        ("peer_port", c_uint32),
+        ("resolve_us", c_uint64),
+        ("connect_us", c_uint64),
+        ("tls_us", c_uint64),
+        ("sent_us", c_uint64),
+        ("first_byte_us", c_uint64),
+        ("done_us", c_uint64),
     ]
 
 
 #: Of a `View`: kind, status, body, body_len, elapsed_us.
 unpack_view = struct.Struct("@8xiiPN64xQ").unpack_from
 assert (View.kind.offset, View.body.offset, View.elapsed_us.offset) == (8, 16, 96)
+
+#: What few ask for of a `View`, unpacked when they do: attempts, reused; peer's address, its length
+#: and port; when host, connection and TLS were there, the request was sent, the response began.
+unpack_facts = struct.Struct("=ii60x16sII5Q").unpack_from
+assert (View.attempts.offset, View.peer_address.offset) == (52, 120)
+assert (View.resolve_us.offset, View.first_byte_us.offset) == (144, 176)
+
+
+def facts_of(octets: memoryview) -> bytes:
+    """The part of a view's bytes that `unpack_facts` is for."""
+    return octets[52:184].tobytes()
 
 
 class Next(ctypes.Structure):
@@ -235,7 +258,13 @@ class Library:
                 "-p httpstream-capi)"
             )
         for name, (restype, *argtypes) in _FUNCTIONS.items():
-            function = getattr(self._dll, f"httpstream_{name}")
+            try:
+                function = getattr(self._dll, f"httpstream_{name}")
+            except AttributeError:
+                raise LibraryNotFound(
+                    f"{path} has no httpstream_{name}: it is older than this package. Build the "
+                    "library of the same checkout (cargo build --release -p httpstream-capi)"
+                ) from None
             function.argtypes, function.restype = argtypes, restype
             setattr(self, name, function)
 
@@ -270,28 +299,35 @@ def _file_name() -> str:
     return "libhttpstream.so"
 
 
+#: The name by which programs ask the system for the library, after the version of the interface.
+_SONAME = f"libhttpstream.so.{ABI_VERSION}"
+
+
 def candidates() -> Iterator[Path]:
-    """Where cargo leaves the library: $CARGO_TARGET_DIR or the repository's target directory,
-    release before debug.
+    """Files to try, in this order: the copy that ``pip install`` puts beside this module; where
+    cargo leaves the library, release before debug, in $CARGO_TARGET_DIR and in the ``target`` of
+    the repository around this file; and ``lib`` of this Python's prefix.
     """
+    here = Path(__file__).resolve()
+    yield here.parent / _file_name()
     targets: List[Path] = []
     if os.environ.get("CARGO_TARGET_DIR"):
         targets.append(Path(os.environ["CARGO_TARGET_DIR"]))
-    for parent in Path(__file__).resolve().parents:
+    for parent in here.parents:
         if (parent / "Cargo.lock").exists():
             targets.append(parent / "target")
     for target in targets:
         for profile in ("release", "debug"):
             yield target / profile / _file_name()
+    yield Path(sys.prefix) / "lib" / _file_name()
 
 
 def load() -> Library:
-    """Loads the library: $HTTPSTREAM_LIBRARY and nothing else if that is set, else cargo's, else
-    the system's.
+    """Loads the library: $HTTPSTREAM_LIBRARY and nothing else if that is set, else the first of
+    `candidates` that is there, else what the system's loader knows.
 
-    Raises LibraryNotFound, which says where it looked and how it is built.
+    Raises LibraryNotFound, which says what was tried and what to do.
     """
-    looked: List[str] = []
     named = os.environ.get("HTTPSTREAM_LIBRARY")
     if named:
         # Whoever names a file means that one.
@@ -301,7 +337,7 @@ def load() -> Library:
             raise LibraryNotFound(
                 f"HTTPSTREAM_LIBRARY is {named!r}, which cannot be loaded: {error}"
             ) from error
-    looked.append("$HTTPSTREAM_LIBRARY (not set)")
+    looked = []
     for path in candidates():
         if path.exists():
             try:
@@ -310,17 +346,21 @@ def load() -> Library:
                 looked.append(f"{path} ({error})")
         else:
             looked.append(f"{path} (no such file)")
-    system: Optional[str] = ctypes.util.find_library("httpstream")
-    if system:
+    # By the loader's own rules first, which know LD_LIBRARY_PATH.
+    for name in (_SONAME, ctypes.util.find_library("httpstream")):
+        if not name:
+            looked.append("libhttpstream (not known to the system's linker)")
+            continue
         try:
-            return Library(system)
-        except OSError as error:
-            looked.append(f"{system}, by the system's linker ({error})")
-    else:
-        looked.append("libhttpstream, by the system's linker (not known to it)")
+            return Library(name)
+        except OSError:
+            looked.append(f"{name} (not known to the system's loader)")
     raise LibraryNotFound(
-        "libhttpstream is not there; build it with `cargo build --release -p httpstream-capi`, "
-        "or name it in HTTPSTREAM_LIBRARY. Looked for:\n  " + "\n  ".join(looked)
+        "libhttpstream was not found. Tried:\n  "
+        + "\n  ".join(looked)
+        + "\nBuild it in a checkout of httpstream (cargo build --release -p httpstream-capi) and "
+        "install this package from there (pip install examples/tornado), install the library "
+        "(capi/install.sh), or set HTTPSTREAM_LIBRARY to the path of libhttpstream.so."
     )
 
 

@@ -8,7 +8,7 @@ is closed).
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from tornado.httpclient import HTTPClientError
 
@@ -55,6 +55,9 @@ class RequestFailed(HTTPClientError):
     * ``resend_is_safe``: whether sending it again cannot do anything twice
     * ``status``: the status that was received before it failed, or 0; what came of the body is in
       ``response.body``
+    * ``request``: the request as it was given, a URL as a `Request`; ``method`` and ``url``: what
+      was asked of whom. A URL may hold secrets, so the words of the error have the origin alone
+    * ``attempts``: how often the request was sent; 0 where that is not known
     """
 
     def __init__(
@@ -66,6 +69,8 @@ class RequestFailed(HTTPClientError):
         resend_is_safe: bool = True,
         status: int = 0,
         response: Optional["Response"] = None,
+        request: Any = None,
+        attempts: int = 0,
     ) -> None:
         super().__init__(599, message, response)  # type: ignore[arg-type]
         self.kind = kind
@@ -73,6 +78,23 @@ class RequestFailed(HTTPClientError):
         self.request_sent = request_sent
         self.resend_is_safe = resend_is_safe
         self.status = status
+        self.attempts = attempts
+        # The package's own, of which a response has the one that it was made of.
+        self._request = request
+
+    @property
+    def request(self) -> Any:
+        request = self._request
+        source = getattr(request, "source", None)
+        return request if source is None else source
+
+    @property
+    def method(self) -> str:
+        return getattr(self._request, "method", "")
+
+    @property
+    def url(self) -> str:
+        return getattr(self._request, "url", "")
 
     def __str__(self) -> str:
         return f"{self.kind.name}: {self.message}"

@@ -6,12 +6,15 @@ programs have: a URL, an ``urllib.request.Request``, a Tornado ``HTTPRequest``.
 
 from __future__ import annotations
 
+import base64
 import ctypes
+import difflib
 import math
 import urllib.request
-from typing import Any, Iterable, Mapping, Optional, Tuple, Union
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple, Union
 
 from tornado.httpclient import HTTPRequest
+from tornado.httputil import format_timestamp
 
 from ._ffi import NEVER, library
 from .errors import InvalidRequest
@@ -22,18 +25,36 @@ Sendable = Union["Request", str, urllib.request.Request, HTTPRequest]
 
 
 def milliseconds(seconds: float) -> int:
-    """Whole milliseconds, rounded up; infinity is never. Raises InvalidRequest for what is no
-    duration.
+    """Whole milliseconds, rounded up; infinity, and what is too long to be counted, is never.
+
+    Raises InvalidRequest for what is no duration: a negative number, NaN, text.
     """
     try:
-        if seconds == math.inf:
+        if seconds < 0:
+            raise InvalidRequest(f"{seconds!r} seconds is less than none")
+        if seconds >= _FOREVER_SECONDS:
             return NEVER
-        ms = math.ceil(seconds * 1000)
+        return math.ceil(seconds * 1000)
+    except InvalidRequest:
+        raise
     except (TypeError, ValueError, OverflowError):
         raise InvalidRequest(f"{seconds!r} is no number of seconds") from None
-    if ms < 0:
-        raise InvalidRequest(f"{seconds!r} seconds is less than none")
-    return min(ms, NEVER)
+
+
+#: 2^64 milliseconds, which C has no number for.
+_FOREVER_SECONDS = 2.0**64 / 1000
+
+
+def _limit(seconds: float) -> int:
+    """A timeout in milliseconds; 0 is Tornado's word for no limit."""
+    return milliseconds(seconds) or NEVER
+
+
+def unexpected(function: str, name: str, known: Iterable[str]) -> TypeError:
+    """What Python raises for a keyword argument that a function does not have."""
+    words = f"{function}() got an unexpected keyword argument {name!r}"
+    near = difflib.get_close_matches(name, list(known), 1)
+    return TypeError(f"{words}; did you mean {near[0]!r}?" if near else words)
 
 
 def number(name: str, value: Any) -> int:
@@ -50,16 +71,17 @@ def _octets(text: Union[str, bytes]) -> bytes:
 class Request:
     """A request to be sent any number of times, by any stream of the process.
 
-    * ``timeout``: seconds from submission to the end of the body, delays not counted
-    * ``connect_timeout``: seconds for an address to answer
+    * ``timeout``: seconds from submission to the end of the body, delays not counted. None: the
+      stream's ``timeout_total``, 300 unless set; 0 or ``math.inf``: no limit
+    * ``connect_timeout``: seconds for an address to answer; likewise, with ``timeout_connect``, 10
     * ``hold``: a long poll: seconds for which the server may stay silent
     * ``idempotent``: whether it may be sent again when it may have been received (None: as its
       method says)
     * ``fresh_connection``: on a connection of its own, ``close``: which is closed after it
     * ``max_body_bytes``: the largest body that is accepted
 
-    Raises InvalidRequest, which names what cannot be sent. The fields are what it was made from:
-    changing them changes nothing.
+    Raises InvalidRequest, which names what cannot be sent. Redirects are not followed. The fields
+    are what it was made from: changing them changes nothing.
     """
 
     __slots__ = ("url", "method", "source", "handle", "__weakref__")
@@ -95,7 +117,7 @@ class Request:
         )
         self.handle = handle = made.value
         if headers is not None:
-            for name, value in headers.items() if isinstance(headers, Mapping) else headers:
+            for name, value in _pairs(headers):
                 name_octets, value_octets = _octets(name), _octets(value)
                 check(
                     library.request_header(
@@ -106,11 +128,11 @@ class Request:
             body_octets = _octets(body)
             check(library.request_body(handle, body_octets, len(body_octets)))
         if timeout is not None:
-            check(library.request_timeout_ms(handle, milliseconds(timeout)))
+            check(library.request_timeout_ms(handle, _limit(timeout)))
         if hold is not None:
             check(library.request_hold_ms(handle, milliseconds(hold)))
         if connect_timeout is not None:
-            self._option("timeout_connect_ms", milliseconds(connect_timeout))
+            self._option("timeout_connect_ms", _limit(connect_timeout))
         if idempotent is not None:
             self._option("idempotent", int(idempotent))
         if fresh_connection:
@@ -136,48 +158,169 @@ class Request:
         return f"<Request {self.method} {origin}>"
 
 
-#: Of Tornado's HTTPRequest: what would be left undone if it were passed over in silence, and what
-#: it is when it is not asked for.
-_NOT_HERE = {
-    "streaming_callback": None,
-    "header_callback": None,
-    "body_producer": None,
-    "proxy_host": None,
-    "auth_username": None,
-    "network_interface": None,
-    "ca_certs": None,
-    "client_key": None,
-    "client_cert": None,
-    "ssl_options": None,
-    "prepare_curl_callback": None,
+#: Parameters of Tornado's HTTPRequest that Request has too, by the same name.
+_SHARED = ("url", "method", "headers", "body", "connect_timeout")
+#: Those of which nothing is left undone, with the values for which that is so; None always is,
+#: since it is the default.
+_HARMLESS: Dict[str, Tuple[Any, ...]] = {
+    "follow_redirects": (False,),
+    # Of no use without redirects.
+    "max_redirects": (),
+    # Nothing is asked for in compressed form, and nothing is decompressed.
+    "decompress_response": (False,),
+    "use_gzip": (False,),
+    # Any method can be sent.
+    "allow_nonstandard_methods": (True, False),
+    "validate_cert": (True,),
+    "allow_ipv6": (True,),
 }
+#: Why a value is refused, where the name alone does not say it.
+_WHY = {
+    "follow_redirects": "redirects are not followed. Leave it out or pass False, and look at "
+    "the Location of a 3xx response",
+    "max_redirects": "redirects are not followed",
+    "decompress_response": "nothing is asked for in compressed form, and nothing is decompressed",
+    "use_gzip": "nothing is asked for in compressed form, and nothing is decompressed",
+    "validate_cert": "certificates are always checked; HTTPStream(ca_file=…) names the roots",
+    "ca_certs": "HTTPStream(ca_file=…) names the roots of all requests",
+    "ssl_options": "HTTPStream(ca_file=…) names the roots of all requests",
+    "allow_ipv6": "addresses of both families are tried",
+    "streaming_callback": "a response is read whole",
+    "header_callback": "a response is read whole; response.headers has its fields",
+    "body_producer": "a body is bytes that are there",
+}
+#: Parameters that work, though Request has them by no such name.
+_TRANSLATED = (
+    "request_timeout",
+    "user_agent",
+    "if_modified_since",
+    "expect_100_continue",
+    "auth_username",
+    "auth_password",
+    "auth_mode",
+)
+#: Parameters that cannot work here; whatever is passed is refused.
+_REFUSED = (
+    "network_interface",
+    "streaming_callback",
+    "header_callback",
+    "prepare_curl_callback",
+    "proxy_host",
+    "proxy_port",
+    "proxy_username",
+    "proxy_password",
+    "proxy_auth_mode",
+    "ca_certs",
+    "client_key",
+    "client_cert",
+    "body_producer",
+    "ssl_options",
+)
+#: All that Tornado's HTTPRequest has and Request has not.
+TORNADO_OPTIONS = frozenset((*_HARMLESS, *_TRANSLATED, *_REFUSED))
+
+
+def _translated(values: Mapping[str, Any]) -> Tuple[Dict[str, Any], List[Tuple[str, str]]]:
+    """Options and header fields for `Request`, of what Tornado's HTTPRequest has by other names.
+
+    Raises InvalidRequest, which names what would be left undone.
+    """
+    for name, value in values.items():
+        if value is None or name in _TRANSLATED:
+            continue
+        if name in _REFUSED or value not in _HARMLESS[name]:
+            if name == "max_redirects" and values.get("follow_redirects") is False:
+                continue
+            why = _WHY.get(name, "there is nothing like it here")
+            shown = value if isinstance(value, (bool, int)) else "…"
+            raise InvalidRequest(f"{name}={shown} is not supported: {why}")
+    options: Dict[str, Any] = {}
+    headers: List[Tuple[str, str]] = []
+    if values.get("request_timeout") is not None:
+        options["timeout"] = values["request_timeout"]
+    if values.get("user_agent"):
+        headers.append(("User-Agent", values["user_agent"]))
+    if values.get("if_modified_since"):
+        headers.append(("If-Modified-Since", format_timestamp(values["if_modified_since"])))
+    if values.get("expect_100_continue"):
+        headers.append(("Expect", "100-continue"))
+    headers.extend(_authorization(values))
+    return options, headers
+
+
+def _authorization(values: Mapping[str, Any]) -> List[Tuple[str, str]]:
+    mode, user, password = (
+        values.get(f"auth_{name}") for name in ("mode", "username", "password")
+    )
+    if mode not in (None, "basic"):
+        raise InvalidRequest(f"auth_mode={mode!r} is not supported: basic is, and nothing else")
+    if user is None:
+        if password is not None:
+            raise InvalidRequest("auth_password without auth_username is not supported")
+        return []
+    secret = base64.b64encode(_octets(user) + b":" + _octets(password or ""))
+    return [("Authorization", f"Basic {secret.decode()}")]
+
+
+def _pairs(headers: Optional[Headers]) -> List[Tuple[str, str]]:
+    if headers is None:
+        return []
+    # HTTPHeaders has several fields of one name.
+    all_of_them = getattr(headers, "get_all", None)
+    if all_of_them is not None:
+        return list(all_of_them())
+    return list(headers.items() if isinstance(headers, Mapping) else headers)
+
+
+def with_tornado_options(url: str, options: Mapping[str, Any]) -> Request:
+    """A `Request` with options of its own and of Tornado's HTTPRequest, mixed as they come.
+
+    Raises TypeError for an option that neither has, InvalidRequest for one that would be left
+    undone.
+    """
+    own: Dict[str, Any] = {}
+    of_tornado: Dict[str, Any] = {}
+    for name, value in options.items():
+        if name in TORNADO_OPTIONS:
+            of_tornado[name] = value
+        elif name in REQUEST_OPTIONS:
+            own[name] = value
+        else:
+            raise unexpected("fetch", name, (*REQUEST_OPTIONS, *TORNADO_OPTIONS, "delay"))
+    more, headers = _translated(of_tornado)
+    if headers:
+        own["headers"] = [*_pairs(own.get("headers")), *headers]
+    return Request(url, **{**own, **more})
+
+
+#: What `Request` takes beside a URL.
+REQUEST_OPTIONS = (
+    "method",
+    "headers",
+    "body",
+    "timeout",
+    "connect_timeout",
+    "hold",
+    "idempotent",
+    "fresh_connection",
+    "close",
+    "max_body_bytes",
+)
 
 
 def _of_tornado(request: HTTPRequest) -> Request:
-    for name, absent in _NOT_HERE.items():
-        if getattr(request, name) is not absent:
-            raise InvalidRequest(f"HTTPRequest.{name} is not done here")
-    if request.follow_redirects:
-        raise InvalidRequest(
-            "redirects are not followed: HTTPRequest.follow_redirects is not done here"
-        )
-    if request.validate_cert is False:
-        raise InvalidRequest(
-            "certificates are always checked: validate_cert=False is not done here"
-        )
-    # HTTPHeaders, though nothing makes sure of it.
-    headers = list(getattr(request.headers, "get_all", request.headers.items)())
-    if request.user_agent:
-        headers.append(("User-Agent", request.user_agent))
+    options, headers = _translated(
+        # Older Tornados have fewer; and `if_modified_since` is among the headers.
+        {name: getattr(request, name, None) for name in TORNADO_OPTIONS}
+    )
     return Request(
         request.url,
         request.method,
-        headers,
+        [*_pairs(request.headers), *headers],
         request.body,
-        # None is Tornado's default; 0 is its word for no limit.
-        timeout=math.inf if request.request_timeout == 0 else request.request_timeout,
-        connect_timeout=math.inf if request.connect_timeout == 0 else request.connect_timeout,
+        connect_timeout=request.connect_timeout,
         source=request,
+        **options,
     )
 
 

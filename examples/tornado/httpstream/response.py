@@ -11,13 +11,14 @@ import email.message
 import email.parser
 import http.client
 import io
+import ipaddress
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from tornado.httpclient import HTTPClientError
 from tornado.httputil import HTTPHeaders
 from tornado.httputil import responses as reasons
 
-from ._ffi import View, bytes_at, library, octets_of, unpack_view
+from ._ffi import NEVER, View, bytes_at, facts_of, library, octets_of, unpack_facts, unpack_view
 from .errors import Kind, RequestFailed
 from .request import Request
 
@@ -27,7 +28,8 @@ class Response:
 
     Of Tornado: ``request``, ``code``, ``reason``, ``headers``, ``body``, ``buffer``,
     ``effective_url``, ``error``, ``request_time``, ``time_info``, ``rethrow()``. Of 2013:
-    ``read()``, ``getcode()``, ``info()``, ``geturl()``, ``status``, ``msg``.
+    ``read()``, ``getcode()``, ``info()``, ``geturl()``, ``status``, ``msg``. Of the engine:
+    ``peer``, ``reused``, ``attempts``.
 
     When there is no response, ``code`` is 599, ``error`` is a `RequestFailed`, and ``read()``
     raises it.
@@ -42,6 +44,7 @@ class Response:
         "_failure",
         "_headers",
         "_buffer",
+        "_facts",
     )
 
     def __init__(
@@ -51,6 +54,7 @@ class Response:
         body: bytes,
         head: bytes,
         request_time: float,
+        facts: bytes,
         failure: Optional[RequestFailed] = None,
     ) -> None:
         self._request = request
@@ -62,6 +66,8 @@ class Response:
         self._failure = failure
         self._headers: Optional[HTTPHeaders] = None
         self._buffer: Optional[io.BytesIO] = None
+        # Unpacked by those who ask.
+        self._facts = facts
 
     # As Tornado has it
 
@@ -113,7 +119,10 @@ class Response:
             return self._failure
         if 200 <= self.code < 300:
             return None
-        return HTTPClientError(self.code, self.reason, self)  # type: ignore[arg-type]
+        words = self.reason
+        if self.code in _REDIRECTS and "Location" in self.headers:
+            words += " (redirects are not followed; response.headers has the Location)"
+        return HTTPClientError(self.code, words, self)  # type: ignore[arg-type]
 
     def rethrow(self) -> None:
         """Raises `error`, if there is one."""
@@ -130,7 +139,36 @@ class Response:
 
     @property
     def time_info(self) -> Dict[str, float]:
-        return {"total": self.request_time}
+        """Seconds from the submission, or the end of the delay, to each step that was taken.
+
+        By Tornado's names where it has them: ``namelookup``, ``connect``, ``appconnect`` (the TLS
+        handshake), ``sent`` (the last byte of the request), ``starttransfer`` (the first byte of
+        the response), ``total``. On a connection that was there already the first three are
+        missing.
+        """
+        steps = zip(_STEPS, unpack_facts(self._facts)[5:])
+        times = {name: us / 1e6 for name, us in steps if us != NEVER}
+        return {**times, "total": self.request_time}
+
+    # As the engine has it
+
+    @property
+    def peer(self) -> Optional[Tuple[str, int]]:
+        """Address and port that the response came from; None without a response."""
+        _, _, address, length, port, *_ = unpack_facts(self._facts)
+        return (str(ipaddress.ip_address(address[:length])), port) if length else None
+
+    @property
+    def reused(self) -> bool:
+        """Whether the connection had served another request before."""
+        return unpack_facts(self._facts)[1] != 0
+
+    @property
+    def attempts(self) -> int:
+        """How often the request was sent: 2 after a retry on a fresh connection. 0: not known, as
+        of a failure.
+        """
+        return unpack_facts(self._facts)[0]
 
     # As urllib and 2013's readbacks have it
 
@@ -171,6 +209,9 @@ class Response:
         return f"<Response {self.code} {self.reason}, {len(self.body)} bytes>"
 
 
+#: Statuses that lead elsewhere; 304 does not.
+_REDIRECTS = (301, 302, 303, 307, 308)
+_STEPS = ("namelookup", "connect", "appconnect", "sent", "starttransfer")
 _SENT = {0: "no", 1: "maybe", 2: "yes"}
 #: Heads are rarely longer; the buffer grows for those that are.
 _HEAD_BYTES = 4096
@@ -206,6 +247,7 @@ def reader() -> Callable[[int, Request], Response]:
             bytes_at(body_at, body_bytes) if body_bytes else b"",
             head[:wanted].tobytes(),
             elapsed_us / 1e6,
+            facts_of(octets),
         )
         if kind:
             _fail(response, kind, view, reply)
@@ -226,5 +268,7 @@ def _fail(response: Response, kind: int, view: View, reply: int) -> None:
         bool(view.resend_is_safe),
         view.status,
         response,
+        response._request,
+        view.attempts,
     )
     response.code = 599

@@ -7,17 +7,50 @@ import os
 from typing import Any, Mapping
 
 from ._ffi import NEVER, library
-from .request import milliseconds, number
+from .request import milliseconds, number, unexpected
 
-#: Settings that are durations: in seconds here, in milliseconds there.
-_DURATIONS = {"idle_timeout"} | {
+#: Settings that are durations: in seconds here, in milliseconds there. None is for ever.
+_DURATIONS = {"idle_timeout", "keep_names", "keep_stale_names"} | {
     f"timeout_{phase}"
     for phase in ("resolve", "connect", "tls", "write", "first_byte", "idle", "total")
 }
+#: Settings that are numbers, or True and False, and have the library's names.
+_NUMBERS = {
+    "max_connections",
+    "max_connections_per_origin",
+    "max_idle_per_origin",
+    "limit_max_head_bytes",
+    "limit_max_fields",
+    "limit_max_body_bytes",
+    "limit_max_interim",
+    "limit_max_trailer_bytes",
+    "limit_max_chunk_extension_bytes",
+    "limit_refuse_obs_fold",
+    "turn_events",
+    "turn_bytes",
+    "read_buffer",
+    "max_lookups",
+    "hosts_file",
+    "system_resolver",
+    "public_only",
+    "nodelay",
+    "timerfd",
+}
+SETTINGS = frozenset(_DURATIONS | _NUMBERS | {"user_agent", "headers", "resolve_to", "ca_file"})
+
+
+def check_names(function: str, settings: Mapping[str, Any]) -> None:
+    """Raises TypeError for a setting that there is not, as Python does for its functions."""
+    for name in settings:
+        if name not in SETTINGS:
+            raise unexpected(function, name, SETTINGS)
 
 
 def new_engine(settings: Mapping[str, Any]) -> int:
-    """An engine of this thread's. Raises StreamError for settings it does not know."""
+    """An engine of this thread's. Raises TypeError for settings there are not, StreamError for
+    values that cannot be used.
+    """
+    check_names("HTTPStream", settings)
     config = ctypes.c_uint64()
     check = library.check
     check(library.config_new(config))

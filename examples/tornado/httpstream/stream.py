@@ -38,9 +38,9 @@ from .errors import (
     StreamError,
     WrongThread,
 )
-from .request import Request, Sendable, milliseconds, prepare
+from .request import Request, Sendable, milliseconds, prepare, with_tornado_options
 from .response import Response, reader
-from .settings import new_engine
+from .settings import check_names, new_engine
 
 Params = Union[Mapping[str, Any], Sequence[Tuple[str, Any]]]
 #: What a readback answers: nothing, a request for the same readback, (request, readback), or
@@ -116,7 +116,7 @@ class HTTPStream:
     ``max_connections_per_origin=50``, durations in seconds without their unit
     (``timeout_connect=3.0``, ``idle_timeout=None``), ``limit_max_body_bytes=…``; and
     ``user_agent="…"``, ``headers={…}`` for every request, ``resolve_to={"*.example.com":
-    "127.0.0.1:8080"}``, ``ca_file="…"``.
+    "127.0.0.1:8080"}``, ``ca_file="…"``. A setting that there is not is a TypeError.
     """
 
     _instances: "weakref.WeakKeyDictionary[IOLoop, weakref.ref[HTTPStream]]" = (
@@ -161,7 +161,11 @@ class HTTPStream:
 
     @classmethod
     def configure(cls, **settings: Any) -> None:
-        """What the instances that `instance` makes from here on are made with."""
+        """What the instances that `instance` makes from here on are made with.
+
+        Raises TypeError for a setting that there is not.
+        """
+        check_names("configure", settings)
         cls._settings = settings
 
     @classmethod
@@ -310,12 +314,17 @@ class HTTPStream:
     ) -> "asyncio.Future[Response]":
         """``response = await stream.fetch(url)``, as of Tornado's AsyncHTTPClient.
 
-        ``delay`` is in seconds. For a URL, the other options are those of `Request`: ``method``,
-        ``headers``, ``body``, ``timeout``, ``hold``, …, or Tornado's ``request_timeout``.
+        ``delay`` is in seconds. For a URL, the other options are those of `Request` (``method``,
+        ``headers``, ``body``, ``timeout``, ``hold``, …) and those of Tornado's ``HTTPRequest``.
+
+        Redirects are not followed, whereas Tornado follows them unless told otherwise: a 3xx is a
+        response like others, and so an error, whose words say it. ``follow_redirects=True`` is
+        refused.
 
         Raises RequestFailed without a response, and HTTPClientError for a status that is not 2xx;
-        with ``raise_error=False``, either is the ``error`` of the response. Redirects are not
-        followed. Cancelling what it gives cancels the request.
+        with ``raise_error=False``, either is the ``error`` of the response. Raises TypeError for
+        an option that there is not, and InvalidRequest for one of Tornado's that is not supported
+        here. Cancelling what it gives cancels the request.
         """
         if threading.get_ident() != self._owner:
             raise self._refusal()
@@ -364,12 +373,7 @@ class HTTPStream:
     def _prepared_with(self, request: Any, options: Dict[str, Any]) -> Request:
         if not isinstance(request, str):
             raise InvalidRequest("options go with a URL; a request has its own")
-        if "request_timeout" in options:
-            options["timeout"] = options.pop("request_timeout")
-        try:
-            return Request(request, **options)
-        except TypeError as error:
-            raise InvalidRequest(f"fetch: {error}") from None
+        return with_tornado_options(request, options)
 
     def _prepared(self, request: Any) -> Request:
         if type(request) is Request:
@@ -440,7 +444,9 @@ class HTTPStream:
         self._requests.clear()
         for future in fetches:
             if not future.done() and not self._loop.is_closed():
-                future.set_exception(RequestFailed("the stream was closed", Kind.GONE))
+                future.set_exception(
+                    RequestFailed("the stream was closed", Kind.GONE, request=future.request)
+                )
         if not self._turning:
             library.check(library.free(self._engine))
 

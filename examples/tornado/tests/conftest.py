@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -249,6 +250,24 @@ def refused() -> str:
     """A URL where nobody listens: the port was free a moment ago, and is bound to nothing."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return f"http://127.0.0.1:{listener.getsockname()[1]}/"
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A certificate for 127.0.0.1, which is its own root, and its key beside it."""
+    if shutil.which("openssl") is None:
+        print("skipped: there is no openssl")
+        pytest.skip("there is no openssl")
+    made = tmp_path / "server.pem"
+    subprocess.run(
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 "
+        "-addext subjectAltName=IP:127.0.0.1 "
+        f"-addext basicConstraints=critical,CA:FALSE -keyout {made}.key -out {made}".split(),
+        check=True,
+        capture_output=True,
+        timeout=WAIT_SECONDS,
+    )
+    return made
 
 
 def descriptors() -> int:

@@ -5,6 +5,7 @@ cancelling.
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from typing import Any, Callable, List
 
@@ -44,6 +45,127 @@ def test_a_response_is_as_tornado_has_it(web: WebServer) -> None:
     run(main)
 
 
+def test_a_response_says_who_answered_and_when(web: WebServer) -> None:
+    async def main(stream: HTTPStream) -> None:
+        first = await stream.fetch(web.url, delay=0.01)
+        assert first.peer == ("127.0.0.1", web.port)
+        assert (first.reused, first.attempts) == (False, 1)
+        times = first.time_info
+        assert list(times) == ["namelookup", "connect", "sent", "starttransfer", "total"]
+        assert list(times.values()) == sorted(times.values()) and times["total"] < 60
+        second = await stream.fetch(web.url)
+        assert (second.peer, second.reused, second.attempts) == (first.peer, True, 1)
+        assert list(second.time_info) == ["sent", "starttransfer", "total"]
+
+    run(main)
+
+
+def test_a_request_that_is_sent_twice_says_so(scripted: Scripted) -> None:
+    def script(connection: socket.socket, number: int) -> None:
+        read_head(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        if number == 0:
+            # The second request on it is answered by nothing.
+            read_head(connection)
+
+    async def main(stream: HTTPStream) -> None:
+        url = scripted(script).url
+        await stream.fetch(url)
+        response = await stream.fetch(url)
+        assert (response.attempts, response.reused) == (2, False)
+
+    run(main)
+
+
+def test_a_failure_says_of_what(refused: str) -> None:
+    async def main(stream: HTTPStream) -> None:
+        given = HTTPRequest(refused + "path?token=1", method="PUT", body=b"")
+        with pytest.raises(RequestFailed) as caught:
+            await stream.fetch(given)
+        error = caught.value
+        assert error.request is given
+        assert (error.method, error.url) == ("PUT", refused + "path?token=1")
+        assert refused.rstrip("/") in str(error) and "token" not in str(error)
+        assert error.response is not None and error.response.peer is None
+        assert set(error.response.time_info) == {"total"}
+        with pytest.raises(RequestFailed) as caught:
+            await stream.fetch(refused)
+        assert isinstance(caught.value.request, Request) and caught.value.request.url == refused
+        future = stream.fetch(refused, method="DELETE")
+        stream.close()
+        with pytest.raises(RequestFailed) as caught:
+            await future
+        assert (caught.value.kind, caught.value.method) == (Kind.GONE, "DELETE")
+
+    run(main)
+
+
+#: As long as it gets.
+LONG = [math.inf, 1e300, 1e308, 2**64 / 1000, (2**64 - 1) / 1000, 1e12, 10**400]
+
+
+@pytest.mark.parametrize("seconds", [None, *LONG])
+def test_an_idle_connection_is_kept_however_long(web: WebServer, seconds: Any) -> None:
+    async def main(stream: HTTPStream) -> None:
+        for i in range(3):
+            assert (await stream.fetch(web.url)).reused == (i > 0)
+        assert stream.stats()["opened"] == 1
+
+    run(main, idle_timeout=seconds)
+
+
+@pytest.mark.parametrize("seconds, is_kept", [(0, False), (0.0, False), (60, True), (True, True)])
+def test_an_idle_connection_is_kept_as_long_as_it_is_said(
+    web: WebServer, seconds: Any, is_kept: bool
+) -> None:
+    async def main(stream: HTTPStream) -> None:
+        await stream.fetch(web.url)
+        assert (await stream.fetch(web.url)).reused == is_kept
+
+    run(main, idle_timeout=seconds)
+
+
+@pytest.mark.parametrize("seconds", LONG)
+def test_what_is_long_is_not_short(web: WebServer, seconds: Any) -> None:
+    async def main(stream: HTTPStream) -> None:
+        for option in ("timeout", "request_timeout", "connect_timeout", "hold"):
+            assert (await stream.fetch(web.url, **{option: seconds})).code == 200
+        request = HTTPRequest(web.url, connect_timeout=seconds, request_timeout=seconds)
+        assert (await stream.fetch(request)).code == 200
+        later = stream.add_request(web.url, None, delay=seconds)
+        await stream.fetch(web.url)
+        assert stream.pending == 1 and stream.cancel(later)
+
+    durations = ("resolve", "connect", "tls", "write", "first_byte", "idle", "total")
+    settings = {f"timeout_{name}": seconds for name in durations}
+    run(main, keep_names=seconds, keep_stale_names=seconds, **settings)
+
+
+@pytest.mark.parametrize("option", ["timeout", "request_timeout", "connect_timeout"])
+def test_no_seconds_are_no_limit(web: WebServer, option: str) -> None:
+    """Tornado's word for it."""
+
+    async def main(stream: HTTPStream) -> None:
+        assert (await stream.fetch(web.url, **{option: 0})).code == 200
+
+    run(main, timeout_total=None)
+
+
+@pytest.mark.parametrize("seconds", [-1, -1e-9, -math.inf, math.nan, "1", "soon", b"1", [], 1j])
+def test_what_is_no_duration_is_refused(web: WebServer, seconds: Any) -> None:
+    async def main(stream: HTTPStream) -> None:
+        for option in ("timeout", "request_timeout", "connect_timeout", "hold", "delay"):
+            if option != "delay" or seconds:
+                with pytest.raises(InvalidRequest, match="seconds"):
+                    stream.fetch(web.url, **{option: seconds})
+        for setting in ("idle_timeout", "timeout_total", "keep_names"):
+            with pytest.raises(InvalidRequest, match="seconds"):
+                HTTPStream(stream.io_loop, **{setting: seconds})
+        assert stream.pending == 0
+
+    run(main)
+
+
 def test_options_go_with_a_url(web: WebServer) -> None:
     async def main(stream: HTTPStream) -> None:
         response = await stream.fetch(
@@ -60,8 +182,6 @@ def test_options_go_with_a_url(web: WebServer) -> None:
         before = asyncio.get_running_loop().time()
         await stream.fetch(Request(web.url), delay=0.1)
         assert asyncio.get_running_loop().time() - before >= 0.1
-        with pytest.raises(InvalidRequest, match="follow_redirects"):
-            stream.fetch(web.url, follow_redirects=True)
         with pytest.raises(InvalidRequest):
             stream.fetch(Request(web.url), method="POST")
 
@@ -229,8 +349,36 @@ def test_settings(web: WebServer) -> None:
         idle_timeout=1.5,
         timeout_connect=None,
     )
-    with pytest.raises(InvalidRequest, match="no_such_setting"):
-        HTTPStream(no_such_setting=1)
+
+
+NO_SETTINGS = [
+    ("no_such_setting", r"unexpected keyword argument 'no_such_setting'$"),
+    ("idle_timout", "did you mean 'idle_timeout'"),
+    # In seconds, whereas C has milliseconds.
+    ("timeout_connect_ms", "did you mean 'timeout_connect'"),
+]
+
+
+@pytest.mark.parametrize("name, words", NO_SETTINGS)
+def test_a_setting_that_there_is_not_is_a_type_error(name: str, words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        HTTPStream(**{name: 1})
+    with pytest.raises(TypeError, match=words):
+        HTTPStream.configure(**{name: 1})
+    assert HTTPStream._settings == {}
+
+
+def test_an_option_that_there_is_not_is_a_type_error(web: WebServer) -> None:
+    async def main(stream: HTTPStream) -> None:
+        with pytest.raises(TypeError, match="'timout'; did you mean 'timeout'"):
+            stream.fetch(web.url, timout=1)
+        with pytest.raises(TypeError, match="unexpected keyword argument 'source'"):
+            stream.fetch(web.url, source=1)
+        with pytest.raises(TypeError):
+            Request(web.url, timout=1)  # type: ignore[call-arg]
+        assert stream.pending == 0
+
+    run(main)
 
 
 @pytest.mark.parametrize("number", [-1, 2**64, 1.5, "many", None])

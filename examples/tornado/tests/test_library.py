@@ -17,13 +17,13 @@ from httpstream.errors import LibraryNotFound
 PACKAGE = str(Path(__file__).resolve().parent.parent)
 
 
-def imported(**environment: str) -> "subprocess.CompletedProcess[str]":
+def imported(before: str = "", **environment: str) -> "subprocess.CompletedProcess[str]":
     env = {
         name: value
         for name, value in os.environ.items()
         if name not in ("HTTPSTREAM_LIBRARY", "CARGO_TARGET_DIR")
     }
-    program = f"import sys; sys.path.insert(0, {PACKAGE!r})\n"
+    program = f"import sys; sys.path.insert(0, {PACKAGE!r})\n{before}\n"
     program += "from httpstream._ffi import library; print(library.path)"
     return subprocess.run(
         [sys.executable, "-c", program],
@@ -45,17 +45,36 @@ def test_the_variable_is_meant(tmp_path: Path) -> None:
     assert "LibraryNotFound: HTTPSTREAM_LIBRARY is" in done.stderr and "nothing.so" in done.stderr
 
 
+def test_it_is_looked_for_beside_the_package_first() -> None:
+    assert next(_ffi.candidates()) == Path(PACKAGE) / "httpstream" / "libhttpstream.so"
+
+
+def test_the_loaders_path_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As after capi/install.sh into a prefix that LD_LIBRARY_PATH names."""
+    os.symlink(os.path.abspath(_ffi.library.path), tmp_path / "libhttpstream.so.1")
+    done = imported(
+        before="import pathlib; pathlib.Path.exists = lambda path: False",
+        LD_LIBRARY_PATH=str(tmp_path),
+    )
+    assert done.stdout.strip() == "libhttpstream.so.1", done.stderr
+
+
 def test_it_says_where_it_looked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("HTTPSTREAM_LIBRARY", raising=False)
     monkeypatch.setenv("CARGO_TARGET_DIR", str(tmp_path))
     monkeypatch.setattr(_ffi, "_file_name", lambda: "libnot_there.so")
+    monkeypatch.setattr(_ffi, "_SONAME", "libnot_there.so.1")
     monkeypatch.setattr(_ffi.ctypes.util, "find_library", lambda name: None)
     with pytest.raises(LibraryNotFound) as caught:
         _ffi.load()
     words = str(caught.value)
     for part in (
         "cargo build --release -p httpstream-capi",
-        "HTTPSTREAM_LIBRARY",
+        "pip install examples/tornado",
+        "set HTTPSTREAM_LIBRARY to the path",
+        f"{PACKAGE}/httpstream/libnot_there.so (no such file)",
+        f"{sys.prefix}/lib/libnot_there.so (no such file)",
+        "libnot_there.so.1 (not known to the system's loader)",
         f"{tmp_path}/release/libnot_there.so (no such file)",
         f"{tmp_path}/debug/libnot_there.so (no such file)",
         "system's linker",
@@ -81,6 +100,10 @@ def test_the_target_directory_is_cargos(monkeypatch: pytest.MonkeyPatch, tmp_pat
             "version 999 of the interface",
         ),
         ("int other;\n", "is not libhttpstream"),
+        (
+            "#include <stdint.h>\nuint32_t httpstream_abi_version(void) { return 1; }\n",
+            "it is older than this package. Build the library of the same checkout",
+        ),
     ],
 )
 def test_another_version_is_refused(tmp_path: Path, source: str, words: str) -> None:

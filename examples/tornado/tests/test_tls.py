@@ -3,36 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import ssl
-import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import WAIT_SECONDS, run
+from conftest import run
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine
 from tornado.testing import bind_unused_port
 
 from httpstream import HTTPStream, Kind, RequestFailed
-
-
-@pytest.fixture
-def certificate(tmp_path: Path) -> Path:
-    """A certificate for 127.0.0.1, which is its own root, and its key beside it."""
-    if shutil.which("openssl") is None:
-        print("skipped: there is no openssl")
-        pytest.skip("there is no openssl")
-    made = tmp_path / "server.pem"
-    subprocess.run(
-        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 "
-        "-addext subjectAltName=IP:127.0.0.1 "
-        f"-addext basicConstraints=critical,CA:FALSE -keyout {made}.key -out {made}".split(),
-        check=True,
-        capture_output=True,
-        timeout=WAIT_SECONDS,
-    )
-    return made
 
 
 def answer(request: HTTPServerRequest) -> None:

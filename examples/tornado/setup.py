@@ -1,0 +1,63 @@
+"""Puts the library into the package where cargo has built it, so that what pip installs is whole.
+
+The rest is in pyproject.toml. Without a library the package is installed all the same, and looks
+for one when it is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Optional, Tuple
+
+from setuptools import Distribution, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_py import build_py
+
+FILE_NAME = "libhttpstream.dylib" if sys.platform == "darwin" else "libhttpstream.so"
+
+
+def built_library() -> Optional[Path]:
+    """$HTTPSTREAM_LIBRARY, or what `cargo build --release -p httpstream-capi` has left."""
+    named = os.environ.get("HTTPSTREAM_LIBRARY")
+    if named:
+        return Path(named)
+    repository = Path(__file__).resolve().parents[2]
+    target = Path(os.environ.get("CARGO_TARGET_DIR") or repository / "target")
+    library = target / "release" / FILE_NAME
+    return library if library.exists() else None
+
+
+class Build(build_py):
+    def run(self) -> None:
+        super().run()
+        # An editable install leaves the package where the library is found anyway.
+        if getattr(self, "editable_mode", False):
+            return
+        library = built_library()
+        if library is None:
+            print("httpstream: no library was built, so none is installed with the package")
+            return
+        copy = Path(self.build_lib) / "httpstream" / FILE_NAME
+        shutil.copyfile(library, copy)
+        # Debugging information is five sixths of it.
+        if sys.platform != "darwin" and shutil.which("strip"):
+            subprocess.run(["strip", "--strip-debug", str(copy)], check=True)
+
+
+class Wheel(bdist_wheel):
+    def get_tag(self) -> Tuple[str, str, str]:
+        tag = super().get_tag()
+        # Any Python will do, though not any machine.
+        return tag if self.root_is_pure else ("py3", "none", tag[2])
+
+
+class Package(Distribution):
+    def has_ext_modules(self) -> bool:
+        return built_library() is not None
+
+
+setup(distclass=Package, cmdclass={"build_py": Build, "bdist_wheel": Wheel})
