@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::Error;
@@ -258,6 +259,10 @@ impl LimitsEdit {
 /// config.max_connections = 64;
 /// config.resolve_to("*.qq.com", "127.0.0.1:8080".parse().unwrap());
 /// ```
+///
+/// A configuration can be cloned and handed to other threads, each of which makes an engine of it; what a thread must have to itself, the
+/// [`resolver`](Self::resolver), is made there.
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Config {
     /// Connections open at once, idle ones included; what does not fit waits. While the addresses of a host race (RFC 8305), a
@@ -309,17 +314,27 @@ pub struct Config {
     ///
     /// Switch it off where an address that a name has lost may be somebody else's soon, and nothing but the name says who is who.
     pub keep_stale_names: Duration,
-    /// Where names are looked up; `None`: the system's name servers, asked on the engine's own loop (`resolver::Hickory`), without feature
+    /// Makes what names are looked up by, once for each engine and on its thread; `None`: the system's name servers, asked on the engine's own loop (`resolver::Hickory`), without feature
     /// `hickory` `getaddrinfo` on a helper thread ([`resolver::System`](crate::resolver::System)), or the simulated network's own names. The hosts
     /// file comes before any of them; see [`hosts_file`](Self::hosts_file).
-    pub resolver: Option<Box<dyn Resolve>>,
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use httpstream::resolver::Table;
+    ///
+    /// let mut names = Table::new();
+    /// names.insert("api.test", ["192.0.2.1".parse().unwrap()]);
+    /// let mut config = httpstream::Config::default();
+    /// config.resolver = Some(Arc::new(move || Box::new(names.clone())));
+    /// ```
+    pub resolver: Option<ResolverFactory>,
     /// How connections are made, for requests that bring no route of their own.
     pub route: Route,
     /// Asked for each address at the moment it is to be dialled, wherever it comes from: a name, the hosts file, an override or a URL. One that
     /// it refuses is passed over, and named in the error. So no name, however often its addresses change, leads where it should not
     /// (server-side request forgery, DNS rebinding). A connection that is there already was asked for when it was made, and serves on;
     /// of a unix socket, which has no address, nothing is asked. It is called inside a turn, so it has to be quick, and must not panic.
-    /// Default: all are allowed; see [`public_only`](crate::public_only).
+    /// Default: all are allowed; [`public_only`](crate::public_only) is one: `config.address_filter = Some(Arc::new(public_only))`.
     pub address_filter: Option<AddressFilter>,
     /// Whether an engine on a poll of its own has a timer in it, so that its file descriptor becomes readable whenever a turn is due, and a
     /// host without timers needs nothing else. Default true, with feature `timerfd`; on Linux only.
@@ -335,8 +350,11 @@ pub struct Config {
 /// The most requests that may be unanswered on one connection. Servers answer no faster for more than a few dozen.
 pub(crate) const MAX_PIPELINE: u16 = 1024;
 
-/// Whether an address may be dialled.
-pub type AddressFilter = Box<dyn Fn(&SocketAddr) -> bool>;
+/// Whether an address may be dialled. Clones of a [`Config`] share it.
+pub type AddressFilter = Arc<dyn Fn(&SocketAddr) -> bool + Send + Sync>;
+
+/// Makes a resolver on the thread of the engine that is to have it, so that the resolver itself need not be `Send`.
+pub type ResolverFactory = Arc<dyn Fn() -> Box<dyn Resolve> + Send + Sync>;
 
 /// Shows the names of default fields, not their values, which may be credentials.
 impl fmt::Debug for Config {
@@ -361,7 +379,7 @@ impl fmt::Debug for Config {
             .field("max_lookups", &self.max_lookups)
             .field("keep_names", &self.keep_names)
             .field("keep_stale_names", &self.keep_stale_names)
-            .field("resolver", &self.resolver)
+            .field("resolver", &self.resolver.is_some())
             .field("route", &self.route)
             .field("address_filter", &self.address_filter.is_some())
             .field("deadlines", &self.deadlines())
@@ -511,6 +529,57 @@ mod tests {
             let error = config.check().unwrap_err();
             assert!(format!("{error:#}").contains("turn_events is"), "{error:#}");
         }
+    }
+
+    #[test]
+    fn a_configuration_goes_to_other_threads_and_is_shared_by_its_clones() {
+        fn is_shared<T: Clone + Send + Sync + 'static>(_: &T) {}
+        let mut config = Config::default();
+        is_shared(&config);
+        let addr = SocketAddr::from(([127, 0, 0, 1], 80));
+        config.address_filter = Some(Arc::new(move |asked| *asked == addr));
+        // A resolver that is not `Send`, made where it is used.
+        #[derive(Debug)]
+        struct Local(crate::resolver::Table, std::rc::Rc<()>);
+        impl Resolve for Local {
+            fn attach(&mut self, wake: crate::resolver::Wake) {
+                self.0.attach(wake);
+            }
+            fn start(&mut self, _: &str, _: crate::resolver::Family, _: crate::resolver::LookupId) {
+            }
+            fn cancel(&mut self, _: crate::resolver::LookupId) {}
+            fn on_tick(&mut self, _: std::time::Instant) {}
+            fn deadline(&self) -> Option<std::time::Instant> {
+                None
+            }
+            fn take(
+                &mut self,
+            ) -> Option<(crate::resolver::LookupId, crate::resolver::LookupAnswer)> {
+                None
+            }
+        }
+        let made = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let makes = Arc::clone(&made);
+        config.resolver = Some(Arc::new(move || {
+            makes.lock().unwrap().push(std::thread::current().id());
+            let local = Local(crate::resolver::Table::new(), std::rc::Rc::default());
+            assert_eq!(std::rc::Rc::strong_count(&local.1), 1);
+            Box::new(local)
+        }));
+        config.resolve_to("a.test", addr);
+        let threads: Vec<_> = (0..2)
+            .map(|_| {
+                let config = config.clone();
+                std::thread::spawn(move || {
+                    assert!(config.address_filter.as_ref().unwrap()(&addr));
+                    assert_eq!(config.overrides.len(), 1);
+                    crate::Engine::<()>::with_config(config).unwrap();
+                    std::thread::current().id()
+                })
+            })
+            .map(|thread| thread.join().unwrap())
+            .collect();
+        assert_eq!(*made.lock().unwrap(), threads, "one for each engine");
     }
 
     #[test]

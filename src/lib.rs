@@ -97,7 +97,7 @@ pub use embed::calloop;
 #[cfg(all(unix, feature = "tokio"))]
 pub use embed::tokio;
 
-pub use config::{AddressFilter, Config, Limits, Timeouts};
+pub use config::{AddressFilter, Config, Limits, ResolverFactory, Timeouts};
 #[cfg(feature = "sim")]
 pub use engine::Sim;
 pub use engine::{

@@ -8,7 +8,7 @@ use common::{Bench, Gate, Log, Script, Server, facts, ok};
 use httpstream::resolver::{Family, LookupAnswer, LookupId, Resolve, Wake};
 use httpstream::{ErrorKind, Flow, Next, Phase, Request, RequestId, Sent};
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Mute;
 
 impl Resolve for Mute {
@@ -107,7 +107,7 @@ fn while_queued() {
 
 #[test]
 fn while_resolving() {
-    let mut bench = Bench::with(|c| c.resolver = Some(Box::new(Mute)));
+    let mut bench = Bench::with(|c| c.resolver = Some(common::resolver(Mute)));
     let id = bench
         .engine
         .submit(Request::get("http://a.test/").build().unwrap(), obstinate);

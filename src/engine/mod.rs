@@ -272,9 +272,11 @@ pub struct Stats {
 
 impl<S, M: Mode> Engine<S, M> {
     pub(crate) fn on_net(net: <M as Sealed>::Net, config: Config) -> Result<Self, Error> {
-        let mut config = config;
-        let settings = Settings::new(&mut config)?;
-        let mut resolver = config.resolver.unwrap_or_else(|| net.resolver());
+        let settings = Settings::new(&config)?;
+        let mut resolver = match &config.resolver {
+            Some(make) => make(),
+            None => net.resolver(),
+        };
         net.attach(&mut *resolver).map_err(Error::io)?;
         let names = NamesConfig {
             overrides: &config.overrides,

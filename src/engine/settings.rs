@@ -30,9 +30,9 @@ pub(super) struct Settings {
 impl Settings {
     /// # Errors
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a default field that cannot be sent.
-    pub(super) fn new(config: &mut Config) -> Result<Self, Error> {
+    pub(super) fn new(config: &Config) -> Result<Self, Error> {
         config.check()?;
-        let address_filter = config.address_filter.take();
+        let address_filter = config.address_filter.clone();
         Ok(Self {
             max_links: config.max_connections,
             max_links_per_origin: config.max_connections_per_origin,
@@ -44,7 +44,7 @@ impl Settings {
             turn_bytes: config.turn_bytes,
             read_buffer: config.read_buffer.max(MIN_READ_BUFFER),
             defaults: Defaults::new(config)?,
-            address_filter: address_filter.unwrap_or_else(|| Box::new(|_| true)),
+            address_filter: address_filter.unwrap_or_else(|| Arc::new(|_| true)),
             route: Arc::new(config.route.clone()),
         })
     }
