@@ -292,6 +292,9 @@ pub struct Config {
     /// 256 KiB nothing is won. At least 4 KiB; with feature `tls` what is less than 32 KiB counts as that, since records and handshake
     /// messages have to fit.
     pub read_buffer: usize,
+    /// Submissions and calls of other threads that may wait for the engine to take them; what is beyond is refused with
+    /// [`SubmitError::Full`](crate::SubmitError::Full), and futures wait. A turn takes 2048. Default 65,536; at least 1.
+    pub max_inbox: usize,
     /// The file with names that are answered from it, and from nothing else; `None`: no file. Default the system's, `/etc/hosts` on unix.
     ///
     /// It is read when the engine is made and whenever it has changed, which is noticed within a second; a file that is not there is an empty one, and
@@ -375,6 +378,7 @@ impl fmt::Debug for Config {
             .field("turn_events", &self.turn_events)
             .field("turn_bytes", &self.turn_bytes)
             .field("read_buffer", &self.read_buffer)
+            .field("max_inbox", &self.max_inbox)
             .field("hosts_file", &self.hosts_file)
             .field("max_lookups", &self.max_lookups)
             .field("keep_names", &self.keep_names)
@@ -403,6 +407,7 @@ impl Default for Config {
             turn_events: 1024,
             turn_bytes: 512 * 1024,
             read_buffer: 128 * 1024,
+            max_inbox: 65_536,
             hosts_file: system_hosts_file(),
             max_lookups: 64,
             keep_names: DAY,
@@ -470,6 +475,7 @@ impl Config {
             ("turn_events", self.turn_events),
             ("turn_bytes", self.turn_bytes),
             ("max_lookups", self.max_lookups),
+            ("max_inbox", self.max_inbox),
         ];
         for (name, value) in counts {
             if value == 0 {

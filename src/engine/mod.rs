@@ -131,8 +131,10 @@ pub struct Engine<S = (), M: Mode = Owned> {
     pipelines: Vec<Box<Pipeline>>,
     /// Set while this machine is out of file descriptors, ports or memory.
     exhausted: Option<Exhaustion>,
-    /// Requests begun in this turn.
-    begun: usize,
+    /// Commands carried out in this turn.
+    carried_out: usize,
+    /// Orders taken in this turn.
+    taken: usize,
     /// No new chain starts and none goes on.
     draining: bool,
     /// A readback's panic, on its way to the host.
@@ -293,6 +295,7 @@ impl<S, M: Mode> Engine<S, M> {
         let now = net.now();
         Ok(Self {
             net,
+            remote: Arc::new(Remote::new(wake, settings.max_inbox)),
             settings,
             chains: Chains::new(),
             links: Slots::new(),
@@ -300,7 +303,6 @@ impl<S, M: Mode> Engine<S, M> {
             names,
             doubts: Doubts::default(),
             wheel: Wheel::new(),
-            remote: Arc::new(Remote::new(wake)),
             orders: Vec::new(),
             now,
             life: Duration::ZERO,
@@ -316,7 +318,8 @@ impl<S, M: Mode> Engine<S, M> {
             unwritten: Vec::new(),
             pipelines: Vec::new(),
             exhausted: None,
-            begun: 0,
+            carried_out: 0,
+            taken: 0,
             draining: false,
             panic: None,
             read_buffer,

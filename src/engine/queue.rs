@@ -16,9 +16,9 @@ use crate::net::pool::{OriginKey, Parts};
 use crate::net::slots::{LinkKey, MaybeKey};
 use crate::request::Request;
 
-/// Requests begun in one turn: where each has a name to be looked up, they are what a turn of ten thousand submissions takes its time
-/// for. A host that submits more at once has them begun in several.
-const MAX_BEGUN: usize = 2048;
+/// Commands carried out in one turn: requests that begin, which are what a turn of ten thousand submissions takes its time for where each has a name
+/// to be looked up, and all else that is asked for. A host that asks for more at once has it done in several turns.
+pub(super) const MAX_CARRIED_OUT: usize = 2048;
 
 /// Whether a request has waited already, or has just come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,9 +55,10 @@ impl<S, M: Mode> Engine<S, M> {
         loop {
             if let Some(key) = self.restarts.pop_front() {
                 self.place_again(key);
-            } else if self.begun < MAX_BEGUN
+            } else if self.carried_out < MAX_CARRIED_OUT
                 && let Some(command) = self.chains.next_command()
             {
+                self.carried_out += 1;
                 self.carry_out(command);
             } else if self.pool.is_starved() && self.has_room() {
                 // One at a time, so that each origin has its turn.
@@ -101,10 +102,7 @@ impl<S, M: Mode> Engine<S, M> {
             Command::Start(key, _) if self.chains[key].marks.has(Marks::CANCELLED) => {}
             Command::Start(key, delay) => match (self.chains[key].stage, delay) {
                 (Stage::Waiting { call }, delay) => self.wait(key, call, delay),
-                (_, Duration::ZERO) => {
-                    self.begun += 1;
-                    self.begin(key);
-                }
+                (_, Duration::ZERO) => self.begin(key),
                 (_, delay) => self.delay(key, delay),
             },
             Command::Cancel(id) => {
@@ -131,6 +129,7 @@ impl<S, M: Mode> Engine<S, M> {
         chain.attempts = 0;
         chain.marks.clear(Marks::FRESH);
         chain.marks.clear(Marks::NO_EXPECT);
+        chain.marks.clear(Marks::WRITTEN);
         if !chain.marks.has(Marks::AT_HOME)
             && let Some(request) = &chain.request
         {

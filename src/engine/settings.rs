@@ -21,6 +21,7 @@ pub(super) struct Settings {
     pub(super) turn_events: usize,
     pub(super) turn_bytes: usize,
     pub(super) read_buffer: usize,
+    pub(super) max_inbox: usize,
     pub(super) defaults: Defaults,
     pub(super) address_filter: AddressFilter,
     /// For requests that bring none.
@@ -43,6 +44,7 @@ impl Settings {
             turn_events: config.turn_events,
             turn_bytes: config.turn_bytes,
             read_buffer: config.read_buffer.max(MIN_READ_BUFFER),
+            max_inbox: config.max_inbox,
             defaults: Defaults::new(config)?,
             address_filter: address_filter.unwrap_or_else(|| Arc::new(|_| true)),
             route: Arc::new(config.route.clone()),
