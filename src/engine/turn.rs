@@ -21,6 +21,9 @@ use crate::net::{ALARM, Net, Ready, WAKE};
 /// out, so that the inbox fills up when the engine does not keep up, rather than the engine.
 const MAX_ORDERS: usize = MAX_CARRIED_OUT;
 
+/// Timers that a turn moves nearer to when they are due. A million of them may have to be moved at one moment.
+const MAX_DEALT_OUT: usize = 16_384;
+
 /// What a turn did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -243,6 +246,7 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     fn on_timers(&mut self) {
+        self.wheel.allow(MAX_DEALT_OUT);
         for expired in 0..self.settings.turn_events {
             match self.wheel.expire(self.now_tick()) {
                 None if expired == 0 => return,
