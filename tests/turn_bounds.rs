@@ -269,6 +269,9 @@ fn draining() {
     assert_eq!((cancelled, engine.pending()), (MANY, 0));
     println!("draining: {turns} turns, {took:?} in all");
     assert!(turns as usize >= MANY / PIECE, "in {turns} turns");
-    // What is looked through for each turn anew would take a second for each.
-    assert!(took <= BOUND * turns as u32, "{took:?} for {turns} turns");
+    // To look through a million chains in each turn anew would take ten times as long.
+    assert!(
+        took <= BOUND * turns as u32 / 10,
+        "{took:?} for {turns} turns"
+    );
 }

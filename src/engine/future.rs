@@ -106,10 +106,11 @@ impl<S: 'static> Submitter<S> {
     ///
     /// # Errors
     /// [`Gone`]: the engine is dropped.
-    pub fn with<T: Send + 'static>(
-        &self,
-        f: impl FnOnce(&mut S) -> T + Send + 'static,
-    ) -> impl Future<Output = Result<T, Gone>> + Send {
+    pub fn with<T, F>(&self, f: F) -> impl Future<Output = Result<T, Gone>> + Send + use<S, T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut S) -> T + Send + 'static,
+    {
         let (promise, slot) = promise();
         let id = self.new_id();
         let call = Box::new(|state: &mut S, _: &mut Context<'_, S>| promise.keep(f(state)));

@@ -284,12 +284,10 @@ impl<S> Remote<S> {
         inbox.submissions -= freed;
         let is_empty = inbox.orders.is_empty();
         self.unannounced.store(!is_empty, Ordering::Relaxed);
-        if is_empty && inbox.orders.capacity() > KEPT_ORDERS {
-            inbox.orders = VecDeque::new();
-        }
-        if inbox.waiting.is_empty() {
-            return;
-        }
+        let outgrown = match is_empty && inbox.orders.capacity() > KEPT_ORDERS {
+            true => std::mem::take(&mut inbox.orders),
+            false => VecDeque::new(),
+        };
         // Each room that comes free is offered once, so that no turn wakes more than it takes. Who is called and goes without using it
         // passes the call on.
         let room = self.max_inbox.saturating_sub(inbox.submissions);
@@ -297,6 +295,7 @@ impl<S> Remote<S> {
             .take(freed.min(room))
             .collect();
         drop(inbox);
+        drop(outgrown);
         called.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
