@@ -105,8 +105,8 @@ impl Millis {
     /// With a number of milliseconds: the engine's own, or that number if it is longer.
     const AT_LEAST: u32 = 1 << 31;
     /// Added to a default before a caller's closure sees it, so that a value which was not touched is told from one which was
-    /// set to the default on purpose.
-    const MARK: Duration = Duration::from_nanos(1);
+    /// set to the default on purpose. Less than the millisecond that counts, and nothing that comes of adding round numbers.
+    const MARK: Duration = Duration::from_nanos(577_215);
 
     /// Nothing set.
     pub(crate) const INHERITED: Self = Self([Self::INHERIT; Clock::COUNT]);
@@ -188,66 +188,86 @@ impl Millis {
     }
 }
 
-/// Lets `change` edit limits which start as the defaults, and answers the edit to be laid over an engine's own limits.
-///
-/// As with [`Millis::change`], what `change` leaves alone is told by a mark, so that setting a limit to its default counts as set.
-/// A `bool` has no room for a mark: where the engine refuses obs-fold, a request cannot allow it.
-pub(crate) fn change_limits(
-    base: Option<&LimitsEdit>,
-    change: impl FnOnce(&mut Limits),
-) -> LimitsEdit {
-    let marked = match base {
-        Some(edit) => edit.edited.clone(),
-        None => LimitsEdit::marked(),
-    };
-    let mut edited = marked;
-    change(&mut edited);
-    LimitsEdit { edited }
-}
-
 /// What one request changes of the engine's [`Limits`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LimitsEdit {
-    edited: Limits,
+    max_head_bytes: Option<usize>,
+    max_fields: Option<usize>,
+    max_body_bytes: Option<u64>,
+    max_interim: Option<usize>,
+    max_trailer_bytes: Option<usize>,
+    max_chunk_extension_bytes: Option<usize>,
+    refuse_obs_fold: bool,
 }
 
 impl LimitsEdit {
-    /// The defaults, each one higher: a value nobody sets by accident.
-    fn marked() -> Limits {
+    /// Lets `change` edit the limits; what it leaves alone stays as it is here.
+    ///
+    /// `change` writes plain numbers, which do not tell whether they were written. So where nothing is set, it is shown the default and a number
+    /// more that nobody comes upon: the default itself, and all that is near it, counts as set. A `bool` has no room for a mark: where the
+    /// engine refuses obs-fold, a request cannot allow it.
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut Limits)) {
+        const MARK: usize = 1_000_003;
         let d = Limits::DEFAULT;
-        Limits {
-            max_head_bytes: d.max_head_bytes + 1,
-            max_fields: d.max_fields + 1,
-            max_body_bytes: d.max_body_bytes + 1,
-            max_interim: d.max_interim + 1,
-            max_trailer_bytes: d.max_trailer_bytes + 1,
-            max_chunk_extension_bytes: d.max_chunk_extension_bytes + 1,
-            refuse_obs_fold: d.refuse_obs_fold,
+        let marked = |set: Option<usize>, default: usize| set.unwrap_or(default + MARK);
+        let shown = Limits {
+            max_head_bytes: marked(self.max_head_bytes, d.max_head_bytes),
+            max_fields: marked(self.max_fields, d.max_fields),
+            max_body_bytes: self
+                .max_body_bytes
+                .unwrap_or(d.max_body_bytes + MARK as u64),
+            max_interim: marked(self.max_interim, d.max_interim),
+            max_trailer_bytes: marked(self.max_trailer_bytes, d.max_trailer_bytes),
+            max_chunk_extension_bytes: marked(
+                self.max_chunk_extension_bytes,
+                d.max_chunk_extension_bytes,
+            ),
+            refuse_obs_fold: self.refuse_obs_fold,
+        };
+        let mut edited = shown.clone();
+        change(&mut edited);
+        fn note<T: PartialEq>(slot: &mut Option<T>, edited: T, shown: T) {
+            if edited != shown {
+                *slot = Some(edited);
+            }
         }
+        note(
+            &mut self.max_head_bytes,
+            edited.max_head_bytes,
+            shown.max_head_bytes,
+        );
+        note(&mut self.max_fields, edited.max_fields, shown.max_fields);
+        note(
+            &mut self.max_body_bytes,
+            edited.max_body_bytes,
+            shown.max_body_bytes,
+        );
+        note(&mut self.max_interim, edited.max_interim, shown.max_interim);
+        note(
+            &mut self.max_trailer_bytes,
+            edited.max_trailer_bytes,
+            shown.max_trailer_bytes,
+        );
+        note(
+            &mut self.max_chunk_extension_bytes,
+            edited.max_chunk_extension_bytes,
+            shown.max_chunk_extension_bytes,
+        );
+        self.refuse_obs_fold = edited.refuse_obs_fold;
     }
 
     /// The limits that hold for the request under an engine whose own are `base`.
     pub(crate) fn over(&self, base: &Limits) -> Limits {
-        fn pick<T: PartialEq>(edited: T, marked: T, base: T) -> T {
-            if edited == marked { base } else { edited }
-        }
-        let (e, m) = (&self.edited, Self::marked());
         Limits {
-            max_head_bytes: pick(e.max_head_bytes, m.max_head_bytes, base.max_head_bytes),
-            max_fields: pick(e.max_fields, m.max_fields, base.max_fields),
-            max_body_bytes: pick(e.max_body_bytes, m.max_body_bytes, base.max_body_bytes),
-            max_interim: pick(e.max_interim, m.max_interim, base.max_interim),
-            max_trailer_bytes: pick(
-                e.max_trailer_bytes,
-                m.max_trailer_bytes,
-                base.max_trailer_bytes,
-            ),
-            max_chunk_extension_bytes: pick(
-                e.max_chunk_extension_bytes,
-                m.max_chunk_extension_bytes,
-                base.max_chunk_extension_bytes,
-            ),
-            refuse_obs_fold: pick(e.refuse_obs_fold, m.refuse_obs_fold, base.refuse_obs_fold),
+            max_head_bytes: self.max_head_bytes.unwrap_or(base.max_head_bytes),
+            max_fields: self.max_fields.unwrap_or(base.max_fields),
+            max_body_bytes: self.max_body_bytes.unwrap_or(base.max_body_bytes),
+            max_interim: self.max_interim.unwrap_or(base.max_interim),
+            max_trailer_bytes: self.max_trailer_bytes.unwrap_or(base.max_trailer_bytes),
+            max_chunk_extension_bytes: self
+                .max_chunk_extension_bytes
+                .unwrap_or(base.max_chunk_extension_bytes),
+            refuse_obs_fold: self.refuse_obs_fold || base.refuse_obs_fold,
         }
     }
 }

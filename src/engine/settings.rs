@@ -1,6 +1,7 @@
 //! What an engine took from its configuration, in the shape in which the hot path wants it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::{AddressFilter, Config, MAX_PIPELINE, Millis};
 use crate::error::Error;
@@ -38,7 +39,7 @@ impl Settings {
             max_links: config.max_connections,
             max_links_per_origin: config.max_connections_per_origin,
             max_idle_per_origin: config.max_idle_per_origin,
-            idle_timeout: u64::try_from(config.idle_timeout.as_millis()).unwrap_or(u64::MAX >> 16),
+            idle_timeout: millis(config.idle_timeout),
             timeouts: Millis::new(&config.timeouts),
             limits: config.limits.clone(),
             turn_events: config.turn_events,
@@ -58,6 +59,12 @@ impl Settings {
             None => self.limits.clone(),
         }
     }
+}
+
+/// Whole milliseconds, to be added to a time without a thought: what is too long to come to pass is cut to 8,900 years.
+fn millis(duration: Duration) -> u64 {
+    const NEVER: u64 = u64::MAX >> 16;
+    u64::try_from(duration.as_millis()).map_or(NEVER, |ms| ms.min(NEVER))
 }
 
 /// Which origins are pipelined, and how deep.
