@@ -22,7 +22,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use httpstream::{Config, Engine, Gone, Next, Request, Submitter};
+use httpstream::{Config, Context, Engine, Next, Reply, Request, SubmitError, Submitter};
 use server::Server;
 
 const USAGE: &str = "\
@@ -116,20 +116,28 @@ impl Lane {
     }
 
     /// Submits one chain of `left` requests.
-    fn submit(&self, mut left: u64) -> Result<(), Gone> {
-        self.submitter
-            .submit(self.request.clone(), move |tally: &mut Tally, reply, _| {
-                match reply {
-                    Ok(_) => tally.answered += 1,
-                    Err(_) => tally.failed += 1,
-                }
-                left -= 1;
-                match left {
-                    0 => Next::done(),
-                    _ => Next::again(),
-                }
-            })?;
-        Ok(())
+    fn submit(&self, mut left: u64) -> Result<(), httpstream::Error> {
+        let readback = move |tally: &mut Tally, reply: Reply<'_>, _: &mut Context<'_, Tally>| {
+            match reply {
+                Ok(_) => tally.answered += 1,
+                Err(_) => tally.failed += 1,
+            }
+            left -= 1;
+            match left {
+                0 => Next::done(),
+                _ => Next::again(),
+            }
+        };
+        let mut given = (self.request.clone(), readback);
+        loop {
+            match self.submitter.submit(given.0, given.1) {
+                Ok(_) => return Ok(()),
+                // Its inbox has room in a moment.
+                Err(SubmitError::Full(back)) => given = back,
+                Err(error) => return Err(error.into()),
+            }
+            thread::yield_now();
+        }
     }
 
     /// Waits until the engine has answered all. It ends when its last submitter is gone, which is this one.

@@ -11,6 +11,7 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderName, Method, Uri};
@@ -454,7 +455,7 @@ impl Options {
                 "--cert" => trust.certificate = Some(args.value_of(&arg)?),
                 "--key" => trust.key = Some(args.value_of(&arg)?),
                 "--unix-socket" => config.route.unix_path = Some(args.value_of(&arg)?.into()),
-                "--public-only" => config.address_filter = Some(Box::new(httpstream::public_only)),
+                "--public-only" => config.address_filter = Some(Arc::new(httpstream::public_only)),
                 "--resolve" => {
                     let (pattern, addr) = address(&args.text_of(&arg)?)?;
                     config.resolve_to(&pattern, addr);

@@ -17,6 +17,7 @@ use std::error::Error;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use httpstream::resolver::{Hickory, HickoryConfig, LookupError};
@@ -117,7 +118,9 @@ fn look_up(names: usize, window: usize, server: SocketAddr) -> Result<Seen, Box<
     let mut asked = HickoryConfig::default();
     asked.servers = vec![server];
     let mut config = Config::default();
-    config.resolver = Some(Box::new(Hickory::with_config(asked)));
+    config.resolver = Some(Arc::new(move || {
+        Box::new(Hickory::with_config(asked.clone()))
+    }));
     config.hosts_file = None;
     config.max_lookups = window;
     // So many links wait for their names at once; a socket they have only afterwards.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::Error;
@@ -104,8 +105,8 @@ impl Millis {
     /// With a number of milliseconds: the engine's own, or that number if it is longer.
     const AT_LEAST: u32 = 1 << 31;
     /// Added to a default before a caller's closure sees it, so that a value which was not touched is told from one which was
-    /// set to the default on purpose.
-    const MARK: Duration = Duration::from_nanos(1);
+    /// set to the default on purpose. Less than the millisecond that counts, and nothing that comes of adding round numbers.
+    const MARK: Duration = Duration::from_nanos(577_215);
 
     /// Nothing set.
     pub(crate) const INHERITED: Self = Self([Self::INHERIT; Clock::COUNT]);
@@ -187,66 +188,86 @@ impl Millis {
     }
 }
 
-/// Lets `change` edit limits which start as the defaults, and answers the edit to be laid over an engine's own limits.
-///
-/// As with [`Millis::change`], what `change` leaves alone is told by a mark, so that setting a limit to its default counts as set.
-/// A `bool` has no room for a mark: where the engine refuses obs-fold, a request cannot allow it.
-pub(crate) fn change_limits(
-    base: Option<&LimitsEdit>,
-    change: impl FnOnce(&mut Limits),
-) -> LimitsEdit {
-    let marked = match base {
-        Some(edit) => edit.edited.clone(),
-        None => LimitsEdit::marked(),
-    };
-    let mut edited = marked;
-    change(&mut edited);
-    LimitsEdit { edited }
-}
-
 /// What one request changes of the engine's [`Limits`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LimitsEdit {
-    edited: Limits,
+    max_head_bytes: Option<usize>,
+    max_fields: Option<usize>,
+    max_body_bytes: Option<u64>,
+    max_interim: Option<usize>,
+    max_trailer_bytes: Option<usize>,
+    max_chunk_extension_bytes: Option<usize>,
+    refuse_obs_fold: bool,
 }
 
 impl LimitsEdit {
-    /// The defaults, each one higher: a value nobody sets by accident.
-    fn marked() -> Limits {
+    /// Lets `change` edit the limits; what it leaves alone stays as it is here.
+    ///
+    /// `change` writes plain numbers, which do not tell whether they were written. So where nothing is set, it is shown the default and a number
+    /// more that nobody comes upon: the default itself, and all that is near it, counts as set. A `bool` has no room for a mark: where the
+    /// engine refuses obs-fold, a request cannot allow it.
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut Limits)) {
+        const MARK: usize = 1_000_003;
         let d = Limits::DEFAULT;
-        Limits {
-            max_head_bytes: d.max_head_bytes + 1,
-            max_fields: d.max_fields + 1,
-            max_body_bytes: d.max_body_bytes + 1,
-            max_interim: d.max_interim + 1,
-            max_trailer_bytes: d.max_trailer_bytes + 1,
-            max_chunk_extension_bytes: d.max_chunk_extension_bytes + 1,
-            refuse_obs_fold: d.refuse_obs_fold,
+        let marked = |set: Option<usize>, default: usize| set.unwrap_or(default + MARK);
+        let shown = Limits {
+            max_head_bytes: marked(self.max_head_bytes, d.max_head_bytes),
+            max_fields: marked(self.max_fields, d.max_fields),
+            max_body_bytes: self
+                .max_body_bytes
+                .unwrap_or(d.max_body_bytes + MARK as u64),
+            max_interim: marked(self.max_interim, d.max_interim),
+            max_trailer_bytes: marked(self.max_trailer_bytes, d.max_trailer_bytes),
+            max_chunk_extension_bytes: marked(
+                self.max_chunk_extension_bytes,
+                d.max_chunk_extension_bytes,
+            ),
+            refuse_obs_fold: self.refuse_obs_fold,
+        };
+        let mut edited = shown.clone();
+        change(&mut edited);
+        fn note<T: PartialEq>(slot: &mut Option<T>, edited: T, shown: T) {
+            if edited != shown {
+                *slot = Some(edited);
+            }
         }
+        note(
+            &mut self.max_head_bytes,
+            edited.max_head_bytes,
+            shown.max_head_bytes,
+        );
+        note(&mut self.max_fields, edited.max_fields, shown.max_fields);
+        note(
+            &mut self.max_body_bytes,
+            edited.max_body_bytes,
+            shown.max_body_bytes,
+        );
+        note(&mut self.max_interim, edited.max_interim, shown.max_interim);
+        note(
+            &mut self.max_trailer_bytes,
+            edited.max_trailer_bytes,
+            shown.max_trailer_bytes,
+        );
+        note(
+            &mut self.max_chunk_extension_bytes,
+            edited.max_chunk_extension_bytes,
+            shown.max_chunk_extension_bytes,
+        );
+        self.refuse_obs_fold = edited.refuse_obs_fold;
     }
 
     /// The limits that hold for the request under an engine whose own are `base`.
     pub(crate) fn over(&self, base: &Limits) -> Limits {
-        fn pick<T: PartialEq>(edited: T, marked: T, base: T) -> T {
-            if edited == marked { base } else { edited }
-        }
-        let (e, m) = (&self.edited, Self::marked());
         Limits {
-            max_head_bytes: pick(e.max_head_bytes, m.max_head_bytes, base.max_head_bytes),
-            max_fields: pick(e.max_fields, m.max_fields, base.max_fields),
-            max_body_bytes: pick(e.max_body_bytes, m.max_body_bytes, base.max_body_bytes),
-            max_interim: pick(e.max_interim, m.max_interim, base.max_interim),
-            max_trailer_bytes: pick(
-                e.max_trailer_bytes,
-                m.max_trailer_bytes,
-                base.max_trailer_bytes,
-            ),
-            max_chunk_extension_bytes: pick(
-                e.max_chunk_extension_bytes,
-                m.max_chunk_extension_bytes,
-                base.max_chunk_extension_bytes,
-            ),
-            refuse_obs_fold: pick(e.refuse_obs_fold, m.refuse_obs_fold, base.refuse_obs_fold),
+            max_head_bytes: self.max_head_bytes.unwrap_or(base.max_head_bytes),
+            max_fields: self.max_fields.unwrap_or(base.max_fields),
+            max_body_bytes: self.max_body_bytes.unwrap_or(base.max_body_bytes),
+            max_interim: self.max_interim.unwrap_or(base.max_interim),
+            max_trailer_bytes: self.max_trailer_bytes.unwrap_or(base.max_trailer_bytes),
+            max_chunk_extension_bytes: self
+                .max_chunk_extension_bytes
+                .unwrap_or(base.max_chunk_extension_bytes),
+            refuse_obs_fold: self.refuse_obs_fold || base.refuse_obs_fold,
         }
     }
 }
@@ -258,6 +279,10 @@ impl LimitsEdit {
 /// config.max_connections = 64;
 /// config.resolve_to("*.qq.com", "127.0.0.1:8080".parse().unwrap());
 /// ```
+///
+/// A configuration can be cloned and handed to other threads, each of which makes an engine of it; what a thread must have to itself, the
+/// [`resolver`](Self::resolver), is made there.
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Config {
     /// Connections open at once, idle ones included; what does not fit waits. While the addresses of a host race (RFC 8305), a
@@ -287,6 +312,9 @@ pub struct Config {
     /// 256 KiB nothing is won. At least 4 KiB; with feature `tls` what is less than 32 KiB counts as that, since records and handshake
     /// messages have to fit.
     pub read_buffer: usize,
+    /// Submissions and calls of other threads that may wait for the engine to take them; what is beyond is refused with
+    /// [`SubmitError::Full`](crate::SubmitError::Full), and futures wait. A turn takes 2048. Default 65,536; at least 1.
+    pub max_inbox: usize,
     /// The file with names that are answered from it, and from nothing else; `None`: no file. Default the system's, `/etc/hosts` on unix.
     ///
     /// It is read when the engine is made and whenever it has changed, which is noticed within a
@@ -311,17 +339,27 @@ pub struct Config {
     ///
     /// Switch it off where an address that a name has lost may be somebody else's soon, and nothing but the name says who is who.
     pub keep_stale_names: Duration,
-    /// Where names are looked up; `None`: the system's name servers, asked on the engine's own loop (`resolver::Hickory`), without feature
+    /// Makes what names are looked up by, once for each engine and on its thread; `None`: the system's name servers, asked on the engine's own loop (`resolver::Hickory`), without feature
     /// `hickory` `getaddrinfo` on a helper thread ([`resolver::System`](crate::resolver::System)), or the simulated network's own names. The hosts
     /// file comes before any of them; see [`hosts_file`](Self::hosts_file).
-    pub resolver: Option<Box<dyn Resolve>>,
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use httpstream::resolver::Table;
+    ///
+    /// let mut names = Table::new();
+    /// names.insert("api.test", ["192.0.2.1".parse().unwrap()]);
+    /// let mut config = httpstream::Config::default();
+    /// config.resolver = Some(Arc::new(move || Box::new(names.clone())));
+    /// ```
+    pub resolver: Option<ResolverFactory>,
     /// How connections are made, for requests that bring no route of their own.
     pub route: Route,
     /// Asked for each address at the moment it is to be dialled, wherever it comes from: a name, the hosts file, an override or a URL. One that
     /// it refuses is passed over, and named in the error. So no name, however often its addresses change, leads where it should not
     /// (server-side request forgery, DNS rebinding). A connection that is there already was asked for when it was made, and serves on;
     /// of a unix socket, which has no address, nothing is asked. It is called inside a turn, so it has to be quick, and must not panic.
-    /// Default: all are allowed; see [`public_only`](crate::public_only).
+    /// Default: all are allowed; [`public_only`](crate::public_only) is one: `config.address_filter = Some(Arc::new(public_only))`.
     pub address_filter: Option<AddressFilter>,
     /// Whether an engine on a poll of its own has a timer in it, so that its file descriptor becomes readable whenever a turn is due, and a
     /// host without timers needs nothing else. Default true, with feature `timerfd`; on Linux only.
@@ -337,8 +375,11 @@ pub struct Config {
 /// The most requests that may be unanswered on one connection. Servers answer no faster for more than a few dozen.
 pub(crate) const MAX_PIPELINE: u16 = 1024;
 
-/// Whether an address may be dialled.
-pub type AddressFilter = Box<dyn Fn(&SocketAddr) -> bool>;
+/// Whether an address may be dialled. Clones of a [`Config`] share it.
+pub type AddressFilter = Arc<dyn Fn(&SocketAddr) -> bool + Send + Sync>;
+
+/// Makes a resolver on the thread of the engine that is to have it, so that the resolver itself need not be `Send`.
+pub type ResolverFactory = Arc<dyn Fn() -> Box<dyn Resolve> + Send + Sync>;
 
 /// Shows the names of default fields, not their values, which may be credentials.
 impl fmt::Debug for Config {
@@ -359,11 +400,12 @@ impl fmt::Debug for Config {
             .field("turn_events", &self.turn_events)
             .field("turn_bytes", &self.turn_bytes)
             .field("read_buffer", &self.read_buffer)
+            .field("max_inbox", &self.max_inbox)
             .field("hosts_file", &self.hosts_file)
             .field("max_lookups", &self.max_lookups)
             .field("keep_names", &self.keep_names)
             .field("keep_stale_names", &self.keep_stale_names)
-            .field("resolver", &self.resolver)
+            .field("resolver", &self.resolver.is_some())
             .field("route", &self.route)
             .field("address_filter", &self.address_filter.is_some())
             .field("deadlines", &self.deadlines())
@@ -387,6 +429,7 @@ impl Default for Config {
             turn_events: 1024,
             turn_bytes: 512 * 1024,
             read_buffer: 128 * 1024,
+            max_inbox: 65_536,
             hosts_file: system_hosts_file(),
             max_lookups: 64,
             keep_names: DAY,
@@ -454,6 +497,7 @@ impl Config {
             ("turn_events", self.turn_events),
             ("turn_bytes", self.turn_bytes),
             ("max_lookups", self.max_lookups),
+            ("max_inbox", self.max_inbox),
         ];
         for (name, value) in counts {
             if value == 0 {
@@ -513,6 +557,57 @@ mod tests {
             let error = config.check().unwrap_err();
             assert!(format!("{error:#}").contains("turn_events is"), "{error:#}");
         }
+    }
+
+    #[test]
+    fn a_configuration_goes_to_other_threads_and_is_shared_by_its_clones() {
+        fn is_shared<T: Clone + Send + Sync + 'static>(_: &T) {}
+        let mut config = Config::default();
+        is_shared(&config);
+        let addr = SocketAddr::from(([127, 0, 0, 1], 80));
+        config.address_filter = Some(Arc::new(move |asked| *asked == addr));
+        // A resolver that is not `Send`, made where it is used.
+        #[derive(Debug)]
+        struct Local(crate::resolver::Table, std::rc::Rc<()>);
+        impl Resolve for Local {
+            fn attach(&mut self, wake: crate::resolver::Wake) {
+                self.0.attach(wake);
+            }
+            fn start(&mut self, _: &str, _: crate::resolver::Family, _: crate::resolver::LookupId) {
+            }
+            fn cancel(&mut self, _: crate::resolver::LookupId) {}
+            fn on_tick(&mut self, _: std::time::Instant) {}
+            fn deadline(&self) -> Option<std::time::Instant> {
+                None
+            }
+            fn take(
+                &mut self,
+            ) -> Option<(crate::resolver::LookupId, crate::resolver::LookupAnswer)> {
+                None
+            }
+        }
+        let made = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let makes = Arc::clone(&made);
+        config.resolver = Some(Arc::new(move || {
+            makes.lock().unwrap().push(std::thread::current().id());
+            let local = Local(crate::resolver::Table::new(), std::rc::Rc::default());
+            assert_eq!(std::rc::Rc::strong_count(&local.1), 1);
+            Box::new(local)
+        }));
+        config.resolve_to("a.test", addr);
+        let threads: Vec<_> = (0..2)
+            .map(|_| {
+                let config = config.clone();
+                std::thread::spawn(move || {
+                    assert!(config.address_filter.as_ref().unwrap()(&addr));
+                    assert_eq!(config.overrides.len(), 1);
+                    crate::Engine::<()>::with_config(config).unwrap();
+                    std::thread::current().id()
+                })
+            })
+            .map(|thread| thread.join().unwrap())
+            .collect();
+        assert_eq!(*made.lock().unwrap(), threads, "one for each engine");
     }
 
     #[test]

@@ -8,7 +8,8 @@ use std::net::SocketAddr;
 use http::StatusCode;
 
 use crate::net::tls::Problem;
-use crate::proto::{Invalid, Origin, Violation};
+use crate::proto::{Invalid, Origin, Scheme, Violation};
+use crate::request::Request;
 use crate::resolver::LookupError;
 
 /// What went wrong.
@@ -48,6 +49,40 @@ pub enum ErrorKind {
     Aborted,
     /// The engine is gone.
     Gone,
+    /// The engine's inbox holds [`Config::max_inbox`](crate::Config::max_inbox) submissions already.
+    Full,
+}
+
+impl ErrorKind {
+    fn as_str(self) -> &'static str {
+        match self {
+            ErrorKind::InvalidRequest => "request cannot be sent",
+            ErrorKind::InvalidConfig => "configuration cannot be used",
+            ErrorKind::Resolve => "host could not be resolved",
+            ErrorKind::Connect => "no connection",
+            ErrorKind::Tls => "TLS failed",
+            ErrorKind::Proxy => "proxy refused",
+            ErrorKind::ClosedBeforeResponse => {
+                "connection closed before a byte of the response came"
+            }
+            ErrorKind::Truncated => "response cut short",
+            ErrorKind::Io => "input or output failed",
+            ErrorKind::Malformed => "malformed response",
+            ErrorKind::TooLarge => "response over a limit",
+            ErrorKind::Timeout => "timed out",
+            ErrorKind::Exhausted => "out of file descriptors, ports or memory",
+            ErrorKind::Cancelled => "cancelled",
+            ErrorKind::Aborted => "aborted by its readback",
+            ErrorKind::Gone => "the engine is gone",
+            ErrorKind::Full => "the engine's inbox is full",
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// Where in its life an exchange was.
@@ -109,7 +144,8 @@ pub enum Sent {
 
 /// Why a request has no response, or not all of it. One pointer wide.
 ///
-/// `{}` says what failed, `{:#}` also why; [`source`](StdError::source) is the reason alone.
+/// `{}` says what failed, `{:#}` also why; [`source`](StdError::source) is the reason alone. Of a request or a configuration that cannot be used,
+/// `{}` says all: what failed is the reason.
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -118,7 +154,9 @@ struct Inner {
     sent: Sent,
     resend_is_safe: bool,
     reused: bool,
+    attempts: u8,
     origin: Option<Origin>,
+    request: Option<Request>,
     status: Option<StatusCode>,
     partial_body: Vec<u8>,
     source: Source,
@@ -214,7 +252,9 @@ pub(crate) struct Circumstances {
     pub(crate) sent: Sent,
     pub(crate) resend_is_safe: bool,
     pub(crate) reused: bool,
+    pub(crate) attempts: u8,
     pub(crate) origin: Option<Origin>,
+    pub(crate) request: Option<Request>,
     pub(crate) status: Option<StatusCode>,
     pub(crate) partial_body: Vec<u8>,
 }
@@ -227,7 +267,9 @@ impl Error {
             sent: Sent::No,
             resend_is_safe: true,
             reused: false,
+            attempts: 0,
             origin: None,
+            request: None,
             status: None,
             partial_body: Vec::new(),
             source,
@@ -255,15 +297,15 @@ impl Error {
         Self::bare(ErrorKind::Io, Phase::Queue, Source::Io(error))
     }
 
-    /// The body of a response is not UTF-8 from byte `valid_up_to` on.
-    pub(crate) fn not_utf8(valid_up_to: usize) -> Self {
-        let mut error = Self::bare(
-            ErrorKind::Malformed,
-            Phase::Body,
-            Source::Reason(Reason(format!("body is not UTF-8 at byte {valid_up_to}"))),
-        );
-        error.0.sent = Sent::Yes;
-        error.0.resend_is_safe = false;
+    /// The engine went while somebody waited for the response to `request`, which it had taken, or not.
+    pub(crate) fn gone(request: Request, was_taken: bool) -> Self {
+        let mut error = Self::from(Gone);
+        if was_taken {
+            error.0.sent = Sent::Maybe;
+            error.0.resend_is_safe = request.is_idempotent();
+        }
+        error.0.origin = Some(request.origin());
+        error.0.request = Some(request);
         error
     }
 
@@ -345,7 +387,9 @@ impl Error {
             sent,
             resend_is_safe,
             reused,
+            attempts,
             origin,
+            request,
             status,
             partial_body,
         } = at;
@@ -355,7 +399,9 @@ impl Error {
             sent,
             resend_is_safe,
             reused,
+            attempts,
             origin,
+            request,
             status,
             partial_body,
             source,
@@ -386,6 +432,19 @@ impl Error {
     /// Whether the exchange was on a connection that had served another before.
     pub fn reused_connection(&self) -> bool {
         self.0.reused
+    }
+
+    /// How often the request was given a connection, or the making of one: 0 if it never left its queue, 2 after it was sent again.
+    pub fn attempts(&self) -> u32 {
+        self.0.attempts.into()
+    }
+
+    /// The request that failed; of a chain that was cancelled while it waited without one, the last it had sent. `None` where there was none
+    /// yet: it could not be built, or it is not an exchange that failed.
+    ///
+    /// Printed, it shows method and origin. Its [`uri`](Request::uri) may hold secrets: do not log it.
+    pub fn request(&self) -> Option<&Request> {
+        self.0.request.as_ref()
     }
 
     /// What the peer did wrong.
@@ -455,6 +514,35 @@ impl Error {
     }
 }
 
+impl Error {
+    /// Whether what failed is the reason, so that `{}` tells it too.
+    fn is_its_reason(&self) -> bool {
+        matches!(
+            self.0.kind,
+            ErrorKind::InvalidRequest | ErrorKind::InvalidConfig
+        )
+    }
+
+    /// What may be the matter where each side speaks another protocol.
+    fn guess(&self) -> Option<&'static str> {
+        // The first byte of a TLS record that holds an alert, or a handshake message (RFC 8446 §5.1).
+        const RECORD: [u8; 2] = [0x15, 0x16];
+        let scheme = self.0.origin.as_ref().map(Origin::scheme);
+        match &self.0.source {
+            Source::Violation(Violation::NotHttp { offset: 0, byte })
+                if scheme == Some(Scheme::Http) && RECORD.contains(byte) =>
+            {
+                Some("is it an https port?")
+            }
+            #[cfg(feature = "tls")]
+            Source::Tls(Problem::NotTls) if self.0.phase == Phase::Tls => {
+                Some("is it a plain http port?")
+            }
+            _ => None,
+        }
+    }
+}
+
 /// What failed, where; with `{:#}` also why, cause after cause. Neither shows paths, queries or field values.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -463,31 +551,39 @@ impl fmt::Display for Error {
         }
         let phase = self.0.phase;
         match self.0.kind {
-            ErrorKind::InvalidRequest => f.write_str("request cannot be sent"),
-            ErrorKind::InvalidConfig => f.write_str("configuration cannot be used"),
-            ErrorKind::Resolve => f.write_str("host could not be resolved"),
-            ErrorKind::Connect => f.write_str("no connection"),
             ErrorKind::Tls if phase == Phase::Tls => f.write_str("TLS handshake failed"),
-            ErrorKind::Tls => write!(f, "TLS failed while {phase}"),
-            ErrorKind::Proxy => f.write_str("proxy refused"),
-            ErrorKind::ClosedBeforeResponse => {
-                f.write_str("connection closed before a byte of the response came")
-            }
-            ErrorKind::Truncated => write!(f, "response cut short while {phase}"),
-            ErrorKind::Io => write!(f, "input or output failed while {phase}"),
-            ErrorKind::Malformed => write!(f, "malformed response while {phase}"),
-            ErrorKind::TooLarge => write!(f, "response over a limit while {phase}"),
-            ErrorKind::Timeout => write!(f, "timed out while {phase}"),
-            ErrorKind::Exhausted => {
-                write!(f, "out of file descriptors, ports or memory while {phase}")
-            }
-            ErrorKind::Cancelled => write!(f, "cancelled while {phase}"),
-            ErrorKind::Aborted => write!(f, "aborted by its readback while {phase}"),
-            ErrorKind::Gone => f.write_str("the engine is gone"),
+            kind @ (ErrorKind::InvalidRequest
+            | ErrorKind::InvalidConfig
+            | ErrorKind::Resolve
+            | ErrorKind::Connect
+            | ErrorKind::Proxy
+            | ErrorKind::ClosedBeforeResponse
+            | ErrorKind::Gone
+            | ErrorKind::Full) => f.write_str(kind.as_str()),
+            kind => write!(f, "{kind} while {phase}"),
         }?;
-        match (f.alternate(), self.cause()) {
-            (true, Some(cause)) => write!(f, ": {cause}"),
-            _ => Ok(()),
+        if f.alternate() || self.is_its_reason() {
+            match &self.0.source {
+                // That it was cut short is said.
+                Source::Violation(Violation::Truncated { missing: None }) => {}
+                Source::Violation(Violation::Truncated { missing: Some(n) }) => {
+                    write!(f, ": {n} bytes missing")?;
+                }
+                _ => {
+                    if let Some(cause) = self.cause() {
+                        write!(f, ": {cause}")?;
+                    }
+                }
+            }
+        }
+        if let Some(guess) = self.guess() {
+            write!(f, "; {guess}")?;
+        }
+        match (self.0.attempts, self.0.sent) {
+            (0 | 1, _) => Ok(()),
+            (2, Sent::No) => f.write_str(" (sent once before)"),
+            (n, Sent::No) => write!(f, " (sent {} times before)", n - 1),
+            (n, Sent::Maybe | Sent::Yes) => write!(f, " (sent {n} times)"),
         }
     }
 }
@@ -500,8 +596,13 @@ impl fmt::Debug for Error {
             .field("sent", &self.0.sent);
         s.field("resend_is_safe", &self.0.resend_is_safe)
             .field("reused_connection", &self.0.reused);
-        if let Some(origin) = &self.0.origin {
-            s.field("origin", origin);
+        if self.0.attempts > 1 {
+            s.field("attempts", &self.0.attempts);
+        }
+        match (&self.0.request, &self.0.origin) {
+            (Some(request), _) => drop(s.field("request", request)),
+            (None, Some(origin)) => drop(s.field("origin", origin)),
+            (None, None) => {}
         }
         if let Some(status) = &self.0.status {
             s.field("status", status);
@@ -532,6 +633,87 @@ impl StdError for Gone {}
 impl From<Gone> for Error {
     fn from(_: Gone) -> Self {
         Self::bare(ErrorKind::Gone, Phase::Queue, Source::None)
+    }
+}
+
+/// A submission that the engine did not take, with what was to be submitted: a request and its readback, or a call.
+///
+/// `?` makes it an [`Error`] of the kind [`Full`](ErrorKind::Full) or [`Gone`](ErrorKind::Gone), and drops what it holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum SubmitError<T> {
+    /// The inbox holds [`Config::max_inbox`](crate::Config::max_inbox) submissions already: the engine does not keep up, or does not turn.
+    /// Some later time there is room again.
+    Full(T),
+    /// The engine is gone: it takes nothing any more.
+    Gone(T),
+}
+
+impl<T> SubmitError<T> {
+    /// What was to be submitted.
+    pub fn into_inner(self) -> T {
+        match self {
+            SubmitError::Full(given) | SubmitError::Gone(given) => given,
+        }
+    }
+
+    /// Whether it may be taken at some other time.
+    pub fn is_full(&self) -> bool {
+        matches!(self, SubmitError::Full(_))
+    }
+
+    fn kind(&self) -> ErrorKind {
+        match self {
+            SubmitError::Full(_) => ErrorKind::Full,
+            SubmitError::Gone(_) => ErrorKind::Gone,
+        }
+    }
+}
+
+impl<T> fmt::Debug for SubmitError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SubmitError::Full(_) => "Full(..)",
+            SubmitError::Gone(_) => "Gone(..)",
+        })
+    }
+}
+
+impl<T> fmt::Display for SubmitError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.kind().fmt(f)
+    }
+}
+
+impl<T> StdError for SubmitError<T> {}
+
+impl<T> From<SubmitError<T>> for Error {
+    fn from(error: SubmitError<T>) -> Self {
+        Self::bare(error.kind(), Phase::Queue, Source::None)
+    }
+}
+
+/// The nearest kind that the standard library has, with the error in it.
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match (error.0.kind, &error.0.source) {
+            (_, Source::Io(cause)) => cause.kind(),
+            (ErrorKind::Connect, Source::Addresses(addresses)) => addresses
+                .tried
+                .last()
+                .map_or(io::ErrorKind::NotConnected, |(_, why)| why.kind()),
+            (ErrorKind::InvalidRequest | ErrorKind::InvalidConfig, _) => {
+                io::ErrorKind::InvalidInput
+            }
+            (ErrorKind::Malformed | ErrorKind::TooLarge, _) => io::ErrorKind::InvalidData,
+            (ErrorKind::Timeout, _) => io::ErrorKind::TimedOut,
+            (ErrorKind::Truncated, _) => io::ErrorKind::UnexpectedEof,
+            (ErrorKind::ClosedBeforeResponse, _) => io::ErrorKind::ConnectionAborted,
+            (ErrorKind::Connect, _) => io::ErrorKind::NotConnected,
+            (ErrorKind::Full, _) => io::ErrorKind::WouldBlock,
+            (ErrorKind::Gone, _) => io::ErrorKind::BrokenPipe,
+            _ => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
     }
 }
 

@@ -97,14 +97,14 @@ pub use embed::calloop;
 #[cfg(all(unix, feature = "tokio"))]
 pub use embed::tokio;
 
-pub use config::{AddressFilter, Config, Limits, Timeouts};
+pub use config::{AddressFilter, Config, Limits, ResolverFactory, Timeouts};
 #[cfg(feature = "sim")]
 pub use engine::Sim;
 pub use engine::{
     Context, Engine, Flow, Info, Mode, Next, Owned, Readback, Reply, RequestId, Response, Shared,
     Stats, Submitter, Timings, Turn, Unread, within, within_call, within_to,
 };
-pub use error::{Error, ErrorKind, Gone, Phase, Sent};
+pub use error::{Error, ErrorKind, Gone, Phase, Sent, SubmitError};
 pub use proto::{Headers, Invalid, InvalidPart, Origin, Scheme, Violation};
 pub use request::{Request, RequestBuilder};
 pub use route::{Keepalive, Route, public_only};

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use http::{Method, Uri};
 
-use crate::config::{Clock, Limits, LimitsEdit, MAX_PIPELINE, Millis, Timeouts, change_limits};
+use crate::config::{Clock, Limits, LimitsEdit, MAX_PIPELINE, Millis, Timeouts};
 use crate::error::Error;
 use crate::proto::target::{Fault, Target, check_host_value, percent_encode};
 use crate::proto::{Invalid, InvalidPart, Origin, Scheme};
@@ -515,7 +515,7 @@ impl RequestBuilder {
     }
 
     /// Changes the deadlines for this request. What `change` leaves alone stays the engine's own
-    /// ([`Config::timeouts`](crate::Config::timeouts)), though `change` is shown the defaults.
+    /// ([`Config::timeouts`](crate::Config::timeouts)), though `change` is shown the defaults, and a part of a millisecond more.
     pub fn timeouts(self, change: impl FnOnce(&mut Timeouts)) -> Self {
         self.with(|parts| {
             parts.timeouts.change(change);
@@ -524,11 +524,17 @@ impl RequestBuilder {
     }
 
     /// Changes the bounds on this request's response. What `change` leaves alone stays the engine's own
-    /// ([`Config::limits`](crate::Config::limits)), though `change` is shown the defaults. An engine's
-    /// [`refuse_obs_fold`](Limits::refuse_obs_fold) can be turned on here, not off.
+    /// ([`Config::limits`](crate::Config::limits)), which the request does not know: what `change` is shown of it is a placeholder, over the
+    /// default. So set limits, and do not reckon with those that are there. An engine's [`refuse_obs_fold`](Limits::refuse_obs_fold) can be turned
+    /// on here, not off.
+    ///
+    /// ```
+    /// let request = httpstream::Request::get("http://example.com/").limits(|l| l.max_body_bytes = 1 << 20).build()?;
+    /// # Ok::<(), httpstream::Error>(())
+    /// ```
     pub fn limits(self, change: impl FnOnce(&mut Limits)) -> Self {
         self.with(|parts| {
-            parts.limits = Some(change_limits(parts.limits.as_ref(), change));
+            parts.limits.get_or_insert_default().change(change);
             Ok(())
         })
     }

@@ -173,7 +173,7 @@ fn a_connection_per_request_allocates_nothing() {
 }
 
 /// A table whose answers may be kept.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct KeptTable(Table);
 
 impl Resolve for KeptTable {
@@ -206,7 +206,9 @@ fn a_connection_to_a_known_name_allocates_nothing() {
     let mut kept = Config::default();
     let mut table = Table::new();
     table.insert("h.test", [addr.ip()]);
-    kept.resolver = Some(Box::new(KeptTable(table)));
+    kept.resolver = Some(std::sync::Arc::new(move || {
+        Box::new(KeptTable(table.clone()))
+    }));
     for (why, config) in [("overridden", overridden), ("kept", kept)] {
         let url = format!("http://h.test:{}/close", addr.port());
         assert_eq!(least_allocations_at(&url, config, 1, 200, 128), 0, "{why}");

@@ -15,8 +15,7 @@ use std::time::{Duration, Instant};
 use httpstream::resolver::{Family, LookupAnswer, LookupId};
 
 use common::{Log, PATIENCE, Server, note, ok};
-use httpstream::resolver::Resolve;
-use httpstream::{Config, Engine, Mode, Request, Shared};
+use httpstream::{Config, Engine, Mode, Request, ResolverFactory, Shared};
 use mio::{Events, Poll, Token, Waker};
 
 /// Engines of each kind; there are ten kinds.
@@ -71,15 +70,15 @@ impl Until {
 
 /// Asks a server that never answers.
 #[cfg(feature = "hickory")]
-fn resolver(mute: &UdpSocket) -> Box<dyn Resolve> {
+fn resolver(mute: &UdpSocket) -> ResolverFactory {
     let mut names = httpstream::resolver::HickoryConfig::default();
     names.servers = vec![mute.local_addr().unwrap()];
-    Box::new(httpstream::resolver::Hickory::with_config(names))
+    Arc::new(move || Box::new(httpstream::resolver::Hickory::with_config(names.clone())))
 }
 
 /// Never answers.
 #[cfg(not(feature = "hickory"))]
-fn resolver(_: &UdpSocket) -> Box<dyn Resolve> {
+fn resolver(_: &UdpSocket) -> ResolverFactory {
     #[derive(Debug)]
     struct Mute;
     impl Resolve for Mute {
@@ -94,7 +93,7 @@ fn resolver(_: &UdpSocket) -> Box<dyn Resolve> {
             None
         }
     }
-    Box::new(Mute)
+    Arc::new(|| Box::new(Mute))
 }
 
 /// Who is asked.

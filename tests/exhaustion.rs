@@ -3,6 +3,7 @@
 mod common;
 
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Bench, Server, ok};
@@ -46,7 +47,7 @@ fn child() {
         c.max_idle_per_origin = 1000;
         // What stands in the file is asked of the system here, by the resolver that has most to lose: `getaddrinfo` does not say what it lacks.
         c.hosts_file = None;
-        c.resolver = Some(Box::new(System::new()));
+        c.resolver = Some(Arc::new(|| Box::new(System::new())));
         if !resolve_to.is_empty() {
             c.resolve_to("*.test", resolve_to.parse().unwrap());
         }

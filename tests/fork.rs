@@ -36,7 +36,9 @@ fn look_up(config: &mut Config, may: &Gate) -> Box<dyn Fn() -> bool> {
     names.timeout = std::time::Duration::from_secs(15);
     names.attempts = 1;
     config.hosts_file = None;
-    config.resolver = Some(Box::new(Hickory::with_config(names)));
+    config.resolver = Some(Arc::new(move || {
+        Box::new(Hickory::with_config(names.clone()))
+    }));
     // It reads the second question when it has answered the first.
     Box::new(move || !server.seen().is_empty())
 }
@@ -45,7 +47,7 @@ fn look_up(config: &mut Config, may: &Gate) -> Box<dyn Fn() -> bool> {
 fn look_up(config: &mut Config, _: &Gate) -> Box<dyn Fn() -> bool> {
     let mut table = httpstream::resolver::Table::new();
     table.insert("name.test", [LOOPBACK]);
-    config.resolver = Some(Box::new(table));
+    config.resolver = Some(Arc::new(move || Box::new(table.clone())));
     Box::new(|| true)
 }
 

@@ -17,7 +17,7 @@ const TIMES: usize = 340;
 const CROWD: usize = 20;
 
 /// Knows no answer but that some names do not exist.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Partial(Vec<LookupId>);
 
 impl Resolve for Partial {
@@ -371,7 +371,7 @@ fn nothing_is_left_of_ten_thousand_failed_exchanges() {
         ),
     ];
     assert!(rows.len() * TIMES >= 10_000);
-    let mut bench = Bench::with(|c| c.resolver = Some(Box::new(Partial::default())));
+    let mut bench = Bench::with(|c| c.resolver = Some(common::resolver(Partial::default())));
     assert_eq!(bench.fetch_ok(at("/ok").build().unwrap()).text(), "abc");
     bench.assert_empty();
     let before = descriptors();

@@ -50,7 +50,7 @@ fn lines() -> Vec<(Level, String)> {
 /// An engine whose every request carries a secret.
 fn bench() -> Bench {
     Bench::with(|c| {
-        c.resolver = Some(Box::new(Table::new()));
+        c.resolver = Some(common::resolver(Table::new()));
         c.default_headers
             .push(("X-Default".into(), b"s3cret-default".to_vec()));
     })

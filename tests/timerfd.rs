@@ -13,6 +13,7 @@ mod names;
 
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
@@ -198,7 +199,9 @@ fn names_are_looked_up_for_a_host_that_knows_only_the_descriptor() {
         config.attempts = 1;
         let mut bench = Bench::with(|c| {
             c.hosts_file = None;
-            c.resolver = Some(Box::new(Hickory::with_config(config)));
+            c.resolver = Some(Arc::new(move || {
+                Box::new(Hickory::with_config(config.clone()))
+            }));
         });
         for i in 0..10 {
             let url = format!("http://host{i}.test:{}/", http.addr.port());

@@ -6,6 +6,7 @@
 use std::ffi::{c_char, c_void};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use httpstream::resolver::System;
@@ -101,9 +102,11 @@ impl Setting {
             Setting::KeepStaleNames(time) => config.keep_stale_names = time,
             Setting::HostsFile(true) => config.hosts_file = Config::default().hosts_file,
             Setting::HostsFile(false) => config.hosts_file = None,
-            Setting::SystemResolver(true) => config.resolver = Some(Box::new(System::new())),
+            Setting::SystemResolver(true) => {
+                config.resolver = Some(Arc::new(|| Box::new(System::new())))
+            }
             Setting::SystemResolver(false) => config.resolver = None,
-            Setting::PublicOnly(true) => config.address_filter = Some(Box::new(public_only)),
+            Setting::PublicOnly(true) => config.address_filter = Some(Arc::new(public_only)),
             Setting::PublicOnly(false) => config.address_filter = None,
             Setting::Nodelay(yes) => config.route.nodelay = yes,
             Setting::Timerfd(yes) => set_timerfd(config, yes),

@@ -1,6 +1,6 @@
 //! A driver for [tokio](https://docs.rs/tokio) (feature `tokio`): an engine in a task of a current-thread runtime or a `LocalSet`.
 //!
-//! [`Client`] is for programs that only want to fetch: a driver in a task of its own, and `fetch(request).await`. [`Driver`] is for the rest:
+//! [`Client`] is for programs that only want to fetch: an engine on a thread, or in a task of its own, and `fetch(request).await`. [`Driver`] is for the rest:
 //! readbacks, a state, delays. An engine never leaves its thread, so a driver is not `Send`; the futures of a
 //! [`Submitter`](crate::Submitter) are, and may be awaited in any task. The engine's time is real: in a runtime whose clock is paused for a test,
 //! a driver that waits for a deadline never sleeps.
@@ -29,20 +29,24 @@
 //! # Ok(()) }
 //! ```
 
-use std::future::poll_fn;
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::config::Config;
 use crate::engine::{Engine, Submitter, Turn};
-use crate::error::Error;
+use crate::error::{Error, Gone};
 use crate::request::Request;
 
 /// Turns an engine when its descriptor is readable or its deadline has passed.
@@ -161,28 +165,47 @@ fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(fd, Interest::READABLE)
 }
 
-/// Fetches. Clones share one engine, whose driver is a task of the thread where it was made; it ends when the last clone and the last
-/// future are gone. Clones may be used in tasks of any thread, as long as that `LocalSet` runs.
+/// Fetches. Clones share one engine, and may be used in tasks of any thread; a fetch that is under way holds one.
+///
+/// [`on_thread`](Self::on_thread) works everywhere, under plain `#[tokio::main]` too: its engine runs on a thread of its own, which the tasks need not
+/// leave anything to. [`new`](Self::new) spares that thread: its engine is a task of the present `LocalSet`, and goes on as long as that runs.
+///
+/// ```
+/// use httpstream::tokio::Client;
+/// use httpstream::{Config, Info, Request};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = Client::on_thread(Config::default())?;
+/// let mut pages = tokio::task::JoinSet::new();
+/// for page in 1..=20 {
+///     let request = Request::get(&format!("http://127.0.0.1:1/{page}")).build()?;
+///     pages.spawn(client.fetch(request));
+/// }
+/// while let Some(page) = pages.join_next().await {
+///     match page? {
+///         Ok(page) => println!("from {:?}", page.extensions().get::<Info>().map(|info| info.peer)),
+///         Err(error) => println!("{error:#}"),
+///     }
+/// }
+/// # Ok(()) }
+/// ```
+///
+/// In a `LocalSet`:
 ///
 /// ```
 /// use httpstream::tokio::Client;
 /// use httpstream::{Config, Request};
 /// use tokio::runtime::Builder;
-/// use tokio::task::{JoinSet, LocalSet};
+/// use tokio::task::LocalSet;
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let runtime = Builder::new_current_thread().enable_all().build()?;
-/// let refused = LocalSet::new().block_on(&runtime, async {
+/// let page = LocalSet::new().block_on(&runtime, async {
 ///     let client = Client::new(Config::default())?;
-///     let mut pages = JoinSet::new();
-///     for page in 1..=20 {
-///         let (client, url) = (client.clone(), format!("http://127.0.0.1:1/{page}"));
-///         pages.spawn(async move { client.fetch(Request::get(&url).build()?).await });
-///     }
-///     let pages = pages.join_all().await;
-///     Ok::<_, httpstream::Error>(pages.iter().filter(|page| page.is_err()).count())
-/// })?;
-/// assert_eq!(refused, 20);
+///     client.fetch(Request::get("http://127.0.0.1:1/").build()?).await
+/// });
+/// assert!(page.is_err());
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]
@@ -191,29 +214,118 @@ pub struct Client {
 }
 
 impl Client {
-    /// Starts an engine in a task of the present `LocalSet`.
+    /// Starts an engine in a task of the present `LocalSet`, or of a runtime that is one itself.
     ///
     /// # Errors
-    /// As [`Engine::with_config`] and [`Driver::new`].
-    ///
-    /// # Panics
-    /// As [`Driver::new`], and outside of a [`LocalSet`](tokio::task::LocalSet).
+    /// As [`Engine::with_config`] and [`Driver::new`]; [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig), saying what to do, where there
+    /// is no such set, or its runtime has no I/O or no time.
     pub fn new(config: Config) -> Result<Self, Error> {
-        let mut driver = Driver::new(Engine::with_config(config)?)?;
-        let http = driver.engine().submitter();
-        tokio::task::spawn_local(async move {
-            if let Err(error) = driver.run(&mut ()).await {
+        if Handle::try_current().is_err() {
+            return Err(misplaced("outside of a tokio runtime"));
+        }
+        let engine = Engine::with_config(config)?;
+        let http = engine.submitter();
+        let started = quietly(|| {
+            let mut driver = Driver::new(engine)?;
+            tokio::task::spawn_local(async move {
+                if let Err(error) = driver.run(&mut ()).await {
+                    log::error!("the engine cannot go on ({error:#})");
+                }
+            });
+            Ok(())
+        });
+        match started {
+            Some(started) => started.map(|()| Self { http }),
+            None => Err(misplaced(
+                "outside of a LocalSet, or in a runtime without I/O or time",
+            )),
+        }
+    }
+
+    /// Starts an engine on a thread of its own.
+    ///
+    /// The thread ends when the last clone is gone, and the last future of [`fetch`](Self::fetch), each of which holds one: nothing that somebody
+    /// waits for is cut short. What nobody waits for is cancelled. A panic on that thread, such as one of an address filter or a resolver, ends it, and
+    /// what is fetched comes to [`ErrorKind::Gone`](crate::ErrorKind::Gone).
+    ///
+    /// The futures know no runtime: they may be awaited in tasks of several, or of none that is tokio's.
+    ///
+    /// # Errors
+    /// As [`Engine::with_config`]; [`ErrorKind::Io`](crate::ErrorKind::Io): no thread is to be had; `Gone`: it panicked before it had an engine.
+    pub fn on_thread(config: Config) -> Result<Self, Error> {
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
+        let run = move || {
+            let mut engine = match Engine::with_config(config) {
+                Ok(engine) => engine,
+                Err(error) => return drop(tell.send(Err(error))),
+            };
+            // Nobody is there any more: then nothing is to come, either.
+            let _ = tell.send(Ok(engine.submitter()));
+            drop(tell);
+            if let Err(error) = engine.run(&mut ()) {
                 log::error!("the engine cannot go on ({error:#})");
             }
-        });
+        };
+        let thread = std::thread::Builder::new().name("httpstream".to_owned());
+        thread.spawn(run).map_err(Error::io)?;
+        let http = told.recv().map_err(|_| Gone)??;
         Ok(Self { http })
     }
 
-    /// The response to `request`. Dropped before, it cancels the request.
+    /// The response to `request`, which is sent when the future is first polled; its [`Info`](crate::Info) is among its extensions. Dropped before, it
+    /// cancels the request.
     ///
     /// # Errors
-    /// Those of the exchange; [`ErrorKind::Gone`](crate::ErrorKind::Gone) if the `LocalSet` is gone.
-    pub async fn fetch(&self, request: Request) -> Result<http::Response<Vec<u8>>, Error> {
-        self.http.send(request).await
+    /// Those of the exchange; [`ErrorKind::Gone`](crate::ErrorKind::Gone) if the `LocalSet` or the thread is gone.
+    pub fn fetch(
+        &self,
+        request: Request,
+    ) -> impl Future<Output = Result<http::Response<Vec<u8>>, Error>> + Send + use<> {
+        let http = self.http.clone();
+        async move { http.send(request).await }
     }
+}
+
+/// What [`Client::new`] says where it cannot be.
+fn misplaced(place: &str) -> Error {
+    Error::invalid_config(format!(
+        "tokio::Client::new {place}: make the client inside a LocalSet (run_until or block_on) of a runtime with enable_all, or use \
+         Client::on_thread, which needs neither"
+    ))
+}
+
+thread_local! {
+    /// A panic on this thread is about to be caught, and nobody else's business.
+    static IS_QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs what may panic because of where it is run, which tokio tells in no other way, and keeps the panic to itself: `None`.
+fn quietly<T>(run: impl FnOnce() -> T) -> Option<T> {
+    /// Two that exchange the hook at once would not put back what was there.
+    static EXCHANGING: Mutex<()> = Mutex::new(());
+    let exchanging = EXCHANGING.lock().unwrap_or_else(PoisonError::into_inner);
+    // The hook can be exchanged by a thread only that does not panic.
+    if std::thread::panicking() {
+        drop(exchanging);
+        return catch_unwind(AssertUnwindSafe(run)).ok();
+    }
+    let usual = Arc::new(std::panic::take_hook());
+    let loud = Arc::clone(&usual);
+    std::panic::set_hook(Box::new(move |info| {
+        // Other threads panic as they always do.
+        if !IS_QUIET.get() {
+            loud(info);
+        }
+    }));
+    IS_QUIET.set(true);
+    let result = catch_unwind(AssertUnwindSafe(run)).ok();
+    IS_QUIET.set(false);
+    drop(std::panic::take_hook());
+    std::panic::set_hook(match Arc::try_unwrap(usual) {
+        Ok(usual) => usual,
+        // Some thread is just panicking.
+        Err(usual) => Box::new(move |info| usual(info)),
+    });
+    drop(exchanging);
+    result
 }

@@ -3,7 +3,7 @@
 //! This is also what a running readback is lent: it may start chains and mark others, while the links, the pool and the
 //! timers stay out of its reach until it returns.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
@@ -108,17 +108,24 @@ impl Marks {
     pub(super) const EXHAUSTED: Self = Self(32);
     /// Its origin is that of its request: so it stays as long as the same one is sent again.
     pub(super) const AT_HOME: Self = Self(64);
+    /// Of the request under way, something was written that nobody answered before it was sent again.
+    pub(super) const WRITTEN: Self = Self(128);
     /// The deadline of its phase has passed, and nothing has moved it since.
-    pub(super) const LATE: Self = Self(128);
+    pub(super) const LATE: Self = Self(256);
     /// The total deadline of its request has passed, and is being dealt with.
-    pub(super) const OVER: Self = Self(256);
+    pub(super) const OVER: Self = Self(512);
 
     /// What does not hold of the next request any more.
     pub(super) const OF_ONE_REQUEST: Self =
-        Self(Self::FRESH.0 | Self::NO_EXPECT.0 | Self::LATE.0 | Self::OVER.0);
+        Self(Self::FRESH.0 | Self::NO_EXPECT.0 | Self::WRITTEN.0 | Self::LATE.0 | Self::OVER.0);
 
     pub(super) fn has(self, mark: Self) -> bool {
         self.0 & mark.0 != 0
+    }
+
+    /// Both: has is then whether there is one of them.
+    pub(super) const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
     }
 
     pub(super) fn set(&mut self, mark: Self) {
@@ -169,8 +176,10 @@ pub(crate) struct Chains<S> {
     retired: usize,
     /// What chains that wait without a request go on with.
     calls: Slab<Call<S>>,
-    by_remote_id: HashMap<RequestId, ChainKey>,
-    remote_ids: HashMap<ChainKey, RequestId>,
+    /// A tree, since a hash table that grows to hold a million moves them all at once, inside some turn.
+    by_remote_id: BTreeMap<RequestId, ChainKey>,
+    /// The ids of chains that are marked so, by their keys; of the others whatever was there.
+    remote_ids: Vec<RequestId>,
     commands: VecDeque<Command>,
     /// What a chain is stamped with that is submitted now: microseconds of the engine's life.
     pub(super) now: u64,
@@ -185,8 +194,8 @@ impl<S> Chains<S> {
             generations: Vec::new(),
             retired: 0,
             calls: Slab::new(),
-            by_remote_id: HashMap::new(),
-            remote_ids: HashMap::new(),
+            by_remote_id: BTreeMap::new(),
+            remote_ids: Vec::new(),
             commands: VecDeque::new(),
             now: 0,
             stopped: false,
@@ -250,7 +259,7 @@ impl<S> Chains<S> {
         });
         if let Some(id) = remote {
             self.by_remote_id.insert(id, key);
-            self.remote_ids.insert(key, id);
+            self.keep_remote_id(key as usize, id);
         }
         self.submitted += 1;
         self.commands.push_back(Command::Start(key, delay));
@@ -290,18 +299,27 @@ impl<S> Chains<S> {
 
     pub(super) fn remove(&mut self, key: ChainKey) -> Chain<S> {
         let chain = self.slab.remove(key as usize);
-        if chain.marks.has(Marks::REMOTE)
-            && let Some(id) = self.remote_ids.remove(&key)
-        {
-            self.by_remote_id.remove(&id);
+        if chain.marks.has(Marks::REMOTE) {
+            self.by_remote_id.remove(&self.remote_ids[key as usize]);
         }
         chain
+    }
+
+    fn keep_remote_id(&mut self, key: usize, id: RequestId) {
+        if key >= self.remote_ids.len() {
+            let more = key + 1 - self.remote_ids.len();
+            if more > self.remote_ids.capacity() - self.remote_ids.len() {
+                self.remote_ids.reserve_exact(more + (key / 16).max(64));
+            }
+            self.remote_ids.resize(key + 1, id);
+        }
+        self.remote_ids[key] = id;
     }
 
     #[inline]
     pub(super) fn id(&self, key: ChainKey) -> RequestId {
         match self.slab[key as usize].marks.has(Marks::REMOTE) {
-            true => self.remote_ids[&key],
+            true => self.remote_ids[key as usize],
             false => RequestId::local(key, self.generations[key as usize]),
         }
     }

@@ -432,6 +432,9 @@ impl<S, M: Mode> Engine<S, M> {
                 self.origin_of(key)
             );
             self.counts.retried += 1;
+            if self.links[key].written() > 0 {
+                self.chains[chain_key].marks.set(Marks::WRITTEN);
+            }
             self.close(key);
             self.chains[chain_key].marks.set(Marks::FRESH);
             self.chains[chain_key].stage = Stage::New;
@@ -503,7 +506,17 @@ impl<S, M: Mode> Engine<S, M> {
             Failure::Aborted => Error::of(ErrorKind::Aborted, at),
         };
         debug!("{:?} {error:#}", self.links.token(key));
+        let link = &self.links[key];
+        let (origin, sent) = (link.origin, u64::from(link.times.sent));
+        let was_silent = error.kind() == ErrorKind::Timeout
+            && matches!(link.state, State::Busy { .. })
+            && link.marks.has(LinkMarks::REUSED)
+            && !link.marks.has(LinkMarks::RECEIVED);
         self.close(key);
+        if was_silent {
+            let since = Self::tick_after(self.chains[chain_key].started + sent);
+            self.close_silent_since(origin, since);
+        }
         self.complete(chain_key, error);
     }
 
@@ -568,16 +581,21 @@ impl<S, M: Mode> Engine<S, M> {
             (false, 0) => Sent::No,
             (false, _) => Sent::Maybe,
         };
-        let idempotent = self.chains[chain_key]
-            .request
-            .as_ref()
-            .is_some_and(Request::is_idempotent);
+        let chain = &self.chains[chain_key];
+        let sent = match chain.marks.has(Marks::WRITTEN) {
+            true if sent == Sent::No => Sent::Maybe,
+            _ => sent,
+        };
+        let request = chain.request.clone();
+        let idempotent = request.as_ref().is_some_and(Request::is_idempotent);
         Circumstances {
             phase,
             sent,
             resend_is_safe: sent == Sent::No || idempotent,
-            reused: link.marks.has(LinkMarks::REUSED),
-            origin: Some(self.pool[link.origin].origin.clone()),
+            reused: self.links[key].marks.has(LinkMarks::REUSED),
+            attempts: chain.attempts,
+            origin: Some(self.pool[self.links[key].origin].origin.clone()),
+            request,
             status,
             partial_body,
         }
@@ -608,13 +626,19 @@ impl<S, M: Mode> Engine<S, M> {
             self.pool.feed(origin);
         }
         let chain = &self.chains[key];
-        let origin = chain.request.as_ref().map(Request::origin);
+        let request = chain.request.clone();
         let at = Circumstances {
             phase: Phase::Queue,
-            sent: Sent::No,
+            sent: match chain.marks.has(Marks::WRITTEN) {
+                true => Sent::Maybe,
+                false => Sent::No,
+            },
+            // What has been sent before was sent again for that.
             resend_is_safe: true,
             reused: false,
-            origin,
+            attempts: chain.attempts,
+            origin: request.as_ref().map(Request::origin),
+            request,
             status: None,
             partial_body: Vec::new(),
         };

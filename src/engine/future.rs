@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{self, Poll, Wake, Waker};
 use std::time::Duration;
@@ -13,25 +14,41 @@ use std::time::Duration;
 use crate::engine::chains::RequestId;
 use crate::engine::mode::Mode;
 use crate::engine::readback::{Context, Next, Readback, Reply};
-use crate::engine::submitter::{Order, Remote, Submitter};
-use crate::engine::{Engine, Response};
-use crate::error::{Error, Gone};
+use crate::engine::submitter::{Order, Remote, Submitter, Ticket};
+use crate::engine::{Engine, Info};
+use crate::error::{Error, Gone, SubmitError};
 use crate::request::Request;
 
-/// What a request comes to, for who cannot be lent the response.
+/// What a request comes to, for who cannot be lent the response: its [`Info`] is in the extensions.
 type Fetched = Result<http::Response<Vec<u8>>, Error>;
 
 impl<S: 'static, M: Mode> Engine<S, M> {
     /// Starts a chain that ends with the response to `request`, and answers a future of it, for an executor of any kind. The
-    /// request goes out with the next turns, whether it is polled or not; dropped, it cancels the request.
+    /// request goes out with the next turns, whether it is polled or not; dropped, it cancels the request. The response has its [`Info`] among its
+    /// extensions:
+    ///
+    /// ```
+    /// # let mut engine = httpstream::Engine::<()>::new()?;
+    /// # let request = httpstream::Request::get("http://127.0.0.1:1/").build()?;
+    /// let page = engine.fetch(request);
+    /// engine.spawn(async {
+    ///     match page.await {
+    ///         Ok(page) => println!("{:?}", page.extensions().get::<httpstream::Info>()),
+    ///         Err(error) => println!("{:?} failed: {error:#}", error.request()),
+    ///     }
+    /// });
+    /// engine.run(&mut ())?;
+    /// # Ok::<(), httpstream::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of the exchange; [`ErrorKind::Gone`](crate::ErrorKind::Gone) if the engine is dropped before it is over.
     pub fn fetch(&mut self, request: Request) -> impl Future<Output = Fetched> + Send + use<S, M> {
         let (promise, slot) = promise();
-        let id = Some(self.submit_to(request, fetch(promise)));
+        let id = self.submit_to(request.clone(), fetch(promise));
         let remote = self.remote();
-        fetched(Awaited { remote, id, slot })
+        let step = Step::Taken(id);
+        fetched(request, Awaited { remote, step, slot })
     }
 
     /// Runs `future` as a chain of its own, polled inside turns only. A turn is then due.
@@ -61,20 +78,27 @@ impl<S: 'static, M: Mode> Engine<S, M> {
 
 impl<S: 'static> Submitter<S> {
     /// [`Engine::fetch`] from a task, or from anywhere else; its errors are the same.
+    ///
+    /// Where the engine's inbox is full, the request goes out once there is room, for which the future has to be polled.
     pub fn send(&self, request: Request) -> impl Future<Output = Fetched> + Send + use<S> {
         let (promise, slot) = promise();
-        // If the engine is gone, the promise is dropped, which tells.
-        let id = self.submit_to(request, fetch(promise)).ok();
-        let remote = self.remote();
-        fetched(Awaited { remote, id, slot })
+        let id = self.new_id();
+        let order = Order::Submit {
+            id,
+            request: request.clone(),
+            readback: Box::new(fetch(promise)),
+            delay: Duration::ZERO,
+        };
+        fetched(request, Awaited::begin(self.remote(), id, order, slot))
     }
 
     /// Ends after `delay`, counted from when the engine hears of it; [`Duration::MAX`] is never. If the engine is dropped, at once.
     pub fn sleep(&self, delay: Duration) -> impl Future<Output = ()> + Send + use<S> {
         let (promise, slot) = promise();
-        let id = self.call_after(delay, |_, _| promise.keep(())).ok();
-        let remote = self.remote();
-        let awaited = Awaited { remote, id, slot };
+        let id = self.new_id();
+        let call = Box::new(|_: &mut S, _: &mut Context<'_, S>| promise.keep(()));
+        let order = Order::Call { id, call, delay };
+        let awaited = Awaited::begin(self.remote(), id, order, slot);
         async { awaited.await.unwrap_or(()) }
     }
 
@@ -82,26 +106,29 @@ impl<S: 'static> Submitter<S> {
     ///
     /// # Errors
     /// [`Gone`]: the engine is dropped.
-    pub fn with<T: Send + 'static>(
-        &self,
-        f: impl FnOnce(&mut S) -> T + Send + 'static,
-    ) -> impl Future<Output = Result<T, Gone>> + Send {
+    pub fn with<T, F>(&self, f: F) -> impl Future<Output = Result<T, Gone>> + Send + use<S, T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut S) -> T + Send + 'static,
+    {
         let (promise, slot) = promise();
-        let id = self.call(|state, _| promise.keep(f(state))).ok();
-        let remote = self.remote();
-        Awaited { remote, id, slot }
+        let id = self.new_id();
+        let call = Box::new(|state: &mut S, _: &mut Context<'_, S>| promise.keep(f(state)));
+        let delay = Duration::ZERO;
+        Awaited::begin(self.remote(), id, Order::Call { id, call, delay }, slot)
     }
 
     /// [`Engine::spawn`] from anywhere: `make` makes the future on the engine's thread, so that it need not be `Send`.
     ///
     /// # Errors
-    /// [`Gone`]: the engine is dropped.
-    pub fn spawn<F: Future<Output = ()> + 'static>(
-        &self,
-        make: impl FnOnce() -> F + Send + 'static,
-    ) -> Result<RequestId, Gone> {
+    /// [`SubmitError::Full`] and [`SubmitError::Gone`], each with `make`.
+    pub fn spawn<F, T>(&self, make: F) -> Result<RequestId, SubmitError<F>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Future<Output = ()> + 'static,
+    {
         let remote = self.remote();
-        self.call(|_, _| task(remote, make()))
+        self.call_with(make, |make| Box::new(|_, _| task(remote, make())))
     }
 }
 
@@ -109,7 +136,12 @@ impl<S: 'static> Submitter<S> {
 fn fetch<S>(promise: Promise<Fetched>) -> impl Readback<S> + Send {
     let mut promise = Some(promise);
     move |_: &mut S, reply: Reply<'_>, _: &mut Context<'_, S>| match promise.take() {
-        Some(promise) => promise.keep(reply.map(Response::into_http)),
+        Some(promise) => promise.keep(reply.map(|response| {
+            let info: Info = response.info().clone();
+            let mut response = response.into_http();
+            response.extensions_mut().insert(info);
+            response
+        })),
         None => Next::done(),
     }
 }
@@ -119,7 +151,7 @@ struct Task<S> {
     future: Pin<Box<dyn Future<Output = ()>>>,
     remote: Arc<Remote<S>>,
     /// Made at the first poll: the chain has its name by then.
-    waker: Option<Waker>,
+    signal: Option<(Arc<Signal<S>>, Waker)>,
 }
 
 /// What a chain does next that becomes a task.
@@ -127,16 +159,22 @@ fn task<S: 'static>(remote: Arc<Remote<S>>, future: impl Future<Output = ()> + '
     Next::wait().read_to(Task {
         future: Box::pin(future),
         remote,
-        waker: None,
+        signal: None,
     })
 }
 
 impl<S: 'static> Readback<S> for Task<S> {
     fn on_due(&mut self, _: &mut S, cx: &mut Context<'_, S>) -> Next<S> {
-        let waker = self.waker.get_or_insert_with(|| {
-            let (id, remote) = (cx.id(), Arc::clone(&self.remote));
-            Waker::from(Arc::new(Signal { id, remote }))
+        let (signal, waker) = self.signal.get_or_insert_with(|| {
+            let signal = Arc::new(Signal {
+                id: cx.id(),
+                remote: Arc::clone(&self.remote),
+                is_given: AtomicBool::new(false),
+            });
+            (Arc::clone(&signal), Waker::from(signal))
         });
+        // What wakes it from here on is not yet seen to.
+        signal.is_given.store(false, Ordering::SeqCst);
         let mut polled_by = task::Context::from_waker(waker);
         match self.future.as_mut().poll(&mut polled_by) {
             Poll::Ready(()) => Next::done(),
@@ -154,6 +192,8 @@ impl<S: 'static> Readback<S> for Task<S> {
 struct Signal<S> {
     id: RequestId,
     remote: Arc<Remote<S>>,
+    /// The order is given, and the task not polled since: so each has one order in the inbox at most, however often it is woken.
+    is_given: AtomicBool,
 }
 
 impl<S: 'static> Wake for Signal<S> {
@@ -162,8 +202,10 @@ impl<S: 'static> Wake for Signal<S> {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // Of an engine that is gone, so is the task.
-        let _ = self.remote.order(Order::Wake(self.id));
+        if !self.is_given.swap(true, Ordering::SeqCst) {
+            // Of an engine that is gone, so is the task.
+            let _ = self.remote.order(Order::Wake(self.id));
+        }
     }
 }
 
@@ -215,21 +257,88 @@ impl<T> Drop for Promise<T> {
 /// What a chain comes to.
 struct Awaited<S, T> {
     remote: Arc<Remote<S>>,
-    /// None: the engine was gone before.
-    id: Option<RequestId>,
+    step: Step<S>,
     slot: Arc<Mutex<Slot<T>>>,
 }
 
-async fn fetched<S>(awaited: Awaited<S, Fetched>) -> Fetched {
-    awaited.await?
+/// How far the order has come that begins an awaited chain.
+enum Step<S> {
+    /// There was no room for it.
+    Waiting {
+        id: RequestId,
+        order: Order<S>,
+        ticket: Option<Ticket>,
+    },
+    /// The engine has it, or will have.
+    Taken(RequestId),
+    /// There is no engine.
+    Gone,
+}
+
+async fn fetched<S>(request: Request, awaited: Awaited<S, Fetched>) -> Fetched {
+    let mut awaited = awaited;
+    let fetched = (&mut awaited).await;
+    let was_taken = matches!(awaited.step, Step::Taken(_));
+    fetched.unwrap_or_else(|Gone| Err(Error::gone(request, was_taken)))
+}
+
+impl<S, T> Awaited<S, T> {
+    /// Gives the order, if there is room for it.
+    fn begin(
+        remote: Arc<Remote<S>>,
+        id: RequestId,
+        order: Order<S>,
+        slot: Arc<Mutex<Slot<T>>>,
+    ) -> Self {
+        let step = match remote.admit(order, |order| order) {
+            Ok(()) => Step::Taken(id),
+            Err(SubmitError::Full(order)) => Step::Waiting {
+                id,
+                order,
+                ticket: None,
+            },
+            // The order's promise is dropped, which tells.
+            Err(SubmitError::Gone(_)) => Step::Gone,
+        };
+        Self { remote, step, slot }
+    }
+
+    /// Gives the order that had to wait. False: it still has to.
+    fn begin_late(&mut self, waker: &Waker) -> bool {
+        let Step::Waiting { .. } = self.step else {
+            return true;
+        };
+        let waiting = std::mem::replace(&mut self.step, Step::Gone);
+        let Step::Waiting {
+            id,
+            order,
+            mut ticket,
+        } = waiting
+        else {
+            return true;
+        };
+        match self.remote.admit_or_wait(order, waker, &mut ticket) {
+            Ok(()) => self.step = Step::Taken(id),
+            Err(SubmitError::Full(order)) => {
+                self.step = Step::Waiting { id, order, ticket };
+                return false;
+            }
+            Err(SubmitError::Gone(_)) => {}
+        }
+        true
+    }
 }
 
 impl<S, T> Future for Awaited<S, T> {
     type Output = Result<T, Gone>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        if !this.begin_late(cx.waker()) {
+            return Poll::Pending;
+        }
         let waker = cx.waker().clone();
-        let former = match &mut *lock(&self.slot) {
+        let former = match &mut *lock(&this.slot) {
             Slot::Over(value) => return Poll::Ready(value.take().ok_or(Gone)),
             Slot::Awaited(former) => former.replace(waker),
         };
@@ -241,9 +350,18 @@ impl<S, T> Future for Awaited<S, T> {
 
 impl<S, T> Drop for Awaited<S, T> {
     fn drop(&mut self) {
-        let is_open = matches!(*lock(&self.slot), Slot::Awaited(_));
-        if let (true, Some(id)) = (is_open, self.id) {
-            let _ = self.remote.order(Order::Cancel(id));
+        match &mut self.step {
+            Step::Waiting { ticket, .. } => {
+                if let Some(ticket) = ticket.take() {
+                    self.remote.give_up(ticket);
+                }
+            }
+            Step::Taken(id) => {
+                if matches!(*lock(&self.slot), Slot::Awaited(_)) {
+                    let _ = self.remote.order(Order::Cancel(*id));
+                }
+            }
+            Step::Gone => {}
         }
     }
 }

@@ -145,8 +145,10 @@ pub struct Engine<S = (), M: Mode = Owned> {
     names_put_off: bool,
     /// Set while this machine is out of file descriptors, ports or memory.
     exhausted: Option<Exhaustion>,
-    /// Requests begun in this turn.
-    begun: usize,
+    /// Commands carried out in this turn.
+    carried_out: usize,
+    /// Orders taken in this turn.
+    taken: usize,
     /// No new chain starts and none goes on.
     draining: bool,
     /// A readback's panic, on its way to the host.
@@ -297,9 +299,11 @@ pub struct Stats {
 
 impl<S, M: Mode> Engine<S, M> {
     pub(crate) fn on_net(net: <M as Sealed>::Net, config: Config) -> Result<Self, Error> {
-        let mut config = config;
-        let settings = Settings::new(&mut config)?;
-        let mut resolver = config.resolver.unwrap_or_else(|| net.resolver());
+        let settings = Settings::new(&config)?;
+        let mut resolver = match &config.resolver {
+            Some(make) => make(),
+            None => net.resolver(),
+        };
         net.attach(&mut *resolver).map_err(Error::io)?;
         let names = NamesConfig {
             overrides: &config.overrides,
@@ -316,6 +320,7 @@ impl<S, M: Mode> Engine<S, M> {
         let now = net.now();
         Ok(Self {
             net,
+            remote: Arc::new(Remote::new(wake, settings.max_inbox)),
             settings,
             chains: Chains::new(),
             links: Slots::new(),
@@ -323,7 +328,6 @@ impl<S, M: Mode> Engine<S, M> {
             names,
             doubts: Doubts::default(),
             wheel: Wheel::new(),
-            remote: Arc::new(Remote::new(wake)),
             orders: Vec::new(),
             now,
             life: Duration::ZERO,
@@ -343,7 +347,8 @@ impl<S, M: Mode> Engine<S, M> {
             overdue: VecDeque::new(),
             names_put_off: false,
             exhausted: None,
-            begun: 0,
+            carried_out: 0,
+            taken: 0,
             draining: false,
             panic: None,
             read_buffer,
@@ -593,6 +598,18 @@ impl<S, M: Mode> Engine<S, M> {
         for link in self.links.iter_mut() {
             link.marks.set(crate::net::link::LinkMarks::CLOSE);
         }
+    }
+
+    /// Forgets what was learnt of the network that this machine was on: another one was joined, a VPN came or went, the machine slept.
+    ///
+    /// Idle connections are closed, and those in use serve no other request after their present one, as by
+    /// [`close_idle`](Self::close_idle). Kept names are forgotten, and which addresses and name servers failed lately;
+    /// `/etc/resolv.conf` and the hosts file are read again at the next look-up. Requests under way go on, within their deadlines.
+    pub fn network_changed(&mut self) {
+        self.close_idle();
+        self.doubts = Doubts::default();
+        self.names.on_network_changed();
+        self.set_alarm();
     }
 
     /// Has the poll become readable when the next turn is due, if it is one that can.

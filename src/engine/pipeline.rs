@@ -581,7 +581,10 @@ impl<S, M: Mode> Engine<S, M> {
         {
             let chain = &mut self.chains[last.chain];
             match progress {
-                Progress::Whole | Progress::Partly => self.counts.retried += 1,
+                Progress::Whole | Progress::Partly => {
+                    chain.marks.set(Marks::WRITTEN);
+                    self.counts.retried += 1;
+                }
                 Progress::Unwritten => chain.attempts = chain.attempts.saturating_sub(1),
             }
             debug!(
@@ -624,10 +627,15 @@ impl<S, M: Mode> Engine<S, M> {
         };
         let at = Circumstances {
             phase,
-            sent,
+            sent: match self.chains[chain].marks.has(Marks::WRITTEN) {
+                true => Sent::Maybe,
+                false => sent,
+            },
             resend_is_safe: true,
             reused: self.links[key].marks.has(LinkMarks::REUSED),
+            attempts: self.chains[chain].attempts,
             origin: Some(self.pool[origin].origin.clone()),
+            request: self.chains[chain].request.clone(),
             status: None,
             partial_body: Vec::new(),
         };

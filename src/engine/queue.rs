@@ -13,14 +13,14 @@ use crate::engine::chains::{ChainKey, Command, Marks, Stage};
 use crate::engine::mode::Mode;
 use crate::engine::quiet::Resting;
 use crate::engine::{Engine, Timer};
-use crate::net::link::{Neighbours, Spot};
+use crate::net::link::{Neighbours, Spot, State};
 use crate::net::pool::{OriginKey, Parts};
 use crate::net::slots::{LinkKey, MaybeKey};
 use crate::request::Request;
 
-/// Requests begun in one turn: where each has a name to be looked up, they are what a turn of ten thousand submissions takes its time
-/// for. A host that submits more at once has them begun in several.
-const MAX_BEGUN: usize = 2048;
+/// Commands carried out in one turn: requests that begin, which are what a turn of ten thousand submissions takes its time for where each has a name
+/// to be looked up, and all else that is asked for. A host that asks for more at once has it done in several turns.
+pub(super) const MAX_CARRIED_OUT: usize = 2048;
 
 /// A request that has waited so long for a connection is worth a line in the log.
 const LONG_WAIT_MILLIS: u64 = 1000;
@@ -61,9 +61,10 @@ impl<S, M: Mode> Engine<S, M> {
         loop {
             if let Some(key) = self.restarts.pop_front() {
                 self.place_again(key);
-            } else if self.begun < MAX_BEGUN
+            } else if self.carried_out < MAX_CARRIED_OUT
                 && let Some(command) = self.chains.next_command()
             {
+                self.carried_out += 1;
                 self.carry_out(command);
             } else if self.pool.is_starved() && self.has_room() {
                 // One at a time, so that each origin has its turn.
@@ -107,10 +108,7 @@ impl<S, M: Mode> Engine<S, M> {
             Command::Start(key, _) if self.chains[key].marks.has(Marks::CANCELLED) => {}
             Command::Start(key, delay) => match (self.chains[key].stage, delay) {
                 (Stage::Waiting { call }, delay) => self.wait(key, call, delay),
-                (_, Duration::ZERO) => {
-                    self.begun += 1;
-                    self.begin(key);
-                }
+                (_, Duration::ZERO) => self.begin(key),
                 (_, delay) => self.delay(key, delay),
             },
             Command::Cancel(id) => {
@@ -412,18 +410,40 @@ impl<S, M: Mode> Engine<S, M> {
         self.chains[key].marks.clear(Marks::EXHAUSTED);
     }
 
+    /// How long a link may be idle.
+    fn idle_millis(&self, key: LinkKey) -> u64 {
+        // RFC 9112 §9.3: a server's word on its own timeout; a second less, since it counts from when it sent the response.
+        let told = self.links[key]
+            .keep_alive
+            .map(|seconds| (u64::from(seconds.get()) - 1) * 1000);
+        told.map_or(self.settings.idle_timeout, |ms| {
+            ms.min(self.settings.idle_timeout)
+        })
+    }
+
+    /// Closes the idle links of an origin that have been silent since tick `since`: one that was given a request then has been silent to its
+    /// deadline, as it is where the way to the server has gone. Those that answered later are alive.
+    pub(super) fn close_silent_since(&mut self, origin: OriginKey, since: u64) {
+        // In the order in which they came to the pool, so that those behind the first one to be kept are younger.
+        while let Some(oldest) = self.pool.oldest_idle(origin)
+            && let State::Idle(spot) = &self.links[oldest].state
+            && let parked = self.wheel.tick_of(spot.timer) - self.idle_millis(oldest)
+            && parked <= since
+        {
+            debug!(
+                "{:?} {}: closed, since another that rested as long was silent",
+                self.links.token(oldest),
+                self.origin_of(oldest)
+            );
+            self.close_idle_link(oldest);
+        }
+    }
+
     /// Keeps a link that rests, if it is worth keeping.
     pub(super) fn park(&mut self, resting: Resting) {
         let key = resting.link;
-        let link = &self.links[key];
-        let origin = link.origin;
-        // RFC 9112 §9.3: a server's word on its own timeout; a second less, since it counts from when it sent the response.
-        let told = link
-            .keep_alive
-            .map(|seconds| (u64::from(seconds.get()) - 1) * 1000);
-        let millis = told.map_or(self.settings.idle_timeout, |ms| {
-            ms.min(self.settings.idle_timeout)
-        });
+        let origin = self.links[key].origin;
+        let millis = self.idle_millis(key);
         let wanted_elsewhere = self.pool.is_starved() && self.exhausted.is_some();
         if millis == 0 || wanted_elsewhere || self.settings.max_idle_per_origin == 0 {
             return self.close(key);

@@ -181,7 +181,11 @@ impl<S, M: Mode> Engine<S, M> {
             let (State::Busy { chain, .. } | State::Handshaking { chain }) = link.state else {
                 return;
             };
-            if self.chains[chain].marks.has(Marks::PAUSED) {
+            // Cancelled: a command is on its way that ends it, and until then nothing more comes of it.
+            if self.chains[chain]
+                .marks
+                .has(Marks::PAUSED.or(Marks::CANCELLED))
+            {
                 return;
             }
             // No event will tell of what has been read already.
@@ -518,6 +522,9 @@ impl<S, M: Mode> Engine<S, M> {
         chain: ChainKey,
         piece: &mut Piece<'_>,
     ) -> Fed {
+        if self.chains[chain].marks.has(Marks::CANCELLED) {
+            return Fed::Cancelled;
+        }
         let Some(request) = &self.chains[chain].request else {
             return Fed::Panicked;
         };

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::{StatusCode, Uri, Version};
 
 use crate::engine::chains::RequestId;
-use crate::error::Error;
+use crate::error::{Circumstances, Error, ErrorKind, Phase, Sent};
 use crate::net::collected::Collected;
 use crate::net::link::Times;
 use crate::net::tls::TlsInfo;
@@ -74,6 +74,9 @@ impl Exchange {
 }
 
 /// What is known of an exchange beside its response.
+///
+/// A response that a future comes to has it in its extensions: `response.extensions().get::<Info>()`.
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Info {
     /// The chain.
@@ -201,7 +204,22 @@ impl<'a> Response<'a> {
     /// # Errors
     /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed), naming the first byte that is not.
     pub fn text(&self) -> Result<&str, Error> {
-        std::str::from_utf8(self.body()).map_err(|error| Error::not_utf8(error.valid_up_to()))
+        std::str::from_utf8(self.body()).map_err(|error| {
+            let request = &self.exchange.request;
+            let at = Circumstances {
+                phase: Phase::Body,
+                sent: Sent::Yes,
+                resend_is_safe: request.is_idempotent(),
+                reused: self.exchange.reused,
+                attempts: self.exchange.attempts,
+                origin: Some(request.origin()),
+                request: Some(request.clone()),
+                status: Some(self.status()),
+                partial_body: Vec::new(),
+            };
+            let why = format!("body is not UTF-8 at byte {}", error.valid_up_to());
+            Error::from_text(ErrorKind::Malformed, why, at)
+        })
     }
 
     /// The body for keeps: moves what the engine collected, copies what it lent.

@@ -1,6 +1,7 @@
 //! What an engine took from its configuration, in the shape in which the hot path wants it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::{AddressFilter, Config, MAX_PIPELINE, Millis};
 use crate::error::Error;
@@ -9,9 +10,6 @@ use crate::net::tls::MIN_READ_BUFFER;
 use crate::proto::Limits;
 use crate::request::{Request, field_bit};
 use crate::route::Route;
-
-/// As good as never, in milliseconds, and still added to any time without an overflow.
-const NEVER: u64 = 1 << 48;
 
 pub(super) struct Settings {
     pub(super) max_links: usize,
@@ -24,6 +22,7 @@ pub(super) struct Settings {
     pub(super) turn_events: usize,
     pub(super) turn_bytes: usize,
     pub(super) read_buffer: usize,
+    pub(super) max_inbox: usize,
     pub(super) defaults: Defaults,
     pub(super) address_filter: AddressFilter,
     /// For requests that bring none.
@@ -33,22 +32,22 @@ pub(super) struct Settings {
 impl Settings {
     /// # Errors
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a default field that cannot be sent.
-    pub(super) fn new(config: &mut Config) -> Result<Self, Error> {
+    pub(super) fn new(config: &Config) -> Result<Self, Error> {
         config.check()?;
-        let address_filter = config.address_filter.take();
+        let address_filter = config.address_filter.clone();
         Ok(Self {
             max_links: config.max_connections,
             max_links_per_origin: config.max_connections_per_origin,
             max_idle_per_origin: config.max_idle_per_origin,
-            idle_timeout: u64::try_from(config.idle_timeout.as_millis())
-                .map_or(NEVER, |millis| millis.min(NEVER)),
+            idle_timeout: millis(config.idle_timeout),
             timeouts: Millis::new(&config.timeouts),
             limits: config.limits.clone(),
             turn_events: config.turn_events,
             turn_bytes: config.turn_bytes,
             read_buffer: config.read_buffer.max(MIN_READ_BUFFER),
+            max_inbox: config.max_inbox,
             defaults: Defaults::new(config)?,
-            address_filter: address_filter.unwrap_or_else(|| Box::new(|_| true)),
+            address_filter: address_filter.unwrap_or_else(|| Arc::new(|_| true)),
             route: Arc::new(config.route.clone()),
         })
     }
@@ -60,6 +59,12 @@ impl Settings {
             None => self.limits.clone(),
         }
     }
+}
+
+/// Whole milliseconds, to be added to a time without a thought: what is too long to come to pass is cut to 8,900 years.
+fn millis(duration: Duration) -> u64 {
+    const NEVER: u64 = u64::MAX >> 16;
+    u64::try_from(duration.as_millis()).map_or(NEVER, |ms| ms.min(NEVER))
 }
 
 /// Which origins are pipelined, and how deep.

@@ -1,20 +1,28 @@
 //! Submitter: the way into an engine from other threads.
 
 use std::cell::Cell;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::time::Duration;
 
 use crate::engine::chains::RequestId;
 use crate::engine::readback::{Context, Next, Readback, Reply};
-use crate::error::Gone;
+use crate::error::{Gone, SubmitError};
 use crate::request::Request;
 use crate::resolver::Wake;
 
 /// Submits from any thread; each call wakes the engine's loop. Clones go to the same engine.
 ///
 /// [`Engine::run`](crate::Engine::run) goes on as long as a `Submitter` is left. Readbacks run on the engine's thread.
+///
+/// # An engine that does not keep up
+/// What is submitted waits in an inbox until a turn takes it, and the inbox holds [`Config::max_inbox`](crate::Config::max_inbox) submissions and
+/// calls. Beyond it `submit`, `call`, `spawn` and their kin are refused with [`SubmitError::Full`], which gives back what it was given; the
+/// futures of [`send`](Self::send), [`sleep`](Self::sleep) and [`with`](Self::with) wait for room. Refused never: `cancel`, `resume`, `stop`, and what
+/// a task or readback submits from inside a turn of this engine, which could wait for nobody but itself.
 ///
 /// ```
 /// use httpstream::{Engine, Next, Request};
@@ -44,8 +52,10 @@ pub(crate) struct Remote<S> {
     wake: Wake,
     submitters: AtomicUsize,
     last_id: AtomicU64,
-    /// Orders have come from inside a turn, which nobody was woken for.
-    from_within: AtomicBool,
+    /// Orders lie in the inbox which nobody was woken for: they came from inside a turn, or were more than one turn takes.
+    unannounced: AtomicBool,
+    /// So many submissions fit.
+    max_inbox: usize,
 }
 
 thread_local! {
@@ -65,9 +75,22 @@ impl Drop for Inside {
 }
 
 struct Inbox<S> {
-    orders: Vec<Order<S>>,
+    /// In the order in which they came, so that nothing overtakes the submission that it is about.
+    orders: VecDeque<Order<S>>,
+    /// How many of them take room.
+    submissions: usize,
     open: bool,
+    /// Who waits for room, by tickets, first come first served.
+    waiting: BTreeMap<u64, Waker>,
+    last_ticket: u64,
 }
+
+/// A longer queue of orders is given back when it is empty.
+const KEPT_ORDERS: usize = 4096;
+
+/// A place in the line of those who wait for room in an inbox.
+#[derive(Debug)]
+pub(super) struct Ticket(u64);
 
 /// What came from another thread.
 pub(crate) enum Order<S> {
@@ -90,13 +113,18 @@ pub(crate) enum Order<S> {
 }
 
 impl<S> Order<S> {
+    /// Whether it may be refused.
+    fn takes_room(&self) -> bool {
+        matches!(self, Order::Submit { .. } | Order::Call { .. })
+    }
+
     /// Whether nothing is left of it for an engine that takes it together with `before`.
     fn repeats(&self, before: &Self) -> bool {
         match (self, before) {
             (Order::Stop, Order::Stop) => true,
-            (Order::Resume(id), Order::Resume(before)) | (Order::Wake(id), Order::Wake(before)) => {
-                id == before
-            }
+            (Order::Resume(id), Order::Resume(before))
+            | (Order::Wake(id), Order::Wake(before))
+            | (Order::Cancel(id), Order::Cancel(before)) => id == before,
             _ => false,
         }
     }
@@ -106,16 +134,20 @@ impl<S> Order<S> {
 pub(crate) type SendCall<S> = Box<dyn FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + Send>;
 
 impl<S> Remote<S> {
-    pub(super) fn new(wake: Wake) -> Self {
+    pub(super) fn new(wake: Wake, max_inbox: usize) -> Self {
         Self {
             inbox: Mutex::new(Inbox {
-                orders: Vec::new(),
+                orders: VecDeque::new(),
+                submissions: 0,
                 open: true,
+                waiting: BTreeMap::new(),
+                last_ticket: 0,
             }),
             wake,
             submitters: AtomicUsize::new(0),
             last_id: AtomicU64::new(0),
-            from_within: AtomicBool::new(false),
+            unannounced: AtomicBool::new(false),
+            max_inbox,
         }
     }
 
@@ -130,35 +162,103 @@ impl<S> Remote<S> {
         std::ptr::addr_eq(TURNING.get(), self)
     }
 
-    /// Whether orders have come from inside a turn. They wake nobody: the turn takes them before it ends, or another is due.
-    pub(super) fn has_orders_from_within(&self) -> bool {
+    /// Whether there are orders that nobody is woken for: given inside a turn, or left by one that had taken enough. A turn takes them
+    /// before it ends, or another is due.
+    pub(super) fn has_unannounced(&self) -> bool {
         // Set and read by one thread.
-        self.from_within.load(Ordering::Relaxed)
+        self.unannounced.load(Ordering::Relaxed)
     }
 
-    /// Gives an order, and wakes the engine, unless it is awake.
-    pub(super) fn order(&self, order: Order<S>) -> Result<(), Gone> {
+    /// Gives what takes room, made by `make` of what is `given`, unless there is none.
+    pub(super) fn admit<T>(
+        &self,
+        given: T,
+        make: impl FnOnce(T) -> Order<S>,
+    ) -> Result<(), SubmitError<T>> {
+        let inbox = self.inbox();
+        match (inbox.open, self.has_room(&inbox)) {
+            (false, _) => Err(SubmitError::Gone(given)),
+            (true, false) => Err(SubmitError::Full(given)),
+            (true, true) => {
+                self.push(inbox, make(given));
+                Ok(())
+            }
+        }
+    }
+
+    /// As [`admit`](Self::admit) for who can wait: without room, `waker` is woken when there may be some. The ticket keeps his place in the
+    /// line; it is to be [given up](Self::give_up) if he goes before he was admitted.
+    pub(super) fn admit_or_wait(
+        &self,
+        order: Order<S>,
+        waker: &Waker,
+        ticket: &mut Option<Ticket>,
+    ) -> Result<(), SubmitError<Order<S>>> {
         let mut inbox = self.inbox();
         if !inbox.open {
-            drop(inbox);
+            return Err(SubmitError::Gone(order));
+        }
+        if self.has_room(&inbox) {
+            let former = ticket.take().and_then(|at| inbox.waiting.remove(&at.0));
+            self.push(inbox, order);
+            // Not under the lock, as everywhere: dropping it may run an executor's code.
+            drop(former);
+            return Ok(());
+        }
+        if ticket.is_none() {
+            inbox.last_ticket += 1;
+            *ticket = Some(Ticket(inbox.last_ticket));
+        }
+        let number = ticket.as_ref().map_or(0, |at| at.0);
+        let former = inbox.waiting.insert(number, waker.clone());
+        drop(inbox);
+        drop(former);
+        Err(SubmitError::Full(order))
+    }
+
+    /// Gives up a place in the line. Whoever was called goes, and the room that he was called for is the next one's.
+    pub(super) fn give_up(&self, ticket: Ticket) {
+        let mut inbox = self.inbox();
+        let own = inbox.waiting.remove(&ticket.0);
+        let next = match own.is_none() && self.has_room(&inbox) {
+            true => inbox.waiting.pop_first(),
+            false => None,
+        };
+        drop(inbox);
+        drop(own);
+        next.into_iter().for_each(|(_, waker)| waker.wake());
+    }
+
+    fn has_room(&self, inbox: &Inbox<S>) -> bool {
+        // Who is inside a turn would wait for himself.
+        inbox.submissions < self.max_inbox || self.is_turning_here()
+    }
+
+    /// Gives an order that is never refused, and wakes the engine, unless it is awake.
+    pub(super) fn order(&self, order: Order<S>) -> Result<(), Gone> {
+        let inbox = self.inbox();
+        if !inbox.open {
             return Err(Gone);
         }
         // Who asks again and again while the engine is busy takes no room for it.
-        if let Some(last) = inbox.orders.last()
-            && order.repeats(last)
-        {
-            return Ok(());
+        if !inbox.orders.back().is_some_and(|last| order.repeats(last)) {
+            self.push(inbox, order);
         }
+        Ok(())
+    }
+
+    fn push(&self, mut inbox: MutexGuard<'_, Inbox<S>>, order: Order<S>) {
         let first = inbox.orders.is_empty();
-        inbox.orders.push(order);
+        inbox.submissions += usize::from(order.takes_room());
+        inbox.orders.push_back(order);
         drop(inbox);
-        // Those behind the first are covered by what it does: the engine empties the whole inbox after it.
+        // Those behind the first are covered by what it does: the engine takes all of them, in this turn or in those that follow by
+        // themselves.
         match first {
-            true if self.is_turning_here() => self.from_within.store(true, Ordering::Relaxed),
+            true if self.is_turning_here() => self.unannounced.store(true, Ordering::Relaxed),
             true => self.wake.wake(),
             false => {}
         }
-        Ok(())
     }
 
     pub(super) fn submitter(self: &Arc<Self>) -> Submitter<S> {
@@ -174,10 +274,29 @@ impl<S> Remote<S> {
         self.submitters.load(Ordering::Acquire) > 0 || !self.inbox().orders.is_empty()
     }
 
-    /// Moves all orders to the end of `orders`.
-    pub(super) fn take(&self, orders: &mut Vec<Order<S>>) {
-        self.from_within.store(false, Ordering::Relaxed);
-        orders.append(&mut self.inbox().orders);
+    /// Moves `most` orders, the first ones, to the end of `orders`, and calls those who wait for the room.
+    pub(super) fn take(&self, orders: &mut Vec<Order<S>>, most: usize) {
+        let mut inbox = self.inbox();
+        let taken = most.min(inbox.orders.len());
+        orders.extend(inbox.orders.drain(..taken));
+        let freed = orders.iter().rev().take(taken);
+        let freed = freed.filter(|order| order.takes_room()).count();
+        inbox.submissions -= freed;
+        let is_empty = inbox.orders.is_empty();
+        self.unannounced.store(!is_empty, Ordering::Relaxed);
+        let outgrown = match is_empty && inbox.orders.capacity() > KEPT_ORDERS {
+            true => std::mem::take(&mut inbox.orders),
+            false => VecDeque::new(),
+        };
+        // Each room that comes free is offered once, so that no turn wakes more than it takes. Who is called and goes without using it
+        // passes the call on.
+        let room = self.max_inbox.saturating_sub(inbox.submissions);
+        let called: Vec<_> = std::iter::from_fn(|| inbox.waiting.pop_first())
+            .take(freed.min(room))
+            .collect();
+        drop(inbox);
+        drop(outgrown);
+        called.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
     /// The engine ends: what it has not taken is dropped unread.
@@ -185,9 +304,11 @@ impl<S> Remote<S> {
         let mut inbox = self.inbox();
         inbox.open = false;
         let unread = std::mem::take(&mut inbox.orders);
+        let waiting = std::mem::take(&mut inbox.waiting);
         // A readback's own drop may submit: not under the lock.
         drop(inbox);
         drop(unread);
+        waiting.into_values().for_each(Waker::wake);
     }
 
     fn inbox(&self) -> MutexGuard<'_, Inbox<S>> {
@@ -205,35 +326,22 @@ impl<S> Submitter<S> {
         self.remote.order(order)
     }
 
-    fn new_id(&self) -> RequestId {
+    pub(super) fn new_id(&self) -> RequestId {
         RequestId::remote(self.remote.last_id.fetch_add(1, Ordering::Relaxed) + 1)
-    }
-
-    fn submit_boxed(
-        &self,
-        request: Request,
-        readback: Box<dyn Readback<S> + Send>,
-        delay: Duration,
-    ) -> Result<RequestId, Gone> {
-        let id = self.new_id();
-        self.order(Order::Submit {
-            id,
-            request,
-            readback,
-            delay,
-        })?;
-        Ok(id)
     }
 
     /// Starts a chain: `request`, read by `readback`.
     ///
     /// # Errors
-    /// [`Gone`]: the engine was dropped, and `readback` with this call.
-    pub fn submit(
+    /// [`SubmitError::Full`] and [`SubmitError::Gone`], each with `request` and `readback`.
+    pub fn submit<R>(
         &self,
         request: Request,
-        readback: impl FnMut(&mut S, Reply<'_>, &mut Context<'_, S>) -> Next<S> + Send + 'static,
-    ) -> Result<RequestId, Gone> {
+        readback: R,
+    ) -> Result<RequestId, SubmitError<(Request, R)>>
+    where
+        R: FnMut(&mut S, Reply<'_>, &mut Context<'_, S>) -> Next<S> + Send + 'static,
+    {
         self.submit_to(request, readback)
     }
 
@@ -241,25 +349,55 @@ impl<S> Submitter<S> {
     ///
     /// # Errors
     /// As [`submit`](Self::submit).
-    pub fn submit_to(
+    pub fn submit_to<R>(
         &self,
         request: Request,
-        readback: impl Readback<S> + Send + 'static,
-    ) -> Result<RequestId, Gone> {
-        self.submit_boxed(request, Box::new(readback), Duration::ZERO)
+        readback: R,
+    ) -> Result<RequestId, SubmitError<(Request, R)>>
+    where
+        R: Readback<S> + Send + 'static,
+    {
+        self.submit_to_after(Duration::ZERO, request, readback)
     }
 
     /// Starts a chain after `delay`, counted from when the engine hears of it.
     ///
     /// # Errors
     /// As [`submit`](Self::submit).
-    pub fn submit_after(
+    pub fn submit_after<R>(
         &self,
         delay: Duration,
         request: Request,
-        readback: impl FnMut(&mut S, Reply<'_>, &mut Context<'_, S>) -> Next<S> + Send + 'static,
-    ) -> Result<RequestId, Gone> {
-        self.submit_boxed(request, Box::new(readback), delay)
+        readback: R,
+    ) -> Result<RequestId, SubmitError<(Request, R)>>
+    where
+        R: FnMut(&mut S, Reply<'_>, &mut Context<'_, S>) -> Next<S> + Send + 'static,
+    {
+        self.submit_to_after(delay, request, readback)
+    }
+
+    /// [`submit_after`](Self::submit_after) for a [`Readback`] that wants to see more than the reply.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub fn submit_to_after<R>(
+        &self,
+        delay: Duration,
+        request: Request,
+        readback: R,
+    ) -> Result<RequestId, SubmitError<(Request, R)>>
+    where
+        R: Readback<S> + Send + 'static,
+    {
+        let id = self.new_id();
+        self.remote
+            .admit((request, readback), |(request, readback)| Order::Submit {
+                id,
+                request,
+                readback: Box::new(readback),
+                delay,
+            })?;
+        Ok(id)
     }
 
     /// Starts a chain which begins with a call; see [`Engine::call`](crate::Engine::call). So another thread hands over what it
@@ -287,33 +425,52 @@ impl<S> Submitter<S> {
     /// one. [`Engine::run`](crate::Engine::run) waits meanwhile, as long as the `Submitter` is there.
     ///
     /// # Errors
-    /// As [`submit`](Self::submit).
-    pub fn call(
-        &self,
-        f: impl FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + Send + 'static,
-    ) -> Result<RequestId, Gone> {
+    /// [`SubmitError::Full`] and [`SubmitError::Gone`], each with `f`.
+    pub fn call<F>(&self, f: F) -> Result<RequestId, SubmitError<F>>
+    where
+        F: FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + Send + 'static,
+    {
         self.call_after(Duration::ZERO, f)
     }
 
     /// [`call`](Self::call) after `delay`, counted from when the engine hears of it.
     ///
     /// # Errors
-    /// As [`submit`](Self::submit).
-    pub fn call_after(
-        &self,
-        delay: Duration,
-        f: impl FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + Send + 'static,
-    ) -> Result<RequestId, Gone> {
+    /// As [`call`](Self::call).
+    pub fn call_after<F>(&self, delay: Duration, f: F) -> Result<RequestId, SubmitError<F>>
+    where
+        F: FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + Send + 'static,
+    {
         let id = self.new_id();
-        let call = Box::new(f);
-        self.order(Order::Call { id, call, delay })?;
+        self.remote.admit(f, |f| Order::Call {
+            id,
+            call: Box::new(f),
+            delay,
+        })?;
         Ok(id)
     }
 
-    /// Ends a chain as [`Engine::cancel`](crate::Engine::cancel) does, if it is not over when the engine hears of it.
+    /// [`call`](Self::call) of what `make` makes of what is `given`, once there is room for it.
+    pub(super) fn call_with<F>(
+        &self,
+        given: F,
+        make: impl FnOnce(F) -> SendCall<S>,
+    ) -> Result<RequestId, SubmitError<F>> {
+        let id = self.new_id();
+        let delay = Duration::ZERO;
+        self.remote.admit(given, |given| Order::Call {
+            id,
+            call: make(given),
+            delay,
+        })?;
+        Ok(id)
+    }
+
+    /// Ends a chain as [`Engine::cancel`](crate::Engine::cancel) does, if it is not over when the engine hears of it, which is after the chain's
+    /// own submission.
     ///
     /// # Errors
-    /// As [`submit`](Self::submit).
+    /// [`Gone`]: the engine is dropped.
     pub fn cancel(&self, id: RequestId) -> Result<(), Gone> {
         self.order(Order::Cancel(id))
     }
@@ -321,7 +478,7 @@ impl<S> Submitter<S> {
     /// Lets a paused exchange go on, if it is paused when the engine hears of it.
     ///
     /// # Errors
-    /// As [`submit`](Self::submit).
+    /// As [`cancel`](Self::cancel).
     pub fn resume(&self, id: RequestId) -> Result<(), Gone> {
         self.order(Order::Resume(id))
     }
@@ -329,7 +486,7 @@ impl<S> Submitter<S> {
     /// Ends [`Engine::run`](crate::Engine::run) after the turn that hears of it.
     ///
     /// # Errors
-    /// As [`submit`](Self::submit).
+    /// As [`cancel`](Self::cancel).
     pub fn stop(&self) -> Result<(), Gone> {
         self.order(Order::Stop)
     }

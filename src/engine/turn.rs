@@ -8,6 +8,7 @@ use log::trace;
 use crate::engine::chains::Stage;
 use crate::engine::mode::sealed::Sealed;
 use crate::engine::mode::{Mode, Owned};
+use crate::engine::queue::MAX_CARRIED_OUT;
 use crate::engine::readback::Sink;
 use crate::engine::submitter::Order;
 use crate::engine::{Engine, Timer};
@@ -18,6 +19,13 @@ use crate::net::{ALARM, Heard, Net, Ready, WAKE};
 
 /// By so much the resolver's timers are late where the host was.
 const NAMES_LATE: Duration = Duration::from_millis(5);
+
+/// Orders of other threads taken in one turn; the rest stays where it is, and the next turn is due at once. No more than commands are carried
+/// out, so that the inbox fills up when the engine does not keep up, rather than the engine.
+const MAX_ORDERS: usize = MAX_CARRIED_OUT;
+
+/// Timers that a turn moves nearer to when they are due. A million of them may have to be moved at one moment.
+const MAX_DEALT_OUT: usize = 16_384;
 
 /// What a turn did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,7 +56,7 @@ impl<S, M: Mode> Engine<S, M> {
             || !self.overdue.is_empty()
             || self.names.has_news()
             || self.names_put_off
-            || self.remote.has_orders_from_within()
+            || self.remote.has_unannounced()
             || self.net.has_handed_events()
     }
 
@@ -60,7 +68,8 @@ impl<S, M: Mode> Engine<S, M> {
     ) -> Result<Turn, Error> {
         let _inside = self.remote.enter();
         self.counts.turns += 1;
-        self.begun = 0;
+        self.carried_out = 0;
+        self.taken = 0;
         self.quiet.forget();
         let before = self.counts.answered + self.counts.failed;
         let mut turn = Turn::default();
@@ -192,8 +201,13 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     fn take_orders(&mut self) {
+        let most = MAX_ORDERS - self.taken;
+        if most == 0 {
+            return;
+        }
         let mut orders = std::mem::take(&mut self.orders);
-        self.remote.take(&mut orders);
+        self.remote.take(&mut orders, most);
+        self.taken += orders.len();
         for order in orders.drain(..) {
             match order {
                 Order::Submit {
@@ -222,7 +236,7 @@ impl<S, M: Mode> Engine<S, M> {
 
     #[inline(always)]
     fn take_orders_from_within(&mut self) {
-        if self.remote.has_orders_from_within() {
+        if self.remote.has_unannounced() {
             // A readback may have taken its time before it gave them, and no delay is early for that.
             self.read_clock();
             self.take_orders();
@@ -254,6 +268,7 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     fn on_timers(&mut self) {
+        self.wheel.allow(MAX_DEALT_OUT);
         for expired in 0..self.settings.turn_events {
             match self.wheel.expire(self.now_tick()) {
                 None if expired == 0 => return,
@@ -332,12 +347,13 @@ impl<S, M: Mode> Engine<S, M> {
         self.read_clock();
         // What was submitted before is not new, however much it is.
         while self.chains.has_commands() {
-            self.begun = 0;
+            self.carried_out = 0;
             self.settle_and_park();
         }
         self.settle_and_park();
         self.draining = true;
         let end = self.now.checked_add(within);
+        let mut is_over = false;
         let mut cancelled = self.cancel_where(|stage| {
             matches!(
                 stage,
@@ -346,7 +362,9 @@ impl<S, M: Mode> Engine<S, M> {
         });
         while self.pending() > 0 {
             let left = end.map(|end| end.saturating_duration_since(self.net.now()));
-            if left.is_some_and(|left| left.is_zero()) {
+            // Once: what is submitted from here on does not begin.
+            if !is_over && left.is_some_and(|left| left.is_zero()) {
+                is_over = true;
                 cancelled += self.cancel_where(|_| true);
             }
             turn(self, left)?;

@@ -285,7 +285,10 @@ impl fmt::Display for Violation {
                 write!(f, "trailer section over {limit} bytes (seen {seen})")
             }
             Violation::BodyTooLarge { limit, seen } => {
-                write!(f, "body over {limit} bytes (seen {seen})")
+                write!(
+                    f,
+                    "body over max_body_bytes ({limit} bytes; {seen} received or announced by Content-Length)"
+                )
             }
             Violation::Truncated { missing: Some(n) } => write!(f, "cut short, {n} bytes missing"),
             Violation::Truncated { missing: None } => f.write_str("cut short"),

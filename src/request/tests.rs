@@ -562,6 +562,130 @@ fn limits_are_the_engines_own_until_set() {
 }
 
 #[test]
+fn a_limit_that_a_request_sets_wins_whatever_the_engines_is() {
+    type Set = fn(&mut Limits, usize);
+    type Get = fn(&Limits) -> usize;
+    let fields: [(&str, Set, Get); 6] = [
+        (
+            "max_head_bytes",
+            |l, n| l.max_head_bytes = n,
+            |l| l.max_head_bytes,
+        ),
+        ("max_fields", |l, n| l.max_fields = n, |l| l.max_fields),
+        (
+            "max_body_bytes",
+            |l, n| l.max_body_bytes = n as u64,
+            |l| l.max_body_bytes as usize,
+        ),
+        ("max_interim", |l, n| l.max_interim = n, |l| l.max_interim),
+        (
+            "max_trailer_bytes",
+            |l, n| l.max_trailer_bytes = n,
+            |l| l.max_trailer_bytes,
+        ),
+        (
+            "max_chunk_extension_bytes",
+            |l, n| l.max_chunk_extension_bytes = n,
+            |l| l.max_chunk_extension_bytes,
+        ),
+    ];
+    for (name, set, get) in fields {
+        let default = get(&Limits::default());
+        let near = default.saturating_sub(300)..default + 300;
+        for value in near.chain([0, 1, usize::MAX / 2, usize::MAX - 1, usize::MAX]) {
+            for of_engine in [0, 7, default - 1, default, default + 1, usize::MAX] {
+                let mut engine = Limits::default();
+                set(&mut engine, of_engine);
+                let request = built(Request::get(URL).limits(|l| set(l, value)));
+                let over = |request: &Request| request.limits().map(|edit| edit.over(&engine));
+                let mut expected = engine.clone();
+                set(&mut expected, value);
+                assert_eq!(over(&request), Some(expected.clone()), "{name} = {value}");
+                // Twice set, the second wins; what the second leaves alone stays.
+                let request = built(
+                    Request::get(URL)
+                        .limits(|l| set(l, 3))
+                        .limits(|l| set(l, value))
+                        .limits(|_| ()),
+                );
+                assert_eq!(over(&request), Some(expected), "{name} = {value}");
+                let untouched = built(Request::get(URL).limits(|l| {
+                    let shown = get(l);
+                    set(l, shown);
+                }));
+                assert_eq!(over(&untouched), Some(engine.clone()), "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_timeout_that_a_request_sets_wins_whatever_the_engines_is() {
+    type Slot = fn(&mut Timeouts) -> &mut Option<Duration>;
+    let slots: [(Clock, Slot); 7] = [
+        (Clock::Resolve, |t| &mut t.resolve),
+        (Clock::Connect, |t| &mut t.connect),
+        (Clock::Tls, |t| &mut t.tls),
+        (Clock::Write, |t| &mut t.write),
+        (Clock::FirstByte, |t| &mut t.first_byte),
+        (Clock::Idle, |t| &mut t.idle),
+        (Clock::Total, |t| &mut t.total),
+    ];
+    let (ms, ns) = (Duration::from_millis, Duration::from_nanos);
+    for (clock, slot) in slots {
+        let default = slot(&mut Timeouts::default()).unwrap();
+        let at = |ms: u128| u32::try_from(ms).ok();
+        let rows = [
+            (None, None),
+            (Some(Duration::MAX), None),
+            (Some(ms(u64::MAX)), None),
+            (Some(Duration::ZERO), Some(1)),
+            (Some(ns(1)), Some(1)),
+            (Some(default), at(default.as_millis())),
+            (Some(default - ns(1)), at(default.as_millis())),
+            (Some(default + ns(1)), at(default.as_millis() + 1)),
+            (Some(default + ns(2)), at(default.as_millis() + 1)),
+            (Some(default + ms(1)), at(default.as_millis() + 1)),
+            (Some(ms((1 << 31) - 1)), Some((1 << 31) - 1)),
+            (Some(ms(1 << 31)), None),
+            (Some(ms((1 << 32) - 1)), None),
+        ];
+        for (set, expected) in rows {
+            for of_engine in [None, Some(ms(7)), Some(default), Some(Duration::MAX)] {
+                let mut engine = Timeouts::default();
+                *slot(&mut engine) = of_engine;
+                let engine = Millis::new(&engine);
+                let request = built(Request::get(URL).timeouts(|t| *slot(t) = set));
+                assert_eq!(
+                    request.timeouts().get(clock, &engine),
+                    expected,
+                    "{clock:?} {set:?}"
+                );
+                let untouched = built(Request::get(URL).timeouts(|t| {
+                    let shown = *slot(t);
+                    *slot(t) = shown;
+                }));
+                assert_eq!(
+                    untouched.timeouts().get(clock, &engine),
+                    engine.get(clock, &engine),
+                    "{clock:?}"
+                );
+            }
+        }
+    }
+    // A hold of for ever, with and without a total of one's own.
+    let engine = Millis::new(&Timeouts::default());
+    let held = built(Request::get(URL).hold(Duration::MAX));
+    for clock in [Clock::FirstByte, Clock::Idle, Clock::Total] {
+        assert_eq!(held.timeouts().get(clock, &engine), None, "{clock:?}");
+    }
+    let held = built(Request::get(URL).hold(Duration::MAX).timeout(ms(9)));
+    assert_eq!(held.timeouts().get(Clock::Total, &engine), Some(9));
+    let total = built(Request::get(URL).timeout(Duration::MAX));
+    assert_eq!(total.timeouts().get(Clock::Total, &engine), None);
+}
+
+#[test]
 fn requests_of_http_are_taken() {
     let request = http::Request::post("http://example.com:81/a?b")
         .version(http::Version::HTTP_2)

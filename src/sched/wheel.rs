@@ -10,8 +10,9 @@
 //! - As long as time does not enter a timer's slot, its level and slot stay what they were: a tick is all that is needed to find them.
 //!
 //! When time enters a slot above level 0, the timers in it are dealt out again, each to a lower level than before: cascaded. So a timer
-//! is moved at most once per level in its life. Cascading is done by [`Wheel::expire`] alone, a whole slot at a time: with a million timers
-//! spread over an hour, a slot of 2¹⁸ ms holds 70,000 of them, and dealing them out takes some 20 ms every four minutes.
+//! is moved at most once per level in its life. Cascading is done by [`Wheel::expire`] alone. With a million timers spread over an hour, a slot of
+//! 2¹⁸ ms holds 70,000 of them, and dealing them out takes some 20 ms every four minutes; with a million of one second it holds them all. So
+//! no more are dealt out than [`Wheel::allow`] has said, and until the slot is empty no timer expires: there may be an earlier one in it.
 
 use std::num::NonZeroU32;
 
@@ -108,6 +109,10 @@ pub(crate) struct Wheel<K: Copy> {
     keys: Vec<K>,
     /// The first vacant timer, or `NONE`.
     vacant: u32,
+    /// A slot that time has entered and that is not dealt out whole. Its bit is not set: nothing is put into it, but timers may be taken out.
+    dealing: Option<Place>,
+    /// How many more timers may be dealt out.
+    allowance: usize,
     /// How often links were looked at or changed, a measure of work which does not depend on the machine.
     #[cfg(test)]
     touched: std::cell::Cell<u64>,
@@ -127,6 +132,8 @@ impl<K: Copy> Wheel<K> {
             ticks: Vec::new(),
             keys: Vec::new(),
             vacant: NONE,
+            dealing: None,
+            allowance: usize::MAX,
             #[cfg(test)]
             touched: std::cell::Cell::new(0),
         }
@@ -187,9 +194,12 @@ impl<K: Copy> Wheel<K> {
     ///
     /// It is exact when at most 32 timers share the slot of the first. Else it is where this slot begins: an `expire` at that time
     /// cascades it and may hand out nothing, and the next answer lies further on, at most ten times in a row. After an `expire(now)` which
-    /// found nothing the answer is always later than `now`.
+    /// found nothing the answer is always later than `now`, unless it had dealt out as many timers as it was allowed.
     #[inline]
     pub(crate) fn next_tick(&self) -> Option<u64> {
+        if self.dealing.is_some() {
+            return Some(self.elapsed);
+        }
         let place = self.first_place()?;
         let start = self.start_of(place);
         if place.level == 0 {
@@ -211,8 +221,16 @@ impl<K: Copy> Wheel<K> {
     /// Whether `expire(now)` would hand out a timer, or find work on the way to the next.
     #[inline]
     pub(crate) fn is_due(&self, now: u64) -> bool {
-        self.first_place()
-            .is_some_and(|place| self.start_of(place) <= now)
+        self.dealing.is_some()
+            || self
+                .first_place()
+                .is_some_and(|place| self.start_of(place) <= now)
+    }
+
+    /// Lets `expire` deal out so many timers from now on, all calls together. When it has, it hands out none, and goes on when it is allowed
+    /// more. A wheel starts without a limit.
+    pub(crate) fn allow(&mut self, timers: usize) {
+        self.allowance = timers;
     }
 
     /// Takes out the first timer whose tick is `now` or before; call it until there is none. Never early.
@@ -223,6 +241,9 @@ impl<K: Copy> Wheel<K> {
     /// A `now` before that of an earlier call counts as that one.
     pub(crate) fn expire(&mut self, now: u64) -> Option<K> {
         let now = now.max(self.elapsed);
+        if !self.deal() {
+            return None;
+        }
         while let Some(place) = self.first_place() {
             let start = self.start_of(place);
             if start > now {
@@ -235,7 +256,11 @@ impl<K: Copy> Wheel<K> {
                 self.vacate(first);
                 return Some(self.keys[first.row()]);
             }
-            self.cascade(place);
+            self.occupied[place.level] &= !(1 << place.slot);
+            self.dealing = Some(place);
+            if !self.deal() {
+                return None;
+            }
         }
         self.elapsed = now;
         None
@@ -250,21 +275,30 @@ impl<K: Copy> Wheel<K> {
         self.ticks.len() - vacant.count()
     }
 
-    /// Deals out a slot which time has just entered. Each timer lands on a lower level: it now agrees with `elapsed` in the group of bits
-    /// which was the slot's number.
-    fn cascade(&mut self, place: Place) {
+    /// Goes on with a slot that time has entered. Each timer lands on a lower level: it now agrees with `elapsed` in the group of bits which was the
+    /// slot's number. False: there are more than is allowed now.
+    fn deal(&mut self) -> bool {
+        let Some(place) = self.dealing else {
+            return true;
+        };
         let head = place.head();
-        let first = self.links(head).next;
+        let mut next = self.links(head).next;
+        while let Some(id) = self.timer(next) {
+            if self.allowance == 0 {
+                self.links_mut(head).next = next;
+                self.links_mut(next).prev = head;
+                return false;
+            }
+            self.allowance -= 1;
+            next = self.links(next).next;
+            self.link(id, self.place(self.ticks[id.row()]));
+        }
         *self.links_mut(head) = Links {
             prev: head,
             next: head,
         };
-        self.occupied[place.level] &= !(1 << place.slot);
-        let mut next = first;
-        while let Some(id) = self.timer(next) {
-            next = self.links(next).next;
-            self.link(id, self.place(self.ticks[id.row()]));
-        }
+        self.dealing = None;
+        true
     }
 
     /// Appends a timer, whose links mean nothing yet, to a slot.
@@ -718,6 +752,59 @@ mod tests {
             }
             assert!(calls <= enough, "{calls} calls, seed {seed}");
             assert!(pair.alive.is_empty() && pair.model.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_slot_that_is_too_full_is_dealt_out_by_and_by() {
+        const TIMERS: u32 = 10_000;
+        const ALLOWED: usize = 100;
+        for (base, spread) in [(5000, 1), (5000, 300), (300_000, 20_000)] {
+            let mut wheel = Wheel::new();
+            let mut ids: Vec<_> = (0..TIMERS)
+                .map(|n| Some(wheel.arm(base + u64::from(n) % spread, n)))
+                .collect();
+            let mut ticks: Vec<_> = (0..TIMERS).map(|n| base + u64::from(n) % spread).collect();
+            let now = base + spread;
+            let (mut calls, mut last, mut expired) = (0, 0, 0);
+            while expired < TIMERS as usize {
+                wheel.allow(ALLOWED);
+                wheel.touched.set(0);
+                let mut handed = 0;
+                while handed < ALLOWED
+                    && let Some(n) = wheel.expire(now)
+                {
+                    handed += 1;
+                    expired += 1;
+                    assert!(ids[n as usize].take().is_some(), "once");
+                    assert!(ticks[n as usize] >= last, "in their order");
+                    last = ticks[n as usize];
+                }
+                let most = (ALLOWED * 20) as u64;
+                assert!(wheel.touched.get() <= most, "{}", wheel.touched.get());
+                calls += 1;
+                if expired < TIMERS as usize {
+                    assert!(wheel.is_due(now), "there is more");
+                    assert!(wheel.next_tick().is_some_and(|tick| tick <= now));
+                }
+                // Meanwhile some are cancelled, and some put off, wherever they are.
+                let n = (calls * 37 % TIMERS) as usize;
+                match ids[n] {
+                    Some(id) if calls % 2 == 0 => {
+                        wheel.cancel(id);
+                        ids[n] = None;
+                        expired += 1;
+                    }
+                    Some(id) => {
+                        ticks[n] = now.min(ticks[n] + 1).max(last);
+                        wheel.rearm(id, ticks[n]);
+                    }
+                    None => {}
+                }
+            }
+            assert!(calls as usize >= TIMERS as usize / ALLOWED);
+            assert_eq!((wheel.expire(now), wheel.len()), (None, 0));
+            assert!(!wheel.is_due(u64::MAX) && wheel.next_tick().is_none());
         }
     }
 

@@ -9,14 +9,20 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use httpstream::resolver::Resolve;
 use httpstream::{
     Config, Context, Engine, Error, ErrorKind, Flow, Next, Phase, Readback, Reply, Request,
-    Response, Sent, Stats,
+    ResolverFactory, Response, Sent, Stats,
 };
 use socket2::SockRef;
 
 /// What no test may take: something hangs.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Has each engine look names up by a copy of this.
+pub fn resolver(resolver: impl Resolve + Clone + Send + Sync + 'static) -> ResolverFactory {
+    Arc::new(move || Box::new(resolver.clone()))
+}
 
 /// A server whose connections follow a script.
 pub struct Server {

@@ -16,6 +16,7 @@ mod server;
 mod wire;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Bench, Server, ok};
@@ -31,7 +32,11 @@ fn bench(servers: &[SocketAddr], change: impl FnOnce(&mut HickoryConfig)) -> Ben
     names.timeout = Duration::from_secs(15);
     names.attempts = 1;
     change(&mut names);
-    Bench::with(|config| config.resolver = Some(Box::new(Hickory::with_config(names))))
+    Bench::with(|config| {
+        config.resolver = Some(Arc::new(move || {
+            Box::new(Hickory::with_config(names.clone()))
+        }))
+    })
 }
 
 /// An HTTP server on 127.0.0.1 that answers `a`.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::{Bench, Log, Server, note, ok};
 use httpstream::{
-    Context, Engine, ErrorKind, Next, Phase, Readback, Reply, within, within_call, within_to,
+    Context, Engine, Error, ErrorKind, Next, Phase, Readback, Reply, within, within_call, within_to,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -410,14 +410,16 @@ fn submitter_calls_wake_a_waiting_turn() {
             .call_after(Duration::MAX, |_, _| Next::done())
             .unwrap();
         submitter.cancel(dropped).unwrap();
-        submitter.call_after(MS, |sum, _| {
+        let later = submitter.call_after(MS, |sum, _| {
             *sum += 1;
             Next::done()
-        })?;
+        });
+        later?;
         submitter.call(|sum, _| {
             *sum += 10;
             Next::done()
-        })
+        })?;
+        Ok::<_, Error>(())
     });
     let mut sum = 0;
     engine.run(&mut sum).unwrap();

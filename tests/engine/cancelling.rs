@@ -8,7 +8,7 @@ use common::{Bench, Gate, Log, Script, Server, facts, ok};
 use httpstream::resolver::{Family, LookupAnswer, LookupId, Resolve, Wake};
 use httpstream::{ErrorKind, Flow, Next, Phase, Request, RequestId, Sent};
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Mute;
 
 impl Resolve for Mute {
@@ -107,7 +107,7 @@ fn while_queued() {
 
 #[test]
 fn while_resolving() {
-    let mut bench = Bench::with(|c| c.resolver = Some(Box::new(Mute)));
+    let mut bench = Bench::with(|c| c.resolver = Some(common::resolver(Mute)));
     let id = bench
         .engine
         .submit(Request::get("http://a.test/").build().unwrap(), obstinate);
@@ -333,4 +333,47 @@ fn ids_of_old_chains_name_no_new_one() {
     assert!(bench.engine.cancel(new));
     bench.replies(2);
     bench.assert_empty();
+}
+
+/// More is asked for at once than one turn carries out, and the cancellation stands behind it all.
+#[test]
+fn a_cancellation_that_has_to_wait_its_turn_is_heard_before_the_response() {
+    for path in ["/whole", "/streamed"] {
+        let gate = common::Gate::new();
+        let at = gate.clone();
+        let server = Server::start(move |peer| {
+            while peer.request().is_some() {
+                at.pass();
+                peer.send(&common::ok("abc"));
+            }
+        });
+        let mut bench = Bench::new();
+        let id = match path {
+            "/whole" => bench.engine.submit(server.get(path), common::note),
+            _ => {
+                let script = common::Script {
+                    head: Flow::Stream,
+                    ..common::Script::default()
+                };
+                bench.engine.submit_to(server.get(path), script)
+            }
+        };
+        bench.until("it is sent", |engine, _| engine.stats().in_flight == 1);
+        server.next();
+        let others: Vec<_> = (0..10_000)
+            .map(|_| bench.engine.call_after(Duration::MAX, |_, cx| cx.done()))
+            .collect();
+        assert!(bench.engine.cancel(id));
+        gate.open(1);
+        // The response is there by the next turn.
+        std::thread::sleep(Duration::from_millis(30));
+        bench.until("it is over", |engine, _| engine.pending() == others.len());
+        assert_eq!(bench.log.kinds(), [ErrorKind::Cancelled], "{path}");
+        assert_eq!(bench.log.replies.len(), 1, "{path}");
+        assert!(bench.log.notes.is_empty(), "{path}: {:?}", bench.log.notes);
+        for id in others {
+            bench.engine.cancel(id);
+        }
+        bench.until("all is over", |engine, _| engine.pending() == 0);
+    }
 }

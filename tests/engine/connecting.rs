@@ -122,7 +122,7 @@ fn the_next_address_is_tried_where_one_refuses() {
     ];
     table.insert("several.test", addrs.map(IpAddr::V4));
     table.insert("none.test", []);
-    let mut bench = Bench::with(|c| c.resolver = Some(Box::new(table)));
+    let mut bench = Bench::with(|c| c.resolver = Some(common::resolver(table)));
     let port = server.addr.port();
     assert_eq!(
         bench
@@ -183,7 +183,7 @@ fn names_are_asked_for_once_for_all_who_wait() {
     // The name may stand in the hosts file, and only the system may know it: here it is asked.
     let mut bench = Bench::with(|c| {
         c.hosts_file = None;
-        c.resolver = Some(Box::new(System::new()));
+        c.resolver = Some(Arc::new(|| Box::new(System::new())));
     });
     for _ in 0..20 {
         bench.submit(get(&format!("http://{name}:{}/", server.addr.port())));
@@ -209,7 +209,7 @@ fn a_name_that_does_not_exist_fails_alone() {
 }
 
 /// Wants to be called every two milliseconds, whether anything is looked up or not.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Periodic {
     next: Instant,
     ticks: Arc<AtomicUsize>,
@@ -239,7 +239,7 @@ fn a_resolver_with_nothing_to_look_up_has_its_deadlines_kept() {
         next: Instant::now(),
         ticks: Arc::clone(&ticks),
     };
-    let mut bench = Bench::with(|c| c.resolver = Some(Box::new(periodic)));
+    let mut bench = Bench::with(|c| c.resolver = Some(common::resolver(periodic)));
     let mut turns = 0;
     while ticks.load(Ordering::Relaxed) < 10 {
         turns += 1;
@@ -322,7 +322,7 @@ fn an_answer_in_the_same_turn_as_a_panic_is_not_lost() {
         });
         let prompted = Prompted::default();
         let resolver = prompted.clone();
-        let mut bench = Bench::with(|c| c.resolver = Some(Box::new(resolver)));
+        let mut bench = Bench::with(|c| c.resolver = Some(common::resolver(resolver)));
         bench
             .engine
             .submit(server.get("/panics"), |_: &mut Log, _: Reply<'_>, _| {

@@ -173,17 +173,19 @@ fn an_engine_does_what_each_line_of_the_contract_promises() {
     assert!(engine.cancel(delayed) && !engine.cancel(delayed) && !engine.resume(delayed));
 
     let submitter = engine.submitter();
-    let called: Result<RequestId, Gone> = submitter.call(|_, cx| cx.done());
-    submitter.cancel(called.unwrap()).unwrap();
+    let called = submitter.call(|_, cx| cx.done());
+    let cancelled: Result<(), Gone> = submitter.cancel(called.unwrap());
+    cancelled.unwrap();
     let called = submitter.call_after(Duration::MAX, Bot::on_call);
     submitter.cancel(called.unwrap()).unwrap();
     let from_afar = submitter
         .clone()
-        .submit_after(Duration::MAX, refused(), |_, _, _| Next::done());
+        .submit_after(Duration::MAX, refused(), |_, _, _| Next::done())
+        .unwrap();
     submitter.submit(refused(), |_, _, _| Next::done()).unwrap();
     submitter.submit_to(refused(), Unread).unwrap();
-    submitter.cancel(from_afar.unwrap()).unwrap();
-    submitter.resume(from_afar.unwrap()).unwrap();
+    submitter.cancel(from_afar).unwrap();
+    submitter.resume(from_afar).unwrap();
     submitter.stop().unwrap();
     engine.run(&mut bot).unwrap();
 
@@ -215,10 +217,14 @@ fn an_engine_does_what_each_line_of_the_contract_promises() {
     ];
     assert!(calls.get() >= 5);
     drop(engine);
-    assert_eq!(
-        submitter.submit(refused(), |_, _, _| Next::done()),
-        Err(Gone)
-    );
+    // What is refused comes back, whatever it is.
+    let refusal = submitter.submit(refused(), |_, _, _| Next::done());
+    let refusal = refusal.unwrap_err();
+    assert!(!refusal.is_full() && format!("{refusal:?} {refusal}").starts_with("Gone"));
+    let (request, readback) = refusal.into_inner();
+    let refusal = submitter.submit(request, readback).unwrap_err();
+    let error: Error = refusal.into();
+    assert_eq!(error.kind(), ErrorKind::Gone);
 }
 
 #[test]

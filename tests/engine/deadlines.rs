@@ -15,7 +15,7 @@ const SHORT: Duration = Duration::from_millis(80);
 const BOUND: Duration = Duration::from_secs(9);
 
 /// Looks nothing up.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Mute {
     cancelled: std::sync::Arc<std::sync::atomic::AtomicUsize>,
 }
@@ -54,7 +54,7 @@ fn short(set: impl FnOnce(&mut Timeouts) -> &mut Option<Duration>) -> impl FnOnc
 fn resolve() {
     let mute = Mute::default();
     let cancelled = std::sync::Arc::clone(&mute.cancelled);
-    let mut bench = Bench::with(|c| c.resolver = Some(Box::new(mute)));
+    let mut bench = Bench::with(|c| c.resolver = Some(common::resolver(mute)));
     let get = Request::get("http://nowhere.test/").timeouts(short(|t| &mut t.resolve));
     let error = fails(&mut bench, get);
     assert_eq!(
@@ -366,7 +366,7 @@ fn a_look_up_that_is_given_up_leaves_no_turn_due() {
         peer.send(&ok("a"));
         peer.hold();
     });
-    let mut bench = Bench::with(|c| c.resolver = Some(Box::new(Mute::default())));
+    let mut bench = Bench::with(|c| c.resolver = Some(common::resolver(Mute::default())));
     let lookup = Request::get("http://nowhere.test/").build().unwrap();
     for _ in 0..2 {
         let lookup = lookup.clone();

@@ -2,10 +2,10 @@
 
 use crate::common;
 
-use std::cell::{Cell, RefCell};
 use std::io::ErrorKind as IoKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{Bench, Log, Server, facts, note, ok};
@@ -16,14 +16,21 @@ use httpstream::{Config, Engine, Error, ErrorKind, Phase, Request, Sent, Sim, pu
 const REFUSED: &str = "the address filter refuses it";
 
 /// What a filter was asked.
-type Asked = Rc<RefCell<Vec<SocketAddr>>>;
+type Asked = Arc<Mutex<Vec<SocketAddr>>>;
+
+fn taken(asked: &Asked) -> Vec<SocketAddr> {
+    std::mem::take(&mut asked.lock().unwrap())
+}
 
 /// A filter that notes what it is asked.
-fn noting(config: &mut Config, allows: impl Fn(&SocketAddr) -> bool + 'static) -> Asked {
+fn noting(
+    config: &mut Config,
+    allows: impl Fn(&SocketAddr) -> bool + Send + Sync + 'static,
+) -> Asked {
     let asked = Asked::default();
-    let notes = Rc::clone(&asked);
-    config.address_filter = Some(Box::new(move |addr| {
-        notes.borrow_mut().push(*addr);
+    let notes = Arc::clone(&asked);
+    config.address_filter = Some(Arc::new(move |addr| {
+        notes.lock().unwrap().push(*addr);
         allows(addr)
     }));
     asked
@@ -66,7 +73,7 @@ fn it_is_asked_for_the_address_that_is_dialled() {
     table.insert("named.test", [addr.ip()]);
     let (mut bench, asked) = bench(
         |c| {
-            c.resolver = Some(Box::new(table));
+            c.resolver = Some(common::resolver(table));
             c.resolve_to("elsewhere.test", addr);
             c.resolve_to("192.0.2.1", addr);
         },
@@ -80,7 +87,7 @@ fn it_is_asked_for_the_address_that_is_dialled() {
         "http://192.0.2.1/".to_owned(),
     ] {
         assert_eq!(bench.fetch_ok(get(&url)).text(), "a", "{url}");
-        assert_eq!(asked.take(), [addr], "{url}");
+        assert_eq!(taken(&asked), [addr], "{url}");
     }
     bench.assert_empty();
 }
@@ -95,7 +102,7 @@ fn what_it_refuses_is_not_dialled_wherever_it_comes_from() {
     table.insert("named.test", [addr.ip()]);
     let (mut bench, asked) = bench(
         |c| {
-            c.resolver = Some(Box::new(table));
+            c.resolver = Some(common::resolver(table));
             c.resolve_to("elsewhere.test", addr);
         },
         |_| false,
@@ -106,7 +113,7 @@ fn what_it_refuses_is_not_dialled_wherever_it_comes_from() {
         "elsewhere.test".to_owned(),
     ] {
         assert_refused(&bench.fetch_err(get(&format!("http://{host}/"))), &[addr]);
-        assert_eq!(asked.take(), [addr], "{host}");
+        assert_eq!(taken(&asked), [addr], "{host}");
     }
     let dialled = listener.accept().map(drop).unwrap_err().kind();
     assert_eq!(dialled, IoKind::WouldBlock);
@@ -126,13 +133,13 @@ fn the_address_that_it_allows_is_taken() {
     let mut table = Table::new();
     table.insert("several.test", ips.map(IpAddr::from));
     let (mut bench, asked) = bench(
-        |c| c.resolver = Some(Box::new(table)),
+        |c| c.resolver = Some(common::resolver(table)),
         |addr| addr.ip() == Ipv4Addr::LOCALHOST,
     );
     let got = bench.fetch_ok(get(&format!("http://several.test:{port}/")));
     assert_eq!(got.text(), "a");
     let addrs = ips.map(|ip| SocketAddr::from((ip, port)));
-    assert_eq!(asked.take(), addrs);
+    assert_eq!(taken(&asked), addrs);
     bench.assert_empty();
 }
 
@@ -144,7 +151,7 @@ fn where_it_refuses_all_addresses_each_is_named() {
         (Ipv4Addr::LOCALHOST, 80).into(),
     ];
     assert_refused(&bench.fetch_err(get("http://localhost/")), &addrs);
-    assert_eq!(asked.take(), addrs);
+    assert_eq!(taken(&asked), addrs);
     bench.assert_empty();
 }
 
@@ -155,10 +162,10 @@ fn a_connection_that_is_there_was_asked_for_when_it_was_made() {
     for _ in 0..3 {
         bench.fetch_ok(server.get("/"));
     }
-    assert_eq!((asked.take().len(), bench.stats().opened), (1, 1));
+    assert_eq!((taken(&asked).len(), bench.stats().opened), (1, 1));
     bench.engine.close_idle();
     bench.fetch_ok(server.get("/"));
-    assert_eq!((asked.take().len(), bench.stats().opened), (1, 2));
+    assert_eq!((taken(&asked).len(), bench.stats().opened), (1, 2));
     bench.assert_empty();
 }
 
@@ -173,7 +180,10 @@ fn urls_of_strangers_lead_to_public_addresses_only() {
     if let Some(v6) = &v6 {
         v6.set_nonblocking(true).unwrap();
     }
-    let (mut bench, asked) = bench(|c| c.resolver = Some(Box::new(System::new())), public_only);
+    let (mut bench, asked) = bench(
+        |c| c.resolver = Some(Arc::new(|| Box::new(System::new()))),
+        public_only,
+    );
     const LOOPBACK: &str = "127.0.0.1";
     let rows = [
         (LOOPBACK, LOOPBACK),
@@ -197,7 +207,7 @@ fn urls_of_strangers_lead_to_public_addresses_only() {
         let error = bench.fetch_err(get(&format!("http://{host}:{port}/")));
         let addr = SocketAddr::new(leads_to.parse().unwrap(), port);
         assert_refused(&error, &[addr]);
-        assert_eq!(asked.take(), [addr], "{host}");
+        assert_eq!(taken(&asked), [addr], "{host}");
     }
     // What the C library would take for 127.0.0.1 and the like does not come as far.
     for host in [
@@ -281,11 +291,11 @@ fn a_name_that_changes_its_address_leads_nowhere() {
     sim.rebind();
     // The connection is still the one that was asked for.
     assert_eq!(sim.fetch().unwrap(), "public");
-    assert_eq!(sim.asked.take(), [SocketAddr::from((PUBLIC, 80))]);
+    assert_eq!(taken(&sim.asked), [SocketAddr::from((PUBLIC, 80))]);
     sim.engine.close_idle();
     let inside = SocketAddr::from((INSIDE, 80));
     assert_refused(&sim.fetch().unwrap_err(), &[inside]);
-    assert_eq!(sim.asked.take(), [inside]);
+    assert_eq!(taken(&sim.asked), [inside]);
     sim.assert_never_inside();
 }
 
@@ -293,14 +303,14 @@ fn a_name_that_changes_its_address_leads_nowhere() {
 fn sending_again_after_a_stale_connection_asks_anew() {
     let mut sim = Rebinding::new();
     assert_eq!(sim.fetch().unwrap(), "public");
-    sim.asked.take();
+    taken(&sim.asked);
     sim.rebind();
     // The server's end is closed, and the news of it under way, when the request is written.
     assert_eq!(sim.network.close_idle_peers(), 1);
     let inside = SocketAddr::from((INSIDE, 80));
     assert_refused(&sim.fetch().unwrap_err(), &[inside]);
     assert_eq!(sim.engine.stats().retried, 1);
-    assert_eq!(sim.asked.take(), [inside]);
+    assert_eq!(taken(&sim.asked), [inside]);
     sim.assert_never_inside();
 }
 
@@ -310,7 +320,7 @@ fn an_address_among_others_that_leads_inside_is_passed_over() {
     sim.network.host("rebinding.test", [INSIDE, PUBLIC]);
     assert_eq!(sim.fetch().unwrap(), "public");
     assert_eq!(
-        sim.asked.take(),
+        taken(&sim.asked),
         [INSIDE, PUBLIC].map(|ip| SocketAddr::from((ip, 80)))
     );
     sim.assert_never_inside();
@@ -330,14 +340,16 @@ fn what_it_refused_once_is_no_worse_when_it_is_allowed() {
             Answer::ok(body.clone())
         });
     }
-    let allows_v6 = Rc::new(Cell::new(false));
-    let allowed = Rc::clone(&allows_v6);
+    let allows_v6 = Arc::new(AtomicBool::new(false));
+    let allowed = Arc::clone(&allows_v6);
     let mut config = Config::default();
-    noting(&mut config, move |addr| addr.is_ipv4() || allowed.get());
+    noting(&mut config, move |addr| {
+        addr.is_ipv4() || allowed.load(Ordering::Relaxed)
+    });
     let mut engine = Engine::<Log, Sim>::on_network(&network, config).unwrap();
     let mut log = Log::default();
     for allows in [false, true] {
-        allows_v6.set(allows);
+        allows_v6.store(allows, Ordering::Relaxed);
         let request = Request::get("http://both.test/").close().build().unwrap();
         engine.submit(request, note);
         engine.advance(&mut log, Duration::from_secs(1)).unwrap();

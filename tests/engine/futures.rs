@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use common::{Bench, Log, Server, ok};
 use httpstream::sim::{Answer, Incoming, Network};
-use httpstream::{Config, Engine, Error, ErrorKind, Gone, Next, Request, Sim, Submitter};
+use httpstream::{
+    Config, Engine, Error, ErrorKind, Gone, Info, Next, Request, Sent, Sim, SubmitError, Submitter,
+};
 
 /// Notes something in the log, from a task.
 async fn say(http: &Submitter<Log>, what: impl Into<String>) {
@@ -215,7 +217,7 @@ fn of_an_engine_that_is_gone_the_futures_say_so() {
     assert_eq!(block_on(after).unwrap_err().kind(), ErrorKind::Gone);
     assert_eq!(block_on(http.with(|_| ())), Err(Gone));
     block_on(http.sleep(Duration::MAX));
-    assert_eq!(http.spawn(|| async {}), Err(Gone));
+    assert!(matches!(http.spawn(|| async {}), Err(SubmitError::Gone(_))));
 }
 
 #[test]
@@ -338,4 +340,216 @@ fn futures_of_a_submitter_are_send() {
     is_send(&http.sleep(Duration::ZERO));
     is_send(&http.with(|_| 1));
     is_send(&engine.fetch(request));
+}
+
+// ---- what is known of the exchange ----
+
+#[test]
+fn a_response_has_its_info_among_its_extensions() {
+    let server = Server::answering(ok("a"));
+    let mut bench = Bench::new();
+    let http = bench.engine.submitter();
+    let fetched = bench.engine.fetch(server.get("/"));
+    let sent = http.send(server.get("/second"));
+    drop(http);
+    bench.engine.run(&mut bench.log).unwrap();
+    for (page, path) in [(block_on(fetched), "/"), (block_on(sent), "/second")] {
+        let page = page.unwrap();
+        let info: Info = page.extensions().get::<Info>().unwrap().clone();
+        assert_eq!((info.peer, info.attempts), (server.addr, 1), "{path}");
+        assert_eq!(info.url().path(), path);
+        assert!(
+            info.timings.sent.is_some() && info.timings.done.is_some(),
+            "{path}"
+        );
+        assert!(!format!("{info:?}").contains("second"));
+    }
+}
+
+#[test]
+fn of_an_engine_that_is_gone_the_error_has_the_request() {
+    let server = Server::start(|peer| drop(peer.hold()));
+    let mut bench = Bench::new();
+    let http = bench.engine.submitter();
+    let post = |path: &str| server.post(path, "a");
+    let under_way = bench.engine.fetch(post("/fetched"));
+    let sent = http.send(post("/sent"));
+    bench.until("they are sent", |engine, _| engine.stats().in_flight == 2);
+    drop(bench);
+    let rows = [
+        (block_on(under_way), "/fetched", Sent::Maybe),
+        (block_on(sent), "/sent", Sent::Maybe),
+        (block_on(http.send(post("/late"))), "/late", Sent::No),
+    ];
+    for (fetched, path, sent) in rows {
+        let error = fetched.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.request_sent()),
+            (ErrorKind::Gone, sent)
+        );
+        assert_eq!(error.resend_is_safe(), sent == Sent::No, "it is a POST");
+        assert_eq!(error.request().unwrap().uri().path(), path);
+        assert!(!format!("{error} {error:#} {error:?}").contains(path));
+    }
+}
+
+// ---- futures wait for room in the inbox ----
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Woken(std::sync::atomic::AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+impl Woken {
+    fn times(&self) -> usize {
+        self.0.load(std::sync::atomic::Ordering::SeqCst)
+    }
+}
+
+type Boxed<T> = std::pin::Pin<Box<dyn Future<Output = T>>>;
+
+fn poll<T>(future: &mut Boxed<T>, woken: &Arc<Woken>) -> Poll<T> {
+    let waker = Waker::from(Arc::clone(woken));
+    future.as_mut().poll(&mut Context::from_waker(&waker))
+}
+
+#[test]
+fn futures_wait_for_room_first_come_first_served() {
+    let mut config = Config::default();
+    config.max_inbox = 2;
+    let mut engine = Engine::<Vec<usize>>::with_config(config).unwrap();
+    let http = engine.submitter();
+    let mut futures: Vec<(Boxed<_>, Arc<Woken>)> = (0..10)
+        .map(|n| {
+            let noted = http.with(move |noted: &mut Vec<usize>| noted.push(n));
+            (Box::pin(noted) as Boxed<_>, Arc::default())
+        })
+        .collect();
+    for (future, woken) in &mut futures {
+        assert!(poll(future, woken).is_pending());
+    }
+    assert!(http.call(|_, cx| cx.done()).unwrap_err().is_full());
+    let mut noted = Vec::new();
+    // Two at a time; each of them has then to be polled, to take the room that it was woken for.
+    for round in 1..=5 {
+        engine.turn(&mut noted, Some(Duration::ZERO)).unwrap();
+        assert_eq!(noted, Vec::from_iter(0..2 * round));
+        let called = futures
+            .iter()
+            .filter(|(_, woken)| woken.times() > 0)
+            .count();
+        assert_eq!(
+            called,
+            (2 * round + 2).min(10),
+            "no more than there is room for"
+        );
+        for (n, (future, woken)) in futures.iter_mut().enumerate().take(2 * round + 2) {
+            match n < 2 * round {
+                true if n >= 2 * round - 2 => assert_eq!(poll(future, woken), Poll::Ready(Ok(()))),
+                true => {}
+                false => assert!(poll(future, woken).is_pending()),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_future_that_goes_before_it_was_admitted_leaves_its_room_to_the_next() {
+    let mut config = Config::default();
+    config.max_inbox = 1;
+    let mut engine = Engine::<Vec<usize>>::with_config(config).unwrap();
+    let http = engine.submitter();
+    let mut futures: Vec<(Boxed<_>, Arc<Woken>)> = (0..4)
+        .map(|n| {
+            let noted = http.with(move |noted: &mut Vec<usize>| noted.push(n));
+            (Box::pin(noted) as Boxed<_>, Arc::default())
+        })
+        .collect();
+    for (future, woken) in &mut futures {
+        assert!(poll(future, woken).is_pending());
+    }
+    let (mut last, woken_last) = futures.pop().unwrap();
+    let (called, woken_called) = futures.remove(1);
+    let (waiting, woken_waiting) = futures.remove(1);
+    // Not called yet: it takes nobody's room with it.
+    drop(waiting);
+    let mut noted = Vec::new();
+    engine.turn(&mut noted, Some(Duration::ZERO)).unwrap();
+    assert_eq!((woken_called.times(), woken_waiting.times()), (1, 0));
+    assert_eq!(woken_last.times(), 0);
+    // Called, and gone: the next one is called in its place.
+    drop(called);
+    assert_eq!(woken_last.times(), 1);
+    assert!(poll(&mut last, &woken_last).is_pending());
+    engine.turn(&mut noted, Some(Duration::ZERO)).unwrap();
+    assert_eq!(noted, [0, 3]);
+    assert_eq!(poll(&mut last, &woken_last), Poll::Ready(Ok(())));
+    assert_eq!(engine.pending(), 0);
+}
+
+#[test]
+fn who_waits_for_room_is_told_when_the_engine_goes() {
+    let mut config = Config::default();
+    config.max_inbox = 1;
+    let engine = Engine::<()>::with_config(config).unwrap();
+    let http = engine.submitter();
+    let _first = http.sleep(Duration::ZERO);
+    let request = Request::post("http://127.0.0.1:1/").build().unwrap();
+    let mut late: Boxed<_> = Box::pin(http.send(request));
+    let woken = Arc::default();
+    assert!(poll(&mut late, &woken).is_pending());
+    drop(engine);
+    assert_eq!(woken.times(), 1);
+    let Poll::Ready(Err(error)) = poll(&mut late, &woken) else {
+        panic!("it is over");
+    };
+    assert_eq!(
+        (error.kind(), error.request_sent()),
+        (ErrorKind::Gone, Sent::No)
+    );
+}
+
+#[test]
+fn a_crowd_of_futures_goes_through_a_small_inbox() {
+    let server = Server::answering(ok("abc"));
+    let mut config = Config::default();
+    config.max_inbox = 3;
+    let mut engine = Engine::<u32>::with_config(config).unwrap();
+    let http = engine.submitter();
+    let threads: Vec<_> = (0..4)
+        .map(|_| {
+            let (http, request) = (http.clone(), server.get("/"));
+            std::thread::spawn(move || {
+                // All of them wait at once, and are polled whenever one is woken.
+                let mut pages: Vec<_> = (0..50)
+                    .map(|_| Some(Box::pin(http.send(request.clone()))))
+                    .collect();
+                block_on(std::future::poll_fn(move |cx| {
+                    for slot in &mut pages {
+                        if let Some(page) = slot
+                            && let Poll::Ready(page) = page.as_mut().poll(cx)
+                        {
+                            assert_eq!(text(&page.unwrap()), "abc");
+                            *slot = None;
+                        }
+                    }
+                    match pages.iter().all(Option::is_none) {
+                        true => Poll::Ready(()),
+                        false => Poll::Pending,
+                    }
+                }));
+            })
+        })
+        .collect();
+    drop(http);
+    engine.run(&mut 0).unwrap();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    assert_eq!(engine.stats().answered, 200);
 }

@@ -5,7 +5,7 @@ use crate::common;
 use std::time::{Duration, Instant};
 
 use common::{Bench, Gate, Server, ok};
-use httpstream::Request;
+use httpstream::{Config, Request, Timeouts};
 
 /// Each answer names its connection.
 fn naming() -> Server {
@@ -350,4 +350,88 @@ fn expired_connections_are_not_used_though_their_timers_have_not_run() {
     bench.replies(1);
     assert!(!bench.log.replies[0].as_ref().unwrap().reused);
     bench.assert_empty();
+}
+
+/// Whatever is for ever: each duration of a configuration and a request that is as long as can be.
+#[test]
+fn durations_without_end_are_never_and_connections_are_used_again() {
+    type Set = fn(&mut Config, Duration);
+    let rows: [(&str, Set); 11] = [
+        ("idle_timeout", |c, d| c.idle_timeout = d),
+        ("keep_names", |c, d| c.keep_names = d),
+        ("keep_stale_names", |c, d| c.keep_stale_names = d),
+        ("resolve", |c, d| c.timeouts.resolve = Some(d)),
+        ("connect", |c, d| c.timeouts.connect = Some(d)),
+        ("tls", |c, d| c.timeouts.tls = Some(d)),
+        ("write", |c, d| c.timeouts.write = Some(d)),
+        ("first_byte", |c, d| c.timeouts.first_byte = Some(d)),
+        ("idle", |c, d| c.timeouts.idle = Some(d)),
+        ("total", |c, d| c.timeouts.total = Some(d)),
+        ("all", |c, d| {
+            (c.idle_timeout, c.keep_names, c.keep_stale_names) = (d, d, d);
+            let t = &mut c.timeouts;
+            for slot in [
+                &mut t.resolve,
+                &mut t.connect,
+                &mut t.tls,
+                &mut t.write,
+                &mut t.first_byte,
+                &mut t.idle,
+                &mut t.total,
+            ] {
+                *slot = Some(d);
+            }
+        }),
+    ];
+    let ms = Duration::from_millis;
+    let never = [
+        Duration::MAX,
+        Duration::MAX - ms(1),
+        ms(u64::MAX),
+        ms(u64::MAX - 1),
+        ms(1 << 63),
+        ms(1 << 62),
+        ms(u64::MAX >> 16),
+        ms((u64::MAX >> 16) + 1),
+        Duration::from_micros(u64::MAX),
+        Duration::from_nanos(u64::MAX),
+        ms(1 << 32),
+        ms((1 << 32) - 1),
+        ms(1 << 31),
+    ];
+    let server = Server::start(|peer| while peer.answer(&ok(&peer.number.to_string())) {});
+    for (name, set) in rows {
+        for duration in never {
+            let mut bench = Bench::with(|c| set(c, duration));
+            let url = server.url("/");
+            let lasting = |t: &mut Timeouts| t.idle = Some(duration);
+            let requests = [
+                Request::get(&url),
+                Request::get(&url).timeout(duration),
+                Request::get(&url).hold(duration),
+                Request::get(&url).timeouts(lasting),
+            ];
+            for request in requests {
+                bench.fetch_ok(request.build().unwrap());
+                // What is due is not, as far as a host can tell.
+                bench.quiet();
+                let deadline = bench.engine.next_timeout();
+                assert!(
+                    deadline.is_none_or(|left| left > ms(10_000)),
+                    "{name} {duration:?}: {deadline:?}"
+                );
+            }
+            // What is delayed for ever waits, and can be cancelled.
+            let id = bench
+                .engine
+                .submit_after(duration, server.get("/"), common::note);
+            let call = bench.engine.call_after(duration, |_, cx| cx.done());
+            bench.quiet();
+            assert_eq!(bench.engine.pending(), 2, "{name} {duration:?}");
+            assert!(bench.engine.cancel(id) && bench.engine.cancel(call));
+            bench.engine.drain(&mut bench.log, duration).unwrap();
+            let stats = bench.stats();
+            assert_eq!((stats.opened, stats.reused), (1, 3), "{name} {duration:?}");
+        }
+    }
 }

@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod at_rest;
 mod calloop;
 mod calls;
 mod cancelling;
@@ -20,6 +21,7 @@ mod filtering;
 mod framing_on_the_wire;
 mod futures;
 mod keep_alive;
+mod late_host;
 mod malformed_response;
 mod names;
 mod panicking;

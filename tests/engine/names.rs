@@ -169,7 +169,7 @@ fn a_hosts_file_is_read_again_when_it_changes() {
     let asked = resolver.clone();
     let mut bench = Bench::with(|c| {
         c.hosts_file = Some(hosts.0.clone());
-        c.resolver = Some(Box::new(resolver));
+        c.resolver = Some(common::resolver(resolver));
     });
     let url = format!("http://H.test:{port}/");
     assert_eq!(bench.fetch_ok(get(&url)).text(), "first");
@@ -336,7 +336,7 @@ fn a_crowd_asks_once_and_keeps_the_answer_for_its_ttl() {
     let server = Server::start(|peer| while peer.answer(&ok("a")) {});
     let answers = vec![found(server.addr, MINUTE)];
     let resolver = Scripted::new([("h.test", answers)]).holding();
-    let mut bench = Bench::with(|c| c.resolver = Some(Box::new(resolver.clone())));
+    let mut bench = Bench::with(|c| c.resolver = Some(common::resolver(resolver.clone())));
     let url = format!("http://h.test:{}/", server.addr.port());
     for _ in 0..100 {
         bench.submit(get(&url));
@@ -360,7 +360,7 @@ fn a_crowd_of_names_is_asked_for_through_a_window() {
     let resolver = Scripted::default().holding();
     let mut bench = Bench::with(|c| {
         c.max_lookups = 5;
-        c.resolver = Some(Box::new(resolver.clone()));
+        c.resolver = Some(common::resolver(resolver.clone()));
     });
     for n in 0..50 {
         bench.submit(get(&format!("http://{n}.test:{}/", server.addr.port())));
@@ -409,7 +409,7 @@ fn an_answer_whose_ttl_is_over_serves_where_no_other_is_to_be_had() {
     // Over as soon as it is there.
     let answers = || vec![found(server.addr, Duration::from_nanos(1)), broken()];
     let resolver = Scripted::new([("h.test", answers())]);
-    let mut bench = Bench::with(|c| c.resolver = Some(Box::new(resolver.clone())));
+    let mut bench = Bench::with(|c| c.resolver = Some(common::resolver(resolver.clone())));
     for asked in [2, 4, 4] {
         assert_eq!(bench.fetch_ok(get(&url)).text(), "a");
         assert_eq!(
@@ -422,7 +422,7 @@ fn an_answer_whose_ttl_is_over_serves_where_no_other_is_to_be_had() {
     // Switched off.
     let resolver = Scripted::new([("h.test", answers())]);
     let mut bench = Bench::with(|c| {
-        c.resolver = Some(Box::new(resolver));
+        c.resolver = Some(common::resolver(resolver));
         c.keep_stale_names = Duration::ZERO;
     });
     assert_eq!(bench.fetch_ok(get(&url)).text(), "a");

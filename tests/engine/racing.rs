@@ -4,17 +4,17 @@
 
 use crate::common;
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::{Bench, Server, mute_listener_on, ok};
 use httpstream::resolver::{Family, LookupAnswer, LookupId, Resolve, Table, Wake};
 use httpstream::sim::{Answer, Fault, Faults, Incoming, Network};
 use httpstream::{
-    Config, Context, Engine, Error, ErrorKind, Next, Phase, Reply, Request, RequestBuilder, Sim,
+    Config, Context, Engine, Error, ErrorKind, Next, Phase, Reply, Request, RequestBuilder,
+    ResolverFactory, Sim,
 };
 
 fn ms(millis: u64) -> Duration {
@@ -736,11 +736,11 @@ fn the_losers_sockets_make_room_at_once() {
 }
 
 /// Knows IPv6 addresses at once, and tells IPv4 ones only when the next name is asked for, wanted or not.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Belated {
     late: Vec<LookupId>,
     ready: VecDeque<(LookupId, LookupAnswer)>,
-    cancelled: Rc<RefCell<Vec<LookupId>>>,
+    cancelled: Arc<Mutex<Vec<LookupId>>>,
 }
 
 impl Resolve for Belated {
@@ -758,7 +758,7 @@ impl Resolve for Belated {
         }
     }
     fn cancel(&mut self, id: LookupId) {
-        self.cancelled.borrow_mut().push(id);
+        self.cancelled.lock().unwrap().push(id);
     }
     fn on_tick(&mut self, _: Instant) {}
     fn deadline(&self) -> Option<Instant> {
@@ -772,14 +772,18 @@ impl Resolve for Belated {
 #[test]
 fn an_answer_after_the_race_is_nobodys() {
     let belated = Belated::default();
-    let cancelled = Rc::clone(&belated.cancelled);
+    let cancelled = Arc::clone(&belated.cancelled);
     let mut track = Track::with(1, "6a:serves 4a:dead", |c| {
-        c.resolver = Some(Box::new(belated));
+        c.resolver = Some(common::resolver(belated));
     });
     for round in 1..=3 {
         let won = track.fetch(get().close()).outcome.unwrap();
         assert_eq!(won.peer, addr("6a"));
-        assert_eq!(cancelled.borrow().len(), round, "IPv4 is wanted no more");
+        assert_eq!(
+            cancelled.lock().unwrap().len(),
+            round,
+            "IPv4 is wanted no more"
+        );
     }
     assert!(!track.attempts().contains("4a"));
     track.assert_empty();
@@ -804,11 +808,11 @@ fn half_dead() -> Option<(Server, impl Sized)> {
     panic!("no port that is free in both families");
 }
 
-fn both_families() -> Box<dyn Resolve> {
+fn both_families() -> ResolverFactory {
     let mut table = Table::new();
     let (v6, v4) = (Ipv6Addr::LOCALHOST, Ipv4Addr::LOCALHOST);
     table.insert("race.test", [IpAddr::from(v6), IpAddr::from(v4)]);
-    Box::new(table)
+    common::resolver(table)
 }
 
 /// Sends a request on a connection of its own, and answers when that was there.

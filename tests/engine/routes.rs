@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{Bench, Gate, Server, facts, ok};
-use httpstream::resolver::{Resolve, Table};
-use httpstream::{ErrorKind, Keepalive, Phase, Request, Route, Sent};
+use httpstream::resolver::Table;
+use httpstream::{ErrorKind, Keepalive, Phase, Request, ResolverFactory, Route, Sent};
 use socket2::{Domain, Socket, Type};
 
 /// A server that answers with the address it sees its client at.
@@ -52,11 +52,11 @@ fn get_by(url: &str, route: Route) -> Request {
 }
 
 /// `both.test` is loopback in both families.
-fn both_families() -> Box<dyn Resolve> {
+fn both_families() -> ResolverFactory {
     let mut table = Table::new();
     let (v6, v4) = (Ipv6Addr::LOCALHOST, Ipv4Addr::LOCALHOST);
     table.insert("both.test", [IpAddr::from(v6), IpAddr::from(v4)]);
-    Box::new(table)
+    common::resolver(table)
 }
 
 // ---- where from ----
@@ -478,8 +478,8 @@ fn a_unix_socket_serves_any_host_and_is_kept() {
     path.serve(usize::MAX);
     // No resolver knows these names, and the filter is about addresses, of which there are none.
     let mut bench = Bench::with(|c| {
-        c.resolver = Some(Box::new(Table::new()));
-        c.address_filter = Some(Box::new(|_| false));
+        c.resolver = Some(common::resolver(Table::new()));
+        c.address_filter = Some(Arc::new(|_| false));
     });
     let got = bench.fetch_ok(path.get("http://docker.invalid/v1/info"));
     assert_eq!((got.text(), got.reused), ("0 docker.invalid", false));

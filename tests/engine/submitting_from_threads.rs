@@ -5,7 +5,7 @@ use crate::common;
 use std::time::Duration;
 
 use common::{Gate, Log, Server, ok};
-use httpstream::{Engine, ErrorKind, Flow, Reply};
+use httpstream::{Config, Context, Engine, Error, ErrorKind, Flow, Reply, SubmitError, Unread};
 
 #[test]
 fn run_goes_on_until_the_last_one_has_gone() {
@@ -193,4 +193,129 @@ fn a_submitter_may_live_in_the_engines_own_state() {
     );
     engine.run(&mut world).unwrap();
     assert_eq!(world.answers, 1);
+}
+
+// ---- the inbox is bounded ----
+
+fn small(max_inbox: usize) -> Engine<Log> {
+    let mut config = Config::default();
+    config.max_inbox = max_inbox;
+    Engine::with_config(config).unwrap()
+}
+
+#[test]
+fn what_does_not_fit_is_given_back() {
+    let server = Server::answering(ok("a"));
+    let mut engine = small(3);
+    let mut log = Log::default();
+    let submitter = engine.submitter();
+    let ids: Vec<_> = (0..3)
+        .map(|_| submitter.submit(server.get("/"), common::note).unwrap())
+        .collect();
+    // A readback that is known again: it owns something.
+    let owned = String::from("mine");
+    let readback = move |log: &mut Log, reply: Reply<'_>, cx: &mut Context<'_, Log>| {
+        log.notes.push(owned.clone());
+        common::note(log, reply, cx)
+    };
+    let refused = submitter.submit(server.get("/mine"), readback).unwrap_err();
+    assert!(refused.is_full());
+    assert_eq!(
+        format!("{refused:?} {refused}"),
+        "Full(..) the engine's inbox is full"
+    );
+    let (request, readback) = refused.into_inner();
+    assert_eq!(request.uri().path(), "/mine");
+    let call = |log: &mut Log, cx: &mut Context<'_, Log>| {
+        log.notes.push("called".to_owned());
+        cx.done()
+    };
+    let refused = submitter.call(call).unwrap_err();
+    let SubmitError::Full(call) = refused else {
+        panic!("{refused:?}");
+    };
+    let error = Error::from(submitter.submit_to(server.get("/"), Unread).unwrap_err());
+    assert_eq!(error.kind(), ErrorKind::Full);
+    assert!(
+        submitter
+            .submit_after(Duration::ZERO, server.get("/"), common::note)
+            .is_err()
+    );
+    assert!(submitter.call_after(Duration::MAX, call).is_err());
+    assert!(submitter.spawn(|| async {}).unwrap_err().is_full());
+    // Never refused.
+    submitter.cancel(ids[1]).unwrap();
+    submitter.resume(ids[0]).unwrap();
+    submitter.stop().unwrap();
+    assert!(engine.turn(&mut log, Some(Duration::ZERO)).unwrap().stopped);
+    // There is room again, and what comes now comes behind what was there.
+    submitter.submit(request, readback).unwrap();
+    submitter.call(call).unwrap();
+    drop(submitter);
+    engine.run(&mut log).unwrap();
+    assert_eq!(log.kinds(), [ErrorKind::Cancelled]);
+    assert_eq!(log.replies.len(), 4);
+    assert_eq!(log.notes, ["called", "mine"]);
+    let paths: Vec<_> = server.so_far().into_iter().map(|seen| seen.path).collect();
+    assert_eq!(paths.iter().filter(|path| *path == "/mine").count(), 1);
+}
+
+#[test]
+fn what_is_submitted_inside_a_turn_is_not_refused() {
+    let server = Server::answering(ok("a"));
+    let mut engine = small(1);
+    let (submitter, request) = (engine.submitter(), server.get("/"));
+    engine.call(move |_, cx| {
+        for _ in 0..5000 {
+            submitter
+                .call(|log: &mut Log, cx| {
+                    log.notes.push(String::new());
+                    cx.done()
+                })
+                .unwrap();
+        }
+        submitter.submit(request.clone(), common::note).unwrap();
+        cx.done()
+    });
+    let mut log = Log::default();
+    engine.run(&mut log).unwrap();
+    assert_eq!((log.notes.len(), log.texts()), (5000, vec!["a".to_owned()]));
+    assert_eq!(engine.stats().wakeups, 0);
+}
+
+#[test]
+fn many_threads_and_a_small_inbox_lose_nothing() {
+    const EACH: usize = 2000;
+    let mut engine = small(10);
+    let submitter = engine.submitter();
+    let threads: Vec<_> = (0..4)
+        .map(|_| {
+            let submitter = submitter.clone();
+            std::thread::spawn(move || {
+                let mut refused = 0;
+                for _ in 0..EACH {
+                    let mut call = |log: &mut Log, cx: &mut Context<'_, Log>| {
+                        log.notes.push(String::new());
+                        cx.done()
+                    };
+                    while let Err(full) = submitter.call(call) {
+                        assert!(full.is_full());
+                        call = full.into_inner();
+                        refused += 1;
+                        std::thread::yield_now();
+                    }
+                }
+                refused
+            })
+        })
+        .collect();
+    drop(submitter);
+    let mut log = Log::default();
+    engine.run(&mut log).unwrap();
+    let refused: usize = threads
+        .into_iter()
+        .map(|thread| thread.join().unwrap())
+        .sum();
+    println!("{refused} refused");
+    assert_eq!(log.notes.len(), 4 * EACH);
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::{Log, Server, ok};
 use httpstream::tokio::{Client, Driver};
-use httpstream::{Config, Engine, ErrorKind, Next, Request};
+use httpstream::{Config, Engine, ErrorKind, Info, Next, Request};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::LocalSet;
 
@@ -282,4 +282,196 @@ async fn catch<T>(future: impl Future<Output = T>) -> std::thread::Result<T> {
         }
     })
     .await
+}
+
+// ---- a client on a thread of its own ----
+
+fn is_shared<T: Clone + Send + Sync + std::fmt::Debug + 'static>(_: &T) {}
+
+fn multi_thread() -> Runtime {
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(2).enable_all().build().unwrap()
+}
+
+/// How many threads of this process are an engine's.
+#[cfg(target_os = "linux")]
+fn engine_threads() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let names =
+        tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|name| name.trim() == "httpstream").count()
+}
+
+#[test]
+fn outside_of_a_local_set_an_error_says_what_to_do() {
+    let hook = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let panics = std::sync::Arc::clone(&hook);
+    let here = std::thread::current().id();
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if std::thread::current().id() == here {
+            panics.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        }
+        usual(info);
+    }));
+    let refused = |why: &str, client: Result<Client, httpstream::Error>| {
+        let error = client.expect_err(why);
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{why}");
+        let text = error.to_string();
+        assert!(
+            text.contains("LocalSet") && text.contains("on_thread"),
+            "{why}: {text}"
+        );
+    };
+    refused("no runtime", Client::new(Config::default()));
+    current_thread().block_on(async {
+        refused("no set", Client::new(Config::default()));
+    });
+    multi_thread().block_on(async {
+        refused("no set", Client::new(Config::default()));
+        let task = tokio::spawn(async { Client::new(Config::default()).map(drop).unwrap_err() });
+        assert_eq!(task.await.unwrap().kind(), ErrorKind::InvalidConfig);
+    });
+    let bare = Builder::new_current_thread().build().unwrap();
+    LocalSet::new().block_on(&bare, async {
+        refused("no I/O", Client::new(Config::default()));
+    });
+    let told = hook.load(std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(told, 0, "nobody hears of a panic");
+    // The hook is the one of before.
+    let _ = std::panic::catch_unwind(|| panic!("as told"));
+    assert_eq!(hook.load(std::sync::atomic::Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_client_on_a_thread_fetches_from_tasks_of_every_kind() {
+    let server = Server::start(|peer| {
+        while let Some(seen) = peer.request() {
+            peer.send(&ok(&seen.path));
+        }
+    });
+    let client = Client::on_thread(Config::default()).unwrap();
+    is_shared(&client);
+    for runtime in [current_thread(), multi_thread(), current_thread()] {
+        runtime.block_on(in_time(async {
+            let mut pages = tokio::task::JoinSet::new();
+            for i in 0..50 {
+                let request = server.get(&format!("/{i}"));
+                pages.spawn(client.fetch(request));
+            }
+            let mut texts: Vec<_> = pages
+                .join_all()
+                .await
+                .into_iter()
+                .map(|page| String::from_utf8(page.unwrap().into_body()).unwrap())
+                .collect();
+            texts.sort_by_key(|text| text[1..].parse::<u32>().unwrap());
+            assert_eq!(texts, Vec::from_iter((0..50).map(|i| format!("/{i}"))));
+        }));
+    }
+    // More than one, and beside one in a set.
+    let other = client.clone();
+    let second = Client::on_thread(Config::default()).unwrap();
+    LocalSet::new().block_on(
+        &current_thread(),
+        in_time(async {
+            let local = Client::new(Config::default()).unwrap();
+            for client in [&other, &second, &local] {
+                let page = client.fetch(server.get("/a")).await.unwrap();
+                assert_eq!(page.body(), b"/a");
+                let info = page.extensions().get::<Info>().unwrap();
+                assert_eq!((info.peer, info.attempts), (server.addr, 1));
+            }
+        }),
+    );
+    // A configuration that cannot be used is told where the client is made.
+    let mut config = Config::default();
+    config.max_connections = 0;
+    let error = Client::on_thread(config).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+}
+
+#[test]
+fn a_fetch_that_is_dropped_is_cancelled_and_the_thread_ends_with_the_last_client() {
+    let (tell, told) = std::sync::mpsc::channel();
+    let server = Server::start(move |peer| {
+        if peer.request().is_some_and(|seen| seen.path == "/held") {
+            // Until the peer closes.
+            drop(peer.hold());
+            tell.send(()).unwrap();
+        } else {
+            peer.send(&ok("a"));
+        }
+    });
+    let client = Client::on_thread(Config::default()).unwrap();
+    let runtime = multi_thread();
+    let held = runtime.spawn(client.fetch(server.get("/held")));
+    assert_eq!(server.next().path, "/held");
+    held.abort();
+    told.recv_timeout(common::PATIENCE).expect("it is closed");
+    // A future is as good as a clone.
+    let last = client.fetch(server.get("/last"));
+    drop(client);
+    assert_eq!(runtime.block_on(in_time(last)).unwrap().body(), b"a");
+    // So is one that is under way when its runtime is shut down: then it is gone, and cancelled.
+    let client = Client::on_thread(Config::default()).unwrap();
+    drop(runtime.spawn(client.fetch(server.get("/held"))));
+    assert_eq!(server.next().path, "/last");
+    assert_eq!(server.next().path, "/held");
+    runtime.shutdown_timeout(common::PATIENCE);
+    told.recv_timeout(common::PATIENCE).expect("it is closed");
+    // The client outlives the runtime.
+    let page = current_thread().block_on(in_time(client.fetch(server.get("/a"))));
+    assert_eq!(page.unwrap().body(), b"a");
+}
+
+#[test]
+fn a_panic_on_the_clients_thread_is_the_end_of_it_and_nothing_hangs() {
+    let server = Server::start(|peer| {
+        peer.request();
+        drop(peer.hold());
+    });
+    let mut config = Config::default();
+    let forbidden = Server::start(|peer| drop(peer.hold()));
+    let port = forbidden.addr.port();
+    config.address_filter = Some(std::sync::Arc::new(move |addr| {
+        assert_ne!(addr.port(), port, "as told");
+        true
+    }));
+    let client = Client::on_thread(config.clone()).unwrap();
+    multi_thread().block_on(in_time(async {
+        let held = tokio::spawn(client.fetch(server.get("/held")));
+        server.next();
+        let request = forbidden.get("/secret");
+        let error = client.fetch(request).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Gone);
+        assert_eq!(error.request().unwrap().uri().path(), "/secret");
+        assert!(!format!("{error} {error:#} {error:?}").contains("secret"));
+        let error = held.await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Gone);
+        assert_eq!(error.request_sent(), httpstream::Sent::Maybe);
+        // From now on nothing is taken.
+        let error = client.fetch(server.get("/")).await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.request_sent()),
+            (ErrorKind::Gone, httpstream::Sent::No)
+        );
+    }));
+    config.resolver = Some(std::sync::Arc::new(|| panic!("as told")));
+    let error = Client::on_thread(config).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Gone);
+}
+
+/// A file of its own would be better for it; here it waits for the clients of the other tests.
+#[cfg(target_os = "linux")]
+#[test]
+fn no_thread_is_left_behind() {
+    let before = Client::on_thread(Config::default()).unwrap();
+    assert!(engine_threads() >= 1);
+    drop(before);
+    let end = Instant::now() + common::PATIENCE;
+    while engine_threads() > 0 {
+        assert!(Instant::now() < end, "{} are left", engine_threads());
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

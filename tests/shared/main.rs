@@ -338,7 +338,9 @@ fn getaddrinfo_makes_the_hosts_poll_return() {
     });
     let mut host = Host::with(|c| {
         c.hosts_file = None;
-        c.resolver = Some(Box::new(httpstream::resolver::System::new()));
+        c.resolver = Some(std::sync::Arc::new(|| {
+            Box::new(httpstream::resolver::System::new())
+        }));
     });
     host.turns = Turns::WhenTold;
     let url = format!("http://{name}:{}/", server.addr.port());

@@ -9,6 +9,7 @@
 mod server;
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use httpstream::Request;
@@ -28,7 +29,9 @@ fn host(server: &NameServer) -> Host {
     Host::with(|config| {
         config.hosts_file = None;
         config.keep_names = Duration::ZERO;
-        config.resolver = Some(Box::new(Hickory::with_config(names)));
+        config.resolver = Some(Arc::new(move || {
+            Box::new(Hickory::with_config(names.clone()))
+        }));
     })
 }
 

@@ -334,8 +334,11 @@ impl Run {
                 let (chain, request) = world.new_chain(None, stage);
                 let probe = Probe::new(chain);
                 let id = match delay {
-                    None => submitter.submit_to(request, probe),
-                    Some(delay) => submitter.submit_after(delay, request, probe.into_closure()),
+                    None => submitter.submit_to(request, probe).ok(),
+                    Some(delay) => {
+                        let probe = probe.into_closure();
+                        submitter.submit_after(delay, request, probe).ok()
+                    }
                 };
                 let name = if delay.is_some() {
                     "submitter after"

@@ -267,7 +267,6 @@ impl Names {
     /// The machine is on another network now: nothing that was kept holds any longer, and the hosts
     /// file and what the resolver reads are read again with the next question. Links that wait go
     /// on waiting for the answers to their questions.
-    #[allow(dead_code, reason = "for the engine's part of it")]
     pub(crate) fn on_network_changed(&mut self) {
         self.hosts.forget();
         self.resolver.on_network_changed();

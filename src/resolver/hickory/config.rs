@@ -9,12 +9,13 @@ use log::warn;
 /// Name servers, and how they are asked. The defaults are those of resolv.conf(5).
 ///
 /// ```
+/// use std::sync::Arc;
 /// use httpstream::resolver::{Hickory, HickoryConfig};
 ///
 /// let mut names = HickoryConfig::default();
 /// names.servers = vec!["192.0.2.53:53".parse().unwrap(), "[2001:db8::53]:53".parse().unwrap()];
 /// let mut config = httpstream::Config::default();
-/// config.resolver = Some(Box::new(Hickory::with_config(names)));
+/// config.resolver = Some(Arc::new(move || Box::new(Hickory::with_config(names.clone()))));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

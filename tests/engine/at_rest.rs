@@ -1,7 +1,7 @@
 //! What comes for a connection between two exchanges is never taken for the answer to the next one, and a connection that has ended is
 //! not used (RFC 9112 §9.2, §9.3.1), whenever the host looks: before a turn, inside it, and behind a readback that takes its time.
 
-mod common;
+use crate::common;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

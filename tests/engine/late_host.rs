@@ -1,6 +1,6 @@
 //! A host that is late loses nothing: what the kernel holds comes before a deadline that passed while nobody looked.
 
-mod common;
+use crate::common;
 
 use std::thread;
 use std::time::Duration;

@@ -1,0 +1,334 @@
+//! What an error says: which request failed, how often it was sent, what is wrong and why; and nothing that may be a secret.
+
+mod common;
+
+use std::io;
+use std::time::Duration;
+
+use common::{Bench, Server, ok};
+use httpstream::resolver::Table;
+use httpstream::{Error, ErrorKind, Phase, Reply, Request, RequestBuilder, Sent};
+
+/// A request that is known by its path, which is as secret as its query.
+fn secretive(base: &str) -> Request {
+    let url = format!("{base}/s3cret-path?key=s3cret-query");
+    Request::get(&url).build().unwrap()
+}
+
+fn bench() -> Bench {
+    Bench::with(|c| {
+        c.resolver = Some(common::resolver(Table::new()));
+        c.max_connections_per_origin = 1;
+    })
+}
+
+/// It has the request, and shows method and origin of it only.
+fn assert_tells(why: &str, error: &Error, base: &str) {
+    let request = error
+        .request()
+        .unwrap_or_else(|| panic!("{why}: {error:?}"));
+    assert_eq!(request.uri().path(), "/s3cret-path", "{why}");
+    assert_eq!(error.origin().unwrap().to_string(), base, "{why}");
+    let shown = format!("{error} {error:#} {error:?} {error:#?} {request:?} {request:#?}");
+    assert!(!shown.contains("s3cret"), "{why}: {shown}");
+    for form in [
+        format!("{error}"),
+        format!("{error:#}"),
+        format!("{error:?}"),
+    ] {
+        assert!(form.contains(base), "{why}: {form}");
+    }
+    assert!(format!("{error:?}").contains("GET"), "{why}");
+}
+
+#[test]
+fn it_has_the_request_that_failed_in_whichever_phase() {
+    let server = Server::start(|peer| {
+        let wire: &[u8] = match peer.request().map(|seen| seen.head) {
+            Some(head) if head.contains("X-Row: reset") => return peer.reset(),
+            Some(head) if head.contains("X-Row: closed") => return,
+            Some(head) if head.contains("X-Row: truncated") => {
+                b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab"
+            }
+            Some(head) if head.contains("X-Row: malformed") => b"HTTP/1.1 2x0 OK\r\n\r\n",
+            Some(head) if head.contains("X-Row: large") => {
+                b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n"
+            }
+            _ => b"",
+        };
+        peer.send(wire);
+        if wire.is_empty() {
+            peer.hold();
+        }
+    });
+    let base = server.url("");
+    let closed = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("http://{}", listener.local_addr().unwrap())
+    };
+    use ErrorKind as Kind;
+    let rows = [
+        ("refused", closed.as_str(), Kind::Connect),
+        ("missing", "http://missing.test", Kind::Resolve),
+        ("reset", &base, Kind::ClosedBeforeResponse),
+        ("closed", &base, Kind::ClosedBeforeResponse),
+        ("truncated", &base, Kind::Truncated),
+        ("malformed", &base, Kind::Malformed),
+        ("large", &base, Kind::TooLarge),
+        ("silent", &base, Kind::Timeout),
+    ];
+    for (why, base, kind) in rows {
+        let mut bench = bench();
+        let url = format!("{base}/s3cret-path?key=s3cret-query");
+        let request = Request::get(&url)
+            .header("X-Row", why)
+            .limits(|l| l.max_body_bytes = 100)
+            .timeouts(|t| {
+                t.first_byte = Some(Duration::from_millis(if why == "silent" {
+                    5
+                } else {
+                    9999
+                }))
+            });
+        let error = bench.fetch_err(request.build().unwrap());
+        assert_eq!(error.kind(), kind, "{why}");
+        assert_eq!(error.attempts(), 1, "{why}");
+        assert!(
+            !format!("{error:#}").contains("(sent"),
+            "{why}: once is not worth a word"
+        );
+        assert_tells(why, &error, base);
+    }
+}
+
+#[test]
+fn it_has_the_request_where_none_was_sent() {
+    let server = Server::start(|peer| {
+        peer.request();
+        peer.hold();
+    });
+    let base = server.url("");
+    let mut bench = bench();
+    let held = bench.submit(server.get("/held"));
+    bench.until("it is sent", |engine, _| engine.stats().in_flight == 1);
+    // In the queue, cancelled and out of time; delayed; waiting to go on after a request.
+    let queued = bench.submit(secretive(&base));
+    let short = Request::get(&format!("{base}/s3cret-path?key=s3cret-query"));
+    bench.submit(short.timeout(Duration::from_millis(5)).build().unwrap());
+    let delayed = bench
+        .engine
+        .submit_after(Duration::MAX, secretive(&base), common::note);
+    bench.replies(1);
+    for id in [queued, delayed] {
+        assert!(bench.engine.cancel(id));
+    }
+    bench.replies(3);
+    for (why, reply) in bench.log.replies.drain(..).enumerate() {
+        let error = reply.unwrap_err();
+        assert_tells(&format!("{why}"), &error, &base);
+        assert_eq!(
+            (error.phase(), error.attempts(), error.request_sent()),
+            (Phase::Queue, 0, Sent::No)
+        );
+    }
+    bench.engine.cancel(held);
+    bench.replies(1);
+    // A chain that had sent something is cancelled while it waits to send it again.
+    let mut bench = self::bench();
+    let answered = Server::answering(ok("a"));
+    let base = answered.url("");
+    let again = |log: &mut common::Log, reply: Reply<'_>, cx: &mut httpstream::Context<'_, _>| {
+        let _ = common::note(log, reply, cx);
+        cx.again().after(Duration::MAX)
+    };
+    let id = bench.engine.submit(secretive(&base), again);
+    bench.replies(1);
+    bench.quiet();
+    assert!(bench.engine.cancel(id));
+    bench.replies(2);
+    let error = bench.log.replies.pop().unwrap().unwrap_err();
+    assert_tells("again", &error, &base);
+    assert_eq!(error.attempts(), 0, "those of the next one");
+}
+
+#[test]
+fn of_what_is_no_exchange_there_is_no_request() {
+    let error = Request::get("http://h.test/")
+        .header("A B", "c")
+        .build()
+        .unwrap_err();
+    assert!(error.request().is_none() && error.attempts() == 0);
+    let mut config = httpstream::Config::default();
+    config.max_inbox = 0;
+    let error = httpstream::Engine::<()>::with_config(config).unwrap_err();
+    assert!(error.request().is_none());
+    assert_eq!(
+        error.to_string(),
+        "configuration cannot be used: max_inbox is 0: nothing could ever be sent"
+    );
+}
+
+/// Answers the first request of a connection, and ends it at the second one.
+fn fickle() -> Server {
+    Server::start(|peer| {
+        peer.answer(&ok("a"));
+        peer.request();
+    })
+}
+
+#[test]
+fn it_says_how_often_the_request_was_sent() {
+    // The second connection is ended at its first request.
+    let server = Server::start(|peer| {
+        if peer.number == 0 {
+            peer.answer(&ok("a"));
+        }
+        peer.request();
+    });
+    let mut bench = bench();
+    bench.fetch_ok(server.get("/"));
+    let error = bench.fetch_err(secretive(&server.url("")));
+    assert_eq!(error.kind(), ErrorKind::ClosedBeforeResponse);
+    assert_eq!((error.attempts(), error.request_sent()), (2, Sent::Maybe));
+    assert_tells("twice", &error, &server.url(""));
+    for text in [format!("{error}"), format!("{error:#}")] {
+        assert!(text.ends_with(" (sent 2 times)"), "{text}");
+    }
+
+    // The second time there is nobody to be connected to: it was sent once, and may have been seen.
+    let server = fickle();
+    let (base, mut bench) = (server.url(""), self::bench());
+    bench.fetch_ok(server.get("/"));
+    let listens = server;
+    let late = secretive(&base);
+    // A filter would do as well; a server that is gone is what happens.
+    let mut refusing = Bench::with(|c| {
+        let asked = std::sync::atomic::AtomicUsize::new(0);
+        c.address_filter = Some(std::sync::Arc::new(move |_| {
+            asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0
+        }));
+    });
+    refusing.fetch_ok(listens.get("/"));
+    let error = refusing.fetch_err(late);
+    assert_eq!(error.kind(), ErrorKind::Connect);
+    assert_eq!((error.attempts(), error.request_sent()), (2, Sent::Maybe));
+    assert!(error.resend_is_safe(), "it is a GET");
+    let text = format!("{error:#}");
+    assert!(
+        text.ends_with(" (sent 2 times)") || text.ends_with(" (sent once before)"),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_cannot_be_built_says_why_at_once() {
+    type Row = (RequestBuilder, &'static str);
+    let rows: [Row; 3] = [
+        (Request::get("ftp://h.test/s3cret"), "url"),
+        (
+            Request::get("http://h.test/").header("X-A", "s3cret\n"),
+            "byte 6 is LF",
+        ),
+        (
+            Request::post("http://h.test/").pipeline(4),
+            "not idempotent",
+        ),
+    ];
+    for (builder, why) in rows {
+        let error = builder.build().unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.starts_with("request cannot be sent: ") && text.contains(why),
+            "{text}"
+        );
+        assert_eq!(format!("{error:#}"), text, "nothing twice");
+        assert!(!format!("{text}{error:?}").contains("s3cret"));
+    }
+}
+
+#[test]
+fn a_port_of_another_protocol_is_guessed() {
+    // A fatal alert, unexpected_message, as a TLS server answers what is no handshake (RFC 8446 §6.2).
+    let server = Server::once(b"\x15\x03\x03\x00\x02\x02\x0a");
+    let error = Bench::new().fetch_err(server.get("/"));
+    assert_eq!(error.kind(), ErrorKind::Malformed);
+    for text in [format!("{error}"), format!("{error:#}")] {
+        assert!(text.ends_with("; is it an https port?"), "{text}");
+    }
+    let server = Server::once(b"SSH-2.0-OpenSSH_9.2\r\n");
+    let error = Bench::new().fetch_err(server.get("/"));
+    assert!(!format!("{error:#}").contains('?'), "{error:#}");
+    if cfg!(feature = "tls") {
+        let server = Server::start(|peer| {
+            // What stands first on the wire is no request.
+            while peer.unread().is_empty() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            peer.send(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+        });
+        let url = format!("https://{}/", server.addr);
+        let error = Bench::new().fetch_err(Request::get(&url).build().unwrap());
+        assert_eq!(error.kind(), ErrorKind::Tls, "{error:#}");
+        assert!(
+            format!("{error:#}").contains("is it a plain http port?"),
+            "{error:#}"
+        );
+    }
+}
+
+#[test]
+fn words_are_said_once_and_name_the_limit() {
+    let server = Server::once(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab");
+    let error = Bench::new().fetch_err(server.get("/"));
+    let origin = server.url("");
+    assert_eq!(
+        format!("{error:#}"),
+        format!("{origin}: response cut short while reading the body: 7 bytes missing")
+    );
+    let server = Server::once(b"HTTP/1.1 200");
+    let error = Bench::new().fetch_err(server.get("/"));
+    assert_eq!(
+        format!("{error:#}").matches("cut short").count(),
+        1,
+        "{error:#}"
+    );
+    let server = Server::once(b"HTTP/1.1 200 OK\r\nContent-Length: 3145728\r\n\r\n");
+    let request = Request::get(&server.url("/")).limits(|l| l.max_body_bytes = 1_048_576);
+    let error = Bench::new().fetch_err(request.build().unwrap());
+    let text = format!("{error:#}");
+    for word in ["max_body_bytes", "1048576", "3145728", "Content-Length"] {
+        assert!(text.contains(word), "{text}");
+    }
+}
+
+#[test]
+fn a_text_that_is_none_says_of_which_request() {
+    let server = Server::answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\na\xff");
+    let mut bench = Bench::new();
+    bench.engine.submit(
+        secretive(&server.url("")),
+        |log: &mut common::Log, reply: Reply<'_>, cx| {
+            log.replies.push(Err(reply.unwrap().text().unwrap_err()));
+            cx.done()
+        },
+    );
+    bench.replies(1);
+    let error = bench.log.replies.pop().unwrap().unwrap_err();
+    assert_eq!(
+        (error.kind(), error.request_sent()),
+        (ErrorKind::Malformed, Sent::Yes)
+    );
+    assert_tells("text", &error, &server.url(""));
+}
+
+#[test]
+fn it_becomes_an_io_error_of_its_kind() {
+    let refused = Request::get("http://127.0.0.1:1/").build().unwrap();
+    let error = io::Error::from(Bench::new().fetch_err(refused));
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    let inner = error.get_ref().unwrap().downcast_ref::<Error>().unwrap();
+    assert_eq!(inner.kind(), ErrorKind::Connect);
+    let invalid = Request::get("http://").build().unwrap_err();
+    assert_eq!(io::Error::from(invalid).kind(), io::ErrorKind::InvalidInput);
+    assert_eq!(ErrorKind::Timeout.to_string(), "timed out");
+}
