@@ -12,10 +12,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 #[cfg(not(feature = "hickory"))]
-use httpstream::resolver::{Family, LookupAnswer, LookupId};
+use httpstream::resolver::{Family, LookupAnswer, LookupId, Resolve};
 
 use common::{Log, PATIENCE, Server, note, ok};
-use httpstream::resolver::Resolve;
 use httpstream::{Config, Engine, Mode, Request, ResolverFactory, Shared};
 use mio::{Events, Poll, Token, Waker};
 

@@ -108,8 +108,6 @@ impl Marks {
     pub(super) const EXHAUSTED: Self = Self(32);
     /// Its origin is that of its request: so it stays as long as the same one is sent again.
     pub(super) const AT_HOME: Self = Self(64);
-    /// Of the request under way, something was written that nobody answered before it was sent again.
-    pub(super) const WRITTEN: Self = Self(128);
 
     pub(super) fn has(self, mark: Self) -> bool {
         self.0 & mark.0 != 0

@@ -129,7 +129,6 @@ impl<S, M: Mode> Engine<S, M> {
         chain.attempts = 0;
         chain.marks.clear(Marks::FRESH);
         chain.marks.clear(Marks::NO_EXPECT);
-        chain.marks.clear(Marks::WRITTEN);
         if !chain.marks.has(Marks::AT_HOME)
             && let Some(request) = &chain.request
         {
