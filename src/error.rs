@@ -418,7 +418,7 @@ impl Error {
         self.0.phase
     }
 
-    /// Whether the request left this machine.
+    /// Whether the request left this machine, the last time: see [`attempts`](Self::attempts).
     pub fn request_sent(&self) -> Sent {
         self.0.sent
     }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 #[cfg(not(feature = "hickory"))]
-use httpstream::resolver::{Family, LookupAnswer, LookupId};
+use httpstream::resolver::{Family, LookupAnswer, LookupId, Resolve};
 
 use common::{Log, PATIENCE, Server, note, ok};
 use httpstream::{Config, Engine, Mode, Request, ResolverFactory, Shared};

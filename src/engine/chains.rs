@@ -108,16 +108,14 @@ impl Marks {
     pub(super) const EXHAUSTED: Self = Self(32);
     /// Its origin is that of its request: so it stays as long as the same one is sent again.
     pub(super) const AT_HOME: Self = Self(64);
-    /// Of the request under way, something was written that nobody answered before it was sent again.
-    pub(super) const WRITTEN: Self = Self(128);
     /// The deadline of its phase has passed, and nothing has moved it since.
-    pub(super) const LATE: Self = Self(256);
+    pub(super) const LATE: Self = Self(128);
     /// The total deadline of its request has passed, and is being dealt with.
-    pub(super) const OVER: Self = Self(512);
+    pub(super) const OVER: Self = Self(256);
 
     /// What does not hold of the next request any more.
     pub(super) const OF_ONE_REQUEST: Self =
-        Self(Self::FRESH.0 | Self::NO_EXPECT.0 | Self::WRITTEN.0 | Self::LATE.0 | Self::OVER.0);
+        Self(Self::FRESH.0 | Self::NO_EXPECT.0 | Self::LATE.0 | Self::OVER.0);
 
     pub(super) fn has(self, mark: Self) -> bool {
         self.0 & mark.0 != 0

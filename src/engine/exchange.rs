@@ -432,9 +432,6 @@ impl<S, M: Mode> Engine<S, M> {
                 self.origin_of(key)
             );
             self.counts.retried += 1;
-            if self.links[key].written() > 0 {
-                self.chains[chain_key].marks.set(Marks::WRITTEN);
-            }
             self.close(key);
             self.chains[chain_key].marks.set(Marks::FRESH);
             self.chains[chain_key].stage = Stage::New;
@@ -582,10 +579,6 @@ impl<S, M: Mode> Engine<S, M> {
             (false, _) => Sent::Maybe,
         };
         let chain = &self.chains[chain_key];
-        let sent = match chain.marks.has(Marks::WRITTEN) {
-            true if sent == Sent::No => Sent::Maybe,
-            _ => sent,
-        };
         let request = chain.request.clone();
         let idempotent = request.as_ref().is_some_and(Request::is_idempotent);
         Circumstances {
@@ -629,11 +622,8 @@ impl<S, M: Mode> Engine<S, M> {
         let request = chain.request.clone();
         let at = Circumstances {
             phase: Phase::Queue,
-            sent: match chain.marks.has(Marks::WRITTEN) {
-                true => Sent::Maybe,
-                false => Sent::No,
-            },
-            // What has been sent before was sent again for that.
+            sent: Sent::No,
+            // What was sent before may be sent again: so it was.
             resend_is_safe: true,
             reused: false,
             attempts: chain.attempts,

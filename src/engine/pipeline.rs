@@ -581,10 +581,7 @@ impl<S, M: Mode> Engine<S, M> {
         {
             let chain = &mut self.chains[last.chain];
             match progress {
-                Progress::Whole | Progress::Partly => {
-                    chain.marks.set(Marks::WRITTEN);
-                    self.counts.retried += 1;
-                }
+                Progress::Whole | Progress::Partly => self.counts.retried += 1,
                 Progress::Unwritten => chain.attempts = chain.attempts.saturating_sub(1),
             }
             debug!(
@@ -627,10 +624,7 @@ impl<S, M: Mode> Engine<S, M> {
         };
         let at = Circumstances {
             phase,
-            sent: match self.chains[chain].marks.has(Marks::WRITTEN) {
-                true => Sent::Maybe,
-                false => sent,
-            },
+            sent,
             resend_is_safe: true,
             reused: self.links[key].marks.has(LinkMarks::REUSED),
             attempts: self.chains[chain].attempts,

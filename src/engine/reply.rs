@@ -48,7 +48,6 @@ impl<S, M: Mode> Engine<S, M> {
         self.settle();
         // Those of the request that is over.
         self.chains[chain].attempts = 0;
-        self.chains[chain].marks.clear(Marks::WRITTEN);
         if self.chains[chain].marks.has(Marks::CANCELLED) {
             // Cancelled while, or by what, its readback ran: one more call tells it so, and what it answered is dropped.
             self.chains[chain].stage = Stage::New;
