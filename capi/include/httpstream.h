@@ -483,9 +483,14 @@ int32_t httpstream_wakeup(httpstream_engine engine);
 // HTTPSTREAM_ERROR_HANDLE: the engine was freed.
 int32_t httpstream_stop(httpstream_engine engine);
 
-// Closes idle connections, and lets none that is open now be used again: the network changed, or the machine slept. Inside a callback it
-// is done at the end of httpstream_turn.
+// Closes idle connections, and lets none that is open now be used again. Inside a callback it is done at the end of httpstream_turn. After a
+// change of the network, httpstream_network_changed does this and more.
 int32_t httpstream_close_idle(httpstream_engine engine);
+
+// Tells the engine that the network changed: an interface came up, a VPN connected, the machine slept. Idle connections are closed, and none
+// that is open now is used again; names, name servers and doubts about addresses are forgotten; resolv.conf and the hosts file are read again.
+// Requests in flight go on. Inside a callback it is done at the end of httpstream_turn.
+int32_t httpstream_network_changed(httpstream_engine engine);
 
 // Chains that are not over: queued, in flight, paused or delayed; inside a callback its own among them. Negative: an error.
 int64_t httpstream_pending(httpstream_engine engine);
@@ -671,7 +676,8 @@ const char *httpstream_reply_method(httpstream_reply reply,
 const char *httpstream_reply_url(httpstream_reply reply,
                                  size_t *len);
 
-// How often the request was sent: 2 after a retry on a fresh connection; 0: not known, as of a failure. Negative: an error.
+// How often the request was sent: 2 after a retry on a fresh connection. Of a failure, how often it was given a connection or the making of
+// one: 0 if it never left its queue. Negative: an error.
 int32_t httpstream_reply_attempts(httpstream_reply reply);
 
 // The address that the response came from: "127.0.0.1:80", "[::1]:80". NUL-terminated; "" where it is not known, as of a failure. Null: not

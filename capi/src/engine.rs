@@ -45,6 +45,8 @@ pub(crate) struct Desk {
     garbage: RefCell<Garbage>,
     /// Idle connections are to be closed when the turn is over.
     closes_idle: Cell<bool>,
+    /// Likewise, what is known of the network is to be forgotten.
+    network_changed: Cell<bool>,
 }
 
 /// What callbacks answered in this turn that nobody understands.
@@ -92,6 +94,7 @@ impl Desk {
             over: RefCell::default(),
             garbage: RefCell::default(),
             closes_idle: Cell::new(false),
+            network_changed: Cell::new(false),
         }
     }
 
@@ -214,6 +217,9 @@ impl Host {
         self.desk.release();
         if self.desk.closes_idle.take() {
             self.engine.borrow_mut().close_idle();
+        }
+        if self.desk.network_changed.take() {
+            self.engine.borrow_mut().network_changed();
         }
         turned?
     }
@@ -429,8 +435,8 @@ pub extern "C" fn httpstream_stop(engine: httpstream_engine) -> i32 {
     })
 }
 
-/// Closes idle connections, and lets none that is open now be used again: the network changed, or the machine slept. Inside a callback it
-/// is done at the end of httpstream_turn.
+/// Closes idle connections, and lets none that is open now be used again. Inside a callback it is done at the end of httpstream_turn. After a
+/// change of the network, httpstream_network_changed does this and more.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_close_idle(engine: httpstream_engine) -> i32 {
     guard("httpstream_close_idle", || {
@@ -438,6 +444,21 @@ pub extern "C" fn httpstream_close_idle(engine: httpstream_engine) -> i32 {
         match host.engine.try_borrow_mut() {
             Ok(mut engine) => engine.close_idle(),
             Err(_) => host.desk.closes_idle.set(true),
+        }
+        Ok(HTTPSTREAM_OK)
+    })
+}
+
+/// Tells the engine that the network changed: an interface came up, a VPN connected, the machine slept. Idle connections are closed, and none
+/// that is open now is used again; names, name servers and doubts about addresses are forgotten; resolv.conf and the hosts file are read again.
+/// Requests in flight go on. Inside a callback it is done at the end of httpstream_turn.
+#[unsafe(no_mangle)]
+pub extern "C" fn httpstream_network_changed(engine: httpstream_engine) -> i32 {
+    guard("httpstream_network_changed", || {
+        let host = host(engine)?;
+        match host.engine.try_borrow_mut() {
+            Ok(mut engine) => engine.network_changed(),
+            Err(_) => host.desk.network_changed.set(true),
         }
         Ok(HTTPSTREAM_OK)
     })

@@ -164,8 +164,12 @@ impl<'a> Shown<'a> {
     }
 
     fn attempts(&self) -> i32 {
-        let attempts = self.response().map(|response| response.info().attempts);
-        attempts.map_or(0, |attempts| i32::try_from(attempts).unwrap_or(i32::MAX))
+        let attempts = match self.what {
+            What::Head(response) | What::Response(response) => response.info().attempts,
+            What::Failure(error) => error.attempts(),
+            What::Data => 0,
+        };
+        i32::try_from(attempts).unwrap_or(i32::MAX)
     }
 
     fn reused(&self) -> bool {
@@ -773,7 +777,8 @@ pub extern "C" fn httpstream_reply_url(
     })
 }
 
-/// How often the request was sent: 2 after a retry on a fresh connection; 0: not known, as of a failure. Negative: an error.
+/// How often the request was sent: 2 after a retry on a fresh connection. Of a failure, how often it was given a connection or the making of
+/// one: 0 if it never left its queue. Negative: an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_reply_attempts(reply: httpstream_reply) -> i32 {
     guard("httpstream_reply_attempts", || {

@@ -60,6 +60,7 @@ static void handles(httpstream_engine engine, httpstream_config config, httpstre
             FAILS(HTTPSTREAM_ERROR_HANDLE, w, httpstream_wakeup(e));
             FAILS(HTTPSTREAM_ERROR_HANDLE, w, httpstream_stop(e));
             FAILS(HTTPSTREAM_ERROR_HANDLE, w, httpstream_close_idle(e));
+            FAILS(HTTPSTREAM_ERROR_HANDLE, w, httpstream_network_changed(e));
             FAILS(HTTPSTREAM_ERROR_HANDLE, w, httpstream_pending(e));
             FAILS(HTTPSTREAM_ERROR_HANDLE, w, httpstream_get_stats(e, &stats));
             FAILS(HTTPSTREAM_ERROR_HANDLE, w, httpstream_submit(e, request, 0, &readback, NULL));
@@ -209,6 +210,7 @@ static void on_reply(void *user, httpstream_reply reply, httpstream_next *next) 
     CHECK(httpstream_fd(s->engine) >= 0 && httpstream_timeout_ms(s->engine) == 0 && httpstream_pending(s->engine) == 1);
     OK(httpstream_wakeup(s->engine));
     OK(httpstream_close_idle(s->engine));
+    OK(httpstream_network_changed(s->engine));
 
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "size is 0", httpstream_reply_view(reply, &view));
     FAILS(HTTPSTREAM_ERROR_NULL, "out is null", httpstream_reply_view(reply, NULL));
@@ -288,7 +290,7 @@ static void on_failure(void *user, httpstream_reply reply, httpstream_next *next
     CHECK(IS(httpstream_reply_method(reply, &len), "GET") && strcmp(httpstream_reply_peer(reply), "") == 0);
     CHECK(httpstream_reply_header(reply, "Content-Length", SIZE_MAX, NULL) == NULL && httpstream_reply_header_count(reply) == 0);
     OK(httpstream_reply_view(reply, &view));
-    CHECK(view.kind == e->kind && view.phase == e->phase && view.minor == -1 && view.attempts == 0);
+    CHECK(view.kind == e->kind && view.phase == e->phase && view.minor == -1 && view.attempts == 1);
     CHECK(is(view.method, view.method_len, "GET") && view.peer_address_len == 0 && view.first_byte_us == UINT64_MAX);
 }
 

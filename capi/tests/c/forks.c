@@ -35,6 +35,7 @@ static void child(httpstream_request request, httpstream_config config) {
     FAILS(HTTPSTREAM_ERROR_FORKED, w, httpstream_cancel(engine, 1));
     FAILS(HTTPSTREAM_ERROR_FORKED, w, httpstream_resume(engine, 1));
     FAILS(HTTPSTREAM_ERROR_FORKED, w, httpstream_close_idle(engine));
+    FAILS(HTTPSTREAM_ERROR_FORKED, w, httpstream_network_changed(engine));
     FAILS(HTTPSTREAM_ERROR_FORKED, w, httpstream_wakeup(engine));
     FAILS(HTTPSTREAM_ERROR_FORKED, w, httpstream_stop(engine));
     FAILS(HTTPSTREAM_ERROR_FORKED, w, httpstream_free(engine));

@@ -316,6 +316,7 @@ static void ask_the_rest(httpstream_engine engine) {
     OK(httpstream_close_idle(engine));
     OK(httpstream_get_stats(engine, &stats));
     CHECK(stats.links_idle == 0);
+    OK(httpstream_network_changed(engine));
     OK(httpstream_stop(engine));
     OK(httpstream_turn(engine, 1, &turned));
     CHECK(turned.stopped);

@@ -26,6 +26,7 @@ static void *wrong_thread(void *argument) {
     FAILS(HTTPSTREAM_ERROR_THREAD, w, httpstream_timeout_ms(s->engine));
     FAILS(HTTPSTREAM_ERROR_THREAD, w, httpstream_turn(s->engine, 1, NULL));
     FAILS(HTTPSTREAM_ERROR_THREAD, w, httpstream_close_idle(s->engine));
+    FAILS(HTTPSTREAM_ERROR_THREAD, w, httpstream_network_changed(s->engine));
     FAILS(HTTPSTREAM_ERROR_THREAD, w, httpstream_pending(s->engine));
     FAILS(HTTPSTREAM_ERROR_THREAD, w, httpstream_get_stats(s->engine, &stats));
     FAILS(HTTPSTREAM_ERROR_THREAD, w, httpstream_submit(s->engine, s->request, 0, &readback, NULL));

@@ -214,6 +214,7 @@ _FUNCTIONS: Any = {
     "turn": (c_int32, c_uint64, c_uint32, c_void_p),
     "wakeup": (c_int32, c_uint64),
     "close_idle": (c_int32, c_uint64),
+    "network_changed": (c_int32, c_uint64),
     "pending": (c_int64, c_uint64),
     "get_stats": (c_int32, c_uint64, _P(Stats)),
     "request_new": (c_int32, c_char_p, c_size_t, c_char_p, c_size_t, _P(c_uint64)),

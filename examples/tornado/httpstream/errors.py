@@ -57,7 +57,8 @@ class RequestFailed(HTTPClientError):
       ``response.body``
     * ``request``: the request as it was given, a URL as a `Request`; ``method`` and ``url``: what
       was asked of whom. A URL may hold secrets, so the words of the error have the origin alone
-    * ``attempts``: how often the request was sent; 0 where that is not known
+    * ``attempts``: how often the request was given a connection, or the making of one; 0 if it
+      never left its queue
     """
 
     def __init__(

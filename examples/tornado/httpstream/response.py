@@ -165,9 +165,7 @@ class Response:
 
     @property
     def attempts(self) -> int:
-        """How often the request was sent: 2 after a retry on a fresh connection. 0: not known, as
-        of a failure.
-        """
+        """How often the request was sent: 2 after a retry on a fresh connection."""
         return unpack_facts(self._facts)[0]
 
     # As urllib and 2013's readbacks have it

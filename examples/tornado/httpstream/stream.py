@@ -410,9 +410,20 @@ class HTTPStream:
         library.check(library.get_stats(self._engine, stats))
         return {name: getattr(stats, name) for name, *_ in stats._fields_ if name != "size"}
 
+    def network_changed(self) -> None:
+        """Tells the engine that an interface came up, a VPN connected or the machine slept.
+
+        Idle connections are closed; names, name servers and doubts about addresses are forgotten;
+        resolv.conf and the hosts file are read again. Requests in flight go on.
+        """
+        if threading.get_ident() != self._owner:
+            raise self._refusal()
+        library.check(library.network_changed(self._engine))
+        self._turn_soon()
+
     def close_idle(self) -> None:
-        """Closes the connections that wait for a next request: the network changed, the machine
-        slept.
+        """Closes the connections that wait for a next request. After a change of the network,
+        `network_changed` does this and more.
         """
         if threading.get_ident() != self._owner:
             raise self._refusal()

@@ -13,7 +13,7 @@ import pytest
 from conftest import ScriptedServer, WebServer, read_head, run, until
 from tornado.httpclient import HTTPClientError, HTTPRequest
 
-from httpstream import HTTPStream, InvalidRequest, Kind, Request, RequestFailed
+from httpstream import HTTPStream, InvalidRequest, Kind, Request, RequestFailed, Response
 
 Scripted = Callable[[Callable[[socket.socket, int], None]], ScriptedServer]
 
@@ -77,6 +77,24 @@ def test_a_request_that_is_sent_twice_says_so(scripted: Scripted) -> None:
     run(main)
 
 
+def test_after_a_change_of_the_network_no_connection_is_used_again(web: WebServer) -> None:
+    async def main(stream: HTTPStream) -> None:
+        await stream.fetch(web.url)
+        stream.network_changed()
+        assert not (await stream.fetch(web.url)).reused
+        inside: List[bool] = []
+
+        def on_reply(_response: Response) -> None:
+            stream.network_changed()
+            inside.append(True)
+
+        stream.add_request(web.url, on_reply)
+        await until(lambda: bool(inside))
+        assert not (await stream.fetch(web.url)).reused
+
+    run(main)
+
+
 def test_a_failure_says_of_what(refused: str) -> None:
     async def main(stream: HTTPStream) -> None:
         given = HTTPRequest(refused + "path?token=1", method="PUT", body=b"")
@@ -87,6 +105,7 @@ def test_a_failure_says_of_what(refused: str) -> None:
         assert (error.method, error.url) == ("PUT", refused + "path?token=1")
         assert refused.rstrip("/") in str(error) and "token" not in str(error)
         assert error.response is not None and error.response.peer is None
+        assert error.attempts == 1
         assert set(error.response.time_info) == {"total"}
         with pytest.raises(RequestFailed) as caught:
             await stream.fetch(refused)

@@ -71,7 +71,7 @@ def test_a_closed_stream_says_so_and_answers_what_waits(web: WebServer) -> None:
         for call in (stream.add_request, stream.fetch):
             with pytest.raises(StreamClosed):
                 call(web.url)
-        for call in (stream.stats, stream.close_idle):
+        for call in (stream.stats, stream.close_idle, stream.network_changed):
             with pytest.raises(StreamClosed):
                 call()
         with pytest.raises(StreamClosed):
