@@ -8,8 +8,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use httpstream::{Config, ErrorKind};
@@ -353,7 +353,10 @@ fn a_file_that_changes(files: &Files) {
     let conf = files.0.join("changes");
     let mut bench = Bench::with(|config: &mut Config| {
         config.hosts_file = None;
-        config.resolver = Some(Box::new(Hickory::from_resolv_conf(&conf)));
+        let conf = conf.clone();
+        config.resolver = Some(Arc::new(move || {
+            Box::new(Hickory::from_resolv_conf(&conf))
+        }));
     });
     let mut fetch = |host: &str| {
         let request = Request::get(&format!("http://{host}/"));
@@ -477,10 +480,12 @@ fn glibc(conf: &Path, files: &Files, host: &str) -> Vec<String> {
 
 /// Where the engine comes to.
 fn ours(conf: &Path, host: &str) -> Result<String, String> {
-    let resolver = Hickory::from_resolv_conf(conf);
+    let conf = conf.to_owned();
     let mut bench = Bench::with(|config: &mut Config| {
         config.hosts_file = None;
-        config.resolver = Some(Box::new(resolver));
+        config.resolver = Some(Arc::new(move || {
+            Box::new(Hickory::from_resolv_conf(&conf))
+        }));
     });
     match bench.fetch(Request::get(&format!("http://{host}/")).build().unwrap()) {
         Ok(got) => Ok(got.text().to_owned()),

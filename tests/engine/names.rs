@@ -231,7 +231,7 @@ fn a_large_hosts_file_that_changes_holds_no_turn_up() {
         );
         let mut bench = Bench::with(|c| {
             c.hosts_file = Some(hosts.0.clone());
-            c.resolver = Some(Box::new(Scripted::default()));
+            c.resolver = Some(common::resolver(Scripted::default()));
         });
         let url = format!("http://h.test:{port}/");
         assert_eq!(bench.fetch_ok(get(&url)).text(), "first");
