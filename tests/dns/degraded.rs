@@ -354,9 +354,7 @@ fn a_file_that_changes(files: &Files) {
     let mut bench = Bench::with(|config: &mut Config| {
         config.hosts_file = None;
         let conf = conf.clone();
-        config.resolver = Some(Arc::new(move || {
-            Box::new(Hickory::from_resolv_conf(&conf))
-        }));
+        config.resolver = Some(Arc::new(move || Box::new(Hickory::from_resolv_conf(&conf))));
     });
     let mut fetch = |host: &str| {
         let request = Request::get(&format!("http://{host}/"));
@@ -483,9 +481,7 @@ fn ours(conf: &Path, host: &str) -> Result<String, String> {
     let conf = conf.to_owned();
     let mut bench = Bench::with(|config: &mut Config| {
         config.hosts_file = None;
-        config.resolver = Some(Arc::new(move || {
-            Box::new(Hickory::from_resolv_conf(&conf))
-        }));
+        config.resolver = Some(Arc::new(move || Box::new(Hickory::from_resolv_conf(&conf))));
     });
     match bench.fetch(Request::get(&format!("http://{host}/")).build().unwrap()) {
         Ok(got) => Ok(got.text().to_owned()),
