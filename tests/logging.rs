@@ -276,3 +276,64 @@ fn a_stale_answer_is_a_warning_once_for_each_time_that_servers_are_left_alone() 
         network.sleep(minute);
     }
 }
+
+/// What waits for a limit of the configuration says so while it waits, and again when it has waited in vain.
+#[test]
+fn a_long_wait_for_a_connection_is_told_with_the_limit() {
+    capture();
+    let mut bench = Bench::with(|config| {
+        config.max_connections_per_origin = 2;
+    });
+    let (addr, _listener) = common::mute_listener();
+    let url = format!("http://{addr}/s3cret-path");
+    for _ in 0..2 {
+        bench.submit(Request::get(&url).build().unwrap());
+    }
+    let beat = Request::get(&url).timeout(Duration::from_millis(1300));
+    let id = bench.submit(beat.build().unwrap());
+    bench.replies(1);
+    let error = bench.log.replies.pop().unwrap().unwrap_err();
+    let limit = "all 2 connections to this origin are in use (max_connections_per_origin)";
+    assert!(format!("{error:#}").contains(limit), "{error:#}");
+    let warnings: Vec<_> = lines()
+        .into_iter()
+        .filter(|(level, _)| *level == Level::Warn)
+        .map(|(_, line)| line)
+        .collect();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    let expected = format!("http://{addr} {id:?}: has waited 10");
+    assert!(warnings[0].starts_with(&expected), "{warnings:?}");
+    assert!(warnings[0].ends_with(limit), "{warnings:?}");
+}
+
+/// A server that speaks out of turn on every connection is worth a few lines, and a response that is cut short none.
+#[test]
+fn warnings_of_one_kind_are_few_and_a_stream_that_ends_is_none() {
+    capture();
+    let forging = Server::start(|peer| {
+        if peer.request().is_some() {
+            peer.send(&[ok("a"), ok("forged")].concat());
+        }
+    });
+    let cut = Server::start(|peer| {
+        if peer.request().is_some() {
+            peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\ncut");
+        }
+    });
+    let mut bench = bench();
+    for _ in 0..100 {
+        assert_eq!(bench.fetch_ok(forging.get("/")).text(), "a");
+    }
+    let error = bench.fetch_err(cut.get("/"));
+    assert_eq!(error.kind(), ErrorKind::Truncated);
+    let warnings: Vec<_> = lines()
+        .into_iter()
+        .filter(|(level, _)| *level == Level::Warn)
+        .collect();
+    assert_eq!(warnings.len(), 5, "{warnings:?}");
+    let origin = format!("http://{}: ", forging.addr);
+    assert!(
+        warnings.iter().all(|(_, line)| line.starts_with(&origin)),
+        "{warnings:?}"
+    );
+}

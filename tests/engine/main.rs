@@ -24,6 +24,7 @@ mod keep_alive;
 mod late_host;
 mod malformed_response;
 mod names;
+mod network_changes;
 mod panicking;
 mod pipelining;
 mod racing;

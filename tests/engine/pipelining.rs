@@ -1213,3 +1213,92 @@ fn whatever_the_network_does_each_is_told_once_and_told_its_own() {
         "{pipelined} {retried}"
     );
 }
+
+/// How a server fails that cannot be pipelined: of the requests that it finds in one read it answers so many, and drops the others.
+fn dropping(answers: usize) -> TcpListener {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let accepting = listener.try_clone().unwrap();
+    std::thread::spawn(move || {
+        for stream in accepting.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || {
+                let mut stream = stream;
+                let mut buf = [0; 64 << 10];
+                loop {
+                    let n = match stream.read(&mut buf) {
+                        Ok(0) | Err(_) => return,
+                        Ok(n) => n,
+                    };
+                    let text = String::from_utf8_lossy(&buf[..n]).into_owned();
+                    let paths = text
+                        .lines()
+                        .filter_map(|line| line.strip_prefix("GET ")?.split(' ').next());
+                    for path in paths.take(answers) {
+                        if stream.write_all(&ok(path)).is_err() {
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    listener
+}
+
+#[test]
+fn a_server_that_drops_what_comes_together_gives_no_request_the_answer_to_another() {
+    for (connections, answers) in [(1, 1), (4, 1), (256, 1)] {
+        let listener = dropping(answers);
+        let addr = listener.local_addr().unwrap();
+        let mut bench = Bench::with(|config| {
+            config.pipeline("*", 16);
+            config.max_connections_per_origin = connections;
+        });
+        for i in 0..40 {
+            let url = format!("http://{addr}/{i}");
+            let request = Request::get(&url).build().unwrap();
+            bench
+                .engine
+                .submit(request, move |log: &mut Log, reply, _| {
+                    let got = Got::of(reply.unwrap());
+                    assert_eq!(got.text(), format!("/{i}"), "{connections} connections");
+                    log.replies.push(Ok(got));
+                    Next::done()
+                });
+        }
+        bench.replies(40);
+        bench.assert_empty();
+    }
+}
+
+/// Until it has shown that it answers the second of a batch, an origin has one batch; then all its connections take more.
+#[test]
+fn an_origin_is_pipelined_everywhere_when_it_has_passed_one_trial() {
+    let mut lab = Lab::with(
+        |config| config.max_connections_per_origin = 2,
+        |request| Answer::ok(request.path()).after(10 * MS),
+    );
+    lab.get_many(32);
+    lab.advance(5 * MS);
+    let together = |lab: &Lab| {
+        let arrivals = lab.arrivals();
+        let of = |number| arrivals.values().filter(|on| on.contains(&number)).count();
+        (of(0), of(1))
+    };
+    assert_eq!(
+        together(&lab),
+        (16, 1),
+        "one batch, and elsewhere one at a time"
+    );
+    lab.run();
+    assert_eq!(lab.log.texts().len(), 32);
+    let before = lab.pipelined().len();
+    assert!(before >= 15, "{before}");
+    // New connections too, from now on.
+    lab.engine.close_idle();
+    lab.network.clear_ledger();
+    lab.get_many(32);
+    lab.advance(5 * MS);
+    assert_eq!(together(&lab), (16, 16));
+    lab.run();
+    assert_eq!(lab.log.texts().len(), 64);
+}

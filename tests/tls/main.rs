@@ -9,6 +9,7 @@ mod common;
 #[path = "../servers/mod.rs"]
 mod servers;
 
+mod at_rest;
 mod bodies;
 mod closing;
 mod failing;

@@ -1,0 +1,177 @@
+//! What was learnt of one network is not believed of the next, and of a way that has gone silent one deadline is enough to learn.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::common;
+use common::{Bench, Gate, Server, ok};
+use httpstream::ErrorKind;
+use httpstream::resolver::{Family, LookupAnswer, LookupId, Resolve, Table, Wake};
+
+const DEADLINE: Duration = Duration::from_millis(200);
+
+/// Answers while it is told to; connections that were made before are silent once their time is over.
+fn going_silent() -> (Server, Gate) {
+    let gate = Gate::new();
+    let at = gate.clone();
+    let server = Server::start(move |peer| {
+        if peer.number < 6 {
+            if let Some(seen) = peer.request() {
+                at.pass();
+                peer.send(&ok(&seen.path));
+            }
+            peer.hold();
+        }
+        while let Some(seen) = peer.request() {
+            peer.send(&ok(&seen.path));
+        }
+    });
+    (server, gate)
+}
+
+#[test]
+fn six_silent_connections_cost_one_timeout() {
+    let (server, gate) = going_silent();
+    let mut bench = Bench::with(|config| config.timeouts.first_byte = Some(DEADLINE));
+    for i in 0..6 {
+        bench.submit(server.get(&format!("/{i}")));
+    }
+    bench.until("six are sent", |engine, _| engine.stats().in_flight == 6);
+    gate.open(6);
+    bench.replies(6);
+    bench.log.replies.clear();
+    assert_eq!(bench.stats().links_idle, 6);
+
+    let error = bench.fetch_err(server.get("/timeout"));
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(error.reused_connection());
+    assert_eq!(bench.stats().links_idle, 0, "{:?}", bench.stats());
+    for path in ["/a", "/b", "/c"] {
+        assert_eq!(bench.fetch_ok(server.get(path)).text(), path);
+    }
+    assert_eq!(bench.stats().opened, 7);
+    bench.assert_empty();
+}
+
+/// A connection that has answered since is no worse for the silence of another.
+#[test]
+fn a_connection_that_answered_meanwhile_is_kept() {
+    let server = Server::start(|peer| {
+        while let Some(seen) = peer.request() {
+            if seen.path == "/silent" {
+                peer.hold();
+            }
+            peer.send(&ok(&seen.path));
+        }
+    });
+    let mut bench = Bench::with(|config| config.timeouts.first_byte = Some(DEADLINE));
+    bench.submit(server.get("/0"));
+    bench.submit(server.get("/1"));
+    bench.replies(2);
+    bench.log.replies.clear();
+    bench.submit(server.get("/silent"));
+    std::thread::sleep(Duration::from_millis(20));
+    // On the other connection, which rested as long.
+    assert_eq!(bench.fetch_ok(server.get("/alive")).text(), "/alive");
+    bench.replies(1);
+    let error = bench.log.replies.pop().unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert_eq!(bench.stats().links_idle, 1);
+    assert_eq!(bench.fetch_ok(server.get("/again")).text(), "/again");
+    assert_eq!(bench.stats().opened, 2);
+    bench.assert_empty();
+}
+
+/// A table whose answers may be kept, and which counts its questions.
+#[derive(Debug)]
+struct Counting {
+    table: Table,
+    asked: Rc<Cell<usize>>,
+    told: Rc<Cell<usize>>,
+}
+
+impl Resolve for Counting {
+    fn attach(&mut self, wake: Wake) {
+        self.table.attach(wake);
+    }
+    fn start(&mut self, host: &str, family: Family, id: LookupId) {
+        self.asked.set(self.asked.get() + 1);
+        self.table.start(host, family, id);
+    }
+    fn cancel(&mut self, id: LookupId) {
+        self.table.cancel(id);
+    }
+    fn on_tick(&mut self, now: Instant) {
+        self.table.on_tick(now);
+    }
+    fn deadline(&self) -> Option<Instant> {
+        self.table.deadline()
+    }
+    fn take(&mut self) -> Option<(LookupId, LookupAnswer)> {
+        let (id, answer) = self.table.take()?;
+        Some((id, answer.kept_for(Duration::from_secs(3600))))
+    }
+    fn on_network_changed(&mut self) {
+        self.told.set(self.told.get() + 1);
+    }
+}
+
+thread_local! {
+    static ASKED: Rc<Cell<usize>> = Rc::default();
+    static TOLD: Rc<Cell<usize>> = Rc::default();
+}
+
+#[test]
+fn on_another_network_connections_and_names_are_new() {
+    let gate = Gate::new();
+    let at = gate.clone();
+    let server = Server::start(move |peer| {
+        while let Some(seen) = peer.request() {
+            if seen.path == "/held" {
+                at.pass();
+            }
+            peer.send(&ok(&seen.path));
+        }
+    });
+    let ip = server.addr.ip();
+    let mut bench = Bench::with(|config| {
+        config.hosts_file = None;
+        // It is made on the engine's thread, which is this one.
+        config.resolver = Some(std::sync::Arc::new(move || {
+            let mut table = Table::new();
+            table.insert("h.test", [ip]);
+            let (asked, told) = (ASKED.with(Rc::clone), TOLD.with(Rc::clone));
+            Box::new(Counting { table, asked, told })
+        }));
+    });
+    let (asked, told) = (ASKED.with(Rc::clone), TOLD.with(Rc::clone));
+    let get = |path: &str| {
+        let url = format!("http://h.test:{}{path}", server.addr.port());
+        httpstream::Request::get(&url).build().unwrap()
+    };
+    assert_eq!(bench.fetch_ok(get("/a")).text(), "/a");
+    let first = asked.get();
+    assert!(first > 0);
+    bench.submit(get("/held"));
+    bench.until("it is sent", |engine, _| engine.stats().reused == 1);
+    assert_eq!(bench.fetch_ok(get("/b")).text(), "/b");
+    assert_eq!(
+        (bench.stats().opened, asked.get()),
+        (2, first),
+        "the name is kept"
+    );
+
+    bench.engine.network_changed();
+    assert_eq!(told.get(), 1);
+    assert_eq!((bench.stats().links_open, bench.stats().links_idle), (1, 0));
+    assert_eq!(bench.fetch_ok(get("/c")).text(), "/c");
+    assert_eq!(bench.stats().opened, 3);
+    assert_eq!(asked.get(), 2 * first, "it is asked for again");
+    // What was under way comes to its end, on a connection that serves nothing after it.
+    gate.open(1);
+    bench.replies(1);
+    assert_eq!(bench.log.replies.pop().unwrap().unwrap().text(), "/held");
+    assert_eq!(bench.stats().links_open, 1);
+    bench.assert_empty();
+}
