@@ -60,10 +60,17 @@ impl<S, M: Mode> Engine<S, M> {
                 self.begin(key);
             }
             Stage::Waiting { call } => self.fall_due(key, call),
-            Stage::Queued { .. } if self.chains[key].marks.has(Marks::EXHAUSTED) => {
-                self.fail_unlinked(key, ErrorKind::Exhausted);
+            Stage::Queued { .. } => {
+                let chain = &self.chains[key];
+                let entry = chain.origin.get().map(|origin| &self.pool[origin]);
+                let is_turned_away = entry.is_some_and(|entry| entry.turned_away.is_some());
+                let kind = match is_turned_away || chain.marks.has(Marks::EXHAUSTED) {
+                    true => ErrorKind::Exhausted,
+                    false => ErrorKind::Timeout,
+                };
+                self.fail_unlinked(key, kind);
             }
-            Stage::New | Stage::Queued { .. } => self.fail_unlinked(key, ErrorKind::Timeout),
+            Stage::New => self.fail_unlinked(key, ErrorKind::Timeout),
             Stage::Running { link } => self.look_before_timeout(key, link),
             Stage::Due { .. } | Stage::Failed | Stage::Reading => {}
         }

@@ -71,6 +71,7 @@ fn a_connection_that_answered_meanwhile_is_kept() {
     bench.replies(2);
     bench.log.replies.clear();
     bench.submit(server.get("/silent"));
+    bench.until("it is sent", |engine, _| engine.stats().in_flight == 1);
     std::thread::sleep(Duration::from_millis(20));
     // On the other connection, which rested as long.
     assert_eq!(bench.fetch_ok(server.get("/alive")).text(), "/alive");

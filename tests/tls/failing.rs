@@ -66,7 +66,10 @@ fn a_peer_that_does_not_speak_tls_is_called_that() {
         let error = fails(&server, &mut bench, request);
         assert_eq!(error.kind(), ErrorKind::Tls);
         assert_eq!(error.tls(), Some(&Problem::NotTls));
-        assert_eq!(why(&error), "TLS handshake failed: peer does not speak TLS");
+        assert_eq!(
+            why(&error),
+            "TLS handshake failed: peer does not speak TLS; is it a plain http port?"
+        );
     }
 }
 
