@@ -76,7 +76,7 @@ use alerts::Alerts;
 use chains::{ChainKey, Chains, Marks, Stage};
 use deadlines::Overdue;
 use mode::sealed::Sealed;
-use quiet::{Quiet, Resting};
+use quiet::Quiet;
 use readback::Sink;
 use settings::Settings;
 use submitter::{Order, Remote};
@@ -116,8 +116,8 @@ pub struct Engine<S = (), M: Mode = Owned> {
     now_micros: u64,
     now_tick: u64,
     epoch: Instant,
-    /// User code has run since the clock was read.
-    worked: bool,
+    /// What has happened since the clock was read.
+    since_clock: SinceClock,
 
     /// Events that the poll has told, up to `next_event` dealt with.
     batch: Vec<Ready>,
@@ -129,7 +129,7 @@ pub struct Engine<S = (), M: Mode = Owned> {
     /// Chains whose readback is to hear of a failure, and, without one, those whose call is due.
     completions: VecDeque<(ChainKey, Option<Error>)>,
     /// The link that the exchange just over has left, before the pool takes it.
-    resting: Option<Resting>,
+    resting: Option<LinkKey>,
     quiet: Quiet,
     /// Links whose pipelines have something to write.
     unwritten: Vec<Token>,
@@ -174,6 +174,16 @@ pub struct Engine<S = (), M: Mode = Owned> {
 
 /// A tick of the wheel is a millisecond.
 const NANOS_A_TICK: u64 = 1_000_000;
+
+/// How far the engine's time may lag behind the clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SinceClock {
+    Nothing,
+    /// Links were dealt with: a turn is bounded, so that is some milliseconds at most.
+    Links,
+    /// User code has run, which may take any amount of time.
+    UserCode,
+}
 
 /// What a timer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -334,7 +344,7 @@ impl<S, M: Mode> Engine<S, M> {
             now_micros: 0,
             now_tick: 0,
             epoch: now,
-            worked: false,
+            since_clock: SinceClock::UserCode,
             batch: Vec::new(),
             next_event: 0,
             run_queue: VecDeque::new(),
@@ -621,7 +631,7 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     fn read_clock(&mut self) {
-        self.worked = false;
+        self.since_clock = SinceClock::Nothing;
         let now = self.net.now();
         let life = now.saturating_duration_since(self.epoch);
         // What goes back, if a clock can, is not gone along with.
@@ -640,7 +650,7 @@ impl<S, M: Mode> Engine<S, M> {
     /// took.
     #[inline(always)]
     fn catch_up(&mut self) {
-        if self.worked {
+        if self.since_clock == SinceClock::UserCode {
             self.read_clock();
         }
     }

@@ -11,7 +11,6 @@ use log::debug;
 use crate::engine::alerts::alert;
 use crate::engine::chains::{ChainKey, Command, Marks, Stage};
 use crate::engine::mode::Mode;
-use crate::engine::quiet::Resting;
 use crate::engine::{Engine, Timer};
 use crate::net::link::{Neighbours, Spot, State};
 use crate::net::pool::{OriginKey, Parts};
@@ -86,8 +85,8 @@ impl<S, M: Mode> Engine<S, M> {
     #[inline(always)]
     pub(super) fn settle_and_park(&mut self) {
         self.settle();
-        if let Some(resting) = self.resting.take() {
-            self.park(resting);
+        if let Some(key) = self.resting.take() {
+            self.park(key);
             // A link that could only be closed has made room.
             self.settle();
         }
@@ -194,13 +193,13 @@ impl<S, M: Mode> Engine<S, M> {
             .as_ref()
             .is_some_and(Request::wants_fresh_connection);
         if !wants_fresh && !chain.marks.has(Marks::FRESH) {
-            if let Some(resting) = self
+            if let Some(link) = self
                 .resting
-                .filter(|resting| self.links[resting.link].origin == origin)
+                .filter(|link| self.links[*link].origin == origin)
             {
                 self.resting = None;
-                if self.is_fit(resting) {
-                    return Grant::Reuse(resting.link);
+                if self.is_fit(link) {
+                    return Grant::Reuse(link);
                 }
             }
             if let Some(link) = self.take_idle(origin) {
@@ -440,8 +439,7 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     /// Keeps a link that rests, if it is worth keeping.
-    pub(super) fn park(&mut self, resting: Resting) {
-        let key = resting.link;
+    pub(super) fn park(&mut self, key: LinkKey) {
         let origin = self.links[key].origin;
         let millis = self.idle_millis(key);
         let wanted_elsewhere = self.pool.is_starved() && self.exhausted.is_some();
@@ -463,7 +461,7 @@ impl<S, M: Mode> Engine<S, M> {
         {
             self.close_idle_link(oldest);
         }
-        self.quiet.on_parked(resting);
+        self.quiet.on_parked(key);
         self.pool.feed(origin);
     }
 

@@ -11,10 +11,10 @@
 use log::debug;
 use mio::Token;
 
-use crate::engine::Engine;
 use crate::engine::alerts::alert;
 use crate::engine::mode::Mode;
 use crate::engine::receive::Probe;
+use crate::engine::{Engine, SinceClock};
 use crate::net::slots::LinkKey;
 use crate::net::tls::Session;
 use crate::net::{Heard, Readiness, Ready};
@@ -38,13 +38,6 @@ pub(super) struct Quiet {
     drained: Option<(LinkKey, u64)>,
     /// Those that came to the pool in this turn.
     parked: Vec<(LinkKey, u64)>,
-}
-
-/// A connection between two exchanges, and since when it is known to be quiet.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Resting {
-    pub(super) link: LinkKey,
-    pub(super) quiet_at: Option<u64>,
 }
 
 impl Quiet {
@@ -75,16 +68,16 @@ impl Quiet {
     }
 
     /// When a read last found the connection empty, if it was the last to be read.
-    pub(super) fn drained_at(&self, link: LinkKey) -> Option<u64> {
+    fn drained_at(&self, link: LinkKey) -> Option<u64> {
         self.drained
             .filter(|(drained, _)| *drained == link)
             .map(|(_, at)| at)
     }
 
-    /// A connection comes to the pool.
-    pub(super) fn on_parked(&mut self, resting: Resting) {
-        if let Some(at) = resting.quiet_at {
-            self.parked.push((resting.link, at));
+    /// A connection that has just been read comes to the pool.
+    pub(super) fn on_parked(&mut self, link: LinkKey) {
+        if let Some(at) = self.drained_at(link) {
+            self.parked.push((link, at));
         }
     }
 
@@ -111,26 +104,43 @@ impl<S, M: Mode> Engine<S, M> {
         self.read_clock();
         let rest = &self.batch[self.next_event..];
         let quiet_at = self.quiet.idle_at(link, self.links.token(link), rest);
-        self.is_fit(Resting { link, quiet_at })
-    }
-
-    /// Whether a link that rests may be given a request. It is closed if not.
-    pub(super) fn is_fit(&mut self, resting: Resting) -> bool {
-        let is_quiet = self.is_quiet(resting);
+        let is_quiet = self.is_quiet(link, quiet_at);
         if !is_quiet {
-            self.close(resting.link);
+            self.close(link);
         }
         is_quiet
     }
 
-    /// As [`is_fit`](Self::is_fit), for a link that has been read in this turn and not written to since.
-    pub(super) fn is_still_quiet(&mut self, link: LinkKey) -> bool {
-        let quiet_at = self.quiet.drained_at(link);
-        self.is_quiet(Resting { link, quiet_at })
+    /// Whether a link that rests, its response just read, may be given a request. It is closed if not.
+    #[inline(always)]
+    pub(super) fn is_fit(&mut self, link: LinkKey) -> bool {
+        let is_quiet = self.is_still_quiet(link);
+        if !is_quiet {
+            self.close(link);
+        }
+        is_quiet
     }
 
-    fn is_quiet(&mut self, resting: Resting) -> bool {
-        let Resting { link, quiet_at } = resting;
+    /// Whether nothing stands unread on a link that has been read in this turn and not written to since.
+    #[inline(always)]
+    pub(super) fn is_still_quiet(&mut self, link: LinkKey) -> bool {
+        // A chain that goes on at once comes here with each request: the clock has been read behind its readback.
+        let is_fresh = self.since_clock != SinceClock::UserCode
+            && matches!(self.quiet.drained, Some((drained, at))
+                if drained == link && self.now_micros <= at + LASTING);
+        let kept = &self.links[link];
+        // Of a record that is on its way nobody knows yet what is in it.
+        let is_between = !kept.session.as_ref().is_some_and(Session::is_inside_record);
+        if is_fresh && is_between && !kept.readiness.has(Readiness::READ_SIDE) {
+            return true;
+        }
+        self.is_quiet(link, self.quiet.drained_at(link))
+    }
+
+    /// Whether nothing stands unread on a link that was quiet then. It is read from, where that is not known any more.
+    #[cold]
+    #[inline(never)]
+    fn is_quiet(&mut self, link: LinkKey, quiet_at: Option<u64>) -> bool {
         self.catch_up();
         let is_known = quiet_at.is_some_and(|at| self.now_micros <= at + LASTING)
             && !self.links[link].readiness.has(Readiness::READ_SIDE);
@@ -139,7 +149,6 @@ impl<S, M: Mode> Engine<S, M> {
             self.tell_of(link, probe);
             matches!(probe, Probe::Open)
         };
-        // Of a record that is on its way nobody knows yet what is in it.
         let session = self.links[link].session.as_ref();
         is_open && !session.is_some_and(Session::is_inside_record)
     }
@@ -157,6 +166,8 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     /// Logs that bytes have come which answer no request.
+    #[cold]
+    #[inline(never)]
     pub(super) fn warn_of_unsolicited(&mut self, link: LinkKey, bytes: usize) {
         let unsolicited = Violation::Unsolicited { bytes };
         alert!(self, Unsolicited, "{}: {unsolicited}", self.origin_of(link));

@@ -11,14 +11,13 @@ use log::debug;
 use mio::Token;
 
 use crate::config::Clock;
-use crate::engine::Engine;
 use crate::engine::chains::{ChainKey, Marks, Stage};
 use crate::engine::exchange::Failure;
 use crate::engine::mode::Mode;
 use crate::engine::pipeline::MovedUp;
-use crate::engine::quiet::Resting;
 use crate::engine::readback::{Context, Flow, Readback};
 use crate::engine::response::{Body, Response, no_fields};
+use crate::engine::{Engine, SinceClock};
 use crate::net::link::{Inbound, LinkMarks, State};
 use crate::net::slots::LinkKey;
 use crate::net::tls::Session;
@@ -97,6 +96,7 @@ impl<S, M: Mode> Engine<S, M> {
     /// The poll has spoken of a link, or it stands on the run queue.
     pub(super) fn on_link(&mut self, state: &mut S, key: LinkKey, budget: &mut usize) {
         self.catch_up();
+        self.since_clock = SinceClock::Links;
         match self.links[key].state {
             State::Idle(_) => {
                 self.check_idle(key);
@@ -858,14 +858,13 @@ impl<S, M: Mode> Engine<S, M> {
             reusable = false;
             self.warn_of_unsolicited(key, leftover);
         }
-        let mut quiet_at = self.quiet.drained_at(key);
         if let Some(session) = &self.links[key].session {
             reusable &= !session.has_pending();
         }
         // What the last event said may stand unread behind the response: an end of file, or bytes out of turn.
         if reusable && self.links[key].readiness.has(Readiness::READ_SIDE) {
             reusable = matches!(self.probe(key), Probe::Open);
-            quiet_at = Some(self.now_micros);
+            self.quiet.on_drained(key, self.now_micros);
         }
         let origin = self.links[key].origin;
         // A chain that goes on for ever must not keep another origin out for ever.
@@ -877,16 +876,12 @@ impl<S, M: Mode> Engine<S, M> {
         link.state = State::Resting;
         link.inbound = None;
         link.marks = link.marks.lasting();
-        let resting = Resting {
-            link: key,
-            quiet_at,
-        };
-        if let Some(other) = self.resting.replace(resting) {
+        if let Some(other) = self.resting.replace(key) {
             debug_assert!(
                 false,
-                "one exchange ends at a time, and {other:?} still rests"
+                "one exchange ends at a time, and {other} still rests"
             );
-            self.close(other.link);
+            self.close(other);
         }
         self.pool.feed(origin);
         None

@@ -7,11 +7,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::engine::Engine;
 use crate::engine::chains::{ChainKey, Marks, RequestId, Stage};
 use crate::engine::mode::Mode;
 use crate::engine::readback::{Action, Context, Next, Readback};
 use crate::engine::response::Exchange;
+use crate::engine::{Engine, SinceClock};
 use crate::error::{Error, ErrorKind};
 use crate::net::link::LinkMarks;
 use crate::net::slots::{LinkKey, MaybeKey};
@@ -46,9 +46,9 @@ impl<S, M: Mode> Engine<S, M> {
             return self.end_chain(chain);
         };
         self.settle();
-        // Those of the request that is over.
-        self.chains[chain].attempts = 0;
         if self.chains[chain].marks.has(Marks::CANCELLED) {
+            // Those of the request that is over.
+            self.chains[chain].attempts = 0;
             // Cancelled while, or by what, its readback ran: one more call tells it so, and what it answered is dropped.
             self.chains[chain].stage = Stage::New;
             self.discard(next);
@@ -81,9 +81,14 @@ impl<S, M: Mode> Engine<S, M> {
         self.read_clock();
         self.chains[chain].started = self.now_micros;
         match (waits, delay) {
-            (Some(call), delay) => self.wait(chain, call, delay),
             (None, Duration::ZERO) => self.begin(chain),
-            (None, delay) => self.delay(chain, delay),
+            (waits, delay) => {
+                self.chains[chain].attempts = 0;
+                match waits {
+                    Some(call) => self.wait(chain, call, delay),
+                    None => self.delay(chain, delay),
+                }
+            }
         }
     }
 
@@ -111,7 +116,7 @@ impl<S, M: Mode> Engine<S, M> {
         // What a panic may leave half changed is the readback, which is dropped, and the caller's state, which is the
         // host's to judge: it gets the panic at the end of the turn.
         let result = catch_unwind(AssertUnwindSafe(|| run(&mut *readback, cx)));
-        self.worked = true;
+        self.since_clock = SinceClock::UserCode;
         if self.chains.commands_len() > asked {
             // It may have taken its time, and what it has submitted must not be early for that.
             self.read_clock();

@@ -8,7 +8,7 @@ use mio::event::Event;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::engine::mode::Shared;
-use crate::engine::turn::Turn;
+use crate::engine::turn::{ClockAtStart, Turn};
 use crate::error::Error;
 use crate::net::poll::HostPoll;
 use crate::net::socket::MioNet;
@@ -111,6 +111,10 @@ impl<S> Engine<S, Shared> {
     /// When a readback does; the engine can be used on.
     pub fn turn(&mut self, state: &mut S) -> Result<Turn, Error> {
         self.draining = false;
-        self.turn_within(state, Some(std::time::Duration::ZERO))
+        self.turn_within(
+            state,
+            Some(std::time::Duration::ZERO),
+            ClockAtStart::MayHaveMoved,
+        )
     }
 }

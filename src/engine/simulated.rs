@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::engine::mode::Sim;
-use crate::engine::turn::Turn;
+use crate::engine::turn::{ClockAtStart, Turn};
 use crate::error::Error;
 use crate::net::Net;
 use crate::sim::{Network, SimNet};
@@ -31,7 +31,7 @@ impl<S> Engine<S, Sim> {
     /// When a readback does; the engine can be used on.
     pub fn turn(&mut self, state: &mut S) -> Result<Turn, Error> {
         self.draining = false;
-        self.turn_within(state, Some(Duration::ZERO))
+        self.turn_within(state, Some(Duration::ZERO), ClockAtStart::MayHaveMoved)
     }
 
     /// Lets `time` pass, turning whenever a turn is due. Answers whether `stop` was called: time then stands where it was.
@@ -102,7 +102,7 @@ impl<S> Engine<S, Sim> {
         let now = self.net.now();
         let deadline = self.next_deadline();
         if self.net.has_events() || deadline.is_some_and(|deadline| deadline <= now) {
-            let turn = self.turn_within(state, Some(Duration::ZERO))?;
+            let turn = self.turn_within(state, Some(Duration::ZERO), ClockAtStart::MayHaveMoved)?;
             return Ok(Passed::Turned {
                 stopped: turn.stopped,
             });

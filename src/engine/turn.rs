@@ -11,7 +11,7 @@ use crate::engine::mode::{Mode, Owned};
 use crate::engine::queue::MAX_CARRIED_OUT;
 use crate::engine::readback::Sink;
 use crate::engine::submitter::Order;
-use crate::engine::{Engine, Timer};
+use crate::engine::{Engine, SinceClock, Timer};
 use crate::error::Error;
 use crate::net::link::LinkMarks;
 use crate::net::slots::RESOLVER_TOKENS;
@@ -26,6 +26,14 @@ const MAX_ORDERS: usize = MAX_CARRIED_OUT;
 
 /// Timers that a turn moves nearer to when they are due. A million of them may have to be moved at one moment.
 const MAX_DEALT_OUT: usize = 16_384;
+
+/// Whether time may have passed since the end of the turn before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ClockAtStart {
+    MayHaveMoved,
+    /// The engine's own loop goes on.
+    IsAsRead,
+}
 
 /// What a turn did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,7 +63,6 @@ impl<S, M: Mode> Engine<S, M> {
             || !self.completions.is_empty()
             || !self.overdue.is_empty()
             || self.names.has_news()
-            || self.names_put_off
             || self.remote.has_unannounced()
             || self.net.has_handed_events()
     }
@@ -65,6 +72,7 @@ impl<S, M: Mode> Engine<S, M> {
         &mut self,
         state: &mut S,
         timeout: Option<Duration>,
+        clock: ClockAtStart,
     ) -> Result<Turn, Error> {
         let _inside = self.remote.enter();
         self.counts.turns += 1;
@@ -80,7 +88,9 @@ impl<S, M: Mode> Engine<S, M> {
         // After a panic, or over budget, the rest of the last batch comes first.
         let has_rest = self.next_event < self.batch.len();
         if !has_rest {
-            self.read_clock();
+            if clock == ClockAtStart::MayHaveMoved || self.since_clock != SinceClock::Nothing {
+                self.read_clock();
+            }
             // What was submitted between turns is written before the poll, which may wait.
             self.settle_and_park();
             let heard = self.poll(timeout)?;
@@ -96,7 +106,6 @@ impl<S, M: Mode> Engine<S, M> {
         self.take_orders_from_within();
         turn.answered = (self.counts.answered + self.counts.failed - before) as usize;
         self.settle_and_park();
-        self.quiet.forget();
         self.set_alarm();
         if let Some(panic) = self.panic.take() {
             self.draining = false;
@@ -124,6 +133,7 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     /// Everything that may run user code. Leaves off after a panic: what is undone is done in the next turn.
+    #[inline(always)]
     fn work(&mut self, state: &mut S) {
         let share = self.settings.turn_bytes.saturating_mul(Self::TURN_SHARES);
         let queued = self.run_queue.len();
@@ -148,9 +158,11 @@ impl<S, M: Mode> Engine<S, M> {
         }
         self.on_names();
         self.on_timers();
-        self.on_overdue(state, &mut { share });
-        if self.panic.is_some() {
-            return;
+        if !self.overdue.is_empty() {
+            self.on_overdue(state, &mut { share });
+            if self.panic.is_some() {
+                return;
+            }
         }
         // Tasks that were woken by what has happened go on in this turn.
         self.take_orders_from_within();
@@ -244,14 +256,19 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
+    /// Whether the resolver's timers are so late that the host was away, and were not put off for that in the turn before.
+    fn puts_names_off(&mut self) -> bool {
+        let is_late = |at: Instant| self.now.saturating_duration_since(at) > NAMES_LATE;
+        let puts_off = self.names.deadline().is_some_and(is_late) && !self.names_put_off;
+        self.names_put_off = puts_off;
+        puts_off
+    }
+
     fn on_names(&mut self) {
         // What the resolver waits for may have come while the host was away, and the poll has not told of it yet.
-        let is_late = |at: Instant| self.now.saturating_duration_since(at) > NAMES_LATE;
-        let puts_off = self.may_hear_more() && self.names.deadline().is_some_and(is_late);
-        if puts_off && !std::mem::replace(&mut self.names_put_off, puts_off) {
+        if self.may_hear_more() && self.puts_names_off() {
             return;
         }
-        self.names_put_off = false;
         self.names.on_turn(self.now);
         // A look-up may have been begun and given up since: its news are that there are none.
         if !self.names.is_busy() && !self.names.has_news() {
@@ -296,7 +313,7 @@ impl<S> Engine<S, Owned> {
     /// When a readback does; the engine can be used on.
     pub fn turn(&mut self, state: &mut S, timeout: Option<Duration>) -> Result<Turn, Error> {
         self.draining = false;
-        self.turn_within(state, timeout)
+        self.turn_within(state, timeout, ClockAtStart::MayHaveMoved)
     }
 
     /// Turns until nothing is pending and no [`Submitter`](crate::Submitter) is left, or to the end of the turn in which `stop` was
@@ -308,10 +325,14 @@ impl<S> Engine<S, Owned> {
     /// # Panics
     /// As [`turn`](Self::turn).
     pub fn run(&mut self, state: &mut S) -> Result<(), Error> {
+        self.draining = false;
+        let mut clock = ClockAtStart::MayHaveMoved;
         while self.has_something_to_come() {
-            if self.turn(state, None)?.stopped {
+            if self.turn_within(state, None, clock)?.stopped {
                 break;
             }
+            // One turn follows the other: what the last one read behind its last readback is good for the next.
+            clock = ClockAtStart::IsAsRead;
         }
         Ok(())
     }
@@ -327,7 +348,9 @@ impl<S> Engine<S, Owned> {
     /// As [`turn`](Self::turn); what is left is then not drained.
     pub fn drain(&mut self, state: &mut S, within: Duration) -> Result<usize, Error> {
         self.drain_by(within, |engine, timeout| {
-            engine.turn_within(state, timeout).map(|_| ())
+            engine
+                .turn_within(state, timeout, ClockAtStart::MayHaveMoved)
+                .map(|_| ())
         })
     }
 }
@@ -345,6 +368,7 @@ impl<S, M: Mode> Engine<S, M> {
         mut turn: impl FnMut(&mut Self, Option<Duration>) -> Result<(), Error>,
     ) -> Result<usize, Error> {
         self.read_clock();
+        self.quiet.forget();
         // What was submitted before is not new, however much it is.
         while self.chains.has_commands() {
             self.carried_out = 0;

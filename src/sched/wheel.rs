@@ -241,7 +241,7 @@ impl<K: Copy> Wheel<K> {
     /// A `now` before that of an earlier call counts as that one.
     pub(crate) fn expire(&mut self, now: u64) -> Option<K> {
         let now = now.max(self.elapsed);
-        if !self.deal() {
+        if self.dealing.is_some() && !self.deal() {
             return None;
         }
         while let Some(place) = self.first_place() {
