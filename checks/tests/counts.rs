@@ -357,7 +357,14 @@ fn a_request_is_one_write_and_one_read() {
             ("close", 0),
         ] {
             let found = difference(name);
-            assert_eq!(found, expected, "{name}, {scheme}, C={connections}");
+            // Where this process was kept waiting for a millisecond between a response and the request behind it, the connection is looked at
+            // again.
+            let most = match name {
+                "recvfrom" => expected + expected / 20,
+                _ => expected,
+            };
+            let fits = (expected..=most).contains(&found);
+            assert!(fits, "{found} {name}, {scheme}, C={connections}");
         }
         // Nothing else is called for each request, but for waiting and, where a wait took longer, giving up the processor.
         for (name, count) in &after {

@@ -112,7 +112,8 @@ impl<S, M: Mode> Engine<S, M> {
             resume_unwind(panic);
         }
         // Who was not asked may have more to tell: a host that watches for edges is not told of it again.
-        turn.more = has_rest || self.is_due() || self.wheel.is_due(self.now_tick());
+        turn.more =
+            has_rest || self.is_due() || self.names_put_off || self.wheel.is_due(self.now_tick());
         turn.stopped = std::mem::take(&mut self.chains.stopped);
         Ok(turn)
     }

@@ -153,7 +153,7 @@ impl Server {
         }
         let judged = match self.ask_by_udp(name, family, self.spelling()).await? {
             Some(judged) => judged,
-            None => match within(WHOLE, self.ask_by_tcp(name, family)).await {
+            None => match within(self.patience(), self.ask_by_tcp(name, family)).await {
                 Some(Ok(judged)) => judged,
                 Some(Err(failure)) if failure.is_exhaustion() => return Err(failure),
                 Some(Err(_)) | None => {
@@ -171,7 +171,7 @@ impl Server {
             return Ok(judged);
         };
         let patience = match &part {
-            Some(_) => WHOLE.min(self.timeout),
+            Some(_) => self.patience(),
             None => self.timeout,
         };
         let whole = within(patience, self.ask_by_tcp(name, family)).await;
@@ -184,6 +184,11 @@ impl Server {
             }
             (Err(failure), None) => Err(failure.of_the_rest()),
         }
+    }
+
+    /// How long TCP may take where there is another way: that needs some of the timeout, too.
+    fn patience(&self) -> Duration {
+        WHOLE.min(self.timeout / 2)
     }
 
     fn spelling(&self) -> Spelling {
