@@ -369,7 +369,8 @@ pub struct Config {
     #[cfg(feature = "timerfd")]
     pub timerfd: bool,
     pub(crate) overrides: Vec<(String, SocketAddr)>,
-    pub(crate) pipelines: Vec<(String, usize)>,
+    /// Pattern, depth, and whether the trial is spared.
+    pub(crate) pipelines: Vec<(String, usize, bool)>,
 }
 
 /// The most requests that may be unanswered on one connection. Servers answer no faster for more than a few dozen.
@@ -456,14 +457,23 @@ impl Config {
         self.overrides.push((pattern.to_owned(), addr));
     }
 
+    /// [`pipeline`](Self::pipeline) for origins that are known to answer every request of a pipeline, such as servers of your own. They are
+    /// spared the trial, so that the first requests go out together.
+    pub fn pipeline_without_trial(&mut self, pattern: &str, depth: usize) {
+        self.pipelines.push((pattern.to_owned(), depth, true));
+    }
+
     /// Pipelines requests to the origins that `pattern` stands for, as [`RequestBuilder::pipeline`](crate::RequestBuilder::pipeline) does, of
     /// which up to `depth` may be unanswered on a connection: those that may be. What is not idempotent, wants a connection of its own,
     /// ends it, or carries `Expect` goes alone, and so do all while `depth` is 1. What a request says of itself wins.
     ///
+    /// Some servers answer the first request that they find in a read and drop the others. So requests to a new origin go one at a time
+    /// until it has answered both of one pair; see [`pipeline_without_trial`](Self::pipeline_without_trial).
+    ///
     /// Patterns are those of [`resolve_to`](Self::resolve_to), and here too the first that fits is taken. One that cannot be read, and a
     /// depth that is not within 1 and 1024, are reported by [`Engine::with_config`](crate::Engine::with_config).
     pub fn pipeline(&mut self, pattern: &str, depth: usize) {
-        self.pipelines.push((pattern.to_owned(), depth));
+        self.pipelines.push((pattern.to_owned(), depth, false));
     }
 
     #[cfg(feature = "timerfd")]

@@ -29,13 +29,11 @@
 //! # Ok(()) }
 //! ```
 
-use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -225,7 +223,7 @@ impl Client {
         }
         let engine = Engine::with_config(config)?;
         let http = engine.submitter();
-        let started = quietly(|| {
+        let started = caught(|| {
             let mut driver = Driver::new(engine)?;
             tokio::task::spawn_local(async move {
                 if let Err(error) = driver.run(&mut ()).await {
@@ -294,38 +292,8 @@ fn misplaced(place: &str) -> Error {
     ))
 }
 
-thread_local! {
-    /// A panic on this thread is about to be caught, and nobody else's business.
-    static IS_QUIET: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Runs what may panic because of where it is run, which tokio tells in no other way, and keeps the panic to itself: `None`.
-fn quietly<T>(run: impl FnOnce() -> T) -> Option<T> {
-    /// Two that exchange the hook at once would not put back what was there.
-    static EXCHANGING: Mutex<()> = Mutex::new(());
-    let exchanging = EXCHANGING.lock().unwrap_or_else(PoisonError::into_inner);
-    // The hook can be exchanged by a thread only that does not panic.
-    if std::thread::panicking() {
-        drop(exchanging);
-        return catch_unwind(AssertUnwindSafe(run)).ok();
-    }
-    let usual = Arc::new(std::panic::take_hook());
-    let loud = Arc::clone(&usual);
-    std::panic::set_hook(Box::new(move |info| {
-        // Other threads panic as they always do.
-        if !IS_QUIET.get() {
-            loud(info);
-        }
-    }));
-    IS_QUIET.set(true);
-    let result = catch_unwind(AssertUnwindSafe(run)).ok();
-    IS_QUIET.set(false);
-    drop(std::panic::take_hook());
-    std::panic::set_hook(match Arc::try_unwrap(usual) {
-        Ok(usual) => usual,
-        // Some thread is just panicking.
-        Err(usual) => Box::new(move |info| usual(info)),
-    });
-    drop(exchanging);
-    result
+/// Runs what panics where it is called outside of a `LocalSet`: tokio has no other way to tell. The panic hook is left alone, since it is
+/// the whole process's: what it prints comes before the error.
+fn caught<T>(run: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(run)).ok()
 }

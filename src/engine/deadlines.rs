@@ -8,6 +8,7 @@ use crate::config::Clock;
 use crate::engine::chains::{ChainKey, Marks, Stage};
 use crate::engine::exchange::Failure;
 use crate::engine::mode::Mode;
+use crate::engine::turn::MOST_PUT_OFF;
 use crate::engine::{Engine, Timer};
 use crate::error::ErrorKind;
 use crate::net::Readiness;
@@ -22,13 +23,19 @@ pub(super) struct Overdue {
     chain: ChainKey,
     /// Which deadline: as long as the chain has this mark, nothing has come of it.
     mark: Marks,
-    /// Bytes that may still be read for its sake.
+    /// Bytes that may still be read for its sake, and until which tick.
     left: usize,
+    until: u64,
+    /// Turns in which its host was still being looked up.
+    turns: u8,
 }
 
 /// More than a socket's receive buffer holds: who has read as much has read what was there when the deadline passed. (Linux: the third
 /// number of `net.ipv4.tcp_rmem` is 6 MiB.)
 const KERNEL_HOLDS: usize = 8 << 20;
+
+/// And who has read for so long, too, unless more comes all the time.
+const GRACE_MILLIS: u64 = 1000;
 
 impl<S, M: Mode> Engine<S, M> {
     /// Lets a chain wait for its delay, counted from its submission.
@@ -103,6 +110,8 @@ impl<S, M: Mode> Engine<S, M> {
             chain: key,
             mark,
             left: KERNEL_HOLDS,
+            until: self.now_tick() + GRACE_MILLIS,
+            turns: 0,
         });
     }
 
@@ -119,9 +128,9 @@ impl<S, M: Mode> Engine<S, M> {
                 continue;
             };
             if self.is_looked_up(link) {
-                // The resolver's sockets are not known here. Where the poll may have more to tell of them, they have one more turn.
-                let left = std::mem::take(&mut overdue.left);
-                match left > 0 && self.may_hear_more() {
+                // The resolver's sockets are not known here. Where the poll may have more to tell of them, they have some more turns.
+                overdue.turns += 1;
+                match overdue.turns < MOST_PUT_OFF && self.may_hear_more() {
                     true => self.overdue.push_back(overdue),
                     false => self.time_out(overdue.chain, link),
                 }
@@ -137,7 +146,8 @@ impl<S, M: Mode> Engine<S, M> {
             };
             let read = usize::try_from(self.counts.bytes_in - before).unwrap_or(usize::MAX);
             overdue.left = overdue.left.saturating_sub(read);
-            if self.is_unread(link) && overdue.left > 0 {
+            let may_go_on = overdue.left > 0 && self.now_tick() < overdue.until;
+            if may_go_on && self.is_unread(link) {
                 self.overdue.push_back(overdue);
             } else {
                 self.time_out(overdue.chain, link);

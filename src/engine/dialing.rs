@@ -151,9 +151,11 @@ impl<S, M: Mode> Engine<S, M> {
         };
         if dial.has_begun() {
             let tried = dial.take_failed();
-            return match tried.iter().all(|(_, error)| is_want_of_port(error)) {
-                true => self.wait_for_port(key, chain, &tried[0].1),
-                false => self.fail(key, Failure::Connect(tried)),
+            return match tried.first() {
+                Some((_, why)) if tried.iter().all(|(_, error)| is_want_of_port(error)) => {
+                    self.wait_for_port(key, chain, why);
+                }
+                _ => self.fail(key, Failure::Connect(tried)),
             };
         }
         match dial.lookup_error() {

@@ -100,7 +100,8 @@ impl<S, M: Mode> Engine<S, M> {
         link.times = Default::default();
         self.load(key, chain_key);
         if self.links[key].pipeline.is_some() {
-            // More may come before it is written.
+            // More may come before it is written, and so may what answers none of it.
+            self.links[key].marks.set(LinkMarks::UNSURE);
             self.note_unwritten(key);
             return self.arm(chain_key, Some(Clock::Write));
         }
@@ -298,6 +299,11 @@ impl<S, M: Mode> Engine<S, M> {
     fn connect_on(&mut self, key: LinkKey, chain_key: ChainKey) -> bool {
         let link = &mut self.links[key];
         let peer = link.peer.get();
+        if link.readiness.has(Readiness::READABLE) {
+            // The server has spoken before it was asked, as some do that are overloaded. What it says to the request itself comes behind that,
+            // and must not be read by another.
+            link.marks.set(LinkMarks::CLOSE);
+        }
         let Some(socket) = link.socket.take() else {
             return false;
         };

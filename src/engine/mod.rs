@@ -141,8 +141,8 @@ pub struct Engine<S = (), M: Mode = Owned> {
     pipelines: Vec<Box<Pipeline>>,
     /// Deadlines that have passed, of chains on links: what the kernel holds for those comes first.
     overdue: VecDeque<Overdue>,
-    /// The resolver's timers were put off for a turn, since it may not have been told of everything.
-    names_put_off: bool,
+    /// Turns for which the resolver's timers have been put off, since it may not have been told of everything.
+    names_put_off: u8,
     /// Set while this machine is out of file descriptors, ports or memory.
     exhausted: Option<Exhaustion>,
     /// Commands carried out in this turn.
@@ -166,8 +166,6 @@ pub struct Engine<S = (), M: Mode = Owned> {
     spare: Spare,
     counts: Counts,
     alerts: Alerts,
-    /// Of a request that may wait for long in the queue of that origin.
-    queue_watch: Option<(TimerId, OriginKey)>,
     /// Calls from one thread only: some states are not `Send`, and a readback never expects to move.
     not_send: std::marker::PhantomData<*const ()>,
 }
@@ -355,7 +353,7 @@ impl<S, M: Mode> Engine<S, M> {
             unwritten: Vec::new(),
             pipelines: Vec::new(),
             overdue: VecDeque::new(),
-            names_put_off: false,
+            names_put_off: 0,
             exhausted: None,
             carried_out: 0,
             taken: 0,
@@ -369,7 +367,6 @@ impl<S, M: Mode> Engine<S, M> {
             spare: Spare::default(),
             counts: Counts::default(),
             alerts: Alerts::default(),
-            queue_watch: None,
             not_send: std::marker::PhantomData,
         })
     }

@@ -23,7 +23,7 @@ use crate::engine::mode::Mode;
 use crate::engine::receive::Go;
 use crate::error::{Circumstances, Error, ErrorKind, Phase, Sent};
 use crate::net::link::{LinkMarks, State, Times};
-use crate::net::pipeline::{Behind, Front, Intake, Progress, Trust};
+use crate::net::pipeline::{Behind, Intake, Progress, Trust};
 use crate::net::pool::{Entry, OriginKey};
 use crate::net::slots::LinkKey;
 use crate::net::transport;
@@ -34,10 +34,7 @@ use crate::request::Request;
 /// Places that one send takes its bytes from: a request lies in two or three.
 const MAX_PARTS: usize = 64;
 
-/// Requests of a trial behind its first: with it they go out in one send.
-const MOST_IN_TRIAL: usize = MAX_PARTS / 4 - 1;
-
-/// How long an origin on trial may be silent behind the first answer to its batch, in milliseconds: then it has dropped the others.
+/// How long an origin on trial may be silent inside of a batch, in milliseconds: then it has dropped the rest.
 const TRIAL_MILLIS: u64 = 5000;
 
 /// More pipelines than this are given back to the allocator when they have run empty.
@@ -184,15 +181,13 @@ impl<S, M: Mode> Engine<S, M> {
             Trust::Full | Trust::Wary { .. } => pipeline.release(),
             Trust::Untried { on_trial: true, .. } | Trust::Lost => {}
             Trust::Untried {
-                on_trial: false, ..
+                on_trial: false,
+                most,
+                ..
             } => {
                 let is_unwritten = matches!(link.state, State::Busy { written: 0, .. })
                     && !link.marks.has(LinkMarks::SENT);
-                let front = match is_unwritten {
-                    true => Front::Unwritten,
-                    false => Front::Written,
-                };
-                if pipeline.begin_trial(front, MOST_IN_TRIAL) {
+                if is_unwritten && pipeline.begin_trial(most) {
                     trust.set_on_trial(true);
                 }
             }
@@ -205,6 +200,7 @@ impl<S, M: Mode> Engine<S, M> {
         self.pace(key);
         if self.links[key].marks.has(LinkMarks::UNSURE) {
             self.links[key].marks.clear(LinkMarks::UNSURE);
+            self.read_clock();
             if !self.is_still_quiet(key) {
                 let (missing, error) = (None, None);
                 return self.fail(key, Failure::Closed { missing, error });
@@ -323,8 +319,8 @@ impl<S, M: Mode> Engine<S, M> {
         if pipeline.is_proven() {
             trust.on_proven();
         }
-        if pipeline.end_trial() {
-            trust.set_on_trial(false);
+        if let Some((requests, is_last)) = pipeline.end_trial() {
+            trust.on_passed(requests, is_last);
         }
         let speaks_1_1 = head.version == http::Version::HTTP_11;
         if !speaks_1_1 && *trust != Trust::Lost {
@@ -464,7 +460,7 @@ impl<S, M: Mode> Engine<S, M> {
         let link = &self.links[key];
         let is_silent = link.marks.has(LinkMarks::SENT) && !link.marks.has(LinkMarks::RECEIVED);
         let pipeline = link.pipeline.as_ref();
-        is_silent && pipeline.is_some_and(|p| p.is_on_trial() && !p.is_proven() && !p.is_untried())
+        is_silent && pipeline.is_some_and(|p| p.is_on_trial() && !p.is_untried())
     }
 
     /// As [`feed`](Self::feed), for what has come behind a response.
@@ -520,7 +516,7 @@ impl<S, M: Mode> Engine<S, M> {
             alert!(
                 self,
                 Pipelining,
-                "{}: answers the first of requests that come together, and drops the others: it is not pipelined any more",
+                "{}: answers some of the requests that come together, and drops the others: it is not pipelined any more",
                 entry.origin
             );
         } else if is_the_peers && pipeline.has_begun() {

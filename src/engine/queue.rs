@@ -291,38 +291,42 @@ impl<S, M: Mode> Engine<S, M> {
         true
     }
 
-    /// Sees that a line is logged if the origin's requests wait for long.
+    /// Sees that a line is logged if the first of the origin's requests waits for long.
     fn watch_queue(&mut self, origin: OriginKey) {
-        if self.queue_watch.is_none() {
-            let due = self.now_tick() + LONG_WAIT_MILLIS;
+        if self.pool[origin].watch.is_none()
+            && let Some((first, _)) = self.pool[origin].waiting
+        {
+            let due = Self::tick_after(self.chains[first].started) + LONG_WAIT_MILLIS;
             let timer = self.wheel.arm(due, Timer::LongWait(origin));
-            self.queue_watch = Some((timer, origin));
+            self.pool[origin].watch = Some(timer);
         }
     }
 
     /// Nobody waits in the origin's queue any more.
     fn unwatch_queue(&mut self, origin: OriginKey) {
-        if let Some((timer, _)) = self.queue_watch.take_if(|(_, watched)| *watched == origin) {
+        if let Some(timer) = self.pool[origin].watch.take() {
             self.wheel.cancel(timer);
         }
     }
 
     /// A request may have waited for long by now; its timer is gone.
     pub(super) fn on_long_wait(&mut self, origin: OriginKey) {
-        self.queue_watch = None;
-        let Some((first, _)) = self.pool.get(origin).and_then(|entry| entry.waiting) else {
+        self.pool[origin].watch = None;
+        let Some((first, _)) = self.pool[origin].waiting else {
             return;
         };
-        let waited = self.now_micros.saturating_sub(self.chains[first].started) / 1000;
-        if waited < LONG_WAIT_MILLIS {
+        let due = Self::tick_after(self.chains[first].started) + LONG_WAIT_MILLIS;
+        if due > self.now_tick() {
             return self.watch_queue(origin);
         }
+        let waited = self.now_tick() - due + LONG_WAIT_MILLIS;
         if let Some(limit) = self.limit_reached(origin) {
-            let (origin, id) = (&self.pool[origin].origin, self.chains.id(first));
+            let id = self.chains.id(first);
             alert!(
                 self,
                 Limit,
-                "{origin} {id:?}: has waited {waited} ms for a connection: {limit}"
+                "{} {id:?}: has waited {waited} ms for a connection: {limit}",
+                self.pool[origin].origin
             );
         }
     }
@@ -345,7 +349,6 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     fn enqueue(&mut self, origin: OriginKey, key: ChainKey) {
-        self.watch_queue(origin);
         let before = self.pool[origin].waiting.map(|(_, last)| last);
         self.chains[key].stage = Stage::Queued {
             before: before.into(),
@@ -358,6 +361,7 @@ impl<S, M: Mode> Engine<S, M> {
         }
         let first = self.pool[origin].waiting.map_or(key, |(first, _)| first);
         self.pool[origin].waiting = Some((first, key));
+        self.watch_queue(origin);
     }
 
     /// Back to where it came from: it was the first, and is again.
@@ -374,6 +378,7 @@ impl<S, M: Mode> Engine<S, M> {
         }
         let last = self.pool[origin].waiting.map_or(key, |(_, last)| last);
         self.pool[origin].waiting = Some((key, last));
+        self.watch_queue(origin);
     }
 
     pub(super) fn dequeue(&mut self, key: ChainKey) {

@@ -150,7 +150,12 @@ impl<S, M: Mode> Engine<S, M> {
             matches!(probe, Probe::Open)
         };
         let session = self.links[link].session.as_ref();
-        is_open && !session.is_some_and(Session::is_inside_record)
+        let is_quiet = is_open && !session.is_some_and(Session::is_inside_record);
+        if is_quiet {
+            let at = quiet_at.filter(|_| is_known).unwrap_or(self.now_micros);
+            self.quiet.on_drained(link, at);
+        }
+        is_quiet
     }
 
     /// Logs what reading a link without an exchange has shown.

@@ -119,6 +119,7 @@ impl<S, M: Mode> Engine<S, M> {
         }
         // The next message of the handshake, the request behind the last one, or what else the session has to say. An alert that
         // says why it has failed goes out when the link is closed.
+        let was_busy = matches!(link.state, State::Busy { .. });
         let speaks = matches!(link.state, State::Handshaking { .. }) || link.has_outbound();
         if received.is_ok() && speaks {
             self.flush(key);
@@ -130,6 +131,10 @@ impl<S, M: Mode> Engine<S, M> {
         let mut go = Go::On;
         // Before its handshake is over a link has asked for nothing: a session that fails in the same read answers nothing.
         let is_busy = matches!(self.links[key].state, State::Busy { .. });
+        if is_busy && !was_busy && !plaintext.is_empty() {
+            // It was sent before the request was: as in `connect_on`.
+            self.links[key].marks.set(LinkMarks::CLOSE);
+        }
         if is_busy && !plaintext.is_empty() {
             go = self.on_bytes(state, key, &mut plaintext);
         }

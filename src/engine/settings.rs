@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::config::{AddressFilter, Config, MAX_PIPELINE, Millis};
 use crate::error::Error;
 use crate::net::pattern::Pattern;
+use crate::net::pool::Depth;
 use crate::net::tls::MIN_READ_BUFFER;
 use crate::proto::Limits;
 use crate::request::{Request, field_bit};
@@ -71,13 +72,19 @@ fn millis(duration: Duration) -> u64 {
 ///
 /// # Errors
 /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a pattern that cannot be read, and a depth out of bounds.
-pub(super) fn depths(pipelines: &[(String, usize)]) -> Result<Vec<(Pattern, u16)>, Error> {
-    let depths = pipelines.iter().map(|(pattern, depth)| {
+pub(super) fn depths(pipelines: &[(String, usize, bool)]) -> Result<Vec<Depth>, Error> {
+    let depths = pipelines.iter().map(|(pattern, depth, is_known)| {
         let refused = |why| Error::invalid_config(format!("pipeline {pattern:?}: {why}"));
         let depth = u16::try_from(*depth).ok();
         let depth = depth.filter(|depth| (1..=MAX_PIPELINE).contains(depth));
         let depth = depth.ok_or_else(|| refused("a depth is from 1, which is off, to 1024"))?;
-        Ok((Pattern::parse(pattern).map_err(refused)?, depth))
+        let pattern = Pattern::parse(pattern).map_err(refused)?;
+        let is_known = *is_known;
+        Ok(Depth {
+            pattern,
+            depth,
+            is_known,
+        })
     });
     depths.collect()
 }

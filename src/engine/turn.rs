@@ -17,8 +17,12 @@ use crate::net::link::LinkMarks;
 use crate::net::slots::RESOLVER_TOKENS;
 use crate::net::{ALARM, Heard, Net, Ready, WAKE};
 
-/// By so much the resolver's timers are late where the host was.
+/// Timers of the resolver that are later than this were not run in time since the host was away.
 const NAMES_LATE: Duration = Duration::from_millis(5);
+
+/// Turns for which the resolver's timers, and deadlines of look-ups, are put off while the poll may have more to tell. They follow each
+/// other at once: what was there when the host came back has been told by then.
+pub(super) const MOST_PUT_OFF: u8 = 64;
 
 /// Orders of other threads taken in one turn; the rest stays where it is, and the next turn is due at once. No more than commands are carried
 /// out, so that the inbox fills up when the engine does not keep up, rather than the engine.
@@ -112,8 +116,10 @@ impl<S, M: Mode> Engine<S, M> {
             resume_unwind(panic);
         }
         // Who was not asked may have more to tell: a host that watches for edges is not told of it again.
-        turn.more =
-            has_rest || self.is_due() || self.names_put_off || self.wheel.is_due(self.now_tick());
+        turn.more = has_rest
+            || self.is_due()
+            || self.names_put_off > 0
+            || self.wheel.is_due(self.now_tick());
         turn.stopped = std::mem::take(&mut self.chains.stopped);
         Ok(turn)
     }
@@ -257,12 +263,15 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// Whether the resolver's timers are so late that the host was away, and were not put off for that in the turn before.
+    /// Whether the resolver's timers are so late that the host was away, and have not been put off for that often enough.
     fn puts_names_off(&mut self) -> bool {
         let is_late = |at: Instant| self.now.saturating_duration_since(at) > NAMES_LATE;
-        let puts_off = self.names.deadline().is_some_and(is_late) && !self.names_put_off;
-        self.names_put_off = puts_off;
-        puts_off
+        let is_late = self.names.deadline().is_some_and(is_late);
+        self.names_put_off = match is_late && self.names_put_off < MOST_PUT_OFF {
+            true => self.names_put_off + 1,
+            false => 0,
+        };
+        self.names_put_off > 0
     }
 
     fn on_names(&mut self) {

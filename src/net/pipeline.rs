@@ -70,21 +70,16 @@ enum Record {
     Proven,
 }
 
-/// The first batch that an origin is sent: requests in one send. It shows that the server reads on behind the first request that it finds
-/// in a read. Those behind the batch are held back until then.
+/// Requests in one send, and nothing behind them until all are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Trial {
-    /// The next of the batch that comes to the front was the first in that send, so its answer shows nothing.
-    is_first_next: bool,
+    requests: u16,
+    unanswered: u16,
 }
 
-/// What is in front of those behind, when it is asked what may be written of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Front {
-    /// It goes out with them.
-    Unwritten,
-    /// It is written, at least in part, and not answered.
-    Written,
+impl Trial {
+    /// As many as go out in one send, however deep a pipeline is.
+    const MOST: u16 = 16;
 }
 
 /// How much of a request that waits behind others is written.
@@ -181,17 +176,17 @@ impl Pipeline {
         self.allowed = usize::MAX;
     }
 
-    /// Lets those that are behind now, `most` at most, be written in one send, as the trial of their origin. False: as long as something
-    /// is unanswered, nothing may be added, but for what follows the first request of a connection.
-    pub(crate) fn begin_trial(&mut self, front: Front, most: usize) -> bool {
-        let follows_first = front == Front::Written && self.record == Record::Untried;
-        let may_begin = front == Front::Unwritten || follows_first;
-        if !may_begin || self.trial.is_some() || self.is_empty() {
+    /// Lets those behind go out with the one in front, of which nothing is written, `most` requests in all: a trial of their origin. False:
+    /// there is none, or one is under way.
+    pub(crate) fn begin_trial(&mut self, most: u16) -> bool {
+        if self.trial.is_some() || self.is_empty() {
             return false;
         }
-        self.allowed = self.behind.len().min(most);
+        self.allowed = self.behind.len().min(usize::from(most) - 1);
+        let requests = 1 + self.allowed as u16;
         self.trial = Some(Trial {
-            is_first_next: front == Front::Written,
+            requests,
+            unanswered: requests,
         });
         true
     }
@@ -201,9 +196,10 @@ impl Pipeline {
         self.trial.is_some()
     }
 
-    /// Ends the trial if all of its batch is answered. Answers whether it does.
-    pub(crate) fn end_trial(&mut self) -> bool {
-        self.allowed == 0 && self.trial.take().is_some()
+    /// Ends the trial, if there is one and all of its requests are answered. Answers how many they were, and whether more need not be tried.
+    pub(crate) fn end_trial(&mut self) -> Option<(u16, bool)> {
+        let Trial { requests, .. } = self.trial.take_if(|trial| trial.unanswered == 0)?;
+        Some((requests, requests >= self.depth.min(Trial::MOST)))
     }
 
     /// How much is written of the first of those.
@@ -225,6 +221,9 @@ impl Pipeline {
 
     /// A response has come to its end.
     pub(crate) fn on_answer(&mut self) {
+        if let Some(trial) = &mut self.trial {
+            trial.unanswered = trial.unanswered.saturating_sub(1);
+        }
         self.record = match self.record {
             Record::Untried | Record::Answered => Record::Answered,
             Record::OnTrial | Record::Proven => Record::Proven,
@@ -254,11 +253,7 @@ impl Pipeline {
             return Some((next, std::mem::take(&mut self.written)));
         }
         self.sent -= 1;
-        let shows_something = match &mut self.trial {
-            Some(trial) => !std::mem::take(&mut trial.is_first_next),
-            None => true,
-        };
-        if self.record == Record::Answered && shows_something {
+        if self.record == Record::Answered {
             self.record = Record::OnTrial;
         }
         Some((next, next.bytes))
@@ -298,22 +293,23 @@ impl Pipeline {
 
 /// How far an origin is trusted with pipelines.
 ///
-/// A server that reads one request and drops what came with it would have every later response taken for the answer to the request
-/// before. So an origin is sent one batch first, on one connection, and elsewhere a request at a time, until it has shown that it answers
-/// the second of a batch.
+/// A server that answers some of the requests that it finds in a read and drops the others would have every later response taken for the
+/// answer to the request before. So an origin is sent one request at a time, and beside that a pair in one send; when both are answered,
+/// four, then eight, then sixteen. Nothing goes behind such a batch until all of it is answered.
 ///
 /// ```text
-/// Untried ──── its trial is passed ────► Full ─── a pipeline breaks ──► Wary
+/// Untried ─── its trials are passed ───► Full ─── a pipeline breaks ──► Wary
 ///    │                                    ◄── a connection is proven ────┘
 ///    ├── the third connection in a row breaks that was not proven ──► Lost
-///    └── it is silent behind the first of a batch, or speaks HTTP/1.0 ─►┘
+///    └── it is silent inside of a batch, or speaks HTTP/1.0 ───►┘
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trust {
-    /// So many connections in a row broke before they were proven; a trial may be under way.
+    /// Its requests go one at a time, but for one batch of at most so many. So many connections in a row broke in that.
     Untried {
         breaks: u8,
         on_trial: bool,
+        most: u16,
     },
     Full,
     /// A new connection has to answer a request before it is given a second. So many in a row broke before they were proven.
@@ -331,6 +327,7 @@ impl Trust {
     pub(crate) const NEW: Self = Self::Untried {
         breaks: 0,
         on_trial: false,
+        most: 2,
     };
 
     /// A connection ended with requests of a pipeline unanswered. `is_excused`: that says nothing against pipelining. Answers whether the
@@ -345,7 +342,11 @@ impl Trust {
         let breaks = before + u8::from(!is_excused);
         *self = match *self {
             _ if breaks >= Self::MAX_BREAKS => Trust::Lost,
-            Trust::Untried { on_trial, .. } => Trust::Untried { breaks, on_trial },
+            Trust::Untried { on_trial, most, .. } => Trust::Untried {
+                breaks,
+                on_trial,
+                most,
+            },
             _ => Trust::Wary { breaks },
         };
         *self == Trust::Lost
@@ -353,12 +354,23 @@ impl Trust {
 
     /// A connection has shown that it can be pipelined.
     pub(crate) fn on_proven(&mut self) {
-        if let Trust::Untried { .. } | Trust::Wary { .. } = self {
+        if let Trust::Wary { .. } = self {
             *self = Trust::Full;
         }
     }
 
-    /// A trial begins, or ends.
+    /// A trial of so many requests is passed; `is_last`: no more are ever sent at once.
+    pub(crate) fn on_passed(&mut self, requests: u16, is_last: bool) {
+        if let Trust::Untried { on_trial, most, .. } = self {
+            *on_trial = false;
+            *most = (*most).max(requests.saturating_mul(2)).min(Trial::MOST);
+            if is_last {
+                *self = Trust::Full;
+            }
+        }
+    }
+
+    /// A trial begins, or ends without a result.
     pub(crate) fn set_on_trial(&mut self, is_on_trial: bool) {
         if let Trust::Untried { on_trial, .. } = self {
             *on_trial = is_on_trial;

@@ -38,6 +38,8 @@ pub(crate) struct Entry {
     pub(crate) waiting: Option<(u32, u32)>,
     hungry: bool,
     starved: bool,
+    /// Of requests that may wait in its queue for long.
+    pub(crate) watch: Option<TimerId>,
     /// No connection is to be had just now, beside those there are.
     pub(crate) turned_away: Option<TurnedAway>,
     /// How deep its requests are pipelined that do not say so themselves.
@@ -88,7 +90,16 @@ pub(crate) struct Pool {
     starved: VecDeque<OriginKey>,
     starved_without: VecDeque<OriginKey>,
     /// Which origins are pipelined, and how deep; the first that fits counts.
-    depths: Vec<(Pattern, u16)>,
+    depths: Vec<Depth>,
+}
+
+/// How deep the origins that a pattern stands for are pipelined.
+#[derive(Debug)]
+pub(crate) struct Depth {
+    pub(crate) pattern: Pattern,
+    pub(crate) depth: u16,
+    /// They are known to answer what is pipelined, and need not show it.
+    pub(crate) is_known: bool,
 }
 
 /// Links that are looked at for the one with the fewest requests unanswered: a bound, where thousands have room.
@@ -182,7 +193,7 @@ impl<'a> Borrow<dyn KeyParts + 'a> for Key {
 }
 
 impl Pool {
-    pub(crate) fn new(depths: Vec<(Pattern, u16)>) -> Self {
+    pub(crate) fn new(depths: Vec<Depth>) -> Self {
         Self {
             entries: Slab::new(),
             by_key: HashMap::new(),
@@ -212,8 +223,13 @@ impl Pool {
         found.unwrap_or_else(|| {
             let origin = Origin::new(parts.scheme, parts.host, parts.port);
             let route = Arc::clone(parts.route);
-            let fits = |(pattern, _): &&(Pattern, u16)| pattern.fits(origin.host(), parts.port);
-            let depth = self.depths.iter().find(fits).map_or(1, |(_, depth)| *depth);
+            let fits = |depth: &&Depth| depth.pattern.fits(origin.host(), parts.port);
+            let found = self.depths.iter().find(fits);
+            let depth = found.map_or(1, |found| found.depth);
+            let trust = match found.is_some_and(|found| found.is_known) {
+                true => Trust::Full,
+                false => Trust::NEW,
+            };
             let key = self.entries.insert(Entry {
                 origin: origin.clone(),
                 route: Arc::clone(&route),
@@ -224,9 +240,10 @@ impl Pool {
                 waiting: None,
                 hungry: false,
                 starved: false,
+                watch: None,
                 turned_away: None,
                 depth,
-                trust: Trust::NEW,
+                trust,
                 roomy: Vec::new(),
             }) as OriginKey;
             self.by_key.insert(Key { origin, route }, key);
@@ -332,11 +349,6 @@ impl Pool {
     /// The oldest idle link of all.
     pub(crate) fn oldest_idle_of_all(&self) -> Option<LinkKey> {
         self.idle.oldest
-    }
-
-    /// What is known of an origin, if it is in use.
-    pub(crate) fn get(&self, key: OriginKey) -> Option<&Entry> {
-        self.entries.get(key as usize)
     }
 
     /// The oldest of all idle links that are connected to `addr`.

@@ -10,8 +10,8 @@ use httpstream::{Config, Engine, ErrorKind, Next, Request, Shared};
 use mio::{Events, Poll, Token, Waker};
 
 /// How long the deadlines are, and how long the host is away.
-const DEADLINE: Duration = Duration::from_millis(300);
-const AWAY: Duration = Duration::from_millis(700);
+const DEADLINE: Duration = Duration::from_millis(1000);
+const AWAY: Duration = Duration::from_millis(1500);
 
 /// What is asked for, and how the engine is set up.
 struct Row {

@@ -232,7 +232,10 @@ impl Plan {
         let mut config = Config::default();
         config.resolve_to("*.ride.test", addr(5));
         config.timeouts = self.timeouts.clone();
-        config.pipeline("*", self.depth);
+        match random.chance(500) {
+            true => config.pipeline("*", self.depth),
+            false => config.pipeline_without_trial("*", self.depth),
+        }
         config.max_connections = *random.pick(&[1, 2, 3, 8, 1000]);
         config.max_connections_per_origin = *random.pick(&[1, 1, 2, 5, 1000]);
         config.max_idle_per_origin = *random.pick(&[0, 1, 2, 32, 32]);
