@@ -368,37 +368,40 @@ mod tests {
     /// A ticket of twenty bytes (RFC 8446 §4.6.1).
     const TICKET: &[u8] = b"\x04\0\0\x22\0\0\x0e\x10\0\0\0\0\x01n\0\x14twenty bytes in all.\0\0";
 
+    /// Answers once, and sends so many tickets then.
+    fn answer_and_send_tickets<const COUNT: u64>(peer: &mut Peer, _: &[u8]) {
+        peer.request();
+        peer.answer();
+        // From here on records are made by hand.
+        let server = std::mem::replace(&mut peer.tls, unconnected());
+        let suite = server.negotiated_cipher_suite().unwrap().tls13().unwrap();
+        let (first, secrets) = server.dangerous_extract_secrets().unwrap().tx;
+        let (key, iv) = match secrets {
+            rustls::ConnectionTrafficSecrets::Aes128Gcm { key, iv }
+            | rustls::ConnectionTrafficSecrets::Aes256Gcm { key, iv }
+            | rustls::ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (key, iv),
+            _ => panic!("another cipher"),
+        };
+        let mut encrypter = suite.aead_alg.encrypter(key, iv);
+        for number in first..first + COUNT {
+            let message = OutboundPlainMessage {
+                typ: ContentType::Handshake,
+                version: ProtocolVersion::TLSv1_3,
+                payload: OutboundChunks::Single(TICKET),
+            };
+            let record = encrypter.encrypt(message, number).unwrap().encode();
+            if peer.stream.write_all(&record).is_err() {
+                return;
+            }
+            std::thread::yield_now();
+        }
+        let mut rest = Vec::new();
+        let _ = peer.stream.read_to_end(&mut rest);
+    }
+
     #[test]
     fn an_idle_connection_is_closed_after_a_few_tickets() {
-        let (addr, tls, has_sent) = serve(0, |peer, _| {
-            peer.request();
-            peer.answer();
-            // From here on records are made by hand.
-            let server = std::mem::replace(&mut peer.tls, unconnected());
-            let suite = server.negotiated_cipher_suite().unwrap().tls13().unwrap();
-            let (first, secrets) = server.dangerous_extract_secrets().unwrap().tx;
-            let (key, iv) = match secrets {
-                rustls::ConnectionTrafficSecrets::Aes128Gcm { key, iv }
-                | rustls::ConnectionTrafficSecrets::Aes256Gcm { key, iv }
-                | rustls::ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (key, iv),
-                _ => panic!("another cipher"),
-            };
-            let mut encrypter = suite.aead_alg.encrypter(key, iv);
-            for number in first..first + FLOOD {
-                let message = OutboundPlainMessage {
-                    typ: ContentType::Handshake,
-                    version: ProtocolVersion::TLSv1_3,
-                    payload: OutboundChunks::Single(TICKET),
-                };
-                let record = encrypter.encrypt(message, number).unwrap().encode();
-                if peer.stream.write_all(&record).is_err() {
-                    return;
-                }
-                std::thread::yield_now();
-            }
-            let mut rest = Vec::new();
-            let _ = peer.stream.read_to_end(&mut rest);
-        });
+        let (addr, tls, has_sent) = serve(0, answer_and_send_tickets::<FLOOD>);
         let mut engine = engine(&tls);
         let mut answered = 0;
         submit(&mut engine, addr);
@@ -421,6 +424,21 @@ mod tests {
     }
 
     const FLOOD: u64 = 4000;
+
+    #[test]
+    fn an_idle_connection_outlives_as_many_tickets_as_servers_send() {
+        let (addr, tls, _) = serve(0, answer_and_send_tickets::<4>);
+        let mut engine = engine(&tls);
+        let mut answered = 0;
+        submit(&mut engine, addr);
+        while tickets(&engine) < 4 {
+            engine
+                .turn(&mut answered, Some(Duration::from_secs(10)))
+                .unwrap();
+        }
+        engine.turn(&mut answered, Some(Duration::ZERO)).unwrap();
+        assert_eq!((answered, engine.stats().links_idle), (1, 1));
+    }
 
     fn unconnected() -> ServerConnection {
         let (_, config) = certified();

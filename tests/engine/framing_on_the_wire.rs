@@ -386,7 +386,7 @@ fn an_end_in_a_pipelined_message_truncates_it_and_sends_the_others_again() {
         peer.answer(&wire.as_bytes()[..wire.len() - 1]);
     });
     let mut bench = Bench::with(|config| {
-        config.pipeline("*", 8);
+        config.pipeline_without_trial("*", 8);
         config.max_connections_per_origin = 1;
     });
     for _ in 0..8 {

@@ -12,7 +12,7 @@ fn bench(world: &World) -> Bench {
     Bench::with(|config: &mut Config| {
         config.route.tls = world.authority.tls();
         config.max_connections = 1;
-        config.pipeline("*", DEPTH);
+        config.pipeline_without_trial("*", DEPTH);
     })
 }
 
