@@ -1260,28 +1260,38 @@ fn a_server_that_drops_what_comes_together_gives_no_request_the_answer_to_anothe
         (2, 3, 64 << 10, 0),
         (1, 15, 64 << 10, 0),
     ];
-    for (connections, answers, read, padding) in rows {
-        let listener = dropping(answers, read);
-        let addr = listener.local_addr().unwrap();
-        let mut bench = Bench::with(|config| {
-            config.pipeline("*", 16);
-            config.max_connections_per_origin = connections;
-        });
-        for i in 0..40 {
-            let url = format!("http://{addr}/{i}");
-            let request = Request::get(&url).build().unwrap();
-            bench
-                .engine
-                .submit(request, move |log: &mut Log, reply, _| {
-                    let got = Got::of(reply.unwrap());
-                    assert_eq!(got.text(), format!("/{i}"), "{connections} connections");
-                    log.replies.push(Ok(got));
-                    Next::done()
-                });
+    // Each waits for what is dropped.
+    std::thread::scope(|scope| {
+        for row in rows {
+            scope.spawn(move || each_hears_its_own(row));
         }
-        bench.replies(40);
-        bench.assert_empty();
+    });
+}
+
+fn each_hears_its_own((connections, answers, read, padding): (usize, usize, usize, usize)) {
+    let listener = dropping(answers, read);
+    let addr = listener.local_addr().unwrap();
+    let mut bench = Bench::with(|config| {
+        config.pipeline("*", 16);
+        config.max_connections_per_origin = connections;
+    });
+    for i in 0..40 {
+        let request = Request::get(&format!("http://{addr}/{i}"))
+            .header("Padding", "x".repeat(padding))
+            .build()
+            .unwrap();
+        bench
+            .engine
+            .submit(request, move |log: &mut Log, reply, _| {
+                let got = Got::of(reply.unwrap());
+                let row = (connections, answers, read, padding);
+                assert_eq!(got.text(), format!("/{i}"), "{row:?}");
+                log.replies.push(Ok(got));
+                Next::done()
+            });
     }
+    bench.replies(40);
+    bench.assert_empty();
 }
 
 /// Until it has answered both of a pair, an origin has one such pair; then all its connections take more.
