@@ -104,8 +104,9 @@ impl Millis {
     const NEVER: u32 = u32::MAX;
     /// With a number of milliseconds: the engine's own, or that number if it is longer.
     const AT_LEAST: u32 = 1 << 31;
-    /// Added to a default before a caller's closure sees it, so that a value which was not touched is told from one which was
-    /// set to the default on purpose. Less than the millisecond that counts, and nothing that comes of adding round numbers.
+    /// Added to a default before a caller's closure sees it, so that a value which was not touched
+    /// is told from one which was set to the default on purpose. Less than the millisecond that
+    /// counts, and nothing that comes of adding round numbers.
     const MARK: Duration = Duration::from_nanos(577_215);
 
     /// Nothing set.
@@ -203,8 +204,9 @@ pub(crate) struct LimitsEdit {
 impl LimitsEdit {
     /// Lets `change` edit the limits; what it leaves alone stays as it is here.
     ///
-    /// `change` writes plain numbers, which do not tell whether they were written. So where nothing is set, it is shown the default and a number
-    /// more that nobody comes upon: the default itself, and all that is near it, counts as set. A `bool` has no room for a mark: where the
+    /// `change` writes plain numbers, which do not tell whether they were written. So where nothing
+    /// is set, it is shown the default and a number more that nobody comes upon: the default
+    /// itself, and all that is near it, counts as set. A `bool` has no room for a mark: where the
     /// engine refuses obs-fold, a request cannot allow it.
     pub(crate) fn change(&mut self, change: impl FnOnce(&mut Limits)) {
         const MARK: usize = 1_000_003;
@@ -280,7 +282,8 @@ impl LimitsEdit {
 /// config.resolve_to("*.qq.com", "127.0.0.1:8080".parse().unwrap());
 /// ```
 ///
-/// A configuration can be cloned and handed to other threads, each of which makes an engine of it; what a thread must have to itself, the
+/// A configuration can be cloned and handed to other threads, each of which makes an engine of it;
+/// what a thread must have to itself, the
 /// [`resolver`](Self::resolver), is made there.
 #[derive(Clone)]
 #[non_exhaustive]
@@ -312,7 +315,8 @@ pub struct Config {
     /// 256 KiB nothing is won. At least 4 KiB; with feature `tls` what is less than 32 KiB counts as that, since records and handshake
     /// messages have to fit.
     pub read_buffer: usize,
-    /// Submissions and calls of other threads that may wait for the engine to take them; what is beyond is refused with
+    /// Submissions and calls of other threads that may wait for the engine to take them; what is
+    /// beyond is refused with
     /// [`SubmitError::Full`](crate::SubmitError::Full), and futures wait. A turn takes 2048. Default 65,536; at least 1.
     pub max_inbox: usize,
     /// The file with names that are answered from it, and from nothing else; `None`: no file. Default the system's, `/etc/hosts` on unix.
@@ -339,9 +343,11 @@ pub struct Config {
     ///
     /// Switch it off where an address that a name has lost may be somebody else's soon, and nothing but the name says who is who.
     pub keep_stale_names: Duration,
-    /// Makes what names are looked up by, once for each engine and on its thread; `None`: the system's name servers, asked on the engine's own loop (`resolver::Hickory`), without feature
-    /// `hickory` `getaddrinfo` on a helper thread ([`resolver::System`](crate::resolver::System)), or the simulated network's own names. The hosts
-    /// file comes before any of them; see [`hosts_file`](Self::hosts_file).
+    /// Makes what names are looked up by, once for each engine and on its thread; `None`: the
+    /// system's name servers, asked on the engine's own loop (`resolver::Hickory`), without feature
+    /// `hickory` `getaddrinfo` on a helper thread ([`resolver::System`](crate::resolver::System)),
+    /// or the simulated network's own names. The hosts file comes before any of them; see
+    /// [`hosts_file`](Self::hosts_file).
     ///
     /// ```
     /// use std::sync::Arc;
@@ -355,11 +361,14 @@ pub struct Config {
     pub resolver: Option<ResolverFactory>,
     /// How connections are made, for requests that bring no route of their own.
     pub route: Route,
-    /// Asked for each address at the moment it is to be dialled, wherever it comes from: a name, the hosts file, an override or a URL. One that
-    /// it refuses is passed over, and named in the error. So no name, however often its addresses change, leads where it should not
-    /// (server-side request forgery, DNS rebinding). A connection that is there already was asked for when it was made, and serves on;
-    /// of a unix socket, which has no address, nothing is asked. It is called inside a turn, so it has to be quick, and must not panic.
-    /// Default: all are allowed; [`public_only`](crate::public_only) is one: `config.address_filter = Some(Arc::new(public_only))`.
+    /// Asked for each address at the moment it is to be dialled, wherever it comes from: a name,
+    /// the hosts file, an override or a URL. One that it refuses is passed over, and named in the
+    /// error. So no name, however often its addresses change, leads where it should not
+    /// (server-side request forgery, DNS rebinding). A connection that is there already was asked
+    /// for when it was made, and serves on; of a unix socket, which has no address, nothing is
+    /// asked. It is called inside a turn, so it has to be quick, and must not panic. Default: all
+    /// are allowed; [`public_only`](crate::public_only) is one: `config.address_filter =
+    /// Some(Arc::new(public_only))`.
     pub address_filter: Option<AddressFilter>,
     /// Whether an engine on a poll of its own has a timer in it, so that its file descriptor becomes readable whenever a turn is due, and a
     /// host without timers needs nothing else. Default true, with feature `timerfd`; on Linux only.
@@ -379,7 +388,8 @@ pub(crate) const MAX_PIPELINE: u16 = 1024;
 /// Whether an address may be dialled. Clones of a [`Config`] share it.
 pub type AddressFilter = Arc<dyn Fn(&SocketAddr) -> bool + Send + Sync>;
 
-/// Makes a resolver on the thread of the engine that is to have it, so that the resolver itself need not be `Send`.
+/// Makes a resolver on the thread of the engine that is to have it, so that the resolver itself
+/// need not be `Send`.
 pub type ResolverFactory = Arc<dyn Fn() -> Box<dyn Resolve> + Send + Sync>;
 
 /// Shows the names of default fields, not their values, which may be credentials.
@@ -467,8 +477,9 @@ impl Config {
     /// which up to `depth` may be unanswered on a connection: those that may be. What is not idempotent, wants a connection of its own,
     /// ends it, or carries `Expect` goes alone, and so do all while `depth` is 1. What a request says of itself wins.
     ///
-    /// Some servers answer the first request that they find in a read and drop the others. So requests to a new origin go one at a time
-    /// until it has answered both of one pair; see [`pipeline_without_trial`](Self::pipeline_without_trial).
+    /// Some servers answer the first request that they find in a read and drop the others. So
+    /// requests to a new origin go one at a time until it has answered both of one pair; see
+    /// [`pipeline_without_trial`](Self::pipeline_without_trial).
     ///
     /// Patterns are those of [`resolve_to`](Self::resolve_to), and here too the first that fits is taken. One that cannot be read, and a
     /// depth that is not within 1 and 1024, are reported by [`Engine::with_config`](crate::Engine::with_config).

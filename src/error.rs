@@ -49,7 +49,8 @@ pub enum ErrorKind {
     Aborted,
     /// The engine is gone.
     Gone,
-    /// The engine's inbox holds [`Config::max_inbox`](crate::Config::max_inbox) submissions already.
+    /// The engine's inbox holds [`Config::max_inbox`](crate::Config::max_inbox) submissions
+    /// already.
     Full,
 }
 
@@ -144,8 +145,8 @@ pub enum Sent {
 
 /// Why a request has no response, or not all of it. One pointer wide.
 ///
-/// `{}` says what failed, `{:#}` also why; [`source`](StdError::source) is the reason alone. Of a request or a configuration that cannot be used,
-/// `{}` says all: what failed is the reason.
+/// `{}` says what failed, `{:#}` also why; [`source`](StdError::source) is the reason alone. Of a
+/// request or a configuration that cannot be used, `{}` says all: what failed is the reason.
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -297,7 +298,8 @@ impl Error {
         Self::bare(ErrorKind::Io, Phase::Queue, Source::Io(error))
     }
 
-    /// The engine went while somebody waited for the response to `request`, which it had taken, or not.
+    /// The engine went while somebody waited for the response to `request`, which it had taken, or
+    /// not.
     pub(crate) fn gone(request: Request, was_taken: bool) -> Self {
         let mut error = Self::from(Gone);
         if was_taken {
@@ -434,15 +436,18 @@ impl Error {
         self.0.reused
     }
 
-    /// How often the request was given a connection, or the making of one: 0 if it never left its queue, 2 after it was sent again.
+    /// How often the request was given a connection, or the making of one: 0 if it never left its
+    /// queue, 2 after it was sent again.
     pub fn attempts(&self) -> u32 {
         self.0.attempts.into()
     }
 
-    /// The request that failed; of a chain that was cancelled while it waited without one, the last it had sent. `None` where there was none
-    /// yet: it could not be built, or it is not an exchange that failed.
+    /// The request that failed; of a chain that was cancelled while it waited without one, the last
+    /// it had sent. `None` where there was none yet: it could not be built, or it is not an
+    /// exchange that failed.
     ///
-    /// Printed, it shows method and origin. Its [`uri`](Request::uri) may hold secrets: do not log it.
+    /// Printed, it shows method and origin. Its [`uri`](Request::uri) may hold secrets: do not log
+    /// it.
     pub fn request(&self) -> Option<&Request> {
         self.0.request.as_ref()
     }
@@ -525,7 +530,8 @@ impl Error {
 
     /// What may be the matter where each side speaks another protocol.
     fn guess(&self) -> Option<&'static str> {
-        // The first byte of a TLS record that holds an alert, or a handshake message (RFC 8446 §5.1).
+        // The first byte of a TLS record that holds an alert, or a handshake message (RFC 8446
+        // §5.1).
         const RECORD: [u8; 2] = [0x15, 0x16];
         let scheme = self.0.origin.as_ref().map(Origin::scheme);
         match &self.0.source {
@@ -636,13 +642,15 @@ impl From<Gone> for Error {
     }
 }
 
-/// A submission that the engine did not take, with what was to be submitted: a request and its readback, or a call.
+/// A submission that the engine did not take, with what was to be submitted: a request and its
+/// readback, or a call.
 ///
-/// `?` makes it an [`Error`] of the kind [`Full`](ErrorKind::Full) or [`Gone`](ErrorKind::Gone), and drops what it holds.
+/// `?` makes it an [`Error`] of the kind [`Full`](ErrorKind::Full) or [`Gone`](ErrorKind::Gone),
+/// and drops what it holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum SubmitError<T> {
-    /// The inbox holds [`Config::max_inbox`](crate::Config::max_inbox) submissions already: the engine does not keep up, or does not turn.
-    /// Some later time there is room again.
+    /// The inbox holds [`Config::max_inbox`](crate::Config::max_inbox) submissions already: the
+    /// engine does not keep up, or does not turn. Some later time there is room again.
     Full(T),
     /// The engine is gone: it takes nothing any more.
     Gone(T),

@@ -29,7 +29,8 @@ const HOLD_REST: Duration = Duration::from_secs(30);
 
 const KEEPS_PROTOCOL: &str = "a connection keeps its protocol";
 
-/// Whether `https` can be sent. In the simulation it is sent without TLS, and an engine on the real network refuses it there.
+/// Whether `https` can be sent. In the simulation it is sent without TLS, and an engine on the real
+/// network refuses it there.
 const fn has_tls() -> bool {
     cfg!(any(feature = "tls", feature = "sim"))
 }
@@ -515,7 +516,8 @@ impl RequestBuilder {
     }
 
     /// Changes the deadlines for this request. What `change` leaves alone stays the engine's own
-    /// ([`Config::timeouts`](crate::Config::timeouts)), though `change` is shown the defaults, and a part of a millisecond more.
+    /// ([`Config::timeouts`](crate::Config::timeouts)), though `change` is shown the defaults, and
+    /// a part of a millisecond more.
     pub fn timeouts(self, change: impl FnOnce(&mut Timeouts)) -> Self {
         self.with(|parts| {
             parts.timeouts.change(change);
@@ -523,10 +525,11 @@ impl RequestBuilder {
         })
     }
 
-    /// Changes the bounds on this request's response. What `change` leaves alone stays the engine's own
-    /// ([`Config::limits`](crate::Config::limits)), which the request does not know: what `change` is shown of it is a placeholder, over the
-    /// default. So set limits, and do not reckon with those that are there. An engine's [`refuse_obs_fold`](Limits::refuse_obs_fold) can be turned
-    /// on here, not off.
+    /// Changes the bounds on this request's response. What `change` leaves alone stays the engine's
+    /// own ([`Config::limits`](crate::Config::limits)), which the request does not know: what
+    /// `change` is shown of it is a placeholder, over the default. So set limits, and do not reckon
+    /// with those that are there. An engine's [`refuse_obs_fold`](Limits::refuse_obs_fold) can be
+    /// turned on here, not off.
     ///
     /// ```
     /// let request = httpstream::Request::get("http://example.com/").limits(|l| l.max_body_bytes = 1 << 20).build()?;

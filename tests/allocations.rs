@@ -65,8 +65,9 @@ impl Readback<Answered> for Streaming {
     }
 }
 
-/// The fewest allocations among ten runs of `requests` each. The first ones make the buffers that are kept, as many as there
-/// are ever responses incomplete at once; what every request costs, every run shows.
+/// The fewest allocations among ten runs of `requests` each. The first ones make the buffers that
+/// are kept, as many as there are ever responses incomplete at once; what every request costs,
+/// every run shows.
 fn least_allocations(path: &str, connections: usize, requests: usize, body_bytes: usize) -> u64 {
     let url = format!("http://{}{path}", start_server());
     least_allocations_at(&url, Config::default(), connections, requests, body_bytes)

@@ -1,4 +1,5 @@
-//! What an error says: which request failed, how often it was sent, what is wrong and why; and nothing that may be a secret.
+//! What an error says: which request failed, how often it was sent, what is wrong and why; and
+//! nothing that may be a secret.
 
 mod common;
 
@@ -243,7 +244,8 @@ fn what_cannot_be_built_says_why_at_once() {
 
 #[test]
 fn a_port_of_another_protocol_is_guessed() {
-    // A fatal alert, unexpected_message, as a TLS server answers what is no handshake (RFC 8446 §6.2).
+    // A fatal alert, unexpected_message, as a TLS server answers what is no handshake (RFC 8446
+    // §6.2).
     let server = Server::once(b"\x15\x03\x03\x00\x02\x02\x0a");
     let error = Bench::new().fetch_err(server.get("/"));
     assert_eq!(error.kind(), ErrorKind::Malformed);

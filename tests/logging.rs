@@ -277,7 +277,8 @@ fn a_stale_answer_is_a_warning_once_for_each_time_that_servers_are_left_alone() 
     }
 }
 
-/// What waits for a limit of the configuration says so while it waits, and again when it has waited in vain.
+/// What waits for a limit of the configuration says so while it waits, and again when it has waited
+/// in vain.
 #[test]
 fn a_long_wait_for_a_connection_is_told_with_the_limit() {
     capture();
@@ -306,7 +307,8 @@ fn a_long_wait_for_a_connection_is_told_with_the_limit() {
     assert!(warnings[0].ends_with(limit), "{warnings:?}");
 }
 
-/// A server that speaks out of turn on every connection is worth a few lines, and a response that is cut short none.
+/// A server that speaks out of turn on every connection is worth a few lines, and a response that
+/// is cut short none.
 #[test]
 fn warnings_of_one_kind_are_few_and_a_stream_that_ends_is_none() {
     capture();

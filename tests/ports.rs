@@ -1,4 +1,5 @@
-//! An origin to which no port is left does not keep others waiting. In a network namespace of its own, where there are twenty ports.
+//! An origin to which no port is left does not keep others waiting. In a network namespace of its
+//! own, where there are twenty ports.
 
 #![cfg(target_os = "linux")]
 

@@ -1,7 +1,8 @@
-//! A turn is bounded, however much is asked of the engine at once: in what it takes, and in processor time of its thread.
+//! A turn is bounded, however much is asked of the engine at once: in what it takes, and in
+//! processor time of its thread.
 //!
-//! What is counted is exact. The time is that of the longest turn, by the clock of the thread, and its bound far above what it takes: a turn that
-//! does all at once takes many times as long.
+//! What is counted is exact. The time is that of the longest turn, by the clock of the thread, and
+//! its bound far above what it takes: a turn that does all at once takes many times as long.
 
 mod common;
 
@@ -55,7 +56,8 @@ fn done(calls: &mut u64, _: &mut Context<'_, u64>) -> Next<u64> {
     Next::done()
 }
 
-/// Turns until nothing is left to do at once; answers how many turns that were, and how long the longest took. `each` looks at each.
+/// Turns until nothing is left to do at once; answers how many turns that were, and how long the
+/// longest took. `each` looks at each.
 fn turn_all(
     engine: &mut Engine<u64>,
     state: &mut u64,

@@ -1,4 +1,5 @@
-//! Tests of the whole repository that a plain `cargo test` leaves out, since they take long, or need tools: see `tests/`.
+//! Tests of the whole repository that a plain `cargo test` leaves out, since they take long, or
+//! need tools: see `tests/`.
 
 use std::path::Path;
 use std::process::Command;

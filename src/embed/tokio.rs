@@ -163,10 +163,12 @@ fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(fd, Interest::READABLE)
 }
 
-/// Fetches. Clones share one engine, and may be used in tasks of any thread; a fetch that is under way holds one.
+/// Fetches. Clones share one engine, and may be used in tasks of any thread; a fetch that is under
+/// way holds one.
 ///
 /// [`on_thread`](Self::on_thread) works everywhere, under plain `#[tokio::main]` too: its engine runs on a thread of its own, which the tasks need not
-/// leave anything to. [`new`](Self::new) spares that thread: its engine is a task of the present `LocalSet`, and goes on as long as that runs.
+/// leave anything to. [`new`](Self::new) spares that thread: its engine is a task of the present
+/// `LocalSet`, and goes on as long as that runs.
 ///
 /// ```
 /// use httpstream::tokio::Client;
@@ -215,8 +217,9 @@ impl Client {
     /// Starts an engine in a task of the present `LocalSet`, or of a runtime that is one itself.
     ///
     /// # Errors
-    /// As [`Engine::with_config`] and [`Driver::new`]; [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig), saying what to do, where there
-    /// is no such set, or its runtime has no I/O or no time.
+    /// As [`Engine::with_config`] and [`Driver::new`];
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig), saying what to do, where
+    /// there is no such set, or its runtime has no I/O or no time.
     pub fn new(config: Config) -> Result<Self, Error> {
         if Handle::try_current().is_err() {
             return Err(misplaced("outside of a tokio runtime"));
@@ -242,14 +245,17 @@ impl Client {
 
     /// Starts an engine on a thread of its own.
     ///
-    /// The thread ends when the last clone is gone, and the last future of [`fetch`](Self::fetch), each of which holds one: nothing that somebody
-    /// waits for is cut short. What nobody waits for is cancelled. A panic on that thread, such as one of an address filter or a resolver, ends it, and
-    /// what is fetched comes to [`ErrorKind::Gone`](crate::ErrorKind::Gone).
+    /// The thread ends when the last clone is gone, and the last future of [`fetch`](Self::fetch),
+    /// each of which holds one: nothing that somebody waits for is cut short. What nobody waits for
+    /// is cancelled. A panic on that thread, such as one of an address filter or a resolver, ends
+    /// it, and what is fetched comes to [`ErrorKind::Gone`](crate::ErrorKind::Gone).
     ///
-    /// The futures know no runtime: they may be awaited in tasks of several, or of none that is tokio's.
+    /// The futures know no runtime: they may be awaited in tasks of several, or of none that is
+    /// tokio's.
     ///
     /// # Errors
-    /// As [`Engine::with_config`]; [`ErrorKind::Io`](crate::ErrorKind::Io): no thread is to be had; `Gone`: it panicked before it had an engine.
+    /// As [`Engine::with_config`]; [`ErrorKind::Io`](crate::ErrorKind::Io): no thread is to be had;
+    /// `Gone`: it panicked before it had an engine.
     pub fn on_thread(config: Config) -> Result<Self, Error> {
         let (tell, told) = std::sync::mpsc::sync_channel(1);
         let run = move || {
@@ -270,11 +276,12 @@ impl Client {
         Ok(Self { http })
     }
 
-    /// The response to `request`, which is sent when the future is first polled; its [`Info`](crate::Info) is among its extensions. Dropped before, it
-    /// cancels the request.
+    /// The response to `request`, which is sent when the future is first polled; its
+    /// [`Info`](crate::Info) is among its extensions. Dropped before, it cancels the request.
     ///
     /// # Errors
-    /// Those of the exchange; [`ErrorKind::Gone`](crate::ErrorKind::Gone) if the `LocalSet` or the thread is gone.
+    /// Those of the exchange; [`ErrorKind::Gone`](crate::ErrorKind::Gone) if the `LocalSet` or the
+    /// thread is gone.
     pub fn fetch(
         &self,
         request: Request,
@@ -292,8 +299,9 @@ fn misplaced(place: &str) -> Error {
     ))
 }
 
-/// Runs what panics where it is called outside of a `LocalSet`: tokio has no other way to tell. The panic hook is left alone, since it is
-/// the whole process's: what it prints comes before the error.
+/// Runs what panics where it is called outside of a `LocalSet`: tokio has no other way to tell. The
+/// panic hook is left alone, since it is the whole process's: what it prints comes before the
+/// error.
 fn caught<T>(run: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(run)).ok()
 }

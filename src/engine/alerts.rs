@@ -1,4 +1,5 @@
-//! Warnings, limited in rate: whatever a peer does, a log does not grow by more than a few lines of one kind in ten seconds.
+//! Warnings, limited in rate: whatever a peer does, a log does not grow by more than a few lines of
+//! one kind in ten seconds.
 
 use std::fmt;
 

@@ -174,7 +174,8 @@ pub(crate) struct Chains<S> {
     retired: usize,
     /// What chains that wait without a request go on with.
     calls: Slab<Call<S>>,
-    /// A tree, since a hash table that grows to hold a million moves them all at once, inside some turn.
+    /// A tree, since a hash table that grows to hold a million moves them all at once, inside some
+    /// turn.
     by_remote_id: BTreeMap<RequestId, ChainKey>,
     /// The ids of chains that are marked so, by their keys; of the others whatever was there.
     remote_ids: Vec<RequestId>,

@@ -30,8 +30,8 @@ pub(super) struct Overdue {
     turns: u8,
 }
 
-/// More than a socket's receive buffer holds: who has read as much has read what was there when the deadline passed. (Linux: the third
-/// number of `net.ipv4.tcp_rmem` is 6 MiB.)
+/// More than a socket's receive buffer holds: who has read as much has read what was there when the
+/// deadline passed. (Linux: the third number of `net.ipv4.tcp_rmem` is 6 MiB.)
 const KERNEL_HOLDS: usize = 8 << 20;
 
 /// And who has read for so long, too, unless more comes all the time.
@@ -83,8 +83,9 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// A deadline of a chain on a link has passed. It may have done so while the host was away, or while this engine had its hands full, and
-    /// what was waited for may be there: that is no silence of the server's. So the link is looked at first.
+    /// A deadline of a chain on a link has passed. It may have done so while the host was away, or
+    /// while this engine had its hands full, and what was waited for may be there: that is no
+    /// silence of the server's. So the link is looked at first.
     fn look_before_timeout(&mut self, key: ChainKey, link: LinkKey) {
         let is_over = self.total_is_over(key);
         let marks = &mut self.chains[key].marks;
@@ -115,7 +116,8 @@ impl<S, M: Mode> Engine<S, M> {
         });
     }
 
-    /// Looks at the links on which a deadline has passed, and ends the exchanges that have not gone on by that.
+    /// Looks at the links on which a deadline has passed, and ends the exchanges that have not gone
+    /// on by that.
     pub(super) fn on_overdue(&mut self, state: &mut S, budget: &mut usize) {
         for _ in 0..self.overdue.len() {
             if *budget == 0 || self.panic.is_some() {
@@ -128,7 +130,8 @@ impl<S, M: Mode> Engine<S, M> {
                 continue;
             };
             if self.is_looked_up(link) {
-                // The resolver's sockets are not known here. Where the poll may have more to tell of them, they have some more turns.
+                // The resolver's sockets are not known here. Where the poll may have more to tell
+                // of them, they have some more turns.
                 overdue.turns += 1;
                 match overdue.turns < MOST_PUT_OFF && self.may_hear_more() {
                     true => self.overdue.push_back(overdue),

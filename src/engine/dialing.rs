@@ -34,6 +34,10 @@ const EXHAUSTION_RETRY_MILLIS: u64 = 100;
 /// tells when it has.
 const TURNED_AWAY_RETRY: Duration = Duration::from_millis(20);
 
+/// As many commands take the time that it takes to open a connection; one with TLS takes twice
+/// that.
+const OPENING: usize = 7;
+
 /// Whether attempts of a link are under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Race {
@@ -57,6 +61,10 @@ impl<S, M: Mode> Engine<S, M> {
         if let Err(problem) = self.begin_session(key) {
             return self.fail(key, Failure::Tls(problem));
         }
+        self.carried_out += match self.links[key].session {
+            Some(_) => 2 * OPENING,
+            None => OPENING,
+        };
         if self.pool[origin].route.unix_path().is_some() {
             return self.connect_only(key, chain_key, None);
         }
@@ -101,7 +109,8 @@ impl<S, M: Mode> Engine<S, M> {
             State::Dialing { dial, .. } => {
                 dial.timer = None;
                 dial.on_delay();
-                // The time may have passed while the host was away: an attempt that is connected by now wins.
+                // The time may have passed while the host was away: an attempt that is connected by
+                // now wins.
                 self.on_dial_event(key);
             }
             State::TurnedAway { chain, .. } => {
@@ -291,8 +300,9 @@ impl<S, M: Mode> Engine<S, M> {
     fn open_socket(&mut self, key: LinkKey, addr: Option<SocketAddr>) -> io::Result<Socket<M>> {
         loop {
             match self.open_socket_once(key, addr) {
-                // Ports are counted for each address: only what is connected to the same one holds any that could serve here. Its port may
-                // rest for a minute (TIME_WAIT), so that to close more at once could be for nothing.
+                // Ports are counted for each address: only what is connected to the same one holds
+                // any that could serve here. Its port may rest for a minute (TIME_WAIT), so that to
+                // close more at once could be for nothing.
                 Err(error) if is_want_of_port(&error) => {
                     let Some(idle) = addr.and_then(|to| self.pool.oldest_idle_to(&self.links, to))
                     else {
@@ -360,7 +370,8 @@ impl<S, M: Mode> Engine<S, M> {
         Race::Off
     }
 
-    /// No port is left for an attempt at one of several addresses: while others are under way it may still be made, else the next is tried.
+    /// No port is left for an attempt at one of several addresses: while others are under way it
+    /// may still be made, else the next is tried.
     fn on_no_port(&mut self, key: LinkKey, addr: SocketAddr, error: io::Error) {
         let State::Dialing { dial, .. } = &mut self.links[key].state else {
             return;
@@ -497,8 +508,9 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// No port is left for connections to this address, or its listener has no place: that says nothing of other origins. The request goes
-    /// back to the head of its queue, until a link of its origin comes free or ends, or a little time has passed.
+    /// No port is left for connections to this address, or its listener has no place: that says
+    /// nothing of other origins. The request goes back to the head of its queue, until a link of
+    /// its origin comes free or ends, or a little time has passed.
     fn wait_for_port(&mut self, key: LinkKey, chain_key: ChainKey, why: &io::Error) {
         let origin = self.links[key].origin;
         alert!(
@@ -552,7 +564,8 @@ impl<S, M: Mode> Engine<S, M> {
     }
 }
 
-/// Whether all ports are taken for connections to one address: a connection is known by both its ends, so that others are not concerned.
+/// Whether all ports are taken for connections to one address: a connection is known by both its
+/// ends, so that others are not concerned.
 fn is_want_of_port(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable
 }

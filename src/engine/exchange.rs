@@ -300,8 +300,8 @@ impl<S, M: Mode> Engine<S, M> {
         let link = &mut self.links[key];
         let peer = link.peer.get();
         if link.readiness.has(Readiness::READABLE) {
-            // The server has spoken before it was asked, as some do that are overloaded. What it says to the request itself comes behind that,
-            // and must not be read by another.
+            // The server has spoken before it was asked, as some do that are overloaded. What it
+            // says to the request itself comes behind that, and must not be read by another.
             link.marks.set(LinkMarks::CLOSE);
         }
         let Some(socket) = link.socket.take() else {

@@ -23,9 +23,9 @@ use crate::request::Request;
 type Fetched = Result<http::Response<Vec<u8>>, Error>;
 
 impl<S: 'static, M: Mode> Engine<S, M> {
-    /// Starts a chain that ends with the response to `request`, and answers a future of it, for an executor of any kind. The
-    /// request goes out with the next turns, whether it is polled or not; dropped, it cancels the request. The response has its [`Info`] among its
-    /// extensions:
+    /// Starts a chain that ends with the response to `request`, and answers a future of it, for an
+    /// executor of any kind. The request goes out with the next turns, whether it is polled or not;
+    /// dropped, it cancels the request. The response has its [`Info`] among its extensions:
     ///
     /// ```
     /// # let mut engine = httpstream::Engine::<()>::new()?;
@@ -79,7 +79,8 @@ impl<S: 'static, M: Mode> Engine<S, M> {
 impl<S: 'static> Submitter<S> {
     /// [`Engine::fetch`] from a task, or from anywhere else; its errors are the same.
     ///
-    /// Where the engine's inbox is full, the request goes out once there is room, for which the future has to be polled.
+    /// Where the engine's inbox is full, the request goes out once there is room, for which the
+    /// future has to be polled.
     pub fn send(&self, request: Request) -> impl Future<Output = Fetched> + Send + use<S> {
         let (promise, slot) = promise();
         let id = self.new_id();
@@ -192,7 +193,8 @@ impl<S: 'static> Readback<S> for Task<S> {
 struct Signal<S> {
     id: RequestId,
     remote: Arc<Remote<S>>,
-    /// The order is given, and the task not polled since: so each has one order in the inbox at most, however often it is woken.
+    /// The order is given, and the task not polled since: so each has one order in the inbox at
+    /// most, however often it is woken.
     is_given: AtomicBool,
 }
 

@@ -141,7 +141,8 @@ pub struct Engine<S = (), M: Mode = Owned> {
     pipelines: Vec<Box<Pipeline>>,
     /// Deadlines that have passed, of chains on links: what the kernel holds for those comes first.
     overdue: VecDeque<Overdue>,
-    /// Turns for which the resolver's timers have been put off, since it may not have been told of everything.
+    /// Turns for which the resolver's timers have been put off, since it may not have been told of
+    /// everything.
     names_put_off: u8,
     /// Set while this machine is out of file descriptors, ports or memory.
     exhausted: Option<Exhaustion>,
@@ -156,7 +157,8 @@ pub struct Engine<S = (), M: Mode = Owned> {
 
     /// All links read into this.
     read_buffer: Vec<u8>,
-    /// Another, for the TLS link that has to be read while the first is in use; as long as that, once it is needed.
+    /// Another, for the TLS link that has to be read while the first is in use; as long as that,
+    /// once it is needed.
     second_buffer: Vec<u8>,
     /// What TLS sessions decrypt into, and write from.
     plaintext: Vec<u8>,
@@ -607,11 +609,14 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// Forgets what was learnt of the network that this machine was on: another one was joined, a VPN came or went, the machine slept.
+    /// Forgets what was learnt of the network that this machine was on: another one was joined, a
+    /// VPN came or went, the machine slept.
     ///
-    /// Idle connections are closed, and those in use serve no other request after their present one, as by
+    /// Idle connections are closed, and those in use serve no other request after their present
+    /// one, as by
     /// [`close_idle`](Self::close_idle). Kept names are forgotten, and which addresses and name servers failed lately;
-    /// `/etc/resolv.conf` and the hosts file are read again at the next look-up. Requests under way go on, within their deadlines.
+    /// `/etc/resolv.conf` and the hosts file are read again at the next look-up. Requests under way
+    /// go on, within their deadlines.
     pub fn network_changed(&mut self) {
         self.close_idle();
         self.doubts = Doubts::default();
@@ -643,8 +648,8 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// Reads the clock if user code has run since that was done: nothing that is counted from now on must be early for the time which that
-    /// took.
+    /// Reads the clock if user code has run since that was done: nothing that is counted from now
+    /// on must be early for the time which that took.
     #[inline(always)]
     fn catch_up(&mut self) {
         if self.since_clock == SinceClock::UserCode {

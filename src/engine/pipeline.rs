@@ -34,7 +34,8 @@ use crate::request::Request;
 /// Places that one send takes its bytes from: a request lies in two or three.
 const MAX_PARTS: usize = 64;
 
-/// How long an origin on trial may be silent inside of a batch, in milliseconds: then it has dropped the rest.
+/// How long an origin on trial may be silent inside of a batch, in milliseconds: then it has
+/// dropped the rest.
 const TRIAL_MILLIS: u64 = 5000;
 
 /// More pipelines than this are given back to the allocator when they have run empty.
@@ -444,7 +445,8 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// A request of a batch by which its origin is tried has come to the front: it does not wait long for a server that has dropped it.
+    /// A request of a batch by which its origin is tried has come to the front: it does not wait
+    /// long for a server that has dropped it.
     fn arm_trial(&mut self, key: LinkKey, chain: ChainKey) {
         if self.is_on_trial(key) {
             let due = Self::tick_after(self.now_micros) + TRIAL_MILLIS;
@@ -455,7 +457,8 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// Whether what is in front was sent behind another, and its origin has not shown yet that it answers such a one.
+    /// Whether what is in front was sent behind another, and its origin has not shown yet that it
+    /// answers such a one.
     pub(super) fn is_on_trial(&self, key: LinkKey) -> bool {
         let link = &self.links[key];
         let is_silent = link.marks.has(LinkMarks::SENT) && !link.marks.has(LinkMarks::RECEIVED);

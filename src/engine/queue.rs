@@ -17,8 +17,9 @@ use crate::net::pool::{OriginKey, Parts};
 use crate::net::slots::{LinkKey, MaybeKey};
 use crate::request::Request;
 
-/// Commands carried out in one turn: requests that begin, which are what a turn of ten thousand submissions takes its time for where each has a name
-/// to be looked up, and all else that is asked for. A host that asks for more at once has it done in several turns.
+/// Commands carried out in one turn: requests that begin, which are what a turn of ten thousand
+/// submissions takes its time for where each has a name to be looked up, and all else that is asked
+/// for. A host that asks for more at once has it done in several turns.
 pub(super) const MAX_CARRIED_OUT: usize = 2048;
 
 /// A request that has waited so long for a connection is worth a line in the log.
@@ -244,7 +245,8 @@ impl<S, M: Mode> Engine<S, M> {
         idle.is_some()
     }
 
-    /// The newest idle link of an origin whose time is not over, and on which nothing stands unread.
+    /// The newest idle link of an origin whose time is not over, and on which nothing stands
+    /// unread.
     fn take_idle(&mut self, origin: OriginKey) -> Option<LinkKey> {
         let now = self.now_tick();
         loop {
@@ -425,10 +427,12 @@ impl<S, M: Mode> Engine<S, M> {
         })
     }
 
-    /// Closes the idle links of an origin that have been silent since tick `since`: one that was given a request then has been silent to its
-    /// deadline, as it is where the way to the server has gone. Those that answered later are alive.
+    /// Closes the idle links of an origin that have been silent since tick `since`: one that was
+    /// given a request then has been silent to its deadline, as it is where the way to the server
+    /// has gone. Those that answered later are alive.
     pub(super) fn close_silent_since(&mut self, origin: OriginKey, since: u64) {
-        // In the order in which they came to the pool, so that those behind the first one to be kept are younger.
+        // In the order in which they came to the pool, so that those behind the first one to be
+        // kept are younger.
         while let Some(oldest) = self.pool.oldest_idle(origin)
             && let State::Idle(spot) = &self.links[oldest].state
             && let parked = self.wheel.tick_of(spot.timer) - self.idle_millis(oldest)

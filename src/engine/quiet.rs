@@ -1,12 +1,14 @@
 //! Whether a kept connection is quiet: that nothing stands unread on it when it is given a request.
 //!
-//! Bytes that come while no request is outstanding answer none, and a connection that the peer has closed is not to be used
-//! (RFC 9112 §9.2, §9.3.1). Both may have happened since the engine last looked: while the host was busy elsewhere, while a
-//! readback worked, or a moment ago, with the event still to be dealt with. So a connection is given out only if it is known to
-//! have been quiet within [`LASTING`], and is read from otherwise.
+//! Bytes that come while no request is outstanding answer none, and a connection that the peer has
+//! closed is not to be used (RFC 9112 §9.2, §9.3.1). Both may have happened since the engine last
+//! looked: while the host was busy elsewhere, while a readback worked, or a moment ago, with the
+//! event still to be dealt with. So a connection is given out only if it is known to have been
+//! quiet within [`LASTING`], and is read from otherwise.
 //!
-//! That read costs a system call. A chain that goes on at once does not pay for it: its connection was found empty by the read
-//! that brought its response. Nor does a request that begins after a poll which had nothing to tell of an idle connection.
+//! That read costs a system call. A chain that goes on at once does not pay for it: its connection
+//! was found empty by the read that brought its response. Nor does a request that begins after a
+//! poll which had nothing to tell of an idle connection.
 
 use log::debug;
 use mio::Token;
@@ -23,13 +25,16 @@ use crate::proto::Violation;
 /// How long a connection is believed to be as it was found, in microseconds.
 const LASTING: u64 = 1000;
 
-/// Events still to be dealt with that are looked through for one of an idle connection; with more, the connection is read from.
+/// Events still to be dealt with that are looked through for one of an idle connection; with more,
+/// the connection is read from.
 const LOOKED_THROUGH: usize = 256;
 
-/// Connections parked in this turn that are remembered to have been quiet. What is parked last is taken first.
+/// Connections parked in this turn that are remembered to have been quiet. What is parked last is
+/// taken first.
 const REMEMBERED: usize = 8;
 
-/// When connections were found quiet in this turn. Times are microseconds of the engine's life. Between turns nothing is known.
+/// When connections were found quiet in this turn. Times are microseconds of the engine's life.
+/// Between turns nothing is known.
 #[derive(Debug, Default)]
 pub(super) struct Quiet {
     /// When the poll told all it had to tell.
@@ -81,7 +86,8 @@ impl Quiet {
         }
     }
 
-    /// When a connection that was idle was last known to be quiet. `rest` are the events still to be dealt with.
+    /// When a connection that was idle was last known to be quiet. `rest` are the events still to
+    /// be dealt with.
     fn idle_at(&mut self, link: LinkKey, token: Token, rest: &[Ready]) -> Option<u64> {
         let parked = self.parked.iter().enumerate().rev().take(REMEMBERED);
         let place = parked
@@ -98,7 +104,8 @@ impl Quiet {
 }
 
 impl<S, M: Mode> Engine<S, M> {
-    /// Whether a link that was idle, and is out of the pool, may be given a request. It is closed if not.
+    /// Whether a link that was idle, and is out of the pool, may be given a request. It is closed
+    /// if not.
     pub(super) fn is_idle_fit(&mut self, link: LinkKey) -> bool {
         // In this turn the time may have been read before any amount of work.
         self.read_clock();
@@ -111,7 +118,8 @@ impl<S, M: Mode> Engine<S, M> {
         is_quiet
     }
 
-    /// Whether a link that rests, its response just read, may be given a request. It is closed if not.
+    /// Whether a link that rests, its response just read, may be given a request. It is closed if
+    /// not.
     #[inline(always)]
     pub(super) fn is_fit(&mut self, link: LinkKey) -> bool {
         let is_quiet = self.is_still_quiet(link);
@@ -121,10 +129,12 @@ impl<S, M: Mode> Engine<S, M> {
         is_quiet
     }
 
-    /// Whether nothing stands unread on a link that has been read in this turn and not written to since.
+    /// Whether nothing stands unread on a link that has been read in this turn and not written to
+    /// since.
     #[inline(always)]
     pub(super) fn is_still_quiet(&mut self, link: LinkKey) -> bool {
-        // A chain that goes on at once comes here with each request: the clock has been read behind its readback.
+        // A chain that goes on at once comes here with each request: the clock has been read behind
+        // its readback.
         let is_fresh = self.since_clock != SinceClock::UserCode
             && matches!(self.quiet.drained, Some((drained, at))
                 if drained == link && self.now_micros <= at + LASTING);
@@ -137,7 +147,8 @@ impl<S, M: Mode> Engine<S, M> {
         self.is_quiet(link, self.quiet.drained_at(link))
     }
 
-    /// Whether nothing stands unread on a link that was quiet then. It is read from, where that is not known any more.
+    /// Whether nothing stands unread on a link that was quiet then. It is read from, where that is
+    /// not known any more.
     #[cold]
     #[inline(never)]
     fn is_quiet(&mut self, link: LinkKey, quiet_at: Option<u64>) -> bool {

@@ -151,7 +151,8 @@ impl<S> Next<S> {
     /// Sends the request once more that this chain sent last; it is [`done`](Self::done) if there is none, as in a chain that has
     /// only made [calls](Self::call). Allocates nothing.
     ///
-    /// At once: after an error, after a status that is no success ([`Reply`] is `Ok` then as well), or where answers come at once, wait with
+    /// At once: after an error, after a status that is no success ([`Reply`] is `Ok` then as well),
+    /// or where answers come at once, wait with
     /// [`after`](Self::after), or the chain floods its server.
     pub fn again() -> Self {
         Self::of(Action::Again)

@@ -181,7 +181,8 @@ impl<S, M: Mode> Engine<S, M> {
             let (State::Busy { chain, .. } | State::Handshaking { chain }) = link.state else {
                 return;
             };
-            // Cancelled: a command is on its way that ends it, and until then nothing more comes of it.
+            // Cancelled: a command is on its way that ends it, and until then nothing more comes of
+            // it.
             if self.chains[chain]
                 .marks
                 .has(Marks::PAUSED.or(Marks::CANCELLED))
@@ -861,7 +862,8 @@ impl<S, M: Mode> Engine<S, M> {
         if let Some(session) = &self.links[key].session {
             reusable &= !session.has_pending();
         }
-        // What the last event said may stand unread behind the response: an end of file, or bytes out of turn.
+        // What the last event said may stand unread behind the response: an end of file, or bytes
+        // out of turn.
         if reusable && self.links[key].readiness.has(Readiness::READ_SIDE) {
             reusable = matches!(self.probe(key), Probe::Open);
             self.quiet.on_drained(key, self.now_micros);

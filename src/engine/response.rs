@@ -75,7 +75,8 @@ impl Exchange {
 
 /// What is known of an exchange beside its response.
 ///
-/// A response that a future comes to has it in its extensions: `response.extensions().get::<Info>()`.
+/// A response that a future comes to has it in its extensions:
+/// `response.extensions().get::<Info>()`.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Info {
@@ -120,8 +121,8 @@ impl Info {
         self.request.uri()
     }
 
-    /// How the connection is protected: protocol, cipher suite, certificates; `None` of `http`, and in the simulation (feature `sim`),
-    /// where `https` is sent without TLS.
+    /// How the connection is protected: protocol, cipher suite, certificates; `None` of `http`, and
+    /// in the simulation (feature `sim`), where `https` is sent without TLS.
     #[cfg(feature = "tls")]
     pub fn tls(&self) -> Option<&TlsInfo> {
         self.tls.as_ref()

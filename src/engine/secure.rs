@@ -21,7 +21,8 @@ use crate::net::{Net, Readiness};
 use crate::proto::Scheme;
 
 impl<S, M: Mode> Engine<S, M> {
-    /// Gives an https link a session, in which nothing has been said. In the simulation https is http by another name.
+    /// Gives an https link a session, in which nothing has been said. In the simulation https is
+    /// http by another name.
     pub(super) fn begin_session(&mut self, key: LinkKey) -> Result<(), Problem> {
         let link = &mut self.links[key];
         let entry = &self.pool[link.origin];
@@ -74,8 +75,9 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// Bytes of a TLS link have come, at the front of `buffer` up to `filled`; or they had, and more was to be done with them than
-    /// `share` and `budget` allowed. What the records cost beside their bytes is taken from both.
+    /// Bytes of a TLS link have come, at the front of `buffer` up to `filled`; or they had, and
+    /// more was to be done with them than `share` and `budget` allowed. What the records cost
+    /// beside their bytes is taken from both.
     pub(super) fn on_ciphertext(
         &mut self,
         state: &mut S,
@@ -189,10 +191,12 @@ impl<S, M: Mode> Engine<S, M> {
     }
 }
 
-/// Reads that an idle link may ask for before it is given up. A server that means well sends a few tickets, and then no more.
+/// Reads that an idle link may ask for before it is given up. A server that means well sends a few
+/// tickets, and then no more.
 const MAX_PROBE_READS: usize = 16;
 
-/// What an idle session may say: some tickets, and changes of keys. Each costs microseconds, and whoever sends more would keep on.
+/// What an idle session may say: some tickets, and changes of keys. Each costs microseconds, and
+/// whoever sends more would keep on.
 const MAX_UNASKED: usize = 32;
 
 /// And how much at a time, so that not many of them are in one record.
@@ -275,7 +279,8 @@ mod tests {
         (tls, config)
     }
 
-    /// A server whose connections have so many tickets to send, each in a record of its own or two, and send none but by the script.
+    /// A server whose connections have so many tickets to send, each in a record of its own or two,
+    /// and send none but by the script.
     fn serve(tickets: usize, script: Script) -> (SocketAddr, Tls, Receiver<usize>) {
         let (tls, mut config) = certified();
         config.send_tls13_tickets = tickets;

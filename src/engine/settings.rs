@@ -62,7 +62,8 @@ impl Settings {
     }
 }
 
-/// Whole milliseconds, to be added to a time without a thought: what is too long to come to pass is cut to 8,900 years.
+/// Whole milliseconds, to be added to a time without a thought: what is too long to come to pass is
+/// cut to 8,900 years.
 fn millis(duration: Duration) -> u64 {
     const NEVER: u64 = u64::MAX >> 16;
     u64::try_from(duration.as_millis()).map_or(NEVER, |ms| ms.min(NEVER))

@@ -19,10 +19,12 @@ use crate::resolver::Wake;
 /// [`Engine::run`](crate::Engine::run) goes on as long as a `Submitter` is left. Readbacks run on the engine's thread.
 ///
 /// # An engine that does not keep up
-/// What is submitted waits in an inbox until a turn takes it, and the inbox holds [`Config::max_inbox`](crate::Config::max_inbox) submissions and
-/// calls. Beyond it `submit`, `call`, `spawn` and their kin are refused with [`SubmitError::Full`], which gives back what it was given; the
-/// futures of [`send`](Self::send), [`sleep`](Self::sleep) and [`with`](Self::with) wait for room. Refused never: `cancel`, `resume`, `stop`, and what
-/// a task or readback submits from inside a turn of this engine, which could wait for nobody but itself.
+/// What is submitted waits in an inbox until a turn takes it, and the inbox holds
+/// [`Config::max_inbox`](crate::Config::max_inbox) submissions and calls. Beyond it `submit`,
+/// `call`, `spawn` and their kin are refused with [`SubmitError::Full`], which gives back what it
+/// was given; the futures of [`send`](Self::send), [`sleep`](Self::sleep) and [`with`](Self::with)
+/// wait for room. Refused never: `cancel`, `resume`, `stop`, and what a task or readback submits
+/// from inside a turn of this engine, which could wait for nobody but itself.
 ///
 /// ```
 /// use httpstream::{Engine, Next, Request};
@@ -52,7 +54,8 @@ pub(crate) struct Remote<S> {
     wake: Wake,
     submitters: AtomicUsize,
     last_id: AtomicU64,
-    /// Orders lie in the inbox which nobody was woken for: they came from inside a turn, or were more than one turn takes.
+    /// Orders lie in the inbox which nobody was woken for: they came from inside a turn, or were
+    /// more than one turn takes.
     unannounced: AtomicBool,
     /// So many submissions fit.
     max_inbox: usize,
@@ -162,8 +165,8 @@ impl<S> Remote<S> {
         std::ptr::addr_eq(TURNING.get(), self)
     }
 
-    /// Whether there are orders that nobody is woken for: given inside a turn, or left by one that had taken enough. A turn takes them
-    /// before it ends, or another is due.
+    /// Whether there are orders that nobody is woken for: given inside a turn, or left by one that
+    /// had taken enough. A turn takes them before it ends, or another is due.
     pub(super) fn has_unannounced(&self) -> bool {
         // Set and read by one thread.
         self.unannounced.load(Ordering::Relaxed)
@@ -186,8 +189,9 @@ impl<S> Remote<S> {
         }
     }
 
-    /// As [`admit`](Self::admit) for who can wait: without room, `waker` is woken when there may be some. The ticket keeps his place in the
-    /// line; it is to be [given up](Self::give_up) if he goes before he was admitted.
+    /// As [`admit`](Self::admit) for who can wait: without room, `waker` is woken when there may be
+    /// some. The ticket keeps his place in the line; it is to be [given up](Self::give_up) if he
+    /// goes before he was admitted.
     pub(super) fn admit_or_wait(
         &self,
         order: Order<S>,
@@ -216,7 +220,8 @@ impl<S> Remote<S> {
         Err(SubmitError::Full(order))
     }
 
-    /// Gives up a place in the line. Whoever was called goes, and the room that he was called for is the next one's.
+    /// Gives up a place in the line. Whoever was called goes, and the room that he was called for
+    /// is the next one's.
     pub(super) fn give_up(&self, ticket: Ticket) {
         let mut inbox = self.inbox();
         let own = inbox.waiting.remove(&ticket.0);
@@ -252,8 +257,8 @@ impl<S> Remote<S> {
         inbox.submissions += usize::from(order.takes_room());
         inbox.orders.push_back(order);
         drop(inbox);
-        // Those behind the first are covered by what it does: the engine takes all of them, in this turn or in those that follow by
-        // themselves.
+        // Those behind the first are covered by what it does: the engine takes all of them, in this
+        // turn or in those that follow by themselves.
         match first {
             true if self.is_turning_here() => self.unannounced.store(true, Ordering::Relaxed),
             true => self.wake.wake(),
@@ -274,7 +279,8 @@ impl<S> Remote<S> {
         self.submitters.load(Ordering::Acquire) > 0 || !self.inbox().orders.is_empty()
     }
 
-    /// Moves `most` orders, the first ones, to the end of `orders`, and calls those who wait for the room.
+    /// Moves `most` orders, the first ones, to the end of `orders`, and calls those who wait for
+    /// the room.
     pub(super) fn take(&self, orders: &mut Vec<Order<S>>, most: usize) {
         let mut inbox = self.inbox();
         let taken = most.min(inbox.orders.len());
@@ -288,8 +294,8 @@ impl<S> Remote<S> {
             true => std::mem::take(&mut inbox.orders),
             false => VecDeque::new(),
         };
-        // Each room that comes free is offered once, so that no turn wakes more than it takes. Who is called and goes without using it
-        // passes the call on.
+        // Each room that comes free is offered once, so that no turn wakes more than it takes. Who
+        // is called and goes without using it passes the call on.
         let room = self.max_inbox.saturating_sub(inbox.submissions);
         let called: Vec<_> = std::iter::from_fn(|| inbox.waiting.pop_first())
             .take(freed.min(room))
@@ -466,8 +472,8 @@ impl<S> Submitter<S> {
         Ok(id)
     }
 
-    /// Ends a chain as [`Engine::cancel`](crate::Engine::cancel) does, if it is not over when the engine hears of it, which is after the chain's
-    /// own submission.
+    /// Ends a chain as [`Engine::cancel`](crate::Engine::cancel) does, if it is not over when the
+    /// engine hears of it, which is after the chain's own submission.
     ///
     /// # Errors
     /// [`Gone`]: the engine is dropped.

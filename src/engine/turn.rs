@@ -20,15 +20,18 @@ use crate::net::{ALARM, Heard, Net, Ready, WAKE};
 /// Timers of the resolver that are later than this were not run in time since the host was away.
 const NAMES_LATE: Duration = Duration::from_millis(5);
 
-/// Turns for which the resolver's timers, and deadlines of look-ups, are put off while the poll may have more to tell. They follow each
-/// other at once: what was there when the host came back has been told by then.
+/// Turns for which the resolver's timers, and deadlines of look-ups, are put off while the poll may
+/// have more to tell. They follow each other at once: what was there when the host came back has
+/// been told by then.
 pub(super) const MOST_PUT_OFF: u8 = 64;
 
-/// Orders of other threads taken in one turn; the rest stays where it is, and the next turn is due at once. No more than commands are carried
-/// out, so that the inbox fills up when the engine does not keep up, rather than the engine.
+/// Orders of other threads taken in one turn; the rest stays where it is, and the next turn is due
+/// at once. No more than commands are carried out, so that the inbox fills up when the engine does
+/// not keep up, rather than the engine.
 const MAX_ORDERS: usize = MAX_CARRIED_OUT;
 
-/// Timers that a turn moves nearer to when they are due. A million of them may have to be moved at one moment.
+/// Timers that a turn moves nearer to when they are due. A million of them may have to be moved at
+/// one moment.
 const MAX_DEALT_OUT: usize = 16_384;
 
 /// Whether time may have passed since the end of the turn before.
@@ -263,7 +266,8 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// Whether the resolver's timers are so late that the host was away, and have not been put off for that often enough.
+    /// Whether the resolver's timers are so late that the host was away, and have not been put off
+    /// for that often enough.
     fn puts_names_off(&mut self) -> bool {
         let is_late = |at: Instant| self.now.saturating_duration_since(at) > NAMES_LATE;
         let is_late = self.names.deadline().is_some_and(is_late);
@@ -275,7 +279,8 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     fn on_names(&mut self) {
-        // What the resolver waits for may have come while the host was away, and the poll has not told of it yet.
+        // What the resolver waits for may have come while the host was away, and the poll has not
+        // told of it yet.
         if self.may_hear_more() && self.puts_names_off() {
             return;
         }
@@ -341,7 +346,8 @@ impl<S> Engine<S, Owned> {
             if self.turn_within(state, None, clock)?.stopped {
                 break;
             }
-            // One turn follows the other: what the last one read behind its last readback is good for the next.
+            // One turn follows the other: what the last one read behind its last readback is good
+            // for the next.
             clock = ClockAtStart::IsAsRead;
         }
         Ok(())

@@ -151,7 +151,8 @@ impl LinkMarks {
     pub(crate) const AWAITING: Self = Self(2048);
     /// Writing has failed by a reset: what follows as an end of file is none.
     pub(crate) const RESET: Self = Self(4096);
-    /// Everything written on it is answered, and what stands in its pipeline is unwritten: before that is sent, the connection is looked at.
+    /// Everything written on it is answered, and what stands in its pipeline is unwritten: before
+    /// that is sent, the connection is looked at.
     pub(crate) const UNSURE: Self = Self(8192);
 
     pub(crate) fn has(self, any_of: Self) -> bool {

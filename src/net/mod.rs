@@ -97,7 +97,8 @@ pub struct Ready {
 pub enum Heard {
     /// A source that it did not tell of had nothing new at that time.
     All,
-    /// There may be more to tell: it told as much as it may at once, or was interrupted, or when it was asked is not known.
+    /// There may be more to tell: it told as much as it may at once, or was interrupted, or when it
+    /// was asked is not known.
     Some,
 }
 
@@ -138,7 +139,8 @@ pub trait Net {
     /// Opens a non-blocking socket as `route` has it and begins to connect it. `Ok` says nothing about whether the peer will accept.
     fn connect(&mut self, addr: SocketAddr, route: &Route) -> io::Result<Self::Socket>;
 
-    /// The same for an origin of `scheme`, which only a network is interested in that has no sessions.
+    /// The same for an origin of `scheme`, which only a network is interested in that has no
+    /// sessions.
     fn connect_for(
         &mut self,
         scheme: Scheme,

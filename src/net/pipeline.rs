@@ -176,8 +176,8 @@ impl Pipeline {
         self.allowed = usize::MAX;
     }
 
-    /// Lets those behind go out with the one in front, of which nothing is written, `most` requests in all: a trial of their origin. False:
-    /// there is none, or one is under way.
+    /// Lets those behind go out with the one in front, of which nothing is written, `most` requests
+    /// in all: a trial of their origin. False: there is none, or one is under way.
     pub(crate) fn begin_trial(&mut self, most: u16) -> bool {
         if self.trial.is_some() || self.is_empty() {
             return false;
@@ -196,7 +196,8 @@ impl Pipeline {
         self.trial.is_some()
     }
 
-    /// Ends the trial, if there is one and all of its requests are answered. Answers how many they were, and whether more need not be tried.
+    /// Ends the trial, if there is one and all of its requests are answered. Answers how many they
+    /// were, and whether more need not be tried.
     pub(crate) fn end_trial(&mut self) -> Option<(u16, bool)> {
         let Trial { requests, .. } = self.trial.take_if(|trial| trial.unanswered == 0)?;
         Some((requests, requests >= self.depth.min(Trial::MOST)))
@@ -293,9 +294,10 @@ impl Pipeline {
 
 /// How far an origin is trusted with pipelines.
 ///
-/// A server that answers some of the requests that it finds in a read and drops the others would have every later response taken for the
-/// answer to the request before. So an origin is sent one request at a time, and beside that a pair in one send; when both are answered,
-/// four, then eight, then sixteen. Nothing goes behind such a batch until all of it is answered.
+/// A server that answers some of the requests that it finds in a read and drops the others would
+/// have every later response taken for the answer to the request before. So an origin is sent one
+/// request at a time, and beside that a pair in one send; when both are answered, four, then eight,
+/// then sixteen. Nothing goes behind such a batch until all of it is answered.
 ///
 /// ```text
 /// Untried ─── its trials are passed ───► Full ─── a pipeline breaks ──► Wary
@@ -305,7 +307,8 @@ impl Pipeline {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trust {
-    /// Its requests go one at a time, but for one batch of at most so many. So many connections in a row broke in that.
+    /// Its requests go one at a time, but for one batch of at most so many. So many connections in
+    /// a row broke in that.
     Untried {
         breaks: u8,
         on_trial: bool,

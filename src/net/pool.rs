@@ -418,7 +418,8 @@ impl Pool {
         let unanswered = |key: &LinkKey| {
             let link = &links[*key];
             let unanswered = link.pipeline.as_ref()?.unanswered();
-            // What stands unread may answer nobody, and must not stand before a request that is sent now.
+            // What stands unread may answer nobody, and must not stand before a request that is
+            // sent now.
             let is_fit = unanswered < usize::from(depth)
                 && !link.marks.has(LinkMarks::CLOSE)
                 && !link.readiness.has(Readiness::READ_SIDE)

@@ -33,10 +33,11 @@ pub(crate) struct Session(Box<Inner>);
 struct Inner {
     connection: UnbufferedClientConnection,
     stage: Stage,
-    /// What has been read of a record, or of handshake messages, that is not complete; and records that are, where there was
-    /// more to do than was allowed.
+    /// What has been read of a record, or of handshake messages, that is not complete; and records
+    /// that are, where there was more to do than was allowed.
     kept: Vec<u8>,
-    /// How much of `kept` has been shown to rustls already, as whole records: parts of a message of the handshake.
+    /// How much of `kept` has been shown to rustls already, as whole records: parts of a message of
+    /// the handshake.
     shown: usize,
     /// Records and tickets without data, since data were last received or sealed.
     unasked: usize,
@@ -72,11 +73,12 @@ pub(crate) struct Scratch {
 /// The longest record (RFC 8446 §5.2), and some room for handshake messages before it: no shorter buffer may be read into.
 pub(crate) const MIN_READ_BUFFER: usize = 32 << 10;
 
-/// What a record costs beside its bytes, as so many more: its header, nonce and tag, and a vector of rustls' own. Half a microsecond.
+/// What a record costs beside its bytes, as so many more: its header, nonce and tag, and a vector
+/// of rustls' own. Half a microsecond.
 const RECORD_WORK: usize = 512;
 
-/// The same of one that brings no data: a ticket for a later session, whose secret is derived and which takes the server's
-/// certificates along, or a change of keys. Several microseconds.
+/// The same of one that brings no data: a ticket for a later session, whose secret is derived and
+/// which takes the server's certificates along, or a change of keys. Several microseconds.
 const UNASKED_WORK: usize = 8 << 10;
 
 /// Plaintext that one call of [`Session::seal`] takes: four full records.
@@ -117,10 +119,12 @@ impl Session {
     /// all records that are complete to `plaintext`, and keeps the rest. There may be something outbound afterwards, also after an error:
     /// the alert that tells the peer.
     ///
-    /// `allowance` is how much of it may be done, in bytes: of each record something for itself is taken from it, and more of one that
-    /// is no data. When it is used up the rest is kept as it is, and [`has_pending`](Self::has_pending) says so. A few records, or one
-    /// that is full of tickets, are done in any case, so it may go over by that. A server can make records of one byte, or tickets
-    /// of twenty, and so much more work with a buffer of them than with a buffer of data.
+    /// `allowance` is how much of it may be done, in bytes: of each record something for itself is
+    /// taken from it, and more of one that is no data. When it is used up the rest is kept as it
+    /// is, and [`has_pending`](Self::has_pending) says so. A few records, or one that is full of
+    /// tickets, are done in any case, so it may go over by that. A server can make records of one
+    /// byte, or tickets of twenty, and so much more work with a buffer of them than with a buffer
+    /// of data.
     ///
     /// # Errors
     /// Whatever ends the connection; the same again when called again. Plaintext of records before the bad one is in `plaintext`.
@@ -136,13 +140,14 @@ impl Session {
             .receive(&mut buffer[..filled], limit, plaintext, allowance)
     }
 
-    /// Whether whole records are kept: [`receive`](Self::receive) is to be called with what [`restore`](Self::restore) gives, before
-    /// anything else is read. No event will tell of them.
+    /// Whether whole records are kept: [`receive`](Self::receive) is to be called with what
+    /// [`restore`](Self::restore) gives, before anything else is read. No event will tell of them.
     pub(crate) fn has_pending(&self) -> bool {
         !self.0.kept.is_empty() && record_len(&self.0.kept[self.0.shown..]).is_some()
     }
 
-    /// How many records without data, or tickets, have come since data were last received or sealed.
+    /// How many records without data, or tickets, have come since data were last received or
+    /// sealed.
     pub(crate) fn unasked(&self) -> usize {
         self.0.unasked
     }
@@ -364,7 +369,8 @@ impl Inner {
         Ok(())
     }
 
-    /// As [`run`](Self::run), of bytes that end with so many records which are new; takes what they cost from `allowance`.
+    /// As [`run`](Self::run), of bytes that end with so many records which are new; takes what they
+    /// cost from `allowance`.
     fn run_counted(
         &mut self,
         bytes: &mut [u8],
@@ -375,7 +381,8 @@ impl Inner {
         let tickets = self.connection.tls13_tickets_received();
         let mut data = 0;
         let done = self.run(bytes, plaintext, &mut data, |_, _| Ok(()));
-        // Several tickets may be in one record; how many other messages can be is limited by rustls.
+        // Several tickets may be in one record; how many other messages can be is limited by
+        // rustls.
         let tickets = self.connection.tls13_tickets_received() - tickets;
         let unasked = (records.saturating_sub(data)).max(tickets as usize);
         let cost = records * RECORD_WORK + unasked * UNASKED_WORK;
@@ -424,8 +431,8 @@ impl Inner {
         at_rest: impl FnOnce(Traffic<'_>, &mut Vec<u8>) -> Result<(), EncryptError>,
     ) -> Result<(), Problem> {
         let mut kept = mem::take(&mut self.kept);
-        // Of whole records rustls sees only those again that it has seen, so there is no plaintext; a vector that stays empty takes
-        // no memory.
+        // Of whole records rustls sees only those again that it has seen, so there is no plaintext;
+        // a vector that stays empty takes no memory.
         let taken = self.run(&mut kept[..self.shown], &mut Vec::new(), &mut 0, at_rest)?;
         kept.drain(..taken);
         self.shown -= taken;
@@ -543,8 +550,8 @@ fn record_len(bytes: &[u8]) -> Option<usize> {
     (len <= rest.len()).then_some(5 + len)
 }
 
-/// The records that are done at once, if there is more than one: how many, and how long they are. A record of data is full at 16 KiB, so
-/// that a large body is not read in smaller portions for it.
+/// The records that are done at once, if there is more than one: how many, and how long they are. A
+/// record of data is full at 16 KiB, so that a large body is not read in smaller portions for it.
 fn first_records(bytes: &[u8]) -> (usize, usize) {
     const MOST: usize = 16;
     const ENOUGH: usize = 16 << 10;

@@ -116,10 +116,12 @@ impl Chunked {
         matches!(self.state, State::Done)
     }
 
-    /// The line of the last chunk has been read, and nothing behind it: no trailer field, and no part of the empty line.
+    /// The line of the last chunk has been read, and nothing behind it: no trailer field, and no
+    /// part of the empty line.
     ///
-    /// Some servers close the connection here and leave the empty line out. The body is complete all the same, since the
-    /// zero-sized chunk has come (RFC 9112 §8). One byte more, and the message was cut in the middle of something.
+    /// Some servers close the connection here and leave the empty line out. The body is complete
+    /// all the same, since the zero-sized chunk has come (RFC 9112 §8). One byte more, and the
+    /// message was cut in the middle of something.
     pub(crate) fn is_behind_last_chunk(&self) -> bool {
         matches!(self.state, State::Last)
     }

@@ -245,7 +245,8 @@ impl Connection {
             State::Head(_) => None,
             State::Body(Body::Length(left)) => Some(*left),
             State::Body(Body::Chunked(chunked)) if !chunked.is_behind_last_chunk() => None,
-            // This is how a body without length ends. The chunks had ended too, and nothing else had begun.
+            // This is how a body without length ends. The chunks had ended too, and nothing else
+            // had begun.
             State::Body(Body::Chunked(_) | Body::UntilClose | Body::Empty) | State::Complete => {
                 self.state = State::Complete;
                 return Eof::Complete;

@@ -9,10 +9,12 @@
 //!   timer due is in the lowest occupied slot of the lowest occupied level, and no slot is ever reused for the next round.
 //! - As long as time does not enter a timer's slot, its level and slot stay what they were: a tick is all that is needed to find them.
 //!
-//! When time enters a slot above level 0, the timers in it are dealt out again, each to a lower level than before: cascaded. So a timer
-//! is moved at most once per level in its life. Cascading is done by [`Wheel::expire`] alone. With a million timers spread over an hour, a slot of
-//! 2¹⁸ ms holds 70,000 of them, and dealing them out takes some 20 ms every four minutes; with a million of one second it holds them all. So
-//! no more are dealt out than [`Wheel::allow`] has said, and until the slot is empty no timer expires: there may be an earlier one in it.
+//! When time enters a slot above level 0, the timers in it are dealt out again, each to a lower
+//! level than before: cascaded. So a timer is moved at most once per level in its life. Cascading
+//! is done by [`Wheel::expire`] alone. With a million timers spread over an hour, a slot of 2¹⁸ ms
+//! holds 70,000 of them, and dealing them out takes some 20 ms every four minutes; with a million
+//! of one second it holds them all. So no more are dealt out than [`Wheel::allow`] has said, and
+//! until the slot is empty no timer expires: there may be an earlier one in it.
 
 use std::num::NonZeroU32;
 
@@ -109,7 +111,8 @@ pub(crate) struct Wheel<K: Copy> {
     keys: Vec<K>,
     /// The first vacant timer, or `NONE`.
     vacant: u32,
-    /// A slot that time has entered and that is not dealt out whole. Its bit is not set: nothing is put into it, but timers may be taken out.
+    /// A slot that time has entered and that is not dealt out whole. Its bit is not set: nothing is
+    /// put into it, but timers may be taken out.
     dealing: Option<Place>,
     /// How many more timers may be dealt out.
     allowance: usize,
@@ -192,9 +195,10 @@ impl<K: Copy> Wheel<K> {
 
     /// When to call `expire` next: the tick at which the first timer is due, or an earlier one. `None` without timers.
     ///
-    /// It is exact when at most 32 timers share the slot of the first. Else it is where this slot begins: an `expire` at that time
-    /// cascades it and may hand out nothing, and the next answer lies further on, at most ten times in a row. After an `expire(now)` which
-    /// found nothing the answer is always later than `now`, unless it had dealt out as many timers as it was allowed.
+    /// It is exact when at most 32 timers share the slot of the first. Else it is where this slot
+    /// begins: an `expire` at that time cascades it and may hand out nothing, and the next answer
+    /// lies further on, at most ten times in a row. After an `expire(now)` which found nothing the
+    /// answer is always later than `now`, unless it had dealt out as many timers as it was allowed.
     #[inline]
     pub(crate) fn next_tick(&self) -> Option<u64> {
         if self.dealing.is_some() {
@@ -227,8 +231,8 @@ impl<K: Copy> Wheel<K> {
                 .is_some_and(|place| self.start_of(place) <= now)
     }
 
-    /// Lets `expire` deal out so many timers from now on, all calls together. When it has, it hands out none, and goes on when it is allowed
-    /// more. A wheel starts without a limit.
+    /// Lets `expire` deal out so many timers from now on, all calls together. When it has, it hands
+    /// out none, and goes on when it is allowed more. A wheel starts without a limit.
     pub(crate) fn allow(&mut self, timers: usize) {
         self.allowance = timers;
     }
@@ -275,8 +279,9 @@ impl<K: Copy> Wheel<K> {
         self.ticks.len() - vacant.count()
     }
 
-    /// Goes on with a slot that time has entered. Each timer lands on a lower level: it now agrees with `elapsed` in the group of bits which was the
-    /// slot's number. False: there are more than is allowed now.
+    /// Goes on with a slot that time has entered. Each timer lands on a lower level: it now agrees
+    /// with `elapsed` in the group of bits which was the slot's number. False: there are more than
+    /// is allowed now.
     fn deal(&mut self) -> bool {
         let Some(place) = self.dealing else {
             return true;

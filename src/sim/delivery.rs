@@ -14,8 +14,8 @@ const FALSE_ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfalse"
 /// is on its way already, no client could tell from the answer.
 const NOISE: [&[u8]; 4] = [b"\r\n", b"0\r\n\r\n", b"\0", b"garbage\r\n\r\n"];
 
-/// What comes while the connection is at rest, and whether the connection ends with it. The client can tell it from any answer, so a whole
-/// response may be among it.
+/// What comes while the connection is at rest, and whether the connection ends with it. The client
+/// can tell it from any answer, so a whole response may be among it.
 const STRAYS: [(&[u8], Option<End>); 7] = [
     (b"", Some(End::Close)),
     (
@@ -276,7 +276,8 @@ impl World {
         }
     }
 
-    /// Something unasked for reaches a client that can tell it from any answer; elsewhere it is not sent.
+    /// Something unasked for reaches a client that can tell it from any answer; elsewhere it is not
+    /// sent.
     pub(super) fn stray(&mut self, id: ConnectionId, bytes: &[u8], end: Option<End>) {
         if self.is_live(id) && self.is_noticeable(id) {
             self.note_stray(id);

@@ -61,8 +61,9 @@ pub enum Fault {
     Silence,
     /// After the answer the server speaks out of turn. Per request.
     Unsolicited,
-    /// When the connection has been at rest for a while, the server sends a whole response to nobody's question, a few bytes of
-    /// noise or a 408, or ends the connection. A client that looks before it uses the connection again loses nothing. Per request.
+    /// When the connection has been at rest for a while, the server sends a whole response to
+    /// nobody's question, a few bytes of noise or a 408, or ends the connection. A client that
+    /// looks before it uses the connection again loses nothing. Per request.
     Stray,
     /// The end of the connection arrives together with the last bytes before it: one edge for both. Per end.
     EndWithData,

@@ -122,9 +122,10 @@ pub enum Misuse {
         /// The rule it broke.
         why: String,
     },
-    /// A request went out on a connection on which something unasked for, or its end, had been waiting to be read: whoever reads it as
-    /// the response gives a request the answer to another (RFC 9112 §9.2). What arrived within a millisecond of the client's last look
-    /// at the connection is forgiven.
+    /// A request went out on a connection on which something unasked for, or its end, had been
+    /// waiting to be read: whoever reads it as the response gives a request the answer to another
+    /// (RFC 9112 §9.2). What arrived within a millisecond of the client's last look at the
+    /// connection is forgiven.
     SentBehindStray {
         /// The connection.
         connection: ConnectionId,

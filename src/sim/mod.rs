@@ -40,10 +40,11 @@
 //! as epoll's is: one edge for an arrival, none for what was left unread; what an event says is the state at the time it is fetched.
 //! Not simulated: packets, congestion, UDP.
 //!
-//! Nor is TLS: an `https` URL is connected to (port 443 unless it names one), and the request is sent as it would be to an `http` one.
-//! There is no handshake, so certificates are not looked at, none of the tls deadline passes, and `Info::tls` is `None`; this needs no
-//! feature `tls`. But that it was `https` is noted, in [`Served::https`], [`Attempt::https`] and [`Incoming::https`], so a test can
-//! tell whether a password went where it had to:
+//! Nor is TLS: an `https` URL is connected to (port 443 unless it names one), and the request is
+//! sent as it would be to an `http` one. There is no handshake, so certificates are not looked at,
+//! none of the tls deadline passes, and `Info::tls` is `None`; this needs no feature `tls`. But
+//! that it was `https` is noted, in [`Served::https`], [`Attempt::https`] and [`Incoming::https`],
+//! so a test can tell whether a password went where it had to:
 //!
 //! ```
 //! use httpstream::sim::{Answer, Incoming, Network};

@@ -331,8 +331,9 @@ impl World {
         self.start_idle_timer(id);
     }
 
-    /// Whether what comes for a client now, and answers no request of its, has to be noticed before it sends the next one: the connection is
-    /// at rest, and the client has looked neither at it nor at its poll for more than a millisecond.
+    /// Whether what comes for a client now, and answers no request of its, has to be noticed before
+    /// it sends the next one: the connection is at rest, and the client has looked neither at it
+    /// nor at its poll for more than a millisecond.
     pub(super) fn is_noticeable(&self, id: ConnectionId) -> bool {
         const LOOKED: Duration = Duration::from_millis(1);
         let Some(connection) = self.connections.get(&id) else {

@@ -1,6 +1,7 @@
 //! What rustls and webpki do not tell of a certificate, read from its DER (RFC 5280 §4.1).
 //!
-//! Nothing here decides whom to believe, but for the purposes of a certificate that is a root and a server at once: see
+//! Nothing here decides whom to believe, but for the purposes of a certificate that is a root and a
+//! server at once: see
 //! [`Certificate::may_be_server`]. Whatever cannot be read is `None`.
 
 use std::fmt;
@@ -122,7 +123,8 @@ impl fmt::Display for Oid<'_> {
     }
 }
 
-/// The name of the algorithm that an `AlgorithmIdentifier` names, given without its outer tag as webpki has it.
+/// The name of the algorithm that an `AlgorithmIdentifier` names, given without its outer tag as
+/// webpki has it.
 pub(super) fn algorithm_name(identifier: &[u8]) -> Option<String> {
     let mut fields = Fields(identifier);
     let algorithm = fields.take(OBJECT)?;
@@ -133,7 +135,8 @@ pub(super) fn algorithm_name(identifier: &[u8]) -> Option<String> {
     }
 }
 
-/// The length in bits of an RSA key, given as `SubjectPublicKeyInfo` without its outer tag; `None` of other keys.
+/// The length in bits of an RSA key, given as `SubjectPublicKeyInfo` without its outer tag; `None`
+/// of other keys.
 pub(super) fn rsa_bits(info: &[u8]) -> Option<usize> {
     let mut info = Fields(info);
     let algorithm = Fields(info.take(SEQUENCE)?).take(OBJECT)?;
@@ -207,7 +210,8 @@ impl<'a> Certificate<'a> {
         std::iter::from_fn(|| names.next()).any(|(tag, _)| matches!(tag, DNS | IP))
     }
 
-    /// Whether its purposes (RFC 5280 §4.2.1.3, §4.2.1.12), where it names any, allow it to be a server's: as OpenSSL judges it.
+    /// Whether its purposes (RFC 5280 §4.2.1.3, §4.2.1.12), where it names any, allow it to be a
+    /// server's: as OpenSSL judges it.
     pub(super) fn may_be_server(&self) -> bool {
         self.key_may_be_used().unwrap_or(false) && self.is_for_servers().unwrap_or(false)
     }
@@ -257,7 +261,8 @@ pub(super) enum Trust {
     Others,
 }
 
-/// Takes the certificate out of a `TRUSTED CERTIFICATE`: that and OpenSSL's `X509_CERT_AUX`, which may be left out.
+/// Takes the certificate out of a `TRUSTED CERTIFICATE`: that and OpenSSL's `X509_CERT_AUX`, which
+/// may be left out.
 pub(super) fn split_trusted(der: &[u8]) -> Option<(&[u8], Trust)> {
     let (SEQUENCE, _, settings) = read(der)? else {
         return None;

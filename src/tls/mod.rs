@@ -99,12 +99,14 @@ enum KeyLogging {
 }
 
 impl Tls {
-    /// Believes the root certificates of this machine: those of `SSL_CERT_FILE` and `SSL_CERT_DIR` where they are set, else the
-    /// platform's own: the files that OpenSSL would read, or the system's store on Windows and macOS. The default.
+    /// Believes the root certificates of this machine: those of `SSL_CERT_FILE` and `SSL_CERT_DIR`
+    /// where they are set, else the platform's own: the files that OpenSSL would read, or the
+    /// system's store on Windows and macOS. The default.
     ///
-    /// The files are read as [`with_roots_pem`](Self::with_roots_pem) reads its text, but what cannot be read in them is passed over
-    /// with a `warn!` that names file and line. A server's own certificate among them is believed as well: who may put it there
-    /// could have put the authority there that signs it.
+    /// The files are read as [`with_roots_pem`](Self::with_roots_pem) reads its text, but what
+    /// cannot be read in them is passed over with a `warn!` that names file and line. A server's
+    /// own certificate among them is believed as well: who may put it there could have put the
+    /// authority there that signs it.
     ///
     /// They are read at the first https connection and then kept: files of some hundred kilobytes, once, on the engine's thread. A
     /// machine that has none fails that connection with [`Problem::NoRoots`], and is asked again at the next. All that call this share
@@ -128,12 +130,13 @@ impl Tls {
 
     /// Believes these root certificates and no others.
     ///
-    /// A certificate that names its host and is itself among them is believed of that host, byte for byte the same, whether or not
-    /// it is an authority's: so the self-signed certificate that `openssl req -x509` makes can be given for its server.
+    /// A certificate that names its host and is itself among them is believed of that host, byte
+    /// for byte the same, whether or not it is an authority's: so the self-signed certificate that
+    /// `openssl req -x509` makes can be given for its server.
     ///
-    /// `pem` may have text around its blocks, a byte order mark, any line ends, and line ends that are missing between two blocks.
-    /// `X509 CERTIFICATE` and OpenSSL's `TRUSTED CERTIFICATE` are certificates too; blocks of other kinds, such as keys, are passed
-    /// over.
+    /// `pem` may have text around its blocks, a byte order mark, any line ends, and line ends that
+    /// are missing between two blocks. `X509 CERTIFICATE` and OpenSSL's `TRUSTED CERTIFICATE` are
+    /// certificates too; blocks of other kinds, such as keys, are passed over.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig): there is none in `pem`, or one cannot be read: which, and in
@@ -278,7 +281,8 @@ fn identity(chain: &[u8], key: &[u8]) -> Result<CertifiedKey, Error> {
             "client key: no private key found in the PEM: {instead}"
         )));
     }
-    // A file may hold several. The first is not more likely to be the right one than the one that fits.
+    // A file may hold several. The first is not more likely to be the right one than the one that
+    // fits.
     let mut refused = None;
     for key in keys {
         let line = key.line;

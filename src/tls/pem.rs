@@ -1,9 +1,10 @@
 //! Reads PEM (RFC 7468) as people have it: copied, concatenated, edited.
 //!
-//! The rule is that nothing disappears without a word: what looks like a block is one, or a [`Fault`] that names its line. So more
-//! is accepted than RFC 7468 asks for, as OpenSSL does or beyond it: text before, between and behind blocks, a byte order mark,
-//! indentation, line ends of LF, CRLF and CR, and line ends that are missing, as between the two files of
-//! `cat a.pem b.pem` where the first has none at its end.
+//! The rule is that nothing disappears without a word: what looks like a block is one, or a
+//! [`Fault`] that names its line. So more is accepted than RFC 7468 asks for, as OpenSSL does or
+//! beyond it: text before, between and behind blocks, a byte order mark, indentation, line ends of
+//! LF, CRLF and CR, and line ends that are missing, as between the two files of `cat a.pem b.pem`
+//! where the first has none at its end.
 //!
 //! ```text
 //! -----END CERTIFICATE----------BEGIN CERTIFICATE-----
@@ -270,7 +271,8 @@ impl<'p> Reader<'p> {
                 }
                 None => {}
             }
-            // Text. A line end may be missing between it and a block; but what is quoted or commented out is no block.
+            // Text. A line end may be missing between it and a block; but what is quoted or
+            // commented out is no block.
             let line_len = line_len(rest);
             let begins = find(&rest[..line_len], BEGIN.as_bytes()).filter(|&place| {
                 let Some(Marker::Begin(label, len)) = marker(&rest[place..]) else {
@@ -349,7 +351,8 @@ impl<'p> Reader<'p> {
         }
     }
 
-    /// Skips header lines (RFC 1421 §4.6) and the empty line behind them. Answers whether they say that the block is encrypted.
+    /// Skips header lines (RFC 1421 §4.6) and the empty line behind them. Answers whether they say
+    /// that the block is encrypted.
     fn skip_headers(&mut self) -> bool {
         let mut is_encrypted = false;
         let mut ahead = Reader {
@@ -396,7 +399,8 @@ impl<'p> Reader<'p> {
         self.skip(usize::from(!self.rest().is_empty()));
     }
 
-    /// Skips white space, line ends, and byte order marks, which stand in the middle too where files were concatenated.
+    /// Skips white space, line ends, and byte order marks, which stand in the middle too where
+    /// files were concatenated.
     fn skip_blanks(&mut self) {
         loop {
             let rest = self.rest();
@@ -408,7 +412,8 @@ impl<'p> Reader<'p> {
         }
     }
 
-    /// Skips what is left of a block that is no good: to the next that begins, or behind the line that ends this one.
+    /// Skips what is left of a block that is no good: to the next that begins, or behind the line
+    /// that ends this one.
     fn skip_to_marker(&mut self) {
         while let Some(dash) = self.rest().iter().position(|&byte| byte == b'-') {
             self.skip(dash);
@@ -478,8 +483,8 @@ fn marker(text: &[u8]) -> Option<Marker<'_>> {
     (is_marked && is_keyword && has_label).then_some(Marker::Broken)
 }
 
-/// The label of a line that begins with `keyword`, and the length of the two with the hyphens that close them: five, and whatever
-/// is there beyond that and does not open the next marker.
+/// The label of a line that begins with `keyword`, and the length of the two with the hyphens that
+/// close them: five, and whatever is there beyond that and does not open the next marker.
 fn labelled<'l>(line: &'l [u8], keyword: &[u8]) -> Option<(&'l str, usize)> {
     let rest = line.strip_prefix(keyword)?;
     let label = &rest[..find(rest, DASHES)?];

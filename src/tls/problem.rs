@@ -70,13 +70,14 @@ pub enum CertificateProblem {
         /// Its name, such as `RSA with SHA-1`, or its object identifier.
         algorithm: String,
     },
-    /// A signature is made by an RSA key that is too short to be safe, or longer than is supported: 2,048 to 8,192 bits are.
+    /// A signature is made by an RSA key that is too short to be safe, or longer than is supported:
+    /// 2,048 to 8,192 bits are.
     KeyLength {
         /// How long it is.
         bits: usize,
     },
-    /// It is that of an authority, which signs others, and must not stand for a server (RFC 5280 §4.2.1.9). An authority's that is
-    /// itself among the roots, byte for byte, may.
+    /// It is that of an authority, which signs others, and must not stand for a server (RFC 5280
+    /// §4.2.1.9). An authority's that is itself among the roots, byte for byte, may.
     AuthorityAsServer,
     /// It is not meant for servers (RFC 5280 §4.2.1.12).
     WrongPurpose,
@@ -262,7 +263,8 @@ impl From<CertificateError> for CertificateProblem {
     }
 }
 
-/// Whether an address is wanted, and is there under the wrong kind of name: as an address it would have been accepted.
+/// Whether an address is wanted, and is there under the wrong kind of name: as an address it would
+/// have been accepted.
 fn is_address_as_name(host: &str, valid_for: &[String]) -> bool {
     let Ok(wanted) = host.parse::<IpAddr>() else {
         return false;

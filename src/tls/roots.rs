@@ -17,7 +17,8 @@ use crate::tls::problem::Problem;
 pub(super) struct Roots {
     /// What a chain may lead to. webpki keeps names and keys of them, not the certificates.
     pub(super) anchors: Arc<RootCertStore>,
-    /// The certificates among them that name a host, and so may be a server's own; most authorities' do not.
+    /// The certificates among them that name a host, and so may be a server's own; most
+    /// authorities' do not.
     servers: Arc<HashSet<Vec<u8>>>,
 }
 
@@ -116,7 +117,8 @@ impl Collected {
         Ok(())
     }
 
-    /// Platforms carry certificates that cannot be read (of before X.509 version 3): the others are as good without them.
+    /// Platforms carry certificates that cannot be read (of before X.509 version 3): the others are
+    /// as good without them.
     fn add_if_usable(&mut self, certificate: CertificateDer<'static>) {
         if self.add(certificate).is_err() {
             self.unusable += 1;
@@ -163,7 +165,8 @@ struct Places {
 }
 
 impl Places {
-    /// What `SSL_CERT_FILE` and `SSL_CERT_DIR` say, if they say something; the latter may name several.
+    /// What `SSL_CERT_FILE` and `SSL_CERT_DIR` say, if they say something; the latter may name
+    /// several.
     fn from_env() -> Option<Self> {
         let file = env::var_os("SSL_CERT_FILE").map(PathBuf::from);
         let directories: Vec<_> = env::var_os("SSL_CERT_DIR")
@@ -175,7 +178,8 @@ impl Places {
         is_said.then_some(Self { file, directories })
     }
 
-    /// Answers what went wrong, which is also logged: a certificate that is missing is looked for there.
+    /// Answers what went wrong, which is also logged: a certificate that is missing is looked for
+    /// there.
     fn read(&self, found: &mut Collected) -> Vec<String> {
         let mut problems = Vec::new();
         let mut seen = HashSet::new();

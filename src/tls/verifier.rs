@@ -1,8 +1,10 @@
 //! Judges server certificates as rustls does, but for these:
 //!
-//! - A certificate that is itself among the roots, byte for byte, is believed: it need lead nowhere, and may be an authority's.
-//! - What is refused is told with more of the reason: who is its own issuer is self-signed rather than of an unknown issuer, and a
-//!   signature by a key that is too short is that, rather than bad.
+//! - A certificate that is itself among the roots, byte for byte, is believed: it need lead
+//!   nowhere, and may be an authority's.
+//! - What is refused is told with more of the reason: who is its own issuer is self-signed rather
+//!   than of an unknown issuer, and a signature by a key that is too short is that, rather than
+//!   bad.
 
 use std::sync::Arc;
 
@@ -39,8 +41,9 @@ impl Verifier {
         Ok(Self { webpki, roots })
     }
 
-    /// As [`verify_server_cert`](ServerCertVerifier::verify_server_cert), of a certificate that is itself a root: who signed it is
-    /// of no interest, and nor are the certificates that are sent along.
+    /// As [`verify_server_cert`](ServerCertVerifier::verify_server_cert), of a certificate that is
+    /// itself a root: who signed it is of no interest, and nor are the certificates that are sent
+    /// along.
     fn verify_root(
         &self,
         certificate: &CertificateDer<'_>,
@@ -54,7 +57,8 @@ impl Verifier {
             Err(Error::InvalidCertificate(why)) => why,
             other => return other,
         };
-        // webpki looks at the dates before all of these. Purposes come behind the question whether it is an authority's.
+        // webpki looks at the dates before all of these. Purposes come behind the question whether
+        // it is an authority's.
         let concerns_its_issuer = match &why {
             CertificateError::UnknownIssuer
             | CertificateError::BadSignature
@@ -72,7 +76,8 @@ impl Verifier {
         Ok(ServerCertVerified::assertion())
     }
 
-    /// What there is to say of a chain that was refused for `why`, if that is more than rustls says.
+    /// What there is to say of a chain that was refused for `why`, if that is more than rustls
+    /// says.
     fn explain(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -146,7 +151,8 @@ impl ServerCertVerifier for Verifier {
             now,
         );
         verified.map_err(|error| match &error {
-            // The server is told certificate_unknown instead of unknown_ca: it makes no difference to it.
+            // The server is told certificate_unknown instead of unknown_ca: it makes no difference
+            // to it.
             Error::InvalidCertificate(why) => self
                 .explain(end_entity, intermediates, why)
                 .map_or(error, judged),

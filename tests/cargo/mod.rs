@@ -1,4 +1,5 @@
-//! The cargo that runs a test, for a test that has it build something. Used by the tests of other packages of this repository as well.
+//! The cargo that runs a test, for a test that has it build something. Used by the tests of other
+//! packages of this repository as well.
 
 use std::process::Command;
 
@@ -13,8 +14,8 @@ const OF_THE_PACKAGE: [&str; 5] = [
 
 /// The cargo that runs this test, without what it has told the test about its package.
 ///
-/// ring's build script is run anew whenever that has changed, so passing it on would have ring, rustls and this crate built again, and
-/// once more by the next cargo that is started by hand.
+/// ring's build script is run anew whenever that has changed, so passing it on would have ring,
+/// rustls and this crate built again, and once more by the next cargo that is started by hand.
 pub(crate) fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (name, _) in std::env::vars_os() {

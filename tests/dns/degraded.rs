@@ -317,8 +317,8 @@ fn inside() {
     println!("completed: {} rows", ROWS.len());
 }
 
-/// What glibc connects to, and no request can be built for: some read these hosts as addresses, others
-/// as names.
+/// What glibc connects to, and no request can be built for: some read these hosts as addresses,
+/// others as names.
 fn hosts_that_are_refused(files: &Files) {
     let addr = Ipv4Addr::new(127, 4, 0, 1);
     let server = NameServer::at((addr, 53).into(), true, |q, back| one(&q, &back));

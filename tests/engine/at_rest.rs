@@ -1,5 +1,6 @@
-//! What comes for a connection between two exchanges is never taken for the answer to the next one, and a connection that has ended is
-//! not used (RFC 9112 §9.2, §9.3.1), whenever the host looks: before a turn, inside it, and behind a readback that takes its time.
+//! What comes for a connection between two exchanges is never taken for the answer to the next one,
+//! and a connection that has ended is not used (RFC 9112 §9.2, §9.3.1), whenever the host looks:
+//! before a turn, inside it, and behind a readback that takes its time.
 
 use crate::common;
 
@@ -71,7 +72,8 @@ const ACTS: [Act; 9] = [
     },
 ];
 
-/// Answers the first request of its first connection, and acts when the gate opens; all else is answered with its path.
+/// Answers the first request of its first connection, and acts when the gate opens; all else is
+/// answered with its path.
 struct Rude {
     addr: SocketAddr,
     connections: Arc<AtomicUsize>,
@@ -459,7 +461,8 @@ fn looking_costs_a_call_only_where_it_can_tell_something() {
     let mut left = COUNT;
     engine.run(&mut left).unwrap();
     let stats = engine.stats();
-    // Opening is 7, and what follows 3: a send, a read and a wait, more than one of them where the answer is not there yet.
+    // Opening is 7, and what follows 3: a send, a read and a wait, more than one of them where the
+    // answer is not there yet.
     let waits = stats.turns;
     assert!(stats.system_calls - waits <= 2 * COUNT + 7, "{stats:?}");
 

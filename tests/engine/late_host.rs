@@ -1,4 +1,5 @@
-//! A host that is late loses nothing: what the kernel holds comes before a deadline that passed while nobody looked.
+//! A host that is late loses nothing: what the kernel holds comes before a deadline that passed
+//! while nobody looked.
 
 use crate::common;
 
@@ -233,7 +234,8 @@ fn an_engine_in_a_runtime_that_was_blocked_loses_nothing() {
     }
 }
 
-/// The body of a request whose server refuses it is not sent, though the wait for that was over before the host looked.
+/// The body of a request whose server refuses it is not sent, though the wait for that was over
+/// before the host looked.
 #[test]
 fn a_refusal_that_is_there_comes_before_the_end_of_the_wait_for_it() {
     let server = Server::start(|peer| {
@@ -262,7 +264,8 @@ fn a_refusal_that_is_there_comes_before_the_end_of_the_wait_for_it() {
     assert!(bench.stats().bytes_out < 1000, "{:?}", bench.stats());
 }
 
-/// What drips without end is ended by its total deadline all the same, and a server that is silent by the one of its phase.
+/// What drips without end is ended by its total deadline all the same, and a server that is silent
+/// by the one of its phase.
 #[test]
 fn deadlines_still_end_what_goes_on_and_what_does_not() {
     let server = Server::start(|peer| {

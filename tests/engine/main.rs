@@ -1,7 +1,9 @@
-//! The engine against scripted servers on loopback, and the simulated network where time is the subject: a module per behaviour.
+//! The engine against scripted servers on loopback, and the simulated network where time is the
+//! subject: a module per behaviour.
 //!
-//! They share one program, since linking each by itself would take longer than running it. What counts the descriptors of its
-//! process, forks, or sets up something that is there once in a process is a file beside this folder: a program of its own.
+//! They share one program, since linking each by itself would take longer than running it. What
+//! counts the descriptors of its process, forks, or sets up something that is there once in a
+//! process is a file beside this folder: a program of its own.
 
 #[path = "../common/mod.rs"]
 mod common;

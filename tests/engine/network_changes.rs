@@ -1,4 +1,5 @@
-//! What was learnt of one network is not believed of the next, and of a way that has gone silent one deadline is enough to learn.
+//! What was learnt of one network is not believed of the next, and of a way that has gone silent
+//! one deadline is enough to learn.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -11,7 +12,8 @@ use httpstream::resolver::{Family, LookupAnswer, LookupId, Resolve, Table, Wake}
 
 const DEADLINE: Duration = Duration::from_millis(200);
 
-/// Answers while it is told to; connections that were made before are silent once their time is over.
+/// Answers while it is told to; connections that were made before are silent once their time is
+/// over.
 fn going_silent() -> (Server, Gate) {
     let gate = Gate::new();
     let at = gate.clone();

@@ -1,5 +1,5 @@
-//! The bots that the README and the crate's front page show are what people begin with: they leave a server in peace that answers
-//! nothing but errors, and poll again at once where there is news.
+//! The bots that the README and the crate's front page show are what people begin with: they leave
+//! a server in peace that answers nothing but errors, and poll again at once where there is news.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -8,7 +8,8 @@ use std::time::Duration;
 use httpstream::sim::{Answer, Incoming, Network};
 use httpstream::{Config, Engine, Request, Sim};
 
-/// The text of a module of this file. What it has is checked to stand in the documents, line by line but for the spaces in front.
+/// The text of a module of this file. What it has is checked to stand in the documents, line by
+/// line but for the spaces in front.
 macro_rules! shown {
     ($name:ident) => {
         piece(concat!("mod ", stringify!($name), " {\n"))
@@ -62,7 +63,8 @@ impl Bot {
 }
 }
 
-/// The lines of the module that begins so, as they are shown: nothing in a document is for the module above it.
+/// The lines of the module that begins so, as they are shown: nothing in a document is for the
+/// module above it.
 fn piece(begin: &str) -> Vec<String> {
     let (_, rest) = include_str!("readme_bot.rs").split_once(begin).unwrap();
     let (module, _) = rest.split_once("\n}\n}\n").unwrap();

@@ -1,4 +1,5 @@
-//! The programs in `examples/`, as processes of their own, and what docs/EMBEDDING.md shows of them.
+//! The programs in `examples/`, as processes of their own, and what docs/EMBEDDING.md shows of
+//! them.
 
 #[path = "../programs/mod.rs"]
 mod programs;

@@ -22,7 +22,8 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 // ---- programs ------------------------------------------------------------------------------------------------------
 
-/// One of the examples. `cargo test` has built them beside this test; where only some tests were asked for, they are built now.
+/// One of the examples. `cargo test` has built them beside this test; where only some tests were
+/// asked for, they are built now.
 pub(crate) fn example(name: &str) -> Command {
     static BUILT: OnceLock<BTreeMap<String, PathBuf>> = OnceLock::new();
     let built = BUILT.get_or_init(build_examples);
@@ -30,7 +31,8 @@ pub(crate) fn example(name: &str) -> Command {
     Command::new(program.unwrap_or_else(|| panic!("no example {name} with these features")))
 }
 
-/// The features of the tests, which are those of the examples as well: others would have everything built again.
+/// The features of the tests, which are those of the examples as well: others would have everything
+/// built again.
 const FEATURES: &[&str] = &[
     #[cfg(feature = "default")]
     "default",

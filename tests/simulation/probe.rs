@@ -328,7 +328,8 @@ fn mischief<T: State>(probe: &Probe, state: &mut T, cx: &mut Context<'_, T>, cal
     }
 }
 
-/// A readback may take its time before it says what comes next, and the network does not wait for it.
+/// A readback may take its time before it says what comes next, and the network does not wait for
+/// it.
 fn work<T: State>(state: &T) {
     let shared = state.world();
     let mut world = shared.borrow_mut();

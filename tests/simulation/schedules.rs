@@ -1,6 +1,8 @@
-//! Hosts that schedule badly, a thousand schedules each: smaller runs than those of `whatever_chance`, with all they check.
+//! Hosts that schedule badly, a thousand schedules each: smaller runs than those of
+//! `whatever_chance`, with all they check.
 //!
-//! - `HTTPSTREAM_SIM_SCHEDULES=100000` runs so many, `5000..9000` just these; `.ci/run` asks for ten thousand and more;
+//! - `HTTPSTREAM_SIM_SCHEDULES=100000` runs so many, `5000..9000` just these; `.ci/run` asks for
+//!   ten thousand and more;
 //! - `HTTPSTREAM_SIM_SCHEDULE=7` runs one and tells what happens in it.
 
 use std::ops::Range;

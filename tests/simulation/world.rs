@@ -291,7 +291,8 @@ impl World {
         let path = format!("/{nonce}");
         let ledger = self.network.ledger();
         let last = ledger.requests().rfind(|request| request.path() == path);
-        // One that is open still was another attempt's, and what came before the chain asked was another exchange.
+        // One that is open still was another attempt's, and what came before the chain asked was
+        // another exchange.
         let closed = last
             .filter(|request| request.at >= since)
             .map(|request| request.connection)

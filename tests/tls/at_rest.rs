@@ -1,5 +1,6 @@
-//! What comes on a TLS connection between two exchanges is no answer to the next one, and a connection that has ended is not used, with
-//! a close_notify or without: before a turn, inside it and behind a readback that takes its time.
+//! What comes on a TLS connection between two exchanges is no answer to the next one, and a
+//! connection that has ended is not used, with a close_notify or without: before a turn, inside it
+//! and behind a readback that takes its time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -76,7 +77,8 @@ impl Cue {
     }
 }
 
-/// Its first connection answers once, and acts when it is told to; else each request is answered with its path.
+/// Its first connection answers once, and acts when it is told to; else each request is answered
+/// with its path.
 fn world(act: Option<Act>) -> (World, Cue) {
     let cue = Cue {
         gate: Gate::new(),

@@ -59,7 +59,8 @@ fn signed(dir: &Path, key: &str, options: &str) -> Option<()> {
     )
 }
 
-/// What becomes of a request to a server with this certificate: its status, or what is said of the certificate.
+/// What becomes of a request to a server with this certificate: its status, or what is said of the
+/// certificate.
 fn fetch(dir: &Path, version: &str) -> Option<Result<u16, String>> {
     let args = [
         "-cert",

@@ -1465,7 +1465,8 @@ fn roots_of_the_machine_are_read_at_the_first_connection_and_asked_for_again_whe
     world.pair().shake().unwrap();
 }
 
-/// A server that sends so many tickets behind the handshake, in records of at most `fragment` bytes.
+/// A server that sends so many tickets behind the handshake, in records of at most `fragment`
+/// bytes.
 fn with_tickets(world: &World, tickets: usize, fragment: Option<usize>) -> Arc<ServerConfig> {
     let mut server = (*world.server).clone();
     server.send_tls13_tickets = tickets;
@@ -1473,7 +1474,8 @@ fn with_tickets(world: &World, tickets: usize, fragment: Option<usize>) -> Arc<S
     Arc::new(server)
 }
 
-/// One read by the client, of which no more is done than is allowed. Answers what is left of the allowance.
+/// One read by the client, of which no more is done than is allowed. Answers what is left of the
+/// allowance.
 fn read_within(
     pair: &mut Pair,
     wire: &[u8],
@@ -1506,7 +1508,8 @@ fn what_is_read_does_not_depend_on_how_much_is_allowed_at_a_time() {
                 loop {
                     calls += 1;
                     read_within(pair, wire, allowance, &mut heard).unwrap();
-                    // What the client has to say between two calls is nothing that it needs for the next.
+                    // What the client has to say between two calls is nothing that it needs for the
+                    // next.
                     pair.send(b"");
                     wire = b"";
                     if !pair.client.has_pending() {
