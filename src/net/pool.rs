@@ -421,7 +421,7 @@ impl Pool {
             // What stands unread may answer nobody, and must not stand before a request that is
             // sent now.
             let is_fit = unanswered < usize::from(depth)
-                && !link.marks.has(LinkMarks::CLOSE)
+                && !link.marks.has(LinkMarks::CLOSE.and(LinkMarks::QUEUED))
                 && !link.readiness.has(Readiness::READ_SIDE)
                 && !link.chain().is_some_and(&is_paused)
                 && (!was_sent || link.marks.has(LinkMarks::REUSED));
