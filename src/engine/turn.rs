@@ -281,7 +281,9 @@ impl<S, M: Mode> Engine<S, M> {
     fn on_names(&mut self) {
         // What the resolver waits for may have come while the host was away, and the poll has not
         // told of it yet.
-        if self.may_hear_more() && self.puts_names_off() {
+        if !self.may_hear_more() {
+            self.names_put_off = 0;
+        } else if self.puts_names_off() {
             return;
         }
         self.names.on_turn(self.now);
