@@ -46,7 +46,7 @@ pub(super) struct Quiet {
 }
 
 impl Quiet {
-    /// A turn begins or ends.
+    /// What was known holds no longer: time has gone by that the engine did not see.
     pub(super) fn forget(&mut self) {
         self.heard_at = None;
         self.drained = None;
@@ -89,12 +89,8 @@ impl Quiet {
     /// When a connection that was idle was last known to be quiet. `rest` are the events still to
     /// be dealt with.
     fn idle_at(&mut self, link: LinkKey, token: Token, rest: &[Ready]) -> Option<u64> {
-        let parked = self.parked.iter().enumerate().rev().take(REMEMBERED);
-        let place = parked
-            .filter(|(_, (parked, _))| *parked == link)
-            .map(|(place, _)| place)
-            .next();
-        if let Some(place) = place {
+        let mut recent = self.parked.iter().enumerate().rev().take(REMEMBERED);
+        if let Some((place, _)) = recent.find(|(_, (parked, _))| *parked == link) {
             return Some(self.parked.swap_remove(place).1);
         }
         let heard_at = self.heard_at?;
