@@ -357,13 +357,13 @@ fn a_request_is_one_write_and_one_read() {
             ("close", 0),
         ] {
             let found = difference(name);
-            // Where this process was kept waiting for a millisecond between a response and the request behind it, the connection is looked at
-            // again.
-            let most = match name {
-                "recvfrom" => expected + expected / 20,
-                _ => expected,
+            // Where this process was kept waiting for a millisecond between a response and the
+            // request behind it, the connection is looked at again: in either of the two runs.
+            let slack = match name {
+                "recvfrom" => expected / 20,
+                _ => 0,
             };
-            let fits = (expected..=most).contains(&found);
+            let fits = found.abs_diff(expected) <= slack;
             assert!(fits, "{found} {name}, {scheme}, C={connections}");
         }
         // Nothing else is called for each request, but for waiting and, where a wait took longer, giving up the processor.
