@@ -72,7 +72,7 @@ macro_rules! alert {
         if log::log_enabled!(log::Level::Warn)
             && let Some(left_out) = $engine
                 .alerts
-                .admit(crate::engine::alerts::Alert::$alert, $engine.now_tick)
+                .admit(crate::engine::alerts::Alert::$alert, $engine.clock.tick())
         {
             log::warn!("{}{left_out}", format_args!($($text)+));
         }

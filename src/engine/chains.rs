@@ -1,7 +1,9 @@
 //! Chains: what was submitted, until its readback answers `done`.
 //!
-//! This is also what a running readback is lent: it may start chains and mark others, while the links, the pool and the
-//! timers stay out of its reach until it returns.
+//! A chain is in two tables under one key: [`Chains`] has what the engine needs to know of it, and
+//! [`Readbacks`] what its caller wrote. A running readback is lent both, as [`Asks`]: it may start
+//! chains and mark others, while the links, the pool and the timers stay out of its reach until it
+//! returns.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -9,8 +11,7 @@ use std::time::Duration;
 
 use slab::Slab;
 
-use crate::engine::calls::Call;
-use crate::engine::readback::{Readback, Sink, Unread};
+use crate::engine::readback::{Call, Readback, Sink, Unread};
 use crate::net::slots::{MaybeKey, grow};
 use crate::request::Request;
 use crate::sched::wheel::TimerId;
@@ -85,8 +86,10 @@ pub(crate) enum Stage {
     Running { link: u32 },
     /// Failed; the completion queue holds the error for its readback.
     Failed,
-    /// Its readback has the word.
+    /// Its readback is running.
     Reading,
+    /// No chain at all: its slot is not used again.
+    Retired,
 }
 
 /// A set of marks.
@@ -135,10 +138,9 @@ impl Marks {
     }
 }
 
-/// One submission's life. A million of them may be delayed: keep it small.
-pub(crate) struct Chain<S> {
-    /// Out while it runs.
-    pub(super) readback: Option<Box<dyn Readback<S>>>,
+/// One submission's life, but for what its caller wrote, which is in [`Readbacks`]. A million of
+/// them may be delayed: keep it small.
+pub(crate) struct Chain {
     /// The one under way, or else the last one. Out while its readback runs, and none before the first.
     pub(super) request: Option<Request>,
     /// When the request now under way was submitted, or its delay was over: microseconds of the engine's life.
@@ -167,13 +169,11 @@ pub(super) enum Command {
 const KEPT_COMMANDS: usize = 4096;
 
 /// All chains of an engine, and what was asked of it since it last looked.
-pub(crate) struct Chains<S> {
-    slab: Slab<Chain<S>>,
+pub(crate) struct Chains {
+    slab: Slab<Chain>,
     /// How often each slot was given out. A slot that was given out 2³¹ times is not used again.
     generations: Vec<u32>,
     retired: usize,
-    /// What chains that wait without a request go on with.
-    calls: Slab<Call<S>>,
     /// A tree, since a hash table that grows to hold a million moves them all at once, inside some
     /// turn.
     by_remote_id: BTreeMap<RequestId, ChainKey>,
@@ -186,13 +186,12 @@ pub(crate) struct Chains<S> {
     pub(super) submitted: u64,
 }
 
-impl<S> Chains<S> {
+impl Chains {
     pub(super) fn new() -> Self {
         Self {
             slab: Slab::new(),
             generations: Vec::new(),
             retired: 0,
-            calls: Slab::new(),
             by_remote_id: BTreeMap::new(),
             remote_ids: Vec::new(),
             commands: VecDeque::new(),
@@ -206,48 +205,20 @@ impl<S> Chains<S> {
         self.slab.len() - self.retired
     }
 
-    pub(super) fn insert(
-        &mut self,
-        request: Request,
-        readback: Box<dyn Readback<S>>,
-        delay: Duration,
-        remote: Option<RequestId>,
-    ) -> RequestId {
-        self.insert_at(Stage::New, Some(request), readback, delay, remote)
-    }
-
-    /// A chain which begins with a call. Nobody reads for it until it says who.
-    pub(super) fn insert_call(
-        &mut self,
-        call: Call<S>,
-        delay: Duration,
-        remote: Option<RequestId>,
-    ) -> RequestId {
-        let call = self.keep_call(call);
-        self.insert_at(
-            Stage::Waiting { call },
-            None,
-            Box::new(Unread),
-            delay,
-            remote,
-        )
-    }
-
-    fn insert_at(
+    /// Begins a chain, which a command is to start.
+    fn insert(
         &mut self,
         stage: Stage,
         request: Option<Request>,
-        readback: Box<dyn Readback<S>>,
         delay: Duration,
         remote: Option<RequestId>,
-    ) -> RequestId {
+    ) -> ChainKey {
         let mut marks = Marks::default();
         if remote.is_some() {
             marks.set(Marks::REMOTE);
         }
         let key = self.vacant_key();
         self.slab.insert(Chain {
-            readback: Some(readback),
             request,
             started: self.now,
             stage,
@@ -262,7 +233,7 @@ impl<S> Chains<S> {
         }
         self.submitted += 1;
         self.commands.push_back(Command::Start(key, delay));
-        self.id(key)
+        key
     }
 
     /// The slot that the next insert takes, its generation counted up.
@@ -284,10 +255,9 @@ impl<S> Chains<S> {
             // One slot in 2³¹ submissions is the price of ids that are never reused.
             self.retired += 1;
             self.slab.insert(Chain {
-                readback: None,
                 request: None,
                 started: 0,
-                stage: Stage::Failed,
+                stage: Stage::Retired,
                 timer: None,
                 origin: MaybeKey::NONE,
                 attempts: 0,
@@ -296,7 +266,7 @@ impl<S> Chains<S> {
         }
     }
 
-    pub(super) fn remove(&mut self, key: ChainKey) -> Chain<S> {
+    pub(super) fn remove(&mut self, key: ChainKey) -> Chain {
         let chain = self.slab.remove(key as usize);
         if chain.marks.has(Marks::REMOTE) {
             self.by_remote_id.remove(&self.remote_ids[key as usize]);
@@ -324,7 +294,7 @@ impl<S> Chains<S> {
     }
 
     /// The chain of that key, if there is one.
-    pub(super) fn get_mut(&mut self, key: ChainKey) -> Option<&mut Chain<S>> {
+    pub(super) fn get_mut(&mut self, key: ChainKey) -> Option<&mut Chain> {
         self.slab.get_mut(key as usize)
     }
 
@@ -344,18 +314,8 @@ impl<S> Chains<S> {
     pub(super) fn keys(&self) -> impl Iterator<Item = ChainKey> + '_ {
         self.slab
             .iter()
-            .filter(|(_, chain)| chain.readback.is_some())
+            .filter(|(_, chain)| chain.stage != Stage::Retired)
             .map(|(key, _)| key as u32)
-    }
-
-    /// Keeps a call until it is due.
-    pub(super) fn keep_call(&mut self, call: Call<S>) -> MaybeKey {
-        grow(&mut self.calls);
-        MaybeKey::from(self.calls.insert(call) as u32)
-    }
-
-    pub(super) fn take_call(&mut self, key: MaybeKey) -> Option<Call<S>> {
-        key.get().map(|key| self.calls.remove(key as usize))
     }
 
     pub(super) fn next_command(&mut self) -> Option<Command> {
@@ -392,21 +352,150 @@ impl<S> Chains<S> {
     }
 }
 
-impl<S> std::ops::Index<ChainKey> for Chains<S> {
-    type Output = Chain<S>;
+impl std::ops::Index<ChainKey> for Chains {
+    type Output = Chain;
 
-    fn index(&self, key: ChainKey) -> &Chain<S> {
+    fn index(&self, key: ChainKey) -> &Chain {
         &self.slab[key as usize]
     }
 }
 
-impl<S> std::ops::IndexMut<ChainKey> for Chains<S> {
-    fn index_mut(&mut self, key: ChainKey) -> &mut Chain<S> {
+impl std::ops::IndexMut<ChainKey> for Chains {
+    fn index_mut(&mut self, key: ChainKey) -> &mut Chain {
         &mut self.slab[key as usize]
     }
 }
 
-impl<S> Sink<S> for Chains<S> {
+impl Chains {
+    /// Asks that a chain be ended. False: it is over, or that was asked before.
+    pub(super) fn cancel(&mut self, id: RequestId) -> bool {
+        let Some(key) = self.find(id) else {
+            return false;
+        };
+        let marks = &mut self[key].marks;
+        if marks.has(Marks::CANCELLED) {
+            return false;
+        }
+        marks.set(Marks::CANCELLED);
+        self.commands.push_back(Command::Cancel(id));
+        true
+    }
+
+    /// Asks that a paused exchange go on. False: it is not paused.
+    pub(super) fn resume(&mut self, id: RequestId) -> bool {
+        let paused = self
+            .find(id)
+            .is_some_and(|key| self[key].marks.has(Marks::PAUSED));
+        if paused {
+            self.commands.push_back(Command::Resume(id));
+        }
+        paused
+    }
+
+    /// Asks that [`Engine::run`](crate::Engine::run) end with this turn.
+    pub(super) fn stop(&mut self) {
+        self.stopped = true;
+    }
+}
+
+/// What callers wrote, by chain: the readback of each, and the calls that are to be made. The only
+/// part of an engine that knows the caller's state.
+pub(super) struct Readbacks<S> {
+    /// `None` where there is no chain, and while it runs.
+    by_chain: Vec<Option<Box<dyn Readback<S>>>>,
+    calls: Slab<Call<S>>,
+}
+
+impl<S> Readbacks<S> {
+    pub(super) fn new() -> Self {
+        Self {
+            by_chain: Vec::new(),
+            calls: Slab::new(),
+        }
+    }
+
+    /// Takes a chain's readback out, to run it or because the chain is over.
+    #[inline]
+    pub(super) fn take(&mut self, key: ChainKey) -> Option<Box<dyn Readback<S>>> {
+        self.by_chain[key as usize].take()
+    }
+
+    /// Puts a readback in, and gives back the one that was there.
+    #[inline]
+    pub(super) fn put(
+        &mut self,
+        key: ChainKey,
+        readback: Box<dyn Readback<S>>,
+    ) -> Option<Box<dyn Readback<S>>> {
+        self.by_chain[key as usize].replace(readback)
+    }
+
+    /// The readback of a chain, unless it is running.
+    #[inline]
+    pub(super) fn get(&self, key: ChainKey) -> Option<&dyn Readback<S>> {
+        self.by_chain[key as usize].as_deref()
+    }
+
+    fn insert(&mut self, key: ChainKey, readback: Box<dyn Readback<S>>) {
+        let key = key as usize;
+        if key >= self.by_chain.len() {
+            if key >= self.by_chain.capacity() {
+                self.by_chain
+                    .reserve_exact(key + 1 - self.by_chain.len() + (key / 16).max(64));
+            }
+            self.by_chain.resize_with(key + 1, || None);
+        }
+        self.by_chain[key] = Some(readback);
+    }
+
+    /// Keeps a call until it is due.
+    pub(super) fn keep_call(&mut self, call: Call<S>) -> MaybeKey {
+        grow(&mut self.calls);
+        MaybeKey::from(self.calls.insert(call) as u32)
+    }
+
+    pub(super) fn take_call(&mut self, key: MaybeKey) -> Option<Call<S>> {
+        key.get().map(|key| self.calls.remove(key as usize))
+    }
+}
+
+/// What a running readback is lent: it may begin chains and mark others, and reach nothing else.
+pub(super) struct Asks<'a, S> {
+    pub(super) chains: &'a mut Chains,
+    pub(super) readbacks: &'a mut Readbacks<S>,
+}
+
+impl<S> Asks<'_, S> {
+    /// A chain that begins with a request.
+    pub(super) fn insert(
+        &mut self,
+        request: Request,
+        readback: Box<dyn Readback<S>>,
+        delay: Duration,
+        remote: Option<RequestId>,
+    ) -> RequestId {
+        let key = self.chains.insert(Stage::New, Some(request), delay, remote);
+        self.readbacks.insert(key, readback);
+        self.chains.id(key)
+    }
+
+    /// A chain that begins with a call. Its readback is [`Unread`] until the call installs another.
+    pub(super) fn insert_call(
+        &mut self,
+        call: Call<S>,
+        delay: Duration,
+        remote: Option<RequestId>,
+    ) -> RequestId {
+        let call = self.readbacks.keep_call(call);
+        let key = self
+            .chains
+            .insert(Stage::Waiting { call }, None, delay, remote);
+        self.readbacks.insert(key, Box::new(Unread));
+        self.chains.id(key)
+    }
+}
+
+impl<S> Sink<S> for Asks<'_, S> {
     fn submit(
         &mut self,
         request: Request,
@@ -421,29 +510,14 @@ impl<S> Sink<S> for Chains<S> {
     }
 
     fn cancel(&mut self, id: RequestId) -> bool {
-        let Some(key) = self.find(id) else {
-            return false;
-        };
-        let marks = &mut self[key].marks;
-        if marks.has(Marks::CANCELLED) {
-            return false;
-        }
-        marks.set(Marks::CANCELLED);
-        self.commands.push_back(Command::Cancel(id));
-        true
+        self.chains.cancel(id)
     }
 
     fn resume(&mut self, id: RequestId) -> bool {
-        let paused = self
-            .find(id)
-            .is_some_and(|key| self[key].marks.has(Marks::PAUSED));
-        if paused {
-            self.commands.push_back(Command::Resume(id));
-        }
-        paused
+        self.chains.resume(id)
     }
 
     fn stop(&mut self) {
-        self.stopped = true;
+        self.chains.stop();
     }
 }

@@ -13,10 +13,9 @@ use log::{debug, trace};
 use crate::config::Clock;
 use crate::engine::alerts::alert;
 use crate::engine::chains::{ChainKey, Marks};
-use crate::engine::exchange::{Failure, FirstWrite};
-use crate::engine::mode::Mode;
-use crate::engine::mode::sealed::Sealed;
-use crate::engine::{Engine, Exhaustion, Timer};
+use crate::engine::core::{Core, Exhaustion, Timer};
+use crate::engine::exchange::FirstWrite;
+use crate::engine::fail::Failure;
 use crate::error::is_exhaustion;
 use crate::net::dial::{Attempt, Dial, Step};
 use crate::net::link::{Link, State};
@@ -46,9 +45,7 @@ enum Race {
     Off,
 }
 
-type Socket<M> = <<M as Sealed>::Net as Net>::Socket;
-
-impl<S, M: Mode> Engine<S, M> {
+impl<N: Net> Core<N> {
     /// Opens a link for a request.
     pub(super) fn open(&mut self, origin: OriginKey, chain_key: ChainKey) {
         let key = self.links.insert(Link::new(origin, chain_key));
@@ -61,7 +58,7 @@ impl<S, M: Mode> Engine<S, M> {
         if let Err(problem) = self.begin_session(key) {
             return self.fail(key, Failure::Tls(problem));
         }
-        self.carried_out += match self.links[key].session {
+        self.agenda.carried_out += match self.links[key].session {
             Some(_) => 2 * OPENING,
             None => OPENING,
         };
@@ -70,7 +67,7 @@ impl<S, M: Mode> Engine<S, M> {
         }
         let token = self.links.token(key);
         let host = self.pool[origin].origin.host();
-        match self.names.ask(host, port, token, self.now) {
+        match self.lookups.names.ask(host, port, token, self.clock.now()) {
             Known::One(addr) => self.connect_only(key, chain_key, Some(addr)),
             Known::Families { v6, v4 } => {
                 let (chain, dial) = (chain_key, Box::new(Dial::new(port)));
@@ -98,8 +95,8 @@ impl<S, M: Mode> Engine<S, M> {
 
     fn take_answer(&mut self, key: LinkKey, family: Family, answer: FamilyAnswer) {
         if let State::Dialing { dial, .. } = &mut self.links[key].state {
-            let (doubts, now) = (&self.doubts, self.now);
-            dial.on_answer(family, answer, |addr| doubts.has(addr, now));
+            let (lookups, now) = (&self.lookups, self.clock.now());
+            dial.on_answer(family, answer, |addr| lookups.is_doubtful(addr, now));
         }
     }
 
@@ -144,11 +141,11 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     fn arm_dial(&mut self, key: LinkKey, delay: Duration) {
-        let due = Self::tick_after(self.now_micros) + delay.as_millis() as u64;
+        let due = self.clock.tick_from_now() + delay.as_millis() as u64;
         if let State::Dialing { dial, .. } = &mut self.links[key].state {
             match dial.timer {
-                Some(timer) => self.wheel.rearm(timer, due),
-                None => dial.timer = Some(self.wheel.arm(due, Timer::Dial(key))),
+                Some(timer) => self.timers.rearm(timer, due),
+                None => dial.timer = Some(self.timers.arm(due, Timer::Dial(key))),
             }
         }
     }
@@ -253,8 +250,8 @@ impl<S, M: Mode> Engine<S, M> {
     /// machine's: the link waits for it alone, within its connect deadline.
     fn wait_for_turn(&mut self, key: LinkKey, chain: ChainKey) {
         self.note_attempt(key, chain);
-        let due = Self::tick_after(self.now_micros) + TURNED_AWAY_RETRY.as_millis() as u64;
-        let retry = self.wheel.arm(due, Timer::Dial(key));
+        let due = self.clock.tick_from_now() + TURNED_AWAY_RETRY.as_millis() as u64;
+        let retry = self.timers.arm(due, Timer::Dial(key));
         self.links[key].state = State::TurnedAway { chain, retry };
     }
 
@@ -297,7 +294,7 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     /// Opens and registers a socket, at the price of idle links where this machine has no room left.
-    fn open_socket(&mut self, key: LinkKey, addr: Option<SocketAddr>) -> io::Result<Socket<M>> {
+    fn open_socket(&mut self, key: LinkKey, addr: Option<SocketAddr>) -> io::Result<N::Socket> {
         loop {
             match self.open_socket_once(key, addr) {
                 // Ports are counted for each address: only what is connected to the same one holds
@@ -325,7 +322,7 @@ impl<S, M: Mode> Engine<S, M> {
         &mut self,
         key: LinkKey,
         addr: Option<SocketAddr>,
-    ) -> io::Result<Socket<M>> {
+    ) -> io::Result<N::Socket> {
         let token = self.links.token(key);
         let entry = &self.pool[self.links[key].origin];
         let (route, scheme) = (Arc::clone(&entry.route), entry.origin.scheme());
@@ -452,7 +449,7 @@ impl<S, M: Mode> Engine<S, M> {
             self.origin_of(key)
         );
         if is_of_address(&error) {
-            self.doubts.add(addr, self.now);
+            self.lookups.doubt(addr, self.clock.now());
         }
         if let State::Dialing { dial, .. } = &mut self.links[key].state {
             dial.on_failed(addr, error);
@@ -464,48 +461,18 @@ impl<S, M: Mode> Engine<S, M> {
         &mut self,
         key: LinkKey,
         chain: ChainKey,
-        won: Attempt<Socket<M>>,
+        won: Attempt<N::Socket>,
         place: usize,
         first: FirstWrite,
     ) {
         self.end_dialing(key, place);
-        self.doubts.clear(won.addr);
+        self.lookups.trust(won.addr);
         let link = &mut self.links[key];
         link.socket = Some(won.socket);
         link.peer = won.addr.into();
         link.readiness = link.readiness.with(Readiness::WRITABLE);
         self.on_connected(key, chain, first);
         self.flush(key);
-    }
-
-    /// Ends all that a link has under way towards a connection. Attempts before `place` were overtaken.
-    pub(super) fn end_dialing(&mut self, key: LinkKey, place: usize) {
-        let token = self.links.token(key);
-        let link = &mut self.links[key];
-        let dial = match &mut link.state {
-            State::Dialing { dial, .. } => dial,
-            State::TurnedAway { retry, .. } => return self.wheel.cancel(*retry),
-            State::Connecting { .. }
-            | State::Handshaking { .. }
-            | State::Busy { .. }
-            | State::Resting
-            | State::Idle(_) => {
-                return;
-            }
-        };
-        if dial.is_asking() {
-            let host = self.pool[link.origin].origin.host();
-            self.names.forget(host, token);
-        }
-        if let Some(timer) = dial.timer.take() {
-            self.wheel.cancel(timer);
-        }
-        for (i, attempt) in dial.take_attempts().into_iter().enumerate() {
-            if i < place {
-                self.doubts.add(attempt.addr, self.now);
-            }
-            self.let_go(attempt.socket);
-        }
     }
 
     /// No port is left for connections to this address, or its listener has no place: that says
@@ -520,8 +487,8 @@ impl<S, M: Mode> Engine<S, M> {
             self.pool[origin].origin
         );
         self.close(key);
-        let due = self.now_tick() + EXHAUSTION_RETRY_MILLIS;
-        let retry = self.wheel.arm(due, Timer::TurnedAway(origin));
+        let due = self.clock.tick() + EXHAUSTION_RETRY_MILLIS;
+        let retry = self.timers.arm(due, Timer::TurnedAway(origin));
         let why = why.to_string();
         self.forget_turned_away(origin);
         self.pool[origin].turned_away = Some(TurnedAway { why, retry });
@@ -530,13 +497,6 @@ impl<S, M: Mode> Engine<S, M> {
         self.enqueue_first(origin, chain_key);
         self.chains[chain_key].marks.set(Marks::EXHAUSTED);
         self.arm(chain_key, None);
-    }
-
-    /// The next request of the origin may try to connect.
-    pub(super) fn forget_turned_away(&mut self, origin: OriginKey) {
-        if let Some(TurnedAway { retry, .. }) = self.pool[origin].turned_away.take() {
-            self.wheel.cancel(retry);
-        }
     }
 
     /// This machine is out of something: the request goes back to the head of its queue until one of ours closes, or a little
@@ -551,8 +511,8 @@ impl<S, M: Mode> Engine<S, M> {
         );
         self.close(key);
         if self.exhausted.is_none() {
-            let retry = self.now_tick() + EXHAUSTION_RETRY_MILLIS;
-            let retry = self.wheel.arm(retry, Timer::Exhausted);
+            let retry = self.clock.tick() + EXHAUSTION_RETRY_MILLIS;
+            let retry = self.timers.arm(retry, Timer::Exhausted);
             self.exhausted = Some(Exhaustion { why, retry });
         }
         let chain = &mut self.chains[chain_key];

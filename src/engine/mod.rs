@@ -1,51 +1,56 @@
 //! Engine: decides what happens next, and when; here everything meets.
 //!
-//! - `alerts`: warnings, limited in rate
-//! - `chains`: what was submitted, until its readback answers `done`
-//! - `queue`: how a request finds a link, or a place in the queue
-//! - `quiet`: whether a kept connection may be given a request
-//! - `dialing`: how a link gets its connection
-//! - `exchange`: how a request is written, and how its exchange ends without a response
+//! [`Engine`] runs user code, [`Core`] does everything else: connections, exchanges and chains,
+//! wired together. Calls go down this list only.
+//!
+//! Of the engine:
+//! - `turn`: one turn of the loop, in its order and with its bounds
+//! - `overdue`: deadlines that have passed: what the kernel holds comes first
 //! - `receive`: from bytes to responses
+//! - `reply`: how a readback is called, and what follows from what it returns
+//!
+//! Of the core:
+//! - `commands`: what was asked for is carried out
+//! - `queue`: how a request finds a link, or a place in the queue
 //! - `pipeline`: requests that share a link before they are answered
-//! - `secure`: what is different about a link with TLS
-//! - `reply`: how a readback is called, and what follows from its answer
-//! - `calls`: chains that wait without a request, and then run code
+//! - `exchange`: how a request is written
+//! - `dialing`, `secure`: how a link gets its connection; its TLS handshake
+//! - `quiet`: whether a kept connection may be given a request
+//! - `fail`: how an exchange ends without a response
 //! - `deadlines`: delays and deadlines
-//! - `future`: chains as futures
-//! - `turn`: one turn of the loop
-//! - `shared`: an engine on its host's poll
+//!
+//! What they own: `clock`, `agenda`, `chains`, `lookups`, `buffers`, `settings`, `alerts`; links and
+//! their pool stand in `net`.
+//!
+//! The surface: `readback`, `response`, `within`, `future`, `submitter`, `orders`, `shared`, `mode`
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mio::Token;
-
 use crate::config::Config;
 use crate::error::Error;
-use crate::net::dial::Doubts;
-use crate::net::link::{Inbound, Link, State};
-use crate::net::names::{Names, NamesConfig};
-use crate::net::pipeline::Pipeline;
+use crate::net::Net;
 use crate::net::poll::OwnPoll;
-use crate::net::pool::{OriginKey, Pool};
-use crate::net::slots::{LinkKey, Slots};
 use crate::net::socket::MioNet;
-use crate::net::tls::Scratch;
-use crate::net::{Net, Ready};
 use crate::request::Request;
-use crate::sched::wheel::{TimerId, Wheel};
 
+mod agenda;
 mod alerts;
-mod calls;
+mod buffers;
 mod chains;
+mod clock;
+mod commands;
+mod core;
 mod deadlines;
 mod dialing;
 mod exchange;
+mod fail;
 mod future;
+mod lookups;
 mod mode;
+mod orders;
+mod overdue;
 mod pipeline;
 mod queue;
 mod quiet;
@@ -59,7 +64,9 @@ mod shared;
 #[cfg(feature = "sim")]
 mod simulated;
 mod submitter;
+mod timers;
 mod turn;
+mod waiting;
 mod within;
 
 pub use chains::RequestId;
@@ -72,14 +79,11 @@ pub use submitter::Submitter;
 pub use turn::Turn;
 pub use within::{within, within_call, within_to};
 
-use alerts::Alerts;
-use chains::{ChainKey, Chains, Marks, Stage};
-use deadlines::Overdue;
+use chains::{Asks, Readbacks};
+use core::Core;
 use mode::sealed::Sealed;
-use quiet::Quiet;
-use readback::Sink;
-use settings::Settings;
-use submitter::{Order, Remote};
+use orders::Orders;
+use submitter::Remote;
 
 /// Runs requests and their readbacks on one thread, with as many connections as they need.
 ///
@@ -97,165 +101,13 @@ use submitter::{Order, Remote};
 /// A process that is forked off may not use the engine: it has the same poll as its parent, and a turn would take events that the parent
 /// waits for. It may drop it, which closes its copies of the sockets and leaves the parent's alone, and make engines of its own.
 pub struct Engine<S = (), M: Mode = Owned> {
-    net: <M as Sealed>::Net,
-    settings: Settings,
-    chains: Chains<S>,
-    links: Slots<Link<<<M as Sealed>::Net as Net>::Socket>>,
-    pool: Pool,
-    names: Names,
-    /// Addresses that failed lately.
-    doubts: Doubts,
-    wheel: Wheel<Timer>,
-    remote: Arc<Remote<S>>,
-    /// Scratch for what is taken from `remote`.
-    orders: Vec<Order<S>>,
-
-    /// The time of this turn; the same as the engine's life so far, in microseconds of it, rounded up, and in ticks of the wheel, rounded down.
-    now: Instant,
-    life: Duration,
-    now_micros: u64,
-    now_tick: u64,
-    epoch: Instant,
-    /// What has happened since the clock was read.
-    since_clock: SinceClock,
-
-    /// Events that the poll has told, up to `next_event` dealt with.
-    batch: Vec<Ready>,
-    next_event: usize,
-    /// Links that have more to do than their share of a turn.
-    run_queue: VecDeque<Token>,
-    /// Chains to be started anew, a stale connection or a delay behind them.
-    restarts: VecDeque<ChainKey>,
-    /// Chains whose readback is to hear of a failure, and, without one, those whose call is due.
-    completions: VecDeque<(ChainKey, Option<Error>)>,
-    /// The link that the exchange just over has left, before the pool takes it.
-    resting: Option<LinkKey>,
-    quiet: Quiet,
-    /// Links whose pipelines have something to write.
-    unwritten: Vec<Token>,
-    /// Pipelines for the next links that want one.
-    #[expect(
-        clippy::vec_box,
-        reason = "links hold them as boxes: what moves is a pointer"
-    )]
-    pipelines: Vec<Box<Pipeline>>,
-    /// Deadlines that have passed, of chains on links: what the kernel holds for those comes first.
-    overdue: VecDeque<Overdue>,
-    /// Turns for which the resolver's timers have been put off, since it may not have been told of
-    /// everything.
-    names_put_off: u8,
-    /// Set while this machine is out of file descriptors, ports or memory.
-    exhausted: Option<Exhaustion>,
-    /// Commands carried out in this turn.
-    carried_out: usize,
-    /// Orders taken in this turn.
-    taken: usize,
-    /// No new chain starts and none goes on.
-    draining: bool,
+    core: Core<<M as Sealed>::Net>,
+    readbacks: Readbacks<S>,
+    orders: Orders<S>,
     /// A readback's panic, on its way to the host.
     panic: Option<Box<dyn std::any::Any + Send>>,
-
-    /// All links read into this.
-    read_buffer: Vec<u8>,
-    /// Another, for the TLS link that has to be read while the first is in use; as long as that,
-    /// once it is needed.
-    second_buffer: Vec<u8>,
-    /// What TLS sessions decrypt into, and write from.
-    plaintext: Vec<u8>,
-    scratch: Scratch,
-    /// What probes of sessions have cost, in bytes, since a turn's budget was last charged with it.
-    probed: usize,
-    spare: Spare,
-    counts: Counts,
-    alerts: Alerts,
     /// Calls from one thread only: some states are not `Send`, and a readback never expects to move.
     not_send: std::marker::PhantomData<*const ()>,
-}
-
-/// A tick of the wheel is a millisecond.
-const NANOS_A_TICK: u64 = 1_000_000;
-
-/// How far the engine's time may lag behind the clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SinceClock {
-    Nothing,
-    /// Links were dealt with: a turn is bounded, so that is some milliseconds at most.
-    Links,
-    /// User code has run, which may take any amount of time.
-    UserCode,
-}
-
-/// What a timer is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Timer {
-    /// The chain's delay, or the deadline of its phase.
-    Chain(ChainKey),
-    /// The idle link's time in the pool.
-    Idle(LinkKey),
-    /// The link's next attempt to connect.
-    Dial(LinkKey),
-    /// Another try after exhaustion.
-    Exhausted,
-    /// A request has waited for long in the origin's queue, if it is still there.
-    LongWait(OriginKey),
-    /// Another try to connect to an origin that no connection was to be had to.
-    TurnedAway(OriginKey),
-}
-
-/// What this machine was out of, and when it is tried again.
-#[derive(Debug)]
-struct Exhaustion {
-    why: String,
-    retry: TimerId,
-}
-
-/// Inbound buffers for the next responses that do not arrive whole.
-#[derive(Debug, Default)]
-struct Spare {
-    #[expect(
-        clippy::vec_box,
-        reason = "links hold them as boxes: what moves is a pointer"
-    )]
-    boxes: Vec<Box<Inbound>>,
-    bytes: usize,
-}
-
-impl Spare {
-    /// More than this is given back to the allocator.
-    const MAX_BYTES: usize = 8 << 20;
-    const MAX_BOXES: usize = 1024;
-
-    #[inline]
-    fn take(&mut self) -> Box<Inbound> {
-        let inbound = self.boxes.pop().unwrap_or_default();
-        self.bytes -= inbound.capacity();
-        inbound
-    }
-
-    #[inline]
-    fn give(&mut self, mut inbound: Box<Inbound>) {
-        inbound.clear();
-        let bytes = inbound.capacity();
-        if self.boxes.len() < Self::MAX_BOXES && self.bytes + bytes <= Self::MAX_BYTES {
-            self.bytes += bytes;
-            self.boxes.push(inbound);
-        }
-    }
-}
-
-/// What has happened since the engine was made.
-#[derive(Clone, Copy, Debug, Default)]
-struct Counts {
-    opened: u64,
-    reused: u64,
-    answered: u64,
-    failed: u64,
-    retried: u64,
-    pipelined: u64,
-    bytes_in: u64,
-    bytes_out: u64,
-    turns: u64,
-    wakeups: u64,
 }
 
 /// How an engine stands, and what it has done. The first group counts what is there now, the second since the start.
@@ -309,68 +161,22 @@ pub struct Stats {
 
 impl<S, M: Mode> Engine<S, M> {
     pub(crate) fn on_net(net: <M as Sealed>::Net, config: Config) -> Result<Self, Error> {
-        let settings = Settings::new(&config)?;
-        let mut resolver = match &config.resolver {
-            Some(make) => make(),
-            None => net.resolver(),
-        };
-        net.attach(&mut *resolver).map_err(Error::io)?;
-        let names = NamesConfig {
-            overrides: &config.overrides,
-            hosts_file: config.hosts_file,
-            max_lookups: config.max_lookups,
-            keep_names: config.keep_names,
-            keep_stale_names: config.keep_stale_names,
-            machine: <M as Sealed>::Net::MACHINE,
-        };
-        let names = Names::new(names, resolver)?;
-        let depths = settings::depths(&config.pipelines)?;
-        let wake = net.waker();
-        let read_buffer = vec![0; settings.read_buffer];
-        let now = net.now();
+        let core = Core::new(net, config)?;
+        let orders = Orders::new(core.net.waker(), core.settings.max_inbox);
         Ok(Self {
-            net,
-            remote: Arc::new(Remote::new(wake, settings.max_inbox)),
-            settings,
-            chains: Chains::new(),
-            links: Slots::new(),
-            pool: Pool::new(depths),
-            names,
-            doubts: Doubts::default(),
-            wheel: Wheel::new(),
-            orders: Vec::new(),
-            now,
-            life: Duration::ZERO,
-            now_micros: 0,
-            now_tick: 0,
-            epoch: now,
-            since_clock: SinceClock::UserCode,
-            batch: Vec::new(),
-            next_event: 0,
-            run_queue: VecDeque::new(),
-            restarts: VecDeque::new(),
-            completions: VecDeque::new(),
-            resting: None,
-            quiet: Quiet::default(),
-            unwritten: Vec::new(),
-            pipelines: Vec::new(),
-            overdue: VecDeque::new(),
-            names_put_off: 0,
-            exhausted: None,
-            carried_out: 0,
-            taken: 0,
-            draining: false,
+            core,
+            readbacks: Readbacks::new(),
+            orders,
             panic: None,
-            read_buffer,
-            second_buffer: Vec::new(),
-            plaintext: Vec::new(),
-            scratch: Scratch::default(),
-            probed: 0,
-            spare: Spare::default(),
-            counts: Counts::default(),
-            alerts: Alerts::default(),
             not_send: std::marker::PhantomData,
         })
+    }
+
+    fn asks(&mut self) -> Asks<'_, S> {
+        Asks {
+            chains: &mut self.core.chains,
+            readbacks: &mut self.readbacks,
+        }
     }
 
     /// Starts a chain: sends `request` and gives the response, or why there is none, to `readback`. A turn is then due.
@@ -452,8 +258,8 @@ impl<S, M: Mode> Engine<S, M> {
         delay: Duration,
         f: impl FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + 'static,
     ) -> RequestId {
-        self.read_clock();
-        let id = self.chains.call(Box::new(f), delay);
+        self.core.read_clock();
+        let id = self.asks().insert_call(Box::new(f), delay, None);
         self.set_alarm();
         id
     }
@@ -465,8 +271,8 @@ impl<S, M: Mode> Engine<S, M> {
         delay: Duration,
     ) -> RequestId {
         // Between turns the time of the last one may be long past, and deadlines are never early.
-        self.read_clock();
-        let id = self.chains.submit(request, readback, delay);
+        self.core.read_clock();
+        let id = self.asks().insert(request, readback, delay, None);
         self.set_alarm();
         id
     }
@@ -477,14 +283,14 @@ impl<S, M: Mode> Engine<S, M> {
     /// dropped. A call that it waits for is dropped and not made; a chain that has only made calls has no readback that could
     /// be told. False: the chain is over, or was cancelled before.
     pub fn cancel(&mut self, id: RequestId) -> bool {
-        let cancelled = self.chains.cancel(id);
+        let cancelled = self.core.chains.cancel(id);
         self.set_alarm();
         cancelled
     }
 
     /// Lets an exchange go on whose readback answered [`Flow::Pause`]. A turn is then due. False: it is not paused.
     pub fn resume(&mut self, id: RequestId) -> bool {
-        let resumed = self.chains.resume(id);
+        let resumed = self.core.chains.resume(id);
         self.set_alarm();
         resumed
     }
@@ -492,30 +298,9 @@ impl<S, M: Mode> Engine<S, M> {
     /// When a turn is due even if nothing becomes readable; in the past: now. `None`: there is nothing to wait for but the
     /// file descriptor.
     pub fn next_deadline(&self) -> Option<Instant> {
-        if self.is_due() {
-            return Some(self.now);
-        }
-        self.next_timer()
-    }
-
-    /// How long it is from `now`, at which the engine has lived for `life`, until the first timer goes off, the resolver's included.
-    fn until_next_timer(&self, now: Instant, life: Duration) -> Option<Duration> {
-        let timer = self.wheel.next_tick();
-        let timer = timer.map(|tick| Duration::from_millis(tick).saturating_sub(life));
-        let names = self.names.deadline();
-        let names = names.map(|at| at.saturating_duration_since(now));
-        match (timer, names) {
-            (Some(timer), Some(names)) => Some(timer.min(names)),
-            (timer, names) => timer.or(names),
-        }
-    }
-
-    /// When the first timer goes off, the resolver's included.
-    fn next_timer(&self) -> Option<Instant> {
-        let timer = self.wheel.next_tick().map(|tick| self.instant_of(tick));
-        match (timer, self.names.deadline()) {
-            (Some(timer), Some(names)) => Some(timer.min(names)),
-            (timer, names) => timer.or(names),
+        match self.is_due() {
+            true => Some(self.core.clock.now()),
+            false => self.core.next_timer(),
         }
     }
 
@@ -524,89 +309,35 @@ impl<S, M: Mode> Engine<S, M> {
         match self.is_due() {
             true => Some(Duration::ZERO),
             false => {
-                let now = self.net.now();
-                self.until_next_timer(now, now.saturating_duration_since(self.epoch))
+                let core = &self.core;
+                let now = core.net.now();
+                core.until_next_timer(now, core.clock.life_at(now))
             }
         }
     }
 
     /// Chains that are not over: queued, in flight, paused or delayed.
     pub fn pending(&self) -> usize {
-        self.chains.len()
+        self.core.chains.len()
     }
 
     /// How the engine stands. Counts all links and chains anew: cheap enough to be asked every second, not every turn.
     pub fn stats(&self) -> Stats {
-        let Counts {
-            opened,
-            reused,
-            answered,
-            failed,
-            retried,
-            pipelined,
-            bytes_in,
-            bytes_out,
-            turns,
-            wakeups,
-        } = self.counts;
-        let mut stats = Stats {
-            links_open: self.links.len(),
-            submitted: self.chains.submitted,
-            opened,
-            reused,
-            answered,
-            failed,
-            retried,
-            pipelined,
-            bytes_in,
-            bytes_out,
-            turns,
-            wakeups,
-            system_calls: self.net.system_calls(),
-            ..Stats::default()
-        };
-        for link in self.links.iter() {
-            match link.state {
-                State::Dialing { .. }
-                | State::Connecting { .. }
-                | State::TurnedAway { .. }
-                | State::Handshaking { .. } => {
-                    stats.links_dialing += 1;
-                }
-                State::Idle(_) => stats.links_idle += 1,
-                State::Busy { .. } | State::Resting => {}
-            }
-        }
-        for key in self.chains.keys() {
-            let chain = &self.chains[key];
-            stats.paused += usize::from(chain.marks.has(Marks::PAUSED));
-            match chain.stage {
-                Stage::New | Stage::Queued { .. } => stats.queued += 1,
-                Stage::Delayed | Stage::Waiting { .. } | Stage::Due { .. } => stats.delayed += 1,
-                Stage::Running { .. } => stats.in_flight += 1,
-                Stage::Failed | Stage::Reading => {}
-            }
-        }
-        stats
+        self.core.stats()
     }
 
     fn remote(&self) -> Arc<Remote<S>> {
-        Arc::clone(&self.remote)
+        self.orders.remote()
     }
 
     /// The way in from other threads.
     pub fn submitter(&self) -> Submitter<S> {
-        self.remote.submitter()
+        self.orders.submitter()
     }
 
     /// Closes idle connections, and lets none that is open now be used again: the network changed, or the machine slept.
     pub fn close_idle(&mut self) {
-        while let Some(key) = self.pool.oldest_idle_of_all() {
-            self.close_idle_link(key);
-        }
-        for link in self.links.iter_mut() {
-            link.marks.set(crate::net::link::LinkMarks::CLOSE);
-        }
+        self.core.close_idle();
     }
 
     /// Forgets what was learnt of the network that this machine was on: another one was joined, a
@@ -618,60 +349,17 @@ impl<S, M: Mode> Engine<S, M> {
     /// `/etc/resolv.conf` and the hosts file are read again at the next look-up. Requests under way
     /// go on, within their deadlines.
     pub fn network_changed(&mut self) {
-        self.close_idle();
-        self.doubts = Doubts::default();
-        self.names.on_network_changed();
+        self.core.close_idle();
+        self.core.lookups.on_network_changed();
         self.set_alarm();
     }
 
     /// Has the poll become readable when the next turn is due, if it is one that can.
     fn set_alarm(&mut self) {
-        if self.net.has_alarm() {
+        if self.core.net.has_alarm() {
             let deadline = self.next_deadline();
-            self.net.set_alarm(deadline);
+            self.core.net.set_alarm(deadline);
         }
-    }
-
-    fn read_clock(&mut self) {
-        self.since_clock = SinceClock::Nothing;
-        let now = self.net.now();
-        let life = now.saturating_duration_since(self.epoch);
-        // What goes back, if a clock can, is not gone along with.
-        if life > self.life {
-            self.now = now;
-            self.life = life;
-            let (secs, nanos) = (life.as_secs(), u64::from(life.subsec_nanos()));
-            // Rounded up: what is counted from here would be early by the part of a microsecond that is cut off.
-            self.now_micros = secs * 1_000_000 + nanos.div_ceil(1000);
-            self.now_tick = secs * 1000 + nanos / NANOS_A_TICK;
-            self.chains.now = self.now_micros;
-        }
-    }
-
-    /// Reads the clock if user code has run since that was done: nothing that is counted from now
-    /// on must be early for the time which that took.
-    #[inline(always)]
-    fn catch_up(&mut self) {
-        if self.since_clock == SinceClock::UserCode {
-            self.read_clock();
-        }
-    }
-
-    fn instant_of(&self, tick: u64) -> Instant {
-        // Ticks lie at most u32::MAX past a time that an Instant held, or came from a delay that was added to one.
-        self.epoch
-            .checked_add(Duration::from_millis(tick))
-            .unwrap_or(self.now + Duration::from_secs(1 << 31))
-    }
-
-    /// The tick that is now, rounded down: what is due at it has waited at least as long as it asked.
-    fn now_tick(&self) -> u64 {
-        self.now_tick
-    }
-
-    /// The first tick not before `micros`.
-    fn tick_after(micros: u64) -> u64 {
-        micros.div_ceil(1000)
     }
 }
 
@@ -698,48 +386,28 @@ impl<S> Engine<S, Owned> {
 #[cfg(unix)]
 impl<S> std::os::fd::AsFd for Engine<S, Owned> {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.net.watch.fd()
+        self.core.net.watch.fd()
     }
 }
 
 #[cfg(unix)]
 impl<S> std::os::fd::AsRawFd for Engine<S, Owned> {
     fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.net.watch.fd().as_raw_fd()
+        self.core.net.watch.fd().as_raw_fd()
     }
 }
 
 impl<S, M: Mode> Drop for Engine<S, M> {
     fn drop(&mut self) {
-        self.remote.close();
-        let is_forked = self.net.is_forked();
-        for mut link in self.links.drain() {
-            for socket in link.take_sockets() {
-                match is_forked {
-                    true => self.net.close(socket),
-                    false => close_socket(&mut self.net, socket),
-                }
-            }
-        }
-        if is_forked {
-            self.names.abandon();
-        }
+        self.orders.close();
     }
 }
 
 impl<S, M: Mode> fmt::Debug for Engine<S, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Engine")
-            .field("links", &self.links.len())
+            .field("links", &self.core.links.len())
             .field("pending", &self.pending())
             .finish_non_exhaustive()
     }
-}
-
-/// Deregisters, then closes: a duplicate of the descriptor in a forked child would keep reporting otherwise.
-fn close_socket<N: Net>(net: &mut N, mut socket: N::Socket) {
-    if let Err(error) = net.deregister(&mut socket) {
-        log::warn!("deregistering {socket:?} failed ({error})");
-    }
-    net.close(socket);
 }

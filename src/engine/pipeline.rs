@@ -11,17 +11,14 @@
 //!
 //! What a link without a pipeline comes past as well stands apart (`inline(never)`), so that it costs that one a look and no more.
 
-use log::{debug, trace};
-use mio::Token;
+use log::trace;
 
 use crate::config::Clock;
-use crate::engine::Engine;
 use crate::engine::alerts::alert;
 use crate::engine::chains::{ChainKey, Marks, Stage};
-use crate::engine::exchange::{Failure, Wire};
-use crate::engine::mode::Mode;
-use crate::engine::receive::Go;
-use crate::error::{Circumstances, Error, ErrorKind, Phase, Sent};
+use crate::engine::core::Core;
+use crate::engine::exchange::Wire;
+use crate::engine::fail::Failure;
 use crate::net::link::{LinkMarks, State, Times};
 use crate::net::pipeline::{Behind, Intake, Progress, Trust};
 use crate::net::pool::{Entry, OriginKey};
@@ -37,9 +34,6 @@ const MAX_PARTS: usize = 64;
 /// How long an origin on trial may be silent inside of a batch, in milliseconds: then it has
 /// dropped the rest.
 const TRIAL_MILLIS: u64 = 5000;
-
-/// More pipelines than this are given back to the allocator when they have run empty.
-const MAX_SPARE: usize = 1024;
 
 /// Parts of requests that go out in one send.
 struct Outgoing<'a> {
@@ -94,7 +88,7 @@ pub(super) enum MovedUp {
     Closed,
 }
 
-impl<S, M: Mode> Engine<S, M> {
+impl<N: Net> Core<N> {
     /// A link that is not idle, and which the chain's request may share.
     pub(super) fn link_to_join(&self, origin: OriginKey, key: ChainKey) -> Option<LinkKey> {
         let chain = &self.chains[key];
@@ -118,7 +112,7 @@ impl<S, M: Mode> Engine<S, M> {
             true => Intake::Open,
             false => Intake::AfterAnswer,
         };
-        let mut pipeline = self.pipelines.pop().unwrap_or_default();
+        let mut pipeline = self.buffers.pipelines.take();
         pipeline.begin(depth, intake);
         link.pipeline = Some(pipeline);
         self.pool.note_room(&mut self.links, key);
@@ -157,18 +151,18 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// Has a link written to when all that this moment asks for has been carried out.
     pub(super) fn note_unwritten(&mut self, key: LinkKey) {
-        self.unwritten.push(self.links.token(key));
+        self.agenda.unwritten.push(self.links.token(key));
     }
 
     /// Writes what has come together on links since the last time.
     pub(super) fn flush_noted(&mut self) {
-        let mut noted = std::mem::take(&mut self.unwritten);
+        let mut noted = std::mem::take(&mut self.agenda.unwritten);
         for token in noted.drain(..) {
             if let Some(key) = self.links.find(token) {
                 self.flush(key);
             }
         }
-        self.unwritten = noted;
+        self.agenda.unwritten = noted;
     }
 
     /// Settles how many of those behind may be written now.
@@ -252,7 +246,7 @@ impl<S, M: Mode> Engine<S, M> {
             }
             let mut done = transport::Written::NONE;
             if skip < outgoing.bytes || link.has_outbound() {
-                let (net, scratch) = (&mut self.net, &mut self.scratch);
+                let (net, scratch) = (&mut self.net, &mut self.buffers.scratch);
                 let session = link.session.as_mut();
                 let parts = outgoing.parts();
                 let written = transport::write_from::<MAX_PARTS, _>(
@@ -297,7 +291,7 @@ impl<S, M: Mode> Engine<S, M> {
                 self.arm(chain, Some(Clock::Write));
             }
         }
-        let (now, chains, counts) = (self.now_micros, &self.chains, &mut self.counts);
+        let (now, chains, counts) = (self.clock.micros(), &self.chains, &mut self.counts);
         if let Some(pipeline) = &mut self.links[key].pipeline {
             pipeline.on_written(bytes, |chain| {
                 counts.pipelined += 1;
@@ -383,7 +377,7 @@ impl<S, M: Mode> Engine<S, M> {
         } else if written == 0 {
             // It may have been held back, and nothing else would have it written.
             link.marks.set(LinkMarks::UNSURE);
-            self.unwritten.push(token);
+            self.agenda.unwritten.push(token);
         }
         link.times = Times {
             sent: next.sent,
@@ -393,7 +387,8 @@ impl<S, M: Mode> Engine<S, M> {
         if leftover > 0 {
             link.marks.set(LinkMarks::RECEIVED);
             let micros = self
-                .now_micros
+                .clock
+                .micros()
                 .saturating_sub(self.chains[next.chain].started);
             link.times.first_byte = u32::try_from(micros).unwrap_or(u32::MAX).max(1);
         }
@@ -411,66 +406,15 @@ impl<S, M: Mode> Engine<S, M> {
         self.pool.feed(origin);
     }
 
-    /// A response is complete, and told, and another has taken its place: whose the `rest` of the bytes is.
-    ///
-    /// # Errors
-    /// Nobody's, or not now: how it goes on with the link instead.
-    pub(super) fn next_in_line(
-        &mut self,
-        line: Token,
-        rest: &[u8],
-    ) -> Result<(LinkKey, ChainKey), Go> {
-        // Whatever the readback asked for may have ended the link.
-        let key = self.links.find(line).ok_or(Go::Stop)?;
-        let link = &self.links[key];
-        let State::Busy { chain, .. } = link.state else {
-            return Err(Go::Stop);
-        };
-        if rest.is_empty() {
-            let clock = match link.marks.has(LinkMarks::SENT) {
-                true => Clock::FirstByte,
-                false => Clock::Write,
-            };
-            self.catch_up();
-            self.arm(chain, Some(clock));
-            self.arm_trial(key, chain);
-        }
-        match (rest.is_empty(), self.panic.is_some()) {
-            (true, false) => Err(Go::On),
-            (false, false) => Ok((key, chain)),
-            (_, true) => {
-                self.hold(key, rest);
-                Err(Go::Stop)
-            }
-        }
-    }
-
     /// A request of a batch by which its origin is tried has come to the front: it does not wait
     /// long for a server that has dropped it.
-    fn arm_trial(&mut self, key: LinkKey, chain: ChainKey) {
+    pub(super) fn arm_trial(&mut self, key: LinkKey, chain: ChainKey) {
         if self.is_on_trial(key) {
-            let due = Self::tick_after(self.now_micros) + TRIAL_MILLIS;
+            let due = self.clock.tick_from_now() + TRIAL_MILLIS;
             let timer = self.chains[chain].timer;
-            if timer.is_none_or(|timer| due < self.wheel.tick_of(timer)) {
+            if timer.is_none_or(|timer| due < self.timers.tick_of(timer)) {
                 self.arm_at(chain, due);
             }
-        }
-    }
-
-    /// Whether what is in front was sent behind another, and its origin has not shown yet that it
-    /// answers such a one.
-    pub(super) fn is_on_trial(&self, key: LinkKey) -> bool {
-        let link = &self.links[key];
-        let is_silent = link.marks.has(LinkMarks::SENT) && !link.marks.has(LinkMarks::RECEIVED);
-        let pipeline = link.pipeline.as_ref();
-        is_silent && pipeline.is_some_and(|p| p.is_on_trial() && !p.is_untried())
-    }
-
-    /// As [`feed`](Self::feed), for what has come behind a response.
-    pub(super) fn feed_behind(&mut self, state: &mut S, line: Token, rest: &mut [u8]) -> Go {
-        match self.next_in_line(line, rest) {
-            Ok((key, chain)) => self.feed(state, key, chain, rest, None, false),
-            Err(go) => go,
         }
     }
 
@@ -479,167 +423,5 @@ impl<S, M: Mode> Engine<S, M> {
         self.warn_of_unsolicited(key, bytes);
         let (missing, error) = (None, None);
         self.fail(key, Failure::Closed { missing, error });
-    }
-
-    /// Leaves what has come for the next in line to the next turn: the host hears of a panic first.
-    fn hold(&mut self, key: LinkKey, rest: &[u8]) {
-        if !rest.is_empty() {
-            let mut inbound = self.spare.take();
-            inbound.held.extend_from_slice(rest);
-            self.links[key].inbound = Some(inbound);
-        }
-        self.run_later(key);
-    }
-
-    /// A link's exchange fails while others may be behind it.
-    pub(super) fn on_failed_in_front(&mut self, key: LinkKey, chain: ChainKey, failure: &Failure) {
-        let is_the_peers = match failure {
-            Failure::Closed { .. } | Failure::Io(_) | Failure::Violation(_) | Failure::Tls(_) => {
-                true
-            }
-            // Some servers read one request and drop the others: nothing comes then.
-            Failure::Timeout => !self.total_is_over(chain),
-            Failure::Connect(_) | Failure::ConnectUnix(_) | Failure::Resolve(_) => false,
-            Failure::Cancelled | Failure::Aborted => false,
-        };
-        let link = &self.links[key];
-        let Some(pipeline) = &link.pipeline else {
-            return;
-        };
-        let is_established = matches!(link.state, State::Busy { .. });
-        if !is_established && !matches!(failure, Failure::Cancelled) {
-            // One after the other, each would wait for the same failure: let each have its own.
-            for next in pipeline.unwritten() {
-                self.chains[next.chain].marks.set(Marks::FRESH);
-            }
-        }
-        if matches!(failure, Failure::Timeout) && self.is_on_trial(key) {
-            let entry = &mut self.pool[self.links[key].origin];
-            entry.trust = Trust::Lost;
-            alert!(
-                self,
-                Pipelining,
-                "{}: answers some of the requests that come together, and drops the others: it is not pipelined any more",
-                entry.origin
-            );
-        } else if is_the_peers && pipeline.has_begun() {
-            self.on_broken(key);
-        }
-    }
-
-    /// A connection has ended without an answer to requests that were pipelined on it.
-    fn on_broken(&mut self, key: LinkKey) {
-        let link = &self.links[key];
-        let Some(pipeline) = &link.pipeline else {
-            return;
-        };
-        // What was kept open while it was idle, and is closed then, is no sign against pipelining.
-        let is_stale = pipeline.is_untried() && link.marks.has(LinkMarks::REUSED);
-        let is_excused = pipeline.is_proven() || is_stale;
-        let entry = &mut self.pool[link.origin];
-        if entry.trust.on_broken(is_excused) {
-            alert!(
-                self,
-                Pipelining,
-                "{}: ends connections instead of answering what is pipelined, and is not pipelined any more",
-                entry.origin
-            );
-        }
-    }
-
-    /// Nothing is behind any more: the link is as any other.
-    fn end_pipeline(&mut self, key: LinkKey) {
-        let link = &mut self.links[key];
-        if let Some(pipeline) = &mut link.pipeline {
-            pipeline.intake = Intake::Shut;
-            if pipeline.is_on_trial() {
-                self.pool[link.origin].trust.set_on_trial(false);
-            }
-        }
-        self.pool.note_room(&mut self.links, key);
-        let pipeline = self.links[key].pipeline.take();
-        if self.pipelines.len() < MAX_SPARE {
-            self.pipelines.extend(pipeline);
-        }
-    }
-
-    /// The link is about to be closed: sends those behind again elsewhere.
-    pub(super) fn give_up_pipeline(&mut self, key: LinkKey) {
-        if self.links[key].pipeline.is_some() {
-            self.send_elsewhere(key, 0);
-            self.end_pipeline(key);
-        }
-    }
-
-    /// Puts those that are at `place` or behind it back into the queue, as its first.
-    fn send_elsewhere(&mut self, key: LinkKey, place: usize) {
-        let origin = self.links[key].origin;
-        while let Some(pipeline) = &mut self.links[key].pipeline
-            && pipeline.len() > place
-            && let Some((last, progress)) = pipeline.take_last()
-        {
-            let chain = &mut self.chains[last.chain];
-            match progress {
-                Progress::Whole | Progress::Partly => self.counts.retried += 1,
-                Progress::Unwritten => chain.attempts = chain.attempts.saturating_sub(1),
-            }
-            debug!(
-                "{:?} {}: ends; what was behind is sent elsewhere",
-                self.links.token(key),
-                self.origin_of(key)
-            );
-            self.enqueue_first(origin, last.chain);
-        }
-    }
-
-    /// Ends the exchange of a chain that is on a link, but not in front. What has been written of it cannot be taken back: then the link ends
-    /// with the one before it, and those behind it are sent elsewhere.
-    pub(super) fn fail_behind(&mut self, key: LinkKey, chain: ChainKey, kind: ErrorKind) {
-        let link = &mut self.links[key];
-        let Some(pipeline) = &mut link.pipeline else {
-            return;
-        };
-        let Some(place) = pipeline.place_of(chain) else {
-            return;
-        };
-        let progress = pipeline.progress(place);
-        let origin = link.origin;
-        match progress {
-            Progress::Unwritten => pipeline.remove(place),
-            Progress::Whole | Progress::Partly => {
-                pipeline.intake = Intake::Shut;
-                self.send_elsewhere(key, place + 1);
-                if let Some(pipeline) = &mut self.links[key].pipeline {
-                    pipeline.take_last();
-                }
-            }
-        }
-        self.pool.note_room(&mut self.links, key);
-        self.pool.feed(origin);
-        let (phase, sent) = match progress {
-            Progress::Unwritten => (Phase::Queue, Sent::No),
-            Progress::Partly => (Phase::Write, Sent::Maybe),
-            Progress::Whole => (Phase::FirstByte, Sent::Maybe),
-        };
-        let at = Circumstances {
-            phase,
-            sent,
-            resend_is_safe: true,
-            reused: self.links[key].marks.has(LinkMarks::REUSED),
-            attempts: self.chains[chain].attempts,
-            origin: Some(self.pool[origin].origin.clone()),
-            request: self.chains[chain].request.clone(),
-            status: None,
-            partial_body: Vec::new(),
-        };
-        let error = match kind {
-            ErrorKind::Timeout => {
-                Error::from_text(kind, self.timeout_text(chain, Clock::Total), at)
-            }
-            _ => Error::of(kind, at),
-        };
-        debug!("{:?} {error:#}", self.links.token(key));
-        self.disarm(chain);
-        self.complete(chain, error);
     }
 }

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::engine::calls::Call;
 use crate::engine::chains::RequestId;
 use crate::engine::response::Response;
 use crate::error::Error;
@@ -250,6 +249,9 @@ pub struct Context<'a, S> {
     pub(super) id: RequestId,
     pub(super) now: Instant,
 }
+
+/// The code that a chain goes on with.
+pub(crate) type Call<S> = Box<dyn FnOnce(&mut S, &mut Context<'_, S>) -> Next<S>>;
 
 /// Takes what a [`Context`] is asked for.
 pub(crate) trait Sink<S> {

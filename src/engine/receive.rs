@@ -11,13 +11,15 @@ use log::debug;
 use mio::Token;
 
 use crate::config::Clock;
+use crate::engine::Engine;
 use crate::engine::chains::{ChainKey, Marks, Stage};
-use crate::engine::exchange::Failure;
+use crate::engine::clock::Since;
+use crate::engine::fail::Failure;
 use crate::engine::mode::Mode;
 use crate::engine::pipeline::MovedUp;
+use crate::engine::quiet::Probe;
 use crate::engine::readback::{Context, Flow, Readback};
 use crate::engine::response::{Body, Response, no_fields};
-use crate::engine::{Engine, SinceClock};
 use crate::net::link::{Inbound, LinkMarks, State};
 use crate::net::slots::LinkKey;
 use crate::net::tls::Session;
@@ -95,12 +97,12 @@ enum Fed {
 impl<S, M: Mode> Engine<S, M> {
     /// The poll has spoken of a link, or it stands on the run queue.
     pub(super) fn on_link(&mut self, state: &mut S, key: LinkKey, budget: &mut usize) {
-        self.catch_up();
-        self.since_clock = SinceClock::Links;
-        match self.links[key].state {
+        self.core.catch_up();
+        self.core.clock.since = Since::Links;
+        match self.core.links[key].state {
             State::Idle(_) => {
-                self.check_idle(key);
-                *budget = budget.saturating_sub(std::mem::take(&mut self.probed));
+                self.core.check_idle(key);
+                *budget = budget.saturating_sub(std::mem::take(&mut self.core.quiet.cost));
             }
             State::Resting | State::TurnedAway { .. } => {}
             State::Dialing { .. }
@@ -108,11 +110,11 @@ impl<S, M: Mode> Engine<S, M> {
             | State::Handshaking { .. }
             | State::Busy { .. } => {
                 let woken = Readiness::WRITABLE.with(Readiness::ERROR);
-                let link = &self.links[key];
+                let link = &self.core.links[key];
                 if link.readiness.has(woken) && link.has_unwritten() {
-                    let token = self.links.token(key);
-                    self.flush(key);
-                    if self.links.find(token).is_none() {
+                    let token = self.core.links.token(key);
+                    self.core.flush(key);
+                    if self.core.links.find(token).is_none() {
                         return;
                     }
                 }
@@ -121,69 +123,20 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// An idle link is readable: the peer closed it, or spoke out of turn. Either way it is of no more use.
-    fn check_idle(&mut self, key: LinkKey) {
-        if !self.links[key].readiness.has(Readiness::READ_SIDE) {
-            return;
-        }
-        let probe = self.probe(key);
-        self.tell_of(key, probe);
-        match probe {
-            Probe::Open => {}
-            Probe::Ended | Probe::Spoke { .. } => self.close_idle_link(key),
-        }
-    }
-
-    /// Reads where nothing should be, to learn whether the connection is still there.
-    pub(super) fn probe(&mut self, key: LinkKey) -> Probe {
-        if self.links[key].session.is_some() {
-            // In a readback's wake the bytes that its response lies in are in the first buffer.
-            let first_is_taken = self.read_buffer.is_empty();
-            let mut buffer = std::mem::take(match first_is_taken {
-                true => &mut self.second_buffer,
-                false => &mut self.read_buffer,
-            });
-            buffer.resize(self.settings.read_buffer, 0);
-            let probe = self.probe_session(key, &mut buffer);
-            // Back to where it came from: while it is out, both may be empty.
-            match first_is_taken {
-                true => self.second_buffer = buffer,
-                false => self.read_buffer = buffer,
-            }
-            return probe;
-        }
-        let link = &mut self.links[key];
-        let Some(socket) = &link.socket else {
-            return Probe::Ended;
-        };
-        loop {
-            match self.net.recv(socket, &mut [0; 16]) {
-                Ok(0) => return Probe::Ended,
-                Ok(bytes) => return Probe::Spoke { bytes },
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    link.readiness = link.readiness.without(Readiness::READ_SIDE);
-                    return Probe::Open;
-                }
-                Err(_) => return Probe::Ended,
-            }
-        }
-    }
-
     /// Deals with what a pause held back, then reads on as long as there is something and the budget lasts.
     fn go_on(&mut self, state: &mut S, key: LinkKey, budget: &mut usize) {
-        let mut share = self.settings.turn_bytes;
+        let mut share = self.core.settings.turn_bytes;
         if self.feed_held(state, key) == Go::Stop {
             return;
         }
         loop {
-            let link = &mut self.links[key];
+            let link = &mut self.core.links[key];
             let (State::Busy { chain, .. } | State::Handshaking { chain }) = link.state else {
                 return;
             };
             // Cancelled: a command is on its way that ends it, and until then nothing more comes of
             // it.
-            if self.chains[chain]
+            if self.core.chains[chain]
                 .marks
                 .has(Marks::PAUSED.or(Marks::CANCELLED))
             {
@@ -195,21 +148,21 @@ impl<S, M: Mode> Engine<S, M> {
             }
             if let Some(problem) = link.session.as_ref().and_then(Session::failure) {
                 let problem = problem.clone();
-                return self.fail(key, Failure::Tls(problem));
+                return self.core.fail(key, Failure::Tls(problem));
             }
             let pending = link.session.as_ref().filter(|s| s.has_pending());
             if pending.is_none() && !link.readiness.has(Readiness::READ_SIDE) {
                 return;
             }
             if share == 0 || *budget == 0 {
-                return self.run_later(key);
+                return self.core.run_later(key);
             }
-            let mut buffer = std::mem::take(&mut self.read_buffer);
+            let mut buffer = std::mem::take(&mut self.core.buffers.read);
             let go = match pending.map(|session| session.restore(&mut buffer)) {
                 Some(kept) => self.on_ciphertext(state, key, &mut buffer, kept, &mut share, budget),
                 None => self.read(state, key, &mut buffer, &mut share, budget),
             };
-            self.read_buffer = buffer;
+            self.core.buffers.read = buffer;
             if go == Go::Stop {
                 return;
             }
@@ -224,7 +177,7 @@ impl<S, M: Mode> Engine<S, M> {
         share: &mut usize,
         budget: &mut usize,
     ) -> Go {
-        let link = &mut self.links[key];
+        let link = &mut self.core.links[key];
         let Some(socket) = &link.socket else {
             return Go::Stop;
         };
@@ -244,7 +197,7 @@ impl<S, M: Mode> Engine<S, M> {
             }
         };
         let room_len = room.len();
-        match self.net.recv(socket, room) {
+        match self.core.net.recv(socket, room) {
             Ok(0) => {
                 self.on_eof(state, key);
                 Go::Stop
@@ -254,11 +207,11 @@ impl<S, M: Mode> Engine<S, M> {
                 // since data and FIN together gave one edge only.
                 if n < room_len && !link.readiness.has(Readiness::ENDING) {
                     link.readiness = link.readiness.without(Readiness::READABLE);
-                    self.quiet.on_drained(key, self.now_micros);
+                    self.core.quiet.on_drained(key, self.core.clock.micros());
                 }
                 *share = share.saturating_sub(n);
                 *budget = budget.saturating_sub(n);
-                self.counts.bytes_in += n as u64;
+                self.core.counts.bytes_in += n as u64;
                 match place {
                     Place::Shared => self.on_bytes(state, key, &mut buffer[..n]),
                     Place::Ciphertext { kept } => {
@@ -279,7 +232,7 @@ impl<S, M: Mode> Engine<S, M> {
                 if dead {
                     // Writing failed, and there is no response that would explain it.
                     let error = io::Error::from(io::ErrorKind::BrokenPipe);
-                    self.fail(
+                    self.core.fail(
                         key,
                         Failure::Closed {
                             missing: None,
@@ -291,21 +244,21 @@ impl<S, M: Mode> Engine<S, M> {
             }
             Err(error) => {
                 let missing = link.connection.missing();
-                self.fail(key, Failure::from_socket(error, missing));
+                self.core.fail(key, Failure::from_socket(error, missing));
                 Go::Stop
             }
         }
     }
 
     fn on_eof(&mut self, state: &mut S, key: LinkKey) {
-        let link = &mut self.links[key];
+        let link = &mut self.core.links[key];
         link.marks.set(LinkMarks::CLOSE);
         let is_cut = link.session.as_ref().is_some_and(|s| !s.is_finished());
         if is_cut && link.connection.is_until_close() {
             // RFC 9112 §9.8: whoever cuts the connection could cut the body where it likes.
             let why = "the connection ended without TLS's close_notify";
             let error = Some(io::Error::new(io::ErrorKind::UnexpectedEof, why));
-            return self.fail(
+            return self.core.fail(
                 key,
                 Failure::Closed {
                     missing: None,
@@ -318,34 +271,37 @@ impl<S, M: Mode> Engine<S, M> {
             // of a body that lasts until the close would be to call whole what was cut off.
             let missing = link.connection.missing();
             let error = Some(io::ErrorKind::ConnectionReset.into());
-            return self.fail(key, Failure::Closed { missing, error });
+            return self.core.fail(key, Failure::Closed { missing, error });
         }
         match link.connection.on_eof() {
             Eof::Complete => {
-                let inbound = link.inbound.take().unwrap_or_else(|| self.spare.take());
+                let inbound = link
+                    .inbound
+                    .take()
+                    .unwrap_or_else(|| self.core.buffers.inbounds.take());
                 // There is no next on a connection that has ended.
                 let _ = self.finish_kept(state, key, inbound, &mut []);
             }
-            Eof::NothingReceived => self.fail(
+            Eof::NothingReceived => self.core.fail(
                 key,
                 Failure::Closed {
                     missing: None,
                     error: None,
                 },
             ),
-            Eof::Truncated(violation) => self.fail(key, Failure::Violation(violation)),
+            Eof::Truncated(violation) => self.core.fail(key, Failure::Violation(violation)),
         }
     }
 
     pub(super) fn on_bytes(&mut self, state: &mut S, key: LinkKey, data: &mut [u8]) -> Go {
-        let Some(chain) = self.links[key].chain() else {
+        let Some(chain) = self.core.links[key].chain() else {
             return Go::Stop;
         };
-        let since_start = self.since_start(chain);
-        let link = &mut self.links[key];
+        let since_start = self.core.since_start(chain);
+        let link = &mut self.core.links[key];
         if !link.marks.has(LinkMarks::RECEIVED) {
             if link.pipeline.is_some() && link.written() == 0 {
-                self.fail_unasked(key, data.len());
+                self.core.fail_unasked(key, data.len());
                 return Go::Stop;
             }
             link.marks.set(LinkMarks::RECEIVED);
@@ -357,12 +313,12 @@ impl<S, M: Mode> Engine<S, M> {
             Some(kept) if !link.connection.has_head() => {
                 kept.section.extend_from_slice(data);
                 let mut bytes = std::mem::take(&mut kept.section);
-                let token = self.links.token(key);
+                let token = self.core.links.token(key);
                 let go = self.feed(state, key, chain, &mut bytes, inbound, true);
                 // Still incomplete: the bytes go back as they are, since copying them at each read would take quadratic time.
                 // An interim head that they ended with is done with.
-                if let Some(key) = self.links.find(token)
-                    && let link = &mut self.links[key]
+                if let Some(key) = self.core.links.find(token)
+                    && let link = &mut self.core.links[key]
                     && link.connection.is_inside_head()
                     && let Some(inbound) = &mut link.inbound
                     && inbound.section.is_empty()
@@ -377,7 +333,7 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// A body of known length that is collected has grown by its last `grown` bytes, which are in place already.
     pub(super) fn on_body(&mut self, state: &mut S, key: LinkKey, grown: usize) -> Go {
-        let link = &mut self.links[key];
+        let link = &mut self.core.links[key];
         let (Some(chain), Some(mut inbound)) = (link.chain(), link.inbound.take()) else {
             return Go::Stop;
         };
@@ -385,20 +341,20 @@ impl<S, M: Mode> Engine<S, M> {
         let step = link.connection.receive(
             inbound.body.last_mut(grown),
             &mut inbound.head,
-            &self.settings.limits,
+            &self.core.settings.limits,
         );
         let taken = match step {
             Ok(step) => start + step.consumed,
             Err(violation) => {
-                self.fail(key, Failure::Violation(violation));
+                self.core.fail(key, Failure::Violation(violation));
                 return Go::Stop;
             }
         };
         // Bytes behind the response.
         let mut rest = inbound.body.split_off(taken);
-        if !self.links[key].connection.is_complete() {
-            self.links[key].inbound = Some(inbound);
-            self.arm(chain, Some(Clock::Idle));
+        if !self.core.links[key].connection.is_complete() {
+            self.core.links[key].inbound = Some(inbound);
+            self.core.arm(chain, Some(Clock::Idle));
             return Go::On;
         }
         match self.finish_kept(state, key, inbound, &mut rest) {
@@ -408,7 +364,7 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     fn feed_held(&mut self, state: &mut S, key: LinkKey) -> Go {
-        let link = &mut self.links[key];
+        let link = &mut self.core.links[key];
         let State::Busy { chain, .. } = link.state else {
             return Go::On;
         };
@@ -417,7 +373,7 @@ impl<S, M: Mode> Engine<S, M> {
         };
         // A response may also have ended with the piece after which it was paused.
         let waits = !inbound.held.is_empty() || link.connection.is_complete();
-        if !waits || self.chains[chain].marks.has(Marks::PAUSED) {
+        if !waits || self.core.chains[chain].marks.has(Marks::PAUSED) {
             return Go::On;
         }
         let mut held = std::mem::take(&mut inbound.held);
@@ -441,8 +397,10 @@ impl<S, M: Mode> Engine<S, M> {
                 taken: 0,
                 section: 0..0,
                 body: 0..0,
-                inbound: inbound.take().unwrap_or_else(|| self.spare.take()),
-                spilled: self.links[key].connection.has_head(),
+                inbound: inbound
+                    .take()
+                    .unwrap_or_else(|| self.core.buffers.inbounds.take()),
+                spilled: self.core.links[key].connection.has_head(),
                 kept,
             };
             let fed = self.parse(state, key, chain, &mut piece);
@@ -451,7 +409,7 @@ impl<S, M: Mode> Engine<S, M> {
             };
             let taken = piece.taken;
             let line = self.finish(state, key, &mut piece);
-            self.spare.give(piece.inbound);
+            self.core.buffers.inbounds.give(piece.inbound);
             let Some(line) = line else {
                 return Go::Stop;
             };
@@ -467,7 +425,7 @@ impl<S, M: Mode> Engine<S, M> {
             Fed::More => {
                 let between = piece.taken == piece.data.len();
                 self.keep(key, piece);
-                let link = &self.links[key];
+                let link = &self.core.links[key];
                 // Behind an interim response the wait for the final one goes on as before.
                 let clock = match link.connection.has_head() || !between {
                     true => Clock::Idle,
@@ -476,8 +434,8 @@ impl<S, M: Mode> Engine<S, M> {
                 };
                 // An interim response that is not 100 (Continue) makes the wait for one no longer.
                 if !link.marks.has(LinkMarks::AWAITING) {
-                    self.catch_up();
-                    self.arm(chain, Some(clock));
+                    self.core.catch_up();
+                    self.core.arm(chain, Some(clock));
                 }
                 Go::On
             }
@@ -485,7 +443,7 @@ impl<S, M: Mode> Engine<S, M> {
                 let rest = piece.taken;
                 piece.inbound.held = piece.data[rest..].to_vec();
                 self.keep(key, piece);
-                self.arm(chain, None);
+                self.core.arm(chain, None);
                 Go::Stop
             }
             Fed::Cancelled => {
@@ -494,26 +452,148 @@ impl<S, M: Mode> Engine<S, M> {
             }
             Fed::Failed(failure) => {
                 self.keep(key, piece);
-                self.fail_unreadable(key, failure);
+                self.core.fail_unreadable(key, failure);
                 Go::Stop
             }
             Fed::Unexpected => {
-                self.spare.give(piece.inbound);
-                self.disarm(chain);
-                self.close(key);
-                let chain_marks = &mut self.chains[chain].marks;
+                self.core.buffers.inbounds.give(piece.inbound);
+                self.core.disarm(chain);
+                self.core.close(key);
+                let chain_marks = &mut self.core.chains[chain].marks;
                 chain_marks.set(Marks::NO_EXPECT);
-                self.chains[chain].stage = Stage::New;
-                self.restarts.push_back(chain);
+                self.core.chains[chain].stage = Stage::New;
+                self.core.agenda.restarts.push_back(chain);
                 Go::Stop
             }
             Fed::Panicked => {
-                self.spare.give(piece.inbound);
-                self.close(key);
+                self.core.buffers.inbounds.give(piece.inbound);
+                self.core.close(key);
                 self.end_chain(chain);
                 Go::Stop
             }
         }
+    }
+
+    /// A response is complete, and told, and another has taken its place: whose the `rest` of the bytes is.
+    ///
+    /// # Errors
+    /// Nobody's, or not now: how it goes on with the link instead.
+    pub(super) fn next_in_line(
+        &mut self,
+        line: Token,
+        rest: &[u8],
+    ) -> Result<(LinkKey, ChainKey), Go> {
+        // Whatever the readback asked for may have ended the link.
+        let key = self.core.links.find(line).ok_or(Go::Stop)?;
+        let link = &self.core.links[key];
+        let State::Busy { chain, .. } = link.state else {
+            return Err(Go::Stop);
+        };
+        if rest.is_empty() {
+            let clock = match link.marks.has(LinkMarks::SENT) {
+                true => Clock::FirstByte,
+                false => Clock::Write,
+            };
+            self.core.catch_up();
+            self.core.arm(chain, Some(clock));
+            self.core.arm_trial(key, chain);
+        }
+        match (rest.is_empty(), self.panic.is_some()) {
+            (true, false) => Err(Go::On),
+            (false, false) => Ok((key, chain)),
+            (_, true) => {
+                self.hold(key, rest);
+                Err(Go::Stop)
+            }
+        }
+    }
+
+    /// As [`feed`](Self::feed), for what has come behind a response.
+    pub(super) fn feed_behind(&mut self, state: &mut S, line: Token, rest: &mut [u8]) -> Go {
+        match self.next_in_line(line, rest) {
+            Ok((key, chain)) => self.feed(state, key, chain, rest, None, false),
+            Err(go) => go,
+        }
+    }
+
+    /// Leaves what has come for the next in line to the next turn: the host hears of a panic first.
+    fn hold(&mut self, key: LinkKey, rest: &[u8]) {
+        if !rest.is_empty() {
+            let mut inbound = self.core.buffers.inbounds.take();
+            inbound.held.extend_from_slice(rest);
+            self.core.links[key].inbound = Some(inbound);
+        }
+        self.core.run_later(key);
+    }
+
+    /// Bytes of a TLS link have come, at the front of `buffer` up to `filled`; or they had, and
+    /// more was to be done with them than `share` and `budget` allowed. What the records cost
+    /// beside their bytes is taken from both.
+    pub(super) fn on_ciphertext(
+        &mut self,
+        state: &mut S,
+        key: LinkKey,
+        buffer: &mut [u8],
+        filled: usize,
+        share: &mut usize,
+        budget: &mut usize,
+    ) -> Go {
+        let link = &mut self.core.links[key];
+        let Some(session) = &mut link.session else {
+            return Go::Stop;
+        };
+        // A body of known length is decrypted to where it stays.
+        let collects = !link.marks.has(LinkMarks::STREAM.and(LinkMarks::DISCARD));
+        let inbound = link.inbound.as_mut();
+        let body = inbound.filter(|_| collects && link.connection.missing().is_some());
+        let is_body = body.is_some();
+        let mut plaintext = match body {
+            Some(inbound) => inbound.body.take(),
+            None => {
+                debug_assert!(
+                    self.core.buffers.plaintext.is_empty(),
+                    "the last who used it has cleared it"
+                );
+                std::mem::take(&mut self.core.buffers.plaintext)
+            }
+        };
+        let start = plaintext.len();
+        let allowed = (*share).min(*budget);
+        let mut left = allowed;
+        let received = session.receive(buffer, filled, &mut plaintext, &mut left);
+        *share -= allowed - left;
+        *budget -= allowed - left;
+        let grown = plaintext.len() - start;
+        if is_body && let Some(inbound) = &mut link.inbound {
+            inbound.body = std::mem::take(&mut plaintext).into();
+        }
+        if session.is_finished() || received.is_err() {
+            link.marks.set(LinkMarks::CLOSE);
+        }
+        // The next message of the handshake, the request behind the last one, or what else the session has to say. An alert that
+        // says why it has failed goes out when the link is closed.
+        let was_busy = matches!(link.state, State::Busy { .. });
+        let speaks = matches!(link.state, State::Handshaking { .. }) || link.has_outbound();
+        if received.is_ok() && speaks {
+            self.core.flush(key);
+        }
+        // The end that has come, or the failure, is `go_on`'s: behind what has come before it, and behind a pause.
+        if is_body {
+            return self.on_body(state, key, grown);
+        }
+        let mut go = Go::On;
+        // Before its handshake is over a link has asked for nothing: a session that fails in the same read answers nothing.
+        let is_busy = matches!(self.core.links[key].state, State::Busy { .. });
+        if is_busy && !was_busy && !plaintext.is_empty() {
+            // It was sent before the request was: as in `connect_on`.
+            self.core.links[key].marks.set(LinkMarks::CLOSE);
+        }
+        if is_busy && !plaintext.is_empty() {
+            go = self.on_bytes(state, key, &mut plaintext);
+        }
+        plaintext.clear();
+        self.core.buffers.plaintext = plaintext;
+        go
     }
 
     fn parse(
@@ -523,15 +603,15 @@ impl<S, M: Mode> Engine<S, M> {
         chain: ChainKey,
         piece: &mut Piece<'_>,
     ) -> Fed {
-        if self.chains[chain].marks.has(Marks::CANCELLED) {
+        if self.core.chains[chain].marks.has(Marks::CANCELLED) {
             return Fed::Cancelled;
         }
-        let Some(request) = &self.chains[chain].request else {
+        let Some(request) = &self.core.chains[chain].request else {
             return Fed::Panicked;
         };
-        let limits = self.settings.limits_of(request);
+        let limits = self.core.settings.limits_of(request);
         loop {
-            let link = &mut self.links[key];
+            let link = &mut self.core.links[key];
             if link.connection.is_complete() {
                 return read_trailers(&mut piece.inbound, &limits);
             }
@@ -542,7 +622,7 @@ impl<S, M: Mode> Engine<S, M> {
                 let fed = self.on_data(state, key, chain, piece, body, &limits);
                 return match fed {
                     Some(fed) => fed,
-                    None if self.chains[chain].marks.has(Marks::CANCELLED) => Fed::Cancelled,
+                    None if self.core.chains[chain].marks.has(Marks::CANCELLED) => Fed::Cancelled,
                     None => Fed::Complete,
                 };
             }
@@ -586,7 +666,7 @@ impl<S, M: Mode> Engine<S, M> {
                     {
                         let waits = LinkMarks::AWAITING.and(LinkMarks::BODY_HELD);
                         link.marks.clear(waits);
-                        self.flush(key);
+                        self.core.flush(key);
                     }
                     let called =
                         self.show(state, key, chain, piece, |readback, state, head, cx| {
@@ -616,7 +696,7 @@ impl<S, M: Mode> Engine<S, M> {
                     trailers.extend_from_slice(&piece.data[range]);
                 }
             }
-            if self.chains[chain].marks.has(Marks::CANCELLED) {
+            if self.core.chains[chain].marks.has(Marks::CANCELLED) {
                 return Fed::Cancelled;
             }
         }
@@ -631,7 +711,7 @@ impl<S, M: Mode> Engine<S, M> {
         piece: &mut Piece<'_>,
         max_body_bytes: u64,
     ) -> Option<Fed> {
-        let link = &mut self.links[key];
+        let link = &mut self.core.links[key];
         let status = piece.inbound.head.status;
         // The body is still here, so nothing can have been done with it.
         if link.marks.has(LinkMarks::BODY_HELD) && status == http::StatusCode::EXPECTATION_FAILED {
@@ -657,7 +737,7 @@ impl<S, M: Mode> Engine<S, M> {
             Ok(flow) => flow.unwrap_or(Flow::Buffer),
             Err(Panicked) => return Some(Fed::Panicked),
         };
-        let marks = &mut self.links[key].marks;
+        let marks = &mut self.core.links[key].marks;
         match flow {
             Flow::Buffer => {
                 // A length that is already too much need not be read to be refused.
@@ -683,7 +763,7 @@ impl<S, M: Mode> Engine<S, M> {
             }
             Flow::Pause => {
                 marks.set(LinkMarks::STREAM);
-                self.chains[chain].marks.set(Marks::PAUSED);
+                self.core.chains[chain].marks.set(Marks::PAUSED);
                 Some(Fed::Paused)
             }
             Flow::Abort => Some(Fed::Failed(Failure::Aborted)),
@@ -700,7 +780,7 @@ impl<S, M: Mode> Engine<S, M> {
         range: Range<usize>,
         limits: &Limits,
     ) -> Option<Fed> {
-        let marks = self.links[key].marks;
+        let marks = self.core.links[key].marks;
         if marks.has(LinkMarks::DISCARD) {
             return None;
         }
@@ -720,7 +800,7 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     fn stream(&mut self, state: &mut S, key: LinkKey, chain: ChainKey, data: &[u8]) -> Option<Fed> {
-        let id = self.chains.id(chain);
+        let id = self.core.chains.id(chain);
         let flow = self.run_readback(chain, id, |readback, mut cx| {
             readback.on_data(state, data, &mut cx)
         });
@@ -728,13 +808,13 @@ impl<S, M: Mode> Engine<S, M> {
             None => Some(Fed::Panicked),
             Some(Flow::Stream | Flow::Buffer) => None,
             Some(Flow::Discard) => {
-                let marks = &mut self.links[key].marks;
+                let marks = &mut self.core.links[key].marks;
                 marks.clear(LinkMarks::STREAM);
                 marks.set(LinkMarks::DISCARD);
                 None
             }
             Some(Flow::Pause) => {
-                self.chains[chain].marks.set(Marks::PAUSED);
+                self.core.chains[chain].marks.set(Marks::PAUSED);
                 Some(Fed::Paused)
             }
             Some(Flow::Abort) => Some(Fed::Failed(Failure::Aborted)),
@@ -743,13 +823,13 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// Keeps what the next read cannot do without: the head, or what has come of it, and the body so far.
     fn keep(&mut self, key: LinkKey, piece: Piece<'_>) {
-        let link = &mut self.links[key];
+        let link = &mut self.core.links[key];
         let mut inbound = piece.inbound;
         if !link.connection.has_head() {
             let rest = &piece.data[piece.taken..];
             if rest.is_empty() {
                 // Interim responses, to the end of the last one: while the link waits for more, it holds no buffer.
-                return self.spare.give(inbound);
+                return self.core.buffers.inbounds.give(inbound);
             }
             inbound.section.clear();
             if !piece.kept || piece.taken > 0 {
@@ -793,26 +873,26 @@ impl<S, M: Mode> Engine<S, M> {
             kept: false,
         };
         let line = self.finish(state, key, &mut piece);
-        self.spare.give(piece.inbound);
+        self.core.buffers.inbounds.give(piece.inbound);
         line
     }
 
     /// The response is complete: frees its link, then calls its readback. Answers the link's token where the next in line has taken its
     /// place.
     fn finish(&mut self, state: &mut S, key: LinkKey, piece: &mut Piece<'_>) -> Option<Token> {
-        let chain = self.links[key].chain()?;
-        let mut exchange = self.exchange(key, chain);
+        let chain = self.core.links[key].chain()?;
+        let mut exchange = self.core.exchange(key, chain);
         let inbound = &mut *piece.inbound;
         // The timer stays: the chain's next step moves it, and no time passes before that.
-        self.chains[chain].marks.clear(Marks::PAUSED);
-        self.chains[chain].stage = Stage::Reading;
-        self.counts.answered += 1;
+        self.core.chains[chain].marks.clear(Marks::PAUSED);
+        self.core.chains[chain].stage = Stage::Reading;
+        self.core.counts.answered += 1;
         // At least 1, as the steps before it.
-        exchange.done = (self.now_micros - self.chains[chain].started).max(1);
+        exchange.done = (self.core.clock.micros() - self.core.chains[chain].started).max(1);
         debug!(
             "{:?} {}: answered with {}",
-            self.links.token(key),
-            self.origin_of(key),
+            self.core.links.token(key),
+            self.core.origin_of(key),
             inbound.head.status.as_u16()
         );
         let leftover = piece.data.len() - piece.taken;
@@ -836,7 +916,7 @@ impl<S, M: Mode> Engine<S, M> {
                 readback.on_reply(state, Ok(response), &mut cx)
             })
         };
-        self.chains[chain].request = Some(exchange.request);
+        self.core.chains[chain].request = Some(exchange.request);
         self.follow(chain, next);
         line
     }
@@ -844,48 +924,48 @@ impl<S, M: Mode> Engine<S, M> {
     /// Takes a link from the exchange that is over: the next in line takes its place, or it rests, if it can be used again. Answers its
     /// token where there is a next.
     fn release(&mut self, key: LinkKey, head: &Head, leftover: usize) -> Option<Token> {
-        if self.links[key].pipeline.is_some() {
-            match self.move_up(key, head, leftover) {
-                MovedUp::Next => return Some(self.links.token(key)),
+        if self.core.links[key].pipeline.is_some() {
+            match self.core.move_up(key, head, leftover) {
+                MovedUp::Next => return Some(self.core.links.token(key)),
                 MovedUp::Closed => return None,
                 MovedUp::Nobody => {}
             }
         }
-        let link = &mut self.links[key];
+        let link = &mut self.core.links[key];
         let mut reusable = link.connection.is_reusable()
             && link.marks.has(LinkMarks::SENT)
             && !link.marks.has(LinkMarks::CLOSE);
         if leftover > 0 {
             reusable = false;
-            self.warn_of_unsolicited(key, leftover);
+            self.core.warn_of_unsolicited(key, leftover);
         }
-        if let Some(session) = &self.links[key].session {
+        if let Some(session) = &self.core.links[key].session {
             reusable &= !session.has_pending();
         }
         // What the last event said may stand unread behind the response: an end of file, or bytes
         // out of turn.
-        if reusable && self.links[key].readiness.has(Readiness::READ_SIDE) {
-            reusable = matches!(self.probe(key), Probe::Open);
-            self.quiet.on_drained(key, self.now_micros);
+        if reusable && self.core.links[key].readiness.has(Readiness::READ_SIDE) {
+            reusable = matches!(self.core.probe(key), Probe::Open);
+            self.core.quiet.on_drained(key, self.core.clock.micros());
         }
-        let origin = self.links[key].origin;
+        let origin = self.core.links[key].origin;
         // A chain that goes on for ever must not keep another origin out for ever.
-        if !reusable || self.pool.another_has_none(origin) {
-            self.close(key);
+        if !reusable || self.core.pool.another_has_none(origin) {
+            self.core.close(key);
             return None;
         }
-        let link = &mut self.links[key];
+        let link = &mut self.core.links[key];
         link.state = State::Resting;
         link.inbound = None;
         link.marks = link.marks.lasting();
-        if let Some(other) = self.resting.replace(key) {
+        if let Some(other) = self.core.agenda.resting.replace(key) {
             debug_assert!(
                 false,
                 "one exchange ends at a time, and {other} still rests"
             );
-            self.close(other);
+            self.core.close(other);
         }
-        self.pool.feed(origin);
+        self.core.pool.feed(origin);
         None
     }
 
@@ -901,7 +981,7 @@ impl<S, M: Mode> Engine<S, M> {
         if !self.reads_heads(chain).ok_or(Panicked)? {
             return Ok(None);
         }
-        let exchange = self.exchange(key, chain);
+        let exchange = self.core.exchange(key, chain);
         let response = Response {
             head: &piece.inbound.head,
             section: &piece.data[piece.section.clone()],
@@ -912,7 +992,7 @@ impl<S, M: Mode> Engine<S, M> {
         let shown = self.run_readback(chain, exchange.id, |readback, mut cx| {
             call(readback, state, &response, &mut cx)
         });
-        self.chains[chain].request = Some(exchange.request);
+        self.core.chains[chain].request = Some(exchange.request);
         shown.map(Some).ok_or(Panicked)
     }
 }
@@ -953,17 +1033,6 @@ fn read_trailers(inbound: &mut Inbound, limits: &Limits) -> Fed {
 /// A longer body is not reserved for on its server's word alone.
 const RESERVE: usize = 64 << 10;
 
-/// What reading a link without an exchange has shown.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Probe {
-    Open,
-    Ended,
-    /// It sent at least so many bytes that nobody asked for.
-    Spoke {
-        bytes: usize,
-    },
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
@@ -995,7 +1064,7 @@ mod tests {
         let before = head::examined();
         for (i, byte) in head.bytes().enumerate() {
             peer.write_all(&[byte]).unwrap();
-            while engine.counts.bytes_in == i as u64 {
+            while engine.core.counts.bytes_in == i as u64 {
                 engine.turn(&mut answered, None).unwrap();
             }
         }

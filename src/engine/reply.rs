@@ -7,12 +7,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use crate::engine::Engine;
 use crate::engine::chains::{ChainKey, Marks, RequestId, Stage};
+use crate::engine::clock::Since;
+use crate::engine::core::Core;
 use crate::engine::mode::Mode;
 use crate::engine::readback::{Action, Context, Next, Readback};
 use crate::engine::response::Exchange;
-use crate::engine::{Engine, SinceClock};
 use crate::error::{Error, ErrorKind};
+use crate::net::Net;
 use crate::net::link::LinkMarks;
 use crate::net::slots::{LinkKey, MaybeKey};
 use crate::net::tls::Session;
@@ -21,13 +24,13 @@ impl<S, M: Mode> Engine<S, M> {
     /// Tells a chain's readback of a failure.
     pub(super) fn deliver(&mut self, state: &mut S, chain: ChainKey, error: Error) {
         // Of a chain that has sent nothing yet, nobody is told.
-        self.counts.failed += u64::from(self.chains[chain].request.is_some());
-        let cancelled = self.chains[chain].marks.has(Marks::CANCELLED);
+        self.core.counts.failed += u64::from(self.core.chains[chain].request.is_some());
+        let cancelled = self.core.chains[chain].marks.has(Marks::CANCELLED);
         let error = match cancelled && error.kind() != ErrorKind::Cancelled {
             true => error.into_cancelled(),
             false => error,
         };
-        let id = self.chains.id(chain);
+        let id = self.core.chains.id(chain);
         let next = self.run_readback(chain, id, |readback, mut cx| {
             readback.on_reply(state, Err(error), &mut cx)
         });
@@ -45,14 +48,14 @@ impl<S, M: Mode> Engine<S, M> {
         let Some(next) = next else {
             return self.end_chain(chain);
         };
-        self.settle();
-        if self.chains[chain].marks.has(Marks::CANCELLED) {
+        self.core.settle();
+        if self.core.chains[chain].marks.has(Marks::CANCELLED) {
             // Those of the request that is over.
-            self.chains[chain].attempts = 0;
+            self.core.chains[chain].attempts = 0;
             // Cancelled while, or by what, its readback ran: one more call tells it so, and what it answered is dropped.
-            self.chains[chain].stage = Stage::New;
+            self.core.chains[chain].stage = Stage::New;
             self.discard(next);
-            return self.fail_unlinked(chain, ErrorKind::Cancelled);
+            return self.core.fail_unlinked(chain, ErrorKind::Cancelled);
         }
         let Next {
             action,
@@ -61,44 +64,47 @@ impl<S, M: Mode> Engine<S, M> {
         } = next;
         let mut waits = None;
         match action {
-            Action::Send(request) if !self.draining => {
-                self.chains[chain].request = Some(request);
-                self.chains[chain].marks.clear(Marks::AT_HOME);
+            Action::Send(request) if !self.core.agenda.draining => {
+                self.core.chains[chain].request = Some(request);
+                self.core.chains[chain].marks.clear(Marks::AT_HOME);
             }
-            Action::Again if !self.draining => {}
-            Action::Wait if !self.draining => waits = Some(MaybeKey::NONE),
-            Action::Call(call) if !self.draining => waits = Some(self.chains.keep_call(*call)),
+            Action::Again if !self.core.agenda.draining => {}
+            Action::Wait if !self.core.agenda.draining => waits = Some(MaybeKey::NONE),
+            Action::Call(call) if !self.core.agenda.draining => {
+                waits = Some(self.readbacks.keep_call(*call))
+            }
             action => {
                 self.discard((action, readback));
                 return self.end_chain(chain);
             }
         }
-        if readback.is_some() {
-            let former = std::mem::replace(&mut self.chains[chain].readback, readback);
+        if let Some(readback) = readback {
+            let former = self.readbacks.put(chain, readback);
             self.discard(former);
         }
         // The readback may have taken its time: what follows begins now.
-        self.read_clock();
-        self.chains[chain].started = self.now_micros;
+        self.core.read_clock();
+        self.core.chains[chain].started = self.core.clock.micros();
         match (waits, delay) {
-            (None, Duration::ZERO) => self.begin(chain),
+            (None, Duration::ZERO) => self.core.begin(chain),
             (waits, delay) => {
-                self.chains[chain].attempts = 0;
+                self.core.chains[chain].attempts = 0;
                 match waits {
-                    Some(call) => self.wait(chain, call, delay),
-                    None => self.delay(chain, delay),
+                    Some(call) => self.core.wait(chain, call, delay),
+                    None => self.core.delay(chain, delay),
                 }
             }
         }
     }
 
     pub(super) fn end_chain(&mut self, key: ChainKey) {
-        self.disarm(key);
-        let chain = self.chains.remove(key);
+        self.core.disarm(key);
+        let chain = self.core.chains.remove(key);
         if let Some(origin) = chain.origin.get() {
-            self.pool.leave(origin);
+            self.core.pool.leave(origin);
         }
-        self.discard(chain);
+        let readback = self.readbacks.take(key);
+        self.discard((chain.request, readback));
     }
 
     /// Runs user code: the readback out of the slab, the chains lent to it. `None`: it panicked, and the turn is to end.
@@ -108,25 +114,26 @@ impl<S, M: Mode> Engine<S, M> {
         id: RequestId,
         run: impl FnOnce(&mut dyn Readback<S>, Context<'_, S>) -> R,
     ) -> Option<R> {
-        let chain = &mut self.chains[key];
-        let mut readback = chain.readback.take()?;
+        let mut readback = self.readbacks.take(key)?;
+        let chain = &mut self.core.chains[key];
         let stage = std::mem::replace(&mut chain.stage, Stage::Reading);
-        let asked = self.chains.commands_len();
-        let cx = Context::new(&mut self.chains, id, self.now);
+        let asked = self.core.chains.commands_len();
+        let now = self.core.clock.now();
+        let mut asks = self.asks();
+        let cx = Context::new(&mut asks, id, now);
         // What a panic may leave half changed is the readback, which is dropped, and the caller's state, which is the
         // host's to judge: it gets the panic at the end of the turn.
         let result = catch_unwind(AssertUnwindSafe(|| run(&mut *readback, cx)));
-        self.since_clock = SinceClock::UserCode;
-        if self.chains.commands_len() > asked {
+        self.core.clock.since = Since::UserCode;
+        if self.core.chains.commands_len() > asked {
             // It may have taken its time, and what it has submitted must not be early for that.
-            self.read_clock();
-            self.chains.stamp(asked);
+            self.core.read_clock();
+            self.core.chains.stamp(asked);
         }
-        let chain = &mut self.chains[key];
-        chain.stage = stage;
+        self.core.chains[key].stage = stage;
         match result {
             Ok(result) => {
-                chain.readback = Some(readback);
+                self.readbacks.put(key, readback);
                 Some(result)
             }
             Err(panic) => {
@@ -140,12 +147,12 @@ impl<S, M: Mode> Engine<S, M> {
     /// Asks a chain's readback whether it wants to see heads, without all that goes with running it. `None`: as for
     /// [`run_readback`](Self::run_readback).
     pub(super) fn reads_heads(&mut self, key: ChainKey) -> Option<bool> {
-        let readback = self.chains[key].readback.as_deref()?;
+        let readback = self.readbacks.get(key)?;
         match catch_unwind(AssertUnwindSafe(|| readback.reads_heads())) {
             Ok(reads) => Some(reads),
             Err(panic) => {
                 self.panic = Some(panic);
-                let readback = self.chains[key].readback.take();
+                let readback = self.readbacks.take(key);
                 self.discard(readback);
                 None
             }
@@ -159,6 +166,42 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
+    /// Makes the call that is due.
+    pub(super) fn make_call(&mut self, state: &mut S, key: ChainKey) {
+        let Stage::Due { call } = self.core.chains[key].stage else {
+            return;
+        };
+        if self.core.chains[key].marks.has(Marks::CANCELLED) {
+            self.forget_call(call);
+            return self.core.fail_unlinked(key, ErrorKind::Cancelled);
+        }
+        let call = self.readbacks.take_call(call);
+        self.core.chains[key].stage = Stage::Due {
+            call: MaybeKey::NONE,
+        };
+        let id = self.core.chains.id(key);
+        let mut next = self.run_readback(key, id, |readback, mut cx| match call {
+            Some(call) => call(state, &mut cx),
+            None => readback.on_due(state, &mut cx),
+        });
+        if let Some(next) = &mut next
+            && let Action::Again = next.action
+            && self.core.chains[key].request.is_none()
+        {
+            // It has sent nothing that could be sent again.
+            next.action = Action::Done;
+        }
+        self.follow(key, next);
+    }
+
+    /// Drops a call that will not be made.
+    pub(super) fn forget_call(&mut self, call: MaybeKey) {
+        let call = self.readbacks.take_call(call);
+        self.discard(call);
+    }
+}
+
+impl<N: Net> Core<N> {
     /// What is known of an exchange. It takes the request out of the chain: put it back.
     pub(super) fn exchange(&mut self, key: LinkKey, chain_key: ChainKey) -> Exchange {
         let id = self.chains.id(chain_key);

@@ -8,25 +8,23 @@ use std::io;
 use log::debug;
 
 use crate::config::Clock;
-use crate::engine::Engine;
 use crate::engine::chains::ChainKey;
-use crate::engine::mode::Mode;
-use crate::engine::mode::sealed::Sealed;
-use crate::engine::receive::{Go, Probe};
-use crate::net::link::{LinkMarks, State};
+use crate::engine::core::Core;
+use crate::engine::quiet::Probe;
+use crate::net::link::State;
 use crate::net::slots::LinkKey;
 use crate::net::tls::{Problem, Session};
 use crate::net::transport;
 use crate::net::{Net, Readiness};
 use crate::proto::Scheme;
 
-impl<S, M: Mode> Engine<S, M> {
+impl<N: Net> Core<N> {
     /// Gives an https link a session, in which nothing has been said. In the simulation https is
     /// http by another name.
     pub(super) fn begin_session(&mut self, key: LinkKey) -> Result<(), Problem> {
         let link = &mut self.links[key];
         let entry = &self.pool[link.origin];
-        if <M as Sealed>::Net::HAS_TLS && entry.origin.scheme() == Scheme::Https {
+        if N::HAS_TLS && entry.origin.scheme() == Scheme::Https {
             link.session = Some(Session::new(entry.route.tls(), entry.origin.host())?);
         }
         Ok(())
@@ -58,7 +56,7 @@ impl<S, M: Mode> Engine<S, M> {
             if !session.has_outbound() {
                 return false;
             }
-            let (net, scratch) = (&mut self.net, &mut self.scratch);
+            let (net, scratch) = (&mut self.net, &mut self.buffers.scratch);
             match transport::write(net, socket, Some(session), &[], 0, scratch) {
                 Ok(done) => {
                     self.counts.bytes_out += done.sent as u64;
@@ -73,76 +71,6 @@ impl<S, M: Mode> Engine<S, M> {
                 }
             }
         }
-    }
-
-    /// Bytes of a TLS link have come, at the front of `buffer` up to `filled`; or they had, and
-    /// more was to be done with them than `share` and `budget` allowed. What the records cost
-    /// beside their bytes is taken from both.
-    pub(super) fn on_ciphertext(
-        &mut self,
-        state: &mut S,
-        key: LinkKey,
-        buffer: &mut [u8],
-        filled: usize,
-        share: &mut usize,
-        budget: &mut usize,
-    ) -> Go {
-        let link = &mut self.links[key];
-        let Some(session) = &mut link.session else {
-            return Go::Stop;
-        };
-        // A body of known length is decrypted to where it stays.
-        let collects = !link.marks.has(LinkMarks::STREAM.and(LinkMarks::DISCARD));
-        let inbound = link.inbound.as_mut();
-        let body = inbound.filter(|_| collects && link.connection.missing().is_some());
-        let is_body = body.is_some();
-        let mut plaintext = match body {
-            Some(inbound) => inbound.body.take(),
-            None => {
-                debug_assert!(
-                    self.plaintext.is_empty(),
-                    "the last who used it has cleared it"
-                );
-                std::mem::take(&mut self.plaintext)
-            }
-        };
-        let start = plaintext.len();
-        let allowed = (*share).min(*budget);
-        let mut left = allowed;
-        let received = session.receive(buffer, filled, &mut plaintext, &mut left);
-        *share -= allowed - left;
-        *budget -= allowed - left;
-        let grown = plaintext.len() - start;
-        if is_body && let Some(inbound) = &mut link.inbound {
-            inbound.body = std::mem::take(&mut plaintext).into();
-        }
-        if session.is_finished() || received.is_err() {
-            link.marks.set(LinkMarks::CLOSE);
-        }
-        // The next message of the handshake, the request behind the last one, or what else the session has to say. An alert that
-        // says why it has failed goes out when the link is closed.
-        let was_busy = matches!(link.state, State::Busy { .. });
-        let speaks = matches!(link.state, State::Handshaking { .. }) || link.has_outbound();
-        if received.is_ok() && speaks {
-            self.flush(key);
-        }
-        // The end that has come, or the failure, is `go_on`'s: behind what has come before it, and behind a pause.
-        if is_body {
-            return self.on_body(state, key, grown);
-        }
-        let mut go = Go::On;
-        // Before its handshake is over a link has asked for nothing: a session that fails in the same read answers nothing.
-        let is_busy = matches!(self.links[key].state, State::Busy { .. });
-        if is_busy && !was_busy && !plaintext.is_empty() {
-            // It was sent before the request was: as in `connect_on`.
-            self.links[key].marks.set(LinkMarks::CLOSE);
-        }
-        if is_busy && !plaintext.is_empty() {
-            go = self.on_bytes(state, key, &mut plaintext);
-        }
-        plaintext.clear();
-        self.plaintext = plaintext;
-        go
     }
 
     /// As [`probe`](Self::probe), where the server may have something to say to the session: tickets for later ones, new keys.
@@ -163,14 +91,14 @@ impl<S, M: Mode> Engine<S, M> {
                 Ok(n) if kept + n > MAX_UNASKED_BYTES => return Probe::Ended,
                 Ok(n) => {
                     self.counts.bytes_in += n as u64;
-                    self.plaintext.clear();
+                    self.buffers.plaintext.clear();
                     let mut left = usize::MAX;
                     let received =
-                        session.receive(buffer, kept + n, &mut self.plaintext, &mut left);
-                    self.probed += n + (usize::MAX - left);
-                    let bytes = self.plaintext.len();
+                        session.receive(buffer, kept + n, &mut self.buffers.plaintext, &mut left);
+                    self.quiet.cost += n + (usize::MAX - left);
+                    let bytes = self.buffers.plaintext.len();
                     // Nobody asked for it, and it must not stand before what somebody did.
-                    self.plaintext.clear();
+                    self.buffers.plaintext.clear();
                     match received {
                         _ if bytes > 0 => return Probe::Spoke { bytes },
                         Err(_) => return Probe::Ended,
@@ -215,7 +143,7 @@ mod tests {
     use rustls::{ContentType, ProtocolVersion, ServerConfig, ServerConnection};
 
     use super::*;
-    use crate::engine::Next;
+    use crate::engine::{Engine, Next};
     use crate::tls::Tls;
     use crate::{Config, Request};
 
@@ -332,7 +260,7 @@ mod tests {
 
     /// Tickets that all links have received.
     fn tickets(engine: &Engine<usize>) -> usize {
-        let links = engine.links.iter();
+        let links = engine.core.links.iter();
         links
             .filter_map(|link| link.session.as_ref())
             .map(Session::tickets)

@@ -87,18 +87,20 @@ impl<S> Engine<S, Shared> {
     ///
     /// Nothing is told twice: an event that is not handed over is lost, and with it perhaps a response.
     pub fn on_event(&mut self, event: &Event) -> bool {
-        let token = match self.net.watch.window().inner(event.token()) {
+        let token = match self.core.net.watch.window().inner(event.token()) {
             None => return false,
             Some(Lent::Resolver(token)) => token,
             Some(Lent::Link(slot, class)) => {
-                let window = self.net.watch.window();
-                if !self.links.has(slot) || !window.has(class, self.links.generation(slot)) {
+                let window = self.core.net.watch.window();
+                if !self.core.links.has(slot)
+                    || !window.has(class, self.core.links.generation(slot))
+                {
                     return false;
                 }
-                self.links.token(slot)
+                self.core.links.token(slot)
             }
         };
-        self.net.watch.hand(token, event);
+        self.core.net.watch.hand(token, event);
         true
     }
 
@@ -110,7 +112,7 @@ impl<S> Engine<S, Shared> {
     /// # Panics
     /// When a readback does; the engine can be used on.
     pub fn turn(&mut self, state: &mut S) -> Result<Turn, Error> {
-        self.draining = false;
+        self.core.agenda.draining = false;
         self.turn_within(
             state,
             Some(std::time::Duration::ZERO),

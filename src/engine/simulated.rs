@@ -30,7 +30,7 @@ impl<S> Engine<S, Sim> {
     /// # Panics
     /// When a readback does; the engine can be used on.
     pub fn turn(&mut self, state: &mut S) -> Result<Turn, Error> {
-        self.draining = false;
+        self.core.agenda.draining = false;
         self.turn_within(state, Some(Duration::ZERO), ClockAtStart::MayHaveMoved)
     }
 
@@ -42,7 +42,7 @@ impl<S> Engine<S, Sim> {
     /// # Panics
     /// As [`turn`](Self::turn).
     pub fn advance(&mut self, state: &mut S, time: Duration) -> Result<bool, Error> {
-        self.draining = false;
+        self.core.agenda.draining = false;
         self.pass(state, time, |_| false)
     }
 
@@ -56,7 +56,7 @@ impl<S> Engine<S, Sim> {
     /// # Panics
     /// As [`turn`](Self::turn).
     pub fn run(&mut self, state: &mut S) -> Result<(), Error> {
-        self.draining = false;
+        self.core.agenda.draining = false;
         self.pass(state, Duration::MAX, |engine| {
             !engine.has_something_to_come()
         })
@@ -74,7 +74,7 @@ impl<S> Engine<S, Sim> {
         // A century is as good as for ever, and comes to an end where nothing else would.
         let within = within.min(Duration::from_secs(100 * 365 * 86_400));
         self.drain_by(within, |engine, left| {
-            let end = left.and_then(|left| engine.net.now().checked_add(left));
+            let end = left.and_then(|left| engine.core.net.now().checked_add(left));
             engine.pass_once(state, end).map(|_| ())
         })
     }
@@ -86,7 +86,7 @@ impl<S> Engine<S, Sim> {
         time: Duration,
         is_over: impl Fn(&Self) -> bool,
     ) -> Result<bool, Error> {
-        let end = self.net.now().checked_add(time);
+        let end = self.core.net.now().checked_add(time);
         while !is_over(self) {
             match self.pass_once(state, end)? {
                 Passed::Turned { stopped: false } | Passed::Waited => {}
@@ -99,9 +99,9 @@ impl<S> Engine<S, Sim> {
 
     /// Makes the turn that is due, or lets time pass to the next event or deadline, or to `end`.
     fn pass_once(&mut self, state: &mut S, end: Option<Instant>) -> Result<Passed, Error> {
-        let now = self.net.now();
+        let now = self.core.net.now();
         let deadline = self.next_deadline();
-        if self.net.has_events() || deadline.is_some_and(|deadline| deadline <= now) {
+        if self.core.net.has_events() || deadline.is_some_and(|deadline| deadline <= now) {
             let turn = self.turn_within(state, Some(Duration::ZERO), ClockAtStart::MayHaveMoved)?;
             return Ok(Passed::Turned {
                 stopped: turn.stopped,
@@ -114,10 +114,10 @@ impl<S> Engine<S, Sim> {
             .into_iter()
             .chain(end)
             .min()
-            .or_else(|| self.net.next_event_at());
+            .or_else(|| self.core.net.next_event_at());
         match until {
             Some(until) => {
-                self.net.advance_to(until);
+                self.core.net.advance_to(until);
                 Ok(Passed::Waited)
             }
             None => Ok(Passed::Nothing),

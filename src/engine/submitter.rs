@@ -133,7 +133,7 @@ impl<S> Order<S> {
     }
 }
 
-/// A [`Call`](crate::engine::calls::Call) that can be handed to another thread.
+/// A [`Call`](crate::engine::readback::Call) that can be handed to another thread.
 pub(crate) type SendCall<S> = Box<dyn FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + Send>;
 
 impl<S> Remote<S> {

@@ -1,38 +1,21 @@
 //! One turn: commands, the poll, links, names, timers, failures and calls; in this order, and each with a bound.
 
 use std::panic::resume_unwind;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use log::trace;
 
+use crate::engine::Engine;
+use crate::engine::agenda::Completion;
 use crate::engine::chains::Stage;
+use crate::engine::clock::Since;
 use crate::engine::mode::sealed::Sealed;
 use crate::engine::mode::{Mode, Owned};
-use crate::engine::queue::MAX_CARRIED_OUT;
-use crate::engine::readback::Sink;
 use crate::engine::submitter::Order;
-use crate::engine::{Engine, SinceClock, Timer};
 use crate::error::Error;
 use crate::net::link::LinkMarks;
 use crate::net::slots::RESOLVER_TOKENS;
 use crate::net::{ALARM, Heard, Net, Ready, WAKE};
-
-/// Timers of the resolver that are later than this were not run in time since the host was away.
-const NAMES_LATE: Duration = Duration::from_millis(5);
-
-/// Turns for which the resolver's timers, and deadlines of look-ups, are put off while the poll may
-/// have more to tell. They follow each other at once: what was there when the host came back has
-/// been told by then.
-pub(super) const MOST_PUT_OFF: u8 = 64;
-
-/// Orders of other threads taken in one turn; the rest stays where it is, and the next turn is due
-/// at once. No more than commands are carried out, so that the inbox fills up when the engine does
-/// not keep up, rather than the engine.
-const MAX_ORDERS: usize = MAX_CARRIED_OUT;
-
-/// Timers that a turn moves nearer to when they are due. A million of them may have to be moved at
-/// one moment.
-const MAX_DEALT_OUT: usize = 16_384;
 
 /// Whether time may have passed since the end of the turn before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,15 +46,7 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// Whether a turn would do something even if nothing became readable and no time passed.
     pub(super) fn is_due(&self) -> bool {
-        self.chains.has_commands()
-            || self.next_event < self.batch.len()
-            || !self.run_queue.is_empty()
-            || !self.restarts.is_empty()
-            || !self.completions.is_empty()
-            || !self.overdue.is_empty()
-            || self.names.has_news()
-            || self.remote.has_unannounced()
-            || self.net.has_handed_events()
+        self.core.is_due() || self.orders.has_unannounced()
     }
 
     /// One turn, which waits at most `timeout` and not past the next deadline.
@@ -81,72 +56,78 @@ impl<S, M: Mode> Engine<S, M> {
         timeout: Option<Duration>,
         clock: ClockAtStart,
     ) -> Result<Turn, Error> {
-        let _inside = self.remote.enter();
-        self.counts.turns += 1;
-        self.carried_out = 0;
-        self.taken = 0;
-        self.quiet.forget();
-        let before = self.counts.answered + self.counts.failed;
+        let _inside = self.orders.on_turn();
+        self.core.counts.turns += 1;
+        self.core.agenda.carried_out = 0;
+        self.core.quiet.forget();
+        let before = self.core.counts.answered + self.core.counts.failed;
         let mut turn = Turn::default();
-        if self.read_buffer.is_empty() {
+        if self.core.buffers.read.is_empty() {
             // A panic from outside a readback, such as a resolver's, went through the turn that had taken it.
-            self.read_buffer = vec![0; self.settings.read_buffer];
+            self.core.buffers.read = vec![0; self.core.settings.read_buffer];
         }
         // After a panic, or over budget, the rest of the last batch comes first.
-        let has_rest = self.next_event < self.batch.len();
+        let has_rest = self.core.agenda.events.has_rest();
         if !has_rest {
-            if clock == ClockAtStart::MayHaveMoved || self.since_clock != SinceClock::Nothing {
-                self.read_clock();
+            if clock == ClockAtStart::MayHaveMoved || self.core.clock.since != Since::Nothing {
+                self.core.read_clock();
             }
             // What was submitted between turns is written before the poll, which may wait.
-            self.settle_and_park();
+            self.core.settle_and_park();
             let heard = self.poll(timeout)?;
-            turn.events = self.batch.len();
+            turn.events = self.core.agenda.events.len();
             if <M as Sealed>::Net::WAITS {
-                self.read_clock();
+                self.core.read_clock();
             }
-            self.quiet.on_heard(heard, self.now_micros);
+            self.core.quiet.on_heard(heard, self.core.clock.micros());
         } else {
-            self.read_clock();
+            self.core.read_clock();
         }
         self.work(state);
         self.take_orders_from_within();
-        turn.answered = (self.counts.answered + self.counts.failed - before) as usize;
-        self.settle_and_park();
+        turn.answered = (self.core.counts.answered + self.core.counts.failed - before) as usize;
+        self.core.settle_and_park();
         self.set_alarm();
         if let Some(panic) = self.panic.take() {
-            self.draining = false;
+            self.core.agenda.draining = false;
             resume_unwind(panic);
         }
         // Who was not asked may have more to tell: a host that watches for edges is not told of it again.
         turn.more = has_rest
             || self.is_due()
-            || self.names_put_off > 0
-            || self.wheel.is_due(self.now_tick());
-        turn.stopped = std::mem::take(&mut self.chains.stopped);
+            || self.core.lookups.is_put_off()
+            || self.core.timers.is_due(self.core.clock.tick());
+        turn.stopped = std::mem::take(&mut self.core.chains.stopped);
         Ok(turn)
     }
 
     fn poll(&mut self, timeout: Option<Duration>) -> Result<Heard, Error> {
         let wait = match self.is_due() {
             true => Some(Duration::ZERO),
-            false => match (timeout, self.until_next_timer(self.now, self.life)) {
+            false => match (
+                timeout,
+                self.core
+                    .until_next_timer(self.core.clock.now(), self.core.clock.life()),
+            ) {
                 (Some(timeout), Some(due)) => Some(timeout.min(due)),
                 (timeout, due) => timeout.or(due),
             },
         };
-        self.batch.clear();
-        self.next_event = 0;
-        self.net
-            .wait(&mut self.batch, self.settings.turn_events, wait)
-            .map_err(Error::io)
+        let core = &mut self.core;
+        let most = core.settings.turn_events;
+        let events = core.agenda.events.renew();
+        core.net.wait(events, most, wait).map_err(Error::io)
     }
 
     /// Everything that may run user code. Leaves off after a panic: what is undone is done in the next turn.
     #[inline(always)]
     fn work(&mut self, state: &mut S) {
-        let share = self.settings.turn_bytes.saturating_mul(Self::TURN_SHARES);
-        let queued = self.run_queue.len();
+        let share = self
+            .core
+            .settings
+            .turn_bytes
+            .saturating_mul(Self::TURN_SHARES);
+        let queued = self.core.agenda.run_queue.len();
         self.on_events(state, &mut { share });
         // A budget of its own, so that links which are always readable leave something to those that had to wait.
         let mut budget = share;
@@ -154,21 +135,21 @@ impl<S, M: Mode> Engine<S, M> {
             if self.panic.is_some() {
                 return;
             }
-            let Some(token) = self.run_queue.pop_front() else {
+            let Some(token) = self.core.agenda.run_queue.pop_front() else {
                 break;
             };
-            if let Some(key) = self.links.find(token) {
-                self.links[key].marks.clear(LinkMarks::QUEUED);
+            if let Some(key) = self.core.links.find(token) {
+                self.core.links[key].marks.clear(LinkMarks::QUEUED);
                 self.on_link(state, key, &mut budget);
-                self.settle_and_park();
+                self.core.settle_and_park();
             }
         }
         if self.panic.is_some() {
             return;
         }
-        self.on_names();
-        self.on_timers();
-        if !self.overdue.is_empty() {
+        self.core.on_names();
+        self.core.on_timers();
+        if !self.core.agenda.overdue.is_empty() {
             self.on_overdue(state, &mut { share });
             if self.panic.is_some() {
                 return;
@@ -176,16 +157,26 @@ impl<S, M: Mode> Engine<S, M> {
         }
         // Tasks that were woken by what has happened go on in this turn.
         self.take_orders_from_within();
-        for _ in 0..self.completions.len().min(self.settings.turn_events) {
-            self.catch_up();
-            let Some((chain, error)) = self.completions.pop_front() else {
+        for _ in 0..self
+            .core
+            .agenda
+            .completions
+            .len()
+            .min(self.core.settings.turn_events)
+        {
+            self.core.catch_up();
+            let Some((chain, completion)) = self.core.agenda.completions.pop_front() else {
                 break;
             };
-            match error {
-                Some(error) => self.deliver(state, chain, error),
-                None => self.make_call(state, chain),
+            match completion {
+                Completion::Failed(error) => self.deliver(state, chain, error),
+                Completion::Forgotten { call, error } => {
+                    self.forget_call(call);
+                    self.deliver(state, chain, error);
+                }
+                Completion::Due => self.make_call(state, chain),
             }
-            self.settle_and_park();
+            self.core.settle_and_park();
             if self.panic.is_some() {
                 return;
             }
@@ -194,22 +185,20 @@ impl<S, M: Mode> Engine<S, M> {
 
     fn on_events(&mut self, state: &mut S, budget: &mut usize) {
         while *budget > 0 && self.panic.is_none() {
-            let Some(&Ready { token, readiness }) = self.batch.get(self.next_event) else {
+            let Some(Ready { token, readiness }) = self.core.agenda.events.take_next() else {
                 break;
             };
-            // Counted before it is dealt with, so that a panic leaves the rest of the batch to the next turn.
-            self.next_event += 1;
-            if let Some(key) = self.links.find(token) {
+            if let Some(key) = self.core.links.find(token) {
                 trace!("{token:?} {readiness:?}");
-                let link = &mut self.links[key];
+                let link = &mut self.core.links[key];
                 link.readiness = link.readiness.with(readiness);
                 self.on_link(state, key, budget);
             } else if token == WAKE {
-                self.counts.wakeups += 1;
-                self.names.on_wake();
+                self.core.counts.wakeups += 1;
+                self.core.lookups.names.on_wake();
                 self.take_orders();
             } else if RESOLVER_TOKENS.contains(&token.0) {
-                self.names.on_event(self.net.outer(token));
+                self.core.lookups.names.on_event(self.core.net.outer(token));
                 continue;
             } else if token == ALARM {
                 // It has made the poll readable: that is all it is for.
@@ -218,18 +207,12 @@ impl<S, M: Mode> Engine<S, M> {
                 trace!("{token:?} {readiness:?} is stale");
                 continue;
             }
-            self.settle_and_park();
+            self.core.settle_and_park();
         }
     }
 
     fn take_orders(&mut self) {
-        let most = MAX_ORDERS - self.taken;
-        if most == 0 {
-            return;
-        }
-        let mut orders = std::mem::take(&mut self.orders);
-        self.remote.take(&mut orders, most);
-        self.taken += orders.len();
+        let mut orders = self.orders.take();
         for order in orders.drain(..) {
             match order {
                 Order::Submit {
@@ -238,84 +221,32 @@ impl<S, M: Mode> Engine<S, M> {
                     readback,
                     delay,
                 } => {
-                    self.chains.insert(request, readback, delay, Some(id));
+                    self.asks().insert(request, readback, delay, Some(id));
                 }
                 Order::Call { id, call, delay } => {
-                    self.chains.insert_call(call, delay, Some(id));
+                    self.asks().insert_call(call, delay, Some(id));
                 }
                 Order::Cancel(id) => {
-                    self.chains.cancel(id);
+                    self.core.chains.cancel(id);
                 }
                 Order::Resume(id) => {
-                    self.chains.resume(id);
+                    self.core.chains.resume(id);
                 }
-                Order::Wake(id) => self.chains.wake(id),
-                Order::Stop => self.chains.stop(),
+                Order::Wake(id) => self.core.chains.wake(id),
+                Order::Stop => self.core.chains.stop(),
             }
         }
-        self.orders = orders;
+        self.orders.give_back(orders);
     }
 
     #[inline(always)]
     fn take_orders_from_within(&mut self) {
-        if self.remote.has_unannounced() {
+        if self.orders.has_unannounced() {
             // A readback may have taken its time before it gave them, and no delay is early for that.
-            self.read_clock();
+            self.core.read_clock();
             self.take_orders();
-            self.settle_and_park();
+            self.core.settle_and_park();
         }
-    }
-
-    /// Whether the resolver's timers are so late that the host was away, and have not been put off
-    /// for that often enough.
-    fn puts_names_off(&mut self) -> bool {
-        let is_late = |at: Instant| self.now.saturating_duration_since(at) > NAMES_LATE;
-        let is_late = self.names.deadline().is_some_and(is_late);
-        self.names_put_off = match is_late && self.names_put_off < MOST_PUT_OFF {
-            true => self.names_put_off + 1,
-            false => 0,
-        };
-        self.names_put_off > 0
-    }
-
-    fn on_names(&mut self) {
-        // What the resolver waits for may have come while the host was away, and the poll has not
-        // told of it yet.
-        if !self.may_hear_more() {
-            self.names_put_off = 0;
-        } else if self.puts_names_off() {
-            return;
-        }
-        self.names.on_turn(self.now);
-        // A look-up may have been begun and given up since: its news are that there are none.
-        if !self.names.is_busy() && !self.names.has_news() {
-            return;
-        }
-        while let Some(answered) = self.names.next_answer(self.now) {
-            for token in answered.links {
-                if let Some(key) = self.links.find(token) {
-                    self.on_answered(key, answered.family, answered.addresses.clone());
-                }
-            }
-            self.settle_and_park();
-        }
-    }
-
-    fn on_timers(&mut self) {
-        self.wheel.allow(MAX_DEALT_OUT);
-        for expired in 0..self.settings.turn_events {
-            match self.wheel.expire(self.now_tick()) {
-                None if expired == 0 => return,
-                None => break,
-                Some(Timer::Chain(key)) => self.on_chain_timer(key),
-                Some(Timer::Idle(key)) => self.on_idle_timer(key),
-                Some(Timer::Dial(key)) => self.on_dial_timer(key),
-                Some(Timer::Exhausted) => self.exhausted = None,
-                Some(Timer::LongWait(origin)) => self.on_long_wait(origin),
-                Some(Timer::TurnedAway(origin)) => self.pool.try_again(origin),
-            }
-        }
-        self.settle_and_park();
     }
 }
 
@@ -329,7 +260,7 @@ impl<S> Engine<S, Owned> {
     /// # Panics
     /// When a readback does; the engine can be used on.
     pub fn turn(&mut self, state: &mut S, timeout: Option<Duration>) -> Result<Turn, Error> {
-        self.draining = false;
+        self.core.agenda.draining = false;
         self.turn_within(state, timeout, ClockAtStart::MayHaveMoved)
     }
 
@@ -342,7 +273,7 @@ impl<S> Engine<S, Owned> {
     /// # Panics
     /// As [`turn`](Self::turn).
     pub fn run(&mut self, state: &mut S) -> Result<(), Error> {
-        self.draining = false;
+        self.core.agenda.draining = false;
         let mut clock = ClockAtStart::MayHaveMoved;
         while self.has_something_to_come() {
             if self.turn_within(state, None, clock)?.stopped {
@@ -376,7 +307,7 @@ impl<S> Engine<S, Owned> {
 impl<S, M: Mode> Engine<S, M> {
     /// Whether [`Engine::run`] goes on.
     pub(crate) fn has_something_to_come(&self) -> bool {
-        self.pending() > 0 || self.remote.has_orders_to_come()
+        self.pending() > 0 || self.orders.has_some_to_come()
     }
 
     /// [`Engine::drain`], however turns are made: `turn` makes one that waits at most as long as it is told.
@@ -385,16 +316,16 @@ impl<S, M: Mode> Engine<S, M> {
         within: Duration,
         mut turn: impl FnMut(&mut Self, Option<Duration>) -> Result<(), Error>,
     ) -> Result<usize, Error> {
-        self.read_clock();
-        self.quiet.forget();
+        self.core.read_clock();
+        self.core.quiet.forget();
         // What was submitted before is not new, however much it is.
-        while self.chains.has_commands() {
-            self.carried_out = 0;
-            self.settle_and_park();
+        while self.core.chains.has_commands() {
+            self.core.agenda.carried_out = 0;
+            self.core.settle_and_park();
         }
-        self.settle_and_park();
-        self.draining = true;
-        let end = self.now.checked_add(within);
+        self.core.settle_and_park();
+        self.core.agenda.draining = true;
+        let end = self.core.clock.now().checked_add(within);
         let mut is_over = false;
         let mut cancelled = self.cancel_where(|stage| {
             matches!(
@@ -403,7 +334,7 @@ impl<S, M: Mode> Engine<S, M> {
             )
         });
         while self.pending() > 0 {
-            let left = end.map(|end| end.saturating_duration_since(self.net.now()));
+            let left = end.map(|end| end.saturating_duration_since(self.core.net.now()));
             // Once: what is submitted from here on does not begin.
             if !is_over && left.is_some_and(|left| left.is_zero()) {
                 is_over = true;
@@ -411,21 +342,24 @@ impl<S, M: Mode> Engine<S, M> {
             }
             turn(self, left)?;
         }
-        self.draining = false;
+        self.core.agenda.draining = false;
         Ok(cancelled)
     }
 
     /// Cancels chains by where they are; answers how many were not cancelled before.
     fn cancel_where(&mut self, is_meant: impl Fn(Stage) -> bool) -> usize {
         let meant: Vec<_> = self
+            .core
             .chains
             .keys()
-            .filter(|key| is_meant(self.chains[*key].stage))
+            .filter(|key| is_meant(self.core.chains[*key].stage))
             .collect();
         let ids = meant
             .into_iter()
-            .map(|key| self.chains.id(key))
+            .map(|key| self.core.chains.id(key))
             .collect::<Vec<_>>();
-        ids.into_iter().filter(|id| self.chains.cancel(*id)).count()
+        ids.into_iter()
+            .filter(|id| self.core.chains.cancel(*id))
+            .count()
     }
 }

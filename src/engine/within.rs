@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::engine::calls::Call;
 use crate::engine::chains::RequestId;
+use crate::engine::readback::Call;
 use crate::engine::readback::{Action, Context, Flow, Next, Readback, Reply, Sink};
 use crate::engine::response::Response;
 use crate::request::Request;

@@ -1,0 +1,193 @@
+//! Commands: what readbacks, tasks and the host asked for is carried out, and links that came free
+//! are given to those who wait.
+//!
+//! Nothing is started from inside the ending of something else. What comes free is noted in the
+//! pool, what is to be placed anew on the agenda, and `settle` carries both out: so there is no
+//! recursion to bound, and no order to guess.
+
+use std::time::Duration;
+
+use crate::config::Clock;
+use crate::engine::agenda::Completion;
+use crate::engine::chains::{ChainKey, Command, Marks, Stage};
+use crate::engine::core::Core;
+use crate::engine::fail::Failure;
+use crate::error::ErrorKind;
+use crate::net::Net;
+use crate::net::pool::Parts;
+use crate::net::slots::MaybeKey;
+
+/// Commands carried out in one turn: requests that begin, which are what a turn of ten thousand
+/// submissions takes its time for where each has a name to be looked up, and all else that is asked
+/// for. A host that asks for more at once has it done in several turns.
+pub(super) const MAX_CARRIED_OUT: usize = 2048;
+
+impl<N: Net> Core<N> {
+    /// Carries out what was asked for, and gives links that came free to those who wait.
+    #[inline(always)]
+    pub(super) fn settle(&mut self) {
+        // As it is nearly always, several times a request: a call would cost more than the question.
+        if !self.chains.has_commands() && self.agenda.restarts.is_empty() && self.pool.is_settled()
+        {
+            return;
+        }
+        self.settle_all();
+    }
+
+    #[inline(never)]
+    fn settle_all(&mut self) {
+        self.catch_up();
+        loop {
+            if let Some(key) = self.agenda.restarts.pop_front() {
+                self.place_again(key);
+            } else if self.agenda.carried_out < MAX_CARRIED_OUT
+                && let Some(command) = self.chains.next_command()
+            {
+                self.agenda.carried_out += 1;
+                self.carry_out(command);
+            } else if self.pool.is_starved() && self.has_room() {
+                // One at a time, so that each origin has its turn.
+                if let Some(origin) = self.pool.next_starved()
+                    && self.serve_first(origin)
+                    && self.pool[origin].waiting.is_some()
+                {
+                    self.pool.starve(origin);
+                }
+            } else if let Some(origin) = self.pool.next_hungry() {
+                self.serve_queue(origin);
+            } else {
+                break;
+            }
+        }
+    }
+
+    /// As [`settle`](Self::settle); what rests after it goes to the pool, and what pipelines have collected to their sockets.
+    #[inline(always)]
+    pub(super) fn settle_and_park(&mut self) {
+        self.settle();
+        if let Some(key) = self.agenda.resting.take() {
+            self.park(key);
+            // A link that could only be closed has made room.
+            self.settle();
+        }
+        if !self.agenda.unwritten.is_empty() {
+            self.flush_noted();
+        }
+    }
+
+    fn carry_out(&mut self, command: Command) {
+        match command {
+            Command::Start(key, _) if self.agenda.draining => {
+                if let Stage::New | Stage::Waiting { .. } = self.chains[key].stage {
+                    self.chains[key].marks.set(Marks::CANCELLED);
+                    self.cancel_chain(key);
+                }
+            }
+            // Cancelled before it began: the command behind this one sees to it.
+            Command::Start(key, _) if self.chains[key].marks.has(Marks::CANCELLED) => {}
+            Command::Start(key, delay) => match (self.chains[key].stage, delay) {
+                (Stage::Waiting { call }, delay) => self.wait(key, call, delay),
+                (_, Duration::ZERO) => self.begin(key),
+                (_, delay) => self.delay(key, delay),
+            },
+            Command::Cancel(id) => {
+                if let Some(key) = self.chains.find(id) {
+                    self.cancel_chain(key);
+                }
+            }
+            Command::Resume(id) => {
+                if let Some(key) = self.chains.find(id) {
+                    self.resume_chain(key);
+                }
+            }
+            Command::Wake(id) => {
+                if let Some(key) = self.chains.find(id) {
+                    self.wake_chain(key);
+                }
+            }
+        }
+    }
+
+    /// Sends the chain's request for the first time.
+    pub(super) fn begin(&mut self, key: ChainKey) {
+        let chain = &mut self.chains[key];
+        chain.attempts = 0;
+        chain.marks.clear(Marks::OF_ONE_REQUEST);
+        if !chain.marks.has(Marks::AT_HOME)
+            && let Some(request) = &chain.request
+        {
+            let parts = Parts {
+                scheme: request.scheme(),
+                host: request.host(),
+                port: request.port(),
+                route: request.route().unwrap_or(&self.settings.route),
+            };
+            chain.origin = self.pool.enter(chain.origin.get(), parts).into();
+            chain.marks.set(Marks::AT_HOME);
+        }
+        self.place(key);
+    }
+
+    /// Lets a chain wait for its delay, counted from its submission.
+    pub(super) fn delay(&mut self, key: ChainKey, delay: Duration) {
+        self.chains[key].stage = Stage::Delayed;
+        self.arm_delay(key, delay);
+    }
+
+    /// Lets a chain wait without a request, counted from its submission; then `call` is made, or its readback told.
+    pub(super) fn wait(&mut self, key: ChainKey, call: MaybeKey, delay: Duration) {
+        self.chains[key].stage = Stage::Waiting { call };
+        match delay {
+            Duration::ZERO => {
+                self.disarm(key);
+                self.fall_due(key, call);
+            }
+            delay => self.arm_delay(key, delay),
+        }
+    }
+
+    /// What a chain waited for without a request has happened before its delay was over.
+    pub(super) fn wake_chain(&mut self, key: ChainKey) {
+        if let Stage::Waiting { call } = self.chains[key].stage {
+            self.disarm(key);
+            self.fall_due(key, call);
+        }
+    }
+
+    /// A chain has waited for as long as it asked.
+    pub(super) fn fall_due(&mut self, key: ChainKey, call: MaybeKey) {
+        self.chains[key].stage = Stage::Due { call };
+        self.agenda.completions.push_back((key, Completion::Due));
+    }
+
+    pub(super) fn cancel_chain(&mut self, key: ChainKey) {
+        match self.chains[key].stage {
+            Stage::New | Stage::Delayed | Stage::Queued { .. } => {
+                self.fail_unlinked(key, ErrorKind::Cancelled);
+            }
+            Stage::Waiting { call } => {
+                let error = self.end_unlinked(key, ErrorKind::Cancelled);
+                self.complete(key, Completion::Forgotten { call, error });
+            }
+            Stage::Running { link } if self.links[link].chain() != Some(key) => {
+                self.fail_behind(link, key, ErrorKind::Cancelled);
+            }
+            Stage::Running { link } => self.fail(link, Failure::Cancelled),
+            // The mark is enough: the failure is told as a cancellation, the call that is due is not made, the running
+            // readback is called once more.
+            Stage::Due { .. } | Stage::Failed | Stage::Reading | Stage::Retired => {}
+        }
+    }
+
+    pub(super) fn resume_chain(&mut self, key: ChainKey) {
+        let chain = &mut self.chains[key];
+        let Stage::Running { link } = chain.stage else {
+            return;
+        };
+        if chain.marks.has(Marks::PAUSED) {
+            chain.marks.clear(Marks::PAUSED);
+            self.arm(key, Some(Clock::Idle));
+            self.run_later(link);
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! The engine without its user: connections, exchanges and chains, wired together.
+//!
+//! Nothing here knows the caller's state, so nothing here can run user code: what a readback is to
+//! be told lies on the agenda, and [`Engine`](crate::Engine) tells it, between two links.
+
+use std::time::{Duration, Instant};
+
+use crate::config::Config;
+use crate::engine::Stats;
+use crate::engine::agenda::Agenda;
+use crate::engine::alerts::Alerts;
+use crate::engine::buffers::Buffers;
+use crate::engine::chains::{ChainKey, Chains, Marks, Stage};
+use crate::engine::clock::{Since, TurnClock};
+use crate::engine::lookups::Lookups;
+use crate::engine::quiet::Quiet;
+use crate::engine::settings::{self, Settings};
+use crate::error::Error;
+use crate::net::Net;
+use crate::net::link::{Link, LinkMarks, State};
+use crate::net::names::{Names, NamesConfig};
+use crate::net::pool::{OriginKey, Pool};
+use crate::net::slots::{LinkKey, Slots};
+use crate::sched::wheel::{TimerId, Wheel};
+
+/// See the module.
+pub(super) struct Core<N: Net> {
+    pub(super) net: N,
+    pub(super) settings: Settings,
+    pub(super) clock: TurnClock,
+    pub(super) timers: Wheel<Timer>,
+    pub(super) agenda: Agenda,
+    pub(super) chains: Chains,
+    pub(super) links: Slots<Link<N::Socket>>,
+    pub(super) pool: Pool,
+    pub(super) quiet: Quiet,
+    pub(super) lookups: Lookups,
+    pub(super) buffers: Buffers,
+    /// Set while this machine is out of file descriptors or memory.
+    pub(super) exhausted: Option<Exhaustion>,
+    pub(super) counts: Counts,
+    pub(super) alerts: Alerts,
+}
+
+/// What a timer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Timer {
+    /// The chain's delay, or the deadline of its phase.
+    Chain(ChainKey),
+    /// The idle link's time in the pool.
+    Idle(LinkKey),
+    /// The link's next attempt to connect.
+    Dial(LinkKey),
+    /// Another try after exhaustion.
+    Exhausted,
+    /// A request has waited for long in the origin's queue, if it is still there.
+    LongWait(OriginKey),
+    /// Another try to connect to an origin that no connection was to be had to.
+    TurnedAway(OriginKey),
+}
+
+/// What this machine was out of, and when it is tried again.
+#[derive(Debug)]
+pub(super) struct Exhaustion {
+    pub(super) why: String,
+    pub(super) retry: TimerId,
+}
+
+/// What has happened since the engine was made.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) opened: u64,
+    pub(super) reused: u64,
+    pub(super) answered: u64,
+    pub(super) failed: u64,
+    pub(super) retried: u64,
+    pub(super) pipelined: u64,
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
+    pub(super) turns: u64,
+    pub(super) wakeups: u64,
+}
+
+impl<N: Net> Core<N> {
+    pub(super) fn new(net: N, config: Config) -> Result<Self, Error> {
+        let settings = Settings::new(&config)?;
+        let mut resolver = match &config.resolver {
+            Some(make) => make(),
+            None => net.resolver(),
+        };
+        net.attach(&mut *resolver).map_err(Error::io)?;
+        let names = NamesConfig {
+            overrides: &config.overrides,
+            hosts_file: config.hosts_file,
+            max_lookups: config.max_lookups,
+            keep_names: config.keep_names,
+            keep_stale_names: config.keep_stale_names,
+            machine: N::MACHINE,
+        };
+        let names = Names::new(names, resolver)?;
+        let depths = settings::depths(&config.pipelines)?;
+        let now = net.now();
+        Ok(Self {
+            net,
+            clock: TurnClock::new(now),
+            timers: Wheel::new(),
+            agenda: Agenda::default(),
+            chains: Chains::new(),
+            links: Slots::new(),
+            pool: Pool::new(depths),
+            quiet: Quiet::default(),
+            lookups: Lookups::new(names),
+            buffers: Buffers::new(settings.read_buffer),
+            exhausted: None,
+            counts: Counts::default(),
+            alerts: Alerts::default(),
+            settings,
+        })
+    }
+
+    pub(super) fn read_clock(&mut self) {
+        self.clock.set(self.net.now());
+        self.chains.now = self.clock.micros();
+    }
+
+    /// Reads the clock if user code has run since that was done: nothing that is counted from now
+    /// on must be early for the time which that took.
+    #[inline(always)]
+    pub(super) fn catch_up(&mut self) {
+        if self.clock.since == Since::UserCode {
+            self.read_clock();
+        }
+    }
+
+    /// Whether a turn would do something even if nothing became readable and no time passed.
+    pub(super) fn is_due(&self) -> bool {
+        self.chains.has_commands()
+            || self.agenda.is_due()
+            || self.lookups.names.has_news()
+            || self.net.has_handed_events()
+    }
+
+    /// How long it is from `now`, at which the engine has lived for `life`, until the first timer goes off, the resolver's included.
+    pub(super) fn until_next_timer(&self, now: Instant, life: Duration) -> Option<Duration> {
+        let timer = self.timers.next_tick();
+        let timer = timer.map(|tick| Duration::from_millis(tick).saturating_sub(life));
+        let names = self.lookups.names.deadline();
+        let names = names.map(|at| at.saturating_duration_since(now));
+        match (timer, names) {
+            (Some(timer), Some(names)) => Some(timer.min(names)),
+            (timer, names) => timer.or(names),
+        }
+    }
+
+    /// When the first timer goes off, the resolver's included.
+    pub(super) fn next_timer(&self) -> Option<Instant> {
+        let timer = self.timers.next_tick();
+        let timer = timer.map(|tick| self.clock.instant_of(tick));
+        match (timer, self.lookups.names.deadline()) {
+            (Some(timer), Some(names)) => Some(timer.min(names)),
+            (timer, names) => timer.or(names),
+        }
+    }
+
+    /// See [`Engine::close_idle`](crate::Engine::close_idle).
+    pub(super) fn close_idle(&mut self) {
+        while let Some(key) = self.pool.oldest_idle_of_all() {
+            self.close_idle_link(key);
+        }
+        for link in self.links.iter_mut() {
+            link.marks.set(LinkMarks::CLOSE);
+        }
+    }
+
+    /// See [`Engine::stats`](crate::Engine::stats).
+    pub(super) fn stats(&self) -> Stats {
+        let Counts {
+            opened,
+            reused,
+            answered,
+            failed,
+            retried,
+            pipelined,
+            bytes_in,
+            bytes_out,
+            turns,
+            wakeups,
+        } = self.counts;
+        let mut stats = Stats {
+            links_open: self.links.len(),
+            submitted: self.chains.submitted,
+            opened,
+            reused,
+            answered,
+            failed,
+            retried,
+            pipelined,
+            bytes_in,
+            bytes_out,
+            turns,
+            wakeups,
+            system_calls: self.net.system_calls(),
+            ..Stats::default()
+        };
+        for link in self.links.iter() {
+            match link.state {
+                State::Dialing { .. }
+                | State::Connecting { .. }
+                | State::TurnedAway { .. }
+                | State::Handshaking { .. } => {
+                    stats.links_dialing += 1;
+                }
+                State::Idle(_) => stats.links_idle += 1,
+                State::Busy { .. } | State::Resting => {}
+            }
+        }
+        for key in self.chains.keys() {
+            let chain = &self.chains[key];
+            stats.paused += usize::from(chain.marks.has(Marks::PAUSED));
+            match chain.stage {
+                Stage::New | Stage::Queued { .. } => stats.queued += 1,
+                Stage::Delayed | Stage::Waiting { .. } | Stage::Due { .. } => stats.delayed += 1,
+                Stage::Running { .. } => stats.in_flight += 1,
+                Stage::Failed | Stage::Reading | Stage::Retired => {}
+            }
+        }
+        stats
+    }
+}
+
+impl<N: Net> Drop for Core<N> {
+    fn drop(&mut self) {
+        let is_forked = self.net.is_forked();
+        for mut link in self.links.drain() {
+            for socket in link.take_sockets() {
+                match is_forked {
+                    true => self.net.close(socket),
+                    false => close_socket(&mut self.net, socket),
+                }
+            }
+        }
+        if is_forked {
+            self.lookups.names.abandon();
+        }
+    }
+}
+
+/// Deregisters, then closes: a duplicate of the descriptor in a forked child would keep reporting otherwise.
+pub(super) fn close_socket<N: Net>(net: &mut N, mut socket: N::Socket) {
+    if let Err(error) = net.deregister(&mut socket) {
+        log::warn!("deregistering {socket:?} failed ({error})");
+    }
+    net.close(socket);
+}

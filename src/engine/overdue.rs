@@ -1,0 +1,93 @@
+//! Deadlines that have passed of chains on links. What the kernel holds for such a link comes first:
+//! the host may have been away, and what was waited for may be there.
+
+use crate::engine::Engine;
+use crate::engine::agenda::Overdue;
+use crate::engine::chains::{Marks, Stage};
+use crate::engine::core::Core;
+use crate::engine::lookups::MOST_PUT_OFF;
+use crate::engine::mode::Mode;
+use crate::net::link::State;
+use crate::net::slots::LinkKey;
+use crate::net::tls::Session;
+use crate::net::{Net, Readiness};
+
+impl<S, M: Mode> Engine<S, M> {
+    /// Looks at the links on which a deadline has passed, and ends the exchanges that have not gone
+    /// on by that.
+    pub(super) fn on_overdue(&mut self, state: &mut S, budget: &mut usize) {
+        for _ in 0..self.core.agenda.overdue.len() {
+            if *budget == 0 || self.panic.is_some() {
+                return;
+            }
+            let Some(mut overdue) = self.core.agenda.overdue.pop_front() else {
+                return;
+            };
+            let Some(link) = self.core.overdue_link(&overdue) else {
+                continue;
+            };
+            if self.core.is_looked_up(link) {
+                // The resolver's sockets are not known here. Where the poll may have more to tell
+                // of them, they have some more turns.
+                overdue.turns += 1;
+                match overdue.turns < MOST_PUT_OFF && self.core.may_hear_more() {
+                    true => self.core.agenda.overdue.push_back(overdue),
+                    false => self.core.time_out(overdue.chain, link),
+                }
+                continue;
+            }
+            let both = Readiness::READABLE.with(Readiness::WRITABLE);
+            self.core.links[link].readiness = self.core.links[link].readiness.with(both);
+            let before = self.core.counts.bytes_in;
+            self.on_link(state, link, budget);
+            self.core.settle_and_park();
+            let Some(link) = self.core.overdue_link(&overdue) else {
+                continue;
+            };
+            let read = usize::try_from(self.core.counts.bytes_in - before).unwrap_or(usize::MAX);
+            overdue.left = overdue.left.saturating_sub(read);
+            let may_go_on = overdue.left > 0 && self.core.clock.tick() < overdue.until;
+            if may_go_on && self.core.is_unread(link) {
+                self.core.agenda.overdue.push_back(overdue);
+            } else {
+                self.core.time_out(overdue.chain, link);
+            }
+        }
+    }
+}
+
+impl<N: Net> Core<N> {
+    /// The link on which a deadline is overdue; `None` where the chain has gone on.
+    fn overdue_link(&mut self, overdue: &Overdue) -> Option<LinkKey> {
+        let chain = self.chains.get_mut(overdue.chain)?;
+        let link = self.links.find(overdue.link);
+        let is_there = link.is_some_and(|link| chain.stage == Stage::Running { link });
+        if is_there && chain.marks.has(overdue.mark) {
+            return link;
+        }
+        let is_due = chain.marks.has(overdue.mark);
+        chain.marks.clear(overdue.mark);
+        let waits = matches!(chain.stage, Stage::Queued { .. } | Stage::Running { .. });
+        if is_due && waits && chain.timer.is_none() {
+            // Its link has ended, and it is sent elsewhere: there it is looked at anew.
+            self.arm(overdue.chain, None);
+        }
+        None
+    }
+
+    fn is_looked_up(&self, key: LinkKey) -> bool {
+        matches!(&self.links[key].state, State::Dialing { dial, .. } if !dial.has_begun())
+    }
+
+    /// Whether more may be read from a link at once.
+    fn is_unread(&self, key: LinkKey) -> bool {
+        let link = &self.links[key];
+        let chain = match link.state {
+            State::Busy { chain, .. } | State::Handshaking { chain } => chain,
+            _ => return false,
+        };
+        let pending = link.session.as_ref().is_some_and(Session::has_pending);
+        let is_readable = pending || link.readiness.has(Readiness::READ_SIDE);
+        is_readable && !self.chains[chain].marks.has(Marks::PAUSED)
+    }
+}
