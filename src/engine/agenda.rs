@@ -55,6 +55,7 @@ pub(super) struct Events {
 impl Events {
     /// Takes the next event. It counts as dealt with before it is, so that a panic leaves the rest
     /// of the batch to the next turn, and no more.
+    #[inline]
     pub(super) fn take_next(&mut self) -> Option<Ready> {
         let event = *self.batch.get(self.next)?;
         self.next += 1;
@@ -62,15 +63,18 @@ impl Events {
     }
 
     /// Those that are not dealt with yet.
+    #[inline]
     pub(super) fn rest(&self) -> &[Ready] {
         &self.batch[self.next..]
     }
 
+    #[inline]
     pub(super) fn has_rest(&self) -> bool {
         self.next < self.batch.len()
     }
 
     /// Room for those of the next poll.
+    #[inline]
     pub(super) fn renew(&mut self) -> &mut Vec<Ready> {
         self.next = 0;
         self.batch.clear();
@@ -98,6 +102,7 @@ pub(super) struct Overdue {
 
 impl Agenda {
     /// Whether a turn would do something.
+    #[inline]
     pub(super) fn is_due(&self) -> bool {
         self.events.has_rest()
             || !self.run_queue.is_empty()

@@ -266,6 +266,7 @@ impl Chains {
         }
     }
 
+    #[inline]
     pub(super) fn remove(&mut self, key: ChainKey) -> Chain {
         let chain = self.slab.remove(key as usize);
         if chain.marks.has(Marks::REMOTE) {
@@ -294,11 +295,13 @@ impl Chains {
     }
 
     /// The chain of that key, if there is one.
+    #[inline]
     pub(super) fn get_mut(&mut self, key: ChainKey) -> Option<&mut Chain> {
         self.slab.get_mut(key as usize)
     }
 
     /// The chain that `id` names, if it is not over.
+    #[inline]
     pub(super) fn find(&self, id: RequestId) -> Option<ChainKey> {
         if id.is_remote() {
             return self.by_remote_id.get(&id).copied();
@@ -318,6 +321,7 @@ impl Chains {
             .map(|(key, _)| key as u32)
     }
 
+    #[inline]
     pub(super) fn next_command(&mut self) -> Option<Command> {
         let command = self.commands.pop_front()?;
         if self.commands.is_empty() && self.commands.capacity() > KEPT_COMMANDS {
@@ -333,6 +337,7 @@ impl Chains {
     }
 
     #[inline]
+    #[inline]
     pub(super) fn commands_len(&self) -> usize {
         self.commands.len()
     }
@@ -347,6 +352,7 @@ impl Chains {
     }
 
     #[inline]
+    #[inline]
     pub(super) fn has_commands(&self) -> bool {
         !self.commands.is_empty()
     }
@@ -355,12 +361,14 @@ impl Chains {
 impl std::ops::Index<ChainKey> for Chains {
     type Output = Chain;
 
+    #[inline]
     fn index(&self, key: ChainKey) -> &Chain {
         &self.slab[key as usize]
     }
 }
 
 impl std::ops::IndexMut<ChainKey> for Chains {
+    #[inline]
     fn index_mut(&mut self, key: ChainKey) -> &mut Chain {
         &mut self.slab[key as usize]
     }

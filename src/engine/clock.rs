@@ -43,6 +43,7 @@ impl TurnClock {
     }
 
     /// The clock has been read. A time before the last one is not gone along with.
+    #[inline]
     pub(super) fn set(&mut self, now: Instant) {
         self.since = Since::Nothing;
         let life = self.life_at(now);
@@ -57,11 +58,13 @@ impl TurnClock {
         }
     }
 
+    #[inline]
     pub(super) fn now(&self) -> Instant {
         self.now
     }
 
     /// How long the engine has lived.
+    #[inline]
     pub(super) fn life(&self) -> Duration {
         self.life
     }
@@ -72,12 +75,14 @@ impl TurnClock {
     }
 
     /// Microseconds of the engine's life, rounded up.
+    #[inline]
     pub(super) fn micros(&self) -> u64 {
         self.micros
     }
 
     /// The tick that is now, rounded down: what is due at it has waited at least as long as it
     /// asked.
+    #[inline]
     pub(super) fn tick(&self) -> u64 {
         self.tick
     }
@@ -92,12 +97,14 @@ impl TurnClock {
     }
 
     /// The first tick that is not before now.
+    #[inline]
     pub(super) fn tick_from_now(&self) -> u64 {
         tick_after(self.micros)
     }
 }
 
 /// The first tick not before `micros`.
+#[inline]
 pub(super) fn tick_after(micros: u64) -> u64 {
     micros.div_ceil(1000)
 }

@@ -54,6 +54,7 @@ impl Lookups {
 
     /// Whether the resolver's timers are so late that the host was away, and are to be put off:
     /// what it waits for may have come, without the poll having told of it (`may_hear_more`).
+    #[inline]
     pub(super) fn puts_off(&mut self, may_hear_more: bool, now: Instant) -> bool {
         let is_late = |at: Instant| now.saturating_duration_since(at) > LATE;
         let is_late = self.names.deadline().is_some_and(is_late);
@@ -64,6 +65,7 @@ impl Lookups {
         self.is_put_off()
     }
 
+    #[inline]
     pub(super) fn is_put_off(&self) -> bool {
         self.put_off > 0
     }
