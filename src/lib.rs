@@ -76,6 +76,7 @@ mod config;
 mod embed;
 mod engine;
 mod error;
+mod h1;
 mod net;
 mod proto;
 mod request;

@@ -1,7 +1,8 @@
 //! Buffers that all links share, and those that are lent to a link and come back.
 
-use crate::net::link::Inbound;
-use crate::net::pipeline::Pipeline;
+use crate::engine::chains::ChainKey;
+use crate::h1::inbound::Inbound;
+use crate::h1::line::Line;
 use crate::net::tls::Scratch;
 
 /// Shared and recycled buffers: a link that waits holds none of them.
@@ -16,7 +17,7 @@ pub(super) struct Buffers {
     pub(super) plaintext: Vec<u8>,
     pub(super) scratch: Scratch,
     pub(super) inbounds: Inbounds,
-    pub(super) pipelines: Pipelines,
+    pub(super) lines: Lines,
 }
 
 impl Buffers {
@@ -62,27 +63,27 @@ impl Inbounds {
     }
 }
 
-/// Pipelines for the next links that want one.
+/// Lines for the next links that are pipelined.
 #[derive(Debug, Default)]
-pub(super) struct Pipelines(
+pub(super) struct Lines(
     #[expect(
         clippy::vec_box,
         reason = "links hold them as boxes: what moves is a pointer"
     )]
-    Vec<Box<Pipeline>>,
+    Vec<Box<Line<ChainKey>>>,
 );
 
-impl Pipelines {
+impl Lines {
     /// More than these are given back to the allocator when they have run empty.
     const MAX: usize = 1024;
 
-    pub(super) fn take(&mut self) -> Box<Pipeline> {
+    pub(super) fn take(&mut self) -> Box<Line<ChainKey>> {
         self.0.pop().unwrap_or_default()
     }
 
-    pub(super) fn give(&mut self, pipeline: Box<Pipeline>) {
+    pub(super) fn give(&mut self, line: Box<Line<ChainKey>>) {
         if self.0.len() < Self::MAX {
-            self.0.push(pipeline);
+            self.0.push(line);
         }
     }
 }

@@ -155,6 +155,19 @@ pub(crate) struct Chain {
     pub(super) marks: Marks,
 }
 
+impl Chain {
+    /// The request under way, or else the last one.
+    ///
+    /// # Panics
+    /// There was none yet: the chain has only waited.
+    #[inline]
+    pub(super) fn request(&self) -> &Request {
+        self.request
+            .as_ref()
+            .expect("a chain that sends has a request")
+    }
+}
+
 /// What is to be done before the next link is touched.
 #[derive(Debug)]
 pub(super) enum Command {
@@ -337,7 +350,6 @@ impl Chains {
     }
 
     #[inline]
-    #[inline]
     pub(super) fn commands_len(&self) -> usize {
         self.commands.len()
     }
@@ -351,7 +363,6 @@ impl Chains {
         }
     }
 
-    #[inline]
     #[inline]
     pub(super) fn has_commands(&self) -> bool {
         !self.commands.is_empty()

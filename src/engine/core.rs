@@ -17,7 +17,7 @@ use crate::engine::quiet::Quiet;
 use crate::engine::settings::{self, Settings};
 use crate::error::Error;
 use crate::net::Net;
-use crate::net::link::{Link, LinkMarks, State};
+use crate::net::link::{Link, State};
 use crate::net::names::{Names, NamesConfig};
 use crate::net::pool::{OriginKey, Pool};
 use crate::net::slots::{LinkKey, Slots};
@@ -168,7 +168,7 @@ impl<N: Net> Core<N> {
             self.close_idle_link(key);
         }
         for link in self.links.iter_mut() {
-            link.marks.set(LinkMarks::CLOSE);
+            link.h1.end();
         }
     }
 
@@ -204,14 +204,14 @@ impl<N: Net> Core<N> {
         };
         for link in self.links.iter() {
             match link.state {
-                State::Dialing { .. }
-                | State::Connecting { .. }
+                State::Dialing(_)
+                | State::Connecting
                 | State::TurnedAway { .. }
-                | State::Handshaking { .. } => {
+                | State::Handshaking => {
                     stats.links_dialing += 1;
                 }
                 State::Idle(_) => stats.links_idle += 1,
-                State::Busy { .. } | State::Resting => {}
+                State::Open => {}
             }
         }
         for key in self.chains.keys() {

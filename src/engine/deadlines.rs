@@ -86,10 +86,4 @@ impl<N: Net> Core<N> {
             self.timers.cancel(timer);
         }
     }
-
-    /// Microseconds since the chain's request was submitted, at least 1 so that 0 can stand for "not yet".
-    pub(super) fn since_start(&self, key: ChainKey) -> u32 {
-        let micros = self.clock.micros().saturating_sub(self.chains[key].started);
-        u32::try_from(micros).unwrap_or(u32::MAX).max(1)
-    }
 }

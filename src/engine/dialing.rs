@@ -14,15 +14,15 @@ use crate::config::Clock;
 use crate::engine::alerts::alert;
 use crate::engine::chains::{ChainKey, Marks};
 use crate::engine::core::{Core, Exhaustion, Timer};
-use crate::engine::exchange::FirstWrite;
 use crate::engine::fail::Failure;
 use crate::error::is_exhaustion;
+use crate::h1::exchange::Exchange;
 use crate::net::dial::{Attempt, Dial, Step};
 use crate::net::link::{Link, State};
 use crate::net::names::{FamilyAnswer, Known};
 use crate::net::pool::{OriginKey, TurnedAway};
 use crate::net::slots::LinkKey;
-use crate::net::transport::Trouble;
+use crate::net::transport::{self, Trouble, Written};
 use crate::net::{Net, Readiness};
 use crate::resolver::{Family, LookupError};
 
@@ -48,13 +48,10 @@ enum Race {
 impl<N: Net> Core<N> {
     /// Opens a link for a request.
     pub(super) fn open(&mut self, origin: OriginKey, chain_key: ChainKey) {
-        let key = self.links.insert(Link::new(origin, chain_key));
+        let key = self.links.insert(Link::new(origin));
         self.pool.on_opened(origin);
         self.load(key, chain_key);
-        let Some(request) = &self.chains[chain_key].request else {
-            return;
-        };
-        let port = request.port();
+        let port = self.chains[chain_key].request().port();
         if let Err(problem) = self.begin_session(key) {
             return self.fail(key, Failure::Tls(problem));
         }
@@ -63,15 +60,14 @@ impl<N: Net> Core<N> {
             None => OPENING,
         };
         if self.pool[origin].route.unix_path().is_some() {
-            return self.connect_only(key, chain_key, None);
+            return self.connect_only(key, None);
         }
         let token = self.links.token(key);
         let host = self.pool[origin].origin.host();
         match self.lookups.names.ask(host, port, token, self.clock.now()) {
-            Known::One(addr) => self.connect_only(key, chain_key, Some(addr)),
+            Known::One(addr) => self.connect_only(key, Some(addr)),
             Known::Families { v6, v4 } => {
-                let (chain, dial) = (chain_key, Box::new(Dial::new(port)));
-                self.links[key].state = State::Dialing { chain, dial };
+                self.links[key].state = State::Dialing(Box::new(Dial::new(port)));
                 if v6.is_none() || v4.is_none() {
                     let origin = &self.pool[origin].origin;
                     debug!("{token:?} {origin}: looking up the host");
@@ -94,7 +90,7 @@ impl<N: Net> Core<N> {
     }
 
     fn take_answer(&mut self, key: LinkKey, family: Family, answer: FamilyAnswer) {
-        if let State::Dialing { dial, .. } = &mut self.links[key].state {
+        if let State::Dialing(dial) = &mut self.links[key].state {
             let (lookups, now) = (&self.lookups, self.clock.now());
             dial.on_answer(family, answer, |addr| lookups.is_doubtful(addr, now));
         }
@@ -103,23 +99,18 @@ impl<N: Net> Core<N> {
     /// A link's resolution delay is over, or its connection attempt delay, or the time until another try; its timer is gone.
     pub(super) fn on_dial_timer(&mut self, key: LinkKey) {
         match &mut self.links[key].state {
-            State::Dialing { dial, .. } => {
+            State::Dialing(dial) => {
                 dial.timer = None;
                 dial.on_delay();
                 // The time may have passed while the host was away: an attempt that is connected by
                 // now wins.
                 self.on_dial_event(key);
             }
-            State::TurnedAway { chain, .. } => {
-                let chain = *chain;
-                self.links[key].state = State::Connecting { chain };
-                self.connect_only(key, chain, self.dialled_address(key));
+            State::TurnedAway { .. } => {
+                self.links[key].state = State::Connecting;
+                self.connect_only(key, self.dialled_address(key));
             }
-            State::Connecting { .. }
-            | State::Handshaking { .. }
-            | State::Busy { .. }
-            | State::Resting
-            | State::Idle(_) => {}
+            State::Connecting | State::Handshaking | State::Open | State::Idle(_) => {}
         }
     }
 
@@ -128,21 +119,20 @@ impl<N: Net> Core<N> {
         let token = self.links.token(key);
         // An attempt may succeed at once, and the exchange on it may fail at once.
         while self.links.find(token).is_some()
-            && let State::Dialing { chain, dial } = &mut self.links[key].state
+            && let State::Dialing(dial) = &mut self.links[key].state
         {
-            let chain = *chain;
             match dial.next_step() {
-                Step::Connect(addr) => self.attempt(key, chain, addr),
+                Step::Connect(addr) => self.attempt(key, addr),
                 Step::Wait(None) => return,
                 Step::Wait(Some(delay)) => return self.arm_dial(key, delay),
-                Step::Over => return self.give_up(key, chain),
+                Step::Over => return self.give_up(key),
             }
         }
     }
 
     fn arm_dial(&mut self, key: LinkKey, delay: Duration) {
         let due = self.clock.tick_from_now() + delay.as_millis() as u64;
-        if let State::Dialing { dial, .. } = &mut self.links[key].state {
+        if let State::Dialing(dial) = &mut self.links[key].state {
             match dial.timer {
                 Some(timer) => self.timers.rearm(timer, due),
                 None => dial.timer = Some(self.timers.arm(due, Timer::Dial(key))),
@@ -151,31 +141,31 @@ impl<N: Net> Core<N> {
     }
 
     /// No address is left, and nothing is under way.
-    fn give_up(&mut self, key: LinkKey, chain: ChainKey) {
-        let State::Dialing { dial, .. } = &mut self.links[key].state else {
+    fn give_up(&mut self, key: LinkKey) {
+        let State::Dialing(dial) = &mut self.links[key].state else {
             return;
         };
         if dial.has_begun() {
             let tried = dial.take_failed();
             return match tried.first() {
                 Some((_, why)) if tried.iter().all(|(_, error)| is_want_of_port(error)) => {
-                    self.wait_for_port(key, chain, why);
+                    self.wait_for_port(key, why);
                 }
                 _ => self.fail(key, Failure::Connect(tried)),
             };
         }
         match dial.lookup_error() {
-            LookupError::Exhausted(why) => self.wait_for_room(key, chain, why),
+            LookupError::Exhausted(why) => self.wait_for_room(key, why),
             error => self.fail(key, Failure::Resolve(error)),
         }
     }
 
     /// Begins to connect to one of several addresses; the request follows at once, since on loopback the connection is there already.
-    fn attempt(&mut self, key: LinkKey, chain: ChainKey, addr: SocketAddr) {
+    fn attempt(&mut self, key: LinkKey, addr: SocketAddr) {
         match self.open_socket(key, Some(addr)) {
             Ok(socket) => {
-                self.note_attempt(key, chain);
-                let State::Dialing { dial, .. } = &mut self.links[key].state else {
+                self.note_attempt(key);
+                let State::Dialing(dial) = &mut self.links[key].state else {
                     return self.net.close(socket);
                 };
                 let delay = dial.on_begun(addr, socket);
@@ -186,41 +176,41 @@ impl<N: Net> Core<N> {
             }
             // A port is wanting for this address alone, a descriptor for any.
             Err(error) if is_want_of_port(&error) => {
-                self.note_attempt(key, chain);
+                self.note_attempt(key);
                 self.on_no_port(key, addr, error);
             }
             Err(error) if is_exhaustion(&error) => {
-                if self.on_no_room(key, chain, addr, error) == Race::On {
+                if self.on_no_room(key, addr, error) == Race::On {
                     self.give_way(key);
                 }
             }
             Err(error) => {
-                self.note_attempt(key, chain);
+                self.note_attempt(key);
                 self.on_attempt_failed(key, addr, error);
             }
         }
     }
 
     /// Begins to connect to the only address there is; `None`: to the route's unix socket.
-    fn connect_only(&mut self, key: LinkKey, chain: ChainKey, addr: Option<SocketAddr>) {
+    fn connect_only(&mut self, key: LinkKey, addr: Option<SocketAddr>) {
         if let Some(addr) = addr {
             self.links[key].peer = addr.into();
         }
         match self.open_socket(key, addr) {
             Ok(socket) => {
                 self.links[key].socket = Some(socket);
-                let is_first = self.note_begun(key, chain);
+                let is_first = self.note_begun(key);
                 let token = self.links.token(key);
                 self.flush(key);
                 // On loopback it is connected by now, and its next deadline is armed.
                 if is_first
                     && self.links.find(token).is_some()
-                    && let State::Connecting { .. } = self.links[key].state
+                    && let State::Connecting = self.links[key].state
                 {
-                    self.arm(chain, Some(Clock::Connect));
+                    self.arm(self.chain_of(key), Some(Clock::Connect));
                 }
             }
-            Err(error) => self.on_no_connection(key, chain, addr, error),
+            Err(error) => self.on_no_connection(key, addr, error),
         }
     }
 
@@ -228,66 +218,46 @@ impl<N: Net> Core<N> {
     pub(super) fn on_no_connection(
         &mut self,
         key: LinkKey,
-        chain: ChainKey,
         addr: Option<SocketAddr>,
         error: io::Error,
     ) {
         if is_want_of_port(&error) {
-            self.wait_for_port(key, chain, &error);
+            self.wait_for_port(key, &error);
         } else if is_exhaustion(&error) {
-            self.wait_for_room(key, chain, error.to_string());
+            self.wait_for_room(key, error.to_string());
         } else if error.kind() != io::ErrorKind::WouldBlock {
             self.fail_only(key, addr, error);
         } else if addr.is_some() {
             // The route's source has none.
-            self.wait_for_port(key, chain, &error);
+            self.wait_for_port(key, &error);
         } else {
-            self.wait_for_turn(key, chain);
+            self.wait_for_turn(key);
         }
     }
 
     /// The listener of a link's unix socket has no place left in its queue, or the route's source no port. That is no want of this
     /// machine's: the link waits for it alone, within its connect deadline.
-    fn wait_for_turn(&mut self, key: LinkKey, chain: ChainKey) {
-        self.note_attempt(key, chain);
+    fn wait_for_turn(&mut self, key: LinkKey) {
+        self.note_attempt(key);
         let due = self.clock.tick_from_now() + TURNED_AWAY_RETRY.as_millis() as u64;
         let retry = self.timers.arm(due, Timer::Dial(key));
-        self.links[key].state = State::TurnedAway { chain, retry };
-    }
-
-    /// The only address there is could not be connected to.
-    pub(super) fn fail_only(&mut self, key: LinkKey, addr: Option<SocketAddr>, error: io::Error) {
-        let token = self.links.token(key);
-        let failure = match addr {
-            Some(addr) => {
-                debug!(
-                    "{token:?} {}: connect to {addr} failed ({error})",
-                    self.origin_of(key)
-                );
-                Failure::Connect(vec![(addr, error)])
-            }
-            None => {
-                let why = self.with_path(key, &error);
-                Failure::ConnectUnix(io::Error::new(error.kind(), why))
-            }
-        };
-        self.fail(key, failure);
+        self.links[key].state = State::TurnedAway { retry };
     }
 
     /// With a link's first attempt the connect deadline begins, which is that of all together.
-    fn note_attempt(&mut self, key: LinkKey, chain: ChainKey) {
-        if self.note_begun(key, chain) {
-            self.arm(chain, Some(Clock::Connect));
+    fn note_attempt(&mut self, key: LinkKey) {
+        if self.note_begun(key) {
+            self.arm(self.chain_of(key), Some(Clock::Connect));
         }
     }
 
     /// Answers whether it is the link's first attempt.
-    fn note_begun(&mut self, key: LinkKey, chain: ChainKey) -> bool {
-        let resolved = self.since_start(chain);
-        let times = &mut self.links[key].times;
-        let is_first = times.resolve == 0;
+    fn note_begun(&mut self, key: LinkKey) -> bool {
+        let now = self.clock.micros();
+        let exchange = self.dialled_for(key);
+        let is_first = exchange.times.resolve == 0;
         if is_first {
-            times.resolve = resolved;
+            exchange.times.resolve = exchange.since(now);
             self.counts.opened += 1;
         }
         is_first
@@ -349,28 +319,22 @@ impl<N: Net> Core<N> {
     }
 
     /// This machine has no room for an attempt at one of several addresses: the race goes on with those under way, if there are any.
-    fn on_no_room(
-        &mut self,
-        key: LinkKey,
-        chain: ChainKey,
-        addr: SocketAddr,
-        error: io::Error,
-    ) -> Race {
-        if let State::Dialing { dial, .. } = &mut self.links[key].state
+    fn on_no_room(&mut self, key: LinkKey, addr: SocketAddr, error: io::Error) -> Race {
+        if let State::Dialing(dial) = &mut self.links[key].state
             && !dial.attempts().is_empty()
         {
             let delay = dial.on_no_room(addr);
             self.arm_dial(key, delay);
             return Race::On;
         }
-        self.wait_for_room(key, chain, error.to_string());
+        self.wait_for_room(key, error.to_string());
         Race::Off
     }
 
     /// No port is left for an attempt at one of several addresses: while others are under way it
     /// may still be made, else the next is tried.
     fn on_no_port(&mut self, key: LinkKey, addr: SocketAddr, error: io::Error) {
-        let State::Dialing { dial, .. } = &mut self.links[key].state else {
+        let State::Dialing(dial) = &mut self.links[key].state else {
             return;
         };
         if dial.attempts().is_empty() {
@@ -383,7 +347,7 @@ impl<N: Net> Core<N> {
     /// Closes the oldest attempt of a link for the sake of the next address: it has had its time, and would keep the others from theirs
     /// until the connect deadline.
     fn give_way(&mut self, key: LinkKey) {
-        let State::Dialing { dial, .. } = &mut self.links[key].state else {
+        let State::Dialing(dial) = &mut self.links[key].state else {
             return;
         };
         let Attempt { addr, socket } = dial.take_attempt(0);
@@ -406,14 +370,14 @@ impl<N: Net> Core<N> {
     fn race(&mut self, key: LinkKey) {
         let token = self.links.token(key);
         let mut i = 0;
-        while let State::Dialing { chain, dial } = &mut self.links[key].state
+        while let State::Dialing(dial) = &mut self.links[key].state
             && i < dial.attempts().len()
         {
-            let (chain, attempt) = (*chain, dial.take_attempt(i));
-            match self.write_first(key, chain, &attempt.socket, attempt.addr) {
-                Ok(Some(first)) => return self.on_won(key, chain, attempt, i, first),
+            let attempt = dial.take_attempt(i);
+            match self.write_first(key, &attempt.socket, attempt.addr) {
+                Ok(Some(first)) => return self.on_won(key, attempt, i, first),
                 Ok(None) => {
-                    let State::Dialing { dial, .. } = &mut self.links[key].state else {
+                    let State::Dialing(dial) = &mut self.links[key].state else {
                         return;
                     };
                     dial.put_back(i, attempt);
@@ -427,7 +391,7 @@ impl<N: Net> Core<N> {
                             self.on_no_port(key, attempt.addr, error);
                         }
                         Trouble::Io(error) if is_exhaustion(&error) => {
-                            self.on_no_room(key, chain, attempt.addr, error);
+                            self.on_no_room(key, attempt.addr, error);
                         }
                         Trouble::Io(error) => self.on_attempt_failed(key, attempt.addr, error),
                         Trouble::Tls(problem) => self.fail(key, Failure::Tls(problem)),
@@ -451,34 +415,27 @@ impl<N: Net> Core<N> {
         if is_of_address(&error) {
             self.lookups.doubt(addr, self.clock.now());
         }
-        if let State::Dialing { dial, .. } = &mut self.links[key].state {
+        if let State::Dialing(dial) = &mut self.links[key].state {
             dial.on_failed(addr, error);
         }
     }
 
     /// An attempt is connected; those that were begun before it are doubted from now on, all are closed.
-    fn on_won(
-        &mut self,
-        key: LinkKey,
-        chain: ChainKey,
-        won: Attempt<N::Socket>,
-        place: usize,
-        first: FirstWrite,
-    ) {
+    fn on_won(&mut self, key: LinkKey, won: Attempt<N::Socket>, place: usize, first: Written) {
         self.end_dialing(key, place);
         self.lookups.trust(won.addr);
         let link = &mut self.links[key];
         link.socket = Some(won.socket);
         link.peer = won.addr.into();
         link.readiness = link.readiness.with(Readiness::WRITABLE);
-        self.on_connected(key, chain, first);
+        self.on_connected(key, first);
         self.flush(key);
     }
 
     /// No port is left for connections to this address, or its listener has no place: that says
     /// nothing of other origins. The request goes back to the head of its queue, until a link of
     /// its origin comes free or ends, or a little time has passed.
-    fn wait_for_port(&mut self, key: LinkKey, chain_key: ChainKey, why: &io::Error) {
+    fn wait_for_port(&mut self, key: LinkKey, why: &io::Error) {
         let origin = self.links[key].origin;
         alert!(
             self,
@@ -486,6 +443,7 @@ impl<N: Net> Core<N> {
             "{}: requests wait for a connection ({why})",
             self.pool[origin].origin
         );
+        let chain_key = self.chain_of(key);
         self.close(key);
         let due = self.clock.tick() + EXHAUSTION_RETRY_MILLIS;
         let retry = self.timers.arm(due, Timer::TurnedAway(origin));
@@ -501,7 +459,7 @@ impl<N: Net> Core<N> {
 
     /// This machine is out of something: the request goes back to the head of its queue until one of ours closes, or a little
     /// time has passed.
-    pub(super) fn wait_for_room(&mut self, key: LinkKey, chain_key: ChainKey, why: String) {
+    pub(super) fn wait_for_room(&mut self, key: LinkKey, why: String) {
         let origin = self.links[key].origin;
         alert!(
             self,
@@ -509,6 +467,7 @@ impl<N: Net> Core<N> {
             "{}: requests wait for room on this machine ({why})",
             self.pool[origin].origin
         );
+        let chain_key = self.chain_of(key);
         self.close(key);
         if self.exhausted.is_none() {
             let retry = self.clock.tick() + EXHAUSTION_RETRY_MILLIS;
@@ -521,6 +480,116 @@ impl<N: Net> Core<N> {
         self.chains[chain_key].marks.set(Marks::EXHAUSTED);
         self.arm(chain_key, None);
         self.pool.starve(origin);
+    }
+
+    /// Offers a socket the first bytes of the request, or of the handshake, which it takes if it is connected. `None`: it is not
+    /// connected yet.
+    ///
+    /// # Errors
+    /// It cannot be connected, or is connected to itself. Where it is one plain exchange's, that is
+    /// left to [`fail_unreadable`](Self::fail_unreadable), since to ask each socket would be a system
+    /// call for each connection; but a race must not be won by such a one, nor a handshake begun
+    /// with it.
+    fn write_first(
+        &mut self,
+        key: LinkKey,
+        socket: &N::Socket,
+        addr: SocketAddr,
+    ) -> Result<Option<Written>, Trouble> {
+        let link = &mut self.links[key];
+        let exchange = link.h1.front().expect("a link connects for an exchange");
+        let layout = exchange.layout(self.settings.defaults.block(exchange.defaults));
+        let (net, scratch) = (&mut self.net, &mut self.buffers.scratch);
+        let session = link.session.as_mut();
+        let written = transport::write(net, socket, session, layout.parts(), 0, scratch)?;
+        if written.is_blocked {
+            self.counts.bytes_out += written.sent as u64;
+            return Ok(None);
+        }
+        let is_alone = matches!(link.state, State::Connecting)
+            && link.session.is_none()
+            && !link.h1.has_line();
+        if is_alone || !self.net.is_connected_to_itself(socket, addr) {
+            return Ok(Some(written));
+        }
+        self.counts.bytes_out += written.sent as u64;
+        // What it was told is lost on any other.
+        self.begin_session(key)?;
+        Err(Trouble::Io(connected_to_itself()))
+    }
+
+    /// Looks whether the only address of a link is connected: answers whether there is more to be written.
+    pub(super) fn connect_on(&mut self, key: LinkKey) -> bool {
+        let link = &mut self.links[key];
+        let peer = link.peer.get();
+        if link.readiness.has(Readiness::READABLE) {
+            // The server has spoken before it was asked, as some do that are overloaded. What it
+            // says to the request itself comes behind that, and must not be read by another.
+            link.h1.end();
+        }
+        let socket = link
+            .socket
+            .take()
+            .expect("a link that connects has a socket");
+        match self.write_first(key, &socket, peer) {
+            Ok(written) => {
+                let link = &mut self.links[key];
+                link.socket = Some(socket);
+                let is_connected = written.is_some();
+                match written {
+                    Some(first) => self.on_connected(key, first),
+                    None => link.readiness = link.readiness.without(Readiness::WRITABLE),
+                }
+                is_connected
+            }
+            Err(trouble) => {
+                self.let_go(socket);
+                match trouble {
+                    // That no port was free for it may show only now.
+                    Trouble::Io(error) => {
+                        let addr = self.dialled_address(key);
+                        self.on_no_connection(key, addr, error);
+                    }
+                    Trouble::Tls(problem) => self.fail(key, Failure::Tls(problem)),
+                }
+                false
+            }
+        }
+    }
+
+    /// The socket has taken the first bytes: so it is connected.
+    fn on_connected(&mut self, key: LinkKey, first: Written) {
+        let now = self.clock.micros();
+        let exchange = self.dialled_for(key);
+        exchange.times.connect = exchange.since(now);
+        let token = self.links.token(key);
+        debug!("{token:?} {}: connected", self.origin_of(key));
+        let link = &mut self.links[key];
+        if link.session.is_none() {
+            link.state = State::Open;
+            return self.on_written(key, first);
+        }
+        link.state = State::Handshaking;
+        self.counts.bytes_out += first.sent as u64;
+        // A handshake ends with a short message, and the request follows: Nagle's algorithm would hold it back.
+        link.is_undelayed = true;
+        let socket = link.socket.as_ref().expect("it has taken bytes");
+        if let Err(error) = self.net.set_nodelay(socket) {
+            trace!("TCP_NODELAY refused ({error})");
+        }
+        self.arm(self.chain_of(key), Some(Clock::Tls));
+    }
+
+    /// The exchange that a link is dialled for.
+    fn dialled_for(&mut self, key: LinkKey) -> &mut Exchange<ChainKey> {
+        let exchange = self.links[key].h1.front_mut();
+        exchange.expect("a link connects for an exchange")
+    }
+
+    /// The chain that a link is dialled for.
+    pub(super) fn chain_of(&self, key: LinkKey) -> ChainKey {
+        let chain = self.links[key].chain();
+        chain.expect("a link connects for an exchange")
     }
 }
 
@@ -541,4 +610,10 @@ fn is_of_address(error: &io::Error) -> bool {
             | io::ErrorKind::WouldBlock
             | io::ErrorKind::AddrNotAvailable
     )
+}
+
+/// What is to be said of an address at which nobody listened, so that the socket met itself.
+pub(super) fn connected_to_itself() -> io::Error {
+    let why = "connected to itself, since nobody listens there";
+    io::Error::new(io::ErrorKind::ConnectionRefused, why)
 }

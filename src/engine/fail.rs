@@ -1,10 +1,7 @@
-//! How things end without a response: an exchange fails, and its chain is told or its request sent
-//! once more; a link is closed, and what was behind on it goes on elsewhere.
+//! How an exchange ends without a response: its chain is told, or its request sent once more.
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 
 use log::debug;
 
@@ -13,12 +10,15 @@ use crate::engine::agenda::Completion;
 use crate::engine::alerts::alert;
 use crate::engine::chains::{ChainKey, Marks, Stage};
 use crate::engine::clock::tick_after;
-use crate::engine::core::{Core, Exhaustion, close_socket};
+use crate::engine::core::{Core, Exhaustion};
+use crate::engine::dialing::connected_to_itself;
 use crate::error::{Circumstances, Error, ErrorKind, Phase, Sent, is_reset};
+use crate::h1::exchange::Exchange;
+use crate::h1::line::{Intake, Line, Progress};
+use crate::h1::trust::Trust;
 use crate::net::Net;
-use crate::net::link::{LinkMarks, Spot, State};
-use crate::net::pipeline::{Intake, Progress, Trust};
-use crate::net::pool::{OriginKey, TurnedAway};
+use crate::net::link::State;
+use crate::net::pool::TurnedAway;
 use crate::net::slots::LinkKey;
 use crate::net::tls::Problem;
 use crate::proto::Violation;
@@ -80,16 +80,38 @@ impl<N: Net> Core<N> {
             self.agenda.restarts.push_back(chain_key);
             return;
         }
+        let error = self.error_of(key, chain_key, failure);
+        debug!("{:?} {error:#}", self.links.token(key));
+        let link = &self.links[key];
+        let sent = link.h1.front().map_or(0, |front| front.times.sent);
+        let (origin, sent) = (link.origin, u64::from(sent));
+        let was_silent = error.kind() == ErrorKind::Timeout
+            && link.is_busy()
+            && link.h1.is_reused()
+            && !self.is_answered(key);
+        self.close(key);
+        if was_silent {
+            let since = tick_after(self.chains[chain_key].started + sent);
+            self.close_silent_since(origin, since);
+        }
+        self.complete(chain_key, Completion::Failed(error));
+    }
+
+    /// What is told of an exchange that ends so.
+    fn error_of(&mut self, key: LinkKey, chain_key: ChainKey, failure: Failure) -> Error {
         let mut at = self.circumstances(key, chain_key);
         if let Failure::Connect(_) | Failure::ConnectUnix(_) = failure {
-            // A socket that fails at once never came to that state.
+            // A socket that fails at once never came to that state, and one that met itself has gone
+            // past it: nobody has heard the request.
             at.phase = Phase::Connect;
+            at.sent = Sent::No;
+            at.resend_is_safe = true;
         }
         if let Failure::Tls(_) = failure {
             // A session that cannot be begun fails before there is a connection.
             at.phase = at.phase.max(Phase::Tls);
         }
-        let error = match failure {
+        match failure {
             // Whatever ended the connection, it ended the handshake.
             Failure::Closed { error, .. } if at.phase == Phase::Tls => {
                 let error = error.unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
@@ -100,7 +122,7 @@ impl<N: Net> Core<N> {
             }
             Failure::Tls(problem) => Error::from_tls(problem, at),
             Failure::Closed { missing, error } => {
-                let received = self.links[key].marks.has(LinkMarks::RECEIVED);
+                let received = self.is_answered(key);
                 let kind = if received {
                     ErrorKind::Truncated
                 } else {
@@ -143,25 +165,49 @@ impl<N: Net> Core<N> {
             }
             Failure::Cancelled => Error::of(ErrorKind::Cancelled, at),
             Failure::Aborted => Error::of(ErrorKind::Aborted, at),
-        };
-        debug!("{:?} {error:#}", self.links.token(key));
-        let link = &self.links[key];
-        let (origin, sent) = (link.origin, u64::from(link.times.sent));
-        let was_silent = error.kind() == ErrorKind::Timeout
-            && matches!(link.state, State::Busy { .. })
-            && link.marks.has(LinkMarks::REUSED)
-            && !link.marks.has(LinkMarks::RECEIVED);
-        self.close(key);
-        if was_silent {
-            let since = tick_after(self.chains[chain_key].started + sent);
-            self.close_silent_since(origin, since);
         }
-        self.complete(chain_key, Completion::Failed(error));
+    }
+
+    /// Whether a byte of the present response has come.
+    fn is_answered(&self, key: LinkKey) -> bool {
+        let front = self.links[key].h1.front();
+        front.is_some_and(Exchange::is_answered)
+    }
+
+    /// Ends an exchange whose link has received what is no response. A socket that is connected to itself, since nobody listens there, hears its
+    /// own request: it has not been connected to anybody.
+    pub(super) fn fail_unreadable(&mut self, key: LinkKey, violation: Violation) {
+        let link = &self.links[key];
+        if !link.h1.is_reused()
+            && !link.h1.response().has_head()
+            && let Some(socket) = &link.socket
+            && self.net.is_connected_to_itself(socket, link.peer.get())
+        {
+            let addr = self.dialled_address(key);
+            return self.fail_only(key, addr, connected_to_itself());
+        }
+        self.fail(key, Failure::Violation(violation));
+    }
+
+    /// The only address there is could not be connected to; `None`: the route's unix socket.
+    pub(super) fn fail_only(&mut self, key: LinkKey, addr: Option<SocketAddr>, error: io::Error) {
+        let failure = match addr {
+            Some(addr) => {
+                let (token, origin) = (self.links.token(key), self.origin_of(key));
+                debug!("{token:?} {origin}: connect to {addr} failed ({error})");
+                Failure::Connect(vec![(addr, error)])
+            }
+            None => {
+                let why = self.with_path(key, &error);
+                Failure::ConnectUnix(io::Error::new(error.kind(), why))
+            }
+        };
+        self.fail(key, failure);
     }
 
     /// The error of a deadline, which names whom was waited for.
     fn timed_out(&mut self, key: LinkKey, text: String, at: Circumstances) -> Error {
-        let State::Dialing { dial, .. } = &mut self.links[key].state else {
+        let State::Dialing(dial) = &mut self.links[key].state else {
             return match (at.phase, self.dialled_address(key)) {
                 (Phase::Connect, Some(addr)) => {
                     let tried = vec![no_answer_from(addr)];
@@ -191,46 +237,47 @@ impl<N: Net> Core<N> {
     /// processed or is idempotent (RFC 9112 §9.3.1, RFC 9110 §9.2.2). On a fresh one, too, where more was written behind it: then the
     /// response may have been lost by that (§9.6).
     fn is_stale(&self, key: LinkKey, chain_key: ChainKey, failure: &Failure) -> bool {
-        let link = &self.links[key];
+        let h1 = &self.links[key].h1;
         let chain = &self.chains[chain_key];
-        let is_pipelined = link.pipeline.as_ref().is_some_and(|p| p.has_begun());
+        let is_pipelined = h1.line().is_some_and(Line::has_begun);
+        let is_unsent = h1.front().is_none_or(|front| front.written() == 0);
         let is_dropped = matches!(failure, Failure::Timeout)
             && self.is_on_trial(key)
             && !self.total_is_over(chain_key);
         (is_dropped || matches!(failure, Failure::Closed { .. } | Failure::Tls(_)))
-            && (link.marks.has(LinkMarks::REUSED) || is_pipelined)
-            && !link.marks.has(LinkMarks::RECEIVED)
+            && (h1.is_reused() || is_pipelined)
+            && !self.is_answered(key)
             && !chain.marks.has(Marks::FRESH)
             && !chain.marks.has(Marks::CANCELLED)
-            && (link.written() == 0 || chain.request.as_ref().is_some_and(Request::is_idempotent))
+            && (is_unsent || chain.request().is_idempotent())
     }
 
     /// What there is to say of an exchange that fails on this link.
     fn circumstances(&mut self, key: LinkKey, chain_key: ChainKey) -> Circumstances {
         let phase = self.phase(key);
-        let link = &mut self.links[key];
-        let has_head = link.connection.has_head();
-        let inbound = link.inbound.as_mut().filter(|_| has_head);
+        let h1 = &mut self.links[key].h1;
+        let has_head = h1.response().has_head();
+        let inbound = h1.inbound_mut().filter(|_| has_head);
         let (status, partial_body) = match inbound {
             Some(inbound) => (Some(inbound.head.status), inbound.body.take()),
             None => (None, Vec::new()),
         };
-        let sent = match (link.marks.has(LinkMarks::RECEIVED), link.written()) {
-            (true, _) => Sent::Yes,
-            (false, 0) => Sent::No,
-            (false, _) => Sent::Maybe,
+        let sent = match h1.front() {
+            Some(front) if front.is_answered() => Sent::Yes,
+            Some(front) if front.written() > 0 => Sent::Maybe,
+            Some(_) | None => Sent::No,
         };
+        let reused = h1.is_reused();
         let chain = &self.chains[chain_key];
-        let request = chain.request.clone();
-        let idempotent = request.as_ref().is_some_and(Request::is_idempotent);
+        let idempotent = chain.request().is_idempotent();
         Circumstances {
             phase,
             sent,
             resend_is_safe: sent == Sent::No || idempotent,
-            reused: self.links[key].marks.has(LinkMarks::REUSED),
+            reused,
             attempts: chain.attempts,
-            origin: Some(self.pool[self.links[key].origin].origin.clone()),
-            request,
+            origin: Some(self.origin_of(key).clone()),
+            request: chain.request.clone(),
             status,
             partial_body,
         }
@@ -238,17 +285,17 @@ impl<N: Net> Core<N> {
 
     fn phase(&self, key: LinkKey) -> Phase {
         let link = &self.links[key];
-        match link.state {
-            State::Dialing { ref dial, .. } if !dial.has_begun() => Phase::Resolve,
-            State::Dialing { .. } | State::Connecting { .. } | State::TurnedAway { .. } => {
-                Phase::Connect
-            }
-            State::Handshaking { .. } => Phase::Tls,
-            _ if link.connection.has_head() => Phase::Body,
+        match &link.state {
+            State::Dialing(dial) if !dial.has_begun() => Phase::Resolve,
+            State::Dialing(_) | State::Connecting | State::TurnedAway { .. } => Phase::Connect,
+            State::Handshaking => Phase::Tls,
+            State::Open | State::Idle(_) if link.h1.response().has_head() => Phase::Body,
             // A part of the head is kept. Interim responses alone leave nothing behind.
-            _ if link.inbound.is_some() => Phase::Head,
-            _ if link.marks.has(LinkMarks::SENT) => Phase::FirstByte,
-            _ => Phase::Write,
+            State::Open | State::Idle(_) if link.h1.inbound().is_some() => Phase::Head,
+            State::Open | State::Idle(_) => match link.h1.front() {
+                Some(front) if front.is_sent() => Phase::FirstByte,
+                Some(_) | None => Phase::Write,
+            },
         }
     }
 
@@ -307,50 +354,14 @@ impl<N: Net> Core<N> {
         self.agenda.completions.push_back((key, completion));
     }
 
-    pub(super) fn origin_of(&self, key: LinkKey) -> &crate::proto::Origin {
-        &self.pool[self.links[key].origin].origin
-    }
-
-    /// Ends a link that is not in the pool: the one way out for slot and socket.
-    pub(super) fn close(&mut self, key: LinkKey) {
-        let token = self.links.token(key);
-        self.give_up_pipeline(key);
-        self.end_dialing(key, 0);
-        let mut link = self.links.remove(key);
-        if let Some(socket) = link.socket.take() {
-            if let Some(session) = link.session.take() {
-                // RFC 8446 §6.1: both sides say that they close. Nobody waits for it.
-                let last = session.close();
-                if !last.is_empty() {
-                    let _ = self.net.send(&socket, &[io::IoSlice::new(&last)]);
-                }
-            }
-            self.let_go(socket);
-        }
-        if let Some(inbound) = link.inbound.take() {
-            self.buffers.inbounds.give(inbound);
-        }
-        debug!("{token:?} {}: closed", self.pool[link.origin].origin);
-        self.pool.feed(link.origin);
-        self.forget_turned_away(link.origin);
-        self.pool.on_closed(link.origin);
-    }
-
-    /// Closes a socket: what this machine was out of may be there again.
-    pub(super) fn let_go(&mut self, socket: N::Socket) {
-        close_socket(&mut self.net, socket);
-        if let Some(exhausted) = self.exhausted.take() {
-            self.timers.cancel(exhausted.retry);
-        }
-    }
-
     /// Whether what is in front was sent behind another, and its origin has not shown yet that it
     /// answers such a one.
     pub(super) fn is_on_trial(&self, key: LinkKey) -> bool {
-        let link = &self.links[key];
-        let is_silent = link.marks.has(LinkMarks::SENT) && !link.marks.has(LinkMarks::RECEIVED);
-        let pipeline = link.pipeline.as_ref();
-        is_silent && pipeline.is_some_and(|p| p.is_on_trial() && !p.is_untried())
+        let h1 = &self.links[key].h1;
+        let is_silent = |front: &Exchange<_>| front.is_sent() && !front.is_answered();
+        let line = h1.line();
+        h1.front().is_some_and(is_silent)
+            && line.is_some_and(|line| line.is_on_trial() && !line.is_untried())
     }
 
     /// A link's exchange fails while others may be behind it.
@@ -365,14 +376,15 @@ impl<N: Net> Core<N> {
             Failure::Cancelled | Failure::Aborted => false,
         };
         let link = &self.links[key];
-        let Some(pipeline) = &link.pipeline else {
+        let Some(line) = link.h1.line() else {
             return;
         };
-        let is_established = matches!(link.state, State::Busy { .. });
+        let is_established = matches!(link.state, State::Open)
+            && !matches!(failure, Failure::Connect(_) | Failure::ConnectUnix(_));
         if !is_established && !matches!(failure, Failure::Cancelled) {
             // One after the other, each would wait for the same failure: let each have its own.
-            for next in pipeline.unwritten() {
-                self.chains[next.chain].marks.set(Marks::FRESH);
+            for next in line.unwritten() {
+                self.chains[next.tag].marks.set(Marks::FRESH);
             }
         }
         if matches!(failure, Failure::Timeout) && self.is_on_trial(key) {
@@ -384,7 +396,7 @@ impl<N: Net> Core<N> {
                 "{}: answers some of the requests that come together, and drops the others: it is not pipelined any more",
                 entry.origin
             );
-        } else if is_the_peers && pipeline.has_begun() {
+        } else if is_the_peers && line.has_begun() {
             self.on_broken(key);
         }
     }
@@ -392,12 +404,12 @@ impl<N: Net> Core<N> {
     /// A connection has ended without an answer to requests that were pipelined on it.
     pub(super) fn on_broken(&mut self, key: LinkKey) {
         let link = &self.links[key];
-        let Some(pipeline) = &link.pipeline else {
+        let Some(line) = link.h1.line() else {
             return;
         };
         // What was kept open while it was idle, and is closed then, is no sign against pipelining.
-        let is_stale = pipeline.is_untried() && link.marks.has(LinkMarks::REUSED);
-        let is_excused = pipeline.is_proven() || is_stale;
+        let is_stale = line.is_untried() && link.h1.is_reused();
+        let is_excused = line.is_proven() || is_stale;
         let entry = &mut self.pool[link.origin];
         if entry.trust.on_broken(is_excused) {
             alert!(
@@ -409,69 +421,21 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Nothing is behind any more: the link is as any other.
-    pub(super) fn end_pipeline(&mut self, key: LinkKey) {
-        let link = &mut self.links[key];
-        if let Some(pipeline) = &mut link.pipeline {
-            pipeline.intake = Intake::Shut;
-            if pipeline.is_on_trial() {
-                self.pool[link.origin].trust.set_on_trial(false);
-            }
-        }
-        self.pool.note_room(&mut self.links, key);
-        if let Some(pipeline) = self.links[key].pipeline.take() {
-            self.buffers.pipelines.give(pipeline);
-        }
-    }
-
-    /// The link is about to be closed: sends those behind again elsewhere.
-    pub(super) fn give_up_pipeline(&mut self, key: LinkKey) {
-        if self.links[key].pipeline.is_some() {
-            self.send_elsewhere(key, 0);
-            self.end_pipeline(key);
-        }
-    }
-
-    /// Puts those that are at `place` or behind it back into the queue, as its first.
-    fn send_elsewhere(&mut self, key: LinkKey, place: usize) {
-        let origin = self.links[key].origin;
-        while let Some(pipeline) = &mut self.links[key].pipeline
-            && pipeline.len() > place
-            && let Some((last, progress)) = pipeline.take_last()
-        {
-            let chain = &mut self.chains[last.chain];
-            match progress {
-                Progress::Whole | Progress::Partly => self.counts.retried += 1,
-                Progress::Unwritten => chain.attempts = chain.attempts.saturating_sub(1),
-            }
-            debug!(
-                "{:?} {}: ends; what was behind is sent elsewhere",
-                self.links.token(key),
-                self.origin_of(key)
-            );
-            self.enqueue_first(origin, last.chain);
-        }
-    }
-
     /// Ends the exchange of a chain that is on a link, but not in front. What has been written of it cannot be taken back: then the link ends
     /// with the one before it, and those behind it are sent elsewhere.
     pub(super) fn fail_behind(&mut self, key: LinkKey, chain: ChainKey, kind: ErrorKind) {
         let link = &mut self.links[key];
-        let Some(pipeline) = &mut link.pipeline else {
-            return;
-        };
-        let Some(place) = pipeline.place_of(chain) else {
-            return;
-        };
-        let progress = pipeline.progress(place);
         let origin = link.origin;
+        let line = link.h1.line_mut().expect("it is behind another");
+        let place = line.place_of(chain).expect("it is in line");
+        let progress = line.progress(place);
         match progress {
-            Progress::Unwritten => pipeline.remove(place),
+            Progress::Unwritten => line.remove(place),
             Progress::Whole | Progress::Partly => {
-                pipeline.intake = Intake::Shut;
+                line.intake = Intake::Shut;
                 self.send_elsewhere(key, place + 1);
-                if let Some(pipeline) = &mut self.links[key].pipeline {
-                    pipeline.take_last();
+                if let Some(line) = self.links[key].h1.line_mut() {
+                    line.take_last();
                 }
             }
         }
@@ -486,7 +450,7 @@ impl<N: Net> Core<N> {
             phase,
             sent,
             resend_is_safe: true,
-            reused: self.links[key].marks.has(LinkMarks::REUSED),
+            reused: self.links[key].h1.is_reused(),
             attempts: self.chains[chain].attempts,
             origin: Some(self.pool[origin].origin.clone()),
             request: self.chains[chain].request.clone(),
@@ -502,88 +466,6 @@ impl<N: Net> Core<N> {
         debug!("{:?} {error:#}", self.links.token(key));
         self.disarm(chain);
         self.complete(chain, Completion::Failed(error));
-    }
-
-    /// Ends all that a link has under way towards a connection. Attempts before `place` were overtaken.
-    pub(super) fn end_dialing(&mut self, key: LinkKey, place: usize) {
-        let token = self.links.token(key);
-        let link = &mut self.links[key];
-        let dial = match &mut link.state {
-            State::Dialing { dial, .. } => dial,
-            State::TurnedAway { retry, .. } => return self.timers.cancel(*retry),
-            State::Connecting { .. }
-            | State::Handshaking { .. }
-            | State::Busy { .. }
-            | State::Resting
-            | State::Idle(_) => {
-                return;
-            }
-        };
-        if dial.is_asking() {
-            let host = self.pool[link.origin].origin.host();
-            self.lookups.names.forget(host, token);
-        }
-        if let Some(timer) = dial.timer.take() {
-            self.timers.cancel(timer);
-        }
-        for (i, attempt) in dial.take_attempts().into_iter().enumerate() {
-            if i < place {
-                self.lookups.doubt(attempt.addr, self.clock.now());
-            }
-            self.let_go(attempt.socket);
-        }
-    }
-
-    /// How long a link may be idle.
-    pub(super) fn idle_millis(&self, key: LinkKey) -> u64 {
-        // RFC 9112 §9.3: a server's word on its own timeout; a second less, since it counts from when it sent the response.
-        let told = self.links[key]
-            .keep_alive
-            .map(|seconds| (u64::from(seconds.get()) - 1) * 1000);
-        told.map_or(self.settings.idle_timeout, |ms| {
-            ms.min(self.settings.idle_timeout)
-        })
-    }
-
-    /// Closes the idle links of an origin that have been silent since tick `since`: one that was
-    /// given a request then has been silent to its deadline, as it is where the way to the server
-    /// has gone. Those that answered later are alive.
-    pub(super) fn close_silent_since(&mut self, origin: OriginKey, since: u64) {
-        // In the order in which they came to the pool, so that those behind the first one to be
-        // kept are younger.
-        while let Some(oldest) = self.pool.oldest_idle(origin)
-            && let State::Idle(spot) = &self.links[oldest].state
-            && let parked = self.timers.tick_of(spot.timer) - self.idle_millis(oldest)
-            && parked <= since
-        {
-            debug!(
-                "{:?} {}: closed, since another that rested as long was silent",
-                self.links.token(oldest),
-                self.origin_of(oldest)
-            );
-            self.close_idle_link(oldest);
-        }
-    }
-
-    /// Takes a link out of the pool and closes it.
-    pub(super) fn close_idle_link(&mut self, key: LinkKey) {
-        let spot: Spot = self.pool.take(&mut self.links, key);
-        self.timers.cancel(spot.timer);
-        self.close(key);
-    }
-
-    /// What is to be said of the unix socket that a link's route leads through.
-    pub(super) fn with_path(&self, key: LinkKey, what: impl fmt::Display) -> String {
-        let route = &self.pool[self.links[key].origin].route;
-        let path = route.unix_path().unwrap_or(Path::new("")).display();
-        format!("{path}: {what}")
-    }
-
-    /// The address that the link's only attempt is to; `None`: its route's unix socket.
-    pub(super) fn dialled_address(&self, key: LinkKey) -> Option<SocketAddr> {
-        let link = &self.links[key];
-        let is_unix = self.pool[link.origin].route.unix_path().is_some();
-        (!is_unix).then(|| link.peer.get())
     }
 }
 

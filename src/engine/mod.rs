@@ -40,12 +40,14 @@ mod alerts;
 mod buffers;
 mod chains;
 mod clock;
+mod closing;
 mod commands;
 mod core;
 mod deadlines;
 mod dialing;
-mod exchange;
+
 mod fail;
+mod feed;
 mod future;
 mod lookups;
 mod mode;
@@ -59,6 +61,7 @@ mod receive;
 mod reply;
 mod response;
 mod secure;
+mod sending;
 mod settings;
 mod shared;
 #[cfg(feature = "sim")]

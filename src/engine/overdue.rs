@@ -76,15 +76,14 @@ impl<N: Net> Core<N> {
     }
 
     fn is_looked_up(&self, key: LinkKey) -> bool {
-        matches!(&self.links[key].state, State::Dialing { dial, .. } if !dial.has_begun())
+        matches!(&self.links[key].state, State::Dialing(dial) if !dial.has_begun())
     }
 
     /// Whether more may be read from a link at once.
     fn is_unread(&self, key: LinkKey) -> bool {
         let link = &self.links[key];
-        let chain = match link.state {
-            State::Busy { chain, .. } | State::Handshaking { chain } => chain,
-            _ => return false,
+        let (State::Open | State::Handshaking, Some(chain)) = (&link.state, link.chain()) else {
+            return false;
         };
         let pending = link.session.as_ref().is_some_and(Session::has_pending);
         let is_readable = pending || link.readiness.has(Readiness::READ_SIDE);

@@ -4,21 +4,15 @@
 //! chains: no link, pool or timer is in its reach.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::engine::Engine;
 use crate::engine::chains::{ChainKey, Marks, RequestId, Stage};
 use crate::engine::clock::Since;
-use crate::engine::core::Core;
 use crate::engine::mode::Mode;
 use crate::engine::readback::{Action, Context, Next, Readback};
-use crate::engine::response::Exchange;
 use crate::error::{Error, ErrorKind};
-use crate::net::Net;
-use crate::net::link::LinkMarks;
-use crate::net::slots::{LinkKey, MaybeKey};
-use crate::net::tls::Session;
+use crate::net::slots::MaybeKey;
 
 impl<S, M: Mode> Engine<S, M> {
     /// Tells a chain's readback of a failure.
@@ -198,26 +192,5 @@ impl<S, M: Mode> Engine<S, M> {
     pub(super) fn forget_call(&mut self, call: MaybeKey) {
         let call = self.readbacks.take_call(call);
         self.discard(call);
-    }
-}
-
-impl<N: Net> Core<N> {
-    /// What is known of an exchange. It takes the request out of the chain: put it back.
-    pub(super) fn exchange(&mut self, key: LinkKey, chain_key: ChainKey) -> Exchange {
-        let id = self.chains.id(chain_key);
-        let chain = &mut self.chains[chain_key];
-        let link = &self.links[key];
-        let request = chain.request.take();
-        Exchange {
-            id,
-            peer: link.peer.get(),
-            reused: link.marks.has(LinkMarks::REUSED),
-            attempts: chain.attempts,
-            times: link.times,
-            done: 0,
-            tls: link.session.as_ref().and_then(Session::info),
-            request: request.unwrap_or_else(|| unreachable!("a chain on a link has a request")),
-            info: OnceLock::new(),
-        }
     }
 }

@@ -9,8 +9,8 @@ use http::{StatusCode, Uri, Version};
 
 use crate::engine::chains::RequestId;
 use crate::error::{Circumstances, Error, ErrorKind, Phase, Sent};
-use crate::net::collected::Collected;
-use crate::net::link::Times;
+use crate::h1::exchange::Times;
+use crate::h1::reading::Body;
 use crate::net::tls::TlsInfo;
 use crate::proto::Headers;
 use crate::proto::field::Field;
@@ -24,20 +24,11 @@ pub struct Response<'a> {
     pub(super) section: &'a [u8],
     pub(super) trailers: Headers<'a>,
     pub(super) body: Body<'a>,
-    pub(super) exchange: &'a Exchange,
-}
-
-/// Where a body lies.
-#[derive(Debug)]
-pub(super) enum Body<'a> {
-    /// In a buffer that the engine reads into again.
-    Lent(&'a [u8]),
-    /// In a buffer of its own, which [`Response::into_body`] may take.
-    Collected(&'a mut Collected),
+    pub(super) about: &'a About,
 }
 
 /// What is known of an exchange, before anybody asks for it: to write it out costs more than to keep it.
-pub(super) struct Exchange {
+pub(super) struct About {
     pub(super) id: RequestId,
     pub(super) peer: SocketAddr,
     pub(super) reused: bool,
@@ -46,12 +37,11 @@ pub(super) struct Exchange {
     /// Microseconds after the request's start; 0 while it is not complete.
     pub(super) done: u64,
     pub(super) tls: Option<TlsInfo>,
-    /// Out of its chain as long as this is there.
     pub(super) request: Request,
     pub(super) info: OnceLock<Info>,
 }
 
-impl Exchange {
+impl About {
     fn info(&self) -> &Info {
         let at = |micros: u64| (micros > 0).then(|| Duration::from_micros(micros));
         self.info.get_or_init(|| Info {
@@ -206,13 +196,13 @@ impl<'a> Response<'a> {
     /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed), naming the first byte that is not.
     pub fn text(&self) -> Result<&str, Error> {
         std::str::from_utf8(self.body()).map_err(|error| {
-            let request = &self.exchange.request;
+            let request = &self.about.request;
             let at = Circumstances {
                 phase: Phase::Body,
                 sent: Sent::Yes,
                 resend_is_safe: request.is_idempotent(),
-                reused: self.exchange.reused,
-                attempts: self.exchange.attempts,
+                reused: self.about.reused,
+                attempts: self.about.attempts,
                 origin: Some(request.origin()),
                 request: Some(request.clone()),
                 status: Some(self.status()),
@@ -260,7 +250,7 @@ impl<'a> Response<'a> {
 
     /// About the exchange: peer, timings, whether the connection was reused.
     pub fn info(&self) -> &Info {
-        self.exchange.info()
+        self.about.info()
     }
 }
 

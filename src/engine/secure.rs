@@ -8,7 +8,6 @@ use std::io;
 use log::debug;
 
 use crate::config::Clock;
-use crate::engine::chains::ChainKey;
 use crate::engine::core::Core;
 use crate::engine::quiet::Probe;
 use crate::net::link::State;
@@ -31,31 +30,26 @@ impl<N: Net> Core<N> {
     }
 
     /// Sends what the handshake has to say. Answers whether it is over, so that the request may follow.
-    pub(super) fn shake_hands(&mut self, key: LinkKey, chain_key: ChainKey) -> bool {
+    pub(super) fn shake_hands(&mut self, key: LinkKey) -> bool {
         loop {
-            let since_start = self.since_start(chain_key);
+            let now = self.clock.micros();
             let link = &mut self.links[key];
-            let (Some(socket), Some(session)) = (&link.socket, &mut link.session) else {
-                return false;
-            };
+            let session = link.session.as_mut().expect("a handshake has a session");
             if session.is_established() {
-                link.times.tls = since_start;
-                link.state = State::Busy {
-                    chain: chain_key,
-                    written: 0,
-                };
-                debug!(
-                    "{:?} {}: TLS is agreed on",
-                    self.links.token(key),
-                    self.origin_of(key)
-                );
+                link.state = State::Open;
+                if let Some(exchange) = link.h1.front_mut() {
+                    exchange.times.tls = exchange.since(now);
+                }
+                let token = self.links.token(key);
+                debug!("{token:?} {}: TLS is agreed on", self.origin_of(key));
                 // What the session has to say last goes out with the request.
-                self.arm(chain_key, Some(Clock::Write));
+                self.arm(self.chain_of(key), Some(Clock::Write));
                 return true;
             }
             if !session.has_outbound() {
                 return false;
             }
+            let socket = link.socket.as_ref().expect("a handshake has a socket");
             let (net, scratch) = (&mut self.net, &mut self.buffers.scratch);
             match transport::write(net, socket, Some(session), &[], 0, scratch) {
                 Ok(done) => {

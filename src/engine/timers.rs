@@ -11,8 +11,9 @@ use crate::engine::core::{Core, Timer};
 use crate::engine::fail::Failure;
 use crate::engine::waiting::LONG_WAIT_MILLIS;
 use crate::error::ErrorKind;
+use crate::h1::exchange::{Exchange, Upload};
 use crate::net::Net;
-use crate::net::link::{LinkMarks, State};
+use crate::net::link::State;
 use crate::net::pool::OriginKey;
 use crate::net::slots::LinkKey;
 
@@ -105,11 +106,10 @@ impl<N: Net> Core<N> {
             // Nothing that could have come would be read.
             _ if marks.has(Marks::PAUSED) => return self.time_out(key, link),
             State::TurnedAway { .. } => return self.time_out(key, link),
-            State::Dialing { .. }
-            | State::Connecting { .. }
-            | State::Handshaking { .. }
-            | State::Busy { .. }
-            | State::Resting
+            State::Dialing(_)
+            | State::Connecting
+            | State::Handshaking
+            | State::Open
             | State::Idle(_) => {}
         }
         let mark = match is_over {
@@ -133,12 +133,18 @@ impl<N: Net> Core<N> {
         if self.links[link].chain() != Some(key) {
             return self.fail_behind(link, key, ErrorKind::Timeout);
         }
-        let over = self.total_is_over(key);
-        let marks = &mut self.links[link].marks;
-        if marks.has(LinkMarks::AWAITING) && !over {
-            marks.clear(LinkMarks::AWAITING.and(LinkMarks::BODY_HELD));
-            let received = marks.has(LinkMarks::RECEIVED);
-            let clock = if received { Clock::Idle } else { Clock::Write };
+        let is_over = self.total_is_over(key);
+        let front = self.links[link].h1.front_mut();
+        let waits = |front: &&mut Exchange<_>| front.upload == Upload::AwaitingContinue;
+        if let Some(front) = front.filter(waits)
+            && !is_over
+        {
+            // Enough waited for a 100 (Continue): the body goes out without one.
+            front.go_on();
+            let clock = match front.is_answered() {
+                true => Clock::Idle,
+                false => Clock::Write,
+            };
             self.arm(key, Some(clock));
             self.flush(link);
         } else {

@@ -13,7 +13,6 @@ use crate::engine::mode::sealed::Sealed;
 use crate::engine::mode::{Mode, Owned};
 use crate::engine::submitter::Order;
 use crate::error::Error;
-use crate::net::link::LinkMarks;
 use crate::net::slots::RESOLVER_TOKENS;
 use crate::net::{ALARM, Heard, Net, Ready, WAKE};
 
@@ -139,7 +138,7 @@ impl<S, M: Mode> Engine<S, M> {
                 break;
             };
             if let Some(key) = self.core.links.find(token) {
-                self.core.links[key].marks.clear(LinkMarks::QUEUED);
+                self.core.links[key].is_queued = false;
                 self.on_link(state, key, &mut budget);
                 self.core.settle_and_park();
             }

@@ -19,12 +19,10 @@ mod alarm;
 #[cfg(not(all(feature = "timerfd", target_os = "linux")))]
 #[path = "no_alarm.rs"]
 mod alarm;
-pub(crate) mod collected;
 pub(crate) mod dial;
 pub(crate) mod link;
 pub(crate) mod names;
 pub(crate) mod pattern;
-pub(crate) mod pipeline;
 pub(crate) mod poll;
 pub(crate) mod pool;
 pub(crate) mod slots;

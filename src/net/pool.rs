@@ -11,10 +11,11 @@ use std::sync::Arc;
 
 use slab::Slab;
 
+use crate::h1::line::Line;
+use crate::h1::trust::Trust;
 use crate::net::Readiness;
-use crate::net::link::{Link, LinkMarks, Neighbours, Spot, State};
+use crate::net::link::{Link, Neighbours, Spot, State};
 use crate::net::pattern::Pattern;
-use crate::net::pipeline::Trust;
 use crate::net::slots::{LinkKey, MaybeKey, Slots};
 use crate::proto::{Origin, Scheme};
 use crate::route::Route;
@@ -332,7 +333,7 @@ impl Pool {
             Some(older) => spot_of(links, older).of_all.newer = spot.of_all.newer,
             None => self.idle.oldest = spot.of_all.newer.get(),
         }
-        links[key].state = State::Resting;
+        links[key].state = State::Open;
         spot
     }
 
@@ -383,21 +384,17 @@ impl Pool {
     pub(crate) fn note_room<K>(&mut self, links: &mut Slots<Link<K>>, key: LinkKey) {
         let link = &mut links[key];
         let roomy = &mut self.entries[link.origin as usize].roomy;
-        let Some(pipeline) = &mut link.pipeline else {
-            return;
-        };
-        match (pipeline.has_room(), pipeline.spot.get()) {
+        let has_room = link.h1.line().is_some_and(Line::has_room);
+        match (has_room, link.roomy.get()) {
             (true, None) => {
-                pipeline.spot = MaybeKey::from(roomy.len() as u32);
+                link.roomy = MaybeKey::from(roomy.len() as u32);
                 roomy.push(key);
             }
-            (false, Some(spot)) => {
-                pipeline.spot = MaybeKey::NONE;
-                roomy.swap_remove(spot as usize);
-                if let Some(moved) = roomy.get(spot as usize)
-                    && let Some(pipeline) = &mut links[*moved].pipeline
-                {
-                    pipeline.spot = MaybeKey::from(spot);
+            (false, Some(place)) => {
+                link.roomy = MaybeKey::NONE;
+                roomy.swap_remove(place as usize);
+                if let Some(moved) = roomy.get(place as usize) {
+                    links[*moved].roomy = MaybeKey::from(place);
                 }
             }
             (true, Some(_)) | (false, None) => {}
@@ -417,14 +414,15 @@ impl Pool {
         let roomy = &self.entries[key as usize].roomy;
         let unanswered = |key: &LinkKey| {
             let link = &links[*key];
-            let unanswered = link.pipeline.as_ref()?.unanswered();
+            let unanswered = link.h1.line()?.unanswered();
             // What stands unread may answer nobody, and must not stand before a request that is
             // sent now.
             let is_fit = unanswered < usize::from(depth)
-                && !link.marks.has(LinkMarks::CLOSE.and(LinkMarks::QUEUED))
+                && !link.h1.ends()
+                && !link.is_queued
                 && !link.readiness.has(Readiness::READ_SIDE)
                 && !link.chain().is_some_and(&is_paused)
-                && (!was_sent || link.marks.has(LinkMarks::REUSED));
+                && (!was_sent || link.h1.is_reused());
             is_fit.then_some((unanswered, *key))
         };
         let looked_at = roomy.iter().rev().take(LOOKED_AT);
@@ -540,12 +538,11 @@ impl std::ops::IndexMut<OriginKey> for Pool {
 fn spot_of<K>(links: &mut Slots<Link<K>>, key: LinkKey) -> &mut Spot {
     match &mut links[key].state {
         State::Idle(spot) => spot,
-        State::Dialing { .. }
-        | State::Connecting { .. }
-        | State::Handshaking { .. }
+        State::Dialing(_)
+        | State::Connecting
+        | State::Handshaking
         | State::TurnedAway { .. }
-        | State::Busy { .. }
-        | State::Resting => {
+        | State::Open => {
             unreachable!("a link in the pool is idle")
         }
     }

@@ -18,14 +18,6 @@ pub(crate) struct Written {
     pub(crate) is_blocked: bool,
 }
 
-impl Written {
-    pub(crate) const NONE: Self = Self {
-        taken: 0,
-        sent: 0,
-        is_blocked: false,
-    };
-}
-
 /// Why nothing can be written.
 #[derive(Debug)]
 pub(crate) enum Trouble {

@@ -45,6 +45,21 @@ pub(super) const STATUS: usize = 9;
 pub(super) const AFTER_STATUS: usize = 12;
 
 impl Head {
+    /// Whether a body of known length may be collected.
+    ///
+    /// # Errors
+    /// It is longer than the limit.
+    #[inline]
+    pub(crate) fn check_length(&self, limits: &Limits) -> Result<(), Violation> {
+        match self.length {
+            BodyLength::Length(seen) if seen > limits.max_body_bytes => {
+                let limit = limits.max_body_bytes;
+                Err(Violation::BodyTooLarge { limit, seen })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Reads a head from the start of `input`; `None` while it is incomplete.
     ///
     /// `searched` is where the search for the head's end goes on: 0 for a fresh head, then what the last call left there. Bytes of

@@ -1,0 +1,175 @@
+//! How a link ends: its socket is closed, and what was behind on it goes on elsewhere.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use log::debug;
+
+use crate::engine::core::{Core, close_socket};
+use crate::h1::line::{Intake, Progress};
+use crate::net::Net;
+use crate::net::link::{Spot, State};
+use crate::net::pool::OriginKey;
+use crate::net::slots::LinkKey;
+use crate::proto::Origin;
+
+impl<N: Net> Core<N> {
+    /// Ends a link that is not in the pool: the one way out for slot and socket.
+    pub(super) fn close(&mut self, key: LinkKey) {
+        let token = self.links.token(key);
+        self.give_up_line(key);
+        self.end_dialing(key, 0);
+        let mut link = self.links.remove(key);
+        if let Some(socket) = link.socket.take() {
+            if let Some(session) = link.session.take() {
+                // RFC 8446 §6.1: both sides say that they close. Nobody waits for it.
+                let last = session.close();
+                if !last.is_empty() {
+                    let _ = self.net.send(&socket, &[io::IoSlice::new(&last)]);
+                }
+            }
+            self.let_go(socket);
+        }
+        if let Some(inbound) = link.h1.take_inbound() {
+            self.buffers.inbounds.give(inbound);
+        }
+        debug!("{token:?} {}: closed", self.pool[link.origin].origin);
+        self.pool.feed(link.origin);
+        self.forget_turned_away(link.origin);
+        self.pool.on_closed(link.origin);
+    }
+
+    /// Closes a socket: what this machine was out of may be there again.
+    pub(super) fn let_go(&mut self, socket: N::Socket) {
+        close_socket(&mut self.net, socket);
+        if let Some(exhausted) = self.exhausted.take() {
+            self.timers.cancel(exhausted.retry);
+        }
+    }
+
+    /// Ends all that a link has under way towards a connection. Attempts before `place` were overtaken.
+    pub(super) fn end_dialing(&mut self, key: LinkKey, place: usize) {
+        let token = self.links.token(key);
+        let link = &mut self.links[key];
+        let dial = match &mut link.state {
+            State::Dialing(dial) => dial,
+            State::TurnedAway { retry } => return self.timers.cancel(*retry),
+            State::Connecting | State::Handshaking | State::Open | State::Idle(_) => return,
+        };
+        if dial.is_asking() {
+            let host = self.pool[link.origin].origin.host();
+            self.lookups.names.forget(host, token);
+        }
+        if let Some(timer) = dial.timer.take() {
+            self.timers.cancel(timer);
+        }
+        for (i, attempt) in dial.take_attempts().into_iter().enumerate() {
+            if i < place {
+                self.lookups.doubt(attempt.addr, self.clock.now());
+            }
+            self.let_go(attempt.socket);
+        }
+    }
+
+    /// Nothing is behind any more: the link is as any other.
+    pub(super) fn end_line(&mut self, key: LinkKey) {
+        let link = &mut self.links[key];
+        if let Some(line) = link.h1.line_mut() {
+            line.intake = Intake::Shut;
+            if line.is_on_trial() {
+                self.pool[link.origin].trust.set_on_trial(false);
+            }
+        }
+        self.pool.note_room(&mut self.links, key);
+        if let Some(line) = self.links[key].h1.end_line() {
+            self.buffers.lines.give(line);
+        }
+    }
+
+    /// The link is about to be closed: sends those behind again elsewhere.
+    fn give_up_line(&mut self, key: LinkKey) {
+        if self.links[key].h1.has_line() {
+            self.send_elsewhere(key, 0);
+            self.end_line(key);
+        }
+    }
+
+    /// Puts those that are at `place` or behind it back into the queue, as its first.
+    pub(super) fn send_elsewhere(&mut self, key: LinkKey, place: usize) {
+        let origin = self.links[key].origin;
+        while let Some(line) = self.links[key].h1.line_mut()
+            && line.len() > place
+            && let Some((last, progress)) = line.take_last()
+        {
+            let chain = &mut self.chains[last.tag];
+            match progress {
+                Progress::Whole | Progress::Partly => self.counts.retried += 1,
+                Progress::Unwritten => chain.attempts = chain.attempts.saturating_sub(1),
+            }
+            debug!(
+                "{:?} {}: ends; what was behind is sent elsewhere",
+                self.links.token(key),
+                self.origin_of(key)
+            );
+            self.enqueue_first(origin, last.tag);
+        }
+    }
+
+    /// How long a link may be idle.
+    pub(super) fn idle_millis(&self, key: LinkKey) -> u64 {
+        // RFC 9112 §9.3: a server's word on its own timeout; a second less, since it counts from when it sent the response.
+        let told = self.links[key]
+            .keep_alive
+            .map(|seconds| (u64::from(seconds.get()) - 1) * 1000);
+        told.map_or(self.settings.idle_timeout, |ms| {
+            ms.min(self.settings.idle_timeout)
+        })
+    }
+
+    /// Closes the idle links of an origin that have been silent since tick `since`: one that was
+    /// given a request then has been silent to its deadline, as it is where the way to the server
+    /// has gone. Those that answered later are alive.
+    pub(super) fn close_silent_since(&mut self, origin: OriginKey, since: u64) {
+        // In the order in which they came to the pool, so that those behind the first one to be
+        // kept are younger.
+        while let Some(oldest) = self.pool.oldest_idle(origin)
+            && let State::Idle(spot) = &self.links[oldest].state
+            && let parked = self.timers.tick_of(spot.timer) - self.idle_millis(oldest)
+            && parked <= since
+        {
+            debug!(
+                "{:?} {}: closed, since another that rested as long was silent",
+                self.links.token(oldest),
+                self.origin_of(oldest)
+            );
+            self.close_idle_link(oldest);
+        }
+    }
+
+    /// Takes a link out of the pool and closes it.
+    pub(super) fn close_idle_link(&mut self, key: LinkKey) {
+        let spot: Spot = self.pool.take(&mut self.links, key);
+        self.timers.cancel(spot.timer);
+        self.close(key);
+    }
+
+    pub(super) fn origin_of(&self, key: LinkKey) -> &Origin {
+        &self.pool[self.links[key].origin].origin
+    }
+
+    /// What is to be said of the unix socket that a link's route leads through.
+    pub(super) fn with_path(&self, key: LinkKey, what: impl fmt::Display) -> String {
+        let route = &self.pool[self.links[key].origin].route;
+        let path = route.unix_path().unwrap_or(Path::new("")).display();
+        format!("{path}: {what}")
+    }
+
+    /// The address that the link's only attempt is to; `None`: its route's unix socket.
+    pub(super) fn dialled_address(&self, key: LinkKey) -> Option<SocketAddr> {
+        let link = &self.links[key];
+        let is_unix = self.pool[link.origin].route.unix_path().is_some();
+        (!is_unix).then(|| link.peer.get())
+    }
+}

@@ -1,0 +1,664 @@
+//! From bytes to responses: feeds what was read to the link's [`H1`](crate::h1::H1), and what comes
+//! of it to the readbacks.
+
+use std::num::NonZeroU16;
+use std::sync::OnceLock;
+
+use log::debug;
+use mio::Token;
+
+use crate::config::Clock;
+use crate::engine::Engine;
+use crate::engine::chains::{ChainKey, Marks, Stage};
+use crate::engine::clock::Since;
+use crate::engine::core::Core;
+use crate::engine::fail::Failure;
+use crate::engine::mode::Mode;
+use crate::engine::pipeline::MovedUp;
+use crate::engine::quiet::Probe;
+use crate::engine::readback::{Context, Flow, Readback};
+use crate::engine::receive::{Allowance, Received};
+use crate::engine::response::{About, Response, no_fields};
+use crate::h1::Event;
+use crate::h1::exchange::{Taking, Times, Upload};
+use crate::h1::reading::{Body, Reading};
+use crate::net::link::State;
+use crate::net::slots::LinkKey;
+use crate::net::tls::Session;
+use crate::net::{Net, Readiness};
+use crate::proto::Limits;
+use crate::proto::head::Head;
+use crate::request::Request;
+
+/// Whether a link may be read on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Go {
+    On,
+    /// The exchange is over, paused or failed, or user code panicked.
+    Stop,
+}
+
+/// How the feeding of one read ended.
+enum Fed {
+    /// The response goes on.
+    More,
+    Complete,
+    Paused,
+    /// Its chain was cancelled by its own readback, which a command follows.
+    Cancelled,
+    Failed(Failure),
+    /// The server will not have `Expect`: the request is sent again without it.
+    ExpectRefused,
+    Panicked,
+}
+
+/// A readback has; the turn is to end.
+struct Panicked;
+
+impl<S, M: Mode> Engine<S, M> {
+    /// The poll has spoken of a link, or it stands on the run queue.
+    pub(super) fn on_link(&mut self, state: &mut S, key: LinkKey, budget: &mut usize) {
+        self.core.catch_up();
+        self.core.clock.since = Since::Links;
+        let link = &self.core.links[key];
+        match link.state {
+            State::Idle(_) => {
+                self.core.check_idle(key);
+                *budget = budget.saturating_sub(std::mem::take(&mut self.core.quiet.cost));
+            }
+            State::TurnedAway { .. } => {}
+            State::Dialing(_) | State::Connecting | State::Handshaking | State::Open => {
+                let woken = Readiness::WRITABLE.with(Readiness::ERROR);
+                if link.readiness.has(woken) && link.has_unwritten() {
+                    let token = self.core.links.token(key);
+                    self.core.flush(key);
+                    if self.core.links.find(token).is_none() {
+                        return;
+                    }
+                }
+                self.go_on(state, key, budget);
+            }
+        }
+    }
+
+    /// Deals with what a pause held back, then reads on as long as there is something and the budget lasts.
+    fn go_on(&mut self, state: &mut S, key: LinkKey, budget: &mut usize) {
+        if self.feed_held(state, key) == Go::Stop {
+            return;
+        }
+        let share = self.core.settings.turn_bytes;
+        let mut allowed = Allowance { share, budget };
+        loop {
+            let mut buffer = std::mem::take(&mut self.core.buffers.read);
+            let received = self.core.receive(key, &mut buffer, &mut allowed);
+            let go = match received {
+                Received::Bytes(n) => self.on_bytes(state, key, &mut buffer[..n]),
+                Received::Plaintext => self.on_plaintext(state, key),
+                Received::Body(grown) => self.on_body(state, key, grown),
+                Received::End => {
+                    self.on_end(state, key);
+                    Go::Stop
+                }
+                Received::Nothing => Go::On,
+                Received::Stop => Go::Stop,
+            };
+            self.core.buffers.read = buffer;
+            if go == Go::Stop {
+                return;
+            }
+        }
+    }
+
+    fn feed_held(&mut self, state: &mut S, key: LinkKey) -> Go {
+        let h1 = &mut self.core.links[key].h1;
+        let is_complete = h1.response().is_complete();
+        let (Some(chain), Some(inbound)) = (h1.tag(), h1.inbound_mut()) else {
+            return Go::On;
+        };
+        // A response may also have ended with the piece after which it was paused.
+        let waits = !inbound.held.is_empty() || is_complete;
+        if !waits || self.core.chains[chain].marks.has(Marks::PAUSED) {
+            return Go::On;
+        }
+        let mut held = std::mem::take(&mut inbound.held);
+        self.feed(state, key, &mut held, false)
+    }
+
+    fn on_end(&mut self, state: &mut S, key: LinkKey) {
+        if self.core.on_end(key) {
+            let Core { links, buffers, .. } = &mut self.core;
+            let inbound = links[key].h1.take_inbound();
+            let inbound = inbound.unwrap_or_else(|| buffers.inbounds.take());
+            // There is no next on a connection that has ended.
+            let reading = Reading::of_kept(inbound, &mut []);
+            let _ = self.finish(state, key, reading);
+        }
+    }
+
+    fn on_plaintext(&mut self, state: &mut S, key: LinkKey) -> Go {
+        let mut plaintext = std::mem::take(&mut self.core.buffers.plaintext);
+        let go = self.on_bytes(state, key, &mut plaintext);
+        plaintext.clear();
+        self.core.buffers.plaintext = plaintext;
+        go
+    }
+
+    #[inline]
+    fn on_bytes(&mut self, state: &mut S, key: LinkKey, data: &mut [u8]) -> Go {
+        if !self.core.admits(key, data.len()) {
+            return Go::Stop;
+        }
+        let h1 = &mut self.core.links[key].h1;
+        let has_head = h1.response().has_head();
+        match h1.inbound_mut() {
+            // The head is incomplete: what has come of it stands before these bytes.
+            Some(kept) if !has_head => {
+                kept.section.extend_from_slice(data);
+                let mut bytes = std::mem::take(&mut kept.section);
+                let token = self.core.links.token(key);
+                let go = self.feed(state, key, &mut bytes, true);
+                // Still incomplete: the bytes go back as they are, since copying them at each read would take quadratic time.
+                // An interim head that they ended with is done with.
+                if let Some(key) = self.core.links.find(token)
+                    && let h1 = &mut self.core.links[key].h1
+                    && h1.response().is_inside_head()
+                    && let Some(inbound) = h1.inbound_mut()
+                    && inbound.section.is_empty()
+                {
+                    inbound.section = bytes;
+                }
+                go
+            }
+            _ => self.feed(state, key, data, false),
+        }
+    }
+
+    /// A body of known length that is collected has grown by its last `grown` bytes, which are in place already.
+    fn on_body(&mut self, state: &mut S, key: LinkKey, grown: usize) -> Go {
+        let core = &mut self.core;
+        let h1 = &mut core.links[key].h1;
+        // Bytes behind the response.
+        let mut rest = match h1.on_body(grown, &core.settings.limits) {
+            Ok(rest) => rest,
+            Err(violation) => {
+                core.fail(key, Failure::Violation(violation));
+                return Go::Stop;
+            }
+        };
+        if !h1.response().is_complete() {
+            let chain = h1.tag().expect("it is read for an exchange");
+            core.arm(chain, Some(Clock::Idle));
+            return Go::On;
+        }
+        let inbound = h1.take_inbound().expect("its body is kept");
+        let reading = Reading::of_kept(inbound, &mut rest);
+        match self.finish(state, key, reading) {
+            (Some(line), rest) => match self.next_in_line(line, rest) {
+                Ok(key) => self.feed(state, key, rest, false),
+                Err(go) => go,
+            },
+            (None, _) => Go::Stop,
+        }
+    }
+
+    /// Feeds bytes to the link's parser and what comes of them to the readback; what is behind a
+    /// response, to the next in line. `is_kept_head`: the bytes begin with an incomplete head that
+    /// was kept.
+    fn feed(
+        &mut self,
+        state: &mut S,
+        mut key: LinkKey,
+        mut data: &mut [u8],
+        mut is_kept_head: bool,
+    ) -> Go {
+        loop {
+            let Core { links, buffers, .. } = &mut self.core;
+            let h1 = &mut links[key].h1;
+            let chain = h1.tag().expect("it is read for an exchange");
+            let mut reading = h1.reading(data, || buffers.inbounds.take());
+            if std::mem::take(&mut is_kept_head) {
+                reading = reading.of_kept_head();
+            }
+            match self.parse(state, key, chain, &mut reading) {
+                Fed::Complete => {
+                    let (line, rest) = self.finish(state, key, reading);
+                    let Some(line) = line else {
+                        return Go::Stop;
+                    };
+                    key = match self.next_in_line(line, rest) {
+                        Ok(next) => next,
+                        Err(go) => return go,
+                    };
+                    data = rest;
+                }
+                Fed::More => return self.on_more(key, chain, reading),
+                fed => {
+                    self.on_stopped(key, chain, reading, fed);
+                    return Go::Stop;
+                }
+            }
+        }
+    }
+
+    /// The response goes on with the next read.
+    fn on_more(&mut self, key: LinkKey, chain: ChainKey, reading: Reading<'_>) -> Go {
+        let core = &mut self.core;
+        let between = reading.rest().is_empty();
+        core.keep(key, reading);
+        let h1 = &core.links[key].h1;
+        let upload = h1.front().map(|front| front.upload);
+        // Behind an interim response the wait for the final one goes on as before.
+        let clock = match h1.response().has_head() || !between {
+            true => Clock::Idle,
+            false if upload == Some(Upload::Sent) => Clock::FirstByte,
+            false => Clock::Write,
+        };
+        // An interim response that is not 100 (Continue) makes the wait for one no longer.
+        if upload != Some(Upload::AwaitingContinue) {
+            core.catch_up();
+            core.arm(chain, Some(clock));
+        }
+        Go::On
+    }
+
+    /// The response does not go on by itself.
+    fn on_stopped(&mut self, key: LinkKey, chain: ChainKey, mut reading: Reading<'_>, fed: Fed) {
+        let core = &mut self.core;
+        match fed {
+            Fed::More | Fed::Complete => unreachable!("that is no end"),
+            Fed::Paused => {
+                reading.hold_rest();
+                core.keep(key, reading);
+                core.arm(chain, None);
+            }
+            Fed::Cancelled => core.keep(key, reading),
+            Fed::Failed(failure) => {
+                core.keep(key, reading);
+                match failure {
+                    Failure::Violation(violation) => core.fail_unreadable(key, violation),
+                    failure => core.fail(key, failure),
+                }
+            }
+            Fed::ExpectRefused => {
+                core.buffers.inbounds.give(reading.into_parts().0);
+                core.disarm(chain);
+                core.close(key);
+                core.chains[chain].marks.set(Marks::NO_EXPECT);
+                core.chains[chain].stage = Stage::New;
+                core.agenda.restarts.push_back(chain);
+            }
+            Fed::Panicked => {
+                core.buffers.inbounds.give(reading.into_parts().0);
+                core.close(key);
+                self.end_chain(chain);
+            }
+        }
+    }
+
+    fn parse(
+        &mut self,
+        state: &mut S,
+        key: LinkKey,
+        chain: ChainKey,
+        reading: &mut Reading<'_>,
+    ) -> Fed {
+        if self.core.chains[chain].marks.has(Marks::CANCELLED) {
+            return Fed::Cancelled;
+        }
+        let request = self.core.chains[chain].request();
+        let limits = self.core.settings.limits_of(request);
+        loop {
+            let event = self.core.links[key].h1.next(reading, &limits);
+            let fed = match event {
+                Ok(Event::More) => return Fed::More,
+                Ok(Event::Complete) => return Fed::Complete,
+                Ok(Event::ExpectRefused) => return Fed::ExpectRefused,
+                Ok(Event::Interim { continues }) => {
+                    if continues {
+                        self.core.flush(key);
+                    }
+                    self.on_interim(state, key, chain, reading)
+                }
+                Ok(Event::Head) => self.on_head(state, key, chain, reading, &limits),
+                Ok(Event::Data(place)) => self.on_data(state, key, chain, reading.piece(place)),
+                Err(violation) => return Fed::Failed(Failure::Violation(violation)),
+            };
+            if let Some(fed) = fed {
+                return fed;
+            }
+            if self.core.chains[chain].marks.has(Marks::CANCELLED) {
+                return Fed::Cancelled;
+            }
+        }
+    }
+
+    fn on_interim(
+        &mut self,
+        state: &mut S,
+        key: LinkKey,
+        chain: ChainKey,
+        reading: &Reading<'_>,
+    ) -> Option<Fed> {
+        let shown = self.show(state, key, chain, reading, |readback, state, head, cx| {
+            readback.on_interim(state, head, cx);
+        });
+        shown.err().map(|Panicked| Fed::Panicked)
+    }
+
+    /// The final head has come: what is to become of the body.
+    #[inline]
+    fn on_head(
+        &mut self,
+        state: &mut S,
+        key: LinkKey,
+        chain: ChainKey,
+        reading: &Reading<'_>,
+        limits: &Limits,
+    ) -> Option<Fed> {
+        if let Some(seconds) = reading.head().0.keep_alive_timeout {
+            let seconds = u16::try_from(seconds).unwrap_or(u16::MAX);
+            self.core.links[key].keep_alive = NonZeroU16::new(seconds.max(1));
+        }
+        let shown = self.show(state, key, chain, reading, |readback, state, head, cx| {
+            readback.on_head(state, head, cx)
+        });
+        let flow = match shown {
+            Ok(flow) => flow.unwrap_or(Flow::Buffer),
+            Err(Panicked) => return Some(Fed::Panicked),
+        };
+        let taking = match flow {
+            Flow::Buffer => Taking::Collect,
+            Flow::Stream | Flow::Pause => Taking::Stream,
+            Flow::Discard => Taking::Discard,
+            Flow::Abort => return Some(Fed::Failed(Failure::Aborted)),
+        };
+        let h1 = &mut self.core.links[key].h1;
+        if let Err(violation) = h1.take(taking, reading.head().0, limits) {
+            return Some(Fed::Failed(Failure::Violation(violation)));
+        }
+        (flow == Flow::Pause).then(|| self.core.pause(chain))
+    }
+
+    /// A piece of a streamed body has come.
+    fn on_data(
+        &mut self,
+        state: &mut S,
+        key: LinkKey,
+        chain: ChainKey,
+        data: &[u8],
+    ) -> Option<Fed> {
+        let id = self.core.chains.id(chain);
+        let flow = self.run_readback(chain, id, |readback, mut cx| {
+            readback.on_data(state, data, &mut cx)
+        });
+        match flow {
+            None => Some(Fed::Panicked),
+            Some(Flow::Stream | Flow::Buffer) => None,
+            Some(Flow::Discard) => {
+                if let Some(front) = self.core.links[key].h1.front_mut() {
+                    front.taking = Taking::Discard;
+                }
+                None
+            }
+            Some(Flow::Pause) => Some(self.core.pause(chain)),
+            Some(Flow::Abort) => Some(Fed::Failed(Failure::Aborted)),
+        }
+    }
+
+    /// The response is complete: frees its link, then calls its readback. Answers the link's token
+    /// where the next in line has taken its place, and the bytes behind the response.
+    fn finish<'d>(
+        &mut self,
+        state: &mut S,
+        key: LinkKey,
+        mut reading: Reading<'d>,
+    ) -> (Option<Token>, &'d mut [u8]) {
+        let (chain, about, line) = self.core.finish(key, &reading);
+        let next = {
+            let (head, section, trailers, body) = reading.response();
+            let response = Response {
+                head,
+                section,
+                trailers,
+                body,
+                about: &about,
+            };
+            self.run_readback(chain, about.id, |readback, mut cx| {
+                readback.on_reply(state, Ok(response), &mut cx)
+            })
+        };
+        drop(about);
+        self.follow(chain, next);
+        let (inbound, rest) = reading.into_parts();
+        self.core.buffers.inbounds.give(inbound);
+        (line, rest)
+    }
+
+    /// A response is complete, and told, and another has taken its place: whose the `rest` of the bytes is.
+    ///
+    /// # Errors
+    /// Nobody's, or not now: how it goes on with the link instead.
+    fn next_in_line(&mut self, line: Token, rest: &[u8]) -> Result<LinkKey, Go> {
+        let core = &mut self.core;
+        // Whatever the readback asked for may have ended the link.
+        let key = core.links.find(line).ok_or(Go::Stop)?;
+        let front = core.links[key].h1.front().ok_or(Go::Stop)?;
+        let chain = front.tag;
+        if rest.is_empty() {
+            let clock = match front.is_sent() {
+                true => Clock::FirstByte,
+                false => Clock::Write,
+            };
+            core.catch_up();
+            core.arm(chain, Some(clock));
+            core.arm_trial(key, chain);
+        }
+        match (rest.is_empty(), self.panic.is_some()) {
+            (true, false) => Err(Go::On),
+            (false, false) => Ok(key),
+            // The host hears of a panic first: what has come is left to the next turn.
+            (_, true) => {
+                core.hold(key, rest);
+                Err(Go::Stop)
+            }
+        }
+    }
+
+    /// Calls a readback with a head, if it wants to see any: `None` if not.
+    #[inline]
+    fn show<R>(
+        &mut self,
+        state: &mut S,
+        key: LinkKey,
+        chain: ChainKey,
+        reading: &Reading<'_>,
+        call: impl FnOnce(&mut dyn Readback<S>, &mut S, &Response<'_>, &mut Context<'_, S>) -> R,
+    ) -> Result<Option<R>, Panicked> {
+        if !self.reads_heads(chain).ok_or(Panicked)? {
+            return Ok(None);
+        }
+        let about = self.core.about(key);
+        let (head, section) = reading.head();
+        let response = Response {
+            head,
+            section,
+            trailers: no_fields(),
+            body: Body::Lent(&[]),
+            about: &about,
+        };
+        let shown = self.run_readback(chain, about.id, |readback, mut cx| {
+            call(readback, state, &response, &mut cx)
+        });
+        shown.map(Some).ok_or(Panicked)
+    }
+}
+
+impl<N: Net> Core<N> {
+    fn keep(&mut self, key: LinkKey, reading: Reading<'_>) {
+        if let Some(unused) = self.links[key].h1.keep(reading) {
+            self.buffers.inbounds.give(unused);
+        }
+    }
+
+    fn pause(&mut self, chain: ChainKey) -> Fed {
+        self.chains[chain].marks.set(Marks::PAUSED);
+        Fed::Paused
+    }
+
+    /// Leaves what has come for the next in line to the next turn.
+    fn hold(&mut self, key: LinkKey, rest: &[u8]) {
+        if !rest.is_empty() {
+            let mut inbound = self.buffers.inbounds.take();
+            inbound.held.extend_from_slice(rest);
+            self.links[key].h1.put_inbound(inbound);
+        }
+        self.run_later(key);
+    }
+
+    /// What is known of the exchange in front.
+    fn about(&self, key: LinkKey) -> About {
+        let front = self.links[key].h1.front();
+        let front = front.expect("it is read for an exchange");
+        self.about_of(key, front.tag, front.request.clone(), front.times)
+    }
+
+    #[inline]
+    fn about_of(&self, key: LinkKey, chain: ChainKey, request: Request, times: Times) -> About {
+        let link = &self.links[key];
+        About {
+            id: self.chains.id(chain),
+            peer: link.peer.get(),
+            reused: link.h1.is_reused(),
+            attempts: self.chains[chain].attempts,
+            times,
+            done: 0,
+            tls: link.session.as_ref().and_then(Session::info),
+            request,
+            info: OnceLock::new(),
+        }
+    }
+
+    /// The response is complete: takes its exchange off the link, which the next in line has then,
+    /// or nobody. Answers whose response it is, what is known of it, and the link's token where
+    /// there is a next.
+    #[inline]
+    fn finish(&mut self, key: LinkKey, reading: &Reading<'_>) -> (ChainKey, About, Option<Token>) {
+        let link = &mut self.links[key];
+        let (is_whole, reused) = (link.h1.is_whole(), link.h1.is_reused());
+        let exchange = link.h1.finish().expect("its response is complete");
+        let chain_key = exchange.tag;
+        let chain = &mut self.chains[chain_key];
+        // The timer stays: the chain's next step moves it, and no time passes before that.
+        chain.marks.clear(Marks::PAUSED);
+        chain.stage = Stage::Reading;
+        self.counts.answered += 1;
+        // At least 1, as the steps before it.
+        let done = (self.clock.micros() - chain.started).max(1);
+        let mut about = self.about_of(key, chain_key, exchange.request, exchange.times);
+        about.reused = reused;
+        about.done = done;
+        let head = reading.head().0;
+        debug!(
+            "{:?} {}: answered with {}",
+            self.links.token(key),
+            self.origin_of(key),
+            head.status.as_u16()
+        );
+        let line = self.release(key, head, is_whole, reading.rest().len());
+        (chain_key, about, line)
+    }
+
+    /// Takes a link from the exchange that is over: the next in line takes its place, or it rests, if it can be used again. Answers its
+    /// token where there is a next.
+    fn release(
+        &mut self,
+        key: LinkKey,
+        head: &Head,
+        is_whole: bool,
+        leftover: usize,
+    ) -> Option<Token> {
+        if self.links[key].h1.has_line() {
+            match self.move_up(key, head, is_whole, leftover) {
+                MovedUp::Next => return Some(self.links.token(key)),
+                MovedUp::Closed => return None,
+                MovedUp::Nobody => {}
+            }
+        }
+        let link = &self.links[key];
+        let mut reusable = is_whole && !link.h1.ends();
+        if leftover > 0 {
+            reusable = false;
+            self.warn_of_unsolicited(key, leftover);
+        }
+        if let Some(session) = &self.links[key].session {
+            reusable &= !session.has_pending();
+        }
+        // What the last event said may stand unread behind the response: an end of file, or bytes
+        // out of turn.
+        if reusable && self.links[key].readiness.has(Readiness::READ_SIDE) {
+            reusable = matches!(self.probe(key), Probe::Open);
+            self.quiet.on_drained(key, self.clock.micros());
+        }
+        let link = &mut self.links[key];
+        let origin = link.origin;
+        // A chain that goes on for ever must not keep another origin out for ever.
+        if !reusable || self.pool.another_has_none(origin) {
+            self.close(key);
+            return None;
+        }
+        if let Some(inbound) = link.h1.take_inbound() {
+            self.buffers.inbounds.give(inbound);
+        }
+        if let Some(other) = self.agenda.resting.replace(key) {
+            debug_assert!(
+                false,
+                "one exchange ends at a time, and {other} still rests"
+            );
+            self.close(other);
+        }
+        self.pool.feed(origin);
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::Request;
+    use crate::engine::Next;
+
+    #[test]
+    fn a_head_that_comes_byte_by_byte_is_examined_at_most_three_times() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let mut engine = Engine::<Option<usize>>::new().unwrap();
+        engine.submit(Request::get(&url).build().unwrap(), |answered, reply, _| {
+            *answered = Some(reply.unwrap().headers().len());
+            Next::done()
+        });
+        let mut answered = None;
+        engine.turn(&mut answered, Some(Duration::ZERO)).unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        peer.set_nodelay(true).unwrap();
+        assert!(peer.read(&mut [0; 1024]).unwrap() > 0, "the request");
+
+        let fields = "X-Field: with a value of some length\r\n".repeat(100);
+        let long = "y".repeat(24 * 1024);
+        let head = format!("HTTP/1.1 204 No Content\r\n{fields}Set-Cookie: {long}\r\n\r\n");
+        let before = crate::proto::head::examined();
+        for (i, byte) in head.bytes().enumerate() {
+            peer.write_all(&[byte]).unwrap();
+            while engine.core.counts.bytes_in == i as u64 {
+                engine.turn(&mut answered, None).unwrap();
+            }
+        }
+        assert_eq!(answered, Some(101));
+        let examined = crate::proto::head::examined() - before;
+        let most = 3 * head.len();
+        assert!(examined <= most, "{examined} of {}", head.len());
+    }
+}

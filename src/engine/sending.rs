@@ -1,0 +1,352 @@
+//! How a request is put on a link, and written.
+//!
+//! What is put on a pipelined link is not written at once: the link is noted, and when all that the
+//! moment asked for has been carried out, everything goes out in one send. When the response to the
+//! request in front is complete, the next in line takes its place, and the rest of the bytes of the
+//! same read is its response.
+//!
+//! However a link ends, [`close`](Core::close) sends those behind again elsewhere, in their order:
+//! so none is forgotten, and none that is answered is sent twice.
+
+use std::io;
+
+use log::{debug, trace};
+
+use crate::config::Clock;
+use crate::engine::chains::{ChainKey, Marks, Stage};
+use crate::engine::clock::tick_after;
+use crate::engine::core::Core;
+use crate::engine::fail::Failure;
+use crate::h1::Progress;
+use crate::h1::exchange::Exchange;
+use crate::h1::layout::PARTS;
+use crate::h1::line::Intake;
+use crate::h1::trust::Trust;
+use crate::net::link::{Link, State};
+use crate::net::pool::{Entry, OriginKey};
+use crate::net::slots::LinkKey;
+use crate::net::transport::{self, Trouble, Written};
+use crate::net::{Net, Readiness};
+use crate::request::Request;
+
+/// A full-sized segment of the smallest usual path: a longer request may end in a short one, which Nagle's algorithm would
+/// hold back until the others are acknowledged (RFC 9293 §3.7.4).
+const NAGLE_SAFE: usize = 1200;
+
+/// How long a body waits for a 100 (Continue) before it is sent all the same (RFC 9110 §10.1.1).
+const CONTINUE_MILLIS: u64 = 1000;
+
+/// Places that one send takes the requests of a pipeline from: a request lies in two or three.
+const PIPELINE_PARTS: usize = 64;
+
+/// How many requests may be unanswered on the link that this one goes over. `None`: it goes alone.
+#[inline]
+pub(super) fn depth_of(entry: &Entry, request: &Request) -> Option<u16> {
+    let depth = request.pipeline().unwrap_or(entry.depth);
+    (depth > 1 && request.may_be_pipelined() && entry.trust != Trust::Lost).then_some(depth)
+}
+
+impl<N: Net> Core<N> {
+    /// Puts a request on a link that rests.
+    pub(super) fn assign(&mut self, key: LinkKey, chain_key: ChainKey) {
+        self.counts.reused += 1;
+        self.load(key, chain_key);
+        if let Some(line) = self.links[key].h1.line_mut() {
+            // More may come before it is written, and so may what answers none of it.
+            line.is_unsure = true;
+            self.note_unwritten(key);
+            return self.arm(chain_key, Some(Clock::Write));
+        }
+        self.flush(key);
+        let h1 = &self.links[key].h1;
+        if h1.front().is_some_and(|front| front.has_unwritten()) {
+            self.arm(chain_key, Some(Clock::Write));
+        }
+    }
+
+    /// Puts the chain's request on a link that has none.
+    pub(super) fn load(&mut self, key: LinkKey, chain_key: ChainKey) {
+        let exchange = self.begin_exchange(key, chain_key);
+        let link = &mut self.links[key];
+        let depth = depth_of(&self.pool[link.origin], &exchange.request);
+        link.h1.begin(exchange);
+        if let Some(depth) = depth {
+            let was_sent = self.chains[chain_key].attempts > 1;
+            self.begin_line(key, depth, was_sent);
+        }
+    }
+
+    /// An exchange of the chain's request on a link.
+    #[inline]
+    fn begin_exchange(&mut self, key: LinkKey, chain_key: ChainKey) -> Exchange<ChainKey> {
+        let chain = &mut self.chains[chain_key];
+        chain.stage = Stage::Running { link: key };
+        chain.attempts = chain.attempts.saturating_add(1);
+        let request = chain.request().clone();
+        let expects = !chain.marks.has(Marks::NO_EXPECT);
+        let defaults = self.settings.defaults.choose(&request);
+        let block = self.settings.defaults.block(defaults);
+        Exchange::new(
+            chain_key,
+            request,
+            (defaults, block),
+            expects,
+            chain.started,
+        )
+    }
+
+    /// A link that is not idle, and which the chain's request may share.
+    pub(super) fn link_to_join(&self, origin: OriginKey, key: ChainKey) -> Option<LinkKey> {
+        let chain = &self.chains[key];
+        let depth = depth_of(&self.pool[origin], chain.request())?;
+        let was_sent = chain.attempts > 0;
+        let is_paused = |chain: ChainKey| self.chains[chain].marks.has(Marks::PAUSED);
+        self.pool
+            .roomiest(&self.links, origin, depth, was_sent, is_paused)
+    }
+
+    /// Readies a link for more requests behind the one of that depth that was just put on it. `was_sent`: that one was sent before.
+    #[inline(never)]
+    fn begin_line(&mut self, key: LinkKey, depth: u16, was_sent: bool) {
+        let link = &mut self.links[key];
+        let is_trusted = !self.pool[link.origin].trust.is_broken() && !was_sent;
+        let intake = match link.h1.is_reused() || is_trusted {
+            true => Intake::Open,
+            false => Intake::AfterAnswer,
+        };
+        let mut line = self.buffers.lines.take();
+        line.begin(depth, intake);
+        link.h1.begin_line(line);
+        self.pool.note_room(&mut self.links, key);
+    }
+
+    /// Puts a request behind those on a link that takes more.
+    pub(super) fn join(&mut self, key: LinkKey, chain_key: ChainKey) {
+        let exchange = self.begin_exchange(key, chain_key);
+        let link = &mut self.links[key];
+        let depth = exchange.request.pipeline();
+        let depth = depth.unwrap_or(self.pool[link.origin].depth);
+        // What waits for the socket already will be followed by this when it goes out.
+        let is_first_unwritten = !link.h1.has_unwritten();
+        let line = link.h1.line_mut().expect("a link with room has a line");
+        line.push(exchange, depth);
+        if is_first_unwritten {
+            self.note_unwritten(key);
+        }
+        self.pool.note_room(&mut self.links, key);
+        // Until its turn comes, it is as if it were queued.
+        self.arm(chain_key, None);
+    }
+
+    /// Has a link written to when all that this moment asks for has been carried out.
+    pub(super) fn note_unwritten(&mut self, key: LinkKey) {
+        self.agenda.unwritten.push(self.links.token(key));
+    }
+
+    /// Writes what has come together on links since the last time.
+    pub(super) fn flush_noted(&mut self) {
+        let mut noted = std::mem::take(&mut self.agenda.unwritten);
+        for token in noted.drain(..) {
+            if let Some(key) = self.links.find(token) {
+                self.flush(key);
+            }
+        }
+        self.agenda.unwritten = noted;
+    }
+
+    /// Takes a link further towards its connection, or writes what is left of its requests, as far
+    /// as the socket takes it.
+    pub(super) fn flush(&mut self, key: LinkKey) {
+        loop {
+            let goes_on = match self.links[key].state {
+                State::Open => return self.write(key),
+                State::Connecting => self.connect_on(key),
+                State::Handshaking => self.shake_hands(key),
+                State::Dialing(_) => return self.on_dial_event(key),
+                State::TurnedAway { .. } | State::Idle(_) => return,
+            };
+            if !goes_on {
+                return;
+            }
+        }
+    }
+
+    /// Writes what is left of the requests on an open link, as far as the socket takes it.
+    fn write(&mut self, key: LinkKey) {
+        if self.links[key].h1.has_line() && !self.is_fit_for_more(key) {
+            return;
+        }
+        loop {
+            let link = &mut self.links[key];
+            if !link.h1.is_writable() || !link.has_unwritten() {
+                return;
+            }
+            let written = match link.h1.has_line() {
+                false => self.write_once::<PARTS>(key),
+                true => self.write_pipeline_once(key),
+            };
+            let done = match written {
+                Ok(done) => done,
+                Err(trouble) => return self.on_trouble(key, trouble),
+            };
+            self.on_written(key, done);
+            let link = &mut self.links[key];
+            if done.is_blocked {
+                link.readiness = link.readiness.without(Readiness::WRITABLE);
+                return;
+            }
+        }
+    }
+
+    /// Whether more may be written on a pipelined link, and settles how many of those behind. The
+    /// link has failed if not.
+    #[inline(never)]
+    fn is_fit_for_more(&mut self, key: LinkKey) -> bool {
+        self.pace(key);
+        let line = self.links[key].h1.line_mut();
+        if line.is_some_and(|line| std::mem::take(&mut line.is_unsure)) {
+            self.read_clock();
+            if !self.is_still_quiet(key) {
+                let (missing, error) = (None, None);
+                self.fail(key, Failure::Closed { missing, error });
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Settles how many of those behind may be written now.
+    fn pace(&mut self, key: LinkKey) {
+        let link = &mut self.links[key];
+        let is_unwritten = link.h1.front().is_some_and(|front| front.written() == 0);
+        let Some(line) = link.h1.line_mut() else {
+            return;
+        };
+        let trust = &mut self.pool[link.origin].trust;
+        match *trust {
+            Trust::Full | Trust::Wary { .. } => line.release(),
+            Trust::Untried { on_trial: true, .. } | Trust::Lost => {}
+            Trust::Untried {
+                on_trial: false,
+                most,
+                ..
+            } => {
+                if is_unwritten && line.begin_trial(most) {
+                    trust.set_on_trial(true);
+                }
+            }
+        }
+    }
+
+    /// As [`write_once`](Self::write_once), for a pipelined link. Apart, so that the places that it
+    /// needs stand on no other's stack.
+    #[inline(never)]
+    fn write_pipeline_once(&mut self, key: LinkKey) -> Result<Written, Trouble> {
+        self.write_once::<PIPELINE_PARTS>(key)
+    }
+
+    /// Writes once.
+    #[inline]
+    fn write_once<const PLACES: usize>(&mut self, key: LinkKey) -> Result<Written, Trouble> {
+        let Link {
+            h1,
+            socket,
+            session,
+            is_undelayed,
+            ..
+        } = &mut self.links[key];
+        let socket = socket.as_ref().expect("an open link has a socket");
+        let defaults = &self.settings.defaults;
+        let (outgoing, skip) = h1.outgoing::<PLACES>(|i| defaults.block(i));
+        if !*is_undelayed {
+            // A request that follows others unacknowledged is what Nagle's algorithm holds back.
+            let is_long = outgoing.bytes() > NAGLE_SAFE;
+            if is_long || h1.follows_others() {
+                *is_undelayed = true;
+                if let Err(error) = self.net.set_nodelay(socket) {
+                    trace!("TCP_NODELAY refused ({error})");
+                }
+            }
+        }
+        let scratch = &mut self.buffers.scratch;
+        let parts = outgoing.parts();
+        transport::write_from::<PLACES, _>(
+            &mut self.net,
+            socket,
+            session.as_mut(),
+            parts,
+            skip,
+            scratch,
+        )
+    }
+
+    /// The socket, or the session, has taken bytes of the request in front and of those behind it.
+    #[inline]
+    pub(super) fn on_written(&mut self, key: LinkKey, done: Written) {
+        self.counts.bytes_out += done.sent as u64;
+        let now = self.clock.micros();
+        let link = &mut self.links[key];
+        // What a session has taken of a pipeline counts as sent: it is 64 KiB at most, and cannot
+        // be taken back.
+        let is_flushed = link.h1.has_line() || !link.has_outbound();
+        let (progress, behind) = link.h1.on_written(done.taken, is_flushed, now);
+        self.counts.pipelined += behind;
+        let Some(chain_key) = link.chain() else {
+            return;
+        };
+        match progress {
+            Progress::None => {}
+            // The socket took bytes: the write deadline starts anew.
+            Progress::Partly if done.sent > 0 => self.arm(chain_key, Some(Clock::Write)),
+            Progress::Partly => {}
+            Progress::AwaitsContinue => {
+                // The chain's timer lets the body go if no 100 (Continue) does before.
+                let due = now + CONTINUE_MILLIS * 1000;
+                self.arm_at(chain_key, tick_after(due));
+            }
+            Progress::Sent => {
+                let clock = match link.h1.response().has_head() {
+                    false => Some(Clock::FirstByte),
+                    true if self.chains[chain_key].marks.has(Marks::PAUSED) => None,
+                    true => Some(Clock::Idle),
+                };
+                self.arm(chain_key, clock);
+            }
+        }
+    }
+
+    /// Nothing can be written any more. Whoever was writing goes on with the link, which is ended when it is dealt with next.
+    pub(super) fn on_trouble(&mut self, key: LinkKey, trouble: Trouble) {
+        let token = self.links.token(key);
+        let link = &mut self.links[key];
+        match trouble {
+            Trouble::Io(error) => {
+                // The peer may have answered before it stopped listening: its response, and what
+                // ended the connection, are still to be read (RFC 9112 §9.6).
+                link.h1
+                    .on_write_failed(error.kind() == io::ErrorKind::ConnectionReset);
+                link.readiness = link
+                    .readiness
+                    .with(Readiness::READABLE)
+                    .with(Readiness::ERROR);
+                debug!(
+                    "{token:?} {}: writing failed ({error})",
+                    self.origin_of(key)
+                );
+            }
+            Trouble::Tls(problem) => {
+                link.h1.on_write_failed(false);
+                debug!("{token:?} writing failed ({problem})");
+            }
+        }
+        self.run_later(key);
+    }
+
+    /// Has the link dealt with again, in this turn or the next.
+    pub(super) fn run_later(&mut self, key: LinkKey) {
+        let token = self.links.token(key);
+        if !std::mem::replace(&mut self.links[key].is_queued, true) {
+            self.agenda.run_queue.push_back(token);
+        }
+    }
+}

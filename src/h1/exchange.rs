@@ -1,0 +1,304 @@
+//! One request and its response: how much of the request is written, and what is to become of the
+//! response's body.
+//!
+//! ```text
+//!  Whole ───────────── the last byte is written ─────────────► Sent
+//!    ▲  └── the response came first, and refuses the rest ──┐
+//!    │                                                      ▼
+//!    ├── 100 (Continue), or enough waited ─┐               Cut
+//!    │                                     │                ▲
+//!  Head ──► AwaitingContinue ──────────────┘                │
+//!    └──────────┴───────── a final response came first ─────┘
+//! ```
+
+use http::StatusCode;
+
+use crate::h1::layout::{Body, Layout};
+use crate::request::Request;
+
+/// One request with its response. `T` is what its owner knows it by.
+#[derive(Debug)]
+pub(crate) struct Exchange<T> {
+    pub(crate) tag: T,
+    pub(crate) request: Request,
+    /// Which of the blocks of default fields goes with the request.
+    pub(crate) defaults: u16,
+    /// Whether the request goes out with its `Expect` line, if it has one.
+    expects: bool,
+    pub(crate) taking: Taking,
+    pub(crate) upload: Upload,
+    /// Bytes of the request in all.
+    bytes: usize,
+    /// When the request was submitted, or its delay was over: microseconds on the owner's clock.
+    begun: u64,
+    pub(crate) times: Times,
+}
+
+/// How much of a request is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Upload {
+    /// So many bytes of the head. The body waits for a 100 (Continue) (RFC 9110 §10.1.1).
+    Head(usize),
+    /// The head is written, and the body waits.
+    AwaitingContinue,
+    /// So many bytes, and the rest is to follow.
+    Whole(usize),
+    /// All of it.
+    Sent,
+    /// So many bytes, and no more will follow: the peer has refused the rest.
+    Cut(usize),
+}
+
+/// What becomes of the body of the response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taking {
+    /// It is collected.
+    Collect,
+    /// It is handed out piece by piece.
+    Stream,
+    /// It is read to its end unseen.
+    Discard,
+}
+
+/// When steps were done, in microseconds after the request's start; 0 is "not (yet)".
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Times {
+    pub(crate) resolve: u32,
+    pub(crate) connect: u32,
+    pub(crate) tls: u32,
+    pub(crate) sent: u32,
+    pub(crate) first_byte: u32,
+}
+
+impl<T> Exchange<T> {
+    /// An exchange of which nothing is done. `block` holds the default fields that go with it, which
+    /// are known by the number `defaults`; `expects` is whether its `Expect` line is sent.
+    #[inline]
+    pub(crate) fn new(
+        tag: T,
+        request: Request,
+        (defaults, block): (u16, &[u8]),
+        expects: bool,
+        begun: u64,
+    ) -> Self {
+        let expects = expects && request.expects_continue();
+        let bytes = Layout::new(&request, block, expects, Body::Included).len();
+        Self {
+            tag,
+            defaults,
+            expects,
+            taking: Taking::Collect,
+            upload: match expects {
+                true => Upload::Head(0),
+                false => Upload::Whole(0),
+            },
+            bytes,
+            begun,
+            times: Times::default(),
+            request,
+        }
+    }
+
+    /// Where the bytes lie that may be written now, those that are written already included.
+    #[inline]
+    pub(crate) fn layout<'a>(&'a self, block: &'a [u8]) -> Layout<'a> {
+        let body = match self.upload {
+            Upload::Head(_) | Upload::AwaitingContinue => Body::HeldBack,
+            Upload::Whole(_) | Upload::Sent | Upload::Cut(_) => Body::Included,
+        };
+        Layout::new(&self.request, block, self.expects, body)
+    }
+
+    /// Bytes that may be written now, those that are written already included.
+    #[inline]
+    pub(crate) fn writable(&self) -> usize {
+        match self.upload {
+            Upload::Head(_) | Upload::AwaitingContinue => {
+                self.bytes - self.request.wire_body().len()
+            }
+            Upload::Whole(_) | Upload::Sent | Upload::Cut(_) => self.bytes,
+        }
+    }
+
+    /// Bytes of it that are written.
+    #[inline]
+    pub(crate) fn written(&self) -> usize {
+        match self.upload {
+            Upload::Head(written) | Upload::Whole(written) | Upload::Cut(written) => written,
+            Upload::AwaitingContinue => self.writable(),
+            Upload::Sent => self.bytes,
+        }
+    }
+
+    /// Whether something of it is to be written now.
+    #[inline]
+    pub(crate) fn has_unwritten(&self) -> bool {
+        match self.upload {
+            Upload::Head(_) | Upload::Whole(_) => true,
+            Upload::AwaitingContinue | Upload::Sent | Upload::Cut(_) => false,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_sent(&self) -> bool {
+        self.upload == Upload::Sent
+    }
+
+    /// Whether a byte of its response has come.
+    #[inline]
+    pub(crate) fn is_answered(&self) -> bool {
+        self.times.first_byte > 0
+    }
+
+    /// Up to `bytes` more are written: how many of them are its own. With `is_flushed` nothing of
+    /// what was written before is on its way to the socket any more, and so what is written whole
+    /// counts as sent.
+    #[inline]
+    pub(crate) fn on_written(&mut self, bytes: usize, is_flushed: bool, now: u64) -> usize {
+        let writable = self.writable();
+        let (Upload::Head(written) | Upload::Whole(written)) = &mut self.upload else {
+            return 0;
+        };
+        let taken = bytes.min(writable - *written);
+        *written += taken;
+        if *written == writable && is_flushed {
+            match self.upload {
+                Upload::Head(_) => self.upload = Upload::AwaitingContinue,
+                _ => {
+                    self.upload = Upload::Sent;
+                    self.times.sent = self.since(now);
+                }
+            }
+        }
+        taken
+    }
+
+    /// A byte of its response has come.
+    #[inline]
+    pub(crate) fn on_answered(&mut self, now: u64) {
+        if self.times.first_byte == 0 {
+            self.times.first_byte = self.since(now);
+        }
+    }
+
+    /// The body waits no longer: it goes out behind the head. False: it did not wait.
+    pub(crate) fn go_on(&mut self) -> bool {
+        let waits = matches!(self.upload, Upload::Head(_) | Upload::AwaitingContinue);
+        if waits {
+            self.upload = Upload::Whole(self.written());
+        }
+        waits
+    }
+
+    /// The final head has come. What it means for a request that is not written to its end.
+    pub(super) fn on_head(&mut self, status: StatusCode) -> Early {
+        let is_held = matches!(self.upload, Upload::Head(_) | Upload::AwaitingContinue);
+        if self.upload == Upload::Sent {
+            return Early::No;
+        }
+        // The body is still here, so nothing can have been done with it.
+        if is_held && status == StatusCode::EXPECTATION_FAILED {
+            return Early::ExpectRefused;
+        }
+        if is_held || status.is_client_error() || status.is_server_error() {
+            self.upload = Upload::Cut(self.written());
+        }
+        Early::Yes
+    }
+
+    /// Microseconds from its start to `now`, at least 1 so that 0 can stand for "not yet".
+    #[inline]
+    pub(crate) fn since(&self, now: u64) -> u32 {
+        let micros = now.saturating_sub(self.begun);
+        u32::try_from(micros).unwrap_or(u32::MAX).max(1)
+    }
+}
+
+/// Whether a response came before the end of its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Early {
+    No,
+    Yes,
+    /// It is a 417 (Expectation Failed), and the body was never sent.
+    ExpectRefused,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BLOCK: &[u8] = b"User-Agent: x\r\n\r\n";
+
+    fn exchange(expects: bool) -> Exchange<()> {
+        let request = Request::post("http://a.example/")
+            .header("Expect", "100-continue")
+            .body("0123456789")
+            .build()
+            .unwrap();
+        Exchange::new((), request, (0, BLOCK), expects, 100)
+    }
+
+    fn wire(exchange: &Exchange<()>) -> String {
+        let layout = exchange.layout(BLOCK);
+        let bytes = layout.parts().concat();
+        assert_eq!(bytes.len(), exchange.writable());
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_request_is_sent_when_its_last_byte_is_flushed() {
+        let mut exchange = exchange(false);
+        let all = exchange.writable();
+        assert!(!wire(&exchange).contains("Expect"), "it does not wait");
+        assert_eq!(exchange.on_written(all - 1, true, 105), all - 1);
+        assert_eq!(
+            (exchange.upload, exchange.times.sent),
+            (Upload::Whole(all - 1), 0)
+        );
+        assert_eq!(
+            exchange.on_written(9, false, 106),
+            1,
+            "the rest is another's"
+        );
+        assert!(exchange.has_unwritten(), "it is still on its way");
+        assert_eq!(exchange.on_written(0, true, 107), 0);
+        assert_eq!((exchange.upload, exchange.times.sent), (Upload::Sent, 7));
+        assert_eq!(exchange.on_head(StatusCode::BAD_REQUEST), Early::No);
+    }
+
+    #[test]
+    fn a_body_waits_for_a_100_and_follows_it() {
+        let mut exchange = exchange(true);
+        let head = wire(&exchange);
+        assert!(head.contains("Expect: 100-continue\r\n") && head.ends_with("\r\n\r\n"));
+        assert_eq!(exchange.on_written(head.len(), true, 101), head.len());
+        assert_eq!(exchange.upload, Upload::AwaitingContinue);
+        assert!(!exchange.has_unwritten());
+        assert!(exchange.go_on());
+        assert_eq!(exchange.upload, Upload::Whole(head.len()));
+        assert_eq!(wire(&exchange), format!("{head}0123456789"));
+        assert!(!exchange.go_on(), "it waits no more");
+        assert_eq!(exchange.on_written(10, true, 102), 10);
+        assert!(exchange.is_sent());
+    }
+
+    #[test]
+    fn an_early_response_cuts_what_it_refuses() {
+        let rows = [
+            (true, 200, Early::Yes, Upload::Cut(5)),
+            (true, 417, Early::ExpectRefused, Upload::Head(5)),
+            (true, 413, Early::Yes, Upload::Cut(5)),
+            (false, 200, Early::Yes, Upload::Whole(5)),
+            (false, 417, Early::Yes, Upload::Cut(5)),
+            (false, 503, Early::Yes, Upload::Cut(5)),
+        ];
+        for (expects, status, early, upload) in rows {
+            let mut exchange = exchange(expects);
+            exchange.on_written(5, true, 101);
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(exchange.on_head(status), early, "{expects} {status}");
+            assert_eq!(exchange.upload, upload, "{expects} {status}");
+            assert_eq!(exchange.written(), 5);
+        }
+    }
+}

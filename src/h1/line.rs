@@ -1,0 +1,369 @@
+//! The requests of a connection behind the one in front (RFC 9112 §9.3.2), in the order in which
+//! they are written and answered.
+//!
+//! ```text
+//!  front │ behind: written ── written ── partly written ── unwritten ── unwritten
+//!        │         └──── sent ────┘
+//! ```
+
+use std::collections::VecDeque;
+
+use crate::h1::exchange::Exchange;
+use crate::h1::trust::MOST_IN_TRIAL;
+
+/// The requests behind the one in front, of a connection all of whose requests may be pipelined.
+/// Recycled.
+#[derive(Debug)]
+pub(crate) struct Line<T> {
+    behind: VecDeque<Exchange<T>>,
+    /// How many of them, from the first on, are written to their end.
+    sent: usize,
+    /// Unanswered requests that the most modest of them allows, the one in front included.
+    depth: u16,
+    pub(crate) intake: Intake,
+    /// How many of those behind may be written.
+    allowed: usize,
+    trial: Option<Trial>,
+    record: Record,
+    /// Everything written on the connection is answered, and what stands in line is unwritten:
+    /// before that is sent, the connection is looked at.
+    pub(crate) is_unsure: bool,
+}
+
+/// Whether a connection takes more requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Intake {
+    Open,
+    /// Once it has answered one.
+    AfterAnswer,
+    /// None any more: it is closed behind the last that it has.
+    Shut,
+}
+
+/// What the answers so far say of the connection's server. One that reads a request and drops what came with it answers, too.
+///
+/// ```text
+/// Untried ──► Answered ◄──► OnTrial ──► Proven
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Record {
+    /// It has answered nothing since the line began.
+    Untried,
+    /// Only what it was sent when all before was answered.
+    Answered,
+    /// The one in front was sent before the one before it was answered.
+    OnTrial,
+    /// It has answered such a one.
+    Proven,
+}
+
+/// Requests in one send, and nothing behind them until all are answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Trial {
+    requests: u16,
+    unanswered: u16,
+}
+
+/// How much of a request that waits behind others is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    Unwritten,
+    Partly,
+    Whole,
+}
+
+impl<T> Default for Line<T> {
+    fn default() -> Self {
+        Self {
+            behind: VecDeque::new(),
+            sent: 0,
+            depth: 0,
+            intake: Intake::Shut,
+            allowed: 0,
+            trial: None,
+            record: Record::Untried,
+            is_unsure: false,
+        }
+    }
+}
+
+impl<T> Line<T> {
+    /// Begins anew behind a request of that depth.
+    pub(crate) fn begin(&mut self, depth: u16, intake: Intake) {
+        debug_assert!(self.behind.is_empty(), "it was given back empty");
+        self.sent = 0;
+        self.depth = depth;
+        self.intake = intake;
+        self.allowed = 0;
+        self.trial = None;
+        self.record = Record::Untried;
+        self.is_unsure = false;
+    }
+
+    /// Requests without an answer, the one in front included.
+    pub(crate) fn unanswered(&self) -> usize {
+        1 + self.behind.len()
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        self.intake == Intake::Open && self.unanswered() < usize::from(self.depth)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.behind.is_empty()
+    }
+
+    /// Puts a request of that depth behind all others.
+    pub(crate) fn push(&mut self, behind: Exchange<T>, depth: u16) {
+        self.depth = self.depth.min(depth);
+        self.behind.push_back(behind);
+    }
+
+    /// How much is written of the one at `place` among those behind.
+    pub(crate) fn progress(&self, place: usize) -> Progress {
+        match self.behind.get(place) {
+            _ if place < self.sent => Progress::Whole,
+            Some(next) if next.written() > 0 => Progress::Partly,
+            Some(_) | None => Progress::Unwritten,
+        }
+    }
+
+    /// Whether a byte of one of them is written.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.progress(0) != Progress::Unwritten
+    }
+
+    /// Whether something of them is to be written now.
+    pub(crate) fn has_unwritten(&self) -> bool {
+        self.sent < self.behind.len().min(self.allowed)
+    }
+
+    /// Those of which something is still to be written.
+    pub(crate) fn unwritten(&self) -> impl Iterator<Item = &Exchange<T>> {
+        self.behind.range(self.sent..)
+    }
+
+    /// Those of them that are not held back.
+    pub(crate) fn writable(&self) -> impl Iterator<Item = &Exchange<T>> {
+        self.unwritten()
+            .take(self.allowed.saturating_sub(self.sent))
+    }
+
+    /// Holds nothing back any more.
+    pub(crate) fn release(&mut self) {
+        self.allowed = usize::MAX;
+    }
+
+    /// Lets those behind go out with the one in front, of which nothing is written, `most` requests
+    /// in all: a trial of their origin. False: there is none, or one is under way.
+    pub(crate) fn begin_trial(&mut self, most: u16) -> bool {
+        if self.trial.is_some() || self.is_empty() {
+            return false;
+        }
+        self.allowed = self.behind.len().min(usize::from(most) - 1);
+        let requests = 1 + self.allowed as u16;
+        self.trial = Some(Trial {
+            requests,
+            unanswered: requests,
+        });
+        true
+    }
+
+    /// Whether its origin's trial is under way on it.
+    pub(crate) fn is_on_trial(&self) -> bool {
+        self.trial.is_some()
+    }
+
+    /// Ends the trial, if there is one and all of its requests are answered. Answers how many they
+    /// were, and whether more need not be tried.
+    pub(crate) fn end_trial(&mut self) -> Option<(u16, bool)> {
+        let Trial { requests, .. } = self.trial.take_if(|trial| trial.unanswered == 0)?;
+        Some((requests, requests >= self.depth.min(MOST_IN_TRIAL)))
+    }
+
+    /// The socket has taken `bytes` more of those behind. Answers how many were sent by that.
+    pub(crate) fn on_written(&mut self, bytes: usize, now: u64) -> u64 {
+        let before = self.sent;
+        let mut left = bytes;
+        while left > 0
+            && let Some(next) = self.behind.get_mut(self.sent)
+        {
+            left -= next.on_written(left, true, now);
+            if !next.is_sent() {
+                break;
+            }
+            self.sent += 1;
+        }
+        (self.sent - before) as u64
+    }
+
+    /// A response has come to its end.
+    pub(crate) fn on_answer(&mut self) {
+        if let Some(trial) = &mut self.trial {
+            trial.unanswered = trial.unanswered.saturating_sub(1);
+        }
+        self.record = match self.record {
+            Record::Untried | Record::Answered => Record::Answered,
+            Record::OnTrial | Record::Proven => Record::Proven,
+        };
+        if self.intake == Intake::AfterAnswer {
+            self.intake = Intake::Open;
+        }
+    }
+
+    /// Whether its connection has shown that it can be pipelined.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.record == Record::Proven
+    }
+
+    /// Whether its connection has answered nothing of it.
+    pub(crate) fn is_untried(&self) -> bool {
+        self.record == Record::Untried
+    }
+
+    /// Takes the next in line out, to be the one in front.
+    pub(crate) fn take_next(&mut self) -> Option<Exchange<T>> {
+        let next = self.behind.pop_front()?;
+        if self.allowed != usize::MAX {
+            self.allowed = self.allowed.saturating_sub(1);
+        }
+        if self.sent > 0 {
+            self.sent -= 1;
+            if self.record == Record::Answered {
+                self.record = Record::OnTrial;
+            }
+        }
+        Some(next)
+    }
+
+    /// Takes the last in line out, and says how much of it was written.
+    pub(crate) fn take_last(&mut self) -> Option<(Exchange<T>, Progress)> {
+        let place = self.behind.len().checked_sub(1)?;
+        let progress = self.progress(place);
+        let last = self.behind.pop_back()?;
+        self.sent = self.sent.min(place);
+        Some((last, progress))
+    }
+
+    /// Takes out the one at `place`, of which nothing is written.
+    pub(crate) fn remove(&mut self, place: usize) {
+        debug_assert_eq!(self.progress(place), Progress::Unwritten);
+        self.behind.remove(place);
+        if place < self.allowed && self.allowed != usize::MAX {
+            self.allowed -= 1;
+        }
+    }
+
+    /// Where the one of that tag is among those behind.
+    pub(crate) fn place_of(&self, tag: T) -> Option<usize>
+    where
+        T: PartialEq,
+    {
+        self.behind.iter().position(|next| next.tag == tag)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.behind.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::Request;
+
+    /// Each of ten bytes more than the head of a request that says nothing.
+    fn behind(tag: u32) -> Exchange<u32> {
+        let request = Request::get("http://a.example/").build().unwrap();
+        Exchange::new(tag, request, (0, b"X: y\r\n\r\n"), false, 0)
+    }
+
+    fn bytes() -> usize {
+        behind(0).writable()
+    }
+
+    fn line(requests_behind: u32) -> Line<u32> {
+        let mut line = Line::default();
+        line.begin(16, Intake::Open);
+        for tag in 1..=requests_behind {
+            line.push(behind(tag), 16);
+        }
+        line
+    }
+
+    #[test]
+    fn what_is_written_is_told_request_by_request() {
+        let mut line = line(3);
+        let all = bytes();
+        let mut sent = 0;
+        for (bytes, expected) in [(all - 1, 0), (1, 1), (5, 1), (0, 1), (2 * all - 5, 3)] {
+            sent += line.on_written(bytes, 7);
+            assert_eq!(sent, expected, "after {bytes} more");
+        }
+        assert!(!line.has_unwritten());
+        let next = line.take_next().unwrap();
+        assert_eq!((next.tag, next.times.sent, next.written()), (1, 7, all));
+    }
+
+    #[test]
+    fn the_next_in_line_brings_what_is_written_of_it() {
+        let mut line = line(3);
+        let all = bytes();
+        line.on_written(all + 4, 1);
+        let written = std::iter::from_fn(|| line.take_next()).map(|next| next.written());
+        assert_eq!(written.collect::<Vec<_>>(), [all, 4, 0]);
+        assert!(!line.has_begun() && line.is_empty());
+    }
+
+    #[test]
+    fn the_last_in_line_is_taken_with_what_is_written_of_it() {
+        let mut line = line(4);
+        line.on_written(2 * bytes() + 4, 1);
+        assert_eq!(line.place_of(3), Some(2));
+        let mut taken = Vec::new();
+        while let Some((last, progress)) = line.take_last() {
+            taken.push((last.tag, progress));
+        }
+        let expected = [
+            (4, Progress::Unwritten),
+            (3, Progress::Partly),
+            (2, Progress::Whole),
+            (1, Progress::Whole),
+        ];
+        assert_eq!(taken, expected);
+        assert!(!line.has_begun() && !line.has_unwritten());
+    }
+
+    #[test]
+    fn the_most_modest_request_says_how_deep_it_goes() {
+        let mut line = line(1);
+        assert!(line.has_room());
+        line.push(behind(2), 3);
+        assert!(!line.has_room(), "three are unanswered");
+        line.take_next();
+        assert!(line.has_room());
+        line.intake = Intake::AfterAnswer;
+        assert!(!line.has_room());
+        line.on_answer();
+        assert!(line.has_room());
+    }
+
+    #[test]
+    fn only_what_was_sent_early_proves_a_connection() {
+        let mut alone = line(2);
+        while !alone.is_empty() {
+            alone.on_answer();
+            alone.take_next();
+        }
+        alone.on_answer();
+        assert!(!alone.is_proven(), "each was written when it was in front");
+
+        let mut early = line(1);
+        early.on_written(bytes(), 1);
+        early.on_answer();
+        early.take_next();
+        assert!(!early.is_proven(), "its answer is still to come");
+        early.on_answer();
+        assert!(early.is_proven());
+    }
+}
