@@ -76,6 +76,7 @@ mod config;
 mod embed;
 mod engine;
 mod error;
+mod io_error;
 mod net;
 mod proto;
 mod request;

@@ -17,7 +17,7 @@ use crate::engine::exchange::{Failure, FirstWrite};
 use crate::engine::mode::Mode;
 use crate::engine::mode::sealed::Sealed;
 use crate::engine::{Engine, Exhaustion, Timer};
-use crate::error::is_exhaustion;
+use crate::io_error::is_exhaustion;
 use crate::net::dial::{Attempt, Dial, Step};
 use crate::net::link::{Link, State};
 use crate::net::names::{FamilyAnswer, Known};

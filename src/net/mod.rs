@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use mio::Token;
 use mio::event::Event;
 
-use crate::error::is_exhaustion;
+use crate::io_error::is_exhaustion;
 use crate::proto::Scheme;
 use crate::resolver::{Resolve, Wake};
 use crate::route::Route;
