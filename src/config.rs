@@ -12,6 +12,9 @@ pub use crate::proto::Limits;
 use crate::resolver::Resolve;
 use crate::route::Route;
 
+#[cfg(feature = "tls")]
+mod tls;
+
 /// Deadlines by phase, each as a duration from the phase's start. `None`: no deadline.
 ///
 /// A duration is rounded up to whole milliseconds, the tick of the timing wheel, zero to one; 24 days and more is never.

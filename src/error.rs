@@ -7,10 +7,10 @@ use std::net::SocketAddr;
 
 use http::StatusCode;
 
-use crate::net::tls::Problem;
 use crate::proto::{Invalid, Origin, Scheme, Violation};
 use crate::request::Request;
 use crate::resolver::LookupError;
+use crate::tls::Problem;
 
 /// What went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

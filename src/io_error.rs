@@ -1,4 +1,5 @@
-//! What an `io::Error` is a sign of: a machine that has run out of something, or a peer that hung up.
+//! What an `io::Error` is a sign of: a machine that has run out of something, or a peer that hung
+//! up.
 
 use std::io;
 

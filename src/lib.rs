@@ -87,6 +87,9 @@ mod sched;
 pub mod sim;
 #[cfg(feature = "tls")]
 pub mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "tls/absent.rs"]
+mod tls;
 
 /// The types that stand in this crate's own: `Method`, `StatusCode`, `Version`, `Uri`.
 pub use http;
