@@ -85,6 +85,7 @@ mod route;
 mod sched;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod timeouts;
 #[cfg(feature = "tls")]
 pub mod tls;
 #[cfg(not(feature = "tls"))]
@@ -101,7 +102,7 @@ pub use embed::calloop;
 #[cfg(all(unix, feature = "tokio"))]
 pub use embed::tokio;
 
-pub use config::{AddressFilter, Config, Limits, ResolverFactory, Timeouts};
+pub use config::{AddressFilter, Config, ResolverFactory};
 #[cfg(feature = "sim")]
 pub use engine::Sim;
 pub use engine::{
@@ -109,9 +110,10 @@ pub use engine::{
     Stats, Submitter, Timings, Turn, Unread, within, within_call, within_to,
 };
 pub use error::{Error, ErrorKind, Gone, Phase, Sent, SubmitError};
-pub use proto::{Headers, Invalid, InvalidPart, Origin, Scheme, Violation};
+pub use proto::{Headers, Invalid, InvalidPart, Limits, Origin, Scheme, Violation};
 pub use request::{Request, RequestBuilder};
 pub use route::{Keepalive, Route, public_only};
+pub use timeouts::Timeouts;
 
 /// The README's example is compiled as well.
 #[cfg(doctest)]

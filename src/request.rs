@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use http::{Method, Uri};
 
-use crate::config::{Clock, Limits, LimitsEdit, MAX_PIPELINE, Millis, Timeouts};
+use crate::config::MAX_PIPELINE;
 use crate::error::Error;
 use crate::proto::target::{Fault, Target, check_host_value, percent_encode};
-use crate::proto::{Invalid, InvalidPart, Origin, Scheme};
+use crate::proto::{Invalid, InvalidPart, Limits, LimitsEdit, Origin, Scheme};
 use crate::route::Route;
+use crate::timeouts::{Clock, Millis, Timeouts};
 
 /// The longest method in bytes; the longest in the IANA registry has 17.
 const MAX_METHOD: usize = 255;

@@ -408,7 +408,8 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
-    use crate::net::poll::{Deadlines, OwnPoll};
+    use crate::config::Deadlines;
+    use crate::net::poll::OwnPoll;
 
     fn own_net() -> MioNet<OwnPoll> {
         MioNet::new(OwnPoll::new(1, Deadlines::Outside).unwrap())

@@ -43,3 +43,88 @@ impl Default for Limits {
         Self::DEFAULT
     }
 }
+
+/// What one request changes of the engine's [`Limits`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LimitsEdit {
+    max_head_bytes: Option<usize>,
+    max_fields: Option<usize>,
+    max_body_bytes: Option<u64>,
+    max_interim: Option<usize>,
+    max_trailer_bytes: Option<usize>,
+    max_chunk_extension_bytes: Option<usize>,
+    refuse_obs_fold: bool,
+}
+
+impl LimitsEdit {
+    /// Lets `change` edit the limits; what it leaves alone stays as it is here.
+    ///
+    /// `change` writes plain numbers, which do not tell whether they were written. So where nothing
+    /// is set, it is shown the default and a number more that nobody comes upon: the default
+    /// itself, and all that is near it, counts as set. A `bool` has no room for a mark: where the
+    /// engine refuses obs-fold, a request cannot allow it.
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut Limits)) {
+        const MARK: usize = 1_000_003;
+        let d = Limits::DEFAULT;
+        let marked = |set: Option<usize>, default: usize| set.unwrap_or(default + MARK);
+        let shown = Limits {
+            max_head_bytes: marked(self.max_head_bytes, d.max_head_bytes),
+            max_fields: marked(self.max_fields, d.max_fields),
+            max_body_bytes: self
+                .max_body_bytes
+                .unwrap_or(d.max_body_bytes + MARK as u64),
+            max_interim: marked(self.max_interim, d.max_interim),
+            max_trailer_bytes: marked(self.max_trailer_bytes, d.max_trailer_bytes),
+            max_chunk_extension_bytes: marked(
+                self.max_chunk_extension_bytes,
+                d.max_chunk_extension_bytes,
+            ),
+            refuse_obs_fold: self.refuse_obs_fold,
+        };
+        let mut edited = shown.clone();
+        change(&mut edited);
+        fn note<T: PartialEq>(slot: &mut Option<T>, edited: T, shown: T) {
+            if edited != shown {
+                *slot = Some(edited);
+            }
+        }
+        note(
+            &mut self.max_head_bytes,
+            edited.max_head_bytes,
+            shown.max_head_bytes,
+        );
+        note(&mut self.max_fields, edited.max_fields, shown.max_fields);
+        note(
+            &mut self.max_body_bytes,
+            edited.max_body_bytes,
+            shown.max_body_bytes,
+        );
+        note(&mut self.max_interim, edited.max_interim, shown.max_interim);
+        note(
+            &mut self.max_trailer_bytes,
+            edited.max_trailer_bytes,
+            shown.max_trailer_bytes,
+        );
+        note(
+            &mut self.max_chunk_extension_bytes,
+            edited.max_chunk_extension_bytes,
+            shown.max_chunk_extension_bytes,
+        );
+        self.refuse_obs_fold = edited.refuse_obs_fold;
+    }
+
+    /// The limits that hold for the request under an engine whose own are `base`.
+    pub(crate) fn over(&self, base: &Limits) -> Limits {
+        Limits {
+            max_head_bytes: self.max_head_bytes.unwrap_or(base.max_head_bytes),
+            max_fields: self.max_fields.unwrap_or(base.max_fields),
+            max_body_bytes: self.max_body_bytes.unwrap_or(base.max_body_bytes),
+            max_interim: self.max_interim.unwrap_or(base.max_interim),
+            max_trailer_bytes: self.max_trailer_bytes.unwrap_or(base.max_trailer_bytes),
+            max_chunk_extension_bytes: self
+                .max_chunk_extension_bytes
+                .unwrap_or(base.max_chunk_extension_bytes),
+            refuse_obs_fold: self.refuse_obs_fold || base.refuse_obs_fold,
+        }
+    }
+}
