@@ -71,6 +71,7 @@
 
 #![forbid(unsafe_code)]
 
+mod builder;
 mod config;
 #[cfg(all(unix, any(feature = "calloop", feature = "tokio")))]
 mod embed;
@@ -102,6 +103,7 @@ pub use embed::calloop;
 #[cfg(all(unix, feature = "tokio"))]
 pub use embed::tokio;
 
+pub use builder::RequestBuilder;
 pub use config::{AddressFilter, Config, ResolverFactory};
 #[cfg(feature = "sim")]
 pub use engine::Sim;
@@ -111,7 +113,7 @@ pub use engine::{
 };
 pub use error::{Error, ErrorKind, Gone, Phase, Sent, SubmitError};
 pub use proto::{Headers, Invalid, InvalidPart, Limits, Origin, Scheme, Violation};
-pub use request::{Request, RequestBuilder};
+pub use request::Request;
 pub use route::{Keepalive, Route, public_only};
 pub use timeouts::Timeouts;
 

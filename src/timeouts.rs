@@ -4,7 +4,8 @@ use std::time::Duration;
 
 /// Deadlines by phase, each as a duration from the phase's start. `None`: no deadline.
 ///
-/// A duration is rounded up to whole milliseconds, the tick of the timing wheel, zero to one; 24 days and more is never.
+/// A duration is rounded up to whole milliseconds, the tick of the timing wheel, zero to one; 24
+/// days and more is never.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timeouts {
@@ -16,13 +17,16 @@ pub struct Timeouts {
     pub tls: Option<Duration>,
     /// The longest time in which not one byte of the request can be written. Default 30 s.
     pub write: Option<Duration>,
-    /// From the last byte of the request to the first of the response, and from an interim response to the next. Default 30 s; see
-    /// [`RequestBuilder::hold`](crate::RequestBuilder::hold) for long polls.
+    /// From the last byte of the request to the first of the response, and from an interim response
+    /// to the next. Default 30 s; see [`RequestBuilder::hold`](crate::RequestBuilder::hold) for
+    /// long polls.
     pub first_byte: Option<Duration>,
-    /// The longest silence inside a response. Stands still while the exchange is paused. Default 30 s.
+    /// The longest silence inside a response. Stands still while the exchange is paused. Default 30
+    /// s.
     pub idle: Option<Duration>,
-    /// From the submission, time in the queue included, to the end of the response; the delay of a delayed request is not
-    /// part of it. Default 5 min: the bound on a peer that sends a byte now and then.
+    /// From the submission, time in the queue included, to the end of the response; the delay of a
+    /// delayed request is not part of it. Default 5 min: the bound on a peer that sends a byte now
+    /// and then.
     pub total: Option<Duration>,
 }
 
@@ -86,7 +90,8 @@ impl Clock {
     }
 }
 
-/// [`Timeouts`] in milliseconds, small enough to stand in every request: what is not set is left to the engine's own.
+/// [`Timeouts`] in milliseconds, small enough to stand in every request: what is not set is left to
+/// the engine's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Millis([u32; Clock::COUNT]);
 
@@ -141,8 +146,8 @@ impl Millis {
         self.0[clock as usize] = Self::from_duration(timeout);
     }
 
-    /// Makes one timeout no shorter than `least`. One that is not set stays the engine's own where that is longer, which is not known
-    /// here: it is told apart in `get`.
+    /// Makes one timeout no shorter than `least`. One that is not set stays the engine's own where
+    /// that is longer, which is not known here: it is told apart in `get`.
     pub(crate) fn lift(&mut self, clock: Clock, least: Duration) {
         let slot = &mut self.0[clock as usize];
         let least = Self::from_duration(Some(least));
@@ -155,7 +160,8 @@ impl Millis {
         };
     }
 
-    /// The timeout named `clock` in milliseconds, `fallback` standing in for what is not set here. `None`: never.
+    /// The timeout named `clock` in milliseconds, `fallback` standing in for what is not set here.
+    /// `None`: never.
     #[inline]
     pub(crate) fn get(&self, clock: Clock, fallback: &Millis) -> Option<u32> {
         let engine = fallback.0[clock as usize];
