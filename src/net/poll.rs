@@ -13,9 +13,9 @@ use mio::{Events, Poll, Registry, Token, Waker};
 
 use crate::config::Deadlines;
 use crate::net::alarm::Alarm;
+use crate::net::readiness::{Heard, Readiness, Ready, WAKE};
 use crate::net::slots::RESOLVER_TOKENS;
 use crate::net::window::Window;
-use crate::net::{Heard, Readiness, Ready, WAKE};
 use crate::resolver::Wake;
 
 /// Where sockets are watched, and how an engine hears of them.

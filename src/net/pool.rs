@@ -11,10 +11,10 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use crate::net::Readiness;
 use crate::net::link::{Link, LinkMarks, Neighbours, Spot, State};
 use crate::net::pattern::Pattern;
 use crate::net::pipeline::Trust;
+use crate::net::readiness::Readiness;
 use crate::net::slots::{LinkKey, MaybeKey, Slots};
 use crate::proto::{Origin, Scheme};
 use crate::route::Route;
