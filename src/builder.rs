@@ -18,7 +18,7 @@ use crate::proto::target::{Fault, Target, check_host_value, percent_encode};
 use crate::proto::{Invalid, InvalidPart, Limits, LimitsEdit, Scheme};
 use crate::request::{Checked, Request, field_bit};
 use crate::route::Route;
-use crate::timeouts::{Clock, Millis, Timeouts};
+use crate::timeouts::{Clock, Timeouts, TimeoutsEdit};
 
 /// The longest method in bytes; the longest in the IANA registry has 17.
 const MAX_METHOD: usize = 255;
@@ -136,7 +136,7 @@ struct Parts {
     close: bool,
     body: Vec<u8>,
     is_form: bool,
-    timeouts: Millis,
+    timeouts: TimeoutsEdit,
     limits: Option<LimitsEdit>,
     route: Option<Arc<Route>>,
     idempotent: Option<bool>,
@@ -245,8 +245,9 @@ impl RequestBuilder {
     }
 
     /// Changes the deadlines for this request. What `change` leaves alone stays the engine's own
-    /// ([`Config::timeouts`](crate::Config::timeouts)), though `change` is shown the defaults, and
-    /// a part of a millisecond more.
+    /// ([`Config::timeouts`](crate::Config::timeouts)), which the request does not know: what
+    /// `change` is shown of it is the default and a part of a millisecond more. Whatever it sets
+    /// counts, also a default; only the very value that it was shown is none that was set.
     pub fn timeouts(self, change: impl FnOnce(&mut Timeouts)) -> Self {
         self.with(|parts| {
             parts.timeouts.change(change);
@@ -257,8 +258,9 @@ impl RequestBuilder {
     /// Changes the bounds on this request's response. What `change` leaves alone stays the engine's
     /// own ([`Config::limits`](crate::Config::limits)), which the request does not know: what
     /// `change` is shown of it is a placeholder, over the default. So set limits, and do not reckon
-    /// with those that are there. An engine's [`refuse_obs_fold`](Limits::refuse_obs_fold) can be
-    /// turned on here, not off.
+    /// with those that are there. Whatever is set counts, also a default; only the very value that
+    /// was shown is none that was set. An engine's [`refuse_obs_fold`](Limits::refuse_obs_fold) can
+    /// be turned on here, not off.
     ///
     /// ```
     /// let request = httpstream::Request::get("http://example.com/").limits(|l| l.max_body_bytes = 1 << 20).build()?;
@@ -392,7 +394,7 @@ impl Parts {
             close: false,
             body: Vec::new(),
             is_form: false,
-            timeouts: Millis::INHERITED,
+            timeouts: TimeoutsEdit::NONE,
             limits: None,
             route: None,
             idempotent: None,

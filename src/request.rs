@@ -13,7 +13,7 @@ use http::{Method, Uri};
 use crate::proto::target::Target;
 use crate::proto::{LimitsEdit, Origin, Scheme};
 use crate::route::Route;
-use crate::timeouts::Millis;
+use crate::timeouts::TimeoutsEdit;
 
 /// A request: a value, serialised once, cheap to clone and to send between threads.
 ///
@@ -43,7 +43,7 @@ struct Inner {
     body: Box<[u8]>,
     parsed: OnceLock<Box<Parsed>>,
     rare: Option<Box<Rare>>,
-    timeouts: Millis,
+    timeouts: TimeoutsEdit,
     /// The [`field_bit`] of each field in the head.
     fields: u32,
     /// Where in `store` the host begins; 0: before the head rather than in it.
@@ -108,7 +108,7 @@ pub(crate) struct Checked<'a> {
     pub(crate) wants_close: bool,
     /// Whether `Expect: 100-continue` is among `lines`.
     pub(crate) expects_continue: bool,
-    pub(crate) timeouts: Millis,
+    pub(crate) timeouts: TimeoutsEdit,
     pub(crate) limits: Option<LimitsEdit>,
     pub(crate) route: Option<Arc<Route>>,
     pub(crate) pipeline: Option<u16>,
@@ -294,7 +294,7 @@ impl Request {
     }
 
     #[inline]
-    pub(crate) fn timeouts(&self) -> &Millis {
+    pub(crate) fn timeouts(&self) -> &TimeoutsEdit {
         &self.0.timeouts
     }
 

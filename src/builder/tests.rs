@@ -5,6 +5,7 @@ use std::error::Error as _;
 use super::*;
 use crate::error::ErrorKind;
 use crate::proto::Origin;
+use crate::timeouts::Millis;
 
 const URL: &str = "http://example.com/a";
 
@@ -666,7 +667,7 @@ fn a_timeout_that_a_request_sets_wins_whatever_the_engines_is() {
                 }));
                 assert_eq!(
                     untouched.timeouts().get(clock, &engine),
-                    engine.get(clock, &engine),
+                    TimeoutsEdit::NONE.get(clock, &engine),
                     "{clock:?}"
                 );
             }

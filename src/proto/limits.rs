@@ -1,19 +1,20 @@
 //! How much of a response is read before it is refused.
 
-/// Bounds on what a peer may send; passing one is a [`Violation`](crate::Violation) and closes the link.
+/// Bounds on what a peer may send; passing one is a [`Violation`](crate::Violation) and closes the
+/// link.
 ///
 /// Set for the whole engine in [`Config::limits`](crate::Config::limits), for one request with
 /// [`RequestBuilder::limits`](crate::RequestBuilder::limits).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Bytes of status line and header section, interim responses before it included. Default 64 KiB:
-    /// twice what common servers send at most.
+    /// Bytes of status line and header section, interim responses before it included. Default 64
+    /// KiB: twice what common servers send at most.
     pub max_head_bytes: usize,
     /// Field lines of one header or trailer section. Default 128.
     pub max_fields: usize,
-    /// Bytes of a body that is collected ([`Flow::Buffer`](crate::Flow::Buffer)); streamed and discarded bodies have no bound.
-    /// Default 64 MiB.
+    /// Bytes of a body that is collected ([`Flow::Buffer`](crate::Flow::Buffer)); streamed and
+    /// discarded bodies have no bound. Default 64 MiB.
     pub max_body_bytes: u64,
     /// Interim (1xx) responses before the final one. Default 16.
     pub max_interim: usize,
@@ -21,7 +22,8 @@ pub struct Limits {
     pub max_trailer_bytes: usize,
     /// Bytes of chunk extensions in one body (RFC 9112 §7.1.1). Default 16 KiB.
     pub max_chunk_extension_bytes: usize,
-    /// Refuses a field line folded over several lines (RFC 9112 §5.2) instead of joining it with a space. Default false.
+    /// Refuses a field line folded over several lines (RFC 9112 §5.2) instead of joining it with a
+    /// space. Default false.
     pub refuse_obs_fold: bool,
 }
 
@@ -36,6 +38,22 @@ impl Limits {
         max_chunk_extension_bytes: 16 * 1024,
         refuse_obs_fold: false,
     };
+
+    /// What a closure that changes the limits of a request is shown of those that are not set: over
+    /// the defaults, by a number that nobody comes upon.
+    const PLACEHOLDER: Self = {
+        const MORE: usize = 1_000_003;
+        let usual = Self::DEFAULT;
+        Self {
+            max_head_bytes: usual.max_head_bytes + MORE,
+            max_fields: usual.max_fields + MORE,
+            max_body_bytes: usual.max_body_bytes + MORE as u64,
+            max_interim: usual.max_interim + MORE,
+            max_trailer_bytes: usual.max_trailer_bytes + MORE,
+            max_chunk_extension_bytes: usual.max_chunk_extension_bytes + MORE,
+            refuse_obs_fold: false,
+        }
+    };
 }
 
 impl Default for Limits {
@@ -44,7 +62,7 @@ impl Default for Limits {
     }
 }
 
-/// What one request changes of the engine's [`Limits`].
+/// What one request changes of the engine's [`Limits`]. `None`: the engine's own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LimitsEdit {
     max_head_bytes: Option<usize>,
@@ -53,64 +71,53 @@ pub(crate) struct LimitsEdit {
     max_interim: Option<usize>,
     max_trailer_bytes: Option<usize>,
     max_chunk_extension_bytes: Option<usize>,
+    /// Whether it refuses what the engine may not.
     refuse_obs_fold: bool,
 }
 
 impl LimitsEdit {
     /// Lets `change` edit the limits; what it leaves alone stays as it is here.
     ///
-    /// `change` writes plain numbers, which do not tell whether they were written. So where nothing
-    /// is set, it is shown the default and a number more that nobody comes upon: the default
-    /// itself, and all that is near it, counts as set. A `bool` has no room for a mark: where the
-    /// engine refuses obs-fold, a request cannot allow it.
+    /// It writes plain fields, which do not tell that they were written, and can be called but
+    /// once. So it is shown a placeholder of what is not set, and what is another value afterwards
+    /// was set: a default is, and so is all that is near one. Of two values of a `bool` none is
+    /// left to be a placeholder: where the engine refuses obs-fold, a request cannot allow it.
     pub(crate) fn change(&mut self, change: impl FnOnce(&mut Limits)) {
-        const MARK: usize = 1_000_003;
-        let d = Limits::DEFAULT;
-        let marked = |set: Option<usize>, default: usize| set.unwrap_or(default + MARK);
-        let shown = Limits {
-            max_head_bytes: marked(self.max_head_bytes, d.max_head_bytes),
-            max_fields: marked(self.max_fields, d.max_fields),
-            max_body_bytes: self
-                .max_body_bytes
-                .unwrap_or(d.max_body_bytes + MARK as u64),
-            max_interim: marked(self.max_interim, d.max_interim),
-            max_trailer_bytes: marked(self.max_trailer_bytes, d.max_trailer_bytes),
-            max_chunk_extension_bytes: marked(
-                self.max_chunk_extension_bytes,
-                d.max_chunk_extension_bytes,
-            ),
-            refuse_obs_fold: self.refuse_obs_fold,
-        };
+        let shown = self.over(&Limits::PLACEHOLDER);
         let mut edited = shown.clone();
         change(&mut edited);
-        fn note<T: PartialEq>(slot: &mut Option<T>, edited: T, shown: T) {
-            if edited != shown {
-                *slot = Some(edited);
-            }
-        }
+        let Limits {
+            max_head_bytes,
+            max_fields,
+            max_body_bytes,
+            max_interim,
+            max_trailer_bytes,
+            max_chunk_extension_bytes,
+            refuse_obs_fold,
+        } = edited;
         note(
             &mut self.max_head_bytes,
-            edited.max_head_bytes,
+            max_head_bytes,
             shown.max_head_bytes,
         );
-        note(&mut self.max_fields, edited.max_fields, shown.max_fields);
+        note(&mut self.max_fields, max_fields, shown.max_fields);
         note(
             &mut self.max_body_bytes,
-            edited.max_body_bytes,
+            max_body_bytes,
             shown.max_body_bytes,
         );
-        note(&mut self.max_interim, edited.max_interim, shown.max_interim);
+        note(&mut self.max_interim, max_interim, shown.max_interim);
         note(
             &mut self.max_trailer_bytes,
-            edited.max_trailer_bytes,
+            max_trailer_bytes,
             shown.max_trailer_bytes,
         );
         note(
             &mut self.max_chunk_extension_bytes,
-            edited.max_chunk_extension_bytes,
+            max_chunk_extension_bytes,
             shown.max_chunk_extension_bytes,
         );
-        self.refuse_obs_fold = edited.refuse_obs_fold;
+        self.refuse_obs_fold = refuse_obs_fold;
     }
 
     /// The limits that hold for the request under an engine whose own are `base`.
@@ -126,5 +133,59 @@ impl LimitsEdit {
                 .unwrap_or(base.max_chunk_extension_bytes),
             refuse_obs_fold: self.refuse_obs_fold || base.refuse_obs_fold,
         }
+    }
+}
+
+fn note<T: PartialEq>(slot: &mut Option<T>, edited: T, shown: T) {
+    if edited != shown {
+        *slot = Some(edited);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_and_left_is_not_set() {
+        let mut edit = LimitsEdit::default();
+        edit.change(|_| ());
+        edit.change(|limits| *limits = limits.clone());
+        assert_eq!(edit, LimitsEdit::default());
+    }
+
+    #[test]
+    fn all_defaults_can_be_set() {
+        let mut edit = LimitsEdit::default();
+        edit.change(|limits| *limits = Limits::default());
+        let engine = Limits {
+            max_head_bytes: 1,
+            max_fields: 2,
+            max_body_bytes: 3,
+            max_interim: 4,
+            max_trailer_bytes: 5,
+            max_chunk_extension_bytes: 6,
+            refuse_obs_fold: false,
+        };
+        assert_eq!(edit.over(&engine), Limits::default());
+    }
+
+    #[test]
+    fn folding_can_be_refused_and_not_be_allowed() {
+        let (allows, refuses) = (
+            Limits::default(),
+            Limits {
+                refuse_obs_fold: true,
+                ..Limits::default()
+            },
+        );
+        let mut edit = LimitsEdit::default();
+        edit.change(|limits| limits.refuse_obs_fold = false);
+        assert!(!edit.over(&allows).refuse_obs_fold && edit.over(&refuses).refuse_obs_fold);
+        edit.change(|limits| limits.refuse_obs_fold = true);
+        assert!(edit.over(&allows).refuse_obs_fold);
+        // What a request has said it may take back.
+        edit.change(|limits| limits.refuse_obs_fold = false);
+        assert!(!edit.over(&allows).refuse_obs_fold);
     }
 }
