@@ -1,9 +1,10 @@
-//! Builds requests: checked once, so that nothing after it needs a check.
+//! Builds requests, and checks them once: nothing after [`RequestBuilder::build`] needs a check.
 //!
-//! Whatever cannot be sent is refused in [`RequestBuilder::build`]: no byte of a caller's can end a
-//! line, and the framing is always a Content-Length which is true (RFC 9112 §11.1 and §11.2 are
-//! what this prevents). How URLs are read is the business of `proto::target`. A [`Request`] is the
-//! value that comes of it; [`Error`] may hold one, so value, error and builder are three files.
+//! No byte of a caller's can end a line, and the framing is always a Content-Length that is true;
+//! this prevents the attacks of RFC 9112 §11.1 and §11.2. URLs are parsed by `proto::target`.
+//!
+//! `build` returns an [`Error`], and an error may hold a [`Request`]. So the value stands below the
+//! error, in `request`, and its builder above both.
 
 use std::fmt;
 use std::ops::Range;
@@ -244,10 +245,10 @@ impl RequestBuilder {
         })
     }
 
-    /// Changes the deadlines for this request. What `change` leaves alone stays the engine's own
-    /// ([`Config::timeouts`](crate::Config::timeouts)), which the request does not know: what
-    /// `change` is shown of it is the default and a part of a millisecond more. Whatever it sets
-    /// counts, also a default; only the very value that it was shown is none that was set.
+    /// Changes the deadlines for this request. A timeout that `change` does not assign follows the
+    /// engine's ([`Config::timeouts`](crate::Config::timeouts)). The request does not know that one:
+    /// `change` sees the default plus a fraction of a millisecond in its place. Any other value
+    /// counts as set, including the default itself.
     pub fn timeouts(self, change: impl FnOnce(&mut Timeouts)) -> Self {
         self.with(|parts| {
             parts.timeouts.change(change);
@@ -255,12 +256,12 @@ impl RequestBuilder {
         })
     }
 
-    /// Changes the bounds on this request's response. What `change` leaves alone stays the engine's
-    /// own ([`Config::limits`](crate::Config::limits)), which the request does not know: what
-    /// `change` is shown of it is a placeholder, over the default. So set limits, and do not reckon
-    /// with those that are there. Whatever is set counts, also a default; only the very value that
-    /// was shown is none that was set. An engine's [`refuse_obs_fold`](Limits::refuse_obs_fold) can
-    /// be turned on here, not off.
+    /// Changes the bounds on this request's response. A limit that `change` does not assign follows
+    /// the engine's ([`Config::limits`](crate::Config::limits)). The request does not know that one:
+    /// `change` sees a placeholder above the default in its place, so assign limits rather than
+    /// compute with them. Any other value counts as set, including the default itself.
+    /// [`refuse_obs_fold`](Limits::refuse_obs_fold) can only be turned on: `false` follows the
+    /// engine.
     ///
     /// ```
     /// let request = httpstream::Request::get("http://example.com/").limits(|l| l.max_body_bytes = 1 << 20).build()?;

@@ -11,7 +11,7 @@ use crate::proto::Limits;
 use crate::resolver::Resolve;
 use crate::route::Route;
 use crate::timeouts::Timeouts;
-// The engine takes them from here, with the rest of what it is told.
+// For the engine, together with the rest of its configuration.
 pub(crate) use crate::timeouts::{Clock, Millis};
 
 #[cfg(feature = "tls")]

@@ -1,5 +1,4 @@
-//! What an `io::Error` is a sign of: a machine that has run out of something, or a peer that hung
-//! up.
+//! Tells what an `io::Error` means: this machine ran out of something, or the peer hung up.
 
 use std::io;
 

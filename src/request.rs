@@ -1,7 +1,7 @@
 //! Requests as values: serialised once, and read from what was serialised.
 //!
-//! A [`builder`](crate::RequestBuilder) has checked what is in one, so nothing here can fail. What
-//! is added on the way, such as User-Agent, is the engine's business.
+//! The [builder](crate::RequestBuilder) has checked all parts, so nothing here can fail. Fields that
+//! are added on the way, such as User-Agent, are the engine's business.
 
 use std::fmt;
 use std::io::Write;
@@ -90,8 +90,7 @@ impl Flags {
     }
 }
 
-/// What a request is made of, each part checked: the head is a well-formed one, and no line of it
-/// ends before its end.
+/// The parts of a request, checked by the builder: the head they make is well-formed.
 pub(crate) struct Checked<'a> {
     pub(crate) method: &'a Method,
     pub(crate) target: &'a Target,

@@ -43,8 +43,8 @@ impl Timeouts {
         total: Some(Duration::from_secs(300)),
     };
 
-    /// What a closure that changes them is shown of one that is not set, where that is `usual`:
-    /// some part of a millisecond more, which no round number is.
+    /// Stands for a timeout that is not set, in what a closure is shown: close to the default, so
+    /// that it can be compared with, but with a fraction of a millisecond that nobody writes.
     fn placeholder(usual: Duration) -> Duration {
         usual + Duration::from_nanos(577_215)
     }
@@ -132,11 +132,11 @@ pub(crate) struct TimeoutsEdit([Packed; Clock::COUNT]);
 /// What a request says of one timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Said {
-    /// It is the engine's.
+    /// The engine's applies.
     Nothing,
     Never,
     Exactly(Ms),
-    /// It is the engine's, or this if that is longer.
+    /// The engine's applies, or this where it is longer.
     AtLeast(Ms),
 }
 
@@ -155,10 +155,9 @@ impl Said {
     }
 }
 
-/// A [`Said`] in four bytes: seven of them stand in every request that waits, and the enum itself
-/// takes eight.
+/// A [`Said`] in four bytes. The enum itself takes eight, and each waiting request has seven.
 ///
-/// Milliseconds leave the top bit free. With it they are the least, and none at all is never.
+/// Milliseconds leave the top bit free: set, it marks `AtLeast`, and with no milliseconds `Never`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Packed(u32);
 
@@ -191,9 +190,9 @@ impl TimeoutsEdit {
 
     /// Lets `change` edit the timeouts; what it leaves alone stays as it is here.
     ///
-    /// It writes plain fields, which do not tell that they were written, and can be called but
-    /// once. So it is shown a placeholder of what is not set, and what is another value afterwards
-    /// was set: a default is, and so is all that is near one.
+    /// It assigns plain public fields, which record no assignment, and as an `FnOnce` it cannot run
+    /// on two inputs to compare the results. So a timeout that is not set is shown as a placeholder,
+    /// and counts as set if it holds anything else afterwards, be it the default.
     pub(crate) fn change(&mut self, change: impl FnOnce(&mut Timeouts)) {
         let mut shown = Timeouts::DEFAULT;
         for (slot, packed) in shown.slots_mut().into_iter().zip(self.0) {
@@ -220,8 +219,8 @@ impl TimeoutsEdit {
         self.0[clock as usize] = Packed::new(Said::set(timeout));
     }
 
-    /// Makes one timeout no shorter than `least`. One that is not set stays the engine's own where
-    /// that is longer, which is not known here: it is told apart in `get`.
+    /// Makes one timeout no shorter than `least`. If it is not set, `get` compares `least` with the
+    /// engine's, which is not known here.
     pub(crate) fn lift(&mut self, clock: Clock, least: Duration) {
         let slot = &mut self.0[clock as usize];
         *slot = Packed::new(slot.said().lifted(milliseconds(Some(least))));

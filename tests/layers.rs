@@ -1,15 +1,15 @@
-//! The rooms of the crate, each a file or a folder of `src`, import downwards only.
+//! Each file or folder at the top of `src`, a *room*, imports only rooms that stand below it.
 //!
-//! Read as text: `crate::` paths (and `super::` ones that lead out of a room), with nested braces,
-//! outside of comments, strings and test modules. `lib.rs` is above all rooms and not looked at,
-//! but for the names that it re-exports.
+//! The sources are read as text, without comments, strings and test modules. What counts is each
+//! path that begins with `crate::`, nested braces included, or leads to the root by `super::`.
+//! `lib.rs` stands above all rooms: only the names that it re-exports are taken from it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// From the bottom up. A room may import those in the layers under its own; rooms of one layer know
-/// nothing of each other. Not all are there yet.
+/// The rooms from the bottom up. A room may import those of the layers below its own, and none of
+/// the same layer. Rooms that do not exist yet have their place already.
 const LAYERS: &[&[&str]] = &[
     &["io_error", "proto", "sched", "timeouts", "tls"],
     &["resolver", "route"],
@@ -17,17 +17,17 @@ const LAYERS: &[&[&str]] = &[
     &["error"],
     &["config"],
     &["builder"],
-    // One request with its response, without a socket; what carries it.
+    // One request with its response, without a socket, and what carries it.
     &["exchange"],
     &["h1"],
     &["net"],
     &["policy", "sim"],
     &["engine"],
-    // Edges, by the public interface.
+    // Edges, which use the public interface only.
     &["embed", "session"],
 ];
 
-/// What stands below a room, and is none of its business all the same.
+/// Rooms that stand below another, but that it must not know.
 const APART: &[(&str, &[&str])] = &[("net", &["builder", "request"])];
 
 #[test]
@@ -44,7 +44,10 @@ fn rooms_import_downwards_only() {
         seen += imports(&file).len();
         wrong.extend(violations(&file, &names));
     }
-    assert!(seen > 200, "{seen} imports: the reader has gone blind");
+    assert!(
+        seen > 200,
+        "only {seen} imports found: is the reader broken?"
+    );
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
 }
 
@@ -84,7 +87,7 @@ mod more_tests { use crate::engine::Engine; }
         [
             "src/net/poll.rs:6: net imports engine, which does not stand below it",
             "src/net/poll.rs:11: net imports embed, which does not stand below it",
-            "src/net/poll.rs:13: net imports request, which is none of its business",
+            "src/net/poll.rs:13: net imports request, which it must not know",
             "src/net/poll.rs:13: net imports engine, which does not stand below it",
             "src/net/poll.rs:24: net imports unheard, which is in no layer",
             "src/net/poll.rs:24: net imports Unknown, which is in no layer",
@@ -169,7 +172,7 @@ fn violations(file: &File<'_>, re_exports: &BTreeMap<&str, &str>) -> Vec<String>
             None => "which is in no layer",
             Some(layer) if layer >= own => "which does not stand below it",
             Some(_) if apart.iter().any(|(_, rooms)| rooms.contains(other)) => {
-                "which is none of its business"
+                "which it must not know"
             }
             Some(_) => return None,
         };

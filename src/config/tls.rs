@@ -1,5 +1,5 @@
-//! What a caller makes a [`Tls`] of. A mistake in it is one of the configuration, and an [`Error`],
-//! which `tls` itself stands below.
+//! The constructors of [`Tls`] that can fail. They return an [`Error`], which stands above `tls`
+//! because it may hold a `tls::Problem`.
 
 use crate::error::Error;
 use crate::tls::Tls;

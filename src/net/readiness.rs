@@ -1,4 +1,4 @@
-//! What a poll tells: which sources are ready, and for what.
+//! The events of a poll: which sources are ready, and for what.
 
 use mio::Token;
 use mio::event::Event;

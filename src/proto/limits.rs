@@ -39,8 +39,8 @@ impl Limits {
         refuse_obs_fold: false,
     };
 
-    /// What a closure that changes the limits of a request is shown of those that are not set: over
-    /// the defaults, by a number that nobody comes upon.
+    /// Stands for limits that are not set, in what a closure is shown: above the defaults, by a
+    /// number that nobody would choose.
     const PLACEHOLDER: Self = {
         const MORE: usize = 1_000_003;
         let usual = Self::DEFAULT;
@@ -71,17 +71,17 @@ pub(crate) struct LimitsEdit {
     max_interim: Option<usize>,
     max_trailer_bytes: Option<usize>,
     max_chunk_extension_bytes: Option<usize>,
-    /// Whether it refuses what the engine may not.
+    /// Refuses obs-fold even where the engine does not.
     refuse_obs_fold: bool,
 }
 
 impl LimitsEdit {
     /// Lets `change` edit the limits; what it leaves alone stays as it is here.
     ///
-    /// It writes plain fields, which do not tell that they were written, and can be called but
-    /// once. So it is shown a placeholder of what is not set, and what is another value afterwards
-    /// was set: a default is, and so is all that is near one. Of two values of a `bool` none is
-    /// left to be a placeholder: where the engine refuses obs-fold, a request cannot allow it.
+    /// It assigns plain public fields, which record no assignment, and as an `FnOnce` it cannot run
+    /// on two inputs to compare the results. So a limit that is not set is shown as a placeholder,
+    /// and counts as set if it holds anything else afterwards, be it the default. A `bool` has no
+    /// value to spare for that: where the engine refuses obs-fold, a request cannot allow it.
     pub(crate) fn change(&mut self, change: impl FnOnce(&mut Limits)) {
         let shown = self.over(&Limits::PLACEHOLDER);
         let mut edited = shown.clone();

@@ -127,14 +127,15 @@ impl Tls {
         Self::from_roots(Believed::These(Roots::of_anchors(roots)))
     }
 
-    /// [`with_roots_pem`](Self::with_roots_pem), in `config::tls` as the two below: an
-    /// [`Error`](crate::Error) stands above this module, so it is made there of the reason.
+    /// See [`with_roots_pem`](Self::with_roots_pem). That one and its two siblings are in
+    /// `config::tls`, where these reasons become errors: [`Error`](crate::Error) stands above this
+    /// module.
     pub(crate) fn believing(pem: &[u8]) -> Result<Self, String> {
         let roots = Roots::from_pem(pem)?;
         Ok(Self::from_roots(Believed::These(roots)))
     }
 
-    /// [`client_certificate_pem`](Self::client_certificate_pem).
+    /// See [`client_certificate_pem`](Self::client_certificate_pem).
     pub(crate) fn showing(&self, chain: &[u8], key: &[u8]) -> Result<Self, String> {
         let identity = identity(chain, key)?;
         self.change("client certificate", |settings| {
@@ -142,7 +143,7 @@ impl Tls {
         })
     }
 
-    /// [`key_log_from_env`](Self::key_log_from_env).
+    /// See [`key_log_from_env`](Self::key_log_from_env).
     pub(crate) fn logging_keys(&self) -> Result<Self, String> {
         self.change("key log", |settings| settings.key_log = KeyLogging::FromEnv)
     }
