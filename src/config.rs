@@ -7,272 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::net::poll::Deadlines;
-pub use crate::proto::Limits;
+use crate::proto::Limits;
 use crate::resolver::Resolve;
 use crate::route::Route;
+use crate::timeouts::Timeouts;
+// For the engine, together with the rest of its configuration.
+pub(crate) use crate::timeouts::{Clock, Millis};
 
-/// Deadlines by phase, each as a duration from the phase's start. `None`: no deadline.
-///
-/// A duration is rounded up to whole milliseconds, the tick of the timing wheel, zero to one; 24 days and more is never.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Timeouts {
-    /// Looking up the host's addresses. Default 10 s.
-    pub resolve: Option<Duration>,
-    /// Connecting, all addresses together. Default 10 s: a SYN is sent again after 1, 3 and 7 s.
-    pub connect: Option<Duration>,
-    /// The TLS handshake. Default 10 s.
-    pub tls: Option<Duration>,
-    /// The longest time in which not one byte of the request can be written. Default 30 s.
-    pub write: Option<Duration>,
-    /// From the last byte of the request to the first of the response, and from an interim response to the next. Default 30 s; see
-    /// [`RequestBuilder::hold`](crate::RequestBuilder::hold) for long polls.
-    pub first_byte: Option<Duration>,
-    /// The longest silence inside a response. Stands still while the exchange is paused. Default 30 s.
-    pub idle: Option<Duration>,
-    /// From the submission, time in the queue included, to the end of the response; the delay of a delayed request is not
-    /// part of it. Default 5 min: the bound on a peer that sends a byte now and then.
-    pub total: Option<Duration>,
-}
-
-impl Timeouts {
-    const DEFAULT: Self = Self {
-        resolve: Some(Duration::from_secs(10)),
-        connect: Some(Duration::from_secs(10)),
-        tls: Some(Duration::from_secs(10)),
-        write: Some(Duration::from_secs(30)),
-        first_byte: Some(Duration::from_secs(30)),
-        idle: Some(Duration::from_secs(30)),
-        total: Some(Duration::from_secs(300)),
-    };
-
-    fn slots_mut(&mut self) -> [&mut Option<Duration>; Clock::COUNT] {
-        [
-            &mut self.resolve,
-            &mut self.connect,
-            &mut self.tls,
-            &mut self.write,
-            &mut self.first_byte,
-            &mut self.idle,
-            &mut self.total,
-        ]
-    }
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self::DEFAULT
-    }
-}
-
-/// Names one of the [`Timeouts`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Clock {
-    Resolve,
-    Connect,
-    Tls,
-    Write,
-    FirstByte,
-    Idle,
-    Total,
-}
-
-impl Clock {
-    const COUNT: usize = 7;
-
-    /// The field of [`Timeouts`] that sets it.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Clock::Resolve => "resolve",
-            Clock::Connect => "connect",
-            Clock::Tls => "tls",
-            Clock::Write => "write",
-            Clock::FirstByte => "first_byte",
-            Clock::Idle => "idle",
-            Clock::Total => "total",
-        }
-    }
-}
-
-/// [`Timeouts`] in milliseconds, small enough to stand in every request: what is not set is left to the engine's own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Millis([u32; Clock::COUNT]);
-
-impl Millis {
-    const INHERIT: u32 = 0;
-    const NEVER: u32 = u32::MAX;
-    /// With a number of milliseconds: the engine's own, or that number if it is longer.
-    const AT_LEAST: u32 = 1 << 31;
-    /// Added to a default before a caller's closure sees it, so that a value which was not touched
-    /// is told from one which was set to the default on purpose. Less than the millisecond that
-    /// counts, and nothing that comes of adding round numbers.
-    const MARK: Duration = Duration::from_nanos(577_215);
-
-    /// Nothing set.
-    pub(crate) const INHERITED: Self = Self([Self::INHERIT; Clock::COUNT]);
-
-    pub(crate) fn new(timeouts: &Timeouts) -> Self {
-        let mut timeouts = timeouts.clone();
-        Self(timeouts.slots_mut().map(|t| Self::from_duration(*t)))
-    }
-
-    /// Lets `change` edit the timeouts; what it leaves alone stays as it is here.
-    pub(crate) fn change(&mut self, change: impl FnOnce(&mut Timeouts)) {
-        let mut edited = Timeouts::DEFAULT;
-        for (slot, set) in edited.slots_mut().into_iter().zip(self.0) {
-            *slot = match set {
-                Self::INHERIT => slot.map(|d| d + Self::MARK),
-                Self::NEVER => None,
-                ms if ms >= Self::AT_LEAST => {
-                    let least = Duration::from_millis((ms - Self::AT_LEAST).into());
-                    slot.map(|d| d.max(least) + Self::MARK)
-                }
-                ms => Some(Duration::from_millis(ms.into())),
-            };
-        }
-        let mut before = edited.clone();
-        change(&mut edited);
-        for (i, (new, old)) in edited
-            .slots_mut()
-            .into_iter()
-            .zip(before.slots_mut())
-            .enumerate()
-        {
-            if new != old {
-                self.0[i] = Self::from_duration(*new);
-            }
-        }
-    }
-
-    /// Sets one timeout.
-    pub(crate) fn set(&mut self, clock: Clock, timeout: Option<Duration>) {
-        self.0[clock as usize] = Self::from_duration(timeout);
-    }
-
-    /// Makes one timeout no shorter than `least`. One that is not set stays the engine's own where that is longer, which is not known
-    /// here: it is told apart in `get`.
-    pub(crate) fn lift(&mut self, clock: Clock, least: Duration) {
-        let slot = &mut self.0[clock as usize];
-        let least = Self::from_duration(Some(least));
-        *slot = match *slot {
-            Self::NEVER => Self::NEVER,
-            _ if least == Self::NEVER => Self::NEVER,
-            Self::INHERIT => Self::AT_LEAST | least,
-            ms if ms >= Self::AT_LEAST => ms.max(Self::AT_LEAST | least),
-            ms => ms.max(least),
-        };
-    }
-
-    /// The timeout named `clock` in milliseconds, `fallback` standing in for what is not set here. `None`: never.
-    #[inline]
-    pub(crate) fn get(&self, clock: Clock, fallback: &Millis) -> Option<u32> {
-        let engine = fallback.0[clock as usize];
-        let ms = match self.0[clock as usize] {
-            Self::INHERIT => engine,
-            Self::NEVER => Self::NEVER,
-            ms if ms >= Self::AT_LEAST => engine.max(ms - Self::AT_LEAST),
-            ms => ms,
-        };
-        (ms != Self::NEVER).then_some(ms)
-    }
-
-    fn from_duration(duration: Option<Duration>) -> u32 {
-        let Some(duration) = duration else {
-            return Self::NEVER;
-        };
-        let ms = duration.as_nanos().div_ceil(1_000_000).max(1);
-        match u32::try_from(ms) {
-            Ok(ms) if ms < Self::AT_LEAST => ms,
-            _ => Self::NEVER,
-        }
-    }
-}
-
-/// What one request changes of the engine's [`Limits`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct LimitsEdit {
-    max_head_bytes: Option<usize>,
-    max_fields: Option<usize>,
-    max_body_bytes: Option<u64>,
-    max_interim: Option<usize>,
-    max_trailer_bytes: Option<usize>,
-    max_chunk_extension_bytes: Option<usize>,
-    refuse_obs_fold: bool,
-}
-
-impl LimitsEdit {
-    /// Lets `change` edit the limits; what it leaves alone stays as it is here.
-    ///
-    /// `change` writes plain numbers, which do not tell whether they were written. So where nothing
-    /// is set, it is shown the default and a number more that nobody comes upon: the default
-    /// itself, and all that is near it, counts as set. A `bool` has no room for a mark: where the
-    /// engine refuses obs-fold, a request cannot allow it.
-    pub(crate) fn change(&mut self, change: impl FnOnce(&mut Limits)) {
-        const MARK: usize = 1_000_003;
-        let d = Limits::DEFAULT;
-        let marked = |set: Option<usize>, default: usize| set.unwrap_or(default + MARK);
-        let shown = Limits {
-            max_head_bytes: marked(self.max_head_bytes, d.max_head_bytes),
-            max_fields: marked(self.max_fields, d.max_fields),
-            max_body_bytes: self
-                .max_body_bytes
-                .unwrap_or(d.max_body_bytes + MARK as u64),
-            max_interim: marked(self.max_interim, d.max_interim),
-            max_trailer_bytes: marked(self.max_trailer_bytes, d.max_trailer_bytes),
-            max_chunk_extension_bytes: marked(
-                self.max_chunk_extension_bytes,
-                d.max_chunk_extension_bytes,
-            ),
-            refuse_obs_fold: self.refuse_obs_fold,
-        };
-        let mut edited = shown.clone();
-        change(&mut edited);
-        fn note<T: PartialEq>(slot: &mut Option<T>, edited: T, shown: T) {
-            if edited != shown {
-                *slot = Some(edited);
-            }
-        }
-        note(
-            &mut self.max_head_bytes,
-            edited.max_head_bytes,
-            shown.max_head_bytes,
-        );
-        note(&mut self.max_fields, edited.max_fields, shown.max_fields);
-        note(
-            &mut self.max_body_bytes,
-            edited.max_body_bytes,
-            shown.max_body_bytes,
-        );
-        note(&mut self.max_interim, edited.max_interim, shown.max_interim);
-        note(
-            &mut self.max_trailer_bytes,
-            edited.max_trailer_bytes,
-            shown.max_trailer_bytes,
-        );
-        note(
-            &mut self.max_chunk_extension_bytes,
-            edited.max_chunk_extension_bytes,
-            shown.max_chunk_extension_bytes,
-        );
-        self.refuse_obs_fold = edited.refuse_obs_fold;
-    }
-
-    /// The limits that hold for the request under an engine whose own are `base`.
-    pub(crate) fn over(&self, base: &Limits) -> Limits {
-        Limits {
-            max_head_bytes: self.max_head_bytes.unwrap_or(base.max_head_bytes),
-            max_fields: self.max_fields.unwrap_or(base.max_fields),
-            max_body_bytes: self.max_body_bytes.unwrap_or(base.max_body_bytes),
-            max_interim: self.max_interim.unwrap_or(base.max_interim),
-            max_trailer_bytes: self.max_trailer_bytes.unwrap_or(base.max_trailer_bytes),
-            max_chunk_extension_bytes: self
-                .max_chunk_extension_bytes
-                .unwrap_or(base.max_chunk_extension_bytes),
-            refuse_obs_fold: self.refuse_obs_fold || base.refuse_obs_fold,
-        }
-    }
-}
+#[cfg(feature = "tls")]
+mod tls;
 
 /// How an engine behaves. Start from the default and set what differs:
 ///
@@ -384,6 +127,19 @@ pub struct Config {
 
 /// The most requests that may be unanswered on one connection. Servers answer no faster for more than a few dozen.
 pub(crate) const MAX_PIPELINE: u16 = 1024;
+
+/// Whether an engine's own poll is to become readable by itself when a deadline has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Deadlines {
+    /// The host looks after them, or the engine as it waits.
+    Outside,
+    /// In the poll, where the platform can.
+    #[cfg_attr(
+        not(feature = "timerfd"),
+        allow(dead_code, reason = "there is no timer")
+    )]
+    Inside,
+}
 
 /// Whether an address may be dialled. Clones of a [`Config`] share it.
 pub type AddressFilter = Arc<dyn Fn(&SocketAddr) -> bool + Send + Sync>;

@@ -7,10 +7,10 @@ use std::net::SocketAddr;
 
 use http::StatusCode;
 
-use crate::net::tls::Problem;
 use crate::proto::{Invalid, Origin, Scheme, Violation};
 use crate::request::Request;
 use crate::resolver::LookupError;
+use crate::tls::Problem;
 
 /// What went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -723,32 +723,4 @@ impl From<Error> for io::Error {
         };
         Self::new(kind, error)
     }
-}
-
-/// Whether `error` says that this machine has no file descriptor, port or memory left, rather than something of the peer.
-pub(crate) fn is_exhaustion(error: &io::Error) -> bool {
-    const ENFILE: i32 = 23;
-    const EMFILE: i32 = 24;
-    const ENOBUFS: i32 = if cfg!(any(target_os = "linux", target_os = "android")) {
-        105
-    } else {
-        55
-    };
-    let by_number = cfg!(unix) && matches!(error.raw_os_error(), Some(ENFILE | EMFILE | ENOBUFS));
-    let by_kind = matches!(
-        error.kind(),
-        io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory | io::ErrorKind::StorageFull
-    );
-    by_number || by_kind
-}
-
-/// Whether `error` says that the peer ended the connection.
-pub(crate) fn is_reset(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::BrokenPipe
-            | io::ErrorKind::UnexpectedEof
-    )
 }

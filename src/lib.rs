@@ -71,12 +71,14 @@
 
 #![forbid(unsafe_code)]
 
+mod builder;
 mod config;
 #[cfg(all(unix, any(feature = "calloop", feature = "tokio")))]
 mod embed;
 mod engine;
 mod error;
 mod h1;
+mod io_error;
 mod net;
 mod proto;
 mod request;
@@ -85,8 +87,12 @@ mod route;
 mod sched;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod timeouts;
 #[cfg(feature = "tls")]
 pub mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "tls/absent.rs"]
+mod tls;
 
 /// The types that stand in this crate's own: `Method`, `StatusCode`, `Version`, `Uri`.
 pub use http;
@@ -98,7 +104,8 @@ pub use embed::calloop;
 #[cfg(all(unix, feature = "tokio"))]
 pub use embed::tokio;
 
-pub use config::{AddressFilter, Config, Limits, ResolverFactory, Timeouts};
+pub use builder::RequestBuilder;
+pub use config::{AddressFilter, Config, ResolverFactory};
 #[cfg(feature = "sim")]
 pub use engine::Sim;
 pub use engine::{
@@ -106,9 +113,10 @@ pub use engine::{
     Stats, Submitter, Timings, Turn, Unread, within, within_call, within_to,
 };
 pub use error::{Error, ErrorKind, Gone, Phase, Sent, SubmitError};
-pub use proto::{Headers, Invalid, InvalidPart, Origin, Scheme, Violation};
-pub use request::{Request, RequestBuilder};
+pub use proto::{Headers, Invalid, InvalidPart, Limits, Origin, Scheme, Violation};
+pub use request::Request;
 pub use route::{Keepalive, Route, public_only};
+pub use timeouts::Timeouts;
 
 /// The README's example is compiled as well.
 #[cfg(doctest)]

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::net::tls::Tls;
+use crate::tls::Tls;
 
 /// How connections are made. Requests of different routes share no connection, even to one origin.
 ///

@@ -14,7 +14,7 @@ use rustix::time::{
     timerfd_settime,
 };
 
-use crate::net::{ALARM, Ready};
+use crate::net::readiness::{ALARM, Ready};
 
 /// A timer on a poll.
 #[derive(Debug)]

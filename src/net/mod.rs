@@ -7,9 +7,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mio::Token;
-use mio::event::Event;
 
-use crate::error::is_exhaustion;
+use crate::io_error::is_exhaustion;
 use crate::proto::Scheme;
 use crate::resolver::{Resolve, Wake};
 use crate::route::Route;
@@ -25,6 +24,7 @@ pub(crate) mod names;
 pub(crate) mod pattern;
 pub(crate) mod poll;
 pub(crate) mod pool;
+pub(crate) mod readiness;
 pub(crate) mod slots;
 pub(crate) mod socket;
 #[cfg(feature = "tls")]
@@ -35,75 +35,7 @@ pub(crate) mod tls;
 pub(crate) mod transport;
 pub(crate) mod window;
 
-/// What a poll says of one token: a set of flags.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Readiness(u8);
-
-impl Readiness {
-    pub(crate) const NONE: Self = Self(0);
-    pub(crate) const READABLE: Self = Self(1);
-    pub(crate) const WRITABLE: Self = Self(2);
-    /// The peer will send nothing more: there is an end of file behind what is still to be read.
-    pub(crate) const READ_CLOSED: Self = Self(4);
-    /// The socket has an error to report, or is closed in both directions.
-    pub(crate) const ERROR: Self = Self(8);
-
-    /// Nothing more will come behind what is still to be read.
-    pub(crate) const ENDING: Self = Self::READ_CLOSED.with(Self::ERROR);
-    /// Reasons to read.
-    pub(crate) const READ_SIDE: Self = Self::READABLE.with(Self::ENDING);
-
-    pub(crate) const fn with(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    pub(crate) const fn without(self, other: Self) -> Self {
-        Self(self.0 & !other.0)
-    }
-
-    pub(crate) fn has(self, any_of: Self) -> bool {
-        self.0 & any_of.0 != 0
-    }
-
-    fn of(event: &Event) -> Self {
-        let mut readiness = Self::NONE;
-        if event.is_readable() {
-            readiness = readiness.with(Self::READABLE);
-        }
-        if event.is_writable() {
-            readiness = readiness.with(Self::WRITABLE);
-        }
-        if event.is_read_closed() {
-            readiness = readiness.with(Self::READ_CLOSED);
-        }
-        if event.is_error() {
-            readiness = readiness.with(Self::ERROR);
-        }
-        readiness
-    }
-}
-
-/// One event of a poll.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ready {
-    pub(crate) token: Token,
-    pub(crate) readiness: Readiness,
-}
-
-/// Whether a poll has told all there was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// A source that it did not tell of had nothing new at that time.
-    All,
-    /// There may be more to tell: it told as much as it may at once, or was interrupted, or when it
-    /// was asked is not known.
-    Some,
-}
-
-/// The token of the engine's own waker.
-pub(crate) const WAKE: Token = Token(usize::MAX);
-/// The token of the timer that makes the poll readable.
-pub(crate) const ALARM: Token = Token(usize::MAX - 1);
+pub(crate) use readiness::{ALARM, Heard, Readiness, Ready, WAKE};
 
 /// Whether there is a machine under the engine, with files and network interfaces of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

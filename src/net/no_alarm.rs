@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use mio::Registry;
 
-use crate::net::Ready;
+use crate::net::readiness::Ready;
 
 /// A timer on a poll, which there is none of.
 #[derive(Debug)]

@@ -1,27 +1,8 @@
 //! What stands for TLS sessions in a build without the feature `tls`: none can be made, so nothing here is ever run.
 
-use std::fmt;
 use std::io::IoSlice;
 
-/// What an engine is told about TLS: nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Tls;
-
-/// How a connection is protected: there is none that is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum TlsInfo {}
-
-/// Why there is no TLS.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Problem;
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("built without the feature `tls`")
-    }
-}
-
-impl std::error::Error for Problem {}
+pub(crate) use crate::tls::{Problem, Tls, TlsInfo};
 
 /// See the real one.
 pub(crate) const MIN_READ_BUFFER: usize = 4096;

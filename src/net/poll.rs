@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use mio::event::Event;
 use mio::{Events, Poll, Registry, Token, Waker};
 
+use crate::config::Deadlines;
 use crate::net::alarm::Alarm;
+use crate::net::readiness::{Heard, Readiness, Ready, WAKE};
 use crate::net::slots::RESOLVER_TOKENS;
 use crate::net::window::Window;
-use crate::net::{Heard, Readiness, Ready, WAKE};
 use crate::resolver::Wake;
 
 /// Where sockets are watched, and how an engine hears of them.
@@ -58,19 +59,6 @@ pub struct OwnPoll {
     events: Events,
     waker: Arc<Waker>,
     alarm: Option<Alarm>,
-}
-
-/// Whether the poll is to become readable by itself when a deadline has passed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Deadlines {
-    /// The host looks after them, or the engine as it waits.
-    Outside,
-    /// In the poll, where the platform can.
-    #[cfg_attr(
-        not(feature = "timerfd"),
-        allow(dead_code, reason = "there is no timer")
-    )]
-    Inside,
 }
 
 impl OwnPoll {

@@ -13,9 +13,9 @@ use slab::Slab;
 
 use crate::h1::line::Line;
 use crate::h1::trust::Trust;
-use crate::net::Readiness;
 use crate::net::link::{Link, Neighbours, Spot, State};
 use crate::net::pattern::Pattern;
+use crate::net::readiness::Readiness;
 use crate::net::slots::{LinkKey, MaybeKey, Slots};
 use crate::proto::{Origin, Scheme};
 use crate::route::Route;

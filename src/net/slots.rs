@@ -10,7 +10,7 @@ use std::ops::Range;
 use mio::Token;
 use slab::Slab;
 
-use crate::net::ALARM;
+use crate::net::readiness::ALARM;
 
 /// Slab key of a link.
 pub(crate) type LinkKey = u32;

@@ -12,7 +12,7 @@ use mio::{Interest, Token};
 use socket2::SockAddr;
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
-use crate::error::is_exhaustion;
+use crate::io_error::is_exhaustion;
 use crate::net::poll::Watch;
 use crate::net::{Heard, Machine, Net, Ready, calls_to_open, may_be_own};
 use crate::resolver::{Resolve, Wake};
@@ -408,7 +408,8 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
-    use crate::net::poll::{Deadlines, OwnPoll};
+    use crate::config::Deadlines;
+    use crate::net::poll::OwnPoll;
 
     fn own_net() -> MioNet<OwnPoll> {
         MioNet::new(OwnPoll::new(1, Deadlines::Outside).unwrap())

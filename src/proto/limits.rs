@@ -1,19 +1,20 @@
 //! How much of a response is read before it is refused.
 
-/// Bounds on what a peer may send; passing one is a [`Violation`](crate::Violation) and closes the link.
+/// Bounds on what a peer may send; passing one is a [`Violation`](crate::Violation) and closes the
+/// link.
 ///
 /// Set for the whole engine in [`Config::limits`](crate::Config::limits), for one request with
 /// [`RequestBuilder::limits`](crate::RequestBuilder::limits).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Bytes of status line and header section, interim responses before it included. Default 64 KiB:
-    /// twice what common servers send at most.
+    /// Bytes of status line and header section, interim responses before it included. Default 64
+    /// KiB: twice what common servers send at most.
     pub max_head_bytes: usize,
     /// Field lines of one header or trailer section. Default 128.
     pub max_fields: usize,
-    /// Bytes of a body that is collected ([`Flow::Buffer`](crate::Flow::Buffer)); streamed and discarded bodies have no bound.
-    /// Default 64 MiB.
+    /// Bytes of a body that is collected ([`Flow::Buffer`](crate::Flow::Buffer)); streamed and
+    /// discarded bodies have no bound. Default 64 MiB.
     pub max_body_bytes: u64,
     /// Interim (1xx) responses before the final one. Default 16.
     pub max_interim: usize,
@@ -21,7 +22,8 @@ pub struct Limits {
     pub max_trailer_bytes: usize,
     /// Bytes of chunk extensions in one body (RFC 9112 §7.1.1). Default 16 KiB.
     pub max_chunk_extension_bytes: usize,
-    /// Refuses a field line folded over several lines (RFC 9112 §5.2) instead of joining it with a space. Default false.
+    /// Refuses a field line folded over several lines (RFC 9112 §5.2) instead of joining it with a
+    /// space. Default false.
     pub refuse_obs_fold: bool,
 }
 
@@ -36,10 +38,154 @@ impl Limits {
         max_chunk_extension_bytes: 16 * 1024,
         refuse_obs_fold: false,
     };
+
+    /// Stands for limits that are not set, in what a closure is shown: above the defaults, by a
+    /// number that nobody would choose.
+    const PLACEHOLDER: Self = {
+        const MORE: usize = 1_000_003;
+        let usual = Self::DEFAULT;
+        Self {
+            max_head_bytes: usual.max_head_bytes + MORE,
+            max_fields: usual.max_fields + MORE,
+            max_body_bytes: usual.max_body_bytes + MORE as u64,
+            max_interim: usual.max_interim + MORE,
+            max_trailer_bytes: usual.max_trailer_bytes + MORE,
+            max_chunk_extension_bytes: usual.max_chunk_extension_bytes + MORE,
+            refuse_obs_fold: false,
+        }
+    };
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self::DEFAULT
+    }
+}
+
+/// What one request changes of the engine's [`Limits`]. `None`: the engine's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LimitsEdit {
+    max_head_bytes: Option<usize>,
+    max_fields: Option<usize>,
+    max_body_bytes: Option<u64>,
+    max_interim: Option<usize>,
+    max_trailer_bytes: Option<usize>,
+    max_chunk_extension_bytes: Option<usize>,
+    /// Refuses obs-fold even where the engine does not.
+    refuse_obs_fold: bool,
+}
+
+impl LimitsEdit {
+    /// Lets `change` edit the limits; what it leaves alone stays as it is here.
+    ///
+    /// It assigns plain public fields, which record no assignment, and as an `FnOnce` it cannot run
+    /// on two inputs to compare the results. So a limit that is not set is shown as a placeholder,
+    /// and counts as set if it holds anything else afterwards, be it the default. A `bool` has no
+    /// value to spare for that: where the engine refuses obs-fold, a request cannot allow it.
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut Limits)) {
+        let shown = self.over(&Limits::PLACEHOLDER);
+        let mut edited = shown.clone();
+        change(&mut edited);
+        let Limits {
+            max_head_bytes,
+            max_fields,
+            max_body_bytes,
+            max_interim,
+            max_trailer_bytes,
+            max_chunk_extension_bytes,
+            refuse_obs_fold,
+        } = edited;
+        note(
+            &mut self.max_head_bytes,
+            max_head_bytes,
+            shown.max_head_bytes,
+        );
+        note(&mut self.max_fields, max_fields, shown.max_fields);
+        note(
+            &mut self.max_body_bytes,
+            max_body_bytes,
+            shown.max_body_bytes,
+        );
+        note(&mut self.max_interim, max_interim, shown.max_interim);
+        note(
+            &mut self.max_trailer_bytes,
+            max_trailer_bytes,
+            shown.max_trailer_bytes,
+        );
+        note(
+            &mut self.max_chunk_extension_bytes,
+            max_chunk_extension_bytes,
+            shown.max_chunk_extension_bytes,
+        );
+        self.refuse_obs_fold = refuse_obs_fold;
+    }
+
+    /// The limits that hold for the request under an engine whose own are `base`.
+    pub(crate) fn over(&self, base: &Limits) -> Limits {
+        Limits {
+            max_head_bytes: self.max_head_bytes.unwrap_or(base.max_head_bytes),
+            max_fields: self.max_fields.unwrap_or(base.max_fields),
+            max_body_bytes: self.max_body_bytes.unwrap_or(base.max_body_bytes),
+            max_interim: self.max_interim.unwrap_or(base.max_interim),
+            max_trailer_bytes: self.max_trailer_bytes.unwrap_or(base.max_trailer_bytes),
+            max_chunk_extension_bytes: self
+                .max_chunk_extension_bytes
+                .unwrap_or(base.max_chunk_extension_bytes),
+            refuse_obs_fold: self.refuse_obs_fold || base.refuse_obs_fold,
+        }
+    }
+}
+
+fn note<T: PartialEq>(slot: &mut Option<T>, edited: T, shown: T) {
+    if edited != shown {
+        *slot = Some(edited);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_and_left_is_not_set() {
+        let mut edit = LimitsEdit::default();
+        edit.change(|_| ());
+        edit.change(|limits| *limits = limits.clone());
+        assert_eq!(edit, LimitsEdit::default());
+    }
+
+    #[test]
+    fn all_defaults_can_be_set() {
+        let mut edit = LimitsEdit::default();
+        edit.change(|limits| *limits = Limits::default());
+        let engine = Limits {
+            max_head_bytes: 1,
+            max_fields: 2,
+            max_body_bytes: 3,
+            max_interim: 4,
+            max_trailer_bytes: 5,
+            max_chunk_extension_bytes: 6,
+            refuse_obs_fold: false,
+        };
+        assert_eq!(edit.over(&engine), Limits::default());
+    }
+
+    #[test]
+    fn folding_can_be_refused_and_not_be_allowed() {
+        let (allows, refuses) = (
+            Limits::default(),
+            Limits {
+                refuse_obs_fold: true,
+                ..Limits::default()
+            },
+        );
+        let mut edit = LimitsEdit::default();
+        edit.change(|limits| limits.refuse_obs_fold = false);
+        assert!(!edit.over(&allows).refuse_obs_fold && edit.over(&refuses).refuse_obs_fold);
+        edit.change(|limits| limits.refuse_obs_fold = true);
+        assert!(edit.over(&allows).refuse_obs_fold);
+        // What a request has said it may take back.
+        edit.change(|limits| limits.refuse_obs_fold = false);
+        assert!(!edit.over(&allows).refuse_obs_fold);
     }
 }

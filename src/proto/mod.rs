@@ -16,6 +16,7 @@ mod violation;
 pub use field::Headers;
 pub use invalid::{Invalid, InvalidPart};
 pub use limits::Limits;
+pub(crate) use limits::LimitsEdit;
 pub use origin::{Origin, Scheme};
 pub use violation::Violation;
 

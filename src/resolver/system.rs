@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Family, LookupAnswer, LookupError, LookupId, Resolve, Wake};
-use crate::error::is_exhaustion;
+use crate::io_error::is_exhaustion;
 
 /// `getaddrinfo`, on helper threads: names as every other program on this machine sees them.
 ///

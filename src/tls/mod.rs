@@ -18,7 +18,6 @@ use rustls::{ClientConfig, ConfigBuilder, InconsistentKeys, KeyLogFile};
 /// The TLS library: what it is configured by stands in this module's own interface.
 pub use rustls;
 
-use crate::error::Error;
 use crate::tls::info::Chains;
 use crate::tls::roots::Roots;
 use crate::tls::verifier::Verifier;
@@ -128,45 +127,24 @@ impl Tls {
         Self::from_roots(Believed::These(Roots::of_anchors(roots)))
     }
 
-    /// Believes these root certificates and no others.
-    ///
-    /// A certificate that names its host and is itself among them is believed of that host, byte
-    /// for byte the same, whether or not it is an authority's: so the self-signed certificate that
-    /// `openssl req -x509` makes can be given for its server.
-    ///
-    /// `pem` may have text around its blocks, a byte order mark, any line ends, and line ends that
-    /// are missing between two blocks. `X509 CERTIFICATE` and OpenSSL's `TRUSTED CERTIFICATE` are
-    /// certificates too; blocks of other kinds, such as keys, are passed over.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig): there is none in `pem`, or one cannot be read: which, and in
-    /// which line, both counted from 1.
-    pub fn with_roots_pem(pem: &[u8]) -> Result<Self, Error> {
-        let roots = Roots::from_pem(pem).map_err(invalid)?;
+    /// See [`with_roots_pem`](Self::with_roots_pem). That one and its two siblings are in
+    /// `config::tls`, where these reasons become errors: [`Error`](crate::Error) stands above this
+    /// module.
+    pub(crate) fn believing(pem: &[u8]) -> Result<Self, String> {
+        let roots = Roots::from_pem(pem)?;
         Ok(Self::from_roots(Believed::These(roots)))
     }
 
-    /// Shows this certificate to servers that ask for one: `chain` begins with it and goes on with its issuers; `key` is its private
-    /// key, not encrypted (PKCS #8, PKCS #1 or SEC 1). Both are PEM.
-    ///
-    /// The result is a `Tls` of its own: its connections and sessions are not those of `self`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig): there is no certificate or no key, one of them cannot be used, the
-    /// key is not that of the certificate, or `self` was made from a [`ClientConfig`], which is used as it is.
-    pub fn client_certificate_pem(&self, chain: &[u8], key: &[u8]) -> Result<Self, Error> {
+    /// See [`client_certificate_pem`](Self::client_certificate_pem).
+    pub(crate) fn showing(&self, chain: &[u8], key: &[u8]) -> Result<Self, String> {
         let identity = identity(chain, key)?;
         self.change("client certificate", |settings| {
             settings.identity = Some(Arc::new(identity));
         })
     }
 
-    /// Writes the secrets of each connection to the file that the environment variable `SSLKEYLOGFILE` names, for a network analyser
-    /// to decrypt with. Without this call the variable is ignored.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig): `self` was made from a [`ClientConfig`], which is used as it is.
-    pub fn key_log_from_env(&self) -> Result<Self, Error> {
+    /// See [`key_log_from_env`](Self::key_log_from_env).
+    pub(crate) fn logging_keys(&self) -> Result<Self, String> {
         self.change("key log", |settings| settings.key_log = KeyLogging::FromEnv)
     }
 
@@ -208,11 +186,11 @@ impl Tls {
         }))
     }
 
-    fn change(&self, what: &str, change: impl FnOnce(&mut Settings)) -> Result<Self, Error> {
+    fn change(&self, what: &str, change: impl FnOnce(&mut Settings)) -> Result<Self, String> {
         match &self.0.source {
-            Source::Caller(_) => Err(invalid(format!(
+            Source::Caller(_) => Err(format!(
                 "a rustls::ClientConfig is used as it is: the {what} has to be part of it"
-            ))),
+            )),
             Source::Settings(settings) => {
                 let mut settings = settings.clone();
                 change(&mut settings);
@@ -257,9 +235,8 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-fn identity(chain: &[u8], key: &[u8]) -> Result<CertifiedKey, Error> {
-    let cut =
-        |part: &str, fault: pem::Fault| invalid(format!("{part}: the PEM cannot be read: {fault}"));
+fn identity(chain: &[u8], key: &[u8]) -> Result<CertifiedKey, String> {
+    let cut = |part: &str, fault: pem::Fault| format!("{part}: the PEM cannot be read: {fault}");
     let certificates: Vec<_> = pem::certificates(chain)
         .into_iter()
         .map(|found| found.map(|found| found.what))
@@ -267,9 +244,9 @@ fn identity(chain: &[u8], key: &[u8]) -> Result<CertifiedKey, Error> {
         .map_err(|fault| cut("client certificate", fault))?;
     if certificates.is_empty() {
         let instead = pem::describe(chain);
-        return Err(invalid(format!(
+        return Err(format!(
             "client certificate: no certificate found in the PEM: {instead}"
-        )));
+        ));
     }
     let keys: Vec<_> = pem::keys(key)
         .into_iter()
@@ -277,9 +254,9 @@ fn identity(chain: &[u8], key: &[u8]) -> Result<CertifiedKey, Error> {
         .map_err(|fault| cut("client key", fault))?;
     if keys.is_empty() {
         let instead = pem::describe(key);
-        return Err(invalid(format!(
+        return Err(format!(
             "client key: no private key found in the PEM: {instead}"
-        )));
+        ));
     }
     // A file may hold several. The first is not more likely to be the right one than the one that
     // fits.
@@ -293,7 +270,7 @@ fn identity(chain: &[u8], key: &[u8]) -> Result<CertifiedKey, Error> {
             }
         }
     }
-    Err(invalid(refused.unwrap_or_default()))
+    Err(refused.unwrap_or_default())
 }
 
 fn identity_with(
@@ -313,10 +290,6 @@ fn identity_with(
         }
         Err(error) => Err(format!("client certificate cannot be read: {error}")),
     }
-}
-
-fn invalid(why: String) -> Error {
-    Error::invalid_config(why)
 }
 
 /// [`Tls::platform`].

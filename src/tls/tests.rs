@@ -3,7 +3,7 @@ use std::hash::{BuildHasher, RandomState};
 use rcgen::{CertificateParams, KeyPair};
 
 use super::*;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 
 /// A certificate and its key, as PEM.
 fn identity_pem() -> (String, String) {

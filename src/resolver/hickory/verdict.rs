@@ -9,7 +9,7 @@ use hickory_resolver::net::NetError;
 use hickory_resolver::proto::op::{Message, ResponseCode};
 use hickory_resolver::proto::rr::{DNSClass, Name, RData, Record, RecordType};
 
-use crate::error::is_exhaustion;
+use crate::io_error::is_exhaustion;
 use crate::resolver::{Family, LookupAnswer, LookupError};
 
 /// The largest TTL there is: greater ones count as zero (RFC 2181 §8).

@@ -1,0 +1,359 @@
+//! How long each phase of an exchange may take.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+/// Deadlines by phase, each as a duration from the phase's start. `None`: no deadline.
+///
+/// A duration is rounded up to whole milliseconds, the tick of the timing wheel, zero to one; 24
+/// days and more is never.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Timeouts {
+    /// Looking up the host's addresses. Default 10 s.
+    pub resolve: Option<Duration>,
+    /// Connecting, all addresses together. Default 10 s: a SYN is sent again after 1, 3 and 7 s.
+    pub connect: Option<Duration>,
+    /// The TLS handshake. Default 10 s.
+    pub tls: Option<Duration>,
+    /// The longest time in which not one byte of the request can be written. Default 30 s.
+    pub write: Option<Duration>,
+    /// From the last byte of the request to the first of the response, and from an interim response
+    /// to the next. Default 30 s; see [`RequestBuilder::hold`](crate::RequestBuilder::hold) for
+    /// long polls.
+    pub first_byte: Option<Duration>,
+    /// The longest silence inside a response. Stands still while the exchange is paused. Default 30
+    /// s.
+    pub idle: Option<Duration>,
+    /// From the submission, time in the queue included, to the end of the response; the delay of a
+    /// delayed request is not part of it. Default 5 min: the bound on a peer that sends a byte now
+    /// and then.
+    pub total: Option<Duration>,
+}
+
+impl Timeouts {
+    /// The defaults of a new engine.
+    pub(crate) const DEFAULT: Self = Self {
+        resolve: Some(Duration::from_secs(10)),
+        connect: Some(Duration::from_secs(10)),
+        tls: Some(Duration::from_secs(10)),
+        write: Some(Duration::from_secs(30)),
+        first_byte: Some(Duration::from_secs(30)),
+        idle: Some(Duration::from_secs(30)),
+        total: Some(Duration::from_secs(300)),
+    };
+
+    /// Stands for a timeout that is not set, in what a closure is shown: close to the default, so
+    /// that it can be compared with, but with a fraction of a millisecond that nobody writes.
+    fn placeholder(usual: Duration) -> Duration {
+        usual + Duration::from_nanos(577_215)
+    }
+
+    fn slots_mut(&mut self) -> [&mut Option<Duration>; Clock::COUNT] {
+        [
+            &mut self.resolve,
+            &mut self.connect,
+            &mut self.tls,
+            &mut self.write,
+            &mut self.first_byte,
+            &mut self.idle,
+            &mut self.total,
+        ]
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// Names one of the [`Timeouts`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Clock {
+    Resolve,
+    Connect,
+    Tls,
+    Write,
+    FirstByte,
+    Idle,
+    Total,
+}
+
+impl Clock {
+    const COUNT: usize = 7;
+
+    /// The field of [`Timeouts`] that sets it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Clock::Resolve => "resolve",
+            Clock::Connect => "connect",
+            Clock::Tls => "tls",
+            Clock::Write => "write",
+            Clock::FirstByte => "first_byte",
+            Clock::Idle => "idle",
+            Clock::Total => "total",
+        }
+    }
+}
+
+/// The whole milliseconds of a timeout, from 1 to [`MOST`].
+type Ms = NonZeroU32;
+
+/// The longest timeout in milliseconds; what is longer is never.
+const MOST: u32 = u32::MAX >> 1;
+
+/// Rounded up. `None`: never.
+fn milliseconds(timeout: Option<Duration>) -> Option<Ms> {
+    let ms = timeout?.as_nanos().div_ceil(1_000_000).max(1);
+    let ms = u32::try_from(ms).ok().filter(|ms| *ms <= MOST);
+    ms.and_then(Ms::new)
+}
+
+fn duration(ms: Ms) -> Duration {
+    Duration::from_millis(ms.get().into())
+}
+
+/// An engine's [`Timeouts`] in milliseconds. `None`: never.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Millis([Option<Ms>; Clock::COUNT]);
+
+impl Millis {
+    pub(crate) fn new(timeouts: &Timeouts) -> Self {
+        let mut timeouts = timeouts.clone();
+        Self(timeouts.slots_mut().map(|timeout| milliseconds(*timeout)))
+    }
+}
+
+/// What one request changes of the engine's [`Timeouts`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TimeoutsEdit([Packed; Clock::COUNT]);
+
+/// What a request says of one timeout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    /// The engine's applies.
+    Nothing,
+    Never,
+    Exactly(Ms),
+    /// The engine's applies, or this where it is longer.
+    AtLeast(Ms),
+}
+
+impl Said {
+    fn set(timeout: Option<Duration>) -> Self {
+        milliseconds(timeout).map_or(Said::Never, Said::Exactly)
+    }
+
+    fn lifted(self, least: Option<Ms>) -> Self {
+        match (self, least) {
+            (Said::Never, _) | (_, None) => Said::Never,
+            (Said::Nothing, Some(least)) => Said::AtLeast(least),
+            (Said::Exactly(ms), Some(least)) => Said::Exactly(ms.max(least)),
+            (Said::AtLeast(ms), Some(least)) => Said::AtLeast(ms.max(least)),
+        }
+    }
+}
+
+/// A [`Said`] in four bytes. The enum itself takes eight, and each waiting request has seven.
+///
+/// Milliseconds leave the top bit free: set, it marks `AtLeast`, and with no milliseconds `Never`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Packed(u32);
+
+impl Packed {
+    const TOP: u32 = MOST + 1;
+
+    const fn new(said: Said) -> Self {
+        match said {
+            Said::Nothing => Self(0),
+            Said::Never => Self(Self::TOP),
+            Said::Exactly(ms) => Self(ms.get()),
+            Said::AtLeast(ms) => Self(Self::TOP | ms.get()),
+        }
+    }
+
+    #[inline]
+    fn said(self) -> Said {
+        let has_top = self.0 & Self::TOP != 0;
+        match (has_top, Ms::new(self.0 & MOST)) {
+            (false, None) => Said::Nothing,
+            (true, None) => Said::Never,
+            (false, Some(ms)) => Said::Exactly(ms),
+            (true, Some(ms)) => Said::AtLeast(ms),
+        }
+    }
+}
+
+impl TimeoutsEdit {
+    pub(crate) const NONE: Self = Self([Packed::new(Said::Nothing); Clock::COUNT]);
+
+    /// Lets `change` edit the timeouts; what it leaves alone stays as it is here.
+    ///
+    /// It assigns plain public fields, which record no assignment, and as an `FnOnce` it cannot run
+    /// on two inputs to compare the results. So a timeout that is not set is shown as a placeholder,
+    /// and counts as set if it holds anything else afterwards, be it the default.
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut Timeouts)) {
+        let mut shown = Timeouts::DEFAULT;
+        for (slot, packed) in shown.slots_mut().into_iter().zip(self.0) {
+            let usual = slot.unwrap_or_default();
+            *slot = match packed.said() {
+                Said::Nothing => Some(Timeouts::placeholder(usual)),
+                Said::AtLeast(ms) => Some(Timeouts::placeholder(usual.max(duration(ms)))),
+                Said::Exactly(ms) => Some(duration(ms)),
+                Said::Never => None,
+            };
+        }
+        let mut edited = shown.clone();
+        change(&mut edited);
+        let pairs = edited.slots_mut().into_iter().zip(shown.slots_mut());
+        for (packed, (edited, shown)) in self.0.iter_mut().zip(pairs) {
+            if edited != shown {
+                *packed = Packed::new(Said::set(*edited));
+            }
+        }
+    }
+
+    /// Sets one timeout.
+    pub(crate) fn set(&mut self, clock: Clock, timeout: Option<Duration>) {
+        self.0[clock as usize] = Packed::new(Said::set(timeout));
+    }
+
+    /// Makes one timeout no shorter than `least`. If it is not set, `get` compares `least` with the
+    /// engine's, which is not known here.
+    pub(crate) fn lift(&mut self, clock: Clock, least: Duration) {
+        let slot = &mut self.0[clock as usize];
+        *slot = Packed::new(slot.said().lifted(milliseconds(Some(least))));
+    }
+
+    /// The timeout named `clock` in milliseconds, in an engine whose own are `engine`. `None`:
+    /// never.
+    #[inline]
+    pub(crate) fn get(&self, clock: Clock, engine: &Millis) -> Option<u32> {
+        let engine = engine.0[clock as usize];
+        let ms = match self.0[clock as usize].said() {
+            Said::Nothing => engine,
+            Said::Never => None,
+            Said::Exactly(ms) => Some(ms),
+            Said::AtLeast(ms) => engine.map(|engine| engine.max(ms)),
+        };
+        ms.map(Ms::get)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDLE: usize = Clock::Idle as usize;
+
+    fn ms(ms: u32) -> Ms {
+        Ms::new(ms).unwrap()
+    }
+
+    #[test]
+    fn all_that_can_be_said_fits_into_four_bytes() {
+        assert_eq!(size_of::<TimeoutsEdit>(), 4 * Clock::COUNT);
+        let mut seen = std::collections::HashSet::new();
+        let numbers = [1, 2, 30_000, MOST - 1, MOST].map(ms);
+        let all = numbers
+            .into_iter()
+            .flat_map(|ms| [Said::Exactly(ms), Said::AtLeast(ms)])
+            .chain([Said::Nothing, Said::Never]);
+        for said in all {
+            let packed = Packed::new(said);
+            assert_eq!(packed.said(), said);
+            assert!(seen.insert(packed.0), "{said:?} is another as well");
+        }
+    }
+
+    #[test]
+    fn durations_round_up_to_milliseconds_or_are_never() {
+        let (millis, nano) = (Duration::from_millis, Duration::from_nanos(1));
+        let most = millis(MOST.into());
+        for (timeout, expected) in [
+            (Some(Duration::ZERO), Some(1)),
+            (Some(nano), Some(1)),
+            (Some(millis(1)), Some(1)),
+            (Some(millis(1) + nano), Some(2)),
+            (Some(most - nano), Some(MOST)),
+            (Some(most), Some(MOST)),
+            (Some(most + nano), None),
+            (Some(Duration::MAX), None),
+            (None, None),
+        ] {
+            assert_eq!(milliseconds(timeout).map(Ms::get), expected, "{timeout:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_lifted_is_no_shorter_and_never_stays_never() {
+        let (one, most) = (Some(ms(1)), Some(ms(MOST)));
+        for (said, least, expected) in [
+            (Said::Nothing, one, Said::AtLeast(ms(1))),
+            (Said::Nothing, most, Said::AtLeast(ms(MOST))),
+            (Said::Nothing, None, Said::Never),
+            (Said::AtLeast(ms(5)), one, Said::AtLeast(ms(5))),
+            (Said::AtLeast(ms(5)), most, Said::AtLeast(ms(MOST))),
+            (Said::Exactly(ms(5)), one, Said::Exactly(ms(5))),
+            (Said::Exactly(ms(5)), most, Said::Exactly(ms(MOST))),
+            (Said::Exactly(ms(5)), None, Said::Never),
+            (Said::Never, one, Said::Never),
+        ] {
+            assert_eq!(said.lifted(least), expected, "{said:?} {least:?}");
+        }
+    }
+
+    #[test]
+    fn a_change_says_what_it_sets_and_nothing_else() {
+        let seconds = |s| Some(Duration::from_secs(s));
+        let usual = Timeouts::DEFAULT.idle;
+        let before = [
+            Said::Nothing,
+            Said::Never,
+            Said::Exactly(ms(30_000)),
+            Said::Exactly(ms(MOST)),
+            Said::AtLeast(ms(1)),
+            Said::AtLeast(ms(30_000)),
+            Said::AtLeast(ms(MOST)),
+        ];
+        for said in before {
+            let mut edit = TimeoutsEdit::NONE;
+            edit.0[IDLE] = Packed::new(said);
+            let unchanged = edit;
+            edit.change(|_| ());
+            assert_eq!(edit, unchanged, "{said:?}");
+            edit.change(|timeouts| *timeouts = timeouts.clone());
+            assert_eq!(edit, unchanged, "{said:?}: what was shown is no change");
+            for set in [None, usual, seconds(1), seconds(40), Some(Duration::MAX)] {
+                let mut edit = unchanged;
+                edit.change(|timeouts| timeouts.idle = set);
+                let mut expected = TimeoutsEdit::NONE;
+                expected.set(Clock::Idle, set);
+                assert_eq!(edit, expected, "{said:?}, then {set:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_engine_decides_what_is_left_to_it() {
+        let with_idle = |idle| {
+            let usual = Timeouts::default();
+            Millis::new(&Timeouts { idle, ..usual })
+        };
+        let longest = with_idle(Some(duration(ms(MOST))));
+        let never = with_idle(None);
+        for (said, of_longest, of_never) in [
+            (Said::Nothing, Some(MOST), None),
+            (Said::Never, None, None),
+            (Said::Exactly(ms(1)), Some(1), Some(1)),
+            (Said::AtLeast(ms(1)), Some(MOST), None),
+            (Said::AtLeast(ms(MOST)), Some(MOST), None),
+        ] {
+            let mut edit = TimeoutsEdit::NONE;
+            edit.0[IDLE] = Packed::new(said);
+            assert_eq!(edit.get(Clock::Idle, &longest), of_longest, "{said:?}");
+            assert_eq!(edit.get(Clock::Idle, &never), of_never, "{said:?}");
+        }
+    }
+}

@@ -1,0 +1,425 @@
+//! Each file or folder at the top of `src`, a *room*, imports only rooms that stand below it.
+//!
+//! The sources are read as text, without comments, strings and test modules. What counts is each
+//! path that begins with `crate::`, nested braces included, or leads to the root by `super::`.
+//! `lib.rs` stands above all rooms: only the names that it re-exports are taken from it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The rooms from the bottom up. A room may import those of the layers below its own, and none of
+/// the same layer. Rooms that do not exist yet have their place already.
+const LAYERS: &[&[&str]] = &[
+    &["io_error", "proto", "sched", "timeouts", "tls"],
+    &["resolver", "route"],
+    &["request"],
+    &["error"],
+    &["config"],
+    &["builder"],
+    // Requests with their responses, without a socket.
+    &["h1"],
+    &["net"],
+    &["policy", "sim"],
+    &["engine"],
+    // Edges, which use the public interface only.
+    &["embed", "session"],
+];
+
+/// Rooms that stand below another, but that it must not know.
+const APART: &[(&str, &[&str])] = &[("net", &["builder", "request"])];
+
+#[test]
+fn rooms_import_downwards_only() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let lib = fs::read_to_string(src.join("lib.rs")).unwrap();
+    let names = re_exports(&lib);
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for path in sources(&src) {
+        let shown = path.strip_prefix(&src).unwrap().to_str().unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        let file = File::new(shown, &text);
+        seen += imports(&file).len();
+        wrong.extend(violations(&file, &names));
+    }
+    assert!(
+        seen > 200,
+        "only {seen} imports found: is the reader broken?"
+    );
+    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+}
+
+#[test]
+fn what_points_upwards_is_found_with_its_line() {
+    let sample = r##"
+//! Comments name crate::engine as they like; so does `use crate::engine::Engine`.
+use std::{fmt, io};
+use crate::{
+    config::Config,
+    engine::{Engine, chains::{ChainKey, Marks}},
+    error,
+};
+pub(crate) use crate::proto::{Origin, head::{self, Head}};
+/* use crate::engine::Turn; /* nested */ use crate::engine::Turn; */
+fn f<'a>(text: &'a str) -> crate::embed::Told<'a> {
+    let _ = ("crate::engine", r#"a " crate::engine"#, b'"', '"', '\'', "\" crate::engine");
+    crate::net::readiness::WAKE; super::sim::now(); crate::request::Request; crate::Mode::x()
+}
+mod inner {
+    use super::Local;
+    use super::super::session::Session;
+}
+#[cfg(test)]
+mod tests {
+    use crate::engine::Engine;
+    mod deep { fn f() { crate::embed::told() } }
+}
+fn after() { crate::unheard::of(); crate::Unknown }
+#[cfg(all(test, feature = "tls"))]
+mod more_tests { use crate::engine::Engine; }
+"##;
+    let names = re_exports("pub use engine::{Engine, Mode}; pub use error::Error; pub use http;");
+    let found = violations(&File::new("net/poll.rs", sample), &names);
+    assert_eq!(
+        found,
+        [
+            "src/net/poll.rs:6: net imports engine, which does not stand below it",
+            "src/net/poll.rs:11: net imports embed, which does not stand below it",
+            "src/net/poll.rs:13: net imports request, which it must not know",
+            "src/net/poll.rs:13: net imports engine, which does not stand below it",
+            "src/net/poll.rs:24: net imports unheard, which is in no layer",
+            "src/net/poll.rs:24: net imports Unknown, which is in no layer",
+        ]
+    );
+    // Where `super` is the root, what follows it is a room.
+    for root in ["net.rs", "net/mod.rs"] {
+        let found = violations(&File::new(root, sample), &names).join("\n");
+        assert!(found.contains(":13: net imports sim,"), "{found}");
+        assert!(found.contains(":17: net imports session,"), "{found}");
+        assert!(!found.contains("Local"), "{found}");
+    }
+    let found = violations(&File::new("new_room.rs", ""), &names);
+    assert_eq!(found, ["src/new_room.rs: new_room is in no layer"]);
+    let found = violations(&File::new("route.rs", "use crate::resolver::Wake;"), &names);
+    assert_eq!(found.len(), 1, "of one layer: {found:?}");
+    let found = violations(
+        &File::new("engine/mod.rs", "use crate::{engine::a, sim::b};"),
+        &names,
+    );
+    assert!(found.is_empty(), "{found:?}");
+}
+
+#[test]
+fn each_room_has_one_place() {
+    let mut seen = BTreeSet::new();
+    for room in LAYERS.iter().copied().flatten() {
+        assert!(seen.insert(room), "{room} stands twice");
+    }
+}
+
+/// A file of a room, without what is no code, and without its test modules.
+struct File<'a> {
+    /// Below `src`.
+    path: &'a str,
+    room: &'a str,
+    /// How many modules it is in, itself included.
+    depth: usize,
+    tokens: Vec<Token<'a>>,
+}
+
+impl<'a> File<'a> {
+    fn new(path: &'a str, text: &'a str) -> Self {
+        let stem = path.strip_suffix(".rs").unwrap();
+        let module = stem.strip_suffix("/mod").unwrap_or(stem);
+        Self {
+            path,
+            room: module.split('/').next().unwrap(),
+            depth: module.split('/').count(),
+            tokens: without_tests(tokens(text)),
+        }
+    }
+}
+
+/// A word, `::`, or one character of anything else.
+#[derive(Clone, Copy, Debug)]
+struct Token<'a> {
+    text: &'a str,
+    line: usize,
+}
+
+/// Something at the crate's root that a file names.
+struct Import<'a> {
+    name: &'a str,
+    line: usize,
+}
+
+fn layer_of(room: &str) -> Option<usize> {
+    LAYERS.iter().position(|layer| layer.contains(&room))
+}
+
+fn violations(file: &File<'_>, re_exports: &BTreeMap<&str, &str>) -> Vec<String> {
+    let (path, room) = (file.path, file.room);
+    let Some(own) = layer_of(room) else {
+        return vec![format!("src/{path}: {room} is in no layer")];
+    };
+    let apart: Vec<_> = APART.iter().filter(|(of, _)| *of == room).collect();
+    let judge = |import: Import<'_>| {
+        let other = re_exports.get(import.name).unwrap_or(&import.name);
+        let why = match layer_of(other) {
+            _ if *other == room => return None,
+            None => "which is in no layer",
+            Some(layer) if layer >= own => "which does not stand below it",
+            Some(_) if apart.iter().any(|(_, rooms)| rooms.contains(other)) => {
+                "which it must not know"
+            }
+            Some(_) => return None,
+        };
+        let line = import.line;
+        Some(format!("src/{path}:{line}: {room} imports {other}, {why}"))
+    };
+    imports(file).into_iter().filter_map(judge).collect()
+}
+
+/// What `lib.rs` shows under the crate's own name, and the room that it is from.
+fn re_exports(lib: &str) -> BTreeMap<&str, &str> {
+    let tokens = without_tests(tokens(lib));
+    let mut names = BTreeMap::new();
+    for at in 0..tokens.len() {
+        let is_use = tokens[at].text == "use" && at > 0 && tokens[at - 1].text == "pub";
+        if !is_use || tokens.get(at + 2).is_none_or(|t| t.text != "::") {
+            continue;
+        }
+        let shown = tokens[at + 3..].iter().take_while(|t| t.text != ";");
+        for name in shown.filter(|t| is_word(t.text)) {
+            names.insert(name.text, tokens[at + 1].text);
+        }
+    }
+    names
+}
+
+fn imports<'a>(file: &File<'a>) -> Vec<Import<'a>> {
+    let tokens = &file.tokens;
+    let text = |at: usize| tokens.get(at).map_or("", |token| token.text);
+    let mut found = Vec::new();
+    let mut braces = 0;
+    // The braces around each inline module that is open.
+    let mut inline = Vec::new();
+    let mut at = 0;
+    while at < tokens.len() {
+        match text(at) {
+            "{" => {
+                if at > 1 && text(at - 2) == "mod" {
+                    inline.push(braces);
+                }
+                braces += 1;
+            }
+            "}" => {
+                braces -= 1;
+                inline.pop_if(|outside| *outside == braces);
+            }
+            "crate" if text(at + 1) == "::" => at = branches(tokens, at + 2, &mut found) - 1,
+            "super" if text(at + 1) == "::" => {
+                let mut ups = 1;
+                while text(at + 2 * ups) == "super" {
+                    ups += 1;
+                }
+                at += 2 * ups;
+                if ups == file.depth + inline.len() {
+                    at = branches(tokens, at, &mut found);
+                }
+                at -= 1;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    found
+}
+
+/// Notes the first word of a path, or of each in braces. Answers where what follows begins.
+fn branches<'a>(tokens: &[Token<'a>], start: usize, found: &mut Vec<Import<'a>>) -> usize {
+    let mut at = start;
+    let mut depth = 0;
+    let mut is_first = true;
+    while let Some(&Token { text, line }) = tokens.get(at) {
+        match text {
+            "{" => depth += 1,
+            "}" => depth -= 1,
+            "," if depth == 1 => is_first = true,
+            name if is_first && is_word(name) => {
+                found.push(Import { name, line });
+                is_first = false;
+            }
+            _ => {}
+        }
+        at += 1;
+        if depth == 0 {
+            break;
+        }
+    }
+    at
+}
+
+fn is_word(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_alphanumeric() || c == '_')
+}
+
+/// Takes out the modules that are compiled for tests only.
+fn without_tests(tokens: Vec<Token<'_>>) -> Vec<Token<'_>> {
+    let text = |at: usize| tokens.get(at).map_or("", |token| token.text);
+    let mut kept = Vec::new();
+    let mut at = 0;
+    while at < tokens.len() {
+        let is_attribute = ["#", "[", "cfg", "("]
+            .iter()
+            .enumerate()
+            .all(|(i, part)| text(at + i) == *part);
+        let is_test = text(at + 4) == "test" || text(at + 4) == "all" && text(at + 6) == "test";
+        if is_attribute && is_test {
+            let end = end_of_module(&tokens, at);
+            if end > at {
+                at = end;
+                continue;
+            }
+        }
+        kept.push(tokens[at]);
+        at += 1;
+    }
+    kept
+}
+
+/// Behind the inline module whose attributes begin at `start`; `start` where there is none.
+fn end_of_module(tokens: &[Token<'_>], start: usize) -> usize {
+    let mut depth = 0;
+    let mut is_module = false;
+    for (at, token) in tokens.iter().enumerate().skip(start) {
+        match token.text {
+            "mod" if depth == 0 => is_module = true,
+            ";" if depth == 0 => return start,
+            "{" if depth == 0 && !is_module => return start,
+            "{" | "[" | "(" => depth += 1,
+            "}" | "]" | ")" => depth -= 1,
+            _ => {}
+        }
+        if token.text == "}" && depth == 0 {
+            return at + 1;
+        }
+    }
+    start
+}
+
+/// Leaves out white space, comments, literals and lifetimes.
+fn tokens(text: &str) -> Vec<Token<'_>> {
+    let mut tokens = Vec::new();
+    let (mut at, mut line) = (0, 1);
+    while at < text.len() {
+        let rest = &text[at..];
+        let first = rest.chars().next().unwrap();
+        let length = if rest.starts_with("//") {
+            rest.find('\n').unwrap_or(rest.len())
+        } else if rest.starts_with("/*") {
+            block_comment(rest)
+        } else if let Some(length) = literal(rest) {
+            length
+        } else {
+            let length = match rest.find(|c: char| !c.is_alphanumeric() && c != '_') {
+                Some(0) if rest.starts_with("::") => 2,
+                Some(0) => first.len_utf8(),
+                end => end.unwrap_or(rest.len()),
+            };
+            if !first.is_whitespace() {
+                let text = &rest[..length];
+                tokens.push(Token { text, line });
+            }
+            length
+        };
+        line += rest[..length].matches('\n').count();
+        at += length;
+    }
+    tokens
+}
+
+fn block_comment(rest: &str) -> usize {
+    let (mut at, mut depth) = (0, 0);
+    loop {
+        let here = rest.get(at..).unwrap_or_default();
+        let step = match here.find(['/', '*']) {
+            None => return rest.len(),
+            Some(skipped) if skipped > 0 => skipped,
+            _ if here.starts_with("/*") => {
+                depth += 1;
+                2
+            }
+            _ if here.starts_with("*/") => {
+                depth -= 1;
+                2
+            }
+            _ => 1,
+        };
+        at += step;
+        if depth == 0 {
+            return at;
+        }
+    }
+}
+
+/// How long the string, the character or the lifetime is that `rest` begins with.
+fn literal(rest: &str) -> Option<usize> {
+    let prefix = rest.find(|c| !matches!(c, 'b' | 'c' | 'r'))?;
+    let (letters, body) = rest.split_at(prefix);
+    if letters.ends_with('r') {
+        let hashes = body.find(|c| c != '#')?;
+        let inside = body[hashes..].strip_prefix('"')?;
+        let end = format!("\"{}", "#".repeat(hashes));
+        return Some(prefix + hashes + 1 + inside.find(&end)? + end.len());
+    }
+    if let Some(inside) = body.strip_prefix('"') {
+        return Some(prefix + 1 + quoted(inside, '"')?);
+    }
+    let inside = body.strip_prefix('\'')?;
+    let mut characters = inside.chars();
+    let (first, second) = (characters.next()?, characters.next());
+    Some(match first {
+        '\\' => prefix + 1 + quoted(inside, '\'')?,
+        _ if second == Some('\'') => prefix + 2 + first.len_utf8(),
+        _ => {
+            let end = inside.find(|c: char| !c.is_alphanumeric() && c != '_');
+            prefix + 1 + end.unwrap_or(inside.len())
+        }
+    })
+}
+
+/// Behind the `end` that no backslash stands before.
+fn quoted(inside: &str, end: char) -> Option<usize> {
+    let mut is_escaped = false;
+    for (at, c) in inside.char_indices() {
+        match c {
+            _ if is_escaped => is_escaped = false,
+            '\\' => is_escaped = true,
+            c if c == end => return Some(at + c.len_utf8()),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// All source files of the rooms that hold more than tests.
+fn sources(src: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![src.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.file_name().unwrap().to_str().unwrap() {
+                "tests" | "tests.rs" => {}
+                "lib.rs" if path.parent() == Some(src) => {}
+                _ if path.is_dir() => folders.push(path),
+                name if name.ends_with(".rs") => found.push(path),
+                _ => {}
+            }
+        }
+    }
+    found.sort();
+    found
+}
