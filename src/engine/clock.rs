@@ -70,6 +70,7 @@ impl TurnClock {
     }
 
     /// How long the engine will have lived at `now`.
+    #[inline]
     pub(super) fn life_at(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.epoch)
     }

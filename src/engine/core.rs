@@ -141,6 +141,7 @@ impl<N: Net> Core<N> {
     }
 
     /// How long it is from `now`, at which the engine has lived for `life`, until the first timer goes off, the resolver's included.
+    #[inline]
     pub(super) fn until_next_timer(&self, now: Instant, life: Duration) -> Option<Duration> {
         let timer = self.timers.next_tick();
         let timer = timer.map(|tick| Duration::from_millis(tick).saturating_sub(life));

@@ -20,7 +20,7 @@ use crate::engine::readback::{Context, Flow, Readback};
 use crate::engine::receive::{Allowance, Received};
 use crate::engine::response::{About, Response, no_fields};
 use crate::h1::Event;
-use crate::h1::exchange::{Taking, Times, Upload};
+use crate::h1::exchange::{Taking, Upload};
 use crate::h1::reading::{Body, Reading};
 use crate::net::link::State;
 use crate::net::slots::LinkKey;
@@ -28,7 +28,6 @@ use crate::net::tls::Session;
 use crate::net::{Net, Readiness};
 use crate::proto::Limits;
 use crate::proto::head::Head;
-use crate::request::Request;
 
 /// Whether a link may be read on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -413,8 +412,13 @@ impl<S, M: Mode> Engine<S, M> {
         key: LinkKey,
         mut reading: Reading<'d>,
     ) -> (Option<Token>, &'d mut [u8]) {
-        let (chain, about, line) = self.core.finish(key, &reading);
-        let next = {
+        let chain = self.core.links[key].h1.tag();
+        let chain = chain.expect("it is read for an exchange");
+        let is_whole = self.core.links[key].h1.is_whole();
+        let (next, line) = {
+            let about = self.core.take_exchange(key, chain);
+            let (leftover, head) = (reading.rest().len(), reading.head().0);
+            let line = self.core.release(key, head, is_whole, leftover);
             let (head, section, trailers, body) = reading.response();
             let response = Response {
                 head,
@@ -423,11 +427,11 @@ impl<S, M: Mode> Engine<S, M> {
                 body,
                 about: &about,
             };
-            self.run_readback(chain, about.id, |readback, mut cx| {
+            let next = self.run_readback(chain, about.id, |readback, mut cx| {
                 readback.on_reply(state, Ok(response), &mut cx)
-            })
+            });
+            (next, line)
         };
-        drop(about);
         self.follow(chain, next);
         let (inbound, rest) = reading.into_parts();
         self.core.buffers.inbounds.give(inbound);
@@ -517,55 +521,46 @@ impl<N: Net> Core<N> {
 
     /// What is known of the exchange in front.
     fn about(&self, key: LinkKey) -> About {
-        let front = self.links[key].h1.front();
-        let front = front.expect("it is read for an exchange");
-        self.about_of(key, front.tag, front.request.clone(), front.times)
-    }
-
-    #[inline]
-    fn about_of(&self, key: LinkKey, chain: ChainKey, request: Request, times: Times) -> About {
         let link = &self.links[key];
+        let front = link.h1.front().expect("it is read for an exchange");
         About {
-            id: self.chains.id(chain),
+            id: self.chains.id(front.tag),
             peer: link.peer.get(),
             reused: link.h1.is_reused(),
-            attempts: self.chains[chain].attempts,
-            times,
+            attempts: self.chains[front.tag].attempts,
+            times: front.times,
             done: 0,
             tls: link.session.as_ref().and_then(Session::info),
-            request,
+            request: front.request.clone(),
             info: OnceLock::new(),
         }
     }
 
-    /// The response is complete: takes its exchange off the link, which the next in line has then,
-    /// or nobody. Answers whose response it is, what is known of it, and the link's token where
-    /// there is a next.
-    #[inline]
-    fn finish(&mut self, key: LinkKey, reading: &Reading<'_>) -> (ChainKey, About, Option<Token>) {
+    /// The response is complete: takes its exchange off the link. Answers what is known of it.
+    #[inline(always)]
+    fn take_exchange(&mut self, key: LinkKey, chain_key: ChainKey) -> About {
         let link = &mut self.links[key];
-        let (is_whole, reused) = (link.h1.is_whole(), link.h1.is_reused());
+        let reused = link.h1.is_reused();
         let exchange = link.h1.finish().expect("its response is complete");
-        let chain_key = exchange.tag;
+        let tls = link.session.as_ref().and_then(Session::info);
+        let peer = link.peer.get();
         let chain = &mut self.chains[chain_key];
         // The timer stays: the chain's next step moves it, and no time passes before that.
         chain.marks.clear(Marks::PAUSED);
         chain.stage = Stage::Reading;
         self.counts.answered += 1;
-        // At least 1, as the steps before it.
-        let done = (self.clock.micros() - chain.started).max(1);
-        let mut about = self.about_of(key, chain_key, exchange.request, exchange.times);
-        about.reused = reused;
-        about.done = done;
-        let head = reading.head().0;
-        debug!(
-            "{:?} {}: answered with {}",
-            self.links.token(key),
-            self.origin_of(key),
-            head.status.as_u16()
-        );
-        let line = self.release(key, head, is_whole, reading.rest().len());
-        (chain_key, about, line)
+        About {
+            peer,
+            reused,
+            attempts: chain.attempts,
+            times: exchange.times,
+            // At least 1, as the steps before it.
+            done: (self.clock.micros() - chain.started).max(1),
+            tls,
+            request: exchange.request,
+            info: OnceLock::new(),
+            id: self.chains.id(chain_key),
+        }
     }
 
     /// Takes a link from the exchange that is over: the next in line takes its place, or it rests, if it can be used again. Answers its
@@ -577,6 +572,12 @@ impl<N: Net> Core<N> {
         is_whole: bool,
         leftover: usize,
     ) -> Option<Token> {
+        debug!(
+            "{:?} {}: answered with {}",
+            self.links.token(key),
+            self.origin_of(key),
+            head.status.as_u16()
+        );
         if self.links[key].h1.has_line() {
             match self.move_up(key, head, is_whole, leftover) {
                 MovedUp::Next => return Some(self.links.token(key)),

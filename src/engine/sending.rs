@@ -19,7 +19,6 @@ use crate::engine::core::Core;
 use crate::engine::fail::Failure;
 use crate::h1::Progress;
 use crate::h1::exchange::Exchange;
-use crate::h1::layout::PARTS;
 use crate::h1::line::Intake;
 use crate::h1::trust::Trust;
 use crate::net::link::{Link, State};
@@ -65,6 +64,7 @@ impl<N: Net> Core<N> {
     }
 
     /// Puts the chain's request on a link that has none.
+    #[inline]
     pub(super) fn load(&mut self, key: LinkKey, chain_key: ChainKey) {
         let exchange = self.begin_exchange(key, chain_key);
         let link = &mut self.links[key];
@@ -77,7 +77,7 @@ impl<N: Net> Core<N> {
     }
 
     /// An exchange of the chain's request on a link.
-    #[inline]
+    #[inline(always)]
     fn begin_exchange(&mut self, key: LinkKey, chain_key: ChainKey) -> Exchange<ChainKey> {
         let chain = &mut self.chains[chain_key];
         chain.stage = Stage::Running { link: key };
@@ -182,7 +182,7 @@ impl<N: Net> Core<N> {
                 return;
             }
             let written = match link.h1.has_line() {
-                false => self.write_once::<PARTS>(key),
+                false => self.write_once(key),
                 true => self.write_pipeline_once(key),
             };
             let done = match written {
@@ -238,50 +238,70 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// As [`write_once`](Self::write_once), for a pipelined link. Apart, so that the places that it
-    /// needs stand on no other's stack.
-    #[inline(never)]
-    fn write_pipeline_once(&mut self, key: LinkKey) -> Result<Written, Trouble> {
-        self.write_once::<PIPELINE_PARTS>(key)
-    }
-
-    /// Writes once.
+    /// Writes what is left of the only request, once.
     #[inline]
-    fn write_once<const PLACES: usize>(&mut self, key: LinkKey) -> Result<Written, Trouble> {
+    fn write_once(&mut self, key: LinkKey) -> Result<Written, Trouble> {
+        let front = self.links[key].h1.front();
+        let is_long = front.is_some_and(|front| front.writable() > NAGLE_SAFE);
+        self.send_at_once_if(key, is_long);
         let Link {
             h1,
             socket,
             session,
-            is_undelayed,
             ..
         } = &mut self.links[key];
         let socket = socket.as_ref().expect("an open link has a socket");
+        let (net, scratch) = (&mut self.net, &mut self.buffers.scratch);
+        let front = h1.front().filter(|front| front.has_unwritten());
+        let Some(front) = front else {
+            return transport::write(net, socket, session.as_mut(), &[], 0, scratch);
+        };
+        let layout = front.layout(self.settings.defaults.block(front.defaults));
+        let (parts, skip) = (layout.parts(), front.written());
+        transport::write(net, socket, session.as_mut(), parts, skip, scratch)
+    }
+
+    /// As [`write_once`](Self::write_once), of all requests on a pipelined link. Apart, so that the
+    /// places that it needs stand on no other's stack.
+    #[inline(never)]
+    fn write_pipeline_once(&mut self, key: LinkKey) -> Result<Written, Trouble> {
+        // A request that follows others unacknowledged is what Nagle's algorithm holds back.
+        let follows = self.links[key].h1.follows_others();
+        self.send_at_once_if(key, follows);
+        let Link {
+            h1,
+            socket,
+            session,
+            ..
+        } = &mut self.links[key];
+        let socket = socket.as_ref().expect("an open link has a socket");
+        let (net, scratch) = (&mut self.net, &mut self.buffers.scratch);
         let defaults = &self.settings.defaults;
-        let (outgoing, skip) = h1.outgoing::<PLACES>(|i| defaults.block(i));
-        if !*is_undelayed {
-            // A request that follows others unacknowledged is what Nagle's algorithm holds back.
-            let is_long = outgoing.bytes() > NAGLE_SAFE;
-            if is_long || h1.follows_others() {
-                *is_undelayed = true;
-                if let Err(error) = self.net.set_nodelay(socket) {
-                    trace!("TCP_NODELAY refused ({error})");
-                }
-            }
-        }
-        let scratch = &mut self.buffers.scratch;
-        let parts = outgoing.parts();
-        transport::write_from::<PLACES, _>(
-            &mut self.net,
+        let (outgoing, skip) = h1.outgoing::<PIPELINE_PARTS>(|i| defaults.block(i));
+        transport::write_from::<PIPELINE_PARTS, _>(
+            net,
             socket,
             session.as_mut(),
-            parts,
+            outgoing.parts(),
             skip,
             scratch,
         )
     }
 
-    /// The socket, or the session, has taken bytes of the request in front and of those behind it.
+    /// Has small segments go out at once from now on, if need be.
     #[inline]
+    fn send_at_once_if(&mut self, key: LinkKey, is_needed: bool) {
+        let link = &mut self.links[key];
+        if is_needed && !std::mem::replace(&mut link.is_undelayed, true) {
+            let socket = link.socket.as_ref().expect("an open link has a socket");
+            if let Err(error) = self.net.set_nodelay(socket) {
+                trace!("TCP_NODELAY refused ({error})");
+            }
+        }
+    }
+
+    /// The socket, or the session, has taken bytes of the request in front and of those behind it.
+    #[inline(always)]
     pub(super) fn on_written(&mut self, key: LinkKey, done: Written) {
         self.counts.bytes_out += done.sent as u64;
         let now = self.clock.micros();

@@ -30,6 +30,7 @@ const GRACE_MILLIS: u64 = 1000;
 
 impl<N: Net> Core<N> {
     /// Links whose names are known by now go on.
+    #[inline]
     pub(super) fn on_names(&mut self) {
         // What the resolver waits for may have come while the host was away, and the poll has not
         // told of it yet.
@@ -53,6 +54,7 @@ impl<N: Net> Core<N> {
     }
 
     /// Deals with the timers that have gone off.
+    #[inline]
     pub(super) fn on_timers(&mut self) {
         self.timers.allow(MAX_DEALT_OUT);
         for expired in 0..self.settings.turn_events {

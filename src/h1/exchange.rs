@@ -13,7 +13,7 @@
 
 use http::StatusCode;
 
-use crate::h1::layout::{Body, Layout};
+use crate::h1::layout::{self, Body, Layout};
 use crate::request::Request;
 
 /// One request with its response. `T` is what its owner knows it by.
@@ -82,7 +82,7 @@ impl<T> Exchange<T> {
         begun: u64,
     ) -> Self {
         let expects = expects && request.expects_continue();
-        let bytes = Layout::new(&request, block, expects, Body::Included).len();
+        let bytes = layout::len_of(&request, block, expects);
         Self {
             tag,
             defaults,

@@ -39,11 +39,17 @@ impl<'a> Layout<'a> {
     pub(crate) fn parts(&self) -> &[&'a [u8]; PARTS] {
         &self.0
     }
+}
 
-    #[inline]
-    pub(crate) fn len(&self) -> usize {
-        self.0.iter().map(|part| part.len()).sum()
-    }
+/// Bytes of a request in all, as [`Layout`] has them.
+#[inline]
+pub(super) fn len_of(request: &Request, block: &[u8], expects: bool) -> usize {
+    let omitted = match expects {
+        true => None,
+        false => request.expect_line(),
+    };
+    let omitted = omitted.map_or(0, |line| line.len());
+    request.wire_head().len() - omitted + block.len() + request.wire_body().len()
 }
 
 /// What goes out in one send, from `N` places at most.
@@ -51,7 +57,6 @@ impl<'a> Layout<'a> {
 pub(crate) struct Outgoing<'a, const N: usize> {
     parts: [&'a [u8]; N],
     len: usize,
-    bytes: usize,
 }
 
 impl<'a, const N: usize> Outgoing<'a, N> {
@@ -60,7 +65,6 @@ impl<'a, const N: usize> Outgoing<'a, N> {
         Self {
             parts: [&[]; N],
             len: 0,
-            bytes: 0,
         }
     }
 
@@ -74,7 +78,6 @@ impl<'a, const N: usize> Outgoing<'a, N> {
             if !part.is_empty() {
                 self.parts[self.len] = part;
                 self.len += 1;
-                self.bytes += part.len();
             }
         }
         true
@@ -83,11 +86,5 @@ impl<'a, const N: usize> Outgoing<'a, N> {
     #[inline]
     pub(crate) fn parts(&self) -> &[&'a [u8]] {
         &self.parts[..self.len]
-    }
-
-    /// Bytes in all.
-    #[inline]
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
     }
 }
