@@ -237,8 +237,6 @@ typedef struct httpstream_stats {
     uint64_t turns;
     // Turns that another thread asked for.
     uint64_t wakeups;
-    // System calls made on sockets and on the poll; exact on Linux.
-    uint64_t system_calls;
 } httpstream_stats;
 
 // A request. Belongs to no thread.

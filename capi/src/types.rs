@@ -180,8 +180,6 @@ pub struct httpstream_stats {
     pub turns: u64,
     /// Turns that another thread asked for.
     pub wakeups: u64,
-    /// System calls made on sockets and on the poll; exact on Linux.
-    pub system_calls: u64,
 }
 
 /// C's `bool` where C writes it: any byte, since nothing keeps C from writing one. (The header says bool.)
