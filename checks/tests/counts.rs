@@ -137,16 +137,28 @@ fn trace_load(strace: &[&str], target: &[&str], requests: u64) -> Traced {
     trace(strace, release_example("load"), &args)
 }
 
-/// System calls by name.
+/// System calls by name, and by [`LOOK`].
 type Calls = BTreeMap<String, u64>;
+
+/// A read that finds nothing: where the program was kept waiting for a millisecond between a response and the request behind it, it
+/// looks at the connection again before it uses it.
+const LOOK: &str = "look";
+
+/// What a line of a trace counts as.
+fn name_of<'a>(call: &'a str, rest: &str) -> &'a str {
+    match call == "recvfrom" && rest.contains("= -1 EAGAIN") {
+        true => LOOK,
+        false => call,
+    }
+}
 
 impl Traced {
     /// How often each system call was made.
     fn calls(&self) -> Calls {
         let mut calls = Calls::new();
         for line in self.trace.lines() {
-            if let Some((name, _)) = line.split_once('(') {
-                *calls.entry(name.to_owned()).or_default() += 1;
+            if let Some((name, rest)) = line.split_once('(') {
+                *calls.entry(name_of(name, rest).to_owned()).or_default() += 1;
             }
         }
         calls
@@ -170,7 +182,7 @@ impl Traced {
                 _ => first.is_some_and(|fd| ours.contains(fd)),
             };
             if is_counted {
-                *calls.entry(name.to_owned()).or_default() += 1;
+                *calls.entry(name_of(name, rest).to_owned()).or_default() += 1;
             }
             if name == "close" {
                 first.map(|fd| ours.remove(fd));
@@ -239,9 +251,8 @@ struct Row<'a> {
     target: &'a [&'a str],
     connections: &'a [&'a str],
     exactly: &'a [(&'a str, u64)],
-    /// At least so many, and half as many more at most: looks at a connection that was at rest, requests that met one which had just
-    /// been closed, what a signal interrupted.
-    about: &'a [(&'a str, u64)],
+    /// What is chance, from so many to so many: requests that met a connection which had just been closed, what a signal interrupted.
+    about: &'a [(&'a str, u64, u64)],
 }
 
 #[test]
@@ -274,8 +285,8 @@ fn every_way_to_connect_takes_the_calls_that_it_needs() {
                 ("connect", 1),
                 ("epoll_ctl", 1),
                 ("sendmsg", 200),
+                ("recvfrom", 200),
             ],
-            about: &[("recvfrom", 200)],
             ..row
         },
         Row {
@@ -287,9 +298,9 @@ fn every_way_to_connect_takes_the_calls_that_it_needs() {
                 ("connect", 50),
                 ("epoll_ctl", 50 + 18),
                 ("sendmsg", 200),
+                ("recvfrom", 200),
                 ("close", 18),
             ],
-            about: &[("recvfrom", 200)],
             ..row
         },
         Row {
@@ -366,8 +377,8 @@ fn every_way_to_connect_takes_the_calls_that_it_needs() {
                 ("connect", 1),
                 ("epoll_ctl", 1),
                 ("sendmsg", 200),
+                ("recvfrom", 200),
             ],
-            about: &[("recvfrom", 200)],
             ..row
         },
         Row {
@@ -380,9 +391,9 @@ fn every_way_to_connect_takes_the_calls_that_it_needs() {
                 ("connect", 50),
                 ("epoll_ctl", 50 + 18),
                 ("sendmsg", 200),
+                ("recvfrom", 200),
                 ("close", 18),
             ],
-            about: &[("recvfrom", 200)],
             ..row
         },
         Row {
@@ -395,7 +406,7 @@ fn every_way_to_connect_takes_the_calls_that_it_needs() {
                 ("epoll_ctl", 400),
                 ("close", 200),
             ],
-            about: &[("sendmsg", 200), ("recvfrom", 400)],
+            about: &[("sendmsg", 200, 300), ("recvfrom", 300, 400)],
             ..row
         },
         Row {
@@ -409,7 +420,7 @@ fn every_way_to_connect_takes_the_calls_that_it_needs() {
                 ("epoll_ctl", 400),
                 ("close", 204),
             ],
-            about: &[("sendmsg", 200), ("recvfrom", 400)],
+            about: &[("sendmsg", 200, 300), ("recvfrom", 300, 400)],
             ..row
         },
         Row {
@@ -504,7 +515,7 @@ fn every_way_to_connect_takes_the_calls_that_it_needs() {
             target: &["--path", "/small"],
             connections: &["1"],
             exactly: &[("socket", 1), ("connect", 1), ("epoll_ctl", 1)],
-            about: &[("sendmsg", 220), ("recvfrom", 220)],
+            about: &[("sendmsg", 220, 250), ("recvfrom", 220, 250)],
         },
     ];
     for row in &rows {
@@ -512,16 +523,17 @@ fn every_way_to_connect_takes_the_calls_that_it_needs() {
             let target = [row.target, &["--connections", connections]].concat();
             let mut calls = trace_load(row.strace, &target, 200).on_sockets_and_poll();
             println!("{}, C={connections}: {calls:?}", row.why);
-            // How many answers a wait finds is chance.
+            // How many answers a wait finds is chance, and whether a connection is looked at again.
             calls.remove("epoll_wait");
+            calls.remove(LOOK);
             // When the poll is made, the waker is registered, and the resolver gets a duplicate.
             for name in ["epoll_ctl", "fcntl"] {
                 calls.entry(name.to_owned()).and_modify(|count| *count -= 1);
             }
             calls.retain(|_, count| *count > 0);
-            for (name, least) in row.about {
-                let count = calls.remove(*name).unwrap_or(0);
-                let fits = (*least..=least + least / 2).contains(&count);
+            for &(name, least, most) in row.about {
+                let count = calls.remove(name).unwrap_or(0);
+                let fits = (least..=most).contains(&count);
                 assert!(fits, "{}, C={connections}: {count} {name}", row.why);
             }
             let exactly = row.exactly.iter();
@@ -531,9 +543,24 @@ fn every_way_to_connect_takes_the_calls_that_it_needs() {
     }
 }
 
-/// Of two runs, of which the longer one sends so many `requests` more.
-fn assert_one_write_and_one_read(before: &Calls, after: &Calls, requests: u64, what: &str) {
+/// Of a program that sends so many requests, where `calls` tells what it calls. Answers what the longer of two runs does.
+fn assert_one_write_and_one_read(
+    what: &str,
+    [few, many]: [u64; 2],
+    calls: impl Fn(u64) -> Calls,
+) -> Calls {
     let count = |calls: &Calls, name: &str| calls.get(name).copied().unwrap_or(0);
+    let requests = many - few;
+    let most_looks = requests / 20;
+    let (mut before, mut after) = (calls(few), calls(many));
+    // How often the machine keeps a program waiting is chance.
+    for _ in 0..2 {
+        if count(&after, LOOK) > most_looks {
+            (before, after) = (calls(few), calls(many));
+        }
+    }
+    let looks = count(&after, LOOK);
+    assert!(looks <= most_looks, "{looks} looks, {what}");
     for (name, expected) in [
         ("sendmsg", requests),
         ("recvfrom", requests),
@@ -541,22 +568,19 @@ fn assert_one_write_and_one_read(before: &Calls, after: &Calls, requests: u64, w
         ("socket", 0),
         ("close", 0),
     ] {
-        let found = count(after, name) - count(before, name);
-        // Where this process was kept waiting for a millisecond between a response and the
-        // request behind it, the connection is looked at again: in either of the two runs.
-        let slack = match name {
-            "recvfrom" => expected / 20,
-            _ => 0,
-        };
-        let fits = found.abs_diff(expected) <= slack;
-        assert!(fits, "{found} {name}, {what}");
+        let found = count(&after, name) - count(&before, name);
+        assert_eq!(found, expected, "{name}, {what}");
     }
     // Nothing else is called for each request, but for waiting and, where a wait took longer, giving up the processor.
     for name in after.keys() {
-        let expected = matches!(&**name, "sendmsg" | "recvfrom" | "epoll_wait" | "ppoll");
-        let grown = count(after, name).saturating_sub(count(before, name));
+        let expected = matches!(
+            &**name,
+            "sendmsg" | "recvfrom" | LOOK | "epoll_wait" | "ppoll"
+        );
+        let grown = count(&after, name).saturating_sub(count(&before, name));
         assert!(expected || grown < 100, "{name} {grown} times, {what}");
     }
+    after
 }
 
 #[test]
@@ -564,25 +588,19 @@ fn a_request_is_one_write_and_one_read() {
     if !has_tool("strace") {
         return;
     }
-    const ROWS: [&[&str]; 4] = [
-        &["--connections", "1"],
-        &["--connections", "50"],
-        &["--connections", "1", "--tls"],
-        &["--connections", "50", "--tls"],
+    // Arguments of `load`, and connections that are asked for their own address: what is connected for a handshake could be connected
+    // to itself.
+    const ROWS: [(&[&str], u64); 4] = [
+        (&["--connections", "1"], 0),
+        (&["--connections", "50"], 0),
+        (&["--connections", "1", "--tls"], 1),
+        (&["--connections", "50", "--tls"], 50),
     ];
-    for target in ROWS {
-        let (few, many) = (500, 2500);
-        let before = calls_of_load(target, few);
-        let after = calls_of_load(target, many);
-        assert_one_write_and_one_read(&before, &after, many - few, &format!("{target:?}"));
-        // What is connected for a handshake could be connected to itself, and is asked.
-        let connections = if target.contains(&"50") { 50 } else { 1 };
-        let expected = match target.contains(&"--tls") {
-            true => connections,
-            false => 0,
-        };
-        let asked = after.get("getsockname").copied().unwrap_or(0);
-        assert_eq!(asked, expected, "getsockname, {target:?}");
+    for (target, asked) in ROWS {
+        let calls = |requests| calls_of_load(target, requests);
+        let calls = assert_one_write_and_one_read(&format!("{target:?}"), [500, 2500], calls);
+        let found = calls.get("getsockname").copied().unwrap_or(0);
+        assert_eq!(found, asked, "getsockname, {target:?}");
     }
 }
 
@@ -640,12 +658,11 @@ fn deadlines_that_are_not_reached_cost_no_system_calls() {
             assert_eq!(traced.summary, done, "{}", traced.trace);
             traced.calls()
         };
-        let (few, many) = (1000, 11_000);
-        let (before, after) = (calls(few), calls(many));
-        assert_one_write_and_one_read(&before, &after, many - few, &format!("{at_once} at once"));
+        let what = format!("{at_once} at once");
+        let calls = assert_one_write_and_one_read(&what, [1000, 11_000], calls);
         // The first deadline is set, and each time it goes off, for nothing, the next one.
-        let set = after["timerfd_settime"];
-        assert!((1..=10).contains(&set), "{set}");
+        let set = calls["timerfd_settime"];
+        assert!((1..=10).contains(&set), "{set} times, {what}");
     }
 }
 
