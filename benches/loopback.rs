@@ -2,7 +2,7 @@
 //!
 //! The measure is a blocking socket that writes the same bytes and reads until the answer is there,
 //! in turns with the engine so that both meet the same weather. Counts, which no weather moves, are
-//! in `checks/tests/counts.rs`; parts of a request by themselves in `benches/micro.rs`.
+//! in `checks/tests/counts.rs`; parts of a request by themselves in `checks/benches/micro.rs`.
 
 #[path = "../examples/support/server.rs"]
 mod server;

@@ -250,11 +250,6 @@ fn run(
         per(stats.turns, load.answered)
     );
     println!(
-        "system calls {} ({:.3} a request)",
-        stats.system_calls,
-        per(stats.system_calls, load.answered)
-    );
-    println!(
         "allocations  {:.3} a request, in the second half",
         per(allocations, load.answered - halfway)
     );

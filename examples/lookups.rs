@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use httpstream::resolver::{Hickory, HickoryConfig, LookupError};
 use httpstream::{Config, Engine, ErrorKind, Next, Request};
-use rlimit::Resource;
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 const USAGE: &str = "\
 Usage: lookups [--names N] [--runs N] [--window N]
@@ -61,8 +61,9 @@ fn main() -> ExitCode {
 }
 
 fn run(names: usize, runs: usize, window: usize) -> Result<ExitCode, Box<dyn Error>> {
-    let (_, hard) = Resource::NOFILE.get()?;
-    Resource::NOFILE.set(FILES.min(hard), hard)?;
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = Some(limit.maximum.map_or(FILES, |hard| FILES.min(hard)));
+    setrlimit(Resource::Nofile, limit)?;
     let server = serve()?;
     println!(
         "{:>8} {:>8} {:>10} {:>10} {:>12} {:>8} {:>8}",

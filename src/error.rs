@@ -27,8 +27,6 @@ pub enum ErrorKind {
     Connect,
     /// TLS failed: the handshake, or later a record or an alert; see `Error::tls`.
     Tls,
-    /// The proxy refused: not used yet.
-    Proxy,
     /// The connection ended before the first byte of the response.
     ClosedBeforeResponse,
     /// The connection ended inside the response; see [`Error::partial_body`].
@@ -62,7 +60,6 @@ impl ErrorKind {
             ErrorKind::Resolve => "host could not be resolved",
             ErrorKind::Connect => "no connection",
             ErrorKind::Tls => "TLS failed",
-            ErrorKind::Proxy => "proxy refused",
             ErrorKind::ClosedBeforeResponse => {
                 "connection closed before a byte of the response came"
             }
@@ -562,7 +559,6 @@ impl fmt::Display for Error {
             | ErrorKind::InvalidConfig
             | ErrorKind::Resolve
             | ErrorKind::Connect
-            | ErrorKind::Proxy
             | ErrorKind::ClosedBeforeResponse
             | ErrorKind::Gone
             | ErrorKind::Full) => f.write_str(kind.as_str()),

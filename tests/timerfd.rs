@@ -18,7 +18,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use common::{Bench, Gate, Log, PATIENCE, Script, Server, note, ok};
-use httpstream::{Config, Context, Engine, ErrorKind, Flow, Next, Reply, Request, Turn};
+use httpstream::{Context, Engine, ErrorKind, Flow, Next, Reply, Request, Turn};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
@@ -419,52 +419,6 @@ fn watched<S>(engine: &Engine<S>) -> usize {
     let fd = engine.as_raw_fd();
     let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap();
     info.lines().filter(|line| line.starts_with("tfd:")).count()
-}
-
-/// System calls of so many requests, each with its deadlines, one after the other on each of so many connections; waits apart.
-fn calls_besides_waits(timerfd: bool, requests: u64, connections: u64) -> u64 {
-    let server = Server::answering(ok("a"));
-    let mut config = Config::default();
-    config.timerfd = timerfd;
-    let mut engine = Engine::<u64>::with_config(config).unwrap();
-    let stats = |engine: &Engine<u64>| engine.stats();
-    let mut left = requests;
-    for _ in 0..connections {
-        engine.submit(server.get("/"), |left: &mut u64, reply, _| {
-            assert_eq!(reply.unwrap().body(), b"a");
-            *left -= 1;
-            Next::again()
-        });
-    }
-    // What it costs to get there is not what is counted.
-    while left > requests - connections {
-        engine.turn(&mut left, None).unwrap();
-    }
-    let (before, first) = (stats(&engine), left);
-    while left > 0 {
-        engine.turn(&mut left, None).unwrap();
-        if left < connections {
-            break;
-        }
-    }
-    let after = stats(&engine);
-    let calls = after.system_calls - before.system_calls - (after.turns - before.turns);
-    // One call to send each request, and one to receive its response.
-    let least = 2 * (first - left);
-    assert!(calls >= least, "{calls} for {least}");
-    calls - least
-}
-
-#[test]
-fn deadlines_that_are_not_reached_cost_no_system_calls() {
-    for connections in [1, 10] {
-        let without = calls_besides_waits(false, 10_000, connections);
-        let with = calls_besides_waits(true, 10_000, connections);
-        println!("{connections} connections: {without} without the timer, {with} with it");
-        assert_eq!(without, 0);
-        // The first deadline is set, and each time it goes off, for nothing, the next one.
-        assert!(with <= 10, "{with}");
-    }
 }
 
 #[test]

@@ -106,38 +106,35 @@
 // TLS failed: the handshake, or later a record or an alert.
 #define HTTPSTREAM_KIND_TLS 5
 
-// The proxy refused: not used yet.
-#define HTTPSTREAM_KIND_PROXY 6
-
 // The connection ended before the first byte of the response.
-#define HTTPSTREAM_KIND_CLOSED_BEFORE_RESPONSE 7
+#define HTTPSTREAM_KIND_CLOSED_BEFORE_RESPONSE 6
 
 // The connection ended inside the response; httpstream_reply_body has what came.
-#define HTTPSTREAM_KIND_TRUNCATED 8
+#define HTTPSTREAM_KIND_TRUNCATED 7
 
 // Reading or writing failed.
-#define HTTPSTREAM_KIND_IO 9
+#define HTTPSTREAM_KIND_IO 8
 
 // The response breaks the protocol.
-#define HTTPSTREAM_KIND_MALFORMED 10
+#define HTTPSTREAM_KIND_MALFORMED 9
 
 // The response passes a limit.
-#define HTTPSTREAM_KIND_TOO_LARGE 11
+#define HTTPSTREAM_KIND_TOO_LARGE 10
 
 // A deadline passed; httpstream_reply_phase says in which phase.
-#define HTTPSTREAM_KIND_TIMEOUT 12
+#define HTTPSTREAM_KIND_TIMEOUT 11
 
 // This machine ran out of file descriptors, ports or memory.
-#define HTTPSTREAM_KIND_EXHAUSTED 13
+#define HTTPSTREAM_KIND_EXHAUSTED 12
 
 // The chain was cancelled.
-#define HTTPSTREAM_KIND_CANCELLED 14
+#define HTTPSTREAM_KIND_CANCELLED 13
 
 // A callback answered HTTPSTREAM_ABORT.
-#define HTTPSTREAM_KIND_ABORTED 15
+#define HTTPSTREAM_KIND_ABORTED 14
 
 // The engine is gone.
-#define HTTPSTREAM_KIND_GONE 16
+#define HTTPSTREAM_KIND_GONE 15
 
 // A kind that this header has no number for.
 #define HTTPSTREAM_KIND_OTHER 99
@@ -237,8 +234,6 @@ typedef struct httpstream_stats {
     uint64_t turns;
     // Turns that another thread asked for.
     uint64_t wakeups;
-    // System calls made on sockets and on the poll; exact on Linux.
-    uint64_t system_calls;
 } httpstream_stats;
 
 // A request. Belongs to no thread.

@@ -509,7 +509,6 @@ fn to_c(stats: &Stats) -> httpstream_stats {
         bytes_out: stats.bytes_out,
         turns: stats.turns,
         wakeups: stats.wakeups,
-        system_calls: stats.system_calls,
     }
 }
 

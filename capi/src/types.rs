@@ -73,28 +73,26 @@ pub const HTTPSTREAM_KIND_RESOLVE: i32 = 3;
 pub const HTTPSTREAM_KIND_CONNECT: i32 = 4;
 /// TLS failed: the handshake, or later a record or an alert.
 pub const HTTPSTREAM_KIND_TLS: i32 = 5;
-/// The proxy refused: not used yet.
-pub const HTTPSTREAM_KIND_PROXY: i32 = 6;
 /// The connection ended before the first byte of the response.
-pub const HTTPSTREAM_KIND_CLOSED_BEFORE_RESPONSE: i32 = 7;
+pub const HTTPSTREAM_KIND_CLOSED_BEFORE_RESPONSE: i32 = 6;
 /// The connection ended inside the response; httpstream_reply_body has what came.
-pub const HTTPSTREAM_KIND_TRUNCATED: i32 = 8;
+pub const HTTPSTREAM_KIND_TRUNCATED: i32 = 7;
 /// Reading or writing failed.
-pub const HTTPSTREAM_KIND_IO: i32 = 9;
+pub const HTTPSTREAM_KIND_IO: i32 = 8;
 /// The response breaks the protocol.
-pub const HTTPSTREAM_KIND_MALFORMED: i32 = 10;
+pub const HTTPSTREAM_KIND_MALFORMED: i32 = 9;
 /// The response passes a limit.
-pub const HTTPSTREAM_KIND_TOO_LARGE: i32 = 11;
+pub const HTTPSTREAM_KIND_TOO_LARGE: i32 = 10;
 /// A deadline passed; httpstream_reply_phase says in which phase.
-pub const HTTPSTREAM_KIND_TIMEOUT: i32 = 12;
+pub const HTTPSTREAM_KIND_TIMEOUT: i32 = 11;
 /// This machine ran out of file descriptors, ports or memory.
-pub const HTTPSTREAM_KIND_EXHAUSTED: i32 = 13;
+pub const HTTPSTREAM_KIND_EXHAUSTED: i32 = 12;
 /// The chain was cancelled.
-pub const HTTPSTREAM_KIND_CANCELLED: i32 = 14;
+pub const HTTPSTREAM_KIND_CANCELLED: i32 = 13;
 /// A callback answered HTTPSTREAM_ABORT.
-pub const HTTPSTREAM_KIND_ABORTED: i32 = 15;
+pub const HTTPSTREAM_KIND_ABORTED: i32 = 14;
 /// The engine is gone.
-pub const HTTPSTREAM_KIND_GONE: i32 = 16;
+pub const HTTPSTREAM_KIND_GONE: i32 = 15;
 /// A kind that this header has no number for.
 pub const HTTPSTREAM_KIND_OTHER: i32 = 99;
 
@@ -180,8 +178,6 @@ pub struct httpstream_stats {
     pub turns: u64,
     /// Turns that another thread asked for.
     pub wakeups: u64,
-    /// System calls made on sockets and on the poll; exact on Linux.
-    pub system_calls: u64,
 }
 
 /// C's `bool` where C writes it: any byte, since nothing keeps C from writing one. (The header says bool.)

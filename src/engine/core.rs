@@ -200,7 +200,6 @@ impl<N: Net> Core<N> {
             bytes_out,
             turns,
             wakeups,
-            system_calls: self.net.system_calls(),
             ..Stats::default()
         };
         for link in self.links.iter() {

@@ -153,13 +153,6 @@ pub struct Stats {
     pub turns: u64,
     /// Turns that another thread asked for.
     pub wakeups: u64,
-    /// System calls made on sockets and on the poll, those that failed included: opening and connecting, registering and
-    /// deregistering, sending, receiving, options, closing, and each wait.
-    ///
-    /// Exact on Linux; elsewhere what counts as one may be several. Not counted: making the poll, its waker and its timer, waking, which other
-    /// threads do, looking up names, memory, and the clock, which is read without a call. In a simulation it is what Linux would have
-    /// been asked.
-    pub system_calls: u64,
 }
 
 impl<S, M: Mode> Engine<S, M> {

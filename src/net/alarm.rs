@@ -37,10 +37,10 @@ impl Alarm {
         }))
     }
 
-    /// Goes off at `deadline` at the latest. Answers how many system calls that took.
-    pub(super) fn set(&mut self, deadline: Instant, now: Instant) -> u64 {
+    /// Goes off at `deadline` at the latest.
+    pub(super) fn set(&mut self, deadline: Instant, now: Instant) {
         if self.set_to.is_some_and(|at| at <= deadline) {
-            return 0;
+            return;
         }
         // Zero would switch it off.
         let left = deadline
@@ -60,7 +60,6 @@ impl Alarm {
             Ok(_) => self.set_to = Some(deadline),
             Err(error) => log::error!("the timer in the poll cannot be set ({error})"),
         }
-        1
     }
 
     /// Looks for its own among the events that the poll has told.

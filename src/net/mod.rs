@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use mio::Token;
 
-use crate::io_error::is_exhaustion;
 use crate::proto::Scheme;
 use crate::resolver::{Resolve, Wake};
 use crate::route::Route;
@@ -148,22 +147,6 @@ pub trait Net {
 
     /// Lets a resolver know how it reaches this engine.
     fn attach(&self, resolver: &mut dyn Resolve) -> io::Result<()>;
-
-    /// System calls made by the methods above so far, those that failed included.
-    fn system_calls(&self) -> u64;
-}
-
-/// System calls behind an attempt to open a socket and to connect or bind it. One that fails once there is a socket closes it.
-pub(crate) fn calls_to_open<Socket>(opened: &io::Result<Socket>) -> u64 {
-    // Linux's, where a kernel has no IPv6.
-    const EAFNOSUPPORT: i32 = 97;
-    match opened {
-        Ok(_) => 2,
-        // All ports are taken, or there is no way to the address: neither is asked of a socket before it is there.
-        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => 3,
-        Err(error) if is_exhaustion(error) || error.raw_os_error() == Some(EAFNOSUPPORT) => 1,
-        Err(_) => 3,
-    }
 }
 
 /// Whether a socket connected to `peer` could be connected to itself: no system gives out a port under 1024 of its own accord, so that

@@ -16,7 +16,7 @@ impl Alarm {
         Ok(None)
     }
 
-    pub(super) fn set(&mut self, _: Instant, _: Instant) -> u64 {
+    pub(super) fn set(&mut self, _: Instant, _: Instant) {
         match *self {}
     }
 

@@ -48,8 +48,8 @@ pub trait Watch: fmt::Debug {
     /// As [`Net::has_alarm`](crate::net::Net::has_alarm).
     fn has_alarm(&self) -> bool;
 
-    /// As [`Net::set_alarm`](crate::net::Net::set_alarm). Answers how many system calls it took.
-    fn set_alarm(&mut self, deadline: Option<Instant>, now: Instant) -> u64;
+    /// As [`Net::set_alarm`](crate::net::Net::set_alarm).
+    fn set_alarm(&mut self, deadline: Option<Instant>, now: Instant);
 }
 
 /// A poll of the engine's own. Its file descriptor is what a host watches.
@@ -142,11 +142,10 @@ impl Watch for OwnPoll {
         self.alarm.is_some()
     }
 
-    fn set_alarm(&mut self, deadline: Option<Instant>, now: Instant) -> u64 {
-        match (&mut self.alarm, deadline) {
-            (Some(alarm), Some(deadline)) => alarm.set(deadline, now),
-            // Nothing to wait for: it may go off once more, for nothing.
-            (Some(_), None) | (None, _) => 0,
+    fn set_alarm(&mut self, deadline: Option<Instant>, now: Instant) {
+        // With no deadline to wait for, the timer may go off once more, for nothing.
+        if let (Some(alarm), Some(deadline)) = (&mut self.alarm, deadline) {
+            alarm.set(deadline, now);
         }
     }
 }
@@ -245,9 +244,7 @@ impl Watch for HostPoll {
         false
     }
 
-    fn set_alarm(&mut self, _: Option<Instant>, _: Instant) -> u64 {
-        0
-    }
+    fn set_alarm(&mut self, _: Option<Instant>, _: Instant) {}
 }
 
 impl fmt::Debug for HostPoll {

@@ -253,9 +253,13 @@ impl Network {
         self.world().open_fds()
     }
 
-    /// System calls made on sockets so far, those that failed included. A turn that is not due makes none.
-    pub fn socket_calls(&self) -> u64 {
-        self.world().socket_calls
+    /// How many system calls Linux would have been asked so far for the engines on this network: to
+    /// open, connect, register, read, write, deregister and close sockets, also where that failed,
+    /// and to wait for events. A turn that is not due adds one, which is its wait.
+    ///
+    /// What it takes to make a poll, or to wake it from another thread, is left out.
+    pub fn system_calls(&self) -> u64 {
+        self.world().system_calls
     }
 
     /// How often `fault` has struck.

@@ -81,6 +81,7 @@ impl World {
 
     /// Appends at most `max` events; none if a signal interrupts the wait.
     pub(super) fn wait(&mut self, poll: usize, ready: &mut Vec<Ready>, max: usize) -> Heard {
+        self.system_calls += 1;
         self.polls[poll].waited_at = self.now;
         if self.strikes(Fault::Interrupted) {
             // A signal ends only a wait that has nothing to tell: what is there by now has come after it.

@@ -12,7 +12,7 @@ use super::network::Network;
 use super::poll::Signals;
 use super::resolver::Names;
 use super::server::ConnectionId;
-use crate::net::{Heard, Machine, Net, Ready, calls_to_open, may_be_own};
+use crate::net::{Heard, Machine, Net, Ready, may_be_own};
 use crate::proto::Scheme;
 use crate::resolver::{Resolve, Wake};
 use crate::route::Route;
@@ -47,8 +47,6 @@ pub struct SimNet {
     network: Network,
     poll: usize,
     signals: Arc<Signals>,
-    /// As many as the real network would make on Linux.
-    system_calls: u64,
 }
 
 impl SimNet {
@@ -59,7 +57,6 @@ impl SimNet {
             network,
             poll,
             signals,
-            system_calls: 0,
         }
     }
 
@@ -123,9 +120,7 @@ impl Net for SimNet {
 
     fn connect_for(&mut self, scheme: Scheme, addr: SocketAddr, _: &Route) -> io::Result<Socket> {
         let https = scheme == Scheme::Https;
-        let connected = self.network.world_mut().connect(self.poll, addr, https);
-        self.system_calls += calls_to_open(&connected);
-        connected
+        self.network.world_mut().connect(self.poll, addr, https)
     }
 
     fn connect_unix(&mut self, _: &Path, _: &Route) -> io::Result<Socket> {
@@ -134,39 +129,33 @@ impl Net for SimNet {
     }
 
     fn is_connected_to_itself(&mut self, _: &Socket, peer: SocketAddr) -> bool {
-        self.system_calls += u64::from(may_be_own(peer));
+        self.network.world_mut().system_calls += u64::from(may_be_own(peer));
         false
     }
 
     fn register(&mut self, socket: &mut Socket, token: Token) -> io::Result<()> {
-        self.system_calls += 1;
         self.network.world_mut().register(socket, token)
     }
 
     fn deregister(&mut self, socket: &mut Socket) -> io::Result<()> {
-        self.system_calls += 1;
         self.network.world_mut().deregister(socket)
     }
 
     fn close(&mut self, socket: Socket) {
-        self.system_calls += 1;
         self.network.world_mut().close(&socket);
     }
 
     fn send(&mut self, socket: &Socket, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.system_calls += 1;
         self.interlude();
         self.network.world_mut().send(socket, bufs)
     }
 
     fn recv(&mut self, socket: &Socket, buf: &mut [u8]) -> io::Result<usize> {
-        self.system_calls += 1;
         self.interlude();
         self.network.world_mut().recv(socket, buf)
     }
 
     fn set_nodelay(&mut self, socket: &Socket) -> io::Result<()> {
-        self.system_calls += 1;
         self.network.world_mut().set_nodelay(socket)
     }
 
@@ -177,7 +166,6 @@ impl Net for SimNet {
         max: usize,
         _timeout: Option<Duration>,
     ) -> io::Result<Heard> {
-        self.system_calls += 1;
         self.network.settle();
         Ok(self.network.world_mut().wait(self.poll, ready, max))
     }
@@ -195,9 +183,5 @@ impl Net for SimNet {
     fn attach(&self, resolver: &mut dyn Resolve) -> io::Result<()> {
         resolver.attach(self.waker());
         Ok(())
-    }
-
-    fn system_calls(&self) -> u64 {
-        self.system_calls
     }
 }

@@ -26,12 +26,15 @@ impl World {
         addr: SocketAddr,
         https: bool,
     ) -> io::Result<Socket> {
-        self.socket_calls += 1;
+        self.system_calls += 1;
         if self.open_fds >= self.max_fds || self.strikes(Fault::NoDescriptor) {
             self.note("connect: no descriptor", 0, self.open_fds);
             return Err(no_descriptor());
         }
+        // There is a socket, which is connected. Where that fails at once, it is closed.
+        self.system_calls += 1;
         if self.strikes(Fault::NoPort) {
+            self.system_calls += 1;
             self.note("connect: no port", 0, 0);
             return Err(ErrorKind::AddrNotAvailable.into());
         }
@@ -48,6 +51,7 @@ impl World {
         let outcome = if unreachable || self.strikes(Fault::Unreachable) {
             // Either the routing table knows, and connect itself fails; or some router says so later.
             if self.random.chance(500) {
+                self.system_calls += 1;
                 self.note("connect: unreachable", 0, 0);
                 return Err(ErrorKind::NetworkUnreachable.into());
             }
@@ -120,7 +124,6 @@ impl World {
 
     /// The client's end that `socket` names, if it is open.
     fn client(&mut self, socket: &Socket, call: &'static str) -> io::Result<&mut ClientEnd> {
-        self.socket_calls += 1;
         let open = self
             .connections
             .get_mut(&socket.id())
@@ -137,6 +140,7 @@ impl World {
     }
 
     pub(super) fn register(&mut self, socket: &Socket, token: Token) -> io::Result<()> {
+        self.system_calls += 1;
         self.note("register", socket.id().0, token.0);
         let fails = self.strikes(Fault::NoWatch);
         let client = self.client(socket, "register")?;
@@ -161,6 +165,7 @@ impl World {
     }
 
     pub(super) fn deregister(&mut self, socket: &Socket) -> io::Result<()> {
+        self.system_calls += 1;
         self.note("deregister", socket.id().0, 0);
         let client = self.client(socket, "deregister")?;
         let poll = client.poll;
@@ -189,6 +194,7 @@ impl World {
     }
 
     pub(super) fn close(&mut self, socket: &Socket) {
+        self.system_calls += 1;
         self.note("close", socket.id().0, socket.fd());
         let Ok(client) = self.client(socket, "close") else {
             return;
@@ -239,6 +245,7 @@ impl World {
     }
 
     pub(super) fn send(&mut self, socket: &Socket, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.system_calls += 1;
         self.interrupt()?;
         let connection = socket.id();
         if let Some(Connection { client, .. }) = self.connections.get_mut(&connection)
@@ -275,6 +282,7 @@ impl World {
     }
 
     pub(super) fn recv(&mut self, socket: &Socket, buf: &mut [u8]) -> io::Result<usize> {
+        self.system_calls += 1;
         self.interrupt()?;
         let now = self.now;
         let client = self.client(socket, "recv")?;
@@ -306,6 +314,7 @@ impl World {
     }
 
     pub(super) fn set_nodelay(&mut self, socket: &Socket) -> io::Result<()> {
+        self.system_calls += 1;
         self.client(socket, "set_nodelay").map(|_| ())
     }
 

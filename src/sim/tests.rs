@@ -227,24 +227,42 @@ fn calls_are_counted_as_on_linux() {
     let mut bench = Bench::new(hello);
     bench.network.limit_fds(1);
     let socket = bench.connect(1);
-    assert_eq!(bench.net.system_calls(), 3, "socket, connect, epoll_ctl");
+    let calls = |bench: &Bench| bench.network.system_calls();
+    assert_eq!(calls(&bench), 3, "socket, connect, epoll_ctl");
     bench.net.connect(addr(), &Route::default()).unwrap_err();
-    assert_eq!(
-        bench.net.system_calls(),
-        4,
-        "no socket, and nothing to do with it"
-    );
+    assert_eq!(calls(&bench), 4, "no socket, and nothing to do with it");
     bench.wait();
     bench.send(&socket, GET).unwrap_err();
     bench.recv(&socket, 1).unwrap_err();
-    assert_eq!(bench.net.system_calls(), 7, "what fails is a call too");
+    assert_eq!(calls(&bench), 7, "what fails is a call too");
     bench.close(socket);
-    assert_eq!(bench.net.system_calls(), 9, "epoll_ctl, close");
-    assert_eq!(
-        SimNet::new(bench.network).system_calls(),
-        0,
-        "to each its own"
-    );
+    assert_eq!(calls(&bench), 9, "epoll_ctl, close");
+    let socket = bench.connect(1);
+    assert!(!bench.net.is_connected_to_itself(&socket, addr()));
+    assert_eq!(calls(&bench), 12, "port 80 is never the client's own");
+    let other = SocketAddr::from(([10, 0, 0, 1], 8080));
+    assert!(!bench.net.is_connected_to_itself(&socket, other));
+    assert_eq!(calls(&bench), 13, "getsockname");
+    drop(bench.net);
+    assert_eq!(bench.network.system_calls(), 14, "its socket is closed");
+}
+
+#[test]
+fn a_connection_that_fails_at_once_is_counted_with_its_close() {
+    // What goes wrong, and the calls: socket; or socket, connect, close.
+    for (fault, expected) in [(Fault::NoDescriptor, 1), (Fault::NoPort, 3)] {
+        let mut bench = Bench::with_faults(1, Faults::none().with(fault, 1000), hello);
+        bench.net.connect(addr(), &Route::default()).unwrap_err();
+        assert_eq!(bench.network.system_calls(), expected, "{fault:?}");
+    }
+    let mut bench = Bench::new(hello);
+    bench.network.unreachable(addr());
+    let mut calls = 0;
+    for _ in 0..20 {
+        let connected = bench.net.connect(addr(), &Route::default());
+        calls += if connected.is_err() { 3 } else { 2 };
+        assert_eq!(bench.network.system_calls(), calls, "{connected:?}");
+    }
 }
 
 // ---- edges ----

@@ -45,8 +45,8 @@ pub(super) struct World {
     pub(super) calls: VecDeque<Call>,
     pub(super) ledger: Ledger,
     pub(super) misuses: Vec<Misuse>,
-    /// Calls on sockets so far, connecting included.
-    pub(super) socket_calls: u64,
+    /// See [`Network::system_calls`](super::Network::system_calls).
+    pub(super) system_calls: u64,
     digest: DefaultHasher,
 }
 
@@ -175,7 +175,7 @@ impl World {
             calls: VecDeque::new(),
             ledger: Ledger::default(),
             misuses: Vec::new(),
-            socket_calls: 0,
+            system_calls: 0,
             digest: DefaultHasher::new(),
         }
     }

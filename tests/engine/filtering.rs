@@ -117,12 +117,28 @@ fn what_it_refuses_is_not_dialled_wherever_it_comes_from() {
     }
     let dialled = listener.accept().map(drop).unwrap_err().kind();
     assert_eq!(dialled, IoKind::WouldBlock);
-    assert_eq!(
-        bench.stats().system_calls,
-        bench.stats().turns,
-        "all it did was wait"
-    );
     bench.assert_empty();
+}
+
+#[test]
+fn for_what_it_refuses_no_socket_is_opened() {
+    let network = Network::new(1);
+    network.host("named.test", [INSIDE]);
+    let mut config = Config::default();
+    config.resolve_to("elsewhere.test", (INSIDE, 80).into());
+    noting(&mut config, |_| false);
+    let mut engine = Engine::<Log, Sim>::on_network(&network, config).unwrap();
+    let mut log = Log::default();
+    for host in ["127.0.0.1", "named.test", "elsewhere.test"] {
+        engine.submit(get(&format!("http://{host}/")), note);
+        engine.run(&mut log).unwrap();
+        assert_refused(
+            &log.replies.pop().unwrap().unwrap_err(),
+            &[(INSIDE, 80).into()],
+        );
+    }
+    let waits = engine.stats().turns;
+    assert_eq!(network.system_calls(), waits, "all it did was wait");
 }
 
 #[test]

@@ -217,56 +217,41 @@ fn a_crowd_of_follow_ons_goes_out_together() {
     engine.run(&mut rounds).unwrap();
     let stats = engine.stats();
     assert_eq!(stats.answered, rounds.answered as u64);
-    // A send for all sixteen, and two reads: on this network a first answer comes ahead of the others. And a connection was made.
-    let calls = network.socket_calls();
+    // A send for all sixteen, and a read of their answers. And a connection was made, on which the first answer came by itself.
+    let calls = network.system_calls() - stats.turns;
     assert!(
-        calls <= 3 * 101 + 20,
+        calls <= 2 * 101 + 8,
         "{calls} calls on sockets for 100 rounds"
     );
 }
 
 #[test]
 fn sixteen_take_three_system_calls() {
-    let server = Server::start(|peer| {
-        loop {
-            for _ in 0..16 {
-                if peer.request().is_none() {
-                    return;
-                }
-            }
-            if !peer.send(&ok("a").repeat(16)) {
-                return;
-            }
-        }
+    const ROUNDS: u64 = 200;
+    let network = Network::new(1);
+    let _ = network.serve("10.0.0.1:80".parse().unwrap(), |_: &Incoming| {
+        Answer::ok("a")
     });
     let mut config = Config::default();
     config.pipeline_without_trial("*", 16);
     config.max_connections = 1;
-    let mut engine = Engine::<u64>::with_config(config).unwrap();
+    let mut engine = Engine::<u64, Sim>::on_network(&network, config).unwrap();
     let again = |answered: &mut u64, reply: Reply<'_>, _: &mut Context<'_, u64>| {
         reply.unwrap();
         *answered += 1;
         Next::again()
     };
     for _ in 0..16 {
-        engine.submit(server.get("/"), again);
+        engine.submit(Request::get(&url("/")).build().unwrap(), again);
     }
+    // Until the connection is there, and all sixteen go out together, each time a millisecond later.
     let mut answered = 0;
-    while answered < 16 * 20 {
-        engine.turn(&mut answered, Some(common::PATIENCE)).unwrap();
-    }
-    let (before, begun) = (engine.stats(), answered);
-    while answered < 16 * 220 {
-        engine.turn(&mut answered, Some(common::PATIENCE)).unwrap();
-    }
-    let after = engine.stats();
-    let rounds = (answered - begun) / 16;
-    let calls = after.system_calls - before.system_calls;
-    // A wait, a read and a write; and a few for waits that were told of the write.
-    assert!(
-        calls <= rounds * 3 + rounds / 4,
-        "{calls} in {rounds} rounds"
-    );
+    engine.advance(&mut answered, 20 * MS).unwrap();
+    let (before, begun) = (network.system_calls(), answered);
+    engine.advance(&mut answered, ROUNDS as u32 * MS).unwrap();
+    assert_eq!(answered - begun, 16 * ROUNDS);
+    let calls = network.system_calls() - before;
+    assert_eq!(calls, 3 * ROUNDS, "a wait, a read and a write");
 }
 
 /// What a pipeline of one request of each kind is answered with, on the wire and as readbacks see it.

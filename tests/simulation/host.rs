@@ -505,13 +505,11 @@ impl Run {
     /// All that a turn may change, but for the numbers of turns themselves and of their waits.
     fn standing(&self) -> (Stats, usize, u64, u64) {
         let mut stats = self.engine.stats();
-        let besides_waits = stats.system_calls.wrapping_sub(stats.turns);
-        (stats.turns, stats.wakeups) = (0, 0);
-        let socket_calls;
-        (stats.system_calls, socket_calls) = match self.has_alternatives {
-            true => (0, 0),
-            false => (besides_waits, self.network.socket_calls()),
+        let socket_calls = match self.has_alternatives {
+            true => 0,
+            false => self.network.system_calls().wrapping_sub(stats.turns),
         };
+        (stats.turns, stats.wakeups) = (0, 0);
         let calls = self.world.borrow().calls;
         (stats, self.engine.pending(), socket_calls, calls)
     }

@@ -70,7 +70,7 @@ class Stats(ctypes.Structure):
         (name, c_uint64)
         for name in (
             "links_open links_idle links_dialing in_flight queued delayed paused opened reused "
-            "submitted answered failed retried bytes_in bytes_out turns wakeups system_calls"
+            "submitted answered failed retried bytes_in bytes_out turns wakeups"
         ).split()
     ]
 

@@ -24,17 +24,16 @@ class Kind(enum.IntEnum):
     RESOLVE = 3
     CONNECT = 4
     TLS = 5
-    PROXY = 6
-    CLOSED_BEFORE_RESPONSE = 7
-    TRUNCATED = 8
-    IO = 9
-    MALFORMED = 10
-    TOO_LARGE = 11
-    TIMEOUT = 12
-    EXHAUSTED = 13
-    CANCELLED = 14
-    ABORTED = 15
-    GONE = 16
+    CLOSED_BEFORE_RESPONSE = 6
+    TRUNCATED = 7
+    IO = 8
+    MALFORMED = 9
+    TOO_LARGE = 10
+    TIMEOUT = 11
+    EXHAUSTED = 12
+    CANCELLED = 13
+    ABORTED = 14
+    GONE = 15
     OTHER = 99
 
     @classmethod

@@ -183,10 +183,7 @@ impl Outcome {
                 .count()
         };
         let Stats {
-            opened,
-            submitted,
-            system_calls,
-            ..
+            opened, submitted, ..
         } = self.stats;
         let ledger = self.server.ledger();
         let requests = ledger.requests;
@@ -217,10 +214,6 @@ impl Outcome {
                     "{requests}{} ({submitted} chains)",
                     of_tls(ledger.requests_over_tls())
                 ),
-            ),
-            (
-                "system calls a request",
-                format!("{:.2}", system_calls as f64 / requests as f64),
             ),
             ("time", format!("{:.1} s", self.lasted.as_secs_f64())),
         ];

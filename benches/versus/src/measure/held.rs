@@ -54,7 +54,7 @@ const DELAYERS: [Waiting; 5] = [
 const BY_SELECT: usize = 1000;
 
 /// Whose requests wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Whose {
     Client(Client),
@@ -62,7 +62,7 @@ pub(crate) enum Whose {
 }
 
 /// What so many waiting requests cost one client.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) whose: Whose,
     pub(crate) waiting: usize,

@@ -101,7 +101,7 @@ impl Run {
 }
 
 /// All runs of one set.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) set: Set,
     pub(crate) pending: usize,

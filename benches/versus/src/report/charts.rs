@@ -15,15 +15,11 @@ use crate::stats;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-const WIDTH: i32 = 860;
-const LEFT: i32 = 120;
-/// Room for the figure behind the longest bar.
-const RIGHT: i32 = 90;
-/// Title and legend.
-const TOP: i32 = 74;
-const BOTTOM: i32 = 50;
-const BAR: i32 = 15;
-const GAP: i32 = 14;
+const WIDTH: u32 = 860;
+/// Of a bar, and as much again between two rows.
+const BAR: u32 = 15;
+/// What a chart has around what is drawn in it: title, labels of the axis, margins.
+const AROUND: u32 = 110;
 const GRID: RGBColor = RGBColor(220, 220, 220);
 const INK: RGBColor = RGBColor(40, 40, 40);
 /// They differ in lightness too.
@@ -121,54 +117,68 @@ struct Bars {
 
 impl Bars {
     fn draw(&self, path: &Path) -> Result<()> {
-        if self.rows.is_empty() {
-            return Ok(());
-        }
-        let group = BAR * self.series.len() as i32 + GAP;
-        let bottom = TOP + group * self.rows.len() as i32;
-        let root =
-            SVGBackend::new(path, (WIDTH as u32, (bottom + BOTTOM) as u32)).into_drawing_area();
-        root.fill(&WHITE)?;
-        root.draw(&Text::new(self.title, (LEFT, 14), font(18)))?;
-        let mut at = LEFT;
-        for (name, colour) in &self.series {
-            root.draw(&Rectangle::new([(at, 46), (at + 12, 58)], colour.filled()))?;
-            root.draw(&Text::new(name.clone(), (at + 18, 46), font(13)))?;
-            at += 18 + 8 * name.len() as i32 + 24;
-        }
         let figures = self.rows.iter().flat_map(|(_, figures)| figures);
         let most = figures.flatten().copied().fold(0.0, f64::max);
-        let step = nice_step(most);
-        let end = (most / step).ceil().max(1.0) * step;
-        let place = |figure: f64| LEFT + (figure / end * f64::from(WIDTH - LEFT - RIGHT)) as i32;
-        for tick in 0..=(end / step).round() as i32 {
-            let x = place(f64::from(tick) * step);
-            let line = PathElement::new(vec![(x, TOP - 4), (x, bottom)], GRID);
-            root.draw(&line)?;
-            let label = with_commas(f64::from(tick) * step);
-            let centred = font(12).pos(Pos::new(HPos::Center, VPos::Top));
-            root.draw(&Text::new(label, (x, bottom + 6), centred))?;
+        if most == 0.0 {
+            return Ok(());
         }
-        let centred = font(13).pos(Pos::new(HPos::Center, VPos::Top));
-        let middle = (LEFT + WIDTH - RIGHT) / 2;
-        root.draw(&Text::new(self.axis, (middle, bottom + 26), centred))?;
-        for (i, (name, figures)) in self.rows.iter().enumerate() {
-            let top = TOP + group * i as i32;
-            let ours = Client::Httpstream.name();
-            let beside = font(13).color(if *name == ours { &WARM } else { &INK });
-            let beside = beside.pos(Pos::new(HPos::Right, VPos::Center));
-            let middle = top + (group - GAP) / 2;
-            root.draw(&Text::new(*name, (LEFT - 8, middle), beside))?;
-            for (j, (figure, (_, colour))) in figures.iter().zip(&self.series).enumerate() {
-                let Some(figure) = figure else { continue };
-                let (top, x) = (top + BAR * j as i32, place(*figure));
-                let bar = Rectangle::new([(LEFT, top), (x, top + BAR - 2)], colour.filled());
-                root.draw(&bar)?;
-                let behind = font(11).pos(Pos::new(HPos::Left, VPos::Center));
-                let middle = top + BAR / 2 - 1;
-                root.draw(&Text::new(with_commas(*figure), (x + 5, middle), behind))?;
-            }
+        let (rows, bars) = (self.rows.len(), self.series.len());
+        let height = BAR * (rows * (bars + 1)) as u32 + AROUND;
+        let root = SVGBackend::new(path, (WIDTH, height)).into_drawing_area();
+        root.fill(&WHITE)?;
+        // Downwards, in bars; the empty one between two rows is half above and half below.
+        let mut chart = ChartBuilder::on(&root)
+            .caption(self.title, font(18))
+            .margin(16)
+            // The figure behind the longest bar.
+            .margin_right(80)
+            .x_label_area_size(44)
+            .y_label_area_size(104)
+            .build_cartesian_2d(0.0..most, (rows * (bars + 1)) as f64..0.0)?;
+        chart
+            .configure_mesh()
+            .disable_y_mesh()
+            .y_labels(0)
+            .max_light_lines(1)
+            .light_line_style(WHITE)
+            .bold_line_style(GRID)
+            .x_desc(self.axis)
+            .label_style(font(12))
+            .axis_desc_style(font(13))
+            .x_label_formatter(&|x| with_commas(*x))
+            .draw()?;
+        let top = |row: usize| (row * (bars + 1)) as f64 + 0.5;
+        for (row, (name, _)) in self.rows.iter().enumerate() {
+            let ours = *name == Client::Httpstream.name();
+            let style = font(13).color(if ours { &WARM } else { &INK });
+            let style = style.pos(Pos::new(HPos::Right, VPos::Center));
+            let (x, y) = chart.backend_coord(&(0.0, top(row) + bars as f64 / 2.0));
+            root.draw(&Text::new(*name, (x - 8, y), style))?;
         }
+        for (bar, (name, colour)) in self.series.iter().enumerate() {
+            let place = |(row, (_, figures)): (usize, &(&str, Vec<Option<f64>>))| {
+                Some((figures[bar]?, top(row) + bar as f64))
+            };
+            let places = || self.rows.iter().enumerate().filter_map(place);
+            let colour = colour.filled();
+            let drawn = places().map(|(x, y)| Rectangle::new([(0.0, y), (x, y + 0.87)], colour));
+            chart
+                .draw_series(drawn)?
+                .label(name)
+                .legend(move |(x, y)| Rectangle::new([(x, y - 6), (x + 12, y + 6)], colour));
+            let style = font(11).pos(Pos::new(HPos::Left, VPos::Center));
+            chart.draw_series(places().map(|(x, y)| {
+                let text = Text::new(with_commas(x), (5, 0), style.clone());
+                EmptyElement::at((x, y + 0.45)) + text
+            }))?;
+        }
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::UpperRight)
+            .legend_area_size(20)
+            .label_font(font(13))
+            .background_style(WHITE)
+            .draw()?;
         root.present()?;
         Ok(())
     }
@@ -176,15 +186,6 @@ impl Bars {
 
 fn font(size: u32) -> TextStyle<'static> {
     ("sans-serif", size).into_font().color(&INK)
-}
-
-/// 1, 2 or 5 times a power of ten, so that four to eight of them make the axis.
-fn nice_step(most: f64) -> f64 {
-    let rough = (most / 6.0).max(f64::MIN_POSITIVE);
-    let power = 10f64.powf(rough.log10().floor());
-    let factors = [1.0, 2.0, 5.0, 10.0];
-    let fits = |factor: &f64| factor * power >= rough;
-    factors.into_iter().find(fits).unwrap_or(10.0) * power
 }
 
 /// `12,345`; below a hundred with one digit behind the point.
@@ -230,7 +231,7 @@ fn growth(
     if widest <= 1.0 {
         return Ok(());
     }
-    let root = SVGBackend::new(path, (WIDTH as u32, 420)).into_drawing_area();
+    let root = SVGBackend::new(path, (WIDTH, 420)).into_drawing_area();
     root.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&root)
         .caption(title, font(18))
@@ -271,114 +272,63 @@ fn growth(
 
 #[cfg(test)]
 mod tests {
-    use super::super::Header;
-    use super::*;
-    use crate::bench::Cores;
-    use crate::job::Cost;
-    use crate::measure::counts::{Counted, Each};
-    use crate::measure::cpu::{Runs, Timed};
-    use crate::measure::growth;
-    use crate::options::{Asked, Options};
+    use std::fs;
 
-    fn cost(microseconds: f64) -> Cost {
-        Cost {
-            user_seconds: microseconds,
-            answered: 1_000_000,
-            ..Cost::default()
-        }
+    use super::*;
+
+    const REFRESH: &str = "VERSUS_DRAW_CHARTS";
+
+    /// The run that the documentation shows.
+    fn recorded() -> Measured {
+        let json = super::super::docs().join("versus.json");
+        let json = fs::read_to_string(json).expect("a run is recorded");
+        serde_json::from_str(&json).expect("it is a run")
     }
 
-    /// Figures like those of a real run.
-    fn measured() -> Measured {
-        let Ok(Asked::Run(options)) = Options::parse(&[]) else {
-            panic!("nothing asked for is everything");
-        };
-        let mut measured = Measured::new(Header::new(&options, Cores::One));
-        let figures = [6.6, 7.5, 10.5, 12.9, 21.2, 25.3, 11.2, 145.0, 8.5];
-        for (client, figure) in CLIENTS.into_iter().zip(figures) {
-            for (scene, factor) in [(SMALL_1, 2.0), (SMALL_50, 1.0), (SMALL_1000, 1.4)] {
-                measured.cpu.push(Timed {
-                    scene,
-                    client,
-                    runs: Runs::Costs(vec![cost(figure * factor)]),
-                });
-            }
-            for workload in [Workload::Small, Workload::Fields, Workload::Close] {
-                measured.instructions.push(Counted {
-                    scene: Scene::new(workload, 1),
-                    client,
-                    each: Ok(Each {
-                        all: figure * 1000.0,
-                        outside_tls: 0.0,
-                    }),
-                });
-            }
-            measured.waiting.push(held::Row {
-                whose: Whose::Client(client),
-                waiting: held::POLLS,
-                costs: Ok(vec![Cost {
-                    heap_bytes: (figure * 1e7) as i64,
-                    ..Cost::default()
-                }]),
-            });
-            for open in growth::OPEN {
-                measured.growth.push(Grown {
-                    client,
-                    open,
-                    way: Way::AllBusy,
-                    cpu_seconds: Ok(figure * 1e-6 * (open as f64).log10().max(1.0)),
-                    instructions: Ok(figure * 500.0),
-                    held_bytes: Err("not measured".to_owned()),
-                });
-            }
+    #[test]
+    fn the_charts_in_the_documentation_show_the_recorded_run() {
+        let docs = super::super::docs();
+        if std::env::var_os(REFRESH).is_some() {
+            all(&recorded(), &docs).expect("they are drawn");
         }
-        measured
+        let directory = std::env::temp_dir().join(format!("versus-charts-{}", std::process::id()));
+        fs::create_dir_all(&directory).expect("a directory");
+        all(&recorded(), &directory).expect("they are drawn");
+        let mut charts = 0;
+        for drawn in fs::read_dir(&directory).expect("it is there") {
+            let drawn = drawn.expect("a file").path();
+            let shown = docs.join(drawn.file_name().expect("it has a name"));
+            let read = |path: &Path| fs::read_to_string(path).expect("a chart");
+            assert!(
+                read(&drawn) == read(&shown),
+                "{shown:?} is another chart; draw it: {REFRESH}=1 cargo test -p versus charts"
+            );
+            charts += 1;
+        }
+        assert_eq!(charts, 5);
+        fs::remove_dir_all(&directory).expect("it is ours");
     }
 
     #[test]
     fn charts_name_every_client_that_has_a_figure() {
-        let directory = std::env::temp_dir().join(format!("versus-charts-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).expect("a directory");
-        all(&measured(), &directory).expect("they are drawn");
         for (name, clients) in [
             ("versus-cpu.svg", &CLIENTS[..]),
-            ("versus-instructions.svg", &CLIENTS),
-            ("versus-held.svg", &CLIENTS),
+            ("versus-instructions.svg", &CLIENTS[..8]),
+            ("versus-held.svg", &CLIENTS[..5]),
             ("versus-growth-instructions.svg", &CLIENTS[..2]),
             ("versus-growth-cpu.svg", &CLIENTS[..2]),
         ] {
-            let drawn = std::fs::read_to_string(directory.join(name)).expect(name);
+            let drawn = fs::read_to_string(super::super::docs().join(name)).expect(name);
             for client in clients {
                 assert!(drawn.contains(client.name()), "{name}: {}", client.name());
             }
         }
-        std::fs::remove_dir_all(&directory).expect("it is ours");
     }
 
     #[test]
     fn nothing_is_drawn_of_nothing() {
-        let mut measured = measured();
-        measured.cpu.clear();
-        measured.instructions.clear();
-        measured.waiting.clear();
-        measured.growth.clear();
+        let measured = Measured::new(recorded().header);
         all(&measured, Path::new("/nowhere")).expect("nothing is written");
-    }
-
-    #[test]
-    fn steps_of_an_axis_are_round() {
-        for (most, step) in [
-            (33_909.0, 10_000.0),
-            (25.3, 5.0),
-            (60_430.0, 20_000.0),
-            (5.9, 1.0),
-        ] {
-            assert!(
-                (nice_step(most) - step).abs() < 1e-9 * step,
-                "{most}: {}",
-                nice_step(most)
-            );
-        }
     }
 
     #[test]

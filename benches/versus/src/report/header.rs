@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::bench::Cores;
 use crate::options::Options;
@@ -25,7 +25,7 @@ const PACKAGES: [&str; 12] = [
     "ureq",
 ];
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Header {
     /// Of the day, in UTC.
     pub(crate) date: String,

@@ -9,7 +9,7 @@ use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub(crate) use self::header::Header;
 use crate::bench;
@@ -23,7 +23,7 @@ use crate::options::{Destination, Options};
 use crate::scene::Scene;
 
 /// All that was measured in one run.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Measured {
     pub(crate) header: Header,
     pub(crate) cpu: Vec<Timed>,

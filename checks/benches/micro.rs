@@ -1,12 +1,12 @@
-//! `cargo bench --bench micro`: the parts of which a request is made, each by itself, at the sizes that matter.
+//! `cargo bench -p checks`: the parts of which a request is made, each by itself, at the sizes that matter.
 //!
 //! Heads, chunks and timers are internal to the crate, so their files are taken in here by their paths, and no name has to be made public for
 //! a bench: `proto` knows no socket and no clock, `wheel` nothing at all, and what is compiled is the very code. Requests are built
 //! through the public API. Allocations are counted beside the times; neither heads, chunks nor timers make any.
 //!
-//! Bytes or items a second are the throughput of the row that they stand under. `cargo bench --bench micro -- timers` runs a part.
+//! Bytes or items a second are the throughput of the row that they stand under. `cargo bench -p checks -- timers` runs a part.
 
-#[path = "../src/proto/mod.rs"]
+#[path = "../../src/proto/mod.rs"]
 #[allow(
     dead_code,
     unreachable_pub,
@@ -14,7 +14,7 @@
     reason = "a part of the crate, of which this is a part of the users"
 )]
 mod proto;
-#[path = "../src/sched/wheel.rs"]
+#[path = "../../src/sched/wheel.rs"]
 #[allow(dead_code, reason = "as above")]
 mod wheel;
 
