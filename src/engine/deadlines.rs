@@ -7,6 +7,7 @@ use crate::engine::chains::{ChainKey, Marks};
 use crate::engine::clock::tick_after;
 use crate::engine::core::{Core, Timer};
 use crate::net::Net;
+use crate::net::slots::LinkKey;
 
 impl<N: Net> Core<N> {
     /// Has the chain's timer go off when `delay`, counted from its submission, is over.
@@ -85,5 +86,11 @@ impl<N: Net> Core<N> {
         if let Some(timer) = chain.timer.take() {
             self.timers.cancel(timer);
         }
+    }
+
+    /// The chain that a link is dialled for.
+    pub(super) fn chain_of(&self, key: LinkKey) -> ChainKey {
+        let chain = self.links[key].chain();
+        chain.expect("a link connects for an exchange")
     }
 }

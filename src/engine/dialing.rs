@@ -14,7 +14,7 @@ use crate::config::Clock;
 use crate::engine::alerts::alert;
 use crate::engine::chains::{ChainKey, Marks};
 use crate::engine::core::{Core, Exhaustion, Timer};
-use crate::engine::fail::Failure;
+use crate::engine::fail::{Failure, connected_to_itself};
 use crate::h1::exchange::Exchange;
 use crate::io_error::is_exhaustion;
 use crate::net::dial::{Attempt, Dial, Step};
@@ -79,6 +79,23 @@ impl<N: Net> Core<N> {
                     }
                 }
                 self.dial(key);
+            }
+        }
+    }
+
+    /// Takes a link further towards its connection, or writes what is left of its requests, as far
+    /// as the socket takes it.
+    pub(super) fn flush(&mut self, key: LinkKey) {
+        loop {
+            let goes_on = match self.links[key].state {
+                State::Open => return self.write(key),
+                State::Connecting => self.connect_on(key),
+                State::Handshaking => self.shake_hands(key),
+                State::Dialing(_) => return self.on_dial_event(key),
+                State::TurnedAway { .. } | State::Idle(_) => return,
+            };
+            if !goes_on {
+                return;
             }
         }
     }
@@ -585,12 +602,6 @@ impl<N: Net> Core<N> {
         let exchange = self.links[key].h1.front_mut();
         exchange.expect("a link connects for an exchange")
     }
-
-    /// The chain that a link is dialled for.
-    pub(super) fn chain_of(&self, key: LinkKey) -> ChainKey {
-        let chain = self.links[key].chain();
-        chain.expect("a link connects for an exchange")
-    }
 }
 
 /// Whether all ports are taken for connections to one address: a connection is known by both its
@@ -610,10 +621,4 @@ fn is_of_address(error: &io::Error) -> bool {
             | io::ErrorKind::WouldBlock
             | io::ErrorKind::AddrNotAvailable
     )
-}
-
-/// What is to be said of an address at which nobody listened, so that the socket met itself.
-pub(super) fn connected_to_itself() -> io::Error {
-    let why = "connected to itself, since nobody listens there";
-    io::Error::new(io::ErrorKind::ConnectionRefused, why)
 }

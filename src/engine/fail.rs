@@ -11,7 +11,6 @@ use crate::engine::alerts::alert;
 use crate::engine::chains::{ChainKey, Marks, Stage};
 use crate::engine::clock::tick_after;
 use crate::engine::core::{Core, Exhaustion};
-use crate::engine::dialing::connected_to_itself;
 use crate::error::{Circumstances, Error, ErrorKind, Phase, Sent};
 use crate::h1::exchange::Exchange;
 use crate::h1::line::{Intake, Line, Progress};
@@ -474,4 +473,10 @@ impl<N: Net> Core<N> {
 fn no_answer_from(addr: SocketAddr) -> (SocketAddr, io::Error) {
     let silent = io::Error::new(io::ErrorKind::TimedOut, "no answer");
     (addr, silent)
+}
+
+/// What is to be said of an address at which nobody listened, so that the socket met itself.
+pub(super) fn connected_to_itself() -> io::Error {
+    let why = "connected to itself, since nobody listens there";
+    io::Error::new(io::ErrorKind::ConnectionRefused, why)
 }

@@ -15,7 +15,7 @@ use crate::engine::core::Core;
 use crate::engine::fail::Failure;
 use crate::engine::mode::Mode;
 use crate::engine::pipeline::MovedUp;
-use crate::engine::quiet::Probe;
+use crate::engine::probing::Probe;
 use crate::engine::readback::{Context, Flow, Readback};
 use crate::engine::receive::{Allowance, Received};
 use crate::engine::response::{About, Response, no_fields};

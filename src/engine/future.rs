@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{self, Poll, Wake, Waker};
 use std::time::Duration;
 
-use crate::engine::chains::RequestId;
+use crate::engine::id::RequestId;
 use crate::engine::mode::Mode;
 use crate::engine::readback::{Context, Next, Readback, Reply};
 use crate::engine::submitter::{Order, Remote, Submitter, Ticket};

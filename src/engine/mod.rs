@@ -49,11 +49,13 @@ mod dialing;
 mod fail;
 mod feed;
 mod future;
+mod id;
 mod lookups;
 mod mode;
 mod orders;
 mod overdue;
 mod pipeline;
+mod probing;
 mod queue;
 mod quiet;
 mod readback;
@@ -72,7 +74,7 @@ mod turn;
 mod waiting;
 mod within;
 
-pub use chains::RequestId;
+pub use id::RequestId;
 #[cfg(feature = "sim")]
 pub use mode::Sim;
 pub use mode::{Mode, Owned, Shared};
@@ -298,6 +300,11 @@ impl<S, M: Mode> Engine<S, M> {
             true => Some(self.core.clock.now()),
             false => self.core.next_timer(),
         }
+    }
+
+    /// Whether a turn would do something even if nothing became readable and no time passed.
+    fn is_due(&self) -> bool {
+        self.core.is_due() || self.orders.has_unannounced()
     }
 
     /// [`next_deadline`](Self::next_deadline) as a duration from the clock read now; zero when a turn is due.

@@ -6,6 +6,7 @@
 
 use log::debug;
 
+use crate::config::Clock;
 use crate::engine::chains::{ChainKey, Marks};
 use crate::engine::core::{Core, Timer};
 use crate::net::Net;
@@ -70,6 +71,34 @@ impl<N: Net> Core<N> {
                 self.arm(key, None);
             }
         }
+    }
+
+    /// Puts a request on a link that rests.
+    pub(super) fn assign(&mut self, key: LinkKey, chain_key: ChainKey) {
+        self.counts.reused += 1;
+        self.load(key, chain_key);
+        if let Some(line) = self.links[key].h1.line_mut() {
+            // More may come before it is written, and so may what answers none of it.
+            line.is_unsure = true;
+            self.note_unwritten(key);
+            return self.arm(chain_key, Some(Clock::Write));
+        }
+        self.write(key);
+        let h1 = &self.links[key].h1;
+        if h1.front().is_some_and(|front| front.has_unwritten()) {
+            self.arm(chain_key, Some(Clock::Write));
+        }
+    }
+
+    /// Writes what has come together on links since the last time.
+    pub(super) fn flush_noted(&mut self) {
+        let mut noted = std::mem::take(&mut self.agenda.unwritten);
+        for token in noted.drain(..) {
+            if let Some(key) = self.links.find(token) {
+                self.flush(key);
+            }
+        }
+        self.agenda.unwritten = noted;
     }
 
     fn obtain(&mut self, origin: OriginKey, key: ChainKey, place: InLine) -> Grant {

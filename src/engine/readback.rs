@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::engine::chains::RequestId;
+use crate::engine::id::RequestId;
 use crate::engine::response::Response;
 use crate::error::Error;
 use crate::request::Request;

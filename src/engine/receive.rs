@@ -8,11 +8,9 @@ use std::io;
 use crate::engine::chains::Marks;
 use crate::engine::core::Core;
 use crate::engine::fail::Failure;
-
+use crate::h1::Outlet;
 use crate::net::link::{Link, State};
 use crate::net::slots::LinkKey;
-
-use crate::h1::Outlet;
 use crate::net::{Net, Readiness};
 use crate::proto::connection::Eof;
 

@@ -7,8 +7,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::engine::Engine;
-use crate::engine::chains::{ChainKey, Marks, RequestId, Stage};
+use crate::engine::chains::{ChainKey, Marks, Stage};
 use crate::engine::clock::Since;
+use crate::engine::id::RequestId;
 use crate::engine::mode::Mode;
 use crate::engine::readback::{Action, Context, Next, Readback};
 use crate::error::{Error, ErrorKind};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{StatusCode, Uri, Version};
 
-use crate::engine::chains::RequestId;
+use crate::engine::id::RequestId;
 use crate::error::{Circumstances, Error, ErrorKind, Phase, Sent};
 use crate::h1::exchange::Times;
 use crate::h1::reading::Body;

@@ -3,13 +3,10 @@
 //! All sessions read into the buffer that all links read into, and decrypt into another that they share; but a body of known length is
 //! decrypted to where it stays.
 
-use std::io;
-
 use log::debug;
 
 use crate::config::Clock;
 use crate::engine::core::Core;
-use crate::engine::quiet::Probe;
 use crate::net::link::State;
 use crate::net::slots::LinkKey;
 use crate::net::tls::{Problem, Session};
@@ -66,63 +63,7 @@ impl<N: Net> Core<N> {
             }
         }
     }
-
-    /// As [`probe`](Self::probe), where the server may have something to say to the session: tickets for later ones, new keys.
-    pub(super) fn probe_session(&mut self, key: LinkKey, buffer: &mut [u8]) -> Probe {
-        let link = &mut self.links[key];
-        let (Some(socket), Some(session)) = (&link.socket, &mut link.session) else {
-            return Probe::Ended;
-        };
-        // What was read may have had an end that only shows now.
-        if session.is_finished() || session.failure().is_some() {
-            return Probe::Ended;
-        }
-        for _ in 0..MAX_PROBE_READS {
-            let kept = session.restore(buffer);
-            match self.net.recv(socket, &mut buffer[kept..]) {
-                Ok(0) => return Probe::Ended,
-                // So much is said by nobody who means well, and would be read for as long as it is said.
-                Ok(n) if kept + n > MAX_UNASKED_BYTES => return Probe::Ended,
-                Ok(n) => {
-                    self.counts.bytes_in += n as u64;
-                    self.buffers.plaintext.clear();
-                    let mut left = usize::MAX;
-                    let received =
-                        session.receive(buffer, kept + n, &mut self.buffers.plaintext, &mut left);
-                    self.quiet.cost += n + (usize::MAX - left);
-                    let bytes = self.buffers.plaintext.len();
-                    // Nobody asked for it, and it must not stand before what somebody did.
-                    self.buffers.plaintext.clear();
-                    match received {
-                        _ if bytes > 0 => return Probe::Spoke { bytes },
-                        Err(_) => return Probe::Ended,
-                        Ok(()) if session.is_finished() => return Probe::Ended,
-                        Ok(()) if session.unasked() > MAX_UNASKED => return Probe::Ended,
-                        Ok(()) => {}
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    link.readiness = link.readiness.without(Readiness::READ_SIDE);
-                    return Probe::Open;
-                }
-                Err(_) => return Probe::Ended,
-            }
-        }
-        Probe::Ended
-    }
 }
-
-/// Reads that an idle link may ask for before it is given up. A server that means well sends a few
-/// tickets, and then no more.
-const MAX_PROBE_READS: usize = 16;
-
-/// What an idle session may say: some tickets, and changes of keys. Each costs microseconds, and
-/// whoever sends more would keep on.
-const MAX_UNASKED: usize = 32;
-
-/// And how much at a time, so that not many of them are in one record.
-const MAX_UNASKED_BYTES: usize = 16 << 10;
 
 #[cfg(all(test, feature = "tls"))]
 mod tests {
@@ -137,6 +78,7 @@ mod tests {
     use rustls::{ContentType, ProtocolVersion, ServerConfig, ServerConnection};
 
     use super::*;
+    use crate::engine::probing::{MAX_UNASKED, MAX_UNASKED_BYTES};
     use crate::engine::{Engine, Next};
     use crate::tls::Tls;
     use crate::{Config, Request};

@@ -17,11 +17,11 @@ use crate::engine::chains::{ChainKey, Marks, Stage};
 use crate::engine::clock::tick_after;
 use crate::engine::core::Core;
 use crate::engine::fail::Failure;
-use crate::h1::Progress;
+use crate::h1::Advance;
 use crate::h1::exchange::Exchange;
 use crate::h1::line::Intake;
 use crate::h1::trust::Trust;
-use crate::net::link::{Link, State};
+use crate::net::link::Link;
 use crate::net::pool::{Entry, OriginKey};
 use crate::net::slots::LinkKey;
 use crate::net::transport::{self, Trouble, Written};
@@ -46,23 +46,6 @@ pub(super) fn depth_of(entry: &Entry, request: &Request) -> Option<u16> {
 }
 
 impl<N: Net> Core<N> {
-    /// Puts a request on a link that rests.
-    pub(super) fn assign(&mut self, key: LinkKey, chain_key: ChainKey) {
-        self.counts.reused += 1;
-        self.load(key, chain_key);
-        if let Some(line) = self.links[key].h1.line_mut() {
-            // More may come before it is written, and so may what answers none of it.
-            line.is_unsure = true;
-            self.note_unwritten(key);
-            return self.arm(chain_key, Some(Clock::Write));
-        }
-        self.flush(key);
-        let h1 = &self.links[key].h1;
-        if h1.front().is_some_and(|front| front.has_unwritten()) {
-            self.arm(chain_key, Some(Clock::Write));
-        }
-    }
-
     /// Puts the chain's request on a link that has none.
     #[inline]
     pub(super) fn load(&mut self, key: LinkKey, chain_key: ChainKey) {
@@ -143,36 +126,8 @@ impl<N: Net> Core<N> {
         self.agenda.unwritten.push(self.links.token(key));
     }
 
-    /// Writes what has come together on links since the last time.
-    pub(super) fn flush_noted(&mut self) {
-        let mut noted = std::mem::take(&mut self.agenda.unwritten);
-        for token in noted.drain(..) {
-            if let Some(key) = self.links.find(token) {
-                self.flush(key);
-            }
-        }
-        self.agenda.unwritten = noted;
-    }
-
-    /// Takes a link further towards its connection, or writes what is left of its requests, as far
-    /// as the socket takes it.
-    pub(super) fn flush(&mut self, key: LinkKey) {
-        loop {
-            let goes_on = match self.links[key].state {
-                State::Open => return self.write(key),
-                State::Connecting => self.connect_on(key),
-                State::Handshaking => self.shake_hands(key),
-                State::Dialing(_) => return self.on_dial_event(key),
-                State::TurnedAway { .. } | State::Idle(_) => return,
-            };
-            if !goes_on {
-                return;
-            }
-        }
-    }
-
     /// Writes what is left of the requests on an open link, as far as the socket takes it.
-    fn write(&mut self, key: LinkKey) {
+    pub(super) fn write(&mut self, key: LinkKey) {
         if self.links[key].h1.has_line() && !self.is_fit_for_more(key) {
             return;
         }
@@ -315,16 +270,16 @@ impl<N: Net> Core<N> {
             return;
         };
         match progress {
-            Progress::None => {}
+            Advance::None => {}
             // The socket took bytes: the write deadline starts anew.
-            Progress::Partly if done.sent > 0 => self.arm(chain_key, Some(Clock::Write)),
-            Progress::Partly => {}
-            Progress::AwaitsContinue => {
+            Advance::Partly if done.sent > 0 => self.arm(chain_key, Some(Clock::Write)),
+            Advance::Partly => {}
+            Advance::AwaitsContinue => {
                 // The chain's timer lets the body go if no 100 (Continue) does before.
                 let due = now + CONTINUE_MILLIS * 1000;
                 self.arm_at(chain_key, tick_after(due));
             }
-            Progress::Sent => {
+            Advance::Sent => {
                 let clock = match link.h1.response().has_head() {
                     false => Some(Clock::FirstByte),
                     true if self.chains[chain_key].marks.has(Marks::PAUSED) => None,

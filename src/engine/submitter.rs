@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
-use crate::engine::chains::RequestId;
+use crate::engine::id::RequestId;
 use crate::engine::readback::{Context, Next, Readback, Reply};
 use crate::error::{Gone, SubmitError};
 use crate::request::Request;

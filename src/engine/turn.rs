@@ -43,11 +43,6 @@ impl<S, M: Mode> Engine<S, M> {
     /// All links that the poll told of, and all on the run queue, read this many times what one may, before the turn ends.
     const TURN_SHARES: usize = 4;
 
-    /// Whether a turn would do something even if nothing became readable and no time passed.
-    pub(super) fn is_due(&self) -> bool {
-        self.core.is_due() || self.orders.has_unannounced()
-    }
-
     /// One turn, which waits at most `timeout` and not past the next deadline.
     pub(super) fn turn_within(
         &mut self,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::engine::chains::RequestId;
+use crate::engine::id::RequestId;
 use crate::engine::readback::Call;
 use crate::engine::readback::{Action, Context, Flow, Next, Readback, Reply, Sink};
 use crate::engine::response::Response;

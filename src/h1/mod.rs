@@ -82,7 +82,7 @@ pub(crate) enum Event {
 
 /// What became of the request in front by bytes that were written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Progress {
+pub(crate) enum Advance {
     /// Nothing: it had been written before.
     None,
     /// More is to be written.
@@ -224,15 +224,15 @@ impl<T: Copy + PartialEq> H1<T> {
         bytes: usize,
         is_flushed: bool,
         now: u64,
-    ) -> (Progress, u64) {
+    ) -> (Advance, u64) {
         let mut left = bytes;
-        let mut progress = Progress::None;
+        let mut progress = Advance::None;
         if let Some(front) = self.front.as_mut().filter(|front| front.has_unwritten()) {
             left -= front.on_written(bytes, is_flushed, now);
             progress = match front.upload {
-                Upload::Sent => Progress::Sent,
-                Upload::AwaitingContinue => Progress::AwaitsContinue,
-                Upload::Head(_) | Upload::Whole(_) | Upload::Cut(_) => Progress::Partly,
+                Upload::Sent => Advance::Sent,
+                Upload::AwaitingContinue => Advance::AwaitsContinue,
+                Upload::Head(_) | Upload::Whole(_) | Upload::Cut(_) => Advance::Partly,
             };
         }
         let behind = match &mut self.line {
