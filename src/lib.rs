@@ -109,8 +109,8 @@ pub use config::{AddressFilter, Config, ResolverFactory};
 #[cfg(feature = "sim")]
 pub use engine::Sim;
 pub use engine::{
-    Context, Engine, Flow, Info, Mode, Next, Owned, Readback, Reply, RequestId, Response, Shared,
-    Stats, Submitter, Timings, Turn, Unread, within, within_call, within_to,
+    Context, Engine, Flow, Info, Local, Mode, Next, Owned, Readback, Reply, RequestId, Response,
+    Shared, Stats, Submitter, Timings, Turn, Unread, within, within_call, within_to,
 };
 pub use error::{Error, ErrorKind, Gone, Phase, Sent, SubmitError};
 pub use proto::{Headers, Invalid, InvalidPart, Limits, Origin, Scheme, Violation};

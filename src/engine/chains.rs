@@ -11,7 +11,7 @@ use std::time::Duration;
 use slab::Slab;
 
 use crate::engine::id::RequestId;
-use crate::engine::readback::{Call, Readback, Sink, Unread};
+use crate::engine::readback::{Action, Call, Next, Readback, Sink, Unread};
 use crate::net::slots::{MaybeKey, grow};
 use crate::request::Request;
 use crate::sched::wheel::TimerId;
@@ -110,10 +110,21 @@ pub(crate) struct Chain {
     pub(super) origin: MaybeKey,
     /// How often the request now under way was sent.
     pub(super) attempts: u8,
+    /// How many exchanges have failed since the last that did not.
+    pub(super) failures: u8,
     pub(super) marks: Marks,
 }
 
 impl Chain {
+    /// An exchange of it is over.
+    #[inline]
+    pub(super) fn note_outcome(&mut self, has_failed: bool) {
+        self.failures = match has_failed {
+            true => self.failures.saturating_add(1),
+            false => 0,
+        };
+    }
+
     /// The request under way, or else the last one.
     ///
     /// # Panics
@@ -196,6 +207,7 @@ impl Chains {
             timer: None,
             origin: MaybeKey::NONE,
             attempts: 0,
+            failures: 0,
             marks,
         });
         if let Some(id) = remote {
@@ -232,6 +244,7 @@ impl Chains {
                 timer: None,
                 origin: MaybeKey::NONE,
                 attempts: 0,
+                failures: 0,
                 marks: Marks::default(),
             });
         }
@@ -463,27 +476,45 @@ impl<S> Asks<'_, S> {
         delay: Duration,
         remote: Option<RequestId>,
     ) -> RequestId {
-        let call = self.readbacks.keep_call(call);
+        self.insert_waiting(Some(call), Box::new(Unread), delay, remote)
+    }
+
+    /// A chain that begins by waiting: then `call` is made, or its readback told.
+    fn insert_waiting(
+        &mut self,
+        call: Option<Call<S>>,
+        readback: Box<dyn Readback<S>>,
+        delay: Duration,
+        remote: Option<RequestId>,
+    ) -> RequestId {
+        let call = call.map_or(MaybeKey::NONE, |call| self.readbacks.keep_call(call));
         let key = self
             .chains
             .insert(Stage::Waiting { call }, None, delay, remote);
-        self.readbacks.insert(key, Box::new(Unread));
+        self.readbacks.insert(key, readback);
         self.chains.id(key)
+    }
+
+    /// A chain that begins with `next`. Where that is nothing, the id names no chain.
+    pub(super) fn start(&mut self, next: Next<S>, remote: Option<RequestId>) -> RequestId {
+        let Next {
+            action,
+            delay,
+            readback,
+        } = next;
+        let readback = readback.unwrap_or_else(|| Box::new(Unread));
+        match action {
+            Action::Send(request) => self.insert(request, readback, delay, remote),
+            Action::Call(call) => self.insert_waiting(Some(*call), readback, delay, remote),
+            Action::Wait => self.insert_waiting(None, readback, delay, remote),
+            Action::Done | Action::Again => remote.unwrap_or(RequestId::NONE),
+        }
     }
 }
 
 impl<S> Sink<S> for Asks<'_, S> {
-    fn submit(
-        &mut self,
-        request: Request,
-        readback: Box<dyn Readback<S>>,
-        delay: Duration,
-    ) -> RequestId {
-        self.insert(request, readback, delay, None)
-    }
-
-    fn call(&mut self, call: Call<S>, delay: Duration) -> RequestId {
-        self.insert_call(call, delay, None)
+    fn start(&mut self, next: Next<S>) -> RequestId {
+        self.start(next, None)
     }
 
     fn cancel(&mut self, id: RequestId) -> bool {

@@ -4,6 +4,7 @@
 use std::num::NonZeroU16;
 use std::sync::OnceLock;
 
+use http::StatusCode;
 use log::debug;
 use mio::Token;
 
@@ -416,8 +417,9 @@ impl<S, M: Mode> Engine<S, M> {
         let chain = chain.expect("it is read for an exchange");
         let is_whole = self.core.links[key].h1.is_whole();
         let (next, line) = {
-            let about = self.core.take_exchange(key, chain);
             let (leftover, head) = (reading.rest().len(), reading.head().0);
+            let about = self.core.take_exchange(key, chain);
+            self.core.chains[chain].note_outcome(is_worth_another_try(head.status));
             let line = self.core.release(key, head, is_whole, leftover);
             let (head, section, trailers, body) = reading.response();
             let response = Response {
@@ -495,6 +497,11 @@ impl<S, M: Mode> Engine<S, M> {
         });
         shown.map(Some).ok_or(Panicked)
     }
+}
+
+/// Whether a status asks for another try: the server was not ready for the request, or is not there.
+fn is_worth_another_try(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502..=504)
 }
 
 impl<N: Net> Core<N> {

@@ -6,9 +6,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{self, Poll, Wake, Waker};
+use std::task::{self, Poll, Waker};
 use std::time::Duration;
 
 use crate::engine::id::RequestId;
@@ -20,7 +19,7 @@ use crate::error::{Error, Gone, SubmitError};
 use crate::request::Request;
 
 /// What a request comes to, for who cannot be lent the response: its [`Info`] is in the extensions.
-type Fetched = Result<http::Response<Vec<u8>>, Error>;
+pub(super) type Fetched = Result<http::Response<Vec<u8>>, Error>;
 
 impl<S: 'static, M: Mode> Engine<S, M> {
     /// Starts a chain that ends with the response to `request`, and answers a future of it, for an
@@ -46,9 +45,7 @@ impl<S: 'static, M: Mode> Engine<S, M> {
     pub fn fetch(&mut self, request: Request) -> impl Future<Output = Fetched> + Send + use<S, M> {
         let (promise, slot) = promise();
         let id = self.submit_to(request.clone(), fetch(promise));
-        let remote = self.remote();
-        let step = Step::Taken(id);
-        fetched(request, Awaited { remote, step, slot })
+        fetched(request, Awaited::of(self.remote(), id, slot))
     }
 
     /// Runs `future` as a chain of its own, polled inside turns only. A turn is then due.
@@ -71,8 +68,7 @@ impl<S: 'static, M: Mode> Engine<S, M> {
     /// # Ok::<(), httpstream::Error>(())
     /// ```
     pub fn spawn(&mut self, future: impl Future<Output = ()> + 'static) -> RequestId {
-        let remote = self.remote();
-        self.call(|_, _| task(remote, future))
+        self.start(Next::task(future))
     }
 }
 
@@ -128,13 +124,12 @@ impl<S: 'static> Submitter<S> {
         F: FnOnce() -> T + Send + 'static,
         T: Future<Output = ()> + 'static,
     {
-        let remote = self.remote();
-        self.call_with(make, |make| Box::new(|_, _| task(remote, make())))
+        self.call_with(make, |make| Box::new(|_, _| Next::task(make())))
     }
 }
 
 /// Keeps the promise of a response.
-fn fetch<S>(promise: Promise<Fetched>) -> impl Readback<S> + Send {
+pub(super) fn fetch<S>(promise: Promise<Fetched>) -> impl Readback<S> + Send {
     let mut promise = Some(promise);
     move |_: &mut S, reply: Reply<'_>, _: &mut Context<'_, S>| match promise.take() {
         Some(promise) => promise.keep(reply.map(|response| {
@@ -147,72 +142,8 @@ fn fetch<S>(promise: Promise<Fetched>) -> impl Readback<S> + Send {
     }
 }
 
-/// A future, polled whenever its chain is due.
-struct Task<S> {
-    future: Pin<Box<dyn Future<Output = ()>>>,
-    remote: Arc<Remote<S>>,
-    /// Made at the first poll: the chain has its name by then.
-    signal: Option<(Arc<Signal<S>>, Waker)>,
-}
-
-/// What a chain does next that becomes a task.
-fn task<S: 'static>(remote: Arc<Remote<S>>, future: impl Future<Output = ()> + 'static) -> Next<S> {
-    Next::wait().read_to(Task {
-        future: Box::pin(future),
-        remote,
-        signal: None,
-    })
-}
-
-impl<S: 'static> Readback<S> for Task<S> {
-    fn on_due(&mut self, _: &mut S, cx: &mut Context<'_, S>) -> Next<S> {
-        let (signal, waker) = self.signal.get_or_insert_with(|| {
-            let signal = Arc::new(Signal {
-                id: cx.id(),
-                remote: Arc::clone(&self.remote),
-                is_given: AtomicBool::new(false),
-            });
-            (Arc::clone(&signal), Waker::from(signal))
-        });
-        // What wakes it from here on is not yet seen to.
-        signal.is_given.store(false, Ordering::SeqCst);
-        let mut polled_by = task::Context::from_waker(waker);
-        match self.future.as_mut().poll(&mut polled_by) {
-            Poll::Ready(()) => Next::done(),
-            Poll::Pending => Next::wait().after(Duration::MAX),
-        }
-    }
-
-    /// Cancelled: the chain is over, and with it the future.
-    fn on_reply(&mut self, _: &mut S, _: Reply<'_>, _: &mut Context<'_, S>) -> Next<S> {
-        Next::done()
-    }
-}
-
-/// Makes a task due.
-struct Signal<S> {
-    id: RequestId,
-    remote: Arc<Remote<S>>,
-    /// The order is given, and the task not polled since: so each has one order in the inbox at
-    /// most, however often it is woken.
-    is_given: AtomicBool,
-}
-
-impl<S: 'static> Wake for Signal<S> {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        if !self.is_given.swap(true, Ordering::SeqCst) {
-            // Of an engine that is gone, so is the task.
-            let _ = self.remote.order(Order::Wake(self.id));
-        }
-    }
-}
-
 /// Where a value is left for who awaits it.
-enum Slot<T> {
+pub(super) enum Slot<T> {
     Awaited(Option<Waker>),
     /// None: taken, or nobody is left to keep the promise.
     Over(Option<T>),
@@ -224,16 +155,16 @@ fn lock<T>(slot: &Mutex<Slot<T>>) -> MutexGuard<'_, Slot<T>> {
 }
 
 /// A value to come. Dropped, it says that there will be none.
-struct Promise<T>(Arc<Mutex<Slot<T>>>);
+pub(super) struct Promise<T>(Arc<Mutex<Slot<T>>>);
 
-fn promise<T>() -> (Promise<T>, Arc<Mutex<Slot<T>>>) {
+pub(super) fn promise<T>() -> (Promise<T>, Arc<Mutex<Slot<T>>>) {
     let slot = Arc::new(Mutex::new(Slot::Awaited(None)));
     (Promise(Arc::clone(&slot)), slot)
 }
 
 impl<T> Promise<T> {
     /// Answers what a chain does next that was there for nothing else.
-    fn keep<S>(self, value: T) -> Next<S> {
+    pub(super) fn keep<S>(self, value: T) -> Next<S> {
         self.settle(Some(value));
         Next::done()
     }
@@ -257,7 +188,7 @@ impl<T> Drop for Promise<T> {
 }
 
 /// What a chain comes to.
-struct Awaited<S, T> {
+pub(super) struct Awaited<S, T> {
     remote: Arc<Remote<S>>,
     step: Step<S>,
     slot: Arc<Mutex<Slot<T>>>,
@@ -277,7 +208,7 @@ enum Step<S> {
     Gone,
 }
 
-async fn fetched<S>(request: Request, awaited: Awaited<S, Fetched>) -> Fetched {
+pub(super) async fn fetched<S>(request: Request, awaited: Awaited<S, Fetched>) -> Fetched {
     let mut awaited = awaited;
     let fetched = (&mut awaited).await;
     let was_taken = matches!(awaited.step, Step::Taken(_));
@@ -285,6 +216,15 @@ async fn fetched<S>(request: Request, awaited: Awaited<S, Fetched>) -> Fetched {
 }
 
 impl<S, T> Awaited<S, T> {
+    /// Of a chain that the engine has, or will have.
+    pub(super) fn of(remote: Arc<Remote<S>>, id: RequestId, slot: Arc<Mutex<Slot<T>>>) -> Self {
+        let step = match remote.is_open() {
+            true => Step::Taken(id),
+            false => Step::Gone,
+        };
+        Self { remote, step, slot }
+    }
+
     /// Gives the order, if there is room for it.
     fn begin(
         remote: Arc<Remote<S>>,

@@ -12,6 +12,9 @@ impl RequestId {
     /// Set in ids that a [`Submitter`](crate::Submitter) gave out before the engine had a slot for the chain.
     const REMOTE: u64 = 1 << 63;
 
+    /// Names no chain, and never will.
+    pub(super) const NONE: Self = Self(Self::REMOTE);
+
     pub(super) fn local(key: u32, generation: u32) -> Self {
         Self(u64::from(generation) << 32 | u64::from(key))
     }

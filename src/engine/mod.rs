@@ -37,6 +37,7 @@ use crate::request::Request;
 
 mod agenda;
 mod alerts;
+mod bell;
 mod buffers;
 mod chains;
 mod clock;
@@ -50,6 +51,7 @@ mod fail;
 mod feed;
 mod future;
 mod id;
+mod local;
 mod lookups;
 mod mode;
 mod orders;
@@ -69,12 +71,14 @@ mod shared;
 #[cfg(feature = "sim")]
 mod simulated;
 mod submitter;
+mod task;
 mod timers;
 mod turn;
 mod waiting;
 mod within;
 
 pub use id::RequestId;
+pub use local::Local;
 #[cfg(feature = "sim")]
 pub use mode::Sim;
 pub use mode::{Mode, Owned, Shared};
@@ -197,7 +201,7 @@ impl<S, M: Mode> Engine<S, M> {
         request: Request,
         readback: impl Readback<S> + 'static,
     ) -> RequestId {
-        self.submit_boxed(request, Box::new(readback), Duration::ZERO)
+        self.start(Next::send(request).read_to(readback))
     }
 
     /// [`submit`](Self::submit) after `delay`, counted from this call; [`Duration::MAX`] is never.
@@ -207,7 +211,7 @@ impl<S, M: Mode> Engine<S, M> {
         request: Request,
         readback: impl FnMut(&mut S, Reply<'_>, &mut Context<'_, S>) -> Next<S> + 'static,
     ) -> RequestId {
-        self.submit_boxed(request, Box::new(readback), delay)
+        self.start(Next::send(request).after(delay).read_to(readback))
     }
 
     /// [`submit_after`](Self::submit_after) for a [`Readback`] that wants to see more than the reply.
@@ -217,7 +221,7 @@ impl<S, M: Mode> Engine<S, M> {
         request: Request,
         readback: impl Readback<S> + 'static,
     ) -> RequestId {
-        self.submit_boxed(request, Box::new(readback), delay)
+        self.start(Next::send(request).after(delay).read_to(readback))
     }
 
     /// Starts a chain which begins with a call: in the next turn `f` is run, and what it answers follows. A turn is then due.
@@ -256,23 +260,41 @@ impl<S, M: Mode> Engine<S, M> {
         delay: Duration,
         f: impl FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + 'static,
     ) -> RequestId {
+        self.start(Next::call(f).after(delay))
+    }
+
+    /// Starts a chain that begins with `next`: a request, a call, a task or a wait; delays count from
+    /// this call. A turn is then due. [`done`](Next::done) and [`again`](Next::again) start nothing,
+    /// and the id is that of no chain.
+    ///
+    /// A request without a [`read_by`](Next::read_by) is read by [`Unread`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use httpstream::{Engine, Next, Request};
+    ///
+    /// let mut engine = Engine::<u32>::new()?;
+    /// let request = engine.send(Request::get("http://127.0.0.1:1/").build()?);
+    /// engine.start(request.after(Duration::from_millis(5)).read_by(|replies, _, cx| {
+    ///     *replies += 1;
+    ///     cx.done()
+    /// }));
+    /// let mut replies = 0;
+    /// engine.run(&mut replies)?;
+    /// assert_eq!(replies, 1);
+    /// # Ok::<(), httpstream::Error>(())
+    /// ```
+    pub fn start(&mut self, next: Next<S>) -> RequestId {
+        // Between turns the time of the last one may be long past, and deadlines are never early.
         self.core.read_clock();
-        let id = self.asks().insert_call(Box::new(f), delay, None);
+        let id = self.asks().start(next, None);
         self.set_alarm();
         id
     }
 
-    fn submit_boxed(
-        &mut self,
-        request: Request,
-        readback: Box<dyn Readback<S>>,
-        delay: Duration,
-    ) -> RequestId {
-        // Between turns the time of the last one may be long past, and deadlines are never early.
-        self.core.read_clock();
-        let id = self.asks().insert(request, readback, delay, None);
-        self.set_alarm();
-        id
+    /// [`Next::send`], with the state's type known, so that a closure behind it infers.
+    pub fn send(&self, request: Request) -> Next<S> {
+        Next::send(request)
     }
 
     /// Ends a chain, whatever it is doing; its connection is closed if a request is on it. A turn is then due.

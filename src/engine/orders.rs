@@ -1,9 +1,13 @@
 //! The engine's side of its inbox: what other threads, and tasks, have asked for.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::engine::bell::{Bell, Inside};
 use crate::engine::commands::MAX_CARRIED_OUT;
-use crate::engine::submitter::{Inside, Order, Remote, Submitter};
+use crate::engine::id::RequestId;
+use crate::engine::local::{LocalOrder, Queue};
+use crate::engine::submitter::{Order, Remote, Submitter};
 use crate::resolver::Wake;
 
 /// Orders taken in one turn; the rest stays where it is, and the next turn is due at once. No more
@@ -13,24 +17,40 @@ const MAX_ORDERS: usize = MAX_CARRIED_OUT;
 
 /// What an engine shares with its submitters.
 pub(super) struct Orders<S> {
+    bell: Arc<Bell>,
     remote: Arc<Remote<S>>,
+    local: Rc<Queue<S>>,
     /// Empty between turns, its room kept.
     scratch: Vec<Order<S>>,
+    rung: Vec<RequestId>,
     /// Orders taken in this turn.
     taken: usize,
 }
 
 impl<S> Orders<S> {
     pub(super) fn new(wake: Wake, max_inbox: usize) -> Self {
+        let bell = Arc::new(Bell::new(wake));
+        let remote = Arc::new(Remote::new(Arc::clone(&bell), max_inbox));
         Self {
-            remote: Arc::new(Remote::new(wake, max_inbox)),
+            local: Rc::new(Queue::new(Arc::clone(&remote), Arc::clone(&bell))),
+            remote,
+            bell,
             scratch: Vec::new(),
+            rung: Vec::new(),
             taken: 0,
         }
     }
 
     pub(super) fn remote(&self) -> Arc<Remote<S>> {
         Arc::clone(&self.remote)
+    }
+
+    pub(super) fn bell(&self) -> &Arc<Bell> {
+        &self.bell
+    }
+
+    pub(super) fn local(&self) -> &Rc<Queue<S>> {
+        &self.local
     }
 
     pub(super) fn submitter(&self) -> Submitter<S> {
@@ -40,28 +60,42 @@ impl<S> Orders<S> {
     /// A turn begins on this thread, and lasts as long as what is returned.
     pub(super) fn on_turn(&mut self) -> Inside {
         self.taken = 0;
-        self.remote.enter()
+        self.bell.enter()
     }
 
     /// Whether there are orders that nobody is woken for: given inside a turn, or left by one that
     /// had taken enough.
     pub(super) fn has_unannounced(&self) -> bool {
-        self.remote.has_unannounced()
+        self.bell.has_unannounced()
     }
 
     /// Whether orders may still come, or have come and are not taken.
     pub(super) fn has_some_to_come(&self) -> bool {
-        self.remote.has_orders_to_come()
+        self.remote.has_orders_to_come() || self.local.has_orders()
+    }
+
+    /// What tasks and readbacks of this thread have asked for.
+    pub(super) fn take_local(&mut self) -> Vec<LocalOrder<S>> {
+        self.local.take()
+    }
+
+    /// Chains that are to go on, as many as may be taken now.
+    pub(super) fn take_rung(&mut self) -> Vec<RequestId> {
+        let mut ids = std::mem::take(&mut self.rung);
+        let taken = self.bell.take(&mut ids, MAX_ORDERS - self.taken);
+        self.taken += taken;
+        ids
+    }
+
+    pub(super) fn give_back_rung(&mut self, empty: Vec<RequestId>) {
+        self.rung = empty;
     }
 
     /// Those that may be taken now, in a vector that is to be given back.
     pub(super) fn take(&mut self) -> Vec<Order<S>> {
         let mut orders = std::mem::take(&mut self.scratch);
-        let most = MAX_ORDERS - self.taken;
-        if most > 0 {
-            self.remote.take(&mut orders, most);
-            self.taken += orders.len();
-        }
+        self.remote.take(&mut orders, MAX_ORDERS - self.taken);
+        self.taken += orders.len();
         orders
     }
 
@@ -72,5 +106,6 @@ impl<S> Orders<S> {
     /// The engine ends: what it has not taken is dropped unread.
     pub(super) fn close(&self) {
         self.remote.close();
+        self.local.close();
     }
 }

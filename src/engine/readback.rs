@@ -1,8 +1,10 @@
 //! What callers write: readbacks, and what a readback may answer.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::engine::bell::Bell;
 use crate::engine::id::RequestId;
 use crate::engine::response::Response;
 use crate::error::Error;
@@ -197,6 +199,11 @@ impl<S> Next<S> {
         Self::of(Action::Wait)
     }
 
+    /// Whether nothing follows.
+    pub fn is_done(&self) -> bool {
+        matches!(self.action, Action::Done)
+    }
+
     /// Waits before that; delays add up, [`Duration::MAX`] is never. No effect on [`done`](Self::done).
     pub fn after(mut self, delay: Duration) -> Self {
         self.delay = self.delay.saturating_add(delay);
@@ -246,8 +253,17 @@ impl<S> fmt::Debug for Next<S> {
 /// own; `send`, `again` and `done` only make what this readback may answer.
 pub struct Context<'a, S> {
     pub(super) sink: &'a mut dyn Sink<S>,
+    pub(super) seen: Seen<'a>,
+}
+
+/// What a context knows of its chain, whatever part of the state it is over.
+#[derive(Clone, Copy)]
+pub(super) struct Seen<'a> {
     pub(super) id: RequestId,
+    pub(super) request: Option<&'a Request>,
+    pub(super) failures: u32,
     pub(super) now: Instant,
+    pub(super) bell: &'a Arc<Bell>,
 }
 
 /// The code that a chain goes on with.
@@ -255,21 +271,15 @@ pub(crate) type Call<S> = Box<dyn FnOnce(&mut S, &mut Context<'_, S>) -> Next<S>
 
 /// Takes what a [`Context`] is asked for.
 pub(crate) trait Sink<S> {
-    fn submit(
-        &mut self,
-        request: Request,
-        readback: Box<dyn Readback<S>>,
-        delay: Duration,
-    ) -> RequestId;
-    fn call(&mut self, call: Call<S>, delay: Duration) -> RequestId;
+    fn start(&mut self, next: Next<S>) -> RequestId;
     fn cancel(&mut self, id: RequestId) -> bool;
     fn resume(&mut self, id: RequestId) -> bool;
     fn stop(&mut self);
 }
 
 impl<'a, S> Context<'a, S> {
-    pub(crate) fn new(sink: &'a mut dyn Sink<S>, id: RequestId, now: Instant) -> Self {
-        Self { sink, id, now }
+    pub(super) fn new(sink: &'a mut dyn Sink<S>, seen: Seen<'a>) -> Self {
+        Self { sink, seen }
     }
 
     /// Starts a chain of its own: `request`, read by `readback`.
@@ -287,8 +297,7 @@ impl<'a, S> Context<'a, S> {
         request: Request,
         readback: impl Readback<S> + 'static,
     ) -> RequestId {
-        self.sink
-            .submit(request, Box::new(readback), Duration::ZERO)
+        self.start(Next::send(request).read_to(readback))
     }
 
     /// Starts a chain of its own after `delay`.
@@ -298,7 +307,7 @@ impl<'a, S> Context<'a, S> {
         request: Request,
         readback: impl FnMut(&mut S, Reply<'_>, &mut Context<'_, S>) -> Next<S> + 'static,
     ) -> RequestId {
-        self.sink.submit(request, Box::new(readback), delay)
+        self.start(Next::send(request).after(delay).read_to(readback))
     }
 
     /// Starts a chain of its own after `delay`, for a [`Readback`] that wants to see more than the reply.
@@ -308,7 +317,7 @@ impl<'a, S> Context<'a, S> {
         request: Request,
         readback: impl Readback<S> + 'static,
     ) -> RequestId {
-        self.sink.submit(request, Box::new(readback), delay)
+        self.start(Next::send(request).after(delay).read_to(readback))
     }
 
     /// Starts a chain of its own which begins with a call; see [`Engine::call`](crate::Engine::call).
@@ -318,7 +327,7 @@ impl<'a, S> Context<'a, S> {
         &mut self,
         f: impl FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + 'static,
     ) -> RequestId {
-        self.sink.call(Box::new(f), Duration::ZERO)
+        self.start(Next::call(f))
     }
 
     /// [`call`](Self::call) after `delay`.
@@ -327,7 +336,12 @@ impl<'a, S> Context<'a, S> {
         delay: Duration,
         f: impl FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + 'static,
     ) -> RequestId {
-        self.sink.call(Box::new(f), delay)
+        self.start(Next::call(f).after(delay))
+    }
+
+    /// Starts a chain of its own; see [`Engine::start`](crate::Engine::start).
+    pub fn start(&mut self, next: Next<S>) -> RequestId {
+        self.sink.start(next)
     }
 
     /// Ends a chain; see [`Engine::cancel`](crate::Engine::cancel). A chain may cancel itself.
@@ -342,12 +356,42 @@ impl<'a, S> Context<'a, S> {
 
     /// The chain whose readback this is.
     pub fn id(&self) -> RequestId {
-        self.id
+        self.seen.id
+    }
+
+    /// The request that this readback reads the response to; in a call, or when a wait is over, the
+    /// one that the chain sent last. `None`: it has sent none yet.
+    pub fn request(&self) -> Option<&'a Request> {
+        self.seen.request
+    }
+
+    /// How many exchanges of this chain have failed since the last that did not, the present one
+    /// included: errors, and the statuses that ask for another try (408, 425, 429, 500, 502, 503 and
+    /// 504).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use httpstream::{Context, Next, Reply};
+    ///
+    /// fn on_poll(_: &mut (), reply: Reply<'_>, cx: &mut Context<'_, ()>) -> Next<()> {
+    ///     match cx.failures() {
+    ///         0 => Next::again(),
+    ///         n => Next::again().after(Duration::from_secs(1 << n.min(6))),
+    ///     }
+    /// }
+    /// ```
+    pub fn failures(&self) -> u32 {
+        self.seen.failures
     }
 
     /// The time, as read after the poll, or after the last readback of this turn that asked for something.
     pub fn now(&self) -> Instant {
-        self.now
+        self.seen.now
+    }
+
+    /// What wakes this chain's engine.
+    pub(super) fn bell(&self) -> &'a Arc<Bell> {
+        self.seen.bell
     }
 
     /// Ends [`Engine::run`](crate::Engine::run) after this turn.
@@ -374,8 +418,8 @@ impl<'a, S> Context<'a, S> {
 impl<S> fmt::Debug for Context<'_, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Context")
-            .field("id", &self.id)
-            .field("now", &self.now)
+            .field("id", &self.seen.id)
+            .field("now", &self.seen.now)
             .finish()
     }
 }

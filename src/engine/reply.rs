@@ -7,11 +7,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::engine::Engine;
-use crate::engine::chains::{ChainKey, Marks, Stage};
+use crate::engine::chains::{Asks, ChainKey, Marks, Stage};
 use crate::engine::clock::Since;
 use crate::engine::id::RequestId;
 use crate::engine::mode::Mode;
-use crate::engine::readback::{Action, Context, Next, Readback};
+use crate::engine::readback::{Action, Context, Next, Readback, Seen};
 use crate::error::{Error, ErrorKind};
 use crate::net::slots::MaybeKey;
 
@@ -19,8 +19,12 @@ impl<S, M: Mode> Engine<S, M> {
     /// Tells a chain's readback of a failure.
     pub(super) fn deliver(&mut self, state: &mut S, chain: ChainKey, error: Error) {
         // Of a chain that has sent nothing yet, nobody is told.
-        self.core.counts.failed += u64::from(self.core.chains[chain].request.is_some());
+        let sent = self.core.chains[chain].request.is_some();
+        self.core.counts.failed += u64::from(sent);
         let cancelled = self.core.chains[chain].marks.has(Marks::CANCELLED);
+        if sent && !cancelled {
+            self.core.chains[chain].note_outcome(true);
+        }
         let error = match cancelled && error.kind() != ErrorKind::Cancelled {
             true => error.into_cancelled(),
             false => error,
@@ -112,10 +116,20 @@ impl<S, M: Mode> Engine<S, M> {
         let mut readback = self.readbacks.take(key)?;
         let chain = &mut self.core.chains[key];
         let stage = std::mem::replace(&mut chain.stage, Stage::Reading);
+        let (request, failures) = (chain.request.take(), chain.failures);
         let asked = self.core.chains.commands_len();
-        let now = self.core.clock.now();
-        let mut asks = self.asks();
-        let cx = Context::new(&mut asks, id, now);
+        let seen = Seen {
+            id,
+            request: request.as_ref(),
+            failures: failures.into(),
+            now: self.core.clock.now(),
+            bell: self.orders.bell(),
+        };
+        let mut asks = Asks {
+            chains: &mut self.core.chains,
+            readbacks: &mut self.readbacks,
+        };
+        let cx = Context::new(&mut asks, seen);
         // What a panic may leave half changed is the readback, which is dropped, and the caller's state, which is the
         // host's to judge: it gets the panic at the end of the turn.
         let result = catch_unwind(AssertUnwindSafe(|| run(&mut *readback, cx)));
@@ -125,7 +139,9 @@ impl<S, M: Mode> Engine<S, M> {
             self.core.read_clock();
             self.core.chains.stamp(asked);
         }
-        self.core.chains[key].stage = stage;
+        let chain = &mut self.core.chains[key];
+        chain.stage = stage;
+        chain.request = request;
         match result {
             Ok(result) => {
                 self.readbacks.put(key, readback);

@@ -1,18 +1,17 @@
 //! Submitter: the way into an engine from other threads.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
+use crate::engine::bell::Bell;
 use crate::engine::id::RequestId;
 use crate::engine::readback::{Context, Next, Readback, Reply};
 use crate::error::{Gone, SubmitError};
 use crate::request::Request;
-use crate::resolver::Wake;
 
 /// Submits from any thread; each call wakes the engine's loop. Clones go to the same engine.
 ///
@@ -51,30 +50,11 @@ pub struct Submitter<S> {
 /// What a [`Submitter`] shares with its engine.
 pub(crate) struct Remote<S> {
     inbox: Mutex<Inbox<S>>,
-    wake: Wake,
+    bell: Arc<Bell>,
     submitters: AtomicUsize,
     last_id: AtomicU64,
-    /// Orders lie in the inbox which nobody was woken for: they came from inside a turn, or were
-    /// more than one turn takes.
-    unannounced: AtomicBool,
     /// So many submissions fit.
     max_inbox: usize,
-}
-
-thread_local! {
-    /// The engine whose turn runs on this thread; of several, the innermost.
-    static TURNING: Cell<*const ()> = const { Cell::new(std::ptr::null()) };
-}
-
-/// While it is there, this thread is inside a turn.
-pub(super) struct Inside {
-    before: *const (),
-}
-
-impl Drop for Inside {
-    fn drop(&mut self) {
-        TURNING.set(self.before);
-    }
 }
 
 struct Inbox<S> {
@@ -110,8 +90,6 @@ pub(crate) enum Order<S> {
     },
     Cancel(RequestId),
     Resume(RequestId),
-    /// A chain that waits without a request goes on now.
-    Wake(RequestId),
     Stop,
 }
 
@@ -126,7 +104,6 @@ impl<S> Order<S> {
         match (self, before) {
             (Order::Stop, Order::Stop) => true,
             (Order::Resume(id), Order::Resume(before))
-            | (Order::Wake(id), Order::Wake(before))
             | (Order::Cancel(id), Order::Cancel(before)) => id == before,
             _ => false,
         }
@@ -137,7 +114,7 @@ impl<S> Order<S> {
 pub(crate) type SendCall<S> = Box<dyn FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + Send>;
 
 impl<S> Remote<S> {
-    pub(super) fn new(wake: Wake, max_inbox: usize) -> Self {
+    pub(super) fn new(bell: Arc<Bell>, max_inbox: usize) -> Self {
         Self {
             inbox: Mutex::new(Inbox {
                 orders: VecDeque::new(),
@@ -146,30 +123,11 @@ impl<S> Remote<S> {
                 waiting: BTreeMap::new(),
                 last_ticket: 0,
             }),
-            wake,
+            bell,
             submitters: AtomicUsize::new(0),
             last_id: AtomicU64::new(0),
-            unannounced: AtomicBool::new(false),
             max_inbox,
         }
-    }
-
-    /// A turn begins on this thread, and lasts as long as what is answered.
-    pub(super) fn enter(self: &Arc<Self>) -> Inside {
-        Inside {
-            before: TURNING.replace(Arc::as_ptr(self).cast()),
-        }
-    }
-
-    fn is_turning_here(&self) -> bool {
-        std::ptr::addr_eq(TURNING.get(), self)
-    }
-
-    /// Whether there are orders that nobody is woken for: given inside a turn, or left by one that
-    /// had taken enough. A turn takes them before it ends, or another is due.
-    pub(super) fn has_unannounced(&self) -> bool {
-        // Set and read by one thread.
-        self.unannounced.load(Ordering::Relaxed)
     }
 
     /// Gives what takes room, made by `make` of what is `given`, unless there is none.
@@ -236,7 +194,16 @@ impl<S> Remote<S> {
 
     fn has_room(&self, inbox: &Inbox<S>) -> bool {
         // Who is inside a turn would wait for himself.
-        inbox.submissions < self.max_inbox || self.is_turning_here()
+        inbox.submissions < self.max_inbox || self.bell.is_turning_here()
+    }
+
+    /// The id of a chain that has no slot yet.
+    pub(super) fn new_id(&self) -> RequestId {
+        RequestId::remote(self.last_id.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.inbox().open
     }
 
     /// Gives an order that is never refused, and wakes the engine, unless it is awake.
@@ -259,10 +226,8 @@ impl<S> Remote<S> {
         drop(inbox);
         // Those behind the first are covered by what it does: the engine takes all of them, in this
         // turn or in those that follow by themselves.
-        match first {
-            true if self.is_turning_here() => self.unannounced.store(true, Ordering::Relaxed),
-            true => self.wake.wake(),
-            false => {}
+        if first {
+            self.bell.announce();
         }
     }
 
@@ -289,7 +254,8 @@ impl<S> Remote<S> {
         let freed = freed.filter(|order| order.takes_room()).count();
         inbox.submissions -= freed;
         let is_empty = inbox.orders.is_empty();
-        self.unannounced.store(!is_empty, Ordering::Relaxed);
+        // What else was rung for, this turn has taken before.
+        self.bell.set_unannounced(!is_empty || self.bell.has_rung());
         let outgrown = match is_empty && inbox.orders.capacity() > KEPT_ORDERS {
             true => std::mem::take(&mut inbox.orders),
             false => VecDeque::new(),
@@ -307,6 +273,7 @@ impl<S> Remote<S> {
 
     /// The engine ends: what it has not taken is dropped unread.
     pub(super) fn close(&self) {
+        self.bell.close();
         let mut inbox = self.inbox();
         inbox.open = false;
         let unread = std::mem::take(&mut inbox.orders);
@@ -333,7 +300,7 @@ impl<S> Submitter<S> {
     }
 
     pub(super) fn new_id(&self) -> RequestId {
-        RequestId::remote(self.remote.last_id.fetch_add(1, Ordering::Relaxed) + 1)
+        self.remote.new_id()
     }
 
     /// Starts a chain: `request`, read by `readback`.
@@ -507,9 +474,9 @@ impl<S> Clone for Submitter<S> {
 impl<S> Drop for Submitter<S> {
     fn drop(&mut self) {
         let is_last = self.remote.submitters.fetch_sub(1, Ordering::AcqRel) == 1;
-        if is_last && !self.remote.is_turning_here() {
+        if is_last && !self.remote.bell.is_turning_here() {
             // `run` may wait for nothing else.
-            self.remote.wake.wake();
+            self.remote.bell.announce();
         }
     }
 }

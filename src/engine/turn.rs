@@ -9,6 +9,7 @@ use crate::engine::Engine;
 use crate::engine::agenda::Completion;
 use crate::engine::chains::Stage;
 use crate::engine::clock::Since;
+use crate::engine::local::LocalOrder;
 use crate::engine::mode::sealed::Sealed;
 use crate::engine::mode::{Mode, Owned};
 use crate::engine::submitter::Order;
@@ -206,6 +207,21 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     fn take_orders(&mut self) {
+        for order in self.orders.take_local() {
+            match order {
+                LocalOrder::Start(id, next) => {
+                    self.asks().start(next, Some(id));
+                }
+                LocalOrder::Cancel(id) => {
+                    self.core.chains.cancel(id);
+                }
+            }
+        }
+        let mut rung = self.orders.take_rung();
+        for id in rung.drain(..) {
+            self.core.chains.wake(id);
+        }
+        self.orders.give_back_rung(rung);
         let mut orders = self.orders.take();
         for order in orders.drain(..) {
             match order {
@@ -226,7 +242,6 @@ impl<S, M: Mode> Engine<S, M> {
                 Order::Resume(id) => {
                     self.core.chains.resume(id);
                 }
-                Order::Wake(id) => self.core.chains.wake(id),
                 Order::Stop => self.core.chains.stop(),
             }
         }

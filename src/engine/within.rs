@@ -1,12 +1,8 @@
 //! Readbacks and calls over a part of the state: a bot inside a world.
 
-use std::time::Duration;
-
 use crate::engine::id::RequestId;
-use crate::engine::readback::Call;
 use crate::engine::readback::{Action, Context, Flow, Next, Readback, Reply, Sink};
 use crate::engine::response::Response;
-use crate::request::Request;
 
 /// Reads with a part of the state, so that a bot which was written to run alone runs among a thousand. Goes to
 /// [`Engine::submit_to`](crate::Engine::submit_to) and [`Next::read_to`].
@@ -134,7 +130,7 @@ where
     };
     let sink = &mut *cx.sink;
     let mut sink = PartSink { sink, part };
-    call(found, &mut Context::new(&mut sink, cx.id, cx.now))
+    call(found, &mut Context::new(&mut sink, cx.seen))
 }
 
 /// What a part's readback or call answers, as the engine wants it.
@@ -210,18 +206,8 @@ where
     P: Fn(&mut S) -> Option<&mut T> + Clone + 'static,
     T: 'static,
 {
-    fn submit(
-        &mut self,
-        request: Request,
-        readback: Box<dyn Readback<T>>,
-        delay: Duration,
-    ) -> RequestId {
-        self.sink.submit(request, wrap(self.part, readback), delay)
-    }
-
-    fn call(&mut self, call: Call<T>, delay: Duration) -> RequestId {
-        let call = Box::new(within_call(self.part.clone(), call));
-        self.sink.call(call, delay)
+    fn start(&mut self, next: Next<T>) -> RequestId {
+        self.sink.start(outwards(self.part, next))
     }
 
     fn cancel(&mut self, id: RequestId) -> bool {

@@ -110,7 +110,7 @@ fn a_task_takes_no_wakeup_and_no_more_system_calls_than_a_chain_of_readbacks() {
     assert_eq!(after.answered - stats.answered, REQUESTS);
     assert_eq!(after.wakeups - stats.wakeups, 0);
     let by_task = network.system_calls() - before;
-    assert_eq!(by_task, by_readback);
+    assert!(by_task <= by_readback, "{by_task}, and {by_readback}");
 }
 
 #[test]

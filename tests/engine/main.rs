@@ -24,6 +24,7 @@ mod framing_on_the_wire;
 mod futures;
 mod keep_alive;
 mod late_host;
+mod local;
 mod malformed_response;
 mod names;
 mod network_changes;

@@ -1,0 +1,52 @@
+//! Tasks: chains that wait without a request, and whose readback polls a future when they are due.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{self, Poll, Waker};
+use std::time::Duration;
+
+use crate::engine::bell::Signal;
+use crate::engine::readback::{Context, Next, Readback, Reply};
+
+/// A future, polled whenever its chain is due.
+struct Task {
+    future: Pin<Box<dyn Future<Output = ()>>>,
+    /// Made at the first poll: the chain has its id by then.
+    signal: Option<(Arc<Signal>, Waker)>,
+}
+
+impl<S> Next<S> {
+    /// Goes on as a task: `future` is run inside turns, whenever it is woken, and the chain is over
+    /// when it is. See [`Engine::spawn`](crate::Engine::spawn).
+    ///
+    /// After a delay, it is polled for the first time when that is over. A
+    /// [`read_by`](Self::read_by) behind it replaces the task.
+    pub fn task(future: impl Future<Output = ()> + 'static) -> Self {
+        Self::wait().read_to(Task {
+            future: Box::pin(future),
+            signal: None,
+        })
+    }
+}
+
+impl<S> Readback<S> for Task {
+    fn on_due(&mut self, _: &mut S, cx: &mut Context<'_, S>) -> Next<S> {
+        let (signal, waker) = self.signal.get_or_insert_with(|| {
+            let signal = Signal::new(cx.id(), cx.bell());
+            let waker = signal.waker();
+            (signal, waker)
+        });
+        signal.reset();
+        let mut polled_by = task::Context::from_waker(waker);
+        match self.future.as_mut().poll(&mut polled_by) {
+            Poll::Ready(()) => Next::done(),
+            Poll::Pending => Next::wait().after(Duration::MAX),
+        }
+    }
+
+    /// Cancelled: the chain is over, and with it the future.
+    fn on_reply(&mut self, _: &mut S, _: Reply<'_>, _: &mut Context<'_, S>) -> Next<S> {
+        Next::done()
+    }
+}
