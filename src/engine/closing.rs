@@ -10,7 +10,7 @@ use log::debug;
 use crate::engine::core::{Core, close_socket};
 use crate::h1::line::{Intake, Progress};
 use crate::net::Net;
-use crate::net::link::{Spot, State};
+use crate::net::link::{Reach, Spot};
 use crate::net::pool::OriginKey;
 use crate::net::slots::LinkKey;
 use crate::proto::Origin;
@@ -22,14 +22,14 @@ impl<N: Net> Core<N> {
         self.give_up_line(key);
         self.end_dialing(key, 0);
         let mut link = self.links.remove(key);
-        if let Some(socket) = link.socket.take() {
-            if let Some(session) = link.session.take() {
-                // RFC 8446 §6.1: both sides say that they close. Nobody waits for it.
-                let last = session.close();
-                if !last.is_empty() {
-                    let _ = self.net.send(&socket, &[io::IoSlice::new(&last)]);
-                }
+        if let Some((socket, Some(session))) = link.reach.wire() {
+            // RFC 8446 §6.1: both sides say that they close. Nobody waits for it.
+            let last = session.close();
+            if !last.is_empty() {
+                let _ = self.net.send(socket, &[io::IoSlice::new(&last)]);
             }
+        }
+        for socket in link.take_sockets() {
             self.let_go(socket);
         }
         if let Some(inbound) = link.h1.take_inbound() {
@@ -53,10 +53,19 @@ impl<N: Net> Core<N> {
     pub(super) fn end_dialing(&mut self, key: LinkKey, place: usize) {
         let token = self.links.token(key);
         let link = &mut self.links[key];
-        let dial = match &mut link.state {
-            State::Dialing(dial) => dial,
-            State::TurnedAway { retry } => return self.timers.cancel(*retry),
-            State::Connecting | State::Handshaking | State::Open | State::Idle(_) => return,
+        let dial = match &mut link.reach {
+            Reach::Dialing(dial, _) => dial,
+            Reach::Waiting { retry, .. } => {
+                if let Some(retry) = retry.take() {
+                    self.timers.cancel(retry);
+                }
+                return;
+            }
+            Reach::Connecting(..)
+            | Reach::Shaking(..)
+            | Reach::Open(..)
+            | Reach::Idle(..)
+            | Reach::Closed => return,
         };
         if dial.is_asking() {
             let host = self.pool[link.origin].origin.host();
@@ -135,7 +144,7 @@ impl<N: Net> Core<N> {
         // In the order in which they came to the pool, so that those behind the first one to be
         // kept are younger.
         while let Some(oldest) = self.pool.oldest_idle(origin)
-            && let State::Idle(spot) = &self.links[oldest].state
+            && let Reach::Idle(_, _, spot) = &self.links[oldest].reach
             && let parked = self.timers.tick_of(spot.timer) - self.idle_millis(oldest)
             && parked <= since
         {

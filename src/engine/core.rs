@@ -17,7 +17,7 @@ use crate::engine::quiet::Quiet;
 use crate::engine::settings::{self, Settings};
 use crate::error::Error;
 use crate::net::Net;
-use crate::net::link::{Link, State};
+use crate::net::link::{Link, Reach};
 use crate::net::names::{Names, NamesConfig};
 use crate::net::pool::{OriginKey, Pool};
 use crate::net::slots::{LinkKey, Slots};
@@ -203,15 +203,15 @@ impl<N: Net> Core<N> {
             ..Stats::default()
         };
         for link in self.links.iter() {
-            match link.state {
-                State::Dialing(_)
-                | State::Connecting
-                | State::TurnedAway { .. }
-                | State::Handshaking => {
+            match link.reach {
+                Reach::Waiting { .. }
+                | Reach::Dialing(..)
+                | Reach::Connecting(..)
+                | Reach::Shaking(..) => {
                     stats.links_dialing += 1;
                 }
-                State::Idle(_) => stats.links_idle += 1,
-                State::Open => {}
+                Reach::Idle(..) => stats.links_idle += 1,
+                Reach::Open(..) | Reach::Closed => {}
             }
         }
         for key in self.chains.keys() {

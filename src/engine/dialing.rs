@@ -18,7 +18,8 @@ use crate::engine::fail::{Failure, connected_to_itself};
 use crate::h1::exchange::Exchange;
 use crate::io_error::is_exhaustion;
 use crate::net::dial::{Attempt, Dial, Step};
-use crate::net::link::{Link, State};
+use crate::net::handshake::Handshakes;
+use crate::net::link::{Link, Reach};
 use crate::net::names::{FamilyAnswer, Known};
 use crate::net::pool::{OriginKey, TurnedAway};
 use crate::net::slots::LinkKey;
@@ -52,10 +53,15 @@ impl<N: Net> Core<N> {
         self.pool.on_opened(origin);
         self.load(key, chain_key);
         let port = self.chains[chain_key].request().port();
-        if let Err(problem) = self.begin_session(key) {
-            return self.fail(key, Failure::Tls(problem));
+        match self.handshakes_of(key) {
+            Ok(needed) => {
+                if let Some(handshakes) = self.links[key].handshakes_mut() {
+                    *handshakes = needed;
+                }
+            }
+            Err(problem) => return self.fail(key, Failure::Tls(problem)),
         }
-        self.agenda.carried_out += match self.links[key].session {
+        self.agenda.carried_out += match self.links[key].session() {
             Some(_) => 2 * OPENING,
             None => OPENING,
         };
@@ -67,7 +73,10 @@ impl<N: Net> Core<N> {
         match self.lookups.names.ask(host, port, token, self.clock.now()) {
             Known::One(addr) => self.connect_only(key, Some(addr)),
             Known::Families { v6, v4 } => {
-                self.links[key].state = State::Dialing(Box::new(Dial::new(port)));
+                let link = &mut self.links[key];
+                let handshakes = link.handshakes_mut().map(std::mem::take);
+                let dial = Box::new(Dial::new(port));
+                link.reach = Reach::Dialing(dial, handshakes.unwrap_or_default());
                 if v6.is_none() || v4.is_none() {
                     let origin = &self.pool[origin].origin;
                     debug!("{token:?} {origin}: looking up the host");
@@ -87,12 +96,12 @@ impl<N: Net> Core<N> {
     /// as the socket takes it.
     pub(super) fn flush(&mut self, key: LinkKey) {
         loop {
-            let goes_on = match self.links[key].state {
-                State::Open => return self.write(key),
-                State::Connecting => self.connect_on(key),
-                State::Handshaking => self.shake_hands(key),
-                State::Dialing(_) => return self.on_dial_event(key),
-                State::TurnedAway { .. } | State::Idle(_) => return,
+            let goes_on = match self.links[key].reach {
+                Reach::Open(..) => return self.write(key),
+                Reach::Connecting(..) => self.connect_on(key),
+                Reach::Shaking(..) => self.shake_hands(key),
+                Reach::Dialing(..) => return self.on_dial_event(key),
+                Reach::Waiting { .. } | Reach::Idle(..) | Reach::Closed => return,
             };
             if !goes_on {
                 return;
@@ -107,7 +116,7 @@ impl<N: Net> Core<N> {
     }
 
     fn take_answer(&mut self, key: LinkKey, family: Family, answer: FamilyAnswer) {
-        if let State::Dialing(dial) = &mut self.links[key].state {
+        if let Reach::Dialing(dial, _) = &mut self.links[key].reach {
             let (lookups, now) = (&self.lookups, self.clock.now());
             dial.on_answer(family, answer, |addr| lookups.is_doubtful(addr, now));
         }
@@ -115,19 +124,23 @@ impl<N: Net> Core<N> {
 
     /// A link's resolution delay is over, or its connection attempt delay, or the time until another try; its timer is gone.
     pub(super) fn on_dial_timer(&mut self, key: LinkKey) {
-        match &mut self.links[key].state {
-            State::Dialing(dial) => {
+        match &mut self.links[key].reach {
+            Reach::Dialing(dial, _) => {
                 dial.timer = None;
                 dial.on_delay();
                 // The time may have passed while the host was away: an attempt that is connected by
                 // now wins.
                 self.on_dial_event(key);
             }
-            State::TurnedAway { .. } => {
-                self.links[key].state = State::Connecting;
+            Reach::Waiting { retry, .. } => {
+                *retry = None;
                 self.connect_only(key, self.dialled_address(key));
             }
-            State::Connecting | State::Handshaking | State::Open | State::Idle(_) => {}
+            Reach::Connecting(..)
+            | Reach::Shaking(..)
+            | Reach::Open(..)
+            | Reach::Idle(..)
+            | Reach::Closed => {}
         }
     }
 
@@ -136,7 +149,7 @@ impl<N: Net> Core<N> {
         let token = self.links.token(key);
         // An attempt may succeed at once, and the exchange on it may fail at once.
         while self.links.find(token).is_some()
-            && let State::Dialing(dial) = &mut self.links[key].state
+            && let Reach::Dialing(dial, _) = &mut self.links[key].reach
         {
             match dial.next_step() {
                 Step::Connect(addr) => self.attempt(key, addr),
@@ -149,7 +162,7 @@ impl<N: Net> Core<N> {
 
     fn arm_dial(&mut self, key: LinkKey, delay: Duration) {
         let due = self.clock.tick_from_now() + delay.as_millis() as u64;
-        if let State::Dialing(dial) = &mut self.links[key].state {
+        if let Reach::Dialing(dial, _) = &mut self.links[key].reach {
             match dial.timer {
                 Some(timer) => self.timers.rearm(timer, due),
                 None => dial.timer = Some(self.timers.arm(due, Timer::Dial(key))),
@@ -159,7 +172,7 @@ impl<N: Net> Core<N> {
 
     /// No address is left, and nothing is under way.
     fn give_up(&mut self, key: LinkKey) {
-        let State::Dialing(dial) = &mut self.links[key].state else {
+        let Reach::Dialing(dial, _) = &mut self.links[key].reach else {
             return;
         };
         if dial.has_begun() {
@@ -182,7 +195,7 @@ impl<N: Net> Core<N> {
         match self.open_socket(key, Some(addr)) {
             Ok(socket) => {
                 self.note_attempt(key);
-                let State::Dialing(dial) = &mut self.links[key].state else {
+                let Reach::Dialing(dial, _) = &mut self.links[key].reach else {
                     return self.net.close(socket);
                 };
                 let delay = dial.on_begun(addr, socket);
@@ -215,14 +228,16 @@ impl<N: Net> Core<N> {
         }
         match self.open_socket(key, addr) {
             Ok(socket) => {
-                self.links[key].socket = Some(socket);
+                let link = &mut self.links[key];
+                let handshakes = link.handshakes_mut().map(std::mem::take);
+                link.reach = Reach::Connecting(socket, handshakes.unwrap_or_default());
                 let is_first = self.note_begun(key);
                 let token = self.links.token(key);
                 self.flush(key);
                 // On loopback it is connected by now, and its next deadline is armed.
                 if is_first
                     && self.links.find(token).is_some()
-                    && let State::Connecting = self.links[key].state
+                    && let Reach::Connecting(..) = self.links[key].reach
                 {
                     self.arm(self.chain_of(key), Some(Clock::Connect));
                 }
@@ -258,7 +273,9 @@ impl<N: Net> Core<N> {
         self.note_attempt(key);
         let due = self.clock.tick_from_now() + TURNED_AWAY_RETRY.as_millis() as u64;
         let retry = self.timers.arm(due, Timer::Dial(key));
-        self.links[key].state = State::TurnedAway { retry };
+        if let Reach::Waiting { retry: none, .. } = &mut self.links[key].reach {
+            *none = Some(retry);
+        }
     }
 
     /// With a link's first attempt the connect deadline begins, which is that of all together.
@@ -337,7 +354,7 @@ impl<N: Net> Core<N> {
 
     /// This machine has no room for an attempt at one of several addresses: the race goes on with those under way, if there are any.
     fn on_no_room(&mut self, key: LinkKey, addr: SocketAddr, error: io::Error) -> Race {
-        if let State::Dialing(dial) = &mut self.links[key].state
+        if let Reach::Dialing(dial, _) = &mut self.links[key].reach
             && !dial.attempts().is_empty()
         {
             let delay = dial.on_no_room(addr);
@@ -351,7 +368,7 @@ impl<N: Net> Core<N> {
     /// No port is left for an attempt at one of several addresses: while others are under way it
     /// may still be made, else the next is tried.
     fn on_no_port(&mut self, key: LinkKey, addr: SocketAddr, error: io::Error) {
-        let State::Dialing(dial) = &mut self.links[key].state else {
+        let Reach::Dialing(dial, _) = &mut self.links[key].reach else {
             return;
         };
         if dial.attempts().is_empty() {
@@ -364,7 +381,7 @@ impl<N: Net> Core<N> {
     /// Closes the oldest attempt of a link for the sake of the next address: it has had its time, and would keep the others from theirs
     /// until the connect deadline.
     fn give_way(&mut self, key: LinkKey) {
-        let State::Dialing(dial) = &mut self.links[key].state else {
+        let Reach::Dialing(dial, _) = &mut self.links[key].reach else {
             return;
         };
         let Attempt { addr, socket } = dial.take_attempt(0);
@@ -387,14 +404,14 @@ impl<N: Net> Core<N> {
     fn race(&mut self, key: LinkKey) {
         let token = self.links.token(key);
         let mut i = 0;
-        while let State::Dialing(dial) = &mut self.links[key].state
+        while let Reach::Dialing(dial, _) = &mut self.links[key].reach
             && i < dial.attempts().len()
         {
             let attempt = dial.take_attempt(i);
-            match self.write_first(key, &attempt.socket, attempt.addr) {
+            match self.try_attempt(key, &attempt) {
                 Ok(Some(first)) => return self.on_won(key, attempt, i, first),
                 Ok(None) => {
-                    let State::Dialing(dial) = &mut self.links[key].state else {
+                    let Reach::Dialing(dial, _) = &mut self.links[key].reach else {
                         return;
                     };
                     dial.put_back(i, attempt);
@@ -432,7 +449,7 @@ impl<N: Net> Core<N> {
         if is_of_address(&error) {
             self.lookups.doubt(addr, self.clock.now());
         }
-        if let State::Dialing(dial) = &mut self.links[key].state {
+        if let Reach::Dialing(dial, _) = &mut self.links[key].reach {
             dial.on_failed(addr, error);
         }
     }
@@ -442,10 +459,10 @@ impl<N: Net> Core<N> {
         self.end_dialing(key, place);
         self.lookups.trust(won.addr);
         let link = &mut self.links[key];
-        link.socket = Some(won.socket);
         link.peer = won.addr.into();
         link.readiness = link.readiness.with(Readiness::WRITABLE);
-        self.on_connected(key, first);
+        let handshakes = link.handshakes_mut().map(std::mem::take);
+        self.on_connected(key, won.socket, handshakes.unwrap_or_default(), first);
         self.flush(key);
     }
 
@@ -511,27 +528,27 @@ impl<N: Net> Core<N> {
         &mut self,
         key: LinkKey,
         socket: &N::Socket,
+        handshakes: &mut Handshakes,
         addr: SocketAddr,
     ) -> Result<Option<Written>, Trouble> {
         let link = &mut self.links[key];
+        let is_race = matches!(link.reach, Reach::Dialing(..));
         let exchange = link.h1.front().expect("a link connects for an exchange");
         let layout = exchange.layout(self.settings.defaults.block(exchange.defaults));
         let (net, scratch) = (&mut self.net, &mut self.buffers.scratch);
-        let session = link.session.as_mut();
+        let session = handshakes.session_mut();
         let written = transport::write(net, socket, session, layout.parts(), 0, scratch)?;
         if written.is_blocked {
             self.counts.bytes_out += written.sent as u64;
             return Ok(None);
         }
-        let is_alone = matches!(link.state, State::Connecting)
-            && link.session.is_none()
-            && !link.h1.has_line();
+        let is_alone = !is_race && handshakes.is_empty() && !link.h1.has_line();
         if is_alone || !self.net.is_connected_to_itself(socket, addr) {
             return Ok(Some(written));
         }
         self.counts.bytes_out += written.sent as u64;
         // What it was told is lost on any other.
-        self.begin_session(key)?;
+        *handshakes = self.handshakes_of(key)?;
         Err(Trouble::Io(connected_to_itself()))
     }
 
@@ -544,22 +561,24 @@ impl<N: Net> Core<N> {
             // says to the request itself comes behind that, and must not be read by another.
             link.h1.end();
         }
-        let socket = link
-            .socket
-            .take()
-            .expect("a link that connects has a socket");
-        match self.write_first(key, &socket, peer) {
-            Ok(written) => {
-                let link = &mut self.links[key];
-                link.socket = Some(socket);
-                let is_connected = written.is_some();
-                match written {
-                    Some(first) => self.on_connected(key, first),
-                    None => link.readiness = link.readiness.without(Readiness::WRITABLE),
-                }
-                is_connected
+        let Reach::Connecting(socket, mut handshakes) = link.reach.take() else {
+            unreachable!("it is connecting");
+        };
+        let first = self.write_first(key, &socket, &mut handshakes, peer);
+        let link = &mut self.links[key];
+        match first {
+            Ok(Some(first)) => {
+                self.on_connected(key, socket, handshakes, first);
+                true
+            }
+            Ok(None) => {
+                link.reach = Reach::Connecting(socket, handshakes);
+                link.readiness = link.readiness.without(Readiness::WRITABLE);
+                false
             }
             Err(trouble) => {
+                let retry = None;
+                link.reach = Reach::Waiting { retry, handshakes };
                 self.let_go(socket);
                 match trouble {
                     // That no port was free for it may show only now.
@@ -574,26 +593,46 @@ impl<N: Net> Core<N> {
         }
     }
 
+    /// Offers one of several sockets the first bytes.
+    fn try_attempt(
+        &mut self,
+        key: LinkKey,
+        attempt: &Attempt<N::Socket>,
+    ) -> Result<Option<Written>, Trouble> {
+        let handshakes = self.links[key].handshakes_mut().map(std::mem::take);
+        let mut handshakes = handshakes.unwrap_or_default();
+        let first = self.write_first(key, &attempt.socket, &mut handshakes, attempt.addr);
+        if let Some(place) = self.links[key].handshakes_mut() {
+            *place = handshakes;
+        }
+        first
+    }
+
     /// The socket has taken the first bytes: so it is connected.
-    fn on_connected(&mut self, key: LinkKey, first: Written) {
+    fn on_connected(
+        &mut self,
+        key: LinkKey,
+        socket: N::Socket,
+        handshakes: Handshakes,
+        first: Written,
+    ) {
         let now = self.clock.micros();
         let exchange = self.dialled_for(key);
         exchange.times.connect = exchange.since(now);
         let token = self.links.token(key);
         debug!("{token:?} {}: connected", self.origin_of(key));
         let link = &mut self.links[key];
-        if link.session.is_none() {
-            link.state = State::Open;
+        if handshakes.is_empty() {
+            link.reach = Reach::Open(socket, handshakes.into_layers());
             return self.on_written(key, first);
         }
-        link.state = State::Handshaking;
         self.counts.bytes_out += first.sent as u64;
         // A handshake ends with a short message, and the request follows: Nagle's algorithm would hold it back.
         link.is_undelayed = true;
-        let socket = link.socket.as_ref().expect("it has taken bytes");
-        if let Err(error) = self.net.set_nodelay(socket) {
+        if let Err(error) = self.net.set_nodelay(&socket) {
             trace!("TCP_NODELAY refused ({error})");
         }
+        link.reach = Reach::Shaking(socket, handshakes);
         self.arm(self.chain_of(key), Some(Clock::Tls));
     }
 

@@ -17,7 +17,7 @@ use crate::h1::line::{Intake, Line, Progress};
 use crate::h1::trust::Trust;
 use crate::io_error::is_reset;
 use crate::net::Net;
-use crate::net::link::State;
+use crate::net::link::Reach;
 use crate::net::pool::TurnedAway;
 use crate::net::slots::LinkKey;
 use crate::net::tls::Problem;
@@ -180,7 +180,7 @@ impl<N: Net> Core<N> {
         let link = &self.links[key];
         if !link.h1.is_reused()
             && !link.h1.response().has_head()
-            && let Some(socket) = &link.socket
+            && let Some(socket) = link.socket()
             && self.net.is_connected_to_itself(socket, link.peer.get())
         {
             let addr = self.dialled_address(key);
@@ -207,7 +207,7 @@ impl<N: Net> Core<N> {
 
     /// The error of a deadline, which names whom was waited for.
     fn timed_out(&mut self, key: LinkKey, text: String, at: Circumstances) -> Error {
-        let State::Dialing(dial) = &mut self.links[key].state else {
+        let Reach::Dialing(dial, _) = &mut self.links[key].reach else {
             return match (at.phase, self.dialled_address(key)) {
                 (Phase::Connect, Some(addr)) => {
                     let tried = vec![no_answer_from(addr)];
@@ -285,14 +285,14 @@ impl<N: Net> Core<N> {
 
     fn phase(&self, key: LinkKey) -> Phase {
         let link = &self.links[key];
-        match &link.state {
-            State::Dialing(dial) if !dial.has_begun() => Phase::Resolve,
-            State::Dialing(_) | State::Connecting | State::TurnedAway { .. } => Phase::Connect,
-            State::Handshaking => Phase::Tls,
-            State::Open | State::Idle(_) if link.h1.response().has_head() => Phase::Body,
+        match &link.reach {
+            Reach::Dialing(dial, _) if !dial.has_begun() => Phase::Resolve,
+            Reach::Waiting { .. } | Reach::Dialing(..) | Reach::Connecting(..) => Phase::Connect,
+            Reach::Shaking(..) => Phase::Tls,
+            _ if link.h1.response().has_head() => Phase::Body,
             // A part of the head is kept. Interim responses alone leave nothing behind.
-            State::Open | State::Idle(_) if link.h1.inbound().is_some() => Phase::Head,
-            State::Open | State::Idle(_) => match link.h1.front() {
+            _ if link.h1.inbound().is_some() => Phase::Head,
+            Reach::Open(..) | Reach::Idle(..) | Reach::Closed => match link.h1.front() {
                 Some(front) if front.is_sent() => Phase::FirstByte,
                 Some(_) | None => Phase::Write,
             },
@@ -379,8 +379,8 @@ impl<N: Net> Core<N> {
         let Some(line) = link.h1.line() else {
             return;
         };
-        let is_established = matches!(link.state, State::Open)
-            && !matches!(failure, Failure::Connect(_) | Failure::ConnectUnix(_));
+        let is_established =
+            link.is_open() && !matches!(failure, Failure::Connect(_) | Failure::ConnectUnix(_));
         if !is_established && !matches!(failure, Failure::Cancelled) {
             // One after the other, each would wait for the same failure: let each have its own.
             for next in line.unwritten() {

@@ -23,7 +23,7 @@ use crate::engine::response::{About, Response, no_fields};
 use crate::h1::Event;
 use crate::h1::exchange::{Taking, Upload};
 use crate::h1::reading::{Body, Reading};
-use crate::net::link::State;
+use crate::net::link::Reach;
 use crate::net::slots::LinkKey;
 use crate::net::tls::Session;
 use crate::net::{Net, Readiness};
@@ -61,13 +61,13 @@ impl<S, M: Mode> Engine<S, M> {
         self.core.catch_up();
         self.core.clock.since = Since::Links;
         let link = &self.core.links[key];
-        match link.state {
-            State::Idle(_) => {
+        match link.reach {
+            Reach::Idle(..) => {
                 self.core.check_idle(key);
                 *budget = budget.saturating_sub(std::mem::take(&mut self.core.quiet.cost));
             }
-            State::TurnedAway { .. } => {}
-            State::Dialing(_) | State::Connecting | State::Handshaking | State::Open => {
+            Reach::Waiting { .. } | Reach::Closed => {}
+            Reach::Dialing(..) | Reach::Connecting(..) | Reach::Shaking(..) | Reach::Open(..) => {
                 let woken = Readiness::WRITABLE.with(Readiness::ERROR);
                 if link.readiness.has(woken) && link.has_unwritten() {
                     let token = self.core.links.token(key);
@@ -537,7 +537,7 @@ impl<N: Net> Core<N> {
             attempts: self.chains[front.tag].attempts,
             times: front.times,
             done: 0,
-            tls: link.session.as_ref().and_then(Session::info),
+            tls: link.session().and_then(Session::info),
             request: front.request.clone(),
             info: OnceLock::new(),
         }
@@ -549,7 +549,7 @@ impl<N: Net> Core<N> {
         let link = &mut self.links[key];
         let reused = link.h1.is_reused();
         let exchange = link.h1.finish().expect("its response is complete");
-        let tls = link.session.as_ref().and_then(Session::info);
+        let tls = link.session().and_then(Session::info);
         let peer = link.peer.get();
         let chain = &mut self.chains[chain_key];
         // The timer stays: the chain's next step moves it, and no time passes before that.
@@ -598,7 +598,7 @@ impl<N: Net> Core<N> {
             reusable = false;
             self.warn_of_unsolicited(key, leftover);
         }
-        if let Some(session) = &self.links[key].session {
+        if let Some(session) = self.links[key].session() {
             reusable &= !session.has_pending();
         }
         // What the last event said may stand unread behind the response: an end of file, or bytes

@@ -7,7 +7,7 @@ use crate::engine::chains::{Marks, Stage};
 use crate::engine::core::Core;
 use crate::engine::lookups::MOST_PUT_OFF;
 use crate::engine::mode::Mode;
-use crate::net::link::State;
+use crate::net::link::Reach;
 use crate::net::slots::LinkKey;
 use crate::net::tls::Session;
 use crate::net::{Net, Readiness};
@@ -76,16 +76,17 @@ impl<N: Net> Core<N> {
     }
 
     fn is_looked_up(&self, key: LinkKey) -> bool {
-        matches!(&self.links[key].state, State::Dialing(dial) if !dial.has_begun())
+        matches!(&self.links[key].reach, Reach::Dialing(dial, _) if !dial.has_begun())
     }
 
     /// Whether more may be read from a link at once.
     fn is_unread(&self, key: LinkKey) -> bool {
         let link = &self.links[key];
-        let (State::Open | State::Handshaking, Some(chain)) = (&link.state, link.chain()) else {
+        let (Reach::Open(..) | Reach::Shaking(..), Some(chain)) = (&link.reach, link.chain())
+        else {
             return false;
         };
-        let pending = link.session.as_ref().is_some_and(Session::has_pending);
+        let pending = link.session().is_some_and(Session::has_pending);
         let is_readable = pending || link.readiness.has(Readiness::READ_SIDE);
         is_readable && !self.chains[chain].marks.has(Marks::PAUSED)
     }

@@ -51,7 +51,7 @@ impl<N: Net> Core<N> {
                 if drained == link && self.clock.micros() <= at + LASTING);
         let kept = &self.links[link];
         // Of a record that is on its way nobody knows yet what is in it.
-        let is_between = !kept.session.as_ref().is_some_and(Session::is_inside_record);
+        let is_between = !kept.session().is_some_and(Session::is_inside_record);
         if is_fresh && is_between && !kept.readiness.has(Readiness::READ_SIDE) {
             return true;
         }
@@ -71,7 +71,7 @@ impl<N: Net> Core<N> {
             self.tell_of(link, probe);
             matches!(probe, Probe::Open)
         };
-        let session = self.links[link].session.as_ref();
+        let session = self.links[link].session();
         let is_quiet = is_open && !session.is_some_and(Session::is_inside_record);
         if is_quiet {
             let at = quiet_at.filter(|_| is_known).unwrap_or(self.clock.micros());
@@ -115,7 +115,7 @@ impl<N: Net> Core<N> {
 
     /// Reads where nothing should be, to learn whether the connection is still there.
     pub(super) fn probe(&mut self, key: LinkKey) -> Probe {
-        if self.links[key].session.is_some() {
+        if self.links[key].session().is_some() {
             // In a readback's wake the bytes that its response lies in are in the first buffer.
             let first_is_taken = self.buffers.read.is_empty();
             let mut buffer = std::mem::take(match first_is_taken {
@@ -132,7 +132,7 @@ impl<N: Net> Core<N> {
             return probe;
         }
         let link = &mut self.links[key];
-        let Some(socket) = &link.socket else {
+        let Some(socket) = link.socket() else {
             return Probe::Ended;
         };
         loop {
@@ -152,7 +152,7 @@ impl<N: Net> Core<N> {
     /// As [`probe`](Self::probe), where the server may have something to say to the session: tickets for later ones, new keys.
     pub(super) fn probe_session(&mut self, key: LinkKey, buffer: &mut [u8]) -> Probe {
         let link = &mut self.links[key];
-        let (Some(socket), Some(session)) = (&link.socket, &mut link.session) else {
+        let Some((socket, Some(session))) = link.reach.wire() else {
             return Probe::Ended;
         };
         // What was read may have had an end that only shows now.

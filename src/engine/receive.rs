@@ -9,7 +9,7 @@ use crate::engine::chains::Marks;
 use crate::engine::core::Core;
 use crate::engine::fail::Failure;
 use crate::h1::Outlet;
-use crate::net::link::{Link, State};
+use crate::net::link::{Link, Reach};
 use crate::net::slots::LinkKey;
 use crate::net::{Net, Readiness};
 use crate::proto::connection::Eof;
@@ -76,14 +76,14 @@ impl<N: Net> Core<N> {
         let Some(chain) = link.chain() else {
             return Received::Stop;
         };
-        let may_read = matches!(link.state, State::Open | State::Handshaking);
+        let may_read = matches!(link.reach, Reach::Open(..) | Reach::Shaking(..));
         // Cancelled: a command is on its way that ends it, and until then nothing more comes of
         // it.
         let stands_still = Marks::PAUSED.or(Marks::CANCELLED);
         if !may_read || self.chains[chain].marks.has(stands_still) {
             return Received::Stop;
         }
-        match &link.session {
+        match link.session() {
             None => {}
             // No event will tell of what has been read already.
             Some(session) if session.is_finished() => return Received::End,
@@ -116,13 +116,12 @@ impl<N: Net> Core<N> {
     #[inline]
     fn read(&mut self, key: LinkKey, buffer: &mut [u8], allowed: &mut Allowance<'_>) -> Received {
         let Link {
-            socket,
-            session,
+            reach,
             h1,
             readiness,
             ..
         } = &mut self.links[key];
-        let socket = socket.as_ref().expect("an open link has a socket");
+        let (socket, session) = reach.wire().expect("what is read has a socket");
         let most = buffer.len();
         let (place, room) = match session {
             Some(session) => {
@@ -195,7 +194,9 @@ impl<N: Net> Core<N> {
         allowed: &mut Allowance<'_>,
     ) -> Received {
         let link = &mut self.links[key];
-        let session = link.session.as_mut().expect("it has a session");
+        let was_open = link.is_open();
+        let (_, session) = link.reach.wire().expect("what is read has a socket");
+        let session = session.expect("it has a session");
         // A body of known length is decrypted to where it stays.
         let body = link.h1.body_mut();
         let is_body = body.is_some();
@@ -225,7 +226,6 @@ impl<N: Net> Core<N> {
         }
         // The next message of the handshake, the request behind the last one, or what else the session has to say. An alert that
         // says why it has failed goes out when the link is closed.
-        let was_open = matches!(link.state, State::Open);
         if received.is_ok() && (!was_open || link.has_outbound()) {
             self.flush(key);
         }
@@ -251,7 +251,7 @@ impl<N: Net> Core<N> {
     pub(super) fn on_end(&mut self, key: LinkKey) -> bool {
         let link = &mut self.links[key];
         link.h1.end();
-        let is_cut = link.session.as_ref().is_some_and(|s| !s.is_finished());
+        let is_cut = link.session().is_some_and(|s| !s.is_finished());
         if is_cut && link.h1.response().is_until_close() {
             // RFC 9112 §9.8: whoever cuts the connection could cut the body where it likes.
             let why = "the connection ended without TLS's close_notify";

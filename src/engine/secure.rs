@@ -7,7 +7,8 @@ use log::debug;
 
 use crate::config::Clock;
 use crate::engine::core::Core;
-use crate::net::link::State;
+use crate::net::handshake::{Handshakes, Step};
+use crate::net::link::Reach;
 use crate::net::slots::LinkKey;
 use crate::net::tls::{Problem, Session};
 use crate::net::transport;
@@ -15,40 +16,36 @@ use crate::net::{Net, Readiness};
 use crate::proto::Scheme;
 
 impl<N: Net> Core<N> {
-    /// Gives an https link a session, in which nothing has been said. In the simulation https is
-    /// http by another name.
-    pub(super) fn begin_session(&mut self, key: LinkKey) -> Result<(), Problem> {
-        let link = &mut self.links[key];
-        let entry = &self.pool[link.origin];
-        if N::HAS_TLS && entry.origin.scheme() == Scheme::Https {
-            link.session = Some(Session::new(entry.route.tls(), entry.origin.host())?);
+    /// What a link has to agree on when it is connected; nothing has been said yet. In the
+    /// simulation https is http by another name.
+    pub(super) fn handshakes_of(&self, key: LinkKey) -> Result<Handshakes, Problem> {
+        let entry = &self.pool[self.links[key].origin];
+        if !N::HAS_TLS || entry.origin.scheme() == Scheme::Http {
+            return Ok(Handshakes::none());
         }
-        Ok(())
+        let session = Session::new(entry.route.tls(), entry.origin.host())?;
+        Ok(Handshakes::tls(session))
     }
 
-    /// Sends what the handshake has to say. Answers whether it is over, so that the request may follow.
+    /// Sends what the handshakes have to say. Answers whether all are over, so that the request may
+    /// follow.
     pub(super) fn shake_hands(&mut self, key: LinkKey) -> bool {
         loop {
-            let now = self.clock.micros();
             let link = &mut self.links[key];
-            let session = link.session.as_mut().expect("a handshake has a session");
-            if session.is_established() {
-                link.state = State::Open;
-                if let Some(exchange) = link.h1.front_mut() {
-                    exchange.times.tls = exchange.since(now);
-                }
-                let token = self.links.token(key);
-                debug!("{token:?} {}: TLS is agreed on", self.origin_of(key));
-                // What the session has to say last goes out with the request.
-                self.arm(self.chain_of(key), Some(Clock::Write));
-                return true;
-            }
-            if !session.has_outbound() {
+            let Reach::Shaking(socket, handshakes) = &mut link.reach else {
                 return false;
+            };
+            match handshakes.step() {
+                Step::Hear => return false,
+                Step::Over => {
+                    self.on_agreed(key);
+                    return true;
+                }
+                Step::Speak => {}
             }
-            let socket = link.socket.as_ref().expect("a handshake has a socket");
+            let session = handshakes.session_mut();
             let (net, scratch) = (&mut self.net, &mut self.buffers.scratch);
-            match transport::write(net, socket, Some(session), &[], 0, scratch) {
+            match transport::write(net, socket, session, &[], 0, scratch) {
                 Ok(done) => {
                     self.counts.bytes_out += done.sent as u64;
                     if done.is_blocked {
@@ -62,6 +59,22 @@ impl<N: Net> Core<N> {
                 }
             }
         }
+    }
+
+    /// All is agreed on: the link is open.
+    fn on_agreed(&mut self, key: LinkKey) {
+        let now = self.clock.micros();
+        let link = &mut self.links[key];
+        if let Reach::Shaking(socket, handshakes) = link.reach.take() {
+            link.reach = Reach::Open(socket, handshakes.into_layers());
+        }
+        if let Some(exchange) = link.h1.front_mut() {
+            exchange.times.tls = exchange.since(now);
+        }
+        let token = self.links.token(key);
+        debug!("{token:?} {}: TLS is agreed on", self.origin_of(key));
+        // What the session has to say last goes out with the request.
+        self.arm(self.chain_of(key), Some(Clock::Write));
     }
 }
 
@@ -198,7 +211,7 @@ mod tests {
     fn tickets(engine: &Engine<usize>) -> usize {
         let links = engine.core.links.iter();
         links
-            .filter_map(|link| link.session.as_ref())
+            .filter_map(|link| link.session())
             .map(Session::tickets)
             .sum()
     }

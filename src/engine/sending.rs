@@ -199,21 +199,16 @@ impl<N: Net> Core<N> {
         let front = self.links[key].h1.front();
         let is_long = front.is_some_and(|front| front.writable() > NAGLE_SAFE);
         self.send_at_once_if(key, is_long);
-        let Link {
-            h1,
-            socket,
-            session,
-            ..
-        } = &mut self.links[key];
-        let socket = socket.as_ref().expect("an open link has a socket");
+        let Link { h1, reach, .. } = &mut self.links[key];
+        let (socket, session) = reach.wire().expect("an open link has a socket");
         let (net, scratch) = (&mut self.net, &mut self.buffers.scratch);
         let front = h1.front().filter(|front| front.has_unwritten());
         let Some(front) = front else {
-            return transport::write(net, socket, session.as_mut(), &[], 0, scratch);
+            return transport::write(net, socket, session, &[], 0, scratch);
         };
         let layout = front.layout(self.settings.defaults.block(front.defaults));
         let (parts, skip) = (layout.parts(), front.written());
-        transport::write(net, socket, session.as_mut(), parts, skip, scratch)
+        transport::write(net, socket, session, parts, skip, scratch)
     }
 
     /// As [`write_once`](Self::write_once), of all requests on a pipelined link. Apart, so that the
@@ -223,20 +218,15 @@ impl<N: Net> Core<N> {
         // A request that follows others unacknowledged is what Nagle's algorithm holds back.
         let follows = self.links[key].h1.follows_others();
         self.send_at_once_if(key, follows);
-        let Link {
-            h1,
-            socket,
-            session,
-            ..
-        } = &mut self.links[key];
-        let socket = socket.as_ref().expect("an open link has a socket");
+        let Link { h1, reach, .. } = &mut self.links[key];
+        let (socket, session) = reach.wire().expect("an open link has a socket");
         let (net, scratch) = (&mut self.net, &mut self.buffers.scratch);
         let defaults = &self.settings.defaults;
         let (outgoing, skip) = h1.outgoing::<PIPELINE_PARTS>(|i| defaults.block(i));
         transport::write_from::<PIPELINE_PARTS, _>(
             net,
             socket,
-            session.as_mut(),
+            session,
             outgoing.parts(),
             skip,
             scratch,
@@ -248,7 +238,7 @@ impl<N: Net> Core<N> {
     fn send_at_once_if(&mut self, key: LinkKey, is_needed: bool) {
         let link = &mut self.links[key];
         if is_needed && !std::mem::replace(&mut link.is_undelayed, true) {
-            let socket = link.socket.as_ref().expect("an open link has a socket");
+            let socket = link.socket().expect("an open link has a socket");
             if let Err(error) = self.net.set_nodelay(socket) {
                 trace!("TCP_NODELAY refused ({error})");
             }

@@ -13,7 +13,7 @@ use crate::engine::waiting::LONG_WAIT_MILLIS;
 use crate::error::ErrorKind;
 use crate::h1::exchange::{Exchange, Upload};
 use crate::net::Net;
-use crate::net::link::State;
+use crate::net::link::Reach;
 use crate::net::pool::OriginKey;
 use crate::net::slots::LinkKey;
 
@@ -103,16 +103,17 @@ impl<N: Net> Core<N> {
     fn look_before_timeout(&mut self, key: ChainKey, link: LinkKey) {
         let is_over = self.total_is_over(key);
         let marks = &mut self.chains[key].marks;
-        match &self.links[link].state {
+        match &self.links[link].reach {
             _ if marks.has(Marks::OVER) => return,
             // Nothing that could have come would be read.
             _ if marks.has(Marks::PAUSED) => return self.time_out(key, link),
-            State::TurnedAway { .. } => return self.time_out(key, link),
-            State::Dialing(_)
-            | State::Connecting
-            | State::Handshaking
-            | State::Open
-            | State::Idle(_) => {}
+            Reach::Waiting { .. } => return self.time_out(key, link),
+            Reach::Dialing(..)
+            | Reach::Connecting(..)
+            | Reach::Shaking(..)
+            | Reach::Open(..)
+            | Reach::Idle(..)
+            | Reach::Closed => {}
         }
         let mark = match is_over {
             true => Marks::OVER,

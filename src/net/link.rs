@@ -6,6 +6,7 @@ use std::num::NonZeroU16;
 use crate::h1::H1;
 use crate::net::Readiness;
 use crate::net::dial::Dial;
+use crate::net::handshake::{Handshakes, Layers};
 use crate::net::slots::MaybeKey;
 use crate::net::tls::Session;
 use crate::sched::wheel::TimerId;
@@ -15,11 +16,7 @@ use crate::sched::wheel::TimerId;
 /// Exchanges are on it from the dial on: they wait while it connects.
 #[derive(Debug)]
 pub(crate) struct Link<Socket> {
-    pub(crate) state: State<Socket>,
-    /// None while dialling.
-    pub(crate) socket: Option<Socket>,
-    /// Of an https link.
-    pub(crate) session: Option<Session>,
+    pub(crate) reach: Reach<Socket>,
     /// What is exchanged on it. Each exchange is known by its chain.
     pub(crate) h1: H1<u32>,
     /// Slab key of its origin.
@@ -38,31 +35,56 @@ pub(crate) struct Link<Socket> {
     pub(crate) keep_alive: Option<NonZeroU16>,
 }
 
-/// How far a link has come towards a connection, and where it is kept.
+/// How far a link has come, and what it holds there.
 ///
 /// ```text
-/// Dialing ────┬─ https ─► Handshaking ─┐
-///     │       │                        ▼
-/// Connecting ─┴──────────────────────► Open ◄──► Idle
-///     ▲                   │              │         │
-///     ▼                   │              │         │
-/// TurnedAway ─────────────┴──────────────┴─────────┴──► closed
+/// Waiting ─► Dialing ────┬─ handshakes ─► Shaking ─┐
+///  ▲ │           │       │                         ▼
+///  │ └─► Connecting ─────┴───────────────────────► Open ◄──► Idle
+///  └──── turned away ┘                │              │         │
+///                └────────────────────┴──────────────┴─────────┴──► Closed
 /// ```
 #[derive(Debug)]
-pub(crate) enum State<Socket> {
+pub(crate) enum Reach<Socket> {
+    /// It is not dialled yet. Or the listener of its unix socket has no place left in its queue, or
+    /// its route's source no port: it connects again when the timer goes off.
+    Waiting {
+        retry: Option<TimerId>,
+        handshakes: Handshakes,
+    },
     /// The host is being looked up, its addresses are being tried: several sockets may be under way.
-    Dialing(Box<Dial<Socket>>),
+    Dialing(Box<Dial<Socket>>, Handshakes),
     /// The only address there is, is being connected to.
-    Connecting,
-    /// Connected; TLS is being agreed on.
-    Handshaking,
-    /// The listener of its unix socket has no place left in its queue, or its route's source no port: it connects again when the timer
-    /// goes off.
-    TurnedAway { retry: TimerId },
+    Connecting(Socket, Handshakes),
+    /// Connected; what stands between is being agreed on.
+    Shaking(Socket, Handshakes),
     /// Requests may be exchanged. None is between two of them, while the readback of the first runs.
-    Open,
+    Open(Socket, Layers),
     /// In the pool. Readable here means the peer closed, or spoke out of turn: either way, unusable.
-    Idle(Spot),
+    Idle(Socket, Layers, Spot),
+    /// Nothing is left, or it is on its way from one to the other.
+    Closed,
+}
+
+impl<Socket> Reach<Socket> {
+    /// Takes out what is there.
+    pub(crate) fn take(&mut self) -> Self {
+        std::mem::replace(self, Reach::Closed)
+    }
+
+    /// The socket, and the session that bytes pass through.
+    #[inline]
+    pub(crate) fn wire(&mut self) -> Option<(&Socket, Option<&mut Session>)> {
+        match self {
+            Reach::Open(socket, layers) | Reach::Idle(socket, layers, _) => {
+                Some((socket, layers.session_mut()))
+            }
+            Reach::Connecting(socket, handshakes) | Reach::Shaking(socket, handshakes) => {
+                Some((socket, handshakes.session_mut()))
+            }
+            Reach::Waiting { .. } | Reach::Dialing(..) | Reach::Closed => None,
+        }
+    }
 }
 
 /// An idle link's place in the pool.
@@ -115,12 +137,13 @@ impl From<SocketAddr> for Peer {
 }
 
 impl<Socket> Link<Socket> {
-    /// One that is to be connected.
+    /// One that is to be connected, for one exchange at least.
     pub(crate) fn new(origin: u32) -> Self {
         Self {
-            state: State::Connecting,
-            socket: None,
-            session: None,
+            reach: Reach::Waiting {
+                retry: None,
+                handshakes: Handshakes::none(),
+            },
             h1: H1::new(),
             origin,
             roomy: MaybeKey::NONE,
@@ -134,16 +157,51 @@ impl<Socket> Link<Socket> {
 
     /// Takes out all sockets that it holds.
     pub(crate) fn take_sockets(&mut self) -> impl Iterator<Item = Socket> {
-        let attempts = match &mut self.state {
-            State::Dialing(dial) => dial.take_attempts(),
-            State::Connecting
-            | State::Handshaking
-            | State::TurnedAway { .. }
-            | State::Open
-            | State::Idle(_) => Vec::new(),
+        let (only, attempts) = match self.reach.take() {
+            Reach::Dialing(mut dial, _) => (None, dial.take_attempts()),
+            Reach::Connecting(socket, _)
+            | Reach::Shaking(socket, _)
+            | Reach::Open(socket, _)
+            | Reach::Idle(socket, ..) => (Some(socket), Vec::new()),
+            Reach::Waiting { .. } | Reach::Closed => (None, Vec::new()),
         };
-        let sockets = attempts.into_iter().map(|attempt| attempt.socket);
-        self.socket.take().into_iter().chain(sockets)
+        let attempts = attempts.into_iter().map(|attempt| attempt.socket);
+        only.into_iter().chain(attempts)
+    }
+
+    /// The socket, where there is one, and only one.
+    pub(crate) fn socket(&self) -> Option<&Socket> {
+        match &self.reach {
+            Reach::Connecting(socket, _)
+            | Reach::Shaking(socket, _)
+            | Reach::Open(socket, _)
+            | Reach::Idle(socket, ..) => Some(socket),
+            Reach::Waiting { .. } | Reach::Dialing(..) | Reach::Closed => None,
+        }
+    }
+
+    /// The session that bytes pass through, or will.
+    #[inline]
+    pub(crate) fn session(&self) -> Option<&Session> {
+        match &self.reach {
+            Reach::Open(_, layers) | Reach::Idle(_, layers, _) => layers.session(),
+            Reach::Waiting { handshakes, .. }
+            | Reach::Dialing(_, handshakes)
+            | Reach::Connecting(_, handshakes)
+            | Reach::Shaking(_, handshakes) => handshakes.session(),
+            Reach::Closed => None,
+        }
+    }
+
+    /// What is to be agreed on when it is connected; `None` where it is.
+    pub(crate) fn handshakes_mut(&mut self) -> Option<&mut Handshakes> {
+        match &mut self.reach {
+            Reach::Waiting { handshakes, .. }
+            | Reach::Dialing(_, handshakes)
+            | Reach::Connecting(_, handshakes)
+            | Reach::Shaking(_, handshakes) => Some(handshakes),
+            Reach::Open(..) | Reach::Idle(..) | Reach::Closed => None,
+        }
     }
 
     /// The chain whose exchange is under way.
@@ -152,10 +210,15 @@ impl<Socket> Link<Socket> {
         self.h1.tag()
     }
 
+    #[inline]
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.reach, Reach::Open(..))
+    }
+
     /// Whether its connection is open and an exchange under way on it.
     #[inline]
     pub(crate) fn is_busy(&self) -> bool {
-        matches!(self.state, State::Open) && self.h1.front().is_some()
+        self.is_open() && self.h1.front().is_some()
     }
 
     /// Whether something waits for the socket to take more: of a request, or of what its session has to say.
@@ -166,6 +229,6 @@ impl<Socket> Link<Socket> {
     /// Whether its session has something for the socket.
     #[inline]
     pub(crate) fn has_outbound(&self) -> bool {
-        self.session.as_ref().is_some_and(Session::has_outbound)
+        self.session().is_some_and(Session::has_outbound)
     }
 }

@@ -18,6 +18,7 @@ mod alarm;
 #[path = "no_alarm.rs"]
 mod alarm;
 pub(crate) mod dial;
+pub(crate) mod handshake;
 pub(crate) mod link;
 pub(crate) mod names;
 pub(crate) mod pattern;

@@ -71,8 +71,8 @@ impl Session {
         match *self {}
     }
 
-    pub(crate) fn close(self) -> Vec<u8> {
-        match self {}
+    pub(crate) fn close(&mut self) -> Vec<u8> {
+        match *self {}
     }
 
     pub(crate) fn info(&self) -> Option<TlsInfo> {

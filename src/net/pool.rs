@@ -13,7 +13,7 @@ use slab::Slab;
 
 use crate::h1::line::Line;
 use crate::h1::trust::Trust;
-use crate::net::link::{Link, Neighbours, Spot, State};
+use crate::net::link::{Link, Neighbours, Reach, Spot};
 use crate::net::pattern::Pattern;
 use crate::net::readiness::Readiness;
 use crate::net::slots::{LinkKey, MaybeKey, Slots};
@@ -308,7 +308,11 @@ impl Pool {
         entry.idle.oldest.get_or_insert(key);
         self.idle.oldest.get_or_insert(key);
         entry.idle_links += 1;
-        links[key].state = State::Idle(spot);
+        let reach = &mut links[key].reach;
+        let Reach::Open(socket, layers) = reach.take() else {
+            unreachable!("what rests is open");
+        };
+        *reach = Reach::Idle(socket, layers, spot);
         entry.idle_links > most
     }
 
@@ -333,7 +337,11 @@ impl Pool {
             Some(older) => spot_of(links, older).of_all.newer = spot.of_all.newer,
             None => self.idle.oldest = spot.of_all.newer.get(),
         }
-        links[key].state = State::Open;
+        let reach = &mut links[key].reach;
+        let Reach::Idle(socket, layers, _) = reach.take() else {
+            unreachable!("a link in the pool is idle");
+        };
+        *reach = Reach::Open(socket, layers);
         spot
     }
 
@@ -364,7 +372,7 @@ impl Pool {
             if link.peer.get() == addr {
                 return Some(key);
             }
-            let State::Idle(spot) = &link.state else {
+            let Reach::Idle(_, _, spot) = &link.reach else {
                 return None;
             };
             next = spot.of_all.newer.get();
@@ -536,14 +544,13 @@ impl std::ops::IndexMut<OriginKey> for Pool {
 }
 
 fn spot_of<K>(links: &mut Slots<Link<K>>, key: LinkKey) -> &mut Spot {
-    match &mut links[key].state {
-        State::Idle(spot) => spot,
-        State::Dialing(_)
-        | State::Connecting
-        | State::Handshaking
-        | State::TurnedAway { .. }
-        | State::Open => {
-            unreachable!("a link in the pool is idle")
-        }
+    match &mut links[key].reach {
+        Reach::Idle(_, _, spot) => spot,
+        Reach::Waiting { .. }
+        | Reach::Dialing(..)
+        | Reach::Connecting(..)
+        | Reach::Shaking(..)
+        | Reach::Open(..)
+        | Reach::Closed => unreachable!("a link in the pool is idle"),
     }
 }

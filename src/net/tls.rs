@@ -214,7 +214,7 @@ impl Session {
 
     /// Ends the session. What is left to be said to the peer: ciphertext that waits for the socket, then close_notify (RFC 8446 §6.1) or
     /// the alert that says why the session failed. It is for one last send, and need not be taken.
-    pub(crate) fn close(mut self) -> Vec<u8> {
+    pub(crate) fn close(&mut self) -> Vec<u8> {
         match self.0.stage {
             Stage::Handshaking(_) => return Vec::new(),
             Stage::Failed(_) => {}

@@ -578,7 +578,7 @@ fn closing_a_session_that_failed_tells_why() {
 
 #[test]
 fn closing_inside_the_handshake_says_nothing() {
-    let session = unconnected();
+    let mut session = unconnected();
     assert!(session.has_outbound());
     assert_eq!(session.close(), b"");
 }
