@@ -77,11 +77,13 @@ mod config;
 mod embed;
 mod engine;
 mod error;
+mod id;
 mod io_error;
 mod net;
 mod proto;
 mod request;
 pub mod resolver;
+mod response;
 mod route;
 mod sched;
 #[cfg(feature = "sim")]
@@ -108,12 +110,14 @@ pub use config::{AddressFilter, Config, ResolverFactory};
 #[cfg(feature = "sim")]
 pub use engine::Sim;
 pub use engine::{
-    Context, Engine, Flow, Info, Mode, Next, Owned, Readback, Reply, RequestId, Response, Shared,
-    Stats, Submitter, Timings, Turn, Unread, within, within_call, within_to,
+    Context, Engine, Flow, Mode, Next, Owned, Readback, Shared, Stats, Submitter, Turn, Unread,
+    within, within_call, within_to,
 };
 pub use error::{Error, ErrorKind, Gone, Phase, Sent, SubmitError};
+pub use id::RequestId;
 pub use proto::{Headers, Invalid, InvalidPart, Limits, Origin, Scheme, Violation};
 pub use request::Request;
+pub use response::{Info, Reply, Response, Timings};
 pub use route::{Keepalive, Route, public_only};
 pub use timeouts::Timeouts;
 

@@ -4,58 +4,16 @@
 //! timers stay out of its reach until it returns.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
 use std::time::Duration;
 
 use slab::Slab;
 
 use crate::engine::calls::Call;
 use crate::engine::readback::{Readback, Sink, Unread};
+pub(super) use crate::id::RequestId;
 use crate::net::slots::{MaybeKey, grow};
 use crate::request::Request;
 use crate::sched::wheel::TimerId;
-
-/// Names a chain: the request, its retries, follow-ons and delays, until done. Never reused.
-///
-/// Ids order by nothing in particular; ids of one engine mean nothing to another.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RequestId(u64);
-
-impl RequestId {
-    /// Set in ids that a [`Submitter`](crate::Submitter) gave out before the engine had a slot for the chain.
-    const REMOTE: u64 = 1 << 63;
-
-    fn local(key: u32, generation: u32) -> Self {
-        Self(u64::from(generation) << 32 | u64::from(key))
-    }
-
-    pub(super) fn remote(number: u64) -> Self {
-        Self(Self::REMOTE | number)
-    }
-
-    fn is_remote(self) -> bool {
-        self.0 & Self::REMOTE != 0
-    }
-
-    /// As a number, for tables of the host's own.
-    pub fn to_u64(self) -> u64 {
-        self.0
-    }
-
-    /// Back from [`to_u64`](Self::to_u64). A number that never was an id names no chain.
-    pub fn from_u64(number: u64) -> Self {
-        Self(number)
-    }
-}
-
-impl fmt::Debug for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.is_remote() {
-            true => write!(f, "RequestId(remote {})", self.0 & !Self::REMOTE),
-            false => write!(f, "RequestId({}.{})", self.0 as u32, self.0 >> 32),
-        }
-    }
-}
 
 /// Slab key of a chain.
 pub(crate) type ChainKey = u32;
@@ -333,7 +291,7 @@ impl<S> Chains<S> {
         if id.is_remote() {
             return self.by_remote_id.get(&id).copied();
         }
-        let (key, generation) = (id.0 as u32, (id.0 >> 32) as u32);
+        let (key, generation) = (id.to_u64() as u32, (id.to_u64() >> 32) as u32);
         let live = self
             .slab
             .get(key as usize)

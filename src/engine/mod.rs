@@ -36,6 +36,7 @@ use crate::net::socket::MioNet;
 use crate::net::tls::Scratch;
 use crate::net::{Net, Ready};
 use crate::request::Request;
+use crate::response::{self, Info, Reply};
 use crate::sched::wheel::{TimerId, Wheel};
 
 mod alerts;
@@ -52,7 +53,6 @@ mod quiet;
 mod readback;
 mod receive;
 mod reply;
-mod response;
 mod secure;
 mod settings;
 mod shared;
@@ -62,12 +62,11 @@ mod submitter;
 mod turn;
 mod within;
 
-pub use chains::RequestId;
+use chains::RequestId;
 #[cfg(feature = "sim")]
 pub use mode::Sim;
 pub use mode::{Mode, Owned, Shared};
-pub use readback::{Context, Flow, Next, Readback, Reply, Unread};
-pub use response::{Info, Response, Timings};
+pub use readback::{Context, Flow, Next, Readback, Unread};
 pub use submitter::Submitter;
 pub use turn::Turn;
 pub use within::{within, within_call, within_to};

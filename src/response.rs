@@ -1,4 +1,7 @@
-//! The response as it is lent to a readback.
+//! The response as it is lent to a readback, and to what a policy does before it.
+//!
+//! A policy is asked about responses, and a request carries its policy: so the response stands above
+//! `request` and `net`, from whose buffers it is lent, and below `policy` and `engine`.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,8 +10,8 @@ use std::time::Duration;
 
 use http::{StatusCode, Uri, Version};
 
-use crate::engine::chains::RequestId;
 use crate::error::{Circumstances, Error, ErrorKind, Phase, Sent};
+use crate::id::RequestId;
 use crate::net::collected::Collected;
 use crate::net::link::Times;
 use crate::net::tls::TlsInfo;
@@ -17,19 +20,24 @@ use crate::proto::field::Field;
 use crate::proto::head::Head;
 use crate::request::Request;
 
+/// What a readback is given: the response, or why there is none, or not all of it.
+///
+/// A response of any status is `Ok`: look at [`status`](Response::status).
+pub type Reply<'a> = Result<Response<'a>, Error>;
+
 /// A response, lent from the engine's buffers for the length of the call.
 pub struct Response<'a> {
-    pub(super) head: &'a Head,
+    pub(crate) head: &'a Head,
     /// The bytes that the head's fields stand in.
-    pub(super) section: &'a [u8],
-    pub(super) trailers: Headers<'a>,
-    pub(super) body: Body<'a>,
-    pub(super) exchange: &'a Exchange,
+    pub(crate) section: &'a [u8],
+    pub(crate) trailers: Headers<'a>,
+    pub(crate) body: Body<'a>,
+    pub(crate) exchange: &'a Exchange,
 }
 
 /// Where a body lies.
 #[derive(Debug)]
-pub(super) enum Body<'a> {
+pub(crate) enum Body<'a> {
     /// In a buffer that the engine reads into again.
     Lent(&'a [u8]),
     /// In a buffer of its own, which [`Response::into_body`] may take.
@@ -37,18 +45,18 @@ pub(super) enum Body<'a> {
 }
 
 /// What is known of an exchange, before anybody asks for it: to write it out costs more than to keep it.
-pub(super) struct Exchange {
-    pub(super) id: RequestId,
-    pub(super) peer: SocketAddr,
-    pub(super) reused: bool,
-    pub(super) attempts: u8,
-    pub(super) times: Times,
+pub(crate) struct Exchange {
+    pub(crate) id: RequestId,
+    pub(crate) peer: SocketAddr,
+    pub(crate) reused: bool,
+    pub(crate) attempts: u8,
+    pub(crate) times: Times,
     /// Microseconds after the request's start; 0 while it is not complete.
-    pub(super) done: u64,
-    pub(super) tls: Option<TlsInfo>,
+    pub(crate) done: u64,
+    pub(crate) tls: Option<TlsInfo>,
     /// Out of its chain as long as this is there.
-    pub(super) request: Request,
-    pub(super) info: OnceLock<Info>,
+    pub(crate) request: Request,
+    pub(crate) info: OnceLock<Info>,
 }
 
 impl Exchange {
@@ -278,7 +286,7 @@ impl fmt::Debug for Response<'_> {
 }
 
 /// No field lines.
-pub(super) fn no_fields<'a>() -> Headers<'a> {
+pub(crate) fn no_fields<'a>() -> Headers<'a> {
     const NONE: &[Field] = &[];
     Headers::new(&[], NONE)
 }

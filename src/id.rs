@@ -1,0 +1,48 @@
+//! Ids of chains.
+
+use std::fmt;
+
+/// Names a chain: the request, its retries, follow-ons and delays, until done. Never reused.
+///
+/// Ids order by nothing in particular; ids of one engine mean nothing to another.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(u64);
+
+impl RequestId {
+    /// Set in ids that a [`Submitter`](crate::Submitter) gave out before the engine had a slot for
+    /// the chain.
+    const REMOTE: u64 = 1 << 63;
+
+    #[inline]
+    pub(crate) fn local(key: u32, generation: u32) -> Self {
+        Self(u64::from(generation) << 32 | u64::from(key))
+    }
+
+    pub(crate) fn remote(number: u64) -> Self {
+        Self(Self::REMOTE | number)
+    }
+
+    #[inline]
+    pub(crate) fn is_remote(self) -> bool {
+        self.0 & Self::REMOTE != 0
+    }
+
+    /// As a number, for tables of the host's own.
+    pub fn to_u64(self) -> u64 {
+        self.0
+    }
+
+    /// Back from [`to_u64`](Self::to_u64). A number that never was an id names no chain.
+    pub fn from_u64(number: u64) -> Self {
+        Self(number)
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.is_remote() {
+            true => write!(f, "RequestId(remote {})", self.0 & !Self::REMOTE),
+            false => write!(f, "RequestId({}.{})", self.0 as u32, self.0 >> 32),
+        }
+    }
+}
