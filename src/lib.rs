@@ -77,6 +77,8 @@ mod config;
 mod embed;
 mod engine;
 mod error;
+#[cfg_attr(not(test), expect(dead_code, reason = "sessions are not there yet"))]
+mod generation;
 mod id;
 mod io_error;
 mod net;
