@@ -10,6 +10,7 @@ mod invalid;
 mod limits;
 mod origin;
 mod plain;
+mod reference;
 pub(crate) mod target;
 mod violation;
 
