@@ -15,6 +15,7 @@ use http::Method;
 
 use crate::config::MAX_PIPELINE;
 use crate::error::Error;
+use crate::proto::field::{name_fault, offset_of_trimmed, token_fault, trim, value_fault};
 use crate::proto::target::{Fault, Target, check_host_value, percent_encode};
 use crate::proto::{Invalid, InvalidPart, Limits, LimitsEdit, Scheme};
 use crate::request::{Checked, Request, field_bit};
@@ -613,44 +614,6 @@ fn method_fault(method: &Method) -> Option<Fault> {
     }
     // http's own table agrees with RFC 9110; injection would be too high a price for a slip in it.
     token_fault(bytes)
-}
-
-fn name_fault(name: &str) -> Option<Fault> {
-    match name {
-        "" => Some(Fault::whole("is empty")),
-        _ => token_fault(name.as_bytes()),
-    }
-}
-
-fn token_fault(bytes: &[u8]) -> Option<Fault> {
-    let at = bytes.iter().position(|&b| !is_tchar(b))?;
-    Some(Fault::byte(at, bytes[at]))
-}
-
-/// RFC 9110 §5.6.2.
-fn is_tchar(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
-/// RFC 9110 §5.5: visible ASCII, SP, HTAB and obs-text.
-fn value_fault(value: &[u8]) -> Option<Fault> {
-    let is_bad = |b: &u8| b.is_ascii_control() && *b != b'\t';
-    let at = value.iter().position(is_bad)?;
-    Some(Fault::byte(at, value[at]))
-}
-
-/// Takes off optional whitespace (RFC 9110 §5.6.3): SP and HTAB, and nothing else that Unicode or C
-/// calls a space.
-fn trim(value: &[u8]) -> &[u8] {
-    let is_text = |b: &u8| !matches!(b, b' ' | b'\t');
-    let start = offset_of_trimmed(value);
-    let end = value.iter().rposition(is_text).map_or(start, |at| at + 1);
-    &value[start..end]
-}
-
-fn offset_of_trimmed(value: &[u8]) -> usize {
-    let blank = |b: &&u8| matches!(b, b' ' | b'\t');
-    value.iter().take_while(blank).count()
 }
 
 /// `1*DIGIT`: no sign, which `str::parse` would take.
