@@ -214,21 +214,25 @@ impl<'a> Response<'a> {
     /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed), naming the first byte that is not.
     pub fn text(&self) -> Result<&str, Error> {
         std::str::from_utf8(self.body()).map_err(|error| {
-            let request = &self.exchange.request;
-            let at = Circumstances {
-                phase: Phase::Body,
-                sent: Sent::Yes,
-                resend_is_safe: request.is_idempotent(),
-                reused: self.exchange.reused,
-                attempts: self.exchange.attempts,
-                origin: Some(request.origin()),
-                request: Some(request.clone()),
-                status: Some(self.status()),
-                partial_body: Vec::new(),
-            };
             let why = format!("body is not UTF-8 at byte {}", error.valid_up_to());
-            Error::from_text(ErrorKind::Malformed, why, at)
+            Error::from_text(ErrorKind::Malformed, why, self.circumstances())
         })
+    }
+
+    /// What an error says that is about this response.
+    fn circumstances(&self) -> Circumstances {
+        let request = &self.exchange.request;
+        Circumstances {
+            phase: Phase::Body,
+            sent: Sent::Yes,
+            resend_is_safe: request.is_idempotent(),
+            reused: self.exchange.reused,
+            attempts: self.exchange.attempts,
+            origin: Some(request.origin()),
+            request: Some(request.clone()),
+            status: Some(self.status()),
+            partial_body: Vec::new(),
+        }
     }
 
     /// The body for keeps: moves what the engine collected, copies what it lent.
@@ -272,6 +276,30 @@ impl<'a> Response<'a> {
     }
 }
 
+impl Error {
+    /// Makes an error of a response whose status counts as one: [`ErrorKind::Status`], with its
+    /// [`status`](Error::status) and a copy of its body as [`partial_body`](Error::partial_body).
+    /// Any status is taken.
+    ///
+    /// ```
+    /// use httpstream::{Error, Reply};
+    ///
+    /// fn checked(reply: &Reply<'_>) -> Result<(), Error> {
+    ///     match reply {
+    ///         Ok(response) if !response.status().is_success() => Err(Error::of_status(response)),
+    ///         Ok(_) | Err(_) => Ok(()),
+    ///     }
+    /// }
+    /// ```
+    pub fn of_status(response: &Response<'_>) -> Self {
+        let at = Circumstances {
+            partial_body: response.body().to_vec(),
+            ..response.circumstances()
+        };
+        Self::of(ErrorKind::Status, at)
+    }
+}
+
 /// Status, number of fields and length of the body: neither values nor body, which may hold secrets.
 impl fmt::Debug for Response<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -289,4 +317,73 @@ impl fmt::Debug for Response<'_> {
 pub(crate) fn no_fields<'a>() -> Headers<'a> {
     const NONE: &[Field] = &[];
     Headers::new(&[], NONE)
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! Responses without an engine.
+
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::proto::Limits;
+
+    /// Lends a response to `request`: `wire` is its head, from the status line to the empty line.
+    pub(crate) fn lend<T>(
+        request: &Request,
+        wire: &str,
+        body: &[u8],
+        to: impl FnOnce(Response<'_>) -> T,
+    ) -> T {
+        let mut section = wire.as_bytes().to_vec();
+        let mut head = Head::default();
+        head.read(&mut section, &mut 0, &Limits::default())
+            .expect("a head without mistakes")
+            .expect("a whole head");
+        let exchange = Exchange {
+            id: RequestId::from_u64(1),
+            peer: (Ipv4Addr::LOCALHOST, 80).into(),
+            reused: true,
+            attempts: 1,
+            times: Times::default(),
+            done: 0,
+            tls: None,
+            request: request.clone(),
+            info: OnceLock::new(),
+        };
+        to(Response {
+            head: &head,
+            section: &section,
+            trailers: no_fields(),
+            body: Body::Lent(body),
+            exchange: &exchange,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_a_status_has_what_the_response_had() {
+        let request = Request::post("http://a:81/secret").build().unwrap();
+        let wire = "HTTP/1.1 429 Slow Down\r\nContent-Length: 4\r\n\r\n";
+        let error = testing::lend(&request, wire, b"wait", |response| {
+            Error::of_status(&response)
+        });
+        assert_eq!(error.kind(), ErrorKind::Status);
+        assert_eq!(error.status(), Some(StatusCode::TOO_MANY_REQUESTS));
+        assert_eq!(error.partial_body(), b"wait");
+        assert_eq!(
+            (error.phase(), error.request_sent()),
+            (Phase::Body, Sent::Yes)
+        );
+        assert!(!error.resend_is_safe() && error.reused_connection());
+        assert_eq!(error.request().map(Request::target), Some("/secret"));
+        let expected = "http://a:81: answered with 429 Too Many Requests";
+        assert_eq!(format!("{error}"), expected);
+        assert_eq!(format!("{error:#}"), expected);
+        assert!(!format!("{error:?}").contains("secret"));
+    }
 }
