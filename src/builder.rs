@@ -441,7 +441,6 @@ impl RequestBuilder {
     }
 
     /// Makes it belong to a generation of a session.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no session calls it yet"))]
     pub(crate) fn marked(self, mark: Mark) -> Self {
         self.with(|parts| {
             parts.rare.mark = Some(mark);

@@ -318,7 +318,6 @@ impl Error {
 
     /// Says where in an exchange a policy returned this error. An error that knows its request, as
     /// one does that came from an exchange, keeps what it says.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the engine asks no policy yet"))]
     pub(crate) fn placed_at(self, at: Circumstances) -> Self {
         match self.0.request {
             Some(_) => self,

@@ -82,6 +82,7 @@ mod generation;
 mod id;
 mod io_error;
 mod net;
+pub mod policy;
 mod proto;
 mod request;
 pub mod resolver;
@@ -117,6 +118,7 @@ pub use engine::{
 };
 pub use error::{Error, ErrorKind, Gone, Phase, Sent, SubmitError};
 pub use id::RequestId;
+pub use policy::{Moment, Outcome, Policy};
 pub use proto::{Headers, Invalid, InvalidPart, Limits, Origin, Scheme, Violation};
 pub use request::Request;
 pub use response::{Info, Reply, Response, Timings};
