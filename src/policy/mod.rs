@@ -26,6 +26,7 @@
 //! A visit that can be cloned is its own policy:
 //!
 //! ```
+//! use std::sync::Arc;
 //! use httpstream::policy::{Fields, Visit};
 //! use httpstream::{Error, Moment, Request};
 //!
@@ -39,6 +40,8 @@
 //!     }
 //! }
 //!
+//! let request = Request::get("http://example.com/").policy(Arc::new(Dated)).build()?;
+//! # Ok::<(), Error>(())
 //! ```
 //!
 //! # Limits
@@ -54,6 +57,8 @@ use crate::request::Request;
 use crate::response::{Reply, Response};
 
 mod both;
+#[cfg_attr(not(test), expect(dead_code, reason = "the engine asks no policy yet"))]
+mod carried;
 #[cfg_attr(not(test), expect(dead_code, reason = "the engine asks no policy yet"))]
 mod decoding;
 #[cfg_attr(not(test), expect(dead_code, reason = "the engine asks no policy yet"))]
