@@ -65,7 +65,8 @@ enum Body {
 /// What few requests have.
 #[derive(Clone, Default)]
 pub(crate) struct Rare {
-    pub(crate) limits: Option<LimitsEdit>,
+    /// Boxed: it is longer than all the others together.
+    pub(crate) limits: Option<Box<LimitsEdit>>,
     pub(crate) route: Option<Arc<Route>>,
     pub(crate) pipeline: Option<u16>,
     pub(crate) policies: Option<Carried>,
@@ -461,7 +462,6 @@ impl Request {
 
     /// The generation of its session that it belongs to. One that is over ends the request,
     /// wherever it is.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the engine does not ask yet"))]
     #[inline]
     pub(crate) fn generation(&self) -> Option<&Mark> {
         self.0.rare.as_ref()?.mark.as_ref()
@@ -495,7 +495,7 @@ impl Request {
 
     #[inline]
     pub(crate) fn limits(&self) -> Option<&LimitsEdit> {
-        self.0.rare.as_ref()?.limits.as_ref()
+        self.0.rare.as_ref()?.limits.as_deref()
     }
 
     /// How many requests may be unanswered on its connection, where it says so itself.
@@ -645,5 +645,7 @@ mod tests {
         const COUNTS: usize = 2 * size_of::<usize>();
         assert!(COUNTS + size_of::<Inner>() <= 112, "{}", size_of::<Inner>());
         assert_eq!(size_of::<Option<Request>>(), size_of::<usize>());
+        // Each request of a session has this besides.
+        assert!(size_of::<Rare>() <= 80, "{}", size_of::<Rare>());
     }
 }

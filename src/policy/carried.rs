@@ -30,11 +30,20 @@ impl RequestBuilder {
         self.change_policies(|policies| policies.inner = Some(policy))
     }
 
-    /// Has it belong to a session: `policy` is around its own one, and it ends with the session's
-    /// present generation.
-    pub(crate) fn in_session(self, policy: Arc<dyn Policy>, mark: Mark) -> Self {
-        self.change_policies(|policies| policies.outer = Some(policy))
-            .marked(mark)
+    /// Has it belong to a session: its policy is around the request's own one, and the request ends
+    /// with the session's present generation. `session` is made by [`Policies::of_session`].
+    pub(crate) fn in_session(self, session: &Carried, mark: Mark) -> Self {
+        let carried = self.carry(|carried| {
+            // Mostly there is nothing else, and all requests of the session share this.
+            let Some(inner) = carried.and_then(|carried| read(carried).inner.clone()) else {
+                return Some(Arc::clone(session));
+            };
+            Some(Arc::new(Policies {
+                outer: read(session).outer.clone(),
+                inner: Some(inner),
+            }))
+        });
+        carried.marked(mark)
     }
 
     fn change_policies(self, change: impl FnOnce(&mut Policies)) -> Self {
@@ -52,6 +61,14 @@ fn read(carried: &Carried) -> &Policies {
 }
 
 impl Policies {
+    /// What the requests of a session carry, made once for all of them.
+    pub(crate) fn of_session(policy: Arc<dyn Policy>) -> Carried {
+        Arc::new(Self {
+            outer: Some(policy),
+            inner: None,
+        })
+    }
+
     /// Those of `request`, inside of `default`, which is there for requests without a session. One
     /// test of a pointer where there are none.
     #[inline]
@@ -138,14 +155,15 @@ mod tests {
     fn a_session_is_around_the_requests_own_policy() {
         let get = || Request::get("http://a/");
         let mark = || Generation::new().mark();
-        let (own, session, default) = (named("own"), named("session"), named("default"));
+        let (own, default) = (named("own"), named("default"));
+        let session = &Policies::of_session(named("session"));
         #[rustfmt::skip]
         let rows = [
             ("none", get(), "", "default "),
             ("own", get().policy(own.clone()), "own ", "default own "),
-            ("session", get().in_session(session.clone(), mark()), "session ", "session "),
-            ("both", get().in_session(session.clone(), mark()).policy(own.clone()), "session own ", "session own "),
-            ("both, in the other order", get().policy(own.clone()).in_session(session.clone(), mark()), "session own ", "session own "),
+            ("session", get().in_session(session, mark()), "session ", "session "),
+            ("both", get().in_session(session, mark()).policy(own.clone()), "session own ", "session own "),
+            ("both, in the other order", get().policy(own.clone()).in_session(session, mark()), "session own ", "session own "),
             ("a second one replaces the first", get().policy(named("x")).policy(own.clone()), "own ", "default own "),
         ];
         for (why, builder, alone, with_default) in rows {
@@ -166,7 +184,7 @@ mod tests {
 
     #[test]
     fn the_same_policies_are_known_again() {
-        let (policy, session) = (named("a"), named("b"));
+        let (policy, session) = (named("a"), Policies::of_session(named("b")));
         let mark = Generation::new().mark();
         let of = |request: &Request| Policies::of(request, None).unwrap();
         let first = Request::get("http://a/")
@@ -177,12 +195,25 @@ mod tests {
             .policy(policy.clone())
             .build()
             .unwrap();
-        let third = second.edit().in_session(session, mark).build().unwrap();
+        let third = second.edit().in_session(&session, mark).build().unwrap();
         let fourth = Request::get("http://a/")
             .policy(named("a"))
             .build()
             .unwrap();
         assert!(of(&first).are(&of(&second)) && of(&third).are(&of(&third)));
         assert!(!of(&first).are(&of(&third)) && !of(&first).are(&of(&fourth)));
+    }
+
+    #[test]
+    fn requests_of_a_session_share_what_they_carry() {
+        let session = Policies::of_session(named("session"));
+        let requests = ["http://a/", "http://b/"].map(|url| {
+            let mark = Generation::new().mark();
+            let builder = Request::get(url).in_session(&session, mark);
+            builder.build().unwrap().edit().build().unwrap()
+        });
+        for request in &requests {
+            assert!(Arc::ptr_eq(request.policies().unwrap(), &session));
+        }
     }
 }

@@ -7,11 +7,14 @@
 //! - A body is decoded by as many layers as there may be, and within the limit.
 //! - A response that was shown is delivered.
 //! - A visit is kept only for a request with the same policies.
+//! - A visit ends with the login that it began in, though a request which it has sent again was
+//!   edited since, and is of a later one.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::error::{Circumstances, Error};
+use crate::generation::Mark;
 use crate::policy::carried::Policies;
 use crate::policy::decoding::{Decoding, Undecodable};
 use crate::policy::fields::Fields;
@@ -26,6 +29,8 @@ pub(crate) struct Visiting {
     visit: Box<dyn Visit>,
     /// Whose visit it is.
     of: Policies,
+    /// The generation of its session that it began in.
+    mark: Option<Mark>,
     held: Held,
     /// The readback has seen the present response, or some of it.
     was_shown: bool,
@@ -61,26 +66,33 @@ impl Unscreened {
 
 impl Visiting {
     /// Begins the visit of `request`, where it carries a policy, or `default` is there: the
-    /// configuration's, for requests without a session.
+    /// configuration's, for requests without a session. `kept` is what [`reset`](Self::reset) left
+    /// of the chain's last visit; it serves again if it is of the same policies.
     #[inline]
     pub(crate) fn begin(
+        kept: Option<Self>,
         request: &Request,
         default: Option<&Arc<dyn Policy>>,
         at: &Moment<'_>,
     ) -> Option<Self> {
         let of = Policies::of(request, default)?;
-        let visit = of.visit(request, at)?;
-        Some(Self {
-            visit,
-            of,
-            held: Held::default(),
-            was_shown: false,
-        })
+        let mark = request.generation().cloned();
+        match kept {
+            Some(kept) if kept.of.are(&of) => Some(Self { mark, ..kept }),
+            _ => Some(Self {
+                visit: of.visit(request, at)?,
+                of,
+                mark,
+                held: Held::default(),
+                was_shown: false,
+            }),
+        }
     }
 
-    /// Whether this visit, kept by [`reset`](Self::reset), serves `request`.
-    pub(crate) fn serves(&self, request: &Request, default: Option<&Arc<dyn Policy>>) -> bool {
-        Policies::of(request, default).is_some_and(|of| of.are(&self.of))
+    /// Whether the login is over that the visit began in: it is to end as cancelled, and not to be
+    /// asked any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.mark.as_ref().is_some_and(Mark::is_over)
     }
 
     /// Before an exchange, and again after each wait.
@@ -150,8 +162,8 @@ impl Visiting {
         }
     }
 
-    /// When the visit is over. What is returned may be kept, and [begins](Self::start) anew with
-    /// the chain's next request if it [serves](Self::serves) that.
+    /// When the visit is over. What is returned is to be kept until the chain's next request
+    /// [begins](Self::begin).
     pub(crate) fn reset(mut self) -> Option<Self> {
         self.held = Held::default();
         self.visit.reset().then_some(self)
@@ -169,11 +181,13 @@ impl fmt::Debug for Visiting {
 #[cfg(test)]
 mod tests {
     use std::io;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Waker;
     use std::time::Duration;
 
     use super::*;
     use crate::error::{ErrorKind, Phase, Sent};
+    use crate::generation::Generation;
     use crate::policy::moment::testing::at;
     use crate::policy::{Decoder, Progress, Screening};
     use crate::response::testing::lend;
@@ -184,7 +198,7 @@ mod tests {
 
     fn begun(policy: impl Policy + 'static, at: &Moment<'_>) -> (Request, Visiting) {
         let request = get().policy(Arc::new(policy)).build().unwrap();
-        let visiting = Visiting::begin(&request, None, at).expect("it has a policy");
+        let visiting = Visiting::begin(None, &request, None, at).expect("it has a policy");
         (request, visiting)
     }
 
@@ -195,9 +209,9 @@ mod tests {
         impl Visit for Nothing {}
         at(1, |at| {
             let plain = get().lane("x").build().unwrap();
-            assert!(Visiting::begin(&plain, None, at).is_none());
+            assert!(Visiting::begin(None, &plain, None, at).is_none());
             let default: Arc<dyn Policy> = Arc::new(Nothing);
-            assert!(Visiting::begin(&plain, Some(&default), at).is_some());
+            assert!(Visiting::begin(None, &plain, Some(&default), at).is_some());
             // What nobody overrides lets everything pass.
             let (request, mut visiting) = begun(Nothing, at);
             assert_eq!(visiting.start(&request, at).unwrap(), Start::Now);
@@ -419,6 +433,50 @@ mod tests {
 
     #[test]
     fn a_visit_is_kept_for_the_same_policies_only() {
+        /// Counts the visits that it makes.
+        #[derive(Default)]
+        struct Counts(Arc<AtomicUsize>);
+        struct Kept;
+        impl Policy for Counts {
+            fn visit(&self, _: &Request, _: &Moment<'_>) -> Box<dyn Visit> {
+                self.0.fetch_add(1, Ordering::Relaxed);
+                Box::new(Kept)
+            }
+        }
+        impl Visit for Kept {
+            fn reset(&mut self) -> bool {
+                true
+            }
+        }
+        at(1, |at| {
+            let counts = Counts::default();
+            let made = Arc::clone(&counts.0);
+            let (request, mut visiting) = begun(counts, at);
+            let default: Arc<dyn Policy> = Arc::new(Counts(Arc::clone(&made)));
+            let edited = request.edit().header("a", "b").build().unwrap();
+            let other = get().policy(Arc::clone(&default)).build().unwrap();
+            // Request, default, how many visits have been made by then.
+            let rows = [
+                (&request, None, 1),
+                (&edited, None, 1),
+                (&other, None, 2),
+                (&request, None, 3),
+                (&request, Some(&default), 5),
+                (&edited, Some(&default), 5),
+            ];
+            for (request, default, expected) in rows {
+                let kept = visiting.reset();
+                assert!(kept.is_some());
+                visiting = Visiting::begin(kept, request, default, at).expect("a policy");
+                assert_eq!(made.load(Ordering::Relaxed), expected);
+            }
+            let plain = get().build().unwrap();
+            assert!(Visiting::begin(visiting.reset(), &plain, None, at).is_none());
+        });
+    }
+
+    #[test]
+    fn a_visit_ends_with_the_login_that_it_began_in() {
         #[derive(Clone)]
         struct Kept;
         impl Visit for Kept {
@@ -426,16 +484,17 @@ mod tests {
                 true
             }
         }
+        let session = Generation::new();
+        let carried = Policies::of_session(Arc::new(Kept));
+        let request = get().in_session(&carried, session.mark()).build().unwrap();
         at(1, |at| {
-            let (request, visiting) = begun(Kept, at);
-            let kept = visiting.reset().expect("it is as new");
-            let edited = request.edit().header("a", "b").build().unwrap();
-            assert!(kept.serves(&request, None) && kept.serves(&edited, None));
-            let default: Arc<dyn Policy> = Arc::new(Kept);
-            assert!(!kept.serves(&request, Some(&default)));
-            let other = get().policy(Arc::new(Kept)).build().unwrap();
-            assert!(!kept.serves(&other, None));
-            assert!(!kept.serves(&get().build().unwrap(), None));
+            let visiting = Visiting::begin(None, &request, None, at).unwrap();
+            assert!(!visiting.is_over());
+            session.end();
+            let edited = request.edit().build().unwrap();
+            assert!(visiting.is_over() && !edited.generation().unwrap().is_over());
+            let visiting = Visiting::begin(visiting.reset(), &edited, None, at).unwrap();
+            assert!(!visiting.is_over());
         });
     }
 }
