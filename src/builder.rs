@@ -106,10 +106,10 @@ impl Request {
     /// ```
     /// use httpstream::Request;
     ///
-    /// let first = Request::post("http://example.com/jobs").header("X-Token", "old").body("run").build()?;
-    /// let again = first.edit().without("X-Token").header("X-Token", "new").build()?;
-    /// assert_eq!(again.header("X-Token"), Some(&b"new"[..]));
-    /// assert_eq!((again.method(), again.uri(), again.body()), (first.method(), first.uri(), first.body()));
+    /// let first = Request::put("http://example.com/job").header("X-Token", "a").body("run").build()?;
+    /// let again = first.edit().without("X-Token").header("X-Token", "b").build()?;
+    /// assert_eq!(again.header("X-Token"), Some(&b"b"[..]));
+    /// assert_eq!((again.uri(), again.body()), (first.uri(), first.body()));
     /// # Ok::<(), httpstream::Error>(())
     /// ```
     pub fn edit(&self) -> RequestBuilder {
@@ -133,8 +133,8 @@ impl Request {
     /// assert_eq!(next.uri(), "http://example.com/c?page=2");
     ///
     /// let error = page.resolve("mailto:someone@example.com").build().unwrap_err();
-    /// let expected = "request cannot be sent: reference: leads to a scheme other than http and https (byte 0)";
-    /// assert_eq!(error.to_string(), expected);
+    /// let expected = "reference: leads to a scheme other than http and https (byte 0)";
+    /// assert_eq!(error.to_string(), format!("request cannot be sent: {expected}"));
     /// # Ok::<(), httpstream::Error>(())
     /// ```
     pub fn resolve(&self, reference: &str) -> RequestBuilder {
@@ -414,8 +414,8 @@ impl RequestBuilder {
         })
     }
 
-    /// Names the lane that it waits in: policies limit the requests of one lane together, such as
-    /// those to one chat. It is not sent. A request without a lane is in none.
+    /// Names the lane of the request. Policies limit requests of one lane together, such as those
+    /// to one chat. The name is not sent. By default a request is in no lane.
     pub fn lane(self, name: &str) -> Self {
         self.with(|parts| {
             parts.rare.lane = Some(name.into());
@@ -423,8 +423,8 @@ impl RequestBuilder {
         })
     }
 
-    /// Says how urgent it is where a policy has requests wait for each other: higher goes first, 0
-    /// is usual. Among those of one priority the first come is the first served.
+    /// Sets the priority by which policies let waiting requests go first: higher before lower, 0 by
+    /// default. Requests of one priority are served in the order in which they came.
     pub fn priority(self, priority: i8) -> Self {
         self.with(|parts| {
             parts.rare.priority = priority;

@@ -2,8 +2,8 @@
 //!
 //! A session has a [`Generation`]; what belongs to the session (a request, a wait, a call, a task)
 //! carries a [`Mark`] of it. [`Generation::end`] makes all marks taken before it stale, on every
-//! thread, without knowing who holds them. The holders compare: an engine that is about to start,
-//! send or deliver something that carries a mark asks [`Mark::is_over`] first, which costs one load.
+//! thread, without knowing who holds them. The holders compare: before an engine starts, sends or
+//! delivers something that carries a mark, it asks [`Mark::is_over`], which costs one load.
 //!
 //! Engines that sleep are woken: one that holds something marked [watches](Mark::watch) until the
 //! next end, and then looks through what it holds. This is the one part of a session that the core
@@ -47,9 +47,9 @@ impl Generation {
     }
 
     /// Ends the present generation: all marks taken until now are over. Wakes the engines that
-    /// watch, and forgets them.
+    /// watch, and drops their wakers.
     pub(crate) fn end(&self) {
-        // Release: who sees a mark as over also sees what was done before.
+        // Release: a thread that sees a mark as over also sees what was done before.
         self.0.ended.fetch_add(1, Ordering::AcqRel);
         let mut watching = self
             .0
@@ -85,9 +85,9 @@ impl Mark {
         Arc::ptr_eq(&self.of.0, &generation.0)
     }
 
-    /// Has `waker` woken when this mark's session ends a generation for the next time. Watching
-    /// twice is watching once. False: this mark is over already, and nobody is going to be woken
-    /// for it.
+    /// Registers `waker` to be woken, once, when the session's present generation ends. A second
+    /// registration of the same waker has no effect. Returns false if this mark is over already;
+    /// nothing is registered then.
     pub(crate) fn watch(&self, waker: &Waker) -> bool {
         let mut watching = self
             .of

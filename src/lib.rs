@@ -43,6 +43,7 @@
 //! - [`Submitter`]: from other threads
 //! - [`Engine::fetch`], [`Engine::spawn`], [`Submitter::send`], [`Submitter::sleep`]: conversations as futures, without a runtime
 //! - `calloop`, `tokio`: an engine in those loops (features of these names); in others see docs/EMBEDDING.md
+//! - [`policy`]: what is done for a request besides sending it
 //! - [`Config`], [`Timeouts`], [`Limits`]: every tunable with its default and the reason for it
 //! - [`resolver`]: names to addresses; [`Route`]: how connections are made; [`public_only`]: which addresses may be dialled
 //! - `tls`: how https connections are protected (feature `tls`)

@@ -295,9 +295,9 @@ impl Request {
     /// part of it.
     ///
     /// ```
-    /// let request = httpstream::Request::get("http://example.com:81/").header("X-Key", "7").build()?;
+    /// let request = httpstream::Request::get("http://a.test:81/").header("X-Key", "7").build()?;
     /// assert_eq!(request.header("x-key"), Some(&b"7"[..]));
-    /// assert_eq!(request.header("Host"), Some(&b"example.com:81"[..]));
+    /// assert_eq!(request.header("Host"), Some(&b"a.test:81"[..]));
     /// assert_eq!(request.header("User-Agent"), None);
     /// # Ok::<(), httpstream::Error>(())
     /// ```

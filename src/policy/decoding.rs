@@ -5,9 +5,9 @@
 //! body. The layer nearest to the body that can go on is always asked first, so that no layer's
 //! output piles up in front of the next, however well a body was compressed.
 //!
-//! Input that a layer has not taken is kept for it: across a pause, and where it needs more than
-//! has come. Everything a server could drive without end is bounded: the layers, the bytes that
-//! each gives, the input that one leaves untaken, and the calls until the engine's turn goes on.
+//! Input that a layer has not taken is kept for it, across a pause and until more has come. What a
+//! server controls is bounded: the number of layers, the bytes that each produces, the input that
+//! one leaves untaken, and the calls before the engine's turn goes on.
 
 use std::fmt;
 use std::io;
@@ -74,8 +74,8 @@ pub struct Progress {
     pub produced: usize,
 }
 
-/// Layers of coding that one body may have. More are of no use to anybody but an attacker; curl
-/// takes as many.
+/// The most layers of coding that one body may have, the same number as curl's. More only serve
+/// to amplify.
 pub(crate) const MAX_LAYERS: usize = 5;
 
 /// A layer is given a room of so many bytes; a piece of a body is as long at most.
@@ -222,7 +222,8 @@ impl Decoding {
         }
     }
 
-    /// Asks layer `i`, and says how much it gave: to `room` if it is the last one, else to the next.
+    /// Asks layer `i`, and returns how much it gave: to `room` if it is the last one, else to the
+    /// next layer.
     fn ask(&mut self, i: usize, input: &mut &[u8], room: &mut [u8]) -> Result<usize, Undecodable> {
         let is_over = self.is_over_before(i);
         let (layers, next) = self.layers.split_at_mut(i + 1);

@@ -1,7 +1,7 @@
 //! The fields that policies add to one attempt.
 //!
-//! They are written as lines into a buffer that the engine uses again, and go out behind the
-//! request's own. So nothing is allocated, and a request stays what it was when it is sent again.
+//! They are written as lines into a buffer that the engine reuses, and go out behind the request's
+//! own. So nothing is allocated, and the request itself does not change when it is sent again.
 
 use std::fmt::{self, Write as _};
 
@@ -22,8 +22,8 @@ pub struct Fields<'a> {
     index: usize,
 }
 
-/// Fields that say how a message is framed, or how its connection is used: the engine's business
-/// (RFC 9110 §7.6.1, RFC 9112 §6).
+/// Fields about message framing and the connection, which the engine alone decides (RFC 9110
+/// §7.6.1, RFC 9112 §6).
 const RESERVED: [&str; 10] = [
     "Host",
     "Content-Length",
@@ -37,8 +37,7 @@ const RESERVED: [&str; 10] = [
     "Proxy-Connection",
 ];
 
-/// What a program puts into a request itself is preferred to what a policy has for it, without a
-/// word: of one kind of credentials there is no use in two.
+/// Credentials that a program puts into a request itself win over a policy's, without an error.
 const THE_REQUESTS_FIRST: [&str; 2] = ["Cookie", "Authorization"];
 
 impl<'a> Fields<'a> {
@@ -105,7 +104,7 @@ impl<'a> Fields<'a> {
                 Err(Error::policy(why))
             }
         };
-        // What the request has of its own wins, but a mistake is one all the same.
+        // The request's own wins, but an invalid value is an error all the same.
         let wins = || {
             THE_REQUESTS_FIRST
                 .iter()

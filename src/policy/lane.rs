@@ -1,4 +1,4 @@
-//! A queue before something that only so many may use at once.
+//! A queue in front of something that a limited number of requests may use at once.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -8,12 +8,12 @@ use std::task::Waker;
 
 use crate::policy::moment::{Moment, Whom};
 
-/// A queue before something that only so many requests may use at once: an origin, an account, a
-/// chat. Clones are one lane, in whichever engines and threads they are.
+/// Limits how many requests use something at once: an origin, an account, a chat. Clones are one
+/// lane, across engines and threads.
 ///
-/// A visit enters in [`on_start`](super::Visit::on_start), waits until its ticket is due, and keeps
-/// the ticket for as long as it uses the place. To drop the ticket gives the place to the next one:
-/// so it is given on however the visit ends.
+/// A visit enters in [`on_start`](super::Visit::on_start), waits until its [`Ticket`] is due, and
+/// keeps the ticket for as long as it uses the place. Dropping the ticket passes the place on to
+/// the next one in the queue, however the visit ended.
 ///
 /// ```
 /// use httpstream::policy::{Lane, Policy, Start, Ticket, Visit};
@@ -44,26 +44,25 @@ use crate::policy::moment::{Moment, Whom};
 #[derive(Clone)]
 pub struct Lane(Arc<Mutex<Queue>>);
 
-/// Those who wait, and how many places are free; there are none where somebody waits, except in a
-/// lane that has none at all.
+/// The free places and the tickets without one. Where a ticket waits, no place is free.
 struct Queue {
     free: usize,
     last: u64,
     waiting: BTreeMap<Key, Option<(Whom, Waker)>>,
 }
 
-/// Higher priorities come first, and among them those who came first.
+/// Higher priorities come first, and within a priority the ticket that entered first.
 type Key = (Reverse<i8>, u64);
 
-/// A place in a [`Lane`], or in the queue for one. Dropped, it is the next one's, who is woken.
-#[must_use = "dropped, it is the next one's"]
+/// A place in a [`Lane`], or in its queue. Dropping it passes the place on and wakes the next one.
+#[must_use = "dropping it leaves the lane"]
 pub struct Ticket {
     lane: Lane,
     key: Key,
 }
 
 impl Lane {
-    /// A lane with so many places. In one without any, nobody is ever due.
+    /// Makes a lane with so many places. With none, no ticket is ever due.
     pub fn new(places: usize) -> Self {
         Self(Arc::new(Mutex::new(Queue {
             free: places,
@@ -72,8 +71,8 @@ impl Lane {
         })))
     }
 
-    /// Takes a place, or else stands at the end of those who wait with this priority; who has a
-    /// higher one comes first. Who has a place keeps it.
+    /// Takes a place if one is free. Otherwise the ticket queues behind those of its priority;
+    /// higher priorities are served first. A place that was given is never taken back.
     pub fn enter(&self, priority: i8) -> Ticket {
         let mut queue = self.lock();
         queue.last += 1;
@@ -88,7 +87,7 @@ impl Lane {
         }
     }
 
-    /// How many wait for a place.
+    /// The number of tickets that wait for a place.
     pub fn waiting(&self) -> usize {
         self.lock().waiting.len()
     }
@@ -100,8 +99,8 @@ impl Lane {
 }
 
 impl Ticket {
-    /// Whether its turn has come. If not, the chain of `at` is woken when it has: the last one that
-    /// asked, where there were several.
+    /// Whether it has a place. If not, the chain of `at` is woken when it gets one; if several
+    /// chains have asked, the last of them is.
     pub fn is_due(&self, at: &Moment<'_>) -> bool {
         let mut queue = self.lane.lock();
         let Some(noted) = queue.waiting.get_mut(&self.key) else {
@@ -124,7 +123,7 @@ impl Drop for Ticket {
         let mut queue = self.lane.lock();
         let own = queue.waiting.remove(&self.key);
         let next = match &own {
-            // It had no place to give.
+            // It was still waiting, and has no place to pass on.
             Some(_) => None,
             None => queue.waiting.pop_first().map(|(_, noted)| noted),
         };

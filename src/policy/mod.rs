@@ -14,9 +14,9 @@
 //!           └────┘ After, Wait           └───┘ another attempt on a fresh connection
 //! ```
 //!
-//! All of it runs on the engine's thread, inside a turn, and nothing in it may block. A policy that
-//! waits returns [`Start::Wait`] and keeps [`Moment::waker`]; a [`Lane`] does that for requests
-//! that only so many may make at once.
+//! All of it runs on the engine's thread, inside a turn, so none of it may block. A policy that has
+//! to wait returns [`Start::Wait`] and keeps a [`Moment::waker`]. A [`Lane`] does that to limit how
+//! many requests run at once.
 //!
 //! # Order
 //! Of two policies, that of the session is the outer one: it is asked first on the way out
@@ -34,7 +34,12 @@
 //! struct Dated;
 //!
 //! impl Visit for Dated {
-//!     fn on_send(&mut self, _: &Request, fields: &mut Fields<'_>, at: &Moment<'_>) -> Result<(), Error> {
+//!     fn on_send(
+//!         &mut self,
+//!         _: &Request,
+//!         fields: &mut Fields<'_>,
+//!         at: &Moment<'_>,
+//!     ) -> Result<(), Error> {
 //!         let age = at.wall_clock().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
 //!         fields.add_fmt("X-Time", format_args!("{}", age.as_secs()))
 //!     }
@@ -46,8 +51,8 @@
 //!
 //! # Limits
 //! A policy holds no connection while it waits, and sees a body only where it has the response
-//! collected. It can add fields to a request, and put an edited request in its place when it is sent
-//! again; what the readback is given it can decode, and replace by an error.
+//! collected. It can add fields to a request, and have an edited request sent in its place. What
+//! the readback is given it can decode, or replace by an error.
 
 use std::fmt;
 use std::time::Duration;
@@ -100,16 +105,16 @@ impl<V: Visit + Clone + Send + Sync + 'static> Policy for V {
 
 /// One request's way to its readback: its first exchange, and those that are sent again.
 ///
-/// It is dropped where that way ends, whatever ended it: a response, a failure, a cancellation, a
-/// panic, or the engine that is dropped. So what a visit holds, such as a [`Ticket`], is given back.
+/// It is dropped when that way ends, whatever ended it: a response, a failure, a cancellation, a
+/// panic, or the drop of the engine. So what a visit holds, such as a [`Ticket`], is released.
 ///
 /// # Errors
 /// An error of any method ends the exchange, and is what the readback is told. Of `on_start`,
 /// `on_send` and `on_head` it goes through `on_end` first, as any other failure does. Make one with
 /// [`Error::policy`].
 pub trait Visit {
-    /// Says when the exchange may begin. Called before each exchange, while it holds no connection,
-    /// and again when a wait is over, until it returns [`Start::Now`].
+    /// Decides when the exchange may begin. Called before each exchange, while it holds no
+    /// connection, and again after each wait, until it returns [`Start::Now`].
     ///
     /// # Errors
     /// Refuses the request: nothing is sent.
@@ -118,8 +123,8 @@ pub trait Visit {
         Ok(Start::Now)
     }
 
-    /// Adds fields, once an attempt, when it gets its connection: what was signed then was sent at
-    /// once.
+    /// Adds fields. Called once an attempt, when it has its connection, so that a timestamp or a
+    /// signature is as fresh as it can be.
     ///
     /// # Errors
     /// Refuses to send it.
@@ -164,9 +169,10 @@ pub trait Visit {
         Ok(Verdict::Deliver)
     }
 
-    /// The visit is over. True: it is as new, and serves the next request of its chain that carries
-    /// this policy, so that [`Next::again`](crate::Next::again) allocates nothing. What it holds
-    /// must be given back either way. By default it is dropped.
+    /// Ends the visit, before the readback is called. Release here what the visit holds. Return
+    /// true if it is as new: it then serves the next request of its chain that carries the same
+    /// policy, so that [`Next::again`](crate::Next::again) allocates nothing. Otherwise, which is
+    /// the default, it is dropped.
     fn reset(&mut self) -> bool {
         false
     }
@@ -180,8 +186,8 @@ pub enum Start {
     Now,
     /// After so long; then [`Visit::on_start`] is asked again.
     After(Duration),
-    /// When a waker that was taken from the [`Moment`] is woken, from any thread; then
-    /// [`Visit::on_start`] is asked again. Where nobody holds one, the request fails at once.
+    /// When a waker taken from the [`Moment`] is woken, from any thread; then [`Visit::on_start`]
+    /// is asked again. If no such waker is alive, the request fails at once.
     Wait,
 }
 

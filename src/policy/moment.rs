@@ -1,10 +1,9 @@
-//! When it is, and what a simulation decides: clock, wall clock, chance; and the way to wake who
-//! waits.
+//! Time and randomness for policies, and wakers for those that wait.
 //!
-//! A policy asks a [`Moment`] for all of these and never the system, so that a simulation can
-//! repeat a run. An engine has one [`Present`], which it sets as its clock is read, and one
-//! [`Bell`], the part of its inbox that knows no state: a `Waker` is `'static`, and an engine's
-//! state may borrow.
+//! A policy takes all of these from a [`Moment`] and never from the system, so that a simulation
+//! can repeat a run. An engine owns one [`Present`], which it updates when it reads its clock, and
+//! one [`Bell`], the part of its inbox that does not name its state: a `Waker` is `'static`, and an
+//! engine's state may borrow.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -17,21 +16,21 @@ use std::time::{Instant, SystemTime};
 
 use crate::id::RequestId;
 
-/// When a policy is asked, by whom, and how to go on later.
+/// The moment at which a policy is called: clocks, random numbers, and a waker for later.
 ///
-/// In a simulation (feature `sim`) the clocks are the simulation's, and the random numbers come from
+/// In a simulation (feature `sim`) the clocks are the simulation's, and random numbers come from
 /// its seed.
 #[derive(Clone, Copy)]
 pub struct Moment<'a> {
     present: &'a Present,
     bell: &'a Arc<Bell>,
-    /// Whose policy, readback or task is asked.
+    /// The chain whose policy, readback or task is called.
     chain: Option<RequestId>,
     held: Option<&'a Held>,
 }
 
 impl<'a> Moment<'a> {
-    /// `chain` is whose policy, readback or task is asked: what a waker wakes.
+    /// `chain` is the one whose policy, readback or task is called, and which a waker wakes.
     pub(crate) fn new(present: &'a Present, bell: &'a Arc<Bell>, chain: Option<RequestId>) -> Self {
         Self {
             present,
@@ -41,7 +40,7 @@ impl<'a> Moment<'a> {
         }
     }
 
-    /// The same, noting in `held` what becomes of its wakers.
+    /// The same moment; its wakers are recorded in `held`.
     pub(crate) fn noting(self, held: &'a Held) -> Self {
         Self {
             held: Some(held),
@@ -60,14 +59,14 @@ impl<'a> Moment<'a> {
         self.present.wall_clock()
     }
 
-    /// A number that nobody can foresee, except in a simulation.
+    /// A random number, unpredictable except in a simulation.
     pub fn random(&self) -> u64 {
         self.present.chance.draw()
     }
 
-    /// What makes this chain go on: its [`Start::Wait`](super::Start::Wait), or its
-    /// [`Next::wait`](crate::Next::wait). It may be woken from any thread, at any time; too late, or
-    /// when the engine is gone, it does nothing. Outside of a chain it wakes nobody.
+    /// A waker that ends the chain's [`Start::Wait`](super::Start::Wait) or
+    /// [`Next::wait`](crate::Next::wait). It may be woken from any thread, and does nothing once
+    /// the chain or the engine is gone. At a moment outside of a chain it is a no-op.
     ///
     /// Allocates, so take one only to wait.
     pub fn waker(&self) -> Waker {
@@ -88,7 +87,7 @@ impl<'a> Moment<'a> {
         signal.into()
     }
 
-    /// Whom [`waker`](Self::waker) wakes: the same for all wakers of a chain.
+    /// The chain that [`waker`](Self::waker) wakes: equal for all moments of a chain.
     pub(crate) fn whom(&self) -> Whom {
         Whom {
             engine: Arc::as_ptr(self.bell).addr(),
@@ -113,7 +112,7 @@ pub(crate) struct Whom {
     chain: Option<RequestId>,
 }
 
-/// The present, as an engine tells it to policies.
+/// The clocks and the source of randomness of one engine.
 #[derive(Debug)]
 pub(crate) struct Present {
     now: Cell<Instant>,
@@ -123,7 +122,7 @@ pub(crate) struct Present {
 
 #[derive(Debug)]
 enum Wall {
-    /// The system's, where it has been read in this turn.
+    /// The system's; `Some` once it was read in this turn.
     System(Cell<Option<SystemTime>>),
     /// It was `time` at `instant`, and goes as the clock does.
     Simulated { time: SystemTime, instant: Instant },
@@ -209,10 +208,10 @@ impl Chance {
     }
 }
 
-/// Where wakers leave whom they woke, until the engine's next turn takes it.
+/// The queue of chains that wakers have woken, until the engine's next turn takes them.
 ///
-/// A chain that is woken many times before that stands in it once for each waker that was made for
-/// it, however often that is woken: so it grows no further than the wakers themselves do.
+/// A waker is queued once until it is taken, however often it is woken. So the queue is never
+/// longer than the number of wakers.
 pub(crate) struct Bell {
     rung: Mutex<VecDeque<Arc<Signal>>>,
     /// Whether `rung` holds anything: set and cleared under its lock, read without.
@@ -221,16 +220,16 @@ pub(crate) struct Bell {
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
-/// What a waker is made of. It keeps no engine.
+/// The data of a waker. It does not keep its engine alive.
 struct Signal {
     chain: RequestId,
     bell: Weak<Bell>,
-    /// Whether it lies in the bell.
+    /// Whether it is queued in the bell.
     is_rung: AtomicBool,
 }
 
 impl Bell {
-    /// `wake` makes a turn due; it is called when something comes to an empty bell.
+    /// `wake` makes a turn due; it is called when the queue was empty before.
     pub(crate) fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
             rung: Mutex::new(VecDeque::new()),
@@ -239,19 +238,19 @@ impl Bell {
         }
     }
 
-    /// Whether somebody was woken: a turn is due then. Takes no lock.
+    /// Whether a chain was woken, which makes a turn due. Takes no lock.
     #[inline]
     pub(crate) fn has_rung(&self) -> bool {
         self.has_rung.load(Ordering::Acquire)
     }
 
-    /// Moves `most` of those who were woken, the first ones, to the end of `woken`. Some may be
-    /// over, or may not wait any more.
+    /// Moves the first `most` woken chains to the end of `woken`. Some of them may be over, or no
+    /// longer waiting.
     pub(crate) fn take(&self, woken: &mut Vec<RequestId>, most: usize) {
         let mut rung = self.rung();
         let taken = most.min(rung.len());
         for signal in rung.drain(..taken) {
-            // Before its chain goes on: it may be woken for the next wait from here on.
+            // Before its chain runs, so that a wake for its next wait is not lost.
             signal.is_rung.store(false, Ordering::Release);
             woken.push(signal.chain);
         }
@@ -288,21 +287,20 @@ impl Wake for Signal {
         rung.push_back(Arc::clone(self));
         bell.has_rung.store(true, Ordering::Release);
         drop(rung);
-        // Those behind the first are covered by what it does: the engine takes all of them, in this
-        // turn or in those that follow by themselves.
+        // The first one makes a turn due, which takes the others too, or leaves them to the next.
         if is_first {
             (bell.wake)();
         }
     }
 }
 
-/// What became of the wakers that were taken from the moments of one visit. They share a signal, so
-/// that a visit which is asked again and again allocates once.
+/// Tracks the wakers taken from the moments of one visit. They share a signal, so a visit that is
+/// asked repeatedly allocates once.
 #[derive(Default)]
 pub(crate) struct Held(Cell<Weak<Signal>>);
 
 impl Held {
-    /// Whether somebody holds a waker, or one has been woken whose chain has not gone on yet.
+    /// Whether a waker is still alive, or was woken and not yet taken from the bell.
     pub(crate) fn is_held(&self) -> bool {
         self.signal().is_some()
     }

@@ -1,11 +1,11 @@
-//! A visit as the engine holds it, with what has to be remembered between its calls.
+//! A visit as the engine holds it, with the state that its rules need between calls.
 //!
-//! The rules about what a visit answers are here, so that the engine cannot get them wrong:
+//! The rules are enforced here, so that the engine cannot get them wrong:
 //!
-//! - [`Start::Wait`] without anybody who could end the wait fails at once.
-//! - The fields of a visit that fails to add them are not sent.
-//! - A body is decoded by as many layers as there may be, and within the limit.
-//! - A response that was shown is delivered.
+//! - [`Start::Wait`] fails at once if no waker is alive that could end the wait.
+//! - If adding fields fails, none of them is sent.
+//! - The layers of coding, and the bytes that each produces, are limited.
+//! - A response that was shown is delivered: `Resend` counts as `Deliver`.
 //! - A visit is kept only for a request with the same policies.
 //! - A visit ends with the login that it began in, though a request which it has sent again was
 //!   edited since, and is of a later one.
@@ -100,7 +100,7 @@ impl Visiting {
         self.was_shown = false;
         let start = self.visit.on_start(request, &at.noting(&self.held))?;
         if start == Start::Wait && !self.held.is_held() {
-            let why = "it waits, and nobody holds a waker that could end the wait";
+            let why = "it waits, but kept no waker that could end the wait";
             return Err(Error::policy(why));
         }
         Ok(start)
