@@ -9,7 +9,7 @@
 //! ```text
 //!            ┌──────────── Resend, after a delay ◄──────────────┐
 //!            ▼                                                  │
-//! visit ─► on_start ─► (connection) ─► on_send ─► on_head ─► on_end ─► readback ─► reset
+//! visit ─► on_start ─► (connection) ─► on_send ─► on_head ─► on_end ─► reset ─► readback
 //!           ▲    │                       ▲   │
 //!           └────┘ After, Wait           └───┘ another attempt on a fresh connection
 //! ```
@@ -109,9 +109,9 @@ impl<V: Visit + Clone + Send + Sync + 'static> Policy for V {
 /// panic, or the drop of the engine. So what a visit holds, such as a [`Ticket`], is released.
 ///
 /// # Errors
-/// An error of any method ends the exchange, and is what the readback is told. Of `on_start`,
-/// `on_send` and `on_head` it goes through `on_end` first, as any other failure does. Make one with
-/// [`Error::policy`].
+/// Policies make theirs with [`Error::policy`]. An error of `on_start` or `on_end` is what the
+/// readback is told. One of `on_send` or `on_head` ends the exchange, and is passed to `on_end`
+/// first, as any other failure is.
 pub trait Visit {
     /// Decides when the exchange may begin. Called before each exchange, while it holds no
     /// connection, and again after each wait, until it returns [`Start::Now`].
