@@ -15,9 +15,11 @@ use http::Method;
 
 use crate::config::MAX_PIPELINE;
 use crate::error::Error;
+use crate::generation::Mark;
+use crate::proto::field::{name_fault, offset_of_trimmed, token_fault, trim, value_fault};
 use crate::proto::target::{Fault, Target, check_host_value, percent_encode};
-use crate::proto::{Invalid, InvalidPart, Limits, LimitsEdit, Scheme};
-use crate::request::{Checked, Request, field_bit};
+use crate::proto::{Invalid, InvalidPart, Limits, Scheme};
+use crate::request::{Carried, Checked, CheckedBody, Rare, Request, field_bit, lines};
 use crate::route::Route;
 use crate::timeouts::{Clock, Timeouts, TimeoutsEdit};
 
@@ -31,6 +33,9 @@ const HOLD_SLACK: Duration = Duration::from_secs(10);
 /// What a long poll is allowed besides its silence, in all: connecting, sending, and reading the
 /// answer.
 const HOLD_REST: Duration = Duration::from_secs(30);
+
+/// What [`RequestBuilder::close`] appends.
+const CLOSE: &[u8] = b"Connection: close\r\n";
 
 const KEEPS_PROTOCOL: &str = "a connection keeps its protocol";
 
@@ -89,6 +94,52 @@ impl Request {
     pub fn builder(method: Method, url: &str) -> RequestBuilder {
         RequestBuilder(Parts::new(method, url))
     }
+
+    /// Begins another request with everything that this one has: method, URL, fields in their
+    /// order, body, timeouts, limits, route, policies and all that was said of how it goes over a
+    /// connection. What is not changed stays, and the body is shared rather than copied. Of a
+    /// session it is the present login that the new request belongs to.
+    ///
+    /// A field is replaced by [`without`](RequestBuilder::without) and
+    /// [`header`](RequestBuilder::header).
+    ///
+    /// ```
+    /// use httpstream::Request;
+    ///
+    /// let first = Request::put("http://example.com/job").header("X-Token", "a").body("run").build()?;
+    /// let again = first.edit().without("X-Token").header("X-Token", "b").build()?;
+    /// assert_eq!(again.header("X-Token"), Some(&b"b"[..]));
+    /// assert_eq!((again.uri(), again.body()), (first.uri(), first.body()));
+    /// # Ok::<(), httpstream::Error>(())
+    /// ```
+    pub fn edit(&self) -> RequestBuilder {
+        RequestBuilder(Ok(Parts::of(self)))
+    }
+
+    /// [Edits](Self::edit) the request to go where `reference` leads from its URL (RFC 3986 §5), as
+    /// a link on a page or a Location does. Of `reference` the fragment is dropped, and what cannot
+    /// stand in a URL is percent-encoded.
+    ///
+    /// Where it leads to another origin (scheme, host or port), what was meant for the old one is
+    /// left behind: `Cookie`, `Authorization`, `Proxy-Authorization`, and a `Host` of the caller's.
+    /// Method, body and other fields stay.
+    ///
+    /// [`build`](RequestBuilder::build) refuses what leads to another scheme than http and https,
+    /// and user information, with the byte's place in `reference`.
+    ///
+    /// ```
+    /// let page = httpstream::Request::get("http://example.com/a/b?page=1").build()?;
+    /// let next = page.resolve("../c?page=2#top").build()?;
+    /// assert_eq!(next.uri(), "http://example.com/c?page=2");
+    ///
+    /// let error = page.resolve("mailto:someone@example.com").build().unwrap_err();
+    /// let expected = "reference: leads to a scheme other than http and https (byte 0)";
+    /// assert_eq!(error.to_string(), format!("request cannot be sent: {expected}"));
+    /// # Ok::<(), httpstream::Error>(())
+    /// ```
+    pub fn resolve(&self, reference: &str) -> RequestBuilder {
+        self.edit().with(|parts| parts.resolve(reference))
+    }
 }
 
 /// Takes method, URI (which must be absolute), fields in their order, and body. The version is not
@@ -130,19 +181,21 @@ struct Parts {
     headers: usize,
     host: Option<Box<[u8]>>,
     content_length: Option<u64>,
+    /// Whether Content-Length goes out where the body is empty and the method asks for none.
+    says_length: bool,
     has_content_type: bool,
     /// Where in `lines` the Expect line stands.
     expect: Option<Range<usize>>,
     has_close: bool,
     close: bool,
-    body: Vec<u8>,
+    body: CheckedBody,
     is_form: bool,
     timeouts: TimeoutsEdit,
-    limits: Option<LimitsEdit>,
-    route: Option<Arc<Route>>,
     idempotent: Option<bool>,
     fresh: bool,
+    /// As it was given; that of `rare` is set when the request is built.
     pipeline: Option<usize>,
+    rare: Rare,
 }
 
 impl RequestBuilder {
@@ -167,6 +220,28 @@ impl RequestBuilder {
     /// known), `Upgrade`, and any other `Expect`.
     pub fn header(self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.with(|parts| parts.header(name, value.as_ref()))
+    }
+
+    /// Takes away all field lines of that name, so that [`header`](Self::header) can give another:
+    /// what `header` and [`edit`](Request::edit) gave, and what [`close`](Self::close) and
+    /// [`form`](Self::form) would add. `Host` is the URL's again, `Content-Length` the body's.
+    pub fn without(self, name: &str) -> Self {
+        self.with(|parts| {
+            parts.without(name);
+            Ok(())
+        })
+    }
+
+    /// Changes the method; any but CONNECT. Whether the request is idempotent follows the new one,
+    /// unless [`idempotent`](Self::idempotent) has said it.
+    pub fn method(self, method: Method) -> Self {
+        self.with(|parts| {
+            if let Some(fault) = method_fault(&method) {
+                return Err(InvalidPart::Method.is(fault));
+            }
+            parts.method = method;
+            Ok(())
+        })
     }
 
     /// Appends `name=value` pairs to the URL's query, all but unreserved characters (RFC 3986 §2.3)
@@ -203,7 +278,7 @@ impl RequestBuilder {
                 form.push('=');
                 push_form(&mut form, value.as_ref());
             }
-            parts.body = form.into_bytes();
+            parts.body = CheckedBody::Bytes(form.into_bytes());
             parts.is_form = true;
             Ok(())
         })
@@ -213,7 +288,7 @@ impl RequestBuilder {
     /// and PATCH only (RFC 9110 §8.6).
     pub fn body(self, bytes: impl Into<Vec<u8>>) -> Self {
         self.with(|parts| {
-            parts.body = bytes.into();
+            parts.body = CheckedBody::Bytes(bytes.into());
             parts.is_form = false;
             Ok(())
         })
@@ -269,7 +344,7 @@ impl RequestBuilder {
     /// ```
     pub fn limits(self, change: impl FnOnce(&mut Limits)) -> Self {
         self.with(|parts| {
-            parts.limits.get_or_insert_default().change(change);
+            parts.rare.limits.get_or_insert_default().change(change);
             Ok(())
         })
     }
@@ -279,7 +354,7 @@ impl RequestBuilder {
     /// connections; routes that are equal are one.
     pub fn route(self, route: impl Into<Arc<Route>>) -> Self {
         self.with(|parts| {
-            parts.route = Some(route.into());
+            parts.rare.route = Some(route.into());
             Ok(())
         })
     }
@@ -339,6 +414,40 @@ impl RequestBuilder {
         })
     }
 
+    /// Names the lane of the request. Policies limit requests of one lane together, such as those
+    /// to one chat. The name is not sent. By default a request is in no lane.
+    pub fn lane(self, name: &str) -> Self {
+        self.with(|parts| {
+            parts.rare.lane = Some(name.into());
+            Ok(())
+        })
+    }
+
+    /// Sets the priority by which policies let waiting requests go first: higher before lower, 0 by
+    /// default. Requests of one priority are served in the order in which they came.
+    pub fn priority(self, priority: i8) -> Self {
+        self.with(|parts| {
+            parts.rare.priority = priority;
+            Ok(())
+        })
+    }
+
+    /// Changes what the request carries of policies: see [`Carried`].
+    pub(crate) fn carry(self, change: impl FnOnce(Option<&Carried>) -> Option<Carried>) -> Self {
+        self.with(|parts| {
+            parts.rare.policies = change(parts.rare.policies.as_ref());
+            Ok(())
+        })
+    }
+
+    /// Makes it belong to a generation of a session.
+    pub(crate) fn marked(self, mark: Mark) -> Self {
+        self.with(|parts| {
+            parts.rare.mark = Some(mark);
+            Ok(())
+        })
+    }
+
     /// The first mistake so far, which [`build`](Self::build) will report: for who has to say at
     /// each step what is wrong.
     pub fn mistake(&self) -> Option<&Invalid> {
@@ -376,32 +485,125 @@ impl Parts {
         if let Some(fault) = method_fault(&method) {
             return Err(InvalidPart::Method.is(fault));
         }
-        let target = Target::parse(url).map_err(|fault| InvalidPart::Url.is(fault))?;
-        if target.origin().scheme() == Scheme::Https && !has_tls() {
-            let fault = Fault::rule(0, "https needs the feature `tls`");
-            return Err(InvalidPart::Url.is(fault));
-        }
+        let target = Target::parse(url).and_then(check_scheme);
         Ok(Self {
             method,
-            target,
+            target: target.map_err(|fault| InvalidPart::Url.is(fault))?,
             lines: Vec::new(),
             fields: 0,
             headers: 0,
             host: None,
             content_length: None,
+            says_length: false,
             has_content_type: false,
             expect: None,
             has_close: false,
             close: false,
-            body: Vec::new(),
+            body: CheckedBody::Bytes(Vec::new()),
             is_form: false,
             timeouts: TimeoutsEdit::NONE,
-            limits: None,
-            route: None,
             idempotent: None,
             fresh: false,
             pipeline: None,
+            rare: Rare::default(),
         })
+    }
+
+    /// The parts that `request` was built of. What [`build`](Self::build) appends to the lines is
+    /// taken off again, in the opposite order.
+    fn of(request: &Request) -> Self {
+        let mut lines = request.lines();
+        let close = request.wants_close() && take_last(&mut lines, |line| line == CLOSE);
+        let has_length = take_last(&mut lines, |line| is_named(line, "Content-Length"));
+        let is_form = request.has_form_type();
+        if is_form {
+            take_last(&mut lines, |line| is_named(line, "Content-Type"));
+        }
+        let body = match request.wire_body() {
+            [] => CheckedBody::Bytes(Vec::new()),
+            [..] => CheckedBody::Of(request.clone()),
+        };
+        let mut rare = request.rare().cloned().unwrap_or_default();
+        rare.mark = rare.mark.map(|mark| mark.renewed());
+        let mut parts = Self {
+            method: request.method().clone(),
+            target: Target::restored(request.origin(), request.target()),
+            lines: lines.to_vec(),
+            fields: 0,
+            headers: 0,
+            host: request.own_host().map(Into::into),
+            content_length: None,
+            says_length: has_length && body.is_empty() && !awaits_body(request.method()),
+            has_content_type: false,
+            expect: None,
+            has_close: false,
+            close,
+            body,
+            is_form,
+            timeouts: *request.timeouts(),
+            idempotent: request.said_idempotent(),
+            fresh: request.wants_fresh_connection(),
+            pipeline: rare.pipeline.map(usize::from),
+            rare,
+        };
+        parts.read_lines();
+        if parts.close && parts.has_close {
+            // The caller said it twice, and so it stays: `close` would append nothing.
+            parts.lines.extend_from_slice(CLOSE);
+            parts.close = false;
+        }
+        parts
+    }
+
+    /// Notes what the lines say: all that is known of them besides.
+    fn read_lines(&mut self) {
+        (self.fields, self.expect) = (0, None);
+        (self.has_content_type, self.has_close) = (false, false);
+        for line in lines(&self.lines) {
+            self.fields |= field_bit(line.name);
+            // A name was checked when the line was pushed.
+            match Known::of(str::from_utf8(line.name).unwrap_or_default()) {
+                Known::ContentType => self.has_content_type = true,
+                Known::Expect => self.expect = Some(line.place),
+                Known::Connection => self.has_close |= options(line.value()).any(is_close),
+                Known::Host
+                | Known::ContentLength
+                | Known::TransferEncoding
+                | Known::Upgrade
+                | Known::Other => {}
+            }
+        }
+    }
+
+    fn without(&mut self, name: &str) {
+        match Known::of(name) {
+            Known::Host => self.host = None,
+            Known::ContentLength => (self.content_length, self.says_length) = (None, false),
+            Known::ContentType => self.is_form = false,
+            Known::Connection => self.close = false,
+            Known::TransferEncoding | Known::Upgrade | Known::Expect | Known::Other => {}
+        }
+        if self.fields & field_bit(name.as_bytes()) == 0 {
+            return;
+        }
+        let mut kept = Vec::with_capacity(self.lines.len());
+        for line in lines(&self.lines).filter(|line| !line.is_named(name)) {
+            kept.extend_from_slice(&self.lines[line.place]);
+        }
+        self.lines = kept;
+        self.read_lines();
+    }
+
+    fn resolve(&mut self, reference: &str) -> Result<(), Invalid> {
+        let target = self.target.resolve(reference).and_then(check_scheme);
+        let target = target.map_err(|fault| InvalidPart::Reference.is(fault))?;
+        if target.origin() != self.target.origin() {
+            for meant_for_the_old in ["Host", "Cookie", "Authorization", "Proxy-Authorization"] {
+                self.without(meant_for_the_old);
+            }
+        }
+        self.target = target;
+        Ok(())
     }
 
     fn header(&mut self, name: &str, value: &[u8]) -> Result<(), Invalid> {
@@ -459,11 +661,11 @@ impl Parts {
     }
 
     fn push_connection(&mut self, name: &str, value: &[u8]) -> Result<(), Invalid> {
-        for option in value.split(|&b| b == b',').map(trim) {
+        for option in options(value) {
             if option.eq_ignore_ascii_case(b"upgrade") {
                 return Err(InvalidPart::value_of(name).is(Fault::whole(KEEPS_PROTOCOL)));
             }
-            self.has_close |= option.eq_ignore_ascii_case(b"close");
+            self.has_close |= is_close(option);
         }
         self.push_line(name, value);
         Ok(())
@@ -504,16 +706,19 @@ impl Parts {
             && let Some(line) = self.expect.take()
         {
             self.lines.drain(line);
+            self.read_lines();
         }
-        if self.is_form && !self.has_content_type {
+        let has_form_type = self.is_form && !self.has_content_type;
+        if has_form_type {
             self.push_line("Content-Type", b"application/x-www-form-urlencoded");
         }
-        let awaits_body = matches!(self.method, Method::POST | Method::PUT | Method::PATCH);
-        if length > 0 || awaits_body || self.content_length.is_some() {
+        let says_length = self.says_length || self.content_length.is_some();
+        if length > 0 || awaits_body(&self.method) || says_length {
             self.push_line("Content-Length", length.to_string().as_bytes());
         }
         if self.close && !self.has_close {
-            self.push_line("Connection", b"close");
+            self.lines.extend_from_slice(CLOSE);
+            self.fields |= field_bit(b"connection");
         }
         let idempotent = self.idempotent.unwrap_or(matches!(
             self.method,
@@ -525,7 +730,7 @@ impl Parts {
                 | Method::DELETE
         ));
 
-        let pipeline = match self.pipeline {
+        self.rare.pipeline = match self.pipeline {
             Some(depth) => Some(self.check_pipeline(depth, idempotent)?),
             None => None,
         };
@@ -538,13 +743,13 @@ impl Parts {
             fields: self.fields,
             body: self.body,
             is_idempotent: idempotent,
+            idempotence_was_said: self.idempotent.is_some(),
+            has_form_type,
             wants_fresh_connection: self.fresh,
             wants_close: self.close || self.has_close,
             expects_continue: self.expect.is_some(),
             timeouts: self.timeouts,
-            limits: self.limits,
-            route: self.route,
-            pipeline,
+            rare: self.rare,
         }))
     }
 
@@ -601,6 +806,43 @@ impl Known {
     }
 }
 
+fn check_scheme(target: Target) -> Result<Target, Fault> {
+    match target.origin().scheme() {
+        Scheme::Https if !has_tls() => Err(Fault::rule(0, "https needs the feature `tls`")),
+        Scheme::Http | Scheme::Https => Ok(target),
+    }
+}
+
+/// Whether a request of this method has a Content-Length though its body is empty (RFC 9110 §8.6).
+fn awaits_body(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
+}
+
+/// The options of a Connection field's value (RFC 9110 §7.6.1).
+fn options(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|&b| b == b',').map(trim)
+}
+
+fn is_close(option: &[u8]) -> bool {
+    option.eq_ignore_ascii_case(b"close")
+}
+
+fn is_named(line: &[u8], name: &str) -> bool {
+    lines(line).any(|line| line.is_named(name))
+}
+
+/// Takes the last of the lines away if `is` holds for it.
+fn take_last(lines: &mut &[u8], is: impl Fn(&[u8]) -> bool) -> bool {
+    let before = lines.strip_suffix(b"\n").unwrap_or_default();
+    let start = before.iter().rposition(|&b| b == b'\n');
+    let (rest, last) = lines.split_at(start.map_or(0, |at| at + 1));
+    let found = is(last);
+    if found {
+        *lines = rest;
+    }
+    found
+}
+
 fn method_fault(method: &Method) -> Option<Fault> {
     let bytes = method.as_str().as_bytes();
     if *method == Method::CONNECT {
@@ -613,44 +855,6 @@ fn method_fault(method: &Method) -> Option<Fault> {
     }
     // http's own table agrees with RFC 9110; injection would be too high a price for a slip in it.
     token_fault(bytes)
-}
-
-fn name_fault(name: &str) -> Option<Fault> {
-    match name {
-        "" => Some(Fault::whole("is empty")),
-        _ => token_fault(name.as_bytes()),
-    }
-}
-
-fn token_fault(bytes: &[u8]) -> Option<Fault> {
-    let at = bytes.iter().position(|&b| !is_tchar(b))?;
-    Some(Fault::byte(at, bytes[at]))
-}
-
-/// RFC 9110 §5.6.2.
-fn is_tchar(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
-/// RFC 9110 §5.5: visible ASCII, SP, HTAB and obs-text.
-fn value_fault(value: &[u8]) -> Option<Fault> {
-    let is_bad = |b: &u8| b.is_ascii_control() && *b != b'\t';
-    let at = value.iter().position(is_bad)?;
-    Some(Fault::byte(at, value[at]))
-}
-
-/// Takes off optional whitespace (RFC 9110 §5.6.3): SP and HTAB, and nothing else that Unicode or C
-/// calls a space.
-fn trim(value: &[u8]) -> &[u8] {
-    let is_text = |b: &u8| !matches!(b, b' ' | b'\t');
-    let start = offset_of_trimmed(value);
-    let end = value.iter().rposition(is_text).map_or(start, |at| at + 1);
-    &value[start..end]
-}
-
-fn offset_of_trimmed(value: &[u8]) -> usize {
-    let blank = |b: &&u8| matches!(b, b' ' | b'\t');
-    value.iter().take_while(blank).count()
 }
 
 /// `1*DIGIT`: no sign, which `str::parse` would take.

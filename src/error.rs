@@ -50,6 +50,12 @@ pub enum ErrorKind {
     /// The engine's inbox holds [`Config::max_inbox`](crate::Config::max_inbox) submissions
     /// already.
     Full,
+    /// The response is there, but [`Error::status`] counts as an error; made by
+    /// [`Error::of_status`]. [`Error::partial_body`] is its body.
+    Status,
+    /// A policy refused the request or gave it up; the source says why. Made by
+    /// [`Error::policy`].
+    Policy,
 }
 
 impl ErrorKind {
@@ -73,6 +79,8 @@ impl ErrorKind {
             ErrorKind::Aborted => "aborted by its readback",
             ErrorKind::Gone => "the engine is gone",
             ErrorKind::Full => "the engine's inbox is full",
+            ErrorKind::Status => "the response's status is an error",
+            ErrorKind::Policy => "given up by its policy",
         }
     }
 }
@@ -169,6 +177,7 @@ enum Source {
     Addresses(Addresses),
     Tls(Problem),
     Reason(Reason),
+    Other(Box<dyn StdError + Send + Sync>),
 }
 
 /// Why a host has no address, and who said so.
@@ -288,6 +297,29 @@ impl Error {
             Phase::Build,
             Source::Reason(Reason(why)),
         )
+    }
+
+    /// What a policy returns to refuse a request, or to give it up: [`ErrorKind::Policy`], with
+    /// `why` as its source.
+    ///
+    /// ```
+    /// use httpstream::{Error, ErrorKind};
+    ///
+    /// let error = Error::policy("a streamed body cannot be signed");
+    /// assert_eq!(error.kind(), ErrorKind::Policy);
+    /// assert_eq!(format!("{error:#}"), "given up by its policy: a streamed body cannot be signed");
+    /// ```
+    pub fn policy(why: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::bare(ErrorKind::Policy, Phase::Queue, Source::Other(why.into()))
+    }
+
+    /// Says where in an exchange a policy returned this error. An error that knows its request, as
+    /// one does that came from an exchange, keeps what it says.
+    pub(crate) fn placed_at(self, at: Circumstances) -> Self {
+        match self.0.request {
+            Some(_) => self,
+            None => Self::placed(self.0.kind, at, self.0.source),
+        }
     }
 
     /// Of the engine itself rather than of an exchange: its poll failed.
@@ -511,6 +543,7 @@ impl Error {
             Source::Addresses(addresses) => Some(addresses),
             Source::Tls(problem) => Some(problem),
             Source::Reason(reason) => Some(reason),
+            Source::Other(error) => Some(&**error),
             Source::None => None,
         }
     }
@@ -555,13 +588,18 @@ impl fmt::Display for Error {
         let phase = self.0.phase;
         match self.0.kind {
             ErrorKind::Tls if phase == Phase::Tls => f.write_str("TLS handshake failed"),
+            ErrorKind::Status => match self.0.status {
+                Some(status) => write!(f, "answered with {status}"),
+                None => f.write_str(ErrorKind::Status.as_str()),
+            },
             kind @ (ErrorKind::InvalidRequest
             | ErrorKind::InvalidConfig
             | ErrorKind::Resolve
             | ErrorKind::Connect
             | ErrorKind::ClosedBeforeResponse
             | ErrorKind::Gone
-            | ErrorKind::Full) => f.write_str(kind.as_str()),
+            | ErrorKind::Full
+            | ErrorKind::Policy) => f.write_str(kind.as_str()),
             kind => write!(f, "{kind} while {phase}"),
         }?;
         if f.alternate() || self.is_its_reason() {

@@ -43,6 +43,7 @@
 //! - [`Submitter`]: from other threads
 //! - [`Engine::fetch`], [`Engine::spawn`], [`Submitter::send`], [`Submitter::sleep`]: conversations as futures, without a runtime
 //! - `calloop`, `tokio`: an engine in those loops (features of these names); in others see docs/EMBEDDING.md
+//! - [`policy`]: what is done for a request besides sending it
 //! - [`Config`], [`Timeouts`], [`Limits`]: every tunable with its default and the reason for it
 //! - [`resolver`]: names to addresses; [`Route`]: how connections are made; [`public_only`]: which addresses may be dialled
 //! - `tls`: how https connections are protected (feature `tls`)
@@ -77,12 +78,17 @@ mod config;
 mod embed;
 mod engine;
 mod error;
+#[cfg_attr(not(test), expect(dead_code, reason = "sessions are not there yet"))]
+mod generation;
 mod h1;
+mod id;
 mod io_error;
 mod net;
+pub mod policy;
 mod proto;
 mod request;
 pub mod resolver;
+mod response;
 mod route;
 mod sched;
 #[cfg(feature = "sim")]
@@ -109,12 +115,15 @@ pub use config::{AddressFilter, Config, ResolverFactory};
 #[cfg(feature = "sim")]
 pub use engine::Sim;
 pub use engine::{
-    Context, Engine, Flow, Info, Local, Mode, Next, Owned, Readback, Reply, RequestId, Response,
-    Shared, Stats, Submitter, Timings, Turn, Unread, within, within_call, within_to,
+    Context, Engine, Flow, Local, Mode, Next, Owned, Readback, Shared, Stats, Submitter, Turn,
+    Unread, within, within_call, within_to,
 };
 pub use error::{Error, ErrorKind, Gone, Phase, Sent, SubmitError};
+pub use id::RequestId;
+pub use policy::{Moment, Outcome, Policy};
 pub use proto::{Headers, Invalid, InvalidPart, Limits, Origin, Scheme, Violation};
 pub use request::Request;
+pub use response::{Info, Reply, Response, Timings};
 pub use route::{Keepalive, Route, public_only};
 pub use timeouts::Timeouts;
 

@@ -3,6 +3,7 @@
 //! The [builder](crate::RequestBuilder) has checked all parts, so nothing here can fail. Fields that
 //! are added on the way, such as User-Agent, are the engine's business.
 
+use std::any::Any;
 use std::fmt;
 use std::io::Write;
 use std::ops::Range;
@@ -10,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use http::{Method, Uri};
 
+use crate::generation::Mark;
 use crate::proto::target::Target;
 use crate::proto::{LimitsEdit, Origin, Scheme};
 use crate::route::Route;
@@ -40,7 +42,7 @@ struct Inner {
     /// The head; before it the origin's host, where the head does not hold it: the caller's own
     /// Host value took its place, or it has a zone id, which is not sent.
     store: Box<[u8]>,
-    body: Box<[u8]>,
+    body: Body,
     parsed: OnceLock<Box<Parsed>>,
     rare: Option<Box<Rare>>,
     timeouts: TimeoutsEdit,
@@ -53,11 +55,52 @@ struct Inner {
     flags: Flags,
 }
 
+/// A body is shared, not copied, by a request that was [edited](Request::edit) from another.
+enum Body {
+    Own(Box<[u8]>),
+    /// That of this request, which has it of its own.
+    Of(Request),
+}
+
 /// What few requests have.
-struct Rare {
-    limits: Option<LimitsEdit>,
-    route: Option<Arc<Route>>,
-    pipeline: Option<u16>,
+#[derive(Clone, Default)]
+pub(crate) struct Rare {
+    /// Boxed: it is longer than all the others together.
+    pub(crate) limits: Option<Box<LimitsEdit>>,
+    pub(crate) route: Option<Arc<Route>>,
+    pub(crate) pipeline: Option<u16>,
+    pub(crate) policies: Option<Carried>,
+    /// The login of its session that it belongs to.
+    pub(crate) mark: Option<Mark>,
+    pub(crate) lane: Option<Box<str>>,
+    pub(crate) priority: i8,
+}
+
+/// What a request carries for a layer above, which alone knows its type.
+///
+/// A policy is asked about responses and errors, and an error holds the request that failed: so the
+/// trait stands above all of them, and the request that carries a policy cannot name it.
+pub(crate) type Carried = Arc<dyn Any + Send + Sync>;
+
+impl Rare {
+    fn is_empty(&self) -> bool {
+        let Self {
+            limits,
+            route,
+            pipeline,
+            policies,
+            mark,
+            lane,
+            priority,
+        } = self;
+        limits.is_none()
+            && route.is_none()
+            && pipeline.is_none()
+            && policies.is_none()
+            && mark.is_none()
+            && lane.is_none()
+            && *priority == 0
+    }
 }
 
 /// What the engine itself never asks for.
@@ -75,6 +118,10 @@ impl Flags {
     const FRESH: Self = Self(4);
     const CLOSE: Self = Self(8);
     const EXPECT: Self = Self(16);
+    /// Whether it is idempotent was said, rather than taken from the method.
+    const SAID: Self = Self(32);
+    /// Its Content-Type comes from `form`.
+    const FORM: Self = Self(64);
     /// What says how a request wants to go over a connection.
     const OF_PIPELINING: Self = Self(2 | 4 | 8 | 16);
 
@@ -100,17 +147,40 @@ pub(crate) struct Checked<'a> {
     pub(crate) lines: &'a [u8],
     /// The [`field_bit`] of each name in `lines`.
     pub(crate) fields: u32,
-    pub(crate) body: Vec<u8>,
+    pub(crate) body: CheckedBody,
     pub(crate) is_idempotent: bool,
+    /// Whether the caller said so, rather than the method.
+    pub(crate) idempotence_was_said: bool,
+    /// Whether the line in front of Content-Length is the Content-Type of a form, which goes with
+    /// the form.
+    pub(crate) has_form_type: bool,
     pub(crate) wants_fresh_connection: bool,
     /// Whether `lines` say `Connection: close`.
     pub(crate) wants_close: bool,
     /// Whether `Expect: 100-continue` is among `lines`.
     pub(crate) expects_continue: bool,
     pub(crate) timeouts: TimeoutsEdit,
-    pub(crate) limits: Option<LimitsEdit>,
-    pub(crate) route: Option<Arc<Route>>,
-    pub(crate) pipeline: Option<u16>,
+    pub(crate) rare: Rare,
+}
+
+/// The body of a request to be.
+pub(crate) enum CheckedBody {
+    Bytes(Vec<u8>),
+    /// The same as this request's.
+    Of(Request),
+}
+
+impl CheckedBody {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            CheckedBody::Bytes(bytes) => bytes.len(),
+            CheckedBody::Of(request) => request.wire_body().len(),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 impl Checked<'_> {
@@ -162,15 +232,14 @@ impl Request {
     pub(crate) fn new(checked: Checked<'_>) -> Self {
         let (store, host_at) = checked.serialise();
         let origin = checked.target.origin();
-        let has_rare =
-            checked.limits.is_some() || checked.route.is_some() || checked.pipeline.is_some();
-        let rare = has_rare.then(|| {
-            Box::new(Rare {
-                limits: checked.limits,
-                route: checked.route,
-                pipeline: checked.pipeline,
-            })
-        });
+        let rare = match checked.rare.is_empty() {
+            true => None,
+            false => Some(Box::new(checked.rare)),
+        };
+        let body = match checked.body {
+            CheckedBody::Bytes(bytes) => Body::Own(bytes.into_boxed_slice()),
+            CheckedBody::Of(other) => Body::Of(other.owner_of_body()),
+        };
         Self(Arc::new(Inner {
             store: store.into_boxed_slice(),
             parsed: OnceLock::new(),
@@ -183,8 +252,10 @@ impl Request {
                 .with(Flags::IDEMPOTENT, checked.is_idempotent)
                 .with(Flags::FRESH, checked.wants_fresh_connection)
                 .with(Flags::CLOSE, checked.wants_close)
-                .with(Flags::EXPECT, checked.expects_continue),
-            body: checked.body.into_boxed_slice(),
+                .with(Flags::EXPECT, checked.expects_continue)
+                .with(Flags::SAID, checked.idempotence_was_said)
+                .with(Flags::FORM, checked.has_form_type),
+            body,
             rare,
             timeouts: checked.timeouts,
         }))
@@ -209,6 +280,66 @@ impl Request {
     /// and kept.
     pub fn uri(&self) -> &Uri {
         &self.parsed().uri
+    }
+
+    /// Path and query as they go out in the request line.
+    pub fn target(&self) -> &str {
+        let head = self.wire_head();
+        let mut words = head.split(|&b| b == b' ');
+        let target = words.nth(1).unwrap_or_default();
+        str::from_utf8(target).expect("Target is a String")
+    }
+
+    /// The value of the first field line of that name, as the request itself carries it; names are
+    /// case-insensitive. The engine's own fields, such as User-Agent, and what policies add are not
+    /// part of it.
+    ///
+    /// ```
+    /// let request = httpstream::Request::get("http://a.test:81/").header("X-Key", "7").build()?;
+    /// assert_eq!(request.header("x-key"), Some(&b"7"[..]));
+    /// assert_eq!(request.header("Host"), Some(&b"a.test:81"[..]));
+    /// assert_eq!(request.header("User-Agent"), None);
+    /// # Ok::<(), httpstream::Error>(())
+    /// ```
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        if self.0.fields & field_bit(name.as_bytes()) == 0 {
+            return None;
+        }
+        let mut lines = field_lines(self.wire_head());
+        lines.find(|line| line.is_named(name)).map(FieldLine::value)
+    }
+
+    /// Its field lines in the order in which they go out, Host first.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        field_lines(self.wire_head()).map(|line| {
+            let name = str::from_utf8(line.name).expect("a name is a token");
+            (name, line.value())
+        })
+    }
+
+    /// The body; empty if there is none. `None` of a body that is read only as it is sent, which no
+    /// request has yet.
+    pub fn body(&self) -> Option<&[u8]> {
+        Some(self.wire_body())
+    }
+
+    /// Whether it can be sent more than once. False only of a body that is used up when it has been
+    /// sent, which no request has yet.
+    pub fn is_repeatable(&self) -> bool {
+        match self.0.body {
+            Body::Own(_) | Body::Of(_) => true,
+        }
+    }
+
+    /// The lane that it waits in: see [`RequestBuilder::lane`](crate::RequestBuilder::lane).
+    pub fn lane(&self) -> Option<&str> {
+        self.0.rare.as_ref()?.lane.as_deref()
+    }
+
+    /// How urgent it is, 0 unless it was said:
+    /// see [`RequestBuilder::priority`](crate::RequestBuilder::priority).
+    pub fn priority(&self) -> i8 {
+        self.0.rare.as_ref().map_or(0, |rare| rare.priority)
     }
 
     fn parsed(&self) -> &Parsed {
@@ -244,7 +375,21 @@ impl Request {
 
     #[inline]
     pub(crate) fn wire_body(&self) -> &[u8] {
-        &self.0.body
+        match &self.0.body {
+            Body::Own(body) => body,
+            Body::Of(owner) => match &owner.0.body {
+                Body::Own(body) => body,
+                Body::Of(_) => unreachable!("an owner has its body of its own"),
+            },
+        }
+    }
+
+    /// The request that holds the bytes of the body: itself, or the one that it was edited from.
+    fn owner_of_body(&self) -> Request {
+        match &self.0.body {
+            Body::Own(_) => self.clone(),
+            Body::Of(owner) => owner.clone(),
+        }
     }
 
     pub(crate) fn scheme(&self) -> Scheme {
@@ -265,15 +410,61 @@ impl Request {
         self.0.port
     }
 
-    /// Scheme, host and port in one. Allocates.
-    pub(crate) fn origin(&self) -> Origin {
+    /// Scheme, host and port of its URL. Allocates.
+    pub fn origin(&self) -> Origin {
         Origin::new(self.scheme(), self.host(), self.port())
     }
 
     /// Whether it may be sent again after a peer may have processed it: what the caller said, else
     /// RFC 9110 §9.2.2.
-    pub(crate) fn is_idempotent(&self) -> bool {
+    pub fn is_idempotent(&self) -> bool {
         self.0.flags.has(Flags::IDEMPOTENT)
+    }
+
+    /// What was said of its being idempotent, where it was.
+    pub(crate) fn said_idempotent(&self) -> Option<bool> {
+        let was_said = self.0.flags.has(Flags::SAID);
+        was_said.then_some(self.is_idempotent())
+    }
+
+    /// The value of Host that took the place of the origin's.
+    pub(crate) fn own_host(&self) -> Option<&[u8]> {
+        if self.0.host_at != 0 {
+            return None;
+        }
+        let host = self.header("Host")?;
+        let origin = self.origin();
+        let is_own = !origin.has_zone() || host != origin.authority().to_string().as_bytes();
+        is_own.then_some(host)
+    }
+
+    /// The field lines behind Host, each with its CRLF.
+    pub(crate) fn lines(&self) -> &[u8] {
+        let head = self.wire_head();
+        let host = field_lines(head).next().expect("Host is the first of each");
+        &head[host.place.end..]
+    }
+
+    /// Whether the line in front of Content-Length is the Content-Type of a form.
+    pub(crate) fn has_form_type(&self) -> bool {
+        self.0.flags.has(Flags::FORM)
+    }
+
+    pub(crate) fn rare(&self) -> Option<&Rare> {
+        self.0.rare.as_deref()
+    }
+
+    /// What it carries of policies, in whatever form the room of policies keeps them.
+    #[inline]
+    pub(crate) fn policies(&self) -> Option<&Carried> {
+        self.0.rare.as_ref()?.policies.as_ref()
+    }
+
+    /// The generation of its session that it belongs to. One that is over ends the request,
+    /// wherever it is.
+    #[inline]
+    pub(crate) fn generation(&self) -> Option<&Mark> {
+        self.0.rare.as_ref()?.mark.as_ref()
     }
 
     #[inline]
@@ -304,7 +495,7 @@ impl Request {
 
     #[inline]
     pub(crate) fn limits(&self) -> Option<&LimitsEdit> {
-        self.0.rare.as_ref()?.limits.as_ref()
+        self.0.rare.as_ref()?.limits.as_deref()
     }
 
     /// How many requests may be unanswered on its connection, where it says so itself.
@@ -376,32 +567,71 @@ pub(crate) fn field_bit(name: &[u8]) -> u32 {
     1 << (hash >> 27)
 }
 
-struct FieldLine<'a> {
-    /// Where in the head, CRLF included.
-    place: Range<usize>,
-    name: &'a [u8],
+/// A field line as we write it: `name: value` CRLF.
+pub(crate) struct FieldLine<'a> {
+    /// Where in the lines, CRLF included.
+    pub(crate) place: Range<usize>,
+    pub(crate) name: &'a [u8],
+    line: &'a [u8],
 }
 
-impl FieldLine<'_> {
-    fn is_named(&self, name: &str) -> bool {
+impl<'a> FieldLine<'a> {
+    pub(crate) fn is_named(&self, name: &str) -> bool {
         self.name.eq_ignore_ascii_case(name.as_bytes())
+    }
+
+    pub(crate) fn value(self) -> &'a [u8] {
+        const AROUND: (usize, usize) = (": ".len(), "\r\n".len());
+        &self.line[self.name.len() + AROUND.0..self.line.len() - AROUND.1]
     }
 }
 
-/// The field lines of a head of ours: each ends in CRLF, and no LF stands anywhere else.
+/// The field lines of a head of ours.
 fn field_lines(head: &[u8]) -> impl Iterator<Item = FieldLine<'_>> {
+    lines(head).skip(1)
+}
+
+/// Lines of ours: each ends in CRLF, and no LF stands anywhere else.
+pub(crate) fn lines(block: &[u8]) -> impl Iterator<Item = FieldLine<'_>> {
     let mut end = 0;
-    head.split_inclusive(|&b| b == b'\n')
-        .map(move |line| {
-            let start = end;
-            end += line.len();
-            let colon = line.iter().position(|&b| b == b':');
-            FieldLine {
-                place: start..end,
-                name: &line[..colon.unwrap_or_default()],
-            }
-        })
-        .skip(1)
+    block.split_inclusive(|&b| b == b'\n').map(move |line| {
+        let start = end;
+        end += line.len();
+        let colon = line.iter().position(|&b| b == b':');
+        FieldLine {
+            place: start..end,
+            name: &line[..colon.unwrap_or_default()],
+            line,
+        }
+    })
+}
+
+#[cfg(test)]
+impl Request {
+    /// Fails unless both have the same in all their parts.
+    pub(crate) fn assert_same(&self, other: &Self, why: &str) {
+        let shown = |request: &Self| String::from_utf8_lossy(&request.0.store).into_owned();
+        assert_eq!(shown(self), shown(other), "{why}");
+        let plain = |Self(inner): &Self| {
+            (
+                (inner.fields, inner.host_at, inner.host_len, inner.port),
+                (inner.flags.0, inner.timeouts),
+            )
+        };
+        assert_eq!(plain(self), plain(other), "{why}");
+        assert_eq!(self.wire_body(), other.wire_body(), "{why}");
+        let rare = |request: &Self| {
+            let rare = request.rare()?.clone();
+            let route = rare.route.map(|route| Arc::as_ptr(&route).addr());
+            let policies = rare.policies.map(|it| Arc::as_ptr(&it).cast::<()>().addr());
+            let mark = rare.mark.map(|mark| format!("{mark:?}"));
+            Some((
+                (rare.limits, rare.pipeline, rare.lane, rare.priority),
+                (route, policies, mark),
+            ))
+        };
+        assert_eq!(rare(self), rare(other), "{why}");
+    }
 }
 
 #[cfg(test)]
@@ -415,5 +645,7 @@ mod tests {
         const COUNTS: usize = 2 * size_of::<usize>();
         assert!(COUNTS + size_of::<Inner>() <= 112, "{}", size_of::<Inner>());
         assert_eq!(size_of::<Option<Request>>(), size_of::<usize>());
+        // Each request of a session has this besides.
+        assert!(size_of::<Rare>() <= 80, "{}", size_of::<Rare>());
     }
 }

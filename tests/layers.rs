@@ -11,7 +11,15 @@ use std::path::{Path, PathBuf};
 /// The rooms from the bottom up. A room may import those of the layers below its own, and none of
 /// the same layer. Rooms that do not exist yet have their place already.
 const LAYERS: &[&[&str]] = &[
-    &["io_error", "proto", "sched", "timeouts", "tls"],
+    &[
+        "generation",
+        "id",
+        "io_error",
+        "proto",
+        "sched",
+        "timeouts",
+        "tls",
+    ],
     &["resolver", "route"],
     &["request"],
     &["error"],
@@ -20,7 +28,8 @@ const LAYERS: &[&[&str]] = &[
     // Requests with their responses, without a socket.
     &["h1"],
     &["net"],
-    &["policy", "sim"],
+    &["response", "sim"],
+    &["policy"],
     &["engine"],
     // Edges, which use the public interface only.
     &["embed", "session"],

@@ -4,7 +4,9 @@ use std::error::Error as _;
 
 use super::*;
 use crate::error::ErrorKind;
+use crate::generation::Generation;
 use crate::proto::Origin;
+use crate::proto::testing::Random;
 use crate::timeouts::Millis;
 
 const URL: &str = "http://example.com/a";
@@ -466,6 +468,301 @@ fn fields_are_found_in_any_case() {
             field_bit(name.to_uppercase().as_bytes())
         );
     }
+}
+
+/// Requests with everything that a request can have.
+fn all_kinds() -> Vec<Request> {
+    let route = Arc::new(Route::default());
+    #[rustfmt::skip]
+    let builders = vec![
+        Request::get(URL),
+        Request::get("http://[fe80::1%25eth0]:81/ü?a=b#c"),
+        Request::get("http://[fe80::1%25eth0]:81/").header("Host", "[fe80::1]:81"),
+        Request::get("http://[fe80::1%25eth0]:81/").header("Host", "other"),
+        Request::get(URL).header("Host", "example.com"),
+        Request::get(URL).header("host", "Other:7").header("a", "b"),
+        Request::get(URL).header("x-B", "1").header("X-a", "").header("x-b", "2").header("X-A", [0x80, 0xff]),
+        Request::builder(method("MKCOL"), URL).header("a", ": :").query([("b", "c")]),
+        Request::post(URL),
+        Request::post(URL).body("abc"),
+        Request::delete(URL).body("abc").close(),
+        Request::get(URL).header("Content-Length", "0"),
+        Request::get(URL).header("Content-Length", "0").close().header("X-Content-Length", "0"),
+        Request::post(URL).header("Content-Length", "3").body("abc"),
+        Request::post(URL).form([("a b", "c&d")]),
+        Request::post(URL).form([("a", "b")]).close(),
+        Request::post(URL).form([("a", "b")]).header("content-type", "x/y"),
+        Request::post(URL).header("Content-Type", "application/x-www-form-urlencoded").body("a=b"),
+        Request::get(URL).close(),
+        Request::get(URL).header("Connection", "close"),
+        Request::get(URL).header("Connection", "close").header("a", "b"),
+        Request::get(URL).header("connection", "TE, close").header("Connection", "close"),
+        Request::post(URL).header("connection", "TE, close").header("Connection", "close").body("a"),
+        Request::get(URL).header("X-Connection", "close").header("Connection", "keep-alive"),
+        Request::get(URL).header("X-Connection", "close").close(),
+        Request::get(URL).fresh_connection(),
+        Request::put(URL).header("a", "").header("expect", "100-Continue").header("b", "").body("x"),
+        Request::put(URL).header("Expect", "100-continue"),
+        Request::get(URL).idempotent(true),
+        Request::get(URL).idempotent(false),
+        Request::post(URL).idempotent(true).pipeline(7),
+        Request::get(URL).pipeline(1),
+        Request::get(URL).hold(Duration::from_secs(60)).timeout(Duration::from_secs(7)).timeouts(|t| t.idle = None),
+        Request::get(URL).limits(|l| l.max_fields = 9).limits(|l| l.refuse_obs_fold = true),
+        Request::get(URL).route(Arc::clone(&route)),
+        Request::get(URL).lane("chat 7").priority(-3),
+        Request::get(URL).priority(127),
+        Request::get(URL).marked(Generation::new().mark()),
+        Request::get(URL).carry(|_| Some(Arc::new("policies"))),
+    ];
+    builders.into_iter().map(built).collect()
+}
+
+#[test]
+fn an_edit_without_a_change_gives_an_equal_request() {
+    for request in all_kinds() {
+        let again = built(request.edit());
+        again.assert_same(&request, "edited");
+        built(again.edit()).assert_same(&request, "edited twice");
+        let body = request.wire_body();
+        if !body.is_empty() {
+            let twice = built(built(again.edit()).edit());
+            assert_eq!(twice.wire_body().as_ptr(), body.as_ptr(), "{request:?}");
+        }
+        // A change that is taken back leaves nothing.
+        let undone = request.edit().header("X-New", "1").without("x-new");
+        let undone = built(undone.method(method("X")).method(request.method().clone()));
+        undone.assert_same(&request, "changed and changed back");
+    }
+}
+
+#[test]
+fn a_shared_body_outlives_the_request_that_it_came_from() {
+    let request = built(Request::post(URL).body("abc"));
+    let edited = built(request.edit().header("a", "b"));
+    drop(request);
+    let twice = built(edited.edit());
+    drop(edited);
+    assert_eq!(twice.body(), Some(&b"abc"[..]));
+}
+
+#[test]
+fn any_request_that_can_be_built_survives_an_edit() {
+    let mut random = Random::new(21);
+    let wires: Vec<_> = all_kinds()
+        .iter()
+        .map(|request| request.wire_head().to_vec())
+        .collect();
+    let mut built_ones = 0;
+    for round in 0..20_000 {
+        let wire = random.mutate(&wires[round % wires.len()]);
+        let text = String::from_utf8_lossy(&wire);
+        let mut all = text.split("\r\n");
+        let first = all.next().unwrap_or_default();
+        let mut words = first.split(' ');
+        let (verb, path) = (words.next(), words.next());
+        let verb = Method::from_bytes(verb.unwrap_or_default().as_bytes());
+        let url = format!("http://example.com{}", path.unwrap_or_default());
+        let mut builder = Request::builder(verb.unwrap_or(Method::GET), &url);
+        for line in all {
+            if let Some((name, value)) = line.split_once(':') {
+                builder = builder.header(name, value);
+            }
+        }
+        if round % 3 == 0 {
+            builder = builder.close();
+        }
+        builder = match round % 4 {
+            0 => builder.form([(&text, "x")]),
+            1 => builder.body("x"),
+            _ => builder,
+        };
+        let Ok(request) = builder.build() else {
+            continue;
+        };
+        built_ones += 1;
+        built(request.edit()).assert_same(&request, &text);
+        for (name, _) in request.headers() {
+            assert!(request.has_field(name), "{text}");
+            let without = request.edit().without(name).build();
+            // What is left is what framing, URL and close make of it.
+            let Ok(without) = without else { continue };
+            let framing = ["host", "content-length"];
+            let is_framing = framing.iter().any(|it| it.eq_ignore_ascii_case(name));
+            assert!(is_framing || !without.has_field(name), "{name} in {text}");
+        }
+    }
+    assert!(built_ones > 2000, "{built_ones} built");
+}
+
+#[test]
+fn edits_change_what_they_say_and_nothing_else() {
+    let form = built(Request::post(URL).form([("a", "b")]).close());
+    let plain = built(Request::get(URL).header("a", "1").header("b", "2"));
+    let put = built(
+        Request::put(URL)
+            .header("Expect", "100-continue")
+            .header("Host", "h")
+            .body("x"),
+    );
+    #[rustfmt::skip]
+    let rows: Vec<(&str, RequestBuilder, &str)> = vec![
+        ("a field more", plain.edit().header("c", "3"), "GET /a HTTP/1.1\r\nHost: example.com\r\na: 1\r\nb: 2\r\nc: 3\r\n"),
+        ("a field replaced", plain.edit().without("A").header("a", "3"), "GET /a HTTP/1.1\r\nHost: example.com\r\nb: 2\r\na: 3\r\n"),
+        ("another of the same name", plain.edit().header("A", "3"), "GET /a HTTP/1.1\r\nHost: example.com\r\na: 1\r\nb: 2\r\nA: 3\r\n"),
+        ("no such field", plain.edit().without("c").without("").without("a: 1"), "GET /a HTTP/1.1\r\nHost: example.com\r\na: 1\r\nb: 2\r\n"),
+        ("a query", plain.edit().query([("q", "x")]), "GET /a?q=x HTTP/1.1\r\nHost: example.com\r\na: 1\r\nb: 2\r\n"),
+        ("fields of a form stay in front of its type", form.edit().header("c", "3"), "POST /a HTTP/1.1\r\nHost: example.com\r\nc: 3\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 3\r\nConnection: close\r\n"),
+        ("another body takes the form's type away", form.edit().body("xy"), "POST /a HTTP/1.1\r\nHost: example.com\r\nContent-Length: 2\r\nConnection: close\r\n"),
+        ("a form without its type", form.edit().without("content-type"), "POST /a HTTP/1.1\r\nHost: example.com\r\nContent-Length: 3\r\nConnection: close\r\n"),
+        ("a form that closes nothing", form.edit().without("connection"), "POST /a HTTP/1.1\r\nHost: example.com\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 3\r\n"),
+        ("as a redirect makes a GET of it", form.edit().method(Method::GET).body("").without("Connection"), "GET /a HTTP/1.1\r\nHost: example.com\r\n"),
+        ("the URL's Host again", put.edit().without("HOST"), "PUT /a HTTP/1.1\r\nHost: example.com\r\nExpect: 100-continue\r\nContent-Length: 1\r\n"),
+        ("another Host", put.edit().without("Host").header("Host", "i"), "PUT /a HTTP/1.1\r\nHost: i\r\nExpect: 100-continue\r\nContent-Length: 1\r\n"),
+        ("nothing expected any more", put.edit().without("expect"), "PUT /a HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n"),
+        ("expectation goes with the body", put.edit().body(""), "PUT /a HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n"),
+        ("a line in front of the expectation goes", put.edit().header("a", "b").without("a"), "PUT /a HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 1\r\n"),
+    ];
+    for (why, builder, expected) in rows {
+        assert_eq!(head(&built(builder)), expected, "{why}");
+    }
+    let put = built(put.edit().without("expect"));
+    assert!(!put.expects_continue() && put.expect_line().is_none());
+    assert!(!built(form.edit().without("connection")).wants_close());
+    assert!(!built(form.edit().method(Method::TRACE).body("")).has_field("content-type"));
+    // What was said of the whole is checked once more.
+    let piped = built(Request::get(URL).pipeline(7));
+    assert_eq!(
+        refused(piped.edit().method(Method::POST)).part(),
+        &InvalidPart::Pipeline
+    );
+    assert_eq!(
+        refused(plain.edit().method(Method::CONNECT)).part(),
+        &InvalidPart::Method
+    );
+    assert_eq!(
+        refused(put.edit().header("Host", "a").header("host", "b")).part(),
+        &InvalidPart::header("Host"),
+    );
+    assert_eq!(
+        refused(put.edit().method(Method::TRACE)).part(),
+        &InvalidPart::Body
+    );
+}
+
+#[test]
+fn idempotence_follows_an_edited_method_unless_said() {
+    let get = built(Request::get(URL));
+    assert!(!built(get.edit().method(Method::POST)).is_idempotent());
+    let post = built(Request::post(URL));
+    assert!(built(post.edit().method(Method::PUT)).is_idempotent());
+    for said in [true, false] {
+        let request = built(Request::get(URL).idempotent(said));
+        let edited = built(request.edit().method(Method::POST));
+        assert_eq!(edited.is_idempotent(), said);
+        assert_eq!(
+            built(edited.edit().method(Method::GET)).is_idempotent(),
+            said
+        );
+    }
+}
+
+#[test]
+fn an_edit_belongs_to_the_present_login() {
+    let session = Generation::new();
+    let request = built(Request::get(URL).marked(session.mark()));
+    let is_over = |request: &Request| request.generation().expect("marked").is_over();
+    assert!(!is_over(&request) && !is_over(&request.clone()));
+    session.end();
+    assert!(is_over(&request));
+    let edited = built(request.edit());
+    assert!(is_over(&request) && !is_over(&edited) && is_over(&request.clone()));
+    assert!(built(Request::get(URL)).generation().is_none());
+}
+
+#[test]
+fn references_keep_what_is_not_the_origins_business() {
+    let request = built(
+        Request::post("https://a:444/b/c?d")
+            .header("Cookie", "e=f")
+            .header("cookie", "g=h")
+            .header("X-I", "j")
+            .header("Authorization", "k")
+            .header("Proxy-Authorization", "l")
+            .header("Host", "m")
+            .lane("n")
+            .body("xyz"),
+    );
+    // Why, reference, URL, whether what belongs to the origin stays.
+    #[rustfmt::skip]
+    let rows = [
+        ("the same document", "", "https://a:444/b/c?d", true),
+        ("a path", "../o?p#q", "https://a:444/o?p", true),
+        ("the same origin in other words", "HTTPS://A:0444/", "https://a:444/", true),
+        ("another host", "//r:444/", "https://r:444/", false),
+        ("another port", "//a/", "https://a/", false),
+        ("another scheme", "http://a:444/", "http://a:444/", false),
+        ("a host below", "//x.a:444/", "https://x.a:444/", false),
+    ];
+    for (why, reference, url, stays) in rows {
+        let led = built(request.resolve(reference));
+        assert_eq!(led.uri(), url, "{why}");
+        assert_eq!(led.method(), Method::POST, "{why}");
+        assert_eq!(led.wire_body().as_ptr(), request.wire_body().as_ptr());
+        assert_eq!(led.header("x-i"), Some(&b"j"[..]), "{why}");
+        assert_eq!(led.lane(), Some("n"), "{why}");
+        for name in ["Cookie", "Authorization", "Proxy-Authorization"] {
+            assert_eq!(led.has_field(name), stays, "{why}: {name}");
+        }
+        let host = match stays {
+            true => "m".to_owned(),
+            false => led.origin().authority().to_string(),
+        };
+        assert_eq!(led.header("host"), Some(host.as_bytes()), "{why}");
+        assert_eq!(led.headers().count(), if stays { 7 } else { 3 }, "{why}");
+        // Back again, nothing comes back.
+        let back = built(led.resolve("https://a:444/"));
+        assert_eq!(back.has_field("Cookie"), stays, "{why}");
+    }
+    for reference in ["ftp://a/", "//u@a/", "mailto:x", "http:x", "\n", "//"] {
+        let invalid = refused(request.resolve(reference));
+        assert_eq!(invalid.part(), &InvalidPart::Reference, "{reference}");
+        assert!(invalid.offset().is_some(), "{reference}");
+    }
+    let secret = refused(request.resolve("//s3cret:s3cret@a"));
+    assert!(!format!("{secret} {secret:?}").contains("s3cret"));
+}
+
+#[test]
+fn what_was_built_can_be_read() {
+    let request = built(
+        Request::post("http://[::1]:81/ü?a#b")
+            .header("X-A", "1")
+            .header("x-a", "2")
+            .body("xyz"),
+    );
+    assert_eq!(request.target(), "/%C3%BC?a");
+    assert_eq!(request.origin().to_string(), "http://[::1]:81");
+    assert_eq!(request.body(), Some(&b"xyz"[..]));
+    assert!(request.is_repeatable() && !request.is_idempotent());
+    assert_eq!((request.lane(), request.priority()), (None, 0));
+    for name in ["X-A", "x-a"] {
+        assert_eq!(request.header(name), Some(&b"1"[..]));
+    }
+    for name in ["", "x", "User-Agent", "POST /%C3%BC?a HTTP/1.1"] {
+        assert_eq!(request.header(name), None);
+    }
+    let fields: Vec<_> = request.headers().collect();
+    let expected: [(&str, &[u8]); 4] = [
+        ("Host", b"[::1]:81"),
+        ("X-A", b"1"),
+        ("x-a", b"2"),
+        ("Content-Length", b"3"),
+    ];
+    assert_eq!(fields, expected);
+    let laned = built(Request::get(URL).lane("").priority(-1).lane("x"));
+    assert_eq!((laned.lane(), laned.priority()), (Some("x"), -1));
+    assert_eq!(built(Request::get(URL)).body(), Some(&b""[..]));
 }
 
 #[test]

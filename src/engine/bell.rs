@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{self, Waker};
 
-use crate::engine::id::RequestId;
+use crate::id::RequestId;
 use crate::resolver::Wake;
 
 /// Wakes an engine, from any thread.

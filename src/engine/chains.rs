@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use slab::Slab;
 
-use crate::engine::id::RequestId;
 use crate::engine::readback::{Action, Call, Next, Readback, Sink, Unread};
+use crate::id::RequestId;
 use crate::net::slots::{MaybeKey, grow};
 use crate::request::Request;
 use crate::sched::wheel::TimerId;

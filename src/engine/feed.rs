@@ -19,7 +19,6 @@ use crate::engine::pipeline::MovedUp;
 use crate::engine::probing::Probe;
 use crate::engine::readback::{Context, Flow, Readback};
 use crate::engine::receive::{Allowance, Received};
-use crate::engine::response::{About, Response, no_fields};
 use crate::h1::Event;
 use crate::h1::exchange::{Taking, Upload};
 use crate::h1::reading::{Body, Reading};
@@ -29,6 +28,7 @@ use crate::net::tls::Session;
 use crate::net::{Net, Readiness};
 use crate::proto::Limits;
 use crate::proto::head::Head;
+use crate::response::{About, Response, no_fields};
 
 /// Whether a link may be read on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

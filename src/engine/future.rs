@@ -10,13 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{self, Poll, Waker};
 use std::time::Duration;
 
-use crate::engine::id::RequestId;
+use crate::engine::Engine;
 use crate::engine::mode::Mode;
 use crate::engine::readback::{Context, Next, Readback, Reply};
 use crate::engine::submitter::{Order, Remote, Submitter, Ticket};
-use crate::engine::{Engine, Info};
 use crate::error::{Error, Gone, SubmitError};
+use crate::id::RequestId;
 use crate::request::Request;
+use crate::response::Info;
 
 /// What a request comes to, for who cannot be lent the response: its [`Info`] is in the extensions.
 pub(super) type Fetched = Result<http::Response<Vec<u8>>, Error>;

@@ -10,11 +10,11 @@ use std::time::Duration;
 use crate::engine::Engine;
 use crate::engine::bell::Bell;
 use crate::engine::future::{Awaited, Fetched, fetch, fetched, promise};
-use crate::engine::id::RequestId;
 use crate::engine::mode::Mode;
 use crate::engine::readback::{Context, Next};
 use crate::engine::submitter::Remote;
 use crate::error::Gone;
+use crate::id::RequestId;
 use crate::request::Request;
 
 /// Reaches an engine from its own thread, above all from inside tasks: starts chains and tasks that

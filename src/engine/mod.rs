@@ -30,10 +30,12 @@ use std::time::{Duration, Instant};
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::id::RequestId;
 use crate::net::Net;
 use crate::net::poll::OwnPoll;
 use crate::net::socket::MioNet;
 use crate::request::Request;
+use crate::response::Reply;
 
 mod agenda;
 mod alerts;
@@ -50,7 +52,6 @@ mod dialing;
 mod fail;
 mod feed;
 mod future;
-mod id;
 mod local;
 mod lookups;
 mod mode;
@@ -63,7 +64,6 @@ mod quiet;
 mod readback;
 mod receive;
 mod reply;
-mod response;
 mod secure;
 mod sending;
 mod settings;
@@ -77,13 +77,11 @@ mod turn;
 mod waiting;
 mod within;
 
-pub use id::RequestId;
 pub use local::Local;
 #[cfg(feature = "sim")]
 pub use mode::Sim;
 pub use mode::{Mode, Owned, Shared};
-pub use readback::{Context, Flow, Next, Readback, Reply, Unread};
-pub use response::{Info, Response, Timings};
+pub use readback::{Context, Flow, Next, Readback, Unread};
 pub use submitter::Submitter;
 pub use turn::Turn;
 pub use within::{within, within_call, within_to};

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use crate::engine::bell::{Bell, Inside};
 use crate::engine::commands::MAX_CARRIED_OUT;
-use crate::engine::id::RequestId;
 use crate::engine::local::{LocalOrder, Queue};
 use crate::engine::submitter::{Order, Remote, Submitter};
+use crate::id::RequestId;
 use crate::resolver::Wake;
 
 /// Orders taken in one turn; the rest stays where it is, and the next turn is due at once. No more

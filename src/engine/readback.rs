@@ -5,15 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::engine::bell::Bell;
-use crate::engine::id::RequestId;
-use crate::engine::response::Response;
-use crate::error::Error;
+use crate::id::RequestId;
 use crate::request::Request;
-
-/// What a readback is given: the response, or why there is none, or not all of it.
-///
-/// A response of any status is `Ok`: look at [`status`](Response::status).
-pub type Reply<'a> = Result<Response<'a>, Error>;
+pub(super) use crate::response::Reply;
+use crate::response::Response;
 
 /// Reads the response to a request and answers with what follows.
 ///

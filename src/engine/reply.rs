@@ -9,10 +9,10 @@ use std::time::Duration;
 use crate::engine::Engine;
 use crate::engine::chains::{Asks, ChainKey, Marks, Stage};
 use crate::engine::clock::Since;
-use crate::engine::id::RequestId;
 use crate::engine::mode::Mode;
 use crate::engine::readback::{Action, Context, Next, Readback, Seen};
 use crate::error::{Error, ErrorKind};
+use crate::id::RequestId;
 use crate::net::slots::MaybeKey;
 
 impl<S, M: Mode> Engine<S, M> {

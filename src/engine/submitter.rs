@@ -8,9 +8,9 @@ use std::task::Waker;
 use std::time::Duration;
 
 use crate::engine::bell::Bell;
-use crate::engine::id::RequestId;
 use crate::engine::readback::{Context, Next, Readback, Reply};
 use crate::error::{Gone, SubmitError};
+use crate::id::RequestId;
 use crate::request::Request;
 
 /// Submits from any thread; each call wakes the engine's loop. Clones go to the same engine.

@@ -1,8 +1,8 @@
 //! Readbacks and calls over a part of the state: a bot inside a world.
 
-use crate::engine::id::RequestId;
 use crate::engine::readback::{Action, Context, Flow, Next, Readback, Reply, Sink};
-use crate::engine::response::Response;
+use crate::id::RequestId;
+use crate::response::Response;
 
 /// Reads with a part of the state, so that a bot which was written to run alone runs among a thousand. Goes to
 /// [`Engine::submit_to`](crate::Engine::submit_to) and [`Next::read_to`].

@@ -8,6 +8,8 @@ use std::iter::FusedIterator;
 use std::ops::Range;
 use std::slice;
 
+use super::target::Fault;
+
 /// One field line as places in the bytes of its section.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Field {
@@ -127,6 +129,47 @@ impl fmt::Debug for Headers<'_> {
             .entries(self.clone().map(|(name, value)| (name, value.len())))
             .finish()
     }
+}
+
+/// What keeps `name` from being a field name (RFC 9110 §5.1).
+pub(crate) fn name_fault(name: &str) -> Option<Fault> {
+    match name {
+        "" => Some(Fault::whole("is empty")),
+        _ => token_fault(name.as_bytes()),
+    }
+}
+
+pub(crate) fn token_fault(bytes: &[u8]) -> Option<Fault> {
+    let at = bytes.iter().position(|&b| !is_tchar(b))?;
+    Some(Fault::byte(at, bytes[at]))
+}
+
+/// RFC 9110 §5.6.2.
+fn is_tchar(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// What keeps `value` from being a field value, which has visible ASCII, SP, HTAB and obs-text only
+/// (RFC 9110 §5.5).
+pub(crate) fn value_fault(value: &[u8]) -> Option<Fault> {
+    let is_bad = |b: &u8| b.is_ascii_control() && *b != b'\t';
+    let at = value.iter().position(is_bad)?;
+    Some(Fault::byte(at, value[at]))
+}
+
+/// Takes off optional whitespace (RFC 9110 §5.6.3): SP and HTAB, and nothing else that Unicode or C
+/// calls a space.
+pub(crate) fn trim(value: &[u8]) -> &[u8] {
+    let is_text = |b: &u8| !matches!(b, b' ' | b'\t');
+    let start = offset_of_trimmed(value);
+    let end = value.iter().rposition(is_text).map_or(start, |at| at + 1);
+    &value[start..end]
+}
+
+/// How much optional whitespace is in front.
+pub(crate) fn offset_of_trimmed(value: &[u8]) -> usize {
+    let blank = |b: &&u8| matches!(b, b' ' | b'\t');
+    value.iter().take_while(blank).count()
 }
 
 #[cfg(test)]

@@ -33,6 +33,8 @@ pub enum InvalidPart {
     Method,
     /// The URL.
     Url,
+    /// The reference that was given to [`Request::resolve`](crate::Request::resolve).
+    Reference,
     /// What was appended to the URL with [`RequestBuilder::query`](crate::RequestBuilder::query).
     Query,
     /// The name of a header. It is not repeated, since what is no name may be anything.
@@ -73,6 +75,7 @@ impl fmt::Display for InvalidPart {
         match self {
             InvalidPart::Method => f.write_str("method"),
             InvalidPart::Url => f.write_str("url"),
+            InvalidPart::Reference => f.write_str("reference"),
             InvalidPart::Query => f.write_str("query"),
             InvalidPart::HeaderName { index } => write!(f, "name of header {index}"),
             InvalidPart::HeaderValue { name } => write!(f, "header value of {name:?}"),

@@ -10,6 +10,7 @@ mod invalid;
 mod limits;
 mod origin;
 mod plain;
+mod reference;
 pub(crate) mod target;
 mod violation;
 
@@ -25,7 +26,7 @@ pub(crate) mod testing {
     //! Ways to feed the same bytes, and a small source of chance.
 
     /// The wire whole, byte by byte, and in two at every place.
-    pub(super) fn feeds(wire: &[u8]) -> Vec<Vec<&[u8]>> {
+    pub(crate) fn feeds(wire: &[u8]) -> Vec<Vec<&[u8]>> {
         let mut feeds = vec![vec![wire], wire.chunks(1).collect()];
         feeds.extend((1..wire.len()).map(|at| vec![&wire[..at], &wire[at..]]));
         feeds
@@ -51,12 +52,12 @@ pub(crate) mod testing {
             ((self.next() >> 32) as usize) % end
         }
 
-        pub(super) fn byte(&mut self) -> u8 {
+        pub(crate) fn byte(&mut self) -> u8 {
             (self.next() >> 32) as u8
         }
 
         /// The wire in pieces of 1 to 20 bytes.
-        pub(super) fn cut<'a>(&mut self, mut wire: &'a [u8]) -> Vec<&'a [u8]> {
+        pub(crate) fn cut<'a>(&mut self, mut wire: &'a [u8]) -> Vec<&'a [u8]> {
             let mut pieces = Vec::new();
             while !wire.is_empty() {
                 let (piece, rest) = wire.split_at(1 + self.below(wire.len().min(20)));

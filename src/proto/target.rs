@@ -11,6 +11,7 @@
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::reference::Reference;
 use super::{Origin, Scheme};
 
 /// The longest absolute form, in bytes, that [`http::Uri`] takes.
@@ -136,6 +137,43 @@ impl Target {
         Ok(target)
     }
 
+    /// The target that was parsed before: `path` is as [`path`](Self::path) returned it.
+    pub(crate) fn restored(origin: Origin, path: &str) -> Self {
+        Self {
+            origin,
+            path: path.to_owned(),
+        }
+    }
+
+    /// Where `reference` leads from here (RFC 3986 §5), its fragment dropped.
+    ///
+    /// # Errors
+    /// As of [`parse`](Self::parse); the place is the byte's index in `reference`.
+    pub(crate) fn resolve(&self, reference: &str) -> Result<Self, Fault> {
+        let bytes = reference.as_bytes();
+        if let Some(at) = bytes.iter().position(u8::is_ascii_control) {
+            return Err(Fault::byte(at, bytes[at]));
+        }
+        let base = format!("{}{}", self.origin, self.path);
+        let (base, parts) = (Reference::split(&base), Reference::split(reference));
+        if parts.scheme.is_some_and(|scheme| !is_http(scheme)) {
+            return Err(Fault::rule(
+                0,
+                "leads to a scheme other than http and https",
+            ));
+        }
+        // Scheme and authority are parsed from the reference where it has them. What stands before
+        // them in the result is then the scheme of the base and its colon, or nothing.
+        let before = match parts.scheme {
+            Some(_) => 0,
+            None => base.scheme.map_or(0, |scheme| scheme.len() + 1),
+        };
+        Self::parse(&parts.against(base)).map_err(|fault| Fault {
+            at: fault.at.and_then(|at| at.checked_sub(before)),
+            ..fault
+        })
+    }
+
     pub(crate) fn origin(&self) -> &Origin {
         &self.origin
     }
@@ -179,6 +217,10 @@ pub(crate) fn check_host_value(value: &[u8]) -> Result<(), Fault> {
         )),
         None => Ok(()),
     }
+}
+
+fn is_http(scheme: &str) -> bool {
+    scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
 }
 
 /// The scheme, and where the authority begins.
@@ -744,6 +786,66 @@ mod tests {
         format!("{}{}", longest.origin(), longest.path())
             .parse::<Uri>()
             .expect("the bound is under http's own");
+    }
+
+    #[test]
+    fn references_lead_where_the_rfc_says() {
+        // Base, reference, origin, request target.
+        #[rustfmt::skip]
+        const ROWS: &[(&str, &str, &str, &str)] = &[
+            ("http://a/b/c?d", "", "http://a", "/b/c?d"),
+            ("http://a/b/c?d", "#e", "http://a", "/b/c?d"),
+            ("http://a/b/c?d", "e f", "http://a", "/b/e%20f"),
+            ("http://a/b/c?d", "ü#ß", "http://a", "/b/%C3%BC"),
+            ("http://a/b/c?d", "?", "http://a", "/b/c?"),
+            ("http://a/b", "//C:081", "http://c:81", "/"),
+            ("https://a:444/b", "//a", "https://a", "/"),
+            ("https://a:444/b", "c", "https://a:444", "/c"),
+            ("http://[fe80::1%25eth0]:81/b", "/c", "http://[fe80::1%25eth0]:81", "/c"),
+            ("http://a/b", "HTTP://a:80/c/../d", "http://a", "/d"),
+            ("http://a/b", "\\\\c\\d", "http://a", "/%5C%5Cc%5Cd"),
+            ("http://a/b", "/\\c", "http://a", "/%5Cc"),
+            ("http://a/b", "/@c", "http://a", "/@c"),
+            ("http://a/b", "/.//c", "http://a", "//c"),
+        ];
+        for (base, reference, origin, path) in ROWS {
+            let found = parsed(base).resolve(reference).expect(reference);
+            assert_eq!(found.origin().to_string(), *origin, "{reference}");
+            assert_eq!(found.path(), *path, "{reference}");
+            let again = Target::restored(found.origin().clone(), found.path());
+            assert_eq!(again.path(), parsed(&format!("{origin}{path}")).path());
+        }
+    }
+
+    #[test]
+    fn references_that_lead_nowhere_name_their_byte() {
+        const OTHER: &str = "leads to a scheme other than http and https";
+        const USERINFO: &str = "userinfo is refused: credentials belong in an Authorization field";
+        #[rustfmt::skip]
+        let rows: &[(&str, Fault)] = &[
+            ("ftp://a/", Fault::rule(0, OTHER)),
+            ("mailto:u@a", Fault::rule(0, OTHER)),
+            ("javascript:x", Fault::rule(0, OTHER)),
+            ("ws://a/", Fault::rule(0, OTHER)),
+            ("//u@c/", Fault::rule(3, USERINFO)),
+            ("//u:p@c", Fault::rule(5, USERINFO)),
+            ("http://u:p@c/", Fault::rule(10, USERINFO)),
+            ("http:g", Fault::rule(5, "no // after the scheme")),
+            ("http:", Fault::rule(5, "no // after the scheme")),
+            ("//", Fault::rule(2, "host is empty")),
+            ("///c", Fault::rule(2, "host is empty")),
+            ("//c\\d", Fault::byte(3, b'\\')),
+            ("//c:0", Fault::rule(4, "port is 0")),
+            ("/\r\nX: y", Fault::byte(1, b'\r')),
+            ("c#\n", Fault::byte(2, b'\n')),
+            ("\t", Fault::byte(0, b'\t')),
+        ];
+        for (reference, expected) in rows {
+            let found = parsed("https://a/b").resolve(reference).err();
+            assert_eq!(found, Some(*expected), "{reference:?}");
+        }
+        let endless = "a".repeat(MAX_URI);
+        assert!(parsed("https://a/b").resolve(&endless).is_err());
     }
 
     #[test]

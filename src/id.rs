@@ -9,26 +9,30 @@ use std::fmt;
 pub struct RequestId(u64);
 
 impl RequestId {
-    /// Set in ids that a [`Submitter`](crate::Submitter) gave out before the engine had a slot for the chain.
+    /// Set in ids that a [`Submitter`](crate::Submitter) gave out before the engine had a slot for
+    /// the chain.
     const REMOTE: u64 = 1 << 63;
 
     /// Names no chain, and never will.
-    pub(super) const NONE: Self = Self(Self::REMOTE);
+    pub(crate) const NONE: Self = Self(Self::REMOTE);
 
-    pub(super) fn local(key: u32, generation: u32) -> Self {
+    #[inline]
+    pub(crate) fn local(key: u32, generation: u32) -> Self {
         Self(u64::from(generation) << 32 | u64::from(key))
     }
 
-    pub(super) fn remote(number: u64) -> Self {
+    pub(crate) fn remote(number: u64) -> Self {
         Self(Self::REMOTE | number)
     }
 
     /// Slot and generation of one that is not remote.
-    pub(super) fn parts(self) -> (u32, u32) {
+    #[inline]
+    pub(crate) fn parts(self) -> (u32, u32) {
         (self.0 as u32, (self.0 >> 32) as u32)
     }
 
-    pub(super) fn is_remote(self) -> bool {
+    #[inline]
+    pub(crate) fn is_remote(self) -> bool {
         self.0 & Self::REMOTE != 0
     }
 

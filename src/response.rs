@@ -1,4 +1,7 @@
-//! The response as it is lent to a readback.
+//! The response as it is lent to a readback, and to what a policy does before it.
+//!
+//! A policy is asked about responses, and a request carries its policy: so the response stands above
+//! `request` and `net`, from whose buffers it is lent, and below `policy` and `engine`.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,38 +10,43 @@ use std::time::Duration;
 
 use http::{StatusCode, Uri, Version};
 
-use crate::engine::id::RequestId;
 use crate::error::{Circumstances, Error, ErrorKind, Phase, Sent};
 use crate::h1::exchange::Times;
 use crate::h1::reading::Body;
+use crate::id::RequestId;
 use crate::net::tls::TlsInfo;
 use crate::proto::Headers;
 use crate::proto::field::Field;
 use crate::proto::head::Head;
 use crate::request::Request;
 
+/// What a readback is given: the response, or why there is none, or not all of it.
+///
+/// A response of any status is `Ok`: look at [`status`](Response::status).
+pub type Reply<'a> = Result<Response<'a>, Error>;
+
 /// A response, lent from the engine's buffers for the length of the call.
 pub struct Response<'a> {
-    pub(super) head: &'a Head,
+    pub(crate) head: &'a Head,
     /// The bytes that the head's fields stand in.
-    pub(super) section: &'a [u8],
-    pub(super) trailers: Headers<'a>,
-    pub(super) body: Body<'a>,
-    pub(super) about: &'a About,
+    pub(crate) section: &'a [u8],
+    pub(crate) trailers: Headers<'a>,
+    pub(crate) body: Body<'a>,
+    pub(crate) about: &'a About,
 }
 
 /// What is known of an exchange, before anybody asks for it: to write it out costs more than to keep it.
-pub(super) struct About {
-    pub(super) id: RequestId,
-    pub(super) peer: SocketAddr,
-    pub(super) reused: bool,
-    pub(super) attempts: u8,
-    pub(super) times: Times,
+pub(crate) struct About {
+    pub(crate) id: RequestId,
+    pub(crate) peer: SocketAddr,
+    pub(crate) reused: bool,
+    pub(crate) attempts: u8,
+    pub(crate) times: Times,
     /// Microseconds after the request's start; 0 while it is not complete.
-    pub(super) done: u64,
-    pub(super) tls: Option<TlsInfo>,
-    pub(super) request: Request,
-    pub(super) info: OnceLock<Info>,
+    pub(crate) done: u64,
+    pub(crate) tls: Option<TlsInfo>,
+    pub(crate) request: Request,
+    pub(crate) info: OnceLock<Info>,
 }
 
 impl About {
@@ -196,21 +204,25 @@ impl<'a> Response<'a> {
     /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed), naming the first byte that is not.
     pub fn text(&self) -> Result<&str, Error> {
         std::str::from_utf8(self.body()).map_err(|error| {
-            let request = &self.about.request;
-            let at = Circumstances {
-                phase: Phase::Body,
-                sent: Sent::Yes,
-                resend_is_safe: request.is_idempotent(),
-                reused: self.about.reused,
-                attempts: self.about.attempts,
-                origin: Some(request.origin()),
-                request: Some(request.clone()),
-                status: Some(self.status()),
-                partial_body: Vec::new(),
-            };
             let why = format!("body is not UTF-8 at byte {}", error.valid_up_to());
-            Error::from_text(ErrorKind::Malformed, why, at)
+            Error::from_text(ErrorKind::Malformed, why, self.circumstances())
         })
+    }
+
+    /// What an error says that is about this response.
+    fn circumstances(&self) -> Circumstances {
+        let request = &self.about.request;
+        Circumstances {
+            phase: Phase::Body,
+            sent: Sent::Yes,
+            resend_is_safe: request.is_idempotent(),
+            reused: self.about.reused,
+            attempts: self.about.attempts,
+            origin: Some(request.origin()),
+            request: Some(request.clone()),
+            status: Some(self.status()),
+            partial_body: Vec::new(),
+        }
     }
 
     /// The body for keeps: moves what the engine collected, copies what it lent.
@@ -254,6 +266,30 @@ impl<'a> Response<'a> {
     }
 }
 
+impl Error {
+    /// Makes an error of a response whose status counts as one: [`ErrorKind::Status`], with its
+    /// [`status`](Error::status) and a copy of its body as [`partial_body`](Error::partial_body).
+    /// Any status is taken.
+    ///
+    /// ```
+    /// use httpstream::{Error, Reply};
+    ///
+    /// fn checked(reply: &Reply<'_>) -> Result<(), Error> {
+    ///     match reply {
+    ///         Ok(response) if !response.status().is_success() => Err(Error::of_status(response)),
+    ///         Ok(_) | Err(_) => Ok(()),
+    ///     }
+    /// }
+    /// ```
+    pub fn of_status(response: &Response<'_>) -> Self {
+        let at = Circumstances {
+            partial_body: response.body().to_vec(),
+            ..response.circumstances()
+        };
+        Self::of(ErrorKind::Status, at)
+    }
+}
+
 /// Status, number of fields and length of the body: neither values nor body, which may hold secrets.
 impl fmt::Debug for Response<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -268,7 +304,76 @@ impl fmt::Debug for Response<'_> {
 }
 
 /// No field lines.
-pub(super) fn no_fields<'a>() -> Headers<'a> {
+pub(crate) fn no_fields<'a>() -> Headers<'a> {
     const NONE: &[Field] = &[];
     Headers::new(&[], NONE)
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! Responses without an engine.
+
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::proto::Limits;
+
+    /// Lends a response to `request`: `wire` is its head, from the status line to the empty line.
+    pub(crate) fn lend<T>(
+        request: &Request,
+        wire: &str,
+        body: &[u8],
+        to: impl FnOnce(Response<'_>) -> T,
+    ) -> T {
+        let mut section = wire.as_bytes().to_vec();
+        let mut head = Head::default();
+        head.read(&mut section, &mut 0, &Limits::default())
+            .expect("a head without mistakes")
+            .expect("a whole head");
+        let about = About {
+            id: RequestId::from_u64(1),
+            peer: (Ipv4Addr::LOCALHOST, 80).into(),
+            reused: true,
+            attempts: 1,
+            times: Times::default(),
+            done: 0,
+            tls: None,
+            request: request.clone(),
+            info: OnceLock::new(),
+        };
+        to(Response {
+            head: &head,
+            section: &section,
+            trailers: no_fields(),
+            body: Body::Lent(body),
+            about: &about,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_a_status_has_what_the_response_had() {
+        let request = Request::post("http://a:81/secret").build().unwrap();
+        let wire = "HTTP/1.1 429 Slow Down\r\nContent-Length: 4\r\n\r\n";
+        let error = testing::lend(&request, wire, b"wait", |response| {
+            Error::of_status(&response)
+        });
+        assert_eq!(error.kind(), ErrorKind::Status);
+        assert_eq!(error.status(), Some(StatusCode::TOO_MANY_REQUESTS));
+        assert_eq!(error.partial_body(), b"wait");
+        assert_eq!(
+            (error.phase(), error.request_sent()),
+            (Phase::Body, Sent::Yes)
+        );
+        assert!(!error.resend_is_safe() && error.reused_connection());
+        assert_eq!(error.request().map(Request::target), Some("/secret"));
+        let expected = "http://a:81: answered with 429 Too Many Requests";
+        assert_eq!(format!("{error}"), expected);
+        assert_eq!(format!("{error:#}"), expected);
+        assert!(!format!("{error:?}").contains("secret"));
+    }
 }

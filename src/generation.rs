@@ -1,0 +1,209 @@
+//! Generations of a session: what was built for an old login ends with it.
+//!
+//! A session has a [`Generation`]; what belongs to the session (a request, a wait, a call, a task)
+//! carries a [`Mark`] of it. [`Generation::end`] makes all marks taken before it stale, on every
+//! thread, without knowing who holds them. The holders compare: before an engine starts, sends or
+//! delivers something that carries a mark, it asks [`Mark::is_over`], which costs one load.
+//!
+//! Engines that sleep are woken: one that holds something marked [watches](Mark::watch) until the
+//! next end, and then looks through what it holds. This is the one part of a session that the core
+//! knows.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
+
+/// The logins of one session, counted. Clones count together.
+#[derive(Clone, Default)]
+pub(crate) struct Generation(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    /// How many have ended.
+    ended: AtomicU64,
+    /// The engines that hold something marked: each once, until the next end.
+    watching: Mutex<Vec<Waker>>,
+}
+
+/// The generation of a session that something belongs to.
+#[derive(Clone)]
+pub(crate) struct Mark {
+    of: Generation,
+    taken_at: u64,
+}
+
+impl Generation {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// The present generation, for what belongs to it.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark {
+            of: self.clone(),
+            taken_at: self.ended(),
+        }
+    }
+
+    /// Ends the present generation: all marks taken until now are over. Wakes the engines that
+    /// watch, and drops their wakers.
+    pub(crate) fn end(&self) {
+        // Release: a thread that sees a mark as over also sees what was done before.
+        self.0.ended.fetch_add(1, Ordering::AcqRel);
+        let mut watching = self
+            .0
+            .watching
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let woken = std::mem::take(&mut *watching);
+        // Not under the lock: to wake runs an engine's code.
+        drop(watching);
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    #[inline]
+    fn ended(&self) -> u64 {
+        self.0.ended.load(Ordering::Acquire)
+    }
+}
+
+impl Mark {
+    /// Whether its generation has ended.
+    #[inline]
+    pub(crate) fn is_over(&self) -> bool {
+        self.taken_at != self.of.ended()
+    }
+
+    /// A mark of the generation that is there now, which may be a later one.
+    pub(crate) fn renewed(&self) -> Self {
+        self.of.mark()
+    }
+
+    /// Whether both were taken of one session, be it in different generations.
+    pub(crate) fn is_of(&self, generation: &Generation) -> bool {
+        Arc::ptr_eq(&self.of.0, &generation.0)
+    }
+
+    /// Registers `waker` to be woken, once, when the session's present generation ends. A second
+    /// registration of the same waker has no effect. Returns false if this mark is over already;
+    /// nothing is registered then.
+    pub(crate) fn watch(&self, waker: &Waker) -> bool {
+        let mut watching = self
+            .of
+            .0
+            .watching
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        // Under the lock, which an end takes after it has counted: so it is seen here, or else it
+        // will find the waker.
+        if self.is_over() {
+            return false;
+        }
+        if !watching.iter().any(|other| other.will_wake(waker)) {
+            watching.push(waker.clone());
+        }
+        true
+    }
+}
+
+impl fmt::Debug for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mark")
+            .field("generation", &self.taken_at)
+            .field("is_over", &self.is_over())
+            .finish()
+    }
+}
+
+impl fmt::Debug for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Generation").field(&self.ended()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+    use std::thread;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    impl Count {
+        fn get(&self) -> usize {
+            self.0.load(Ordering::SeqCst)
+        }
+    }
+
+    #[test]
+    fn an_end_makes_all_earlier_marks_stale_and_no_later_ones() {
+        let session = Generation::new();
+        let (old, clone) = (session.mark(), session.mark().clone());
+        assert!(!old.is_over() && !clone.is_over());
+        session.clone().end();
+        let new = session.mark();
+        assert!(old.is_over() && clone.is_over() && !new.is_over());
+        assert!(!old.renewed().is_over());
+        session.end();
+        assert!(old.is_over() && new.is_over());
+    }
+
+    #[test]
+    fn sessions_end_apart() {
+        let (one, other) = (Generation::new(), Generation::new());
+        let mark = one.mark();
+        other.end();
+        assert!(!mark.is_over());
+        assert!(mark.is_of(&one) && mark.is_of(&one.clone()) && !mark.is_of(&other));
+    }
+
+    #[test]
+    fn each_who_watches_is_woken_once_an_end() {
+        let session = Generation::new();
+        let counts: [Arc<Count>; 2] = Default::default();
+        let wakers = counts.clone().map(Waker::from);
+        for _ in 0..3 {
+            assert!(wakers.iter().all(|waker| session.mark().watch(waker)));
+        }
+        assert_eq!(counts.each_ref().map(|count| count.get()), [0, 0]);
+        let old = session.mark();
+        session.end();
+        session.end();
+        assert_eq!(counts.each_ref().map(|count| count.get()), [1, 1]);
+        // Too late: it is over, and the next end is none of its business.
+        assert!(!old.watch(&wakers[0]));
+        assert!(session.mark().watch(&wakers[1]));
+        session.end();
+        assert_eq!(counts.each_ref().map(|count| count.get()), [1, 2]);
+        drop(wakers);
+        assert_eq!(Arc::strong_count(&counts[0]), 1, "no waker is kept");
+    }
+
+    #[test]
+    fn whoever_holds_a_mark_that_is_over_is_woken_or_told() {
+        const ROUNDS: usize = 2000;
+        for _ in 0..ROUNDS {
+            let session = Generation::new();
+            let count = Arc::new(Count::default());
+            let mark = session.mark();
+            let ending = thread::scope(|scope| {
+                let ending = scope.spawn(|| session.end());
+                let watches = mark.watch(&Waker::from(Arc::clone(&count)));
+                ending.join().map(|()| watches)
+            });
+            let watches = ending.expect("end does not panic");
+            assert_eq!(watches, count.get() == 1);
+            assert!(mark.is_over());
+        }
+    }
+}

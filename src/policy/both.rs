@@ -1,0 +1,335 @@
+//! Two policies as one.
+
+use std::sync::Arc;
+
+use crate::error::Error;
+use crate::policy::{Fields, Moment, Policy, Screening, Start, Verdict, Visit};
+use crate::request::Request;
+use crate::response::{Reply, Response};
+
+/// Two policies as one: `outer` is asked first on the way out, `inner` first on the way back. So a
+/// session that retries around a policy that signs has each attempt signed anew.
+///
+/// - Once `outer` has let an exchange begin, it is not asked again while `inner` waits: it may have
+///   taken a token.
+/// - Fields are added by `outer` first; `inner` sees them through [`Fields::has`].
+/// - A response is kept from the readback as far as either says, and `inner`, nearer to the wire,
+///   decodes first.
+/// - `outer` hears how an exchange ended unless `inner` has it sent again. If `inner` fails, its
+///   error is what `outer` hears.
+pub fn both(outer: Arc<dyn Policy>, inner: Arc<dyn Policy>) -> Arc<dyn Policy> {
+    Arc::new(Both { outer, inner })
+}
+
+struct Both {
+    outer: Arc<dyn Policy>,
+    inner: Arc<dyn Policy>,
+}
+
+impl Policy for Both {
+    fn visit(&self, request: &Request, at: &Moment<'_>) -> Box<dyn Visit> {
+        Box::new(BothVisits::begin(&*self.outer, &*self.inner, request, at))
+    }
+}
+
+pub(crate) struct BothVisits {
+    outer: Box<dyn Visit>,
+    inner: Box<dyn Visit>,
+    /// Whether `outer` has let the present exchange begin.
+    outer_is_through: bool,
+}
+
+impl BothVisits {
+    pub(crate) fn begin(
+        outer: &dyn Policy,
+        inner: &dyn Policy,
+        request: &Request,
+        at: &Moment<'_>,
+    ) -> Self {
+        Self {
+            outer: outer.visit(request, at),
+            inner: inner.visit(request, at),
+            outer_is_through: false,
+        }
+    }
+}
+
+impl Visit for BothVisits {
+    fn on_start(&mut self, request: &Request, at: &Moment<'_>) -> Result<Start, Error> {
+        if !self.outer_is_through {
+            let start = self.outer.on_start(request, at)?;
+            if start != Start::Now {
+                return Ok(start);
+            }
+            self.outer_is_through = true;
+        }
+        self.inner.on_start(request, at)
+    }
+
+    fn on_send(
+        &mut self,
+        request: &Request,
+        fields: &mut Fields<'_>,
+        at: &Moment<'_>,
+    ) -> Result<(), Error> {
+        self.outer.on_send(request, fields, at)?;
+        self.inner.on_send(request, fields, at)
+    }
+
+    fn on_head(
+        &mut self,
+        request: &Request,
+        head: &Response<'_>,
+        at: &Moment<'_>,
+    ) -> Result<Screening, Error> {
+        let inner = self.inner.on_head(request, head, at)?;
+        Ok(inner.then(self.outer.on_head(request, head, at)?))
+    }
+
+    fn on_end(
+        &mut self,
+        request: &Request,
+        reply: &Reply<'_>,
+        at: &Moment<'_>,
+    ) -> Result<Verdict, Error> {
+        self.outer_is_through = false;
+        match self.inner.on_end(request, reply, at) {
+            Ok(Verdict::Deliver) => self.outer.on_end(request, reply, at),
+            Ok(resend) => Ok(resend),
+            Err(error) => {
+                let failed: Reply<'_> = Err(error);
+                match (self.outer.on_end(request, &failed, at)?, failed) {
+                    (Verdict::Deliver, Err(error)) => Err(error),
+                    (verdict, _) => Ok(verdict),
+                }
+            }
+        }
+    }
+
+    fn reset(&mut self) -> bool {
+        self.outer_is_through = false;
+        // Both are told, whatever the first one says.
+        self.outer.reset() & self.inner.reset()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::policy::moment::testing::at;
+    use crate::policy::screening::Shown;
+    use crate::response::testing::lend;
+
+    type End = fn(&Request) -> Result<Verdict, Error>;
+    type Log = Arc<Mutex<Vec<&'static str>>>;
+
+    /// A visit that notes what it is asked, and answers from a list.
+    #[derive(Clone)]
+    struct Noted {
+        names: [&'static str; 5],
+        log: Log,
+        starts: VecDeque<Start>,
+        ends: VecDeque<End>,
+        screening: fn() -> Screening,
+    }
+
+    impl Noted {
+        fn new(names: [&'static str; 5], log: &Log) -> Self {
+            Self {
+                names,
+                log: Arc::clone(log),
+                starts: VecDeque::new(),
+                ends: VecDeque::new(),
+                screening: Screening::show,
+            }
+        }
+
+        fn note(&self, step: usize) {
+            self.log.lock().unwrap().push(self.names[step]);
+        }
+    }
+
+    impl Visit for Noted {
+        fn on_start(&mut self, _: &Request, _: &Moment<'_>) -> Result<Start, Error> {
+            self.note(0);
+            Ok(self.starts.pop_front().unwrap_or(Start::Now))
+        }
+        fn on_send(
+            &mut self,
+            _: &Request,
+            fields: &mut Fields<'_>,
+            _: &Moment<'_>,
+        ) -> Result<(), Error> {
+            self.note(1);
+            match fields.has("X-First") {
+                false => fields.add("X-First", self.names[1]),
+                true => fields.add("X-Second", self.names[1]),
+            }
+        }
+        fn on_head(
+            &mut self,
+            _: &Request,
+            _: &Response<'_>,
+            _: &Moment<'_>,
+        ) -> Result<Screening, Error> {
+            self.note(2);
+            Ok((self.screening)())
+        }
+        fn on_end(
+            &mut self,
+            request: &Request,
+            _: &Reply<'_>,
+            _: &Moment<'_>,
+        ) -> Result<Verdict, Error> {
+            self.note(3);
+            let end = self.ends.pop_front();
+            end.map_or(Ok(Verdict::Deliver), |end| end(request))
+        }
+        fn reset(&mut self) -> bool {
+            self.note(4);
+            true
+        }
+    }
+
+    const OUTER: [&str; 5] = [
+        "outer start",
+        "outer send",
+        "outer head",
+        "outer end",
+        "outer reset",
+    ];
+    const INNER: [&str; 5] = [
+        "inner start",
+        "inner send",
+        "inner head",
+        "inner end",
+        "inner reset",
+    ];
+
+    fn request() -> Request {
+        Request::get("http://a/").build().unwrap()
+    }
+
+    fn resend(request: &Request) -> Result<Verdict, Error> {
+        Ok(Verdict::Resend {
+            request: request.clone(),
+            after: Duration::ZERO,
+        })
+    }
+
+    fn fail(_: &Request) -> Result<Verdict, Error> {
+        Err(Error::policy("inner"))
+    }
+
+    #[test]
+    fn outer_goes_first_on_the_way_out_and_last_on_the_way_back() {
+        let log = Log::default();
+        let policy = both(
+            Arc::new(Noted::new(OUTER, &log)),
+            Arc::new(Noted::new(INNER, &log)),
+        );
+        let request = request();
+        at(1, |at| {
+            let mut visit = policy.visit(&request, at);
+            assert_eq!(visit.on_start(&request, at).unwrap(), Start::Now);
+            let mut block = Vec::new();
+            let mut fields = Fields::new(&mut block, &request);
+            visit.on_send(&request, &mut fields, at).unwrap();
+            assert_eq!(block, b"X-First: outer send\r\nX-Second: inner send\r\n");
+            lend(&request, "HTTP/1.1 200 OK\r\n\r\n", b"", |response| {
+                let _ = visit.on_head(&request, &response, at).unwrap();
+                let verdict = visit.on_end(&request, &Ok(response), at).unwrap();
+                assert!(matches!(verdict, Verdict::Deliver));
+            });
+            assert!(visit.reset());
+        });
+        #[rustfmt::skip]
+        let expected = [
+            "outer start", "inner start", "outer send", "inner send", "inner head", "outer head",
+            "inner end", "outer end", "outer reset", "inner reset",
+        ];
+        assert_eq!(*log.lock().unwrap(), expected);
+    }
+
+    #[test]
+    fn outer_is_asked_to_start_once_an_exchange() {
+        let log = Log::default();
+        let (mut outer, mut inner) = (Noted::new(OUTER, &log), Noted::new(INNER, &log));
+        let pause = Start::After(Duration::from_secs(1));
+        outer.starts = [pause, Start::Now].into();
+        inner.starts = [Start::Wait, pause, Start::Now].into();
+        inner.ends = VecDeque::from([resend as End]);
+        let request = request();
+        at(1, |at| {
+            let mut visit = BothVisits::begin(&outer, &inner, &request, at);
+            let mut starts = || visit.on_start(&request, at).unwrap();
+            assert_eq!(
+                [starts(), starts(), starts(), starts()],
+                [pause, Start::Wait, pause, Start::Now]
+            );
+            let verdict = visit.on_end(&request, &Err(Error::policy("x")), at);
+            assert!(matches!(verdict, Ok(Verdict::Resend { .. })));
+            assert_eq!(visit.on_start(&request, at).unwrap(), Start::Now);
+        });
+        #[rustfmt::skip]
+        let expected = [
+            "outer start", "outer start", "inner start", "inner start", "inner start", "inner end",
+            "outer start", "inner start",
+        ];
+        assert_eq!(*log.lock().unwrap(), expected);
+    }
+
+    #[test]
+    fn outer_hears_of_an_error_of_inner_and_may_have_it_sent_again() {
+        let request = request();
+        let log = Log::default();
+        let mut inner = Noted::new(INNER, &log);
+        inner.ends = VecDeque::from([fail as End]);
+        let mut outer = Noted::new(OUTER, &log);
+        at(1, |at| {
+            let gone = || Err(crate::error::Gone.into());
+            let mut visit = BothVisits::begin(&outer, &inner, &request, at);
+            let told = visit
+                .on_end(&request, &gone(), at)
+                .expect_err("inner fails");
+            assert_eq!(told.kind(), ErrorKind::Policy);
+            outer.ends = VecDeque::from([resend as End]);
+            let mut visit = BothVisits::begin(&outer, &inner, &request, at);
+            let verdict = visit.on_end(&request, &gone(), at);
+            assert!(matches!(verdict, Ok(Verdict::Resend { .. })));
+        });
+    }
+
+    #[test]
+    fn a_response_is_kept_back_as_far_as_either_says() {
+        let request = request();
+        let all: [(fn() -> Screening, Shown); 3] = [
+            (Screening::show, Shown::AtOnce),
+            (Screening::collect, Shown::AtTheEnd),
+            (Screening::discard, Shown::WithoutBody),
+        ];
+        let log = Log::default();
+        for (outer_says, outer_shown) in all {
+            for (inner_says, inner_shown) in all {
+                let (mut outer, mut inner) = (Noted::new(OUTER, &log), Noted::new(INNER, &log));
+                (outer.screening, inner.screening) = (outer_says, inner_says);
+                let found = at(1, |at| {
+                    let mut visit = BothVisits::begin(&outer, &inner, &request, at);
+                    lend(&request, "HTTP/1.1 200 OK\r\n\r\n", b"", |response| {
+                        visit
+                            .on_head(&request, &response, at)
+                            .unwrap()
+                            .into_parts()
+                            .0
+                    })
+                });
+                assert_eq!(found, outer_shown.max(inner_shown));
+            }
+        }
+    }
+}

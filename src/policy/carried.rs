@@ -1,0 +1,219 @@
+//! How a request carries its policies.
+//!
+//! `request` stands below the traits of this room, so it holds [`Policies`] as something opaque;
+//! here it is made, and here it is read.
+
+use std::sync::Arc;
+
+use crate::builder::RequestBuilder;
+use crate::generation::Mark;
+use crate::policy::both::BothVisits;
+use crate::policy::{Moment, Policy, Visit};
+use crate::request::{Carried, Request};
+
+/// The policies of a request, kept apart so that an edit can replace one of them.
+#[derive(Clone, Default)]
+pub(crate) struct Policies {
+    /// That of its session.
+    outer: Option<Arc<dyn Policy>>,
+    inner: Option<Arc<dyn Policy>>,
+}
+
+impl RequestBuilder {
+    /// Has `policy` do what is to be done for this request besides sending it: see
+    /// [`policy`](crate::policy). Inside of the session, where there is one, and in place of a
+    /// policy that was given before.
+    ///
+    /// A policy of a type of one's own becomes an `Arc<dyn Policy>` where it is passed:
+    /// `.policy(Arc::new(sign))`, or `.policy(sign.clone())` of an `Arc<Sign>`.
+    pub fn policy(self, policy: Arc<dyn Policy>) -> Self {
+        self.change_policies(|policies| policies.inner = Some(policy))
+    }
+
+    /// Has it belong to a session: its policy is around the request's own one, and the request ends
+    /// with the session's present generation. `session` is made by [`Policies::of_session`].
+    pub(crate) fn in_session(self, session: &Carried, mark: Mark) -> Self {
+        let carried = self.carry(|carried| {
+            // Mostly there is nothing else, and all requests of the session share this.
+            let Some(inner) = carried.and_then(|carried| read(carried).inner.clone()) else {
+                return Some(Arc::clone(session));
+            };
+            Some(Arc::new(Policies {
+                outer: read(session).outer.clone(),
+                inner: Some(inner),
+            }))
+        });
+        carried.marked(mark)
+    }
+
+    fn change_policies(self, change: impl FnOnce(&mut Policies)) -> Self {
+        self.carry(|carried| {
+            let mut policies = carried.map(read).cloned().unwrap_or_default();
+            change(&mut policies);
+            Some(Arc::new(policies))
+        })
+    }
+}
+
+fn read(carried: &Carried) -> &Policies {
+    let policies = carried.downcast_ref();
+    policies.expect("requests carry what this file made")
+}
+
+impl Policies {
+    /// What the requests of a session carry, made once for all of them.
+    pub(crate) fn of_session(policy: Arc<dyn Policy>) -> Carried {
+        Arc::new(Self {
+            outer: Some(policy),
+            inner: None,
+        })
+    }
+
+    /// Those of `request`, inside of `default`, which is there for requests without a session. One
+    /// test of a pointer where there are none.
+    #[inline]
+    pub(crate) fn of(request: &Request, default: Option<&Arc<dyn Policy>>) -> Option<Self> {
+        match (request.policies(), default) {
+            (None, None) => None,
+            (carried, default) => Some(Self::together(carried, default)),
+        }
+    }
+
+    #[inline(never)]
+    fn together(carried: Option<&Carried>, default: Option<&Arc<dyn Policy>>) -> Self {
+        let mut policies = carried.map(read).cloned().unwrap_or_default();
+        if policies.outer.is_none() {
+            policies.outer = default.cloned();
+        }
+        policies
+    }
+
+    /// Begins a visit of all of them.
+    pub(crate) fn visit(&self, request: &Request, at: &Moment<'_>) -> Option<Box<dyn Visit>> {
+        match (&self.outer, &self.inner) {
+            (Some(outer), Some(inner)) => {
+                let visits = BothVisits::begin(&**outer, &**inner, request, at);
+                Some(Box::new(visits))
+            }
+            (Some(policy), None) | (None, Some(policy)) => Some(policy.visit(request, at)),
+            (None, None) => None,
+        }
+    }
+
+    /// Whether both are the very same policies, so that a visit of one serves the other.
+    pub(crate) fn are(&self, other: &Self) -> bool {
+        let is_same =
+            |one: &Option<Arc<dyn Policy>>, other: &Option<Arc<dyn Policy>>| match (one, other) {
+                (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+                (one, other) => one.is_none() && other.is_none(),
+            };
+        is_same(&self.outer, &other.outer) && is_same(&self.inner, &other.inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Error;
+    use crate::generation::Generation;
+    use crate::policy::Fields;
+    use crate::policy::moment::testing::at;
+
+    #[derive(Clone)]
+    struct Named(&'static str);
+
+    impl Visit for Named {
+        fn on_send(
+            &mut self,
+            _: &Request,
+            fields: &mut Fields<'_>,
+            _: &Moment<'_>,
+        ) -> Result<(), Error> {
+            fields.add(self.0, "")
+        }
+    }
+
+    fn named(name: &'static str) -> Arc<dyn Policy> {
+        Arc::new(Named(name))
+    }
+
+    /// The names of the policies of `request`, in the order in which they are asked.
+    fn asked(request: &Request, default: Option<&Arc<dyn Policy>>) -> String {
+        let Some(policies) = Policies::of(request, default) else {
+            return String::new();
+        };
+        let mut block = Vec::new();
+        at(1, |at| {
+            let mut visit = policies.visit(request, at).expect("there are some");
+            let mut fields = Fields::new(&mut block, request);
+            visit.on_send(request, &mut fields, at).unwrap();
+        });
+        String::from_utf8(block).unwrap().replace(": \r\n", " ")
+    }
+
+    #[test]
+    fn a_session_is_around_the_requests_own_policy() {
+        let get = || Request::get("http://a/");
+        let mark = || Generation::new().mark();
+        let (own, default) = (named("own"), named("default"));
+        let session = &Policies::of_session(named("session"));
+        #[rustfmt::skip]
+        let rows = [
+            ("none", get(), "", "default "),
+            ("own", get().policy(own.clone()), "own ", "default own "),
+            ("session", get().in_session(session, mark()), "session ", "session "),
+            ("both", get().in_session(session, mark()).policy(own.clone()), "session own ", "session own "),
+            ("both, in the other order", get().policy(own.clone()).in_session(session, mark()), "session own ", "session own "),
+            ("a second one replaces the first", get().policy(named("x")).policy(own.clone()), "own ", "default own "),
+        ];
+        for (why, builder, alone, with_default) in rows {
+            let request = builder.build().unwrap();
+            assert_eq!(asked(&request, None), alone, "{why}");
+            assert_eq!(asked(&request, Some(&default)), with_default, "{why}");
+            let edited = request.edit().build().unwrap();
+            assert_eq!(asked(&edited, None), alone, "{why}");
+            assert_eq!(
+                edited.generation().is_some(),
+                request.generation().is_some()
+            );
+            let other = request.edit().policy(named("other")).build().unwrap();
+            let expected = alone.replace("own ", "") + "other ";
+            assert_eq!(asked(&other, None), expected, "{why}");
+        }
+    }
+
+    #[test]
+    fn the_same_policies_are_known_again() {
+        let (policy, session) = (named("a"), Policies::of_session(named("b")));
+        let mark = Generation::new().mark();
+        let of = |request: &Request| Policies::of(request, None).unwrap();
+        let first = Request::get("http://a/")
+            .policy(policy.clone())
+            .build()
+            .unwrap();
+        let second = Request::get("http://b/")
+            .policy(policy.clone())
+            .build()
+            .unwrap();
+        let third = second.edit().in_session(&session, mark).build().unwrap();
+        let fourth = Request::get("http://a/")
+            .policy(named("a"))
+            .build()
+            .unwrap();
+        assert!(of(&first).are(&of(&second)) && of(&third).are(&of(&third)));
+        assert!(!of(&first).are(&of(&third)) && !of(&first).are(&of(&fourth)));
+    }
+
+    #[test]
+    fn requests_of_a_session_share_what_they_carry() {
+        let session = Policies::of_session(named("session"));
+        let requests = ["http://a/", "http://b/"].map(|url| {
+            let mark = Generation::new().mark();
+            let builder = Request::get(url).in_session(&session, mark);
+            builder.build().unwrap().edit().build().unwrap()
+        });
+        for request in &requests {
+            assert!(Arc::ptr_eq(request.policies().unwrap(), &session));
+        }
+    }
+}

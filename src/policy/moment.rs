@@ -1,0 +1,494 @@
+//! Time and randomness for policies, and wakers for those that wait.
+//!
+//! A policy takes all of these from a [`Moment`] and never from the system, so that a simulation
+//! can repeat a run. An engine owns one [`Present`], which it updates when it reads its clock, and
+//! one [`Bell`], the part of its inbox that does not name its state: a `Waker` is `'static`, and an
+//! engine's state may borrow.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Wake, Waker};
+use std::time::{Instant, SystemTime};
+
+use crate::id::RequestId;
+
+/// The moment at which a policy is called: clocks, random numbers, and a waker for later.
+///
+/// In a simulation (feature `sim`) the clocks are the simulation's, and random numbers come from
+/// its seed.
+#[derive(Clone, Copy)]
+pub struct Moment<'a> {
+    present: &'a Present,
+    bell: &'a Arc<Bell>,
+    /// The chain whose policy, readback or task is called.
+    chain: Option<RequestId>,
+    held: Option<&'a Held>,
+}
+
+impl<'a> Moment<'a> {
+    /// `chain` is the one whose policy, readback or task is called, and which a waker wakes.
+    pub(crate) fn new(present: &'a Present, bell: &'a Arc<Bell>, chain: Option<RequestId>) -> Self {
+        Self {
+            present,
+            bell,
+            chain,
+            held: None,
+        }
+    }
+
+    /// The same moment; its wakers are recorded in `held`.
+    pub(crate) fn noting(self, held: &'a Held) -> Self {
+        Self {
+            held: Some(held),
+            ..self
+        }
+    }
+
+    /// The time, as the engine read it last: after the poll, or after the last readback of this
+    /// turn that asked for something.
+    pub fn now(&self) -> Instant {
+        self.present.now.get()
+    }
+
+    /// The time of day. Read at most once a turn.
+    pub fn wall_clock(&self) -> SystemTime {
+        self.present.wall_clock()
+    }
+
+    /// A random number, unpredictable except in a simulation.
+    pub fn random(&self) -> u64 {
+        self.present.chance.draw()
+    }
+
+    /// A waker that ends the chain's [`Start::Wait`](super::Start::Wait) or
+    /// [`Next::wait`](crate::Next::wait). It may be woken from any thread, and does nothing once
+    /// the chain or the engine is gone. At a moment outside of a chain it is a no-op.
+    ///
+    /// Allocates, so take one only to wait.
+    pub fn waker(&self) -> Waker {
+        let Some(chain) = self.chain else {
+            return Waker::noop().clone();
+        };
+        if let Some(signal) = self.held.and_then(Held::signal) {
+            return signal.into();
+        }
+        let signal = Arc::new(Signal {
+            chain,
+            bell: Arc::downgrade(self.bell),
+            is_rung: AtomicBool::new(false),
+        });
+        if let Some(held) = self.held {
+            held.0.set(Arc::downgrade(&signal));
+        }
+        signal.into()
+    }
+
+    /// The chain that [`waker`](Self::waker) wakes: equal for all moments of a chain.
+    pub(crate) fn whom(&self) -> Whom {
+        Whom {
+            engine: Arc::as_ptr(self.bell).addr(),
+            chain: self.chain,
+        }
+    }
+}
+
+impl fmt::Debug for Moment<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Moment")
+            .field("now", &self.now())
+            .field("chain", &self.chain)
+            .finish()
+    }
+}
+
+/// A chain of an engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Whom {
+    engine: usize,
+    chain: Option<RequestId>,
+}
+
+/// The clocks and the source of randomness of one engine.
+#[derive(Debug)]
+pub(crate) struct Present {
+    now: Cell<Instant>,
+    wall: Wall,
+    chance: Chance,
+}
+
+#[derive(Debug)]
+enum Wall {
+    /// The system's; `Some` once it was read in this turn.
+    System(Cell<Option<SystemTime>>),
+    /// It was `time` at `instant`, and goes as the clock does.
+    Simulated { time: SystemTime, instant: Instant },
+}
+
+#[derive(Debug)]
+enum Chance {
+    /// A keyed hash of a counter. The keys are the system's randomness, which the standard library
+    /// draws for its maps: so this needs no crate, and no number tells of the next one.
+    Keyed { keys: RandomState, drawn: Cell<u64> },
+    /// splitmix64, by Vigna, in the public domain: the same numbers for the same seed.
+    Seeded(Cell<u64>),
+}
+
+impl Present {
+    /// That of the system.
+    pub(crate) fn new(now: Instant) -> Self {
+        Self {
+            now: Cell::new(now),
+            wall: Wall::System(Cell::new(None)),
+            chance: Chance::Keyed {
+                keys: RandomState::new(),
+                drawn: Cell::new(0),
+            },
+        }
+    }
+
+    /// That of a simulation, where it is `wall` now and chance comes from `seed`.
+    pub(crate) fn simulated(now: Instant, wall: SystemTime, seed: u64) -> Self {
+        Self {
+            now: Cell::new(now),
+            wall: Wall::Simulated {
+                time: wall,
+                instant: now,
+            },
+            chance: Chance::Seeded(Cell::new(seed)),
+        }
+    }
+
+    /// A turn begins: the wall clock is read again when it is asked for.
+    pub(crate) fn begin_turn(&self, now: Instant) {
+        self.advance(now);
+        if let Wall::System(read) = &self.wall {
+            read.set(None);
+        }
+    }
+
+    /// The clock was read again.
+    pub(crate) fn advance(&self, now: Instant) {
+        self.now.set(now);
+    }
+
+    fn wall_clock(&self) -> SystemTime {
+        match &self.wall {
+            Wall::System(read) => {
+                let time = read.get().unwrap_or_else(SystemTime::now);
+                read.set(Some(time));
+                time
+            }
+            Wall::Simulated { time, instant } => {
+                let passed = self.now.get().saturating_duration_since(*instant);
+                time.checked_add(passed).unwrap_or(*time)
+            }
+        }
+    }
+}
+
+impl Chance {
+    fn draw(&self) -> u64 {
+        match self {
+            Chance::Keyed { keys, drawn } => {
+                drawn.set(drawn.get().wrapping_add(1));
+                keys.hash_one(drawn.get())
+            }
+            Chance::Seeded(state) => {
+                state.set(state.get().wrapping_add(0x9e37_79b9_7f4a_7c15));
+                let mut z = state.get();
+                z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+                z ^ (z >> 31)
+            }
+        }
+    }
+}
+
+/// The queue of chains that wakers have woken, until the engine's next turn takes them.
+///
+/// A waker is queued once until it is taken, however often it is woken. So the queue is never
+/// longer than the number of wakers.
+pub(crate) struct Bell {
+    rung: Mutex<VecDeque<Arc<Signal>>>,
+    /// Whether `rung` holds anything: set and cleared under its lock, read without.
+    has_rung: AtomicBool,
+    /// Makes a turn due, from any thread.
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+/// The data of a waker. It does not keep its engine alive.
+struct Signal {
+    chain: RequestId,
+    bell: Weak<Bell>,
+    /// Whether it is queued in the bell.
+    is_rung: AtomicBool,
+}
+
+impl Bell {
+    /// `wake` makes a turn due; it is called when the queue was empty before.
+    pub(crate) fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
+        Self {
+            rung: Mutex::new(VecDeque::new()),
+            has_rung: AtomicBool::new(false),
+            wake: Box::new(wake),
+        }
+    }
+
+    /// Whether a chain was woken, which makes a turn due. Takes no lock.
+    #[inline]
+    pub(crate) fn has_rung(&self) -> bool {
+        self.has_rung.load(Ordering::Acquire)
+    }
+
+    /// Moves the first `most` woken chains to the end of `woken`. Some of them may be over, or no
+    /// longer waiting.
+    pub(crate) fn take(&self, woken: &mut Vec<RequestId>, most: usize) {
+        let mut rung = self.rung();
+        let taken = most.min(rung.len());
+        for signal in rung.drain(..taken) {
+            // Before its chain runs, so that a wake for its next wait is not lost.
+            signal.is_rung.store(false, Ordering::Release);
+            woken.push(signal.chain);
+        }
+        self.has_rung.store(!rung.is_empty(), Ordering::Release);
+    }
+
+    fn rung(&self) -> MutexGuard<'_, VecDeque<Arc<Signal>>> {
+        self.rung.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Bell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bell")
+            .field("has_rung", &self.has_rung())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Wake for Signal {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let Some(bell) = self.bell.upgrade() else {
+            return;
+        };
+        if self.is_rung.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let mut rung = bell.rung();
+        let is_first = rung.is_empty();
+        rung.push_back(Arc::clone(self));
+        bell.has_rung.store(true, Ordering::Release);
+        drop(rung);
+        // The first one makes a turn due, which takes the others too, or leaves them to the next.
+        if is_first {
+            (bell.wake)();
+        }
+    }
+}
+
+/// Tracks the wakers taken from the moments of one visit. They share a signal, so a visit that is
+/// asked repeatedly allocates once.
+#[derive(Default)]
+pub(crate) struct Held(Cell<Weak<Signal>>);
+
+impl Held {
+    /// Whether a waker is still alive, or was woken and not yet taken from the bell.
+    pub(crate) fn is_held(&self) -> bool {
+        self.signal().is_some()
+    }
+
+    fn signal(&self) -> Option<Arc<Signal>> {
+        let weak = self.0.take();
+        let signal = weak.upgrade();
+        self.0.set(weak);
+        signal
+    }
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Held").field(&self.is_held()).finish()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! Moments without an engine.
+
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    /// Calls `f` at a simulated moment of the chain of this number.
+    pub(crate) fn at<T>(chain: u64, f: impl FnOnce(&Moment<'_>) -> T) -> T {
+        let wall = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let present = Present::simulated(Instant::now(), wall, chain);
+        let bell = Arc::new(Bell::new(|| ()));
+        let chain = RequestId::from_u64(chain);
+        f(&Moment::new(&present, &bell, Some(chain)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::sync::atomic::AtomicUsize;
+    use std::thread;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    fn bell() -> (Arc<Bell>, Arc<AtomicUsize>) {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&calls);
+        let wake = move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+        };
+        (Arc::new(Bell::new(wake)), calls)
+    }
+
+    fn chain(number: u64) -> Option<RequestId> {
+        Some(RequestId::from_u64(number))
+    }
+
+    fn taken(bell: &Bell, most: usize) -> Vec<u64> {
+        let mut woken = Vec::new();
+        bell.take(&mut woken, most);
+        woken.into_iter().map(RequestId::to_u64).collect()
+    }
+
+    #[test]
+    fn the_wall_clock_is_read_once_a_turn() {
+        let start = Instant::now();
+        let present = Present::new(start);
+        let (bell, _) = bell();
+        let at = Moment::new(&present, &bell, None);
+        let first = at.wall_clock();
+        thread::sleep(Duration::from_millis(2));
+        present.advance(start + Duration::from_secs(1));
+        assert_eq!(at.wall_clock(), first);
+        assert_eq!(at.now(), start + Duration::from_secs(1));
+        present.begin_turn(start);
+        assert!(at.wall_clock() > first);
+    }
+
+    #[test]
+    fn a_simulation_repeats_itself() {
+        let (start, wall) = (Instant::now(), UNIX_EPOCH + Duration::from_secs(7));
+        let (bell, _) = bell();
+        let present = Present::simulated(start, wall, 7);
+        let same = Present::simulated(start, wall, 7);
+        let [at, again] = [&present, &same].map(|present| Moment::new(present, &bell, None));
+        assert_eq!(at.wall_clock(), wall);
+        present.advance(start + Duration::from_secs(3));
+        assert_eq!(at.wall_clock(), wall + Duration::from_secs(3));
+        let numbers: Vec<_> = (0..100).map(|_| at.random()).collect();
+        assert!(numbers.iter().all(|number| *number == again.random()));
+        let other = Present::simulated(start, wall, 8);
+        let other = Moment::new(&other, &bell, None);
+        assert!(numbers.iter().all(|number| *number != other.random()));
+    }
+
+    #[test]
+    fn splitmix_is_that_of_the_reference() {
+        let chance = Chance::Seeded(Cell::new(1_234_567));
+        // The first numbers of the reference implementation for this seed.
+        let expected = [6_457_827_717_110_365_317, 3_203_168_211_198_807_973];
+        assert_eq!([chance.draw(), chance.draw()], expected);
+    }
+
+    #[test]
+    fn random_numbers_of_the_system_do_not_repeat() {
+        let (bell, _) = bell();
+        let presents = [(); 3].map(|()| Present::new(Instant::now()));
+        let numbers: HashSet<_> = presents
+            .iter()
+            .flat_map(|present| (0..1000).map(|_| Moment::new(present, &bell, None).random()))
+            .collect();
+        assert_eq!(numbers.len(), 3000);
+    }
+
+    #[test]
+    fn wakers_leave_their_chain_once_until_it_is_taken() {
+        let (bell, calls) = bell();
+        let present = Present::new(Instant::now());
+        let waker = |number| Moment::new(&present, &bell, chain(number)).waker();
+        let (one, two) = (waker(1), waker(2));
+        assert!(!bell.has_rung());
+        for _ in 0..1000 {
+            one.wake_by_ref();
+            two.wake_by_ref();
+        }
+        assert!(bell.has_rung());
+        assert_eq!(calls.load(Ordering::SeqCst), 1);
+        assert_eq!(taken(&bell, 1), [1]);
+        assert!(bell.has_rung());
+        assert_eq!(taken(&bell, 9), [2]);
+        assert!(!bell.has_rung());
+        assert!(taken(&bell, 9).is_empty());
+        // What was taken can be woken once more.
+        one.wake();
+        assert_eq!(calls.load(Ordering::SeqCst), 2);
+        assert_eq!(taken(&bell, 9), [1]);
+    }
+
+    #[test]
+    fn wakers_outlive_their_engine_and_keep_nothing_of_it() {
+        let (bell, calls) = bell();
+        let present = Present::new(Instant::now());
+        let waker = Moment::new(&present, &bell, chain(1)).waker();
+        waker.wake_by_ref();
+        let gone = Arc::downgrade(&bell);
+        drop(bell);
+        assert!(gone.upgrade().is_none());
+        waker.wake();
+        assert_eq!(calls.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn outside_of_a_chain_nobody_is_woken() {
+        let (bell, calls) = bell();
+        let present = Present::new(Instant::now());
+        Moment::new(&present, &bell, None).waker().wake();
+        assert!(!bell.has_rung());
+        assert_eq!(calls.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn wakers_of_one_visit_are_one_and_it_is_known_whether_they_are_held() {
+        let (bell, _) = bell();
+        let present = Present::new(Instant::now());
+        let held = Held::default();
+        let at = Moment::new(&present, &bell, chain(1)).noting(&held);
+        assert!(!held.is_held());
+        let (one, two) = (at.waker(), at.waker());
+        assert!(one.will_wake(&two) && held.is_held());
+        drop(one);
+        assert!(held.is_held());
+        two.wake();
+        // Nobody holds it any more, but it has been woken.
+        assert!(held.is_held());
+        assert_eq!(taken(&bell, 9), [1]);
+        assert!(!held.is_held());
+        drop(at.waker());
+        assert!(!held.is_held());
+    }
+
+    #[test]
+    fn chains_and_engines_are_told_apart() {
+        let ((one, _), (other, _)) = (bell(), bell());
+        let present = Present::new(Instant::now());
+        let whom = |bell, number| Moment::new(&present, bell, chain(number)).whom();
+        assert_eq!(whom(&one, 1), whom(&one, 1));
+        assert_ne!(whom(&one, 1), whom(&one, 2));
+        assert_ne!(whom(&one, 1), whom(&other, 1));
+    }
+}

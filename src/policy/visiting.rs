@@ -1,0 +1,500 @@
+//! A visit as the engine holds it, with the state that its rules need between calls.
+//!
+//! The rules are enforced here, so that the engine cannot get them wrong:
+//!
+//! - [`Start::Wait`] fails at once if no waker is alive that could end the wait.
+//! - If adding fields fails, none of them is sent.
+//! - The layers of coding, and the bytes that each produces, are limited.
+//! - A response that was shown is delivered: `Resend` counts as `Deliver`.
+//! - A visit is kept only for a request with the same policies.
+//! - A visit ends with the login that it began in, though a request which it has sent again was
+//!   edited since, and is of a later one.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::error::{Circumstances, Error};
+use crate::generation::Mark;
+use crate::policy::carried::Policies;
+use crate::policy::decoding::{Decoding, Undecodable};
+use crate::policy::fields::Fields;
+use crate::policy::moment::{Held, Moment};
+use crate::policy::screening::Shown;
+use crate::policy::{Policy, Start, Verdict, Visit};
+use crate::request::Request;
+use crate::response::{Reply, Response};
+
+/// One request's visit.
+pub(crate) struct Visiting {
+    visit: Box<dyn Visit>,
+    /// Whose visit it is.
+    of: Policies,
+    /// The generation of its session that it began in.
+    mark: Option<Mark>,
+    held: Held,
+    /// The readback has seen the present response, or some of it.
+    was_shown: bool,
+}
+
+/// What becomes of a response, as [`Visiting::head`] says.
+#[derive(Debug)]
+pub(crate) struct Screened {
+    pub(crate) shown: Shown,
+    /// What decodes the body. The fields that it makes untrue, Content-Encoding and Content-Length,
+    /// are to be taken from the head before the readback sees it.
+    pub(crate) decoding: Option<Decoding>,
+}
+
+/// Why a response is given up when its head has come.
+#[derive(Debug)]
+pub(crate) enum Unscreened {
+    /// The visit says so.
+    Failed(Error),
+    /// It asks for what cannot be decoded.
+    Undecodable(Undecodable),
+}
+
+impl Unscreened {
+    /// As the readback is told.
+    pub(crate) fn into_error(self, at: Circumstances) -> Error {
+        match self {
+            Unscreened::Failed(error) => error.placed_at(at),
+            Unscreened::Undecodable(why) => why.into_error(at),
+        }
+    }
+}
+
+impl Visiting {
+    /// Begins the visit of `request`, where it carries a policy, or `default` is there: the
+    /// configuration's, for requests without a session. `kept` is what [`reset`](Self::reset) left
+    /// of the chain's last visit; it serves again if it is of the same policies.
+    #[inline]
+    pub(crate) fn begin(
+        kept: Option<Self>,
+        request: &Request,
+        default: Option<&Arc<dyn Policy>>,
+        at: &Moment<'_>,
+    ) -> Option<Self> {
+        let of = Policies::of(request, default)?;
+        let mark = request.generation().cloned();
+        match kept {
+            Some(kept) if kept.of.are(&of) => Some(Self { mark, ..kept }),
+            _ => Some(Self {
+                visit: of.visit(request, at)?,
+                of,
+                mark,
+                held: Held::default(),
+                was_shown: false,
+            }),
+        }
+    }
+
+    /// Whether the login is over that the visit began in: it is to end as cancelled, and not to be
+    /// asked any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.mark.as_ref().is_some_and(Mark::is_over)
+    }
+
+    /// Before an exchange, and again after each wait.
+    pub(crate) fn start(&mut self, request: &Request, at: &Moment<'_>) -> Result<Start, Error> {
+        self.was_shown = false;
+        let start = self.visit.on_start(request, &at.noting(&self.held))?;
+        if start == Start::Wait && !self.held.is_held() {
+            let why = "it waits, but kept no waker that could end the wait";
+            return Err(Error::policy(why));
+        }
+        Ok(start)
+    }
+
+    /// When an attempt has its connection: writes the lines that go out behind the request's own to
+    /// `block`, in place of what is in it.
+    pub(crate) fn send(
+        &mut self,
+        request: &Request,
+        block: &mut Vec<u8>,
+        at: &Moment<'_>,
+    ) -> Result<(), Error> {
+        block.clear();
+        let mut fields = Fields::new(block, request);
+        let sent = self
+            .visit
+            .on_send(request, &mut fields, &at.noting(&self.held));
+        if sent.is_err() {
+            block.clear();
+        }
+        sent
+    }
+
+    /// When the final head has come. `max_bytes` bounds what each layer of coding may give.
+    pub(crate) fn head(
+        &mut self,
+        request: &Request,
+        head: &Response<'_>,
+        max_bytes: u64,
+        at: &Moment<'_>,
+    ) -> Result<Screened, Unscreened> {
+        let screening = self
+            .visit
+            .on_head(request, head, &at.noting(&self.held))
+            .map_err(Unscreened::Failed)?;
+        let (shown, decoders) = screening.into_parts();
+        let decoding = match (shown, decoders.is_empty()) {
+            (Shown::WithoutBody, _) | (_, true) => None,
+            (Shown::AtOnce | Shown::AtTheEnd, false) => {
+                let decoding = Decoding::new(decoders, max_bytes);
+                Some(decoding.map_err(Unscreened::Undecodable)?)
+            }
+        };
+        self.was_shown = shown == Shown::AtOnce;
+        Ok(Screened { shown, decoding })
+    }
+
+    /// When the exchange is over.
+    pub(crate) fn end(
+        &mut self,
+        request: &Request,
+        reply: &Reply<'_>,
+        at: &Moment<'_>,
+    ) -> Result<Verdict, Error> {
+        match self.visit.on_end(request, reply, &at.noting(&self.held))? {
+            Verdict::Resend { .. } if self.was_shown => Ok(Verdict::Deliver),
+            verdict => Ok(verdict),
+        }
+    }
+
+    /// When the visit is over. What is returned is to be kept until the chain's next request
+    /// [begins](Self::begin).
+    pub(crate) fn reset(mut self) -> Option<Self> {
+        self.held = Held::default();
+        self.visit.reset().then_some(self)
+    }
+}
+
+impl fmt::Debug for Visiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Visiting")
+            .field("was_shown", &self.was_shown)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Waker;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::error::{ErrorKind, Phase, Sent};
+    use crate::generation::Generation;
+    use crate::policy::moment::testing::at;
+    use crate::policy::{Decoder, Progress, Screening};
+    use crate::response::testing::lend;
+
+    fn get() -> crate::RequestBuilder {
+        Request::get("http://a/")
+    }
+
+    fn begun(policy: impl Policy + 'static, at: &Moment<'_>) -> (Request, Visiting) {
+        let request = get().policy(Arc::new(policy)).build().unwrap();
+        let visiting = Visiting::begin(None, &request, None, at).expect("it has a policy");
+        (request, visiting)
+    }
+
+    #[test]
+    fn a_request_without_a_policy_has_no_visit() {
+        #[derive(Clone)]
+        struct Nothing;
+        impl Visit for Nothing {}
+        at(1, |at| {
+            let plain = get().lane("x").build().unwrap();
+            assert!(Visiting::begin(None, &plain, None, at).is_none());
+            let default: Arc<dyn Policy> = Arc::new(Nothing);
+            assert!(Visiting::begin(None, &plain, Some(&default), at).is_some());
+            // What nobody overrides lets everything pass.
+            let (request, mut visiting) = begun(Nothing, at);
+            assert_eq!(visiting.start(&request, at).unwrap(), Start::Now);
+            let mut block = b"left: over\r\n".to_vec();
+            visiting.send(&request, &mut block, at).unwrap();
+            assert!(block.is_empty());
+            lend(&request, "HTTP/1.1 500 \r\n\r\n", b"", |response| {
+                let screened = visiting.head(&request, &response, 1, at).unwrap();
+                assert_eq!(screened.shown, Shown::AtOnce);
+                assert!(screened.decoding.is_none());
+                let verdict = visiting.end(&request, &Ok(response), at).unwrap();
+                assert!(matches!(verdict, Verdict::Deliver));
+            });
+            assert!(visiting.reset().is_none());
+        });
+    }
+
+    #[test]
+    fn a_wait_that_nobody_can_end_fails_at_once() {
+        #[derive(Clone, Default)]
+        struct Waits {
+            takes: bool,
+            keeps: Option<Waker>,
+        }
+        impl Visit for Waits {
+            fn on_start(&mut self, _: &Request, at: &Moment<'_>) -> Result<Start, Error> {
+                let waker = self.takes.then(|| at.waker());
+                if self.keeps.is_some() {
+                    self.keeps = waker;
+                }
+                Ok(Start::Wait)
+            }
+        }
+        at(1, |at| {
+            let start = |visit: Waits| {
+                let (request, mut visiting) = begun(visit, at);
+                visiting.start(&request, at).map_err(|error| error.kind())
+            };
+            assert_eq!(start(Waits::default()), Err(ErrorKind::Policy));
+            let takes = Waits {
+                takes: true,
+                keeps: None,
+            };
+            assert_eq!(start(takes.clone()), Err(ErrorKind::Policy), "dropped");
+            let keeps = Waits {
+                keeps: Some(Waker::noop().clone()),
+                ..takes
+            };
+            assert_eq!(start(keeps), Ok(Start::Wait));
+        });
+    }
+
+    #[test]
+    fn what_is_held_from_an_earlier_question_can_end_the_wait() {
+        /// Takes a waker at the first question only.
+        #[derive(Clone)]
+        struct Once(Option<Waker>);
+        impl Visit for Once {
+            fn on_start(&mut self, _: &Request, at: &Moment<'_>) -> Result<Start, Error> {
+                self.0.get_or_insert_with(|| at.waker());
+                Ok(Start::Wait)
+            }
+            fn reset(&mut self) -> bool {
+                true
+            }
+        }
+        at(1, |at| {
+            let (request, mut visiting) = begun(Once(None), at);
+            for _ in 0..3 {
+                assert_eq!(visiting.start(&request, at).unwrap(), Start::Wait);
+            }
+            // What an earlier visit took does not count: it was not given back.
+            let mut kept = visiting.reset().expect("kept");
+            assert!(kept.start(&request, at).is_err());
+        });
+    }
+
+    #[test]
+    fn fields_of_a_visit_that_fails_are_not_sent() {
+        #[derive(Clone)]
+        struct Halfway;
+        impl Visit for Halfway {
+            fn on_send(
+                &mut self,
+                _: &Request,
+                fields: &mut Fields<'_>,
+                _: &Moment<'_>,
+            ) -> Result<(), Error> {
+                fields.add("X-A", "b")?;
+                fields.add("Host", "c")
+            }
+        }
+        at(1, |at| {
+            let (request, mut visiting) = begun(Halfway, at);
+            let mut block = Vec::new();
+            assert!(visiting.send(&request, &mut block, at).is_err());
+            assert!(block.is_empty());
+        });
+    }
+
+    struct Same;
+    impl Decoder for Same {
+        fn decode(&mut self, _: &[u8], _: &mut [u8]) -> io::Result<Progress> {
+            Ok(Progress::default())
+        }
+    }
+
+    /// Screens as it is told, and has everything sent again.
+    #[derive(Clone)]
+    struct Screens(fn() -> Screening);
+    impl Visit for Screens {
+        fn on_head(
+            &mut self,
+            _: &Request,
+            _: &Response<'_>,
+            _: &Moment<'_>,
+        ) -> Result<Screening, Error> {
+            Ok((self.0)())
+        }
+        fn on_end(
+            &mut self,
+            request: &Request,
+            _: &Reply<'_>,
+            _: &Moment<'_>,
+        ) -> Result<Verdict, Error> {
+            Ok(Verdict::Resend {
+                request: request.clone(),
+                after: Duration::from_secs(1),
+            })
+        }
+    }
+
+    #[test]
+    fn what_was_shown_is_delivered() {
+        let rows: [(fn() -> Screening, bool); 3] = [
+            (Screening::show, false),
+            (Screening::collect, true),
+            (Screening::discard, true),
+        ];
+        let failed = || Err(Error::policy("cut"));
+        at(1, |at| {
+            for (screening, is_sent_again) in rows {
+                let (request, mut visiting) = begun(Screens(screening), at);
+                visiting.start(&request, at).unwrap();
+                lend(&request, "HTTP/1.1 503 \r\n\r\n", b"", |response| {
+                    visiting.head(&request, &response, 1, at).unwrap();
+                });
+                // Whether it came whole or not.
+                let verdict = visiting.end(&request, &failed(), at).unwrap();
+                let is_resend = matches!(verdict, Verdict::Resend { .. });
+                assert_eq!(is_resend, is_sent_again);
+                // The next exchange of the visit has shown nothing yet.
+                visiting.start(&request, at).unwrap();
+                let verdict = visiting.end(&request, &failed(), at).unwrap();
+                assert!(matches!(verdict, Verdict::Resend { .. }));
+            }
+        });
+    }
+
+    #[test]
+    fn a_body_that_is_not_kept_is_not_decoded() {
+        let rows: [(fn() -> Screening, bool); 4] = [
+            (|| Screening::show().decode(Same), true),
+            (|| Screening::collect().decode(Same), true),
+            (|| Screening::discard().decode(Same), false),
+            (Screening::collect, false),
+        ];
+        at(1, |at| {
+            for (screening, decodes) in rows {
+                let (request, mut visiting) = begun(Screens(screening), at);
+                lend(&request, "HTTP/1.1 200 \r\n\r\n", b"", |response| {
+                    let screened = visiting.head(&request, &response, 1, at).unwrap();
+                    assert_eq!(screened.decoding.is_some(), decodes);
+                });
+            }
+            let many = || (0..6).fold(Screening::show(), |it, _| it.decode(Same));
+            let (request, mut visiting) = begun(Screens(many), at);
+            lend(&request, "HTTP/1.1 200 \r\n\r\n", b"", |response| {
+                let why = visiting.head(&request, &response, 1, at).unwrap_err();
+                let expected = Unscreened::Undecodable(Undecodable::TooManyLayers(6));
+                assert_eq!(format!("{why:?}"), format!("{expected:?}"));
+            });
+        });
+    }
+
+    #[test]
+    fn errors_of_a_visit_say_where_the_exchange_was() {
+        let request = get().build().unwrap();
+        let at = || Circumstances {
+            phase: Phase::Body,
+            sent: Sent::Yes,
+            resend_is_safe: false,
+            reused: true,
+            attempts: 2,
+            origin: Some(request.origin()),
+            request: Some(request.clone()),
+            status: Some(http::StatusCode::OK),
+            partial_body: Vec::new(),
+        };
+        let failed = Unscreened::Failed(Error::policy("no")).into_error(at());
+        assert_eq!(failed.kind(), ErrorKind::Policy);
+        assert_eq!(
+            (failed.phase(), failed.request_sent()),
+            (Phase::Body, Sent::Yes)
+        );
+        assert!(failed.request().is_some() && !failed.resend_is_safe());
+        let expected = "http://a: given up by its policy: no (sent 2 times)";
+        assert_eq!(format!("{failed:#}"), expected);
+        // One that came from an exchange keeps what it says.
+        let gone = Error::gone(get().lane("other").build().unwrap(), true);
+        let kept = Unscreened::Failed(gone).into_error(at());
+        assert_eq!(kept.request().and_then(Request::lane), Some("other"));
+        assert_eq!(kept.attempts(), 0);
+        let layers = Unscreened::Undecodable(Undecodable::TooManyLayers(7)).into_error(at());
+        assert_eq!(layers.kind(), ErrorKind::Malformed);
+        let expected = "the body has 7 layers of coding, more than 5";
+        assert!(format!("{layers:#}").contains(expected), "{layers:#}");
+    }
+
+    #[test]
+    fn a_visit_is_kept_for_the_same_policies_only() {
+        /// Counts the visits that it makes.
+        #[derive(Default)]
+        struct Counts(Arc<AtomicUsize>);
+        struct Kept;
+        impl Policy for Counts {
+            fn visit(&self, _: &Request, _: &Moment<'_>) -> Box<dyn Visit> {
+                self.0.fetch_add(1, Ordering::Relaxed);
+                Box::new(Kept)
+            }
+        }
+        impl Visit for Kept {
+            fn reset(&mut self) -> bool {
+                true
+            }
+        }
+        at(1, |at| {
+            let counts = Counts::default();
+            let made = Arc::clone(&counts.0);
+            let (request, mut visiting) = begun(counts, at);
+            let default: Arc<dyn Policy> = Arc::new(Counts(Arc::clone(&made)));
+            let edited = request.edit().header("a", "b").build().unwrap();
+            let other = get().policy(Arc::clone(&default)).build().unwrap();
+            // Request, default, how many visits have been made by then.
+            let rows = [
+                (&request, None, 1),
+                (&edited, None, 1),
+                (&other, None, 2),
+                (&request, None, 3),
+                (&request, Some(&default), 5),
+                (&edited, Some(&default), 5),
+            ];
+            for (request, default, expected) in rows {
+                let kept = visiting.reset();
+                assert!(kept.is_some());
+                visiting = Visiting::begin(kept, request, default, at).expect("a policy");
+                assert_eq!(made.load(Ordering::Relaxed), expected);
+            }
+            let plain = get().build().unwrap();
+            assert!(Visiting::begin(visiting.reset(), &plain, None, at).is_none());
+        });
+    }
+
+    #[test]
+    fn a_visit_ends_with_the_login_that_it_began_in() {
+        #[derive(Clone)]
+        struct Kept;
+        impl Visit for Kept {
+            fn reset(&mut self) -> bool {
+                true
+            }
+        }
+        let session = Generation::new();
+        let carried = Policies::of_session(Arc::new(Kept));
+        let request = get().in_session(&carried, session.mark()).build().unwrap();
+        at(1, |at| {
+            let visiting = Visiting::begin(None, &request, None, at).unwrap();
+            assert!(!visiting.is_over());
+            session.end();
+            let edited = request.edit().build().unwrap();
+            assert!(visiting.is_over() && !edited.generation().unwrap().is_over());
+            let visiting = Visiting::begin(visiting.reset(), &edited, None, at).unwrap();
+            assert!(!visiting.is_over());
+        });
+    }
+}
