@@ -13,13 +13,14 @@ use std::time::Duration;
 
 use http::Method;
 
-use crate::config::MAX_PIPELINE;
 use crate::error::Error;
 use crate::generation::Mark;
 use crate::proto::field::{name_fault, offset_of_trimmed, token_fault, trim, value_fault};
 use crate::proto::target::{Fault, Target, check_host_value, percent_encode};
 use crate::proto::{Invalid, InvalidPart, Limits, Scheme};
-use crate::request::{Carried, Checked, CheckedBody, Rare, Request, field_bit, lines};
+use crate::request::{
+    Carried, Checked, CheckedBody, MAX_PIPELINE, Rare, Request, field_bit, lines,
+};
 use crate::route::Route;
 use crate::timeouts::{Clock, Timeouts, TimeoutsEdit};
 

@@ -12,7 +12,8 @@ use crate::resolver::Resolve;
 use crate::route::Route;
 use crate::timeouts::Timeouts;
 // For the engine, together with the rest of its configuration.
-pub(crate) use crate::timeouts::{Clock, Millis};
+use crate::net::poll::Deadlines;
+use crate::policy::Policy;
 
 #[cfg(feature = "tls")]
 mod tls;
@@ -104,6 +105,9 @@ pub struct Config {
     pub resolver: Option<ResolverFactory>,
     /// How connections are made, for requests that bring no route of their own.
     pub route: Route,
+    /// What is done for requests besides sending them, around what each brings itself; see
+    /// [`policy`](crate::policy). Requests of a session have the session's instead. Default none.
+    pub policy: Option<Arc<dyn Policy>>,
     /// Asked for each address at the moment it is to be dialled, wherever it comes from: a name,
     /// the hosts file, an override or a URL. One that it refuses is passed over, and named in the
     /// error. So no name, however often its addresses change, leads where it should not
@@ -123,22 +127,6 @@ pub struct Config {
     pub(crate) overrides: Vec<(String, SocketAddr)>,
     /// Pattern, depth, and whether the trial is spared.
     pub(crate) pipelines: Vec<(String, usize, bool)>,
-}
-
-/// The most requests that may be unanswered on one connection. Servers answer no faster for more than a few dozen.
-pub(crate) const MAX_PIPELINE: u16 = 1024;
-
-/// Whether an engine's own poll is to become readable by itself when a deadline has passed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Deadlines {
-    /// The host looks after them, or the engine as it waits.
-    Outside,
-    /// In the poll, where the platform can.
-    #[cfg_attr(
-        not(feature = "timerfd"),
-        allow(dead_code, reason = "there is no timer")
-    )]
-    Inside,
 }
 
 /// Whether an address may be dialled. Clones of a [`Config`] share it.
@@ -174,6 +162,7 @@ impl fmt::Debug for Config {
             .field("keep_stale_names", &self.keep_stale_names)
             .field("resolver", &self.resolver.is_some())
             .field("route", &self.route)
+            .field("policy", &self.policy.is_some())
             .field("address_filter", &self.address_filter.is_some())
             .field("deadlines", &self.deadlines())
             .field("overrides", &self.overrides)
@@ -203,6 +192,7 @@ impl Default for Config {
             keep_stale_names: DAY,
             resolver: None,
             route: Route::default(),
+            policy: None,
             address_filter: None,
             #[cfg(feature = "timerfd")]
             timerfd: true,

@@ -322,6 +322,25 @@ impl Error {
         }
     }
 
+    /// What this error says of its exchange, for another one that takes its place; `otherwise` where
+    /// it says nothing.
+    pub(crate) fn circumstances(&self, otherwise: Circumstances) -> Circumstances {
+        match &self.0.request {
+            None => otherwise,
+            Some(request) => Circumstances {
+                phase: self.0.phase,
+                sent: self.0.sent,
+                resend_is_safe: self.0.resend_is_safe,
+                reused: self.0.reused,
+                attempts: self.0.attempts,
+                origin: self.0.origin.clone(),
+                request: Some(request.clone()),
+                status: self.0.status,
+                partial_body: Vec::new(),
+            },
+        }
+    }
+
     /// Of the engine itself rather than of an exchange: its poll failed.
     pub(crate) fn io(error: io::Error) -> Self {
         Self::bare(ErrorKind::Io, Phase::Queue, Source::Io(error))

@@ -17,6 +17,9 @@ use crate::proto::{LimitsEdit, Origin, Scheme};
 use crate::route::Route;
 use crate::timeouts::TimeoutsEdit;
 
+/// The most requests that may be unanswered on one connection. Servers answer no faster for more than a few dozen.
+pub(crate) const MAX_PIPELINE: u16 = 1024;
+
 /// A request: a value, serialised once, cheap to clone and to send between threads.
 ///
 /// `Debug` shows the method and the origin, and neither path, query, fields nor body: a token in a

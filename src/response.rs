@@ -210,7 +210,7 @@ impl<'a> Response<'a> {
     }
 
     /// What an error says that is about this response.
-    fn circumstances(&self) -> Circumstances {
+    pub(crate) fn circumstances(&self) -> Circumstances {
         let request = &self.about.request;
         Circumstances {
             phase: Phase::Body,

@@ -23,13 +23,13 @@ const LAYERS: &[&[&str]] = &[
     &["resolver", "route"],
     &["request"],
     &["error"],
-    &["config"],
     &["builder"],
     // Requests with their responses, without a socket.
     &["h1"],
     &["net"],
     &["response", "sim"],
     &["policy"],
+    &["config"],
     &["engine"],
     // Edges, which use the public interface only.
     &["embed", "session"],
@@ -65,7 +65,7 @@ fn what_points_upwards_is_found_with_its_line() {
 //! Comments name crate::engine as they like; so does `use crate::engine::Engine`.
 use std::{fmt, io};
 use crate::{
-    config::Config,
+    resolver::Wake,
     engine::{Engine, chains::{ChainKey, Marks}},
     error,
 };

@@ -41,6 +41,10 @@ pub(super) enum Completion {
     Failed(Error),
     /// It was cancelled while it waited to make this call, which is dropped first.
     Forgotten { call: MaybeKey, error: Error },
+    /// Its policy has refused its exchange before it began.
+    Refused(Error),
+    /// Its policy has panicked: it is over.
+    Over,
     /// It has waited, and its call is due.
     Due,
 }

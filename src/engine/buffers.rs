@@ -18,6 +18,9 @@ pub(super) struct Buffers {
     pub(super) scratch: Scratch,
     pub(super) inbounds: Inbounds,
     pub(super) lines: Lines,
+    pub(super) blocks: Blocks,
+    /// What a body is decoded into, a piece at a time.
+    pub(super) room: Vec<u8>,
 }
 
 impl Buffers {
@@ -84,6 +87,33 @@ impl Lines {
     pub(super) fn give(&mut self, line: Box<Line<ChainKey>>) {
         if self.0.len() < Self::MAX {
             self.0.push(line);
+        }
+    }
+}
+
+/// Field lines that policies add, for the next requests that have some.
+#[derive(Debug, Default)]
+pub(super) struct Blocks(
+    #[expect(
+        clippy::vec_box,
+        reason = "exchanges hold them as boxes: what moves is a pointer"
+    )]
+    Vec<Box<Vec<u8>>>,
+);
+
+impl Blocks {
+    /// More than these, and longer ones, are given back to the allocator.
+    const MAX: usize = 256;
+    const MAX_BYTES: usize = 16 << 10;
+
+    pub(super) fn take(&mut self) -> Box<Vec<u8>> {
+        self.0.pop().unwrap_or_default()
+    }
+
+    pub(super) fn give(&mut self, mut block: Box<Vec<u8>>) {
+        if self.0.len() < Self::MAX && block.capacity() <= Self::MAX_BYTES {
+            block.clear();
+            self.0.push(block);
         }
     }
 }

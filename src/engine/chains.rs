@@ -22,7 +22,7 @@ pub(crate) type ChainKey = u32;
 /// Where a chain is.
 ///
 /// ```text
-/// New ──► Delayed ──► Queued ──► Running ──► Reading ──► (next request: New's successors, or Waiting) or gone
+/// New ──► Delayed ──► (HeldBack) ──► Queued ──► Running ──► Reading ──► (next request: New's successors, or Waiting) or gone
 ///    └───────┴───────────┴───────────┴──► Failed ──► Reading
 /// Waiting ──► Due ──► Reading
 ///    └─────────┴──► Failed
@@ -33,6 +33,8 @@ pub(crate) enum Stage {
     New,
     /// Waiting for its delay.
     Delayed,
+    /// Its policy holds it back; it is asked again when its timer goes off, or it is woken.
+    HeldBack,
     /// Waiting for its delay, or for the command queue to start it, without a request: this call follows, or else its
     /// readback is told.
     Waiting { call: MaybeKey },
@@ -108,6 +110,8 @@ pub(crate) struct Chain {
     pub(super) timer: Option<TimerId>,
     /// The origin that holds a count for it.
     pub(super) origin: MaybeKey,
+    /// Of what its policy does for the request now under way.
+    pub(super) visit: MaybeKey,
     /// How often the request now under way was sent.
     pub(super) attempts: u8,
     /// How many exchanges have failed since the last that did not.
@@ -206,6 +210,7 @@ impl Chains {
             stage,
             timer: None,
             origin: MaybeKey::NONE,
+            visit: MaybeKey::NONE,
             attempts: 0,
             failures: 0,
             marks,
@@ -243,6 +248,7 @@ impl Chains {
                 stage: Stage::Retired,
                 timer: None,
                 origin: MaybeKey::NONE,
+                visit: MaybeKey::NONE,
                 attempts: 0,
                 failures: 0,
                 marks: Marks::default(),

@@ -1,6 +1,9 @@
 //! The time of a turn: read around the poll and behind user code, and passed down from here.
 
-use std::time::{Duration, Instant};
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::policy::Present;
 
 /// A tick of the wheel is a millisecond.
 const NANOS_A_TICK: u64 = 1_000_000;
@@ -20,7 +23,8 @@ pub(super) enum Since {
 #[derive(Debug)]
 pub(super) struct TurnClock {
     epoch: Instant,
-    now: Instant,
+    /// The same for policies and tasks.
+    present: Rc<Present>,
     /// The engine's life so far, ...
     life: Duration,
     /// ... in microseconds, rounded up, ...
@@ -31,10 +35,14 @@ pub(super) struct TurnClock {
 }
 
 impl TurnClock {
-    pub(super) fn new(now: Instant) -> Self {
+    /// `simulated` is the time of day and the seed, in a simulation.
+    pub(super) fn new(now: Instant, simulated: Option<(SystemTime, u64)>) -> Self {
         Self {
             epoch: now,
-            now,
+            present: Rc::new(match simulated {
+                Some((wall, seed)) => Present::simulated(now, wall, seed),
+                None => Present::new(now),
+            }),
             life: Duration::ZERO,
             micros: 0,
             tick: 0,
@@ -48,7 +56,7 @@ impl TurnClock {
         self.since = Since::Nothing;
         let life = self.life_at(now);
         if life > self.life {
-            self.now = now;
+            self.present.advance(now);
             self.life = life;
             let (secs, nanos) = (life.as_secs(), u64::from(life.subsec_nanos()));
             // Rounded up: what is counted from here would be early by the part of a microsecond
@@ -60,7 +68,11 @@ impl TurnClock {
 
     #[inline]
     pub(super) fn now(&self) -> Instant {
-        self.now
+        self.present.now()
+    }
+
+    pub(super) fn present(&self) -> &Rc<Present> {
+        &self.present
     }
 
     /// How long the engine has lived.
@@ -94,7 +106,7 @@ impl TurnClock {
         // was added to one.
         self.epoch
             .checked_add(Duration::from_millis(tick))
-            .unwrap_or(self.now + Duration::from_secs(1 << 31))
+            .unwrap_or(self.now() + Duration::from_secs(1 << 31))
     }
 
     /// The first tick that is not before now.
@@ -117,7 +129,7 @@ mod tests {
     #[test]
     fn microseconds_are_rounded_up_and_ticks_down_so_that_nothing_is_early() {
         let epoch = Instant::now();
-        let mut clock = TurnClock::new(epoch);
+        let mut clock = TurnClock::new(epoch, None);
         clock.set(epoch + Duration::from_nanos(1_999_001));
         assert_eq!((clock.micros(), clock.tick()), (2000, 1));
         assert_eq!(clock.tick_from_now(), 2);

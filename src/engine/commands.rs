@@ -7,7 +7,6 @@
 
 use std::time::Duration;
 
-use crate::config::Clock;
 use crate::engine::agenda::Completion;
 use crate::engine::chains::{ChainKey, Command, Marks, Stage};
 use crate::engine::core::Core;
@@ -16,6 +15,7 @@ use crate::error::ErrorKind;
 use crate::net::Net;
 use crate::net::pool::Parts;
 use crate::net::slots::MaybeKey;
+use crate::timeouts::Clock;
 
 /// Commands carried out in one turn: requests that begin, which are what a turn of ten thousand
 /// submissions takes its time for where each has a name to be looked up, and all else that is asked
@@ -113,9 +113,21 @@ impl<N: Net> Core<N> {
         let chain = &mut self.chains[key];
         chain.attempts = 0;
         chain.marks.clear(Marks::OF_ONE_REQUEST);
-        if !chain.marks.has(Marks::AT_HOME)
-            && let Some(request) = &chain.request
-        {
+        match self.wants_visit(key) {
+            true => self.begin_visit(key),
+            false => self.enter_and_place(key),
+        }
+    }
+
+    /// Finds the origin of a chain's request, and a link or a place in its queue.
+    #[inline]
+    pub(super) fn enter_and_place(&mut self, key: ChainKey) {
+        let chain = &mut self.chains[key];
+        if !chain.marks.has(Marks::AT_HOME) {
+            let request = chain
+                .request
+                .as_ref()
+                .expect("a chain that sends has a request");
             let parts = Parts {
                 scheme: request.scheme(),
                 host: request.host(),
@@ -148,9 +160,16 @@ impl<N: Net> Core<N> {
 
     /// What a chain waited for without a request has happened before its delay was over.
     pub(super) fn wake_chain(&mut self, key: ChainKey) {
-        if let Stage::Waiting { call } = self.chains[key].stage {
-            self.disarm(key);
-            self.fall_due(key, call);
+        match self.chains[key].stage {
+            Stage::Waiting { call } => {
+                self.disarm(key);
+                self.fall_due(key, call);
+            }
+            Stage::HeldBack => {
+                self.disarm(key);
+                self.ask_start(key);
+            }
+            _ => {}
         }
     }
 
@@ -162,7 +181,7 @@ impl<N: Net> Core<N> {
 
     pub(super) fn cancel_chain(&mut self, key: ChainKey) {
         match self.chains[key].stage {
-            Stage::New | Stage::Delayed | Stage::Queued { .. } => {
+            Stage::New | Stage::Delayed | Stage::HeldBack | Stage::Queued { .. } => {
                 self.fail_unlinked(key, ErrorKind::Cancelled);
             }
             Stage::Waiting { call } => {

@@ -1,9 +1,14 @@
 //! The engine without its user: connections, exchanges and chains, wired together.
 //!
-//! Nothing here knows the caller's state, so nothing here can run user code: what a readback is to
-//! be told lies on the agenda, and [`Engine`](crate::Engine) tells it, between two links.
+//! Nothing here knows the caller's state, so nothing here can run a readback: what one is to be told
+//! lies on the agenda, and [`Engine`](crate::Engine) tells it, between two links. The only user code
+//! that is called from here is that of policies, which know no state.
 
+use std::any::Any;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use slab::Slab;
 
 use crate::config::Config;
 use crate::engine::Stats;
@@ -15,12 +20,15 @@ use crate::engine::clock::{Since, TurnClock};
 use crate::engine::lookups::Lookups;
 use crate::engine::quiet::Quiet;
 use crate::engine::settings::{self, Settings};
+use crate::engine::visits::Visit;
+use crate::engine::waking::Waking;
 use crate::error::Error;
 use crate::net::Net;
 use crate::net::link::{Link, Reach};
 use crate::net::names::{Names, NamesConfig};
 use crate::net::pool::{OriginKey, Pool};
 use crate::net::slots::{LinkKey, Slots};
+use crate::policy::Bell;
 use crate::sched::wheel::{TimerId, Wheel};
 
 /// See the module.
@@ -38,6 +46,12 @@ pub(super) struct Core<N: Net> {
     pub(super) buffers: Buffers,
     /// Set while this machine is out of file descriptors or memory.
     pub(super) exhausted: Option<Exhaustion>,
+    /// Visits of policies, by the chains that have one.
+    pub(super) visits: Slab<Visit>,
+    /// What wakes chains that wait.
+    pub(super) bell: Arc<Bell>,
+    /// The panic of a readback or a policy, on its way to the host.
+    pub(super) panic: Option<Box<dyn Any + Send>>,
     pub(super) counts: Counts,
     pub(super) alerts: Alerts,
 }
@@ -82,7 +96,7 @@ pub(super) struct Counts {
 }
 
 impl<N: Net> Core<N> {
-    pub(super) fn new(net: N, config: Config) -> Result<Self, Error> {
+    pub(super) fn new(net: N, config: Config, waking: Arc<Waking>) -> Result<Self, Error> {
         let settings = Settings::new(&config)?;
         let mut resolver = match &config.resolver {
             Some(make) => make(),
@@ -99,10 +113,10 @@ impl<N: Net> Core<N> {
         };
         let names = Names::new(names, resolver)?;
         let depths = settings::depths(&config.pipelines)?;
-        let now = net.now();
+        let (now, net_simulated) = (net.now(), net.simulated());
         Ok(Self {
             net,
-            clock: TurnClock::new(now),
+            clock: TurnClock::new(now, net_simulated),
             timers: Wheel::new(),
             agenda: Agenda::default(),
             chains: Chains::new(),
@@ -112,6 +126,9 @@ impl<N: Net> Core<N> {
             lookups: Lookups::new(names),
             buffers: Buffers::new(settings.read_buffer),
             exhausted: None,
+            visits: Slab::new(),
+            bell: Arc::new(Bell::new(move || waking.announce())),
+            panic: None,
             counts: Counts::default(),
             alerts: Alerts::default(),
             settings,
@@ -137,6 +154,7 @@ impl<N: Net> Core<N> {
         self.chains.has_commands()
             || self.agenda.is_due()
             || self.lookups.names.has_news()
+            || self.bell.has_rung()
             || self.net.has_handed_events()
     }
 
@@ -218,7 +236,7 @@ impl<N: Net> Core<N> {
             let chain = &self.chains[key];
             stats.paused += usize::from(chain.marks.has(Marks::PAUSED));
             match chain.stage {
-                Stage::New | Stage::Queued { .. } => stats.queued += 1,
+                Stage::New | Stage::HeldBack | Stage::Queued { .. } => stats.queued += 1,
                 Stage::Delayed | Stage::Waiting { .. } | Stage::Due { .. } => stats.delayed += 1,
                 Stage::Running { .. } => stats.in_flight += 1,
                 Stage::Failed | Stage::Reading | Stage::Retired => {}

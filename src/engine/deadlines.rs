@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::config::Clock;
 use crate::engine::chains::{ChainKey, Marks};
 use crate::engine::clock::tick_after;
 use crate::engine::core::{Core, Timer};
 use crate::net::Net;
 use crate::net::slots::LinkKey;
+use crate::timeouts::Clock;
 
 impl<N: Net> Core<N> {
     /// Has the chain's timer go off when `delay`, counted from its submission, is over.

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use log::{debug, trace};
 
-use crate::config::Clock;
 use crate::engine::alerts::alert;
 use crate::engine::chains::{ChainKey, Marks};
 use crate::engine::core::{Core, Exhaustion, Timer};
@@ -26,6 +25,7 @@ use crate::net::slots::LinkKey;
 use crate::net::transport::{self, Trouble, Written};
 use crate::net::{Net, Readiness};
 use crate::resolver::{Family, LookupError};
+use crate::timeouts::Clock;
 
 /// How often a thing is tried again that this machine had no room for.
 const EXHAUSTION_RETRY_MILLIS: u64 = 100;
@@ -51,7 +51,9 @@ impl<N: Net> Core<N> {
     pub(super) fn open(&mut self, origin: OriginKey, chain_key: ChainKey) {
         let key = self.links.insert(Link::new(origin));
         self.pool.on_opened(origin);
-        self.load(key, chain_key);
+        if !self.load(key, chain_key) {
+            return self.close(key);
+        }
         let port = self.chains[chain_key].request().port();
         match self.handshakes_of(key) {
             Ok(needed) => {
@@ -534,7 +536,7 @@ impl<N: Net> Core<N> {
         let link = &mut self.links[key];
         let is_race = matches!(link.reach, Reach::Dialing(..));
         let exchange = link.h1.front().expect("a link connects for an exchange");
-        let layout = exchange.layout(self.settings.defaults.block(exchange.defaults));
+        let layout = exchange.layout(|i| self.settings.defaults.block(i));
         let (net, scratch) = (&mut self.net, &mut self.buffers.scratch);
         let session = handshakes.session_mut();
         let written = transport::write(net, socket, session, layout.parts(), 0, scratch)?;

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 
 use log::debug;
 
-use crate::config::Clock;
 use crate::engine::agenda::Completion;
 use crate::engine::alerts::alert;
 use crate::engine::chains::{ChainKey, Marks, Stage};
@@ -21,9 +20,11 @@ use crate::net::link::Reach;
 use crate::net::pool::TurnedAway;
 use crate::net::slots::LinkKey;
 use crate::net::tls::Problem;
+use crate::policy::{Undecodable, Unscreened};
 use crate::proto::Violation;
 use crate::request::Request;
 use crate::resolver::LookupError;
+use crate::timeouts::Clock;
 
 /// Why an exchange ends without a response.
 #[derive(Debug)]
@@ -43,6 +44,10 @@ pub(super) enum Failure {
     Timeout,
     Cancelled,
     Aborted,
+    /// Its policy will not have the response.
+    Unscreened(Unscreened),
+    /// The body's codings cannot be taken off.
+    Undecodable(Undecodable),
 }
 
 impl Failure {
@@ -165,6 +170,8 @@ impl<N: Net> Core<N> {
             }
             Failure::Cancelled => Error::of(ErrorKind::Cancelled, at),
             Failure::Aborted => Error::of(ErrorKind::Aborted, at),
+            Failure::Unscreened(why) => why.into_error(at),
+            Failure::Undecodable(why) => why.into_error(at),
         }
     }
 
@@ -313,20 +320,8 @@ impl<N: Net> Core<N> {
             // Those behind it may want less than it did.
             self.pool.feed(origin);
         }
+        let at = self.circumstances_unlinked(key);
         let chain = &self.chains[key];
-        let request = chain.request.clone();
-        let at = Circumstances {
-            phase: Phase::Queue,
-            sent: Sent::No,
-            // What was sent before may be sent again: so it was.
-            resend_is_safe: true,
-            reused: false,
-            attempts: chain.attempts,
-            origin: request.as_ref().map(Request::origin),
-            request,
-            status: None,
-            partial_body: Vec::new(),
-        };
         let entry = chain.origin.get().map(|key| &self.pool[key]);
         let turned_away = entry.and_then(|entry| entry.turned_away.as_ref());
         let error = match (kind, turned_away, &self.exhausted) {
@@ -347,6 +342,24 @@ impl<N: Net> Core<N> {
         };
         debug!("{error:#}");
         error
+    }
+
+    /// What there is to say of a chain that has no link.
+    pub(super) fn circumstances_unlinked(&self, key: ChainKey) -> Circumstances {
+        let chain = &self.chains[key];
+        let request = chain.request.clone();
+        Circumstances {
+            phase: Phase::Queue,
+            sent: Sent::No,
+            // What was sent before may be sent again: so it was.
+            resend_is_safe: true,
+            reused: false,
+            attempts: chain.attempts,
+            origin: request.as_ref().map(Request::origin),
+            request,
+            status: None,
+            partial_body: Vec::new(),
+        }
     }
 
     pub(super) fn complete(&mut self, key: ChainKey, completion: Completion) {
@@ -373,7 +386,10 @@ impl<N: Net> Core<N> {
             // Some servers read one request and drop the others: nothing comes then.
             Failure::Timeout => !self.total_is_over(chain),
             Failure::Connect(_) | Failure::ConnectUnix(_) | Failure::Resolve(_) => false,
-            Failure::Cancelled | Failure::Aborted => false,
+            Failure::Cancelled
+            | Failure::Aborted
+            | Failure::Unscreened(_)
+            | Failure::Undecodable(_) => false,
         };
         let link = &self.links[key];
         let Some(line) = link.h1.line() else {

@@ -4,11 +4,9 @@
 use std::num::NonZeroU16;
 use std::sync::OnceLock;
 
-use http::StatusCode;
 use log::debug;
 use mio::Token;
 
-use crate::config::Clock;
 use crate::engine::Engine;
 use crate::engine::chains::{ChainKey, Marks, Stage};
 use crate::engine::clock::Since;
@@ -19,6 +17,8 @@ use crate::engine::pipeline::MovedUp;
 use crate::engine::probing::Probe;
 use crate::engine::readback::{Context, Flow, Readback};
 use crate::engine::receive::{Allowance, Received};
+use crate::engine::reply::is_worth_another_try;
+use crate::engine::visits::PolicyPanicked;
 use crate::h1::Event;
 use crate::h1::exchange::{Taking, Upload};
 use crate::h1::reading::{Body, Reading};
@@ -26,9 +26,11 @@ use crate::net::link::Reach;
 use crate::net::slots::LinkKey;
 use crate::net::tls::Session;
 use crate::net::{Net, Readiness};
-use crate::proto::Limits;
+use crate::policy::{ROOM, Shown, Step};
 use crate::proto::head::Head;
+use crate::proto::{Limits, Violation};
 use crate::response::{About, Response, no_fields};
+use crate::timeouts::Clock;
 
 /// Whether a link may be read on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +46,8 @@ enum Fed {
     More,
     Complete,
     Paused,
+    /// Enough was decoded for now.
+    Yielded,
     /// Its chain was cancelled by its own readback, which a command follows.
     Cancelled,
     Failed(Failure),
@@ -115,23 +119,44 @@ impl<S, M: Mode> Engine<S, M> {
         let (Some(chain), Some(inbound)) = (h1.tag(), h1.inbound_mut()) else {
             return Go::On;
         };
-        // A response may also have ended with the piece after which it was paused.
-        let waits = !inbound.held.is_empty() || is_complete;
-        if !waits || self.core.chains[chain].marks.has(Marks::PAUSED) {
+        let has_held = !inbound.held.is_empty();
+        if self.core.chains[chain].marks.has(Marks::PAUSED) {
             return Go::On;
         }
-        let mut held = std::mem::take(&mut inbound.held);
+        if !is_complete
+            && self
+                .core
+                .visit_mut(chain)
+                .is_some_and(|visit| visit.is_pending)
+        {
+            // What was decoded of it before a pause, or before others had their turn, comes first.
+            if let Some(fed) = self.decode(state, key, chain, &[]) {
+                self.on_held_stopped(key, chain, fed);
+                return Go::Stop;
+            }
+        }
+        // A response may also have ended with the piece after which it was paused.
+        if !has_held && !is_complete {
+            return Go::On;
+        }
+        let held = self.core.links[key].h1.inbound_mut();
+        let mut held = held.map_or_else(Vec::new, |inbound| std::mem::take(&mut inbound.held));
         self.feed(state, key, &mut held, false)
+    }
+
+    /// What was held back does not go on by itself.
+    fn on_held_stopped(&mut self, key: LinkKey, chain: ChainKey, fed: Fed) {
+        let Core { links, buffers, .. } = &mut self.core;
+        let held = links[key].h1.inbound_mut();
+        let mut held = held.map_or_else(Vec::new, |inbound| std::mem::take(&mut inbound.held));
+        let reading = links[key].h1.reading(&mut held, || buffers.inbounds.take());
+        self.on_stopped(key, chain, reading, fed);
     }
 
     fn on_end(&mut self, state: &mut S, key: LinkKey) {
         if self.core.on_end(key) {
-            let Core { links, buffers, .. } = &mut self.core;
-            let inbound = links[key].h1.take_inbound();
-            let inbound = inbound.unwrap_or_else(|| buffers.inbounds.take());
             // There is no next on a connection that has ended.
-            let reading = Reading::of_kept(inbound, &mut []);
-            let _ = self.finish(state, key, reading);
+            self.feed(state, key, &mut [], false);
         }
     }
 
@@ -271,6 +296,11 @@ impl<S, M: Mode> Engine<S, M> {
                 core.keep(key, reading);
                 core.arm(chain, None);
             }
+            Fed::Yielded => {
+                reading.hold_rest();
+                core.keep(key, reading);
+                core.run_later(key);
+            }
             Fed::Cancelled => core.keep(key, reading),
             Fed::Failed(failure) => {
                 core.keep(key, reading);
@@ -311,6 +341,10 @@ impl<S, M: Mode> Engine<S, M> {
             let event = self.core.links[key].h1.next(reading, &limits);
             let fed = match event {
                 Ok(Event::More) => return Fed::More,
+                Ok(Event::Complete) if self.core.is_visited(chain) => {
+                    let fed = self.end_decoding(state, key, chain);
+                    return fed.unwrap_or(Fed::Complete);
+                }
                 Ok(Event::Complete) => return Fed::Complete,
                 Ok(Event::ExpectRefused) => return Fed::ExpectRefused,
                 Ok(Event::Interim { continues }) => {
@@ -320,6 +354,9 @@ impl<S, M: Mode> Engine<S, M> {
                     self.on_interim(state, key, chain, reading)
                 }
                 Ok(Event::Head) => self.on_head(state, key, chain, reading, &limits),
+                Ok(Event::Data(place)) if self.core.is_visited(chain) => {
+                    self.decode(state, key, chain, reading.piece(place))
+                }
                 Ok(Event::Data(place)) => self.on_data(state, key, chain, reading.piece(place)),
                 Err(violation) => return Fed::Failed(Failure::Violation(violation)),
             };
@@ -352,12 +389,24 @@ impl<S, M: Mode> Engine<S, M> {
         state: &mut S,
         key: LinkKey,
         chain: ChainKey,
-        reading: &Reading<'_>,
+        reading: &mut Reading<'_>,
         limits: &Limits,
     ) -> Option<Fed> {
         if let Some(seconds) = reading.head().0.keep_alive_timeout {
             let seconds = u16::try_from(seconds).unwrap_or(u16::MAX);
             self.core.links[key].keep_alive = NonZeroU16::new(seconds.max(1));
+        }
+        if self.core.is_visited(chain) {
+            match self.screen(key, chain, reading, limits) {
+                Ok(Shown::AtOnce) => {}
+                Ok(Shown::AtTheEnd) => {
+                    return self.take(key, chain, Taking::Collect, reading, limits);
+                }
+                Ok(Shown::WithoutBody) => {
+                    return self.take(key, chain, Taking::Discard, reading, limits);
+                }
+                Err(fed) => return Some(fed),
+            }
         }
         let shown = self.show(state, key, chain, reading, |readback, state, head, cx| {
             readback.on_head(state, head, cx)
@@ -372,11 +421,153 @@ impl<S, M: Mode> Engine<S, M> {
             Flow::Discard => Taking::Discard,
             Flow::Abort => return Some(Fed::Failed(Failure::Aborted)),
         };
-        let h1 = &mut self.core.links[key].h1;
-        if let Err(violation) = h1.take(taking, reading.head().0, limits) {
-            return Some(Fed::Failed(Failure::Violation(violation)));
+        let fed = self.take(key, chain, taking, reading, limits);
+        match fed {
+            None if flow == Flow::Pause => Some(self.core.pause(chain)),
+            fed => fed,
         }
-        (flow == Flow::Pause).then(|| self.core.pause(chain))
+    }
+
+    /// Says what is to become of the body. One that is decoded is streamed as far as its link, and
+    /// then that becomes of what is decoded.
+    #[inline]
+    fn take(
+        &mut self,
+        key: LinkKey,
+        chain: ChainKey,
+        mut taking: Taking,
+        reading: &Reading<'_>,
+        limits: &Limits,
+    ) -> Option<Fed> {
+        if self.core.is_visited(chain)
+            && let Some(visit) = self.core.visit_mut(chain)
+            && visit.decoding.is_some()
+        {
+            visit.taking = std::mem::replace(&mut taking, Taking::Stream);
+        }
+        let h1 = &mut self.core.links[key].h1;
+        let taken = h1.take(taking, reading.head().0, limits);
+        taken
+            .err()
+            .map(|violation| Fed::Failed(Failure::Violation(violation)))
+    }
+
+    /// Asks a policy what is to become of the response.
+    fn screen(
+        &mut self,
+        key: LinkKey,
+        chain: ChainKey,
+        reading: &mut Reading<'_>,
+        limits: &Limits,
+    ) -> Result<Shown, Fed> {
+        let about = self.core.about(key);
+        let (head, section) = reading.head();
+        let response = Response {
+            head,
+            section,
+            trailers: no_fields(),
+            body: Body::Lent(&[]),
+            about: &about,
+        };
+        let screened = self.core.ask_head(chain, &response, limits.max_body_bytes);
+        let shown = match screened {
+            Ok(Ok(shown)) => shown,
+            Ok(Err(why)) => return Err(Fed::Failed(Failure::Unscreened(why))),
+            Err(PolicyPanicked) => return Err(Fed::Panicked),
+        };
+        let visit = self.core.visit_mut(chain);
+        if visit.is_some_and(|visit| visit.decoding.is_some()) {
+            // They would tell of the body as it was.
+            reading.forget_fields(&["Content-Encoding", "Content-Length"]);
+        }
+        Ok(shown)
+    }
+
+    /// Takes the codings off a piece of the body, and off what was kept of those before it.
+    #[inline(never)]
+    fn decode(&mut self, state: &mut S, key: LinkKey, chain: ChainKey, data: &[u8]) -> Option<Fed> {
+        let mut room = std::mem::take(&mut self.core.buffers.room);
+        room.resize(ROOM, 0);
+        let fed = self.decode_into(state, key, chain, data, &mut room);
+        self.core.buffers.room = room;
+        fed
+    }
+
+    fn decode_into(
+        &mut self,
+        state: &mut S,
+        key: LinkKey,
+        chain: ChainKey,
+        data: &[u8],
+        room: &mut [u8],
+    ) -> Option<Fed> {
+        let limits = self
+            .core
+            .settings
+            .limits_of(self.core.chains[chain].request());
+        let mut input = data;
+        let mut left = self.core.settings.turn_bytes;
+        loop {
+            let visit = self.core.visit_mut(chain)?;
+            let Some(decoding) = &mut visit.decoding else {
+                return self.on_data(state, key, chain, data);
+            };
+            visit.is_pending = false;
+            let fed = match decoding.decode(&mut input, room) {
+                Err(why) => return Some(Fed::Failed(Failure::Undecodable(why))),
+                Ok(Step::NeedsInput | Step::Done) => return None,
+                Ok(Step::Busy) => Some(Fed::Yielded),
+                Ok(Step::Piece(n)) => {
+                    left = left.saturating_sub(n);
+                    match visit.taking {
+                        Taking::Discard => {}
+                        Taking::Collect => {
+                            visit.body.extend_from_slice(&room[..n]);
+                            let (limit, seen) = (limits.max_body_bytes, visit.body.len() as u64);
+                            if seen > limit {
+                                let violation = Violation::BodyTooLarge { limit, seen };
+                                return Some(Fed::Failed(Failure::Violation(violation)));
+                            }
+                        }
+                        Taking::Stream => {
+                            let fed = self.on_data(state, key, chain, &room[..n]);
+                            if fed.is_some() && !matches!(fed, Some(Fed::Paused)) {
+                                return fed;
+                            }
+                            if self.core.chains[chain].marks.has(Marks::CANCELLED) {
+                                return Some(Fed::Cancelled);
+                            }
+                            if let Some(fed) = fed {
+                                self.keep_undecoded(chain, input);
+                                return Some(fed);
+                            }
+                        }
+                    }
+                    (left == 0).then_some(Fed::Yielded)
+                }
+            };
+            if let Some(fed) = fed {
+                self.keep_undecoded(chain, input);
+                return Some(fed);
+            }
+        }
+    }
+
+    /// Leaves what is to be decoded for later.
+    fn keep_undecoded(&mut self, chain: ChainKey, input: &[u8]) {
+        if let Some(visit) = self.core.visit_mut(chain)
+            && let Some(decoding) = &mut visit.decoding
+        {
+            decoding.keep(input);
+            visit.is_pending = true;
+        }
+    }
+
+    /// The body has come to its end: takes the codings off what is left of it.
+    fn end_decoding(&mut self, state: &mut S, key: LinkKey, chain: ChainKey) -> Option<Fed> {
+        let decoding = self.core.visit_mut(chain)?.decoding.as_mut()?;
+        decoding.end_input();
+        self.decode(state, key, chain, &[])
     }
 
     /// A piece of a streamed body has come.
@@ -395,7 +586,11 @@ impl<S, M: Mode> Engine<S, M> {
             None => Some(Fed::Panicked),
             Some(Flow::Stream | Flow::Buffer) => None,
             Some(Flow::Discard) => {
-                if let Some(front) = self.core.links[key].h1.front_mut() {
+                if let Some(visit) = self.core.visit_mut(chain)
+                    && visit.decoding.is_some()
+                {
+                    visit.taking = Taking::Discard;
+                } else if let Some(front) = self.core.links[key].h1.front_mut() {
                     front.taking = Taking::Discard;
                 }
                 None
@@ -416,11 +611,11 @@ impl<S, M: Mode> Engine<S, M> {
         let chain = self.core.links[key].h1.tag();
         let chain = chain.expect("it is read for an exchange");
         let is_whole = self.core.links[key].h1.is_whole();
-        let (next, line) = {
-            let (leftover, head) = (reading.rest().len(), reading.head().0);
+        let (leftover, head) = (reading.rest().len(), reading.head().0);
+        let line;
+        let next = {
             let about = self.core.take_exchange(key, chain);
-            self.core.chains[chain].note_outcome(is_worth_another_try(head.status));
-            let line = self.core.release(key, head, is_whole, leftover);
+            line = self.core.release(key, head, is_whole, leftover);
             let (head, section, trailers, body) = reading.response();
             let response = Response {
                 head,
@@ -429,12 +624,20 @@ impl<S, M: Mode> Engine<S, M> {
                 body,
                 about: &about,
             };
-            let next = self.run_readback(chain, about.id, |readback, mut cx| {
-                readback.on_reply(state, Ok(response), &mut cx)
-            });
-            (next, line)
+            if self.core.is_visited(chain) {
+                self.conclude(state, chain, response);
+                None
+            } else {
+                let has_failed = is_worth_another_try(response.status());
+                self.core.chains[chain].note_outcome(has_failed);
+                Some(self.run_readback(chain, about.id, |readback, mut cx| {
+                    readback.on_reply(state, Ok(response), &mut cx)
+                }))
+            }
         };
-        self.follow(chain, next);
+        if let Some(next) = next {
+            self.follow(chain, next);
+        }
         let (inbound, rest) = reading.into_parts();
         self.core.buffers.inbounds.give(inbound);
         (line, rest)
@@ -459,7 +662,7 @@ impl<S, M: Mode> Engine<S, M> {
             core.arm(chain, Some(clock));
             core.arm_trial(key, chain);
         }
-        match (rest.is_empty(), self.panic.is_some()) {
+        match (rest.is_empty(), core.panic.is_some()) {
             (true, false) => Err(Go::On),
             (false, false) => Ok(key),
             // The host hears of a panic first: what has come is left to the next turn.
@@ -497,11 +700,6 @@ impl<S, M: Mode> Engine<S, M> {
         });
         shown.map(Some).ok_or(Panicked)
     }
-}
-
-/// Whether a status asks for another try: the server was not ready for the request, or is not there.
-fn is_worth_another_try(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502..=504)
 }
 
 impl<N: Net> Core<N> {
@@ -548,7 +746,10 @@ impl<N: Net> Core<N> {
     fn take_exchange(&mut self, key: LinkKey, chain_key: ChainKey) -> About {
         let link = &mut self.links[key];
         let reused = link.h1.is_reused();
-        let exchange = link.h1.finish().expect("its response is complete");
+        let mut exchange = link.h1.finish().expect("its response is complete");
+        if let Some(block) = exchange.take_block() {
+            self.buffers.blocks.give(block);
+        }
         let tls = link.session().and_then(Session::info);
         let peer = link.peer.get();
         let chain = &mut self.chains[chain_key];

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::Engine;
-use crate::engine::bell::Bell;
 use crate::engine::future::{Awaited, Fetched, fetch, fetched, promise};
 use crate::engine::mode::Mode;
 use crate::engine::readback::{Context, Next};
 use crate::engine::submitter::Remote;
+use crate::engine::waking::Waking;
 use crate::error::Gone;
 use crate::id::RequestId;
 use crate::request::Request;
@@ -54,7 +54,7 @@ pub struct Local<S> {
 pub(super) struct Queue<S> {
     orders: RefCell<Vec<LocalOrder<S>>>,
     remote: Arc<Remote<S>>,
-    bell: Arc<Bell>,
+    waking: Arc<Waking>,
     /// The engine is there.
     is_open: Cell<bool>,
 }
@@ -65,11 +65,11 @@ pub(super) enum LocalOrder<S> {
 }
 
 impl<S> Queue<S> {
-    pub(super) fn new(remote: Arc<Remote<S>>, bell: Arc<Bell>) -> Self {
+    pub(super) fn new(remote: Arc<Remote<S>>, waking: Arc<Waking>) -> Self {
         Self {
             orders: RefCell::new(Vec::new()),
             remote,
-            bell,
+            waking,
             is_open: Cell::new(true),
         }
     }
@@ -99,7 +99,7 @@ impl<S> Queue<S> {
         orders.push(order);
         drop(orders);
         if is_first {
-            self.bell.announce();
+            self.waking.announce();
         }
         true
     }

@@ -39,7 +39,6 @@ use crate::response::Reply;
 
 mod agenda;
 mod alerts;
-mod bell;
 mod buffers;
 mod chains;
 mod clock;
@@ -74,7 +73,9 @@ mod submitter;
 mod task;
 mod timers;
 mod turn;
+mod visits;
 mod waiting;
+mod waking;
 mod within;
 
 pub use local::Local;
@@ -91,6 +92,7 @@ use core::Core;
 use mode::sealed::Sealed;
 use orders::Orders;
 use submitter::Remote;
+use waking::Waking;
 
 /// Runs requests and their readbacks on one thread, with as many connections as they need.
 ///
@@ -111,8 +113,6 @@ pub struct Engine<S = (), M: Mode = Owned> {
     core: Core<<M as Sealed>::Net>,
     readbacks: Readbacks<S>,
     orders: Orders<S>,
-    /// A readback's panic, on its way to the host.
-    panic: Option<Box<dyn std::any::Any + Send>>,
     /// Calls from one thread only: some states are not `Send`, and a readback never expects to move.
     not_send: std::marker::PhantomData<*const ()>,
 }
@@ -161,13 +161,13 @@ pub struct Stats {
 
 impl<S, M: Mode> Engine<S, M> {
     pub(crate) fn on_net(net: <M as Sealed>::Net, config: Config) -> Result<Self, Error> {
-        let core = Core::new(net, config)?;
-        let orders = Orders::new(core.net.waker(), core.settings.max_inbox);
+        let waking = Arc::new(Waking::new(net.waker()));
+        let core = Core::new(net, config, Arc::clone(&waking))?;
+        let orders = Orders::new(waking, core.settings.max_inbox);
         Ok(Self {
             core,
             readbacks: Readbacks::new(),
             orders,
-            panic: None,
             not_send: std::marker::PhantomData,
         })
     }

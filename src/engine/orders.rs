@@ -3,12 +3,12 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::engine::bell::{Bell, Inside};
 use crate::engine::commands::MAX_CARRIED_OUT;
 use crate::engine::local::{LocalOrder, Queue};
 use crate::engine::submitter::{Order, Remote, Submitter};
+use crate::engine::waking::{Inside, Waking};
 use crate::id::RequestId;
-use crate::resolver::Wake;
+use crate::policy::Bell;
 
 /// Orders taken in one turn; the rest stays where it is, and the next turn is due at once. No more
 /// than commands are carried out, so that the inbox fills up when the engine does not keep up,
@@ -17,7 +17,7 @@ const MAX_ORDERS: usize = MAX_CARRIED_OUT;
 
 /// What an engine shares with its submitters.
 pub(super) struct Orders<S> {
-    bell: Arc<Bell>,
+    waking: Arc<Waking>,
     remote: Arc<Remote<S>>,
     local: Rc<Queue<S>>,
     /// Empty between turns, its room kept.
@@ -28,13 +28,12 @@ pub(super) struct Orders<S> {
 }
 
 impl<S> Orders<S> {
-    pub(super) fn new(wake: Wake, max_inbox: usize) -> Self {
-        let bell = Arc::new(Bell::new(wake));
-        let remote = Arc::new(Remote::new(Arc::clone(&bell), max_inbox));
+    pub(super) fn new(waking: Arc<Waking>, max_inbox: usize) -> Self {
+        let remote = Arc::new(Remote::new(Arc::clone(&waking), max_inbox));
         Self {
-            local: Rc::new(Queue::new(Arc::clone(&remote), Arc::clone(&bell))),
+            local: Rc::new(Queue::new(Arc::clone(&remote), Arc::clone(&waking))),
             remote,
-            bell,
+            waking,
             scratch: Vec::new(),
             rung: Vec::new(),
             taken: 0,
@@ -43,10 +42,6 @@ impl<S> Orders<S> {
 
     pub(super) fn remote(&self) -> Arc<Remote<S>> {
         Arc::clone(&self.remote)
-    }
-
-    pub(super) fn bell(&self) -> &Arc<Bell> {
-        &self.bell
     }
 
     pub(super) fn local(&self) -> &Rc<Queue<S>> {
@@ -60,13 +55,13 @@ impl<S> Orders<S> {
     /// A turn begins on this thread, and lasts as long as what is returned.
     pub(super) fn on_turn(&mut self) -> Inside {
         self.taken = 0;
-        self.bell.enter()
+        self.waking.enter()
     }
 
     /// Whether there are orders that nobody is woken for: given inside a turn, or left by one that
     /// had taken enough.
     pub(super) fn has_unannounced(&self) -> bool {
-        self.bell.has_unannounced()
+        self.waking.has_unannounced()
     }
 
     /// Whether orders may still come, or have come and are not taken.
@@ -80,10 +75,10 @@ impl<S> Orders<S> {
     }
 
     /// Chains that are to go on, as many as may be taken now.
-    pub(super) fn take_rung(&mut self) -> Vec<RequestId> {
+    pub(super) fn take_rung(&mut self, bell: &Bell) -> Vec<RequestId> {
         let mut ids = std::mem::take(&mut self.rung);
-        let taken = self.bell.take(&mut ids, MAX_ORDERS - self.taken);
-        self.taken += taken;
+        bell.take(&mut ids, MAX_ORDERS - self.taken);
+        self.taken += ids.len();
         ids
     }
 

@@ -17,7 +17,7 @@ impl<S, M: Mode> Engine<S, M> {
     /// on by that.
     pub(super) fn on_overdue(&mut self, state: &mut S, budget: &mut usize) {
         for _ in 0..self.core.agenda.overdue.len() {
-            if *budget == 0 || self.panic.is_some() {
+            if *budget == 0 || self.core.panic.is_some() {
                 return;
             }
             let Some(mut overdue) = self.core.agenda.overdue.pop_front() else {

@@ -6,7 +6,6 @@
 
 use log::debug;
 
-use crate::config::Clock;
 use crate::engine::chains::{ChainKey, Marks};
 use crate::engine::core::{Core, Timer};
 use crate::net::Net;
@@ -14,6 +13,7 @@ use crate::net::link::{Neighbours, Spot};
 use crate::net::pool::OriginKey;
 use crate::net::slots::LinkKey;
 use crate::request::Request;
+use crate::timeouts::Clock;
 
 /// Whether a request has waited already, or has just come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,8 +75,10 @@ impl<N: Net> Core<N> {
 
     /// Puts a request on a link that rests.
     pub(super) fn assign(&mut self, key: LinkKey, chain_key: ChainKey) {
+        if !self.load(key, chain_key) {
+            return self.park(key);
+        }
         self.counts.reused += 1;
-        self.load(key, chain_key);
         if let Some(line) = self.links[key].h1.line_mut() {
             // More may come before it is written, and so may what answers none of it.
             line.is_unsure = true;

@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::engine::bell::Bell;
 use crate::id::RequestId;
+use crate::policy::{Bell, Moment, Present};
 use crate::request::Request;
 pub(super) use crate::response::Reply;
 use crate::response::Response;
@@ -257,7 +257,7 @@ pub(super) struct Seen<'a> {
     pub(super) id: RequestId,
     pub(super) request: Option<&'a Request>,
     pub(super) failures: u32,
-    pub(super) now: Instant,
+    pub(super) present: &'a Present,
     pub(super) bell: &'a Arc<Bell>,
 }
 
@@ -381,12 +381,15 @@ impl<'a, S> Context<'a, S> {
 
     /// The time, as read after the poll, or after the last readback of this turn that asked for something.
     pub fn now(&self) -> Instant {
-        self.seen.now
+        self.seen.present.now()
     }
 
-    /// What wakes this chain's engine.
-    pub(super) fn bell(&self) -> &'a Arc<Bell> {
-        self.seen.bell
+    /// The clocks, random numbers, and a waker for this chain: what policies are given, too.
+    pub fn moment(&self) -> Moment<'a> {
+        let Seen {
+            present, bell, id, ..
+        } = self.seen;
+        Moment::new(present, bell, Some(id))
     }
 
     /// Ends [`Engine::run`](crate::Engine::run) after this turn.
@@ -414,7 +417,7 @@ impl<S> fmt::Debug for Context<'_, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Context")
             .field("id", &self.seen.id)
-            .field("now", &self.seen.now)
+            .field("now", &self.now())
             .finish()
     }
 }

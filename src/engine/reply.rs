@@ -6,24 +6,155 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use http::StatusCode;
+
 use crate::engine::Engine;
 use crate::engine::chains::{Asks, ChainKey, Marks, Stage};
 use crate::engine::clock::Since;
+use crate::engine::core::Core;
 use crate::engine::mode::Mode;
-use crate::engine::readback::{Action, Context, Next, Readback, Seen};
+use crate::engine::readback::{Action, Context, Flow, Next, Readback, Seen};
+use crate::engine::visits::PolicyPanicked;
 use crate::error::{Error, ErrorKind};
+use crate::h1::collected::Collected;
+use crate::h1::reading::Body;
 use crate::id::RequestId;
 use crate::net::slots::MaybeKey;
+use crate::policy::{Shown, Verdict};
+use crate::response::{Reply, Response};
+
+/// Whether a status asks for another try: the server was not ready for the request, or is not there.
+pub(super) fn is_worth_another_try(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502..=504)
+}
 
 impl<S, M: Mode> Engine<S, M> {
-    /// Tells a chain's readback of a failure.
+    /// A chain's exchange has failed: its policy hears of it, where it has one, and then its
+    /// readback.
     pub(super) fn deliver(&mut self, state: &mut S, chain: ChainKey, error: Error) {
+        let is_cancelled = self.core.chains[chain].marks.has(Marks::CANCELLED);
+        if is_cancelled || !self.core.is_visited(chain) {
+            return self.tell_failure(state, chain, error);
+        }
+        let reply = Err(error);
+        match (self.core.ask_end(chain, &reply), reply) {
+            (Ok(Ok(Verdict::Resend { request, after })), reply) => {
+                self.discard(reply.map(|_: Response<'_>| ()));
+                self.core.resend(chain, request, after);
+            }
+            (Ok(Ok(_)), Err(error)) => self.tell_failure(state, chain, error),
+            (Ok(Ok(_)), Ok(_)) => unreachable!("it has failed"),
+            (Ok(Err(error)), reply) => {
+                let at = self.core.circumstances_unlinked(chain);
+                let at = match &reply {
+                    Err(former) => former.circumstances(at),
+                    Ok(_) => at,
+                };
+                self.tell_failure(state, chain, error.placed_at(at));
+            }
+            (Err(PolicyPanicked), _) => self.end_chain(chain),
+        }
+    }
+
+    /// The response to a chain's request is complete: its policy hears of it, and then its readback,
+    /// unless it is sent again.
+    pub(super) fn conclude(&mut self, state: &mut S, chain: ChainKey, response: Response<'_>) {
+        let mut response = response;
+        let mut decoded;
+        let mut shown = Shown::AtOnce;
+        if let Some(visit) = self.core.visit_mut(chain) {
+            shown = visit.shown;
+            if visit.decoding.is_some() {
+                decoded = Collected::from(std::mem::take(&mut visit.body));
+                response.body = Body::Collected(&mut decoded);
+            }
+        }
+        let reply = Ok(response);
+        let asked = self.core.ask_end(chain, &reply);
+        let Ok(response) = reply else {
+            unreachable!("it is a response")
+        };
+        let next = match asked {
+            Ok(Ok(Verdict::Resend { request, after })) => {
+                return self.core.resend(chain, request, after);
+            }
+            Ok(Ok(_)) => {
+                self.core.reset_visit(chain);
+                let has_failed = is_worth_another_try(response.status());
+                self.core.chains[chain].note_outcome(has_failed);
+                match shown {
+                    Shown::AtOnce => self.tell(state, chain, Ok(response)),
+                    Shown::AtTheEnd | Shown::WithoutBody => self.replay(state, chain, response),
+                }
+            }
+            Ok(Err(error)) => {
+                self.core.reset_visit(chain);
+                self.core.chains[chain].note_outcome(true);
+                let error = error.placed_at(response.circumstances());
+                self.tell(state, chain, Err(error))
+            }
+            Err(PolicyPanicked) => None,
+        };
+        self.follow(chain, next);
+    }
+
+    /// Shows a response that was kept back as though it came at once.
+    fn replay(
+        &mut self,
+        state: &mut S,
+        chain: ChainKey,
+        mut response: Response<'_>,
+    ) -> Option<Next<S>> {
+        let id = self.core.chains.id(chain);
+        let flow = match self.reads_heads(chain)? {
+            true => self.run_readback(chain, id, |readback, mut cx| {
+                readback.on_head(state, &response, &mut cx)
+            })?,
+            false => Flow::Buffer,
+        };
+        let mut is_aborted = flow == Flow::Abort;
+        // All of it is here: a pause has nothing to hold back.
+        let is_streamed = matches!(flow, Flow::Stream | Flow::Pause);
+        let is_cancelled = |core: &Core<_>| core.chains[chain].marks.has(Marks::CANCELLED);
+        if is_streamed && !response.body().is_empty() && !is_cancelled(&self.core) {
+            let flow = self.run_readback(chain, id, |readback, mut cx| {
+                readback.on_data(state, response.body(), &mut cx)
+            })?;
+            is_aborted = flow == Flow::Abort;
+        }
+        if is_cancelled(&self.core) {
+            // It hears of that, and of nothing else.
+            return Some(Next::done());
+        }
+        if is_aborted {
+            let error = Error::of(ErrorKind::Aborted, response.circumstances());
+            return self.tell(state, chain, Err(error));
+        }
+        if flow != Flow::Buffer {
+            response.body = Body::Lent(&[]);
+        }
+        self.tell(state, chain, Ok(response))
+    }
+
+    /// Calls a readback with what its request has come to.
+    fn tell(&mut self, state: &mut S, chain: ChainKey, reply: Reply<'_>) -> Option<Next<S>> {
+        let id = self.core.chains.id(chain);
+        self.run_readback(chain, id, |readback, mut cx| {
+            readback.on_reply(state, reply, &mut cx)
+        })
+    }
+
+    /// Tells a chain's readback of a failure.
+    pub(super) fn tell_failure(&mut self, state: &mut S, chain: ChainKey, error: Error) {
         // Of a chain that has sent nothing yet, nobody is told.
         let sent = self.core.chains[chain].request.is_some();
         self.core.counts.failed += u64::from(sent);
         let cancelled = self.core.chains[chain].marks.has(Marks::CANCELLED);
         if sent && !cancelled {
             self.core.chains[chain].note_outcome(true);
+        }
+        if self.core.is_visited(chain) {
+            self.core.reset_visit(chain);
         }
         let error = match cancelled && error.kind() != ErrorKind::Cancelled {
             true => error.into_cancelled(),
@@ -98,6 +229,8 @@ impl<S, M: Mode> Engine<S, M> {
 
     pub(super) fn end_chain(&mut self, key: ChainKey) {
         self.core.disarm(key);
+        let visit = self.core.take_visit(key);
+        self.discard(visit);
         let chain = self.core.chains.remove(key);
         if let Some(origin) = chain.origin.get() {
             self.core.pool.leave(origin);
@@ -122,8 +255,8 @@ impl<S, M: Mode> Engine<S, M> {
             id,
             request: request.as_ref(),
             failures: failures.into(),
-            now: self.core.clock.now(),
-            bell: self.orders.bell(),
+            present: self.core.clock.present(),
+            bell: &self.core.bell,
         };
         let mut asks = Asks {
             chains: &mut self.core.chains,
@@ -148,7 +281,7 @@ impl<S, M: Mode> Engine<S, M> {
                 Some(result)
             }
             Err(panic) => {
-                self.panic = Some(panic);
+                self.core.panic = Some(panic);
                 self.discard(readback);
                 None
             }
@@ -162,7 +295,7 @@ impl<S, M: Mode> Engine<S, M> {
         match catch_unwind(AssertUnwindSafe(|| readback.reads_heads())) {
             Ok(reads) => Some(reads),
             Err(panic) => {
-                self.panic = Some(panic);
+                self.core.panic = Some(panic);
                 let readback = self.readbacks.take(key);
                 self.discard(readback);
                 None
@@ -173,7 +306,7 @@ impl<S, M: Mode> Engine<S, M> {
     /// Drops what is the user's: its destructor may panic as a readback may.
     pub(super) fn discard<T>(&mut self, users: T) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(users))) {
-            self.panic.get_or_insert(panic);
+            self.core.panic.get_or_insert(panic);
         }
     }
 

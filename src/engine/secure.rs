@@ -5,7 +5,6 @@
 
 use log::debug;
 
-use crate::config::Clock;
 use crate::engine::core::Core;
 use crate::net::handshake::{Handshakes, Step};
 use crate::net::link::Reach;
@@ -14,6 +13,7 @@ use crate::net::tls::{Problem, Session};
 use crate::net::transport;
 use crate::net::{Net, Readiness};
 use crate::proto::Scheme;
+use crate::timeouts::Clock;
 
 impl<N: Net> Core<N> {
     /// What a link has to agree on when it is connected; nothing has been said yet. In the

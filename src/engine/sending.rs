@@ -12,7 +12,6 @@ use std::io;
 
 use log::{debug, trace};
 
-use crate::config::Clock;
 use crate::engine::chains::{ChainKey, Marks, Stage};
 use crate::engine::clock::tick_after;
 use crate::engine::core::Core;
@@ -23,10 +22,11 @@ use crate::h1::line::Intake;
 use crate::h1::trust::Trust;
 use crate::net::link::Link;
 use crate::net::pool::{Entry, OriginKey};
-use crate::net::slots::LinkKey;
+use crate::net::slots::{LinkKey, MaybeKey};
 use crate::net::transport::{self, Trouble, Written};
 use crate::net::{Net, Readiness};
 use crate::request::Request;
+use crate::timeouts::Clock;
 
 /// A full-sized segment of the smallest usual path: a longer request may end in a short one, which Nagle's algorithm would
 /// hold back until the others are acknowledged (RFC 9293 §3.7.4).
@@ -46,10 +46,13 @@ pub(super) fn depth_of(entry: &Entry, request: &Request) -> Option<u16> {
 }
 
 impl<N: Net> Core<N> {
-    /// Puts the chain's request on a link that has none.
+    /// Puts the chain's request on a link that has none. False: its policy refuses that, and the
+    /// chain is on the agenda.
     #[inline]
-    pub(super) fn load(&mut self, key: LinkKey, chain_key: ChainKey) {
-        let exchange = self.begin_exchange(key, chain_key);
+    pub(super) fn load(&mut self, key: LinkKey, chain_key: ChainKey) -> bool {
+        let Some(exchange) = self.begin_exchange(key, chain_key) else {
+            return false;
+        };
         let link = &mut self.links[key];
         let depth = depth_of(&self.pool[link.origin], &exchange.request);
         link.h1.begin(exchange);
@@ -57,25 +60,33 @@ impl<N: Net> Core<N> {
             let was_sent = self.chains[chain_key].attempts > 1;
             self.begin_line(key, depth, was_sent);
         }
+        true
     }
 
-    /// An exchange of the chain's request on a link.
+    /// An exchange of the chain's request on a link. `None`: its policy refuses that.
     #[inline(always)]
-    fn begin_exchange(&mut self, key: LinkKey, chain_key: ChainKey) -> Exchange<ChainKey> {
+    fn begin_exchange(&mut self, key: LinkKey, chain_key: ChainKey) -> Option<Exchange<ChainKey>> {
         let chain = &mut self.chains[chain_key];
         chain.stage = Stage::Running { link: key };
         chain.attempts = chain.attempts.saturating_add(1);
+        let (expects, started) = (!chain.marks.has(Marks::NO_EXPECT), chain.started);
+        if chain.visit != MaybeKey::NONE {
+            let block = self.ask_fields(chain_key).ok()?;
+            let request = self.chains[chain_key].request().clone();
+            return Some(Exchange::with_block(
+                chain_key, request, block, expects, started,
+            ));
+        }
         let request = chain.request().clone();
-        let expects = !chain.marks.has(Marks::NO_EXPECT);
         let defaults = self.settings.defaults.choose(&request);
         let block = self.settings.defaults.block(defaults);
-        Exchange::new(
+        Some(Exchange::new(
             chain_key,
             request,
             (defaults, block),
             expects,
-            chain.started,
-        )
+            started,
+        ))
     }
 
     /// A link that is not idle, and which the chain's request may share.
@@ -105,7 +116,9 @@ impl<N: Net> Core<N> {
 
     /// Puts a request behind those on a link that takes more.
     pub(super) fn join(&mut self, key: LinkKey, chain_key: ChainKey) {
-        let exchange = self.begin_exchange(key, chain_key);
+        let Some(exchange) = self.begin_exchange(key, chain_key) else {
+            return;
+        };
         let link = &mut self.links[key];
         let depth = exchange.request.pipeline();
         let depth = depth.unwrap_or(self.pool[link.origin].depth);
@@ -206,7 +219,7 @@ impl<N: Net> Core<N> {
         let Some(front) = front else {
             return transport::write(net, socket, session, &[], 0, scratch);
         };
-        let layout = front.layout(self.settings.defaults.block(front.defaults));
+        let layout = front.layout(|i| self.settings.defaults.block(i));
         let (parts, skip) = (layout.parts(), front.written());
         transport::write(net, socket, session, parts, skip, scratch)
     }

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{AddressFilter, Config, MAX_PIPELINE, Millis};
+use crate::config::{AddressFilter, Config};
 use crate::error::Error;
 use crate::net::pattern::Pattern;
 use crate::net::pool::Depth;
 use crate::net::tls::MIN_READ_BUFFER;
+use crate::policy::{Policy, fields};
 use crate::proto::Limits;
-use crate::request::{Request, field_bit};
+use crate::request::{MAX_PIPELINE, Request, field_bit};
 use crate::route::Route;
+use crate::timeouts::Millis;
 
 pub(super) struct Settings {
     pub(super) max_links: usize,
@@ -28,6 +30,7 @@ pub(super) struct Settings {
     pub(super) address_filter: AddressFilter,
     /// For requests that bring none.
     pub(super) route: Arc<Route>,
+    pub(super) policy: Option<Arc<dyn Policy>>,
 }
 
 impl Settings {
@@ -50,6 +53,7 @@ impl Settings {
             defaults: Defaults::new(config)?,
             address_filter: address_filter.unwrap_or_else(|| Arc::new(|_| true)),
             route: Arc::new(config.route.clone()),
+            policy: config.policy.clone(),
         })
     }
 
@@ -161,6 +165,17 @@ impl Defaults {
         };
         defaults.block_without(0);
         Ok(defaults)
+    }
+
+    /// Writes those that go with `request` and the lines in `block` behind these.
+    pub(super) fn append_to(&self, block: &mut Vec<u8>, request: &Request) {
+        let added = block.len();
+        for (name, line) in &self.lines {
+            if !request.has_field(name) && !fields::has(&block[..added], name) {
+                block.extend_from_slice(line);
+            }
+        }
+        block.extend_from_slice(b"\r\n");
     }
 
     /// Which block goes with `request`.

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
-use crate::engine::bell::Bell;
 use crate::engine::readback::{Context, Next, Readback, Reply};
+use crate::engine::waking::Waking;
 use crate::error::{Gone, SubmitError};
 use crate::id::RequestId;
 use crate::request::Request;
@@ -50,7 +50,7 @@ pub struct Submitter<S> {
 /// What a [`Submitter`] shares with its engine.
 pub(crate) struct Remote<S> {
     inbox: Mutex<Inbox<S>>,
-    bell: Arc<Bell>,
+    waking: Arc<Waking>,
     submitters: AtomicUsize,
     last_id: AtomicU64,
     /// So many submissions fit.
@@ -114,7 +114,7 @@ impl<S> Order<S> {
 pub(crate) type SendCall<S> = Box<dyn FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + Send>;
 
 impl<S> Remote<S> {
-    pub(super) fn new(bell: Arc<Bell>, max_inbox: usize) -> Self {
+    pub(super) fn new(waking: Arc<Waking>, max_inbox: usize) -> Self {
         Self {
             inbox: Mutex::new(Inbox {
                 orders: VecDeque::new(),
@@ -123,7 +123,7 @@ impl<S> Remote<S> {
                 waiting: BTreeMap::new(),
                 last_ticket: 0,
             }),
-            bell,
+            waking,
             submitters: AtomicUsize::new(0),
             last_id: AtomicU64::new(0),
             max_inbox,
@@ -194,7 +194,7 @@ impl<S> Remote<S> {
 
     fn has_room(&self, inbox: &Inbox<S>) -> bool {
         // Who is inside a turn would wait for himself.
-        inbox.submissions < self.max_inbox || self.bell.is_turning_here()
+        inbox.submissions < self.max_inbox || self.waking.is_turning_here()
     }
 
     /// The id of a chain that has no slot yet.
@@ -227,7 +227,7 @@ impl<S> Remote<S> {
         // Those behind the first are covered by what it does: the engine takes all of them, in this
         // turn or in those that follow by themselves.
         if first {
-            self.bell.announce();
+            self.waking.announce();
         }
     }
 
@@ -254,8 +254,7 @@ impl<S> Remote<S> {
         let freed = freed.filter(|order| order.takes_room()).count();
         inbox.submissions -= freed;
         let is_empty = inbox.orders.is_empty();
-        // What else was rung for, this turn has taken before.
-        self.bell.set_unannounced(!is_empty || self.bell.has_rung());
+        self.waking.set_unannounced(!is_empty);
         let outgrown = match is_empty && inbox.orders.capacity() > KEPT_ORDERS {
             true => std::mem::take(&mut inbox.orders),
             false => VecDeque::new(),
@@ -273,7 +272,6 @@ impl<S> Remote<S> {
 
     /// The engine ends: what it has not taken is dropped unread.
     pub(super) fn close(&self) {
-        self.bell.close();
         let mut inbox = self.inbox();
         inbox.open = false;
         let unread = std::mem::take(&mut inbox.orders);
@@ -474,9 +472,9 @@ impl<S> Clone for Submitter<S> {
 impl<S> Drop for Submitter<S> {
     fn drop(&mut self) {
         let is_last = self.remote.submitters.fetch_sub(1, Ordering::AcqRel) == 1;
-        if is_last && !self.remote.bell.is_turning_here() {
+        if is_last && !self.remote.waking.is_turning_here() {
             // `run` may wait for nothing else.
-            self.remote.bell.announce();
+            self.remote.waking.announce();
         }
     }
 }

@@ -2,18 +2,16 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{self, Poll, Waker};
 use std::time::Duration;
 
-use crate::engine::bell::Signal;
 use crate::engine::readback::{Context, Next, Readback, Reply};
 
 /// A future, polled whenever its chain is due.
 struct Task {
     future: Pin<Box<dyn Future<Output = ()>>>,
     /// Made at the first poll: the chain has its id by then.
-    signal: Option<(Arc<Signal>, Waker)>,
+    waker: Option<Waker>,
 }
 
 impl<S> Next<S> {
@@ -25,19 +23,14 @@ impl<S> Next<S> {
     pub fn task(future: impl Future<Output = ()> + 'static) -> Self {
         Self::wait().read_to(Task {
             future: Box::pin(future),
-            signal: None,
+            waker: None,
         })
     }
 }
 
 impl<S> Readback<S> for Task {
     fn on_due(&mut self, _: &mut S, cx: &mut Context<'_, S>) -> Next<S> {
-        let (signal, waker) = self.signal.get_or_insert_with(|| {
-            let signal = Signal::new(cx.id(), cx.bell());
-            let waker = signal.waker();
-            (signal, waker)
-        });
-        signal.reset();
+        let waker = self.waker.get_or_insert_with(|| cx.moment().waker());
         let mut polled_by = task::Context::from_waker(waker);
         match self.future.as_mut().poll(&mut polled_by) {
             Poll::Ready(()) => Next::done(),

@@ -2,7 +2,6 @@
 
 use log::debug;
 
-use crate::config::Clock;
 use crate::engine::agenda::Overdue;
 use crate::engine::alerts::alert;
 use crate::engine::chains::{ChainKey, Marks, Stage};
@@ -16,6 +15,7 @@ use crate::net::Net;
 use crate::net::link::Reach;
 use crate::net::pool::OriginKey;
 use crate::net::slots::LinkKey;
+use crate::timeouts::Clock;
 
 /// Timers that a turn moves nearer to when they are due. A million of them may have to be moved at
 /// one moment.
@@ -76,6 +76,10 @@ impl<N: Net> Core<N> {
     pub(super) fn on_chain_timer(&mut self, key: ChainKey) {
         self.chains[key].timer = None;
         match self.chains[key].stage {
+            Stage::HeldBack => match self.total_is_over(key) {
+                true => self.fail_unlinked(key, ErrorKind::Timeout),
+                false => self.ask_start(key),
+            },
             Stage::Delayed => {
                 self.chains[key].started = self.clock.micros();
                 self.begin(key);

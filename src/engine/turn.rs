@@ -55,6 +55,7 @@ impl<S, M: Mode> Engine<S, M> {
         self.core.counts.turns += 1;
         self.core.agenda.carried_out = 0;
         self.core.quiet.forget();
+        self.core.clock.present().begin_turn();
         let before = self.core.counts.answered + self.core.counts.failed;
         let mut turn = Turn::default();
         if self.core.buffers.read.is_empty() {
@@ -83,7 +84,7 @@ impl<S, M: Mode> Engine<S, M> {
         turn.answered = (self.core.counts.answered + self.core.counts.failed - before) as usize;
         self.core.settle_and_park();
         self.set_alarm();
-        if let Some(panic) = self.panic.take() {
+        if let Some(panic) = self.core.panic.take() {
             self.core.agenda.draining = false;
             resume_unwind(panic);
         }
@@ -127,7 +128,7 @@ impl<S, M: Mode> Engine<S, M> {
         // A budget of its own, so that links which are always readable leave something to those that had to wait.
         let mut budget = share;
         for _ in 0..queued {
-            if self.panic.is_some() {
+            if self.core.panic.is_some() {
                 return;
             }
             let Some(token) = self.core.agenda.run_queue.pop_front() else {
@@ -139,14 +140,14 @@ impl<S, M: Mode> Engine<S, M> {
                 self.core.settle_and_park();
             }
         }
-        if self.panic.is_some() {
+        if self.core.panic.is_some() {
             return;
         }
         self.core.on_names();
         self.core.on_timers();
         if !self.core.agenda.overdue.is_empty() {
             self.on_overdue(state, &mut { share });
-            if self.panic.is_some() {
+            if self.core.panic.is_some() {
                 return;
             }
         }
@@ -169,17 +170,19 @@ impl<S, M: Mode> Engine<S, M> {
                     self.forget_call(call);
                     self.deliver(state, chain, error);
                 }
+                Completion::Refused(error) => self.tell_failure(state, chain, error),
+                Completion::Over => self.end_chain(chain),
                 Completion::Due => self.make_call(state, chain),
             }
             self.core.settle_and_park();
-            if self.panic.is_some() {
+            if self.core.panic.is_some() {
                 return;
             }
         }
     }
 
     fn on_events(&mut self, state: &mut S, budget: &mut usize) {
-        while *budget > 0 && self.panic.is_none() {
+        while *budget > 0 && self.core.panic.is_none() {
             let Some(Ready { token, readiness }) = self.core.agenda.events.take_next() else {
                 break;
             };
@@ -217,7 +220,7 @@ impl<S, M: Mode> Engine<S, M> {
                 }
             }
         }
-        let mut rung = self.orders.take_rung();
+        let mut rung = self.orders.take_rung(&self.core.bell);
         for id in rung.drain(..) {
             self.core.chains.wake(id);
         }
@@ -250,7 +253,7 @@ impl<S, M: Mode> Engine<S, M> {
 
     #[inline(always)]
     fn take_orders_from_within(&mut self) {
-        if self.orders.has_unannounced() {
+        if self.orders.has_unannounced() || self.core.bell.has_rung() {
             // A readback may have taken its time before it gave them, and no delay is early for that.
             self.core.read_clock();
             self.take_orders();

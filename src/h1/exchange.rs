@@ -22,7 +22,9 @@ pub(crate) struct Exchange<T> {
     pub(crate) tag: T,
     pub(crate) request: Request,
     /// Which of the blocks of default fields goes with the request.
-    pub(crate) defaults: u16,
+    defaults: u16,
+    /// In place of those, where fields were added to it.
+    own_block: Option<Box<Vec<u8>>>,
     /// Whether the request goes out with its `Expect` line, if it has one.
     expects: bool,
     pub(crate) taking: Taking,
@@ -86,6 +88,7 @@ impl<T> Exchange<T> {
         Self {
             tag,
             defaults,
+            own_block: None,
             expects,
             taking: Taking::Collect,
             upload: match expects {
@@ -99,9 +102,33 @@ impl<T> Exchange<T> {
         }
     }
 
+    /// The same with fields of its own, and those default ones that go with them.
+    pub(crate) fn with_block(
+        tag: T,
+        request: Request,
+        block: Box<Vec<u8>>,
+        expects: bool,
+        begun: u64,
+    ) -> Self {
+        let exchange = Self::new(tag, request, (0, &block), expects, begun);
+        Self {
+            own_block: Some(block),
+            ..exchange
+        }
+    }
+
+    /// Takes out the fields of its own.
+    pub(crate) fn take_block(&mut self) -> Option<Box<Vec<u8>>> {
+        self.own_block.take()
+    }
+
     /// Where the bytes lie that may be written now, those that are written already included.
     #[inline]
-    pub(crate) fn layout<'a>(&'a self, block: &'a [u8]) -> Layout<'a> {
+    pub(crate) fn layout<'a>(&'a self, block: impl FnOnce(u16) -> &'a [u8]) -> Layout<'a> {
+        let block = match &self.own_block {
+            None => block(self.defaults),
+            Some(block) => block,
+        };
         let body = match self.upload {
             Upload::Head(_) | Upload::AwaitingContinue => Body::HeldBack,
             Upload::Whole(_) | Upload::Sent | Upload::Cut(_) => Body::Included,
@@ -239,7 +266,7 @@ mod tests {
     }
 
     fn wire(exchange: &Exchange<()>) -> String {
-        let layout = exchange.layout(BLOCK);
+        let layout = exchange.layout(|_| BLOCK);
         let bytes = layout.parts().concat();
         assert_eq!(bytes.len(), exchange.writable());
         String::from_utf8(bytes).unwrap()

@@ -193,7 +193,7 @@ impl<T: Copy + PartialEq> H1<T> {
         let mut skip = 0;
         let mut is_first = true;
         if let Some(front) = self.front.as_ref().filter(|front| front.has_unwritten()) {
-            outgoing.push(&front.layout(block(front.defaults)));
+            outgoing.push(&front.layout(&block));
             skip = front.written();
             is_first = false;
             if front.upload != Upload::Whole(skip) {
@@ -207,7 +207,7 @@ impl<T: Copy + PartialEq> H1<T> {
                 if std::mem::take(&mut is_first) {
                     skip = next.written();
                 }
-                if !outgoing.push(&next.layout(block(next.defaults))) {
+                if !outgoing.push(&next.layout(&block)) {
                     break;
                 }
             }

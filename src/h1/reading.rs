@@ -77,6 +77,24 @@ impl<'d> Reading<'d> {
         (&self.inbound.head, section)
     }
 
+    /// Takes the fields of these names out of the head that was read last, which are not true of it
+    /// any more, and the length of its body with them.
+    pub(crate) fn forget_fields(&mut self, names: &[&str]) {
+        let Inbound { section, head, .. } = &mut *self.inbound;
+        let section = match self.spilled {
+            true => &section[..],
+            false => &self.data[self.section.clone()],
+        };
+        let is_named = |name: &[u8]| {
+            names
+                .iter()
+                .any(|other| other.as_bytes().eq_ignore_ascii_case(name))
+        };
+        head.fields
+            .retain(|field| !is_named(&section[field.name()]));
+        head.content_length = None;
+    }
+
     /// A response that is complete: its head with the bytes of its fields, its trailers and body.
     #[inline]
     pub(crate) fn response(&mut self) -> (&Head, &[u8], Headers<'_>, Body<'_>) {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use mio::Token;
 
@@ -65,6 +65,11 @@ pub trait Net {
 
     /// The time. Read around the poll and after readbacks, and passed down.
     fn now(&self) -> Instant;
+
+    /// What time of day it is, and where chance comes from, in a simulation; `None`: the system's.
+    fn simulated(&self) -> Option<(SystemTime, u64)> {
+        None
+    }
 
     /// Opens a non-blocking socket as `route` has it and begins to connect it. `Ok` says nothing about whether the peer will accept.
     fn connect(&mut self, addr: SocketAddr, route: &Route) -> io::Result<Self::Socket>;

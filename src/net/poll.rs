@@ -11,12 +11,24 @@ use std::time::{Duration, Instant};
 use mio::event::Event;
 use mio::{Events, Poll, Registry, Token, Waker};
 
-use crate::config::Deadlines;
 use crate::net::alarm::Alarm;
 use crate::net::readiness::{Heard, Readiness, Ready, WAKE};
 use crate::net::slots::RESOLVER_TOKENS;
 use crate::net::window::Window;
 use crate::resolver::Wake;
+
+/// Whether an engine's own poll is to become readable by itself when a deadline has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Deadlines {
+    /// The host looks after them, or the engine as it waits.
+    Outside,
+    /// In the poll, where the platform can.
+    #[cfg_attr(
+        not(feature = "timerfd"),
+        allow(dead_code, reason = "there is no timer")
+    )]
+    Inside,
+}
 
 /// Where sockets are watched, and how an engine hears of them.
 pub trait Watch: fmt::Debug {

@@ -336,8 +336,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
-    use crate::config::Deadlines;
-    use crate::net::poll::OwnPoll;
+    use crate::net::poll::{Deadlines, OwnPoll};
 
     fn own_net() -> MioNet<OwnPoll> {
         MioNet::new(OwnPoll::new(1, Deadlines::Outside).unwrap())

@@ -62,27 +62,26 @@ use crate::request::Request;
 use crate::response::{Reply, Response};
 
 mod both;
-#[cfg_attr(not(test), expect(dead_code, reason = "the engine asks no policy yet"))]
 mod carried;
-#[cfg_attr(not(test), expect(dead_code, reason = "the engine asks no policy yet"))]
 mod decoding;
-#[cfg_attr(not(test), expect(dead_code, reason = "the engine asks no policy yet"))]
-mod fields;
+pub(crate) mod fields;
 mod lane;
-#[cfg_attr(not(test), expect(dead_code, reason = "the engine asks no policy yet"))]
 mod moment;
 mod outcome;
 mod screening;
-#[cfg_attr(not(test), expect(dead_code, reason = "the engine asks no policy yet"))]
 mod visiting;
 
 pub use both::both;
 pub use decoding::{Decoder, Progress};
+pub(crate) use decoding::{Decoding, ROOM, Step, Undecodable};
 pub use fields::Fields;
 pub use lane::{Lane, Ticket};
 pub use moment::Moment;
+pub(crate) use moment::{Bell, Present};
 pub use outcome::Outcome;
 pub use screening::Screening;
+pub(crate) use screening::Shown;
+pub(crate) use visiting::{Screened, Unscreened, Visiting};
 
 /// Makes a [`Visit`] for each request that carries it.
 ///

@@ -4,7 +4,7 @@ use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::faults::{Fault, Faults};
 use super::ledger::{Ledger, Misuse};
@@ -39,6 +39,9 @@ struct Shared {
     /// A server is being asked: nothing else may happen meanwhile.
     asking: Cell<bool>,
 }
+
+/// Midnight at the beginning of 2013 (UTC), after the epoch.
+const BEGINNING: Duration = Duration::from_secs(1_356_998_400);
 
 impl Network {
     /// A network on which nothing goes wrong, with nothing on it yet. What is left to chance is drawn from `seed`.
@@ -154,6 +157,11 @@ impl Network {
     /// The virtual time since the network was made.
     pub fn elapsed(&self) -> Duration {
         self.world().now
+    }
+
+    /// The time of day: it was midnight at the beginning of 2013 (UTC) when the network was made.
+    pub fn wall_clock(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + BEGINNING + self.elapsed()
     }
 
     /// Lets time pass while the program does something else: the network goes on, no turn is made. In a readback it is the

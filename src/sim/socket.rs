@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use mio::Token;
 
@@ -111,6 +111,10 @@ impl Net for SimNet {
 
     fn now(&self) -> Instant {
         self.network.now()
+    }
+
+    fn simulated(&self) -> Option<(SystemTime, u64)> {
+        Some((self.network.wall_clock(), self.network.seed()))
     }
 
     /// Nothing is set on a simulated socket.

@@ -30,6 +30,7 @@ mod names;
 mod network_changes;
 mod panicking;
 mod pipelining;
+mod policies;
 mod racing;
 mod readme_bot;
 mod response_limits;
