@@ -19,7 +19,7 @@ use crate::proto::field::{name_fault, offset_of_trimmed, token_fault, trim, valu
 use crate::proto::target::{Fault, Target, check_host_value, percent_encode};
 use crate::proto::{Invalid, InvalidPart, Limits, Scheme};
 use crate::request::{
-    Carried, Checked, CheckedBody, MAX_PIPELINE, Rare, Request, field_bit, lines,
+    Carried, Checked, CheckedBody, FieldLine, MAX_PIPELINE, Rare, Request, field_bit, lines,
 };
 use crate::route::Route;
 use crate::timeouts::{Clock, Timeouts, TimeoutsEdit};
@@ -38,7 +38,8 @@ const HOLD_REST: Duration = Duration::from_secs(30);
 /// What [`RequestBuilder::close`] appends.
 const CLOSE: &[u8] = b"Connection: close\r\n";
 
-const KEEPS_PROTOCOL: &str = "a connection keeps its protocol";
+/// What is said of an Upgrade, where the caller does not.
+const UPGRADE: &[u8] = b"Connection: Upgrade\r\n";
 
 /// Whether `https` can be sent. In the simulation it is sent without TLS, and an engine on the real
 /// network refuses it there.
@@ -188,6 +189,9 @@ struct Parts {
     /// Where in `lines` the Expect line stands.
     expect: Option<Range<usize>>,
     has_close: bool,
+    /// An `Upgrade` field is there, and a `Connection` field that says so.
+    has_upgrade: bool,
+    has_upgrade_option: bool,
     close: bool,
     body: CheckedBody,
     is_form: bool,
@@ -218,7 +222,11 @@ impl RequestBuilder {
     ///
     /// Refused: names that are no tokens (RFC 9110 §5.1), control bytes other than HTAB in values
     /// (§5.5), a second `Host` or `Content-Length`, `Transfer-Encoding` (the length of a body is
-    /// known), `Upgrade`, and any other `Expect`.
+    /// known), and any other `Expect`.
+    ///
+    /// `Upgrade` asks the server to switch to another protocol (RFC 9110 §7.8); `Connection:
+    /// Upgrade` is added to it. After a 101 (Switching Protocols) the connection is a tunnel: see
+    /// [`Context::write`](crate::Context::write).
     pub fn header(self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.with(|parts| parts.header(name, value.as_ref()))
     }
@@ -499,6 +507,8 @@ impl Parts {
             has_content_type: false,
             expect: None,
             has_close: false,
+            has_upgrade: false,
+            has_upgrade_option: false,
             close: false,
             body: CheckedBody::Bytes(Vec::new()),
             is_form: false,
@@ -538,6 +548,8 @@ impl Parts {
             has_content_type: false,
             expect: None,
             has_close: false,
+            has_upgrade: false,
+            has_upgrade_option: false,
             close,
             body,
             is_form,
@@ -560,18 +572,21 @@ impl Parts {
     fn read_lines(&mut self) {
         (self.fields, self.expect) = (0, None);
         (self.has_content_type, self.has_close) = (false, false);
+        (self.has_upgrade, self.has_upgrade_option) = (false, false);
         for line in lines(&self.lines) {
             self.fields |= field_bit(line.name);
             // A name was checked when the line was pushed.
             match Known::of(str::from_utf8(line.name).unwrap_or_default()) {
                 Known::ContentType => self.has_content_type = true,
                 Known::Expect => self.expect = Some(line.place),
-                Known::Connection => self.has_close |= options(line.value()).any(is_close),
-                Known::Host
-                | Known::ContentLength
-                | Known::TransferEncoding
-                | Known::Upgrade
-                | Known::Other => {}
+                Known::Connection => {
+                    for option in options(line.value()) {
+                        self.has_close |= is_close(option);
+                        self.has_upgrade_option |= is_upgrade(option);
+                    }
+                }
+                Known::Upgrade => self.has_upgrade = true,
+                Known::Host | Known::ContentLength | Known::TransferEncoding | Known::Other => {}
             }
         }
     }
@@ -588,7 +603,11 @@ impl Parts {
             return;
         }
         let mut kept = Vec::with_capacity(self.lines.len());
-        for line in lines(&self.lines).filter(|line| !line.is_named(name)) {
+        // What `build` said of an Upgrade goes with it.
+        let has_upgrade = name.eq_ignore_ascii_case("upgrade");
+        let goes_along =
+            |line: &FieldLine<'_>| has_upgrade && self.lines[line.place.clone()] == *UPGRADE;
+        for line in lines(&self.lines).filter(|line| !line.is_named(name) && !goes_along(line)) {
             kept.extend_from_slice(&self.lines[line.place]);
         }
         self.lines = kept;
@@ -628,7 +647,10 @@ impl Parts {
                     "the length of a request's body is known, and sent as Content-Length",
                 );
             }
-            Known::Upgrade => return refused(KEEPS_PROTOCOL),
+            Known::Upgrade => {
+                self.has_upgrade = true;
+                self.push_line(name, trimmed);
+            }
             Known::Connection => self.push_connection(name, trimmed)?,
             Known::Expect => self.push_expect(name, trimmed)?,
             Known::ContentType => {
@@ -663,9 +685,7 @@ impl Parts {
 
     fn push_connection(&mut self, name: &str, value: &[u8]) -> Result<(), Invalid> {
         for option in options(value) {
-            if option.eq_ignore_ascii_case(b"upgrade") {
-                return Err(InvalidPart::value_of(name).is(Fault::whole(KEEPS_PROTOCOL)));
-            }
+            self.has_upgrade_option |= is_upgrade(option);
             self.has_close |= is_close(option);
         }
         self.push_line(name, value);
@@ -721,6 +741,18 @@ impl Parts {
             self.lines.extend_from_slice(CLOSE);
             self.fields |= field_bit(b"connection");
         }
+        match (self.has_upgrade, self.has_upgrade_option) {
+            // RFC 9110 §7.8: a sender of Upgrade says so in Connection.
+            (true, false) => {
+                self.lines.extend_from_slice(UPGRADE);
+                self.fields |= field_bit(b"connection");
+            }
+            (false, true) => {
+                let fault = Fault::whole("there is no Upgrade field");
+                return Err(InvalidPart::value_of("Connection").is(fault));
+            }
+            (true, true) | (false, false) => {}
+        }
         let idempotent = self.idempotent.unwrap_or(matches!(
             self.method,
             Method::GET
@@ -748,6 +780,7 @@ impl Parts {
             has_form_type,
             wants_fresh_connection: self.fresh,
             wants_close: self.close || self.has_close,
+            wants_upgrade: self.has_upgrade,
             expects_continue: self.expect.is_some(),
             timeouts: self.timeouts,
             rare: self.rare,
@@ -764,6 +797,9 @@ impl Parts {
             }
             Ok(2..=MAX_PIPELINE) if self.close || self.has_close => {
                 refused("the connection is to be closed behind it")
+            }
+            Ok(2..=MAX_PIPELINE) if self.has_upgrade => {
+                refused("the connection may change its protocol behind it")
             }
             Ok(2..=MAX_PIPELINE) if self.fresh => refused("it wants a connection of its own"),
             Ok(2..=MAX_PIPELINE) if self.expect.is_some() => {
@@ -822,6 +858,10 @@ fn awaits_body(method: &Method) -> bool {
 /// The options of a Connection field's value (RFC 9110 §7.6.1).
 fn options(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&b| b == b',').map(trim)
+}
+
+fn is_upgrade(option: &[u8]) -> bool {
+    option.eq_ignore_ascii_case(b"upgrade")
 }
 
 fn is_close(option: &[u8]) -> bool {

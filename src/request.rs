@@ -125,8 +125,9 @@ impl Flags {
     const SAID: Self = Self(32);
     /// Its Content-Type comes from `form`.
     const FORM: Self = Self(64);
+    const UPGRADE: Self = Self(128);
     /// What says how a request wants to go over a connection.
-    const OF_PIPELINING: Self = Self(2 | 4 | 8 | 16);
+    const OF_PIPELINING: Self = Self(2 | 4 | 8 | 16 | 128);
 
     fn with(self, other: Self, yes: bool) -> Self {
         match yes {
@@ -160,6 +161,8 @@ pub(crate) struct Checked<'a> {
     pub(crate) wants_fresh_connection: bool,
     /// Whether `lines` say `Connection: close`.
     pub(crate) wants_close: bool,
+    /// Whether an `Upgrade` field is among `lines`.
+    pub(crate) wants_upgrade: bool,
     /// Whether `Expect: 100-continue` is among `lines`.
     pub(crate) expects_continue: bool,
     pub(crate) timeouts: TimeoutsEdit,
@@ -256,6 +259,7 @@ impl Request {
                 .with(Flags::FRESH, checked.wants_fresh_connection)
                 .with(Flags::CLOSE, checked.wants_close)
                 .with(Flags::EXPECT, checked.expects_continue)
+                .with(Flags::UPGRADE, checked.wants_upgrade)
                 .with(Flags::SAID, checked.idempotence_was_said)
                 .with(Flags::FORM, checked.has_form_type),
             body,
@@ -484,6 +488,12 @@ impl Request {
     #[inline]
     pub(crate) fn wants_close(&self) -> bool {
         self.0.flags.has(Flags::CLOSE)
+    }
+
+    /// Whether it asks for another protocol, so that a 101 may answer it.
+    #[inline]
+    pub(crate) fn wants_upgrade(&self) -> bool {
+        self.0.flags.has(Flags::UPGRADE)
     }
 
     #[inline]

@@ -147,9 +147,44 @@ pub(super) enum Command {
     Start(ChainKey, Duration),
     Cancel(RequestId),
     Resume(RequestId),
+    /// There is something to be written on its tunnel.
+    Flush(RequestId),
     /// A chain that waits without a request goes on now.
     Wake(RequestId),
 }
+
+/// Bytes that wait to be written on a tunnel.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    bytes: Vec<u8>,
+    /// Up to here they are written.
+    written: usize,
+    /// A command is on its way that writes them.
+    is_noted: bool,
+}
+
+impl Outbox {
+    pub(super) fn waiting(&self) -> &[u8] {
+        &self.bytes[self.written..]
+    }
+
+    /// The connection has taken `n` more.
+    pub(super) fn on_written(&mut self, n: usize) {
+        self.written += n;
+        // What is written is moved away once it is the larger part, so that a byte is moved twice
+        // at most.
+        if self.written * 2 > self.bytes.len() {
+            self.bytes.drain(..self.written);
+            self.written = 0;
+        }
+        if self.bytes.is_empty() && self.bytes.capacity() > KEPT_OUTBOX {
+            self.bytes = Vec::new();
+        }
+    }
+}
+
+/// A longer buffer of a tunnel is given back when all of it is written.
+const KEPT_OUTBOX: usize = 64 << 10;
 
 /// A longer queue of commands is given back when it is empty.
 const KEPT_COMMANDS: usize = 4096;
@@ -166,6 +201,8 @@ pub(crate) struct Chains {
     /// The ids of chains that are marked so, by their keys; of the others whatever was there.
     remote_ids: Vec<RequestId>,
     commands: VecDeque<Command>,
+    /// What is to be written on connections whose protocol was switched.
+    tunnels: BTreeMap<ChainKey, Outbox>,
     /// What a chain is stamped with that is submitted now: microseconds of the engine's life.
     pub(super) now: u64,
     pub(super) stopped: bool,
@@ -181,6 +218,7 @@ impl Chains {
             by_remote_id: BTreeMap::new(),
             remote_ids: Vec::new(),
             commands: VecDeque::new(),
+            tunnels: BTreeMap::new(),
             now: 0,
             stopped: false,
             submitted: 0,
@@ -259,6 +297,7 @@ impl Chains {
     #[inline]
     pub(super) fn remove(&mut self, key: ChainKey) -> Chain {
         let chain = self.slab.remove(key as usize);
+        self.tunnels.remove(&key);
         if chain.marks.has(Marks::REMOTE) {
             self.by_remote_id.remove(&self.remote_ids[key as usize]);
         }
@@ -386,6 +425,35 @@ impl Chains {
             self.commands.push_back(Command::Resume(id));
         }
         paused
+    }
+
+    /// A chain's connection is a tunnel from now on.
+    pub(super) fn open_tunnel(&mut self, key: ChainKey) {
+        self.tunnels.insert(key, Outbox::default());
+    }
+
+    /// What is to be written on a chain's tunnel, if it has one.
+    pub(super) fn outbox(&mut self, key: ChainKey) -> Option<&mut Outbox> {
+        let outbox = self.tunnels.get_mut(&key)?;
+        outbox.is_noted = false;
+        Some(outbox)
+    }
+
+    /// The tunnel has ended.
+    pub(super) fn close_tunnel(&mut self, key: ChainKey) {
+        self.tunnels.remove(&key);
+    }
+
+    /// Has bytes written on a chain's tunnel. Answers how many wait now; `None`: it has none.
+    pub(super) fn write(&mut self, id: RequestId, bytes: &[u8]) -> Option<usize> {
+        let key = self.find(id)?;
+        let outbox = self.tunnels.get_mut(&key)?;
+        outbox.bytes.extend_from_slice(bytes);
+        let waiting = outbox.waiting().len();
+        if waiting > 0 && !std::mem::replace(&mut outbox.is_noted, true) {
+            self.commands.push_back(Command::Flush(id));
+        }
+        Some(waiting)
     }
 
     /// Asks that [`Engine::run`](crate::Engine::run) end with this turn.
@@ -529,6 +597,10 @@ impl<S> Sink<S> for Asks<'_, S> {
 
     fn resume(&mut self, id: RequestId) -> bool {
         self.chains.resume(id)
+    }
+
+    fn write(&mut self, id: RequestId, bytes: &[u8]) -> Option<usize> {
+        self.chains.write(id, bytes)
     }
 
     fn stop(&mut self) {

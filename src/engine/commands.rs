@@ -100,6 +100,13 @@ impl<N: Net> Core<N> {
                     self.resume_chain(key);
                 }
             }
+            Command::Flush(id) => {
+                if let Some(key) = self.chains.find(id)
+                    && let Stage::Running { link } = self.chains[key].stage
+                {
+                    self.flush(link);
+                }
+            }
             Command::Wake(id) => {
                 if let Some(key) = self.chains.find(id) {
                     self.wake_chain(key);

@@ -86,6 +86,9 @@ impl<N: Net> Core<N> {
             return;
         }
         let error = self.error_of(key, chain_key, failure);
+        if self.links[key].h1.is_tunnel() {
+            self.chains.close_tunnel(chain_key);
+        }
         debug!("{:?} {error:#}", self.links.token(key));
         let link = &self.links[key];
         let sent = link.h1.front().map_or(0, |front| front.times.sent);

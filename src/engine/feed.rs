@@ -73,7 +73,8 @@ impl<S, M: Mode> Engine<S, M> {
             Reach::Waiting { .. } | Reach::Closed => {}
             Reach::Dialing(..) | Reach::Connecting(..) | Reach::Shaking(..) | Reach::Open(..) => {
                 let woken = Readiness::WRITABLE.with(Readiness::ERROR);
-                if link.readiness.has(woken) && link.has_unwritten() {
+                let writes = link.has_unwritten() || link.h1.is_tunnel();
+                if link.readiness.has(woken) && writes {
                     let token = self.core.links.token(key);
                     self.core.flush(key);
                     if self.core.links.find(token).is_none() {
@@ -353,7 +354,12 @@ impl<S, M: Mode> Engine<S, M> {
                     }
                     self.on_interim(state, key, chain, reading)
                 }
-                Ok(Event::Head) => self.on_head(state, key, chain, reading, &limits),
+                Ok(Event::Head) => {
+                    if self.core.links[key].h1.is_tunnel() {
+                        self.core.chains.open_tunnel(chain);
+                    }
+                    self.on_head(state, key, chain, reading, &limits)
+                }
                 Ok(Event::Data(place)) if self.core.is_visited(chain) => {
                     self.decode(state, key, chain, reading.piece(place))
                 }
@@ -746,6 +752,9 @@ impl<N: Net> Core<N> {
     fn take_exchange(&mut self, key: LinkKey, chain_key: ChainKey) -> About {
         let link = &mut self.links[key];
         let reused = link.h1.is_reused();
+        if link.h1.is_tunnel() {
+            self.chains.close_tunnel(chain_key);
+        }
         let mut exchange = link.h1.finish().expect("its response is complete");
         if let Some(block) = exchange.take_block() {
             self.buffers.blocks.give(block);

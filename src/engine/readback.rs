@@ -269,6 +269,7 @@ pub(crate) trait Sink<S> {
     fn start(&mut self, next: Next<S>) -> RequestId;
     fn cancel(&mut self, id: RequestId) -> bool;
     fn resume(&mut self, id: RequestId) -> bool;
+    fn write(&mut self, id: RequestId, bytes: &[u8]) -> Option<usize>;
     fn stop(&mut self);
 }
 
@@ -347,6 +348,48 @@ impl<'a, S> Context<'a, S> {
     /// Lets a paused exchange go on; see [`Engine::resume`](crate::Engine::resume).
     pub fn resume(&mut self, id: RequestId) -> bool {
         self.sink.resume(id)
+    }
+
+    /// Writes on the connection of a chain whose protocol was switched by a 101 (Switching
+    /// Protocols), from that head on: see [`RequestBuilder::header`](crate::RequestBuilder::header)
+    /// for `Upgrade`. Returns how many bytes wait to be written now, these included; `None`: it is no
+    /// such chain.
+    ///
+    /// The connection is a tunnel: what the server sends comes through
+    /// [`on_data`](Readback::on_data), beginning with what it sent right behind the 101, and its end
+    /// through [`on_reply`](Readback::on_reply), with the 101. To end it from here,
+    /// [`cancel`](Self::cancel) the chain, or return [`Flow::Abort`]. Bytes are taken whatever waits:
+    /// a program that reads slower than its server sends returns [`Flow::Pause`], and one that sends
+    /// faster than its server reads looks at what is returned here. Both deadlines of a streamed body
+    /// hold: lift `idle` and `total` for a tunnel that may be silent.
+    ///
+    /// ```
+    /// use httpstream::{Context, Flow, Next, Readback, Reply, Response};
+    ///
+    /// struct Echo;
+    ///
+    /// impl Readback<()> for Echo {
+    ///     fn on_head(&mut self, _: &mut (), head: &Response<'_>, cx: &mut Context<'_, ()>) -> Flow {
+    ///         if head.status() == 101 {
+    ///             cx.write(cx.id(), b"hello\n");
+    ///         }
+    ///         Flow::Stream
+    ///     }
+    ///
+    ///     fn on_data(&mut self, _: &mut (), data: &[u8], cx: &mut Context<'_, ()>) -> Flow {
+    ///         match cx.write(cx.id(), data) {
+    ///             Some(_) => Flow::Stream,
+    ///             None => Flow::Abort,
+    ///         }
+    ///     }
+    ///
+    ///     fn on_reply(&mut self, _: &mut (), _: Reply<'_>, _: &mut Context<'_, ()>) -> Next<()> {
+    ///         Next::done()
+    ///     }
+    /// }
+    /// ```
+    pub fn write(&mut self, id: RequestId, bytes: &[u8]) -> Option<usize> {
+        self.sink.write(id, bytes)
     }
 
     /// The chain whose readback this is.

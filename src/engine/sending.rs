@@ -16,10 +16,10 @@ use crate::engine::chains::{ChainKey, Marks, Stage};
 use crate::engine::clock::tick_after;
 use crate::engine::core::Core;
 use crate::engine::fail::Failure;
-use crate::h1::Advance;
 use crate::h1::exchange::Exchange;
 use crate::h1::line::Intake;
 use crate::h1::trust::Trust;
+use crate::h1::{Advance, Outlet};
 use crate::net::link::Link;
 use crate::net::pool::{Entry, OriginKey};
 use crate::net::slots::{LinkKey, MaybeKey};
@@ -141,6 +141,9 @@ impl<N: Net> Core<N> {
 
     /// Writes what is left of the requests on an open link, as far as the socket takes it.
     pub(super) fn write(&mut self, key: LinkKey) {
+        if self.links[key].h1.is_tunnel() {
+            return self.write_tunnel(key);
+        }
         if self.links[key].h1.has_line() && !self.is_fit_for_more(key) {
             return;
         }
@@ -162,6 +165,36 @@ impl<N: Net> Core<N> {
             if done.is_blocked {
                 link.readiness = link.readiness.without(Readiness::WRITABLE);
                 return;
+            }
+        }
+    }
+
+    /// Writes what waits for a tunnel, as far as the socket takes it.
+    #[inline(never)]
+    fn write_tunnel(&mut self, key: LinkKey) {
+        loop {
+            let link = &mut self.links[key];
+            let outbox = link.chain().and_then(|chain| self.chains.outbox(chain));
+            let Some(outbox) = outbox else {
+                return;
+            };
+            let has_some = !outbox.waiting().is_empty() || link.has_outbound();
+            if !has_some || link.h1.outlet() != Outlet::Open {
+                return;
+            }
+            let (socket, session) = link.reach.wire().expect("a tunnel has a socket");
+            let (net, scratch) = (&mut self.net, &mut self.buffers.scratch);
+            let parts = [outbox.waiting()];
+            match transport::write(net, socket, session, &parts, 0, scratch) {
+                Ok(done) => {
+                    outbox.on_written(done.taken);
+                    self.counts.bytes_out += done.sent as u64;
+                    if done.is_blocked {
+                        link.readiness = link.readiness.without(Readiness::WRITABLE);
+                        return;
+                    }
+                }
+                Err(trouble) => return self.on_trouble(key, trouble),
             }
         }
     }

@@ -218,6 +218,10 @@ where
         self.sink.resume(id)
     }
 
+    fn write(&mut self, id: RequestId, bytes: &[u8]) -> Option<usize> {
+        self.sink.write(id, bytes)
+    }
+
     fn stop(&mut self) {
         self.sink.stop();
     }

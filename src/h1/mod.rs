@@ -49,6 +49,8 @@ pub(crate) struct H1<T> {
     ends: bool,
     /// It has served an exchange before the present one.
     is_reused: bool,
+    /// The protocol was switched: bytes go both ways, and mean nothing here.
+    is_tunnel: bool,
 }
 
 /// Whether the connection takes bytes.
@@ -104,6 +106,7 @@ impl<T: Copy + PartialEq> H1<T> {
             outlet: Outlet::Open,
             ends: false,
             is_reused: false,
+            is_tunnel: false,
         }
     }
 
@@ -113,6 +116,9 @@ impl<T: Copy + PartialEq> H1<T> {
         debug_assert!(self.front.is_none() && self.line.is_none());
         self.ends |= exchange.request.wants_close();
         self.response.expect_response(exchange.request.is_head());
+        if exchange.request.wants_upgrade() {
+            self.response.expect_switch();
+        }
         self.front = Some(exchange);
     }
 
@@ -318,6 +324,14 @@ impl<T: Copy + PartialEq> H1<T> {
                 connection::Event::Head => {
                     reading.section = start..reading.taken;
                     reading.body = reading.taken..reading.taken;
+                    if reading.inbound.head.status == http::StatusCode::SWITCHING_PROTOCOLS {
+                        // A server that switches before it has the request cannot mean that one.
+                        if !front.is_sent() {
+                            return Err(Violation::SwitchingProtocols);
+                        }
+                        (self.ends, self.is_tunnel) = (true, true);
+                        return Ok(Event::Head);
+                    }
                     match front.on_head(reading.inbound.head.status) {
                         Early::No => {}
                         // RFC 9112 §9.3: who answers before the end of the request may not read it
@@ -496,6 +510,13 @@ impl<T: Copy + PartialEq> H1<T> {
     #[inline]
     pub(crate) fn ends(&self) -> bool {
         self.ends
+    }
+
+    /// Whether its protocol was switched by a 101: what is read is the readback's, and what is
+    /// written comes from there.
+    #[inline]
+    pub(crate) fn is_tunnel(&self) -> bool {
+        self.is_tunnel
     }
 
     /// Whether it has served an exchange before the present one.

@@ -18,6 +18,7 @@ use http::StatusCode;
 
 use super::body::Body;
 use super::chunked::{Collected, Piece, Progress};
+use super::framing::BodyLength;
 use super::head::Head;
 use super::limits::Limits;
 use super::violation::Violation;
@@ -47,6 +48,8 @@ enum State {
 struct Due {
     /// The request was a HEAD.
     is_head: bool,
+    /// The request asks for another protocol.
+    may_switch: bool,
     /// Bytes of the incomplete head in which its end was searched for.
     searched: u32,
     /// Bytes of the interim heads before it.
@@ -107,10 +110,19 @@ impl Connection {
         self.persistent = true;
         self.state = State::Head(Due {
             is_head,
+            may_switch: false,
             searched: 0,
             spent: 0,
             interim: 0,
         });
+    }
+
+    /// The request that was handed to the link asks for another protocol (RFC 9110 §7.8): a 101
+    /// (Switching Protocols) is a final head, and what follows it lasts until the close.
+    pub(crate) fn expect_switch(&mut self) {
+        if let State::Head(due) = &mut self.state {
+            due.may_switch = true;
+        }
     }
 
     /// Reads on from `input`, the unread bytes of the link.
@@ -206,7 +218,14 @@ impl Connection {
 
         if head.status.is_informational() {
             if head.status == StatusCode::SWITCHING_PROTOCOLS {
-                return Err(Violation::SwitchingProtocols);
+                if !due.may_switch {
+                    return Err(Violation::SwitchingProtocols);
+                }
+                head.length = BodyLength::UntilClose;
+                self.persistent = false;
+                self.state = State::Body(Body::UntilClose);
+                let event = Event::Head;
+                return Ok(Step { consumed, event });
             }
             due.searched = 0;
             due.spent += head.len;

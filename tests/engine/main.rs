@@ -41,4 +41,5 @@ mod stale_connection;
 mod streaming;
 mod submitting_from_threads;
 mod tokio_driver;
+mod tunnels;
 mod upload;

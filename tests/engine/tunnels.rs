@@ -1,0 +1,266 @@
+//! Connections whose protocol was switched by a 101 (RFC 9110 §7.8, §15.2.2).
+
+use crate::common;
+
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use common::{Bench, Log, Peer, Server, note, ok};
+use httpstream::{
+    Context, Error, ErrorKind, Flow, Next, Readback, Reply, Request, RequestBuilder, Response,
+    Violation,
+};
+
+const SWITCHED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\n\r\n";
+
+/// Says what it reads in reverse, line by line, until the end.
+fn reverse(peer: &mut Peer) {
+    let mut line = peer.unread().to_vec();
+    let mut stream = peer.stream();
+    let mut buf = [0; 4096];
+    loop {
+        while let Some(end) = line.iter().position(|&b| b == b'\n') {
+            let mut said: Vec<u8> = line.drain(..=end).collect();
+            said.pop();
+            said.reverse();
+            said.push(b'\n');
+            stream.write_all(&said).unwrap();
+        }
+        match stream.read(&mut buf) {
+            Ok(n) if n > 0 => line.extend_from_slice(&buf[..n]),
+            _ => return,
+        }
+    }
+}
+
+fn upgrade(server: &Server, path: &str) -> RequestBuilder {
+    Request::get(&server.url(path)).header("Upgrade", "echo")
+}
+
+/// Says lines one after the other, and notes what it hears.
+struct Talk {
+    lines: Vec<&'static str>,
+    heard: String,
+}
+
+impl Talk {
+    fn say(&mut self, cx: &mut Context<'_, Log>) -> Flow {
+        match self.lines.is_empty() {
+            true => Flow::Abort,
+            false => {
+                let line = self.lines.remove(0);
+                let waiting = cx.write(cx.id(), line.as_bytes());
+                assert!(waiting.is_some_and(|waiting| waiting >= line.len()));
+                Flow::Stream
+            }
+        }
+    }
+}
+
+impl Readback<Log> for Talk {
+    fn on_head(&mut self, log: &mut Log, head: &Response<'_>, cx: &mut Context<'_, Log>) -> Flow {
+        log.notes.push(format!("head {}", head.status().as_u16()));
+        match head.status().as_u16() {
+            101 => self.say(cx),
+            _ => Flow::Buffer,
+        }
+    }
+
+    fn on_data(&mut self, log: &mut Log, data: &[u8], cx: &mut Context<'_, Log>) -> Flow {
+        self.heard.push_str(std::str::from_utf8(data).unwrap());
+        while let Some((line, rest)) = self.heard.split_once('\n') {
+            log.notes.push(line.to_owned());
+            self.heard = rest.to_owned();
+            if self.say(cx) == Flow::Abort {
+                return Flow::Abort;
+            }
+        }
+        Flow::Stream
+    }
+
+    fn on_reply(
+        &mut self,
+        log: &mut Log,
+        reply: Reply<'_>,
+        cx: &mut Context<'_, Log>,
+    ) -> Next<Log> {
+        assert_eq!(cx.write(cx.id(), b"too late"), None);
+        log.notes.push(match reply {
+            Ok(response) => format!("{} {}", response.status().as_u16(), response.body().len()),
+            Err(error) => format!("{:?}", error.kind()),
+        });
+        Next::done()
+    }
+}
+
+#[test]
+fn bytes_go_both_ways_after_a_101_and_those_behind_it_are_delivered() {
+    let server = Server::start(|peer| {
+        while let Some(seen) = peer.request() {
+            assert!(
+                seen.head
+                    .contains("Upgrade: echo\r\nConnection: Upgrade\r\n")
+            );
+            // Two lines come with the head.
+            peer.send(&[SWITCHED, b"first\nsec"].concat());
+            peer.send(b"ond\n");
+            return reverse(peer);
+        }
+    });
+    let mut bench = Bench::new();
+    let talk = Talk {
+        lines: vec!["abc\n", "def\nghi\n", "x\n", "never\n"],
+        heard: String::new(),
+    };
+    let request = upgrade(&server, "/").build().unwrap();
+    bench.engine.submit_to(request, talk);
+    bench.engine.run(&mut bench.log).unwrap();
+    let expected = ["head 101", "first", "second", "cba", "fed", "Aborted"];
+    assert_eq!(bench.log.notes, expected);
+    bench.assert_empty();
+}
+
+#[test]
+fn the_end_of_the_server_is_the_end_of_the_tunnel() {
+    let server = Server::start(|peer| {
+        if peer.request().is_some() {
+            peer.send(&[SWITCHED, b"bye\n"].concat());
+        }
+    });
+    let mut bench = Bench::new();
+    let talk = Talk {
+        lines: vec!["a\n", "b\n", "c\n"],
+        heard: String::new(),
+    };
+    bench
+        .engine
+        .submit_to(upgrade(&server, "/").build().unwrap(), talk);
+    bench.engine.run(&mut bench.log).unwrap();
+    assert_eq!(bench.log.notes[..2], ["head 101", "bye"]);
+    // What was said may have found the connection closed already.
+    let end = &bench.log.notes[2];
+    assert!(end == "101 0" || end == "Truncated", "{end}");
+    bench.assert_empty();
+}
+
+#[test]
+fn a_server_that_does_not_switch_answers_as_ever() {
+    let server = Server::answering(ok("no"));
+    let mut bench = Bench::new();
+    for _ in 0..2 {
+        bench
+            .engine
+            .submit(upgrade(&server, "/").build().unwrap(), note);
+        bench.engine.run(&mut bench.log).unwrap();
+    }
+    assert_eq!(bench.log.texts(), ["no", "no"]);
+    assert_eq!(bench.stats().opened, 1, "its connection is kept");
+}
+
+#[test]
+fn a_101_that_was_not_asked_for_or_comes_too_soon_is_refused() {
+    let server = Server::start(|peer| {
+        if peer.head().is_some() {
+            peer.send(SWITCHED);
+            peer.hold();
+        }
+    });
+    let mut bench = Bench::new();
+    let unasked = Request::get(&server.url("/")).build().unwrap();
+    // More than a socket takes, so that it is not written when the 101 comes.
+    let early = Request::post(&server.url("/"))
+        .header("Upgrade", "echo")
+        .body(vec![b'x'; 64 << 20])
+        .build()
+        .unwrap();
+    for request in [unasked, early] {
+        bench
+            .engine
+            .submit(request, |log: &mut Log, reply: Reply<'_>, _: &mut _| {
+                let error: Error = reply.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Malformed);
+                assert_eq!(error.violation(), Some(&Violation::SwitchingProtocols));
+                log.notes.push("refused".to_owned());
+                Next::done()
+            });
+        bench.engine.run(&mut bench.log).unwrap();
+    }
+    assert_eq!(bench.log.notes, ["refused", "refused"]);
+    bench.assert_empty();
+}
+
+#[test]
+fn what_a_server_does_not_read_waits_and_is_counted() {
+    const PIECE: usize = 1 << 20;
+    /// Writes until so much waits, and ends when all of it has gone.
+    struct Fill(usize);
+    impl Readback<Log> for Fill {
+        fn on_head(&mut self, _: &mut Log, _: &Response<'_>, cx: &mut Context<'_, Log>) -> Flow {
+            let id = cx.id();
+            let mut waiting = 0;
+            while waiting < 32 * PIECE {
+                waiting = cx.write(id, &[b'y'; PIECE]).unwrap();
+                self.0 += PIECE;
+            }
+            Flow::Stream
+        }
+        fn on_data(&mut self, log: &mut Log, data: &[u8], cx: &mut Context<'_, Log>) -> Flow {
+            assert_eq!(data, b".", "the server has read all of it");
+            assert_eq!(cx.write(cx.id(), b""), Some(0));
+            log.notes.push(format!("{} bytes", self.0));
+            Flow::Abort
+        }
+        fn on_reply(&mut self, _: &mut Log, _: Reply<'_>, _: &mut Context<'_, Log>) -> Next<Log> {
+            Next::done()
+        }
+    }
+    let server = Server::start(|peer| {
+        if peer.request().is_some() {
+            peer.send(SWITCHED);
+            std::thread::sleep(Duration::from_millis(20));
+            let (mut left, mut buf) = (32 * PIECE, vec![0; 1 << 16]);
+            while left > 0 {
+                let n = peer.stream().read(&mut buf).unwrap();
+                assert!(n > 0 && buf[..n].iter().all(|&b| b == b'y'));
+                left -= n.min(left);
+            }
+            peer.send(b".");
+            peer.hold();
+        }
+    });
+    let mut bench = Bench::new();
+    bench
+        .engine
+        .submit_to(upgrade(&server, "/").build().unwrap(), Fill(0));
+    bench.engine.run(&mut bench.log).unwrap();
+    assert_eq!(bench.log.notes, [format!("{} bytes", 32 * PIECE)]);
+    bench.assert_empty();
+}
+
+#[test]
+fn a_tunnel_that_is_cancelled_is_closed_and_its_chain_told() {
+    let server = Server::start(|peer| {
+        if peer.request().is_some() {
+            peer.send(SWITCHED);
+            peer.hold();
+        }
+    });
+    let mut bench = Bench::new();
+    let talk = Talk {
+        lines: vec!["a\n"],
+        heard: String::new(),
+    };
+    let id = bench
+        .engine
+        .submit_to(upgrade(&server, "/").build().unwrap(), talk);
+    while bench.log.notes.is_empty() {
+        bench
+            .engine
+            .turn(&mut bench.log, Some(common::PATIENCE))
+            .unwrap();
+    }
+    assert!(bench.engine.cancel(id));
+    bench.engine.run(&mut bench.log).unwrap();
+    assert_eq!(bench.log.notes, ["head 101", "Cancelled"]);
+    bench.assert_empty();
+}
