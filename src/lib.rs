@@ -78,7 +78,6 @@ mod config;
 mod embed;
 mod engine;
 mod error;
-#[cfg_attr(not(test), expect(dead_code, reason = "sessions are not there yet"))]
 mod generation;
 mod h1;
 mod id;

@@ -6,11 +6,14 @@
 //! returns.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::task::Waker;
 use std::time::Duration;
 
 use slab::Slab;
 
+use crate::engine::generations::Generations;
 use crate::engine::readback::{Action, Call, Next, Readback, Sink, Unread};
+use crate::generation::Mark;
 use crate::id::RequestId;
 use crate::net::slots::{MaybeKey, grow};
 use crate::request::Request;
@@ -203,6 +206,8 @@ pub(crate) struct Chains {
     commands: VecDeque<Command>,
     /// What is to be written on connections whose protocol was switched.
     tunnels: BTreeMap<ChainKey, Outbox>,
+    /// The generations that chains wait in, or their requests belong to.
+    pub(super) belonging: Generations,
     /// What a chain is stamped with that is submitted now: microseconds of the engine's life.
     pub(super) now: u64,
     pub(super) stopped: bool,
@@ -210,7 +215,7 @@ pub(crate) struct Chains {
 }
 
 impl Chains {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(ended: Waker) -> Self {
         Self {
             slab: Slab::new(),
             generations: Vec::new(),
@@ -219,6 +224,7 @@ impl Chains {
             remote_ids: Vec::new(),
             commands: VecDeque::new(),
             tunnels: BTreeMap::new(),
+            belonging: Generations::new(ended),
             now: 0,
             stopped: false,
             submitted: 0,
@@ -298,6 +304,7 @@ impl Chains {
     pub(super) fn remove(&mut self, key: ChainKey) -> Chain {
         let chain = self.slab.remove(key as usize);
         self.tunnels.remove(&key);
+        self.belonging.forget(key);
         if chain.marks.has(Marks::REMOTE) {
             self.by_remote_id.remove(&self.remote_ids[key as usize]);
         }
@@ -456,6 +463,29 @@ impl Chains {
         Some(waiting)
     }
 
+    /// Has a chain end with the generation of a session that it belongs to now, if it belongs to
+    /// one.
+    pub(super) fn watch(&mut self, id: RequestId, mark: Option<Mark>) {
+        let Some(key) = self.find(id) else {
+            return;
+        };
+        match mark {
+            None => self.belonging.forget(key),
+            Some(mark) => {
+                if !self.belonging.watch(key, mark) {
+                    self.cancel(id);
+                }
+            }
+        }
+    }
+
+    /// Ends chains whose generation is over, as many as a turn looks at.
+    pub(super) fn sweep(&mut self) {
+        for key in self.belonging.sweep() {
+            self.cancel(self.id(key));
+        }
+    }
+
     /// Asks that [`Engine::run`](crate::Engine::run) end with this turn.
     pub(super) fn stop(&mut self) {
         self.stopped = true;
@@ -538,9 +568,14 @@ impl<S> Asks<'_, S> {
         delay: Duration,
         remote: Option<RequestId>,
     ) -> RequestId {
+        let mark = request.generation().cloned();
         let key = self.chains.insert(Stage::New, Some(request), delay, remote);
         self.readbacks.insert(key, readback);
-        self.chains.id(key)
+        let id = self.chains.id(key);
+        if mark.is_some() {
+            self.chains.watch(id, mark);
+        }
+        id
     }
 
     /// A chain that begins with a call. Its readback is [`Unread`] until the call installs another.
@@ -579,9 +614,18 @@ impl<S> Asks<'_, S> {
         let readback = readback.unwrap_or_else(|| Box::new(Unread));
         match action {
             Action::Send(request) => self.insert(request, readback, delay, remote),
-            Action::Call(call) => self.insert_waiting(Some(*call), readback, delay, remote),
-            Action::Wait => self.insert_waiting(None, readback, delay, remote),
-            Action::Done | Action::Again => remote.unwrap_or(RequestId::NONE),
+            Action::Call(call) => {
+                let (call, mark) = *call;
+                let id = self.insert_waiting(Some(call), readback, delay, remote);
+                self.chains.watch(id, mark);
+                id
+            }
+            Action::Wait(mark) => {
+                let id = self.insert_waiting(None, readback, delay, remote);
+                self.chains.watch(id, mark.map(|mark| *mark));
+                id
+            }
+            Action::Done | Action::Again | Action::Pend => remote.unwrap_or(RequestId::NONE),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
@@ -17,6 +18,7 @@ use crate::engine::alerts::Alerts;
 use crate::engine::buffers::Buffers;
 use crate::engine::chains::{ChainKey, Chains, Marks, Stage};
 use crate::engine::clock::{Since, TurnClock};
+use crate::engine::generations::Ended;
 use crate::engine::lookups::Lookups;
 use crate::engine::quiet::Quiet;
 use crate::engine::settings::{self, Settings};
@@ -50,6 +52,8 @@ pub(super) struct Core<N: Net> {
     pub(super) visits: Slab<Visit>,
     /// What wakes chains that wait.
     pub(super) bell: Arc<Bell>,
+    /// Whether a generation that chains belong to has ended.
+    pub(super) ended: Arc<Ended>,
     /// The panic of a readback or a policy, on its way to the host.
     pub(super) panic: Option<Box<dyn Any + Send>>,
     pub(super) counts: Counts,
@@ -98,6 +102,7 @@ pub(super) struct Counts {
 impl<N: Net> Core<N> {
     pub(super) fn new(net: N, config: Config, waking: Arc<Waking>) -> Result<Self, Error> {
         let settings = Settings::new(&config)?;
+        let ended = Arc::new(Ended::new(Arc::clone(&waking)));
         let mut resolver = match &config.resolver {
             Some(make) => make(),
             None => net.resolver(),
@@ -119,7 +124,8 @@ impl<N: Net> Core<N> {
             clock: TurnClock::new(now, net_simulated),
             timers: Wheel::new(),
             agenda: Agenda::default(),
-            chains: Chains::new(),
+            chains: Chains::new(Waker::from(Arc::clone(&ended))),
+            ended,
             links: Slots::new(),
             pool: Pool::new(depths),
             quiet: Quiet::default(),
@@ -155,6 +161,8 @@ impl<N: Net> Core<N> {
             || self.agenda.is_due()
             || self.lookups.names.has_news()
             || self.bell.has_rung()
+            || self.ended.is_set()
+            || self.chains.belonging.is_due()
             || self.net.has_handed_events()
     }
 

@@ -51,6 +51,7 @@ mod dialing;
 mod fail;
 mod feed;
 mod future;
+mod generations;
 mod local;
 mod lookups;
 mod mode;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::generation::Mark;
 use crate::id::RequestId;
 use crate::policy::{Bell, Moment, Present};
 use crate::request::Request;
@@ -119,14 +120,16 @@ pub(crate) enum Action<S> {
     Send(Request),
     Again,
     /// Nothing is sent; the readback is told when it is time.
-    Wait,
+    Wait(Option<Box<Mark>>),
+    /// A task that is not over waits to be woken. It belongs to what it did before.
+    Pend,
     /// Nothing is sent; this is run when it is time. Boxed once more: an answer is moved with every request, and a fat pointer
     /// would make them all longer.
-    Call(Box<Call<S>>),
+    Call(Box<(Call<S>, Option<Mark>)>),
 }
 
 impl<S> Next<S> {
-    fn of(action: Action<S>) -> Self {
+    pub(super) fn of(action: Action<S>) -> Self {
         Self {
             action,
             delay: Duration::ZERO,
@@ -185,13 +188,25 @@ impl<S> Next<S> {
     ///
     /// A closure says what its state is: `Next::call(|bot: &mut Bot, _| …)`.
     pub fn call(f: impl FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + 'static) -> Self {
-        Self::of(Action::Call(Box::new(Box::new(f))))
+        Self::of(Action::Call(Box::new((Box::new(f), None))))
     }
 
     /// Sends nothing: the readback goes on with [`on_due`](Readback::on_due). As [`call`](Self::call) for readbacks that are structs, and
     /// allocates nothing. A closure that waits so is done.
     pub fn wait() -> Self {
-        Self::of(Action::Wait)
+        Self::of(Action::Wait(None))
+    }
+
+    /// Has a wait, a call or a task end with a generation of a session. It has no effect on a
+    /// request, which says so itself.
+    #[cfg_attr(not(test), expect(dead_code, reason = "sessions are not there yet"))]
+    pub(crate) fn marked(mut self, mark: Mark) -> Self {
+        match &mut self.action {
+            Action::Wait(marked) => *marked = Some(Box::new(mark)),
+            Action::Call(call) => call.1 = Some(mark),
+            Action::Done | Action::Send(_) | Action::Again | Action::Pend => {}
+        }
+        self
     }
 
     /// Whether nothing follows.
@@ -226,7 +241,7 @@ impl<S> fmt::Debug for Action<S> {
             Self::Done => f.write_str("Done"),
             Self::Send(request) => f.debug_tuple("Send").field(request).finish(),
             Self::Again => f.write_str("Again"),
-            Self::Wait => f.write_str("Wait"),
+            Self::Wait(_) | Self::Pend => f.write_str("Wait"),
             Self::Call(_) => f.write_str("Call"),
         }
     }

@@ -193,15 +193,28 @@ impl<S, M: Mode> Engine<S, M> {
             readback,
         } = next;
         let mut waits = None;
+        let mark;
         match action {
             Action::Send(request) if !self.core.agenda.draining => {
+                mark = request.generation().cloned();
                 self.core.chains[chain].request = Some(request);
                 self.core.chains[chain].marks.clear(Marks::AT_HOME);
             }
-            Action::Again if !self.core.agenda.draining => {}
-            Action::Wait if !self.core.agenda.draining => waits = Some(MaybeKey::NONE),
+            Action::Again if !self.core.agenda.draining => {
+                mark = self.core.chains[chain].request().generation().cloned();
+            }
+            Action::Pend if !self.core.agenda.draining => {
+                mark = self.core.chains.belonging.mark_of(chain);
+                waits = Some(MaybeKey::NONE);
+            }
+            Action::Wait(marked) if !self.core.agenda.draining => {
+                mark = marked.map(|mark| *mark);
+                waits = Some(MaybeKey::NONE);
+            }
             Action::Call(call) if !self.core.agenda.draining => {
-                waits = Some(self.readbacks.keep_call(*call))
+                let (call, marked) = *call;
+                mark = marked;
+                waits = Some(self.readbacks.keep_call(call));
             }
             action => {
                 self.discard((action, readback));
@@ -211,6 +224,10 @@ impl<S, M: Mode> Engine<S, M> {
         if let Some(readback) = readback {
             let former = self.readbacks.put(chain, readback);
             self.discard(former);
+        }
+        if mark.is_some() || self.core.chains.belonging.has_some() {
+            let id = self.core.chains.id(chain);
+            self.core.chains.watch(id, mark);
         }
         // The readback may have taken its time: what follows begins now.
         self.core.read_clock();

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{self, Poll, Waker};
 use std::time::Duration;
 
-use crate::engine::readback::{Context, Next, Readback, Reply};
+use crate::engine::readback::{Action, Context, Next, Readback, Reply};
 
 /// A future, polled whenever its chain is due.
 struct Task {
@@ -34,7 +34,7 @@ impl<S> Readback<S> for Task {
         let mut polled_by = task::Context::from_waker(waker);
         match self.future.as_mut().poll(&mut polled_by) {
             Poll::Ready(()) => Next::done(),
-            Poll::Pending => Next::wait().after(Duration::MAX),
+            Poll::Pending => Next::of(Action::Pend).after(Duration::MAX),
         }
     }
 

@@ -210,6 +210,9 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     fn take_orders(&mut self) {
+        if self.core.ended.take() {
+            self.core.chains.belonging.on_ended();
+        }
         for order in self.orders.take_local() {
             match order {
                 LocalOrder::Start(id, next) => {
@@ -249,11 +252,19 @@ impl<S, M: Mode> Engine<S, M> {
             }
         }
         self.orders.give_back(orders);
+        // Behind all that was given before: what belongs to a generation that is over ends, too.
+        if self.core.chains.belonging.is_due() {
+            self.core.chains.sweep();
+        }
     }
 
     #[inline(always)]
     fn take_orders_from_within(&mut self) {
-        if self.orders.has_unannounced() || self.core.bell.has_rung() {
+        if self.orders.has_unannounced()
+            || self.core.bell.has_rung()
+            || self.core.ended.is_set()
+            || self.core.chains.belonging.is_due()
+        {
             // A readback may have taken its time before it gave them, and no delay is early for that.
             self.core.read_clock();
             self.take_orders();

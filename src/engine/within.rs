@@ -143,9 +143,12 @@ where
             Action::Done => Action::Done,
             Action::Send(request) => Action::Send(request),
             Action::Again => Action::Again,
-            Action::Wait => Action::Wait,
+            Action::Wait(mark) => Action::Wait(mark),
+            Action::Pend => Action::Pend,
             Action::Call(call) => {
-                Action::Call(Box::new(Box::new(within_call(part.clone(), *call))))
+                let (call, mark) = *call;
+                let call = Box::new(within_call(part.clone(), call));
+                Action::Call(Box::new((call, mark)))
             }
         },
         delay: next.delay,

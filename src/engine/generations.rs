@@ -1,0 +1,257 @@
+//! Chains that belong to a generation of a session, and end with it.
+//!
+//! A generation may be ended on any thread, and does not know who belongs to it. So the engine has
+//! itself woken, and then looks through the chains that are noted here.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Wake, Waker};
+
+use crate::engine::chains::ChainKey;
+use crate::engine::waking::Waking;
+use crate::generation::Mark;
+
+/// Chains that a turn looks at, where a generation has ended.
+const MAX_LOOKED_AT: usize = 2048;
+
+/// The chains of one engine that belong to a generation.
+pub(super) struct Generations {
+    marks: BTreeMap<ChainKey, Mark>,
+    /// Wakes the engine, and notes that a generation has ended.
+    waker: Waker,
+    /// Those from here on are to be looked at.
+    next: Option<ChainKey>,
+}
+
+/// Set when a generation has ended.
+pub(super) struct Ended {
+    is_set: AtomicBool,
+    waking: Arc<Waking>,
+}
+
+impl Ended {
+    pub(super) fn new(waking: Arc<Waking>) -> Self {
+        Self {
+            is_set: AtomicBool::new(false),
+            waking,
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_set(&self) -> bool {
+        self.is_set.load(Ordering::Acquire)
+    }
+
+    pub(super) fn take(&self) -> bool {
+        self.is_set.swap(false, Ordering::AcqRel)
+    }
+}
+
+impl Wake for Ended {
+    fn wake(self: Arc<Self>) {
+        if !self.is_set.swap(true, Ordering::AcqRel) {
+            self.waking.announce();
+        }
+    }
+}
+
+impl Generations {
+    pub(super) fn new(waker: Waker) -> Self {
+        Self {
+            marks: BTreeMap::new(),
+            waker,
+            next: None,
+        }
+    }
+
+    /// Notes a chain. False: its generation is over.
+    pub(super) fn watch(&mut self, key: ChainKey, mark: Mark) -> bool {
+        let is_there = mark.watch(&self.waker);
+        self.marks.insert(key, mark);
+        is_there
+    }
+
+    #[inline]
+    pub(super) fn has_some(&self) -> bool {
+        !self.marks.is_empty()
+    }
+
+    /// What a chain belongs to.
+    pub(super) fn mark_of(&self, key: ChainKey) -> Option<Mark> {
+        self.marks.get(&key).cloned()
+    }
+
+    /// The chain belongs to none any more.
+    #[inline]
+    pub(super) fn forget(&mut self, key: ChainKey) {
+        if self.has_some() {
+            self.marks.remove(&key);
+        }
+    }
+
+    /// A generation has ended: all chains are to be looked at.
+    pub(super) fn on_ended(&mut self) {
+        self.next = Some(0);
+    }
+
+    /// Whether some are still to be looked at.
+    #[inline]
+    pub(super) fn is_due(&self) -> bool {
+        self.next.is_some()
+    }
+
+    /// Those of a turn's share whose generation is over.
+    pub(super) fn sweep(&mut self) -> Vec<ChainKey> {
+        let Some(next) = self.next else {
+            return Vec::new();
+        };
+        let share = self.marks.range(next..).take(MAX_LOOKED_AT);
+        let (mut last, mut seen, mut over) = (None, 0, Vec::new());
+        for (key, mark) in share {
+            (last, seen) = (Some(*key), seen + 1);
+            // Of one that goes on, the next end is watched for.
+            if !mark.watch(&self.waker) {
+                over.push(*key);
+            }
+        }
+        let is_all = seen < MAX_LOOKED_AT;
+        self.next = last
+            .filter(|_| !is_all)
+            .and_then(|last| last.checked_add(1));
+        over
+    }
+}
+
+#[cfg(all(test, feature = "sim"))]
+mod tests {
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::generation::Generation;
+    use crate::sim::{Answer, Incoming, Network};
+    use crate::{Config, Context, Engine, Next, Reply, Request, Sim};
+
+    type Told = Vec<String>;
+
+    fn engine() -> (Network, Engine<Told, Sim>) {
+        let network = Network::new(1);
+        let addr = "192.0.2.1:80".parse().unwrap();
+        network.serve(addr, |_: &Incoming| {
+            Answer::ok("a").after(Duration::from_secs(1))
+        });
+        let engine = Engine::on_network(&network, Config::default()).unwrap();
+        (network, engine)
+    }
+
+    fn request(generation: &Generation) -> Request {
+        let request = Request::get("http://192.0.2.1/").marked(generation.mark());
+        request.build().unwrap()
+    }
+
+    fn note(told: &mut Told, reply: Reply<'_>, _: &mut Context<'_, Told>) -> Next<Told> {
+        told.push(match reply {
+            Ok(_) => "ok".to_owned(),
+            Err(error) => format!("{:?}", error.kind()),
+        });
+        // Nothing follows a cancellation.
+        Next::again()
+    }
+
+    #[test]
+    fn whatever_belongs_to_a_generation_ends_with_it_wherever_it_is() {
+        let (_network, mut engine) = engine();
+        let (ended, other) = (Generation::new(), Generation::new());
+        let delay = Duration::from_secs(100);
+        // In flight, delayed, in an inbox; a call, a wait and a task.
+        engine.submit(request(&ended), note);
+        engine.start(Next::send(request(&ended)).after(delay).read_by(note));
+        let submitter = engine.submitter();
+        let mut told = Told::new();
+        engine
+            .advance(&mut told, Duration::from_millis(500))
+            .unwrap();
+        submitter.submit(request(&ended), note).unwrap();
+        let call = Next::call(|_: &mut Told, _: &mut Context<'_, Told>| panic!("it is over"));
+        engine.start(call.after(delay).marked(ended.mark()));
+        engine.start(Next::wait().after(delay).marked(ended.mark()).read_by(note));
+        let held = Rc::new(());
+        let task = Rc::clone(&held);
+        let task = async move {
+            std::future::pending::<()>().await;
+            drop(task);
+        };
+        engine.start(Next::task(task).marked(ended.mark()));
+        // Of another session.
+        let call = Next::call(|told: &mut Told, _: &mut Context<'_, Told>| {
+            told.push("other".to_owned());
+            Next::done()
+        });
+        engine.start(call.after(delay).marked(other.mark()));
+        engine.advance(&mut told, Duration::from_millis(1)).unwrap();
+        assert_eq!(engine.pending(), 7);
+        let ends = ended.clone();
+        std::thread::spawn(move || ends.end()).join().unwrap();
+        engine.advance(&mut told, Duration::from_millis(1)).unwrap();
+        assert_eq!(told, ["Cancelled"; 4]);
+        assert_eq!(Rc::strong_count(&held), 1, "the task is dropped");
+        assert_eq!(engine.pending(), 1);
+        drop(submitter);
+        engine.run(&mut told).unwrap();
+        assert_eq!(told[4..], ["other"]);
+        // What was built before is over for good, what is built now is not.
+        let old = request(&ended);
+        ended.end();
+        engine.submit(old, note);
+        let mut left = 2;
+        engine.submit(request(&ended), move |told: &mut Told, reply, cx| {
+            left -= 1;
+            let next = note(told, reply, cx);
+            if left > 0 { next } else { cx.done() }
+        });
+        let mut told = Told::new();
+        engine.run(&mut told).unwrap();
+        assert_eq!(told, ["Cancelled", "ok", "ok"]);
+    }
+
+    #[test]
+    fn a_chain_that_has_gone_on_to_something_else_stays() {
+        let (_network, mut engine) = engine();
+        let generation = Generation::new();
+        engine.submit(request(&generation), |_: &mut Told, _, _| {
+            Next::call(|told: &mut Told, cx: &mut Context<'_, Told>| {
+                told.push("called".to_owned());
+                cx.done()
+            })
+            .after(Duration::from_secs(10))
+        });
+        let mut told = Told::new();
+        engine.advance(&mut told, Duration::from_secs(5)).unwrap();
+        generation.end();
+        engine.run(&mut told).unwrap();
+        assert_eq!(told, ["called"]);
+    }
+
+    #[test]
+    fn thousands_are_looked_at_a_part_a_turn() {
+        let (_network, mut engine) = engine();
+        let generation = Generation::new();
+        for _ in 0..3 * MAX_LOOKED_AT {
+            let wait = Next::wait().after(Duration::MAX).marked(generation.mark());
+            engine.start(wait);
+        }
+        let mut told = Told::new();
+        while engine.next_timeout() == Some(Duration::ZERO) {
+            engine.turn(&mut told).unwrap();
+        }
+        generation.end();
+        let mut most = 0;
+        while engine.pending() > 0 {
+            let before = engine.pending();
+            engine.turn(&mut told).unwrap();
+            most = most.max(before - engine.pending());
+        }
+        assert!((1..=MAX_LOOKED_AT).contains(&most), "{most}");
+    }
+}
