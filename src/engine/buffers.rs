@@ -1,6 +1,7 @@
 //! Buffers that all links share, and those that are lent to a link and come back.
 
 use crate::engine::chains::ChainKey;
+use crate::h1::exchange::Block;
 use crate::h1::inbound::Inbound;
 use crate::h1::line::Line;
 use crate::net::tls::Scratch;
@@ -93,24 +94,18 @@ impl Lines {
 
 /// Field lines that policies add, for the next requests that have some.
 #[derive(Debug, Default)]
-pub(super) struct Blocks(
-    #[expect(
-        clippy::vec_box,
-        reason = "exchanges hold them as boxes: what moves is a pointer"
-    )]
-    Vec<Box<Vec<u8>>>,
-);
+pub(super) struct Blocks(Vec<Block>);
 
 impl Blocks {
     /// More than these, and longer ones, are given back to the allocator.
     const MAX: usize = 256;
     const MAX_BYTES: usize = 16 << 10;
 
-    pub(super) fn take(&mut self) -> Box<Vec<u8>> {
+    pub(super) fn take(&mut self) -> Block {
         self.0.pop().unwrap_or_default()
     }
 
-    pub(super) fn give(&mut self, mut block: Box<Vec<u8>>) {
+    pub(super) fn give(&mut self, mut block: Block) {
         if self.0.len() < Self::MAX && block.capacity() <= Self::MAX_BYTES {
             block.clear();
             self.0.push(block);

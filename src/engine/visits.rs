@@ -13,7 +13,7 @@ use crate::engine::chains::{ChainKey, Marks, Stage};
 use crate::engine::clock::Since;
 use crate::engine::core::Core;
 use crate::error::Error;
-use crate::h1::exchange::Taking;
+use crate::h1::exchange::{Block, Taking};
 use crate::net::Net;
 use crate::net::slots::{MaybeKey, grow};
 use crate::policy::{Decoding, Moment, Screened, Shown, Start, Verdict, Visiting};
@@ -150,7 +150,7 @@ impl<N: Net> Core<N> {
     /// # Errors
     /// There is no attempt, and the chain is on the agenda.
     #[inline(never)]
-    pub(super) fn ask_fields(&mut self, key: ChainKey) -> Result<Box<Vec<u8>>, ()> {
+    pub(super) fn ask_fields(&mut self, key: ChainKey) -> Result<Block, ()> {
         let mut block = self.buffers.blocks.take();
         let sent = self.ask(key, |visiting, request, at| {
             visiting.send(request, &mut block, at)

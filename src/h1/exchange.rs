@@ -16,6 +16,10 @@ use http::StatusCode;
 use crate::h1::layout::{self, Body, Layout};
 use crate::request::Request;
 
+/// Field lines of a request's own.
+// Boxed, since an exchange mostly has none, and is to be small: 8 bytes for 24.
+pub(crate) type Block = Box<Vec<u8>>;
+
 /// One request with its response. `T` is what its owner knows it by.
 #[derive(Debug)]
 pub(crate) struct Exchange<T> {
@@ -24,7 +28,7 @@ pub(crate) struct Exchange<T> {
     /// Which of the blocks of default fields goes with the request.
     defaults: u16,
     /// In place of those, where fields were added to it.
-    own_block: Option<Box<Vec<u8>>>,
+    own_block: Option<Block>,
     /// Whether the request goes out with its `Expect` line, if it has one.
     expects: bool,
     pub(crate) taking: Taking,
@@ -106,7 +110,7 @@ impl<T> Exchange<T> {
     pub(crate) fn with_block(
         tag: T,
         request: Request,
-        block: Box<Vec<u8>>,
+        block: Block,
         expects: bool,
         begun: u64,
     ) -> Self {
@@ -118,7 +122,7 @@ impl<T> Exchange<T> {
     }
 
     /// Takes out the fields of its own.
-    pub(crate) fn take_block(&mut self) -> Option<Box<Vec<u8>>> {
+    pub(crate) fn take_block(&mut self) -> Option<Block> {
         self.own_block.take()
     }
 

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::proto::field::{name_fault, offset_of_trimmed, trim, value_fault};
 use crate::proto::target::Fault;
 use crate::proto::{Invalid, InvalidPart};
-use crate::request::{Request, field_bit, lines};
+use crate::request::{Request, lines};
 
 /// The fields of one attempt, for a policy to add to.
 ///
@@ -155,11 +155,6 @@ pub(crate) fn has(block: &[u8], name: &str) -> bool {
     lines(block).any(|line| line.is_named(name))
 }
 
-/// The [`field_bit`] of each of the lines that were added, as in [`Request::field_mask`].
-pub(crate) fn mask(block: &[u8]) -> u32 {
-    lines(block).fold(0, |mask, line| mask | field_bit(line.name))
-}
-
 /// Text as bytes; a `Vec` takes all there is.
 struct Text<'a>(&'a mut Vec<u8>);
 
@@ -232,20 +227,6 @@ mod tests {
             b"X-Before: 1\r\nX-A: b\r\nx-c: \x80 \xff\r\nX-Empty: \r\nX-Blank: \r\n\
               X-Trimmed: a \t b\r\nX-Time: 007\r\nCookie: d=e\r\n"
         );
-        let bits = [
-            "x-before",
-            "x-a",
-            "x-c",
-            "x-empty",
-            "x-blank",
-            "x-trimmed",
-            "x-time",
-            "cookie",
-        ];
-        let expected = bits
-            .iter()
-            .fold(0, |mask, name| mask | field_bit(name.as_bytes()));
-        assert_eq!(mask(&block), expected);
         assert!(has(&block, "x-TIME") && !has(&block, "time"));
     }
 

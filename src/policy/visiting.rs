@@ -14,7 +14,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::error::{Circumstances, Error};
-use crate::generation::Mark;
 use crate::policy::carried::Policies;
 use crate::policy::decoding::{Decoding, Undecodable};
 use crate::policy::fields::Fields;
@@ -29,8 +28,6 @@ pub(crate) struct Visiting {
     visit: Box<dyn Visit>,
     /// Whose visit it is.
     of: Policies,
-    /// The generation of its session that it began in.
-    mark: Option<Mark>,
     held: Held,
     /// The readback has seen the present response, or some of it.
     was_shown: bool,
@@ -76,23 +73,15 @@ impl Visiting {
         at: &Moment<'_>,
     ) -> Option<Self> {
         let of = Policies::of(request, default)?;
-        let mark = request.generation().cloned();
         match kept {
-            Some(kept) if kept.of.are(&of) => Some(Self { mark, ..kept }),
+            Some(kept) if kept.of.are(&of) => Some(kept),
             _ => Some(Self {
                 visit: of.visit(request, at)?,
                 of,
-                mark,
                 held: Held::default(),
                 was_shown: false,
             }),
         }
-    }
-
-    /// Whether the login is over that the visit began in: it is to end as cancelled, and not to be
-    /// asked any more.
-    pub(crate) fn is_over(&self) -> bool {
-        self.mark.as_ref().is_some_and(Mark::is_over)
     }
 
     /// Before an exchange, and again after each wait.
@@ -187,7 +176,6 @@ mod tests {
 
     use super::*;
     use crate::error::{ErrorKind, Phase, Sent};
-    use crate::generation::Generation;
     use crate::policy::moment::testing::at;
     use crate::policy::{Decoder, Progress, Screening};
     use crate::response::testing::lend;
@@ -472,29 +460,6 @@ mod tests {
             }
             let plain = get().build().unwrap();
             assert!(Visiting::begin(visiting.reset(), &plain, None, at).is_none());
-        });
-    }
-
-    #[test]
-    fn a_visit_ends_with_the_login_that_it_began_in() {
-        #[derive(Clone)]
-        struct Kept;
-        impl Visit for Kept {
-            fn reset(&mut self) -> bool {
-                true
-            }
-        }
-        let session = Generation::new();
-        let carried = Policies::of_session(Arc::new(Kept));
-        let request = get().in_session(&carried, session.mark()).build().unwrap();
-        at(1, |at| {
-            let visiting = Visiting::begin(None, &request, None, at).unwrap();
-            assert!(!visiting.is_over());
-            session.end();
-            let edited = request.edit().build().unwrap();
-            assert!(visiting.is_over() && !edited.generation().unwrap().is_over());
-            let visiting = Visiting::begin(visiting.reset(), &edited, None, at).unwrap();
-            assert!(!visiting.is_over());
         });
     }
 }
