@@ -137,8 +137,8 @@ impl fmt::Display for Phase {
     }
 }
 
-/// Whether the request left this machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// Whether the request left this machine. What tells more is greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Sent {
     /// Not one byte did.
     No,
@@ -146,6 +146,33 @@ pub enum Sent {
     Maybe,
     /// The peer answered: it has seen the request.
     Yes,
+}
+
+/// What was sent for a request before its present exchange, by a policy that sent it again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Earlier {
+    sent: Sent,
+    resend_is_safe: bool,
+}
+
+impl Earlier {
+    /// Nothing was.
+    pub(crate) const NOTHING: Self = Self {
+        sent: Sent::No,
+        resend_is_safe: true,
+    };
+
+    /// Adds an exchange that was answered.
+    pub(crate) fn add_answered(&mut self, request: &Request) {
+        self.sent = Sent::Yes;
+        self.resend_is_safe &= request.is_idempotent();
+    }
+
+    /// Adds an exchange that has failed.
+    pub(crate) fn add_failed(&mut self, error: &Error) {
+        self.sent = self.sent.max(error.0.sent);
+        self.resend_is_safe &= error.0.resend_is_safe;
+    }
 }
 
 /// Why a request has no response, or not all of it. One pointer wide.
@@ -424,6 +451,13 @@ impl Error {
         Self::placed(kind, at, Source::Reason(Reason(text)))
     }
 
+    /// Adds what was sent for the request before its last exchange, by a policy that sent it again.
+    pub(crate) fn behind(mut self, earlier: Earlier) -> Self {
+        self.0.sent = self.0.sent.max(earlier.sent);
+        self.0.resend_is_safe &= earlier.resend_is_safe;
+        self
+    }
+
     /// The same exchange's end, as it is told to the readback of a chain that was cancelled meanwhile.
     pub(crate) fn into_cancelled(mut self) -> Self {
         self.0.kind = ErrorKind::Cancelled;
@@ -468,13 +502,15 @@ impl Error {
         self.0.phase
     }
 
-    /// Whether the request left this machine, the last time: see [`attempts`](Self::attempts).
+    /// Whether the request left this machine, the last time: see [`attempts`](Self::attempts). Of one
+    /// that a [policy](crate::policy) has sent again: whether any of what was sent for it did.
     pub fn request_sent(&self) -> Sent {
         self.0.sent
     }
 
     /// Whether sending the request again can do no harm: it never left, or it is idempotent
-    /// (RFC 9110 §9.2.2, RFC 9112 §9.3.1).
+    /// (RFC 9110 §9.2.2, RFC 9112 §9.3.1). Of one that a [policy](crate::policy) has sent again: so
+    /// is all that was sent for it.
     pub fn resend_is_safe(&self) -> bool {
         self.0.resend_is_safe
     }

@@ -26,7 +26,8 @@ pub struct Timeouts {
     /// s.
     pub idle: Option<Duration>,
     /// From the submission, time in the queue included, to the end of the response; the delay of a
-    /// delayed request is not part of it. Default 5 min: the bound on a peer that sends a byte now
+    /// delayed request is not part of it. All that a [policy](crate::policy) sends in the request's
+    /// place is, and so is what it waits before; a readback's next request begins anew. Default 5 min: the bound on a peer that sends a byte now
     /// and then.
     pub total: Option<Duration>,
 }
@@ -81,6 +82,8 @@ pub(crate) enum Clock {
 }
 
 impl Clock {
+    /// Each of them is four bytes of every request that waits, and `request::Inner` is full: what few
+    /// requests use belongs to its `Rare`.
     const COUNT: usize = 7;
 
     /// The field of [`Timeouts`] that sets it.

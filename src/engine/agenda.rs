@@ -37,12 +37,13 @@ pub(super) struct Agenda {
 /// Why user code is to run for a chain that is on no link.
 #[derive(Debug)]
 pub(super) enum Completion {
-    /// Its exchange has failed, or never began.
+    /// Its exchange has failed, or never began: its policy hears of it, which may have it sent again,
+    /// and then its readback.
     Failed(Error),
     /// It was cancelled while it waited to make this call, which is dropped first.
     Forgotten { call: MaybeKey, error: Error },
-    /// Its policy has refused its exchange before it began.
-    Refused(Error),
+    /// The same, past its policy: its readback hears of it.
+    Final(Error),
     /// Its policy has panicked: it is over.
     Over,
     /// It has waited, and its call is due.

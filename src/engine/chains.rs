@@ -101,21 +101,24 @@ impl Marks {
     }
 }
 
-/// One submission's life, but for what its caller wrote, which is in [`Readbacks`]. A million of
+/// A conversation: one submission after another, each the request that is under way together with
+/// all that is sent for it, by the engine or by its policy. What is here is all but for what its caller wrote, which is in [`Readbacks`]. A million of
 /// them may be delayed: keep it small.
 pub(crate) struct Chain {
     /// The one under way, or else the last one. Out while its readback runs, and none before the first.
     pub(super) request: Option<Request>,
-    /// When the request now under way was submitted, or its delay was over: microseconds of the engine's life.
-    pub(super) started: u64,
+    /// When the present submission was made, or its delay was over: microseconds of the engine's life.
+    /// What its policy sends does not move it, so the total deadline, `Timings` and the alert of a
+    /// long wait count from it over all hops.
+    pub(super) submitted: u64,
     pub(super) stage: Stage,
     /// Of its delay, or the deadline of its phase.
     pub(super) timer: Option<TimerId>,
     /// The origin that holds a count for it.
     pub(super) origin: MaybeKey,
-    /// Of what its policy does for the request now under way.
+    /// What its policy does for the present submission.
     pub(super) visit: MaybeKey,
-    /// How often the request now under way was sent.
+    /// How often the present request was sent: of what a policy sends in its place, from 0 again.
     pub(super) attempts: u8,
     /// How many exchanges have failed since the last that did not.
     pub(super) failures: u8,
@@ -250,7 +253,7 @@ impl Chains {
         let key = self.vacant_key();
         self.slab.insert(Chain {
             request,
-            started: self.now,
+            submitted: self.now,
             stage,
             timer: None,
             origin: MaybeKey::NONE,
@@ -288,7 +291,7 @@ impl Chains {
             self.retired += 1;
             self.slab.insert(Chain {
                 request: None,
-                started: 0,
+                submitted: 0,
                 stage: Stage::Retired,
                 timer: None,
                 origin: MaybeKey::NONE,
@@ -381,7 +384,7 @@ impl Chains {
     pub(super) fn stamp(&mut self, first: usize) {
         for command in self.commands.range(first..) {
             if let Command::Start(key, _) = command {
-                self.slab[*key as usize].started = self.now;
+                self.slab[*key as usize].submitted = self.now;
             }
         }
     }

@@ -15,7 +15,7 @@ impl<N: Net> Core<N> {
         let micros = u64::try_from(delay.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX);
         // What does not fit, or lies further off than any clock will run, is never.
         match self.chains[key]
-            .started
+            .submitted
             .checked_add(micros)
             .filter(|due| due >> 60 == 0)
         {
@@ -64,7 +64,7 @@ impl<N: Net> Core<N> {
             .as_ref()?
             .timeouts()
             .get(Clock::Total, &self.settings.timeouts)?;
-        Some(tick_after(chain.started) + u64::from(ms))
+        Some(tick_after(chain.submitted) + u64::from(ms))
     }
 
     pub(super) fn total_is_over(&self, key: ChainKey) -> bool {

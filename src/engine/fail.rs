@@ -99,7 +99,7 @@ impl<N: Net> Core<N> {
             && !self.is_answered(key);
         self.close(key);
         if was_silent {
-            let since = tick_after(self.chains[chain_key].started + sent);
+            let since = tick_after(self.chains[chain_key].submitted + sent);
             self.close_silent_since(origin, since);
         }
         self.complete(chain_key, Completion::Failed(error));
@@ -309,7 +309,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Fails a chain that has no link.
+    /// Fails a chain that has no link. Its policy hears of it first, and may have it sent again.
     pub(super) fn fail_unlinked(&mut self, key: ChainKey, kind: ErrorKind) {
         let error = self.end_unlinked(key, kind);
         self.complete(key, Completion::Failed(error));

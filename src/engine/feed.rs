@@ -772,7 +772,7 @@ impl<N: Net> Core<N> {
             attempts: chain.attempts,
             times: exchange.times,
             // At least 1, as the steps before it.
-            done: (self.clock.micros() - chain.started).max(1),
+            done: (self.clock.micros() - chain.submitted).max(1),
             tls,
             request: exchange.request,
             info: OnceLock::new(),

@@ -39,6 +39,9 @@ impl<S, M: Mode> Engine<S, M> {
         let reply = Err(error);
         match (self.core.ask_end(chain, &reply), reply) {
             (Ok(Ok(Verdict::Resend { request, after })), reply) => {
+                if let (Some(visit), Err(error)) = (self.core.visit_mut(chain), &reply) {
+                    visit.earlier.add_failed(error);
+                }
                 self.discard(reply.map(|_: Response<'_>| ()));
                 self.core.resend(chain, request, after);
             }
@@ -76,6 +79,10 @@ impl<S, M: Mode> Engine<S, M> {
         };
         let next = match asked {
             Ok(Ok(Verdict::Resend { request, after })) => {
+                let answered = self.core.chains[chain].request().clone();
+                if let Some(visit) = self.core.visit_mut(chain) {
+                    visit.earlier.add_answered(&answered);
+                }
                 return self.core.resend(chain, request, after);
             }
             Ok(Ok(_)) => {
@@ -88,9 +95,10 @@ impl<S, M: Mode> Engine<S, M> {
                 }
             }
             Ok(Err(error)) => {
+                let error = error.placed_at(response.circumstances());
+                let error = self.core.with_earlier(chain, error);
                 self.core.reset_visit(chain);
                 self.core.chains[chain].note_outcome(true);
-                let error = error.placed_at(response.circumstances());
                 self.tell(state, chain, Err(error))
             }
             Err(PolicyPanicked) => None,
@@ -153,6 +161,7 @@ impl<S, M: Mode> Engine<S, M> {
         if sent && !cancelled {
             self.core.chains[chain].note_outcome(true);
         }
+        let error = self.core.with_earlier(chain, error);
         if self.core.is_visited(chain) {
             self.core.reset_visit(chain);
         }
@@ -231,7 +240,7 @@ impl<S, M: Mode> Engine<S, M> {
         }
         // The readback may have taken its time: what follows begins now.
         self.core.read_clock();
-        self.core.chains[chain].started = self.core.clock.micros();
+        self.core.chains[chain].submitted = self.core.clock.micros();
         match (waits, delay) {
             (None, Duration::ZERO) => self.core.begin(chain),
             (waits, delay) => {

@@ -69,12 +69,12 @@ impl<N: Net> Core<N> {
         let chain = &mut self.chains[chain_key];
         chain.stage = Stage::Running { link: key };
         chain.attempts = chain.attempts.saturating_add(1);
-        let (expects, started) = (!chain.marks.has(Marks::NO_EXPECT), chain.started);
+        let (expects, submitted) = (!chain.marks.has(Marks::NO_EXPECT), chain.submitted);
         if chain.visit != MaybeKey::NONE {
             let block = self.ask_fields(chain_key).ok()?;
             let request = self.chains[chain_key].request().clone();
             return Some(Exchange::with_block(
-                chain_key, request, block, expects, started,
+                chain_key, request, block, expects, submitted,
             ));
         }
         let request = chain.request().clone();
@@ -85,7 +85,7 @@ impl<N: Net> Core<N> {
             request,
             (defaults, block),
             expects,
-            started,
+            submitted,
         ))
     }
 

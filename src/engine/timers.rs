@@ -81,7 +81,7 @@ impl<N: Net> Core<N> {
                 false => self.ask_start(key),
             },
             Stage::Delayed => {
-                self.chains[key].started = self.clock.micros();
+                self.chains[key].submitted = self.clock.micros();
                 self.begin(key);
             }
             Stage::Waiting { call } => self.fall_due(key, call),
@@ -170,7 +170,7 @@ impl<N: Net> Core<N> {
         let Some((first, _)) = self.pool[origin].waiting else {
             return;
         };
-        let due = tick_after(self.chains[first].started) + LONG_WAIT_MILLIS;
+        let due = tick_after(self.chains[first].submitted) + LONG_WAIT_MILLIS;
         if due > self.clock.tick() {
             return self.watch_queue(origin);
         }

@@ -170,7 +170,7 @@ impl<S, M: Mode> Engine<S, M> {
                     self.forget_call(call);
                     self.deliver(state, chain, error);
                 }
-                Completion::Refused(error) => self.tell_failure(state, chain, error),
+                Completion::Final(error) => self.tell_failure(state, chain, error),
                 Completion::Over => self.end_chain(chain),
                 Completion::Due => self.make_call(state, chain),
             }
@@ -309,7 +309,8 @@ impl<S> Engine<S, Owned> {
         Ok(())
     }
 
-    /// Lets what is in flight and queued end, for `within` at most; nothing new starts and no chain goes on. What is delayed,
+    /// Lets what is in flight and queued end, for `within` at most; nothing new starts and no chain goes on. What a
+    /// [policy](crate::policy) holds back or sends again counts as in flight. What is delayed,
     /// calls included, is cancelled at once, and so is what readbacks submit meanwhile; what is left at the end likewise. Answers how many of
     /// the chains that were there before were cancelled. `stop` has no effect meanwhile. The engine can be used on.
     ///

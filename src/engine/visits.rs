@@ -12,7 +12,7 @@ use crate::engine::agenda::Completion;
 use crate::engine::chains::{ChainKey, Marks, Stage};
 use crate::engine::clock::Since;
 use crate::engine::core::Core;
-use crate::error::Error;
+use crate::error::{Earlier, Error, ErrorKind};
 use crate::h1::exchange::{Block, Taking};
 use crate::net::Net;
 use crate::net::slots::{MaybeKey, grow};
@@ -25,6 +25,8 @@ use crate::response::{Reply, Response};
 #[derive(Debug)]
 pub(super) struct Visit {
     visiting: Visiting,
+    /// What was sent for it before its present exchange.
+    pub(super) earlier: Earlier,
     pub(super) shown: Shown,
     /// What takes off the body's codings.
     pub(super) decoding: Option<Decoding>,
@@ -40,6 +42,7 @@ impl Visit {
     fn new(visiting: Visiting) -> Self {
         Self {
             visiting,
+            earlier: Earlier::NOTHING,
             shown: Shown::AtOnce,
             decoding: None,
             is_pending: false,
@@ -137,11 +140,19 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Ends a chain's exchange before it has begun.
+    /// Adds to `error`, which a chain's readback is to be told, what its policy has sent before.
+    pub(super) fn with_earlier(&mut self, key: ChainKey, error: Error) -> Error {
+        match self.visit_mut(key) {
+            Some(visit) => error.behind(visit.earlier),
+            None => error,
+        }
+    }
+
+    /// Ends a chain's exchange before it has begun: its policy has said so, and is not asked again.
     fn refuse(&mut self, key: ChainKey, error: Error) {
         self.disarm(key);
         let error = error.placed_at(self.circumstances_unlinked(key));
-        self.complete(key, Completion::Refused(error));
+        self.complete(key, Completion::Final(error));
     }
 
     /// The field lines that go out behind the request's own, default ones included, for an attempt
@@ -205,8 +216,14 @@ impl<N: Net> Core<N> {
         })
     }
 
-    /// Sends `request` in place of the one whose exchange is over: the visit goes on with it.
+    /// Sends `request` in place of the one whose exchange is over: the visit goes on with it. Its
+    /// total deadline goes on as well, and ends it here if it is over: the policy is not asked what
+    /// it makes of that, or one that tries again whatever happens would do so for ever.
     pub(super) fn resend(&mut self, key: ChainKey, request: Request, after: Duration) {
+        if self.total_is_over(key) {
+            let error = self.end_unlinked(key, ErrorKind::Timeout);
+            return self.complete(key, Completion::Final(error));
+        }
         let chain = &mut self.chains[key];
         chain.request = Some(request);
         chain.attempts = 0;

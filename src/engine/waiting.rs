@@ -17,7 +17,7 @@ impl<N: Net> Core<N> {
         if self.pool[origin].watch.is_none()
             && let Some((first, _)) = self.pool[origin].waiting
         {
-            let due = tick_after(self.chains[first].started) + LONG_WAIT_MILLIS;
+            let due = tick_after(self.chains[first].submitted) + LONG_WAIT_MILLIS;
             let timer = self.timers.arm(due, Timer::LongWait(origin));
             self.pool[origin].watch = Some(timer);
         }

@@ -197,6 +197,11 @@ pub enum Verdict {
     /// The readback is told how it ended.
     Deliver,
     /// The readback hears nothing of it, and another exchange begins with [`Visit::on_start`].
+    ///
+    /// [`Timeouts::total`](crate::Timeouts::total) counts from the submission over all exchanges and
+    /// the time between them, at the value of the request that is sent. When it has passed,
+    /// nothing is sent any more: the readback is told [`Timeout`](crate::ErrorKind::Timeout), and
+    /// the policy is not asked.
     Resend {
         /// What is sent: the same request, or one that was [edited](Request::edit) from it.
         request: Request,

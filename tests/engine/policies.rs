@@ -242,6 +242,83 @@ fn a_policy_sends_again_and_the_readback_hears_of_the_last_only() {
     }
 }
 
+/// Sends again whatever has come of it, so much later, for ever.
+#[derive(Clone)]
+struct Stubborn(Duration);
+
+impl Visit for Stubborn {
+    fn on_head(
+        &mut self,
+        _: &Request,
+        _: &Response<'_>,
+        _: &Moment<'_>,
+    ) -> Result<Screening, Error> {
+        Ok(Screening::discard())
+    }
+
+    fn on_end(&mut self, r: &Request, _: &Reply<'_>, _: &Moment<'_>) -> Result<Verdict, Error> {
+        Ok(Verdict::Resend {
+            request: r.clone(),
+            after: self.0,
+        })
+    }
+}
+
+#[test]
+fn the_total_deadline_bounds_all_that_a_policy_sends_again() {
+    let answers: [fn(&Incoming) -> Answer; 3] = [
+        |_| Answer::ok("a").after(SECOND / 8),
+        |_| Answer::nothing(),
+        |_| Answer::nothing().close(),
+    ];
+    let waits = [Duration::ZERO, SECOND / 4, 100 * SECOND];
+    for (i, answer) in answers.into_iter().enumerate() {
+        for wait in waits {
+            let (network, mut engine) = simulated(answer);
+            let timed = get("/").timeouts(|timeouts| timeouts.total = Some(SECOND));
+            engine.submit(build(timed, Stubborn(wait)), note);
+            let mut told = Told::new();
+            engine.advance(&mut told, SECOND - SECOND / 8).unwrap();
+            assert!(told.is_empty(), "{i}, {wait:?}");
+            // A server that says nothing is given a second more, in which it might.
+            engine.advance(&mut told, 2 * SECOND).unwrap();
+            assert_eq!(told, [Err(ErrorKind::Timeout)], "{i}, {wait:?}");
+            let sent = engine.stats().submitted;
+            engine.advance(&mut told, 9 * SECOND).unwrap();
+            assert_eq!((engine.pending(), told.len()), (0, 1), "{i}, {wait:?}");
+            assert_eq!(engine.stats().submitted, sent);
+            assert!(network.misuses().is_empty());
+        }
+    }
+}
+
+#[test]
+fn what_a_policy_has_sent_before_counts_where_its_readback_asks_whether_it_was_sent() {
+    use httpstream::Sent::{Maybe, Yes};
+    // The second of the two is never sent: it is held back until its time is over.
+    for (method, answer, sent, is_safe) in [
+        ("POST", Answer::status(503), Yes, false),
+        ("GET", Answer::status(503), Yes, true),
+        ("POST", Answer::nothing().close(), Maybe, false),
+        ("GET", Answer::nothing().close(), Maybe, true),
+    ] {
+        let answer = Rc::new(answer);
+        let (_network, mut engine) = simulated(move |_| Answer::clone(&answer));
+        let request = Request::builder(method.parse().unwrap(), "http://192.0.2.1/")
+            .body("1")
+            .timeouts(|timeouts| timeouts.total = Some(SECOND));
+        let policy = Stubborn(9 * SECOND);
+        engine.submit(build(request, policy), |told: &mut Vec<_>, reply, _| {
+            let error = reply.unwrap_err();
+            told.push((error.kind(), error.request_sent(), error.resend_is_safe()));
+            Next::done()
+        });
+        let mut told = Vec::new();
+        engine.run(&mut told).unwrap();
+        assert_eq!(told, [(ErrorKind::Timeout, sent, is_safe)], "{method}");
+    }
+}
+
 #[test]
 fn what_was_shown_is_delivered_whatever_the_policy_says() {
     let (_network, mut engine) = simulated(busy(1));
