@@ -30,6 +30,8 @@ pub(super) struct Agenda {
     pub(super) overdue: VecDeque<Overdue>,
     /// Commands carried out in this turn.
     pub(super) carried_out: usize,
+    /// Bytes that bodies were decoded to in this turn.
+    pub(super) decoded: usize,
     /// No new chain starts and none goes on.
     pub(super) draining: bool,
 }

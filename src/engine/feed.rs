@@ -507,13 +507,16 @@ impl<S, M: Mode> Engine<S, M> {
         data: &[u8],
         room: &mut [u8],
     ) -> Option<Fed> {
-        let limits = self
-            .core
-            .settings
-            .limits_of(self.core.chains[chain].request());
         let mut input = data;
-        let mut left = self.core.settings.turn_bytes;
+        let share = self.core.settings.turn_bytes;
+        let budget = share.saturating_mul(Self::TURN_SHARES);
+        let mut left = share;
         loop {
+            if left == 0 || self.core.agenda.decoded >= budget {
+                // Others are to have their turn.
+                self.keep_undecoded(chain, input);
+                return Some(Fed::Yielded);
+            }
             let visit = self.core.visit_mut(chain)?;
             let Some(decoding) = &mut visit.decoding else {
                 return self.on_data(state, key, chain, data);
@@ -525,37 +528,48 @@ impl<S, M: Mode> Engine<S, M> {
                 Ok(Step::Busy) => Some(Fed::Yielded),
                 Ok(Step::Piece(n)) => {
                     left = left.saturating_sub(n);
-                    match visit.taking {
-                        Taking::Discard => {}
-                        Taking::Collect => {
-                            visit.body.extend_from_slice(&room[..n]);
-                            let (limit, seen) = (limits.max_body_bytes, visit.body.len() as u64);
-                            if seen > limit {
-                                let violation = Violation::BodyTooLarge { limit, seen };
-                                return Some(Fed::Failed(Failure::Violation(violation)));
-                            }
-                        }
-                        Taking::Stream => {
-                            let fed = self.on_data(state, key, chain, &room[..n]);
-                            if fed.is_some() && !matches!(fed, Some(Fed::Paused)) {
-                                return fed;
-                            }
-                            if self.core.chains[chain].marks.has(Marks::CANCELLED) {
-                                return Some(Fed::Cancelled);
-                            }
-                            if let Some(fed) = fed {
-                                self.keep_undecoded(chain, input);
-                                return Some(fed);
-                            }
-                        }
-                    }
-                    (left == 0).then_some(Fed::Yielded)
+                    self.core.agenda.decoded += n;
+                    self.on_decoded(state, key, chain, &room[..n])
                 }
             };
-            if let Some(fed) = fed {
-                self.keep_undecoded(chain, input);
-                return Some(fed);
+            match fed {
+                None => {}
+                Some(Fed::Paused | Fed::Yielded) => {
+                    self.keep_undecoded(chain, input);
+                    return fed;
+                }
+                Some(fed) => return Some(fed),
             }
+        }
+    }
+
+    /// A piece of the body as it was before it was coded.
+    fn on_decoded(
+        &mut self,
+        state: &mut S,
+        key: LinkKey,
+        chain: ChainKey,
+        data: &[u8],
+    ) -> Option<Fed> {
+        let request = self.core.chains[chain].request();
+        let limit = self.core.settings.limits_of(request).max_body_bytes;
+        let visit = self.core.visit_mut(chain)?;
+        match visit.taking {
+            Taking::Discard => None,
+            Taking::Collect => {
+                visit.body.extend_from_slice(data);
+                let seen = visit.body.len() as u64;
+                (seen > limit).then(|| {
+                    let violation = Violation::BodyTooLarge { limit, seen };
+                    Fed::Failed(Failure::Violation(violation))
+                })
+            }
+            Taking::Stream => match self.on_data(state, key, chain, data) {
+                None | Some(Fed::Paused) if self.core.chains[chain].marks.has(Marks::CANCELLED) => {
+                    Some(Fed::Cancelled)
+                }
+                fed => fed,
+            },
         }
     }
 

@@ -172,6 +172,8 @@ impl<N: Net> Core<N> {
     /// Writes what waits for a tunnel, as far as the socket takes it.
     #[inline(never)]
     fn write_tunnel(&mut self, key: LinkKey) {
+        // Messages are not to wait until those before are acknowledged.
+        self.send_at_once_if(key, true);
         loop {
             let link = &mut self.links[key];
             let outbox = link.chain().and_then(|chain| self.chains.outbox(chain));

@@ -42,7 +42,7 @@ pub struct Turn {
 
 impl<S, M: Mode> Engine<S, M> {
     /// All links that the poll told of, and all on the run queue, read this many times what one may, before the turn ends.
-    const TURN_SHARES: usize = 4;
+    pub(super) const TURN_SHARES: usize = 4;
 
     /// One turn, which waits at most `timeout` and not past the next deadline.
     pub(super) fn turn_within(
@@ -54,6 +54,7 @@ impl<S, M: Mode> Engine<S, M> {
         let _inside = self.orders.on_turn();
         self.core.counts.turns += 1;
         self.core.agenda.carried_out = 0;
+        self.core.agenda.decoded = 0;
         self.core.quiet.forget();
         self.core.clock.present().begin_turn();
         let before = self.core.counts.answered + self.core.counts.failed;

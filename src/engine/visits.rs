@@ -166,6 +166,8 @@ impl<N: Net> Core<N> {
         let sent = self.ask(key, |visiting, request, at| {
             visiting.send(request, &mut block, at)
         });
+        // It may have taken its time, which is not the peer's.
+        self.catch_up();
         match sent {
             Ok(Ok(())) => {
                 let request = self.chains[key].request();

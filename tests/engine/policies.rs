@@ -580,6 +580,54 @@ fn a_body_that_decodes_without_end_stops_at_the_limit_and_holds_nobody_up() {
 }
 
 #[test]
+fn what_all_bodies_of_a_turn_are_decoded_to_is_bounded_together() {
+    /// Counts what it is given.
+    struct Weighing;
+    impl Readback<usize> for Weighing {
+        fn on_head(&mut self, _: &mut usize, _: &Response<'_>, _: &mut Context<'_, usize>) -> Flow {
+            Flow::Stream
+        }
+        fn on_data(&mut self, seen: &mut usize, data: &[u8], _: &mut Context<'_, usize>) -> Flow {
+            *seen += data.len();
+            Flow::Stream
+        }
+        fn on_reply(
+            &mut self,
+            _: &mut usize,
+            reply: Reply<'_>,
+            _: &mut Context<'_, usize>,
+        ) -> Next<usize> {
+            assert!(reply.is_ok());
+            Next::done()
+        }
+    }
+    const LINKS: usize = 40;
+    const EACH: usize = 1 << 20;
+    const SHARE: usize = 64 << 10;
+    let mut config = Config::default();
+    config.turn_bytes = SHARE;
+    config.max_connections_per_origin = LINKS;
+    let (network, mut engine) = simulated_with(config, |_| coded("a"));
+    for _ in 0..LINKS {
+        engine.submit_to(build(get("/"), Repeated(EACH)), Weighing);
+    }
+    let (mut seen, mut turns) = (0, 0);
+    while engine.pending() > 0 {
+        let before = seen;
+        let turn = engine.turn(&mut seen).unwrap();
+        // Four shares, and what the last of them went over it.
+        assert!(seen - before <= 4 * SHARE + (16 << 10), "{}", seen - before);
+        turns += 1;
+        assert!(turns < 10_000);
+        if !turn.more {
+            network.sleep(Duration::from_millis(10));
+        }
+    }
+    assert_eq!(seen, LINKS * EACH);
+    assert!(turns >= seen / (4 * SHARE + (16 << 10)));
+}
+
+#[test]
 fn a_body_that_cannot_be_decoded_is_an_error_and_the_connection_closed() {
     let (_network, mut engine) = simulated(|_| coded("ab!c"));
     engine.submit(build(get("/"), Repeated(2)), note);
