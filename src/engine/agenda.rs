@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use mio::Token;
 
-use crate::engine::chains::ChainKey;
+use crate::engine::chain::{ChainKey, Marks};
 use crate::error::Error;
 use crate::net::Ready;
 use crate::net::slots::{LinkKey, MaybeKey};
@@ -99,7 +99,7 @@ pub(super) struct Overdue {
     pub(super) link: Token,
     pub(super) chain: ChainKey,
     /// Which deadline: as long as it is the chain's, nothing has come of it.
-    pub(super) mark: crate::engine::chains::Marks,
+    pub(super) mark: Marks,
     /// Bytes that may still be read for its sake, and until which tick.
     pub(super) left: usize,
     pub(super) until: u64,

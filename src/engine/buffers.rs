@@ -1,6 +1,6 @@
 //! Buffers that all links share, and those that are lent to a link and come back.
 
-use crate::engine::chains::ChainKey;
+use crate::engine::chain::ChainKey;
 use crate::h1::exchange::Block;
 use crate::h1::inbound::Inbound;
 use crate::h1::line::Line;

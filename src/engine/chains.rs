@@ -1,9 +1,7 @@
-//! Chains: what was submitted, until its readback answers `done`.
+//! All chains of an engine, and what was asked of it since it last looked.
 //!
 //! A chain is in two tables under one key: [`Chains`] has what the engine needs to know of it, and
-//! [`Readbacks`] what its caller wrote. A running readback is lent both, as [`Asks`]: it may start
-//! chains and mark others, while the links, the pool and the timers stay out of its reach until it
-//! returns.
+//! [`Readbacks`](super::asks::Readbacks) what its caller wrote.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::task::Waker;
@@ -11,141 +9,13 @@ use std::time::Duration;
 
 use slab::Slab;
 
+use crate::engine::chain::{Chain, ChainKey, Marks, Stage};
 use crate::engine::generations::Generations;
-use crate::engine::readback::{Action, Call, Next, Readback, Sink, Unread};
+use crate::engine::outbox::Outbox;
 use crate::generation::Mark;
 use crate::id::RequestId;
 use crate::net::slots::{MaybeKey, grow};
 use crate::request::Request;
-use crate::sched::wheel::TimerId;
-
-/// Slab key of a chain.
-pub(crate) type ChainKey = u32;
-
-/// Where a chain is.
-///
-/// ```text
-/// New ──► Delayed ──► (HeldBack) ──► Queued ──► Running ──► Reading ──► (next request: New's successors, or Waiting) or gone
-///    └───────┴───────────┴───────────┴──► Failed ──► Reading
-/// Waiting ──► Due ──► Reading
-///    └─────────┴──► Failed
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
-    /// Submitted; the command queue starts it.
-    New,
-    /// Waiting for its delay.
-    Delayed,
-    /// Its policy holds it back; it is asked again when its timer goes off, or it is woken.
-    HeldBack,
-    /// Waiting for its delay, or for the command queue to start it, without a request: this call follows, or else its
-    /// readback is told.
-    Waiting { call: MaybeKey },
-    /// It has waited; the completion queue holds its place.
-    Due { call: MaybeKey },
-    /// Waiting for a connection, between these two of its origin's queue.
-    Queued { before: MaybeKey, behind: MaybeKey },
-    /// Exchanging its request for a response on this link.
-    Running { link: u32 },
-    /// Failed; the completion queue holds the error for its readback.
-    Failed,
-    /// Its readback is running.
-    Reading,
-    /// No chain at all: its slot is not used again.
-    Retired,
-}
-
-/// A set of marks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Marks(u16);
-
-impl Marks {
-    /// Its readback is to be called once more, with `Cancelled`, and no more after that.
-    pub(super) const CANCELLED: Self = Self(1);
-    /// Its readback answered `Pause`.
-    pub(super) const PAUSED: Self = Self(2);
-    /// The next link is to be a fresh one: the last was stale.
-    pub(super) const FRESH: Self = Self(4);
-    /// The server refused `Expect`: the request goes without it.
-    pub(super) const NO_EXPECT: Self = Self(8);
-    /// Its id came from a `Submitter`.
-    const REMOTE: Self = Self(16);
-    /// It waits because this machine ran out of something.
-    pub(super) const EXHAUSTED: Self = Self(32);
-    /// Its origin is that of its request: so it stays as long as the same one is sent again.
-    pub(super) const AT_HOME: Self = Self(64);
-    /// The deadline of its phase has passed, and nothing has moved it since.
-    pub(super) const LATE: Self = Self(128);
-    /// The total deadline of its request has passed, and is being dealt with.
-    pub(super) const OVER: Self = Self(256);
-
-    /// What does not hold of the next request any more.
-    pub(super) const OF_ONE_REQUEST: Self =
-        Self(Self::FRESH.0 | Self::NO_EXPECT.0 | Self::LATE.0 | Self::OVER.0);
-
-    pub(super) fn has(self, mark: Self) -> bool {
-        self.0 & mark.0 != 0
-    }
-
-    /// Both: has is then whether there is one of them.
-    pub(super) const fn or(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    pub(super) fn set(&mut self, mark: Self) {
-        self.0 |= mark.0;
-    }
-
-    pub(super) fn clear(&mut self, mark: Self) {
-        self.0 &= !mark.0;
-    }
-}
-
-/// A conversation: one submission after another, each the request that is under way together with
-/// all that is sent for it, by the engine or by its policy. What is here is all but for what its caller wrote, which is in [`Readbacks`]. A million of
-/// them may be delayed: keep it small.
-pub(crate) struct Chain {
-    /// The one under way, or else the last one. Out while its readback runs, and none before the first.
-    pub(super) request: Option<Request>,
-    /// When the present submission was made, or its delay was over: microseconds of the engine's life.
-    /// What its policy sends does not move it, so the total deadline, `Timings` and the alert of a
-    /// long wait count from it over all hops.
-    pub(super) submitted: u64,
-    pub(super) stage: Stage,
-    /// Of its delay, or the deadline of its phase.
-    pub(super) timer: Option<TimerId>,
-    /// The origin that holds a count for it.
-    pub(super) origin: MaybeKey,
-    /// What its policy does for the present submission.
-    pub(super) visit: MaybeKey,
-    /// How often the present request was sent: of what a policy sends in its place, from 0 again.
-    pub(super) attempts: u8,
-    /// How many exchanges have failed since the last that did not.
-    pub(super) failures: u8,
-    pub(super) marks: Marks,
-}
-
-impl Chain {
-    /// An exchange of it is over.
-    #[inline]
-    pub(super) fn note_outcome(&mut self, has_failed: bool) {
-        self.failures = match has_failed {
-            true => self.failures.saturating_add(1),
-            false => 0,
-        };
-    }
-
-    /// The request under way, or else the last one.
-    ///
-    /// # Panics
-    /// There was none yet: the chain has only waited.
-    #[inline]
-    pub(super) fn request(&self) -> &Request {
-        self.request
-            .as_ref()
-            .expect("a chain that sends has a request")
-    }
-}
 
 /// What is to be done before the next link is touched.
 #[derive(Debug)]
@@ -159,39 +29,6 @@ pub(super) enum Command {
     Wake(RequestId),
 }
 
-/// Bytes that wait to be written on a tunnel.
-#[derive(Debug, Default)]
-pub(super) struct Outbox {
-    bytes: Vec<u8>,
-    /// Up to here they are written.
-    written: usize,
-    /// A command is on its way that writes them.
-    is_noted: bool,
-}
-
-impl Outbox {
-    pub(super) fn waiting(&self) -> &[u8] {
-        &self.bytes[self.written..]
-    }
-
-    /// The connection has taken `n` more.
-    pub(super) fn on_written(&mut self, n: usize) {
-        self.written += n;
-        // What is written is moved away once it is the larger part, so that a byte is moved twice
-        // at most.
-        if self.written * 2 > self.bytes.len() {
-            self.bytes.drain(..self.written);
-            self.written = 0;
-        }
-        if self.bytes.is_empty() && self.bytes.capacity() > KEPT_OUTBOX {
-            self.bytes = Vec::new();
-        }
-    }
-}
-
-/// A longer buffer of a tunnel is given back when all of it is written.
-const KEPT_OUTBOX: usize = 64 << 10;
-
 /// A longer queue of commands is given back when it is empty.
 const KEPT_COMMANDS: usize = 4096;
 
@@ -199,7 +36,7 @@ const KEPT_COMMANDS: usize = 4096;
 pub(crate) struct Chains {
     slab: Slab<Chain>,
     /// How often each slot was given out. A slot that was given out 2³¹ times is not used again.
-    generations: Vec<u32>,
+    given_out: Vec<u32>,
     retired: usize,
     /// A tree, since a hash table that grows to hold a million moves them all at once, inside some
     /// turn.
@@ -210,7 +47,7 @@ pub(crate) struct Chains {
     /// What is to be written on connections whose protocol was switched.
     tunnels: BTreeMap<ChainKey, Outbox>,
     /// The generations that chains wait in, or their requests belong to.
-    pub(super) belonging: Generations,
+    pub(super) generations: Generations,
     /// What a chain is stamped with that is submitted now: microseconds of the engine's life.
     pub(super) now: u64,
     pub(super) stopped: bool,
@@ -221,13 +58,13 @@ impl Chains {
     pub(super) fn new(ended: Waker) -> Self {
         Self {
             slab: Slab::new(),
-            generations: Vec::new(),
+            given_out: Vec::new(),
             retired: 0,
             by_remote_id: BTreeMap::new(),
             remote_ids: Vec::new(),
             commands: VecDeque::new(),
             tunnels: BTreeMap::new(),
-            belonging: Generations::new(ended),
+            generations: Generations::new(ended),
             now: 0,
             stopped: false,
             submitted: 0,
@@ -239,7 +76,7 @@ impl Chains {
     }
 
     /// Begins a chain, which a command is to start.
-    fn insert(
+    pub(super) fn insert(
         &mut self,
         stage: Stage,
         request: Option<Request>,
@@ -276,15 +113,15 @@ impl Chains {
         grow(&mut self.slab);
         loop {
             let key = self.slab.vacant_key();
-            if key == self.generations.len() {
-                if self.generations.len() == self.generations.capacity() {
-                    self.generations.reserve_exact((key / 16).max(64));
+            if key == self.given_out.len() {
+                if self.given_out.len() == self.given_out.capacity() {
+                    self.given_out.reserve_exact((key / 16).max(64));
                 }
-                self.generations.push(0);
+                self.given_out.push(0);
                 return key as ChainKey;
             }
-            if self.generations[key] < u32::MAX >> 1 {
-                self.generations[key] += 1;
+            if self.given_out[key] < u32::MAX >> 1 {
+                self.given_out[key] += 1;
                 return key as ChainKey;
             }
             // One slot in 2³¹ submissions is the price of ids that are never reused.
@@ -307,7 +144,7 @@ impl Chains {
     pub(super) fn remove(&mut self, key: ChainKey) -> Chain {
         let chain = self.slab.remove(key as usize);
         self.tunnels.remove(&key);
-        self.belonging.forget(key);
+        self.generations.forget(key);
         if chain.marks.has(Marks::REMOTE) {
             self.by_remote_id.remove(&self.remote_ids[key as usize]);
         }
@@ -329,7 +166,7 @@ impl Chains {
     pub(super) fn id(&self, key: ChainKey) -> RequestId {
         match self.slab[key as usize].marks.has(Marks::REMOTE) {
             true => self.remote_ids[key as usize],
-            false => RequestId::local(key, self.generations[key as usize]),
+            false => RequestId::local(key, self.given_out[key as usize]),
         }
     }
 
@@ -350,7 +187,7 @@ impl Chains {
             .slab
             .get(key as usize)
             .is_some_and(|chain| !chain.marks.has(Marks::REMOTE));
-        (live && self.generations[key as usize] == generation).then_some(key)
+        (live && self.given_out[key as usize] == generation).then_some(key)
     }
 
     pub(super) fn keys(&self) -> impl Iterator<Item = ChainKey> + '_ {
@@ -445,7 +282,7 @@ impl Chains {
     /// What is to be written on a chain's tunnel, if it has one.
     pub(super) fn outbox(&mut self, key: ChainKey) -> Option<&mut Outbox> {
         let outbox = self.tunnels.get_mut(&key)?;
-        outbox.is_noted = false;
+        outbox.on_looked_at();
         Some(outbox)
     }
 
@@ -458,12 +295,10 @@ impl Chains {
     pub(super) fn write(&mut self, id: RequestId, bytes: &[u8]) -> Option<usize> {
         let key = self.find(id)?;
         let outbox = self.tunnels.get_mut(&key)?;
-        outbox.bytes.extend_from_slice(bytes);
-        let waiting = outbox.waiting().len();
-        if waiting > 0 && !std::mem::replace(&mut outbox.is_noted, true) {
+        if outbox.put(bytes) {
             self.commands.push_back(Command::Flush(id));
         }
-        Some(waiting)
+        Some(outbox.waiting().len())
     }
 
     /// Has a chain end with the generation of a session that it belongs to now, if it belongs to
@@ -473,9 +308,9 @@ impl Chains {
             return;
         };
         match mark {
-            None => self.belonging.forget(key),
+            None => self.generations.forget(key),
             Some(mark) => {
-                if !self.belonging.watch(key, mark) {
+                if !self.generations.watch(key, mark) {
                     self.cancel(id);
                 }
             }
@@ -484,7 +319,7 @@ impl Chains {
 
     /// Ends chains whose generation is over, as many as a turn looks at.
     pub(super) fn sweep(&mut self) {
-        for key in self.belonging.sweep() {
+        for key in self.generations.sweep() {
             self.cancel(self.id(key));
         }
     }
@@ -492,165 +327,5 @@ impl Chains {
     /// Asks that [`Engine::run`](crate::Engine::run) end with this turn.
     pub(super) fn stop(&mut self) {
         self.stopped = true;
-    }
-}
-
-/// What callers wrote, by chain: the readback of each, and the calls that are to be made. The only
-/// part of an engine that knows the caller's state.
-pub(super) struct Readbacks<S> {
-    /// `None` where there is no chain, and while it runs.
-    by_chain: Vec<Option<Box<dyn Readback<S>>>>,
-    calls: Slab<Call<S>>,
-}
-
-impl<S> Readbacks<S> {
-    pub(super) fn new() -> Self {
-        Self {
-            by_chain: Vec::new(),
-            calls: Slab::new(),
-        }
-    }
-
-    /// Takes a chain's readback out, to run it or because the chain is over.
-    #[inline]
-    pub(super) fn take(&mut self, key: ChainKey) -> Option<Box<dyn Readback<S>>> {
-        self.by_chain[key as usize].take()
-    }
-
-    /// Puts a readback in, and gives back the one that was there.
-    #[inline]
-    pub(super) fn put(
-        &mut self,
-        key: ChainKey,
-        readback: Box<dyn Readback<S>>,
-    ) -> Option<Box<dyn Readback<S>>> {
-        self.by_chain[key as usize].replace(readback)
-    }
-
-    /// The readback of a chain, unless it is running.
-    #[inline]
-    pub(super) fn get(&self, key: ChainKey) -> Option<&dyn Readback<S>> {
-        self.by_chain[key as usize].as_deref()
-    }
-
-    fn insert(&mut self, key: ChainKey, readback: Box<dyn Readback<S>>) {
-        let key = key as usize;
-        if key >= self.by_chain.len() {
-            if key >= self.by_chain.capacity() {
-                self.by_chain
-                    .reserve_exact(key + 1 - self.by_chain.len() + (key / 16).max(64));
-            }
-            self.by_chain.resize_with(key + 1, || None);
-        }
-        self.by_chain[key] = Some(readback);
-    }
-
-    /// Keeps a call until it is due.
-    pub(super) fn keep_call(&mut self, call: Call<S>) -> MaybeKey {
-        grow(&mut self.calls);
-        MaybeKey::from(self.calls.insert(call) as u32)
-    }
-
-    pub(super) fn take_call(&mut self, key: MaybeKey) -> Option<Call<S>> {
-        key.get().map(|key| self.calls.remove(key as usize))
-    }
-}
-
-/// What a running readback is lent: it may begin chains and mark others, and reach nothing else.
-pub(super) struct Asks<'a, S> {
-    pub(super) chains: &'a mut Chains,
-    pub(super) readbacks: &'a mut Readbacks<S>,
-}
-
-impl<S> Asks<'_, S> {
-    /// A chain that begins with a request.
-    pub(super) fn insert(
-        &mut self,
-        request: Request,
-        readback: Box<dyn Readback<S>>,
-        delay: Duration,
-        remote: Option<RequestId>,
-    ) -> RequestId {
-        let mark = request.generation().cloned();
-        let key = self.chains.insert(Stage::New, Some(request), delay, remote);
-        self.readbacks.insert(key, readback);
-        let id = self.chains.id(key);
-        if mark.is_some() {
-            self.chains.watch(id, mark);
-        }
-        id
-    }
-
-    /// A chain that begins with a call. Its readback is [`Unread`] until the call installs another.
-    pub(super) fn insert_call(
-        &mut self,
-        call: Call<S>,
-        delay: Duration,
-        remote: Option<RequestId>,
-    ) -> RequestId {
-        self.insert_waiting(Some(call), Box::new(Unread), delay, remote)
-    }
-
-    /// A chain that begins by waiting: then `call` is made, or its readback told.
-    fn insert_waiting(
-        &mut self,
-        call: Option<Call<S>>,
-        readback: Box<dyn Readback<S>>,
-        delay: Duration,
-        remote: Option<RequestId>,
-    ) -> RequestId {
-        let call = call.map_or(MaybeKey::NONE, |call| self.readbacks.keep_call(call));
-        let key = self
-            .chains
-            .insert(Stage::Waiting { call }, None, delay, remote);
-        self.readbacks.insert(key, readback);
-        self.chains.id(key)
-    }
-
-    /// A chain that begins with `next`. Where that is nothing, the id names no chain.
-    pub(super) fn start(&mut self, next: Next<S>, remote: Option<RequestId>) -> RequestId {
-        let Next {
-            action,
-            delay,
-            readback,
-        } = next;
-        let readback = readback.unwrap_or_else(|| Box::new(Unread));
-        match action {
-            Action::Send(request) => self.insert(request, readback, delay, remote),
-            Action::Call(call) => {
-                let (call, mark) = *call;
-                let id = self.insert_waiting(Some(call), readback, delay, remote);
-                self.chains.watch(id, mark);
-                id
-            }
-            Action::Wait(mark) => {
-                let id = self.insert_waiting(None, readback, delay, remote);
-                self.chains.watch(id, mark.map(|mark| *mark));
-                id
-            }
-            Action::Done | Action::Again | Action::Pend => remote.unwrap_or(RequestId::NONE),
-        }
-    }
-}
-
-impl<S> Sink<S> for Asks<'_, S> {
-    fn start(&mut self, next: Next<S>) -> RequestId {
-        self.start(next, None)
-    }
-
-    fn cancel(&mut self, id: RequestId) -> bool {
-        self.chains.cancel(id)
-    }
-
-    fn resume(&mut self, id: RequestId) -> bool {
-        self.chains.resume(id)
-    }
-
-    fn write(&mut self, id: RequestId, bytes: &[u8]) -> Option<usize> {
-        self.chains.write(id, bytes)
-    }
-
-    fn stop(&mut self) {
-        self.chains.stop();
     }
 }

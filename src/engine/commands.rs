@@ -8,13 +8,12 @@
 use std::time::Duration;
 
 use crate::engine::agenda::Completion;
-use crate::engine::chains::{ChainKey, Command, Marks, Stage};
+use crate::engine::chain::{ChainKey, Marks, Stage};
+use crate::engine::chains::Command;
 use crate::engine::core::Core;
 use crate::engine::fail::Failure;
 use crate::error::ErrorKind;
 use crate::net::Net;
-use crate::net::pool::Parts;
-use crate::net::slots::MaybeKey;
 use crate::timeouts::Clock;
 
 /// Commands carried out in one turn: requests that begin, which are what a turn of ten thousand
@@ -113,77 +112,6 @@ impl<N: Net> Core<N> {
                 }
             }
         }
-    }
-
-    /// Sends the chain's request for the first time.
-    pub(super) fn begin(&mut self, key: ChainKey) {
-        let chain = &mut self.chains[key];
-        chain.attempts = 0;
-        chain.marks.clear(Marks::OF_ONE_REQUEST);
-        match self.wants_visit(key) {
-            true => self.begin_visit(key),
-            false => self.enter_and_place(key),
-        }
-    }
-
-    /// Finds the origin of a chain's request, and a link or a place in its queue.
-    #[inline]
-    pub(super) fn enter_and_place(&mut self, key: ChainKey) {
-        let chain = &mut self.chains[key];
-        if !chain.marks.has(Marks::AT_HOME) {
-            let request = chain
-                .request
-                .as_ref()
-                .expect("a chain that sends has a request");
-            let parts = Parts {
-                scheme: request.scheme(),
-                host: request.host(),
-                port: request.port(),
-                route: request.route().unwrap_or(&self.settings.route),
-            };
-            chain.origin = self.pool.enter(chain.origin.get(), parts).into();
-            chain.marks.set(Marks::AT_HOME);
-        }
-        self.place(key);
-    }
-
-    /// Lets a chain wait for its delay, counted from its submission.
-    pub(super) fn delay(&mut self, key: ChainKey, delay: Duration) {
-        self.chains[key].stage = Stage::Delayed;
-        self.arm_delay(key, delay);
-    }
-
-    /// Lets a chain wait without a request, counted from its submission; then `call` is made, or its readback told.
-    pub(super) fn wait(&mut self, key: ChainKey, call: MaybeKey, delay: Duration) {
-        self.chains[key].stage = Stage::Waiting { call };
-        match delay {
-            Duration::ZERO => {
-                self.disarm(key);
-                self.fall_due(key, call);
-            }
-            delay => self.arm_delay(key, delay),
-        }
-    }
-
-    /// What a chain waited for without a request has happened before its delay was over.
-    pub(super) fn wake_chain(&mut self, key: ChainKey) {
-        match self.chains[key].stage {
-            Stage::Waiting { call } => {
-                self.disarm(key);
-                self.fall_due(key, call);
-            }
-            Stage::HeldBack => {
-                self.disarm(key);
-                self.ask_start(key);
-            }
-            _ => {}
-        }
-    }
-
-    /// A chain has waited for as long as it asked.
-    pub(super) fn fall_due(&mut self, key: ChainKey, call: MaybeKey) {
-        self.chains[key].stage = Stage::Due { call };
-        self.agenda.completions.push_back((key, Completion::Due));
     }
 
     pub(super) fn cancel_chain(&mut self, key: ChainKey) {

@@ -16,13 +16,14 @@ use crate::engine::Stats;
 use crate::engine::agenda::Agenda;
 use crate::engine::alerts::Alerts;
 use crate::engine::buffers::Buffers;
-use crate::engine::chains::{ChainKey, Chains, Marks, Stage};
+use crate::engine::chain::{ChainKey, Marks, Stage};
+use crate::engine::chains::Chains;
 use crate::engine::clock::{Since, TurnClock};
 use crate::engine::generations::Ended;
 use crate::engine::lookups::Lookups;
 use crate::engine::quiet::Quiet;
 use crate::engine::settings::{self, Settings};
-use crate::engine::visits::Visit;
+use crate::engine::visit::VisitState;
 use crate::engine::waking::Waking;
 use crate::error::Error;
 use crate::net::Net;
@@ -49,7 +50,7 @@ pub(super) struct Core<N: Net> {
     /// Set while this machine is out of file descriptors or memory.
     pub(super) exhausted: Option<Exhaustion>,
     /// Visits of policies, by the chains that have one.
-    pub(super) visits: Slab<Visit>,
+    pub(super) visits: Slab<VisitState>,
     /// What wakes chains that wait.
     pub(super) bell: Arc<Bell>,
     /// Whether a generation that chains belong to has ended.
@@ -162,7 +163,7 @@ impl<N: Net> Core<N> {
             || self.lookups.names.has_news()
             || self.bell.has_rung()
             || self.ended.is_set()
-            || self.chains.belonging.is_due()
+            || self.chains.generations.is_due()
             || self.net.has_handed_events()
     }
 

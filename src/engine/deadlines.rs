@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::engine::chains::{ChainKey, Marks};
+use crate::engine::chain::{ChainKey, Marks};
 use crate::engine::clock::tick_after;
 use crate::engine::core::{Core, Timer};
 use crate::net::Net;

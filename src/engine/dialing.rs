@@ -11,7 +11,7 @@ use std::time::Duration;
 use log::{debug, trace};
 
 use crate::engine::alerts::alert;
-use crate::engine::chains::{ChainKey, Marks};
+use crate::engine::chain::{ChainKey, Marks};
 use crate::engine::core::{Core, Exhaustion, Timer};
 use crate::engine::fail::{Failure, connected_to_itself};
 use crate::h1::exchange::Exchange;

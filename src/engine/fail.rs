@@ -7,7 +7,7 @@ use log::debug;
 
 use crate::engine::agenda::Completion;
 use crate::engine::alerts::alert;
-use crate::engine::chains::{ChainKey, Marks, Stage};
+use crate::engine::chain::{ChainKey, Marks, Stage};
 use crate::engine::clock::tick_after;
 use crate::engine::core::{Core, Exhaustion};
 use crate::error::{Circumstances, Error, ErrorKind, Phase, Sent};

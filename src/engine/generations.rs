@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
 
-use crate::engine::chains::ChainKey;
+use crate::engine::chain::ChainKey;
 use crate::engine::waking::Waking;
 use crate::generation::Mark;
 

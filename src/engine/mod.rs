@@ -39,23 +39,30 @@ use crate::response::Reply;
 
 mod agenda;
 mod alerts;
+mod asks;
+mod begin;
+mod body;
 mod buffers;
+mod chain;
 mod chains;
 mod clock;
 mod closing;
 mod commands;
 mod core;
 mod deadlines;
+
 mod dialing;
 
 mod fail;
 mod feed;
+mod finish;
 mod future;
 mod generations;
 mod local;
 mod lookups;
 mod mode;
 mod orders;
+mod outbox;
 mod overdue;
 mod pipeline;
 mod probing;
@@ -74,6 +81,7 @@ mod submitter;
 mod task;
 mod timers;
 mod turn;
+mod visit;
 mod visits;
 mod waiting;
 mod waking;
@@ -88,7 +96,7 @@ pub use submitter::Submitter;
 pub use turn::Turn;
 pub use within::{within, within_call, within_to};
 
-use chains::{Asks, Readbacks};
+use asks::{Asks, Readbacks};
 use core::Core;
 use mode::sealed::Sealed;
 use orders::Orders;

@@ -3,7 +3,7 @@
 
 use crate::engine::Engine;
 use crate::engine::agenda::Overdue;
-use crate::engine::chains::{Marks, Stage};
+use crate::engine::chain::{Marks, Stage};
 use crate::engine::core::Core;
 use crate::engine::lookups::MOST_PUT_OFF;
 use crate::engine::mode::Mode;

@@ -1,7 +1,7 @@
 //! What follows in a pipeline when a response is complete (RFC 9112 §9.3.2).
 
 use crate::engine::alerts::alert;
-use crate::engine::chains::ChainKey;
+use crate::engine::chain::ChainKey;
 use crate::engine::core::Core;
 use crate::h1::line::{Intake, Progress};
 use crate::h1::trust::Trust;

@@ -6,7 +6,7 @@
 
 use log::debug;
 
-use crate::engine::chains::{ChainKey, Marks};
+use crate::engine::chain::{ChainKey, Marks};
 use crate::engine::core::{Core, Timer};
 use crate::net::Net;
 use crate::net::link::{Neighbours, Spot};

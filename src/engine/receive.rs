@@ -5,7 +5,7 @@
 
 use std::io;
 
-use crate::engine::chains::Marks;
+use crate::engine::chain::Marks;
 use crate::engine::core::Core;
 use crate::engine::fail::Failure;
 use crate::h1::Outlet;
@@ -28,6 +28,14 @@ pub(super) enum Received {
     /// Nothing for the response; there may be more.
     Nothing,
     /// The link is not to be read on for now, or has failed.
+    Stop,
+}
+
+/// Whether a link may be read on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Go {
+    On,
+    /// The exchange is over, paused or failed, or user code panicked.
     Stop,
 }
 

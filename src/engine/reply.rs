@@ -9,7 +9,8 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::engine::Engine;
-use crate::engine::chains::{Asks, ChainKey, Marks, Stage};
+use crate::engine::asks::Asks;
+use crate::engine::chain::{ChainKey, Marks, Stage};
 use crate::engine::clock::Since;
 use crate::engine::core::Core;
 use crate::engine::mode::Mode;
@@ -213,7 +214,7 @@ impl<S, M: Mode> Engine<S, M> {
                 mark = self.core.chains[chain].request().generation().cloned();
             }
             Action::Pend if !self.core.agenda.draining => {
-                mark = self.core.chains.belonging.mark_of(chain);
+                mark = self.core.chains.generations.mark_of(chain);
                 waits = Some(MaybeKey::NONE);
             }
             Action::Wait(marked) if !self.core.agenda.draining => {
@@ -234,7 +235,7 @@ impl<S, M: Mode> Engine<S, M> {
             let former = self.readbacks.put(chain, readback);
             self.discard(former);
         }
-        if mark.is_some() || self.core.chains.belonging.has_some() {
+        if mark.is_some() || self.core.chains.generations.has_some() {
             let id = self.core.chains.id(chain);
             self.core.chains.watch(id, mark);
         }

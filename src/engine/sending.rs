@@ -12,7 +12,7 @@ use std::io;
 
 use log::{debug, trace};
 
-use crate::engine::chains::{ChainKey, Marks, Stage};
+use crate::engine::chain::{ChainKey, Marks, Stage};
 use crate::engine::clock::tick_after;
 use crate::engine::core::Core;
 use crate::engine::fail::Failure;

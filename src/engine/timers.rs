@@ -4,7 +4,7 @@ use log::debug;
 
 use crate::engine::agenda::Overdue;
 use crate::engine::alerts::alert;
-use crate::engine::chains::{ChainKey, Marks, Stage};
+use crate::engine::chain::{ChainKey, Marks, Stage};
 use crate::engine::clock::tick_after;
 use crate::engine::core::{Core, Timer};
 use crate::engine::fail::Failure;

@@ -7,7 +7,7 @@ use log::trace;
 
 use crate::engine::Engine;
 use crate::engine::agenda::Completion;
-use crate::engine::chains::Stage;
+use crate::engine::chain::Stage;
 use crate::engine::clock::Since;
 use crate::engine::local::LocalOrder;
 use crate::engine::mode::sealed::Sealed;
@@ -212,7 +212,7 @@ impl<S, M: Mode> Engine<S, M> {
 
     fn take_orders(&mut self) {
         if self.core.ended.take() {
-            self.core.chains.belonging.on_ended();
+            self.core.chains.generations.on_ended();
         }
         for order in self.orders.take_local() {
             match order {
@@ -254,7 +254,7 @@ impl<S, M: Mode> Engine<S, M> {
         }
         self.orders.give_back(orders);
         // Behind all that was given before: what belongs to a generation that is over ends, too.
-        if self.core.chains.belonging.is_due() {
+        if self.core.chains.generations.is_due() {
             self.core.chains.sweep();
         }
     }
@@ -264,7 +264,7 @@ impl<S, M: Mode> Engine<S, M> {
         if self.orders.has_unannounced()
             || self.core.bell.has_rung()
             || self.core.ended.is_set()
-            || self.core.chains.belonging.is_due()
+            || self.core.chains.generations.is_due()
         {
             // A readback may have taken its time before it gave them, and no delay is early for that.
             self.core.read_clock();

@@ -6,60 +6,19 @@
 //! policy pays for one test of a pointer when it begins, and of a key afterwards.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
 
 use crate::engine::agenda::Completion;
-use crate::engine::chains::{ChainKey, Marks, Stage};
+use crate::engine::chain::ChainKey;
 use crate::engine::clock::Since;
 use crate::engine::core::Core;
-use crate::error::{Earlier, Error, ErrorKind};
-use crate::h1::exchange::{Block, Taking};
+use crate::engine::visit::VisitState;
+use crate::error::Error;
+use crate::h1::exchange::Block;
 use crate::net::Net;
 use crate::net::slots::{MaybeKey, grow};
-use crate::policy::{Decoding, Moment, Screened, Shown, Start, Verdict, Visiting};
+use crate::policy::{Moment, Screened, Shown, Verdict, Visiting};
 use crate::request::Request;
 use crate::response::{Reply, Response};
-
-/// A chain's visit, and what the response to its present exchange has come to. Kept for the chain's
-/// next request, where the visit allows it.
-#[derive(Debug)]
-pub(super) struct Visit {
-    visiting: Visiting,
-    /// What was sent for it before its present exchange.
-    pub(super) earlier: Earlier,
-    pub(super) shown: Shown,
-    /// What takes off the body's codings.
-    pub(super) decoding: Option<Decoding>,
-    /// There is more to be decoded than was allowed, or it was held back by a pause.
-    pub(super) is_pending: bool,
-    /// What becomes of the decoded body.
-    pub(super) taking: Taking,
-    /// The decoded body, where it is collected.
-    pub(super) body: Vec<u8>,
-}
-
-impl Visit {
-    fn new(visiting: Visiting) -> Self {
-        Self {
-            visiting,
-            earlier: Earlier::NOTHING,
-            shown: Shown::AtOnce,
-            decoding: None,
-            is_pending: false,
-            taking: Taking::Collect,
-            body: Vec::new(),
-        }
-    }
-
-    /// An exchange is over, or another begins: nothing is left of its response.
-    fn clear(&mut self) {
-        self.shown = Shown::AtOnce;
-        self.decoding = None;
-        self.is_pending = false;
-        self.taking = Taking::Collect;
-        self.body = Vec::new();
-    }
-}
 
 /// A policy has panicked: the chain is over, and the turn to end.
 pub(super) struct PolicyPanicked;
@@ -72,7 +31,7 @@ impl<N: Net> Core<N> {
     }
 
     /// The visit of a chain that has one.
-    pub(super) fn visit_mut(&mut self, key: ChainKey) -> Option<&mut Visit> {
+    pub(super) fn visit_mut(&mut self, key: ChainKey) -> Option<&mut VisitState> {
         let visit = self.chains[key].visit.get()?;
         self.visits.get_mut(visit as usize)
     }
@@ -85,74 +44,12 @@ impl<N: Net> Core<N> {
             || self.chains[key].request().policies().is_some()
     }
 
-    /// Begins the visit of a chain's request, which it is placed after.
-    #[inline(never)]
-    pub(super) fn begin_visit(&mut self, key: ChainKey) {
-        let kept = self.take_visit(key);
-        let at = Moment::new(self.clock.present(), &self.bell, Some(self.chains.id(key)));
-        let (request, default) = (self.chains[key].request(), self.settings.policy.as_ref());
-        let begun = catch_unwind(AssertUnwindSafe(|| {
-            Visiting::begin(kept, request, default, &at)
-        }));
-        self.clock.since = Since::UserCode;
-        match begun {
-            Ok(Some(visiting)) => {
-                grow(&mut self.visits);
-                let visit = self.visits.insert(Visit::new(visiting)) as u32;
-                self.chains[key].visit = visit.into();
-                self.ask_start(key);
-            }
-            Ok(None) => self.enter_and_place(key),
-            Err(panic) => {
-                self.panic.get_or_insert(panic);
-                self.complete(key, Completion::Over);
-            }
-        }
-    }
-
-    /// Asks when the exchange may begin.
-    pub(super) fn ask_start(&mut self, key: ChainKey) {
-        if let Some(visit) = self.visit_mut(key) {
-            visit.clear();
-        }
-        let start = self.ask(key, |visiting, request, at| visiting.start(request, at));
-        self.catch_up();
-        match start {
-            Ok(Ok(Start::Now)) => self.enter_and_place(key),
-            Ok(Ok(Start::After(delay))) => self.hold_back(key, Some(delay)),
-            Ok(Ok(Start::Wait)) => self.hold_back(key, None),
-            Ok(Err(error)) => self.refuse(key, error),
-            Err(PolicyPanicked) => self.complete(key, Completion::Over),
-        }
-    }
-
-    /// Has a chain's policy asked again when `delay` is over, or only when it is woken.
-    fn hold_back(&mut self, key: ChainKey, delay: Option<Duration>) {
-        self.chains[key].stage = Stage::HeldBack;
-        let millis = delay.map(|delay| delay.as_nanos().div_ceil(1_000_000));
-        match millis.map(u64::try_from) {
-            // What lies further off than any clock will run is never.
-            Some(Ok(millis)) if millis >> 50 == 0 => {
-                let due = self.clock.tick_from_now() + millis;
-                self.arm_at(key, due);
-            }
-            Some(_) | None => self.arm(key, None),
-        }
-    }
-
     /// Adds to `error`, which a chain's readback is to be told, what its policy has sent before.
     pub(super) fn with_earlier(&mut self, key: ChainKey, error: Error) -> Error {
         match self.visit_mut(key) {
             Some(visit) => error.behind(visit.earlier),
             None => error,
         }
-    }
-
-    /// Ends a chain's exchange before it has begun: its policy has said so, and is not asked again.
-    fn refuse(&mut self, key: ChainKey, error: Error) {
-        self.disarm(key);
-        let error = error.placed_at(self.circumstances_unlinked(key));
-        self.complete(key, Completion::Final(error));
     }
 
     /// The field lines that go out behind the request's own, default ones included, for an attempt
@@ -218,26 +115,6 @@ impl<N: Net> Core<N> {
         })
     }
 
-    /// Sends `request` in place of the one whose exchange is over: the visit goes on with it. Its
-    /// total deadline goes on as well, and ends it here if it is over: the policy is not asked what
-    /// it makes of that, or one that tries again whatever happens would do so for ever.
-    pub(super) fn resend(&mut self, key: ChainKey, request: Request, after: Duration) {
-        if self.total_is_over(key) {
-            let error = self.end_unlinked(key, ErrorKind::Timeout);
-            return self.complete(key, Completion::Final(error));
-        }
-        let chain = &mut self.chains[key];
-        chain.request = Some(request);
-        chain.attempts = 0;
-        chain.marks.clear(Marks::OF_ONE_REQUEST);
-        chain.marks.clear(Marks::AT_HOME);
-        self.catch_up();
-        match after {
-            Duration::ZERO => self.ask_start(key),
-            after => self.hold_back(key, Some(after)),
-        }
-    }
-
     /// The visit is over, and its readback is next: it is kept for the chain's next request, or
     /// dropped.
     pub(super) fn reset_visit(&mut self, key: ChainKey) {
@@ -245,15 +122,19 @@ impl<N: Net> Core<N> {
             return;
         };
         match catch_unwind(AssertUnwindSafe(|| visiting.reset())) {
-            Ok(Some(visiting)) => {
-                let visit = self.visits.insert(Visit::new(visiting)) as u32;
-                self.chains[key].visit = visit.into();
-            }
+            Ok(Some(visiting)) => self.keep_visit(key, visiting),
             Ok(None) => {}
             Err(panic) => {
                 self.panic.get_or_insert(panic);
             }
         }
+    }
+
+    /// Gives a chain its visit.
+    pub(super) fn keep_visit(&mut self, key: ChainKey, visiting: Visiting) {
+        grow(&mut self.visits);
+        let visit = self.visits.insert(VisitState::new(visiting)) as u32;
+        self.chains[key].visit = visit.into();
     }
 
     /// Takes a chain's visit out of its slab.
@@ -263,7 +144,7 @@ impl<N: Net> Core<N> {
         Some(visit.visiting)
     }
 
-    fn ask<R>(
+    pub(super) fn ask<R>(
         &mut self,
         key: ChainKey,
         ask: impl FnOnce(&mut Visiting, &Request, &Moment<'_>) -> R,

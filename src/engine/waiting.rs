@@ -1,7 +1,7 @@
 //! Chains that wait for a connection, in the order in which they came: each origin has a queue of
 //! them, linked through the chains themselves.
 
-use crate::engine::chains::{ChainKey, Marks, Stage};
+use crate::engine::chain::{ChainKey, Marks, Stage};
 use crate::engine::clock::tick_after;
 use crate::engine::core::{Core, Timer};
 use crate::net::Net;

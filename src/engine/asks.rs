@@ -1,0 +1,175 @@
+//! What callers wrote, and how it asks for more.
+//!
+//! A running readback is lent [`Asks`]: it may start chains and mark others, while the links, the
+//! pool and the timers stay out of its reach until it returns.
+
+use std::time::Duration;
+
+use slab::Slab;
+
+use crate::engine::chain::{ChainKey, Stage};
+use crate::engine::chains::Chains;
+use crate::engine::readback::{Action, Call, Next, Readback, Sink, Unread};
+use crate::id::RequestId;
+use crate::net::slots::{MaybeKey, grow};
+use crate::request::Request;
+
+/// What callers wrote, by chain: the readback of each, and the calls that are to be made. The only
+/// part of an engine that knows the caller's state.
+pub(super) struct Readbacks<S> {
+    /// `None` where there is no chain, and while it runs.
+    by_chain: Vec<Option<Box<dyn Readback<S>>>>,
+    calls: Slab<Call<S>>,
+}
+
+impl<S> Readbacks<S> {
+    pub(super) fn new() -> Self {
+        Self {
+            by_chain: Vec::new(),
+            calls: Slab::new(),
+        }
+    }
+
+    /// Takes a chain's readback out, to run it or because the chain is over.
+    #[inline]
+    pub(super) fn take(&mut self, key: ChainKey) -> Option<Box<dyn Readback<S>>> {
+        self.by_chain[key as usize].take()
+    }
+
+    /// Puts a readback in, and gives back the one that was there.
+    #[inline]
+    pub(super) fn put(
+        &mut self,
+        key: ChainKey,
+        readback: Box<dyn Readback<S>>,
+    ) -> Option<Box<dyn Readback<S>>> {
+        self.by_chain[key as usize].replace(readback)
+    }
+
+    /// The readback of a chain, unless it is running.
+    #[inline]
+    pub(super) fn get(&self, key: ChainKey) -> Option<&dyn Readback<S>> {
+        self.by_chain[key as usize].as_deref()
+    }
+
+    fn insert(&mut self, key: ChainKey, readback: Box<dyn Readback<S>>) {
+        let key = key as usize;
+        if key >= self.by_chain.len() {
+            if key >= self.by_chain.capacity() {
+                self.by_chain
+                    .reserve_exact(key + 1 - self.by_chain.len() + (key / 16).max(64));
+            }
+            self.by_chain.resize_with(key + 1, || None);
+        }
+        self.by_chain[key] = Some(readback);
+    }
+
+    /// Keeps a call until it is due.
+    pub(super) fn keep_call(&mut self, call: Call<S>) -> MaybeKey {
+        grow(&mut self.calls);
+        MaybeKey::from(self.calls.insert(call) as u32)
+    }
+
+    pub(super) fn take_call(&mut self, key: MaybeKey) -> Option<Call<S>> {
+        key.get().map(|key| self.calls.remove(key as usize))
+    }
+}
+
+/// What a running readback is lent: it may begin chains and mark others, and reach nothing else.
+pub(super) struct Asks<'a, S> {
+    pub(super) chains: &'a mut Chains,
+    pub(super) readbacks: &'a mut Readbacks<S>,
+}
+
+impl<S> Asks<'_, S> {
+    /// A chain that begins with a request.
+    pub(super) fn insert(
+        &mut self,
+        request: Request,
+        readback: Box<dyn Readback<S>>,
+        delay: Duration,
+        remote: Option<RequestId>,
+    ) -> RequestId {
+        let mark = request.generation().cloned();
+        let key = self.chains.insert(Stage::New, Some(request), delay, remote);
+        self.readbacks.insert(key, readback);
+        let id = self.chains.id(key);
+        if mark.is_some() {
+            self.chains.watch(id, mark);
+        }
+        id
+    }
+
+    /// A chain that begins with a call. Its readback is [`Unread`] until the call installs another.
+    pub(super) fn insert_call(
+        &mut self,
+        call: Call<S>,
+        delay: Duration,
+        remote: Option<RequestId>,
+    ) -> RequestId {
+        self.insert_waiting(Some(call), Box::new(Unread), delay, remote)
+    }
+
+    /// A chain that begins by waiting: then `call` is made, or its readback told.
+    fn insert_waiting(
+        &mut self,
+        call: Option<Call<S>>,
+        readback: Box<dyn Readback<S>>,
+        delay: Duration,
+        remote: Option<RequestId>,
+    ) -> RequestId {
+        let call = call.map_or(MaybeKey::NONE, |call| self.readbacks.keep_call(call));
+        let key = self
+            .chains
+            .insert(Stage::Waiting { call }, None, delay, remote);
+        self.readbacks.insert(key, readback);
+        self.chains.id(key)
+    }
+
+    /// A chain that begins with `next`. Where that is nothing, the id names no chain.
+    pub(super) fn start(&mut self, next: Next<S>, remote: Option<RequestId>) -> RequestId {
+        let Next {
+            action,
+            delay,
+            readback,
+        } = next;
+        let readback = readback.unwrap_or_else(|| Box::new(Unread));
+        match action {
+            Action::Send(request) => self.insert(request, readback, delay, remote),
+            Action::Call(call) => {
+                let (call, mark) = *call;
+                let id = self.insert_waiting(Some(call), readback, delay, remote);
+                self.chains.watch(id, mark);
+                id
+            }
+            Action::Wait(mark) => {
+                let id = self.insert_waiting(None, readback, delay, remote);
+                self.chains.watch(id, mark.map(|mark| *mark));
+                id
+            }
+            Action::Done | Action::Again | Action::Pend => remote.unwrap_or(RequestId::NONE),
+        }
+    }
+}
+
+impl<S> Sink<S> for Asks<'_, S> {
+    fn start(&mut self, next: Next<S>) -> RequestId {
+        self.start(next, None)
+    }
+
+    fn cancel(&mut self, id: RequestId) -> bool {
+        self.chains.cancel(id)
+    }
+
+    fn resume(&mut self, id: RequestId) -> bool {
+        self.chains.resume(id)
+    }
+
+    fn write(&mut self, id: RequestId, bytes: &[u8]) -> Option<usize> {
+        self.chains.write(id, bytes)
+    }
+
+    fn stop(&mut self) {
+        self.chains.stop();
+    }
+}

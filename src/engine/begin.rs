@@ -1,0 +1,170 @@
+//! How a chain's step begins: a request, by its policy and then a place on a link or in a queue; a
+//! delay; a wait.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use crate::engine::agenda::Completion;
+use crate::engine::chain::{ChainKey, Marks, Stage};
+use crate::engine::clock::Since;
+use crate::engine::core::Core;
+use crate::engine::visits::PolicyPanicked;
+use crate::error::{Error, ErrorKind};
+use crate::net::Net;
+use crate::net::pool::Parts;
+use crate::net::slots::MaybeKey;
+use crate::policy::{Moment, Start, Visiting};
+use crate::request::Request;
+
+impl<N: Net> Core<N> {
+    /// Sends the chain's request for the first time.
+    pub(super) fn begin(&mut self, key: ChainKey) {
+        let chain = &mut self.chains[key];
+        chain.attempts = 0;
+        chain.marks.clear(Marks::OF_ONE_REQUEST);
+        match self.wants_visit(key) {
+            true => self.begin_visit(key),
+            false => self.enter_and_place(key),
+        }
+    }
+
+    /// Finds the origin of a chain's request, and a link or a place in its queue.
+    #[inline]
+    pub(super) fn enter_and_place(&mut self, key: ChainKey) {
+        let chain = &mut self.chains[key];
+        if !chain.marks.has(Marks::AT_HOME) {
+            let request = chain
+                .request
+                .as_ref()
+                .expect("a chain that sends has a request");
+            let parts = Parts {
+                scheme: request.scheme(),
+                host: request.host(),
+                port: request.port(),
+                route: request.route().unwrap_or(&self.settings.route),
+            };
+            chain.origin = self.pool.enter(chain.origin.get(), parts).into();
+            chain.marks.set(Marks::AT_HOME);
+        }
+        self.place(key);
+    }
+
+    /// Lets a chain wait for its delay, counted from its submission.
+    pub(super) fn delay(&mut self, key: ChainKey, delay: Duration) {
+        self.chains[key].stage = Stage::Delayed;
+        self.arm_delay(key, delay);
+    }
+
+    /// Lets a chain wait without a request, counted from its submission; then `call` is made, or its readback told.
+    pub(super) fn wait(&mut self, key: ChainKey, call: MaybeKey, delay: Duration) {
+        self.chains[key].stage = Stage::Waiting { call };
+        match delay {
+            Duration::ZERO => {
+                self.disarm(key);
+                self.fall_due(key, call);
+            }
+            delay => self.arm_delay(key, delay),
+        }
+    }
+
+    /// What a chain waited for without a request has happened before its delay was over.
+    pub(super) fn wake_chain(&mut self, key: ChainKey) {
+        match self.chains[key].stage {
+            Stage::Waiting { call } => {
+                self.disarm(key);
+                self.fall_due(key, call);
+            }
+            Stage::HeldBack => {
+                self.disarm(key);
+                self.ask_start(key);
+            }
+            _ => {}
+        }
+    }
+
+    /// A chain has waited for as long as it asked.
+    pub(super) fn fall_due(&mut self, key: ChainKey, call: MaybeKey) {
+        self.chains[key].stage = Stage::Due { call };
+        self.agenda.completions.push_back((key, Completion::Due));
+    }
+
+    /// Begins the visit of a chain's request, which it is placed after.
+    #[inline(never)]
+    pub(super) fn begin_visit(&mut self, key: ChainKey) {
+        let kept = self.take_visit(key);
+        let at = Moment::new(self.clock.present(), &self.bell, Some(self.chains.id(key)));
+        let (request, default) = (self.chains[key].request(), self.settings.policy.as_ref());
+        let begun = catch_unwind(AssertUnwindSafe(|| {
+            Visiting::begin(kept, request, default, &at)
+        }));
+        self.clock.since = Since::UserCode;
+        match begun {
+            Ok(Some(visiting)) => {
+                self.keep_visit(key, visiting);
+                self.ask_start(key);
+            }
+            Ok(None) => self.enter_and_place(key),
+            Err(panic) => {
+                self.panic.get_or_insert(panic);
+                self.complete(key, Completion::Over);
+            }
+        }
+    }
+
+    /// Asks when the exchange may begin.
+    pub(super) fn ask_start(&mut self, key: ChainKey) {
+        if let Some(visit) = self.visit_mut(key) {
+            visit.clear();
+        }
+        let start = self.ask(key, |visiting, request, at| visiting.start(request, at));
+        self.catch_up();
+        match start {
+            Ok(Ok(Start::Now)) => self.enter_and_place(key),
+            Ok(Ok(Start::After(delay))) => self.hold_back(key, Some(delay)),
+            Ok(Ok(Start::Wait)) => self.hold_back(key, None),
+            Ok(Err(error)) => self.refuse(key, error),
+            Err(PolicyPanicked) => self.complete(key, Completion::Over),
+        }
+    }
+
+    /// Has a chain's policy asked again when `delay` is over, or only when it is woken.
+    fn hold_back(&mut self, key: ChainKey, delay: Option<Duration>) {
+        self.chains[key].stage = Stage::HeldBack;
+        let millis = delay.map(|delay| delay.as_nanos().div_ceil(1_000_000));
+        match millis.map(u64::try_from) {
+            // What lies further off than any clock will run is never.
+            Some(Ok(millis)) if millis >> 50 == 0 => {
+                let due = self.clock.tick_from_now() + millis;
+                self.arm_at(key, due);
+            }
+            Some(_) | None => self.arm(key, None),
+        }
+    }
+
+    /// Ends a chain's exchange before it has begun: its policy has said so, and is not asked again.
+    fn refuse(&mut self, key: ChainKey, error: Error) {
+        self.disarm(key);
+        let error = error.placed_at(self.circumstances_unlinked(key));
+        self.complete(key, Completion::Final(error));
+    }
+
+    /// Sends `request` in place of the one whose exchange is over: the visit goes on with it. Its
+    /// total deadline goes on as well, and ends it here if it is over: the policy is not asked what
+    /// it makes of that, or one that tries again whatever happens would do so for ever.
+    pub(super) fn resend(&mut self, key: ChainKey, request: Request, after: Duration) {
+        if self.total_is_over(key) {
+            let error = self.end_unlinked(key, ErrorKind::Timeout);
+            return self.complete(key, Completion::Final(error));
+        }
+        let chain = &mut self.chains[key];
+        chain.request = Some(request);
+        chain.attempts = 0;
+        chain.marks.clear(Marks::OF_ONE_REQUEST);
+        chain.marks.clear(Marks::AT_HOME);
+        self.catch_up();
+        match after {
+            Duration::ZERO => self.ask_start(key),
+            after => self.hold_back(key, Some(after)),
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! A body on its way through the decoders that a policy gave: what comes off them is collected, or
+//! streamed, or dropped, as the response would have been.
+//!
+//! Decoded bytes are bounded as read ones are: a link may have a turn's share of them, and all
+//! together a few. What is left then is kept by the [`Decoding`](crate::policy::Decoding), and goes
+//! on in the next turn.
+
+use crate::engine::Engine;
+use crate::engine::chain::{ChainKey, Marks};
+use crate::engine::core::Core;
+use crate::engine::fail::Failure;
+use crate::engine::mode::Mode;
+use crate::engine::readback::Flow;
+use crate::engine::visits::PolicyPanicked;
+use crate::h1::exchange::Taking;
+use crate::h1::reading::{Body, Reading};
+use crate::net::Net;
+use crate::net::slots::LinkKey;
+use crate::policy::{ROOM, Shown, Step};
+use crate::proto::{Limits, Violation};
+use crate::response::{Response, no_fields};
+
+/// How the feeding of one read ended.
+pub(super) enum Fed {
+    /// The response goes on.
+    More,
+    Complete,
+    Paused,
+    /// Enough was decoded for now.
+    Yielded,
+    /// Its chain was cancelled by its own readback, which a command follows.
+    Cancelled,
+    Failed(Failure),
+    /// The server will not have `Expect`: the request is sent again without it.
+    ExpectRefused,
+    Panicked,
+}
+
+impl<S, M: Mode> Engine<S, M> {
+    /// Says what is to become of the body. One that is decoded is streamed as far as its link, and
+    /// then that becomes of what is decoded.
+    #[inline]
+    pub(super) fn take(
+        &mut self,
+        key: LinkKey,
+        chain: ChainKey,
+        mut taking: Taking,
+        reading: &Reading<'_>,
+        limits: &Limits,
+    ) -> Option<Fed> {
+        if self.core.is_visited(chain)
+            && let Some(visit) = self.core.visit_mut(chain)
+            && visit.decoding.is_some()
+        {
+            visit.taking = std::mem::replace(&mut taking, Taking::Stream);
+        }
+        let h1 = &mut self.core.links[key].h1;
+        let taken = h1.take(taking, reading.head().0, limits);
+        taken
+            .err()
+            .map(|violation| Fed::Failed(Failure::Violation(violation)))
+    }
+
+    /// Asks a policy what is to become of the response.
+    pub(super) fn screen(
+        &mut self,
+        key: LinkKey,
+        chain: ChainKey,
+        reading: &mut Reading<'_>,
+        limits: &Limits,
+    ) -> Result<Shown, Fed> {
+        let about = self.core.about(key);
+        let (head, section) = reading.head();
+        let response = Response {
+            head,
+            section,
+            trailers: no_fields(),
+            body: Body::Lent(&[]),
+            about: &about,
+        };
+        let screened = self.core.ask_head(chain, &response, limits.max_body_bytes);
+        let shown = match screened {
+            Ok(Ok(shown)) => shown,
+            Ok(Err(why)) => return Err(Fed::Failed(Failure::Unscreened(why))),
+            Err(PolicyPanicked) => return Err(Fed::Panicked),
+        };
+        let visit = self.core.visit_mut(chain);
+        if visit.is_some_and(|visit| visit.decoding.is_some()) {
+            // They would tell of the body as it was.
+            reading.forget_fields(&["Content-Encoding", "Content-Length"]);
+        }
+        Ok(shown)
+    }
+
+    /// Takes the codings off a piece of the body, and off what was kept of those before it.
+    #[inline(never)]
+    pub(super) fn decode(
+        &mut self,
+        state: &mut S,
+        key: LinkKey,
+        chain: ChainKey,
+        data: &[u8],
+    ) -> Option<Fed> {
+        let mut room = std::mem::take(&mut self.core.buffers.room);
+        room.resize(ROOM, 0);
+        let fed = self.decode_into(state, key, chain, data, &mut room);
+        self.core.buffers.room = room;
+        fed
+    }
+
+    fn decode_into(
+        &mut self,
+        state: &mut S,
+        key: LinkKey,
+        chain: ChainKey,
+        data: &[u8],
+        room: &mut [u8],
+    ) -> Option<Fed> {
+        let mut input = data;
+        let share = self.core.settings.turn_bytes;
+        let budget = share.saturating_mul(Self::TURN_SHARES);
+        let mut left = share;
+        loop {
+            if left == 0 || self.core.agenda.decoded >= budget {
+                // Others are to have their turn.
+                self.keep_undecoded(chain, input);
+                return Some(Fed::Yielded);
+            }
+            let visit = self.core.visit_mut(chain)?;
+            let Some(decoding) = &mut visit.decoding else {
+                return self.on_data(state, key, chain, data);
+            };
+            visit.is_pending = false;
+            let fed = match decoding.decode(&mut input, room) {
+                Err(why) => return Some(Fed::Failed(Failure::Undecodable(why))),
+                Ok(Step::NeedsInput | Step::Done) => return None,
+                Ok(Step::Busy) => Some(Fed::Yielded),
+                Ok(Step::Piece(n)) => {
+                    left = left.saturating_sub(n);
+                    self.core.agenda.decoded += n;
+                    self.on_decoded(state, key, chain, &room[..n])
+                }
+            };
+            match fed {
+                None => {}
+                Some(Fed::Paused | Fed::Yielded) => {
+                    self.keep_undecoded(chain, input);
+                    return fed;
+                }
+                Some(fed) => return Some(fed),
+            }
+        }
+    }
+
+    /// A piece of the body as it was before it was coded.
+    fn on_decoded(
+        &mut self,
+        state: &mut S,
+        key: LinkKey,
+        chain: ChainKey,
+        data: &[u8],
+    ) -> Option<Fed> {
+        let request = self.core.chains[chain].request();
+        let limit = self.core.settings.limits_of(request).max_body_bytes;
+        let visit = self.core.visit_mut(chain)?;
+        match visit.taking {
+            Taking::Discard => None,
+            Taking::Collect => {
+                visit.body.extend_from_slice(data);
+                let seen = visit.body.len() as u64;
+                (seen > limit).then(|| {
+                    let violation = Violation::BodyTooLarge { limit, seen };
+                    Fed::Failed(Failure::Violation(violation))
+                })
+            }
+            Taking::Stream => match self.on_data(state, key, chain, data) {
+                None | Some(Fed::Paused) if self.core.chains[chain].marks.has(Marks::CANCELLED) => {
+                    Some(Fed::Cancelled)
+                }
+                fed => fed,
+            },
+        }
+    }
+
+    /// Leaves what is to be decoded for later.
+    pub(super) fn keep_undecoded(&mut self, chain: ChainKey, input: &[u8]) {
+        if let Some(visit) = self.core.visit_mut(chain)
+            && let Some(decoding) = &mut visit.decoding
+        {
+            decoding.keep(input);
+            visit.is_pending = true;
+        }
+    }
+
+    /// The body has come to its end: takes the codings off what is left of it.
+    pub(super) fn end_decoding(
+        &mut self,
+        state: &mut S,
+        key: LinkKey,
+        chain: ChainKey,
+    ) -> Option<Fed> {
+        let decoding = self.core.visit_mut(chain)?.decoding.as_mut()?;
+        decoding.end_input();
+        self.decode(state, key, chain, &[])
+    }
+
+    /// A piece of a streamed body has come.
+    pub(super) fn on_data(
+        &mut self,
+        state: &mut S,
+        key: LinkKey,
+        chain: ChainKey,
+        data: &[u8],
+    ) -> Option<Fed> {
+        let id = self.core.chains.id(chain);
+        let flow = self.run_readback(chain, id, |readback, mut cx| {
+            readback.on_data(state, data, &mut cx)
+        });
+        match flow {
+            None => Some(Fed::Panicked),
+            Some(Flow::Stream | Flow::Buffer) => None,
+            Some(Flow::Discard) => {
+                if let Some(visit) = self.core.visit_mut(chain)
+                    && visit.decoding.is_some()
+                {
+                    visit.taking = Taking::Discard;
+                } else if let Some(front) = self.core.links[key].h1.front_mut() {
+                    front.taking = Taking::Discard;
+                }
+                None
+            }
+            Some(Flow::Pause) => Some(self.core.pause(chain)),
+            Some(Flow::Abort) => Some(Fed::Failed(Failure::Aborted)),
+        }
+    }
+}
+
+impl<N: Net> Core<N> {
+    pub(super) fn pause(&mut self, chain: ChainKey) -> Fed {
+        self.chains[chain].marks.set(Marks::PAUSED);
+        Fed::Paused
+    }
+}

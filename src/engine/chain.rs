@@ -1,0 +1,138 @@
+//! One chain: a conversation, from its first submission until its readback answers `done`.
+use crate::net::slots::MaybeKey;
+use crate::request::Request;
+use crate::sched::wheel::TimerId;
+
+/// Slab key of a chain.
+pub(crate) type ChainKey = u32;
+
+/// Where a chain is.
+///
+/// ```text
+/// New ──► Delayed ──► HeldBack ──► Queued ──► Running ──► Reading ──► the next step, or gone
+///  │         │           │           │          │
+///  └─────────┴───────────┴───────────┴──────────┴──► Failed ──► Reading
+///
+/// Waiting ──► Due ──► Reading
+///    └─────────┴──► Failed
+/// ```
+///
+/// Any of the stages in front of `Running` may be left out. A request whose connection is lost
+/// before it could be answered goes from `Running` back to `New`. Where a policy sends it again,
+/// `Failed` and `Reading` lead to `HeldBack`, or to what follows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// On its way to the next stage: a command, or the agenda's list of restarts, has it.
+    New,
+    /// Waiting for its delay.
+    Delayed,
+    /// Its policy holds it back; it is asked again when its timer goes off, or it is woken.
+    HeldBack,
+    /// Waiting for its delay, or for the command queue to start it, without a request: this call follows, or else its
+    /// readback is told.
+    Waiting { call: MaybeKey },
+    /// It has waited; the completion queue holds its place.
+    Due { call: MaybeKey },
+    /// Waiting for a connection, between these two of its origin's queue.
+    Queued { before: MaybeKey, behind: MaybeKey },
+    /// Exchanging its request for a response on this link.
+    Running { link: u32 },
+    /// It is on no link, and user code is to run for it: the completion queue says what.
+    Failed,
+    /// Its readback is running.
+    Reading,
+    /// No chain at all: its slot is not used again.
+    Retired,
+}
+
+/// A set of marks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Marks(u16);
+
+impl Marks {
+    /// Its readback is to be called once more, with `Cancelled`, and no more after that.
+    pub(super) const CANCELLED: Self = Self(1);
+    /// Its readback answered `Pause`.
+    pub(super) const PAUSED: Self = Self(2);
+    /// The next link is to be a fresh one: the last was stale.
+    pub(super) const FRESH: Self = Self(4);
+    /// The server refused `Expect`: the request goes without it.
+    pub(super) const NO_EXPECT: Self = Self(8);
+    /// Its id came from a `Submitter`.
+    pub(super) const REMOTE: Self = Self(16);
+    /// It waits because this machine ran out of something.
+    pub(super) const EXHAUSTED: Self = Self(32);
+    /// Its origin is that of its request: so it stays as long as the same one is sent again.
+    pub(super) const AT_HOME: Self = Self(64);
+    /// The deadline of its phase has passed, and nothing has moved it since.
+    pub(super) const LATE: Self = Self(128);
+    /// The total deadline of its request has passed, and is being dealt with.
+    pub(super) const OVER: Self = Self(256);
+
+    /// What does not hold of the next request any more.
+    pub(super) const OF_ONE_REQUEST: Self =
+        Self(Self::FRESH.0 | Self::NO_EXPECT.0 | Self::LATE.0 | Self::OVER.0);
+
+    pub(super) fn has(self, mark: Self) -> bool {
+        self.0 & mark.0 != 0
+    }
+
+    /// Both: has is then whether there is one of them.
+    pub(super) const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    pub(super) fn set(&mut self, mark: Self) {
+        self.0 |= mark.0;
+    }
+
+    pub(super) fn clear(&mut self, mark: Self) {
+        self.0 &= !mark.0;
+    }
+}
+
+/// A conversation: one submission after another, each the request that is under way together with
+/// all that is sent for it, by the engine or by its policy. What is here is all but for what its caller wrote, which is in [`Readbacks`]. A million of
+/// them may be delayed: keep it small.
+pub(crate) struct Chain {
+    /// The one under way, or else the last one. Out while its readback runs, and none before the first.
+    pub(super) request: Option<Request>,
+    /// When the present submission was made, or its delay was over: microseconds of the engine's life.
+    /// What its policy sends does not move it, so the total deadline, `Timings` and the alert of a
+    /// long wait count from it over all hops.
+    pub(super) submitted: u64,
+    pub(super) stage: Stage,
+    /// Of its delay, or the deadline of its phase.
+    pub(super) timer: Option<TimerId>,
+    /// The origin that holds a count for it.
+    pub(super) origin: MaybeKey,
+    /// What its policy does for the present submission.
+    pub(super) visit: MaybeKey,
+    /// How often the present request was sent: of what a policy sends in its place, from 0 again.
+    pub(super) attempts: u8,
+    /// How many exchanges have failed since the last that did not.
+    pub(super) failures: u8,
+    pub(super) marks: Marks,
+}
+
+impl Chain {
+    /// An exchange of it is over.
+    #[inline]
+    pub(super) fn note_outcome(&mut self, has_failed: bool) {
+        self.failures = match has_failed {
+            true => self.failures.saturating_add(1),
+            false => 0,
+        };
+    }
+
+    /// The request under way, or else the last one.
+    ///
+    /// # Panics
+    /// There was none yet: the chain has only waited.
+    #[inline]
+    pub(super) fn request(&self) -> &Request {
+        self.request
+            .as_ref()
+            .expect("a chain that sends has a request")
+    }
+}

@@ -1,0 +1,221 @@
+//! How an exchange ends with a response, and what becomes of its link: the next in line is in front,
+//! or the link rests until its chain's next step, or is closed.
+//!
+//! Whether a link is used again is decided in [`release`](Core::release), and nowhere else. What
+//! rests goes to the pool, with [`park`](Core::park), if no step of the same chain has taken it.
+
+use std::sync::OnceLock;
+
+use log::debug;
+use mio::Token;
+
+use crate::engine::Engine;
+use crate::engine::chain::{ChainKey, Marks, Stage};
+use crate::engine::core::Core;
+use crate::engine::mode::Mode;
+use crate::engine::pipeline::MovedUp;
+use crate::engine::probing::Probe;
+use crate::engine::receive::Go;
+use crate::engine::reply::is_worth_another_try;
+use crate::h1::reading::Reading;
+use crate::net::slots::LinkKey;
+use crate::net::tls::Session;
+use crate::net::{Net, Readiness};
+use crate::proto::head::Head;
+use crate::response::{About, Response};
+use crate::timeouts::Clock;
+
+impl<S, M: Mode> Engine<S, M> {
+    /// The response is complete: frees its link, then calls its readback. Answers the link's token
+    /// where the next in line has taken its place, and the bytes behind the response.
+    pub(super) fn finish<'d>(
+        &mut self,
+        state: &mut S,
+        key: LinkKey,
+        mut reading: Reading<'d>,
+    ) -> (Option<Token>, &'d mut [u8]) {
+        let chain = self.core.links[key].h1.tag();
+        let chain = chain.expect("it is read for an exchange");
+        let is_whole = self.core.links[key].h1.is_whole();
+        let (leftover, head) = (reading.rest().len(), reading.head().0);
+        let line;
+        let next = {
+            let about = self.core.take_exchange(key, chain);
+            line = self.core.release(key, head, is_whole, leftover);
+            let (head, section, trailers, body) = reading.response();
+            let response = Response {
+                head,
+                section,
+                trailers,
+                body,
+                about: &about,
+            };
+            if self.core.is_visited(chain) {
+                self.conclude(state, chain, response);
+                None
+            } else {
+                let has_failed = is_worth_another_try(response.status());
+                self.core.chains[chain].note_outcome(has_failed);
+                Some(self.run_readback(chain, about.id, |readback, mut cx| {
+                    readback.on_reply(state, Ok(response), &mut cx)
+                }))
+            }
+        };
+        if let Some(next) = next {
+            self.follow(chain, next);
+        }
+        let (inbound, rest) = reading.into_parts();
+        self.core.buffers.inbounds.give(inbound);
+        (line, rest)
+    }
+
+    /// A response is complete, and told, and another has taken its place: whose the `rest` of the bytes is.
+    ///
+    /// # Errors
+    /// Nobody's, or not now: how it goes on with the link instead.
+    pub(super) fn next_in_line(&mut self, line: Token, rest: &[u8]) -> Result<LinkKey, Go> {
+        let core = &mut self.core;
+        // Whatever the readback asked for may have ended the link.
+        let key = core.links.find(line).ok_or(Go::Stop)?;
+        let front = core.links[key].h1.front().ok_or(Go::Stop)?;
+        let chain = front.tag;
+        if rest.is_empty() {
+            let clock = match front.is_sent() {
+                true => Clock::FirstByte,
+                false => Clock::Write,
+            };
+            core.catch_up();
+            core.arm(chain, Some(clock));
+            core.arm_trial(key, chain);
+        }
+        match (rest.is_empty(), core.panic.is_some()) {
+            (true, false) => Err(Go::On),
+            (false, false) => Ok(key),
+            // The host hears of a panic first: what has come is left to the next turn.
+            (_, true) => {
+                core.hold(key, rest);
+                Err(Go::Stop)
+            }
+        }
+    }
+}
+
+impl<N: Net> Core<N> {
+    /// Leaves what has come for the next in line to the next turn.
+    pub(super) fn hold(&mut self, key: LinkKey, rest: &[u8]) {
+        if !rest.is_empty() {
+            let mut inbound = self.buffers.inbounds.take();
+            inbound.held.extend_from_slice(rest);
+            self.links[key].h1.put_inbound(inbound);
+        }
+        self.run_later(key);
+    }
+
+    /// What is known of the exchange in front.
+    pub(super) fn about(&self, key: LinkKey) -> About {
+        let link = &self.links[key];
+        let front = link.h1.front().expect("it is read for an exchange");
+        About {
+            id: self.chains.id(front.tag),
+            peer: link.peer.get(),
+            reused: link.h1.is_reused(),
+            attempts: self.chains[front.tag].attempts,
+            times: front.times,
+            done: 0,
+            tls: link.session().and_then(Session::info),
+            request: front.request.clone(),
+            info: OnceLock::new(),
+        }
+    }
+
+    /// The response is complete: takes its exchange off the link. Answers what is known of it.
+    #[inline(always)]
+    pub(super) fn take_exchange(&mut self, key: LinkKey, chain_key: ChainKey) -> About {
+        let link = &mut self.links[key];
+        let reused = link.h1.is_reused();
+        if link.h1.is_tunnel() {
+            self.chains.close_tunnel(chain_key);
+        }
+        let mut exchange = link.h1.finish().expect("its response is complete");
+        if let Some(block) = exchange.take_block() {
+            self.buffers.blocks.give(block);
+        }
+        let tls = link.session().and_then(Session::info);
+        let peer = link.peer.get();
+        let chain = &mut self.chains[chain_key];
+        // The timer stays: the chain's next step moves it, and no time passes before that.
+        chain.marks.clear(Marks::PAUSED);
+        chain.stage = Stage::Reading;
+        self.counts.answered += 1;
+        About {
+            peer,
+            reused,
+            attempts: chain.attempts,
+            times: exchange.times,
+            // At least 1, as the steps before it.
+            done: (self.clock.micros() - chain.submitted).max(1),
+            tls,
+            request: exchange.request,
+            info: OnceLock::new(),
+            id: self.chains.id(chain_key),
+        }
+    }
+
+    /// Takes a link from the exchange that is over: the next in line takes its place, or it rests, if it can be used again. Answers its
+    /// token where there is a next.
+    pub(super) fn release(
+        &mut self,
+        key: LinkKey,
+        head: &Head,
+        is_whole: bool,
+        leftover: usize,
+    ) -> Option<Token> {
+        debug!(
+            "{:?} {}: answered with {}",
+            self.links.token(key),
+            self.origin_of(key),
+            head.status.as_u16()
+        );
+        if self.links[key].h1.has_line() {
+            match self.move_up(key, head, is_whole, leftover) {
+                MovedUp::Next => return Some(self.links.token(key)),
+                MovedUp::Closed => return None,
+                MovedUp::Nobody => {}
+            }
+        }
+        let link = &self.links[key];
+        let mut reusable = is_whole && !link.h1.ends();
+        if leftover > 0 {
+            reusable = false;
+            self.warn_of_unsolicited(key, leftover);
+        }
+        if let Some(session) = self.links[key].session() {
+            reusable &= !session.has_pending();
+        }
+        // What the last event said may stand unread behind the response: an end of file, or bytes
+        // out of turn.
+        if reusable && self.links[key].readiness.has(Readiness::READ_SIDE) {
+            reusable = matches!(self.probe(key), Probe::Open);
+            self.quiet.on_drained(key, self.clock.micros());
+        }
+        let link = &mut self.links[key];
+        let origin = link.origin;
+        // A chain that goes on for ever must not keep another origin out for ever.
+        if !reusable || self.pool.another_has_none(origin) {
+            self.close(key);
+            return None;
+        }
+        if let Some(inbound) = link.h1.take_inbound() {
+            self.buffers.inbounds.give(inbound);
+        }
+        if let Some(other) = self.agenda.resting.replace(key) {
+            debug_assert!(
+                false,
+                "one exchange ends at a time, and {other} still rests"
+            );
+            self.close(other);
+        }
+        self.pool.feed(origin);
+        None
+    }
+}
