@@ -1,4 +1,5 @@
-//! Each file or folder at the top of `src`, a *room*, imports only rooms that stand below it.
+//! Each file or folder at the top of `src`, a *room*, imports only rooms that stand below it; and the
+//! methods of the engine call down the list in `engine/mod.rs`.
 //!
 //! The sources are read as text, without comments, strings and test modules. What counts is each
 //! path that begins with `crate::`, nested braces included, or leads to the root by `super::`.
@@ -120,11 +121,118 @@ mod more_tests { use crate::engine::Engine; }
 }
 
 #[test]
+fn the_engine_calls_down_its_list_only() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine");
+    let read = |name: &str| fs::read_to_string(folder.join(format!("{name}.rs"))).unwrap();
+    let map = read("mod");
+    let list: Vec<&str> = map.lines().filter_map(listed).collect();
+    let texts: Vec<String> = list.iter().map(|name| read(name)).collect();
+    let files: Vec<_> = texts
+        .iter()
+        .map(|text| without_tests(tokens(text)))
+        .collect();
+    let (calls, wrong) = calls_upwards(&list, &files);
+    assert!(
+        calls > 150,
+        "only {calls} calls found: is the reader broken?"
+    );
+    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+
+    let is_told = |module: &&str| {
+        map.lines()
+            .any(|line| line.starts_with("//!") && line.contains(&format!("`{module}`")))
+    };
+    let modules = map
+        .lines()
+        .filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';'));
+    let untold: Vec<_> = modules.filter(|module| !is_told(module)).collect();
+    assert!(untold.is_empty(), "not on the map: {untold:?}");
+}
+
+#[test]
+fn a_call_upwards_is_found_with_its_line() {
+    let texts = [
+        "impl<S> Engine<S> { fn turn(&mut self) { self.core.begin(); self.again() } }",
+        "impl<N> Core<N> {\nfn begin(&mut self) { helper(|fail| self\n.turn()) }\nfn again() {} }",
+        "impl Other { fn turn() { self.begin() } }\nimpl Core<()> { fn low() { core . begin() } }",
+    ];
+    let files: Vec<_> = texts.iter().map(|text| tokens(text)).collect();
+    let (calls, wrong) = calls_upwards(&["a", "b", "c"], &files);
+    assert_eq!(calls, 5);
+    assert_eq!(
+        wrong,
+        [
+            "src/engine/b.rs:3: calls turn, which is in a",
+            "src/engine/c.rs:1: calls begin, which is in b",
+            "src/engine/c.rs:2: calls begin, which is in b",
+        ]
+    );
+    assert_eq!(listed("//! - `turn`: one"), Some("turn"));
+    assert_eq!(listed("//! The `parts`: none"), None);
+}
+
+#[test]
 fn each_room_has_one_place() {
     let mut seen = BTreeSet::new();
     for room in LAYERS.iter().copied().flatten() {
         assert!(seen.insert(room), "{room} stands twice");
     }
+}
+
+/// The file that a line of the engine's map puts on the list.
+fn listed(line: &str) -> Option<&str> {
+    Some(line.strip_prefix("//! - `")?.split_once('`')?.0)
+}
+
+/// Looks at the calls of methods of `Core` and `Engine` on themselves. Answers how many there are,
+/// and those that go from a file to one above it.
+fn calls_upwards(list: &[&str], files: &[Vec<Token<'_>>]) -> (usize, Vec<String>) {
+    let mut places = BTreeMap::new();
+    for (place, tokens) in files.iter().enumerate() {
+        places.extend(methods(tokens).into_iter().map(|name| (name, place)));
+    }
+    let (mut calls, mut wrong) = (0, Vec::new());
+    for (place, tokens) in files.iter().enumerate() {
+        for call in tokens.windows(4) {
+            let is_own = matches!(call[0].text, "self" | "core");
+            if !is_own || call[1].text != "." || call[3].text != "(" {
+                continue;
+            }
+            let Token { text: name, line } = call[2];
+            let Some(callee) = places.get(name) else {
+                continue;
+            };
+            calls += 1;
+            if *callee < place {
+                let (path, above) = (list[place], list[*callee]);
+                wrong.push(format!(
+                    "src/engine/{path}.rs:{line}: calls {name}, which is in {above}"
+                ));
+            }
+        }
+    }
+    (calls, wrong)
+}
+
+/// The names of the methods that a file adds to `Core` or `Engine`.
+fn methods<'a>(tokens: &[Token<'a>]) -> Vec<&'a str> {
+    let mut found = Vec::new();
+    let (mut depth, mut is_theirs) = (0, false);
+    for (at, token) in tokens.iter().enumerate() {
+        match token.text {
+            "impl" if depth == 0 => {
+                let header = tokens[at..].iter().take_while(|token| token.text != "{");
+                is_theirs = header
+                    .into_iter()
+                    .any(|t| matches!(t.text, "Core" | "Engine"));
+            }
+            "{" => depth += 1,
+            "}" => depth -= 1,
+            "fn" if depth == 1 && is_theirs => found.push(tokens[at + 1].text),
+            _ => {}
+        }
+    }
+    found
 }
 
 /// A file of a room, without what is no code, and without its test modules.

@@ -16,7 +16,9 @@ use crate::net::slots::LinkKey;
 use crate::proto::Origin;
 
 impl<N: Net> Core<N> {
-    /// Ends a link that is not in the pool: the one way out for slot and socket.
+    /// Ends a link that is not in the pool: the one way out for slot and socket. Those in line on it
+    /// are placed anew, and what waits for a connection is served, but neither before the next
+    /// [`settle`](Core::settle): no other link is touched, and no user code runs.
     pub(super) fn close(&mut self, key: LinkKey) {
         let token = self.links.token(key);
         self.give_up_line(key);
@@ -36,7 +38,7 @@ impl<N: Net> Core<N> {
             self.buffers.inbounds.give(inbound);
         }
         debug!("{token:?} {}: closed", self.pool[link.origin].origin);
-        self.pool.feed(link.origin);
+        self.pool.serve_soon(link.origin);
         self.forget_turned_away(link.origin);
         self.pool.on_closed(link.origin);
     }
@@ -154,6 +156,16 @@ impl<N: Net> Core<N> {
                 self.origin_of(oldest)
             );
             self.close_idle_link(oldest);
+        }
+    }
+
+    /// See [`Engine::close_idle`](crate::Engine::close_idle).
+    pub(super) fn close_idle(&mut self) {
+        while let Some(key) = self.pool.oldest_idle_of_all() {
+            self.close_idle_link(key);
+        }
+        for link in self.links.iter_mut() {
+            link.h1.end_behind_front();
         }
     }
 

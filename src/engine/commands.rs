@@ -44,15 +44,15 @@ impl<N: Net> Core<N> {
             {
                 self.agenda.carried_out += 1;
                 self.carry_out(command);
-            } else if self.pool.is_starved() && self.has_room() {
+            } else if self.pool.has_waiting_for_room() && self.has_room() {
                 // One at a time, so that each origin has its turn.
-                if let Some(origin) = self.pool.next_starved()
+                if let Some(origin) = self.pool.next_for_room()
                     && self.serve_first(origin)
                     && self.pool[origin].waiting.is_some()
                 {
-                    self.pool.starve(origin);
+                    self.pool.wait_for_room(origin);
                 }
-            } else if let Some(origin) = self.pool.next_hungry() {
+            } else if let Some(origin) = self.pool.next_to_serve() {
                 self.serve_queue(origin);
             } else {
                 break;

@@ -190,16 +190,6 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// See [`Engine::close_idle`](crate::Engine::close_idle).
-    pub(super) fn close_idle(&mut self) {
-        while let Some(key) = self.pool.oldest_idle_of_all() {
-            self.close_idle_link(key);
-        }
-        for link in self.links.iter_mut() {
-            link.h1.end();
-        }
-    }
-
     /// See [`Engine::stats`](crate::Engine::stats).
     pub(super) fn stats(&self) -> Stats {
         let Counts {

@@ -10,25 +10,22 @@ use std::time::Duration;
 
 use log::{debug, trace};
 
-use crate::engine::alerts::alert;
-use crate::engine::chain::{ChainKey, Marks};
-use crate::engine::core::{Core, Exhaustion, Timer};
+use crate::engine::chain::ChainKey;
+use crate::engine::core::{Core, Timer};
 use crate::engine::fail::{Failure, connected_to_itself};
+use crate::engine::shortage::is_want_of_port;
 use crate::h1::exchange::Exchange;
 use crate::io_error::is_exhaustion;
 use crate::net::dial::{Attempt, Dial, Step};
 use crate::net::handshake::Handshakes;
 use crate::net::link::{Link, Reach};
 use crate::net::names::{FamilyAnswer, Known};
-use crate::net::pool::{OriginKey, TurnedAway};
+use crate::net::pool::OriginKey;
 use crate::net::slots::LinkKey;
 use crate::net::transport::{self, Trouble, Written};
 use crate::net::{Net, Readiness};
 use crate::resolver::{Family, LookupError};
 use crate::timeouts::Clock;
-
-/// How often a thing is tried again that this machine had no room for.
-const EXHAUSTION_RETRY_MILLIS: u64 = 100;
 
 /// How often a unix socket is tried again whose listener has no place left in its queue, and a source that has no port left: nothing
 /// tells when it has.
@@ -95,7 +92,8 @@ impl<N: Net> Core<N> {
     }
 
     /// Takes a link further towards its connection, or writes what is left of its requests, as far
-    /// as the socket takes it.
+    /// as the socket takes it. The link may be gone afterwards: whoever goes on with it looks its
+    /// token up again.
     pub(super) fn flush(&mut self, key: LinkKey) {
         loop {
             let goes_on = match self.links[key].reach {
@@ -468,56 +466,6 @@ impl<N: Net> Core<N> {
         self.flush(key);
     }
 
-    /// No port is left for connections to this address, or its listener has no place: that says
-    /// nothing of other origins. The request goes back to the head of its queue, until a link of
-    /// its origin comes free or ends, or a little time has passed.
-    fn wait_for_port(&mut self, key: LinkKey, why: &io::Error) {
-        let origin = self.links[key].origin;
-        alert!(
-            self,
-            Exhaustion,
-            "{}: requests wait for a connection ({why})",
-            self.pool[origin].origin
-        );
-        let chain_key = self.chain_of(key);
-        self.close(key);
-        let due = self.clock.tick() + EXHAUSTION_RETRY_MILLIS;
-        let retry = self.timers.arm(due, Timer::TurnedAway(origin));
-        let why = why.to_string();
-        self.forget_turned_away(origin);
-        self.pool[origin].turned_away = Some(TurnedAway { why, retry });
-        let chain = &mut self.chains[chain_key];
-        chain.attempts -= 1;
-        self.enqueue_first(origin, chain_key);
-        self.chains[chain_key].marks.set(Marks::EXHAUSTED);
-        self.arm(chain_key, None);
-    }
-
-    /// This machine is out of something: the request goes back to the head of its queue until one of ours closes, or a little
-    /// time has passed.
-    pub(super) fn wait_for_room(&mut self, key: LinkKey, why: String) {
-        let origin = self.links[key].origin;
-        alert!(
-            self,
-            Exhaustion,
-            "{}: requests wait for room on this machine ({why})",
-            self.pool[origin].origin
-        );
-        let chain_key = self.chain_of(key);
-        self.close(key);
-        if self.exhausted.is_none() {
-            let retry = self.clock.tick() + EXHAUSTION_RETRY_MILLIS;
-            let retry = self.timers.arm(retry, Timer::Exhausted);
-            self.exhausted = Some(Exhaustion { why, retry });
-        }
-        let chain = &mut self.chains[chain_key];
-        chain.attempts -= 1;
-        self.enqueue_first(origin, chain_key);
-        self.chains[chain_key].marks.set(Marks::EXHAUSTED);
-        self.arm(chain_key, None);
-        self.pool.starve(origin);
-    }
-
     /// Offers a socket the first bytes of the request, or of the handshake, which it takes if it is connected. `None`: it is not
     /// connected yet.
     ///
@@ -561,7 +509,7 @@ impl<N: Net> Core<N> {
         if link.readiness.has(Readiness::READABLE) {
             // The server has spoken before it was asked, as some do that are overloaded. What it
             // says to the request itself comes behind that, and must not be read by another.
-            link.h1.end();
+            link.h1.end_behind_front();
         }
         let Reach::Connecting(socket, mut handshakes) = link.reach.take() else {
             unreachable!("it is connecting");
@@ -643,12 +591,6 @@ impl<N: Net> Core<N> {
         let exchange = self.links[key].h1.front_mut();
         exchange.expect("a link connects for an exchange")
     }
-}
-
-/// Whether all ports are taken for connections to one address: a connection is known by both its
-/// ends, so that others are not concerned.
-fn is_want_of_port(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::AddrNotAvailable
 }
 
 /// Whether a failure tells of the address, rather than of what this program may dial: the filter and the route say so at no cost, and

@@ -321,7 +321,7 @@ impl<N: Net> Core<N> {
         self.dequeue(key);
         if let Some(origin) = self.chains[key].origin.get() {
             // Those behind it may want less than it did.
-            self.pool.feed(origin);
+            self.pool.serve_soon(origin);
         }
         let at = self.circumstances_unlinked(key);
         let chain = &self.chains[key];
@@ -459,7 +459,7 @@ impl<N: Net> Core<N> {
             }
         }
         self.pool.note_room(&mut self.links, key);
-        self.pool.feed(origin);
+        self.pool.serve_soon(origin);
         let (phase, sent) = match progress {
             Progress::Unwritten => (Phase::Queue, Sent::No),
             Progress::Partly => (Phase::Write, Sent::Maybe),

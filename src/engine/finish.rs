@@ -184,7 +184,7 @@ impl<N: Net> Core<N> {
             }
         }
         let link = &self.links[key];
-        let mut reusable = is_whole && !link.h1.ends();
+        let mut reusable = is_whole && !link.h1.ends_behind_front();
         if leftover > 0 {
             reusable = false;
             self.warn_of_unsolicited(key, leftover);
@@ -215,7 +215,7 @@ impl<N: Net> Core<N> {
             );
             self.close(other);
         }
-        self.pool.feed(origin);
+        self.pool.serve_soon(origin);
         None
     }
 }

@@ -1,28 +1,43 @@
 //! Engine: decides what happens next, and when; here everything meets.
 //!
 //! [`Engine`] runs user code, [`Core`] does everything else: connections, exchanges and chains,
-//! wired together. Calls go down this list only.
+//! wired together. Their methods stand in the files of the two lists below, in the order of a turn;
+//! each calls the files below it in the list, and none above it. `tests/layers.rs` holds them to that.
 //!
-//! Of the engine:
+//! Methods of [`Engine`], where user code is run, and of [`Core`], where links are read:
 //! - `turn`: one turn of the loop, in its order and with its bounds
 //! - `overdue`: deadlines that have passed: what the kernel holds comes first
-//! - `receive`: from bytes to responses
-//! - `reply`: how a readback is called, and what follows from what it returns
+//! - `timers`: what is due by time
+//! - `feed`: from bytes to responses
+//! - `receive`: reads the socket, or the session
+//! - `body`: what becomes of a body, and of its codings
+//! - `finish`: a response is complete; what becomes of its link
+//! - `reply`: how a policy and a readback are told, and what follows from what they answer
 //!
-//! Of the core:
-//! - `commands`: what was asked for is carried out
-//! - `queue`: how a request finds a link, or a place in the queue
-//! - `pipeline`: requests that share a link before they are answered
-//! - `exchange`: how a request is written
-//! - `dialing`, `secure`: how a link gets its connection; its TLS handshake
-//! - `quiet`: whether a kept connection may be given a request
+//! Methods of [`Core`], from what is asked for to what is written:
+//! - `commands`: what was asked for is carried out, and what came free is given away
+//! - `pipeline`: what follows in a pipeline when a response is complete
+//! - `begin`: how a chain's step begins: its policy, its origin, its delay
+//! - `queue`: how a request finds a link, or a place in its origin's queue
+//! - `dialing`: how a link gets its connection
+//! - `shortage`: what is done where this machine has no room for it
+//! - `secure`: the handshakes of a link
+//! - `sending`: how a request is put on a link, and written
+//! - `visits`: what a policy is asked
+//! - `probing`: whether a kept connection may be given a request
 //! - `fail`: how an exchange ends without a response
+//! - `closing`: how a link ends
+//! - `waiting`: the queues of chains that wait for a link
 //! - `deadlines`: delays and deadlines
+//! - `core`: the parts, and what all of them need
 //!
-//! What they own: `clock`, `agenda`, `chains`, `lookups`, `buffers`, `settings`, `alerts`; links and
-//! their pool stand in `net`.
+//! The parts, each of which owns its data: `agenda` (what is left to do in this turn), `chains` and
+//! `chain`, `generations`, `outbox`, `asks` (what callers wrote, and what a running readback is lent),
+//! `visit`, `clock`, `quiet`, `lookups`, `buffers`, `settings`, `alerts`. Links and their pool stand in
+//! `net`, the exchanges of a link in `h1`.
 //!
-//! The surface: `readback`, `response`, `within`, `future`, `submitter`, `orders`, `shared`, `mode`
+//! The surface: `readback`, `within`, `future`, `task`, `submitter`, `local`, `orders`, `waking`,
+//! `mode`, `shared`, `simulated`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -52,7 +67,6 @@ mod core;
 mod deadlines;
 
 mod dialing;
-
 mod fail;
 mod feed;
 mod finish;
@@ -75,6 +89,7 @@ mod secure;
 mod sending;
 mod settings;
 mod shared;
+mod shortage;
 #[cfg(feature = "sim")]
 mod simulated;
 mod submitter;

@@ -36,7 +36,7 @@ impl<N: Net> Core<N> {
         leftover: usize,
     ) -> MovedUp {
         let link = &mut self.links[key];
-        let ends = link.h1.ends();
+        let ends = link.h1.ends_behind_front();
         let line = link.h1.line_mut().expect("a pipelined link has a line");
         let trust = &mut self.pool[link.origin].trust;
         line.on_answer();
@@ -72,7 +72,8 @@ impl<N: Net> Core<N> {
             Progress::Partly => !ends,
             Progress::Unwritten => !ends && leftover == 0,
         };
-        // RFC 9112 §9.3.2 asks for care behind a connection that failed; one that was ended by word is no failure, unless that is all it does.
+        // RFC 9112 §9.3.2 asks for care behind a connection that failed. One that the server has
+        // announced to end is no failure, if it has answered a pipelined request before.
         let is_broken = line.has_begun() && !line.is_proven();
         if is_whole && speaks_1_1 && goes_on {
             self.promote(key, leftover);
@@ -112,7 +113,7 @@ impl<N: Net> Core<N> {
             }
         }
         self.pool.note_room(&mut self.links, key);
-        self.pool.feed(origin);
+        self.pool.serve_soon(origin);
     }
 
     /// A request of a batch by which its origin is tried has come to the front: it does not wait

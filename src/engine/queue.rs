@@ -1,8 +1,8 @@
-//! How a request finds a link: an idle one of its origin, for a pipelined one a link that others like it are on, a new one where
-//! the limits allow it, or else a place in its origin's queue.
+//! How a request finds a link: an idle one of its origin, for a pipelined one a link that others like
+//! it are on, a new one where the limits allow it, or else a place in its origin's queue.
 //!
-//! Nothing is started from inside the ending of something else. What comes free is noted in the pool, what is to be started
-//! anew in `restarts`, and `settle` carries both out: so there is no recursion to bound, and no order to guess.
+//! A link that is free *rests* until its chain's next step, on the agenda; if that does not take it,
+//! it is *parked* in the pool, and *idle* from then on.
 
 use log::debug;
 
@@ -137,9 +137,9 @@ impl<N: Net> Core<N> {
         if self.pool[origin].turned_away.is_some() {
             return Grant::Wait;
         }
-        let overtakes = place == InLine::Last && self.pool.is_starved();
+        let overtakes = place == InLine::Last && self.pool.has_waiting_for_room();
         if overtakes || !self.make_room() {
-            self.pool.starve(origin);
+            self.pool.wait_for_room(origin);
             return Grant::Wait;
         }
         Grant::Open
@@ -210,11 +210,12 @@ impl<N: Net> Core<N> {
         true
     }
 
-    /// Keeps a link that rests, if it is worth keeping.
+    /// Keeps a link that rests and that no step of its chain has taken, if there is a place for it.
+    /// Whether it may be used again was decided in [`release`](Core::release).
     pub(super) fn park(&mut self, key: LinkKey) {
         let origin = self.links[key].origin;
         let millis = self.idle_millis(key);
-        let wanted_elsewhere = self.pool.is_starved() && self.exhausted.is_some();
+        let wanted_elsewhere = self.pool.has_waiting_for_room() && self.exhausted.is_some();
         if millis == 0 || wanted_elsewhere || self.settings.max_idle_per_origin == 0 {
             return self.close(key);
         }
@@ -234,6 +235,6 @@ impl<N: Net> Core<N> {
             self.close_idle_link(oldest);
         }
         self.quiet.on_parked(key);
-        self.pool.feed(origin);
+        self.pool.serve_soon(origin);
     }
 }

@@ -230,7 +230,7 @@ impl<N: Net> Core<N> {
             None => self.buffers.plaintext = plaintext,
         }
         if is_over {
-            link.h1.end();
+            link.h1.end_behind_front();
         }
         // The next message of the handshake, the request behind the last one, or what else the session has to say. An alert that
         // says why it has failed goes out when the link is closed.
@@ -249,7 +249,7 @@ impl<N: Net> Core<N> {
         }
         if !was_open {
             // It was sent before the request was: as in `connect_on`.
-            link.h1.end();
+            link.h1.end_behind_front();
         }
         Received::Plaintext
     }
@@ -258,7 +258,7 @@ impl<N: Net> Core<N> {
     /// The exchange has failed if not.
     pub(super) fn on_end(&mut self, key: LinkKey) -> bool {
         let link = &mut self.links[key];
-        link.h1.end();
+        link.h1.end_behind_front();
         let is_cut = link.session().is_some_and(|s| !s.is_finished());
         if is_cut && link.h1.response().is_until_close() {
             // RFC 9112 §9.8: whoever cuts the connection could cut the body where it likes.

@@ -1,12 +1,9 @@
 //! How a request is put on a link, and written.
 //!
-//! What is put on a pipelined link is not written at once: the link is noted, and when all that the
-//! moment asked for has been carried out, everything goes out in one send. When the response to the
-//! request in front is complete, the next in line takes its place, and the rest of the bytes of the
-//! same read is its response.
-//!
-//! However a link ends, [`close`](Core::close) sends those behind again elsewhere, in their order:
-//! so none is forgotten, and none that is answered is sent twice.
+//! A link is given requests in two places: [`load`](Core::load) puts one on a link that has none,
+//! and [`join`](Core::join) one behind those that are on it. What is put on a pipelined link is not
+//! written at once: the link is noted, and when all that the moment asked for has been carried out,
+//! everything goes out in one send.
 
 use std::io;
 
@@ -227,7 +224,7 @@ impl<N: Net> Core<N> {
         };
         let trust = &mut self.pool[link.origin].trust;
         match *trust {
-            Trust::Full | Trust::Wary { .. } => line.release(),
+            Trust::Full | Trust::Wary { .. } => line.hold_nothing_back(),
             Trust::Untried { on_trial: true, .. } | Trust::Lost => {}
             Trust::Untried {
                 on_trial: false,

@@ -12,7 +12,11 @@ use crate::h1::exchange::Exchange;
 use crate::h1::trust::MOST_IN_TRIAL;
 
 /// The requests behind the one in front, of a connection all of whose requests may be pipelined.
-/// Recycled.
+///
+/// It is there from the first such request until the connection is free again, and then given to
+/// another: what is to outlast that belongs to [`H1`](crate::h1::H1). Whether it
+/// [has room](Self::has_room) is noted in the pool, so whoever changes that calls
+/// [`note_room`](crate::net::pool::Pool::note_room).
 #[derive(Debug)]
 pub(crate) struct Line<T> {
     behind: VecDeque<Exchange<T>>,
@@ -36,7 +40,8 @@ pub(crate) enum Intake {
     Open,
     /// Once it has answered one.
     AfterAnswer,
-    /// None any more: it is closed behind the last that it has.
+    /// None any more. Those in line are written and answered, and it is closed behind the last of
+    /// them. Holds for as long as there is one: [`begin`](Line::begin) says anew.
     Shut,
 }
 
@@ -149,8 +154,8 @@ impl<T> Line<T> {
             .take(self.allowed.saturating_sub(self.sent))
     }
 
-    /// Holds nothing back any more.
-    pub(crate) fn release(&mut self) {
+    /// Has all of them written as they come.
+    pub(crate) fn hold_nothing_back(&mut self) {
         self.allowed = usize::MAX;
     }
 

@@ -45,7 +45,7 @@ pub(crate) struct H1<T> {
     /// What is kept of a response that did not arrive whole.
     inbound: Option<Box<Inbound>>,
     outlet: Outlet,
-    /// No exchange is to begin on it any more.
+    /// It is closed behind the exchange in front: see [`end_behind_front`](Self::end_behind_front).
     ends: bool,
     /// It has served an exchange before the present one.
     is_reused: bool,
@@ -501,14 +501,19 @@ impl<T: Copy + PartialEq> H1<T> {
         Some(self.front.insert(next))
     }
 
-    /// No exchange is to begin on the connection any more.
+    /// The connection is to be closed behind the exchange in front. What stands in line goes out
+    /// elsewhere, apart from requests that are written to their end: their answers may still come. A
+    /// connection that is to serve all those in line, and no others, has [`Intake::Shut`] instead.
+    ///
+    /// [`Intake::Shut`]: line::Intake::Shut
     #[inline]
-    pub(crate) fn end(&mut self) {
+    pub(crate) fn end_behind_front(&mut self) {
         self.ends = true;
     }
 
+    /// Whether it is closed behind the exchange in front.
     #[inline]
-    pub(crate) fn ends(&self) -> bool {
+    pub(crate) fn ends_behind_front(&self) -> bool {
         self.ends
     }
 

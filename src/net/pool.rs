@@ -37,8 +37,10 @@ pub(crate) struct Entry {
     idle_links: usize,
     /// First and last chain in its queue.
     pub(crate) waiting: Option<(u32, u32)>,
-    hungry: bool,
-    starved: bool,
+    /// It stands on the pool's list of those to be served.
+    is_to_serve: bool,
+    /// It stands on one of the pool's lists of those that wait for room.
+    is_listed_for_room: bool,
     /// Of requests that may wait in its queue for long.
     pub(crate) watch: Option<TimerId>,
     /// No connection is to be had just now, beside those there are.
@@ -67,14 +69,14 @@ impl Entry {
     /// Requests wait, and were found to wait for room. False for one that stands on the list no more by right: its key may be
     /// another's by now.
     #[inline]
-    fn is_starved(&self) -> bool {
-        self.starved && self.waiting.is_some()
+    fn waits_for_room(&self) -> bool {
+        self.is_listed_for_room && self.waiting.is_some()
     }
 
     /// It waits no more, or was forgotten, since it was put on the list.
-    fn forget_starved(entry: Option<&mut Self>) {
+    fn unlist(entry: Option<&mut Self>) {
         if let Some(entry) = entry {
-            entry.starved = false;
+            entry.is_listed_for_room = false;
         }
     }
 }
@@ -86,10 +88,10 @@ pub(crate) struct Pool {
     by_key: HashMap<Key, OriginKey>,
     idle: Ends,
     /// Origins whose queue may move: a link of theirs came free, or room for one.
-    hungry: VecDeque<OriginKey>,
+    to_serve: VecDeque<OriginKey>,
     /// Origins whose queue waits for room among all links: those that have a link all the same, and those that have none.
-    starved: VecDeque<OriginKey>,
-    starved_without: VecDeque<OriginKey>,
+    for_room: VecDeque<OriginKey>,
+    for_room_unlinked: VecDeque<OriginKey>,
     /// Which origins are pipelined, and how deep; the first that fits counts.
     depths: Vec<Depth>,
 }
@@ -199,9 +201,9 @@ impl Pool {
             entries: Slab::new(),
             by_key: HashMap::new(),
             idle: Ends::default(),
-            hungry: VecDeque::new(),
-            starved: VecDeque::new(),
-            starved_without: VecDeque::new(),
+            to_serve: VecDeque::new(),
+            for_room: VecDeque::new(),
+            for_room_unlinked: VecDeque::new(),
             depths,
         }
     }
@@ -239,8 +241,8 @@ impl Pool {
                 idle: Ends::default(),
                 idle_links: 0,
                 waiting: None,
-                hungry: false,
-                starved: false,
+                is_to_serve: false,
+                is_listed_for_room: false,
                 watch: None,
                 turned_away: None,
                 depth,
@@ -275,9 +277,9 @@ impl Pool {
     pub(crate) fn on_closed(&mut self, key: OriginKey) {
         let entry = &mut self.entries[key as usize];
         entry.links -= 1;
-        if entry.links == 0 && entry.is_starved() {
+        if entry.links == 0 && entry.waits_for_room() {
             // It has a claim now to come before those that have a link.
-            self.starved_without.push_back(key);
+            self.for_room_unlinked.push_back(key);
         }
         self.leave(key);
     }
@@ -384,7 +386,7 @@ impl Pool {
     pub(crate) fn try_again(&mut self, key: OriginKey) {
         if let Some(entry) = self.entries.get_mut(key as usize) {
             entry.turned_away = None;
-            self.feed(key);
+            self.serve_soon(key);
         }
     }
 
@@ -426,7 +428,7 @@ impl Pool {
             // What stands unread may answer nobody, and must not stand before a request that is
             // sent now.
             let is_fit = unanswered < usize::from(depth)
-                && !link.h1.ends()
+                && !link.h1.ends_behind_front()
                 && !link.is_queued
                 && !link.readiness.has(Readiness::READ_SIDE)
                 && !link.chain().is_some_and(&is_paused)
@@ -439,19 +441,19 @@ impl Pool {
 
     /// Has the origin's queue looked at: a link of its own came free, or ended.
     #[inline]
-    pub(crate) fn feed(&mut self, key: OriginKey) {
+    pub(crate) fn serve_soon(&mut self, key: OriginKey) {
         let entry = &mut self.entries[key as usize];
-        if entry.waiting.is_some() && !std::mem::replace(&mut entry.hungry, true) {
-            self.hungry.push_back(key);
+        if entry.waiting.is_some() && !std::mem::replace(&mut entry.is_to_serve, true) {
+            self.to_serve.push_back(key);
         }
     }
 
     /// The origin whose queue is to be looked at next.
-    pub(crate) fn next_hungry(&mut self) -> Option<OriginKey> {
-        while let Some(key) = self.hungry.pop_front() {
-            // The origin may have been forgotten, and its key given to another, since it was fed.
+    pub(crate) fn next_to_serve(&mut self) -> Option<OriginKey> {
+        while let Some(key) = self.to_serve.pop_front() {
+            // The origin may have been forgotten, and its key given to another, since then.
             if let Some(entry) = self.entries.get_mut(key as usize)
-                && std::mem::take(&mut entry.hungry)
+                && std::mem::take(&mut entry.is_to_serve)
             {
                 return Some(key);
             }
@@ -460,37 +462,37 @@ impl Pool {
     }
 
     /// Has the origin's queue looked at when there is room for one more link among all.
-    pub(crate) fn starve(&mut self, key: OriginKey) {
+    pub(crate) fn wait_for_room(&mut self, key: OriginKey) {
         let entry = &mut self.entries[key as usize];
-        if !std::mem::replace(&mut entry.starved, true) {
+        if !std::mem::replace(&mut entry.is_listed_for_room, true) {
             match entry.links {
-                0 => self.starved_without.push_back(key),
-                _ => self.starved.push_back(key),
+                0 => self.for_room_unlinked.push_back(key),
+                _ => self.for_room.push_back(key),
             }
         }
     }
 
     /// The origin that has waited longest for room among those without a link, or else among all: who has one gets on, if
     /// slowly.
-    pub(crate) fn next_starved(&mut self) -> Option<OriginKey> {
-        while let Some(key) = self.starved_without.pop_front() {
+    pub(crate) fn next_for_room(&mut self) -> Option<OriginKey> {
+        while let Some(key) = self.for_room_unlinked.pop_front() {
             match self.entries.get_mut(key as usize) {
-                Some(entry) if entry.is_starved() && entry.links == 0 => {
-                    entry.starved = false;
+                Some(entry) if entry.waits_for_room() && entry.links == 0 => {
+                    entry.is_listed_for_room = false;
                     return Some(key);
                 }
                 // It has found a link since, one of its own that came free.
-                Some(entry) if entry.is_starved() => self.starved.push_back(key),
-                entry => Entry::forget_starved(entry),
+                Some(entry) if entry.waits_for_room() => self.for_room.push_back(key),
+                entry => Entry::unlist(entry),
             }
         }
-        while let Some(key) = self.starved.pop_front() {
+        while let Some(key) = self.for_room.pop_front() {
             match self.entries.get_mut(key as usize) {
-                Some(entry) if entry.is_starved() => {
-                    entry.starved = false;
+                Some(entry) if entry.waits_for_room() => {
+                    entry.is_listed_for_room = false;
                     return Some(key);
                 }
-                entry => Entry::forget_starved(entry),
+                entry => Entry::unlist(entry),
             }
         }
         None
@@ -499,17 +501,17 @@ impl Pool {
     /// Whether an origin other than this one waits for room and has no link at all.
     #[inline]
     pub(crate) fn another_has_none(&mut self, key: OriginKey) -> bool {
-        let has_none = |entry: &Entry| entry.is_starved() && entry.links == 0;
-        while let Some(first) = self.starved_without.front() {
+        let has_none = |entry: &Entry| entry.waits_for_room() && entry.links == 0;
+        while let Some(first) = self.for_room_unlinked.front() {
             match self.entries.get_mut(*first as usize) {
                 Some(entry) if has_none(entry) => break,
-                Some(entry) if entry.is_starved() => self.starved.push_back(*first),
-                entry => Entry::forget_starved(entry),
+                Some(entry) if entry.waits_for_room() => self.for_room.push_back(*first),
+                entry => Entry::unlist(entry),
             }
-            self.starved_without.pop_front();
+            self.for_room_unlinked.pop_front();
         }
         // An origin stands here once at most, so one of the first two is another.
-        self.starved_without
+        self.for_room_unlinked
             .iter()
             .take(2)
             .any(|other| *other != key)
@@ -518,12 +520,12 @@ impl Pool {
     /// Whether no queue is to be looked at.
     #[inline]
     pub(crate) fn is_settled(&self) -> bool {
-        self.hungry.is_empty() && !self.is_starved()
+        self.to_serve.is_empty() && !self.has_waiting_for_room()
     }
 
     /// Whether any origin waits for room.
-    pub(crate) fn is_starved(&self) -> bool {
-        !self.starved.is_empty() || !self.starved_without.is_empty()
+    pub(crate) fn has_waiting_for_room(&self) -> bool {
+        !self.for_room.is_empty() || !self.for_room_unlinked.is_empty()
     }
 }
 

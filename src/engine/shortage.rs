@@ -1,0 +1,70 @@
+//! What a link does whose connection this machine, or a listener on it, has no room for: it is
+//! closed, and its request waits at the head of its queue.
+
+use std::io;
+
+use crate::engine::alerts::alert;
+use crate::engine::chain::Marks;
+use crate::engine::core::{Core, Exhaustion, Timer};
+use crate::net::Net;
+use crate::net::pool::TurnedAway;
+use crate::net::slots::LinkKey;
+
+/// How often a thing is tried again that this machine had no room for.
+const RETRY_MILLIS: u64 = 100;
+
+impl<N: Net> Core<N> {
+    /// No port is left for connections to this address, or its listener has no place: that says
+    /// nothing of other origins. The request waits until a link of its origin comes free or ends, or
+    /// a little time has passed.
+    pub(super) fn wait_for_port(&mut self, key: LinkKey, why: &io::Error) {
+        let origin = self.links[key].origin;
+        alert!(
+            self,
+            Exhaustion,
+            "{}: requests wait for a connection ({why})",
+            self.pool[origin].origin
+        );
+        self.close_and_wait(key);
+        let due = self.clock.tick() + RETRY_MILLIS;
+        let retry = self.timers.arm(due, Timer::TurnedAway(origin));
+        let why = why.to_string();
+        self.forget_turned_away(origin);
+        self.pool[origin].turned_away = Some(TurnedAway { why, retry });
+    }
+
+    /// This machine is out of something: the request waits until one of our links closes, or a
+    /// little time has passed.
+    pub(super) fn wait_for_room(&mut self, key: LinkKey, why: String) {
+        let origin = self.links[key].origin;
+        alert!(
+            self,
+            Exhaustion,
+            "{}: requests wait for room on this machine ({why})",
+            self.pool[origin].origin
+        );
+        self.close_and_wait(key);
+        if self.exhausted.is_none() {
+            let due = self.clock.tick() + RETRY_MILLIS;
+            let retry = self.timers.arm(due, Timer::Exhausted);
+            self.exhausted = Some(Exhaustion { why, retry });
+        }
+        self.pool.wait_for_room(origin);
+    }
+
+    /// Closes a link that was never connected, whose request has its place in the queue again.
+    fn close_and_wait(&mut self, key: LinkKey) {
+        let (origin, chain_key) = (self.links[key].origin, self.chain_of(key));
+        self.close(key);
+        self.chains[chain_key].attempts -= 1;
+        self.enqueue_first(origin, chain_key);
+        self.chains[chain_key].marks.set(Marks::EXHAUSTED);
+        self.arm(chain_key, None);
+    }
+}
+
+/// Whether all ports are taken for connections to one address: a connection is known by both its
+/// ends, so that others are not concerned.
+pub(super) fn is_want_of_port(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
+}
