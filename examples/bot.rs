@@ -45,9 +45,17 @@ impl Bot {
             Err(failure) => return self.on_failure("login", &failure),
         }
         self.tell(&format!("logged in, session {}", self.session));
-        let heartbeat = cx.submit_after(BEAT, build(self.post("/beat")), Bot::on_beat);
+        let heartbeat = cx.start(
+            cx.send(build(self.post("/beat")))
+                .after(BEAT)
+                .read_by(Bot::on_beat),
+        );
         self.heartbeat = Some(heartbeat);
-        cx.submit_after(self.lifetime, build(self.post("/logout")), Bot::on_logout);
+        cx.start(
+            cx.send(build(self.post("/logout")))
+                .after(self.lifetime)
+                .read_by(Bot::on_logout),
+        );
         Next::send(build(self.post("/poll").hold(HOLD))).read_by(Bot::on_poll)
     }
 

@@ -325,7 +325,12 @@ fn delay(delayed: usize, kind: Requests) -> Result<bool, Box<dyn Error>> {
             Requests::Clones => model.clone(),
             Requests::Own => request(addr, i)?,
         };
-        engine.submit_after(hour + Duration::from_millis(i as u64), request, nothing);
+        engine.start(
+            engine
+                .send(request)
+                .after(hour + Duration::from_millis(i as u64))
+                .read_by(nothing),
+        );
     }
     // So many are more than one turn sees to.
     while engine.turn(&mut (), Some(Duration::ZERO))?.more {}

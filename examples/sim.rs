@@ -67,7 +67,7 @@ impl Bot {
             return Next::done();
         };
         self.today.logins += 1;
-        self.heart = Some(cx.submit_after(MINUTE, beat, Self::on_beat));
+        self.heart = Some(cx.start(cx.send(beat).after(MINUTE).read_by(Self::on_beat)));
         Next::send(poll).read_by(Self::on_poll)
     }
 

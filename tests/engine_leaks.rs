@@ -46,7 +46,12 @@ impl Until {
             Self::Made => {}
             Self::Asked => {
                 let never = Request::get("http://never.test/").build().unwrap();
-                engine.submit_after(Duration::MAX, never.clone(), note);
+                engine.start(
+                    engine
+                        .send(never.clone())
+                        .after(Duration::MAX)
+                        .read_by(note),
+                );
                 engine.submit(never, note);
             }
             Self::LookingUp => {

@@ -116,9 +116,13 @@ fn it_has_the_request_where_none_was_sent() {
     let queued = bench.submit(secretive(&base));
     let short = Request::get(&format!("{base}/s3cret-path?key=s3cret-query"));
     bench.submit(short.timeout(Duration::from_millis(5)).build().unwrap());
-    let delayed = bench
-        .engine
-        .submit_after(Duration::MAX, secretive(&base), common::note);
+    let delayed = bench.engine.start(
+        bench
+            .engine
+            .send(secretive(&base))
+            .after(Duration::MAX)
+            .read_by(common::note),
+    );
     bench.replies(1);
     for id in [queued, delayed] {
         assert!(bench.engine.cancel(id));

@@ -228,9 +228,13 @@ fn a_chain_that_goes_on_a_stale_connection_and_a_cancelled_delay_tell_no_secrets
     assert!(bench.log.replies.iter().all(Result::is_ok));
     assert_eq!(bench.stats().retried, 1);
     let later = secretive(&base).build().unwrap();
-    let id = bench
-        .engine
-        .submit_after(Duration::from_secs(50), later, common::note);
+    let id = bench.engine.start(
+        bench
+            .engine
+            .send(later)
+            .after(Duration::from_secs(50))
+            .read_by(common::note),
+    );
     bench.quiet();
     assert!(bench.engine.cancel(id));
     bench.replies(4);

@@ -140,7 +140,13 @@ fn a_host_that_knows_only_the_descriptor_runs_a_conversation() {
                     get = Request::get(&server.url(path)).timeout(Duration::from_millis(200));
                 }
                 let delay = Duration::from_millis((i % 7) as u64 * 5);
-                bench.engine.submit_after(delay, get.build().unwrap(), note);
+                bench.engine.start(
+                    bench
+                        .engine
+                        .send(get.build().unwrap())
+                        .after(delay)
+                        .read_by(note),
+                );
             }
             let mut beats = 0;
             bench.submit(server.get("/"));
@@ -227,7 +233,15 @@ fn what_is_asked_for_between_turns_makes_the_descriptor_readable() {
     });
 
     quiet(&mut bench);
-    let after = |bench: &mut Bench, delay| bench.engine.submit_after(delay, server.get("/"), note);
+    let after = |bench: &mut Bench, delay| {
+        bench.engine.start(
+            bench
+                .engine
+                .send(server.get("/"))
+                .after(delay)
+                .read_by(note),
+        )
+    };
     after(&mut bench, Duration::ZERO);
     assert!(is_told(&bench), "submit_after");
     run(&mut bench, Told::Level, "b", |_, log| {
@@ -280,7 +294,13 @@ fn a_deadline_makes_the_descriptor_readable_and_never_early() {
         let mut bench = Bench::new();
         let delay = Duration::from_millis(ms);
         let asked = Instant::now();
-        bench.engine.submit_after(delay, server.get("/"), note);
+        bench.engine.start(
+            bench
+                .engine
+                .send(server.get("/"))
+                .after(delay)
+                .read_by(note),
+        );
         // It is due at once, to be taken note of.
         assert!(is_readable(&bench.engine, PATIENCE));
         turn(&mut bench);
@@ -306,7 +326,9 @@ fn an_engine_that_waits_is_quiet() {
     }
     // Further off than the clock will run.
     let far = Duration::from_secs(1 << 40);
-    bench.engine.submit_after(far, server.get("/"), note);
+    bench
+        .engine
+        .start(bench.engine.send(server.get("/")).after(far).read_by(note));
     run(&mut bench, Told::Level, "all wait", |engine, _| {
         let stats = engine.stats();
         stats.in_flight == 100 && stats.links_dialing == 0
@@ -429,7 +451,13 @@ fn several_engines_are_watched_by_one_host() {
     for (number, bench) in benches.iter_mut().enumerate() {
         for n in 0..10 {
             let delay = Duration::from_millis((n * (number + 1) * 3) as u64);
-            bench.engine.submit_after(delay, server.get("/"), note);
+            bench.engine.start(
+                bench
+                    .engine
+                    .send(server.get("/"))
+                    .after(delay)
+                    .read_by(note),
+            );
         }
     }
     let mut told_of = [0; 5];

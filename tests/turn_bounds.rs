@@ -145,7 +145,7 @@ fn submissions_of_the_engines_own_thread() {
     for i in 0..MANY {
         match i % 2 {
             0 => engine.submit(get(), |_, _, _| Next::done()),
-            _ => engine.call_after(Duration::MAX, done),
+            _ => engine.start(Next::call(done).after(Duration::MAX)),
         };
     }
     let mut waiting = Vec::new();
@@ -160,7 +160,7 @@ fn submissions_of_the_engines_own_thread() {
 fn cancellations_of_the_engines_own_thread() {
     let mut engine = engine();
     let calls: Vec<_> = (0..MANY)
-        .map(|_| engine.call_after(Duration::MAX, done))
+        .map(|_| engine.start(Next::call(done).after(Duration::MAX)))
         .collect();
     turn_all(&mut engine, &mut 0, |_, _| ());
     for id in calls {
@@ -181,7 +181,7 @@ fn what_one_call_asks_for() {
     engine.call(move |_, cx| {
         named.set(
             (0..MANY)
-                .map(|_| cx.call_after(Duration::MAX, done))
+                .map(|_| cx.start(Next::call(done).after(Duration::MAX)))
                 .collect(),
         );
         cx.done()
@@ -209,7 +209,7 @@ fn delays_that_are_over_at_once() {
         let mut engine = engine();
         let delay = Duration::from_millis(delay);
         for _ in 0..MANY {
-            engine.call_after(delay, done);
+            engine.start(Next::call(done).after(delay));
         }
         let began = std::time::Instant::now();
         let mut calls = 0;
@@ -260,7 +260,7 @@ fn draining() {
     for i in 0..MANY {
         match i % 2 {
             0 => engine.submit(held.clone(), |_, _, _| Next::done()),
-            _ => engine.call_after(Duration::from_secs(3600), done),
+            _ => engine.start(Next::call(done).after(Duration::from_secs(3600))),
         };
     }
     turn_all(&mut engine, &mut 0, |_, _| ());

@@ -535,8 +535,8 @@ pub extern "C" fn httpstream_submit(
         // Taken over once nothing can fail any more.
         let chain = || Chain::new(&host.desk, Taken::of(readback), request.clone(), due);
         let started = host.ask(
-            |engine| engine.submit_to_after(delay, request.clone(), chain()),
-            |cx| cx.submit_to_after(delay, request.clone(), chain()),
+            |engine| engine.start(engine.send(request.clone()).after(delay).read_to(chain())),
+            |cx| cx.start(cx.send(request.clone()).after(delay).read_to(chain())),
         )?;
         if let Some(id) = id {
             id.write(host.desk.ids.to_c(started));
@@ -607,7 +607,11 @@ mod tests {
         };
         let chain = Chain::new(&host.desk, Taken::of(&readback), request.clone(), None);
         let mut engine = host.engine.borrow_mut();
-        engine.submit_to_after(Duration::MAX, request, chain);
+        engine.start(
+            httpstream::Next::send(request)
+                .after(Duration::MAX)
+                .read_to(chain),
+        );
     }
 
     fn assert_panicked(answer: i32, function: &str) {

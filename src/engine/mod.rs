@@ -226,26 +226,6 @@ impl<S, M: Mode> Engine<S, M> {
         self.start(Next::send(request).read_to(readback))
     }
 
-    /// [`submit`](Self::submit) after `delay`, counted from this call; [`Duration::MAX`] is never.
-    pub fn submit_after(
-        &mut self,
-        delay: Duration,
-        request: Request,
-        readback: impl FnMut(&mut S, Reply<'_>, &mut Context<'_, S>) -> Next<S> + 'static,
-    ) -> RequestId {
-        self.start(Next::send(request).after(delay).read_to(readback))
-    }
-
-    /// [`submit_after`](Self::submit_after) for a [`Readback`] that wants to see more than the reply.
-    pub fn submit_to_after(
-        &mut self,
-        delay: Duration,
-        request: Request,
-        readback: impl Readback<S> + 'static,
-    ) -> RequestId {
-        self.start(Next::send(request).after(delay).read_to(readback))
-    }
-
     /// Starts a chain which begins with a call: in the next turn `f` is run, and what it answers follows. A turn is then due.
     ///
     /// What `f` sends without a [`read_by`](Next::read_by) is read to its end and thrown away, as by [`Unread`]; it has nothing to
@@ -256,14 +236,16 @@ impl<S, M: Mode> Engine<S, M> {
     /// use httpstream::{Engine, Next};
     ///
     /// let mut engine = Engine::<Vec<&str>>::new()?;
-    /// engine.call_after(Duration::from_millis(5), |done: &mut Vec<_>, _| {
-    ///     done.push("later");
-    ///     Next::done()
-    /// });
     /// engine.call(|done, cx| {
     ///     done.push("now");
     ///     cx.done()
     /// });
+    /// // A delayed one is started as any other step.
+    /// let later = Next::<Vec<&str>>::call(|done, cx| {
+    ///     done.push("later");
+    ///     cx.done()
+    /// });
+    /// engine.start(later.after(Duration::from_millis(5)));
     /// let mut done = Vec::new();
     /// engine.run(&mut done)?;
     /// assert_eq!(done, ["now", "later"]);
@@ -273,16 +255,7 @@ impl<S, M: Mode> Engine<S, M> {
         &mut self,
         f: impl FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + 'static,
     ) -> RequestId {
-        self.call_after(Duration::ZERO, f)
-    }
-
-    /// [`call`](Self::call) after `delay`, counted from this call; [`Duration::MAX`] is never.
-    pub fn call_after(
-        &mut self,
-        delay: Duration,
-        f: impl FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + 'static,
-    ) -> RequestId {
-        self.start(Next::call(f).after(delay))
+        self.start(Next::call(f))
     }
 
     /// Starts a chain that begins with `next`: a request, a call, a task or a wait; delays count from

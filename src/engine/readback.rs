@@ -311,26 +311,6 @@ impl<'a, S> Context<'a, S> {
         self.start(Next::send(request).read_to(readback))
     }
 
-    /// Starts a chain of its own after `delay`.
-    pub fn submit_after(
-        &mut self,
-        delay: Duration,
-        request: Request,
-        readback: impl FnMut(&mut S, Reply<'_>, &mut Context<'_, S>) -> Next<S> + 'static,
-    ) -> RequestId {
-        self.start(Next::send(request).after(delay).read_to(readback))
-    }
-
-    /// Starts a chain of its own after `delay`, for a [`Readback`] that wants to see more than the reply.
-    pub fn submit_to_after(
-        &mut self,
-        delay: Duration,
-        request: Request,
-        readback: impl Readback<S> + 'static,
-    ) -> RequestId {
-        self.start(Next::send(request).after(delay).read_to(readback))
-    }
-
     /// Starts a chain of its own which begins with a call; see [`Engine::call`](crate::Engine::call).
     ///
     /// `f` runs after this readback has returned and what it asked for is applied, in this turn or the next.
@@ -339,15 +319,6 @@ impl<'a, S> Context<'a, S> {
         f: impl FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + 'static,
     ) -> RequestId {
         self.start(Next::call(f))
-    }
-
-    /// [`call`](Self::call) after `delay`.
-    pub fn call_after(
-        &mut self,
-        delay: Duration,
-        f: impl FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + 'static,
-    ) -> RequestId {
-        self.start(Next::call(f).after(delay))
     }
 
     /// Starts a chain of its own; see [`Engine::start`](crate::Engine::start).

@@ -82,10 +82,13 @@ fn delays_and_deadlines_wake_the_loop_though_each_is_earlier_than_the_last() {
     for ms in [90, 60, 40, 20, 5, 1] {
         let delay = Duration::from_millis(ms);
         host.engine(|engine| {
-            engine.call_after(delay, move |log: &mut Log, _| {
-                log.notes.push(format!("{ms} {}", began.elapsed() >= delay));
-                Next::done()
-            })
+            engine.start(
+                Next::call(move |log: &mut Log, _| {
+                    log.notes.push(format!("{ms} {}", began.elapsed() >= delay));
+                    Next::done()
+                })
+                .after(delay),
+            )
         });
         // Its timer is set by the round, further away than the next one.
         host.until("settled", |engine, _| {
@@ -165,7 +168,14 @@ fn a_budget_of_one_event_loses_nothing() {
     let mut host = Host::with(config);
     for i in 0..50 {
         let delay = Duration::from_millis(i % 5);
-        host.engine(|engine| engine.submit_after(delay, server.get("/"), common::note));
+        host.engine(|engine| {
+            engine.start(
+                engine
+                    .send(server.get("/"))
+                    .after(delay)
+                    .read_by(common::note),
+            )
+        });
     }
     host.until("all", |engine, _| engine.pending() == 0);
     assert!(host.log.texts().iter().all(|text| text.len() == 30_000));
@@ -202,10 +212,13 @@ fn a_panic_goes_through_the_dispatch_and_what_it_left_behind_is_not_lost() {
     host.engine(|engine| {
         engine.submit(server.get("/"), |_, _, cx| {
             // Earlier than any timer that is set, and nobody is left to set one for it.
-            cx.call_after(Duration::from_millis(10), |log: &mut Log, _| {
-                log.notes.push("after".into());
-                Next::done()
-            });
+            cx.start(
+                Next::call(|log: &mut Log, _| {
+                    log.notes.push("after".into());
+                    Next::done()
+                })
+                .after(Duration::from_millis(10)),
+            );
             panic!("in a readback")
         })
     });
@@ -311,10 +324,13 @@ fn a_readback_may_disable_its_own_source() {
         log.notes.push("disables".into());
         by.disable(&own.get().unwrap()).unwrap();
         // Something that the loop would have to set a timer for.
-        cx.call_after(Duration::from_millis(1), |log: &mut Log, _| {
-            log.notes.push("later".into());
-            Next::done()
-        });
+        cx.start(
+            Next::call(|log: &mut Log, _| {
+                log.notes.push("later".into());
+                Next::done()
+            })
+            .after(Duration::from_millis(1)),
+        );
         Next::done()
     });
     token.set(Some(handle.insert_source(source, turn).unwrap()));

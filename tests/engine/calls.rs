@@ -71,21 +71,27 @@ fn without_a_readback_the_answer_is_thrown_away() {
 fn delayed_call_is_never_early() {
     let mut engine = Engine::<Vec<Duration>>::new().unwrap();
     let begun = Instant::now();
-    engine.call_after(20 * MS, move |late, cx| {
-        late.push(begun.elapsed());
-        // What it asks for begins when it ends, however long it takes.
-        std::thread::sleep(10 * MS);
-        let ended = Instant::now();
-        cx.call_after(20 * MS, move |late, _| {
-            late.push(ended.elapsed());
-            Next::done()
-        });
-        Next::call(move |late: &mut Vec<_>, _| {
-            late.push(ended.elapsed());
-            Next::done()
+    engine.start(
+        Next::<Vec<Duration>>::call(move |late, cx| {
+            late.push(begun.elapsed());
+            // What it asks for begins when it ends, however long it takes.
+            std::thread::sleep(10 * MS);
+            let ended = Instant::now();
+            cx.start(
+                Next::<Vec<Duration>>::call(move |late, _| {
+                    late.push(ended.elapsed());
+                    Next::done()
+                })
+                .after(20 * MS),
+            );
+            Next::call(move |late: &mut Vec<_>, _| {
+                late.push(ended.elapsed());
+                Next::done()
+            })
+            .after(20 * MS)
         })
-        .after(20 * MS)
-    });
+        .after(20 * MS),
+    );
     let mut late = Vec::new();
     engine.turn(&mut late, Some(Duration::ZERO)).unwrap();
     if late.is_empty() {
@@ -145,7 +151,7 @@ fn cancelled_call_is_dropped_unmade_and_nobody_is_told() {
         for turns in [0, 1] {
             let mut bench = Bench::new();
             let (call, dropped) = never();
-            let id = bench.engine.call_after(delay, call);
+            let id = bench.engine.start(Next::call(call).after(delay));
             if turns == 1 && !delay.is_zero() {
                 bench.quiet();
                 assert_eq!((bench.engine.pending(), bench.stats().delayed), (1, 1));
@@ -257,10 +263,13 @@ fn calls_without_delay_take_turns_with_everything_else() {
     bench.fetch_ok(server.get("/"));
     let late = Rc::new(Cell::new(false));
     let set = late.clone();
-    bench.engine.call_after(5 * MS, move |_, _| {
-        set.set(true);
-        Next::done()
-    });
+    bench.engine.start(
+        Next::call(move |_, _| {
+            set.set(true);
+            Next::done()
+        })
+        .after(5 * MS),
+    );
     bench.until("a timer", |_, _| late.get());
     for id in ids {
         assert!(bench.engine.cancel(id));
@@ -435,7 +444,9 @@ fn draining_drops_calls() {
     let server = Server::answering(ok("a"));
     let mut bench = Bench::new();
     let (late, late_dropped) = never();
-    bench.engine.call_after(Duration::from_secs(100), late);
+    bench
+        .engine
+        .start(Next::call(late).after(Duration::from_secs(100)));
     let (now, now_dropped) = never();
     bench.engine.call(now);
     let (next, next_dropped) = never();
@@ -460,7 +471,7 @@ fn draining_drops_calls() {
 fn dropped_engine_drops_its_calls() {
     let mut bench = Bench::new();
     let (call, dropped) = never();
-    bench.engine.call_after(Duration::MAX, call);
+    bench.engine.start(Next::call(call).after(Duration::MAX));
     bench.quiet();
     drop(bench);
     assert_eq!(dropped.get(), 1);

@@ -78,7 +78,13 @@ fn while_delayed() {
     let server = partial();
     for delay in [Duration::from_secs(100), Duration::MAX] {
         let mut bench = Bench::new();
-        let id = bench.engine.submit_after(delay, server.get("/"), obstinate);
+        let id = bench.engine.start(
+            bench
+                .engine
+                .send(server.get("/"))
+                .after(delay)
+                .read_by(obstinate),
+        );
         bench.quiet();
         assert_eq!(bench.stats().delayed, 1);
         cancel(&mut bench, id, Phase::Queue, Sent::No);
@@ -361,7 +367,11 @@ fn a_cancellation_that_has_to_wait_its_turn_is_heard_before_the_response() {
         bench.until("it is sent", |engine, _| engine.stats().in_flight == 1);
         server.next();
         let others: Vec<_> = (0..10_000)
-            .map(|_| bench.engine.call_after(Duration::MAX, |_, cx| cx.done()))
+            .map(|_| {
+                bench
+                    .engine
+                    .start(Next::call(|_, cx| cx.done()).after(Duration::MAX))
+            })
             .collect();
         assert!(bench.engine.cancel(id));
         gate.open(1);

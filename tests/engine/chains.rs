@@ -185,7 +185,11 @@ fn a_readback_starts_other_chains() {
             let ids = [
                 cx.submit(now.clone(), note),
                 cx.submit_to(now.clone(), Script::default()),
-                cx.submit_after(Duration::from_millis(40), later.clone(), note),
+                cx.start(
+                    cx.send(later.clone())
+                        .after(Duration::from_millis(40))
+                        .read_by(note),
+                ),
                 cx.id(),
             ];
             assert!(ids.iter().enumerate().all(|(i, id)| !ids[..i].contains(id)));
@@ -232,7 +236,12 @@ fn run_ends_with_the_last_chain() {
     let mut engine = Engine::<Log>::new().unwrap();
     let mut log = Log::default();
     for i in 0..20 {
-        engine.submit_after(Duration::from_millis(i), server.get("/"), note);
+        engine.start(
+            engine
+                .send(server.get("/"))
+                .after(Duration::from_millis(i))
+                .read_by(note),
+        );
     }
     engine.run(&mut log).unwrap();
     assert_eq!((log.replies.len(), engine.pending()), (20, 0));
@@ -250,7 +259,11 @@ impl Bot {
         self.see(reply);
         let side = self.next.clone().unwrap();
         cx.submit(side.clone(), Self::on_side);
-        cx.submit_after(Duration::from_millis(1), side.clone(), Self::on_side);
+        cx.start(
+            cx.send(side.clone())
+                .after(Duration::from_millis(1))
+                .read_by(Self::on_side),
+        );
         cx.send(side).read_by(Self::on_poll)
     }
 

@@ -129,7 +129,12 @@ fn an_engine_does_what_each_line_of_the_contract_promises() {
         Unread,
     );
     engine.submit_to(refused(), Collector(Vec::new()));
-    let delayed = engine.submit_after(Duration::MAX, refused(), Bot::on_check);
+    let delayed = engine.start(
+        engine
+            .send(refused())
+            .after(Duration::MAX)
+            .read_by(Bot::on_check),
+    );
     engine.submit_to(refused(), within(|bot: &mut Bot| Some(bot), Bot::on_check));
     engine.submit_to(
         refused(),
@@ -138,7 +143,11 @@ fn an_engine_does_what_each_line_of_the_contract_promises() {
     engine.submit(refused(), |_, _, cx| {
         let id = cx.submit(refused(), Bot::on_check);
         cx.submit_to(refused(), Unread);
-        cx.submit_after(Duration::from_millis(1), refused(), Bot::on_check);
+        cx.start(
+            cx.send(refused())
+                .after(Duration::from_millis(1))
+                .read_by(Bot::on_check),
+        );
         assert!(cx.cancel(id) && !cx.resume(id));
         cx.send(refused()).read_by(|bot, _, cx| {
             bot.calls.set(bot.calls.get() + 1);
@@ -146,14 +155,14 @@ fn an_engine_does_what_each_line_of_the_contract_promises() {
             cx.again().after(Duration::MAX).read_to(Unread)
         })
     });
-    let unmade: RequestId = engine.call_after(Duration::MAX, |_, _| Next::done());
+    let unmade: RequestId = engine.start(Next::call(|_, _| Next::done()).after(Duration::MAX));
     let once = String::from("an FnOnce");
     engine.call(within_call(
         |bot: &mut Bot| Some(bot),
         |bot: &mut Bot, cx| {
             drop(once);
             bot.calls.set(bot.calls.get() + 1);
-            let _: RequestId = cx.call_after(Duration::ZERO, |_, cx| cx.done());
+            let _: RequestId = cx.start(Next::call(|_, cx| cx.done()).after(Duration::ZERO));
             let _: RequestId = cx.call(|_, _| Next::call(Bot::on_call).after(Duration::ZERO));
             Next::done()
         },

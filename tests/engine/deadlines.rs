@@ -265,15 +265,17 @@ fn total_does_not_count_a_delay() {
         .build()
         .unwrap();
     let before = Instant::now();
-    bench.engine.submit_after(
-        Duration::from_millis(100),
-        get,
-        |log: &mut common::Log, reply: httpstream::Reply<'_>, cx| {
-            let done = reply.as_ref().unwrap().info().timings.done.unwrap();
-            log.notes
-                .push(format!("{}", done < Duration::from_millis(90)));
-            common::note(log, reply, cx)
-        },
+    bench.engine.start(
+        bench
+            .engine
+            .send(get)
+            .after(Duration::from_millis(100))
+            .read_by(|log: &mut common::Log, reply: httpstream::Reply<'_>, cx| {
+                let done = reply.as_ref().unwrap().info().timings.done.unwrap();
+                log.notes
+                    .push(format!("{}", done < Duration::from_millis(90)));
+                common::note(log, reply, cx)
+            }),
     );
     bench.replies(1);
     assert!(before.elapsed() >= Duration::from_millis(100));
@@ -434,7 +436,7 @@ fn a_delay_asked_for_by_a_slow_readback_counts_from_the_asking() {
                     note_due(log, asked);
                     common::note(log, reply, cx)
                 };
-                cx.submit_after(SHORT, again.clone(), follow);
+                cx.start(cx.send(again.clone()).after(SHORT).read_by(follow));
                 cx.done()
             });
         bench.replies(1);

@@ -29,13 +29,15 @@ fn what_is_in_flight_and_queued_ends_and_what_is_delayed_is_cancelled() {
     bench.submit(server.get("/hold"));
     bench.submit(server.get("/queued"));
     for _ in 0..3 {
-        bench.engine.submit_after(
-            Duration::from_secs(100),
-            server.get("/delayed"),
-            |log: &mut Log, reply: Reply<'_>, cx| {
-                let _ = common::note(log, reply, cx);
-                cx.again()
-            },
+        bench.engine.start(
+            bench
+                .engine
+                .send(server.get("/delayed"))
+                .after(Duration::from_secs(100))
+                .read_by(|log: &mut Log, reply: Reply<'_>, cx| {
+                    let _ = common::note(log, reply, cx);
+                    cx.again()
+                }),
         );
     }
     bench.until("one is in flight", |engine, _| {
@@ -58,9 +60,13 @@ fn what_was_submitted_just_before_ends_too() {
     let server = gated(&Gate::new());
     let mut bench = Bench::new();
     bench.submit(server.get("/a"));
-    bench
-        .engine
-        .submit_after(LONG, server.get("/b"), common::note);
+    bench.engine.start(
+        bench
+            .engine
+            .send(server.get("/b"))
+            .after(LONG)
+            .read_by(common::note),
+    );
     assert_eq!(bench.engine.drain(&mut bench.log, LONG).unwrap(), 1);
     let mut texts = bench.log.texts();
     texts.sort();
@@ -192,10 +198,15 @@ fn dropping_the_engine_calls_no_readback_and_closes_all() {
     for i in 0..3 {
         let witness = Witness(tell.clone());
         let delay = if i == 0 { LONG } else { Duration::ZERO };
-        engine.submit_after(delay, server.get("/"), move |_, _, cx| {
-            let _ = witness.0.send("called");
-            cx.done()
-        });
+        engine.start(
+            engine
+                .send(server.get("/"))
+                .after(delay)
+                .read_by(move |_, _, cx| {
+                    let _ = witness.0.send("called");
+                    cx.done()
+                }),
+        );
     }
     while engine.stats().bytes_out == 0 {
         engine

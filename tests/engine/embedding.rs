@@ -69,9 +69,13 @@ fn nothing_is_lost_when_the_host_turns_only_when_told() {
             20_000
         }));
         let delay = Duration::from_millis((i % 7) as u64 * 5);
-        bench
-            .engine
-            .submit_after(delay, get.build().unwrap(), common::note);
+        bench.engine.start(
+            bench
+                .engine
+                .send(get.build().unwrap())
+                .after(delay)
+                .read_by(common::note),
+        );
     }
     let rounds = host(&mut bench, "all replies", |_, log| log.replies.len() == 100);
     let failed = bench.log.kinds().len();
@@ -112,9 +116,13 @@ fn what_is_asked_for_between_turns_makes_a_turn_due() {
     bench.submit(server.get("/"));
     assert!(is_due(&bench), "submit");
     bench.replies(1);
-    let id = bench
-        .engine
-        .submit_after(Duration::from_secs(50), server.get("/"), common::note);
+    let id = bench.engine.start(
+        bench
+            .engine
+            .send(server.get("/"))
+            .after(Duration::from_secs(50))
+            .read_by(common::note),
+    );
     assert!(is_due(&bench), "submit_after");
     bench.quiet();
     assert!(!is_due(&bench), "delayed");
@@ -155,16 +163,18 @@ fn deadlines_are_never_early() {
     let server = Server::answering(ok("a"));
     let started = Instant::now();
     for ms in [1, 2, 3, 5, 8, 13, 21, 34, 55] {
-        bench.engine.submit_after(
-            Duration::from_millis(ms),
-            server.get("/"),
-            move |log: &mut Log, reply: Reply<'_>, cx| {
-                log.notes.push(format!(
-                    "{}",
-                    started.elapsed() >= Duration::from_millis(ms)
-                ));
-                common::note(log, reply, cx)
-            },
+        bench.engine.start(
+            bench
+                .engine
+                .send(server.get("/"))
+                .after(Duration::from_millis(ms))
+                .read_by(move |log: &mut Log, reply: Reply<'_>, cx| {
+                    log.notes.push(format!(
+                        "{}",
+                        started.elapsed() >= Duration::from_millis(ms)
+                    ));
+                    common::note(log, reply, cx)
+                }),
         );
     }
     host(&mut bench, "all", |_, log| log.replies.len() == 9);

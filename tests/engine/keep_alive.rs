@@ -5,7 +5,7 @@ use crate::common;
 use std::time::{Duration, Instant};
 
 use common::{Bench, Gate, Server, ok};
-use httpstream::{Config, Request, Timeouts};
+use httpstream::{Config, Next, Request, Timeouts};
 
 /// Each answer names its connection.
 fn naming() -> Server {
@@ -422,10 +422,16 @@ fn durations_without_end_are_never_and_connections_are_used_again() {
                 );
             }
             // What is delayed for ever waits, and can be cancelled.
-            let id = bench
+            let id = bench.engine.start(
+                bench
+                    .engine
+                    .send(server.get("/"))
+                    .after(duration)
+                    .read_by(common::note),
+            );
+            let call = bench
                 .engine
-                .submit_after(duration, server.get("/"), common::note);
-            let call = bench.engine.call_after(duration, |_, cx| cx.done());
+                .start(Next::call(|_, cx| cx.done()).after(duration));
             bench.quiet();
             assert_eq!(bench.engine.pending(), 2, "{name} {duration:?}");
             assert!(bench.engine.cancel(id) && bench.engine.cancel(call));

@@ -144,7 +144,13 @@ impl Guest {
             };
         let delay = random.duration(Duration::from_millis(8));
         let request = get.build().unwrap();
-        let id = self.bench.engine.submit_after(delay, request, readback);
+        let id = self.bench.engine.start(
+            self.bench
+                .engine
+                .send(request)
+                .after(delay)
+                .read_by(readback),
+        );
         self.asked.push(Asked {
             row,
             id,

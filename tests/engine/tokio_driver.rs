@@ -44,14 +44,13 @@ fn readbacks_delays_and_deadlines_run_on_tokio() {
             let path = format!("/{ms}");
             let delay = Duration::from_millis(ms);
             let began = Instant::now();
-            driver.engine_mut().submit_after(
-                delay,
-                server.get(&path),
+            let next = Next::send(server.get(&path)).after(delay).read_by(
                 move |log: &mut Log, reply, cx| {
                     assert!(began.elapsed() >= delay, "early");
                     common::note(log, reply, cx)
                 },
             );
+            driver.engine_mut().start(next);
         }
         let silent = Request::get(&server.url("/silent")).timeout(Duration::from_millis(25));
         let silent = silent.build().unwrap();
@@ -156,7 +155,12 @@ fn a_turn_that_is_given_up_loses_nothing() {
         for i in 0..50 {
             let delay = Duration::from_micros(i * 700);
             let engine = driver.engine_mut();
-            engine.submit_after(delay, server.get("/"), common::note);
+            engine.start(
+                engine
+                    .send(server.get("/"))
+                    .after(delay)
+                    .read_by(common::note),
+            );
         }
         let mut log = Log::default();
         while driver.engine().pending() > 0 {

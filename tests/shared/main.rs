@@ -46,7 +46,8 @@ pub(crate) fn submit_mixture(host: &mut Host, server: &Server, each: usize) {
         let get = Request::get(&server.url(path)).timeout(total);
         let delay = Duration::from_millis((i % 5) as u64 * 4);
         let request = get.build().unwrap();
-        host.engine.submit_after(delay, request, note);
+        host.engine
+            .start(host.engine.send(request).after(delay).read_by(note));
     }
 }
 

@@ -190,11 +190,16 @@ fn delays_are_over_in_the_tick_in_which_they_are_due() {
             .build()
             .expect("it is sound");
         let clock = network.clone();
-        engine.submit_after(delay, refused, move |done, reply, _| {
-            assert!(reply.is_err());
-            *done = Some(clock.elapsed());
-            Next::done()
-        });
+        engine.start(
+            engine
+                .send(refused)
+                .after(delay)
+                .read_by(move |done, reply, _| {
+                    assert!(reply.is_err());
+                    *done = Some(clock.elapsed());
+                    Next::done()
+                }),
+        );
         let mut done = None;
         engine
             .run(&mut done)
@@ -220,11 +225,16 @@ fn a_delay_of_ten_thousand_years_is_exact_too() {
         let delay = Duration::from_secs(years * 365 * 86_400);
         let request = Request::get("http://10.0.0.1/").build().unwrap();
         let (told, clock) = (&mut None, network.clone());
-        engine.submit_after(delay, request, move |told, reply, _| {
-            assert_eq!(reply.unwrap().text().unwrap(), "late");
-            *told = Some(clock.elapsed());
-            Next::done()
-        });
+        engine.start(
+            engine
+                .send(request)
+                .after(delay)
+                .read_by(move |told, reply, _| {
+                    assert_eq!(reply.unwrap().text().unwrap(), "late");
+                    *told = Some(clock.elapsed());
+                    Next::done()
+                }),
+        );
         engine.run(told).unwrap();
         let told = told.expect("the engine has run until it was told");
         assert!(delay <= told && told < delay + SECOND, "{years}: {told:?}");

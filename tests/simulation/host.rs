@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use httpstream::sim::{Closed, Network, Random};
-use httpstream::{Engine, Error, Sim, Stats, Turn, within_call};
+use httpstream::{Engine, Error, Next, Sim, Stats, Turn, within_call};
 
 use crate::coverage::Coverage;
 use crate::plan::{MOST_REQUESTS, MS, Plan, SECOND, SERVED};
@@ -269,8 +269,12 @@ impl Run {
             let id = match (delay, part) {
                 (Some(delay), _) => {
                     self.hit("submit from", "host after");
-                    self.engine
-                        .submit_after(delay, request, probe.into_closure())
+                    self.engine.start(
+                        self.engine
+                            .send(request)
+                            .after(delay)
+                            .read_by(probe.into_closure()),
+                    )
                 }
                 (None, Some(part)) => self.engine.submit_to(request, of_part(chain, part)),
                 (None, None) => {
@@ -297,9 +301,11 @@ impl Run {
         let id = match (part, delay) {
             (Some(part), _) => {
                 let call = within_call(part_of(part), start(chain, request));
-                self.engine.call_after(after, call)
+                self.engine.start(Next::call(call).after(after))
             }
-            (None, Some(_)) => self.engine.call_after(after, start(chain, request)),
+            (None, Some(_)) => self
+                .engine
+                .start(Next::call(start(chain, request)).after(after)),
             (None, None) => self.engine.call(start(chain, request)),
         };
         self.world.borrow_mut().name(chain, id);

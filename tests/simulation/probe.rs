@@ -41,7 +41,7 @@ pub(crate) trait State: Sized + 'static {
         let probe = Probe::new(chain);
         match delay {
             None => cx.submit_to(request, probe),
-            Some(delay) => cx.submit_after(delay, request, probe.into_closure()),
+            Some(delay) => cx.start(cx.send(request).after(delay).read_by(probe.into_closure())),
         }
     }
     /// As [`submit`](Self::submit) for a chain that begins with a call.
@@ -53,7 +53,7 @@ pub(crate) trait State: Sized + 'static {
     ) -> RequestId {
         match delay {
             None => cx.call(start(chain, request)),
-            Some(delay) => cx.call_after(delay, start(chain, request)),
+            Some(delay) => cx.start(Next::call(start(chain, request)).after(delay)),
         }
     }
 }

@@ -59,8 +59,8 @@ impl Idle {
         }
         let request = self.get("/beat");
         self.waiting
-            .push(engine.call_after(BEAT, |job, cx| beat(job, cx, request)));
-        engine.call_after(SETTLE, settle);
+            .push(engine.start(Next::call(|job, cx| beat(job, cx, request)).after(BEAT)));
+        engine.start(Next::call(settle).after(SETTLE));
     }
 
     fn get(&self, path: &str) -> Request {

@@ -82,7 +82,7 @@ impl Conversation {
         for chain in 0..CHAINS {
             let place = Place { chain, step: 0 };
             let first = within_call(part.clone(), self.ask(place));
-            self.chains[chain].id = Some(engine.call_after(place.delay(), first));
+            self.chains[chain].id = Some(engine.start(Next::call(first).after(place.delay())));
         }
     }
 
@@ -203,7 +203,7 @@ impl Conversation {
         let place = was.place;
         if was_held {
             // Who was cancelled is over, whatever it answers: it goes on as another chain.
-            let id = cx.call_after(place.delay(), self.ask(place));
+            let id = cx.start(Next::call(self.ask(place)).after(place.delay()));
             self.chains[chain].id = Some(id);
             return Next::done();
         }
@@ -238,10 +238,13 @@ impl Conversation {
     fn pause(&mut self, chain: usize, cx: &mut Context<'_, Self>) -> Flow {
         self.chains[chain].pieces.pauses += 1;
         let id = cx.id();
-        cx.call_after(PAUSE, move |_, cx| {
-            cx.resume(id);
-            cx.done()
-        });
+        cx.start(
+            Next::call(move |_, cx| {
+                cx.resume(id);
+                cx.done()
+            })
+            .after(PAUSE),
+        );
         Flow::Pause
     }
 }

@@ -181,7 +181,7 @@ impl Bot {
         });
         let expired = self
             .in_session_call(|bot, cx| bot.start_again(How::Login, "the captcha has expired", cx));
-        self.chains.captcha = Some(cx.call_after(self.wait(CAPTCHA_LIFE), expired));
+        self.chains.captcha = Some(cx.start(Next::call(expired).after(self.wait(CAPTCHA_LIFE))));
         Ok(Next::done())
     }
 
@@ -415,7 +415,7 @@ impl Bot {
             How::Login => Self::begin_login,
             How::Relink => Self::relink,
         });
-        self.chains.login = Some(cx.call_after(wait, begin));
+        self.chains.login = Some(cx.start(Next::call(begin).after(wait)));
         Next::done()
     }
 

@@ -183,7 +183,7 @@ impl Bot {
             Why::Login if failed => SOON.min(self.settings.refresh),
             _ => self.settings.refresh,
         };
-        self.chains.refresh = Some(cx.call_after(self.wait(wait), refresh));
+        self.chains.refresh = Some(cx.start(Next::call(refresh).after(self.wait(wait))));
         self.go_online(cx);
         cx.call(Self::read_inbox);
     }

@@ -237,12 +237,15 @@ impl Bot {
             }
             Due::In(wait) if !self.outbox.has_timer => {
                 self.outbox.has_timer = true;
-                cx.call_after(wait, |bot: &mut Self, cx: &mut Context<'_, Self>| {
-                    bot.outbox.has_timer = false;
-                    bot.session.set_now(cx.now());
-                    bot.send_next(cx);
-                    Next::done()
-                });
+                cx.start(
+                    Next::call(|bot: &mut Self, cx: &mut Context<'_, Self>| {
+                        bot.outbox.has_timer = false;
+                        bot.session.set_now(cx.now());
+                        bot.send_next(cx);
+                        Next::done()
+                    })
+                    .after(wait),
+                );
             }
             Due::In(_) | Due::Nothing => {}
         }

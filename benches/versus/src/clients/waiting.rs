@@ -112,7 +112,7 @@ fn delayed(count: usize, request: impl Fn(usize) -> Result<Request>) -> Result<C
     let mut engine = Engine::new()?;
     let meter = Meter::start();
     for i in 0..count {
-        engine.submit_after(LONG, request(i)?, ignore);
+        engine.start(engine.send(request(i)?).after(LONG).read_by(ignore));
     }
     // Submissions are taken up in turns.
     while engine.turn(&mut (), Some(Duration::ZERO))?.more {}

@@ -12,7 +12,7 @@
 //! callgrind, among fewer pending ones, since they hardly depend on their number.
 //!
 //! The wheel is httpstream's own file, included here: what an engine adds to it (a request, a readback, an id that is never used again, and
-//! the answer that each cancelled chain gets) is measured as the engine's `submit_after` and `cancel`, and is no fair match for a timer alone.
+//! the answer that each cancelled chain gets) is measured as the engine's `start` and `cancel`, and is no fair match for a timer alone.
 
 mod sets;
 
@@ -340,7 +340,7 @@ impl Set {
             Self::Task => "a tokio task that sleeps",
             Self::Heap => "BinaryHeap, cancelled ones left in",
             Self::Tree => "BTreeSet",
-            Self::Engine => "the whole engine: submit_after, cancel and its answer",
+            Self::Engine => "the whole engine: start, cancel and its answer",
         }
     }
 }

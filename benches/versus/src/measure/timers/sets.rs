@@ -130,7 +130,12 @@ impl Timers for OfEngine {
     fn arm(&mut self, timers: &[Timer]) -> Result<()> {
         for &(place, delay) in timers {
             let delay = Duration::from_millis(delay.into());
-            let name = self.engine.submit_after(delay, self.request.clone(), hear);
+            let name = self.engine.start(
+                self.engine
+                    .send(self.request.clone())
+                    .after(delay)
+                    .read_by(hear),
+            );
             put(&mut self.names, place, name);
         }
         self.turn().map(drop)
