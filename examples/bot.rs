@@ -7,7 +7,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use httpstream::{Context, Engine, Next, Reply, Request, RequestBuilder, RequestId, Response};
+use httpstream::{ChainId, Context, Engine, Next, Reply, Request, RequestBuilder, Response};
 
 #[path = "support/args.rs"]
 mod args;
@@ -31,7 +31,7 @@ struct Bot {
     /// Empty before the login.
     session: String,
     lifetime: Duration,
-    heartbeat: Option<RequestId>,
+    heartbeat: Option<ChainId>,
     received: usize,
     answered: usize,
     beats: usize,

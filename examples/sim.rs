@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use httpstream::sim::{Answer, Fault, Faults, Incoming, Network, Random};
-use httpstream::{Config, Context, Engine, Error, ErrorKind, Next, Reply, Request, RequestId, Sim};
+use httpstream::{ChainId, Config, Context, Engine, Error, ErrorKind, Next, Reply, Request, Sim};
 
 #[path = "support/args.rs"]
 mod args;
@@ -30,7 +30,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 #[derive(Default)]
 struct Bot {
-    heart: Option<RequestId>,
+    heart: Option<ChainId>,
     today: Day,
     /// All that went wrong, by its kind.
     failures: BTreeMap<String, u32>,

@@ -6,9 +6,9 @@ use std::fmt;
 ///
 /// Ids order by nothing in particular; ids of one engine mean nothing to another.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RequestId(u64);
+pub struct ChainId(u64);
 
-impl RequestId {
+impl ChainId {
     /// Set in ids that a [`Submitter`](crate::Submitter) gave out before the engine had a slot for
     /// the chain.
     const REMOTE: u64 = 1 << 63;
@@ -47,11 +47,11 @@ impl RequestId {
     }
 }
 
-impl fmt::Debug for RequestId {
+impl fmt::Debug for ChainId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.is_remote() {
-            true => write!(f, "RequestId(remote {})", self.0 & !Self::REMOTE),
-            false => write!(f, "RequestId({}.{})", self.0 as u32, self.0 >> 32),
+            true => write!(f, "ChainId(remote {})", self.0 & !Self::REMOTE),
+            false => write!(f, "ChainId({}.{})", self.0 as u32, self.0 >> 32),
         }
     }
 }

@@ -118,7 +118,7 @@ pub use engine::{
     Unread, within, within_call, within_to,
 };
 pub use error::{Error, ErrorKind, Gone, Phase, Sent, SubmitError};
-pub use id::RequestId;
+pub use id::ChainId;
 pub use policy::{Moment, Outcome, Policy};
 pub use proto::{Headers, Invalid, InvalidPart, Limits, Origin, Scheme, Violation};
 pub use request::Request;

@@ -13,7 +13,7 @@ use http::{StatusCode, Uri, Version};
 use crate::error::{Circumstances, Error, ErrorKind, Phase, Sent};
 use crate::h1::exchange::Times;
 use crate::h1::reading::Body;
-use crate::id::RequestId;
+use crate::id::ChainId;
 use crate::net::tls::TlsInfo;
 use crate::proto::Headers;
 use crate::proto::field::Field;
@@ -37,7 +37,7 @@ pub struct Response<'a> {
 
 /// What is known of an exchange, before anybody asks for it: to write it out costs more than to keep it.
 pub(crate) struct About {
-    pub(crate) id: RequestId,
+    pub(crate) id: ChainId,
     pub(crate) peer: SocketAddr,
     pub(crate) reused: bool,
     pub(crate) attempts: u8,
@@ -79,7 +79,7 @@ impl About {
 #[non_exhaustive]
 pub struct Info {
     /// The chain.
-    pub id: RequestId,
+    pub id: ChainId,
     /// The address that the response came from; of a unix socket 0.0.0.0 and port 0.
     pub peer: SocketAddr,
     /// Whether the connection had served another exchange before.
@@ -331,7 +331,7 @@ pub(crate) mod testing {
             .expect("a head without mistakes")
             .expect("a whole head");
         let about = About {
-            id: RequestId::from_u64(1),
+            id: ChainId::from_u64(1),
             peer: (Ipv4Addr::LOCALHOST, 80).into(),
             reused: true,
             attempts: 1,

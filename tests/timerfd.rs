@@ -243,7 +243,7 @@ fn what_is_asked_for_between_turns_makes_the_descriptor_readable() {
         )
     };
     after(&mut bench, Duration::ZERO);
-    assert!(is_told(&bench), "submit_after");
+    assert!(is_told(&bench), "start");
     run(&mut bench, Told::Level, "b", |_, log| {
         log.replies.len() == 2
     });

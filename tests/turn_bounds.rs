@@ -10,7 +10,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use httpstream::{Config, Context, Engine, Next, Request, RequestId};
+use httpstream::{ChainId, Config, Context, Engine, Next, Request};
 
 /// The most that one turn takes or carries out.
 const PIECE: usize = 2048;
@@ -176,7 +176,7 @@ fn cancellations_of_the_engines_own_thread() {
 #[test]
 fn what_one_call_asks_for() {
     let mut engine = engine();
-    let ids: Rc<Cell<Vec<RequestId>>> = Rc::default();
+    let ids: Rc<Cell<Vec<ChainId>>> = Rc::default();
     let named = Rc::clone(&ids);
     engine.call(move |_, cx| {
         named.set(

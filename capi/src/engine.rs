@@ -11,7 +11,7 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use httpstream::{Config, Context, Engine, ErrorKind, RequestId, Stats};
+use httpstream::{ChainId, Config, Context, Engine, ErrorKind, Stats};
 
 use crate::errors::{Code, Fault, contain, guard};
 use crate::handles::Kind;
@@ -415,7 +415,7 @@ pub extern "C" fn httpstream_wakeup(engine: httpstream_engine) -> i32 {
     guard("httpstream_wakeup", || {
         let submitter = shared().submitter(engine)?;
         // What is handed over wakes the loop, and no chain has this id.
-        let woken = submitter.resume(RequestId::from_u64(u64::MAX));
+        let woken = submitter.resume(ChainId::from_u64(u64::MAX));
         woken
             .map(|()| HTTPSTREAM_OK)
             .map_err(|_| Kind::Engine.freed(engine))

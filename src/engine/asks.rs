@@ -10,7 +10,7 @@ use slab::Slab;
 use crate::engine::chain::{ChainKey, Stage};
 use crate::engine::chains::Chains;
 use crate::engine::readback::{Action, Call, Next, Readback, Sink, Unread};
-use crate::id::RequestId;
+use crate::id::ChainId;
 use crate::net::slots::{MaybeKey, grow};
 use crate::request::Request;
 
@@ -88,8 +88,8 @@ impl<S> Asks<'_, S> {
         request: Request,
         readback: Box<dyn Readback<S>>,
         delay: Duration,
-        remote: Option<RequestId>,
-    ) -> RequestId {
+        remote: Option<ChainId>,
+    ) -> ChainId {
         let mark = request.generation().cloned();
         let key = self.chains.insert(Stage::New, Some(request), delay, remote);
         self.readbacks.insert(key, readback);
@@ -105,8 +105,8 @@ impl<S> Asks<'_, S> {
         &mut self,
         call: Call<S>,
         delay: Duration,
-        remote: Option<RequestId>,
-    ) -> RequestId {
+        remote: Option<ChainId>,
+    ) -> ChainId {
         self.insert_waiting(Some(call), Box::new(Unread), delay, remote)
     }
 
@@ -116,8 +116,8 @@ impl<S> Asks<'_, S> {
         call: Option<Call<S>>,
         readback: Box<dyn Readback<S>>,
         delay: Duration,
-        remote: Option<RequestId>,
-    ) -> RequestId {
+        remote: Option<ChainId>,
+    ) -> ChainId {
         let call = call.map_or(MaybeKey::NONE, |call| self.readbacks.keep_call(call));
         let key = self
             .chains
@@ -127,7 +127,7 @@ impl<S> Asks<'_, S> {
     }
 
     /// A chain that begins with `next`. Where that is nothing, the id names no chain.
-    pub(super) fn start(&mut self, next: Next<S>, remote: Option<RequestId>) -> RequestId {
+    pub(super) fn start(&mut self, next: Next<S>, remote: Option<ChainId>) -> ChainId {
         let Next {
             action,
             delay,
@@ -147,25 +147,25 @@ impl<S> Asks<'_, S> {
                 self.chains.watch(id, mark.map(|mark| *mark));
                 id
             }
-            Action::Done | Action::Again | Action::Pend => remote.unwrap_or(RequestId::NONE),
+            Action::Done | Action::Again | Action::Pend => remote.unwrap_or(ChainId::NONE),
         }
     }
 }
 
 impl<S> Sink<S> for Asks<'_, S> {
-    fn start(&mut self, next: Next<S>) -> RequestId {
+    fn start(&mut self, next: Next<S>) -> ChainId {
         self.start(next, None)
     }
 
-    fn cancel(&mut self, id: RequestId) -> bool {
+    fn cancel(&mut self, id: ChainId) -> bool {
         self.chains.cancel(id)
     }
 
-    fn resume(&mut self, id: RequestId) -> bool {
+    fn resume(&mut self, id: ChainId) -> bool {
         self.chains.resume(id)
     }
 
-    fn write(&mut self, id: RequestId, bytes: &[u8]) -> Option<usize> {
+    fn write(&mut self, id: ChainId, bytes: &[u8]) -> Option<usize> {
         self.chains.write(id, bytes)
     }
 

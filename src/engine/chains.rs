@@ -13,7 +13,7 @@ use crate::engine::chain::{Chain, ChainKey, Marks, Stage};
 use crate::engine::generations::Generations;
 use crate::engine::outbox::Outbox;
 use crate::generation::Mark;
-use crate::id::RequestId;
+use crate::id::ChainId;
 use crate::net::slots::{MaybeKey, grow};
 use crate::request::Request;
 
@@ -21,12 +21,12 @@ use crate::request::Request;
 #[derive(Debug)]
 pub(super) enum Command {
     Start(ChainKey, Duration),
-    Cancel(RequestId),
-    Resume(RequestId),
+    Cancel(ChainId),
+    Resume(ChainId),
     /// There is something to be written on its tunnel.
-    Flush(RequestId),
+    Flush(ChainId),
     /// A chain that waits without a request goes on now.
-    Wake(RequestId),
+    Wake(ChainId),
 }
 
 /// A longer queue of commands is given back when it is empty.
@@ -40,9 +40,9 @@ pub(crate) struct Chains {
     retired: usize,
     /// A tree, since a hash table that grows to hold a million moves them all at once, inside some
     /// turn.
-    by_remote_id: BTreeMap<RequestId, ChainKey>,
+    by_remote_id: BTreeMap<ChainId, ChainKey>,
     /// The ids of chains that are marked so, by their keys; of the others whatever was there.
-    remote_ids: Vec<RequestId>,
+    remote_ids: Vec<ChainId>,
     commands: VecDeque<Command>,
     /// What is to be written on connections whose protocol was switched.
     tunnels: BTreeMap<ChainKey, Outbox>,
@@ -81,7 +81,7 @@ impl Chains {
         stage: Stage,
         request: Option<Request>,
         delay: Duration,
-        remote: Option<RequestId>,
+        remote: Option<ChainId>,
     ) -> ChainKey {
         let mut marks = Marks::default();
         if remote.is_some() {
@@ -151,7 +151,7 @@ impl Chains {
         chain
     }
 
-    fn keep_remote_id(&mut self, key: usize, id: RequestId) {
+    fn keep_remote_id(&mut self, key: usize, id: ChainId) {
         if key >= self.remote_ids.len() {
             let more = key + 1 - self.remote_ids.len();
             if more > self.remote_ids.capacity() - self.remote_ids.len() {
@@ -163,10 +163,10 @@ impl Chains {
     }
 
     #[inline]
-    pub(super) fn id(&self, key: ChainKey) -> RequestId {
+    pub(super) fn id(&self, key: ChainKey) -> ChainId {
         match self.slab[key as usize].marks.has(Marks::REMOTE) {
             true => self.remote_ids[key as usize],
-            false => RequestId::local(key, self.given_out[key as usize]),
+            false => ChainId::local(key, self.given_out[key as usize]),
         }
     }
 
@@ -178,7 +178,7 @@ impl Chains {
 
     /// The chain that `id` names, if it is not over.
     #[inline]
-    pub(super) fn find(&self, id: RequestId) -> Option<ChainKey> {
+    pub(super) fn find(&self, id: ChainId) -> Option<ChainKey> {
         if id.is_remote() {
             return self.by_remote_id.get(&id).copied();
         }
@@ -208,7 +208,7 @@ impl Chains {
     }
 
     /// Lets a chain go on that waits without a request by the time the command is carried out.
-    pub(super) fn wake(&mut self, id: RequestId) {
+    pub(super) fn wake(&mut self, id: ChainId) {
         self.commands.push_back(Command::Wake(id));
     }
 
@@ -250,7 +250,7 @@ impl std::ops::IndexMut<ChainKey> for Chains {
 
 impl Chains {
     /// Asks that a chain be ended. False: it is over, or that was asked before.
-    pub(super) fn cancel(&mut self, id: RequestId) -> bool {
+    pub(super) fn cancel(&mut self, id: ChainId) -> bool {
         let Some(key) = self.find(id) else {
             return false;
         };
@@ -264,7 +264,7 @@ impl Chains {
     }
 
     /// Asks that a paused exchange go on. False: it is not paused.
-    pub(super) fn resume(&mut self, id: RequestId) -> bool {
+    pub(super) fn resume(&mut self, id: ChainId) -> bool {
         let paused = self
             .find(id)
             .is_some_and(|key| self[key].marks.has(Marks::PAUSED));
@@ -292,7 +292,7 @@ impl Chains {
     }
 
     /// Has bytes written on a chain's tunnel. Answers how many wait now; `None`: it has none.
-    pub(super) fn write(&mut self, id: RequestId, bytes: &[u8]) -> Option<usize> {
+    pub(super) fn write(&mut self, id: ChainId, bytes: &[u8]) -> Option<usize> {
         let key = self.find(id)?;
         let outbox = self.tunnels.get_mut(&key)?;
         if outbox.put(bytes) {
@@ -303,7 +303,7 @@ impl Chains {
 
     /// Has a chain end with the generation of a session that it belongs to now, if it belongs to
     /// one.
-    pub(super) fn watch(&mut self, id: RequestId, mark: Option<Mark>) {
+    pub(super) fn watch(&mut self, id: ChainId, mark: Option<Mark>) {
         let Some(key) = self.find(id) else {
             return;
         };

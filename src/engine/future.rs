@@ -15,7 +15,7 @@ use crate::engine::mode::Mode;
 use crate::engine::readback::{Context, Next, Readback, Reply};
 use crate::engine::submitter::{Order, Remote, Submitter, Ticket};
 use crate::error::{Error, Gone, SubmitError};
-use crate::id::RequestId;
+use crate::id::ChainId;
 use crate::request::Request;
 use crate::response::Info;
 
@@ -68,7 +68,7 @@ impl<S: 'static, M: Mode> Engine<S, M> {
     /// engine.run(&mut ())?;
     /// # Ok::<(), httpstream::Error>(())
     /// ```
-    pub fn spawn(&mut self, future: impl Future<Output = ()> + 'static) -> RequestId {
+    pub fn spawn(&mut self, future: impl Future<Output = ()> + 'static) -> ChainId {
         self.start(Next::task(future))
     }
 }
@@ -120,7 +120,7 @@ impl<S: 'static> Submitter<S> {
     ///
     /// # Errors
     /// [`SubmitError::Full`] and [`SubmitError::Gone`], each with `make`.
-    pub fn spawn<F, T>(&self, make: F) -> Result<RequestId, SubmitError<F>>
+    pub fn spawn<F, T>(&self, make: F) -> Result<ChainId, SubmitError<F>>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Future<Output = ()> + 'static,
@@ -199,12 +199,12 @@ pub(super) struct Awaited<S, T> {
 enum Step<S> {
     /// There was no room for it.
     Waiting {
-        id: RequestId,
+        id: ChainId,
         order: Order<S>,
         ticket: Option<Ticket>,
     },
     /// The engine has it, or will have.
-    Taken(RequestId),
+    Taken(ChainId),
     /// There is no engine.
     Gone,
 }
@@ -218,7 +218,7 @@ pub(super) async fn fetched<S>(request: Request, awaited: Awaited<S, Fetched>) -
 
 impl<S, T> Awaited<S, T> {
     /// Of a chain that the engine has, or will have.
-    pub(super) fn of(remote: Arc<Remote<S>>, id: RequestId, slot: Arc<Mutex<Slot<T>>>) -> Self {
+    pub(super) fn of(remote: Arc<Remote<S>>, id: ChainId, slot: Arc<Mutex<Slot<T>>>) -> Self {
         let step = match remote.is_open() {
             true => Step::Taken(id),
             false => Step::Gone,
@@ -229,7 +229,7 @@ impl<S, T> Awaited<S, T> {
     /// Gives the order, if there is room for it.
     fn begin(
         remote: Arc<Remote<S>>,
-        id: RequestId,
+        id: ChainId,
         order: Order<S>,
         slot: Arc<Mutex<Slot<T>>>,
     ) -> Self {

@@ -14,7 +14,7 @@ use crate::engine::readback::{Context, Next};
 use crate::engine::submitter::Remote;
 use crate::engine::waking::Waking;
 use crate::error::Gone;
-use crate::id::RequestId;
+use crate::id::ChainId;
 use crate::request::Request;
 
 /// Reaches an engine from its own thread, above all from inside tasks: starts chains and tasks that
@@ -60,8 +60,8 @@ pub(super) struct Queue<S> {
 }
 
 pub(super) enum LocalOrder<S> {
-    Start(RequestId, Next<S>),
-    Cancel(RequestId),
+    Start(ChainId, Next<S>),
+    Cancel(ChainId),
 }
 
 impl<S> Queue<S> {
@@ -108,19 +108,19 @@ impl<S> Queue<S> {
 impl<S> Local<S> {
     /// Starts a chain; see [`Engine::start`](crate::Engine::start). Where the engine is gone, `next`
     /// is dropped.
-    pub fn start(&self, next: Next<S>) -> RequestId {
+    pub fn start(&self, next: Next<S>) -> ChainId {
         let id = self.queue.remote.new_id();
         self.queue.push(LocalOrder::Start(id, next));
         id
     }
 
     /// Starts a task; see [`Engine::spawn`](crate::Engine::spawn).
-    pub fn spawn(&self, future: impl Future<Output = ()> + 'static) -> RequestId {
+    pub fn spawn(&self, future: impl Future<Output = ()> + 'static) -> ChainId {
         self.start(Next::task(future))
     }
 
     /// Ends a chain; see [`Engine::cancel`](crate::Engine::cancel).
-    pub fn cancel(&self, id: RequestId) {
+    pub fn cancel(&self, id: ChainId) {
         self.queue.push(LocalOrder::Cancel(id));
     }
 }

@@ -45,7 +45,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::id::RequestId;
+use crate::id::ChainId;
 use crate::net::Net;
 use crate::net::poll::OwnPoll;
 use crate::net::socket::MioNet;
@@ -213,16 +213,12 @@ impl<S, M: Mode> Engine<S, M> {
         &mut self,
         request: Request,
         readback: impl FnMut(&mut S, Reply<'_>, &mut Context<'_, S>) -> Next<S> + 'static,
-    ) -> RequestId {
+    ) -> ChainId {
         self.submit_to(request, readback)
     }
 
     /// [`submit`](Self::submit) for a [`Readback`] that wants to see more than the reply.
-    pub fn submit_to(
-        &mut self,
-        request: Request,
-        readback: impl Readback<S> + 'static,
-    ) -> RequestId {
+    pub fn submit_to(&mut self, request: Request, readback: impl Readback<S> + 'static) -> ChainId {
         self.start(Next::send(request).read_to(readback))
     }
 
@@ -254,7 +250,7 @@ impl<S, M: Mode> Engine<S, M> {
     pub fn call(
         &mut self,
         f: impl FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + 'static,
-    ) -> RequestId {
+    ) -> ChainId {
         self.start(Next::call(f))
     }
 
@@ -279,7 +275,7 @@ impl<S, M: Mode> Engine<S, M> {
     /// assert_eq!(replies, 1);
     /// # Ok::<(), httpstream::Error>(())
     /// ```
-    pub fn start(&mut self, next: Next<S>) -> RequestId {
+    pub fn start(&mut self, next: Next<S>) -> ChainId {
         // Between turns the time of the last one may be long past, and deadlines are never early.
         self.core.read_clock();
         let id = self.asks().start(next, None);
@@ -297,14 +293,14 @@ impl<S, M: Mode> Engine<S, M> {
     /// True: its readback is called exactly once more, with [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled), and what it answers is
     /// dropped. A call that it waits for is dropped and not made; a chain that has only made calls has no readback that could
     /// be told. False: the chain is over, or was cancelled before.
-    pub fn cancel(&mut self, id: RequestId) -> bool {
+    pub fn cancel(&mut self, id: ChainId) -> bool {
         let cancelled = self.core.chains.cancel(id);
         self.set_alarm();
         cancelled
     }
 
     /// Lets an exchange go on whose readback answered [`Flow::Pause`]. A turn is then due. False: it is not paused.
-    pub fn resume(&mut self, id: RequestId) -> bool {
+    pub fn resume(&mut self, id: ChainId) -> bool {
         let resumed = self.core.chains.resume(id);
         self.set_alarm();
         resumed

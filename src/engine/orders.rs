@@ -7,7 +7,7 @@ use crate::engine::commands::MAX_CARRIED_OUT;
 use crate::engine::local::{LocalOrder, Queue};
 use crate::engine::submitter::{Order, Remote, Submitter};
 use crate::engine::waking::{Inside, Waking};
-use crate::id::RequestId;
+use crate::id::ChainId;
 use crate::policy::Bell;
 
 /// Orders taken in one turn; the rest stays where it is, and the next turn is due at once. No more
@@ -22,7 +22,7 @@ pub(super) struct Orders<S> {
     local: Rc<Queue<S>>,
     /// Empty between turns, its room kept.
     scratch: Vec<Order<S>>,
-    rung: Vec<RequestId>,
+    rung: Vec<ChainId>,
     /// Orders taken in this turn.
     taken: usize,
 }
@@ -75,14 +75,14 @@ impl<S> Orders<S> {
     }
 
     /// Chains that are to go on, as many as may be taken now.
-    pub(super) fn take_rung(&mut self, bell: &Bell) -> Vec<RequestId> {
+    pub(super) fn take_rung(&mut self, bell: &Bell) -> Vec<ChainId> {
         let mut ids = std::mem::take(&mut self.rung);
         bell.take(&mut ids, MAX_ORDERS - self.taken);
         self.taken += ids.len();
         ids
     }
 
-    pub(super) fn give_back_rung(&mut self, empty: Vec<RequestId>) {
+    pub(super) fn give_back_rung(&mut self, empty: Vec<ChainId>) {
         self.rung = empty;
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::generation::Mark;
-use crate::id::RequestId;
+use crate::id::ChainId;
 use crate::policy::{Bell, Moment, Present};
 use crate::request::Request;
 pub(super) use crate::response::Reply;
@@ -269,7 +269,7 @@ pub struct Context<'a, S> {
 /// What a context knows of its chain, whatever part of the state it is over.
 #[derive(Clone, Copy)]
 pub(super) struct Seen<'a> {
-    pub(super) id: RequestId,
+    pub(super) id: ChainId,
     pub(super) request: Option<&'a Request>,
     pub(super) failures: u32,
     pub(super) present: &'a Present,
@@ -281,10 +281,10 @@ pub(crate) type Call<S> = Box<dyn FnOnce(&mut S, &mut Context<'_, S>) -> Next<S>
 
 /// Takes what a [`Context`] is asked for.
 pub(crate) trait Sink<S> {
-    fn start(&mut self, next: Next<S>) -> RequestId;
-    fn cancel(&mut self, id: RequestId) -> bool;
-    fn resume(&mut self, id: RequestId) -> bool;
-    fn write(&mut self, id: RequestId, bytes: &[u8]) -> Option<usize>;
+    fn start(&mut self, next: Next<S>) -> ChainId;
+    fn cancel(&mut self, id: ChainId) -> bool;
+    fn resume(&mut self, id: ChainId) -> bool;
+    fn write(&mut self, id: ChainId, bytes: &[u8]) -> Option<usize>;
     fn stop(&mut self);
 }
 
@@ -298,16 +298,12 @@ impl<'a, S> Context<'a, S> {
         &mut self,
         request: Request,
         readback: impl FnMut(&mut S, Reply<'_>, &mut Context<'_, S>) -> Next<S> + 'static,
-    ) -> RequestId {
+    ) -> ChainId {
         self.submit_to(request, readback)
     }
 
     /// Starts a chain of its own: `request`, read by `readback`.
-    pub fn submit_to(
-        &mut self,
-        request: Request,
-        readback: impl Readback<S> + 'static,
-    ) -> RequestId {
+    pub fn submit_to(&mut self, request: Request, readback: impl Readback<S> + 'static) -> ChainId {
         self.start(Next::send(request).read_to(readback))
     }
 
@@ -317,22 +313,22 @@ impl<'a, S> Context<'a, S> {
     pub fn call(
         &mut self,
         f: impl FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + 'static,
-    ) -> RequestId {
+    ) -> ChainId {
         self.start(Next::call(f))
     }
 
     /// Starts a chain of its own; see [`Engine::start`](crate::Engine::start).
-    pub fn start(&mut self, next: Next<S>) -> RequestId {
+    pub fn start(&mut self, next: Next<S>) -> ChainId {
         self.sink.start(next)
     }
 
     /// Ends a chain; see [`Engine::cancel`](crate::Engine::cancel). A chain may cancel itself.
-    pub fn cancel(&mut self, id: RequestId) -> bool {
+    pub fn cancel(&mut self, id: ChainId) -> bool {
         self.sink.cancel(id)
     }
 
     /// Lets a paused exchange go on; see [`Engine::resume`](crate::Engine::resume).
-    pub fn resume(&mut self, id: RequestId) -> bool {
+    pub fn resume(&mut self, id: ChainId) -> bool {
         self.sink.resume(id)
     }
 
@@ -374,12 +370,12 @@ impl<'a, S> Context<'a, S> {
     ///     }
     /// }
     /// ```
-    pub fn write(&mut self, id: RequestId, bytes: &[u8]) -> Option<usize> {
+    pub fn write(&mut self, id: ChainId, bytes: &[u8]) -> Option<usize> {
         self.sink.write(id, bytes)
     }
 
     /// The chain whose readback this is.
-    pub fn id(&self) -> RequestId {
+    pub fn id(&self) -> ChainId {
         self.seen.id
     }
 

@@ -19,7 +19,7 @@ use crate::engine::visits::PolicyPanicked;
 use crate::error::{Error, ErrorKind};
 use crate::h1::collected::Collected;
 use crate::h1::reading::Body;
-use crate::id::RequestId;
+use crate::id::ChainId;
 use crate::net::slots::MaybeKey;
 use crate::policy::{Shown, Verdict};
 use crate::response::{Reply, Response};
@@ -270,7 +270,7 @@ impl<S, M: Mode> Engine<S, M> {
     pub(super) fn run_readback<R>(
         &mut self,
         key: ChainKey,
-        id: RequestId,
+        id: ChainId,
         run: impl FnOnce(&mut dyn Readback<S>, Context<'_, S>) -> R,
     ) -> Option<R> {
         let mut readback = self.readbacks.take(key)?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::engine::readback::{Context, Next, Readback, Reply};
 use crate::engine::waking::Waking;
 use crate::error::{Gone, SubmitError};
-use crate::id::RequestId;
+use crate::id::ChainId;
 use crate::request::Request;
 
 /// Submits from any thread; each call wakes the engine's loop. Clones go to the same engine.
@@ -78,18 +78,18 @@ pub(super) struct Ticket(u64);
 /// What came from another thread.
 pub(crate) enum Order<S> {
     Submit {
-        id: RequestId,
+        id: ChainId,
         request: Request,
         readback: Box<dyn Readback<S> + Send>,
         delay: Duration,
     },
     Call {
-        id: RequestId,
+        id: ChainId,
         call: SendCall<S>,
         delay: Duration,
     },
-    Cancel(RequestId),
-    Resume(RequestId),
+    Cancel(ChainId),
+    Resume(ChainId),
     Stop,
 }
 
@@ -198,8 +198,8 @@ impl<S> Remote<S> {
     }
 
     /// The id of a chain that has no slot yet.
-    pub(super) fn new_id(&self) -> RequestId {
-        RequestId::remote(self.last_id.fetch_add(1, Ordering::Relaxed) + 1)
+    pub(super) fn new_id(&self) -> ChainId {
+        ChainId::remote(self.last_id.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -297,7 +297,7 @@ impl<S> Submitter<S> {
         self.remote.order(order)
     }
 
-    pub(super) fn new_id(&self) -> RequestId {
+    pub(super) fn new_id(&self) -> ChainId {
         self.remote.new_id()
     }
 
@@ -309,7 +309,7 @@ impl<S> Submitter<S> {
         &self,
         request: Request,
         readback: R,
-    ) -> Result<RequestId, SubmitError<(Request, R)>>
+    ) -> Result<ChainId, SubmitError<(Request, R)>>
     where
         R: FnMut(&mut S, Reply<'_>, &mut Context<'_, S>) -> Next<S> + Send + 'static,
     {
@@ -324,7 +324,7 @@ impl<S> Submitter<S> {
         &self,
         request: Request,
         readback: R,
-    ) -> Result<RequestId, SubmitError<(Request, R)>>
+    ) -> Result<ChainId, SubmitError<(Request, R)>>
     where
         R: Readback<S> + Send + 'static,
     {
@@ -340,7 +340,7 @@ impl<S> Submitter<S> {
         delay: Duration,
         request: Request,
         readback: R,
-    ) -> Result<RequestId, SubmitError<(Request, R)>>
+    ) -> Result<ChainId, SubmitError<(Request, R)>>
     where
         R: FnMut(&mut S, Reply<'_>, &mut Context<'_, S>) -> Next<S> + Send + 'static,
     {
@@ -356,7 +356,7 @@ impl<S> Submitter<S> {
         delay: Duration,
         request: Request,
         readback: R,
-    ) -> Result<RequestId, SubmitError<(Request, R)>>
+    ) -> Result<ChainId, SubmitError<(Request, R)>>
     where
         R: Readback<S> + Send + 'static,
     {
@@ -397,7 +397,7 @@ impl<S> Submitter<S> {
     ///
     /// # Errors
     /// [`SubmitError::Full`] and [`SubmitError::Gone`], each with `f`.
-    pub fn call<F>(&self, f: F) -> Result<RequestId, SubmitError<F>>
+    pub fn call<F>(&self, f: F) -> Result<ChainId, SubmitError<F>>
     where
         F: FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + Send + 'static,
     {
@@ -408,7 +408,7 @@ impl<S> Submitter<S> {
     ///
     /// # Errors
     /// As [`call`](Self::call).
-    pub fn call_after<F>(&self, delay: Duration, f: F) -> Result<RequestId, SubmitError<F>>
+    pub fn call_after<F>(&self, delay: Duration, f: F) -> Result<ChainId, SubmitError<F>>
     where
         F: FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + Send + 'static,
     {
@@ -426,7 +426,7 @@ impl<S> Submitter<S> {
         &self,
         given: F,
         make: impl FnOnce(F) -> SendCall<S>,
-    ) -> Result<RequestId, SubmitError<F>> {
+    ) -> Result<ChainId, SubmitError<F>> {
         let id = self.new_id();
         let delay = Duration::ZERO;
         self.remote.admit(given, |given| Order::Call {
@@ -442,7 +442,7 @@ impl<S> Submitter<S> {
     ///
     /// # Errors
     /// [`Gone`]: the engine is dropped.
-    pub fn cancel(&self, id: RequestId) -> Result<(), Gone> {
+    pub fn cancel(&self, id: ChainId) -> Result<(), Gone> {
         self.order(Order::Cancel(id))
     }
 
@@ -450,7 +450,7 @@ impl<S> Submitter<S> {
     ///
     /// # Errors
     /// As [`cancel`](Self::cancel).
-    pub fn resume(&self, id: RequestId) -> Result<(), Gone> {
+    pub fn resume(&self, id: ChainId) -> Result<(), Gone> {
         self.order(Order::Resume(id))
     }
 

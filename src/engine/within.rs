@@ -1,7 +1,7 @@
 //! Readbacks and calls over a part of the state: a bot inside a world.
 
 use crate::engine::readback::{Action, Context, Flow, Next, Readback, Reply, Sink};
-use crate::id::RequestId;
+use crate::id::ChainId;
 use crate::response::Response;
 
 /// Reads with a part of the state, so that a bot which was written to run alone runs among a thousand. Goes to
@@ -209,19 +209,19 @@ where
     P: Fn(&mut S) -> Option<&mut T> + Clone + 'static,
     T: 'static,
 {
-    fn start(&mut self, next: Next<T>) -> RequestId {
+    fn start(&mut self, next: Next<T>) -> ChainId {
         self.sink.start(outwards(self.part, next))
     }
 
-    fn cancel(&mut self, id: RequestId) -> bool {
+    fn cancel(&mut self, id: ChainId) -> bool {
         self.sink.cancel(id)
     }
 
-    fn resume(&mut self, id: RequestId) -> bool {
+    fn resume(&mut self, id: ChainId) -> bool {
         self.sink.resume(id)
     }
 
-    fn write(&mut self, id: RequestId, bytes: &[u8]) -> Option<usize> {
+    fn write(&mut self, id: ChainId, bytes: &[u8]) -> Option<usize> {
         self.sink.write(id, bytes)
     }
 

@@ -168,7 +168,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::id::RequestId;
+    use crate::id::ChainId;
     use crate::policy::moment::{Bell, Present};
     use crate::proto::testing::Random;
 
@@ -191,14 +191,14 @@ mod tests {
         }
 
         fn is_due(&self, ticket: &Ticket, chain: u64) -> bool {
-            let chain = RequestId::from_u64(chain);
+            let chain = ChainId::from_u64(chain);
             ticket.is_due(&Moment::new(&self.present, &self.bell, Some(chain)))
         }
 
         fn woken(&self) -> Vec<u64> {
             let mut woken = Vec::new();
             self.bell.take(&mut woken, usize::MAX);
-            woken.into_iter().map(RequestId::to_u64).collect()
+            woken.into_iter().map(ChainId::to_u64).collect()
         }
     }
 

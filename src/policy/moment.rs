@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Wake, Waker};
 use std::time::{Instant, SystemTime};
 
-use crate::id::RequestId;
+use crate::id::ChainId;
 
 /// The moment at which a policy is called: clocks, random numbers, and a waker for later.
 ///
@@ -25,13 +25,13 @@ pub struct Moment<'a> {
     present: &'a Present,
     bell: &'a Arc<Bell>,
     /// The chain whose policy, readback or task is called.
-    chain: Option<RequestId>,
+    chain: Option<ChainId>,
     held: Option<&'a Held>,
 }
 
 impl<'a> Moment<'a> {
     /// `chain` is the one whose policy, readback or task is called, and which a waker wakes.
-    pub(crate) fn new(present: &'a Present, bell: &'a Arc<Bell>, chain: Option<RequestId>) -> Self {
+    pub(crate) fn new(present: &'a Present, bell: &'a Arc<Bell>, chain: Option<ChainId>) -> Self {
         Self {
             present,
             bell,
@@ -109,7 +109,7 @@ impl fmt::Debug for Moment<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Whom {
     engine: usize,
-    chain: Option<RequestId>,
+    chain: Option<ChainId>,
 }
 
 /// The clocks and the source of randomness of one engine.
@@ -228,7 +228,7 @@ pub(crate) struct Bell {
 
 /// The data of a waker. It does not keep its engine alive.
 struct Signal {
-    chain: RequestId,
+    chain: ChainId,
     bell: Weak<Bell>,
     /// Whether it is queued in the bell.
     is_rung: AtomicBool,
@@ -252,7 +252,7 @@ impl Bell {
 
     /// Moves the first `most` woken chains to the end of `woken`. Some of them may be over, or no
     /// longer waiting.
-    pub(crate) fn take(&self, woken: &mut Vec<RequestId>, most: usize) {
+    pub(crate) fn take(&self, woken: &mut Vec<ChainId>, most: usize) {
         let mut rung = self.rung();
         let taken = most.min(rung.len());
         for signal in rung.drain(..taken) {
@@ -338,7 +338,7 @@ pub(crate) mod testing {
         let wall = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let present = Present::simulated(Instant::now(), wall, chain);
         let bell = Arc::new(Bell::new(|| ()));
-        let chain = RequestId::from_u64(chain);
+        let chain = ChainId::from_u64(chain);
         f(&Moment::new(&present, &bell, Some(chain)))
     }
 }
@@ -361,14 +361,14 @@ mod tests {
         (Arc::new(Bell::new(wake)), calls)
     }
 
-    fn chain(number: u64) -> Option<RequestId> {
-        Some(RequestId::from_u64(number))
+    fn chain(number: u64) -> Option<ChainId> {
+        Some(ChainId::from_u64(number))
     }
 
     fn taken(bell: &Bell, most: usize) -> Vec<u64> {
         let mut woken = Vec::new();
         bell.take(&mut woken, most);
-        woken.into_iter().map(RequestId::to_u64).collect()
+        woken.into_iter().map(ChainId::to_u64).collect()
     }
 
     #[test]

@@ -425,7 +425,7 @@ impl Bench {
         }
     }
 
-    pub fn submit(&mut self, request: Request) -> httpstream::RequestId {
+    pub fn submit(&mut self, request: Request) -> httpstream::ChainId {
         self.engine.submit(request, note)
     }
 

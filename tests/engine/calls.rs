@@ -208,7 +208,7 @@ fn cancelled_while_it_waits_the_readback_that_was_kept_is_told_once() {
 }
 
 /// Calls itself, turn by turn, until there is a reply, and then cancels `id`.
-fn watch(id: httpstream::RequestId, log: &mut Log, cx: &mut Context<'_, Log>) -> Next<Log> {
+fn watch(id: httpstream::ChainId, log: &mut Log, cx: &mut Context<'_, Log>) -> Next<Log> {
     if !log.replies.is_empty() {
         assert!(cx.cancel(id));
         return cx.done();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::{Bench, Gate, Log, Script, Server, facts, ok};
 use httpstream::resolver::{Family, LookupAnswer, LookupId, Resolve, Wake};
-use httpstream::{ErrorKind, Flow, Next, Phase, Request, RequestId, Sent};
+use httpstream::{ChainId, ErrorKind, Flow, Next, Phase, Request, Sent};
 
 #[derive(Clone, Debug)]
 struct Mute;
@@ -38,7 +38,7 @@ fn partial() -> Server {
 }
 
 /// Cancels, and checks all that is to be checked: also that an answer of `again` is dropped.
-fn cancel(bench: &mut Bench, id: RequestId, phase: Phase, sent: Sent) {
+fn cancel(bench: &mut Bench, id: ChainId, phase: Phase, sent: Sent) {
     assert!(bench.engine.cancel(id), "once");
     assert!(!bench.engine.cancel(id), "and not twice");
     assert!(
@@ -303,7 +303,7 @@ fn a_failure_that_was_not_yet_told_becomes_the_cancellation() {
         |log: &mut Log, reply: httpstream::Reply<'_>, cx| {
             let _ = common::note(log, reply, cx);
             for id in log.notes.drain(..) {
-                cx.cancel(RequestId::from_u64(id.parse().unwrap()));
+                cx.cancel(ChainId::from_u64(id.parse().unwrap()));
             }
             cx.done()
         },
@@ -334,8 +334,8 @@ fn ids_of_old_chains_name_no_new_one() {
     let new = bench.submit(server.get("/"));
     assert_ne!(old, new);
     assert!(!bench.engine.cancel(old) && !bench.engine.resume(old));
-    assert!(!bench.engine.cancel(RequestId::from_u64(u64::MAX)));
-    assert_eq!(RequestId::from_u64(new.to_u64()), new);
+    assert!(!bench.engine.cancel(ChainId::from_u64(u64::MAX)));
+    assert_eq!(ChainId::from_u64(new.to_u64()), new);
     assert!(bench.engine.cancel(new));
     bench.replies(2);
     bench.assert_empty();

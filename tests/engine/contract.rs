@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use common::Server;
 use httpstream::http;
 use httpstream::{
-    Config, Context, Engine, Error, ErrorKind, Flow, Gone, Headers, Info, Limits, Next, Origin,
-    Owned, Phase, Readback, Reply, Request, RequestBuilder, RequestId, Response, Sent, Stats,
+    ChainId, Config, Context, Engine, Error, ErrorKind, Flow, Gone, Headers, Info, Limits, Next,
+    Origin, Owned, Phase, Readback, Reply, Request, RequestBuilder, Response, Sent, Stats,
     Submitter, Timeouts, Turn, Unread, Violation, within, within_call, within_to,
 };
 
@@ -25,7 +25,7 @@ struct Bot {
 impl Bot {
     fn on_check(&mut self, reply: Reply<'_>, cx: &mut Context<'_, Self>) -> Next<Self> {
         self.calls.set(self.calls.get() + 1);
-        let _: (RequestId, Instant) = (cx.id(), cx.now());
+        let _: (ChainId, Instant) = (cx.id(), cx.now());
         match reply {
             Ok(_) => Next::send(refused()).read_by(Self::on_check),
             Err(_) => Next::done(),
@@ -33,7 +33,7 @@ impl Bot {
     }
 
     fn on_call(&mut self, cx: &mut Context<'_, Self>) -> Next<Self> {
-        let _: (RequestId, Instant) = (cx.id(), cx.now());
+        let _: (ChainId, Instant) = (cx.id(), cx.now());
         Next::done()
     }
 }
@@ -75,7 +75,7 @@ fn is_id<T: Copy + Eq + std::hash::Hash + Ord + Send + std::fmt::Debug>() {}
 #[test]
 fn types_keep_what_the_contract_says_of_them() {
     is_send::<Request>();
-    is_id::<RequestId>();
+    is_id::<ChainId>();
     is_send_sync_static::<Error>();
     is_send_sync_static::<Gone>();
     // For every S, one that is not Send included.
@@ -85,7 +85,7 @@ fn types_keep_what_the_contract_says_of_them() {
         size_of::<usize>(),
         "an error is one pointer wide"
     );
-    let id = RequestId::from_u64(7);
+    let id = ChainId::from_u64(7);
     assert_eq!(id.to_u64(), 7);
 }
 
@@ -155,15 +155,15 @@ fn an_engine_does_what_each_line_of_the_contract_promises() {
             cx.again().after(Duration::MAX).read_to(Unread)
         })
     });
-    let unmade: RequestId = engine.start(Next::call(|_, _| Next::done()).after(Duration::MAX));
+    let unmade: ChainId = engine.start(Next::call(|_, _| Next::done()).after(Duration::MAX));
     let once = String::from("an FnOnce");
     engine.call(within_call(
         |bot: &mut Bot| Some(bot),
         |bot: &mut Bot, cx| {
             drop(once);
             bot.calls.set(bot.calls.get() + 1);
-            let _: RequestId = cx.start(Next::call(|_, cx| cx.done()).after(Duration::ZERO));
-            let _: RequestId = cx.call(|_, _| Next::call(Bot::on_call).after(Duration::ZERO));
+            let _: ChainId = cx.start(Next::call(|_, cx| cx.done()).after(Duration::ZERO));
+            let _: ChainId = cx.call(|_, _| Next::call(Bot::on_call).after(Duration::ZERO));
             Next::done()
         },
     ));
@@ -289,7 +289,7 @@ fn responses_have_what_the_contract_lists(response: Response<'_>) {
     let _: (&[u8], Result<&str, Error>) = (response.body(), response.text());
     let _: http::Response<Vec<u8>> = response.to_http();
     let info: &Info = response.info();
-    let _: (RequestId, &http::Uri, SocketAddr) = (info.id, info.url(), info.peer);
+    let _: (ChainId, &http::Uri, SocketAddr) = (info.id, info.url(), info.peer);
     let _: (bool, u32) = (info.reused, info.attempts);
     let t = info.timings;
     let _: [Option<Duration>; 6] = [t.resolve, t.connect, t.tls, t.sent, t.first_byte, t.done];

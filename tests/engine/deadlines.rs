@@ -380,7 +380,7 @@ fn a_look_up_that_is_given_up_leaves_no_turn_due() {
                     log.notes.push(id.to_u64().to_string());
                 }
                 Some(id) => {
-                    let id = httpstream::RequestId::from_u64(id.parse().unwrap());
+                    let id = httpstream::ChainId::from_u64(id.parse().unwrap());
                     log.notes.push(format!("{}", cx.cancel(id)));
                 }
             }

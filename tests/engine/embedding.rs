@@ -123,7 +123,7 @@ fn what_is_asked_for_between_turns_makes_a_turn_due() {
             .after(Duration::from_secs(50))
             .read_by(common::note),
     );
-    assert!(is_due(&bench), "submit_after");
+    assert!(is_due(&bench), "start");
     bench.quiet();
     assert!(!is_due(&bench), "delayed");
     bench.engine.cancel(id);

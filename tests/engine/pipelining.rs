@@ -13,7 +13,7 @@ use std::time::Duration;
 use common::{Bench, Got, Log, Server, facts, note, ok};
 use httpstream::sim::{Answer, Fault, Faults, Incoming, Network, Random};
 use httpstream::{
-    Config, Context, Engine, ErrorKind, Flow, Next, Phase, Readback, Reply, Request, RequestId,
+    ChainId, Config, Context, Engine, ErrorKind, Flow, Next, Phase, Readback, Reply, Request,
     Response, Sent, Sim,
 };
 
@@ -51,16 +51,16 @@ impl Lab {
         }
     }
 
-    fn get(&mut self, path: &str) -> RequestId {
+    fn get(&mut self, path: &str) -> ChainId {
         self.submit(Request::get(&url(path)).build().unwrap())
     }
 
-    fn submit(&mut self, request: Request) -> RequestId {
+    fn submit(&mut self, request: Request) -> ChainId {
         self.engine.submit(request, note)
     }
 
     /// Asks for /0, /1 and so on.
-    fn get_many(&mut self, count: usize) -> Vec<RequestId> {
+    fn get_many(&mut self, count: usize) -> Vec<ChainId> {
         (0..count).map(|i| self.get(&format!("/{i}"))).collect()
     }
 
@@ -501,7 +501,7 @@ fn fresh_connections_that_never_answer_fail_one_request_each() {
     assert_eq!((stats.opened, stats.retried), (9, 8));
 }
 
-type EndOne = fn(&mut Lab, RequestId);
+type EndOne = fn(&mut Lab, ChainId);
 
 /// Cancels or lets expire the one at a place, while the second is being answered.
 fn end_one(place: usize, end: EndOne) -> (Lab, Vec<usize>) {
@@ -945,7 +945,7 @@ fn a_readback_that_cancels_the_next_in_line_costs_the_connection_and_no_answer()
         Request::get(&url("/0")).build().unwrap(),
         move |log: &mut Log, reply, cx| {
             log.replies.push(reply.map(Got::of));
-            let second: RequestId = later.borrow()[1];
+            let second: ChainId = later.borrow()[1];
             assert!(cx.cancel(second));
             Next::done()
         },

@@ -89,7 +89,7 @@ impl Track {
         }
     }
 
-    fn submit(&mut self, request: RequestBuilder) -> httpstream::RequestId {
+    fn submit(&mut self, request: RequestBuilder) -> httpstream::ChainId {
         let network = self.network.clone();
         let readback = move |ends: &mut Vec<End>, reply: Reply<'_>, _: &mut Context<'_, _>| {
             let outcome = reply.map(|response| Won {

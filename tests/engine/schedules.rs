@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use common::{Bench, Gate, Got, Log, PATIENCE, Server, note, ok};
 use httpstream::sim::Random;
-use httpstream::{Config, Error, ErrorKind, Next, Reply, Request, RequestId};
+use httpstream::{ChainId, Config, Error, ErrorKind, Next, Reply, Request};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
@@ -82,7 +82,7 @@ impl ReplaceFirst for Vec<u8> {
 /// What a chain is to come to.
 struct Asked {
     row: &'static Row,
-    id: RequestId,
+    id: ChainId,
     /// How many requests it sends, one after the other.
     times: usize,
     is_cancelled: bool,

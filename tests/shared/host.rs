@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use httpstream::{Config, Engine, Error, Request, RequestId, Shared};
+use httpstream::{ChainId, Config, Engine, Error, Request, Shared};
 use mio::{Events, Poll, Token, Waker};
 
 use crate::common::{Got, Log, PATIENCE, Server, note};
@@ -82,7 +82,7 @@ impl Host {
         }
     }
 
-    pub(crate) fn submit(&mut self, request: Request) -> RequestId {
+    pub(crate) fn submit(&mut self, request: Request) -> ChainId {
         self.engine.submit(request, note)
     }
 

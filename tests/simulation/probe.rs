@@ -4,7 +4,7 @@ use std::panic::resume_unwind;
 use std::time::Duration;
 
 use httpstream::{
-    Context, Error, ErrorKind, Flow, Next, Phase, Readback, Reply, RequestId, Response, Sent,
+    ChainId, Context, Error, ErrorKind, Flow, Next, Phase, Readback, Reply, Response, Sent,
     within_to,
 };
 
@@ -37,7 +37,7 @@ pub(crate) trait State: Sized + 'static {
         chain: usize,
         delay: Option<Duration>,
         request: httpstream::Request,
-    ) -> RequestId {
+    ) -> ChainId {
         let probe = Probe::new(chain);
         match delay {
             None => cx.submit_to(request, probe),
@@ -50,7 +50,7 @@ pub(crate) trait State: Sized + 'static {
         chain: usize,
         delay: Option<Duration>,
         request: httpstream::Request,
-    ) -> RequestId {
+    ) -> ChainId {
         match delay {
             None => cx.call(start(chain, request)),
             Some(delay) => cx.start(Next::call(start(chain, request)).after(delay)),

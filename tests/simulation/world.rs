@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use httpstream::sim::{ConnectionId, Network, Random};
-use httpstream::{Request, RequestId, Submitter, Timeouts};
+use httpstream::{ChainId, Request, Submitter, Timeouts};
 
 use crate::coverage::Coverage;
 use crate::plan::{MS, Plan, SECOND};
@@ -31,7 +31,7 @@ pub(crate) struct World {
     pub(crate) network: Network,
     pub(crate) base: Instant,
     pub(crate) chains: Vec<Chain>,
-    pub(crate) by_id: HashMap<RequestId, usize>,
+    pub(crate) by_id: HashMap<ChainId, usize>,
     /// By nonce: each says in its URL which it is.
     pub(crate) wishes: Vec<Wish>,
     /// By serial: each says in a field which it is.
@@ -169,7 +169,7 @@ pub(crate) enum Reading {
 
 #[derive(Debug)]
 pub(crate) struct Chain {
-    pub(crate) id: Option<RequestId>,
+    pub(crate) id: Option<ChainId>,
     pub(crate) part: Option<usize>,
     pub(crate) part_gone: bool,
     pub(crate) nonce: usize,
@@ -359,7 +359,7 @@ impl World {
         (chain, request)
     }
 
-    pub(crate) fn name(&mut self, chain: usize, id: RequestId) {
+    pub(crate) fn name(&mut self, chain: usize, id: ChainId) {
         self.chains[chain].id = Some(id);
         self.submitted += 1;
         let before = self.by_id.insert(id, chain);

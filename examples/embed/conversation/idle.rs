@@ -5,9 +5,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use httpstream::{
-    Context, Engine, Flow, Mode, Next, Readback, Reply, Request, RequestId, Response,
-};
+use httpstream::{ChainId, Context, Engine, Flow, Mode, Next, Readback, Reply, Request, Response};
 
 use super::program::Job;
 
@@ -24,7 +22,7 @@ const HOLD: Duration = Duration::from_secs(60);
 
 pub(super) struct Idle {
     addr: SocketAddr,
-    waiting: Vec<RequestId>,
+    waiting: Vec<ChainId>,
     /// Exchanges that are paused.
     paused: usize,
     /// The host's wakeups before it was counted; after that, those which were counted.

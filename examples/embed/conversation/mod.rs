@@ -10,8 +10,8 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use httpstream::{
-    Context, Engine, ErrorKind, Flow, Mode, Next, Readback, Reply, Request, RequestBuilder,
-    RequestId, Response, Sent, within_call,
+    ChainId, Context, Engine, ErrorKind, Flow, Mode, Next, Readback, Reply, Request,
+    RequestBuilder, Response, Sent, within_call,
 };
 
 pub(crate) mod expected;
@@ -33,7 +33,7 @@ struct Chain {
     /// The step that is under way.
     place: Place,
     /// The chain of the engine's that it is, to be cancelled by.
-    id: Option<RequestId>,
+    id: Option<ChainId>,
     /// One for each step that is over.
     lines: String,
     /// Of the step under way: what is to stand before its outcome.

@@ -352,22 +352,22 @@ class HTTPStream:
             self._turn_soon()
         return future
 
-    def cancel(self, request_id: int) -> bool:
+    def cancel(self, chain: int) -> bool:
         """Ends a chain. True: its readback (or errorback) is called once more, with an error of
         `Kind.CANCELLED`. False: it was over.
         """
         if threading.get_ident() != self._owner:
             raise self._refusal()
-        cancelled = library.check(library.cancel(self._engine, request_id))
+        cancelled = library.check(library.cancel(self._engine, chain))
         if not self._turn_is_due:
             self._turn_soon()
         return cancelled == 1
 
-    def _cancel_fetch(self, request_id: int) -> None:
+    def _cancel_fetch(self, chain: int) -> None:
         # A future may be cancelled late: by the interpreter's end, by another thread that has no
         # business with it.
         if threading.get_ident() == self._owner:
-            library.cancel(self._engine, request_id)
+            library.cancel(self._engine, chain)
             self._turn_soon()
 
     def _prepared_with(self, request: Any, options: Dict[str, Any]) -> Request:

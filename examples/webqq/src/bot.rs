@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use httpstream::{Context, Next, Reply, RequestId, Response};
+use httpstream::{ChainId, Context, Next, Reply, Response};
 
 use crate::answers::{self, Item, Poll, Trouble};
 use crate::clock::Clock;
@@ -73,11 +73,11 @@ pub(crate) struct Bot {
 /// What must not outlive its session, one of a kind: poll and heartbeat, and what waits for its time.
 #[derive(Default)]
 pub(crate) struct Chains {
-    poll: Option<RequestId>,
-    beat: Option<RequestId>,
-    pub(crate) refresh: Option<RequestId>,
-    captcha: Option<RequestId>,
-    login: Option<RequestId>,
+    poll: Option<ChainId>,
+    beat: Option<ChainId>,
+    pub(crate) refresh: Option<ChainId>,
+    captcha: Option<ChainId>,
+    login: Option<ChainId>,
 }
 
 impl Bot {

@@ -10,7 +10,7 @@ use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use httpstream::{Context, Engine, Next, Reply, Request, RequestId};
+use httpstream::{ChainId, Context, Engine, Next, Reply, Request};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{JoinHandle, yield_now};
 use tokio_util::time::{DelayQueue, delay_queue};
@@ -99,7 +99,7 @@ impl Timers for OfWheel {
 pub(super) struct OfEngine {
     engine: Engine<usize>,
     request: Request,
-    names: Vec<RequestId>,
+    names: Vec<ChainId>,
 }
 
 impl OfEngine {
