@@ -22,7 +22,7 @@ use crate::request::{
     Carried, Checked, CheckedBody, FieldLine, MAX_PIPELINE, Rare, Request, field_bit, lines,
 };
 use crate::route::Route;
-use crate::timeouts::{Clock, Timeouts, TimeoutsEdit};
+use crate::timeouts::{Timeout, Timeouts, TimeoutsEdit};
 
 /// The longest method in bytes; the longest in the IANA registry has 17.
 const MAX_METHOD: usize = 255;
@@ -94,7 +94,7 @@ impl Request {
     /// Begins a request with any method but CONNECT, which asks for a tunnel. For `url` see
     /// [`get`](Self::get).
     pub fn builder(method: Method, url: &str) -> RequestBuilder {
-        RequestBuilder(Parts::new(method, url))
+        RequestBuilder(Draft::new(method, url))
     }
 
     /// Begins another request with everything that this one has: method, URL, fields in their
@@ -115,7 +115,7 @@ impl Request {
     /// # Ok::<(), httpstream::Error>(())
     /// ```
     pub fn edit(&self) -> RequestBuilder {
-        RequestBuilder(Ok(Parts::of(self)))
+        RequestBuilder(Ok(Draft::of(self)))
     }
 
     /// [Edits](Self::edit) the request to go where `reference` leads from its URL (RFC 3986 §5), as
@@ -170,9 +170,9 @@ impl<B: Into<Vec<u8>>> TryFrom<http::Request<B>> for Request {
 
 /// Collects a [`Request`]. The first mistake is kept, and comes out of [`build`](Self::build).
 #[must_use = "nothing is checked or sent before `build`"]
-pub struct RequestBuilder(Result<Parts, Invalid>);
+pub struct RequestBuilder(Result<Draft, Invalid>);
 
-struct Parts {
+struct Draft {
     method: Method,
     target: Target,
     /// The caller's field lines in their order, without Host and Content-Length.
@@ -204,7 +204,7 @@ struct Parts {
 }
 
 impl RequestBuilder {
-    fn with(mut self, step: impl FnOnce(&mut Parts) -> Result<(), Invalid>) -> Self {
+    fn with(mut self, step: impl FnOnce(&mut Draft) -> Result<(), Invalid>) -> Self {
         if let Ok(parts) = &mut self.0
             && let Err(invalid) = step(parts)
         {
@@ -307,7 +307,7 @@ impl RequestBuilder {
     /// response's body, but without the delay of a delayed request.
     pub fn timeout(self, total: Duration) -> Self {
         self.with(|parts| {
-            parts.timeouts.set(Clock::Total, Some(total));
+            parts.timeouts.set(Timeout::Total, Some(total));
             Ok(())
         })
     }
@@ -320,11 +320,11 @@ impl RequestBuilder {
     pub fn hold(self, silence: Duration) -> Self {
         self.with(|parts| {
             let quiet = silence.saturating_add(HOLD_SLACK);
-            parts.timeouts.set(Clock::FirstByte, Some(quiet));
-            parts.timeouts.set(Clock::Idle, Some(quiet));
+            parts.timeouts.set(Timeout::FirstByte, Some(quiet));
+            parts.timeouts.set(Timeout::Idle, Some(quiet));
             parts
                 .timeouts
-                .lift(Clock::Total, quiet.saturating_add(HOLD_REST));
+                .lift(Timeout::Total, quiet.saturating_add(HOLD_REST));
             Ok(())
         })
     }
@@ -471,7 +471,7 @@ impl RequestBuilder {
     /// the body's, a TRACE request with a body (RFC 9110 §9.3.8).
     pub fn build(self) -> Result<Request, Error> {
         self.0
-            .and_then(Parts::build)
+            .and_then(Draft::build)
             .map_err(Error::invalid_request)
     }
 }
@@ -489,7 +489,7 @@ impl fmt::Debug for RequestBuilder {
     }
 }
 
-impl Parts {
+impl Draft {
     fn new(method: Method, url: &str) -> Result<Self, Invalid> {
         if let Some(fault) = method_fault(&method) {
             return Err(InvalidPart::Method.is(fault));
@@ -576,28 +576,32 @@ impl Parts {
         for line in lines(&self.lines) {
             self.fields |= field_bit(line.name);
             // A name was checked when the line was pushed.
-            match Known::of(str::from_utf8(line.name).unwrap_or_default()) {
-                Known::ContentType => self.has_content_type = true,
-                Known::Expect => self.expect = Some(line.place),
-                Known::Connection => {
+            match OwnField::of(str::from_utf8(line.name).unwrap_or_default()) {
+                OwnField::ContentType => self.has_content_type = true,
+                OwnField::Expect => self.expect = Some(line.place),
+                OwnField::Connection => {
                     for option in options(line.value()) {
                         self.has_close |= is_close(option);
                         self.has_upgrade_option |= is_upgrade(option);
                     }
                 }
-                Known::Upgrade => self.has_upgrade = true,
-                Known::Host | Known::ContentLength | Known::TransferEncoding | Known::Other => {}
+                OwnField::Upgrade => self.has_upgrade = true,
+                OwnField::Host
+                | OwnField::ContentLength
+                | OwnField::TransferEncoding
+                | OwnField::Other => {}
             }
         }
     }
 
     fn without(&mut self, name: &str) {
-        match Known::of(name) {
-            Known::Host => self.host = None,
-            Known::ContentLength => (self.content_length, self.says_length) = (None, false),
-            Known::ContentType => self.is_form = false,
-            Known::Connection => self.close = false,
-            Known::TransferEncoding | Known::Upgrade | Known::Expect | Known::Other => {}
+        match OwnField::of(name) {
+            OwnField::Host => self.host = None,
+            OwnField::ContentLength => (self.content_length, self.says_length) = (None, false),
+            OwnField::ContentType => self.is_form = false,
+            OwnField::Connection => self.close = false,
+            OwnField::TransferEncoding | OwnField::Upgrade | OwnField::Expect | OwnField::Other => {
+            }
         }
         if self.fields & field_bit(name.as_bytes()) == 0 {
             return;
@@ -637,27 +641,29 @@ impl Parts {
         }
         let refused = |why| Err(InvalidPart::header(name).is(Fault::whole(why)));
         let trimmed = trim(value);
-        match Known::of(name) {
-            Known::Host if self.host.is_some() => return refused("given twice"),
-            Known::Host => self.set_host(name, value)?,
-            Known::ContentLength if self.content_length.is_some() => return refused("given twice"),
-            Known::ContentLength => self.set_content_length(name, trimmed)?,
-            Known::TransferEncoding => {
+        match OwnField::of(name) {
+            OwnField::Host if self.host.is_some() => return refused("given twice"),
+            OwnField::Host => self.set_host(name, value)?,
+            OwnField::ContentLength if self.content_length.is_some() => {
+                return refused("given twice");
+            }
+            OwnField::ContentLength => self.set_content_length(name, trimmed)?,
+            OwnField::TransferEncoding => {
                 return refused(
                     "the length of a request's body is known, and sent as Content-Length",
                 );
             }
-            Known::Upgrade => {
+            OwnField::Upgrade => {
                 self.has_upgrade = true;
                 self.push_line(name, trimmed);
             }
-            Known::Connection => self.push_connection(name, trimmed)?,
-            Known::Expect => self.push_expect(name, trimmed)?,
-            Known::ContentType => {
+            OwnField::Connection => self.push_connection(name, trimmed)?,
+            OwnField::Expect => self.push_expect(name, trimmed)?,
+            OwnField::ContentType => {
                 self.has_content_type = true;
                 self.push_line(name, trimmed);
             }
-            Known::Other => self.push_line(name, trimmed),
+            OwnField::Other => self.push_line(name, trimmed),
         }
         Ok(())
     }
@@ -814,7 +820,7 @@ impl Parts {
 /// The fields that are not the caller's alone: those of the message's framing, of the connection,
 /// and of what is sent when.
 #[derive(Clone, Copy)]
-enum Known {
+enum OwnField {
     Host,
     ContentLength,
     TransferEncoding,
@@ -825,21 +831,21 @@ enum Known {
     Other,
 }
 
-impl Known {
+impl OwnField {
     fn of(name: &str) -> Self {
-        const NAMES: [(&str, Known); 7] = [
-            ("host", Known::Host),
-            ("content-length", Known::ContentLength),
-            ("transfer-encoding", Known::TransferEncoding),
-            ("upgrade", Known::Upgrade),
-            ("connection", Known::Connection),
-            ("expect", Known::Expect),
-            ("content-type", Known::ContentType),
+        const NAMES: [(&str, OwnField); 7] = [
+            ("host", OwnField::Host),
+            ("content-length", OwnField::ContentLength),
+            ("transfer-encoding", OwnField::TransferEncoding),
+            ("upgrade", OwnField::Upgrade),
+            ("connection", OwnField::Connection),
+            ("expect", OwnField::Expect),
+            ("content-type", OwnField::ContentType),
         ];
         NAMES
             .iter()
             .find(|(known, _)| known.eq_ignore_ascii_case(name))
-            .map_or(Known::Other, |(_, known)| *known)
+            .map_or(OwnField::Other, |(_, known)| *known)
     }
 }
 

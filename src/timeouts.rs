@@ -50,7 +50,7 @@ impl Timeouts {
         usual + Duration::from_nanos(577_215)
     }
 
-    fn slots_mut(&mut self) -> [&mut Option<Duration>; Clock::COUNT] {
+    fn slots_mut(&mut self) -> [&mut Option<Duration>; Timeout::COUNT] {
         [
             &mut self.resolve,
             &mut self.connect,
@@ -71,7 +71,7 @@ impl Default for Timeouts {
 
 /// Names one of the [`Timeouts`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Clock {
+pub(crate) enum Timeout {
     Resolve,
     Connect,
     Tls,
@@ -81,7 +81,7 @@ pub(crate) enum Clock {
     Total,
 }
 
-impl Clock {
+impl Timeout {
     /// Each of them is four bytes of every request that waits, and `request::Inner` is full: what few
     /// requests use belongs to its `Rare`.
     const COUNT: usize = 7;
@@ -89,13 +89,13 @@ impl Clock {
     /// The field of [`Timeouts`] that sets it.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
-            Clock::Resolve => "resolve",
-            Clock::Connect => "connect",
-            Clock::Tls => "tls",
-            Clock::Write => "write",
-            Clock::FirstByte => "first_byte",
-            Clock::Idle => "idle",
-            Clock::Total => "total",
+            Timeout::Resolve => "resolve",
+            Timeout::Connect => "connect",
+            Timeout::Tls => "tls",
+            Timeout::Write => "write",
+            Timeout::FirstByte => "first_byte",
+            Timeout::Idle => "idle",
+            Timeout::Total => "total",
         }
     }
 }
@@ -119,7 +119,7 @@ fn duration(ms: Ms) -> Duration {
 
 /// An engine's [`Timeouts`] in milliseconds. `None`: never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Millis([Option<Ms>; Clock::COUNT]);
+pub(crate) struct Millis([Option<Ms>; Timeout::COUNT]);
 
 impl Millis {
     pub(crate) fn new(timeouts: &Timeouts) -> Self {
@@ -130,7 +130,7 @@ impl Millis {
 
 /// What one request changes of the engine's [`Timeouts`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TimeoutsEdit([Packed; Clock::COUNT]);
+pub(crate) struct TimeoutsEdit([Packed; Timeout::COUNT]);
 
 /// What a request says of one timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,7 +189,7 @@ impl Packed {
 }
 
 impl TimeoutsEdit {
-    pub(crate) const NONE: Self = Self([Packed::new(Said::Nothing); Clock::COUNT]);
+    pub(crate) const NONE: Self = Self([Packed::new(Said::Nothing); Timeout::COUNT]);
 
     /// Lets `change` edit the timeouts; what it leaves alone stays as it is here.
     ///
@@ -218,23 +218,23 @@ impl TimeoutsEdit {
     }
 
     /// Sets one timeout.
-    pub(crate) fn set(&mut self, clock: Clock, timeout: Option<Duration>) {
-        self.0[clock as usize] = Packed::new(Said::set(timeout));
+    pub(crate) fn set(&mut self, which: Timeout, timeout: Option<Duration>) {
+        self.0[which as usize] = Packed::new(Said::set(timeout));
     }
 
     /// Makes one timeout no shorter than `least`. If it is not set, `get` compares `least` with the
     /// engine's, which is not known here.
-    pub(crate) fn lift(&mut self, clock: Clock, least: Duration) {
-        let slot = &mut self.0[clock as usize];
+    pub(crate) fn lift(&mut self, which: Timeout, least: Duration) {
+        let slot = &mut self.0[which as usize];
         *slot = Packed::new(slot.said().lifted(milliseconds(Some(least))));
     }
 
-    /// The timeout named `clock` in milliseconds, in an engine whose own are `engine`. `None`:
+    /// The timeout `which` in milliseconds, in an engine whose own are `engine`. `None`:
     /// never.
     #[inline]
-    pub(crate) fn get(&self, clock: Clock, engine: &Millis) -> Option<u32> {
-        let engine = engine.0[clock as usize];
-        let ms = match self.0[clock as usize].said() {
+    pub(crate) fn get(&self, which: Timeout, engine: &Millis) -> Option<u32> {
+        let engine = engine.0[which as usize];
+        let ms = match self.0[which as usize].said() {
             Said::Nothing => engine,
             Said::Never => None,
             Said::Exactly(ms) => Some(ms),
@@ -248,7 +248,7 @@ impl TimeoutsEdit {
 mod tests {
     use super::*;
 
-    const IDLE: usize = Clock::Idle as usize;
+    const IDLE: usize = Timeout::Idle as usize;
 
     fn ms(ms: u32) -> Ms {
         Ms::new(ms).unwrap()
@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn all_that_can_be_said_fits_into_four_bytes() {
-        assert_eq!(size_of::<TimeoutsEdit>(), 4 * Clock::COUNT);
+        assert_eq!(size_of::<TimeoutsEdit>(), 4 * Timeout::COUNT);
         let mut seen = std::collections::HashSet::new();
         let numbers = [1, 2, 30_000, MOST - 1, MOST].map(ms);
         let all = numbers
@@ -332,7 +332,7 @@ mod tests {
                 let mut edit = unchanged;
                 edit.change(|timeouts| timeouts.idle = set);
                 let mut expected = TimeoutsEdit::NONE;
-                expected.set(Clock::Idle, set);
+                expected.set(Timeout::Idle, set);
                 assert_eq!(edit, expected, "{said:?}, then {set:?}");
             }
         }
@@ -355,8 +355,8 @@ mod tests {
         ] {
             let mut edit = TimeoutsEdit::NONE;
             edit.0[IDLE] = Packed::new(said);
-            assert_eq!(edit.get(Clock::Idle, &longest), of_longest, "{said:?}");
-            assert_eq!(edit.get(Clock::Idle, &never), of_never, "{said:?}");
+            assert_eq!(edit.get(Timeout::Idle, &longest), of_longest, "{said:?}");
+            assert_eq!(edit.get(Timeout::Idle, &never), of_never, "{said:?}");
         }
     }
 }

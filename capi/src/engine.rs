@@ -18,7 +18,7 @@ use crate::handles::Kind;
 use crate::ids::Ids;
 use crate::knobs;
 use crate::raw;
-use crate::readback::{Chain, Taken};
+use crate::readback::{CReadback, Taken};
 use crate::request::sendable;
 use crate::shared::{self, Birth, forked, shared};
 use crate::types::*;
@@ -533,7 +533,7 @@ pub extern "C" fn httpstream_submit(
         let delay = knobs::delay(delay_ms);
         let due = Instant::now().checked_add(delay);
         // Taken over once nothing can fail any more.
-        let chain = || Chain::new(&host.desk, Taken::of(readback), request.clone(), due);
+        let chain = || CReadback::new(&host.desk, Taken::of(readback), request.clone(), due);
         let started = host.ask(
             |engine| engine.start(engine.send(request.clone()).after(delay).read_to(chain())),
             |cx| cx.start(cx.send(request.clone()).after(delay).read_to(chain())),
@@ -605,7 +605,7 @@ mod tests {
             release: Some(count),
             user: std::ptr::from_ref(released).cast_mut().cast(),
         };
-        let chain = Chain::new(&host.desk, Taken::of(&readback), request.clone(), None);
+        let chain = CReadback::new(&host.desk, Taken::of(&readback), request.clone(), None);
         let mut engine = host.engine.borrow_mut();
         engine.start(
             httpstream::Next::send(request)

@@ -69,7 +69,7 @@ impl Taken {
 }
 
 /// A chain of C's.
-pub(crate) struct Chain {
+pub(crate) struct CReadback {
     desk: Rc<Desk>,
     by: Taken,
     /// The one sent last.
@@ -78,7 +78,7 @@ pub(crate) struct Chain {
     due: Option<Instant>,
 }
 
-impl Chain {
+impl CReadback {
     pub(crate) fn new(desk: &Rc<Desk>, by: Taken, request: Request, due: Option<Instant>) -> Self {
         desk.begin_chain();
         Self {
@@ -165,7 +165,7 @@ impl Chain {
     }
 }
 
-impl Readback<()> for Chain {
+impl Readback<()> for CReadback {
     fn on_head(&mut self, (): &mut (), head: &Response<'_>, cx: &mut Context<'_, ()>) -> Flow {
         let answer = self.show(What::Head(head), cx, Taken::on_head);
         self.flow("on_head", self.desk.ids.to_c(cx.id()), answer)
@@ -194,7 +194,7 @@ impl Readback<()> for Chain {
 }
 
 /// The chain is over.
-impl Drop for Chain {
+impl Drop for CReadback {
     fn drop(&mut self) {
         self.desk.end_chain();
         self.desk

@@ -118,11 +118,11 @@ mod chunks {
         bencher.counter(ItemsCount::new(count)).bench_local(|| {
             let (mut chunked, mut at) = (Chunked::new(), 0);
             while !chunked.is_done() {
-                let progress = chunked
+                let decoded = chunked
                     .decode(black_box(&wire[at..]), &limits)
                     .expect("a chunked body");
-                at += progress.consumed;
-                black_box(progress.piece);
+                at += decoded.consumed;
+                black_box(decoded.content);
             }
         });
     }

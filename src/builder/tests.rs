@@ -816,9 +816,9 @@ fn timeouts_are_the_engines_own_until_set() {
         };
         assert_eq!(
             [
-                seconds(Clock::FirstByte),
-                seconds(Clock::Idle),
-                seconds(Clock::Total)
+                seconds(Timeout::FirstByte),
+                seconds(Timeout::Idle),
+                seconds(Timeout::Total)
             ],
             [first_byte, idle, total],
             "{why}"
@@ -828,7 +828,7 @@ fn timeouts_are_the_engines_own_until_set() {
     engine.total = None;
     let held = built(get().hold(90 * S));
     assert_eq!(
-        held.timeouts().get(Clock::Total, &Millis::new(&engine)),
+        held.timeouts().get(Timeout::Total, &Millis::new(&engine)),
         None
     );
 }
@@ -916,14 +916,14 @@ fn a_limit_that_a_request_sets_wins_whatever_the_engines_is() {
 #[test]
 fn a_timeout_that_a_request_sets_wins_whatever_the_engines_is() {
     type Slot = fn(&mut Timeouts) -> &mut Option<Duration>;
-    let slots: [(Clock, Slot); 7] = [
-        (Clock::Resolve, |t| &mut t.resolve),
-        (Clock::Connect, |t| &mut t.connect),
-        (Clock::Tls, |t| &mut t.tls),
-        (Clock::Write, |t| &mut t.write),
-        (Clock::FirstByte, |t| &mut t.first_byte),
-        (Clock::Idle, |t| &mut t.idle),
-        (Clock::Total, |t| &mut t.total),
+    let slots: [(Timeout, Slot); 7] = [
+        (Timeout::Resolve, |t| &mut t.resolve),
+        (Timeout::Connect, |t| &mut t.connect),
+        (Timeout::Tls, |t| &mut t.tls),
+        (Timeout::Write, |t| &mut t.write),
+        (Timeout::FirstByte, |t| &mut t.first_byte),
+        (Timeout::Idle, |t| &mut t.idle),
+        (Timeout::Total, |t| &mut t.total),
     ];
     let (ms, ns) = (Duration::from_millis, Duration::from_nanos);
     for (clock, slot) in slots {
@@ -970,13 +970,13 @@ fn a_timeout_that_a_request_sets_wins_whatever_the_engines_is() {
     // A hold of for ever, with and without a total of one's own.
     let engine = Millis::new(&Timeouts::default());
     let held = built(Request::get(URL).hold(Duration::MAX));
-    for clock in [Clock::FirstByte, Clock::Idle, Clock::Total] {
+    for clock in [Timeout::FirstByte, Timeout::Idle, Timeout::Total] {
         assert_eq!(held.timeouts().get(clock, &engine), None, "{clock:?}");
     }
     let held = built(Request::get(URL).hold(Duration::MAX).timeout(ms(9)));
-    assert_eq!(held.timeouts().get(Clock::Total, &engine), Some(9));
+    assert_eq!(held.timeouts().get(Timeout::Total, &engine), Some(9));
     let total = built(Request::get(URL).timeout(Duration::MAX));
-    assert_eq!(total.timeouts().get(Clock::Total, &engine), None);
+    assert_eq!(total.timeouts().get(Timeout::Total, &engine), None);
 }
 
 #[test]

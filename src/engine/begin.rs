@@ -11,7 +11,7 @@ use crate::engine::core::Core;
 use crate::engine::visits::PolicyPanicked;
 use crate::error::{Error, ErrorKind};
 use crate::net::Net;
-use crate::net::pool::Parts;
+use crate::net::pool::OriginRef;
 use crate::net::slots::MaybeKey;
 use crate::policy::{Moment, Start, Visiting};
 use crate::request::Request;
@@ -37,7 +37,7 @@ impl<N: Net> Core<N> {
                 .request
                 .as_ref()
                 .expect("a chain that sends has a request");
-            let parts = Parts {
+            let parts = OriginRef {
                 scheme: request.scheme(),
                 host: request.host(),
                 port: request.port(),

@@ -14,7 +14,7 @@ pub(super) struct Buffers {
     /// Another, for the TLS link that has to be read while the first is in use; as long as that,
     /// once it is needed.
     pub(super) second: Vec<u8>,
-    /// What TLS sessions decrypt into, and write from.
+    /// What TLS states decrypt into, and write from.
     pub(super) plaintext: Vec<u8>,
     pub(super) scratch: Scratch,
     pub(super) inbounds: Inbounds,

@@ -8,7 +8,7 @@ use std::path::Path;
 use log::debug;
 
 use crate::engine::core::{Core, close_socket};
-use crate::h1::line::{Intake, Progress};
+use crate::h1::line::{Extent, Intake};
 use crate::net::Net;
 use crate::net::link::{Reach, Spot};
 use crate::net::pool::OriginKey;
@@ -24,9 +24,9 @@ impl<N: Net> Core<N> {
         self.give_up_line(key);
         self.end_dialing(key, 0);
         let mut link = self.links.remove(key);
-        if let Some((socket, Some(session))) = link.reach.wire() {
+        if let Some((socket, Some(tls))) = link.reach.wire() {
             // RFC 8446 §6.1: both sides say that they close. Nobody waits for it.
-            let last = session.close();
+            let last = tls.close();
             if !last.is_empty() {
                 let _ = self.net.send(socket, &[io::IoSlice::new(&last)]);
             }
@@ -116,8 +116,8 @@ impl<N: Net> Core<N> {
         {
             let chain = &mut self.chains[last.tag];
             match progress {
-                Progress::Whole | Progress::Partly => self.counts.retried += 1,
-                Progress::Unwritten => chain.attempts = chain.attempts.saturating_sub(1),
+                Extent::Whole | Extent::Partly => self.counts.retried += 1,
+                Extent::Unwritten => chain.attempts = chain.attempts.saturating_sub(1),
             }
             debug!(
                 "{:?} {}: ends; what was behind is sent elsewhere",

@@ -14,7 +14,7 @@ use crate::engine::core::Core;
 use crate::engine::fail::Failure;
 use crate::error::ErrorKind;
 use crate::net::Net;
-use crate::timeouts::Clock;
+use crate::timeouts::Timeout;
 
 /// Commands carried out in one turn: requests that begin, which are what a turn of ten thousand
 /// submissions takes its time for where each has a name to be looked up, and all else that is asked
@@ -140,7 +140,7 @@ impl<N: Net> Core<N> {
         };
         if chain.marks.has(Marks::PAUSED) {
             chain.marks.clear(Marks::PAUSED);
-            self.arm(key, Some(Clock::Idle));
+            self.arm(key, Some(Timeout::Idle));
             self.run_later(link);
         }
     }

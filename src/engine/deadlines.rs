@@ -7,7 +7,7 @@ use crate::engine::clock::tick_after;
 use crate::engine::core::{Core, Timer};
 use crate::net::Net;
 use crate::net::slots::LinkKey;
-use crate::timeouts::Clock;
+use crate::timeouts::Timeout;
 
 impl<N: Net> Core<N> {
     /// Has the chain's timer go off when `delay`, counted from its submission, is over.
@@ -25,13 +25,13 @@ impl<N: Net> Core<N> {
     }
 
     /// Arms the deadline of a chain's phase, which begins now, or the total one if that is nearer.
-    pub(super) fn arm(&mut self, key: ChainKey, clock: Option<Clock>) {
+    pub(super) fn arm(&mut self, key: ChainKey, timeout: Option<Timeout>) {
         let (total, chain) = (self.total_tick(key), &self.chains[key]);
         let phase = chain
             .request
             .as_ref()
-            .zip(clock)
-            .and_then(|(request, clock)| request.timeouts().get(clock, &self.settings.timeouts))
+            .zip(timeout)
+            .and_then(|(request, timeout)| request.timeouts().get(timeout, &self.settings.timeouts))
             .map(|ms| self.clock.tick_from_now() + u64::from(ms));
         match (phase, total) {
             (Some(phase), Some(total)) => self.set_timer(key, phase.min(total)),
@@ -63,7 +63,7 @@ impl<N: Net> Core<N> {
             .request
             .as_ref()?
             .timeouts()
-            .get(Clock::Total, &self.settings.timeouts)?;
+            .get(Timeout::Total, &self.settings.timeouts)?;
         Some(tick_after(chain.submitted) + u64::from(ms))
     }
 
@@ -73,11 +73,12 @@ impl<N: Net> Core<N> {
     }
 
     /// Which deadline passed, and how long it was.
-    pub(super) fn timeout_text(&self, key: ChainKey, clock: Clock) -> String {
+    pub(super) fn timeout_text(&self, key: ChainKey, timeout: Timeout) -> String {
         let request = self.chains[key].request.as_ref();
-        let ms = request.and_then(|request| request.timeouts().get(clock, &self.settings.timeouts));
+        let ms =
+            request.and_then(|request| request.timeouts().get(timeout, &self.settings.timeouts));
         let time = Duration::from_millis(ms.unwrap_or_default().into());
-        format!("{} timeout of {time:?}", clock.as_str())
+        format!("{} timeout of {time:?}", timeout.as_str())
     }
 
     pub(super) fn disarm(&mut self, key: ChainKey) {

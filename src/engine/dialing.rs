@@ -25,7 +25,7 @@ use crate::net::slots::LinkKey;
 use crate::net::transport::{self, Trouble, Written};
 use crate::net::{Net, Readiness};
 use crate::resolver::{Family, LookupError};
-use crate::timeouts::Clock;
+use crate::timeouts::Timeout;
 
 /// How often a unix socket is tried again whose listener has no place left in its queue, and a source that has no port left: nothing
 /// tells when it has.
@@ -60,7 +60,7 @@ impl<N: Net> Core<N> {
             }
             Err(problem) => return self.fail(key, Failure::Tls(problem)),
         }
-        self.agenda.carried_out += match self.links[key].session() {
+        self.agenda.carried_out += match self.links[key].tls_state() {
             Some(_) => 2 * OPENING,
             None => OPENING,
         };
@@ -79,7 +79,7 @@ impl<N: Net> Core<N> {
                 if v6.is_none() || v4.is_none() {
                     let origin = &self.pool[origin].origin;
                     debug!("{token:?} {origin}: looking up the host");
-                    self.arm(chain_key, Some(Clock::Resolve));
+                    self.arm(chain_key, Some(Timeout::Resolve));
                 }
                 for (family, answer) in [(Family::V6, v6), (Family::V4, v4)] {
                     if let Some(answer) = answer {
@@ -239,7 +239,7 @@ impl<N: Net> Core<N> {
                     && self.links.find(token).is_some()
                     && let Reach::Connecting(..) = self.links[key].reach
                 {
-                    self.arm(self.chain_of(key), Some(Clock::Connect));
+                    self.arm(self.chain_of(key), Some(Timeout::Connect));
                 }
             }
             Err(error) => self.on_no_connection(key, addr, error),
@@ -281,7 +281,7 @@ impl<N: Net> Core<N> {
     /// With a link's first attempt the connect deadline begins, which is that of all together.
     fn note_attempt(&mut self, key: LinkKey) {
         if self.note_begun(key) {
-            self.arm(self.chain_of(key), Some(Clock::Connect));
+            self.arm(self.chain_of(key), Some(Timeout::Connect));
         }
     }
 
@@ -486,8 +486,8 @@ impl<N: Net> Core<N> {
         let exchange = link.h1.front().expect("a link connects for an exchange");
         let layout = exchange.layout(|i| self.settings.defaults.block(i));
         let (net, scratch) = (&mut self.net, &mut self.buffers.scratch);
-        let session = handshakes.session_mut();
-        let written = transport::write(net, socket, session, layout.parts(), 0, scratch)?;
+        let tls = handshakes.tls_state_mut();
+        let written = transport::write(net, socket, tls, layout.parts(), 0, scratch)?;
         if written.is_blocked {
             self.counts.bytes_out += written.sent as u64;
             return Ok(None);
@@ -583,7 +583,7 @@ impl<N: Net> Core<N> {
             trace!("TCP_NODELAY refused ({error})");
         }
         link.reach = Reach::Shaking(socket, handshakes);
-        self.arm(self.chain_of(key), Some(Clock::Tls));
+        self.arm(self.chain_of(key), Some(Timeout::Tls));
     }
 
     /// The exchange that a link is dialled for.

@@ -12,7 +12,7 @@ use crate::engine::clock::tick_after;
 use crate::engine::core::{Core, Exhaustion};
 use crate::error::{Circumstances, Error, ErrorKind, Phase, Sent};
 use crate::h1::exchange::Exchange;
-use crate::h1::line::{Intake, Line, Progress};
+use crate::h1::line::{Extent, Intake, Line};
 use crate::h1::trust::Trust;
 use crate::io_error::is_reset;
 use crate::net::Net;
@@ -24,7 +24,7 @@ use crate::policy::{Undecodable, Unscreened};
 use crate::proto::Violation;
 use crate::request::Request;
 use crate::resolver::LookupError;
-use crate::timeouts::Clock;
+use crate::timeouts::Timeout;
 
 /// Why an exchange ends without a response.
 #[derive(Debug)]
@@ -116,7 +116,7 @@ impl<N: Net> Core<N> {
             at.resend_is_safe = true;
         }
         if let Failure::Tls(_) = failure {
-            // A session that cannot be begun fails before there is a connection.
+            // A TLS state that cannot be begun fails before there is a connection.
             at.phase = at.phase.max(Phase::Tls);
         }
         match failure {
@@ -161,13 +161,13 @@ impl<N: Net> Core<N> {
             Failure::Resolve(error) => Error::from_lookup(error, self.lookups.names.servers(), at),
             Failure::Timeout => {
                 let clock = match (self.total_is_over(chain_key), at.phase) {
-                    (true, _) => Clock::Total,
-                    (false, Phase::Resolve) => Clock::Resolve,
-                    (false, Phase::Connect) => Clock::Connect,
-                    (false, Phase::Tls) => Clock::Tls,
-                    (false, Phase::Write) => Clock::Write,
-                    (false, Phase::FirstByte) => Clock::FirstByte,
-                    (false, _) => Clock::Idle,
+                    (true, _) => Timeout::Total,
+                    (false, Phase::Resolve) => Timeout::Resolve,
+                    (false, Phase::Connect) => Timeout::Connect,
+                    (false, Phase::Tls) => Timeout::Tls,
+                    (false, Phase::Write) => Timeout::Write,
+                    (false, Phase::FirstByte) => Timeout::FirstByte,
+                    (false, _) => Timeout::Idle,
                 };
                 self.timed_out(key, self.timeout_text(chain_key, clock), at)
             }
@@ -242,7 +242,7 @@ impl<N: Net> Core<N> {
         Error::from_mute(text, self.lookups.names.servers(), at)
     }
 
-    /// Whether the exchange met a connection that the server had closed while it was idle, or whose session is good for nothing
+    /// Whether the exchange met a connection that the server had closed while it was idle, or whose TLS state is good for nothing
     /// more, and may be sent again: on a reused connection, before one byte of the response, once, and only what cannot have been
     /// processed or is idempotent (RFC 9112 §9.3.1, RFC 9110 §9.2.2). On a fresh one, too, where more was written behind it: then the
     /// response may have been lost by that (§9.6).
@@ -333,7 +333,7 @@ impl<N: Net> Core<N> {
                 Error::from_text(kind, why.clone(), at)
             }
             (ErrorKind::Timeout, ..) => {
-                let text = self.timeout_text(key, Clock::Total);
+                let text = self.timeout_text(key, Timeout::Total);
                 let limit = chain.origin.get().and_then(|key| self.limit_reached(key));
                 let text = match limit {
                     Some(limit) => format!("{text}; {limit}"),
@@ -447,10 +447,10 @@ impl<N: Net> Core<N> {
         let origin = link.origin;
         let line = link.h1.line_mut().expect("it is behind another");
         let place = line.place_of(chain).expect("it is in line");
-        let progress = line.progress(place);
+        let progress = line.extent(place);
         match progress {
-            Progress::Unwritten => line.remove(place),
-            Progress::Whole | Progress::Partly => {
+            Extent::Unwritten => line.remove(place),
+            Extent::Whole | Extent::Partly => {
                 line.intake = Intake::Shut;
                 self.send_elsewhere(key, place + 1);
                 if let Some(line) = self.links[key].h1.line_mut() {
@@ -461,9 +461,9 @@ impl<N: Net> Core<N> {
         self.pool.note_room(&mut self.links, key);
         self.pool.serve_soon(origin);
         let (phase, sent) = match progress {
-            Progress::Unwritten => (Phase::Queue, Sent::No),
-            Progress::Partly => (Phase::Write, Sent::Maybe),
-            Progress::Whole => (Phase::FirstByte, Sent::Maybe),
+            Extent::Unwritten => (Phase::Queue, Sent::No),
+            Extent::Partly => (Phase::Write, Sent::Maybe),
+            Extent::Whole => (Phase::FirstByte, Sent::Maybe),
         };
         let at = Circumstances {
             phase,
@@ -478,7 +478,7 @@ impl<N: Net> Core<N> {
         };
         let error = match kind {
             ErrorKind::Timeout => {
-                Error::from_text(kind, self.timeout_text(chain, Clock::Total), at)
+                Error::from_text(kind, self.timeout_text(chain, Timeout::Total), at)
             }
             _ => Error::of(kind, at),
         };

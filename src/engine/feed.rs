@@ -21,7 +21,7 @@ use crate::net::{Net, Readiness};
 use crate::policy::Shown;
 use crate::proto::Limits;
 use crate::response::{Response, no_fields};
-use crate::timeouts::Clock;
+use crate::timeouts::Timeout;
 
 /// A readback has; the turn is to end.
 struct Panicked;
@@ -180,7 +180,7 @@ impl<S, M: Mode> Engine<S, M> {
         };
         if !h1.response().is_complete() {
             let chain = h1.tag().expect("it is read for an exchange");
-            core.arm(chain, Some(Clock::Idle));
+            core.arm(chain, Some(Timeout::Idle));
             return Go::On;
         }
         let inbound = h1.take_inbound().expect("its body is kept");
@@ -242,9 +242,9 @@ impl<S, M: Mode> Engine<S, M> {
         let upload = h1.front().map(|front| front.upload);
         // Behind an interim response the wait for the final one goes on as before.
         let clock = match h1.response().has_head() || !between {
-            true => Clock::Idle,
-            false if upload == Some(Upload::Sent) => Clock::FirstByte,
-            false => Clock::Write,
+            true => Timeout::Idle,
+            false if upload == Some(Upload::Sent) => Timeout::FirstByte,
+            false => Timeout::Write,
         };
         // An interim response that is not 100 (Continue) makes the wait for one no longer.
         if upload != Some(Upload::AwaitingContinue) {

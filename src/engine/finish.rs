@@ -19,11 +19,11 @@ use crate::engine::receive::Go;
 use crate::engine::reply::is_worth_another_try;
 use crate::h1::reading::Reading;
 use crate::net::slots::LinkKey;
-use crate::net::tls::Session;
+use crate::net::tls::TlsState;
 use crate::net::{Net, Readiness};
 use crate::proto::head::Head;
 use crate::response::{About, Response};
-use crate::timeouts::Clock;
+use crate::timeouts::Timeout;
 
 impl<S, M: Mode> Engine<S, M> {
     /// The response is complete: frees its link, then calls its readback. Answers the link's token
@@ -81,8 +81,8 @@ impl<S, M: Mode> Engine<S, M> {
         let chain = front.tag;
         if rest.is_empty() {
             let clock = match front.is_sent() {
-                true => Clock::FirstByte,
-                false => Clock::Write,
+                true => Timeout::FirstByte,
+                false => Timeout::Write,
             };
             core.catch_up();
             core.arm(chain, Some(clock));
@@ -122,7 +122,7 @@ impl<N: Net> Core<N> {
             attempts: self.chains[front.tag].attempts,
             times: front.times,
             done: 0,
-            tls: link.session().and_then(Session::info),
+            tls: link.tls_state().and_then(TlsState::info),
             request: front.request.clone(),
             info: OnceLock::new(),
         }
@@ -140,7 +140,7 @@ impl<N: Net> Core<N> {
         if let Some(block) = exchange.take_block() {
             self.buffers.blocks.give(block);
         }
-        let tls = link.session().and_then(Session::info);
+        let tls = link.tls_state().and_then(TlsState::info);
         let peer = link.peer.get();
         let chain = &mut self.chains[chain_key];
         // The timer stays: the chain's next step moves it, and no time passes before that.
@@ -189,8 +189,8 @@ impl<N: Net> Core<N> {
             reusable = false;
             self.warn_of_unsolicited(key, leftover);
         }
-        if let Some(session) = self.links[key].session() {
-            reusable &= !session.has_pending();
+        if let Some(tls) = self.links[key].tls_state() {
+            reusable &= !tls.has_pending();
         }
         // What the last event said may stand unread behind the response: an end of file, or bytes
         // out of turn.

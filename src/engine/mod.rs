@@ -9,7 +9,7 @@
 //! - `overdue`: deadlines that have passed: what the kernel holds comes first
 //! - `timers`: what is due by time
 //! - `feed`: from bytes to responses
-//! - `receive`: reads the socket, or the session
+//! - `receive`: reads the socket, or the TLS state
 //! - `body`: what becomes of a body, and of its codings
 //! - `finish`: a response is complete; what becomes of its link
 //! - `reply`: how a policy and a readback are told, and what follows from what they answer

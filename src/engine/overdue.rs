@@ -9,7 +9,7 @@ use crate::engine::lookups::MOST_PUT_OFF;
 use crate::engine::mode::Mode;
 use crate::net::link::Reach;
 use crate::net::slots::LinkKey;
-use crate::net::tls::Session;
+use crate::net::tls::TlsState;
 use crate::net::{Net, Readiness};
 
 impl<S, M: Mode> Engine<S, M> {
@@ -86,7 +86,7 @@ impl<N: Net> Core<N> {
         else {
             return false;
         };
-        let pending = link.session().is_some_and(Session::has_pending);
+        let pending = link.tls_state().is_some_and(TlsState::has_pending);
         let is_readable = pending || link.readiness.has(Readiness::READ_SIDE);
         is_readable && !self.chains[chain].marks.has(Marks::PAUSED)
     }

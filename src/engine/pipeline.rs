@@ -3,7 +3,7 @@
 use crate::engine::alerts::alert;
 use crate::engine::chain::ChainKey;
 use crate::engine::core::Core;
-use crate::h1::line::{Intake, Progress};
+use crate::h1::line::{Extent, Intake};
 use crate::h1::trust::Trust;
 use crate::net::Net;
 use crate::net::slots::LinkKey;
@@ -66,11 +66,11 @@ impl<N: Net> Core<N> {
             return MovedUp::Nobody;
         }
         // What is written may be answered still, whatever is to become of the connection then.
-        let progress = line.progress(0);
+        let progress = line.extent(0);
         let goes_on = match progress {
-            Progress::Whole => true,
-            Progress::Partly => !ends,
-            Progress::Unwritten => !ends && leftover == 0,
+            Extent::Whole => true,
+            Extent::Partly => !ends,
+            Extent::Unwritten => !ends && leftover == 0,
         };
         // RFC 9112 §9.3.2 asks for care behind a connection that failed. One that the server has
         // announced to end is no failure, if it has answered a pipelined request before.
@@ -79,7 +79,7 @@ impl<N: Net> Core<N> {
             self.promote(key, leftover);
             return MovedUp::Next;
         }
-        if is_whole && leftover > 0 && progress == Progress::Unwritten {
+        if is_whole && leftover > 0 && progress == Extent::Unwritten {
             self.warn_of_unsolicited(key, leftover);
         }
         if is_broken {

@@ -10,7 +10,7 @@ use crate::engine::clock::Since;
 use crate::engine::core::Core;
 use crate::engine::quiet::LASTING;
 use crate::net::slots::LinkKey;
-use crate::net::tls::Session;
+use crate::net::tls::TlsState;
 use crate::net::{Net, Readiness};
 use crate::proto::Violation;
 
@@ -51,7 +51,7 @@ impl<N: Net> Core<N> {
                 if drained == link && self.clock.micros() <= at + LASTING);
         let kept = &self.links[link];
         // Of a record that is on its way nobody knows yet what is in it.
-        let is_between = !kept.session().is_some_and(Session::is_inside_record);
+        let is_between = !kept.tls_state().is_some_and(TlsState::is_inside_record);
         if is_fresh && is_between && !kept.readiness.has(Readiness::READ_SIDE) {
             return true;
         }
@@ -71,8 +71,8 @@ impl<N: Net> Core<N> {
             self.tell_of(link, probe);
             matches!(probe, Probe::Open)
         };
-        let session = self.links[link].session();
-        let is_quiet = is_open && !session.is_some_and(Session::is_inside_record);
+        let tls = self.links[link].tls_state();
+        let is_quiet = is_open && !tls.is_some_and(TlsState::is_inside_record);
         if is_quiet {
             let at = quiet_at.filter(|_| is_known).unwrap_or(self.clock.micros());
             self.quiet.on_drained(link, at);
@@ -115,7 +115,7 @@ impl<N: Net> Core<N> {
 
     /// Reads where nothing should be, to learn whether the connection is still there.
     pub(super) fn probe(&mut self, key: LinkKey) -> Probe {
-        if self.links[key].session().is_some() {
+        if self.links[key].tls_state().is_some() {
             // In a readback's wake the bytes that its response lies in are in the first buffer.
             let first_is_taken = self.buffers.read.is_empty();
             let mut buffer = std::mem::take(match first_is_taken {
@@ -123,7 +123,7 @@ impl<N: Net> Core<N> {
                 false => &mut self.buffers.read,
             });
             buffer.resize(self.settings.read_buffer, 0);
-            let probe = self.probe_session(key, &mut buffer);
+            let probe = self.probe_tls(key, &mut buffer);
             // Back to where it came from: while it is out, both may be empty.
             match first_is_taken {
                 true => self.buffers.second = buffer,
@@ -149,18 +149,18 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// As [`probe`](Self::probe), where the server may have something to say to the session: tickets for later ones, new keys.
-    pub(super) fn probe_session(&mut self, key: LinkKey, buffer: &mut [u8]) -> Probe {
+    /// As [`probe`](Self::probe), where the server may have something to say to the TLS state: tickets for later ones, new keys.
+    pub(super) fn probe_tls(&mut self, key: LinkKey, buffer: &mut [u8]) -> Probe {
         let link = &mut self.links[key];
-        let Some((socket, Some(session))) = link.reach.wire() else {
+        let Some((socket, Some(tls))) = link.reach.wire() else {
             return Probe::Ended;
         };
         // What was read may have had an end that only shows now.
-        if session.is_finished() || session.failure().is_some() {
+        if tls.is_finished() || tls.failure().is_some() {
             return Probe::Ended;
         }
         for _ in 0..MAX_PROBE_READS {
-            let kept = session.restore(buffer);
+            let kept = tls.restore(buffer);
             match self.net.recv(socket, &mut buffer[kept..]) {
                 Ok(0) => return Probe::Ended,
                 // So much is said by nobody who means well, and would be read for as long as it is said.
@@ -170,7 +170,7 @@ impl<N: Net> Core<N> {
                     self.buffers.plaintext.clear();
                     let mut left = usize::MAX;
                     let received =
-                        session.receive(buffer, kept + n, &mut self.buffers.plaintext, &mut left);
+                        tls.receive(buffer, kept + n, &mut self.buffers.plaintext, &mut left);
                     self.quiet.cost += n + (usize::MAX - left);
                     let bytes = self.buffers.plaintext.len();
                     // Nobody asked for it, and it must not stand before what somebody did.
@@ -178,8 +178,8 @@ impl<N: Net> Core<N> {
                     match received {
                         _ if bytes > 0 => return Probe::Spoke { bytes },
                         Err(_) => return Probe::Ended,
-                        Ok(()) if session.is_finished() => return Probe::Ended,
-                        Ok(()) if session.unasked() > MAX_UNASKED => return Probe::Ended,
+                        Ok(()) if tls.is_finished() => return Probe::Ended,
+                        Ok(()) if tls.unasked() > MAX_UNASKED => return Probe::Ended,
                         Ok(()) => {}
                     }
                 }
@@ -199,7 +199,7 @@ impl<N: Net> Core<N> {
 /// tickets, and then no more.
 const MAX_PROBE_READS: usize = 16;
 
-/// What an idle session may say: some tickets, and changes of keys. Each costs microseconds, and
+/// What an idle TLS state may say: some tickets, and changes of keys. Each costs microseconds, and
 /// whoever sends more would keep on.
 pub(super) const MAX_UNASKED: usize = 32;
 

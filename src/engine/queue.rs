@@ -13,7 +13,7 @@ use crate::net::link::{Neighbours, Spot};
 use crate::net::pool::OriginKey;
 use crate::net::slots::LinkKey;
 use crate::request::Request;
-use crate::timeouts::Clock;
+use crate::timeouts::Timeout;
 
 /// Whether a request has waited already, or has just come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,12 +83,12 @@ impl<N: Net> Core<N> {
             // More may come before it is written, and so may what answers none of it.
             line.is_unsure = true;
             self.note_unwritten(key);
-            return self.arm(chain_key, Some(Clock::Write));
+            return self.arm(chain_key, Some(Timeout::Write));
         }
         self.write(key);
         let h1 = &self.links[key].h1;
         if h1.front().is_some_and(|front| front.has_unwritten()) {
-            self.arm(chain_key, Some(Clock::Write));
+            self.arm(chain_key, Some(Timeout::Write));
         }
     }
 

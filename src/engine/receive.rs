@@ -1,6 +1,6 @@
-//! Reads a link: what its socket holds, or what its session has kept.
+//! Reads a link: what its socket holds, or what its TLS state has kept.
 //!
-//! All links read into one buffer, and all sessions decrypt into another that they share; but a body
+//! All links read into one buffer, and all TLS states decrypt into another that they share; but a body
 //! of known length is read, or decrypted, to where it stays.
 
 use std::io;
@@ -64,7 +64,7 @@ impl Allowance<'_> {
 enum Place {
     /// The buffer that all links read into.
     Shared,
-    /// The same, behind what the session has kept of the read before.
+    /// The same, behind what the TLS state has kept of the read before.
     Ciphertext { kept: usize },
     /// The link's own body, which is collected.
     Body,
@@ -91,22 +91,22 @@ impl<N: Net> Core<N> {
         if !may_read || self.chains[chain].marks.has(stands_still) {
             return Received::Stop;
         }
-        match link.session() {
+        match link.tls_state() {
             None => {}
             // No event will tell of what has been read already.
-            Some(session) if session.is_finished() => return Received::End,
-            Some(session) => {
-                if let Some(problem) = session.failure() {
+            Some(tls) if tls.is_finished() => return Received::End,
+            Some(tls) => {
+                if let Some(problem) = tls.failure() {
                     let problem = problem.clone();
                     self.fail(key, Failure::Tls(problem));
                     return Received::Stop;
                 }
-                if session.has_pending() {
+                if tls.has_pending() {
                     if allowed.is_used_up() {
                         self.run_later(key);
                         return Received::Stop;
                     }
-                    let kept = session.restore(buffer);
+                    let kept = tls.restore(buffer);
                     return self.on_ciphertext(key, buffer, kept, allowed);
                 }
             }
@@ -129,11 +129,11 @@ impl<N: Net> Core<N> {
             readiness,
             ..
         } = &mut self.links[key];
-        let (socket, session) = reach.wire().expect("what is read has a socket");
+        let (socket, tls) = reach.wire().expect("what is read has a socket");
         let most = buffer.len();
-        let (place, room) = match session {
-            Some(session) => {
-                let kept = session.restore(buffer);
+        let (place, room) = match tls {
+            Some(tls) => {
+                let kept = tls.restore(buffer);
                 (Place::Ciphertext { kept }, &mut buffer[kept..])
             }
             None => match h1.room_in_body(most) {
@@ -203,8 +203,8 @@ impl<N: Net> Core<N> {
     ) -> Received {
         let link = &mut self.links[key];
         let was_open = link.is_open();
-        let (_, session) = link.reach.wire().expect("what is read has a socket");
-        let session = session.expect("it has a session");
+        let (_, tls) = link.reach.wire().expect("what is read has a socket");
+        let tls = tls.expect("it has a tls");
         // A body of known length is decrypted to where it stays.
         let body = link.h1.body_mut();
         let is_body = body.is_some();
@@ -221,10 +221,10 @@ impl<N: Net> Core<N> {
         let start = plaintext.len();
         let most = allowed.share.min(*allowed.budget);
         let mut left = most;
-        let received = session.receive(buffer, filled, &mut plaintext, &mut left);
+        let received = tls.receive(buffer, filled, &mut plaintext, &mut left);
         allowed.spend(most - left);
         let grown = plaintext.len() - start;
-        let is_over = session.is_finished() || received.is_err();
+        let is_over = tls.is_finished() || received.is_err();
         match link.h1.body_mut() {
             Some(body) => *body = plaintext.into(),
             None => self.buffers.plaintext = plaintext,
@@ -232,7 +232,7 @@ impl<N: Net> Core<N> {
         if is_over {
             link.h1.end_behind_front();
         }
-        // The next message of the handshake, the request behind the last one, or what else the session has to say. An alert that
+        // The next message of the handshake, the request behind the last one, or what else the TLS state has to say. An alert that
         // says why it has failed goes out when the link is closed.
         if received.is_ok() && (!was_open || link.has_outbound()) {
             self.flush(key);
@@ -241,7 +241,7 @@ impl<N: Net> Core<N> {
         if is_body {
             return Received::Body(grown);
         }
-        // Before its handshake is over a link has asked for nothing: a session that fails in the same read answers nothing.
+        // Before its handshake is over a link has asked for nothing: a TLS state that fails in the same read answers nothing.
         let link = &mut self.links[key];
         if grown == 0 || !link.is_busy() {
             self.buffers.plaintext.clear();
@@ -259,7 +259,7 @@ impl<N: Net> Core<N> {
     pub(super) fn on_end(&mut self, key: LinkKey) -> bool {
         let link = &mut self.links[key];
         link.h1.end_behind_front();
-        let is_cut = link.session().is_some_and(|s| !s.is_finished());
+        let is_cut = link.tls_state().is_some_and(|s| !s.is_finished());
         if is_cut && link.h1.response().is_until_close() {
             // RFC 9112 §9.8: whoever cuts the connection could cut the body where it likes.
             let why = "the connection ended without TLS's close_notify";

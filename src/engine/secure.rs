@@ -1,6 +1,6 @@
 //! What is different about a link with TLS: its handshake, and from ciphertext to what `receive` makes of plaintext.
 //!
-//! All sessions read into the buffer that all links read into, and decrypt into another that they share; but a body of known length is
+//! All TLS states read into the buffer that all links read into, and decrypt into another that they share; but a body of known length is
 //! decrypted to where it stays.
 
 use log::debug;
@@ -9,11 +9,11 @@ use crate::engine::core::Core;
 use crate::net::handshake::{Handshakes, Step};
 use crate::net::link::Reach;
 use crate::net::slots::LinkKey;
-use crate::net::tls::{Problem, Session};
+use crate::net::tls::{Problem, TlsState};
 use crate::net::transport;
 use crate::net::{Net, Readiness};
 use crate::proto::Scheme;
-use crate::timeouts::Clock;
+use crate::timeouts::Timeout;
 
 impl<N: Net> Core<N> {
     /// What a link has to agree on when it is connected; nothing has been said yet. In the
@@ -23,8 +23,8 @@ impl<N: Net> Core<N> {
         if !N::HAS_TLS || entry.origin.scheme() == Scheme::Http {
             return Ok(Handshakes::none());
         }
-        let session = Session::new(entry.route.tls(), entry.origin.host())?;
-        Ok(Handshakes::tls(session))
+        let tls = TlsState::new(entry.route.tls(), entry.origin.host())?;
+        Ok(Handshakes::tls(tls))
     }
 
     /// Sends what the handshakes have to say. Answers whether all are over, so that the request may
@@ -43,9 +43,9 @@ impl<N: Net> Core<N> {
                 }
                 Step::Speak => {}
             }
-            let session = handshakes.session_mut();
+            let tls = handshakes.tls_state_mut();
             let (net, scratch) = (&mut self.net, &mut self.buffers.scratch);
-            match transport::write(net, socket, session, &[], 0, scratch) {
+            match transport::write(net, socket, tls, &[], 0, scratch) {
                 Ok(done) => {
                     self.counts.bytes_out += done.sent as u64;
                     if done.is_blocked {
@@ -73,8 +73,8 @@ impl<N: Net> Core<N> {
         }
         let token = self.links.token(key);
         debug!("{token:?} {}: TLS is agreed on", self.origin_of(key));
-        // What the session has to say last goes out with the request.
-        self.arm(self.chain_of(key), Some(Clock::Write));
+        // What the TLS state has to say last goes out with the request.
+        self.arm(self.chain_of(key), Some(Timeout::Write));
     }
 }
 
@@ -211,8 +211,8 @@ mod tests {
     fn tickets(engine: &Engine<usize>) -> usize {
         let links = engine.core.links.iter();
         links
-            .filter_map(|link| link.session())
-            .map(Session::tickets)
+            .filter_map(|link| link.tls_state())
+            .map(TlsState::tickets)
             .sum()
     }
 

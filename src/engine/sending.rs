@@ -23,7 +23,7 @@ use crate::net::slots::{LinkKey, MaybeKey};
 use crate::net::transport::{self, Trouble, Written};
 use crate::net::{Net, Readiness};
 use crate::request::Request;
-use crate::timeouts::Clock;
+use crate::timeouts::Timeout;
 
 /// A full-sized segment of the smallest usual path: a longer request may end in a short one, which Nagle's algorithm would
 /// hold back until the others are acknowledged (RFC 9293 §3.7.4).
@@ -181,10 +181,10 @@ impl<N: Net> Core<N> {
             if !has_some || link.h1.outlet() != Outlet::Open {
                 return;
             }
-            let (socket, session) = link.reach.wire().expect("a tunnel has a socket");
+            let (socket, tls) = link.reach.wire().expect("a tunnel has a socket");
             let (net, scratch) = (&mut self.net, &mut self.buffers.scratch);
             let parts = [outbox.waiting()];
-            match transport::write(net, socket, session, &parts, 0, scratch) {
+            match transport::write(net, socket, tls, &parts, 0, scratch) {
                 Ok(done) => {
                     outbox.on_written(done.taken);
                     self.counts.bytes_out += done.sent as u64;
@@ -245,15 +245,15 @@ impl<N: Net> Core<N> {
         let is_long = front.is_some_and(|front| front.writable() > NAGLE_SAFE);
         self.send_at_once_if(key, is_long);
         let Link { h1, reach, .. } = &mut self.links[key];
-        let (socket, session) = reach.wire().expect("an open link has a socket");
+        let (socket, tls) = reach.wire().expect("an open link has a socket");
         let (net, scratch) = (&mut self.net, &mut self.buffers.scratch);
         let front = h1.front().filter(|front| front.has_unwritten());
         let Some(front) = front else {
-            return transport::write(net, socket, session, &[], 0, scratch);
+            return transport::write(net, socket, tls, &[], 0, scratch);
         };
         let layout = front.layout(|i| self.settings.defaults.block(i));
         let (parts, skip) = (layout.parts(), front.written());
-        transport::write(net, socket, session, parts, skip, scratch)
+        transport::write(net, socket, tls, parts, skip, scratch)
     }
 
     /// As [`write_once`](Self::write_once), of all requests on a pipelined link. Apart, so that the
@@ -264,14 +264,14 @@ impl<N: Net> Core<N> {
         let follows = self.links[key].h1.follows_others();
         self.send_at_once_if(key, follows);
         let Link { h1, reach, .. } = &mut self.links[key];
-        let (socket, session) = reach.wire().expect("an open link has a socket");
+        let (socket, tls) = reach.wire().expect("an open link has a socket");
         let (net, scratch) = (&mut self.net, &mut self.buffers.scratch);
         let defaults = &self.settings.defaults;
         let (outgoing, skip) = h1.outgoing::<PIPELINE_PARTS>(|i| defaults.block(i));
         transport::write_from::<PIPELINE_PARTS, _>(
             net,
             socket,
-            session,
+            tls,
             outgoing.parts(),
             skip,
             scratch,
@@ -290,13 +290,13 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// The socket, or the session, has taken bytes of the request in front and of those behind it.
+    /// The socket, or the TLS state, has taken bytes of the request in front and of those behind it.
     #[inline(always)]
     pub(super) fn on_written(&mut self, key: LinkKey, done: Written) {
         self.counts.bytes_out += done.sent as u64;
         let now = self.clock.micros();
         let link = &mut self.links[key];
-        // What a session has taken of a pipeline counts as sent: it is 64 KiB at most, and cannot
+        // What a TLS state has taken of a pipeline counts as sent: it is 64 KiB at most, and cannot
         // be taken back.
         let is_flushed = link.h1.has_line() || !link.has_outbound();
         let (progress, behind) = link.h1.on_written(done.taken, is_flushed, now);
@@ -307,7 +307,7 @@ impl<N: Net> Core<N> {
         match progress {
             Advance::None => {}
             // The socket took bytes: the write deadline starts anew.
-            Advance::Partly if done.sent > 0 => self.arm(chain_key, Some(Clock::Write)),
+            Advance::Partly if done.sent > 0 => self.arm(chain_key, Some(Timeout::Write)),
             Advance::Partly => {}
             Advance::AwaitsContinue => {
                 // The chain's timer lets the body go if no 100 (Continue) does before.
@@ -316,9 +316,9 @@ impl<N: Net> Core<N> {
             }
             Advance::Sent => {
                 let clock = match link.h1.response().has_head() {
-                    false => Some(Clock::FirstByte),
+                    false => Some(Timeout::FirstByte),
                     true if self.chains[chain_key].marks.has(Marks::PAUSED) => None,
-                    true => Some(Clock::Idle),
+                    true => Some(Timeout::Idle),
                 };
                 self.arm(chain_key, clock);
             }

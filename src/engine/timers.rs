@@ -15,7 +15,7 @@ use crate::net::Net;
 use crate::net::link::Reach;
 use crate::net::pool::OriginKey;
 use crate::net::slots::LinkKey;
-use crate::timeouts::Clock;
+use crate::timeouts::Timeout;
 
 /// Timers that a turn moves nearer to when they are due. A million of them may have to be moved at
 /// one moment.
@@ -149,8 +149,8 @@ impl<N: Net> Core<N> {
             // Enough waited for a 100 (Continue): the body goes out without one.
             front.go_on();
             let clock = match front.is_answered() {
-                true => Clock::Idle,
-                false => Clock::Write,
+                true => Timeout::Idle,
+                false => Timeout::Write,
             };
             self.arm(key, Some(clock));
             self.flush(link);

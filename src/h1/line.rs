@@ -71,7 +71,7 @@ struct Trial {
 
 /// How much of a request that waits behind others is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Progress {
+pub(crate) enum Extent {
     Unwritten,
     Partly,
     Whole,
@@ -125,17 +125,17 @@ impl<T> Line<T> {
     }
 
     /// How much is written of the one at `place` among those behind.
-    pub(crate) fn progress(&self, place: usize) -> Progress {
+    pub(crate) fn extent(&self, place: usize) -> Extent {
         match self.behind.get(place) {
-            _ if place < self.sent => Progress::Whole,
-            Some(next) if next.written() > 0 => Progress::Partly,
-            Some(_) | None => Progress::Unwritten,
+            _ if place < self.sent => Extent::Whole,
+            Some(next) if next.written() > 0 => Extent::Partly,
+            Some(_) | None => Extent::Unwritten,
         }
     }
 
     /// Whether a byte of one of them is written.
     pub(crate) fn has_begun(&self) -> bool {
-        self.progress(0) != Progress::Unwritten
+        self.extent(0) != Extent::Unwritten
     }
 
     /// Whether something of them is to be written now.
@@ -242,9 +242,9 @@ impl<T> Line<T> {
     }
 
     /// Takes the last in line out, and says how much of it was written.
-    pub(crate) fn take_last(&mut self) -> Option<(Exchange<T>, Progress)> {
+    pub(crate) fn take_last(&mut self) -> Option<(Exchange<T>, Extent)> {
         let place = self.behind.len().checked_sub(1)?;
-        let progress = self.progress(place);
+        let progress = self.extent(place);
         let last = self.behind.pop_back()?;
         self.sent = self.sent.min(place);
         Some((last, progress))
@@ -252,7 +252,7 @@ impl<T> Line<T> {
 
     /// Takes out the one at `place`, of which nothing is written.
     pub(crate) fn remove(&mut self, place: usize) {
-        debug_assert_eq!(self.progress(place), Progress::Unwritten);
+        debug_assert_eq!(self.extent(place), Extent::Unwritten);
         self.behind.remove(place);
         if place < self.allowed && self.allowed != usize::MAX {
             self.allowed -= 1;
@@ -330,10 +330,10 @@ mod tests {
             taken.push((last.tag, progress));
         }
         let expected = [
-            (4, Progress::Unwritten),
-            (3, Progress::Partly),
-            (2, Progress::Whole),
-            (1, Progress::Whole),
+            (4, Extent::Unwritten),
+            (3, Extent::Partly),
+            (2, Extent::Whole),
+            (1, Extent::Whole),
         ];
         assert_eq!(taken, expected);
         assert!(!line.has_begun() && !line.has_unwritten());

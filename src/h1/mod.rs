@@ -294,11 +294,11 @@ impl<T: Copy + PartialEq> H1<T> {
             let body = reading.body.end;
             if front.taking == Taking::Collect
                 && !reading.spilled
-                && let Some((collected, result)) =
+                && let Some((joined, result)) =
                     self.response
                         .collect_chunks(&mut reading.data[body..], start - body, limits)
             {
-                reading.on_collected(collected);
+                reading.on_joined(joined);
                 result?;
                 reading.check_body(limits)?;
                 if reading.taken == reading.data.len() && !self.response.is_complete() {

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::h1::exchange::Taking;
 use crate::h1::inbound::Inbound;
-use crate::proto::chunked::Collected;
+use crate::proto::chunked::Joined;
 use crate::proto::head::{self, Head};
 use crate::proto::{Headers, Limits, Violation};
 
@@ -149,11 +149,11 @@ impl<'d> Reading<'d> {
 
     /// Chunks were moved together behind the body so far.
     #[inline]
-    pub(super) fn on_collected(&mut self, collected: Collected) {
+    pub(super) fn on_joined(&mut self, joined: Joined) {
         let body = self.body.end;
-        self.taken = body + collected.end;
-        self.body.end += collected.len;
-        let trailers = &self.data[body..][collected.trailers];
+        self.taken = body + joined.end;
+        self.body.end += joined.len;
+        let trailers = &self.data[body..][joined.trailers];
         self.inbound.trailers.extend_from_slice(trailers);
     }
 

@@ -1,5 +1,5 @@
 //! What has to be agreed on before a connected socket is an open link, and what is left of it: TLS
-//! sessions, through which everything passes from then on.
+//! TLS states, through which everything passes from then on.
 //!
 //! ```text
 //!  built with the link          the socket is connected             the last is over
@@ -9,7 +9,7 @@
 //! They are built before there is a socket: which of several sockets is connected shows in its first
 //! write, so the first bytes of the first handshake go out with the dial.
 
-use crate::net::tls::Session;
+use crate::net::tls::TlsState;
 
 /// Handshakes that are to come, one after the other.
 #[derive(Debug, Default)]
@@ -24,12 +24,12 @@ pub(crate) struct Handshakes {
 #[derive(Debug)]
 pub(crate) enum Handshake {
     /// TLS with the origin (RFC 8446 §4, RFC 5246 §7).
-    Tls(Session),
+    Tls(TlsState),
 }
 
-/// The sessions that bytes pass through: none, or TLS with the origin.
+/// The TLS states that bytes pass through: none, or TLS with the origin.
 #[derive(Debug, Default)]
-pub(crate) struct Layers(Option<Session>);
+pub(crate) struct Layers(Option<TlsState>);
 
 /// Where a stack of handshakes stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,9 +49,9 @@ impl Handshakes {
     }
 
     /// TLS alone.
-    pub(crate) fn tls(session: Session) -> Self {
+    pub(crate) fn tls(tls: TlsState) -> Self {
         Self {
-            left: vec![Handshake::Tls(session)],
+            left: vec![Handshake::Tls(tls)],
             layers: Layers::default(),
         }
     }
@@ -65,31 +65,31 @@ impl Handshakes {
         loop {
             match self.left.last() {
                 None => return Step::Over,
-                Some(Handshake::Tls(session)) if session.is_established() => {
-                    let Some(Handshake::Tls(session)) = self.left.pop() else {
+                Some(Handshake::Tls(tls)) if tls.is_established() => {
+                    let Some(Handshake::Tls(tls)) = self.left.pop() else {
                         return Step::Over;
                     };
-                    self.layers.0 = Some(session);
+                    self.layers.0 = Some(tls);
                 }
-                Some(Handshake::Tls(session)) if session.has_outbound() => return Step::Speak,
+                Some(Handshake::Tls(tls)) if tls.has_outbound() => return Step::Speak,
                 Some(Handshake::Tls(_)) => return Step::Hear,
             }
         }
     }
 
-    /// The session that bytes pass through now: that of the handshake under way, or of those before
+    /// The TLS state that bytes pass through now: that of the handshake under way, or of those before
     /// it.
-    pub(crate) fn session(&self) -> Option<&Session> {
+    pub(crate) fn tls_state(&self) -> Option<&TlsState> {
         match self.left.last() {
-            Some(Handshake::Tls(session)) => Some(session),
-            None => self.layers.session(),
+            Some(Handshake::Tls(tls)) => Some(tls),
+            None => self.layers.tls_state(),
         }
     }
 
-    pub(crate) fn session_mut(&mut self) -> Option<&mut Session> {
+    pub(crate) fn tls_state_mut(&mut self) -> Option<&mut TlsState> {
         match self.left.last_mut() {
-            Some(Handshake::Tls(session)) => Some(session),
-            None => self.layers.session_mut(),
+            Some(Handshake::Tls(tls)) => Some(tls),
+            None => self.layers.tls_state_mut(),
         }
     }
 
@@ -102,12 +102,12 @@ impl Handshakes {
 
 impl Layers {
     #[inline]
-    pub(crate) fn session(&self) -> Option<&Session> {
+    pub(crate) fn tls_state(&self) -> Option<&TlsState> {
         self.0.as_ref()
     }
 
     #[inline]
-    pub(crate) fn session_mut(&mut self) -> Option<&mut Session> {
+    pub(crate) fn tls_state_mut(&mut self) -> Option<&mut TlsState> {
         self.0.as_mut()
     }
 }

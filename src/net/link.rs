@@ -8,7 +8,7 @@ use crate::net::Readiness;
 use crate::net::dial::Dial;
 use crate::net::handshake::{Handshakes, Layers};
 use crate::net::slots::MaybeKey;
-use crate::net::tls::Session;
+use crate::net::tls::TlsState;
 use crate::sched::wheel::TimerId;
 
 /// One connection, or the attempt at one. Ten thousand of them may be held: keep it small.
@@ -72,15 +72,15 @@ impl<Socket> Reach<Socket> {
         std::mem::replace(self, Reach::Closed)
     }
 
-    /// The socket, and the session that bytes pass through.
+    /// The socket, and the TLS state that bytes pass through.
     #[inline]
-    pub(crate) fn wire(&mut self) -> Option<(&Socket, Option<&mut Session>)> {
+    pub(crate) fn wire(&mut self) -> Option<(&Socket, Option<&mut TlsState>)> {
         match self {
             Reach::Open(socket, layers) | Reach::Idle(socket, layers, _) => {
-                Some((socket, layers.session_mut()))
+                Some((socket, layers.tls_state_mut()))
             }
             Reach::Connecting(socket, handshakes) | Reach::Shaking(socket, handshakes) => {
-                Some((socket, handshakes.session_mut()))
+                Some((socket, handshakes.tls_state_mut()))
             }
             Reach::Waiting { .. } | Reach::Dialing(..) | Reach::Closed => None,
         }
@@ -180,15 +180,15 @@ impl<Socket> Link<Socket> {
         }
     }
 
-    /// The session that bytes pass through, or will.
+    /// The TLS state that bytes pass through, or will.
     #[inline]
-    pub(crate) fn session(&self) -> Option<&Session> {
+    pub(crate) fn tls_state(&self) -> Option<&TlsState> {
         match &self.reach {
-            Reach::Open(_, layers) | Reach::Idle(_, layers, _) => layers.session(),
+            Reach::Open(_, layers) | Reach::Idle(_, layers, _) => layers.tls_state(),
             Reach::Waiting { handshakes, .. }
             | Reach::Dialing(_, handshakes)
             | Reach::Connecting(_, handshakes)
-            | Reach::Shaking(_, handshakes) => handshakes.session(),
+            | Reach::Shaking(_, handshakes) => handshakes.tls_state(),
             Reach::Closed => None,
         }
     }
@@ -221,14 +221,14 @@ impl<Socket> Link<Socket> {
         self.is_open() && self.h1.front().is_some()
     }
 
-    /// Whether something waits for the socket to take more: of a request, or of what its session has to say.
+    /// Whether something waits for the socket to take more: of a request, or of what its TLS state has to say.
     pub(crate) fn has_unwritten(&self) -> bool {
         self.h1.has_unwritten() || self.has_outbound()
     }
 
-    /// Whether its session has something for the socket.
+    /// Whether its TLS state has something for the socket.
     #[inline]
     pub(crate) fn has_outbound(&self) -> bool {
-        self.session().is_some_and(Session::has_outbound)
+        self.tls_state().is_some_and(TlsState::has_outbound)
     }
 }

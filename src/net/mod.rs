@@ -57,7 +57,7 @@ pub trait Net {
 
     const MACHINE: Machine;
 
-    /// Whether https means a TLS session; if not, it is the same bytes as http.
+    /// Whether https means TLS; if not, it is the same bytes as http.
     const HAS_TLS: bool = true;
 
     /// Whether time passes in `wait`.
@@ -75,7 +75,7 @@ pub trait Net {
     fn connect(&mut self, addr: SocketAddr, route: &Route) -> io::Result<Self::Socket>;
 
     /// The same for an origin of `scheme`, which only a network is interested in that has no
-    /// sessions.
+    /// TLS states.
     fn connect_for(
         &mut self,
         scheme: Scheme,

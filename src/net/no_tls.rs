@@ -1,4 +1,4 @@
-//! What stands for TLS sessions in a build without the feature `tls`: none can be made, so nothing here is ever run.
+//! What stands for TLS states in a build without the feature `tls`: none can be made, so nothing here is ever run.
 
 use std::io::IoSlice;
 
@@ -9,13 +9,13 @@ pub(crate) const MIN_READ_BUFFER: usize = 4096;
 
 /// See the real one.
 #[derive(Debug)]
-pub(crate) enum Session {}
+pub(crate) enum TlsState {}
 
 /// See the real one.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {}
 
-impl Session {
+impl TlsState {
     pub(crate) fn new(_: &Tls, _: &str) -> Result<Self, Problem> {
         Err(Problem)
     }
@@ -82,7 +82,7 @@ impl Session {
 
 /// See the real one.
 #[derive(Debug)]
-pub(crate) struct Flight<'a>(&'a Session);
+pub(crate) struct Flight<'a>(&'a TlsState);
 
 impl Flight<'_> {
     pub(crate) fn sealed(&self) -> usize {

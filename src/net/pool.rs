@@ -116,40 +116,40 @@ struct Key {
 }
 
 /// Scheme, host, port and route, wherever they lie: lets the table be asked without building a [`Key`].
-trait KeyParts {
-    fn parts(&self) -> Parts<'_>;
+trait AsOriginRef {
+    fn parts(&self) -> OriginRef<'_>;
 }
 
-/// See [`KeyParts`].
+/// See [`AsOriginRef`].
 #[derive(Clone, Copy)]
-pub(crate) struct Parts<'a> {
+pub(crate) struct OriginRef<'a> {
     pub(crate) scheme: Scheme,
     pub(crate) host: &'a str,
     pub(crate) port: u16,
     pub(crate) route: &'a Arc<Route>,
 }
 
-impl PartialEq for Parts<'_> {
+impl PartialEq for OriginRef<'_> {
     fn eq(&self, other: &Self) -> bool {
         (self.scheme, self.host, self.port) == (other.scheme, other.host, other.port)
             && (Arc::ptr_eq(self.route, other.route) || self.route == other.route)
     }
 }
 
-impl KeyParts for Key {
-    fn parts(&self) -> Parts<'_> {
+impl AsOriginRef for Key {
+    fn parts(&self) -> OriginRef<'_> {
         parts_of(&self.origin, &self.route)
     }
 }
 
-impl KeyParts for Parts<'_> {
-    fn parts(&self) -> Parts<'_> {
+impl AsOriginRef for OriginRef<'_> {
+    fn parts(&self) -> OriginRef<'_> {
         *self
     }
 }
 
-fn parts_of<'a>(origin: &'a Origin, route: &'a Arc<Route>) -> Parts<'a> {
-    Parts {
+fn parts_of<'a>(origin: &'a Origin, route: &'a Arc<Route>) -> OriginRef<'a> {
+    OriginRef {
         scheme: origin.scheme(),
         host: origin.host(),
         port: origin.port(),
@@ -158,9 +158,9 @@ fn parts_of<'a>(origin: &'a Origin, route: &'a Arc<Route>) -> Parts<'a> {
 }
 
 /// Of the origin alone: an origin is seldom reached by many routes.
-impl Hash for dyn KeyParts + '_ {
+impl Hash for dyn AsOriginRef + '_ {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Parts {
+        let OriginRef {
             scheme, host, port, ..
         } = self.parts();
         (scheme, host, port).hash(state);
@@ -169,17 +169,17 @@ impl Hash for dyn KeyParts + '_ {
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (self as &dyn KeyParts).hash(state);
+        (self as &dyn AsOriginRef).hash(state);
     }
 }
 
-impl PartialEq for dyn KeyParts + '_ {
+impl PartialEq for dyn AsOriginRef + '_ {
     fn eq(&self, other: &Self) -> bool {
         self.parts() == other.parts()
     }
 }
 
-impl Eq for dyn KeyParts + '_ {}
+impl Eq for dyn AsOriginRef + '_ {}
 
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
@@ -189,8 +189,8 @@ impl PartialEq for Key {
 
 impl Eq for Key {}
 
-impl<'a> Borrow<dyn KeyParts + 'a> for Key {
-    fn borrow(&self) -> &(dyn KeyParts + 'a) {
+impl<'a> Borrow<dyn AsOriginRef + 'a> for Key {
+    fn borrow(&self) -> &(dyn AsOriginRef + 'a) {
         self
     }
 }
@@ -209,14 +209,14 @@ impl Pool {
     }
 
     /// Counts one more user of the origin, which is known by `hint` if the user was there before.
-    pub(crate) fn enter(&mut self, hint: Option<OriginKey>, parts: Parts<'_>) -> OriginKey {
+    pub(crate) fn enter(&mut self, hint: Option<OriginKey>, parts: OriginRef<'_>) -> OriginKey {
         if let Some(key) = hint
             && let entry = &self.entries[key as usize]
             && parts_of(&entry.origin, &entry.route) == parts
         {
             return key;
         }
-        let found = self.by_key.get(&parts as &dyn KeyParts).copied();
+        let found = self.by_key.get(&parts as &dyn AsOriginRef).copied();
         if let Some(key) = found {
             self.entries[key as usize].users += 1;
         }
@@ -262,7 +262,7 @@ impl Pool {
             debug_assert!(entry.waiting.is_none() && entry.idle_links == 0 && entry.links == 0);
             let entry = self.entries.remove(key as usize);
             let parts = parts_of(&entry.origin, &entry.route);
-            self.by_key.remove(&parts as &dyn KeyParts);
+            self.by_key.remove(&parts as &dyn AsOriginRef);
         }
     }
 

@@ -1,12 +1,12 @@
-//! A TLS session as a byte pump: ciphertext in, plaintext out, and the other way round. No socket, no HTTP.
+//! A TLS state as a byte pump: ciphertext in, plaintext out, and the other way round. No socket, no HTTP.
 //!
 //! ```text
 //!  socket ─► read buffer ─ receive ─► plaintext (shared) ─► parser
 //!  request ─ seal ─► Scratch (shared) ─► socket;  what that does not take ─► Session
 //! ```
 //!
-//! The rule is that a session at rest holds no buffer: records are decrypted in the buffer that all links read into, and made in one
-//! that all links write from. What a session keeps is an incomplete record, and ciphertext that its socket has not taken. So it stands
+//! The rule is that a TLS state at rest holds no buffer: records are decrypted in the buffer that all links read into, and made in one
+//! that all links write from. What a TLS state keeps is an incomplete record, and ciphertext that its socket has not taken. So it stands
 //! on rustls' unbuffered interface; its buffered one keeps 4 KiB and more for each connection.
 //!
 //! rustls copies each record's plaintext into a vector of its own, and lends that only as long as it borrows the read buffer; so it is
@@ -24,15 +24,15 @@ use rustls::unbuffered::{
 };
 use rustls::{AlertDescription, Error};
 
-use crate::tls::{Chain, HTTP_1_1};
+use crate::tls::{CertificateChain, HTTP_1_1};
 pub(crate) use crate::tls::{Problem, Tls, TlsInfo};
 
 /// A TLS connection without its socket. One pointer wide.
-pub(crate) struct Session(Box<Inner>);
+pub(crate) struct TlsState(Box<Inner>);
 
 struct Inner {
     connection: UnbufferedClientConnection,
-    stage: Stage,
+    state: State,
     /// What has been read of a record, or of handshake messages, that is not complete; and records
     /// that are, where there was more to do than was allowed.
     kept: Vec<u8>,
@@ -49,18 +49,18 @@ struct Inner {
 /// Handshaking ──► Established ──► Finished
 ///      └───────────────┴──────────────┴────► Failed
 /// ```
-enum Stage {
+enum State {
     /// Whose chains its server's certificates are shared in.
     Handshaking(Tls),
     /// Data may go both ways.
-    Established(Chain),
+    Established(CertificateChain),
     /// The peer has said that it sends nothing more; data may still be sent.
-    Finished(Chain),
+    Finished(CertificateChain),
     /// Nothing more can be read or sent, but for the alert that says so. Boxed, since it is the largest and few come to it.
     Failed(Box<Problem>),
 }
 
-/// Buffers that all sessions of an engine share, for the length of a call.
+/// Buffers that all TLS states of an engine share, for the length of a call.
 #[derive(Default)]
 pub(crate) struct Scratch {
     /// As long as it has ever been needed; of interest up to `filled`.
@@ -77,14 +77,14 @@ pub(crate) const MIN_READ_BUFFER: usize = 32 << 10;
 /// of rustls' own. Half a microsecond.
 const RECORD_WORK: usize = 512;
 
-/// The same of one that brings no data: a ticket for a later session, whose secret is derived and
+/// The same of one that brings no data: a ticket for a later connection, whose secret is derived and
 /// which takes the server's certificates along, or a change of keys. Several microseconds.
 const UNASKED_WORK: usize = 8 << 10;
 
 /// Plaintext that one call of [`Session::seal`] takes: four full records.
 const MAX_SEALED: usize = 64 << 10;
 
-impl Session {
+impl TlsState {
     /// Begins a connection to `host`: a name in lower case or an IP address, as an origin has it. What opens the handshake is outbound
     /// then.
     ///
@@ -93,16 +93,16 @@ impl Session {
     pub(crate) fn new(tls: &Tls, host: &str) -> Result<Self, Problem> {
         let config = tls.config()?;
         let connection = UnbufferedClientConnection::new(config, server_name(host)?)?;
-        let mut session = Self(Box::new(Inner {
+        let mut tls = Self(Box::new(Inner {
             connection,
-            stage: Stage::Handshaking(tls.clone()),
+            state: State::Handshaking(tls.clone()),
             kept: Vec::new(),
             shown: 0,
             unasked: 0,
             outbound: Vec::new(),
         }));
-        session.0.run_kept(|_, _| Ok(()))?;
-        Ok(session)
+        tls.0.run_kept(|_, _| Ok(()))?;
+        Ok(tls)
     }
 
     /// Puts what is kept of the last read at the front of `buffer`, and answers how much that is: the socket is read behind it. `buffer`
@@ -154,25 +154,25 @@ impl Session {
 
     /// Whether application data may be sent.
     pub(crate) fn is_established(&self) -> bool {
-        match self.0.stage {
-            Stage::Established(_) | Stage::Finished(_) => true,
-            Stage::Handshaking(_) | Stage::Failed(_) => false,
+        match self.0.state {
+            State::Established(_) | State::Finished(_) => true,
+            State::Handshaking(_) | State::Failed(_) => false,
         }
     }
 
     /// Whether the peer has said close_notify: no plaintext follows, and the end of the stream is a true one (RFC 8446 §6.1).
     pub(crate) fn is_finished(&self) -> bool {
-        match self.0.stage {
-            Stage::Finished(_) => true,
-            Stage::Handshaking(_) | Stage::Established(_) | Stage::Failed(_) => false,
+        match self.0.state {
+            State::Finished(_) => true,
+            State::Handshaking(_) | State::Established(_) | State::Failed(_) => false,
         }
     }
 
     /// Why nothing more can be read or sent, if that is so.
     pub(crate) fn failure(&self) -> Option<&Problem> {
-        match &self.0.stage {
-            Stage::Failed(problem) => Some(problem),
-            Stage::Handshaking(_) | Stage::Established(_) | Stage::Finished(_) => None,
+        match &self.0.state {
+            State::Failed(problem) => Some(problem),
+            State::Handshaking(_) | State::Established(_) | State::Finished(_) => None,
         }
     }
 
@@ -190,7 +190,7 @@ impl Session {
     /// may be one. Nothing is encrypted before the handshake is over, or while as much waits for the socket already.
     ///
     /// # Errors
-    /// The session has failed, or has sent as much as its keys are good for.
+    /// The TLS state has failed, or has sent as much as its keys are good for.
     pub(crate) fn seal<'a>(
         &'a mut self,
         parts: &[&[u8]],
@@ -199,10 +199,10 @@ impl Session {
     ) -> Result<Flight<'a>, Problem> {
         scratch.filled = 0;
         let inner = &mut *self.0;
-        let sealed = match inner.stage {
-            Stage::Handshaking(_) => 0,
-            Stage::Established(_) | Stage::Finished(_) => inner.seal(parts, skip, scratch)?,
-            Stage::Failed(ref problem) => return Err((**problem).clone()),
+        let sealed = match inner.state {
+            State::Handshaking(_) => 0,
+            State::Established(_) | State::Finished(_) => inner.seal(parts, skip, scratch)?,
+            State::Failed(ref problem) => return Err((**problem).clone()),
         };
         Ok(Flight {
             outbound: &mut inner.outbound,
@@ -212,13 +212,13 @@ impl Session {
         })
     }
 
-    /// Ends the session. What is left to be said to the peer: ciphertext that waits for the socket, then close_notify (RFC 8446 §6.1) or
-    /// the alert that says why the session failed. It is for one last send, and need not be taken.
+    /// Ends TLS on the connection. What is left to be said to the peer: ciphertext that waits for the socket, then close_notify (RFC 8446 §6.1) or
+    /// the alert that says why the TLS state failed. It is for one last send, and need not be taken.
     pub(crate) fn close(&mut self) -> Vec<u8> {
-        match self.0.stage {
-            Stage::Handshaking(_) => return Vec::new(),
-            Stage::Failed(_) => {}
-            Stage::Established(_) | Stage::Finished(_) => {
+        match self.0.state {
+            State::Handshaking(_) => return Vec::new(),
+            State::Failed(_) => {}
+            State::Established(_) | State::Finished(_) => {
                 // Whoever closes has no more use for the reason why it cannot be said.
                 let _ = self.0.run_kept(|mut traffic, outbound| {
                     let mut alert = Vec::new();
@@ -239,33 +239,33 @@ impl Session {
 
     /// How the connection is protected, once it is.
     pub(crate) fn info(&self) -> Option<TlsInfo> {
-        match &self.0.stage {
-            Stage::Established(chain) | Stage::Finished(chain) => {
+        match &self.0.state {
+            State::Established(chain) | State::Finished(chain) => {
                 Some(TlsInfo::new(&self.0.connection, chain.clone()))
             }
-            Stage::Handshaking(_) | Stage::Failed(_) => None,
+            State::Handshaking(_) | State::Failed(_) => None,
         }
     }
 }
 
 /// Neither keys nor data.
-impl fmt::Debug for Session {
+impl fmt::Debug for TlsState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session")
-            .field("stage", &self.0.stage)
+        f.debug_struct("TlsState")
+            .field("state", &self.0.state)
             .field("kept", &self.0.kept.len())
             .field("outbound", &self.0.outbound.len())
             .finish()
     }
 }
 
-impl fmt::Debug for Stage {
+impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Stage::Handshaking(_) => f.write_str("Handshaking"),
-            Stage::Established(_) => f.write_str("Established"),
-            Stage::Finished(_) => f.write_str("Finished"),
-            Stage::Failed(problem) => write!(f, "Failed({problem})"),
+            State::Handshaking(_) => f.write_str("Handshaking"),
+            State::Established(_) => f.write_str("Established"),
+            State::Finished(_) => f.write_str("Finished"),
+            State::Failed(problem) => write!(f, "Failed({problem})"),
         }
     }
 }
@@ -279,7 +279,7 @@ impl fmt::Debug for Scratch {
     }
 }
 
-/// Ciphertext on its way to the socket. Dropped, it is as if the socket had taken none: all of it stays with the session, since records
+/// Ciphertext on its way to the socket. Dropped, it is as if the socket had taken none: all of it stays with the TLS state, since records
 /// count, and none may be lost or sent twice.
 #[must_use]
 #[derive(Debug)]
@@ -296,7 +296,7 @@ impl Flight<'_> {
         self.sealed
     }
 
-    /// What is to be sent: what the session had kept, and what was encrypted now.
+    /// What is to be sent: what the TLS state had kept, and what was encrypted now.
     pub(crate) fn slices(&self) -> [IoSlice<'_>; 2] {
         [
             IoSlice::new(self.outbound),
@@ -309,7 +309,7 @@ impl Flight<'_> {
         self.outbound.len() + self.scratch.filled
     }
 
-    /// The socket took the first `n` bytes; the session keeps the others.
+    /// The socket took the first `n` bytes; the TLS state keeps the others.
     pub(crate) fn on_sent(mut self, n: usize) {
         self.sent = n;
     }
@@ -349,14 +349,14 @@ impl Inner {
             let done = self.run_counted(&mut bytes[taken..end], records, plaintext, allowance);
             taken += done?;
             shown = whole;
-            if is_last || *allowance == 0 || matches!(self.stage, Stage::Finished(_)) {
+            if is_last || *allowance == 0 || matches!(self.state, State::Finished(_)) {
                 break;
             }
         }
-        let rest = match self.stage {
-            Stage::Handshaking(_) | Stage::Established(_) => &bytes[taken..],
+        let rest = match self.state {
+            State::Handshaking(_) | State::Established(_) => &bytes[taken..],
             // RFC 8446 §6.1: data after a closure alert is ignored.
-            Stage::Finished(_) | Stage::Failed(_) => &[],
+            State::Finished(_) | State::Failed(_) => &[],
         };
         self.shown = shown.saturating_sub(taken).min(rest.len());
         let has_pending = record_len(&rest[self.shown..]).is_some();
@@ -449,7 +449,7 @@ impl Inner {
         data: &mut usize,
         at_rest: impl FnOnce(Traffic<'_>, &mut Vec<u8>) -> Result<(), EncryptError>,
     ) -> Result<usize, Problem> {
-        if let Stage::Failed(problem) = &self.stage {
+        if let State::Failed(problem) = &self.state {
             return Err((**problem).clone());
         }
         let mut taken = 0;
@@ -489,7 +489,7 @@ impl Inner {
 
     /// What the handshake has come to, and whether the peer has `closed` its side.
     fn advance(&mut self, closed: bool) -> Result<(), Problem> {
-        if let Stage::Handshaking(tls) = &self.stage
+        if let State::Handshaking(tls) = &self.state
             && !self.connection.is_handshaking()
         {
             match self.connection.alpn_protocol() {
@@ -497,18 +497,18 @@ impl Inner {
                 Some(other) => return Err(Problem::Protocol(other.to_vec())),
             }
             let chain = tls.intern(self.connection.peer_certificates().unwrap_or_default());
-            self.stage = Stage::Established(chain);
+            self.state = State::Established(chain);
         }
-        match &self.stage {
-            Stage::Handshaking(_) if closed => Err(Problem::Alert(AlertDescription::CloseNotify)),
-            Stage::Established(chain) if closed => {
-                self.stage = Stage::Finished(chain.clone());
+        match &self.state {
+            State::Handshaking(_) if closed => Err(Problem::Alert(AlertDescription::CloseNotify)),
+            State::Established(chain) if closed => {
+                self.state = State::Finished(chain.clone());
                 Ok(())
             }
-            Stage::Handshaking(_)
-            | Stage::Established(_)
-            | Stage::Finished(_)
-            | Stage::Failed(_) => Ok(()),
+            State::Handshaking(_)
+            | State::Established(_)
+            | State::Finished(_)
+            | State::Failed(_) => Ok(()),
         }
     }
 
@@ -534,7 +534,7 @@ impl Inner {
     }
 
     fn fail(&mut self, problem: Problem) -> Problem {
-        self.stage = Stage::Failed(Box::new(problem.clone()));
+        self.state = State::Failed(Box::new(problem.clone()));
         self.kept = Vec::new();
         self.shown = 0;
         problem

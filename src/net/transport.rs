@@ -1,16 +1,16 @@
-//! Transport: the bytes of one link on their way out, plain or through a TLS session.
+//! Transport: the bytes of one link on their way out, plain or through a TLS state.
 //!
 //! The way in is the engine's, since what is read has to lie in a buffer of its choice.
 
 use std::io::{self, IoSlice};
 
 use crate::net::Net;
-use crate::net::tls::{Problem, Scratch, Session};
+use crate::net::tls::{Problem, Scratch, TlsState};
 
 /// What became of an attempt to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Written {
-    /// Bytes that count as written: the socket took them, or the session has encrypted them and sees to them.
+    /// Bytes that count as written: the socket took them, or the TLS state has encrypted them and sees to them.
     pub(crate) taken: usize,
     /// Bytes that the socket took.
     pub(crate) sent: usize,
@@ -31,17 +31,17 @@ impl From<Problem> for Trouble {
     }
 }
 
-/// Writes what follows the first `skip` bytes of `parts`, as far as the socket takes it; through a session, what that has to say first.
+/// Writes what follows the first `skip` bytes of `parts`, as far as the socket takes it; through a TLS state, what that has to say first.
 #[inline]
 pub(crate) fn write<N: Net>(
     net: &mut N,
     socket: &N::Socket,
-    session: Option<&mut Session>,
+    tls: Option<&mut TlsState>,
     parts: &[&[u8]],
     skip: usize,
     scratch: &mut Scratch,
 ) -> Result<Written, Trouble> {
-    write_from::<MAX_PARTS, N>(net, socket, session, parts, skip, scratch)
+    write_from::<MAX_PARTS, N>(net, socket, tls, parts, skip, scratch)
 }
 
 /// [`write`], from `PARTS` places at most.
@@ -49,12 +49,12 @@ pub(crate) fn write<N: Net>(
 pub(crate) fn write_from<const PARTS: usize, N: Net>(
     net: &mut N,
     socket: &N::Socket,
-    session: Option<&mut Session>,
+    tls: Option<&mut TlsState>,
     parts: &[&[u8]],
     skip: usize,
     scratch: &mut Scratch,
 ) -> Result<Written, Trouble> {
-    let Some(session) = session else {
+    let Some(tls) = tls else {
         let mut slices = [IoSlice::new(&[]); PARTS];
         let n = slices_of(parts, skip, &mut slices);
         let sent = send(net, socket, &slices[..n])?;
@@ -64,7 +64,7 @@ pub(crate) fn write_from<const PARTS: usize, N: Net>(
             is_blocked: sent.is_none(),
         });
     };
-    let flight = session.seal(parts, skip, scratch)?;
+    let flight = tls.seal(parts, skip, scratch)?;
     let taken = flight.sealed();
     if flight.len() == 0 {
         return Ok(Written {

@@ -1,6 +1,6 @@
 //! Reads a response body to its exact end, by the rule that [`framing`](super::framing) chose (RFC 9112 §6.3).
 
-use super::chunked::{Chunked, Piece, Progress};
+use super::chunked::{Chunked, Content, Decoded};
 use super::framing::BodyLength;
 use super::limits::Limits;
 use super::violation::Violation;
@@ -42,7 +42,7 @@ impl Body {
 
     /// Reads on, up to the end of one piece, of the body, or of `input`, which is not empty.
     #[inline]
-    pub(crate) fn decode(&mut self, input: &[u8], limits: &Limits) -> Result<Progress, Violation> {
+    pub(crate) fn decode(&mut self, input: &[u8], limits: &Limits) -> Result<Decoded, Violation> {
         let taken = match self {
             Body::Empty => 0,
             Body::Length(left) => {
@@ -56,13 +56,13 @@ impl Body {
             Body::Chunked(chunked) => return chunked.decode(input, limits),
             Body::UntilClose => input.len(),
         };
-        let piece = match taken {
-            0 => Piece::None,
-            _ => Piece::Data(0..taken),
+        let content = match taken {
+            0 => Content::None,
+            _ => Content::Data(0..taken),
         };
-        Ok(Progress {
+        Ok(Decoded {
             consumed: taken,
-            piece,
+            content,
         })
     }
 }

@@ -71,13 +71,13 @@ enum State {
 
 /// What a piece of input was.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Progress {
+pub(crate) struct Decoded {
     pub(crate) consumed: usize,
-    pub(crate) piece: Piece,
+    pub(crate) content: Content,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Piece {
+pub(crate) enum Content {
     /// Framing only.
     None,
     /// Decoded bytes, there in the input.
@@ -90,7 +90,7 @@ const LINE_END: &[u8] = b"\r\n";
 
 /// What one call of [`Chunked::collect`] came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Collected {
+pub(crate) struct Joined {
     /// Up to here the input was read.
     pub(crate) end: usize,
     /// Bytes of the body, together at the start of the input.
@@ -127,7 +127,7 @@ impl Chunked {
     }
 
     /// Reads on: over framing, up to the end of the first piece, of the body, or of `input`.
-    pub(crate) fn decode(&mut self, input: &[u8], limits: &Limits) -> Result<Progress, Violation> {
+    pub(crate) fn decode(&mut self, input: &[u8], limits: &Limits) -> Result<Decoded, Violation> {
         let mut at = 0;
         while let Some(&byte) = input.get(at) {
             // Most lines come whole, and have nothing in them but what must be there.
@@ -187,9 +187,9 @@ impl Chunked {
             at += 1;
         }
         self.offset += at as u64;
-        Ok(Progress {
+        Ok(Decoded {
             consumed: at,
-            piece: Piece::None,
+            content: Content::None,
         })
     }
 
@@ -200,27 +200,27 @@ impl Chunked {
         input: &mut [u8],
         from: usize,
         limits: &Limits,
-    ) -> (Collected, Result<(), Violation>) {
-        let mut collected = Collected {
+    ) -> (Joined, Result<(), Violation>) {
+        let mut collected = Joined {
             end: from,
             len: 0,
             trailers: 0..0,
         };
         while collected.end < input.len() && !self.is_done() {
             let start = collected.end;
-            let Progress { consumed, piece } = match self.decode(&input[start..], limits) {
+            let Decoded { consumed, content } = match self.decode(&input[start..], limits) {
                 Ok(progress) => progress,
                 Err(violation) => return (collected, Err(violation)),
             };
             collected.end += consumed;
-            match piece {
-                Piece::None => {}
-                Piece::Data(place) => {
+            match content {
+                Content::None => {}
+                Content::Data(place) => {
                     let len = place.len();
                     input.copy_within(start + place.start..start + place.end, collected.len);
                     collected.len += len;
                 }
-                Piece::Trailers(place) => {
+                Content::Trailers(place) => {
                     collected.trailers = start + place.start..start + place.end;
                     break;
                 }
@@ -259,7 +259,7 @@ impl Chunked {
         }
     }
 
-    fn take_data(&mut self, left: u64, at: usize, input: &[u8]) -> Progress {
+    fn take_data(&mut self, left: u64, at: usize, input: &[u8]) -> Decoded {
         let here = input.len() - at;
         let taken = usize::try_from(left).map_or(here, |left| left.min(here));
         self.state = match left - taken as u64 {
@@ -268,9 +268,9 @@ impl Chunked {
         };
         let end = at + taken;
         self.offset += end as u64;
-        Progress {
+        Decoded {
             consumed: end,
-            piece: Piece::Data(at..end),
+            content: Content::Data(at..end),
         }
     }
 
@@ -279,7 +279,7 @@ impl Chunked {
         start: usize,
         input: &[u8],
         limits: &Limits,
-    ) -> Result<Progress, Violation> {
+    ) -> Result<Decoded, Violation> {
         let mut at = start;
         while let (Some(&byte), false) = (input.get(at), self.is_done()) {
             self.state = match (self.state, byte) {
@@ -301,9 +301,9 @@ impl Chunked {
             }
         }
         self.offset += at as u64;
-        Ok(Progress {
+        Ok(Decoded {
             consumed: at,
-            piece: Piece::Trailers(start..at),
+            content: Content::Trailers(start..at),
         })
     }
 }
@@ -341,19 +341,19 @@ mod tests {
     use crate::proto::testing::{Random, feeds};
 
     /// Body, raw trailer section and unread tail; an error where the end has not come.
-    type Decoded = Result<(Vec<u8>, Vec<u8>, Vec<u8>), Option<Violation>>;
+    type Whole = Result<(Vec<u8>, Vec<u8>, Vec<u8>), Option<Violation>>;
 
-    fn decode(feed: &[&[u8]], limits: &Limits) -> Decoded {
+    fn decode(feed: &[&[u8]], limits: &Limits) -> Whole {
         let mut chunked = Chunked::new();
         let (mut body, mut trailers, mut tail) = (Vec::new(), Vec::new(), Vec::new());
         for mut input in feed.iter().copied() {
             while !input.is_empty() && !chunked.is_done() {
-                let Progress { consumed, piece } = chunked.decode(input, limits)?;
+                let Decoded { consumed, content } = chunked.decode(input, limits)?;
                 assert!(consumed > 0, "each call makes progress");
-                match piece {
-                    Piece::None => {}
-                    Piece::Data(place) => body.extend_from_slice(&input[place]),
-                    Piece::Trailers(place) => trailers.extend_from_slice(&input[place]),
+                match content {
+                    Content::None => {}
+                    Content::Data(place) => body.extend_from_slice(&input[place]),
+                    Content::Trailers(place) => trailers.extend_from_slice(&input[place]),
                 }
                 input = &input[consumed..];
             }
@@ -545,7 +545,7 @@ mod tests {
             Ok(size.len())
         );
         let data = chunked.decode(b"abc", &Limits::DEFAULT);
-        assert_eq!(data.map(|p| p.piece), Ok(Piece::Data(0..3)));
+        assert_eq!(data.map(|p| p.content), Ok(Content::Data(0..3)));
         assert!(matches!(chunked.state, State::Data { left } if left == u64::MAX - 3));
     }
 

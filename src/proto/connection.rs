@@ -17,7 +17,7 @@ use std::ops::Range;
 use http::StatusCode;
 
 use super::body::Body;
-use super::chunked::{Collected, Piece, Progress};
+use super::chunked::{Content, Decoded, Joined};
 use super::framing::BodyLength;
 use super::head::Head;
 use super::limits::Limits;
@@ -146,11 +146,11 @@ impl Connection {
             State::Idle => Err(Violation::Unsolicited { bytes: input.len() }),
             State::Head(_) => self.receive_head(input, head, limits),
             State::Body(body) => {
-                let progress = body.decode(input, limits)?;
+                let decoded = body.decode(input, limits)?;
                 if body.is_done() {
                     self.state = State::Complete;
                 }
-                Ok(progress.into())
+                Ok(decoded.into())
             }
             State::Complete => Ok(Step::MORE),
         }
@@ -176,7 +176,7 @@ impl Connection {
         input: &mut [u8],
         from: usize,
         limits: &Limits,
-    ) -> Option<(Collected, Result<(), Violation>)> {
+    ) -> Option<(Joined, Result<(), Violation>)> {
         let State::Body(Body::Chunked(chunked)) = &mut self.state else {
             return None;
         };
@@ -315,14 +315,14 @@ impl Step {
     };
 }
 
-impl From<Progress> for Step {
-    fn from(progress: Progress) -> Self {
+impl From<Decoded> for Step {
+    fn from(decoded: Decoded) -> Self {
         Self {
-            consumed: progress.consumed,
-            event: match progress.piece {
-                Piece::None => Event::More,
-                Piece::Data(place) => Event::Data(place),
-                Piece::Trailers(place) => Event::Trailers(place),
+            consumed: decoded.consumed,
+            event: match decoded.content {
+                Content::None => Event::More,
+                Content::Data(place) => Event::Data(place),
+                Content::Trailers(place) => Event::Trailers(place),
             },
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::connection::ServerEnd;
 use super::faults::Fault;
 use super::ledger::Closed;
-use super::server::{Answer, ConnectionId, End, Incoming, Piece, Script};
+use super::server::{Answer, ConnectionId, End, Incoming, Script, Segment};
 use super::world::{Asked, Event, World};
 
 /// An answer of its own to nobody's question. A client that takes it for the answer to its next request is wrong.
@@ -192,7 +192,7 @@ impl World {
     }
 
     /// Cuts pieces at any byte, where that fault strikes.
-    fn split(&mut self, pieces: Vec<Piece>) -> Vec<Piece> {
+    fn split(&mut self, pieces: Vec<Segment>) -> Vec<Segment> {
         let mut cut = Vec::with_capacity(pieces.len());
         for piece in pieces {
             if piece.bytes.len() < 2 || !self.strikes(Fault::Split) {
@@ -204,7 +204,7 @@ impl World {
             for length in self.lengths_of_cuts(rest.len()) {
                 let (bytes, behind) = rest.split_at(length);
                 let bytes = bytes.to_vec();
-                cut.push(Piece { pause, bytes });
+                cut.push(Segment { pause, bytes });
                 rest = behind;
                 pause = match self.random.chance(250) {
                     true => Duration::ZERO,

@@ -359,12 +359,12 @@ impl Answer {
         pauses.retain(|(at, _)| *at < wire.len());
         pauses.sort_by_key(|(at, _)| *at);
 
-        let mut pieces: Vec<Piece> = self.interims.into_iter().map(Piece::at_once).collect();
+        let mut pieces: Vec<Segment> = self.interims.into_iter().map(Segment::at_once).collect();
         let (mut pause, mut from) = (self.hold, 0);
         for (at, then) in pauses {
             if at > from {
                 let bytes = wire[from..at].to_vec();
-                pieces.push(Piece { pause, bytes });
+                pieces.push(Segment { pause, bytes });
                 pause = Duration::ZERO;
             }
             (pause, from) = (pause + then, at);
@@ -374,7 +374,7 @@ impl Answer {
         let end_pause = match bytes.is_empty() {
             true => pause,
             false => {
-                pieces.push(Piece { pause, bytes });
+                pieces.push(Segment { pause, bytes });
                 Duration::ZERO
             }
         };
@@ -391,7 +391,7 @@ impl Answer {
 /// An [`Answer`] as bytes in time.
 #[derive(Debug)]
 pub(super) struct Script {
-    pub(super) pieces: Vec<Piece>,
+    pub(super) pieces: Vec<Segment>,
     /// Whether the client can tell the end of the response from the bytes alone.
     pub(super) delimited: bool,
     /// Whether the response is there to its end.
@@ -402,13 +402,13 @@ pub(super) struct Script {
 
 /// Bytes sent together.
 #[derive(Debug)]
-pub(super) struct Piece {
+pub(super) struct Segment {
     /// The time since the piece before.
     pub(super) pause: Duration,
     pub(super) bytes: Vec<u8>,
 }
 
-impl Piece {
+impl Segment {
     pub(super) fn at_once(bytes: Vec<u8>) -> Self {
         Self {
             pause: Duration::ZERO,

@@ -9,7 +9,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::{CipherSuite, CommonState, HandshakeKind, ProtocolVersion};
 
 /// The certificates that a server has shown, its own first.
-pub(crate) type Chain = Arc<[CertificateDer<'static>]>;
+pub(crate) type CertificateChain = Arc<[CertificateDer<'static>]>;
 
 /// How a connection is protected. Cheap to clone.
 #[derive(Clone, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub struct TlsInfo {
     suite: CipherSuite,
     protocol: Protocol,
     handshake: Handshake,
-    chain: Chain,
+    chain: CertificateChain,
 }
 
 /// What ALPN came to.
@@ -36,7 +36,7 @@ enum Handshake {
 
 impl TlsInfo {
     /// Of a connection whose handshake is over, and has chosen no other protocol than `http/1.1`.
-    pub(crate) fn new(connection: &CommonState, chain: Chain) -> Self {
+    pub(crate) fn new(connection: &CommonState, chain: CertificateChain) -> Self {
         Self {
             version: connection
                 .protocol_version()
@@ -119,7 +119,7 @@ pub(super) struct Chains {
 }
 
 impl Chains {
-    pub(super) fn intern(&mut self, chain: &[CertificateDer<'static>]) -> Chain {
+    pub(super) fn intern(&mut self, chain: &[CertificateDer<'static>]) -> CertificateChain {
         let mut hasher = DefaultHasher::new();
         chain.hash(&mut hasher);
         let hash = hasher.finish();
@@ -133,7 +133,7 @@ impl Chains {
             self.held.retain(|_, chain| chain.strong_count() > 0);
             self.swept = self.held.len();
         }
-        let chain = Chain::from(chain);
+        let chain = CertificateChain::from(chain);
         self.held.insert(hash, Arc::downgrade(&chain));
         chain
     }

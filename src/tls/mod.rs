@@ -29,7 +29,7 @@ mod problem;
 mod roots;
 mod verifier;
 
-pub(crate) use info::Chain;
+pub(crate) use info::CertificateChain;
 pub use info::TlsInfo;
 pub use problem::{CertificateProblem, Problem};
 
@@ -165,7 +165,7 @@ impl Tls {
     }
 
     /// The chain in its one copy, shared by all connections that have been shown it.
-    pub(crate) fn intern(&self, chain: &[CertificateDer<'static>]) -> Chain {
+    pub(crate) fn intern(&self, chain: &[CertificateDer<'static>]) -> CertificateChain {
         let chains = self.0.chains.lock();
         chains.unwrap_or_else(PoisonError::into_inner).intern(chain)
     }

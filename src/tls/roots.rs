@@ -42,7 +42,7 @@ impl Roots {
     /// # Errors
     /// There is none, or something in `pem` cannot be read: which, and in which line.
     pub(super) fn from_pem(pem: &[u8]) -> Result<Self, String> {
-        let mut found = Collected::new();
+        let mut found = Gathered::new();
         for (i, certificate) in pem::certificates(pem).into_iter().enumerate() {
             let certificate = certificate
                 .map_err(|fault| format!("root certificates: the PEM cannot be read: {fault}"))?;
@@ -66,7 +66,7 @@ impl Roots {
     /// # Errors
     /// [`Problem::NoRoots`]: there is none that can be used.
     pub(super) fn of_platform() -> Result<Self, Problem> {
-        let mut found = Collected::new();
+        let mut found = Gathered::new();
         let mut problems = match Places::from_env() {
             Some(places) => places.read(&mut found),
             None => read_platform(&mut found),
@@ -87,14 +87,14 @@ impl Roots {
 }
 
 /// Root certificates on their way into a [`Roots`], each once.
-struct Collected {
+struct Gathered {
     anchors: RootCertStore,
     servers: HashSet<Vec<u8>>,
     seen: HashSet<Vec<u8>>,
     unusable: usize,
 }
 
-impl Collected {
+impl Gathered {
     fn new() -> Self {
         Self {
             anchors: RootCertStore::empty(),
@@ -126,8 +126,8 @@ impl Collected {
     }
 }
 
-impl From<Collected> for Roots {
-    fn from(found: Collected) -> Self {
+impl From<Gathered> for Roots {
+    fn from(found: Gathered) -> Self {
         Self {
             anchors: Arc::new(found.anchors),
             servers: Arc::new(found.servers),
@@ -137,7 +137,7 @@ impl From<Collected> for Roots {
 
 /// Where this machine keeps its root certificates, other than in files.
 #[cfg(any(windows, target_os = "macos"))]
-fn read_platform(found: &mut Collected) -> Vec<String> {
+fn read_platform(found: &mut Gathered) -> Vec<String> {
     let native = rustls_native_certs::load_native_certs();
     native
         .certs
@@ -148,7 +148,7 @@ fn read_platform(found: &mut Collected) -> Vec<String> {
 
 /// Where OpenSSL would look on this machine.
 #[cfg(not(any(windows, target_os = "macos")))]
-fn read_platform(found: &mut Collected) -> Vec<String> {
+fn read_platform(found: &mut Gathered) -> Vec<String> {
     let likely = openssl_probe::probe();
     let places = Places {
         file: likely.cert_file,
@@ -180,7 +180,7 @@ impl Places {
 
     /// Answers what went wrong, which is also logged: a certificate that is missing is looked for
     /// there.
-    fn read(&self, found: &mut Collected) -> Vec<String> {
+    fn read(&self, found: &mut Gathered) -> Vec<String> {
         let mut problems = Vec::new();
         let mut seen = HashSet::new();
         if let Some(path) = &self.file {
@@ -208,7 +208,7 @@ impl Places {
 
 fn read_directory(
     directory: &Path,
-    found: &mut Collected,
+    found: &mut Gathered,
     seen: &mut HashSet<PathBuf>,
     problems: &mut Vec<String>,
 ) {
@@ -236,7 +236,7 @@ fn is_new(path: &Path, seen: &mut HashSet<PathBuf>) -> bool {
 }
 
 /// Answers how many certificates there were.
-fn read_file(path: &Path, found: &mut Collected, problems: &mut Vec<String>) -> usize {
+fn read_file(path: &Path, found: &mut Gathered, problems: &mut Vec<String>) -> usize {
     let text = match fs::read(path) {
         Ok(text) => text,
         Err(error) => {

@@ -130,9 +130,9 @@ impl HostsFile {
             return;
         };
         let is_cut = match reading.read_piece() {
-            Ok(Progress::More) => return,
-            Ok(Progress::End) => false,
-            Ok(Progress::Cut) => {
+            Ok(ReadOn::More) => return,
+            Ok(ReadOn::End) => false,
+            Ok(ReadOn::Cut) => {
                 let path = path.display();
                 warn!("{path}: what is behind its first {MAX_BYTES} bytes is not read");
                 true
@@ -203,7 +203,7 @@ fn open(path: &Path, seen: &Seen) -> io::Result<Opened> {
 }
 
 /// How far a file has been read.
-enum Progress {
+enum ReadOn {
     More,
     End,
     /// As far as files are read.
@@ -211,7 +211,7 @@ enum Progress {
 }
 
 impl Reading {
-    fn read_piece(&mut self) -> io::Result<Progress> {
+    fn read_piece(&mut self) -> io::Result<ReadOn> {
         let mut len = 0;
         while len < PIECE {
             match self.file.read(&mut self.piece[len..]) {
@@ -222,13 +222,13 @@ impl Reading {
             }
         }
         if self.done >= MAX_BYTES && len > 0 {
-            return Ok(Progress::Cut);
+            return Ok(ReadOn::Cut);
         }
         self.parser.feed(&self.piece[..len]);
         self.done += len as u64;
         Ok(match len == PIECE {
-            true => Progress::More,
-            false => Progress::End,
+            true => ReadOn::More,
+            false => ReadOn::End,
         })
     }
 }

@@ -121,9 +121,9 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// A session and the server it talks to.
+/// A TLS state and the server it talks to.
 struct Pair {
-    client: Session,
+    client: TlsState,
     server: ServerConnection,
     scratch: Scratch,
     buffer: Vec<u8>,
@@ -134,7 +134,7 @@ struct Pair {
 impl Pair {
     fn new(tls: &Tls, host: &str, server: &Arc<ServerConfig>) -> Self {
         Self {
-            client: Session::new(tls, host).unwrap(),
+            client: TlsState::new(tls, host).unwrap(),
             server: ServerConnection::new(server.clone()).unwrap(),
             scratch: Scratch::default(),
             buffer: vec![0; READ_BUFFER],
@@ -217,20 +217,19 @@ impl Pair {
     }
 }
 
-fn read(session: &mut Session, buffer: &mut [u8], wire: &[u8]) -> Result<Vec<u8>, Problem> {
-    let kept = session.restore(buffer);
+fn read(tls: &mut TlsState, buffer: &mut [u8], wire: &[u8]) -> Result<Vec<u8>, Problem> {
+    let kept = tls.restore(buffer);
     buffer[kept..kept + wire.len()].copy_from_slice(wire);
     let mut plaintext = Vec::new();
-    session
-        .receive(buffer, kept + wire.len(), &mut plaintext, &mut {
-            usize::MAX
-        })
-        .map(|()| plaintext)
+    tls.receive(buffer, kept + wire.len(), &mut plaintext, &mut {
+        usize::MAX
+    })
+    .map(|()| plaintext)
 }
 
-/// A session that has said its first message to nobody.
-fn unconnected() -> Session {
-    Session::new(&World::new(&TLS13).tls, HOST).unwrap()
+/// A TLS state that has said its first message to nobody.
+fn unconnected() -> TlsState {
+    TlsState::new(&World::new(&TLS13).tls, HOST).unwrap()
 }
 
 /// A pair that has shaken hands.
@@ -578,9 +577,9 @@ fn closing_a_session_that_failed_tells_why() {
 
 #[test]
 fn closing_inside_the_handshake_says_nothing() {
-    let mut session = unconnected();
-    assert!(session.has_outbound());
-    assert_eq!(session.close(), b"");
+    let mut tls = unconnected();
+    assert!(tls.has_outbound());
+    assert_eq!(tls.close(), b"");
 }
 
 #[test]
@@ -706,7 +705,7 @@ fn a_peer_that_does_not_speak_tls_is_told_from_a_bad_one() {
     }
 }
 
-/// A server's bytes with one changed, in every place: a session may survive where the byte is of no account, but never gives out
+/// A server's bytes with one changed, in every place: a TLS state may survive where the byte is of no account, but never gives out
 /// what the server did not say, and tells the same end twice.
 #[test]
 fn no_changed_byte_changes_what_is_read() {
@@ -753,7 +752,7 @@ fn no_changed_byte_changes_what_is_read() {
     }
 }
 
-/// Bytes made up, whole records of them as well, before, inside and after a handshake: they end the session, and that is all.
+/// Bytes made up, whole records of them as well, before, inside and after a handshake: they end the TLS state, and that is all.
 #[test]
 fn garbage_ends_the_session_and_nothing_else() {
     let mut random = Random(2);
@@ -1198,7 +1197,7 @@ fn names_and_addresses_are_verified_without_dot_zone_or_brackets() {
         }
     }
     for host in ["", ".", "a..b", "a b", "[::1]", "-"] {
-        let problem = Session::new(&World::new(&TLS13).tls, host).unwrap_err();
+        let problem = TlsState::new(&World::new(&TLS13).tls, host).unwrap_err();
         assert_eq!(problem, Problem::Name(host.to_owned()));
     }
 }
@@ -1245,9 +1244,9 @@ impl Drop for Openssl {
     }
 }
 
-/// A session over a socket that blocks.
+/// A TLS state over a socket that blocks.
 struct Line {
-    session: Session,
+    tls: TlsState,
     socket: TcpStream,
     scratch: Scratch,
     buffer: Vec<u8>,
@@ -1260,12 +1259,12 @@ impl Line {
             .set_read_timeout(Some(Duration::from_secs(60)))
             .unwrap();
         let mut line = Self {
-            session: Session::new(tls, HOST).unwrap(),
+            tls: TlsState::new(tls, HOST).unwrap(),
             socket,
             scratch: Scratch::default(),
             buffer: vec![0; READ_BUFFER],
         };
-        while !line.session.is_established() {
+        while !line.tls.is_established() {
             line.write(b"");
             assert_eq!(line.read(), b"");
         }
@@ -1273,7 +1272,7 @@ impl Line {
     }
 
     fn write(&mut self, data: &[u8]) {
-        let flight = self.session.seal(&[data], 0, &mut self.scratch).unwrap();
+        let flight = self.tls.seal(&[data], 0, &mut self.scratch).unwrap();
         assert_eq!(flight.sealed(), data.len());
         for slice in flight.slices() {
             self.socket.write_all(&slice).unwrap();
@@ -1283,11 +1282,11 @@ impl Line {
     }
 
     fn read(&mut self) -> Vec<u8> {
-        let kept = self.session.restore(&mut self.buffer);
+        let kept = self.tls.restore(&mut self.buffer);
         let n = self.socket.read(&mut self.buffer[kept..]).unwrap();
         assert!(n > 0, "the end of the stream");
         let mut plaintext = Vec::new();
-        self.session
+        self.tls
             .receive(&mut self.buffer, kept + n, &mut plaintext, &mut {
                 usize::MAX
             })
@@ -1315,9 +1314,9 @@ fn openssl_is_understood() {
                 }
                 assert_eq!(plaintext, b"txet fo enil a\n");
             }
-            let info = line.session.info().unwrap();
+            let info = line.tls.info().unwrap();
             assert_eq!((info.version(), info.is_resumed()), (version, resumed));
-            line.socket.write_all(&line.session.close()).unwrap();
+            line.socket.write_all(&line.tls.close()).unwrap();
         }
     }
 }
@@ -1443,7 +1442,7 @@ fn roots_of_the_machine_are_read_at_the_first_connection_and_asked_for_again_whe
     let mut world = World::new(&TLS13);
     world.tls = Tls::default();
 
-    let problem = Session::new(&world.tls, HOST).unwrap_err();
+    let problem = TlsState::new(&world.tls, HOST).unwrap_err();
     assert!(matches!(problem, Problem::NoRoots(_)));
     let problem = problem.to_string();
     assert!(
@@ -1455,7 +1454,7 @@ fn roots_of_the_machine_are_read_at_the_first_connection_and_asked_for_again_whe
         "{problem}"
     );
     fs::remove_file(&file).unwrap();
-    let problem = Session::new(&world.tls, HOST).unwrap_err().to_string();
+    let problem = TlsState::new(&world.tls, HOST).unwrap_err().to_string();
     let named = file.to_str().unwrap();
     assert!(problem.contains(named), "{problem}");
 

@@ -60,12 +60,12 @@ pub struct Hickory {
     watched: Option<system::Watched>,
     /// It has changed, and nobody has asked whether it has.
     has_changed: bool,
-    stage: Stage,
+    state: State,
     answered: Rc<RefCell<VecDeque<(LookupId, LookupAnswer)>>>,
 }
 
 /// `New -> Attached -> Running`.
-enum Stage {
+enum State {
     New,
     /// Knows how to wake its engine, and not yet of a poll.
     Attached(Wake),
@@ -114,7 +114,7 @@ impl Hickory {
             config,
             watched,
             has_changed: false,
-            stage: Stage::New,
+            state: State::New,
             answered: Rc::default(),
         }
     }
@@ -130,7 +130,7 @@ impl Hickory {
     /// What was found out about servers is forgotten. Look-ups under way hold on to what they began
     /// with.
     fn begin_anew(&mut self) {
-        if let Stage::Running(running) = &mut self.stage {
+        if let State::Running(running) = &mut self.state {
             running.stub = Rc::new(Stub::new(&self.config, &running.reactor));
         }
     }
@@ -138,18 +138,18 @@ impl Hickory {
 
 impl Resolve for Hickory {
     fn attach(&mut self, wake: Wake) {
-        self.stage = Stage::Attached(wake);
+        self.state = State::Attached(wake);
     }
 
     fn attach_poll(&mut self, registry: mio::Registry, tokens: Range<usize>) -> io::Result<()> {
-        let Stage::Attached(wake) = &self.stage else {
+        let State::Attached(wake) = &self.state else {
             return Err(io::Error::other(
                 "attach comes before attach_poll, and each once",
             ));
         };
         let reactor = Reactor::new(registry, tokens, wake.clone());
         let stub = Stub::new(&self.config, &reactor);
-        self.stage = Stage::Running(Running {
+        self.state = State::Running(Running {
             stub: Rc::new(stub),
             reactor,
             lookups: HashMap::new(),
@@ -161,7 +161,7 @@ impl Resolve for Hickory {
         if self.watched.is_some() {
             self.look(Instant::now());
         }
-        let Stage::Running(running) = &mut self.stage else {
+        let State::Running(running) = &mut self.state else {
             let why = "this resolver needs a poll of the operating system";
             let failed = LookupAnswer::failed(LookupError::Failed(why.into()));
             return self.answered.borrow_mut().push_back((id, failed));
@@ -179,7 +179,7 @@ impl Resolve for Hickory {
         let before = self.answered.borrow().len();
         self.answered.borrow_mut().retain(|(of, _)| *of != id);
         let was_answered = self.answered.borrow().len() < before;
-        if let Stage::Running(running) = &mut self.stage
+        if let State::Running(running) = &mut self.state
             && let Some(task) = running.lookups.remove(&id)
             // The task of one that was answered has ended, and its key may be another's by now.
             && !was_answered
@@ -189,27 +189,27 @@ impl Resolve for Hickory {
     }
 
     fn on_event(&mut self, token: mio::Token) {
-        if let Stage::Running(running) = &self.stage {
+        if let State::Running(running) = &self.state {
             running.reactor.on_event(token);
         }
     }
 
     fn on_tick(&mut self, now: Instant) {
-        if let Stage::Running(running) = &self.stage {
+        if let State::Running(running) = &self.state {
             running.reactor.run(now);
         }
     }
 
     fn deadline(&self) -> Option<Instant> {
-        match &self.stage {
-            Stage::New | Stage::Attached(_) => None,
-            Stage::Running(running) => running.reactor.deadline(),
+        match &self.state {
+            State::New | State::Attached(_) => None,
+            State::Running(running) => running.reactor.deadline(),
         }
     }
 
     fn take(&mut self) -> Option<(LookupId, LookupAnswer)> {
         let answered = self.answered.borrow_mut().pop_front();
-        if let (Some((id, _)), Stage::Running(running)) = (&answered, &mut self.stage) {
+        if let (Some((id, _)), State::Running(running)) = (&answered, &mut self.state) {
             running.lookups.remove(id);
         }
         answered
@@ -242,7 +242,7 @@ impl fmt::Debug for Hickory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("Hickory");
         debug.field("config", &self.config);
-        if let Stage::Running(running) = &self.stage {
+        if let State::Running(running) = &self.state {
             debug.field("reactor", &running.reactor);
         }
         debug.finish()

@@ -20,7 +20,7 @@ const NOTHING: Counts = Counts {
 };
 
 fn reactor(names: &Loop) -> Rc<Reactor> {
-    let Stage::Running(running) = &names.hickory.stage else {
+    let State::Running(running) = &names.hickory.state else {
         panic!("it is attached")
     };
     Rc::clone(&running.reactor)

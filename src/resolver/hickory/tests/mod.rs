@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll};
 
 use super::reactor::Counts;
-use super::{Hickory, HickoryConfig, Stage};
+use super::{Hickory, HickoryConfig, State};
 use crate::resolver::{Family, LookupAnswer, LookupError, LookupId, Resolve, Wake};
 
 mod answers;
@@ -103,7 +103,7 @@ impl Loop {
     }
 
     fn counts(&self) -> Counts {
-        let Stage::Running(running) = &self.hickory.stage else {
+        let State::Running(running) = &self.hickory.state else {
             panic!("it is attached")
         };
         running.reactor.counts()
