@@ -56,7 +56,7 @@ impl Bot {
                 .after(self.lifetime)
                 .read_by(Bot::on_logout),
         );
-        Next::send(build(self.post("/poll").hold(HOLD))).read_by(Bot::on_poll)
+        Next::send(build(self.post("/poll").long_poll(HOLD))).read_by(Bot::on_poll)
     }
 
     fn on_poll(&mut self, reply: Reply<'_>, cx: &mut Context<'_, Self>) -> Next<Self> {

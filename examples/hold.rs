@@ -187,7 +187,7 @@ fn request_by(scheme: &str, addr: SocketAddr, bot: usize) -> Result<Request, htt
     Request::get(&format!("{scheme}://{addr}/hold?bot={bot:07}"))
         .header("Accept", "application/json")
         .header("Cookie", format!("session={bot:032x}"))
-        .hold(Duration::from_secs(3600))
+        .long_poll(Duration::from_secs(3600))
         .build()
 }
 

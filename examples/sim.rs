@@ -46,7 +46,7 @@ struct Day {
 
 fn request(path: &str) -> Result<Request, Error> {
     Request::post(&format!("https://chat.test{path}"))
-        .hold(MINUTE)
+        .long_poll(MINUTE)
         .build()
 }
 

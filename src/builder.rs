@@ -317,7 +317,7 @@ impl RequestBuilder {
     /// [`Timeouts::first_byte`] and [`Timeouts::idle`] become `silence` and 10 s, for the way there
     /// and back; [`Timeouts::total`], whether set here or in the engine, is lifted to `silence` and
     /// 40 s where it is shorter. A later call of [`timeout`](Self::timeout) wins.
-    pub fn hold(self, silence: Duration) -> Self {
+    pub fn long_poll(self, silence: Duration) -> Self {
         self.with(|parts| {
             let quiet = silence.saturating_add(HOLD_SLACK);
             parts.timeouts.set(Timeout::FirstByte, Some(quiet));

@@ -27,7 +27,7 @@
 //! }
 //!
 //! # fn main() -> Result<(), httpstream::Error> {
-//! let poll = Request::get("http://127.0.0.1:8080/poll").hold(Duration::from_secs(60)).build()?;
+//! let poll = Request::get("http://127.0.0.1:8080/poll").long_poll(Duration::from_secs(60)).build()?;
 //! let mut bot = Bot { poll, seen: 0 };
 //! let mut engine = Engine::new()?;
 //! engine.submit(bot.poll.clone(), Bot::on_poll);

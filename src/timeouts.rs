@@ -19,7 +19,7 @@ pub struct Timeouts {
     /// The longest time in which not one byte of the request can be written. Default 30 s.
     pub write: Option<Duration>,
     /// From the last byte of the request to the first of the response, and from an interim response
-    /// to the next. Default 30 s; see [`RequestBuilder::hold`](crate::RequestBuilder::hold) for
+    /// to the next. Default 30 s; see [`RequestBuilder::long_poll`](crate::RequestBuilder::long_poll) for
     /// long polls.
     pub first_byte: Option<Duration>,
     /// The longest silence inside a response. Stands still while the exchange is paused. Default 30

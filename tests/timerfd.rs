@@ -135,7 +135,7 @@ fn a_host_that_knows_only_the_descriptor_runs_a_conversation() {
             let paths = ["/", "/close", "/large", "/slow", "/silent", "/held"];
             for i in 0..96 {
                 let path = paths[i % 6];
-                let mut get = Request::get(&server.url(path)).hold(Duration::from_secs(10));
+                let mut get = Request::get(&server.url(path)).long_poll(Duration::from_secs(10));
                 if path == "/silent" {
                     get = Request::get(&server.url(path)).timeout(Duration::from_millis(200));
                 }
@@ -321,7 +321,7 @@ fn an_engine_that_waits_is_quiet() {
     let server = server();
     let mut bench = Bench::with(|c| c.max_connections_per_origin = 1000);
     for _ in 0..100 {
-        let held = Request::get(&server.url("/silent")).hold(Duration::from_secs(60));
+        let held = Request::get(&server.url("/silent")).long_poll(Duration::from_secs(60));
         bench.submit(held.build().unwrap());
     }
     // Further off than the clock will run.

@@ -237,9 +237,9 @@ pub extern "C" fn httpstream_request_timeout_ms(request: httpstream_request, ms:
 /// Makes it a long poll: the server may be silent for so many milliseconds. The deadlines of first byte and idle become that and 10 s, the
 /// total is lifted to that and 40 s where it is shorter. A later httpstream_request_timeout_ms wins. Any thread.
 #[unsafe(no_mangle)]
-pub extern "C" fn httpstream_request_hold_ms(request: httpstream_request, ms: u64) -> i32 {
-    guard("httpstream_request_hold_ms", || {
-        change(request, |builder| builder.hold(knobs::delay(ms)))
+pub extern "C" fn httpstream_request_long_poll_ms(request: httpstream_request, ms: u64) -> i32 {
+    guard("httpstream_request_long_poll_ms", || {
+        change(request, |builder| builder.long_poll(knobs::delay(ms)))
     })
 }
 

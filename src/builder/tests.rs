@@ -504,7 +504,7 @@ fn all_kinds() -> Vec<Request> {
         Request::get(URL).idempotent(false),
         Request::post(URL).idempotent(true).pipeline(7),
         Request::get(URL).pipeline(1),
-        Request::get(URL).hold(Duration::from_secs(60)).timeout(Duration::from_secs(7)).timeouts(|t| t.idle = None),
+        Request::get(URL).long_poll(Duration::from_secs(60)).timeout(Duration::from_secs(7)).timeouts(|t| t.idle = None),
         Request::get(URL).limits(|l| l.max_fields = 9).limits(|l| l.refuse_obs_fold = true),
         Request::get(URL).route(Arc::clone(&route)),
         Request::get(URL).lane("chat 7").priority(-3),
@@ -795,15 +795,15 @@ fn timeouts_are_the_engines_own_until_set() {
         ("set to the default", get().timeouts(|t| t.idle = Timeouts::default().idle), Some(7), Some(30), Some(60)),
         ("set to never", get().timeouts(|t| t.idle = None), Some(7), None, Some(60)),
         ("changes add up", get().timeouts(|t| t.idle = Some(2 * S)).timeouts(|t| t.first_byte = Some(3 * S)), Some(3), Some(2), Some(60)),
-        ("hold fits into the total", get().hold(20 * S), Some(30), Some(30), Some(60)),
-        ("hold lifts the engine's total", get().hold(90 * S), Some(100), Some(100), Some(130)),
-        ("hold lifts a total set before", get().timeout(5 * S).hold(60 * S), Some(70), Some(70), Some(100)),
-        ("hold leaves a longer total", get().timeout(500 * S).hold(60 * S), Some(70), Some(70), Some(500)),
-        ("hold leaves no total", get().timeouts(|t| t.total = None).hold(60 * S), Some(70), Some(70), None),
-        ("a later total wins", get().hold(90 * S).timeout(5 * S), Some(100), Some(100), Some(5)),
-        ("a later change keeps the hold", get().hold(90 * S).timeouts(|t| t.first_byte = Some(S)), Some(1), Some(100), Some(130)),
-        ("a second hold lifts further", get().hold(90 * S).hold(100 * S), Some(110), Some(110), Some(140)),
-        ("hold for ever", get().hold(Duration::MAX), None, None, None),
+        ("long_poll fits into the total", get().long_poll(20 * S), Some(30), Some(30), Some(60)),
+        ("long_poll lifts the engine's total", get().long_poll(90 * S), Some(100), Some(100), Some(130)),
+        ("long_poll lifts a total set before", get().timeout(5 * S).long_poll(60 * S), Some(70), Some(70), Some(100)),
+        ("long_poll leaves a longer total", get().timeout(500 * S).long_poll(60 * S), Some(70), Some(70), Some(500)),
+        ("long_poll leaves no total", get().timeouts(|t| t.total = None).long_poll(60 * S), Some(70), Some(70), None),
+        ("a later total wins", get().long_poll(90 * S).timeout(5 * S), Some(100), Some(100), Some(5)),
+        ("a later change keeps the long poll", get().long_poll(90 * S).timeouts(|t| t.first_byte = Some(S)), Some(1), Some(100), Some(130)),
+        ("a second long_poll lifts further", get().long_poll(90 * S).long_poll(100 * S), Some(110), Some(110), Some(140)),
+        ("long_poll for ever", get().long_poll(Duration::MAX), None, None, None),
     ];
     let engine_ms = Millis::new(&engine);
     for (why, builder, first_byte, idle, total) in rows {
@@ -826,7 +826,7 @@ fn timeouts_are_the_engines_own_until_set() {
     }
     // An engine without a total has none under a hold either.
     engine.total = None;
-    let held = built(get().hold(90 * S));
+    let held = built(get().long_poll(90 * S));
     assert_eq!(
         held.timeouts().get(Timeout::Total, &Millis::new(&engine)),
         None
@@ -969,11 +969,11 @@ fn a_timeout_that_a_request_sets_wins_whatever_the_engines_is() {
     }
     // A hold of for ever, with and without a total of one's own.
     let engine = Millis::new(&Timeouts::default());
-    let held = built(Request::get(URL).hold(Duration::MAX));
+    let held = built(Request::get(URL).long_poll(Duration::MAX));
     for clock in [Timeout::FirstByte, Timeout::Idle, Timeout::Total] {
         assert_eq!(held.timeouts().get(clock, &engine), None, "{clock:?}");
     }
-    let held = built(Request::get(URL).hold(Duration::MAX).timeout(ms(9)));
+    let held = built(Request::get(URL).long_poll(Duration::MAX).timeout(ms(9)));
     assert_eq!(held.timeouts().get(Timeout::Total, &engine), Some(9));
     let total = built(Request::get(URL).timeout(Duration::MAX));
     assert_eq!(total.timeouts().get(Timeout::Total, &engine), None);

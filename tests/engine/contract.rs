@@ -245,7 +245,7 @@ fn requests_are_built_as_the_contract_writes_them() {
         .form([("k", "v w")])
         .body(b"body".to_vec())
         .timeout(Duration::from_secs(1))
-        .hold(Duration::from_secs(60))
+        .long_poll(Duration::from_secs(60))
         .timeouts(|t| t.idle = None)
         .limits(|l| l.max_body_bytes = 10)
         .idempotent(true)

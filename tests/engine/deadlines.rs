@@ -299,7 +299,7 @@ fn a_hold_outlasts_the_deadlines_of_the_engine() {
         c.timeouts.total = Some(Duration::from_millis(30));
     });
     let hold = Request::get(&server.url("/"))
-        .hold(Duration::from_secs(5))
+        .long_poll(Duration::from_secs(5))
         .build()
         .unwrap();
     bench.submit(hold);

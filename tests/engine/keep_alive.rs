@@ -408,7 +408,7 @@ fn durations_without_end_are_never_and_connections_are_used_again() {
             let requests = [
                 Request::get(&url),
                 Request::get(&url).timeout(duration),
-                Request::get(&url).hold(duration),
+                Request::get(&url).long_poll(duration),
                 Request::get(&url).timeouts(lasting),
             ];
             for request in requests {

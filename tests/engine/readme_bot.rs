@@ -116,7 +116,7 @@ fn network_with(answer: impl Fn() -> Answer + 'static) -> (Network, Rc<Cell<u32>
 
 fn request(path: &str) -> Request {
     let request = Request::get(&format!("http://bot.test{path}"));
-    request.hold(Duration::from_secs(60)).build().unwrap()
+    request.long_poll(Duration::from_secs(60)).build().unwrap()
 }
 
 const MINUTE: Duration = Duration::from_secs(60);

@@ -512,7 +512,7 @@ fn an_engine_that_waits_keeps_nobody_awake() {
     });
     host.turns = Turns::WhenTold;
     for _ in 0..50 {
-        let held = Request::get(&server.url("/held")).hold(Duration::from_secs(60));
+        let held = Request::get(&server.url("/held")).long_poll(Duration::from_secs(60));
         host.submit(held.build().unwrap());
         let script = Script {
             head: Flow::Pause,

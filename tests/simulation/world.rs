@@ -481,7 +481,7 @@ impl World {
             timeouts.first_byte = Some(quiet);
             timeouts.idle = Some(quiet);
             timeouts.total = timeouts.total.map(|total| total.max(quiet + 30 * SECOND));
-            builder = builder.hold(silence);
+            builder = builder.long_poll(silence);
             self.coverage.hit("deadline", "hold");
         } else if !self.plan.benign && random.chance(100) {
             let total = random.duration(5 * SECOND) + MS;

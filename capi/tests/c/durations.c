@@ -114,7 +114,7 @@ static void durations_of_a_request(httpstream_engine engine) {
         CHECK(s.answered + s.timeouts == 2 && (s.answered == 2 || ms <= 1));
         OK(httpstream_request_free(request));
         request = get("/one");
-        OK(httpstream_request_hold_ms(request, ms));
+        OK(httpstream_request_long_poll_ms(request, ms));
         CHECK(two(engine, request).answered == 2);
         OK(httpstream_request_free(request));
     }

@@ -99,7 +99,7 @@ static void handles(httpstream_engine engine, httpstream_config config, httpstre
             FAILS(HTTPSTREAM_ERROR_HANDLE, w, httpstream_request_header(r, "a", 1, "b", 1));
             FAILS(HTTPSTREAM_ERROR_HANDLE, w, httpstream_request_body(r, "", 0));
             FAILS(HTTPSTREAM_ERROR_HANDLE, w, httpstream_request_timeout_ms(r, 1));
-            FAILS(HTTPSTREAM_ERROR_HANDLE, w, httpstream_request_hold_ms(r, 1));
+            FAILS(HTTPSTREAM_ERROR_HANDLE, w, httpstream_request_long_poll_ms(r, 1));
             FAILS(HTTPSTREAM_ERROR_HANDLE, w, httpstream_request_option(r, "close", 1));
             FAILS(HTTPSTREAM_ERROR_HANDLE, w, httpstream_submit(engine, r, 0, &readback, NULL));
         }

@@ -157,7 +157,7 @@ static void send_all_there_is(void) {
     OK(httpstream_request_body(request, "other", SIZE_MAX));
     OK(httpstream_request_body(request, "bytes and more", 5));
     OK(httpstream_request_timeout_ms(request, 60000));
-    OK(httpstream_request_hold_ms(request, 1000));
+    OK(httpstream_request_long_poll_ms(request, 1000));
     OK(httpstream_request_option(request, "idempotent", 0));
     OK(httpstream_request_option(request, "fresh_connection", 1));
     OK(httpstream_request_option(request, "close", 0));

@@ -125,7 +125,7 @@ static inline httpstream_request request_of(int chain, int step) {
     if (has_body)
         ok(httpstream_request_body(request, body, body_of(chain, step, body)));
     if (what == CANCELLED)
-        ok(httpstream_request_hold_ms(request, HOLD_MS));
+        ok(httpstream_request_long_poll_ms(request, HOLD_MS));
     if (what == TOO_LARGE)
         ok(httpstream_request_option(request, "max_body_bytes", MAX_BODY_BYTES));
     if (what == SILENCE)

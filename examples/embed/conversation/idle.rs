@@ -63,7 +63,7 @@ impl Idle {
 
     fn get(&self, path: &str) -> Request {
         let request = Request::get(&format!("http://{}{path}", self.addr));
-        request.hold(HOLD).build().expect("only numbers vary")
+        request.long_poll(HOLD).build().expect("only numbers vary")
     }
 
     /// Says what was counted: whether the host woke up for no more than there was reason to, with all there that should have waited.

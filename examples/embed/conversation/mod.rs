@@ -123,7 +123,7 @@ impl Conversation {
             | Act::Truncated
             | Act::TruncatedChunked
             | Act::Closed => get(),
-            Act::Cancelled => get().hold(HOLD),
+            Act::Cancelled => get().long_poll(HOLD),
             Act::Head => Request::head(&at(self.addr)),
             Act::Echo | Act::ClosedPost => Request::post(&at(self.addr)).body(place.body()),
             Act::TooLarge => get().limits(|limits| limits.max_body_bytes = MAX_BODY_BYTES),

@@ -222,7 +222,7 @@ _FUNCTIONS: Any = {
     "request_header": (c_int32, c_uint64, c_char_p, c_size_t, c_char_p, c_size_t),
     "request_body": (c_int32, c_uint64, c_char_p, c_size_t),
     "request_timeout_ms": (c_int32, c_uint64, c_uint64),
-    "request_hold_ms": (c_int32, c_uint64, c_uint64),
+    "request_long_poll_ms": (c_int32, c_uint64, c_uint64),
     "request_option": (c_int32, c_uint64, c_char_p, c_uint64),
     # Engine, request, delay, readback, where the id goes: addresses, so that nothing is converted.
     "submit": (c_int32, c_uint64, c_uint64, c_uint64, c_void_p, c_void_p),

@@ -74,7 +74,7 @@ class Request:
     * ``timeout``: seconds from submission to the end of the body, delays not counted. None: the
       stream's ``timeout_total``, 300 unless set; 0 or ``math.inf``: no limit
     * ``connect_timeout``: seconds for an address to answer; likewise, with ``timeout_connect``, 10
-    * ``hold``: a long poll: seconds for which the server may stay silent
+    * ``long_poll``: a long poll: seconds for which the server may stay silent
     * ``idempotent``: whether it may be sent again when it may have been received (None: as its
       method says)
     * ``fresh_connection``: on a connection of its own, ``close``: which is closed after it
@@ -95,7 +95,7 @@ class Request:
         *,
         timeout: Optional[float] = None,
         connect_timeout: Optional[float] = None,
-        hold: Optional[float] = None,
+        long_poll: Optional[float] = None,
         idempotent: Optional[bool] = None,
         fresh_connection: bool = False,
         close: bool = False,
@@ -129,8 +129,8 @@ class Request:
             check(library.request_body(handle, body_octets, len(body_octets)))
         if timeout is not None:
             check(library.request_timeout_ms(handle, _limit(timeout)))
-        if hold is not None:
-            check(library.request_hold_ms(handle, milliseconds(hold)))
+        if long_poll is not None:
+            check(library.request_long_poll_ms(handle, milliseconds(long_poll)))
         if connect_timeout is not None:
             self._option("timeout_connect_ms", _limit(connect_timeout))
         if idempotent is not None:
@@ -300,7 +300,7 @@ REQUEST_OPTIONS = (
     "body",
     "timeout",
     "connect_timeout",
-    "hold",
+    "long_poll",
     "idempotent",
     "fresh_connection",
     "close",

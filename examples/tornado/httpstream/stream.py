@@ -315,7 +315,7 @@ class HTTPStream:
         """``response = await stream.fetch(url)``, as of Tornado's AsyncHTTPClient.
 
         ``delay`` is in seconds. For a URL, the other options are those of `Request` (``method``,
-        ``headers``, ``body``, ``timeout``, ``hold``, …) and those of Tornado's ``HTTPRequest``.
+        ``headers``, ``body``, ``timeout``, ``long_poll``, …) and those of Tornado's ``HTTPRequest``.
 
         Redirects are not followed, whereas Tornado follows them unless told otherwise: a 3xx is a
         response like others, and so an error, whose words say it. ``follow_redirects=True`` is

@@ -147,7 +147,7 @@ def test_an_idle_connection_is_kept_as_long_as_it_is_said(
 @pytest.mark.parametrize("seconds", LONG)
 def test_what_is_long_is_not_short(web: WebServer, seconds: Any) -> None:
     async def main(stream: HTTPStream) -> None:
-        for option in ("timeout", "request_timeout", "connect_timeout", "hold"):
+        for option in ("timeout", "request_timeout", "connect_timeout", "long_poll"):
             assert (await stream.fetch(web.url, **{option: seconds})).code == 200
         request = HTTPRequest(web.url, connect_timeout=seconds, request_timeout=seconds)
         assert (await stream.fetch(request)).code == 200
@@ -173,7 +173,7 @@ def test_no_seconds_are_no_limit(web: WebServer, option: str) -> None:
 @pytest.mark.parametrize("seconds", [-1, -1e-9, -math.inf, math.nan, "1", "soon", b"1", [], 1j])
 def test_what_is_no_duration_is_refused(web: WebServer, seconds: Any) -> None:
     async def main(stream: HTTPStream) -> None:
-        for option in ("timeout", "request_timeout", "connect_timeout", "hold", "delay"):
+        for option in ("timeout", "request_timeout", "connect_timeout", "long_poll", "delay"):
             if option != "delay" or seconds:
                 with pytest.raises(InvalidRequest, match="seconds"):
                     stream.fetch(web.url, **{option: seconds})
@@ -265,7 +265,7 @@ def test_a_timeout_names_its_phase(web: WebServer) -> None:
 
 def test_a_long_poll_waits_longer_than_the_timeout_for_others(web: WebServer) -> None:
     async def main(stream: HTTPStream) -> None:
-        poll = stream.fetch(web.url + "/held", hold=60)
+        poll = stream.fetch(web.url + "/held", long_poll=60)
         other = stream.fetch(web.url + "/held")
         with pytest.raises(RequestFailed) as caught:
             await other
@@ -278,7 +278,7 @@ def test_a_long_poll_waits_longer_than_the_timeout_for_others(web: WebServer) ->
 
 def test_a_hundred_held_polls_cost_no_turns(web: WebServer) -> None:
     async def main(stream: HTTPStream) -> None:
-        polls = [stream.fetch(web.url + "/held", hold=60) for _ in range(100)]
+        polls = [stream.fetch(web.url + "/held", long_poll=60) for _ in range(100)]
         await until(lambda: web.held() == 100)
         await asyncio.sleep(0.1)
         before = stream.stats()["turns"]

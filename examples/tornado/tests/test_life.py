@@ -325,7 +325,7 @@ def test_a_delay_before_a_timeout_is_kept(web: WebServer) -> None:
     async def main(stream: HTTPStream) -> None:
         # The timer is set for the poll; a nearer deadline moves it forward, and then it is set for
         # the poll again.
-        poll = stream.fetch(web.url + "/held", hold=1)
+        poll = stream.fetch(web.url + "/held", long_poll=1)
         await until(lambda: web.held() == 1)
         loop = asyncio.get_running_loop()
         start = loop.time()

@@ -325,7 +325,7 @@ impl Session {
         let patience = self.clock.poll_patience();
         let poll = self
             .channel_form(CHANNEL, "poll2", &r)
-            .hold(self.clock.wait(HOLD));
+            .long_poll(self.clock.wait(HOLD));
         finish(poll.timeouts(|t| (t.first_byte, t.total) = (Some(patience), Some(patience * 2))))
     }
 

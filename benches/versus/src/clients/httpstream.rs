@@ -37,7 +37,7 @@ fn ask(job: &Job) -> Result<Cost> {
         let mut holding = Holding::new(job, job.held)?;
         for connection in 0..job.held {
             let held = ask::url_of(job, Workload::Held, connection);
-            engine.submit_to(Request::get(&held).hold(POLL).build()?, Unread);
+            engine.submit_to(Request::get(&held).long_poll(POLL).build()?, Unread);
         }
         while !holding.is_complete()? {
             engine.turn(&mut asking, Some(Holding::PAUSE))?;
@@ -165,7 +165,7 @@ fn hold(job: &Job) -> Result<Cost> {
     };
     let mut engine = engine(job)?;
     let polls = (0..job.servers.len())
-        .map(|server| Request::get(&ask::url(job, server)).hold(POLL).build())
+        .map(|server| Request::get(&ask::url(job, server)).long_poll(POLL).build())
         .collect::<std::result::Result<Vec<_>, _>>()?;
     let mut holding = Holding::new(job, job.connections)?;
     let meter = Meter::start();

@@ -99,7 +99,7 @@ fn own_polls(job: &Job) -> Result<Cost> {
         .collect();
     let meter = Meter::start();
     for connection in 0..job.connections {
-        let request = Request::get(&urls[connection % urls.len()]).hold(LONG);
+        let request = Request::get(&urls[connection % urls.len()]).long_poll(LONG);
         engine.submit(request.build()?, ignore);
     }
     while !holding.is_complete()? {
