@@ -22,7 +22,9 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use httpstream::{Config, Context, Engine, Next, Reply, Request, SubmitError, Submitter};
+use httpstream::{
+    Config, Context, Engine, KeepAlive, Next, Reply, Request, SubmitError, Submitter,
+};
 use server::Server;
 
 const USAGE: &str = "\
@@ -89,6 +91,8 @@ type Outcome = Result<Done, httpstream::Error>;
 /// An engine on its thread, as the main thread sees it.
 struct Lane {
     submitter: Submitter<Tally>,
+    /// The engine runs until this is gone, and all is answered.
+    alive: KeepAlive,
     thread: JoinHandle<Outcome>,
     request: Request,
     _server: Server,
@@ -101,8 +105,9 @@ impl Lane {
         let (sender, submitters) = channel();
         let thread = thread::spawn(move || run_engine(connections, sender));
         match submitters.recv() {
-            Ok(submitter) => Ok(Self {
+            Ok((alive, submitter)) => Ok(Self {
                 submitter,
+                alive,
                 thread,
                 request,
                 _server: server,
@@ -140,9 +145,9 @@ impl Lane {
         }
     }
 
-    /// Waits until the engine has answered all. It ends when its last submitter is gone, which is this one.
+    /// Waits until the engine has answered all. It ends when nobody keeps it running.
     fn finish(self) -> Result<Done, Box<dyn Error>> {
-        drop(self.submitter);
+        drop(self.alive);
         match self.thread.join() {
             Ok(outcome) => Ok(outcome?),
             Err(_) => Err("an engine's thread panicked".into()),
@@ -150,14 +155,16 @@ impl Lane {
     }
 }
 
-/// The whole of a thread: makes its engine, gives a submitter away, and runs until all of them are gone and all is answered.
-fn run_engine(connections: usize, submitters: Sender<Submitter<Tally>>) -> Outcome {
+/// The whole of a thread: makes its engine, gives away the ways in, and runs until nobody keeps it running and all is
+/// answered.
+fn run_engine(connections: usize, submitters: Sender<(KeepAlive, Submitter<Tally>)>) -> Outcome {
     let mut config = Config::default();
     config.max_connections = connections;
     config.max_connections_per_origin = connections;
     let mut engine = Engine::with_config(config)?;
     // Nobody waits for it any more: then there is nothing to do, either.
-    let _ = submitters.send(engine.submitter());
+    let submitter = engine.submitter();
+    let _ = submitters.send((submitter.keep_alive(), submitter));
     drop(submitters);
     let mut tally = Tally::default();
     let before = thread_cpu();

@@ -41,7 +41,7 @@
 //! - [`Request`], [`Response`], [`Error`]: what goes out, what comes back, and why it did not
 //! - [`Readback`], [`Next`], [`Context`], [`Flow`]: what a readback is given and may answer; [`within`]: over a part of the state
 //! - [`Submitter`]: from other threads
-//! - [`Engine::fetch`], [`Engine::spawn`], [`Submitter::send`], [`Submitter::sleep`]: conversations as futures, without a runtime
+//! - [`Engine::fetch`], [`Engine::spawn`], [`Submitter::fetch`], [`Submitter::sleep`]: conversations as futures, without a runtime
 //! - `calloop`, `tokio`: an engine in those loops (features of these names); in others see docs/EMBEDDING.md
 //! - [`policy`]: what is done for a request besides sending it
 //! - [`Config`], [`Timeouts`], [`Limits`]: every tunable with its default and the reason for it
@@ -114,8 +114,8 @@ pub use config::{AddressFilter, Config, ResolverFactory};
 #[cfg(feature = "sim")]
 pub use engine::Sim;
 pub use engine::{
-    Context, Engine, Flow, Local, Mode, Next, Owned, Readback, Shared, Stats, Submitter, Turn,
-    Unread, within, within_call, within_to,
+    Context, Engine, Flow, KeepAlive, Local, Mode, Next, Owned, Readback, Shared, Stats, Submitter,
+    Turn, Unread, within, within_call, within_to,
 };
 pub use error::{Error, ErrorKind, Gone, Phase, Sent, SubmitError};
 pub use id::ChainId;

@@ -9,7 +9,9 @@ use std::time::Duration;
 use common::{Bench, Log, Script, Server, ok};
 use httpstream::resolver::{LookupError, Table};
 use httpstream::sim::{Answer, Incoming, Network};
-use httpstream::{Config, Engine, ErrorKind, Flow, Reply, Request, RequestBuilder, Sim};
+use httpstream::{
+    Config, Context, Engine, ErrorKind, Flow, Next, Reply, Request, RequestBuilder, Sim,
+};
 use log::Level;
 
 thread_local! {
@@ -245,6 +247,43 @@ fn a_chain_that_goes_on_a_stale_connection_and_a_cancelled_delay_tell_no_secrets
         lines.iter().any(|(_, line)| line.contains("sent again")),
         "{lines:?}"
     );
+}
+
+#[test]
+fn what_a_chain_returns_that_has_cancelled_itself_is_dropped_with_a_warning() {
+    capture();
+    let server = Server::answering(ok("a"));
+    let mut bench = bench();
+    let base = server.url("");
+    type Returned = fn(&Context<'_, Log>) -> Next<Log>;
+    let rows: [(Returned, usize); 3] = [
+        (|cx| cx.again(), 1),
+        (|_| Next::wait(), 1),
+        (|cx| cx.done(), 0),
+    ];
+    for (i, (returned, warnings)) in rows.into_iter().enumerate() {
+        bench.engine.submit(
+            secretive(&base).build().unwrap(),
+            move |log: &mut Log, reply: Reply<'_>, cx| {
+                let is_first = reply.is_ok();
+                let _ = common::note(log, reply, cx);
+                assert_eq!(cx.cancel(cx.id()), is_first);
+                returned(cx)
+            },
+        );
+        bench.replies(2 * (i + 1));
+        let lines = lines();
+        assert_nothing_told(&lines, "a chain that cancelled itself");
+        let told: Vec<_> = lines
+            .iter()
+            .filter(|(level, _)| *level == Level::Warn)
+            .map(|(_, line)| line.as_str())
+            .collect();
+        let expected =
+            format!("{base}: a chain has cancelled itself: what its readback returned is dropped");
+        assert_eq!(told, vec![expected.as_str(); warnings], "{i}");
+    }
+    bench.assert_empty();
 }
 
 #[test]

@@ -20,7 +20,7 @@
 //!     });
 //!     let http = driver.engine().submitter();
 //!     let mut replies = 0;
-//!     let fetches = async move { http.send(request).await.is_err() };
+//!     let fetches = async move { http.fetch(request).await.is_err() };
 //!     let (ran, refused) = tokio::join!(driver.run(&mut replies), fetches);
 //!     ran?;
 //!     Ok::<_, httpstream::Error>(replies + u32::from(refused))
@@ -43,7 +43,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::config::Config;
-use crate::engine::{Engine, Submitter, Turn};
+use crate::engine::{Engine, KeepAlive, Submitter, Turn};
 use crate::error::{Error, Gone};
 use crate::request::Request;
 
@@ -117,7 +117,7 @@ impl<S> Driver<S> {
         }
     }
 
-    /// Turns until nothing is pending and no [`Submitter`] is left, or to the end of the turn in which `stop` was called. Dropped, it
+    /// Turns until nothing is pending and no [`KeepAlive`] is left, or to the end of the turn in which `stop` was called. Dropped, it
     /// leaves everything where it is.
     ///
     /// # Errors
@@ -211,6 +211,8 @@ fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 #[derive(Clone, Debug)]
 pub struct Client {
     http: Submitter<()>,
+    /// With the last clone the engine ends.
+    alive: KeepAlive,
 }
 
 impl Client {
@@ -226,6 +228,7 @@ impl Client {
         }
         let engine = Engine::with_config(config)?;
         let http = engine.submitter();
+        let alive = http.keep_alive();
         let started = caught(|| {
             let mut driver = Driver::new(engine)?;
             tokio::task::spawn_local(async move {
@@ -236,7 +239,7 @@ impl Client {
             Ok(())
         });
         match started {
-            Some(started) => started.map(|()| Self { http }),
+            Some(started) => started.map(|()| Self { http, alive }),
             None => Err(misplaced(
                 "outside of a LocalSet, or in a runtime without I/O or time",
             )),
@@ -264,7 +267,8 @@ impl Client {
                 Err(error) => return drop(tell.send(Err(error))),
             };
             // Nobody is there any more: then nothing is to come, either.
-            let _ = tell.send(Ok(engine.submitter()));
+            let http = engine.submitter();
+            let _ = tell.send(Ok((http.keep_alive(), http)));
             drop(tell);
             if let Err(error) = engine.run(&mut ()) {
                 log::error!("the engine cannot go on ({error:#})");
@@ -272,8 +276,8 @@ impl Client {
         };
         let thread = std::thread::Builder::new().name("httpstream".to_owned());
         thread.spawn(run).map_err(Error::io)?;
-        let http = told.recv().map_err(|_| Gone)??;
-        Ok(Self { http })
+        let (alive, http) = told.recv().map_err(|_| Gone)??;
+        Ok(Self { http, alive })
     }
 
     /// The response to `request`, which is sent when the future is first polled; its
@@ -286,8 +290,11 @@ impl Client {
         &self,
         request: Request,
     ) -> impl Future<Output = Result<http::Response<Vec<u8>>, Error>> + Send + use<> {
-        let http = self.http.clone();
-        async move { http.send(request).await }
+        let Self { http, alive } = self.clone();
+        async move {
+            let _alive = alive;
+            http.fetch(request).await
+        }
     }
 }
 

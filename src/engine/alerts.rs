@@ -16,6 +16,8 @@ pub(super) enum Alert {
     Exhaustion,
     /// A request waits because of a limit of the configuration.
     Limit,
+    /// What a readback returned is dropped.
+    Dropped,
 }
 
 /// Lines of one kind that may be told in a period.
@@ -34,7 +36,7 @@ struct Period {
 
 /// How much was told lately of each kind.
 #[derive(Debug, Default)]
-pub(super) struct Alerts([Period; 5]);
+pub(super) struct Alerts([Period; 6]);
 
 /// Lines that were left out before this one. Printed behind it.
 #[derive(Debug, PartialEq, Eq)]

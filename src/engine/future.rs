@@ -59,10 +59,10 @@ impl<S: 'static, M: Mode> Engine<S, M> {
     /// # let request = |_: &str| httpstream::Request::get("http://127.0.0.1:1/").build();
     /// let http = engine.submitter();
     /// let login = async move {
-    ///     let page = http.send(request("/login")?).await?;
+    ///     let page = http.fetch(request("/login")?).await?;
     ///     http.sleep(std::time::Duration::from_secs(1)).await;
     ///     let token = page.headers()["x-token"].to_str().unwrap_or_default();
-    ///     http.send(request(token)?).await
+    ///     http.fetch(request(token)?).await
     /// };
     /// engine.spawn(async { println!("{:?}", login.await) });
     /// engine.run(&mut ())?;
@@ -78,7 +78,7 @@ impl<S: 'static> Submitter<S> {
     ///
     /// Where the engine's inbox is full, the request goes out once there is room, for which the
     /// future has to be polled.
-    pub fn send(&self, request: Request) -> impl Future<Output = Fetched> + Send + use<S> {
+    pub fn fetch(&self, request: Request) -> impl Future<Output = Fetched> + Send + use<S> {
         let (promise, slot) = promise();
         let id = self.new_id();
         let order = Order::Submit {

@@ -107,7 +107,7 @@ pub use local::Local;
 pub use mode::Sim;
 pub use mode::{Mode, Owned, Shared};
 pub use readback::{Context, Flow, Next, Readback, Unread};
-pub use submitter::Submitter;
+pub use submitter::{KeepAlive, Submitter};
 pub use turn::Turn;
 pub use within::{within, within_call, within_to};
 

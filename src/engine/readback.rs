@@ -322,7 +322,11 @@ impl<'a, S> Context<'a, S> {
         self.sink.start(next)
     }
 
-    /// Ends a chain; see [`Engine::cancel`](crate::Engine::cancel). A chain may cancel itself.
+    /// Ends a chain; see [`Engine::cancel`](crate::Engine::cancel).
+    ///
+    /// A chain may cancel itself. What its readback then returns is dropped, with a warning in the
+    /// log if it is not [`Next::done`], and the readback is called once more, with
+    /// [`Cancelled`](crate::ErrorKind::Cancelled). To end a chain without that, return `done`.
     pub fn cancel(&mut self, id: ChainId) -> bool {
         self.sink.cancel(id)
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::engine::Engine;
+use crate::engine::alerts::alert;
 use crate::engine::asks::Asks;
 use crate::engine::chain::{ChainKey, Marks, Stage};
 use crate::engine::clock::Since;
@@ -22,6 +23,7 @@ use crate::h1::reading::Body;
 use crate::id::ChainId;
 use crate::net::slots::MaybeKey;
 use crate::policy::{Shown, Verdict};
+use crate::request::Request;
 use crate::response::{Reply, Response};
 
 /// Whether a status asks for another try: the server was not ready for the request, or is not there.
@@ -190,12 +192,7 @@ impl<S, M: Mode> Engine<S, M> {
         };
         self.core.settle();
         if self.core.chains[chain].marks.has(Marks::CANCELLED) {
-            // Those of the request that is over.
-            self.core.chains[chain].attempts = 0;
-            // Cancelled while, or by what, its readback ran: one more call tells it so, and what it answered is dropped.
-            self.core.chains[chain].stage = Stage::New;
-            self.discard(next);
-            return self.core.fail_unlinked(chain, ErrorKind::Cancelled);
+            return self.follow_cancelled(chain, next);
         }
         let Next {
             action,
@@ -252,6 +249,30 @@ impl<S, M: Mode> Engine<S, M> {
                 }
             }
         }
+    }
+
+    /// A chain was cancelled while, or by what, its readback ran: one more call tells it so, and what
+    /// it returned is dropped.
+    #[cold]
+    fn follow_cancelled(&mut self, key: ChainKey, next: Next<S>) {
+        let chain = &mut self.core.chains[key];
+        // Those of the request that is over.
+        chain.attempts = 0;
+        chain.stage = Stage::New;
+        if !next.is_done() {
+            let place = match chain.request.as_ref().map(Request::origin) {
+                Some(origin) => format!("{origin}: a chain"),
+                None => "a chain".to_owned(),
+            };
+            let core = &mut self.core;
+            alert!(
+                core,
+                Dropped,
+                "{place} has cancelled itself: what its readback returned is dropped"
+            );
+        }
+        self.discard(next);
+        self.core.fail_unlinked(key, ErrorKind::Cancelled);
     }
 
     pub(super) fn end_chain(&mut self, key: ChainKey) {

@@ -46,8 +46,8 @@ impl<S> Engine<S, Sim> {
         self.pass(state, time, |_| false)
     }
 
-    /// Lets time pass until nothing is pending and no [`Submitter`](crate::Submitter) is left, `stop` was called, or nothing is left that
-    /// time could bring: it does not wait for a `Submitter` in another thread. A chain that goes on for ever keeps it going for
+    /// Lets time pass until nothing is pending and no [`KeepAlive`](crate::KeepAlive) is left, `stop` was called, or nothing is left that
+    /// time could bring: it does not wait for another thread. A chain that goes on for ever keeps it going for
     /// ever.
     ///
     /// # Errors

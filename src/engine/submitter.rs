@@ -15,13 +15,15 @@ use crate::request::Request;
 
 /// Submits from any thread; each call wakes the engine's loop. Clones go to the same engine.
 ///
-/// [`Engine::run`](crate::Engine::run) goes on as long as a `Submitter` is left. Readbacks run on the engine's thread.
+/// Readbacks run on the engine's thread. [`Engine::run`](crate::Engine::run) returns when nothing is
+/// pending, whoever has a `Submitter`; where another thread is to find it running, a guard from
+/// [`keep_alive`](Self::keep_alive) keeps it so.
 ///
 /// # An engine that does not keep up
 /// What is submitted waits in an inbox until a turn takes it, and the inbox holds
 /// [`Config::max_inbox`](crate::Config::max_inbox) submissions and calls. Beyond it `submit`,
 /// `call`, `spawn` and their kin are refused with [`SubmitError::Full`], which gives back what it
-/// was given; the futures of [`send`](Self::send), [`sleep`](Self::sleep) and [`with`](Self::with)
+/// was given; the futures of [`fetch`](Self::fetch), [`sleep`](Self::sleep) and [`with`](Self::with)
 /// wait for room. Refused never: `cancel`, `resume`, `stop`, and what a task or readback submits
 /// from inside a turn of this engine, which could wait for nobody but itself.
 ///
@@ -30,7 +32,9 @@ use crate::request::Request;
 ///
 /// let mut engine = Engine::<u32>::new()?;
 /// let submitter = engine.submitter();
+/// let alive = submitter.keep_alive();
 /// let worker = std::thread::spawn(move || {
+///     let _alive = alive;
 ///     let request = Request::get("http://127.0.0.1:1/").build().unwrap();
 ///     submitter.submit(request, |failures, reply, _| {
 ///         *failures += u32::from(reply.is_err());
@@ -38,7 +42,7 @@ use crate::request::Request;
 ///     })
 /// });
 /// let mut failures = 0;
-/// engine.run(&mut failures)?; // until the worker has dropped its submitter and the request is answered
+/// engine.run(&mut failures)?; // until the worker has dropped its guard and the request is answered
 /// assert!(worker.join().unwrap().is_ok());
 /// assert_eq!(failures, 1);
 /// # Ok::<(), httpstream::Error>(())
@@ -51,10 +55,53 @@ pub struct Submitter<S> {
 pub(crate) struct Remote<S> {
     inbox: Mutex<Inbox<S>>,
     waking: Arc<Waking>,
-    submitters: AtomicUsize,
+    kept: Arc<Kept>,
     last_id: AtomicU64,
     /// So many submissions fit.
     max_inbox: usize,
+}
+
+/// Who keeps an engine running.
+struct Kept {
+    guards: AtomicUsize,
+    waking: Arc<Waking>,
+}
+
+/// Keeps [`Engine::run`](crate::Engine::run) and its kin from returning for want of anything to do;
+/// from [`Submitter::keep_alive`]. Whoever has one may submit when it pleases. [`stop`] and
+/// [`drain`](crate::Engine::drain) end a run all the same.
+///
+/// [`stop`]: Submitter::stop
+#[must_use = "the engine is kept running for as long as this is there"]
+pub struct KeepAlive(Arc<Kept>);
+
+impl KeepAlive {
+    fn new(kept: &Arc<Kept>) -> Self {
+        kept.guards.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(kept))
+    }
+}
+
+impl Clone for KeepAlive {
+    fn clone(&self) -> Self {
+        Self::new(&self.0)
+    }
+}
+
+impl Drop for KeepAlive {
+    fn drop(&mut self) {
+        let is_last = self.0.guards.fetch_sub(1, Ordering::AcqRel) == 1;
+        if is_last && !self.0.waking.is_turning_here() {
+            // `run` may wait for nothing else.
+            self.0.waking.announce();
+        }
+    }
+}
+
+impl fmt::Debug for KeepAlive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeepAlive")
+    }
 }
 
 struct Inbox<S> {
@@ -123,8 +170,11 @@ impl<S> Remote<S> {
                 waiting: BTreeMap::new(),
                 last_ticket: 0,
             }),
+            kept: Arc::new(Kept {
+                guards: AtomicUsize::new(0),
+                waking: Arc::clone(&waking),
+            }),
             waking,
-            submitters: AtomicUsize::new(0),
             last_id: AtomicU64::new(0),
             max_inbox,
         }
@@ -232,16 +282,15 @@ impl<S> Remote<S> {
     }
 
     pub(super) fn submitter(self: &Arc<Self>) -> Submitter<S> {
-        self.submitters.fetch_add(1, Ordering::Relaxed);
         Submitter {
             remote: Arc::clone(self),
         }
     }
 
-    /// Whether orders may still come, or have come and are not taken.
+    /// Whether somebody keeps the engine running, or orders have come and are not taken.
     pub(super) fn has_orders_to_come(&self) -> bool {
-        // In this order: the last submitter may leave an order behind as it goes.
-        self.submitters.load(Ordering::Acquire) > 0 || !self.inbox().orders.is_empty()
+        // In this order: the last guard may leave an order behind as it goes.
+        self.kept.guards.load(Ordering::Acquire) > 0 || !self.inbox().orders.is_empty()
     }
 
     /// Moves `most` orders, the first ones, to the end of `orders`, and calls those who wait for
@@ -299,6 +348,12 @@ impl<S> Submitter<S> {
 
     pub(super) fn new_id(&self) -> ChainId {
         self.remote.new_id()
+    }
+
+    /// Has [`Engine::run`](crate::Engine::run) wait for what may still be submitted, for as long as the
+    /// guard, or a clone of it, is there.
+    pub fn keep_alive(&self) -> KeepAlive {
+        KeepAlive::new(&self.remote.kept)
     }
 
     /// Starts a chain: `request`, read by `readback`.
@@ -379,7 +434,9 @@ impl<S> Submitter<S> {
     ///
     /// let mut engine = Engine::<String>::new()?;
     /// let submitter = engine.submitter();
+    /// let alive = submitter.keep_alive();
     /// let typing = std::thread::spawn(move || {
+    ///     let _alive = alive;
     ///     submitter.call(|code: &mut String, _| {
     ///         code.push_str("7KXW");
     ///         Next::done()
@@ -392,8 +449,9 @@ impl<S> Submitter<S> {
     /// # Ok::<(), httpstream::Error>(())
     /// ```
     ///
-    /// So a chain is parked that waits for a person: it answers [`Next::done`], what it knew stays in the state, and this begins the next
-    /// one. [`Engine::run`](crate::Engine::run) waits meanwhile, as long as the `Submitter` is there.
+    /// So a chain is parked that waits for a person: it returns [`Next::done`], what it knew stays in
+    /// the state, and this begins the next one. A guard from [`keep_alive`](Self::keep_alive) has
+    /// [`Engine::run`](crate::Engine::run) wait meanwhile.
     ///
     /// # Errors
     /// [`SubmitError::Full`] and [`SubmitError::Gone`], each with `f`.
@@ -466,16 +524,6 @@ impl<S> Submitter<S> {
 impl<S> Clone for Submitter<S> {
     fn clone(&self) -> Self {
         self.remote.submitter()
-    }
-}
-
-impl<S> Drop for Submitter<S> {
-    fn drop(&mut self) {
-        let is_last = self.remote.submitters.fetch_sub(1, Ordering::AcqRel) == 1;
-        if is_last && !self.remote.waking.is_turning_here() {
-            // `run` may wait for nothing else.
-            self.remote.waking.announce();
-        }
     }
 }
 

@@ -288,7 +288,7 @@ impl<S> Engine<S, Owned> {
         self.turn_within(state, timeout, ClockAtStart::MayHaveMoved)
     }
 
-    /// Turns until nothing is pending and no [`Submitter`](crate::Submitter) is left, or to the end of the turn in which `stop` was
+    /// Turns until nothing is pending and no [`KeepAlive`](crate::KeepAlive) is left, or to the end of the turn in which `stop` was
     /// called.
     ///
     /// # Errors

@@ -413,7 +413,9 @@ fn parts_call_as_the_whole_does() {
 fn submitter_calls_wake_a_waiting_turn() {
     let mut engine = Engine::<u32>::new().unwrap();
     let submitter = engine.submitter();
+    let alive = submitter.keep_alive();
     let thread = std::thread::spawn(move || {
+        let _alive = alive;
         std::thread::sleep(20 * MS);
         let dropped = submitter
             .call_after(Duration::MAX, |_, _| Next::done())

@@ -61,10 +61,10 @@ fn a_login_reads_from_top_to_bottom() {
     let http = bench.engine.submitter();
     let get = move |path: &str| server.get(path);
     bench.engine.spawn(async move {
-        let page = http.send(get("/login")).await.unwrap();
+        let page = http.fetch(get("/login")).await.unwrap();
         http.sleep(Duration::from_millis(5)).await;
         let next = text(&page).replace(' ', "-");
-        let list = http.send(get(&format!("/{next}"))).await.unwrap();
+        let list = http.fetch(get(&format!("/{next}"))).await.unwrap();
         say(&http, text(&list)).await;
     });
     assert_eq!(bench.engine.pending(), 1, "a task is a chain");
@@ -102,7 +102,7 @@ fn a_task_takes_no_wakeup_and_no_more_system_calls_than_a_chain_of_readbacks() {
     let http = engine.submitter();
     engine.spawn(async move {
         for _ in 0..REQUESTS {
-            assert!(http.send(request.clone()).await.is_ok());
+            assert!(http.fetch(request.clone()).await.is_ok());
         }
     });
     engine.run(&mut ()).unwrap();
@@ -119,14 +119,15 @@ fn futures_are_polled_by_any_executor_while_another_thread_turns() {
     let (tell, told) = std::sync::mpsc::channel();
     let engine = std::thread::spawn(move || {
         let mut engine = Engine::<u32>::new().unwrap();
-        tell.send(engine.submitter()).unwrap();
+        let http = engine.submitter();
+        tell.send((http.keep_alive(), http)).unwrap();
         let mut state = 40;
         engine.run(&mut state).unwrap();
         state
     });
-    let http = told.recv().unwrap();
+    let (alive, http) = told.recv().unwrap();
     let page = block_on(async {
-        let page = http.send(server.get("/")).await?;
+        let page = http.fetch(server.get("/")).await?;
         http.sleep(Duration::from_millis(3)).await;
         let sum = http.with(|state| {
             *state += 2;
@@ -136,7 +137,7 @@ fn futures_are_polled_by_any_executor_while_another_thread_turns() {
         Ok::<_, Error>(page)
     });
     assert_eq!(text(&page.unwrap()), "abc");
-    drop(http);
+    drop(alive);
     assert_eq!(engine.join().unwrap(), 42);
 }
 
@@ -160,7 +161,7 @@ fn what_is_dropped_is_cancelled() {
     let mut bench = Bench::new();
     let held = bench.engine.fetch(server.get("/"));
     let http = bench.engine.submitter();
-    let also_held = http.send(server.get("/"));
+    let also_held = http.fetch(server.get("/"));
     let long = http.sleep(Duration::from_secs(3600));
     bench.until("all are there", |engine, _| engine.pending() == 3);
     bench.until("they are sent", |engine, _| engine.stats().in_flight == 2);
@@ -180,7 +181,7 @@ fn a_cancelled_task_is_dropped_and_with_it_what_it_awaits() {
     let request = server.get("/");
     let task = bench.engine.spawn(async move {
         let _held = held;
-        let _ = http.send(request).await;
+        let _ = http.fetch(request).await;
         unreachable!("nobody answers");
     });
     bench.until("it is sent", |engine, _| engine.stats().in_flight == 1);
@@ -215,7 +216,7 @@ fn of_an_engine_that_is_gone_the_futures_say_so() {
     block_on(kept.take().unwrap());
     // It was made before the engine went.
     assert_eq!(block_on(asked), Ok(0));
-    let after = http.send(server.get("/"));
+    let after = http.fetch(server.get("/"));
     assert_eq!(block_on(after).unwrap_err().kind(), ErrorKind::Gone);
     assert_eq!(block_on(http.with(|_| ())), Err(Gone));
     block_on(http.sleep(Duration::MAX));
@@ -230,7 +231,7 @@ fn a_panic_in_a_task_is_the_hosts_and_the_others_go_on() {
     let request = server.get("/");
     bench.engine.spawn(async { panic!("in a task") });
     bench.engine.spawn(async move {
-        let page = http.send(request).await.unwrap();
+        let page = http.fetch(request).await.unwrap();
         say(&http, text(&page)).await;
     });
     let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -315,7 +316,7 @@ fn tasks_run_in_simulated_time() {
     engine.spawn(async move {
         for _ in 0..24 {
             let page = Request::get("http://192.0.2.1/").build().unwrap();
-            let page = http.send(page).await.unwrap();
+            let page = http.fetch(page).await.unwrap();
             assert_eq!(text(&page), "a");
             http.sleep(Duration::from_secs(3600)).await;
             http.with(|hours| *hours += 1).await.unwrap();
@@ -338,7 +339,7 @@ fn futures_of_a_submitter_are_send() {
     let mut engine = Engine::<Rc<()>>::new().unwrap();
     let http = engine.submitter();
     let request = Request::get("http://127.0.0.1:1/").build().unwrap();
-    is_send(&http.send(request.clone()));
+    is_send(&http.fetch(request.clone()));
     is_send(&http.sleep(Duration::ZERO));
     is_send(&http.with(|_| 1));
     is_send(&engine.fetch(request));
@@ -352,7 +353,7 @@ fn a_response_has_its_info_among_its_extensions() {
     let mut bench = Bench::new();
     let http = bench.engine.submitter();
     let fetched = bench.engine.fetch(server.get("/"));
-    let sent = http.send(server.get("/second"));
+    let sent = http.fetch(server.get("/second"));
     drop(http);
     bench.engine.run(&mut bench.log).unwrap();
     for (page, path) in [(block_on(fetched), "/"), (block_on(sent), "/second")] {
@@ -375,13 +376,13 @@ fn of_an_engine_that_is_gone_the_error_has_the_request() {
     let http = bench.engine.submitter();
     let post = |path: &str| server.post(path, "a");
     let under_way = bench.engine.fetch(post("/fetched"));
-    let sent = http.send(post("/sent"));
+    let sent = http.fetch(post("/sent"));
     bench.until("they are sent", |engine, _| engine.stats().in_flight == 2);
     drop(bench);
     let rows = [
         (block_on(under_way), "/fetched", Sent::Maybe),
         (block_on(sent), "/sent", Sent::Maybe),
-        (block_on(http.send(post("/late"))), "/late", Sent::No),
+        (block_on(http.fetch(post("/late"))), "/late", Sent::No),
     ];
     for (fetched, path, sent) in rows {
         let error = fetched.unwrap_err();
@@ -502,7 +503,7 @@ fn who_waits_for_room_is_told_when_the_engine_goes() {
     let http = engine.submitter();
     let _first = http.sleep(Duration::ZERO);
     let request = Request::post("http://127.0.0.1:1/").build().unwrap();
-    let mut late: Boxed<_> = Box::pin(http.send(request));
+    let mut late: Boxed<_> = Box::pin(http.fetch(request));
     let woken = Arc::default();
     assert!(poll(&mut late, &woken).is_pending());
     drop(engine);
@@ -526,10 +527,12 @@ fn a_crowd_of_futures_goes_through_a_small_inbox() {
     let threads: Vec<_> = (0..4)
         .map(|_| {
             let (http, request) = (http.clone(), server.get("/"));
+            let alive = http.keep_alive();
             std::thread::spawn(move || {
+                let _alive = alive;
                 // All of them wait at once, and are polled whenever one is woken.
                 let mut pages: Vec<_> = (0..50)
-                    .map(|_| Some(Box::pin(http.send(request.clone()))))
+                    .map(|_| Some(Box::pin(http.fetch(request.clone()))))
                     .collect();
                 block_on(std::future::poll_fn(move |cx| {
                     for slot in &mut pages {
@@ -548,7 +551,6 @@ fn a_crowd_of_futures_goes_through_a_small_inbox() {
             })
         })
         .collect();
-    drop(http);
     engine.run(&mut 0).unwrap();
     for thread in threads {
         thread.join().unwrap();

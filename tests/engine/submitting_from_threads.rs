@@ -1,4 +1,4 @@
-//! Submitters reach an engine from other threads, wake it, and keep `run` going.
+//! Submitters reach an engine from other threads and wake it; guards keep `run` going.
 
 use crate::common;
 
@@ -8,16 +8,19 @@ use common::{Gate, Log, Server, ok};
 use httpstream::{Config, Context, Engine, Error, ErrorKind, Flow, Reply, SubmitError, Unread};
 
 #[test]
-fn run_goes_on_until_the_last_one_has_gone() {
+fn run_goes_on_until_the_last_guard_has_gone() {
     let server = Server::answering(ok("a"));
     let mut engine = Engine::<Log>::new().unwrap();
     let mut log = Log::default();
     let submitter = engine.submitter();
+    let alive = submitter.keep_alive();
     let request = server.get("/");
     let threads: Vec<_> = (0..4)
         .map(|_| {
             let (submitter, request) = (submitter.clone(), request.clone());
+            let alive = alive.clone();
             std::thread::spawn(move || {
+                let _alive = alive;
                 let mut ids = Vec::new();
                 for _ in 0..50 {
                     ids.push(submitter.submit(request.clone(), common::note).unwrap());
@@ -26,7 +29,7 @@ fn run_goes_on_until_the_last_one_has_gone() {
             })
         })
         .collect();
-    drop(submitter);
+    drop(alive);
     engine.run(&mut log).unwrap();
     let mut ids: Vec<_> = threads
         .into_iter()
@@ -36,6 +39,36 @@ fn run_goes_on_until_the_last_one_has_gone() {
     ids.dedup();
     assert_eq!((ids.len(), log.replies.len()), (200, 200));
     assert!(log.replies.iter().all(Result::is_ok));
+    // One that is merely kept keeps nothing running, and what it has submitted is not lost.
+    submitter.submit(server.get("/"), common::note).unwrap();
+    engine.run(&mut log).unwrap();
+    engine.run(&mut log).unwrap();
+    assert_eq!(log.replies.len(), 201);
+}
+
+#[test]
+fn a_run_that_waits_for_a_guard_alone_ends_with_it() {
+    let mut engine = Engine::<Log>::new().unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let alive = engine.submitter().keep_alive();
+    let thread = std::thread::spawn(move || {
+        // The engine is asleep by then, or is about to be.
+        told.recv().unwrap();
+        drop(alive);
+    });
+    engine.call(move |_, cx| {
+        tell.send(()).unwrap();
+        cx.done()
+    });
+    engine.run(&mut Log::default()).unwrap();
+    thread.join().unwrap();
+    // A guard that goes inside of a turn wakes nobody.
+    let mut alive = Some(engine.submitter().keep_alive());
+    engine.call(move |_, cx| {
+        alive.take();
+        cx.done()
+    });
+    engine.run(&mut Log::default()).unwrap();
 }
 
 #[test]
@@ -73,6 +106,7 @@ fn cancel_and_stop() {
     let mut engine = Engine::<Log>::new().unwrap();
     let mut log = Log::default();
     let submitter = engine.submitter();
+    let alive = submitter.keep_alive();
     let request = server.get("/");
     let thread = std::thread::spawn(move || {
         let held = submitter.submit(request.clone(), common::note).unwrap();
@@ -85,10 +119,10 @@ fn cancel_and_stop() {
         submitter.cancel(held).unwrap();
         submitter.cancel(delayed).unwrap();
         submitter.stop().unwrap();
-        (submitter, server, other)
+        (alive, server, other)
     });
     engine.run(&mut log).unwrap();
-    let (submitter, _server, other) = thread.join().unwrap();
+    let (alive, _server, other) = thread.join().unwrap();
     while log.replies.len() < 2 {
         engine
             .turn(&mut log, Some(Duration::from_millis(10)))
@@ -97,7 +131,7 @@ fn cancel_and_stop() {
     assert_eq!(log.kinds(), [ErrorKind::Cancelled; 2]);
     assert_eq!(engine.pending(), 1);
     assert!(engine.cancel(other), "its ids are good on the engine too");
-    drop(submitter);
+    drop(alive);
     engine.run(&mut log).unwrap();
     assert_eq!(log.kinds(), [ErrorKind::Cancelled; 3]);
 }
@@ -288,10 +322,12 @@ fn many_threads_and_a_small_inbox_lose_nothing() {
     const EACH: usize = 2000;
     let mut engine = small(10);
     let submitter = engine.submitter();
+    let alive = submitter.keep_alive();
     let threads: Vec<_> = (0..4)
         .map(|_| {
-            let submitter = submitter.clone();
+            let (submitter, alive) = (submitter.clone(), alive.clone());
             std::thread::spawn(move || {
+                let _alive = alive;
                 let mut refused = 0;
                 for _ in 0..EACH {
                     let mut call = |log: &mut Log, cx: &mut Context<'_, Log>| {
@@ -309,7 +345,7 @@ fn many_threads_and_a_small_inbox_lose_nothing() {
             })
         })
         .collect();
-    drop(submitter);
+    drop(alive);
     let mut log = Log::default();
     engine.run(&mut log).unwrap();
     let refused: usize = threads

@@ -137,7 +137,7 @@ fn futures_of_a_submitter_are_awaited_in_any_task() {
         let http = told.await.unwrap();
         let request = server.get("/");
         let tasks = (0..20).map(|_| {
-            let page = http.send(request.clone());
+            let page = http.fetch(request.clone());
             tokio::spawn(async move { page.await.unwrap().into_body() })
         });
         for task in tasks.collect::<Vec<_>>() {

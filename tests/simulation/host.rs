@@ -76,6 +76,7 @@ pub(crate) fn run_as(seed: u64, watching: Watching, scope: Scope, verbose: bool)
         coverage: Coverage::default(),
         wrong: Vec::new(),
         submitter: None,
+        alive: None,
         draining: false,
         winding_down: false,
         stop_asked: Some(false),
@@ -113,7 +114,9 @@ pub(crate) fn run_as(seed: u64, watching: Watching, scope: Scope, verbose: bool)
         .iter()
         .any(|origin| origin.has_alternatives());
     let engine = Engine::on_network(&network, config).expect("the configuration is sound");
-    world.borrow_mut().submitter = Some(engine.submitter());
+    let submitter = engine.submitter();
+    world.borrow_mut().alive = (seed % 2 == 0).then(|| submitter.keep_alive());
+    world.borrow_mut().submitter = Some(submitter);
     let part = || {
         let world = world.clone();
         Some(Part { world })
@@ -746,6 +749,7 @@ impl Run {
     fn wind_down(&mut self) {
         self.world.borrow_mut().winding_down = true;
         if self.random.chance(200) {
+            self.world.borrow_mut().alive = None;
             self.world.borrow_mut().submitter = None;
             self.hit("host", "submitter gone");
         }

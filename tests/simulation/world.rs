@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use httpstream::sim::{ConnectionId, Network, Random};
-use httpstream::{ChainId, Request, Submitter, Timeouts};
+use httpstream::{ChainId, KeepAlive, Request, Submitter, Timeouts};
 
 use crate::coverage::Coverage;
 use crate::plan::{MS, Plan, SECOND};
@@ -40,6 +40,7 @@ pub(crate) struct World {
     /// What was found wrong.
     pub(crate) wrong: Vec<String>,
     pub(crate) submitter: Option<Submitter<Host>>,
+    pub(crate) alive: Option<KeepAlive>,
     pub(crate) draining: bool,
     /// No new chains, no follow-ons, no mischief.
     pub(crate) winding_down: bool,
