@@ -209,7 +209,7 @@ fn a_turn_over_its_budget_says_that_there_is_more() {
     let server = Server::answering(ok(&"x".repeat(4 << 20)));
     let mut bench = Bench::with(|c| c.turn_bytes = 1000);
     bench.submit(server.get("/"));
-    let mut more = 0;
+    let (mut more, mut due) = (0, 0);
     while bench.log.replies.is_empty() {
         let turn = bench
             .engine
@@ -217,10 +217,11 @@ fn a_turn_over_its_budget_says_that_there_is_more() {
             .unwrap();
         if turn.more {
             more += 1;
-            assert!(bench.engine.next_timeout().unwrap().is_zero());
+            // Not where the poll was left out for the rest of its last batch: it is to be asked.
+            due += usize::from(bench.engine.next_timeout().unwrap().is_zero());
         }
     }
-    assert!(more > 0);
+    assert!(due > 0, "{due} of {more}");
     bench.assert_empty();
 }
 

@@ -129,12 +129,13 @@ fn futures_of_a_submitter_are_awaited_in_any_task() {
     let engine = std::thread::spawn(move || {
         current_thread().block_on(async move {
             let mut driver = driver();
-            tell.send(driver.engine().submitter()).unwrap();
+            let http = driver.engine().submitter();
+            tell.send((http.keep_alive(), http)).unwrap();
             driver.run(&mut Log::default()).await.unwrap();
         });
     });
     runtime.block_on(in_time(async {
-        let http = told.await.unwrap();
+        let (_alive, http) = told.await.unwrap();
         let request = server.get("/");
         let tasks = (0..20).map(|_| {
             let page = http.fetch(request.clone());
