@@ -33,6 +33,9 @@ pub struct Response<'a> {
     pub(crate) trailers: Headers<'a>,
     pub(crate) body: Body<'a>,
     pub(crate) about: &'a About,
+    /// Where what was asked of it is written out. Beside it, since it is large, and would be moved
+    /// wherever that is made.
+    pub(crate) info: &'a OnceLock<Info>,
 }
 
 /// What is known of an exchange, before anybody asks for it: to write it out costs more than to keep it.
@@ -46,13 +49,12 @@ pub(crate) struct About {
     pub(crate) done: u64,
     pub(crate) tls: Option<TlsInfo>,
     pub(crate) request: Request,
-    pub(crate) info: OnceLock<Info>,
 }
 
 impl About {
-    fn info(&self) -> &Info {
+    fn write_out(&self) -> Info {
         let at = |micros: u64| (micros > 0).then(|| Duration::from_micros(micros));
-        self.info.get_or_init(|| Info {
+        Info {
             id: self.id,
             peer: self.peer,
             reused: self.reused,
@@ -67,7 +69,7 @@ impl About {
             },
             tls: self.tls.clone(),
             request: self.request.clone(),
-        })
+        }
     }
 }
 
@@ -262,7 +264,7 @@ impl<'a> Response<'a> {
 
     /// About the exchange: peer, timings, whether the connection was reused.
     pub fn info(&self) -> &Info {
-        self.about.info()
+        self.info.get_or_init(|| self.about.write_out())
     }
 }
 
@@ -339,7 +341,6 @@ pub(crate) mod testing {
             done: 0,
             tls: None,
             request: request.clone(),
-            info: OnceLock::new(),
         };
         to(Response {
             head: &head,
@@ -347,6 +348,7 @@ pub(crate) mod testing {
             trailers: no_fields(),
             body: Body::Lent(body),
             about: &about,
+            info: &OnceLock::new(),
         })
     }
 }

@@ -5,6 +5,8 @@
 //! together a few. What is left then is kept by the [`Decoding`](crate::policy::Decoding), and goes
 //! on in the next turn.
 
+use std::sync::OnceLock;
+
 use crate::engine::Engine;
 use crate::engine::chain::{ChainKey, Marks};
 use crate::engine::core::Core;
@@ -77,6 +79,7 @@ impl<S, M: Mode> Engine<S, M> {
             trailers: no_fields(),
             body: Body::Lent(&[]),
             about: &about,
+            info: &OnceLock::new(),
         };
         let screened = self.core.ask_head(chain, &response, limits.max_body_bytes);
         let shown = match screened {

@@ -116,6 +116,15 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
+    /// Its request is put on a link. Answers whether its `Expect` line is sent, and when it was
+    /// submitted.
+    #[inline]
+    pub(super) fn begin_attempt(&mut self, link: u32) -> (bool, u64) {
+        self.stage = Stage::Running { link };
+        self.attempts = self.attempts.saturating_add(1);
+        (!self.marks.has(Marks::NO_EXPECT), self.submitted)
+    }
+
     /// An exchange of it is over.
     #[inline]
     pub(super) fn note_outcome(&mut self, has_failed: bool) {

@@ -161,9 +161,6 @@ impl<N: Net> Core<N> {
         self.chains.has_commands()
             || self.agenda.is_due()
             || self.lookups.names.has_news()
-            || self.bell.has_rung()
-            || self.ended.is_set()
-            || self.chains.generations.is_due()
             || self.net.has_handed_events()
     }
 

@@ -2,6 +2,7 @@
 //! of it to the readbacks.
 
 use std::num::NonZeroU16;
+use std::sync::OnceLock;
 
 use crate::engine::Engine;
 use crate::engine::body::Fed;
@@ -40,8 +41,7 @@ impl<S, M: Mode> Engine<S, M> {
             Reach::Waiting { .. } | Reach::Closed => {}
             Reach::Dialing(..) | Reach::Connecting(..) | Reach::Shaking(..) | Reach::Open(..) => {
                 let woken = Readiness::WRITABLE.with(Readiness::ERROR);
-                let writes = link.has_unwritten() || link.h1.is_tunnel();
-                if link.readiness.has(woken) && writes {
+                if link.readiness.has(woken) && (link.has_unwritten() || link.h1.is_tunnel()) {
                     let token = self.core.links.token(key);
                     self.core.flush(key);
                     if self.core.links.find(token).is_none() {
@@ -83,11 +83,14 @@ impl<S, M: Mode> Engine<S, M> {
 
     fn feed_held(&mut self, state: &mut S, key: LinkKey) -> Go {
         let h1 = &mut self.core.links[key].h1;
-        let is_complete = h1.response().is_complete();
-        let (Some(chain), Some(inbound)) = (h1.tag(), h1.inbound_mut()) else {
+        let Some(inbound) = h1.inbound_mut() else {
             return Go::On;
         };
         let has_held = !inbound.held.is_empty();
+        let is_complete = h1.response().is_complete();
+        let Some(chain) = h1.tag() else {
+            return Go::On;
+        };
         if self.core.chains[chain].marks.has(Marks::PAUSED) {
             return Go::On;
         }
@@ -422,6 +425,7 @@ impl<S, M: Mode> Engine<S, M> {
             trailers: no_fields(),
             body: Body::Lent(&[]),
             about: &about,
+            info: &OnceLock::new(),
         };
         let shown = self.run_readback(chain, about.id, |readback, mut cx| {
             call(readback, state, &response, &mut cx)

@@ -34,34 +34,30 @@ impl<S, M: Mode> Engine<S, M> {
         key: LinkKey,
         mut reading: Reading<'d>,
     ) -> (Option<Token>, &'d mut [u8]) {
-        let chain = self.core.links[key].h1.tag();
+        let h1 = &self.core.links[key].h1;
+        let (chain, is_whole) = (h1.tag(), h1.is_whole());
         let chain = chain.expect("it is read for an exchange");
-        let is_whole = self.core.links[key].h1.is_whole();
         let (leftover, head) = (reading.rest().len(), reading.head().0);
-        let line;
-        let next = {
-            let about = self.core.take_exchange(key, chain);
-            line = self.core.release(key, head, is_whole, leftover);
-            let (head, section, trailers, body) = reading.response();
-            let response = Response {
-                head,
-                section,
-                trailers,
-                body,
-                about: &about,
-            };
-            if self.core.is_visited(chain) {
-                self.conclude(state, chain, response);
-                None
-            } else {
-                let has_failed = is_worth_another_try(response.status());
-                self.core.chains[chain].note_outcome(has_failed);
-                Some(self.run_readback(chain, about.id, |readback, mut cx| {
-                    readback.on_reply(state, Ok(response), &mut cx)
-                }))
-            }
+        let about = self.core.take_exchange(key, chain);
+        let line = self.core.release(key, head, is_whole, leftover);
+        let info = OnceLock::new();
+        let (head, section, trailers, body) = reading.response();
+        let response = Response {
+            head,
+            section,
+            trailers,
+            body,
+            about: &about,
+            info: &info,
         };
-        if let Some(next) = next {
+        if self.core.is_visited(chain) {
+            self.conclude(state, chain, response);
+        } else {
+            let has_failed = is_worth_another_try(response.status());
+            self.core.chains[chain].note_outcome(has_failed);
+            let next = self.run_readback(chain, about.id, |readback, mut cx| {
+                readback.on_reply(state, Ok(response), &mut cx)
+            });
             self.follow(chain, next);
         }
         let (inbound, rest) = reading.into_parts();
@@ -124,7 +120,6 @@ impl<N: Net> Core<N> {
             done: 0,
             tls: link.tls_state().and_then(TlsState::info),
             request: front.request.clone(),
-            info: OnceLock::new(),
         }
     }
 
@@ -156,13 +151,13 @@ impl<N: Net> Core<N> {
             done: (self.clock.micros() - chain.submitted).max(1),
             tls,
             request: exchange.request,
-            info: OnceLock::new(),
             id: self.chains.id(chain_key),
         }
     }
 
     /// Takes a link from the exchange that is over: the next in line takes its place, or it rests, if it can be used again. Answers its
     /// token where there is a next.
+    #[inline(always)]
     pub(super) fn release(
         &mut self,
         key: LinkKey,
@@ -176,25 +171,24 @@ impl<N: Net> Core<N> {
             self.origin_of(key),
             head.status.as_u16()
         );
-        if self.links[key].h1.has_line() {
+        let link = &self.links[key];
+        let has_pending = link.tls_state().is_some_and(TlsState::has_pending);
+        let mut reusable = is_whole && leftover == 0 && !has_pending;
+        reusable &= !link.h1.ends_behind_front();
+        // What the last event said may stand unread behind the response: an end of file, or bytes
+        // out of turn.
+        let has_more = link.readiness.has(Readiness::READ_SIDE);
+        if link.h1.has_line() {
             match self.move_up(key, head, is_whole, leftover) {
                 MovedUp::Next => return Some(self.links.token(key)),
                 MovedUp::Closed => return None,
                 MovedUp::Nobody => {}
             }
         }
-        let link = &self.links[key];
-        let mut reusable = is_whole && !link.h1.ends_behind_front();
         if leftover > 0 {
-            reusable = false;
             self.warn_of_unsolicited(key, leftover);
         }
-        if let Some(tls) = self.links[key].tls_state() {
-            reusable &= !tls.has_pending();
-        }
-        // What the last event said may stand unread behind the response: an end of file, or bytes
-        // out of turn.
-        if reusable && self.links[key].readiness.has(Readiness::READ_SIDE) {
+        if reusable && has_more {
             reusable = matches!(self.probe(key), Probe::Open);
             self.quiet.on_drained(key, self.clock.micros());
         }

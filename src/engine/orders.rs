@@ -58,10 +58,16 @@ impl<S> Orders<S> {
         self.waking.enter()
     }
 
-    /// Whether there are orders that nobody is woken for: given inside a turn, or left by one that
-    /// had taken enough.
+    /// Whether something is left that nobody is woken for, since it came from inside a turn, or one
+    /// had taken enough: orders, chains that were woken, generations that have ended.
+    #[inline]
     pub(super) fn has_unannounced(&self) -> bool {
         self.waking.has_unannounced()
+    }
+
+    /// Something of that is left by the turn that looks.
+    pub(super) fn note_unannounced(&self) {
+        self.waking.set_unannounced(true);
     }
 
     /// Whether orders may still come, or have come and are not taken.
@@ -90,6 +96,9 @@ impl<S> Orders<S> {
     pub(super) fn take(&mut self) -> Vec<Order<S>> {
         let mut orders = std::mem::take(&mut self.scratch);
         self.remote.take(&mut orders, MAX_ORDERS - self.taken);
+        if self.local.has_orders() {
+            self.note_unannounced();
+        }
         self.taken += orders.len();
         orders
     }

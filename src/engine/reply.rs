@@ -28,7 +28,8 @@ use crate::response::{Reply, Response};
 
 /// Whether a status asks for another try: the server was not ready for the request, or is not there.
 pub(super) fn is_worth_another_try(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502..=504)
+    // One comparison for those that are well.
+    status.as_u16() >= 400 && matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502..=504)
 }
 
 impl<S, M: Mode> Engine<S, M> {
@@ -64,6 +65,7 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// The response to a chain's request is complete: its policy hears of it, and then its readback,
     /// unless it is sent again.
+    #[inline(never)]
     pub(super) fn conclude(&mut self, state: &mut S, chain: ChainKey, response: Response<'_>) {
         let mut response = response;
         let mut decoded;

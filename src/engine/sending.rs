@@ -9,7 +9,7 @@ use std::io;
 
 use log::{debug, trace};
 
-use crate::engine::chain::{ChainKey, Marks, Stage};
+use crate::engine::chain::{ChainKey, Marks};
 use crate::engine::clock::tick_after;
 use crate::engine::core::Core;
 use crate::engine::fail::Failure;
@@ -19,7 +19,7 @@ use crate::h1::trust::Trust;
 use crate::h1::{Advance, Outlet};
 use crate::net::link::Link;
 use crate::net::pool::{Entry, OriginKey};
-use crate::net::slots::{LinkKey, MaybeKey};
+use crate::net::slots::LinkKey;
 use crate::net::transport::{self, Trouble, Written};
 use crate::net::{Net, Readiness};
 use crate::request::Request;
@@ -47,42 +47,53 @@ impl<N: Net> Core<N> {
     /// chain is on the agenda.
     #[inline]
     pub(super) fn load(&mut self, key: LinkKey, chain_key: ChainKey) -> bool {
-        let Some(exchange) = self.begin_exchange(key, chain_key) else {
+        if self.is_visited(chain_key) {
+            return self.load_visited(key, chain_key);
+        }
+        let exchange = self.begin_exchange(key, chain_key);
+        self.put_in_front(key, chain_key, exchange);
+        true
+    }
+
+    /// [`load`](Self::load) of a request that a policy sees to.
+    #[inline(never)]
+    fn load_visited(&mut self, key: LinkKey, chain_key: ChainKey) -> bool {
+        let Some(exchange) = self.begin_visited(key, chain_key) else {
             return false;
         };
+        self.put_in_front(key, chain_key, exchange);
+        true
+    }
+
+    #[inline(always)]
+    fn put_in_front(&mut self, key: LinkKey, chain: ChainKey, exchange: Exchange<ChainKey>) {
         let link = &mut self.links[key];
         let depth = depth_of(&self.pool[link.origin], &exchange.request);
         link.h1.begin(exchange);
         if let Some(depth) = depth {
-            let was_sent = self.chains[chain_key].attempts > 1;
+            let was_sent = self.chains[chain].attempts > 1;
             self.begin_line(key, depth, was_sent);
         }
-        true
     }
 
-    /// An exchange of the chain's request on a link. `None`: its policy refuses that.
+    /// An exchange of the chain's request on a link.
     #[inline(always)]
-    fn begin_exchange(&mut self, key: LinkKey, chain_key: ChainKey) -> Option<Exchange<ChainKey>> {
+    fn begin_exchange(&mut self, key: LinkKey, chain_key: ChainKey) -> Exchange<ChainKey> {
         let chain = &mut self.chains[chain_key];
-        chain.stage = Stage::Running { link: key };
-        chain.attempts = chain.attempts.saturating_add(1);
-        let (expects, submitted) = (!chain.marks.has(Marks::NO_EXPECT), chain.submitted);
-        if chain.visit != MaybeKey::NONE {
-            let block = self.ask_fields(chain_key).ok()?;
-            let request = self.chains[chain_key].request().clone();
-            return Some(Exchange::with_block(
-                chain_key, request, block, expects, submitted,
-            ));
-        }
+        let (expects, submitted) = chain.begin_attempt(key);
         let request = chain.request().clone();
         let defaults = self.settings.defaults.choose(&request);
-        let block = self.settings.defaults.block(defaults);
-        Some(Exchange::new(
-            chain_key,
-            request,
-            (defaults, block),
-            expects,
-            submitted,
+        let block = (defaults, self.settings.defaults.block(defaults));
+        Exchange::new(chain_key, request, block, expects, submitted)
+    }
+
+    /// The same, with the fields that its policy adds. `None`: that refuses it.
+    fn begin_visited(&mut self, key: LinkKey, chain_key: ChainKey) -> Option<Exchange<ChainKey>> {
+        let (expects, submitted) = self.chains[chain_key].begin_attempt(key);
+        let block = self.ask_fields(chain_key).ok()?;
+        let request = self.chains[chain_key].request().clone();
+        Some(Exchange::with_block(
+            chain_key, request, block, expects, submitted,
         ))
     }
 
@@ -113,8 +124,12 @@ impl<N: Net> Core<N> {
 
     /// Puts a request behind those on a link that takes more.
     pub(super) fn join(&mut self, key: LinkKey, chain_key: ChainKey) {
-        let Some(exchange) = self.begin_exchange(key, chain_key) else {
-            return;
+        let exchange = match self.is_visited(chain_key) {
+            false => self.begin_exchange(key, chain_key),
+            true => match self.begin_visited(key, chain_key) {
+                Some(exchange) => exchange,
+                None => return,
+            },
         };
         let link = &mut self.links[key];
         let depth = exchange.request.pipeline();
@@ -138,28 +153,27 @@ impl<N: Net> Core<N> {
 
     /// Writes what is left of the requests on an open link, as far as the socket takes it.
     pub(super) fn write(&mut self, key: LinkKey) {
-        if self.links[key].h1.is_tunnel() {
+        let h1 = &self.links[key].h1;
+        if h1.is_tunnel() {
             return self.write_tunnel(key);
         }
-        if self.links[key].h1.has_line() && !self.is_fit_for_more(key) {
+        let has_line = h1.has_line();
+        if has_line && !self.is_fit_for_more(key) {
             return;
         }
         loop {
-            let link = &mut self.links[key];
-            if !link.h1.is_writable() || !link.has_unwritten() {
-                return;
-            }
-            let written = match link.h1.has_line() {
+            let written = match has_line {
                 false => self.write_once(key),
                 true => self.write_pipeline_once(key),
             };
             let done = match written {
-                Ok(done) => done,
-                Err(trouble) => return self.on_trouble(key, trouble),
+                Some(Ok(done)) => done,
+                Some(Err(trouble)) => return self.on_trouble(key, trouble),
+                None => return,
             };
             self.on_written(key, done);
-            let link = &mut self.links[key];
             if done.is_blocked {
+                let link = &mut self.links[key];
                 link.readiness = link.readiness.without(Readiness::WRITABLE);
                 return;
             }
@@ -170,7 +184,7 @@ impl<N: Net> Core<N> {
     #[inline(never)]
     fn write_tunnel(&mut self, key: LinkKey) {
         // Messages are not to wait until those before are acknowledged.
-        self.send_at_once_if(key, true);
+        send_at_once(&mut self.links[key], &mut self.net);
         loop {
             let link = &mut self.links[key];
             let outbox = link.chain().and_then(|chain| self.chains.outbox(chain));
@@ -238,56 +252,55 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Writes what is left of the only request, once.
+    /// Writes what is left of the only request, once. `None`: there is nothing to be written.
     #[inline]
-    fn write_once(&mut self, key: LinkKey) -> Result<Written, Trouble> {
-        let front = self.links[key].h1.front();
-        let is_long = front.is_some_and(|front| front.writable() > NAGLE_SAFE);
-        self.send_at_once_if(key, is_long);
-        let Link { h1, reach, .. } = &mut self.links[key];
+    fn write_once(&mut self, key: LinkKey) -> Option<Result<Written, Trouble>> {
+        let link = &mut self.links[key];
+        if !link.h1.is_writable() {
+            return None;
+        }
+        let front = link.h1.front().filter(|front| front.has_unwritten());
+        let is_long = match front {
+            Some(front) => front.writable() > NAGLE_SAFE,
+            None if link.has_outbound() => false,
+            None => return None,
+        };
+        if is_long {
+            send_at_once(link, &mut self.net);
+        }
+        let Link { h1, reach, .. } = link;
         let (socket, tls) = reach.wire().expect("an open link has a socket");
         let (net, scratch) = (&mut self.net, &mut self.buffers.scratch);
         let front = h1.front().filter(|front| front.has_unwritten());
         let Some(front) = front else {
-            return transport::write(net, socket, tls, &[], 0, scratch);
+            return Some(transport::write(net, socket, tls, &[], 0, scratch));
         };
         let layout = front.layout(|i| self.settings.defaults.block(i));
         let (parts, skip) = (layout.parts(), front.written());
-        transport::write(net, socket, tls, parts, skip, scratch)
+        Some(transport::write(net, socket, tls, parts, skip, scratch))
     }
 
     /// As [`write_once`](Self::write_once), of all requests on a pipelined link. Apart, so that the
     /// places that it needs stand on no other's stack.
     #[inline(never)]
-    fn write_pipeline_once(&mut self, key: LinkKey) -> Result<Written, Trouble> {
+    fn write_pipeline_once(&mut self, key: LinkKey) -> Option<Result<Written, Trouble>> {
+        let link = &mut self.links[key];
+        if !link.h1.is_writable() || !link.has_unwritten() {
+            return None;
+        }
         // A request that follows others unacknowledged is what Nagle's algorithm holds back.
-        let follows = self.links[key].h1.follows_others();
-        self.send_at_once_if(key, follows);
-        let Link { h1, reach, .. } = &mut self.links[key];
+        if link.h1.follows_others() {
+            send_at_once(link, &mut self.net);
+        }
+        let Link { h1, reach, .. } = link;
         let (socket, tls) = reach.wire().expect("an open link has a socket");
         let (net, scratch) = (&mut self.net, &mut self.buffers.scratch);
         let defaults = &self.settings.defaults;
         let (outgoing, skip) = h1.outgoing::<PIPELINE_PARTS>(|i| defaults.block(i));
-        transport::write_from::<PIPELINE_PARTS, _>(
-            net,
-            socket,
-            tls,
-            outgoing.parts(),
-            skip,
-            scratch,
-        )
-    }
-
-    /// Has small segments go out at once from now on, if need be.
-    #[inline]
-    fn send_at_once_if(&mut self, key: LinkKey, is_needed: bool) {
-        let link = &mut self.links[key];
-        if is_needed && !std::mem::replace(&mut link.is_undelayed, true) {
-            let socket = link.socket().expect("an open link has a socket");
-            if let Err(error) = self.net.set_nodelay(socket) {
-                trace!("TCP_NODELAY refused ({error})");
-            }
-        }
+        let parts = outgoing.parts();
+        Some(transport::write_from::<PIPELINE_PARTS, _>(
+            net, socket, tls, parts, skip, scratch,
+        ))
     }
 
     /// The socket, or the TLS state, has taken bytes of the request in front and of those behind it.
@@ -357,6 +370,16 @@ impl<N: Net> Core<N> {
         let token = self.links.token(key);
         if !std::mem::replace(&mut self.links[key].is_queued, true) {
             self.agenda.run_queue.push_back(token);
+        }
+    }
+}
+
+/// Has small segments go out at once from now on.
+fn send_at_once<N: Net>(link: &mut Link<N::Socket>, net: &mut N) {
+    if !std::mem::replace(&mut link.is_undelayed, true) {
+        let socket = link.socket().expect("an open link has a socket");
+        if let Err(error) = net.set_nodelay(socket) {
+            trace!("TCP_NODELAY refused ({error})");
         }
     }
 }

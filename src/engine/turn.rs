@@ -257,15 +257,16 @@ impl<S, M: Mode> Engine<S, M> {
         if self.core.chains.generations.is_due() {
             self.core.chains.sweep();
         }
+        // What is left is for the next turn, and one flag tells of all of it.
+        let core = &self.core;
+        if core.bell.has_rung() || core.ended.is_set() || core.chains.generations.is_due() {
+            self.orders.note_unannounced();
+        }
     }
 
     #[inline(always)]
     fn take_orders_from_within(&mut self) {
-        if self.orders.has_unannounced()
-            || self.core.bell.has_rung()
-            || self.core.ended.is_set()
-            || self.core.chains.generations.is_due()
-        {
+        if self.orders.has_unannounced() {
             // A readback may have taken its time before it gave them, and no delay is early for that.
             self.core.read_clock();
             self.take_orders();

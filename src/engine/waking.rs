@@ -27,6 +27,7 @@ pub(super) struct Inside {
 }
 
 impl Drop for Inside {
+    #[inline]
     fn drop(&mut self) {
         TURNING.set(self.before);
     }
@@ -41,6 +42,7 @@ impl Waking {
     }
 
     /// A turn begins on this thread, and lasts as long as what is returned.
+    #[inline]
     pub(super) fn enter(self: &Arc<Self>) -> Inside {
         Inside {
             before: TURNING.replace(Arc::as_ptr(self)),
@@ -62,6 +64,7 @@ impl Waking {
 
     /// Whether something was left that the engine was not woken for. A turn takes it before it ends,
     /// or another is due.
+    #[inline]
     pub(super) fn has_unannounced(&self) -> bool {
         // Set and read by one thread.
         self.unannounced.load(Ordering::Relaxed)

@@ -79,7 +79,7 @@ pub(crate) struct Times {
 impl<T> Exchange<T> {
     /// An exchange of which nothing is done. `block` holds the default fields that go with it, which
     /// are known by the number `defaults`; `expects` is whether its `Expect` line is sent.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(
         tag: T,
         request: Request,
@@ -222,6 +222,7 @@ impl<T> Exchange<T> {
     }
 
     /// The final head has come. What it means for a request that is not written to its end.
+    #[inline]
     pub(super) fn on_head(&mut self, status: StatusCode) -> Early {
         let is_held = matches!(self.upload, Upload::Head(_) | Upload::AwaitingContinue);
         if self.upload == Upload::Sent {

@@ -21,7 +21,7 @@ pub(crate) struct Layout<'a>([&'a [u8]; PARTS]);
 
 impl<'a> Layout<'a> {
     /// `expects`: its `Expect` line is sent, if it has one.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(request: &'a Request, block: &'a [u8], expects: bool, body: Body) -> Self {
         let head = request.wire_head();
         let (front, back) = match request.expect_line() {

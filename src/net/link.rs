@@ -75,6 +75,10 @@ impl<Socket> Reach<Socket> {
     /// The socket, and the TLS state that bytes pass through.
     #[inline]
     pub(crate) fn wire(&mut self) -> Option<(&Socket, Option<&mut TlsState>)> {
+        // As it is nearly always.
+        if let Reach::Open(socket, layers) = self {
+            return Some((socket, layers.tls_state_mut()));
+        }
         match self {
             Reach::Open(socket, layers) | Reach::Idle(socket, layers, _) => {
                 Some((socket, layers.tls_state_mut()))
@@ -183,6 +187,10 @@ impl<Socket> Link<Socket> {
     /// The TLS state that bytes pass through, or will.
     #[inline]
     pub(crate) fn tls_state(&self) -> Option<&TlsState> {
+        // As it is nearly always, several times a request.
+        if let Reach::Open(_, layers) = &self.reach {
+            return layers.tls_state();
+        }
         match &self.reach {
             Reach::Open(_, layers) | Reach::Idle(_, layers, _) => layers.tls_state(),
             Reach::Waiting { handshakes, .. }

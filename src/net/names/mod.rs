@@ -345,6 +345,7 @@ impl Names {
     }
 
     /// When a turn is due without the resolver having woken the engine.
+    #[inline]
     pub(crate) fn deadline(&self) -> Option<Instant> {
         if let Some(since) = self.hosts.deadline() {
             return Some(since);
@@ -356,6 +357,7 @@ impl Names {
     }
 
     /// Whether answers may be there already.
+    #[inline]
     pub(crate) fn has_news(&self) -> bool {
         // A question that was cancelled before it was asked after has none.
         self.news && self.is_busy()
@@ -368,6 +370,7 @@ impl Names {
     }
 
     /// Whether anything is being looked up.
+    #[inline]
     pub(crate) fn is_busy(&self) -> bool {
         !self.questions.is_empty()
     }
@@ -380,6 +383,7 @@ impl Names {
     }
 
     /// Once a turn, behind its events.
+    #[inline]
     pub(crate) fn on_turn(&mut self, now: Instant) {
         if self.hosts.deadline().is_some() {
             self.hosts.read_on();
