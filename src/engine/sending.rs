@@ -13,7 +13,7 @@ use crate::engine::chain::{ChainKey, Marks};
 use crate::engine::clock::tick_after;
 use crate::engine::core::Core;
 use crate::engine::fail::Failure;
-use crate::h1::exchange::Exchange;
+use crate::h1::exchange::{Exchange, Going};
 use crate::h1::line::Intake;
 use crate::h1::trust::Trust;
 use crate::h1::{Advance, Outlet};
@@ -50,8 +50,20 @@ impl<N: Net> Core<N> {
         if self.is_visited(chain_key) {
             return self.load_visited(key, chain_key);
         }
-        let exchange = self.begin_exchange(key, chain_key);
-        self.put_in_front(key, chain_key, exchange);
+        // One step, so that the exchange is made where it stays.
+        let link = &mut self.links[key];
+        let entry = &self.pool[link.origin];
+        let chain = &mut self.chains[chain_key];
+        let (expects, submitted) = chain.begin_attempt(key);
+        let request = chain.request().clone();
+        let depth = depth_of(entry, &request);
+        let defaults = self.settings.defaults.choose(&request);
+        let block = (defaults, self.settings.defaults.block(defaults));
+        let exchange = Exchange::new(chain_key, request, block, expects, submitted);
+        link.h1.begin(exchange);
+        if let Some(depth) = depth {
+            self.begin_line(key, chain_key, depth);
+        }
         true
     }
 
@@ -61,19 +73,13 @@ impl<N: Net> Core<N> {
         let Some(exchange) = self.begin_visited(key, chain_key) else {
             return false;
         };
-        self.put_in_front(key, chain_key, exchange);
-        true
-    }
-
-    #[inline(always)]
-    fn put_in_front(&mut self, key: LinkKey, chain: ChainKey, exchange: Exchange<ChainKey>) {
         let link = &mut self.links[key];
         let depth = depth_of(&self.pool[link.origin], &exchange.request);
         link.h1.begin(exchange);
         if let Some(depth) = depth {
-            let was_sent = self.chains[chain].attempts > 1;
-            self.begin_line(key, depth, was_sent);
+            self.begin_line(key, chain_key, depth);
         }
+        true
     }
 
     /// An exchange of the chain's request on a link.
@@ -107,9 +113,10 @@ impl<N: Net> Core<N> {
             .roomiest(&self.links, origin, depth, was_sent, is_paused)
     }
 
-    /// Readies a link for more requests behind the one of that depth that was just put on it. `was_sent`: that one was sent before.
+    /// Readies a link for more requests behind the one of that depth that was just put on it.
     #[inline(never)]
-    fn begin_line(&mut self, key: LinkKey, depth: u16, was_sent: bool) {
+    fn begin_line(&mut self, key: LinkKey, chain: ChainKey, depth: u16) {
+        let was_sent = self.chains[chain].attempts > 1;
         let link = &mut self.links[key];
         let is_trusted = !self.pool[link.origin].trust.is_broken() && !was_sent;
         let intake = match link.h1.is_reused() || is_trusted {
@@ -256,28 +263,37 @@ impl<N: Net> Core<N> {
     #[inline]
     fn write_once(&mut self, key: LinkKey) -> Option<Result<Written, Trouble>> {
         let link = &mut self.links[key];
-        if !link.h1.is_writable() {
+        if link.h1.outlet() != Outlet::Open {
             return None;
         }
-        let front = link.h1.front().filter(|front| front.has_unwritten());
-        let is_long = match front {
-            Some(front) => front.writable() > NAGLE_SAFE,
-            None if link.has_outbound() => false,
-            None => return None,
+        let Some(Going::Out { writable, .. }) = link.h1.front().map(Exchange::going) else {
+            return match link.has_outbound() {
+                true => self.write_outbound(key),
+                false => None,
+            };
         };
-        if is_long {
+        if writable > NAGLE_SAFE {
             send_at_once(link, &mut self.net);
         }
         let Link { h1, reach, .. } = link;
         let (socket, tls) = reach.wire().expect("an open link has a socket");
         let (net, scratch) = (&mut self.net, &mut self.buffers.scratch);
-        let front = h1.front().filter(|front| front.has_unwritten());
-        let Some(front) = front else {
-            return Some(transport::write(net, socket, tls, &[], 0, scratch));
-        };
+        let front = h1.front().expect("it goes out");
         let layout = front.layout(|i| self.settings.defaults.block(i));
-        let (parts, skip) = (layout.parts(), front.written());
-        Some(transport::write(net, socket, tls, parts, skip, scratch))
+        let (parts, written) = (layout.parts(), front.written());
+        Some(transport::write(net, socket, tls, parts, written, scratch))
+    }
+
+    /// Writes what a link's TLS state has to say, once. `None`: the peer hears nothing any more.
+    #[inline(never)]
+    fn write_outbound(&mut self, key: LinkKey) -> Option<Result<Written, Trouble>> {
+        let link = &mut self.links[key];
+        if !link.h1.is_writable() {
+            return None;
+        }
+        let (socket, tls) = link.reach.wire().expect("an open link has a socket");
+        let (net, scratch) = (&mut self.net, &mut self.buffers.scratch);
+        Some(transport::write(net, socket, tls, &[], 0, scratch))
     }
 
     /// As [`write_once`](Self::write_once), of all requests on a pipelined link. Apart, so that the

@@ -154,13 +154,16 @@ impl<S, M: Mode> Engine<S, M> {
         }
         // Tasks that were woken by what has happened go on in this turn.
         self.take_orders_from_within();
-        for _ in 0..self
-            .core
-            .agenda
-            .completions
-            .len()
-            .min(self.core.settings.turn_events)
-        {
+        if !self.core.agenda.completions.is_empty() {
+            self.on_completions(state);
+        }
+    }
+
+    /// User code of chains that are on no link, as far as a turn does that.
+    #[inline(never)]
+    fn on_completions(&mut self, state: &mut S) {
+        let queued = self.core.agenda.completions.len();
+        for _ in 0..queued.min(self.core.settings.turn_events) {
             self.core.catch_up();
             let Some((chain, completion)) = self.core.agenda.completions.pop_front() else {
                 break;

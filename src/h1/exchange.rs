@@ -55,6 +55,30 @@ pub(crate) enum Upload {
     Cut(usize),
 }
 
+/// What is to be written of a request now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Going {
+    /// The bytes up to `writable`, the body among them or not.
+    Out { body: Body, writable: usize },
+    /// Nothing: it is written, or waits.
+    Nothing,
+    /// Nothing, and nothing will be: the peer has refused the rest.
+    Refused,
+}
+
+/// What became of a request by bytes that were written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Advance {
+    /// Nothing: it had been written before.
+    None,
+    /// More is to be written.
+    Partly,
+    /// Its body waits for a 100 (Continue) from now on.
+    AwaitsContinue,
+    /// It is written to its end.
+    Sent,
+}
+
 /// What becomes of the body of the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Taking {
@@ -126,8 +150,25 @@ impl<T> Exchange<T> {
         self.own_block.take()
     }
 
+    /// What is to be written of it now.
+    #[inline(always)]
+    pub(crate) fn going(&self) -> Going {
+        match self.upload {
+            Upload::Whole(_) => Going::Out {
+                body: Body::Included,
+                writable: self.bytes,
+            },
+            Upload::Head(_) => Going::Out {
+                body: Body::HeldBack,
+                writable: self.writable(),
+            },
+            Upload::AwaitingContinue | Upload::Sent => Going::Nothing,
+            Upload::Cut(_) => Going::Refused,
+        }
+    }
+
     /// Where the bytes lie that may be written now, those that are written already included.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn layout<'a>(&'a self, block: impl FnOnce(u16) -> &'a [u8]) -> Layout<'a> {
         let block = match &self.own_block {
             None => block(self.defaults),
@@ -185,23 +226,35 @@ impl<T> Exchange<T> {
     /// what was written before is on its way to the socket any more, and so what is written whole
     /// counts as sent.
     #[inline]
-    pub(crate) fn on_written(&mut self, bytes: usize, is_flushed: bool, now: u64) -> usize {
-        let writable = self.writable();
-        let (Upload::Head(written) | Upload::Whole(written)) = &mut self.upload else {
-            return 0;
-        };
-        let taken = bytes.min(writable - *written);
-        *written += taken;
-        if *written == writable && is_flushed {
-            match self.upload {
-                Upload::Head(_) => self.upload = Upload::AwaitingContinue,
-                _ => {
-                    self.upload = Upload::Sent;
-                    self.times.sent = self.since(now);
+    pub(crate) fn on_written(
+        &mut self,
+        bytes: usize,
+        is_flushed: bool,
+        now: u64,
+    ) -> (usize, Advance) {
+        match self.upload {
+            Upload::Whole(written) => {
+                let taken = bytes.min(self.bytes - written);
+                if written + taken < self.bytes || !is_flushed {
+                    self.upload = Upload::Whole(written + taken);
+                    return (taken, Advance::Partly);
                 }
+                self.upload = Upload::Sent;
+                self.times.sent = self.since(now);
+                (taken, Advance::Sent)
             }
+            Upload::Head(written) => {
+                let writable = self.writable();
+                let taken = bytes.min(writable - written);
+                if written + taken < writable || !is_flushed {
+                    self.upload = Upload::Head(written + taken);
+                    return (taken, Advance::Partly);
+                }
+                self.upload = Upload::AwaitingContinue;
+                (taken, Advance::AwaitsContinue)
+            }
+            Upload::AwaitingContinue | Upload::Sent | Upload::Cut(_) => (0, Advance::None),
         }
-        taken
     }
 
     /// A byte of its response has come.
@@ -282,18 +335,18 @@ mod tests {
         let mut exchange = exchange(false);
         let all = exchange.writable();
         assert!(!wire(&exchange).contains("Expect"), "it does not wait");
-        assert_eq!(exchange.on_written(all - 1, true, 105), all - 1);
+        assert_eq!(exchange.on_written(all - 1, true, 105).0, all - 1);
         assert_eq!(
             (exchange.upload, exchange.times.sent),
             (Upload::Whole(all - 1), 0)
         );
         assert_eq!(
-            exchange.on_written(9, false, 106),
+            exchange.on_written(9, false, 106).0,
             1,
             "the rest is another's"
         );
         assert!(exchange.has_unwritten(), "it is still on its way");
-        assert_eq!(exchange.on_written(0, true, 107), 0);
+        assert_eq!(exchange.on_written(0, true, 107).0, 0);
         assert_eq!((exchange.upload, exchange.times.sent), (Upload::Sent, 7));
         assert_eq!(exchange.on_head(StatusCode::BAD_REQUEST), Early::No);
     }
@@ -303,14 +356,14 @@ mod tests {
         let mut exchange = exchange(true);
         let head = wire(&exchange);
         assert!(head.contains("Expect: 100-continue\r\n") && head.ends_with("\r\n\r\n"));
-        assert_eq!(exchange.on_written(head.len(), true, 101), head.len());
+        assert_eq!(exchange.on_written(head.len(), true, 101).0, head.len());
         assert_eq!(exchange.upload, Upload::AwaitingContinue);
         assert!(!exchange.has_unwritten());
         assert!(exchange.go_on());
         assert_eq!(exchange.upload, Upload::Whole(head.len()));
         assert_eq!(wire(&exchange), format!("{head}0123456789"));
         assert!(!exchange.go_on(), "it waits no more");
-        assert_eq!(exchange.on_written(10, true, 102), 10);
+        assert_eq!(exchange.on_written(10, true, 102).0, 10);
         assert!(exchange.is_sent());
     }
 

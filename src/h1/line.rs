@@ -193,7 +193,7 @@ impl<T> Line<T> {
         while left > 0
             && let Some(next) = self.behind.get_mut(self.sent)
         {
-            left -= next.on_written(left, true, now);
+            left -= next.on_written(left, true, now).0;
             if !next.is_sent() {
                 break;
             }

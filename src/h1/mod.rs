@@ -27,9 +27,10 @@ pub(crate) mod line;
 pub(crate) mod reading;
 pub(crate) mod trust;
 
-use exchange::{Early, Exchange, Taking, Upload};
+pub(crate) use exchange::Advance;
+use exchange::{Early, Exchange, Going, Taking};
 use inbound::Inbound;
-use layout::Outgoing;
+use layout::{Body, Outgoing};
 use line::Line;
 use reading::Reading;
 
@@ -80,19 +81,6 @@ pub(crate) enum Event {
     /// The server will not have `Expect` (RFC 9110 §10.1.1), and the body was never sent: the request
     /// is to be sent again without it, elsewhere.
     ExpectRefused,
-}
-
-/// What became of the request in front by bytes that were written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Advance {
-    /// Nothing: it had been written before.
-    None,
-    /// More is to be written.
-    Partly,
-    /// Its body waits for a 100 (Continue) from now on.
-    AwaitsContinue,
-    /// It is written to its end.
-    Sent,
 }
 
 impl<T: Copy + PartialEq> H1<T> {
@@ -185,7 +173,7 @@ impl<T: Copy + PartialEq> H1<T> {
     #[inline]
     pub(crate) fn is_writable(&self) -> bool {
         self.outlet == Outlet::Open
-            && !matches!(&self.front, Some(front) if matches!(front.upload, Upload::Cut(_)))
+            && !matches!(&self.front, Some(front) if front.going() == Going::Refused)
     }
 
     /// What is to be written now, from `N` places at most, and how much of it already is. `block`
@@ -198,11 +186,12 @@ impl<T: Copy + PartialEq> H1<T> {
         let mut outgoing = Outgoing::new();
         let mut skip = 0;
         let mut is_first = true;
-        if let Some(front) = self.front.as_ref().filter(|front| front.has_unwritten()) {
+        if let Some(front) = &self.front
+            && let Going::Out { body, .. } = front.going()
+        {
             outgoing.push(&front.layout(&block));
-            skip = front.written();
-            is_first = false;
-            if front.upload != Upload::Whole(skip) {
+            (skip, is_first) = (front.written(), false);
+            if body == Body::HeldBack {
                 // What follows a body that waits, waits too.
                 return (outgoing, skip);
             }
@@ -231,21 +220,16 @@ impl<T: Copy + PartialEq> H1<T> {
         is_flushed: bool,
         now: u64,
     ) -> (Advance, u64) {
-        let mut left = bytes;
-        let mut progress = Advance::None;
-        if let Some(front) = self.front.as_mut().filter(|front| front.has_unwritten()) {
-            left -= front.on_written(bytes, is_flushed, now);
-            progress = match front.upload {
-                Upload::Sent => Advance::Sent,
-                Upload::AwaitingContinue => Advance::AwaitsContinue,
-                Upload::Head(_) | Upload::Whole(_) | Upload::Cut(_) => Advance::Partly,
-            };
-        }
+        let (taken, advance) = match &mut self.front {
+            Some(front) => front.on_written(bytes, is_flushed, now),
+            None => (0, Advance::None),
+        };
+        let left = bytes - taken;
         let behind = match &mut self.line {
             Some(line) if left > 0 => line.on_written(left, now),
             _ => 0,
         };
-        (progress, behind)
+        (advance, behind)
     }
 
     /// Nothing can be written any more.

@@ -517,13 +517,14 @@ impl Pool {
             .any(|other| *other != key)
     }
 
-    /// Whether no queue is to be looked at.
+    /// 0 if no queue is to be looked at.
     #[inline]
-    pub(crate) fn is_settled(&self) -> bool {
-        self.to_serve.is_empty() && !self.has_waiting_for_room()
+    pub(crate) fn unsettled(&self) -> usize {
+        self.to_serve.len() | self.for_room.len() | self.for_room_unlinked.len()
     }
 
     /// Whether any origin waits for room.
+    #[inline]
     pub(crate) fn has_waiting_for_room(&self) -> bool {
         !self.for_room.is_empty() || !self.for_room_unlinked.is_empty()
     }

@@ -115,7 +115,7 @@ pub(crate) fn run_as(seed: u64, watching: Watching, scope: Scope, verbose: bool)
         .any(|origin| origin.has_alternatives());
     let engine = Engine::on_network(&network, config).expect("the configuration is sound");
     let submitter = engine.submitter();
-    world.borrow_mut().alive = (seed % 2 == 0).then(|| submitter.keep_alive());
+    world.borrow_mut().alive = seed.is_multiple_of(2).then(|| submitter.keep_alive());
     world.borrow_mut().submitter = Some(submitter);
     let part = || {
         let world = world.clone();
