@@ -17,6 +17,13 @@ use crate::policy::{Moment, Start, Visiting};
 use crate::request::Request;
 
 impl<N: Net> Core<N> {
+    /// A chain's next step begins now: its readback may have taken its time.
+    #[inline]
+    pub(super) fn restart(&mut self, key: ChainKey) {
+        self.read_clock();
+        self.chains[key].submitted = self.clock.micros();
+    }
+
     /// Sends the chain's request for the first time.
     pub(super) fn begin(&mut self, key: ChainKey) {
         let chain = &mut self.chains[key];

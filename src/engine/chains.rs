@@ -301,6 +301,13 @@ impl Chains {
         Some(outbox.waiting().len())
     }
 
+    /// Has a chain end with the generation that its request belongs to, if it belongs to one.
+    #[cold]
+    pub(super) fn watch_request(&mut self, key: ChainKey) {
+        let mark = self[key].request().generation().cloned();
+        self.watch(self.id(key), mark);
+    }
+
     /// Has a chain end with the generation of a session that it belongs to now, if it belongs to
     /// one.
     pub(super) fn watch(&mut self, id: ChainId, mark: Option<Mark>) {

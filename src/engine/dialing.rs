@@ -53,11 +53,7 @@ impl<N: Net> Core<N> {
         }
         let port = self.chains[chain_key].request().port();
         match self.handshakes_of(key) {
-            Ok(needed) => {
-                if let Some(handshakes) = self.links[key].handshakes_mut() {
-                    *handshakes = needed;
-                }
-            }
+            Ok(needed) => self.links[key].set_handshakes(needed),
             Err(problem) => return self.fail(key, Failure::Tls(problem)),
         }
         self.agenda.carried_out += match self.links[key].tls_state() {
@@ -574,7 +570,9 @@ impl<N: Net> Core<N> {
         let link = &mut self.links[key];
         if handshakes.is_empty() {
             link.reach = Reach::Open(socket, handshakes.into_layers());
-            return self.on_written(key, first);
+            // What is left, if there is some, is written by whoever dialled.
+            let _ = self.on_written(key, first);
+            return;
         }
         self.counts.bytes_out += first.sent as u64;
         // A handshake ends with a short message, and the request follows: Nagle's algorithm would hold it back.

@@ -131,8 +131,9 @@ impl<N: Net> Core<N> {
         if link.h1.is_tunnel() {
             self.chains.close_tunnel(chain_key);
         }
-        let mut exchange = link.h1.finish().expect("its response is complete");
-        if let Some(block) = exchange.take_block() {
+        let exchange = link.h1.finish().expect("its response is complete");
+        let (request, times, block) = exchange.into_parts();
+        if let Some(block) = block {
             self.buffers.blocks.give(block);
         }
         let tls = link.tls_state().and_then(TlsState::info);
@@ -146,11 +147,11 @@ impl<N: Net> Core<N> {
             peer,
             reused,
             attempts: chain.attempts,
-            times: exchange.times,
+            times,
             // At least 1, as the steps before it.
             done: (self.clock.micros() - chain.submitted).max(1),
             tls,
-            request: exchange.request,
+            request,
             id: self.chains.id(chain_key),
         }
     }

@@ -201,55 +201,69 @@ impl<S, M: Mode> Engine<S, M> {
             delay,
             readback,
         } = next;
-        let mut waits = None;
-        let mark;
         match action {
             Action::Send(request) if !self.core.agenda.draining => {
-                mark = request.generation().cloned();
-                self.core.chains[chain].request = Some(request);
-                self.core.chains[chain].marks.clear(Marks::AT_HOME);
+                let chain = &mut self.core.chains[chain];
+                chain.request = Some(request);
+                chain.marks.clear(Marks::AT_HOME);
             }
-            Action::Again if !self.core.agenda.draining => {
-                mark = self.core.chains[chain].request().generation().cloned();
+            // There is nothing in it to be dropped, which would cost a call to find out.
+            again @ Action::Again if !self.core.agenda.draining => std::mem::forget(again),
+            action => return self.follow_otherwise(chain, action, delay, readback),
+        }
+        self.change_readback(chain, readback);
+        let is_marked = self.core.chains[chain].request().generation().is_some();
+        if is_marked || self.core.chains.generations.has_some() {
+            self.core.chains.watch_request(chain);
+        }
+        self.core.restart(chain);
+        match delay {
+            Duration::ZERO => self.core.begin(chain),
+            delay => {
+                self.core.chains[chain].attempts = 0;
+                self.core.delay(chain, delay);
             }
+        }
+    }
+
+    /// [`follow`](Self::follow) where it is no request, or nothing new begins.
+    #[inline(never)]
+    fn follow_otherwise(
+        &mut self,
+        chain: ChainKey,
+        action: Action<S>,
+        delay: Duration,
+        readback: Option<Box<dyn Readback<S>>>,
+    ) {
+        let (call, mark) = match action {
             Action::Pend if !self.core.agenda.draining => {
-                mark = self.core.chains.generations.mark_of(chain);
-                waits = Some(MaybeKey::NONE);
+                (MaybeKey::NONE, self.core.chains.generations.mark_of(chain))
             }
-            Action::Wait(marked) if !self.core.agenda.draining => {
-                mark = marked.map(|mark| *mark);
-                waits = Some(MaybeKey::NONE);
+            Action::Wait(mark) if !self.core.agenda.draining => {
+                (MaybeKey::NONE, mark.map(|mark| *mark))
             }
             Action::Call(call) if !self.core.agenda.draining => {
-                let (call, marked) = *call;
-                mark = marked;
-                waits = Some(self.readbacks.keep_call(call));
+                let (call, mark) = *call;
+                (self.readbacks.keep_call(call), mark)
             }
             action => {
                 self.discard((action, readback));
                 return self.end_chain(chain);
             }
-        }
+        };
+        self.change_readback(chain, readback);
+        let id = self.core.chains.id(chain);
+        self.core.chains.watch(id, mark);
+        self.core.restart(chain);
+        self.core.chains[chain].attempts = 0;
+        self.core.wait(chain, call, delay);
+    }
+
+    #[inline]
+    fn change_readback(&mut self, chain: ChainKey, readback: Option<Box<dyn Readback<S>>>) {
         if let Some(readback) = readback {
             let former = self.readbacks.put(chain, readback);
             self.discard(former);
-        }
-        if mark.is_some() || self.core.chains.generations.has_some() {
-            let id = self.core.chains.id(chain);
-            self.core.chains.watch(id, mark);
-        }
-        // The readback may have taken its time: what follows begins now.
-        self.core.read_clock();
-        self.core.chains[chain].submitted = self.core.clock.micros();
-        match (waits, delay) {
-            (None, Duration::ZERO) => self.core.begin(chain),
-            (waits, delay) => {
-                self.core.chains[chain].attempts = 0;
-                match waits {
-                    Some(call) => self.core.wait(chain, call, delay),
-                    None => self.core.delay(chain, delay),
-                }
-            }
         }
     }
 
@@ -325,17 +339,13 @@ impl<S, M: Mode> Engine<S, M> {
         let chain = &mut self.core.chains[key];
         chain.stage = stage;
         chain.request = request;
-        match result {
-            Ok(result) => {
-                self.readbacks.put(key, readback);
-                Some(result)
-            }
-            Err(panic) => {
-                self.core.panic = Some(panic);
-                self.discard(readback);
-                None
-            }
+        if let Err(panic) = result {
+            self.core.panic = Some(panic);
+            self.discard(readback);
+            return None;
         }
+        self.readbacks.put(key, readback);
+        result.ok()
     }
 
     /// Asks a chain's readback whether it wants to see heads, without all that goes with running it. `None`: as for

@@ -178,10 +178,13 @@ impl<N: Net> Core<N> {
                 Some(Err(trouble)) => return self.on_trouble(key, trouble),
                 None => return,
             };
-            self.on_written(key, done);
+            let is_left = self.on_written(key, done);
             if done.is_blocked {
                 let link = &mut self.links[key];
                 link.readiness = link.readiness.without(Readiness::WRITABLE);
+                return;
+            }
+            if !is_left {
                 return;
             }
         }
@@ -266,7 +269,10 @@ impl<N: Net> Core<N> {
         if link.h1.outlet() != Outlet::Open {
             return None;
         }
-        let Some(Going::Out { writable, .. }) = link.h1.front().map(Exchange::going) else {
+        let Some(Going::Out {
+            written, writable, ..
+        }) = link.h1.front().map(Exchange::going)
+        else {
             return match link.has_outbound() {
                 true => self.write_outbound(key),
                 false => None,
@@ -280,7 +286,7 @@ impl<N: Net> Core<N> {
         let (net, scratch) = (&mut self.net, &mut self.buffers.scratch);
         let front = h1.front().expect("it goes out");
         let layout = front.layout(|i| self.settings.defaults.block(i));
-        let (parts, written) = (layout.parts(), front.written());
+        let parts = layout.parts();
         Some(transport::write(net, socket, tls, parts, written, scratch))
     }
 
@@ -320,20 +326,22 @@ impl<N: Net> Core<N> {
     }
 
     /// The socket, or the TLS state, has taken bytes of the request in front and of those behind it.
+    /// Answers whether more may be to be written.
     #[inline(always)]
-    pub(super) fn on_written(&mut self, key: LinkKey, done: Written) {
+    pub(super) fn on_written(&mut self, key: LinkKey, done: Written) -> bool {
         self.counts.bytes_out += done.sent as u64;
         let now = self.clock.micros();
         let link = &mut self.links[key];
         // What a TLS state has taken of a pipeline counts as sent: it is 64 KiB at most, and cannot
         // be taken back.
-        let is_flushed = link.h1.has_line() || !link.has_outbound();
-        let (progress, behind) = link.h1.on_written(done.taken, is_flushed, now);
+        let has_line = link.h1.has_line();
+        let is_flushed = has_line || !link.has_outbound();
+        let (advance, behind) = link.h1.on_written(done.taken, is_flushed, now);
         self.counts.pipelined += behind;
         let Some(chain_key) = link.chain() else {
-            return;
+            return false;
         };
-        match progress {
+        match advance {
             Advance::None => {}
             // The socket took bytes: the write deadline starts anew.
             Advance::Partly if done.sent > 0 => self.arm(chain_key, Some(Timeout::Write)),
@@ -352,6 +360,7 @@ impl<N: Net> Core<N> {
                 self.arm(chain_key, clock);
             }
         }
+        has_line || matches!(advance, Advance::None | Advance::Partly)
     }
 
     /// Nothing can be written any more. Whoever was writing goes on with the link, which is ended when it is dealt with next.

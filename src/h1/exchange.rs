@@ -58,8 +58,12 @@ pub(crate) enum Upload {
 /// What is to be written of a request now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Going {
-    /// The bytes up to `writable`, the body among them or not.
-    Out { body: Body, writable: usize },
+    /// The bytes up to `writable`, the body among them or not, of which `written` are written.
+    Out {
+        body: Body,
+        written: usize,
+        writable: usize,
+    },
     /// Nothing: it is written, or waits.
     Nothing,
     /// Nothing, and nothing will be: the peer has refused the rest.
@@ -145,21 +149,25 @@ impl<T> Exchange<T> {
         }
     }
 
-    /// Takes out the fields of its own.
-    pub(crate) fn take_block(&mut self) -> Option<Block> {
-        self.own_block.take()
+    /// What is left of it when it is over: the request, when its steps were done, and the fields of
+    /// its own.
+    #[inline(always)]
+    pub(crate) fn into_parts(self) -> (Request, Times, Option<Block>) {
+        (self.request, self.times, self.own_block)
     }
 
     /// What is to be written of it now.
     #[inline(always)]
     pub(crate) fn going(&self) -> Going {
         match self.upload {
-            Upload::Whole(_) => Going::Out {
+            Upload::Whole(written) => Going::Out {
                 body: Body::Included,
+                written,
                 writable: self.bytes,
             },
-            Upload::Head(_) => Going::Out {
+            Upload::Head(written) => Going::Out {
                 body: Body::HeldBack,
+                written,
                 writable: self.writable(),
             },
             Upload::AwaitingContinue | Upload::Sent => Going::Nothing,

@@ -31,6 +31,8 @@ pub(crate) struct Link<Socket> {
     pub(crate) is_queued: bool,
     /// Small segments go out at once (TCP_NODELAY).
     pub(crate) is_undelayed: bool,
+    /// Bytes pass through layers, or will: what [`tls_state`](Self::tls_state) need not look for.
+    has_layers: bool,
     /// Seconds that the server keeps an idle connection, as its last response said; 1 also for none at all.
     pub(crate) keep_alive: Option<NonZeroU16>,
 }
@@ -75,10 +77,15 @@ impl<Socket> Reach<Socket> {
     /// The socket, and the TLS state that bytes pass through.
     #[inline]
     pub(crate) fn wire(&mut self) -> Option<(&Socket, Option<&mut TlsState>)> {
-        // As it is nearly always.
-        if let Reach::Open(socket, layers) = self {
-            return Some((socket, layers.tls_state_mut()));
+        // As it is nearly always, and apart, so that it is one comparison.
+        match self {
+            Reach::Open(socket, layers) => Some((socket, layers.tls_state_mut())),
+            _ => self.wire_elsewhere(),
         }
+    }
+
+    #[inline(never)]
+    fn wire_elsewhere(&mut self) -> Option<(&Socket, Option<&mut TlsState>)> {
         match self {
             Reach::Open(socket, layers) | Reach::Idle(socket, layers, _) => {
                 Some((socket, layers.tls_state_mut()))
@@ -155,6 +162,7 @@ impl<Socket> Link<Socket> {
             readiness: Readiness::NONE,
             is_queued: false,
             is_undelayed: false,
+            has_layers: false,
             keep_alive: None,
         }
     }
@@ -187,9 +195,9 @@ impl<Socket> Link<Socket> {
     /// The TLS state that bytes pass through, or will.
     #[inline]
     pub(crate) fn tls_state(&self) -> Option<&TlsState> {
-        // As it is nearly always, several times a request.
-        if let Reach::Open(_, layers) = &self.reach {
-            return layers.tls_state();
+        // Asked several times a request.
+        if !self.has_layers {
+            return None;
         }
         match &self.reach {
             Reach::Open(_, layers) | Reach::Idle(_, layers, _) => layers.tls_state(),
@@ -198,6 +206,14 @@ impl<Socket> Link<Socket> {
             | Reach::Connecting(_, handshakes)
             | Reach::Shaking(_, handshakes) => handshakes.tls_state(),
             Reach::Closed => None,
+        }
+    }
+
+    /// Says what is to be agreed on when it is connected, which it is not.
+    pub(crate) fn set_handshakes(&mut self, needed: Handshakes) {
+        self.has_layers = !needed.is_empty();
+        if let Some(handshakes) = self.handshakes_mut() {
+            *handshakes = needed;
         }
     }
 
