@@ -31,8 +31,17 @@ impl<N: Net> Core<N> {
                 let _ = self.net.send(socket, &[io::IoSlice::new(&last)]);
             }
         }
-        for socket in link.take_sockets() {
-            self.let_go(socket);
+        match link.reach.take() {
+            Reach::Connecting(socket, _)
+            | Reach::Shaking(socket, _)
+            | Reach::Open(socket, _)
+            | Reach::Idle(socket, ..) => self.let_go(socket),
+            Reach::Dialing(mut dial, _) => {
+                for attempt in dial.take_attempts() {
+                    self.let_go(attempt.socket);
+                }
+            }
+            Reach::Waiting { .. } | Reach::Closed => {}
         }
         if let Some(inbound) = link.h1.take_inbound() {
             self.buffers.inbounds.give(inbound);

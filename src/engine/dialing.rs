@@ -52,14 +52,14 @@ impl<N: Net> Core<N> {
             return self.close(key);
         }
         let port = self.chains[chain_key].request().port();
-        match self.handshakes_of(key) {
-            Ok(needed) => self.links[key].set_handshakes(needed),
-            Err(problem) => return self.fail(key, Failure::Tls(problem)),
+        self.agenda.carried_out += OPENING;
+        if self.needs_handshakes(origin) {
+            self.agenda.carried_out += OPENING;
+            match self.handshakes_of(key) {
+                Ok(needed) => self.links[key].set_handshakes(needed),
+                Err(problem) => return self.fail(key, Failure::Tls(problem)),
+            }
         }
-        self.agenda.carried_out += match self.links[key].tls_state() {
-            Some(_) => 2 * OPENING,
-            None => OPENING,
-        };
         if self.pool[origin].route.unix_path().is_some() {
             return self.connect_only(key, None);
         }
@@ -226,7 +226,8 @@ impl<N: Net> Core<N> {
             Ok(socket) => {
                 let link = &mut self.links[key];
                 let handshakes = link.handshakes_mut().map(std::mem::take);
-                link.reach = Reach::Connecting(socket, handshakes.unwrap_or_default());
+                link.reach
+                    .set(Reach::Connecting(socket, handshakes.unwrap_or_default()));
                 let is_first = self.note_begun(key);
                 let token = self.links.token(key);
                 self.flush(key);
@@ -458,8 +459,9 @@ impl<N: Net> Core<N> {
         link.peer = won.addr.into();
         link.readiness = link.readiness.with(Readiness::WRITABLE);
         let handshakes = link.handshakes_mut().map(std::mem::take);
-        self.on_connected(key, won.socket, handshakes.unwrap_or_default(), first);
-        self.flush(key);
+        if self.on_connected(key, won.socket, handshakes.unwrap_or_default(), first) {
+            self.flush(key);
+        }
     }
 
     /// Offers a socket the first bytes of the request, or of the handshake, which it takes if it is connected. `None`: it is not
@@ -513,18 +515,15 @@ impl<N: Net> Core<N> {
         let first = self.write_first(key, &socket, &mut handshakes, peer);
         let link = &mut self.links[key];
         match first {
-            Ok(Some(first)) => {
-                self.on_connected(key, socket, handshakes, first);
-                true
-            }
+            Ok(Some(first)) => self.on_connected(key, socket, handshakes, first),
             Ok(None) => {
-                link.reach = Reach::Connecting(socket, handshakes);
+                link.reach.set(Reach::Connecting(socket, handshakes));
                 link.readiness = link.readiness.without(Readiness::WRITABLE);
                 false
             }
             Err(trouble) => {
                 let retry = None;
-                link.reach = Reach::Waiting { retry, handshakes };
+                link.reach.set(Reach::Waiting { retry, handshakes });
                 self.let_go(socket);
                 match trouble {
                     // That no port was free for it may show only now.
@@ -554,14 +553,15 @@ impl<N: Net> Core<N> {
         first
     }
 
-    /// The socket has taken the first bytes: so it is connected.
+    /// The socket has taken the first bytes: so it is connected. Answers whether there may be more to
+    /// be written.
     fn on_connected(
         &mut self,
         key: LinkKey,
         socket: N::Socket,
         handshakes: Handshakes,
         first: Written,
-    ) {
+    ) -> bool {
         let now = self.clock.micros();
         let exchange = self.dialled_for(key);
         exchange.times.connect = exchange.since(now);
@@ -569,10 +569,9 @@ impl<N: Net> Core<N> {
         debug!("{token:?} {}: connected", self.origin_of(key));
         let link = &mut self.links[key];
         if handshakes.is_empty() {
-            link.reach = Reach::Open(socket, handshakes.into_layers());
-            // What is left, if there is some, is written by whoever dialled.
-            let _ = self.on_written(key, first);
-            return;
+            link.reach
+                .set(Reach::Open(socket, handshakes.into_layers()));
+            return self.on_written(key, first);
         }
         self.counts.bytes_out += first.sent as u64;
         // A handshake ends with a short message, and the request follows: Nagle's algorithm would hold it back.
@@ -580,8 +579,9 @@ impl<N: Net> Core<N> {
         if let Err(error) = self.net.set_nodelay(&socket) {
             trace!("TCP_NODELAY refused ({error})");
         }
-        link.reach = Reach::Shaking(socket, handshakes);
+        link.reach.set(Reach::Shaking(socket, handshakes));
         self.arm(self.chain_of(key), Some(Timeout::Tls));
+        true
     }
 
     /// The exchange that a link is dialled for.

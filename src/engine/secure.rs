@@ -8,6 +8,7 @@ use log::debug;
 use crate::engine::core::Core;
 use crate::net::handshake::{Handshakes, Step};
 use crate::net::link::Reach;
+use crate::net::pool::OriginKey;
 use crate::net::slots::LinkKey;
 use crate::net::tls::{Problem, TlsState};
 use crate::net::transport;
@@ -16,13 +17,20 @@ use crate::proto::Scheme;
 use crate::timeouts::Timeout;
 
 impl<N: Net> Core<N> {
-    /// What a link has to agree on when it is connected; nothing has been said yet. In the
+    /// Whether there is something to agree on with an origin before a connected link is open. In the
     /// simulation https is http by another name.
+    #[inline]
+    pub(super) fn needs_handshakes(&self, origin: OriginKey) -> bool {
+        N::HAS_TLS && self.pool[origin].origin.scheme() == Scheme::Https
+    }
+
+    /// What a link has to agree on when it is connected; nothing has been said yet.
     pub(super) fn handshakes_of(&self, key: LinkKey) -> Result<Handshakes, Problem> {
-        let entry = &self.pool[self.links[key].origin];
-        if !N::HAS_TLS || entry.origin.scheme() == Scheme::Http {
+        let origin = self.links[key].origin;
+        if !self.needs_handshakes(origin) {
             return Ok(Handshakes::none());
         }
+        let entry = &self.pool[origin];
         let tls = TlsState::new(entry.route.tls(), entry.origin.host())?;
         Ok(Handshakes::tls(tls))
     }
@@ -66,7 +74,8 @@ impl<N: Net> Core<N> {
         let now = self.clock.micros();
         let link = &mut self.links[key];
         if let Reach::Shaking(socket, handshakes) = link.reach.take() {
-            link.reach = Reach::Open(socket, handshakes.into_layers());
+            link.reach
+                .set(Reach::Open(socket, handshakes.into_layers()));
         }
         if let Some(exchange) = link.h1.front_mut() {
             exchange.times.tls = exchange.since(now);

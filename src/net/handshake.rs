@@ -1,5 +1,5 @@
 //! What has to be agreed on before a connected socket is an open link, and what is left of it: TLS
-//! TLS states, through which everything passes from then on.
+//! states, through which everything passes from then on.
 //!
 //! ```text
 //!  built with the link          the socket is connected             the last is over
@@ -11,9 +11,13 @@
 
 use crate::net::tls::TlsState;
 
-/// Handshakes that are to come, one after the other.
+/// Handshakes that are to come, one after the other. Mostly there are none, which is a pointer's
+/// place, and no more.
 #[derive(Debug, Default)]
-pub(crate) struct Handshakes {
+pub(crate) struct Handshakes(Option<Box<Stack>>);
+
+#[derive(Debug)]
+struct Stack {
     /// The one under way is the last.
     left: Vec<Handshake>,
     /// What those before it have left.
@@ -50,53 +54,61 @@ impl Handshakes {
 
     /// TLS alone.
     pub(crate) fn tls(tls: TlsState) -> Self {
-        Self {
+        Self(Some(Box::new(Stack {
             left: vec![Handshake::Tls(tls)],
             layers: Layers::default(),
-        }
+        })))
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.left.is_empty()
+        self.0.as_ref().is_none_or(|stack| stack.left.is_empty())
     }
 
     /// What is next, those that are over put behind.
     pub(crate) fn step(&mut self) -> Step {
-        loop {
-            match self.left.last() {
-                None => return Step::Over,
-                Some(Handshake::Tls(tls)) if tls.is_established() => {
-                    let Some(Handshake::Tls(tls)) = self.left.pop() else {
-                        return Step::Over;
-                    };
-                    self.layers.0 = Some(tls);
-                }
-                Some(Handshake::Tls(tls)) if tls.has_outbound() => return Step::Speak,
-                Some(Handshake::Tls(_)) => return Step::Hear,
+        let Some(stack) = &mut self.0 else {
+            return Step::Over;
+        };
+        while let Some(Handshake::Tls(tls)) = stack.left.pop() {
+            if !tls.is_established() {
+                let step = match tls.has_outbound() {
+                    true => Step::Speak,
+                    false => Step::Hear,
+                };
+                stack.left.push(Handshake::Tls(tls));
+                return step;
             }
+            stack.layers.0 = Some(tls);
         }
+        Step::Over
     }
 
     /// The TLS state that bytes pass through now: that of the handshake under way, or of those before
     /// it.
+    #[inline]
     pub(crate) fn tls_state(&self) -> Option<&TlsState> {
-        match self.left.last() {
+        let stack = self.0.as_ref()?;
+        match stack.left.last() {
             Some(Handshake::Tls(tls)) => Some(tls),
-            None => self.layers.tls_state(),
+            None => stack.layers.tls_state(),
         }
     }
 
+    #[inline]
     pub(crate) fn tls_state_mut(&mut self) -> Option<&mut TlsState> {
-        match self.left.last_mut() {
+        let stack = self.0.as_mut()?;
+        match stack.left.last_mut() {
             Some(Handshake::Tls(tls)) => Some(tls),
-            None => self.layers.tls_state_mut(),
+            None => stack.layers.tls_state_mut(),
         }
     }
 
     /// What is left when all are over.
+    #[inline]
     pub(crate) fn into_layers(self) -> Layers {
-        debug_assert!(self.left.is_empty(), "all are over");
-        self.layers
+        debug_assert!(self.is_empty(), "all are over");
+        self.0.map_or_else(Layers::default, |stack| stack.layers)
     }
 }
 

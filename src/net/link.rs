@@ -70,8 +70,19 @@ pub(crate) enum Reach<Socket> {
 
 impl<Socket> Reach<Socket> {
     /// Takes out what is there.
+    #[inline]
     pub(crate) fn take(&mut self) -> Self {
         std::mem::replace(self, Reach::Closed)
+    }
+
+    /// Puts another in its place. Where it was [taken](Self::take), as it mostly was, there is
+    /// nothing to be dropped, which would cost a call to find out.
+    #[inline]
+    pub(crate) fn set(&mut self, reach: Self) {
+        match std::mem::replace(self, reach) {
+            taken @ Reach::Closed => std::mem::forget(taken),
+            before => drop(before),
+        }
     }
 
     /// The socket, and the TLS state that bytes pass through.
