@@ -46,6 +46,14 @@ impl<S> Readbacks<S> {
         self.by_chain[key as usize].replace(readback)
     }
 
+    /// Puts back what was [taken](Self::take).
+    #[inline(always)]
+    pub(super) fn put_back(&mut self, key: ChainKey, readback: Box<dyn Readback<S>>) {
+        let none = self.by_chain[key as usize].replace(readback);
+        debug_assert!(none.is_none(), "it was taken");
+        std::mem::forget(none);
+    }
+
     /// The readback of a chain, unless it is running.
     #[inline]
     pub(super) fn get(&self, key: ChainKey) -> Option<&dyn Readback<S>> {

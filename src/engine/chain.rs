@@ -125,6 +125,15 @@ impl Chain {
         (!self.marks.has(Marks::NO_EXPECT), self.submitted)
     }
 
+    /// Its readback has run: puts back what was taken out for that.
+    #[inline(always)]
+    pub(super) fn put_back(&mut self, stage: Stage, request: Option<Request>) {
+        self.stage = stage;
+        let none = std::mem::replace(&mut self.request, request);
+        debug_assert!(none.is_none(), "it was taken");
+        std::mem::forget(none);
+    }
+
     /// An exchange of it is over.
     #[inline]
     pub(super) fn note_outcome(&mut self, has_failed: bool) {

@@ -106,8 +106,7 @@ impl<N: Net> Core<N> {
                         self.run_later(key);
                         return Received::Stop;
                     }
-                    let kept = tls.restore(buffer);
-                    return self.on_ciphertext(key, buffer, kept, allowed);
+                    return self.on_pending(key, buffer, allowed);
                 }
             }
         }
@@ -173,6 +172,22 @@ impl<N: Net> Core<N> {
         }
     }
 
+    /// More is to be done with ciphertext that was read before.
+    #[inline(never)]
+    fn on_pending(
+        &mut self,
+        key: LinkKey,
+        buffer: &mut [u8],
+        allowed: &mut Allowance<'_>,
+    ) -> Received {
+        let (_, tls) = self.links[key]
+            .reach
+            .wire()
+            .expect("it was read from a socket");
+        let kept = tls.map_or(0, |tls| tls.restore(buffer));
+        self.on_ciphertext(key, buffer, kept, allowed)
+    }
+
     /// Nothing was there to be read, or nothing will be any more.
     #[inline(never)]
     fn on_nothing_read(&mut self, key: LinkKey, error: io::Error) {
@@ -194,6 +209,7 @@ impl<N: Net> Core<N> {
     /// Bytes of a TLS link have come, at the front of `buffer` up to `filled`; or they had, and
     /// more was to be done with them than was allowed. What the records cost beside their bytes is
     /// taken from `allowed` as well.
+    #[inline(always)]
     fn on_ciphertext(
         &mut self,
         key: LinkKey,
@@ -204,7 +220,7 @@ impl<N: Net> Core<N> {
         let link = &mut self.links[key];
         let was_open = link.is_open();
         let (_, tls) = link.reach.wire().expect("what is read has a socket");
-        let tls = tls.expect("it has a tls");
+        let tls = tls.expect("ciphertext is of a TLS link");
         // A body of known length is decrypted to where it stays.
         let body = link.h1.body_mut();
         let is_body = body.is_some();

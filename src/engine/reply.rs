@@ -336,15 +336,13 @@ impl<S, M: Mode> Engine<S, M> {
             self.core.read_clock();
             self.core.chains.stamp(asked);
         }
-        let chain = &mut self.core.chains[key];
-        chain.stage = stage;
-        chain.request = request;
+        self.core.chains[key].put_back(stage, request);
         if let Err(panic) = result {
             self.core.panic = Some(panic);
             self.discard(readback);
             return None;
         }
-        self.readbacks.put(key, readback);
+        self.readbacks.put_back(key, readback);
         result.ok()
     }
 

@@ -107,7 +107,15 @@ impl<T: Copy + PartialEq> H1<T> {
         if exchange.request.wants_upgrade() {
             self.response.expect_switch();
         }
-        self.front = Some(exchange);
+        self.set_front(exchange);
+    }
+
+    /// There is none in front: nothing is left to be dropped, which the compiler cannot know.
+    #[inline(always)]
+    fn set_front(&mut self, exchange: Exchange<T>) {
+        let none = self.front.replace(exchange);
+        debug_assert!(none.is_none(), "the one before it is over");
+        std::mem::forget(none);
     }
 
     /// Lets others stand behind the request that was just put on it.
@@ -482,7 +490,8 @@ impl<T: Copy + PartialEq> H1<T> {
     pub(crate) fn promote(&mut self) -> Option<&mut Exchange<T>> {
         let next = self.line.as_mut()?.take_next()?;
         self.response.expect_response(next.request.is_head());
-        Some(self.front.insert(next))
+        self.set_front(next);
+        self.front.as_mut()
     }
 
     /// The connection is to be closed behind the exchange in front. What stands in line goes out
