@@ -235,9 +235,10 @@ impl Config {
 
     #[cfg(feature = "timerfd")]
     pub(crate) fn deadlines(&self) -> Deadlines {
-        match self.timerfd {
-            true => Deadlines::Inside,
-            false => Deadlines::Outside,
+        if self.timerfd {
+            Deadlines::Inside
+        } else {
+            Deadlines::Outside
         }
     }
 

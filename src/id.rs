@@ -49,9 +49,10 @@ impl ChainId {
 
 impl fmt::Debug for ChainId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.is_remote() {
-            true => write!(f, "ChainId(remote {})", self.0 & !Self::REMOTE),
-            false => write!(f, "ChainId({}.{})", self.0 as u32, self.0 >> 32),
+        if self.is_remote() {
+            write!(f, "ChainId(remote {})", self.0 & !Self::REMOTE)
+        } else {
+            write!(f, "ChainId({}.{})", self.0 as u32, self.0 >> 32)
         }
     }
 }

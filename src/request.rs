@@ -130,10 +130,7 @@ impl Flags {
     const OF_PIPELINING: Self = Self(2 | 4 | 8 | 16 | 128);
 
     fn with(self, other: Self, yes: bool) -> Self {
-        match yes {
-            true => Self(self.0 | other.0),
-            false => self,
-        }
+        if yes { Self(self.0 | other.0) } else { self }
     }
 
     fn has(self, other: Self) -> bool {
@@ -238,9 +235,10 @@ impl Request {
     pub(crate) fn new(checked: Checked<'_>) -> Self {
         let (store, host_at) = checked.serialise();
         let origin = checked.target.origin();
-        let rare = match checked.rare.is_empty() {
-            true => None,
-            false => Some(Box::new(checked.rare)),
+        let rare = if checked.rare.is_empty() {
+            None
+        } else {
+            Some(Box::new(checked.rare))
         };
         let body = match checked.body {
             CheckedBody::Bytes(bytes) => Body::Own(bytes.into_boxed_slice()),
@@ -400,9 +398,10 @@ impl Request {
     }
 
     pub(crate) fn scheme(&self) -> Scheme {
-        match self.0.flags.has(Flags::HTTPS) {
-            true => Scheme::Https,
-            false => Scheme::Http,
+        if self.0.flags.has(Flags::HTTPS) {
+            Scheme::Https
+        } else {
+            Scheme::Http
         }
     }
 
@@ -528,9 +527,10 @@ impl Request {
     /// answered 417. Only a request with a body has one (RFC 9110 §10.1.1).
     #[inline]
     pub(crate) fn expect_line(&self) -> Option<Range<usize>> {
-        match self.expects_continue() {
-            true => self.find_expect_line(),
-            false => None,
+        if self.expects_continue() {
+            self.find_expect_line()
+        } else {
+            None
         }
     }
 

@@ -711,9 +711,10 @@ fn references_keep_what_is_not_the_origins_business() {
         for name in ["Cookie", "Authorization", "Proxy-Authorization"] {
             assert_eq!(led.has_field(name), stays, "{why}: {name}");
         }
-        let host = match stays {
-            true => "m".to_owned(),
-            false => led.origin().authority().to_string(),
+        let host = if stays {
+            "m".to_owned()
+        } else {
+            led.origin().authority().to_string()
         };
         assert_eq!(led.header("host"), Some(host.as_bytes()), "{why}");
         assert_eq!(led.headers().count(), if stays { 7 } else { 3 }, "{why}");

@@ -29,9 +29,10 @@ impl<N: Net> Core<N> {
         let chain = &mut self.chains[key];
         chain.attempts = 0;
         chain.marks.clear(Marks::OF_ONE_REQUEST);
-        match self.wants_visit(key) {
-            true => self.begin_visit(key),
-            false => self.enter_and_place(key),
+        if self.wants_visit(key) {
+            self.begin_visit(key)
+        } else {
+            self.enter_and_place(key)
         }
     }
 

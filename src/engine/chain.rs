@@ -137,9 +137,10 @@ impl Chain {
     /// An exchange of it is over.
     #[inline]
     pub(super) fn note_outcome(&mut self, has_failed: bool) {
-        self.failures = match has_failed {
-            true => self.failures.saturating_add(1),
-            false => 0,
+        self.failures = if has_failed {
+            self.failures.saturating_add(1)
+        } else {
+            0
         };
     }
 

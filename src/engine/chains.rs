@@ -164,9 +164,10 @@ impl Chains {
 
     #[inline]
     pub(super) fn id(&self, key: ChainKey) -> ChainId {
-        match self.slab[key as usize].marks.has(Marks::REMOTE) {
-            true => self.remote_ids[key as usize],
-            false => ChainId::local(key, self.given_out[key as usize]),
+        if self.slab[key as usize].marks.has(Marks::REMOTE) {
+            self.remote_ids[key as usize]
+        } else {
+            ChainId::local(key, self.given_out[key as usize])
         }
     }
 

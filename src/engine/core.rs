@@ -247,9 +247,10 @@ impl<N: Net> Drop for Core<N> {
         let is_forked = self.net.is_forked();
         for mut link in self.links.drain() {
             for socket in link.take_sockets() {
-                match is_forked {
-                    true => self.net.close(socket),
-                    false => close_socket(&mut self.net, socket),
+                if is_forked {
+                    self.net.close(socket)
+                } else {
+                    close_socket(&mut self.net, socket)
                 }
             }
         }

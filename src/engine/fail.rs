@@ -53,12 +53,13 @@ pub(super) enum Failure {
 impl Failure {
     /// A socket error in an exchange under way.
     pub(super) fn from_socket(error: io::Error, missing: Option<u64>) -> Self {
-        match is_reset(&error) {
-            true => Failure::Closed {
+        if is_reset(&error) {
+            Failure::Closed {
                 missing,
                 error: Some(error),
-            },
-            false => Failure::Io(error),
+            }
+        } else {
+            Failure::Io(error)
         }
     }
 }

@@ -76,9 +76,10 @@ impl<S, M: Mode> Engine<S, M> {
         let front = core.links[key].h1.front().ok_or(Go::Stop)?;
         let chain = front.tag;
         if rest.is_empty() {
-            let clock = match front.is_sent() {
-                true => Timeout::FirstByte,
-                false => Timeout::Write,
+            let clock = if front.is_sent() {
+                Timeout::FirstByte
+            } else {
+                Timeout::Write
             };
             core.catch_up();
             core.arm(chain, Some(clock));

@@ -219,9 +219,10 @@ pub(super) async fn fetched<S>(request: Request, awaited: Awaited<S, Fetched>) -
 impl<S, T> Awaited<S, T> {
     /// Of a chain that the engine has, or will have.
     pub(super) fn of(remote: Arc<Remote<S>>, id: ChainId, slot: Arc<Mutex<Slot<T>>>) -> Self {
-        let step = match remote.is_open() {
-            true => Step::Taken(id),
-            false => Step::Gone,
+        let step = if remote.is_open() {
+            Step::Taken(id)
+        } else {
+            Step::Gone
         };
         Self { remote, step, slot }
     }

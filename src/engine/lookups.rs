@@ -58,9 +58,10 @@ impl Lookups {
     pub(super) fn puts_off(&mut self, may_hear_more: bool, now: Instant) -> bool {
         let is_late = |at: Instant| now.saturating_duration_since(at) > LATE;
         let is_late = self.names.deadline().is_some_and(is_late);
-        self.put_off = match may_hear_more && is_late && self.put_off < MOST_PUT_OFF {
-            true => self.put_off + 1,
-            false => 0,
+        self.put_off = if may_hear_more && is_late && self.put_off < MOST_PUT_OFF {
+            self.put_off + 1
+        } else {
+            0
         };
         self.is_put_off()
     }

@@ -309,9 +309,10 @@ impl<S, M: Mode> Engine<S, M> {
     /// When a turn is due even if nothing becomes readable; in the past: now. `None`: there is nothing to wait for but the
     /// file descriptor.
     pub fn next_deadline(&self) -> Option<Instant> {
-        match self.is_due() {
-            true => Some(self.core.clock.now()),
-            false => self.core.next_timer(),
+        if self.is_due() {
+            Some(self.core.clock.now())
+        } else {
+            self.core.next_timer()
         }
     }
 
@@ -322,13 +323,12 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// [`next_deadline`](Self::next_deadline) as a duration from the clock read now; zero when a turn is due.
     pub fn next_timeout(&self) -> Option<Duration> {
-        match self.is_due() {
-            true => Some(Duration::ZERO),
-            false => {
-                let core = &self.core;
-                let now = core.net.now();
-                core.until_next_timer(now, core.clock.life_at(now))
-            }
+        if self.is_due() {
+            Some(Duration::ZERO)
+        } else {
+            let core = &self.core;
+            let now = core.net.now();
+            core.until_next_timer(now, core.clock.life_at(now))
         }
     }
 

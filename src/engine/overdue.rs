@@ -30,9 +30,10 @@ impl<S, M: Mode> Engine<S, M> {
                 // The resolver's sockets are not known here. Where the poll may have more to tell
                 // of them, they have some more turns.
                 overdue.turns += 1;
-                match overdue.turns < MOST_PUT_OFF && self.core.may_hear_more() {
-                    true => self.core.agenda.overdue.push_back(overdue),
-                    false => self.core.time_out(overdue.chain, link),
+                if overdue.turns < MOST_PUT_OFF && self.core.may_hear_more() {
+                    self.core.agenda.overdue.push_back(overdue)
+                } else {
+                    self.core.time_out(overdue.chain, link)
                 }
                 continue;
             }

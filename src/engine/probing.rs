@@ -118,16 +118,18 @@ impl<N: Net> Core<N> {
         if self.links[key].tls_state().is_some() {
             // In a readback's wake the bytes that its response lies in are in the first buffer.
             let first_is_taken = self.buffers.read.is_empty();
-            let mut buffer = std::mem::take(match first_is_taken {
-                true => &mut self.buffers.second,
-                false => &mut self.buffers.read,
+            let mut buffer = std::mem::take(if first_is_taken {
+                &mut self.buffers.second
+            } else {
+                &mut self.buffers.read
             });
             buffer.resize(self.settings.read_buffer, 0);
             let probe = self.probe_tls(key, &mut buffer);
             // Back to where it came from: while it is out, both may be empty.
-            match first_is_taken {
-                true => self.buffers.second = buffer,
-                false => self.buffers.read = buffer,
+            if first_is_taken {
+                self.buffers.second = buffer
+            } else {
+                self.buffers.read = buffer
             }
             return probe;
         }

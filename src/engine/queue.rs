@@ -172,9 +172,10 @@ impl<N: Net> Core<N> {
             let expires = self.timers.tick_of(spot.timer);
             self.timers.cancel(spot.timer);
             if expires > now {
-                match self.is_idle_fit(key) {
-                    true => return Some(key),
-                    false => continue,
+                if self.is_idle_fit(key) {
+                    return Some(key);
+                } else {
+                    continue;
                 }
             }
             // Its timer is due in this very turn. Those that are older are no better, unless a server gave them longer.

@@ -119,11 +119,12 @@ impl<S, M: Mode> Engine<S, M> {
         mut response: Response<'_>,
     ) -> Option<Next<S>> {
         let id = self.core.chains.id(chain);
-        let flow = match self.reads_heads(chain)? {
-            true => self.run_readback(chain, id, |readback, mut cx| {
+        let flow = if self.reads_heads(chain)? {
+            self.run_readback(chain, id, |readback, mut cx| {
                 readback.on_head(state, &response, &mut cx)
-            })?,
-            false => Flow::Buffer,
+            })?
+        } else {
+            Flow::Buffer
         };
         let mut is_aborted = flow == Flow::Abort;
         // All of it is here: a pause has nothing to hold back.
@@ -170,20 +171,20 @@ impl<S, M: Mode> Engine<S, M> {
         if self.core.is_visited(chain) {
             self.core.reset_visit(chain);
         }
-        let error = match cancelled && error.kind() != ErrorKind::Cancelled {
-            true => error.into_cancelled(),
-            false => error,
+        let error = if cancelled && error.kind() != ErrorKind::Cancelled {
+            error.into_cancelled()
+        } else {
+            error
         };
         let id = self.core.chains.id(chain);
         let next = self.run_readback(chain, id, |readback, mut cx| {
             readback.on_reply(state, Err(error), &mut cx)
         });
-        match cancelled {
-            true => {
-                self.discard(next);
-                self.end_chain(chain);
-            }
-            false => self.follow(chain, next),
+        if cancelled {
+            self.discard(next);
+            self.end_chain(chain);
+        } else {
+            self.follow(chain, next)
         }
     }
 

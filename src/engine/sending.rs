@@ -119,9 +119,10 @@ impl<N: Net> Core<N> {
         let was_sent = self.chains[chain].attempts > 1;
         let link = &mut self.links[key];
         let is_trusted = !self.pool[link.origin].trust.is_broken() && !was_sent;
-        let intake = match link.h1.is_reused() || is_trusted {
-            true => Intake::Open,
-            false => Intake::AfterAnswer,
+        let intake = if link.h1.is_reused() || is_trusted {
+            Intake::Open
+        } else {
+            Intake::AfterAnswer
         };
         let mut line = self.buffers.lines.take();
         line.begin(depth, intake);
@@ -131,12 +132,13 @@ impl<N: Net> Core<N> {
 
     /// Puts a request behind those on a link that takes more.
     pub(super) fn join(&mut self, key: LinkKey, chain_key: ChainKey) {
-        let exchange = match self.is_visited(chain_key) {
-            false => self.begin_exchange(key, chain_key),
-            true => match self.begin_visited(key, chain_key) {
+        let exchange = if self.is_visited(chain_key) {
+            match self.begin_visited(key, chain_key) {
                 Some(exchange) => exchange,
                 None => return,
-            },
+            }
+        } else {
+            self.begin_exchange(key, chain_key)
         };
         let link = &mut self.links[key];
         let depth = exchange.request.pipeline();
@@ -169,9 +171,10 @@ impl<N: Net> Core<N> {
             return;
         }
         loop {
-            let written = match has_line {
-                false => self.write_once(key),
-                true => self.write_pipeline_once(key),
+            let written = if has_line {
+                self.write_pipeline_once(key)
+            } else {
+                self.write_once(key)
             };
             let done = match written {
                 Some(Ok(done)) => done,
@@ -273,9 +276,10 @@ impl<N: Net> Core<N> {
             written, writable, ..
         }) = link.h1.front().map(Exchange::going)
         else {
-            return match link.has_outbound() {
-                true => self.write_outbound(key),
-                false => None,
+            return if link.has_outbound() {
+                self.write_outbound(key)
+            } else {
+                None
             };
         };
         if writable > NAGLE_SAFE {

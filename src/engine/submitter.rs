@@ -233,9 +233,10 @@ impl<S> Remote<S> {
     pub(super) fn give_up(&self, ticket: Ticket) {
         let mut inbox = self.inbox();
         let own = inbox.waiting.remove(&ticket.0);
-        let next = match own.is_none() && self.has_room(&inbox) {
-            true => inbox.waiting.pop_first(),
-            false => None,
+        let next = if own.is_none() && self.has_room(&inbox) {
+            inbox.waiting.pop_first()
+        } else {
+            None
         };
         drop(inbox);
         drop(own);
@@ -304,9 +305,10 @@ impl<S> Remote<S> {
         inbox.submissions -= freed;
         let is_empty = inbox.orders.is_empty();
         self.waking.set_unannounced(!is_empty);
-        let outgrown = match is_empty && inbox.orders.capacity() > KEPT_ORDERS {
-            true => std::mem::take(&mut inbox.orders),
-            false => VecDeque::new(),
+        let outgrown = if is_empty && inbox.orders.capacity() > KEPT_ORDERS {
+            std::mem::take(&mut inbox.orders)
+        } else {
+            VecDeque::new()
         };
         // Each room that comes free is offered once, so that no turn wakes more than it takes. Who
         // is called and goes without using it passes the call on.

@@ -76,10 +76,13 @@ impl<N: Net> Core<N> {
     pub(super) fn on_chain_timer(&mut self, key: ChainKey) {
         self.chains[key].timer = None;
         match self.chains[key].stage {
-            Stage::HeldBack => match self.total_is_over(key) {
-                true => self.fail_unlinked(key, ErrorKind::Timeout),
-                false => self.ask_start(key),
-            },
+            Stage::HeldBack => {
+                if self.total_is_over(key) {
+                    self.fail_unlinked(key, ErrorKind::Timeout)
+                } else {
+                    self.ask_start(key)
+                }
+            }
             Stage::Delayed => {
                 self.chains[key].submitted = self.clock.micros();
                 self.begin(key);
@@ -89,9 +92,10 @@ impl<N: Net> Core<N> {
                 let chain = &self.chains[key];
                 let entry = chain.origin.get().map(|origin| &self.pool[origin]);
                 let is_turned_away = entry.is_some_and(|entry| entry.turned_away.is_some());
-                let kind = match is_turned_away || chain.marks.has(Marks::EXHAUSTED) {
-                    true => ErrorKind::Exhausted,
-                    false => ErrorKind::Timeout,
+                let kind = if is_turned_away || chain.marks.has(Marks::EXHAUSTED) {
+                    ErrorKind::Exhausted
+                } else {
+                    ErrorKind::Timeout
                 };
                 self.fail_unlinked(key, kind);
             }
@@ -119,10 +123,7 @@ impl<N: Net> Core<N> {
             | Reach::Idle(..)
             | Reach::Closed => {}
         }
-        let mark = match is_over {
-            true => Marks::OVER,
-            false => Marks::LATE,
-        };
+        let mark = if is_over { Marks::OVER } else { Marks::LATE };
         marks.set(mark);
         self.agenda.overdue.push_back(Overdue {
             link: self.links.token(link),
@@ -148,9 +149,10 @@ impl<N: Net> Core<N> {
         {
             // Enough waited for a 100 (Continue): the body goes out without one.
             front.go_on();
-            let clock = match front.is_answered() {
-                true => Timeout::Idle,
-                false => Timeout::Write,
+            let clock = if front.is_answered() {
+                Timeout::Idle
+            } else {
+                Timeout::Write
             };
             self.arm(key, Some(clock));
             self.flush(link);

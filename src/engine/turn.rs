@@ -99,16 +99,17 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     fn poll(&mut self, timeout: Option<Duration>) -> Result<Heard, Error> {
-        let wait = match self.is_due() {
-            true => Some(Duration::ZERO),
-            false => match (
+        let wait = if self.is_due() {
+            Some(Duration::ZERO)
+        } else {
+            match (
                 timeout,
                 self.core
                     .until_next_timer(self.core.clock.now(), self.core.clock.life()),
             ) {
                 (Some(timeout), Some(due)) => Some(timeout.min(due)),
                 (timeout, due) => timeout.or(due),
-            },
+            }
         };
         let core = &mut self.core;
         let most = core.settings.turn_events;

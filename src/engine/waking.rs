@@ -56,9 +56,10 @@ impl Waking {
     /// Something was left for the engine, the first since it looked: wakes it, unless this is its
     /// own turn, which takes it before it ends.
     pub(super) fn announce(&self) {
-        match self.is_turning_here() {
-            true => self.unannounced.store(true, Ordering::Relaxed),
-            false => self.wake.wake(),
+        if self.is_turning_here() {
+            self.unannounced.store(true, Ordering::Relaxed)
+        } else {
+            self.wake.wake()
         }
     }
 

@@ -123,9 +123,10 @@ impl<T> Exchange<T> {
             own_block: None,
             expects,
             taking: Taking::Collect,
-            upload: match expects {
-                true => Upload::Head(0),
-                false => Upload::Whole(0),
+            upload: if expects {
+                Upload::Head(0)
+            } else {
+                Upload::Whole(0)
             },
             bytes,
             begun,

@@ -44,10 +44,7 @@ impl<'a> Layout<'a> {
 /// Bytes of a request in all, as [`Layout`] has them.
 #[inline]
 pub(super) fn len_of(request: &Request, block: &[u8], expects: bool) -> usize {
-    let omitted = match expects {
-        true => None,
-        false => request.expect_line(),
-    };
+    let omitted = if expects { None } else { request.expect_line() };
     let omitted = omitted.map_or(0, |line| line.len());
     request.wire_head().len() - omitted + block.len() + request.wire_body().len()
 }

@@ -243,9 +243,10 @@ impl<T: Copy + PartialEq> H1<T> {
     /// Nothing can be written any more.
     pub(crate) fn on_write_failed(&mut self, by_reset: bool) {
         self.ends = true;
-        self.outlet = match by_reset || self.outlet == Outlet::Reset {
-            true => Outlet::Reset,
-            false => Outlet::Broken,
+        self.outlet = if by_reset || self.outlet == Outlet::Reset {
+            Outlet::Reset
+        } else {
+            Outlet::Broken
         };
     }
 
@@ -384,9 +385,10 @@ impl<T: Copy + PartialEq> H1<T> {
     pub(crate) fn keep(&mut self, reading: Reading<'_>) -> Option<Box<Inbound>> {
         let collects = self.collects();
         let missing = self.response.missing().filter(|_| collects);
-        let kept = match self.response.has_head() {
-            true => Ok(reading.keep_body(missing)),
-            false => reading.keep_head(),
+        let kept = if self.response.has_head() {
+            Ok(reading.keep_body(missing))
+        } else {
+            reading.keep_head()
         };
         match kept {
             Ok(inbound) => {

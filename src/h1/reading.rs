@@ -70,9 +70,10 @@ impl<'d> Reading<'d> {
     /// The head that was read last, and the bytes that its fields stand in.
     #[inline]
     pub(crate) fn head(&self) -> (&Head, &[u8]) {
-        let section = match self.spilled {
-            true => &self.inbound.section[..],
-            false => &self.data[self.section.clone()],
+        let section = if self.spilled {
+            &self.inbound.section[..]
+        } else {
+            &self.data[self.section.clone()]
         };
         (&self.inbound.head, section)
     }
@@ -81,9 +82,10 @@ impl<'d> Reading<'d> {
     /// any more, and the length of its body with them.
     pub(crate) fn forget_fields(&mut self, names: &[&str]) {
         let Inbound { section, head, .. } = &mut *self.inbound;
-        let section = match self.spilled {
-            true => &section[..],
-            false => &self.data[self.section.clone()],
+        let section = if self.spilled {
+            &section[..]
+        } else {
+            &self.data[self.section.clone()]
         };
         let is_named = |name: &[u8]| {
             names
@@ -100,16 +102,13 @@ impl<'d> Reading<'d> {
     pub(crate) fn response(&mut self) -> (&Head, &[u8], Headers<'_>, Body<'_>) {
         let inbound = &mut *self.inbound;
         let trailers = Headers::new(&inbound.trailers, &inbound.trailer_fields);
-        match self.spilled {
-            true => {
-                let body = Body::Collected(&mut inbound.body);
-                (&inbound.head, &inbound.section, trailers, body)
-            }
-            false => {
-                let body = Body::Lent(&self.data[self.body.clone()]);
-                let section = &self.data[self.section.clone()];
-                (&inbound.head, section, trailers, body)
-            }
+        if self.spilled {
+            let body = Body::Collected(&mut inbound.body);
+            (&inbound.head, &inbound.section, trailers, body)
+        } else {
+            let body = Body::Lent(&self.data[self.body.clone()]);
+            let section = &self.data[self.section.clone()];
+            (&inbound.head, section, trailers, body)
         }
     }
 
@@ -166,25 +165,26 @@ impl<'d> Reading<'d> {
     #[inline]
     pub(super) fn read_trailers(&mut self, limits: &Limits) -> Result<(), Violation> {
         let inbound = &mut *self.inbound;
-        match inbound.trailers.is_empty() {
-            true => Ok(()),
-            false => {
-                head::parse_trailers(&mut inbound.trailers, &mut inbound.trailer_fields, limits)
-            }
+        if inbound.trailers.is_empty() {
+            Ok(())
+        } else {
+            head::parse_trailers(&mut inbound.trailers, &mut inbound.trailer_fields, limits)
         }
     }
 
     /// Whether what has been collected is no more than may be.
     #[inline]
     pub(super) fn check_body(&self, limits: &Limits) -> Result<(), Violation> {
-        let len = match self.spilled {
-            true => self.inbound.body.len(),
-            false => self.body.len(),
+        let len = if self.spilled {
+            self.inbound.body.len()
+        } else {
+            self.body.len()
         };
         let (limit, seen) = (limits.max_body_bytes, len as u64);
-        match seen > limit {
-            true => Err(Violation::BodyTooLarge { limit, seen }),
-            false => Ok(()),
+        if seen > limit {
+            Err(Violation::BodyTooLarge { limit, seen })
+        } else {
+            Ok(())
         }
     }
 

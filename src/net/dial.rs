@@ -158,9 +158,10 @@ impl<Socket> Dial<Socket> {
         if let Some(ip) = self.pop() {
             return Step::Connect(SocketAddr::new(ip, self.port));
         }
-        match self.is_asking() || !self.attempts.is_empty() {
-            true => Step::Wait(None),
-            false => Step::Over,
+        if self.is_asking() || !self.attempts.is_empty() {
+            Step::Wait(None)
+        } else {
+            Step::Over
         }
     }
 

@@ -72,9 +72,10 @@ impl Handshakes {
         };
         while let Some(Handshake::Tls(tls)) = stack.left.pop() {
             if !tls.is_established() {
-                let step = match tls.has_outbound() {
-                    true => Step::Speak,
-                    false => Step::Hear,
+                let step = if tls.has_outbound() {
+                    Step::Speak
+                } else {
+                    Step::Hear
                 };
                 stack.left.push(Handshake::Tls(tls));
                 return step;

@@ -128,9 +128,10 @@ impl Watch for OwnPoll {
                 readiness: Readiness::of(event),
             });
         }
-        let heard = match ready.len() < self.events.capacity() {
-            true => Heard::All,
-            false => Heard::Some,
+        let heard = if ready.len() < self.events.capacity() {
+            Heard::All
+        } else {
+            Heard::Some
         };
         if let Some(alarm) = &mut self.alarm {
             alarm.on_events(ready);

@@ -229,9 +229,10 @@ impl Pool {
             let fits = |depth: &&Depth| depth.pattern.fits(origin.host(), parts.port);
             let found = self.depths.iter().find(fits);
             let depth = found.map_or(1, |found| found.depth);
-            let trust = match found.is_some_and(|found| found.is_known) {
-                true => Trust::Full,
-                false => Trust::NEW,
+            let trust = if found.is_some_and(|found| found.is_known) {
+                Trust::Full
+            } else {
+                Trust::NEW
             };
             let key = self.entries.insert(Entry {
                 origin: origin.clone(),

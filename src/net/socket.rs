@@ -166,9 +166,10 @@ fn is_own_end(own: SocketAddr, dialled: SocketAddr) -> bool {
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn bind_interface(socket: &Socket, interface: &str) -> io::Result<()> {
     // An empty name would be no binding at all.
-    let bound = match interface.is_empty() {
-        true => Err(io::ErrorKind::InvalidInput.into()),
-        false => socket.bind_device(Some(interface.as_bytes())),
+    let bound = if interface.is_empty() {
+        Err(io::ErrorKind::InvalidInput.into())
+    } else {
+        socket.bind_device(Some(interface.as_bytes()))
     };
     bound.map_err(|error| {
         route_error(
@@ -219,9 +220,10 @@ impl<W: Watch> Net for MioNet<W> {
     }
 
     fn connect(&mut self, addr: SocketAddr, route: &Route) -> io::Result<TcpStream> {
-        let connected = match route.is_plain() {
-            true => TcpStream::connect(addr),
-            false => connect_by(route, addr),
+        let connected = if route.is_plain() {
+            TcpStream::connect(addr)
+        } else {
+            connect_by(route, addr)
         };
         connected.map_err(|error| match error.kind() {
             io::ErrorKind::AddrNotAvailable if is_out_of_reach(addr) => {
@@ -422,9 +424,10 @@ mod tests {
                 .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
                 .unwrap();
             let own = socket.local_addr().unwrap().as_socket().unwrap();
-            let dialled = match unspecified {
-                true => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), own.port()),
-                false => own,
+            let dialled = if unspecified {
+                SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), own.port())
+            } else {
+                own
             };
             socket.connect(&dialled.into()).unwrap();
             let socket = TcpStream::from_std(socket.into());

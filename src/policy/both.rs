@@ -166,9 +166,10 @@ mod tests {
             _: &Moment<'_>,
         ) -> Result<(), Error> {
             self.note(1);
-            match fields.has("X-First") {
-                false => fields.add("X-First", self.names[1]),
-                true => fields.add("X-Second", self.names[1]),
+            if fields.has("X-First") {
+                fields.add("X-Second", self.names[1])
+            } else {
+                fields.add("X-First", self.names[1])
             }
         }
         fn on_head(

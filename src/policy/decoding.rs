@@ -175,9 +175,10 @@ impl Decoding {
         let last = self.layers.len() - 1;
         for _ in 0..MAX_CALLS {
             let Some(layer) = self.next_layer(input) else {
-                return Ok(match self.layers[last].is_finished {
-                    true => Step::Done,
-                    false => Step::NeedsInput,
+                return Ok(if self.layers[last].is_finished {
+                    Step::Done
+                } else {
+                    Step::NeedsInput
                 });
             };
             let produced = self.ask(layer, input, room)?;
@@ -235,9 +236,10 @@ impl Decoding {
         };
         let wire = (i == 0).then_some(input);
         let has_wire = wire.as_ref().is_some_and(|wire| !wire.is_empty());
-        let produced = match has_wire || !layer.input.is_empty() || layer.may_have_more {
-            true => layer.decode(wire, room, is_over)?,
-            false => layer.finish(room)?,
+        let produced = if has_wire || !layer.input.is_empty() || layer.may_have_more {
+            layer.decode(wire, room, is_over)?
+        } else {
+            layer.finish(room)?
         };
         layer.produced += produced as u64;
         if layer.produced > self.max_bytes {
@@ -273,10 +275,7 @@ impl Layer {
             self.input.push(more);
             *wire = rest;
         }
-        let input = match is_kept {
-            true => self.input.bytes(),
-            false => *wire,
-        };
+        let input = if is_kept { self.input.bytes() } else { *wire };
         let (step, seen) = (self.decoder.decode(input, room)?, input.len());
         if step.consumed > seen || step.produced > room.len() {
             return Err(Undecodable::Miscounted);

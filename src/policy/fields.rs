@@ -269,9 +269,10 @@ mod tests {
                 let mut block = Vec::new();
                 let mut fields = Fields::new(&mut block, &request);
                 fields.add("X-First", "1").unwrap();
-                let error = match formatted {
-                    true => fields.add_fmt(field, format_args!("{text}")),
-                    false => fields.add(field, text),
+                let error = if formatted {
+                    fields.add_fmt(field, format_args!("{text}"))
+                } else {
+                    fields.add(field, text)
                 };
                 let invalid = invalid(&error.expect_err(field));
                 assert_eq!(

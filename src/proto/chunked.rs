@@ -253,9 +253,10 @@ impl Chunked {
     fn skip(&mut self, next: State, limits: &Limits) -> Result<State, Violation> {
         self.skipped = self.skipped.saturating_add(1);
         let (limit, seen) = (limits.max_chunk_extension_bytes, self.skipped as usize);
-        match seen > limit {
-            true => Err(Violation::ChunkExtensionsTooLarge { limit, seen }),
-            false => Ok(next),
+        if seen > limit {
+            Err(Violation::ChunkExtensionsTooLarge { limit, seen })
+        } else {
+            Ok(next)
         }
     }
 
@@ -359,9 +360,10 @@ mod tests {
             }
             tail.extend_from_slice(input);
         }
-        match chunked.is_done() {
-            true => Ok((body, trailers, tail)),
-            false => Err(None),
+        if chunked.is_done() {
+            Ok((body, trailers, tail))
+        } else {
+            Err(None)
         }
     }
 

@@ -243,9 +243,10 @@ impl Connection {
         }
         let body = Body::from(head.length);
         self.persistent &= framing.is_persistent(head.version);
-        self.state = match body.is_done() {
-            true => State::Complete,
-            false => State::Body(body),
+        self.state = if body.is_done() {
+            State::Complete
+        } else {
+            State::Body(body)
         };
         Ok(Step {
             consumed,

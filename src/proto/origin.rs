@@ -92,9 +92,10 @@ impl Origin {
 
     /// `:port`, unless it is the scheme's own.
     fn write_port(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.port == self.scheme.default_port() {
-            true => Ok(()),
-            false => write!(f, ":{}", self.port),
+        if self.port == self.scheme.default_port() {
+            Ok(())
+        } else {
+            write!(f, ":{}", self.port)
         }
     }
 }
@@ -104,9 +105,10 @@ pub(crate) struct Authority<'a>(&'a Origin);
 impl fmt::Display for Authority<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(origin) = self;
-        match origin.is_ipv6() {
-            true => write!(f, "[{}]", origin.address())?,
-            false => f.write_str(&origin.host)?,
+        if origin.is_ipv6() {
+            write!(f, "[{}]", origin.address())?
+        } else {
+            f.write_str(&origin.host)?
         }
         origin.write_port(f)
     }

@@ -200,9 +200,10 @@ impl Target {
     pub(crate) fn check_length(&self) -> Result<(), Fault> {
         // "https://" and "[]:65535" around the host and "25" in it, whether all of it is there or not: a bound has no need of the
         // last byte.
-        match self.path.len() + self.origin.host().len() + 18 > MAX_URI {
-            true => Err(Fault::whole("longer than 65534 bytes in absolute form")),
-            false => Ok(()),
+        if self.path.len() + self.origin.host().len() + 18 > MAX_URI {
+            Err(Fault::whole("longer than 65534 bytes in absolute form"))
+        } else {
+            Ok(())
         }
     }
 }
@@ -236,9 +237,10 @@ fn scheme(url: &str) -> Result<(Scheme, usize), Fault> {
             ));
         }
     };
-    match url[end + 1..].starts_with("//") {
-        true => Ok((scheme, end + 3)),
-        false => Err(Fault::rule(end + 1, "no // after the scheme")),
+    if url[end + 1..].starts_with("//") {
+        Ok((scheme, end + 3))
+    } else {
+        Err(Fault::rule(end + 1, "no // after the scheme"))
     }
 }
 

@@ -209,9 +209,10 @@ fn look_up(host: &str) -> Result<Vec<IpAddr>, LookupError> {
                 "nodename nor servname",
                 "No such host",
             ];
-            match not_found.iter().any(|words| why.contains(words)) {
-                true => Err(LookupError::NotFound),
-                false => Err(LookupError::Failed(why)),
+            if not_found.iter().any(|words| why.contains(words)) {
+                Err(LookupError::NotFound)
+            } else {
+                Err(LookupError::Failed(why))
             }
         }
     }

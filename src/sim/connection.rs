@@ -167,9 +167,10 @@ impl ClientEnd {
         } else if !self.received.is_empty() {
             readiness = Readiness::READABLE;
         }
-        match self.has_room() {
-            true => readiness.with(Readiness::WRITABLE),
-            false => readiness,
+        if self.has_room() {
+            readiness.with(Readiness::WRITABLE)
+        } else {
+            readiness
         }
     }
 
@@ -216,9 +217,10 @@ impl ClientEnd {
 
     /// A reset arrives. What had arrived before stays readable unless `discards`; after the end of file it can only hurt sends.
     pub(super) fn on_reset(&mut self, discards: bool) -> Readiness {
-        let error = match self.ended {
-            true => ErrorKind::BrokenPipe,
-            false => ErrorKind::ConnectionReset,
+        let error = if self.ended {
+            ErrorKind::BrokenPipe
+        } else {
+            ErrorKind::ConnectionReset
         };
         self.held_back.clear();
         self.end_held_back = false;
@@ -275,9 +277,10 @@ impl ClientEnd {
         self.received.drain(..n);
         // The window opens by halves, as TCP's does, lest the server send byte by byte.
         let held_back = !self.held_back.is_empty() || self.end_held_back;
-        let window = match held_back && self.received.len() * 2 <= self.window {
-            true => Window::Opened,
-            false => Window::Unchanged,
+        let window = if held_back && self.received.len() * 2 <= self.window {
+            Window::Opened
+        } else {
+            Window::Unchanged
         };
         (n, window)
     }

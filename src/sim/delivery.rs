@@ -152,9 +152,10 @@ impl World {
         } else if length > 1 && self.strikes(Fault::CloseDuring) {
             let keep = self.random.between(1, length - 1);
             // A body that lasts until the end of the connection would seem to be whole.
-            let end = match script.delimited {
-                true => End::Close,
-                false => End::Reset,
+            let end = if script.delimited {
+                End::Close
+            } else {
+                End::Reset
             };
             (keep, Some((Duration::ZERO, end)))
         } else {
@@ -206,9 +207,10 @@ impl World {
                 let bytes = bytes.to_vec();
                 cut.push(Segment { pause, bytes });
                 rest = behind;
-                pause = match self.random.chance(250) {
-                    true => Duration::ZERO,
-                    false => self.random.duration(Duration::from_millis(2)),
+                pause = if self.random.chance(250) {
+                    Duration::ZERO
+                } else {
+                    self.random.duration(Duration::from_millis(2))
                 };
             }
         }
@@ -217,17 +219,14 @@ impl World {
 
     /// The lengths of the pieces into which `length` bytes are cut: a few of any length, or single bytes with the rest around them.
     fn lengths_of_cuts(&mut self, length: usize) -> Vec<usize> {
-        let mut places: Vec<usize> = match self.random.chance(125) {
-            true => {
-                let from = self.random.between(1, length - 1);
-                (from..length.min(from + 64)).collect()
-            }
-            false => {
-                let count = self.random.between(1, 4);
-                (0..count)
-                    .map(|_| self.random.between(1, length - 1))
-                    .collect()
-            }
+        let mut places: Vec<usize> = if self.random.chance(125) {
+            let from = self.random.between(1, length - 1);
+            (from..length.min(from + 64)).collect()
+        } else {
+            let count = self.random.between(1, 4);
+            (0..count)
+                .map(|_| self.random.between(1, length - 1))
+                .collect()
         };
         places.push(length);
         places.sort_unstable();
@@ -300,9 +299,10 @@ impl World {
     pub(super) fn hang_up_by_chance(&mut self, id: ConnectionId, end: End) {
         let now = self.now;
         let cuts = |server: &mut ServerEnd| server.closing && server.busy_until > now;
-        let end = match self.server_mut(id).is_some_and(cuts) {
-            true => End::Reset,
-            false => end,
+        let end = if self.server_mut(id).is_some_and(cuts) {
+            End::Reset
+        } else {
+            end
         };
         self.hang_up(id, end);
     }

@@ -175,9 +175,10 @@ impl Faults {
         let share = random.between(50, 800) as u16;
         Fault::ALL.into_iter().fold(Self::none(), |faults, fault| {
             let strength = 1 + random.below(2 * usize::from(fault.in_a_storm()));
-            match random.chance(share) {
-                true => faults.with(fault, strength as u16),
-                false => faults,
+            if random.chance(share) {
+                faults.with(fault, strength as u16)
+            } else {
+                faults
             }
         })
     }

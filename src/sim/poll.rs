@@ -120,9 +120,10 @@ impl World {
             self.note_bytes(&event.token.0.to_le_bytes());
         }
         self.note("wait", 0, ready.len() - start);
-        match self.polls[poll].edges.is_empty() {
-            true => Heard::All,
-            false => Heard::Some,
+        if self.polls[poll].edges.is_empty() {
+            Heard::All
+        } else {
+            Heard::Some
         }
     }
 
@@ -134,9 +135,10 @@ impl World {
         let watch = client.watch.as_mut()?;
         let changed = std::mem::replace(&mut watch.changed, Readiness::NONE);
         let token = watch.token;
-        let readiness = match bare {
-            true => readiness.without(readiness.without(changed)),
-            false => readiness,
+        let readiness = if bare {
+            readiness.without(readiness.without(changed))
+        } else {
+            readiness
         };
         (readiness != Readiness::NONE).then_some(Ready { token, readiness })
     }

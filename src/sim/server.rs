@@ -371,12 +371,11 @@ impl Answer {
         }
         let bytes = wire.split_off(from);
         // An answer of no bytes has no piece to carry its hold.
-        let end_pause = match bytes.is_empty() {
-            true => pause,
-            false => {
-                pieces.push(Segment { pause, bytes });
-                Duration::ZERO
-            }
+        let end_pause = if bytes.is_empty() {
+            pause
+        } else {
+            pieces.push(Segment { pause, bytes });
+            Duration::ZERO
         };
         let end = self.end.or(closes.then_some(End::Close));
         Script {

@@ -18,9 +18,10 @@ impl World {
         if server.ended {
             return self.reset_late(id);
         }
-        let taken = match server.closing {
-            true => 0,
-            false => bytes.len().min(server.appetite.unwrap_or(usize::MAX)),
+        let taken = if server.closing {
+            0
+        } else {
+            bytes.len().min(server.appetite.unwrap_or(usize::MAX))
         };
         if let Some(appetite) = &mut server.appetite {
             *appetite -= taken.min(*appetite);

@@ -199,9 +199,10 @@ impl World {
         let Ok(client) = self.client(socket, "close") else {
             return;
         };
-        let end = match client.has_unread() {
-            true => End::Reset,
-            false => End::Close,
+        let end = if client.has_unread() {
+            End::Reset
+        } else {
+            End::Close
         };
         let (uplink, unread) = (client.uplink, client.unread());
         client.fd = None;
@@ -254,9 +255,10 @@ impl World {
             self.misuses.push(Misuse::SentBehindStray { connection });
         }
         let wanted: usize = bufs.iter().map(|buf| buf.len()).sum();
-        let at_most = match wanted > 1 && self.strikes(Fault::ShortWrite) {
-            true => self.random.between(1, wanted - 1),
-            false => wanted,
+        let at_most = if wanted > 1 && self.strikes(Fault::ShortWrite) {
+            self.random.between(1, wanted - 1)
+        } else {
+            wanted
         };
         let sent = self.client(socket, "send")?.send(bufs, at_most);
         let bytes = match sent {
@@ -307,9 +309,10 @@ impl World {
 
     /// A signal may come before a call has done anything.
     fn interrupt(&mut self) -> io::Result<()> {
-        match self.strikes(Fault::Interrupted) {
-            true => Err(ErrorKind::Interrupted.into()),
-            false => Ok(()),
+        if self.strikes(Fault::Interrupted) {
+            Err(ErrorKind::Interrupted.into())
+        } else {
+            Ok(())
         }
     }
 
@@ -330,9 +333,10 @@ fn no_descriptor() -> io::Error {
 }
 
 fn no_watch() -> io::Error {
-    match cfg!(windows) {
-        true => ErrorKind::OutOfMemory.into(),
-        false => io::Error::from_raw_os_error(28),
+    if cfg!(windows) {
+        ErrorKind::OutOfMemory.into()
+    } else {
+        io::Error::from_raw_os_error(28)
     }
 }
 

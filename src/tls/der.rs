@@ -279,9 +279,10 @@ pub(super) fn split_trusted(der: &[u8]) -> Option<(&[u8], Trust)> {
     };
     let is_trusted = settings.take(SEQUENCE).is_none_or(names_servers);
     let is_rejected = settings.take(context(0)).is_some_and(names_servers);
-    let trust = match is_trusted && !is_rejected {
-        true => Trust::Servers,
-        false => Trust::Others,
+    let trust = if is_trusted && !is_rejected {
+        Trust::Servers
+    } else {
+        Trust::Others
     };
     Some((certificate, trust))
 }

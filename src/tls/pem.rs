@@ -128,9 +128,10 @@ pub(super) fn describe(pem: &[u8]) -> String {
         .map(|block| format!("\"{}\" in line {}", block.label, block.line))
         .take(5)
         .collect();
-    match labels.is_empty() {
-        true => "no line begins with \"-----BEGIN \"".to_owned(),
-        false => format!("it holds {}", labels.join(", ")),
+    if labels.is_empty() {
+        "no line begins with \"-----BEGIN \"".to_owned()
+    } else {
+        format!("it holds {}", labels.join(", "))
     }
 }
 

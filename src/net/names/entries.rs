@@ -241,9 +241,10 @@ impl Parser {
                 }
             }
             let is_end = |b: &u8| b.is_ascii_whitespace() || *b == b'#';
-            let len = match is_end(first) {
-                true => 0,
-                false => piece.iter().position(is_end).unwrap_or(piece.len()),
+            let len = if is_end(first) {
+                0
+            } else {
+                piece.iter().position(is_end).unwrap_or(piece.len())
             };
             let room = (MAX_WORD + 1).saturating_sub(self.word.len());
             self.word.extend_from_slice(&piece[..len.min(room)]);

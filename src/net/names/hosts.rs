@@ -191,10 +191,7 @@ fn open(path: &Path, seen: &Seen) -> io::Result<Opened> {
     }
     let reading = Reading {
         file: File::open(path)?,
-        seen: match is_settled {
-            true => now_seen,
-            false => Seen::Nothing,
-        },
+        seen: if is_settled { now_seen } else { Seen::Nothing },
         parser: Parser::new(len),
         piece: vec![0; PIECE].into(),
         done: 0,
@@ -226,9 +223,10 @@ impl Reading {
         }
         self.parser.feed(&self.piece[..len]);
         self.done += len as u64;
-        Ok(match len == PIECE {
-            true => ReadOn::More,
-            false => ReadOn::End,
+        Ok(if len == PIECE {
+            ReadOn::More
+        } else {
+            ReadOn::End
         })
     }
 }

@@ -61,9 +61,10 @@ type Outcome = Result<Verdict, Vec<Failed>>;
 
 impl Stub {
     pub(super) fn new(config: &HickoryConfig, reactor: &Reactor) -> Self {
-        let transport = match config.tcp_only {
-            true => Transport::Tcp,
-            false => Transport::Udp,
+        let transport = if config.tcp_only {
+            Transport::Tcp
+        } else {
+            Transport::Udp
         };
         let server = |addr: &SocketAddr| Server::new(*addr, config.timeout, transport, reactor);
         Self {
@@ -97,9 +98,10 @@ impl Stub {
             if let Err(failures) = &outcome
                 && self.attempts > 1
             {
-                match !is_last && are_mute(failures) {
-                    true => put_off.push(i),
-                    false => outcome = self.ask(name, family, 1..self.attempts).await,
+                if !is_last && are_mute(failures) {
+                    put_off.push(i)
+                } else {
+                    outcome = self.ask(name, family, 1..self.attempts).await
                 }
             }
             let has_addresses = matches!(outcome, Ok(Verdict::Addresses { .. }));

@@ -142,9 +142,10 @@ impl Watched {
                 }
                 let is_missing = seen == Seen::Missing;
                 self.seen = seen;
-                let (path, level) = match is_missing {
-                    true => (self.path.display(), Level::Debug),
-                    false => (self.path.display(), Level::Warn),
+                let (path, level) = if is_missing {
+                    (self.path.display(), Level::Debug)
+                } else {
+                    (self.path.display(), Level::Warn)
                 };
                 let (holds, changed) = match &self.text {
                     // As before, for as long as it cannot be read.
@@ -172,10 +173,13 @@ impl Watched {
             Seen::File {
                 stamp: before,
                 is_settled,
-            } if *before == stamp => match is_settled {
-                true => return Ok(false),
-                false => true,
-            },
+            } if *before == stamp => {
+                if *is_settled {
+                    return Ok(false);
+                } else {
+                    true
+                }
+            }
             _ => false,
         };
         let mut text = Vec::new();

@@ -142,9 +142,10 @@ fn screen(question: &Wire, datagram: &[u8]) -> Screened {
     if fixed != asked_fixed || !name.eq_ignore_ascii_case(asked_name) {
         return Screened::Stranger;
     }
-    match name == asked_name {
-        true => Screened::Answer,
-        false => Screened::Respelled,
+    if name == asked_name {
+        Screened::Answer
+    } else {
+        Screened::Respelled
     }
 }
 

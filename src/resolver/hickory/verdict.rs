@@ -200,9 +200,10 @@ pub(super) fn judge(name: &Name, family: Family, message: &Message) -> Result<Ju
     let (addresses, ttl) = addresses(end, family, &message.answers, alias_ttl);
     if !addresses.is_empty() && code == ResponseCode::NoError {
         let verdict = Verdict::Addresses { addresses, ttl };
-        return Ok(match message.truncation {
-            true => Judged::Truncated(Some(verdict)),
-            false => Judged::Verdict(verdict),
+        return Ok(if message.truncation {
+            Judged::Truncated(Some(verdict))
+        } else {
+            Judged::Verdict(verdict)
         });
     }
     if message.truncation {
@@ -233,9 +234,10 @@ pub(super) fn judge(name: &Name, family: Family, message: &Message) -> Result<Ju
         }
     }
     let is_about = |record: &Record| record.name == *end;
-    match message.answers.is_empty() || end != name || message.answers.iter().any(is_about) {
-        true => Ok(Judged::Verdict(Verdict::NoData { ttl })),
-        false => Err(Failure::Unusable(format!("nothing in it is about {name}"))),
+    if message.answers.is_empty() || end != name || message.answers.iter().any(is_about) {
+        Ok(Judged::Verdict(Verdict::NoData { ttl }))
+    } else {
+        Err(Failure::Unusable(format!("nothing in it is about {name}")))
     }
 }
 

@@ -245,9 +245,10 @@ fn garbage_from_the_server_itself_ends_the_attempt_and_not_the_look_up() {
         let spoil = *spoil;
         let script = move |question: Question, back: Back, spoiled: bool| {
             let answer = question.addresses(60, &[ip("192.0.2.1")]);
-            match spoiled {
-                true => back.send_bytes(&spoil(answer)),
-                false => back.send(&answer),
+            if spoiled {
+                back.send_bytes(&spoil(answer))
+            } else {
+                back.send(&answer)
             }
         };
         let always = NameServer::start(move |question, back| script(question, back, true));
@@ -394,9 +395,12 @@ fn a_server_that_stumbles_over_edns_is_asked_without() {
     ];
     for (why, script) in rows {
         let script = *script;
-        let server = NameServer::start(move |question, back| match question.edns {
-            true => script(&question, &back),
-            false => back.send(&question.addresses(60, &[ip("192.0.2.1")])),
+        let server = NameServer::start(move |question, back| {
+            if question.edns {
+                script(&question, &back)
+            } else {
+                back.send(&question.addresses(60, &[ip("192.0.2.1")]))
+            }
         });
         let mut names = Loop::asking(&[&server]);
         for _ in 0..3 {

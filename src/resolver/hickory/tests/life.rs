@@ -440,9 +440,10 @@ fn a_thread_may_end_before_its_look_ups() {
                     names.turn();
                 }
                 assert!(names.counts().sockets > 0);
-                match leaves_it_to_the_thread {
-                    true => LEFT.set(Some(names)),
-                    false => std::mem::forget(names),
+                if leaves_it_to_the_thread {
+                    LEFT.set(Some(names))
+                } else {
+                    std::mem::forget(names)
                 }
             };
             scope.spawn(run).join().expect("nothing panics");
