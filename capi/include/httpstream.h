@@ -539,7 +539,8 @@ int32_t httpstream_request_free(httpstream_request request);
 // taken off. "Host" replaces the one of the URL; "Content-Length" must be the body's.
 //
 // HTTPSTREAM_ERROR_ARGUMENT: a name that is no token, a control byte in a value, a second Host or Content-Length, Transfer-Encoding,
-// Upgrade, an Expect other than 100-continue. Any thread.
+// an Expect other than 100-continue; Upgrade, since there is no way to write behind a 101 from here: that does not spoil the request.
+// Any thread.
 int32_t httpstream_request_header(httpstream_request request,
                                   const char *name,
                                   size_t name_len,

@@ -186,7 +186,8 @@ pub extern "C" fn httpstream_request_free(request: httpstream_request) -> i32 {
 /// taken off. "Host" replaces the one of the URL; "Content-Length" must be the body's.
 ///
 /// HTTPSTREAM_ERROR_ARGUMENT: a name that is no token, a control byte in a value, a second Host or Content-Length, Transfer-Encoding,
-/// Upgrade, an Expect other than 100-continue. Any thread.
+/// an Expect other than 100-continue; Upgrade, since there is no way to write behind a 101 from here: that does not spoil the request.
+/// Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn httpstream_request_header(
     request: httpstream_request,
@@ -204,6 +205,11 @@ pub unsafe extern "C" fn httpstream_request_header(
                 raw::bytes("value", value.cast::<c_void>(), value_len)?,
             )
         };
+        if name.eq_ignore_ascii_case("Upgrade") {
+            // What follows the switch could be heard, and not answered.
+            let why = "Upgrade: a connection that switches to another protocol cannot be written to from here";
+            return Err(Fault::argument(why));
+        }
         change(request, |builder| builder.header(name, value))
     })
 }

@@ -66,6 +66,24 @@ fn heads_go_out_as_written_here() {
             "POST /a HTTP/1.1\r\nHost: example.com\r\na: b\r\nContent-Length: 1\r\nConnection: close\r\n",
             b"x",
         ),
+        (
+            "an upgrade says so in Connection",
+            Request::get(URL).header("Upgrade", "websocket").header("a", "b"),
+            "GET /a HTTP/1.1\r\nHost: example.com\r\nUpgrade: websocket\r\na: b\r\nConnection: Upgrade\r\n",
+            b"",
+        ),
+        (
+            "unless it has been said",
+            Request::get(URL).header("connection", "keep-alive, UPGRADE").header("upgrade", "x/1, y"),
+            "GET /a HTTP/1.1\r\nHost: example.com\r\nconnection: keep-alive, UPGRADE\r\nupgrade: x/1, y\r\n",
+            b"",
+        ),
+        (
+            "an upgrade that was taken back",
+            Request::get(URL).header("Upgrade", "x").without("upgrade"),
+            "GET /a HTTP/1.1\r\nHost: example.com\r\n",
+            b"",
+        ),
         ("close is said once", Request::get(URL).header("connection", "TE, Close").close(), "GET /a HTTP/1.1\r\nHost: example.com\r\nconnection: TE, Close\r\n", b""),
         (
             "a length that agrees is written once",
@@ -148,6 +166,8 @@ fn what_cannot_be_sent_is_refused_with_its_place() {
         ("list of lengths", Request::post(URL).header("Content-Length", "1, 1").body("a"), value("Content-Length"), None),
         ("signed length", Request::post(URL).header("Content-Length", "+1").body("a"), value("Content-Length"), None),
         ("empty length", Request::post(URL).header("Content-Length", ""), value("Content-Length"), None),
+        ("an upgrade without its field", Request::get(URL).header("Connection", "close, upgrade"), InvalidPart::value_of("Connection"), None),
+        ("an upgrade that was taken back, and its option not", Request::get(URL).header("Upgrade", "x").header("Connection", "upgrade").without("Upgrade"), InvalidPart::value_of("Connection"), None),
         ("transfer coding", Request::post(URL).header("transfer-encoding", "chunked"), part("transfer-encoding"), None),
         ("connection upgrade", Request::get(URL).header("Connection", "close , UPGRADE"), value("Connection"), None),
         ("other expectation", Request::put(URL).header("Expect", "x").body("a"), value("Expect"), None),
@@ -507,6 +527,8 @@ fn all_kinds() -> Vec<Request> {
         Request::get(URL).long_poll(Duration::from_secs(60)).timeout(Duration::from_secs(7)).timeouts(|t| t.idle = None),
         Request::get(URL).limits(|l| l.max_fields = 9).limits(|l| l.refuse_obs_fold = true),
         Request::get(URL).route(Arc::clone(&route)),
+        Request::get(URL).header("Upgrade", "websocket").header("a", "b"),
+        Request::get(URL).header("Connection", "Upgrade").header("Upgrade", "websocket"),
         Request::get(URL).lane("chat 7").priority(-3),
         Request::get(URL).priority(127),
         Request::get(URL).marked(Generation::new().mark()),
@@ -582,10 +604,11 @@ fn any_request_that_can_be_built_survives_an_edit() {
         for (name, _) in request.headers() {
             assert!(request.has_field(name), "{text}");
             let without = request.edit().without(name).build();
-            // What is left is what framing, URL and close make of it.
+            // What is left is what framing, URL, close and an upgrade make of it.
             let Ok(without) = without else { continue };
             let framing = ["host", "content-length"];
-            let is_framing = framing.iter().any(|it| it.eq_ignore_ascii_case(name));
+            let upgrades = name.eq_ignore_ascii_case("connection") && without.has_field("upgrade");
+            let is_framing = upgrades || framing.iter().any(|it| it.eq_ignore_ascii_case(name));
             assert!(is_framing || !without.has_field(name), "{name} in {text}");
         }
     }
