@@ -19,7 +19,7 @@ use crate::proto::field::{name_fault, offset_of_trimmed, token_fault, trim, valu
 use crate::proto::target::{Fault, Target, check_host_value, percent_encode};
 use crate::proto::{Invalid, InvalidPart, Limits, Scheme};
 use crate::request::{
-    Carried, Checked, CheckedBody, FieldLine, MAX_PIPELINE, Rare, Request, field_bit, lines,
+    Carried, Checked, CheckedBody, MAX_PIPELINE, Rare, Request, field_bit, lines,
 };
 use crate::route::Route;
 use crate::timeouts::{Timeout, Timeouts, TimeoutsEdit};
@@ -524,6 +524,7 @@ impl Draft {
     /// taken off again, in the opposite order.
     fn of(request: &Request) -> Self {
         let mut lines = request.lines();
+        take_last(&mut lines, |line| line == UPGRADE);
         let close = request.wants_close() && take_last(&mut lines, |line| line == CLOSE);
         let has_length = take_last(&mut lines, |line| is_named(line, "Content-Length"));
         let is_form = request.has_form_type();
@@ -607,11 +608,7 @@ impl Draft {
             return;
         }
         let mut kept = Vec::with_capacity(self.lines.len());
-        // What `build` said of an Upgrade goes with it.
-        let has_upgrade = name.eq_ignore_ascii_case("upgrade");
-        let goes_along =
-            |line: &FieldLine<'_>| has_upgrade && self.lines[line.place.clone()] == *UPGRADE;
-        for line in lines(&self.lines).filter(|line| !line.is_named(name) && !goes_along(line)) {
+        for line in lines(&self.lines).filter(|line| !line.is_named(name)) {
             kept.extend_from_slice(&self.lines[line.place]);
         }
         self.lines = kept;
