@@ -40,10 +40,11 @@
 //!   [`mio::Poll`], [`Engine::on_registry`]
 //! - [`Request`], [`Response`], [`Error`]: what goes out, what comes back, and why it did not
 //! - [`Readback`], [`Next`], [`Context`], [`Flow`]: what a readback is given and may answer; [`within`]: over a part of the state
-//! - [`Submitter`]: from other threads
+//! - [`Submitter`]: from other threads; [`Local`]: from tasks on the engine's own
 //! - [`Engine::fetch`], [`Engine::spawn`], [`Submitter::fetch`], [`Submitter::sleep`]: conversations as futures, without a runtime
 //! - `calloop`, `tokio`: an engine in those loops (features of these names); in others see docs/EMBEDDING.md
 //! - [`policy`]: what is done for a request besides sending it
+//! - [`Context::write`]: connections that switch to another protocol
 //! - [`Config`], [`Timeouts`], [`Limits`]: every tunable with its default and the reason for it
 //! - [`resolver`]: names to addresses; [`Route`]: how connections are made; [`public_only`]: which addresses may be dialled
 //! - `tls`: how https connections are protected (feature `tls`)
@@ -68,7 +69,8 @@
 //! Without features the crate is mio, httparse, slab, socket2, log and http. No feature but `tokio` brings an async runtime along.
 //!
 //! # What it does not do
-//! Redirects, cookies, content codings, proxies, HTTP/2 and request bodies of unknown length.
+//! Redirects, cookies, content codings (a [`policy`] can take them off), proxies, HTTP/2 and request bodies of unknown
+//! length.
 
 #![forbid(unsafe_code)]
 
