@@ -341,10 +341,14 @@ impl Error {
     }
 
     /// Says where in an exchange a policy returned this error. An error that knows its request, as
-    /// one does that came from an exchange, keeps what it says.
+    /// one does that came from an exchange, keeps what it says, but for what its readback decides
+    /// by: whether anything was sent, and may be sent again, is said of both exchanges.
     pub(crate) fn placed_at(self, at: Circumstances) -> Self {
         match self.0.request {
-            Some(_) => self,
+            Some(_) => self.behind(Earlier {
+                sent: at.sent,
+                resend_is_safe: at.resend_is_safe,
+            }),
             None => Self::placed(self.0.kind, at, self.0.source),
         }
     }

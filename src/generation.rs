@@ -2,12 +2,12 @@
 //!
 //! A session has a [`Generation`]; what belongs to the session (a request, a wait, a call, a task)
 //! carries a [`Mark`] of it. [`Generation::end`] makes all marks taken before it stale, on every
-//! thread, without knowing who holds them. The holders compare: before an engine starts, sends or
-//! delivers something that carries a mark, it asks [`Mark::is_over`], which costs one load.
+//! thread, without knowing who holds them. The holders compare: before an engine begins a request or
+//! an exchange that carries a mark, it asks [`Mark::is_over`], which costs one load.
 //!
-//! Engines that sleep are woken: one that holds something marked [watches](Mark::watch) until the
-//! next end, and then looks through what it holds. This is the one part of a session that the core
-//! knows.
+//! What is under way ends when the engine looks through what it holds: each that holds something
+//! marked [watches](Mark::watch) for the next end, and is woken by it. This is the one part of a
+//! session that the core knows.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -19,8 +19,12 @@
 //!         Next::done()
 //!     });
 //!     let http = driver.engine().submitter();
+//!     let alive = http.keep_alive(); // `run` waits for what the other task is still to fetch
 //!     let mut replies = 0;
-//!     let fetches = async move { http.fetch(request).await.is_err() };
+//!     let fetches = async move {
+//!         let _alive = alive;
+//!         http.fetch(request).await.is_err()
+//!     };
 //!     let (ran, refused) = tokio::join!(driver.run(&mut replies), fetches);
 //!     ran?;
 //!     Ok::<_, httpstream::Error>(replies + u32::from(refused))

@@ -29,11 +29,20 @@ impl<N: Net> Core<N> {
         let chain = &mut self.chains[key];
         chain.attempts = 0;
         chain.marks.clear(Marks::OF_ONE_REQUEST);
-        if self.wants_visit(key) {
+        if self.chains.generations.is_over(key) {
+            self.end_with_generation(key)
+        } else if self.wants_visit(key) {
             self.begin_visit(key)
         } else {
             self.enter_and_place(key)
         }
+    }
+
+    /// Ends a chain before it sends anything: the generation that it belongs to is over.
+    #[cold]
+    fn end_with_generation(&mut self, key: ChainKey) {
+        self.chains[key].marks.set(Marks::CANCELLED);
+        self.fail_unlinked(key, ErrorKind::Cancelled);
     }
 
     /// Finds the origin of a chain's request, and a link or a place in its queue.
@@ -75,17 +84,20 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// What a chain waited for without a request has happened before its delay was over.
+    /// A waker of the chain was woken: what it waits for has happened, if it waits for a waker.
     pub(super) fn wake_chain(&mut self, key: ChainKey) {
         match self.chains[key].stage {
-            Stage::Waiting { call } => {
+            Stage::Waiting {
+                call: MaybeKey::NONE,
+            } => {
                 self.disarm(key);
-                self.fall_due(key, call);
+                self.fall_due(key, MaybeKey::NONE);
             }
-            Stage::HeldBack => {
+            Stage::HeldBack { until_woken: true } => {
                 self.disarm(key);
                 self.ask_start(key);
             }
+            // The waker is left over from an earlier wait: a delay lasts as long as it was given.
             _ => {}
         }
     }
@@ -121,9 +133,12 @@ impl<N: Net> Core<N> {
 
     /// Asks when the exchange may begin.
     pub(super) fn ask_start(&mut self, key: ChainKey) {
-        if let Some(visit) = self.visit_mut(key) {
-            visit.clear();
+        if self.chains.generations.is_over(key) {
+            return self.end_with_generation(key);
         }
+        let visit = self.visit_mut(key).expect("it is visited");
+        let decoding = visit.clear();
+        self.discard(decoding);
         let start = self.ask(key, |visiting, request, at| visiting.start(request, at));
         self.catch_up();
         match start {
@@ -137,7 +152,8 @@ impl<N: Net> Core<N> {
 
     /// Has a chain's policy asked again when `delay` is over, or only when it is woken.
     fn hold_back(&mut self, key: ChainKey, delay: Option<Duration>) {
-        self.chains[key].stage = Stage::HeldBack;
+        let until_woken = delay.is_none();
+        self.chains[key].stage = Stage::HeldBack { until_woken };
         let millis = delay.map(|delay| delay.as_nanos().div_ceil(1_000_000));
         match millis.map(u64::try_from) {
             // What lies further off than any clock will run is never.
@@ -156,13 +172,18 @@ impl<N: Net> Core<N> {
         self.complete(key, Completion::Final(error));
     }
 
-    /// Sends `request` in place of the one whose exchange is over: the visit goes on with it. Its
-    /// total deadline goes on as well, and ends it here if it is over: the policy is not asked what
-    /// it makes of that, or one that tries again whatever happens would do so for ever.
+    /// The total deadline has passed between two exchanges, or before the first. The policy is not
+    /// asked what it makes of that, or one that tries again whatever happens would do so for ever.
+    pub(super) fn end_in_visit(&mut self, key: ChainKey) {
+        let error = self.end_unlinked(key, ErrorKind::Timeout);
+        self.complete(key, Completion::Final(error));
+    }
+
+    /// Sends `request` in place of the one whose exchange is over: the visit goes on with it, and so
+    /// does its total deadline.
     pub(super) fn resend(&mut self, key: ChainKey, request: Request, after: Duration) {
         if self.total_is_over(key) {
-            let error = self.end_unlinked(key, ErrorKind::Timeout);
-            return self.complete(key, Completion::Final(error));
+            return self.end_in_visit(key);
         }
         let chain = &mut self.chains[key];
         chain.request = Some(request);

@@ -5,6 +5,7 @@
 //! together a few. What is left then is kept by the [`Decoding`](crate::policy::Decoding), and goes
 //! on in the next turn.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 
 use crate::engine::Engine;
@@ -50,11 +51,8 @@ impl<S, M: Mode> Engine<S, M> {
         reading: &Reading<'_>,
         limits: &Limits,
     ) -> Option<Fed> {
-        if self.core.is_visited(chain)
-            && let Some(visit) = self.core.visit_mut(chain)
-            && visit.decoding.is_some()
-        {
-            visit.taking = std::mem::replace(&mut taking, Taking::Stream);
+        if self.core.is_visited(chain) {
+            taking = self.take_decoded(chain, taking, limits.max_body_bytes);
         }
         let h1 = &mut self.core.links[key].h1;
         let taken = h1.take(taking, reading.head().0, limits);
@@ -63,13 +61,38 @@ impl<S, M: Mode> Engine<S, M> {
             .map(|violation| Fed::Failed(Failure::Violation(violation)))
     }
 
+    /// Says what is to become of the body behind its decoders, if it has any, and answers what is to
+    /// become of it before them.
+    fn take_decoded(&mut self, chain: ChainKey, taking: Taking, max_bytes: u64) -> Taking {
+        let visit = self.core.visit_mut(chain).expect("it is visited");
+        let Some(decoding) = &mut visit.decoding else {
+            return taking;
+        };
+        match taking {
+            Taking::Discard => {
+                self.stop_decoding(chain);
+                return Taking::Discard;
+            }
+            Taking::Collect => decoding.limit(max_bytes),
+            Taking::Stream => {}
+        }
+        visit.taking = taking;
+        Taking::Stream
+    }
+
+    /// The rest of the body is not wanted.
+    fn stop_decoding(&mut self, chain: ChainKey) {
+        let visit = self.core.visit_mut(chain);
+        let decoding = visit.and_then(|visit| visit.decoding.take());
+        self.core.discard(decoding);
+    }
+
     /// Asks a policy what is to become of the response.
     pub(super) fn screen(
         &mut self,
         key: LinkKey,
         chain: ChainKey,
         reading: &mut Reading<'_>,
-        limits: &Limits,
     ) -> Result<Shown, Fed> {
         let about = self.core.about(key);
         let (head, section) = reading.head();
@@ -81,18 +104,34 @@ impl<S, M: Mode> Engine<S, M> {
             about: &about,
             info: &OnceLock::new(),
         };
-        let screened = self.core.ask_head(chain, &response, limits.max_body_bytes);
+        let screened = self.core.ask_head(chain, &response);
         let shown = match screened {
             Ok(Ok(shown)) => shown,
             Ok(Err(why)) => return Err(Fed::Failed(Failure::Unscreened(why))),
             Err(PolicyPanicked) => return Err(Fed::Panicked),
         };
-        let visit = self.core.visit_mut(chain);
-        if visit.is_some_and(|visit| visit.decoding.is_some()) {
+        let visit = self.core.visit_mut(chain).expect("it is visited");
+        if visit.decoding.is_some() {
             // They would tell of the body as it was.
             reading.forget_fields(&["Content-Encoding", "Content-Length"]);
         }
         Ok(shown)
+    }
+
+    /// A piece of the body of a request that is visited has come.
+    #[inline]
+    pub(super) fn on_visited_data(
+        &mut self,
+        state: &mut S,
+        key: LinkKey,
+        chain: ChainKey,
+        data: &[u8],
+    ) -> Option<Fed> {
+        let visit = self.core.visit_mut(chain).expect("it is visited");
+        match visit.decoding {
+            Some(_) => self.decode(state, key, chain, data),
+            None => self.on_data(state, key, chain, data),
+        }
     }
 
     /// Takes the codings off a piece of the body, and off what was kept of those before it.
@@ -129,16 +168,24 @@ impl<S, M: Mode> Engine<S, M> {
                 self.keep_undecoded(chain, input);
                 return Some(Fed::Yielded);
             }
-            let visit = self.core.visit_mut(chain)?;
+            let visit = self.core.visit_mut(chain).expect("it is visited");
             let Some(decoding) = &mut visit.decoding else {
-                return self.on_data(state, key, chain, data);
+                // Its readback has had enough.
+                return None;
             };
             visit.is_pending = false;
-            let fed = match decoding.decode(&mut input, room) {
-                Err(why) => return Some(Fed::Failed(Failure::Undecodable(why))),
-                Ok(Step::NeedsInput | Step::Done) => return None,
-                Ok(Step::Busy) => Some(Fed::Yielded),
-                Ok(Step::Piece(n)) => {
+            // What a panic may leave half done is the decoding, which is dropped with its chain.
+            let decoded =
+                catch_unwind(AssertUnwindSafe(|| decoding.decode(&mut input, &mut *room)));
+            let fed = match decoded {
+                Err(panic) => {
+                    self.core.panic.get_or_insert(panic);
+                    return Some(Fed::Panicked);
+                }
+                Ok(Err(why)) => return Some(Fed::Failed(Failure::Undecodable(why))),
+                Ok(Ok(Step::NeedsInput | Step::Done)) => return None,
+                Ok(Ok(Step::Busy)) => Some(Fed::Yielded),
+                Ok(Ok(Step::Piece(n))) => {
                     left = left.saturating_sub(n);
                     self.core.agenda.decoded += n;
                     self.on_decoded(state, key, chain, &room[..n])
@@ -165,9 +212,9 @@ impl<S, M: Mode> Engine<S, M> {
     ) -> Option<Fed> {
         let request = self.core.chains[chain].request();
         let limit = self.core.settings.limits_of(request).max_body_bytes;
-        let visit = self.core.visit_mut(chain)?;
+        let visit = self.core.visit_mut(chain).expect("it is visited");
         match visit.taking {
-            Taking::Discard => None,
+            Taking::Discard => unreachable!("nothing is decoded to be dropped"),
             Taking::Collect => {
                 visit.body.extend_from_slice(data);
                 let seen = visit.body.len() as u64;
@@ -202,8 +249,8 @@ impl<S, M: Mode> Engine<S, M> {
         key: LinkKey,
         chain: ChainKey,
     ) -> Option<Fed> {
-        let decoding = self.core.visit_mut(chain)?.decoding.as_mut()?;
-        decoding.end_input();
+        let visit = self.core.visit_mut(chain).expect("it is visited");
+        visit.decoding.as_mut()?.end_input();
         self.decode(state, key, chain, &[])
     }
 
@@ -223,13 +270,9 @@ impl<S, M: Mode> Engine<S, M> {
             None => Some(Fed::Panicked),
             Some(Flow::Stream | Flow::Buffer) => None,
             Some(Flow::Discard) => {
-                if let Some(visit) = self.core.visit_mut(chain)
-                    && visit.decoding.is_some()
-                {
-                    visit.taking = Taking::Discard;
-                } else if let Some(front) = self.core.links[key].h1.front_mut() {
-                    front.taking = Taking::Discard;
-                }
+                self.stop_decoding(chain);
+                let front = self.core.links[key].h1.front_mut();
+                front.expect("its body is read").taking = Taking::Discard;
                 None
             }
             Some(Flow::Pause) => Some(self.core.pause(chain)),

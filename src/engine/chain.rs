@@ -1,4 +1,6 @@
 //! One chain: a conversation, from its first submission until its readback answers `done`.
+
+use crate::net::pool::OriginKey;
 use crate::net::slots::MaybeKey;
 use crate::request::Request;
 use crate::sched::wheel::TimerId;
@@ -26,8 +28,8 @@ pub(crate) enum Stage {
     New,
     /// Waiting for its delay.
     Delayed,
-    /// Its policy holds it back; it is asked again when its timer goes off, or it is woken.
-    HeldBack,
+    /// Its policy holds it back; it is asked again when its timer goes off, or else when it is woken.
+    HeldBack { until_woken: bool },
     /// Waiting for its delay, or for the command queue to start it, without a request: this call follows, or else its
     /// readback is told.
     Waiting { call: MaybeKey },
@@ -69,17 +71,19 @@ impl Marks {
     /// The total deadline of its request has passed, and is being dealt with.
     pub(super) const OVER: Self = Self(256);
 
+    /// Either keeps what has come for it from being read.
+    pub(super) const STANDS_STILL: Self = Self(Self::PAUSED.0 | Self::CANCELLED.0);
     /// What does not hold of the next request any more.
     pub(super) const OF_ONE_REQUEST: Self =
         Self(Self::FRESH.0 | Self::NO_EXPECT.0 | Self::LATE.0 | Self::OVER.0);
 
     pub(super) fn has(self, mark: Self) -> bool {
-        self.0 & mark.0 != 0
+        debug_assert!(mark.0.is_power_of_two(), "`has_any` asks for several");
+        self.has_any(mark)
     }
 
-    /// Both: has is then whether there is one of them.
-    pub(super) const fn or(self, other: Self) -> Self {
-        Self(self.0 | other.0)
+    pub(super) fn has_any(self, of: Self) -> bool {
+        self.0 & of.0 != 0
     }
 
     pub(super) fn set(&mut self, mark: Self) {
@@ -153,5 +157,10 @@ impl Chain {
         self.request
             .as_ref()
             .expect("a chain that sends has a request")
+    }
+
+    /// The origin of the request that it is sending.
+    pub(super) fn home(&self) -> OriginKey {
+        self.origin.get().expect("it has entered its origin")
     }
 }

@@ -116,7 +116,7 @@ impl<N: Net> Core<N> {
 
     pub(super) fn cancel_chain(&mut self, key: ChainKey) {
         match self.chains[key].stage {
-            Stage::New | Stage::Delayed | Stage::HeldBack | Stage::Queued { .. } => {
+            Stage::New | Stage::Delayed | Stage::HeldBack { .. } | Stage::Queued { .. } => {
                 self.fail_unlinked(key, ErrorKind::Cancelled);
             }
             Stage::Waiting { call } => {

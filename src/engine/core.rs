@@ -5,6 +5,7 @@
 //! that is called from here is that of policies, which know no state.
 
 use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -156,6 +157,13 @@ impl<N: Net> Core<N> {
         }
     }
 
+    /// Drops what is the user's: its destructor may panic as a readback may.
+    pub(super) fn discard<T>(&mut self, users: T) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(users))) {
+            self.panic.get_or_insert(panic);
+        }
+    }
+
     /// Whether a turn would do something even if nothing became readable and no time passed.
     pub(super) fn is_due(&self) -> bool {
         self.chains.has_commands()
@@ -232,7 +240,7 @@ impl<N: Net> Core<N> {
             let chain = &self.chains[key];
             stats.paused += usize::from(chain.marks.has(Marks::PAUSED));
             match chain.stage {
-                Stage::New | Stage::HeldBack | Stage::Queued { .. } => stats.queued += 1,
+                Stage::New | Stage::HeldBack { .. } | Stage::Queued { .. } => stats.queued += 1,
                 Stage::Delayed | Stage::Waiting { .. } | Stage::Due { .. } => stats.delayed += 1,
                 Stage::Running { .. } => stats.in_flight += 1,
                 Stage::Failed | Stage::Reading | Stage::Retired => {}

@@ -69,9 +69,9 @@ impl<N: Net> Core<N> {
             Known::One(addr) => self.connect_only(key, Some(addr)),
             Known::Families { v6, v4 } => {
                 let link = &mut self.links[key];
-                let handshakes = link.handshakes_mut().map(std::mem::take);
-                let dial = Box::new(Dial::new(port));
-                link.reach = Reach::Dialing(dial, handshakes.unwrap_or_default());
+                let handshakes = link.handshakes_mut().expect("it is not connected");
+                let handshakes = std::mem::take(handshakes);
+                link.reach = Reach::Dialing(Box::new(Dial::new(port)), handshakes);
                 if v6.is_none() || v4.is_none() {
                     let origin = &self.pool[origin].origin;
                     debug!("{token:?} {origin}: looking up the host");
@@ -158,19 +158,16 @@ impl<N: Net> Core<N> {
 
     fn arm_dial(&mut self, key: LinkKey, delay: Duration) {
         let due = self.clock.tick_from_now() + delay.as_millis() as u64;
-        if let Reach::Dialing(dial, _) = &mut self.links[key].reach {
-            match dial.timer {
-                Some(timer) => self.timers.rearm(timer, due),
-                None => dial.timer = Some(self.timers.arm(due, Timer::Dial(key))),
-            }
+        let dial = self.links[key].dial_mut();
+        match dial.timer {
+            Some(timer) => self.timers.rearm(timer, due),
+            None => dial.timer = Some(self.timers.arm(due, Timer::Dial(key))),
         }
     }
 
     /// No address is left, and nothing is under way.
     fn give_up(&mut self, key: LinkKey) {
-        let Reach::Dialing(dial, _) = &mut self.links[key].reach else {
-            return;
-        };
+        let dial = self.links[key].dial_mut();
         if dial.has_begun() {
             let tried = dial.take_failed();
             return match tried.first() {
@@ -365,9 +362,7 @@ impl<N: Net> Core<N> {
     /// No port is left for an attempt at one of several addresses: while others are under way it
     /// may still be made, else the next is tried.
     fn on_no_port(&mut self, key: LinkKey, addr: SocketAddr, error: io::Error) {
-        let Reach::Dialing(dial, _) = &mut self.links[key].reach else {
-            return;
-        };
+        let dial = self.links[key].dial_mut();
         if dial.attempts().is_empty() {
             return self.on_attempt_failed(key, addr, error);
         }
@@ -378,9 +373,7 @@ impl<N: Net> Core<N> {
     /// Closes the oldest attempt of a link for the sake of the next address: it has had its time, and would keep the others from theirs
     /// until the connect deadline.
     fn give_way(&mut self, key: LinkKey) {
-        let Reach::Dialing(dial, _) = &mut self.links[key].reach else {
-            return;
-        };
+        let dial = self.links[key].dial_mut();
         let Attempt { addr, socket } = dial.take_attempt(0);
         self.let_go(socket);
         let why = "no answer, and no file descriptor left to wait for one";
@@ -408,10 +401,7 @@ impl<N: Net> Core<N> {
             match self.try_attempt(key, &attempt) {
                 Ok(Some(first)) => return self.on_won(key, attempt, i, first),
                 Ok(None) => {
-                    let Reach::Dialing(dial, _) = &mut self.links[key].reach else {
-                        return;
-                    };
-                    dial.put_back(i, attempt);
+                    self.links[key].dial_mut().put_back(i, attempt);
                     i += 1;
                 }
                 Err(trouble) => {

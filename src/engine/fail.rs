@@ -187,7 +187,7 @@ impl<N: Net> Core<N> {
 
     /// Ends an exchange whose link has received what is no response. A socket that is connected to itself, since nobody listens there, hears its
     /// own request: it has not been connected to anybody.
-    pub(super) fn fail_unreadable(&mut self, key: LinkKey, violation: Violation) {
+    pub(super) fn fail_on_violation(&mut self, key: LinkKey, violation: Violation) {
         let link = &self.links[key];
         if !link.h1.is_reused()
             && !link.h1.response().has_head()
@@ -319,7 +319,9 @@ impl<N: Net> Core<N> {
     /// Takes a chain that has no link from wherever it waits: the error that says so.
     pub(super) fn end_unlinked(&mut self, key: ChainKey, kind: ErrorKind) -> Error {
         self.disarm(key);
-        self.dequeue(key);
+        if let Stage::Queued { .. } = self.chains[key].stage {
+            self.dequeue(key);
+        }
         if let Some(origin) = self.chains[key].origin.get() {
             // Those behind it may want less than it did.
             self.pool.serve_soon(origin);
@@ -335,7 +337,10 @@ impl<N: Net> Core<N> {
             }
             (ErrorKind::Timeout, ..) => {
                 let text = self.timeout_text(key, Timeout::Total);
-                let limit = chain.origin.get().and_then(|key| self.limit_reached(key));
+                // Of one that has not entered its origin yet, the last request's is still there.
+                let is_at_home = chain.marks.has(Marks::AT_HOME);
+                let origin = chain.origin.get().filter(|_| is_at_home);
+                let limit = origin.and_then(|key| self.limit_reached(key));
                 let text = match limit {
                     Some(limit) => format!("{text}; {limit}"),
                     None => text,

@@ -41,7 +41,7 @@ impl<S, M: Mode> Engine<S, M> {
             Reach::Waiting { .. } | Reach::Closed => {}
             Reach::Dialing(..) | Reach::Connecting(..) | Reach::Shaking(..) | Reach::Open(..) => {
                 let woken = Readiness::WRITABLE.with(Readiness::ERROR);
-                if link.readiness.has(woken) && (link.has_unwritten() || link.h1.is_tunnel()) {
+                if link.readiness.has_any(woken) && (link.has_unwritten() || link.h1.is_tunnel()) {
                     let token = self.core.links.token(key);
                     self.core.flush(key);
                     if self.core.links.find(token).is_none() {
@@ -276,7 +276,7 @@ impl<S, M: Mode> Engine<S, M> {
             Fed::Failed(failure) => {
                 core.keep(key, reading);
                 match failure {
-                    Failure::Violation(violation) => core.fail_unreadable(key, violation),
+                    Failure::Violation(violation) => core.fail_on_violation(key, violation),
                     failure => core.fail(key, failure),
                 }
             }
@@ -331,7 +331,7 @@ impl<S, M: Mode> Engine<S, M> {
                     self.on_head(state, key, chain, reading, &limits)
                 }
                 Ok(Event::Data(place)) if self.core.is_visited(chain) => {
-                    self.decode(state, key, chain, reading.piece(place))
+                    self.on_visited_data(state, key, chain, reading.piece(place))
                 }
                 Ok(Event::Data(place)) => self.on_data(state, key, chain, reading.piece(place)),
                 Err(violation) => return Fed::Failed(Failure::Violation(violation)),
@@ -373,7 +373,7 @@ impl<S, M: Mode> Engine<S, M> {
             self.core.links[key].keep_alive = NonZeroU16::new(seconds.max(1));
         }
         if self.core.is_visited(chain) {
-            match self.screen(key, chain, reading, limits) {
+            match self.screen(key, chain, reading) {
                 Ok(Shown::AtOnce) => {}
                 Ok(Shown::AtTheEnd) => {
                     return self.take(key, chain, Taking::Collect, reading, limits);

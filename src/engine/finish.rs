@@ -179,7 +179,7 @@ impl<N: Net> Core<N> {
         reusable &= !link.h1.ends_behind_front();
         // What the last event said may stand unread behind the response: an end of file, or bytes
         // out of turn.
-        let has_more = link.readiness.has(Readiness::READ_SIDE);
+        let has_more = link.readiness.has_any(Readiness::READ_SIDE);
         if link.h1.has_line() {
             match self.move_up(key, head, is_whole, leftover) {
                 MovedUp::Next => return Some(self.links.token(key)),

@@ -77,6 +77,12 @@ impl Generations {
         !self.marks.is_empty()
     }
 
+    /// Whether what a chain belongs to is over: a sweep has not come to it yet.
+    #[inline]
+    pub(super) fn is_over(&self, key: ChainKey) -> bool {
+        self.has_some() && self.marks.get(&key).is_some_and(Mark::is_over)
+    }
+
     /// What a chain belongs to.
     pub(super) fn mark_of(&self, key: ChainKey) -> Option<Mark> {
         self.marks.get(&key).cloned()
@@ -213,6 +219,50 @@ mod tests {
         let mut told = Told::new();
         engine.run(&mut told).unwrap();
         assert_eq!(told, ["Cancelled", "ok", "ok"]);
+    }
+
+    /// How many requests came to the server.
+    fn came(network: &Network) -> usize {
+        network.ledger().requests().len()
+    }
+
+    #[test]
+    fn a_request_of_an_ended_generation_is_not_sent_behind_another() {
+        let (network, mut engine) = engine();
+        let generation = Generation::new();
+        let (old, new) = (request(&generation), Request::get("http://192.0.2.1/"));
+        let mut next = Some(old);
+        engine.submit(new.build().unwrap(), move |told: &mut Told, reply, cx| {
+            let _ = note(told, reply, cx);
+            // The connection is there, and free.
+            next.take().map_or_else(Next::done, Next::send)
+        });
+        generation.end();
+        let mut told = Told::new();
+        engine.run(&mut told).unwrap();
+        assert_eq!(told, ["ok", "Cancelled"]);
+        assert_eq!((came(&network), engine.pending()), (1, 0));
+    }
+
+    #[test]
+    fn what_is_due_in_the_turn_in_which_its_generation_ends_is_not_sent() {
+        let (network, mut engine) = engine();
+        let generation = Generation::new();
+        let many = MAX_LOOKED_AT + 100;
+        for _ in 0..many {
+            let delayed = Next::send(request(&generation)).after(Duration::from_secs(1));
+            engine.start(delayed.read_by(note));
+        }
+        let mut told = Told::new();
+        engine
+            .advance(&mut told, Duration::from_millis(500))
+            .unwrap();
+        network.sleep(Duration::from_secs(1));
+        // More of them than a turn looks at.
+        generation.end();
+        engine.run(&mut told).unwrap();
+        assert!(told.iter().all(|told| told == "Cancelled"));
+        assert_eq!((told.len(), came(&network)), (many, 0));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::engine::Engine;
 use crate::engine::future::{Awaited, Fetched, fetch, fetched, promise};
 use crate::engine::mode::Mode;
 use crate::engine::readback::{Context, Next};
-use crate::engine::submitter::Remote;
+use crate::engine::submitter::{Order, Remote};
 use crate::engine::waking::Waking;
 use crate::error::Gone;
 use crate::id::ChainId;
@@ -52,56 +52,50 @@ pub struct Local<S> {
 
 /// What was asked for on the engine's thread, until a turn takes it.
 pub(super) struct Queue<S> {
-    orders: RefCell<Vec<LocalOrder<S>>>,
+    starts: RefCell<Vec<(ChainId, Next<S>)>>,
     remote: Arc<Remote<S>>,
     waking: Arc<Waking>,
     /// The engine is there.
     is_open: Cell<bool>,
 }
 
-pub(super) enum LocalOrder<S> {
-    Start(ChainId, Next<S>),
-    Cancel(ChainId),
-}
-
 impl<S> Queue<S> {
     pub(super) fn new(remote: Arc<Remote<S>>, waking: Arc<Waking>) -> Self {
         Self {
-            orders: RefCell::new(Vec::new()),
+            starts: RefCell::new(Vec::new()),
             remote,
             waking,
             is_open: Cell::new(true),
         }
     }
 
-    pub(super) fn take(&self) -> Vec<LocalOrder<S>> {
-        self.orders.take()
+    pub(super) fn take(&self) -> Vec<(ChainId, Next<S>)> {
+        self.starts.take()
     }
 
-    pub(super) fn has_orders(&self) -> bool {
-        !self.orders.borrow().is_empty()
+    pub(super) fn has_some(&self) -> bool {
+        !self.starts.borrow().is_empty()
     }
 
     /// The engine ends: what it has not taken is dropped.
     pub(super) fn close(&self) {
         self.is_open.set(false);
         // A readback's own drop may come back here: not while it is borrowed.
-        drop(self.orders.take());
+        drop(self.starts.take());
     }
 
-    /// Gives an order; it is dropped, and false, where the engine is gone.
-    fn push(&self, order: LocalOrder<S>) -> bool {
+    /// Has a chain started; where the engine is gone, it is dropped.
+    fn push(&self, id: ChainId, next: Next<S>) {
         if !self.is_open.get() {
-            return false;
+            return;
         }
-        let mut orders = self.orders.borrow_mut();
-        let is_first = orders.is_empty();
-        orders.push(order);
-        drop(orders);
+        let mut starts = self.starts.borrow_mut();
+        let is_first = starts.is_empty();
+        starts.push((id, next));
+        drop(starts);
         if is_first {
             self.waking.announce();
         }
-        true
     }
 }
 
@@ -110,7 +104,7 @@ impl<S> Local<S> {
     /// is dropped.
     pub fn start(&self, next: Next<S>) -> ChainId {
         let id = self.queue.remote.new_id();
-        self.queue.push(LocalOrder::Start(id, next));
+        self.queue.push(id, next);
         id
     }
 
@@ -121,7 +115,9 @@ impl<S> Local<S> {
 
     /// Ends a chain; see [`Engine::cancel`](crate::Engine::cancel).
     pub fn cancel(&self, id: ChainId) {
-        self.queue.push(LocalOrder::Cancel(id));
+        // Through the inbox, where the submissions of a `Submitter` are: it overtakes neither those
+        // nor what was started here, which is taken before. An engine that is gone has no chains.
+        let _ = self.queue.remote.order(Order::Cancel(id));
     }
 }
 

@@ -4,7 +4,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::engine::commands::MAX_CARRIED_OUT;
-use crate::engine::local::{LocalOrder, Queue};
+use crate::engine::local::Queue;
+use crate::engine::readback::Next;
 use crate::engine::submitter::{Order, Remote, Submitter};
 use crate::engine::waking::{Inside, Waking};
 use crate::id::ChainId;
@@ -72,11 +73,12 @@ impl<S> Orders<S> {
 
     /// Whether orders may still come, or have come and are not taken.
     pub(super) fn has_some_to_come(&self) -> bool {
-        self.remote.has_orders_to_come() || self.local.has_orders()
+        self.remote.has_orders_to_come() || self.local.has_some()
     }
 
-    /// What tasks and readbacks of this thread have asked for.
-    pub(super) fn take_local(&mut self) -> Vec<LocalOrder<S>> {
+    /// What tasks and readbacks of this thread have started. It is taken before the inbox, where
+    /// what cancels it is.
+    pub(super) fn take_local(&mut self) -> Vec<(ChainId, Next<S>)> {
         self.local.take()
     }
 
@@ -96,7 +98,7 @@ impl<S> Orders<S> {
     pub(super) fn take(&mut self) -> Vec<Order<S>> {
         let mut orders = std::mem::take(&mut self.scratch);
         self.remote.take(&mut orders, MAX_ORDERS - self.taken);
-        if self.local.has_orders() {
+        if self.local.has_some() {
             self.note_unannounced();
         }
         self.taken += orders.len();

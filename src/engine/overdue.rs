@@ -88,7 +88,7 @@ impl<N: Net> Core<N> {
             return false;
         };
         let pending = link.tls_state().is_some_and(TlsState::has_pending);
-        let is_readable = pending || link.readiness.has(Readiness::READ_SIDE);
+        let is_readable = pending || link.readiness.has_any(Readiness::READ_SIDE);
         is_readable && !self.chains[chain].marks.has(Marks::PAUSED)
     }
 }

@@ -52,7 +52,7 @@ impl<N: Net> Core<N> {
         let kept = &self.links[link];
         // Of a record that is on its way nobody knows yet what is in it.
         let is_between = !kept.tls_state().is_some_and(TlsState::is_inside_record);
-        if is_fresh && is_between && !kept.readiness.has(Readiness::READ_SIDE) {
+        if is_fresh && is_between && !kept.readiness.has_any(Readiness::READ_SIDE) {
             return true;
         }
         self.is_quiet(link, self.quiet.drained_at(link))
@@ -65,7 +65,7 @@ impl<N: Net> Core<N> {
     fn is_quiet(&mut self, link: LinkKey, quiet_at: Option<u64>) -> bool {
         self.catch_up();
         let is_known = quiet_at.is_some_and(|at| self.clock.micros() <= at + LASTING)
-            && !self.links[link].readiness.has(Readiness::READ_SIDE);
+            && !self.links[link].readiness.has_any(Readiness::READ_SIDE);
         let is_open = is_known || {
             let probe = self.probe(link);
             self.tell_of(link, probe);
@@ -102,7 +102,7 @@ impl<N: Net> Core<N> {
 
     /// An idle link is readable: the peer closed it, or spoke out of turn. Either way it is of no more use.
     pub(super) fn check_idle(&mut self, key: LinkKey) {
-        if !self.links[key].readiness.has(Readiness::READ_SIDE) {
+        if !self.links[key].readiness.has_any(Readiness::READ_SIDE) {
             return;
         }
         let probe = self.probe(key);

@@ -37,9 +37,7 @@ enum Grant {
 impl<N: Net> Core<N> {
     /// Finds a link for the chain's request, or a place in the queue.
     pub(super) fn place(&mut self, key: ChainKey) {
-        let Some(origin) = self.chains[key].origin.get() else {
-            return;
-        };
+        let origin = self.chains[key].home();
         // First in, first out: nobody overtakes those who wait already.
         let grant = match self.pool[origin].waiting {
             Some(_) => Grant::Wait,
@@ -59,9 +57,7 @@ impl<N: Net> Core<N> {
 
     /// As [`place`](Self::place) for a request that is sent again: it had its turn, and keeps it.
     pub(super) fn place_again(&mut self, key: ChainKey) {
-        let Some(origin) = self.chains[key].origin.get() else {
-            return;
-        };
+        let origin = self.chains[key].home();
         match self.obtain(origin, key, InLine::First) {
             Grant::Reuse(link) => self.assign(link, key),
             Grant::Join(link) => self.join(link, key),

@@ -87,8 +87,7 @@ impl<N: Net> Core<N> {
         let may_read = matches!(link.reach, Reach::Open(..) | Reach::Shaking(..));
         // Cancelled: a command is on its way that ends it, and until then nothing more comes of
         // it.
-        let stands_still = Marks::PAUSED.or(Marks::CANCELLED);
-        if !may_read || self.chains[chain].marks.has(stands_still) {
+        if !may_read || self.chains[chain].marks.has_any(Marks::STANDS_STILL) {
             return Received::Stop;
         }
         match link.tls_state() {
@@ -110,7 +109,7 @@ impl<N: Net> Core<N> {
                 }
             }
         }
-        if !link.readiness.has(Readiness::READ_SIDE) {
+        if !link.readiness.has_any(Readiness::READ_SIDE) {
             return Received::Stop;
         }
         if allowed.is_used_up() {
@@ -146,7 +145,7 @@ impl<N: Net> Core<N> {
             Ok(n) => {
                 // A short read has emptied the socket, unless the end of file stands behind the data: then read on to it,
                 // since data and FIN together gave one edge only.
-                if n < room_len && !readiness.has(Readiness::ENDING) {
+                if n < room_len && !readiness.has_any(Readiness::ENDING) {
                     *readiness = readiness.without(Readiness::READABLE);
                     self.quiet.on_drained(key, self.clock.micros());
                 }

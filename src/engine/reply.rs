@@ -46,7 +46,7 @@ impl<S, M: Mode> Engine<S, M> {
                 if let (Some(visit), Err(error)) = (self.core.visit_mut(chain), &reply) {
                     visit.earlier.add_failed(error);
                 }
-                self.discard(reply.map(|_: Response<'_>| ()));
+                self.core.discard(reply.map(|_: Response<'_>| ()));
                 self.core.resend(chain, request, after);
             }
             (Ok(Ok(_)), Err(error)) => self.tell_failure(state, chain, error),
@@ -181,7 +181,7 @@ impl<S, M: Mode> Engine<S, M> {
             readback.on_reply(state, Err(error), &mut cx)
         });
         if cancelled {
-            self.discard(next);
+            self.core.discard(next);
             self.end_chain(chain);
         } else {
             self.follow(chain, next)
@@ -248,7 +248,7 @@ impl<S, M: Mode> Engine<S, M> {
                 (self.readbacks.keep_call(call), mark)
             }
             action => {
-                self.discard((action, readback));
+                self.core.discard((action, readback));
                 return self.end_chain(chain);
             }
         };
@@ -264,7 +264,7 @@ impl<S, M: Mode> Engine<S, M> {
     fn change_readback(&mut self, chain: ChainKey, readback: Option<Box<dyn Readback<S>>>) {
         if let Some(readback) = readback {
             let former = self.readbacks.put(chain, readback);
-            self.discard(former);
+            self.core.discard(former);
         }
     }
 
@@ -288,20 +288,20 @@ impl<S, M: Mode> Engine<S, M> {
                 "{place} has cancelled itself: what its readback returned is dropped"
             );
         }
-        self.discard(next);
+        self.core.discard(next);
         self.core.fail_unlinked(key, ErrorKind::Cancelled);
     }
 
     pub(super) fn end_chain(&mut self, key: ChainKey) {
         self.core.disarm(key);
         let visit = self.core.take_visit(key);
-        self.discard(visit);
+        self.core.discard(visit);
         let chain = self.core.chains.remove(key);
         if let Some(origin) = chain.origin.get() {
             self.core.pool.leave(origin);
         }
         let readback = self.readbacks.take(key);
-        self.discard((chain.request, readback));
+        self.core.discard((chain.request, readback));
     }
 
     /// Runs user code: the readback out of the slab, the chains lent to it. `None`: it panicked, and the turn is to end.
@@ -311,7 +311,8 @@ impl<S, M: Mode> Engine<S, M> {
         id: ChainId,
         run: impl FnOnce(&mut dyn Readback<S>, Context<'_, S>) -> R,
     ) -> Option<R> {
-        let mut readback = self.readbacks.take(key)?;
+        let readback = self.readbacks.take(key);
+        let mut readback = readback.expect("a readback runs once at a time");
         let chain = &mut self.core.chains[key];
         let stage = std::mem::replace(&mut chain.stage, Stage::Reading);
         let (request, failures) = (chain.request.take(), chain.failures);
@@ -340,7 +341,7 @@ impl<S, M: Mode> Engine<S, M> {
         self.core.chains[key].put_back(stage, request);
         if let Err(panic) = result {
             self.core.panic = Some(panic);
-            self.discard(readback);
+            self.core.discard(readback);
             return None;
         }
         self.readbacks.put_back(key, readback);
@@ -350,29 +351,23 @@ impl<S, M: Mode> Engine<S, M> {
     /// Asks a chain's readback whether it wants to see heads, without all that goes with running it. `None`: as for
     /// [`run_readback`](Self::run_readback).
     pub(super) fn reads_heads(&mut self, key: ChainKey) -> Option<bool> {
-        let readback = self.readbacks.get(key)?;
+        let readback = self.readbacks.get(key);
+        let readback = readback.expect("a readback runs once at a time");
         match catch_unwind(AssertUnwindSafe(|| readback.reads_heads())) {
             Ok(reads) => Some(reads),
             Err(panic) => {
                 self.core.panic = Some(panic);
                 let readback = self.readbacks.take(key);
-                self.discard(readback);
+                self.core.discard(readback);
                 None
             }
-        }
-    }
-
-    /// Drops what is the user's: its destructor may panic as a readback may.
-    pub(super) fn discard<T>(&mut self, users: T) {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(users))) {
-            self.core.panic.get_or_insert(panic);
         }
     }
 
     /// Makes the call that is due.
     pub(super) fn make_call(&mut self, state: &mut S, key: ChainKey) {
         let Stage::Due { call } = self.core.chains[key].stage else {
-            return;
+            unreachable!("its call is due")
         };
         if self.core.chains[key].marks.has(Marks::CANCELLED) {
             self.forget_call(call);
@@ -400,6 +395,6 @@ impl<S, M: Mode> Engine<S, M> {
     /// Drops a call that will not be made.
     pub(super) fn forget_call(&mut self, call: MaybeKey) {
         let call = self.readbacks.take_call(call);
-        self.discard(call);
+        self.core.discard(call);
     }
 }

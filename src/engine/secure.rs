@@ -73,10 +73,11 @@ impl<N: Net> Core<N> {
     fn on_agreed(&mut self, key: LinkKey) {
         let now = self.clock.micros();
         let link = &mut self.links[key];
-        if let Reach::Shaking(socket, handshakes) = link.reach.take() {
-            link.reach
-                .set(Reach::Open(socket, handshakes.into_layers()));
-        }
+        let Reach::Shaking(socket, handshakes) = link.reach.take() else {
+            unreachable!("it was shaking hands")
+        };
+        link.reach
+            .set(Reach::Open(socket, handshakes.into_layers()));
         if let Some(exchange) = link.h1.front_mut() {
             exchange.times.tls = exchange.since(now);
         }

@@ -95,8 +95,8 @@ impl<N: Net> Core<N> {
 
     /// The same, with the fields that its policy adds. `None`: that refuses it.
     fn begin_visited(&mut self, key: LinkKey, chain_key: ChainKey) -> Option<Exchange<ChainKey>> {
-        let (expects, submitted) = self.chains[chain_key].begin_attempt(key);
         let block = self.ask_fields(chain_key).ok()?;
+        let (expects, submitted) = self.chains[chain_key].begin_attempt(key);
         let request = self.chains[chain_key].request().clone();
         Some(Exchange::with_block(
             chain_key, request, block, expects, submitted,
@@ -200,10 +200,8 @@ impl<N: Net> Core<N> {
         send_at_once(&mut self.links[key], &mut self.net);
         loop {
             let link = &mut self.links[key];
-            let outbox = link.chain().and_then(|chain| self.chains.outbox(chain));
-            let Some(outbox) = outbox else {
-                return;
-            };
+            let chain = link.chain().expect("a tunnel has a chain");
+            let outbox = self.chains.outbox(chain).expect("a tunnel has an outbox");
             let has_some = !outbox.waiting().is_empty() || link.has_outbound();
             if !has_some || link.h1.outlet() != Outlet::Open {
                 return;

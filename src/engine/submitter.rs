@@ -118,9 +118,13 @@ struct Inbox<S> {
 /// A longer queue of orders is given back when it is empty.
 const KEPT_ORDERS: usize = 4096;
 
-/// A place in the line of those who wait for room in an inbox.
+/// A place in the line of those who wait for room in an inbox. Whoever has one is about to submit,
+/// and keeps the engine running.
 #[derive(Debug)]
-pub(super) struct Ticket(u64);
+pub(super) struct Ticket {
+    number: u64,
+    _alive: KeepAlive,
+}
 
 /// What came from another thread.
 pub(crate) enum Order<S> {
@@ -211,18 +215,23 @@ impl<S> Remote<S> {
             return Err(SubmitError::Gone(order));
         }
         if self.has_room(&inbox) {
-            let former = ticket.take().and_then(|at| inbox.waiting.remove(&at.0));
+            let ticket = ticket.take();
+            let former = ticket
+                .as_ref()
+                .and_then(|at| inbox.waiting.remove(&at.number));
             self.push(inbox, order);
             // Not under the lock, as everywhere: dropping it may run an executor's code.
-            drop(former);
+            drop((former, ticket));
             return Ok(());
         }
-        if ticket.is_none() {
+        let ticket = ticket.get_or_insert_with(|| {
             inbox.last_ticket += 1;
-            *ticket = Some(Ticket(inbox.last_ticket));
-        }
-        let number = ticket.as_ref().map_or(0, |at| at.0);
-        let former = inbox.waiting.insert(number, waker.clone());
+            Ticket {
+                number: inbox.last_ticket,
+                _alive: KeepAlive::new(&self.kept),
+            }
+        });
+        let former = inbox.waiting.insert(ticket.number, waker.clone());
         drop(inbox);
         drop(former);
         Err(SubmitError::Full(order))
@@ -232,7 +241,7 @@ impl<S> Remote<S> {
     /// is the next one's.
     pub(super) fn give_up(&self, ticket: Ticket) {
         let mut inbox = self.inbox();
-        let own = inbox.waiting.remove(&ticket.0);
+        let own = inbox.waiting.remove(&ticket.number);
         let next = if own.is_none() && self.has_room(&inbox) {
             inbox.waiting.pop_first()
         } else {

@@ -76,13 +76,8 @@ impl<N: Net> Core<N> {
     pub(super) fn on_chain_timer(&mut self, key: ChainKey) {
         self.chains[key].timer = None;
         match self.chains[key].stage {
-            Stage::HeldBack => {
-                if self.total_is_over(key) {
-                    self.fail_unlinked(key, ErrorKind::Timeout)
-                } else {
-                    self.ask_start(key)
-                }
-            }
+            Stage::HeldBack { .. } if self.total_is_over(key) => self.end_in_visit(key),
+            Stage::HeldBack { .. } => self.ask_start(key),
             Stage::Delayed => {
                 self.chains[key].submitted = self.clock.micros();
                 self.begin(key);

@@ -9,7 +9,6 @@ use crate::engine::Engine;
 use crate::engine::agenda::Completion;
 use crate::engine::chain::Stage;
 use crate::engine::clock::Since;
-use crate::engine::local::LocalOrder;
 use crate::engine::mode::sealed::Sealed;
 use crate::engine::mode::{Mode, Owned};
 use crate::engine::submitter::Order;
@@ -218,15 +217,8 @@ impl<S, M: Mode> Engine<S, M> {
         if self.core.ended.take() {
             self.core.chains.generations.on_ended();
         }
-        for order in self.orders.take_local() {
-            match order {
-                LocalOrder::Start(id, next) => {
-                    self.asks().start(next, Some(id));
-                }
-                LocalOrder::Cancel(id) => {
-                    self.core.chains.cancel(id);
-                }
-            }
+        for (id, next) in self.orders.take_local() {
+            self.asks().start(next, Some(id));
         }
         let mut rung = self.orders.take_rung(&self.core.bell);
         for id in rung.drain(..) {

@@ -35,12 +35,13 @@ impl VisitState {
         }
     }
 
-    /// An exchange is over, or another begins: nothing is left of its response.
-    pub(super) fn clear(&mut self) {
+    /// An exchange is over, or another begins: nothing is left of its response. The decoding, whose
+    /// decoders are the user's, is handed out.
+    pub(super) fn clear(&mut self) -> Option<Decoding> {
         self.shown = Shown::AtOnce;
-        self.decoding = None;
         self.is_pending = false;
         self.taking = Taking::Collect;
         self.body = Vec::new();
+        self.decoding.take()
     }
 }

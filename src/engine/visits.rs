@@ -90,16 +90,14 @@ impl<N: Net> Core<N> {
         &mut self,
         key: ChainKey,
         response: &Response<'_>,
-        max_bytes: u64,
     ) -> Result<Result<Shown, crate::policy::Unscreened>, PolicyPanicked> {
         let screened = self.ask(key, |visiting, request, at| {
-            visiting.head(request, response, max_bytes, at)
+            visiting.head(request, response, at)
         })?;
         Ok(screened.map(|Screened { shown, decoding }| {
-            if let Some(visit) = self.visit_mut(key) {
-                visit.shown = shown;
-                visit.decoding = decoding;
-            }
+            let visit = self.visit_mut(key).expect("it is visited");
+            visit.shown = shown;
+            visit.decoding = decoding;
             shown
         }))
     }
@@ -140,7 +138,8 @@ impl<N: Net> Core<N> {
     /// Takes a chain's visit out of its slab.
     pub(super) fn take_visit(&mut self, key: ChainKey) -> Option<Visiting> {
         let visit = std::mem::replace(&mut self.chains[key].visit, MaybeKey::NONE);
-        let visit = self.visits.try_remove(visit.get()? as usize)?;
+        let visit = self.visits.remove(visit.get()? as usize);
+        self.discard(visit.decoding);
         Some(visit.visiting)
     }
 

@@ -80,13 +80,12 @@ impl<N: Net> Core<N> {
         self.watch_queue(origin);
     }
 
+    /// Takes a chain out of the queue that it is in.
     pub(super) fn dequeue(&mut self, key: ChainKey) {
         let Stage::Queued { before, behind } = self.chains[key].stage else {
-            return;
+            unreachable!("{:?} is in no queue", self.chains[key].stage)
         };
-        let Some(origin) = self.chains[key].origin.get() else {
-            return;
-        };
+        let origin = self.chains[key].home();
         let (before, behind) = (before.get(), behind.get());
         if let Some(before) = before
             && let Stage::Queued { behind: its, .. } = &mut self.chains[before].stage

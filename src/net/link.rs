@@ -223,8 +223,20 @@ impl<Socket> Link<Socket> {
     /// Says what is to be agreed on when it is connected, which it is not.
     pub(crate) fn set_handshakes(&mut self, needed: Handshakes) {
         self.has_layers = !needed.is_empty();
-        if let Some(handshakes) = self.handshakes_mut() {
-            *handshakes = needed;
+        let handshakes = self.handshakes_mut();
+        *handshakes.expect("it is not connected") = needed;
+    }
+
+    /// The attempts of a link that is dialling.
+    pub(crate) fn dial_mut(&mut self) -> &mut Dial<Socket> {
+        match &mut self.reach {
+            Reach::Dialing(dial, _) => dial,
+            Reach::Waiting { .. }
+            | Reach::Connecting(..)
+            | Reach::Shaking(..)
+            | Reach::Open(..)
+            | Reach::Idle(..)
+            | Reach::Closed => unreachable!("it is not dialling"),
         }
     }
 

@@ -431,7 +431,7 @@ impl Pool {
             let is_fit = unanswered < usize::from(depth)
                 && !link.h1.ends_behind_front()
                 && !link.is_queued
-                && !link.readiness.has(Readiness::READ_SIDE)
+                && !link.readiness.has_any(Readiness::READ_SIDE)
                 && !link.chain().is_some_and(&is_paused)
                 && (!was_sent || link.h1.is_reused());
             is_fit.then_some((unanswered, *key))

@@ -29,8 +29,14 @@ impl Readiness {
         Self(self.0 & !other.0)
     }
 
-    pub(crate) fn has(self, any_of: Self) -> bool {
-        self.0 & any_of.0 != 0
+    /// Whether this one is there.
+    pub(crate) fn has(self, one: Self) -> bool {
+        debug_assert!(one.0.is_power_of_two(), "`has_any` asks for several");
+        self.has_any(one)
+    }
+
+    pub(crate) fn has_any(self, of: Self) -> bool {
+        self.0 & of.0 != 0
     }
 
     pub(super) fn of(event: &Event) -> Self {

@@ -142,11 +142,8 @@ struct Layer {
 }
 
 impl Decoding {
-    /// Takes `decoders` off in this order; `max_bytes` is what each may give.
-    pub(crate) fn new(
-        decoders: Vec<Box<dyn Decoder>>,
-        max_bytes: u64,
-    ) -> Result<Self, Undecodable> {
+    /// Takes `decoders` off in this order.
+    pub(crate) fn new(decoders: Vec<Box<dyn Decoder>>) -> Result<Self, Undecodable> {
         if decoders.len() > MAX_LAYERS {
             return Err(Undecodable::TooManyLayers(decoders.len()));
         }
@@ -160,9 +157,14 @@ impl Decoding {
         };
         Ok(Self {
             layers: decoders.into_iter().map(layer).collect(),
-            max_bytes,
+            max_bytes: u64::MAX,
             input_is_over: false,
         })
+    }
+
+    /// Bounds what each layer may give: the body is collected.
+    pub(crate) fn limit(&mut self, max_bytes: u64) {
+        self.max_bytes = max_bytes;
     }
 
     /// Decodes on, into `room`, what was kept and then `input`, from which it takes what it has
@@ -553,7 +555,8 @@ mod tests {
         feed: &[&[u8]],
         (room, pause): (usize, usize),
     ) -> Result<Vec<u8>, Undecodable> {
-        let mut decoding = Decoding::new(layers, max_bytes)?;
+        let mut decoding = Decoding::new(layers)?;
+        decoding.limit(max_bytes);
         let mut room = vec![0; room];
         let (mut body, mut pieces) = (Vec::new(), 0);
         let inputs = feed.iter().map(|piece| (*piece, false));
@@ -737,7 +740,7 @@ mod tests {
             Box::new(Times::new(1 << 40)),
             Box::new(Backwards(Vec::new(), 1)),
         ];
-        let mut decoding = Decoding::new(layers, 1 << 30).unwrap();
+        let mut decoding = Decoding::new(layers).unwrap();
         let (mut input, mut room) = (&b"x"[..], [0; 64]);
         for _ in 0..10 {
             let step = decoding.decode(&mut input, &mut room).unwrap();
@@ -797,7 +800,7 @@ mod tests {
     #[test]
     fn layers_are_counted() {
         let layers: Layers = (0..=MAX_LAYERS).map(|_| Box::new(Identity) as _).collect();
-        let error = Decoding::new(layers, ALL).expect_err("one too many");
+        let error = Decoding::new(layers).expect_err("one too many");
         assert!(matches!(error, Undecodable::TooManyLayers(6)));
     }
 }

@@ -122,11 +122,13 @@ pub trait Visit {
         Ok(Start::Now)
     }
 
-    /// Adds fields. Called once an attempt, when it has its connection, so that a timestamp or a
-    /// signature is as fresh as it can be.
+    /// Adds fields. Called once an attempt, when it has its place on a connection: one that is open,
+    /// or one that begins to be opened for it. So a timestamp or a signature does not age in a queue,
+    /// but does while the connection is made, for
+    /// [`Timeouts::connect`](crate::Timeouts::connect) and its kin at most.
     ///
     /// # Errors
-    /// Refuses to send it.
+    /// Refuses to send it: this is no attempt then.
     fn on_send(
         &mut self,
         request: &Request,

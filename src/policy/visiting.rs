@@ -4,7 +4,7 @@
 //!
 //! - [`Start::Wait`] fails at once if no waker is alive that could end the wait.
 //! - If adding fields fails, none of them is sent.
-//! - The layers of coding, and the bytes that each produces, are limited.
+//! - The layers of coding are limited.
 //! - A response that was shown is delivered: `Resend` counts as `Deliver`.
 //! - A visit is kept only for a request with the same policies.
 //! - A visit ends with the login that it began in, though a request which it has sent again was
@@ -114,12 +114,11 @@ impl Visiting {
         sent
     }
 
-    /// When the final head has come. `max_bytes` bounds what each layer of coding may give.
+    /// When the final head has come.
     pub(crate) fn head(
         &mut self,
         request: &Request,
         head: &Response<'_>,
-        max_bytes: u64,
         at: &Moment<'_>,
     ) -> Result<Screened, Unscreened> {
         let screening = self
@@ -130,7 +129,7 @@ impl Visiting {
         let decoding = match (shown, decoders.is_empty()) {
             (Shown::WithoutBody, _) | (_, true) => None,
             (Shown::AtOnce | Shown::AtTheEnd, false) => {
-                let decoding = Decoding::new(decoders, max_bytes);
+                let decoding = Decoding::new(decoders);
                 Some(decoding.map_err(Unscreened::Undecodable)?)
             }
         };
@@ -207,7 +206,7 @@ mod tests {
             visiting.send(&request, &mut block, at).unwrap();
             assert!(block.is_empty());
             lend(&request, "HTTP/1.1 500 \r\n\r\n", b"", |response| {
-                let screened = visiting.head(&request, &response, 1, at).unwrap();
+                let screened = visiting.head(&request, &response, at).unwrap();
                 assert_eq!(screened.shown, Shown::AtOnce);
                 assert!(screened.decoding.is_none());
                 let verdict = visiting.end(&request, &Ok(response), at).unwrap();
@@ -345,7 +344,7 @@ mod tests {
                 let (request, mut visiting) = begun(Screens(screening), at);
                 visiting.start(&request, at).unwrap();
                 lend(&request, "HTTP/1.1 503 \r\n\r\n", b"", |response| {
-                    visiting.head(&request, &response, 1, at).unwrap();
+                    visiting.head(&request, &response, at).unwrap();
                 });
                 // Whether it came whole or not.
                 let verdict = visiting.end(&request, &failed(), at).unwrap();
@@ -371,14 +370,14 @@ mod tests {
             for (screening, decodes) in rows {
                 let (request, mut visiting) = begun(Screens(screening), at);
                 lend(&request, "HTTP/1.1 200 \r\n\r\n", b"", |response| {
-                    let screened = visiting.head(&request, &response, 1, at).unwrap();
+                    let screened = visiting.head(&request, &response, at).unwrap();
                     assert_eq!(screened.decoding.is_some(), decodes);
                 });
             }
             let many = || (0..6).fold(Screening::show(), |it, _| it.decode(Same));
             let (request, mut visiting) = begun(Screens(many), at);
             lend(&request, "HTTP/1.1 200 \r\n\r\n", b"", |response| {
-                let why = visiting.head(&request, &response, 1, at).unwrap_err();
+                let why = visiting.head(&request, &response, at).unwrap_err();
                 let expected = Unscreened::Undecodable(Undecodable::TooManyLayers(6));
                 assert_eq!(format!("{why:?}"), format!("{expected:?}"));
             });
@@ -408,11 +407,19 @@ mod tests {
         assert!(failed.request().is_some() && !failed.resend_is_safe());
         let expected = "http://a: given up by its policy: no (sent 2 times)";
         assert_eq!(format!("{failed:#}"), expected);
-        // One that came from an exchange keeps what it says.
-        let gone = Error::gone(get().lane("other").build().unwrap(), true);
+        // One that came from another exchange keeps what it says, but hides nothing of this one.
+        let gone = Error::gone(get().lane("other").build().unwrap(), false);
+        assert_eq!(
+            (gone.request_sent(), gone.resend_is_safe()),
+            (Sent::No, true)
+        );
         let kept = Unscreened::Failed(gone).into_error(at());
         assert_eq!(kept.request().and_then(Request::lane), Some("other"));
         assert_eq!(kept.attempts(), 0);
+        assert_eq!(
+            (kept.request_sent(), kept.resend_is_safe()),
+            (Sent::Yes, false)
+        );
         let layers = Unscreened::Undecodable(Undecodable::TooManyLayers(7)).into_error(at());
         assert_eq!(layers.kind(), ErrorKind::Malformed);
         let expected = "the body has 7 layers of coding, more than 5";
