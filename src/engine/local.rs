@@ -15,6 +15,7 @@ use crate::engine::submitter::{Order, Remote};
 use crate::engine::waking::Waking;
 use crate::error::Gone;
 use crate::id::ChainId;
+use crate::policy::{Bell, Moment, Present};
 use crate::request::Request;
 
 /// Reaches an engine from its own thread, above all from inside tasks: starts chains and tasks that
@@ -48,6 +49,8 @@ use crate::request::Request;
 /// ```
 pub struct Local<S> {
     queue: Rc<Queue<S>>,
+    present: Rc<Present>,
+    bell: Arc<Bell>,
 }
 
 /// What was asked for on the engine's thread, until a turn takes it.
@@ -119,6 +122,12 @@ impl<S> Local<S> {
         // nor what was started here, which is taken before. An engine that is gone has no chains.
         let _ = self.queue.remote.order(Order::Cancel(id));
     }
+
+    /// Clocks and random numbers, for tasks: in a simulation, those of its seed. Its
+    /// [`waker`](Moment::waker) wakes nothing, since a task is woken by its own.
+    pub fn moment(&self) -> Moment<'_> {
+        Moment::new(&self.present, &self.bell, None)
+    }
 }
 
 impl<S: 'static> Local<S> {
@@ -165,6 +174,8 @@ impl<S> Clone for Local<S> {
     fn clone(&self) -> Self {
         Self {
             queue: Rc::clone(&self.queue),
+            present: Rc::clone(&self.present),
+            bell: Arc::clone(&self.bell),
         }
     }
 }
@@ -180,6 +191,8 @@ impl<S, M: Mode> Engine<S, M> {
     pub fn local(&self) -> Local<S> {
         Local {
             queue: Rc::clone(self.orders.local()),
+            present: Rc::clone(self.core.clock.present()),
+            bell: Arc::clone(&self.core.bell),
         }
     }
 }

@@ -518,6 +518,36 @@ fn who_waits_for_room_is_told_when_the_engine_goes() {
 }
 
 #[test]
+fn run_waits_for_who_waits_for_room() {
+    let server = Server::answering(ok("abc"));
+    let mut config = Config::default();
+    config.max_inbox = 1;
+    let mut engine = Engine::<u32>::with_config(config).unwrap();
+    let http = engine.submitter();
+    // It takes the room, and is over as soon as the engine turns.
+    http.call(|calls, cx| {
+        *calls += 1;
+        cx.done()
+    })
+    .unwrap();
+    let (is_waiting, waits) = std::sync::mpsc::channel();
+    let request = server.get("/");
+    let thread = std::thread::spawn(move || {
+        let mut page: Boxed<_> = Box::pin(http.fetch(request));
+        assert!(poll(&mut page, &Arc::default()).is_pending());
+        is_waiting.send(()).unwrap();
+        // Long after there is room, its executor comes to it.
+        std::thread::sleep(Duration::from_millis(100));
+        block_on(page).map(|page| text(&page))
+    });
+    waits.recv().unwrap();
+    let mut calls = 0;
+    engine.run(&mut calls).unwrap();
+    assert_eq!((calls, engine.stats().answered), (1, 1));
+    assert_eq!(thread.join().unwrap().unwrap(), "abc");
+}
+
+#[test]
 fn a_crowd_of_futures_goes_through_a_small_inbox() {
     let server = Server::answering(ok("abc"));
     let mut config = Config::default();

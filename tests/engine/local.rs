@@ -121,6 +121,66 @@ fn a_fetch_that_is_dropped_cancels_its_request_and_a_chain_is_cancelled_by_its_i
 }
 
 #[test]
+fn tasks_of_equal_seeds_see_the_same_times_and_numbers() {
+    let seen = |seed| {
+        let network = Network::new(seed);
+        let mut engine: Engine<Vec<_>, Sim> =
+            Engine::on_network(&network, Config::default()).unwrap();
+        let http = engine.local();
+        engine.spawn(async move {
+            for _ in 0..3 {
+                http.sleep(Duration::from_secs(1)).await;
+                let (wall, random) = (http.moment().wall_clock(), http.moment().random());
+                let noted = http.with(move |seen: &mut Vec<_>, _| seen.push((wall, random)));
+                noted.await.unwrap();
+            }
+        });
+        let mut seen = Vec::new();
+        engine.run(&mut seen).unwrap();
+        seen
+    };
+    assert_eq!(seen(1).len(), 3);
+    assert_eq!(seen(1), seen(1));
+    assert_ne!(seen(1), seen(2));
+    let times = seen(1).into_iter().map(|(wall, _)| wall);
+    assert!(
+        times
+            .collect::<Vec<_>>()
+            .windows(2)
+            .all(|two| two[0] < two[1])
+    );
+}
+
+#[test]
+fn a_cancellation_overtakes_no_submission() {
+    let (network, mut engine) = simulated::<Vec<Option<ErrorKind>>>(|_| Answer::ok("a"));
+    let (http, submitter) = (engine.local(), engine.submitter());
+    fn note(
+        told: &mut Vec<Option<ErrorKind>>,
+        reply: Reply<'_>,
+        _: &mut httpstream::Context<'_, Vec<Option<ErrorKind>>>,
+    ) -> Next<Vec<Option<ErrorKind>>> {
+        told.push(reply.err().map(|error| error.kind()));
+        Next::done()
+    }
+    // Each way in, and each way to cancel what came by it.
+    let ids = [
+        submitter.submit(get("/"), note).unwrap(),
+        http.start(Next::send(get("/")).read_by(note)),
+    ];
+    ids.into_iter().for_each(|id| http.cancel(id));
+    let ids = [
+        http.start(Next::send(get("/")).read_by(note)),
+        submitter.submit(get("/"), note).unwrap(),
+    ];
+    ids.into_iter().for_each(|id| submitter.cancel(id).unwrap());
+    let mut told = Vec::new();
+    engine.run(&mut told).unwrap();
+    assert_eq!(told, [Some(ErrorKind::Cancelled); 4]);
+    assert_eq!(network.ledger().requests().len(), 0);
+}
+
+#[test]
 fn of_an_engine_that_is_gone_each_future_says_so() {
     let (_network, mut engine) = simulated::<()>(|_| Answer::held());
     let http = engine.local();

@@ -68,7 +68,9 @@ fn a_run_that_waits_for_a_guard_alone_ends_with_it() {
         alive.take();
         cx.done()
     });
+    let before = engine.stats().wakeups;
     engine.run(&mut Log::default()).unwrap();
+    assert_eq!(engine.stats().wakeups, before);
 }
 
 #[test]
