@@ -271,8 +271,7 @@ impl<S, M: Mode> Engine<S, M> {
             Some(Flow::Stream | Flow::Buffer) => None,
             Some(Flow::Discard) => {
                 self.stop_decoding(chain);
-                let front = self.core.links[key].h1.front_mut();
-                front.expect("its body is read").taking = Taking::Discard;
+                self.core.links[key].h1.discard_rest();
                 None
             }
             Some(Flow::Pause) => Some(self.core.pause(chain)),

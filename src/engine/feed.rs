@@ -144,29 +144,15 @@ impl<S, M: Mode> Engine<S, M> {
         if !self.core.admits(key, data.len()) {
             return Go::Stop;
         }
-        let h1 = &mut self.core.links[key].h1;
-        let has_head = h1.response().has_head();
-        match h1.inbound_mut() {
-            // The head is incomplete: what has come of it stands before these bytes.
-            Some(kept) if !has_head => {
-                kept.section.extend_from_slice(data);
-                let mut bytes = std::mem::take(&mut kept.section);
-                let token = self.core.links.token(key);
-                let go = self.feed(state, key, &mut bytes, true);
-                // Still incomplete: the bytes go back as they are, since copying them at each read would take quadratic time.
-                // An interim head that they ended with is done with.
-                if let Some(key) = self.core.links.find(token)
-                    && let h1 = &mut self.core.links[key].h1
-                    && h1.response().is_inside_head()
-                    && let Some(inbound) = h1.inbound_mut()
-                    && inbound.section.is_empty()
-                {
-                    inbound.section = bytes;
-                }
-                go
-            }
-            _ => self.feed(state, key, data, false),
+        let Some(mut joined) = self.core.links[key].h1.join_kept_head(data) else {
+            return self.feed(state, key, data, false);
+        };
+        let token = self.core.links.token(key);
+        let go = self.feed(state, key, &mut joined, true);
+        if let Some(key) = self.core.links.find(token) {
+            self.core.links[key].h1.put_back_head(joined);
         }
+        go
     }
 
     /// A body of known length that is collected has grown by its last `grown` bytes, which are in place already.

@@ -27,6 +27,9 @@ pub(crate) mod line;
 pub(crate) mod reading;
 pub(crate) mod trust;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use exchange::Advance;
 use exchange::{Early, Exchange, Going, Taking};
 use inbound::Inbound;
@@ -368,6 +371,15 @@ impl<T: Copy + PartialEq> H1<T> {
         Ok(())
     }
 
+    /// The rest of a body that is streamed is not wanted.
+    ///
+    /// # Panics
+    /// There is no request in front, whose response it could be.
+    pub(crate) fn discard_rest(&mut self) {
+        let front = self.front.as_mut();
+        front.expect("a body is read for a request").taking = Taking::Discard;
+    }
+
     /// A reading of `data` that goes on with what is kept, or with `fresh`.
     #[inline]
     pub(crate) fn reading<'d>(
@@ -378,6 +390,29 @@ impl<T: Copy + PartialEq> H1<T> {
         let spilled = self.response.has_head();
         let inbound = self.inbound.take().unwrap_or_else(fresh);
         Reading::new(data, inbound, spilled)
+    }
+
+    /// An incomplete head that is kept, with `data` behind it: to be read in place of `data`, as a
+    /// reading [of a kept head](Reading::of_kept_head), and then [put back](Self::put_back_head).
+    /// `None`: there is none.
+    #[inline]
+    pub(crate) fn join_kept_head(&mut self, data: &[u8]) -> Option<Vec<u8>> {
+        let has_head = self.response.has_head();
+        let kept = self.inbound.as_mut().filter(|_| !has_head)?;
+        kept.section.extend_from_slice(data);
+        Some(std::mem::take(&mut kept.section))
+    }
+
+    /// Keeps the bytes of a [joined head](Self::join_kept_head), as they are, if it is still
+    /// incomplete: to copy them at each read would take quadratic time. An interim head that they
+    /// ended with is done with.
+    pub(crate) fn put_back_head(&mut self, joined: Vec<u8>) {
+        if self.response.is_inside_head()
+            && let Some(inbound) = &mut self.inbound
+            && inbound.section.is_empty()
+        {
+            inbound.section = joined;
+        }
     }
 
     /// Keeps what the next read cannot do without: the head, or what has come of it, and the body so
