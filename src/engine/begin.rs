@@ -29,9 +29,7 @@ impl<N: Net> Core<N> {
         let chain = &mut self.chains[key];
         chain.attempts = 0;
         chain.marks.clear(Marks::OF_ONE_REQUEST);
-        if self.chains.generations.is_over(key) {
-            self.end_with_generation(key)
-        } else if self.wants_visit(key) {
+        if self.wants_visit(key) || self.chains.generations.has_some() {
             self.begin_visit(key)
         } else {
             self.enter_and_place(key)
@@ -108,9 +106,12 @@ impl<N: Net> Core<N> {
         self.agenda.completions.push_back((key, Completion::Due));
     }
 
-    /// Begins the visit of a chain's request, which it is placed after.
+    /// Begins the visit of a chain's request, where it has a policy; it is placed after that.
     #[inline(never)]
     pub(super) fn begin_visit(&mut self, key: ChainKey) {
+        if self.chains.generations.is_over(key) {
+            return self.end_with_generation(key);
+        }
         let kept = self.take_visit(key);
         let at = Moment::new(self.clock.present(), &self.bell, Some(self.chains.id(key)));
         let (request, default) = (self.chains[key].request(), self.settings.policy.as_ref());

@@ -42,7 +42,7 @@ pub(super) enum Fed {
 impl<S, M: Mode> Engine<S, M> {
     /// Says what is to become of the body. One that is decoded is streamed as far as its link, and
     /// then that becomes of what is decoded.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take(
         &mut self,
         key: LinkKey,
@@ -63,6 +63,7 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// Says what is to become of the body behind its decoders, if it has any, and answers what is to
     /// become of it before them.
+    #[inline(never)]
     fn take_decoded(&mut self, chain: ChainKey, taking: Taking, max_bytes: u64) -> Taking {
         let visit = self.core.visit_mut(chain).expect("it is visited");
         let Some(decoding) = &mut visit.decoding else {

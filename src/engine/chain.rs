@@ -160,6 +160,7 @@ impl Chain {
     }
 
     /// The origin of the request that it is sending.
+    #[inline]
     pub(super) fn home(&self) -> OriginKey {
         self.origin.get().expect("it has entered its origin")
     }
