@@ -152,21 +152,32 @@ fn the_engine_calls_down_its_list_only() {
 #[test]
 fn a_call_upwards_is_found_with_its_line() {
     let texts = [
-        "impl<S> Engine<S> { fn turn(&mut self) { self.core.begin(); self.again() } }",
-        "impl<N> Core<N> {\nfn begin(&mut self) { helper(|fail| self\n.turn()) }\nfn again() {} }",
-        "impl Other { fn turn() { self.begin() } }\nimpl Core<()> { fn low() { core . begin() } }",
+        "impl<S> Engine<S> { fn turn(&mut self) { self.core.begin(); self.low() } fn end() {} }",
+        "impl<N> Core<N> {\nfn begin(&mut self) { helper(|fail| self\n.end()) }\nfn end() {} }",
+        "impl Other { fn turn() { self.begin() } }\n\
+         impl Core<()> { fn low() { core . begin(); self.end() } }\n\
+         impl<S> Engine<S> { fn low() { self.turn(); self.core.low() } }\n\
+         use crate::engine::{Engine, Stats}; use crate::engine::b::Go; use crate::engine::parts;",
     ];
     let files: Vec<_> = texts.iter().map(|text| tokens(text)).collect();
     let (calls, wrong) = calls_upwards(&["a", "b", "c"], &files);
-    assert_eq!(calls, 5);
+    assert_eq!(calls, 8);
     assert_eq!(
         wrong,
         [
-            "src/engine/b.rs:3: calls turn, which is in a",
-            "src/engine/c.rs:1: calls begin, which is in b",
             "src/engine/c.rs:2: calls begin, which is in b",
+            "src/engine/c.rs:2: calls end, which is in b",
+            "src/engine/c.rs:3: calls turn, which is in a",
+            "src/engine/c.rs:4: imports b, which is in b",
         ]
     );
+    let twice = [
+        "impl Core<()> { fn a() {} }",
+        "impl<N> Core<N> { fn a() {} }",
+    ];
+    let files: Vec<_> = twice.iter().map(|text| tokens(text)).collect();
+    let (_, wrong) = calls_upwards(&["a", "b"], &files);
+    assert_eq!(wrong, ["Core::a stands in two files"]);
     assert_eq!(listed("//! - `turn`: one"), Some("turn"));
     assert_eq!(listed("//! The `parts`: none"), None);
 }
@@ -184,51 +195,95 @@ fn listed(line: &str) -> Option<&str> {
     Some(line.strip_prefix("//! - `")?.split_once('`')?.0)
 }
 
-/// Looks at the calls of methods of `Core` and `Engine` on themselves. Answers how many there are,
-/// and those that go from a file to one above it.
+/// Looks at the calls of methods of `Core` and `Engine` on themselves, and at what the files of the
+/// list import of each other. Answers how many there are, and those that go from a file to one above
+/// it.
 fn calls_upwards(list: &[&str], files: &[Vec<Token<'_>>]) -> (usize, Vec<String>) {
     let mut places = BTreeMap::new();
+    let mut wrong = Vec::new();
     for (place, tokens) in files.iter().enumerate() {
-        places.extend(methods(tokens).into_iter().map(|name| (name, place)));
-    }
-    let (mut calls, mut wrong) = (0, Vec::new());
-    for (place, tokens) in files.iter().enumerate() {
-        for call in tokens.windows(4) {
-            let is_own = matches!(call[0].text, "self" | "core");
-            if !is_own || call[1].text != "." || call[3].text != "(" {
-                continue;
+        for (of, name) in methods(tokens) {
+            if places.insert((of, name), place).is_some() {
+                wrong.push(format!("{of}::{name} stands in two files"));
             }
-            let Token { text: name, line } = call[2];
-            let Some(callee) = places.get(name) else {
+        }
+    }
+    let mut calls = 0;
+    for (place, tokens) in files.iter().enumerate() {
+        let mut told = |line: usize, what: &str, callee: usize| {
+            calls += 1;
+            if callee < place {
+                let (path, above) = (list[place], list[callee]);
+                wrong.push(format!(
+                    "src/engine/{path}.rs:{line}: {what}, which is in {above}"
+                ));
+            }
+        };
+        let of = owners(tokens);
+        for (at, call) in tokens.windows(4).enumerate() {
+            let of = match call[0].text {
+                "self" => of[at],
+                "core" => Some("Core"),
+                _ => None,
+            };
+            let Some(of) = of.filter(|_| call[1].text == "." && call[3].text == "(") else {
                 continue;
             };
-            calls += 1;
-            if *callee < place {
-                let (path, above) = (list[place], list[*callee]);
-                wrong.push(format!(
-                    "src/engine/{path}.rs:{line}: calls {name}, which is in {above}"
-                ));
+            let Token { text: name, line } = call[2];
+            if let Some(callee) = places.get(&(of, name)) {
+                told(line, &format!("calls {name}"), *callee);
+            }
+        }
+        for import in tokens.windows(5) {
+            let texts = [
+                import[0].text,
+                import[1].text,
+                import[2].text,
+                import[3].text,
+            ];
+            let Token { text: name, line } = import[4];
+            if texts == ["crate", "::", "engine", "::"]
+                && let Some(callee) = list.iter().position(|file| *file == name)
+            {
+                told(line, &format!("imports {name}"), callee);
             }
         }
     }
     (calls, wrong)
 }
 
-/// The names of the methods that a file adds to `Core` or `Engine`.
-fn methods<'a>(tokens: &[Token<'a>]) -> Vec<&'a str> {
-    let mut found = Vec::new();
-    let (mut depth, mut is_theirs) = (0, false);
+/// For each token, whose methods it stands among: those of `Core`, of `Engine`, or of neither.
+fn owners(tokens: &[Token<'_>]) -> Vec<Option<&'static str>> {
+    let mut owners = Vec::new();
+    let (mut depth, mut owner) = (0, None);
     for (at, token) in tokens.iter().enumerate() {
         match token.text {
             "impl" if depth == 0 => {
-                let header = tokens[at..].iter().take_while(|token| token.text != "{");
-                is_theirs = header
-                    .into_iter()
-                    .any(|t| matches!(t.text, "Core" | "Engine"));
+                let mut header = tokens[at..].iter().take_while(|token| token.text != "{");
+                owner = header.find_map(|token| match token.text {
+                    "Core" => Some("Core"),
+                    "Engine" => Some("Engine"),
+                    _ => None,
+                });
             }
             "{" => depth += 1,
             "}" => depth -= 1,
-            "fn" if depth == 1 && is_theirs => found.push(tokens[at + 1].text),
+            _ => {}
+        }
+        owners.push(owner.filter(|_| depth > 0));
+    }
+    owners
+}
+
+/// The methods that a file adds to `Core` or `Engine`, and to which of them.
+fn methods<'a>(tokens: &[Token<'a>]) -> Vec<(&'static str, &'a str)> {
+    let mut found = Vec::new();
+    let mut depth = 0;
+    for (at, owner) in owners(tokens).into_iter().enumerate() {
+        match tokens[at].text {
+            "{" => depth += 1,
+            "}" => depth -= 1,
+            "fn" if depth == 1 => found.extend(owner.map(|of| (of, tokens[at + 1].text))),
             _ => {}
         }
     }

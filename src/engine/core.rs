@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use crate::config::Config;
-use crate::engine::Stats;
 use crate::engine::agenda::Agenda;
 use crate::engine::alerts::Alerts;
 use crate::engine::buffers::Buffers;
@@ -24,6 +23,7 @@ use crate::engine::generations::Ended;
 use crate::engine::lookups::Lookups;
 use crate::engine::quiet::Quiet;
 use crate::engine::settings::{self, Settings};
+use crate::engine::stats::{Counts, Stats};
 use crate::engine::visit::VisitState;
 use crate::engine::waking::Waking;
 use crate::error::Error;
@@ -84,21 +84,6 @@ pub(super) enum Timer {
 pub(super) struct Exhaustion {
     pub(super) why: String,
     pub(super) retry: TimerId,
-}
-
-/// What has happened since the engine was made.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Counts {
-    pub(super) opened: u64,
-    pub(super) reused: u64,
-    pub(super) answered: u64,
-    pub(super) failed: u64,
-    pub(super) retried: u64,
-    pub(super) pipelined: u64,
-    pub(super) bytes_in: u64,
-    pub(super) bytes_out: u64,
-    pub(super) turns: u64,
-    pub(super) wakeups: u64,
 }
 
 impl<N: Net> Core<N> {
@@ -197,33 +182,9 @@ impl<N: Net> Core<N> {
 
     /// See [`Engine::stats`](crate::Engine::stats).
     pub(super) fn stats(&self) -> Stats {
-        let Counts {
-            opened,
-            reused,
-            answered,
-            failed,
-            retried,
-            pipelined,
-            bytes_in,
-            bytes_out,
-            turns,
-            wakeups,
-        } = self.counts;
-        let mut stats = Stats {
-            links_open: self.links.len(),
-            submitted: self.chains.submitted,
-            opened,
-            reused,
-            answered,
-            failed,
-            retried,
-            pipelined,
-            bytes_in,
-            bytes_out,
-            turns,
-            wakeups,
-            ..Stats::default()
-        };
+        let mut stats = self.counts.stats();
+        stats.links_open = self.links.len();
+        stats.submitted = self.chains.submitted;
         for link in self.links.iter() {
             match link.reach {
                 Reach::Waiting { .. }

@@ -15,7 +15,6 @@ use crate::engine::core::Core;
 use crate::engine::mode::Mode;
 use crate::engine::pipeline::MovedUp;
 use crate::engine::probing::Probe;
-use crate::engine::receive::Go;
 use crate::engine::reply::is_worth_another_try;
 use crate::h1::reading::Reading;
 use crate::net::slots::LinkKey;
@@ -24,6 +23,14 @@ use crate::net::{Net, Readiness};
 use crate::proto::head::Head;
 use crate::response::{About, Response};
 use crate::timeouts::Timeout;
+
+/// Whether a link may be read on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Go {
+    On,
+    /// The exchange is over, paused or failed, or user code panicked.
+    Stop,
+}
 
 impl<S, M: Mode> Engine<S, M> {
     /// The response is complete: frees its link, then calls its readback. Answers the link's token

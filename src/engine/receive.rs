@@ -31,14 +31,6 @@ pub(super) enum Received {
     Stop,
 }
 
-/// Whether a link may be read on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Go {
-    On,
-    /// The exchange is over, paused or failed, or user code panicked.
-    Stop,
-}
-
 /// How much may be read, in bytes, before others have their turn.
 #[derive(Debug)]
 pub(super) struct Allowance<'a> {

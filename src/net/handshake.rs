@@ -70,17 +70,22 @@ impl Handshakes {
         let Some(stack) = &mut self.0 else {
             return Step::Over;
         };
-        while let Some(Handshake::Tls(tls)) = stack.left.pop() {
-            if !tls.is_established() {
-                let step = if tls.has_outbound() {
-                    Step::Speak
-                } else {
-                    Step::Hear
-                };
-                stack.left.push(Handshake::Tls(tls));
-                return step;
+        while let Some(handshake) = stack.left.pop() {
+            match handshake {
+                Handshake::Tls(tls) if tls.is_established() => {
+                    let outer = stack.layers.0.replace(tls);
+                    debug_assert!(outer.is_none(), "TLS inside of TLS has no layer yet");
+                }
+                Handshake::Tls(tls) => {
+                    let step = if tls.has_outbound() {
+                        Step::Speak
+                    } else {
+                        Step::Hear
+                    };
+                    stack.left.push(Handshake::Tls(tls));
+                    return step;
+                }
             }
-            stack.layers.0 = Some(tls);
         }
         Step::Over
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  socket ─► read buffer ─ receive ─► plaintext (shared) ─► parser
-//!  request ─ seal ─► Scratch (shared) ─► socket;  what that does not take ─► Session
+//!  request ─ seal ─► Scratch (shared) ─► socket;  what that does not take ─► TlsState
 //! ```
 //!
 //! The rule is that a TLS state at rest holds no buffer: records are decrypted in the buffer that all links read into, and made in one
@@ -81,7 +81,7 @@ const RECORD_WORK: usize = 512;
 /// which takes the server's certificates along, or a change of keys. Several microseconds.
 const UNASKED_WORK: usize = 8 << 10;
 
-/// Plaintext that one call of [`Session::seal`] takes: four full records.
+/// Plaintext that one call of [`TlsState::seal`] takes: four full records.
 const MAX_SEALED: usize = 64 << 10;
 
 impl TlsState {
@@ -291,7 +291,7 @@ pub(crate) struct Flight<'a> {
 }
 
 impl Flight<'_> {
-    /// Bytes of plaintext that are encrypted now, and must not be given to [`Session::seal`] again, whatever the socket takes.
+    /// Bytes of plaintext that are encrypted now, and must not be given to [`TlsState::seal`] again, whatever the socket takes.
     pub(crate) fn sealed(&self) -> usize {
         self.sealed
     }
@@ -394,7 +394,7 @@ impl Inner {
         done
     }
 
-    /// See [`Session::seal`].
+    /// See [`TlsState::seal`].
     fn seal(
         &mut self,
         parts: &[&[u8]],

@@ -1,4 +1,4 @@
-//! Sessions against rustls' own server, in memory.
+//! TLS states against rustls' own server, in memory.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -20,6 +20,7 @@ use rustls::{
 };
 
 use super::*;
+use crate::net::handshake::{Handshakes, Step};
 use crate::tls::CertificateProblem;
 
 /// The longest plaintext of a record (RFC 8446 §5.1).
@@ -263,6 +264,41 @@ fn both_versions_shake_hands_and_carry_data() {
         assert_eq!(pair.heard(), b"a question");
         let wire = pair.say(b"an answer");
         assert_eq!(pair.read(&wire).unwrap(), b"an answer");
+    }
+}
+
+#[test]
+fn a_stack_of_handshakes_speaks_hears_and_leaves_its_layer() {
+    let mut none = Handshakes::none();
+    assert!(none.is_empty() && none.tls_state().is_none());
+    assert_eq!(none.step(), Step::Over);
+    assert!(none.into_layers().tls_state().is_none());
+    for version in VERSIONS {
+        let mut pair = World::new(version).pair();
+        let client = mem::replace(&mut pair.client, unconnected());
+        let mut stack = Handshakes::tls(client);
+        assert!(!stack.is_empty());
+        let mut steps = Vec::new();
+        while stack.step() != Step::Over {
+            steps.push(stack.step());
+            // The pair deals with the state that is under way.
+            mem::swap(&mut pair.client, stack.tls_state_mut().unwrap());
+            match steps.last() {
+                Some(Step::Speak) => pair.send(b""),
+                _ => {
+                    let wire = pair.wire();
+                    assert_eq!(pair.read(&wire).unwrap(), b"");
+                }
+            }
+            mem::swap(&mut pair.client, stack.tls_state_mut().unwrap());
+        }
+        assert_eq!(steps[..2], [Step::Speak, Step::Hear], "{steps:?}");
+        assert!(stack.is_empty(), "it is a layer now");
+        assert!(stack.tls_state().is_some_and(TlsState::is_established));
+        let mut layers = stack.into_layers();
+        mem::swap(&mut pair.client, layers.tls_state_mut().unwrap());
+        pair.send(b"a question");
+        assert_eq!(pair.heard(), b"a question");
     }
 }
 
