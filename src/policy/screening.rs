@@ -5,6 +5,7 @@ use std::fmt;
 use crate::policy::decoding::Decoder;
 
 /// What becomes of the response that has begun: whether the readback sees it, and what is decoded.
+/// A 101 (Switching Protocols) is always shown as it comes, since what follows it is no body.
 ///
 /// ```
 /// use httpstream::policy::Screening;

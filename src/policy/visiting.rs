@@ -5,13 +5,16 @@
 //! - [`Start::Wait`] fails at once if no waker is alive that could end the wait.
 //! - If adding fields fails, none of them is sent.
 //! - The layers of coding are limited.
-//! - A response that was shown is delivered: `Resend` counts as `Deliver`.
+//! - A response that was shown is delivered: `Resend` counts as `Deliver`. A 101 is always shown,
+//!   and what follows it is not decoded.
 //! - A visit is kept only for a request with the same policies.
 //! - A visit ends with the login that it began in, though a request which it has sent again was
 //!   edited since, and is of a later one.
 
 use std::fmt;
 use std::sync::Arc;
+
+use http::StatusCode;
 
 use crate::error::{Circumstances, Error};
 use crate::policy::carried::Policies;
@@ -125,7 +128,11 @@ impl Visiting {
             .visit
             .on_head(request, head, &at.noting(&self.held))
             .map_err(Unscreened::Failed)?;
-        let (shown, decoders) = screening.into_parts();
+        let (shown, decoders) = match head.status() {
+            // What follows is no body, but another protocol, which the readback speaks.
+            StatusCode::SWITCHING_PROTOCOLS => (Shown::AtOnce, Vec::new()),
+            _ => screening.into_parts(),
+        };
         let decoding = match (shown, decoders.is_empty()) {
             (Shown::WithoutBody, _) | (_, true) => None,
             (Shown::AtOnce | Shown::AtTheEnd, false) => {
@@ -355,6 +362,22 @@ mod tests {
                 let verdict = visiting.end(&request, &failed(), at).unwrap();
                 assert!(matches!(verdict, Verdict::Resend { .. }));
             }
+        });
+    }
+
+    #[test]
+    fn a_101_is_shown_as_it_is() {
+        at(1, |at| {
+            let screening = || Screening::collect().decode(Same);
+            let (request, mut visiting) = begun(Screens(screening), at);
+            visiting.start(&request, at).unwrap();
+            lend(&request, "HTTP/1.1 101 \r\n\r\n", b"", |response| {
+                let screened = visiting.head(&request, &response, at).unwrap();
+                assert_eq!(screened.shown, Shown::AtOnce);
+                assert!(screened.decoding.is_none());
+            });
+            let verdict = visiting.end(&request, &Err(Error::policy("cut")), at);
+            assert!(matches!(verdict, Ok(Verdict::Deliver)));
         });
     }
 

@@ -263,3 +263,112 @@ fn a_tunnel_that_is_cancelled_is_closed_and_its_chain_told() {
     assert_eq!(bench.log.notes, ["head 101", "Cancelled"]);
     bench.assert_empty();
 }
+
+/// Pauses at each piece, and goes on a little later.
+struct Pausing {
+    heard: String,
+    is_paused: bool,
+}
+
+impl Readback<Log> for Pausing {
+    fn on_head(&mut self, _: &mut Log, _: &Response<'_>, cx: &mut Context<'_, Log>) -> Flow {
+        assert!(cx.write(cx.id(), b"go on\n").is_some());
+        Flow::Stream
+    }
+
+    fn on_data(&mut self, log: &mut Log, data: &[u8], cx: &mut Context<'_, Log>) -> Flow {
+        let was_paused = std::mem::replace(&mut self.is_paused, true);
+        // What was read before it was paused comes first, at the resumption.
+        assert!(!was_paused || log.notes.pop().is_some(), "it is paused");
+        self.heard.push_str(std::str::from_utf8(data).unwrap());
+        let id = cx.id();
+        let resume = Next::call(move |log: &mut Log, cx: &mut Context<'_, Log>| {
+            log.notes.push("resumed".to_owned());
+            assert!(cx.resume(id));
+            // The other way is open all the time.
+            assert!(cx.write(id, b"more\n").is_some());
+            cx.done()
+        });
+        cx.start(resume.after(Duration::from_millis(5)));
+        match self.heard.ends_with("end\n") {
+            true => Flow::Abort,
+            false => Flow::Pause,
+        }
+    }
+
+    fn on_reply(&mut self, log: &mut Log, reply: Reply<'_>, _: &mut Context<'_, Log>) -> Next<Log> {
+        assert_eq!(reply.unwrap_err().kind(), ErrorKind::Aborted);
+        log.notes = vec![std::mem::take(&mut self.heard)];
+        Next::done()
+    }
+}
+
+#[test]
+fn a_pause_holds_back_what_comes_through_a_tunnel() {
+    const LINES: usize = 5;
+    let server = Server::start(|peer| {
+        if peer.request().is_none() {
+            return;
+        }
+        peer.send(&[SWITCHED, b"0\n"].concat());
+        // A line for each that is said.
+        let mut heard = peer.unread().to_vec();
+        for line in 1..=LINES {
+            let mut buf = [0; 64];
+            while !heard.contains(&b'\n') {
+                let n = peer.stream().read(&mut buf).unwrap();
+                heard.extend_from_slice(&buf[..n]);
+            }
+            let end = heard.iter().position(|&b| b == b'\n').unwrap();
+            heard.drain(..=end);
+            let line = if line == LINES {
+                "end".to_owned()
+            } else {
+                line.to_string()
+            };
+            peer.send(format!("{line}\n").as_bytes());
+        }
+        peer.hold();
+    });
+    let mut bench = Bench::new();
+    let readback = Pausing {
+        heard: String::new(),
+        is_paused: false,
+    };
+    let id = bench
+        .engine
+        .submit_to(upgrade(&server, "/").build().unwrap(), readback);
+    while bench.log.notes.len() != 1 || !bench.log.notes[0].contains("end") {
+        let timeout = Some(common::PATIENCE);
+        bench.engine.turn(&mut bench.log, timeout).unwrap();
+    }
+    assert_eq!(bench.log.notes, ["0\n1\n2\n3\n4\nend\n"]);
+    assert!(!bench.engine.cancel(id), "it is over");
+}
+
+#[test]
+fn a_silent_tunnel_ends_by_its_idle_deadline_and_one_that_speaks_does_not() {
+    let server = Server::start(|peer| {
+        if peer.request().is_some() {
+            peer.send(SWITCHED);
+            for _ in 0..8 {
+                std::thread::sleep(Duration::from_millis(150));
+                peer.send(b"a\n");
+            }
+            peer.hold();
+        }
+    });
+    let mut bench = Bench::new();
+    let talk = Talk {
+        lines: vec!["\n"; 9],
+        heard: String::new(),
+    };
+    let timed = upgrade(&server, "/").timeouts(|timeouts| {
+        timeouts.idle = Some(Duration::from_secs(1));
+    });
+    bench.engine.submit_to(timed.build().unwrap(), talk);
+    bench.engine.run(&mut bench.log).unwrap();
+    let expected = [&["head 101"][..], &["a"; 8], &["Timeout"]].concat();
+    assert_eq!(bench.log.notes, expected);
+    bench.assert_empty();
+}

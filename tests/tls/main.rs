@@ -19,3 +19,4 @@ mod nginx;
 mod pipelining;
 mod programs;
 mod routes;
+mod tunnels;

@@ -167,6 +167,11 @@ impl<'p> TlsPeer<'p> {
         self.unread.drain(..len).collect()
     }
 
+    /// How much has been read and not taken.
+    pub(crate) fn unread_len(&self) -> usize {
+        self.unread.len()
+    }
+
     /// Reads a request and tells the test. Answers its path and body. `None`: the client has closed.
     pub(crate) fn request(&mut self) -> Option<(String, Vec<u8>)> {
         let head = self.head()?;
