@@ -561,7 +561,7 @@ int32_t httpstream_request_timeout_ms(httpstream_request request,
 // Makes it a long poll: the server may be silent for so many milliseconds. The deadlines of first byte and idle become that and 10 s, the
 // total is lifted to that and 40 s where it is shorter. A later httpstream_request_timeout_ms wins. Any thread.
 int32_t httpstream_request_long_poll_ms(httpstream_request request,
-                                   uint64_t ms);
+                                        uint64_t ms);
 
 // Sets a number by its name, which is NUL-terminated.
 //
