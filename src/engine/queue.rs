@@ -70,6 +70,7 @@ impl<N: Net> Core<N> {
     }
 
     /// Puts a request on a link that rests.
+    #[inline(always)]
     pub(super) fn assign(&mut self, key: LinkKey, chain_key: ChainKey) {
         if !self.load(key, chain_key) {
             return self.park(key);
@@ -99,6 +100,8 @@ impl<N: Net> Core<N> {
         self.agenda.unwritten = noted;
     }
 
+    // With its few callers, so that the common way through it is short in each.
+    #[inline(always)]
     fn obtain(&mut self, origin: OriginKey, key: ChainKey, place: InLine) -> Grant {
         let chain = &self.chains[key];
         let wants_fresh = chain
