@@ -148,31 +148,12 @@ pub enum Sent {
     Yes,
 }
 
-/// What was sent for a request before its present exchange, by a policy that sent it again.
+/// What was sent for a request before its present attempt, by the engine or by a policy, which sent
+/// it again.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Earlier {
-    sent: Sent,
-    resend_is_safe: bool,
-}
-
-impl Earlier {
-    /// Nothing was.
-    pub(crate) const NOTHING: Self = Self {
-        sent: Sent::No,
-        resend_is_safe: true,
-    };
-
-    /// Adds an exchange that was answered.
-    pub(crate) fn add_answered(&mut self, request: &Request) {
-        self.sent = Sent::Yes;
-        self.resend_is_safe &= request.is_idempotent();
-    }
-
-    /// Adds an exchange that has failed.
-    pub(crate) fn add_failed(&mut self, error: &Error) {
-        self.sent = self.sent.max(error.0.sent);
-        self.resend_is_safe &= error.0.resend_is_safe;
-    }
+    pub(crate) sent: Sent,
+    pub(crate) resend_is_safe: bool,
 }
 
 /// Why a request has no response, or not all of it. One pointer wide.
@@ -293,6 +274,15 @@ pub(crate) struct Circumstances {
     pub(crate) partial_body: Vec<u8>,
 }
 
+impl Circumstances {
+    /// With what was sent before.
+    pub(crate) fn behind(mut self, earlier: Earlier) -> Self {
+        self.sent = self.sent.max(earlier.sent);
+        self.resend_is_safe &= earlier.resend_is_safe;
+        self
+    }
+}
+
 impl Error {
     fn bare(kind: ErrorKind, phase: Phase, source: Source) -> Self {
         Self(Box::new(Inner {
@@ -377,14 +367,10 @@ impl Error {
         Self::bare(ErrorKind::Io, Phase::Queue, Source::Io(error))
     }
 
-    /// The engine went while somebody waited for the response to `request`, which it had taken, or
-    /// not.
-    pub(crate) fn gone(request: Request, was_taken: bool) -> Self {
-        let mut error = Self::from(Gone);
-        if was_taken {
-            error.0.sent = Sent::Maybe;
-            error.0.resend_is_safe = request.is_idempotent();
-        }
+    /// The engine went while somebody waited for the response to `request`. It was sent as far as
+    /// `earlier` says.
+    pub(crate) fn gone(request: Request, earlier: Earlier) -> Self {
+        let mut error = Self::from(Gone).behind(earlier);
         error.0.origin = Some(request.origin());
         error.0.request = Some(request);
         error
@@ -455,8 +441,8 @@ impl Error {
         Self::placed(kind, at, Source::Reason(Reason(text)))
     }
 
-    /// Adds what was sent for the request before its last exchange, by a policy that sent it again.
-    pub(crate) fn behind(mut self, earlier: Earlier) -> Self {
+    /// Adds what else was sent.
+    fn behind(mut self, earlier: Earlier) -> Self {
         self.0.sent = self.0.sent.max(earlier.sent);
         self.0.resend_is_safe &= earlier.resend_is_safe;
         self
@@ -506,8 +492,8 @@ impl Error {
         self.0.phase
     }
 
-    /// Whether the request left this machine, the last time: see [`attempts`](Self::attempts). Of one
-    /// that a [policy](crate::policy) has sent again: whether any of what was sent for it did.
+    /// Whether the request left this machine, in any of its attempts. Of one that a
+    /// [policy](crate::policy) has sent again: whether any of what was sent for it did.
     pub fn request_sent(&self) -> Sent {
         self.0.sent
     }

@@ -49,6 +49,8 @@ pub(crate) struct About {
     pub(crate) done: u64,
     pub(crate) tls: Option<TlsInfo>,
     pub(crate) request: Request,
+    /// Whether all that was sent in the place of `request`, before it, was idempotent.
+    pub(crate) earlier_is_safe: bool,
 }
 
 impl About {
@@ -217,7 +219,7 @@ impl<'a> Response<'a> {
         Circumstances {
             phase: Phase::Body,
             sent: Sent::Yes,
-            resend_is_safe: request.is_idempotent(),
+            resend_is_safe: request.is_idempotent() && self.about.earlier_is_safe,
             reused: self.about.reused,
             attempts: self.about.attempts,
             origin: Some(request.origin()),
@@ -341,6 +343,7 @@ pub(crate) mod testing {
             done: 0,
             tls: None,
             request: request.clone(),
+            earlier_is_safe: true,
         };
         to(Response {
             head: &head,

@@ -10,6 +10,11 @@ use crate::error::Error;
 use crate::net::Ready;
 use crate::net::slots::{LinkKey, MaybeKey};
 
+/// Commands carried out in one turn: requests that begin, which are what a turn of ten thousand
+/// submissions takes its time for where each has a name to be looked up, and all else that is asked
+/// for. A host that asks for more at once has it done in several turns.
+pub(super) const MAX_CARRIED_OUT: usize = 2048;
+
 /// What is left to do, in lists. Entries may outlive what they name: tokens are checked by their
 /// generation, chains by their stage.
 #[derive(Debug, Default)]
@@ -28,6 +33,8 @@ pub(super) struct Agenda {
     pub(super) unwritten: Vec<Token>,
     /// Deadlines that have passed, of chains on links: what the kernel holds for those comes first.
     pub(super) overdue: VecDeque<Overdue>,
+    /// Queues are to be looked at, but not in this turn: it has carried out enough.
+    pub(super) has_unsettled: bool,
     /// Commands carried out in this turn.
     pub(super) carried_out: usize,
     /// Bytes that bodies were decoded to in this turn.
@@ -108,6 +115,12 @@ pub(super) struct Overdue {
 }
 
 impl Agenda {
+    /// Whether the rest of what was asked for is left to the next turn.
+    #[inline]
+    pub(super) fn has_carried_out_enough(&self) -> bool {
+        self.carried_out >= MAX_CARRIED_OUT
+    }
+
     /// Whether a turn would do something.
     #[inline]
     pub(super) fn is_due(&self) -> bool {
@@ -116,6 +129,6 @@ impl Agenda {
             | self.restarts.len()
             | self.completions.len()
             | self.overdue.len();
-        queued != 0 || self.events.has_rest()
+        queued != 0 || self.has_unsettled || self.events.has_rest()
     }
 }

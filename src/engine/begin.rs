@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind};
 use crate::net::Net;
 use crate::net::pool::OriginRef;
 use crate::net::slots::MaybeKey;
-use crate::policy::{Moment, Start, Visiting};
+use crate::policy::{Moment, Start, Visiting, Waits};
 use crate::request::Request;
 
 impl<N: Net> Core<N> {
@@ -28,7 +28,7 @@ impl<N: Net> Core<N> {
     pub(super) fn begin(&mut self, key: ChainKey) {
         let chain = &mut self.chains[key];
         chain.attempts = 0;
-        chain.marks.clear(Marks::OF_ONE_REQUEST);
+        chain.marks.clear(Marks::OF_ONE_SUBMISSION);
         if self.wants_visit(key) || self.chains.generations.has_some() {
             self.begin_visit(key)
         } else {
@@ -83,15 +83,18 @@ impl<N: Net> Core<N> {
     }
 
     /// A waker of the chain was woken: what it waits for has happened, if it waits for a waker.
-    pub(super) fn wake_chain(&mut self, key: ChainKey) {
-        match self.chains[key].stage {
-            Stage::Waiting {
-                call: MaybeKey::NONE,
-            } => {
+    pub(super) fn wake_chain(&mut self, key: ChainKey, waits: Waits) {
+        match (self.chains[key].stage, waits) {
+            (
+                Stage::Waiting {
+                    call: MaybeKey::NONE,
+                },
+                Waits::ByItself,
+            ) => {
                 self.disarm(key);
                 self.fall_due(key, MaybeKey::NONE);
             }
-            Stage::HeldBack { until_woken: true } => {
+            (Stage::HeldBack { until_woken: true }, Waits::InVisit) => {
                 self.disarm(key);
                 self.ask_start(key);
             }
@@ -112,12 +115,13 @@ impl<N: Net> Core<N> {
         if self.chains.generations.is_over(key) {
             return self.end_with_generation(key);
         }
-        let kept = self.take_visit(key);
+        let mut kept = self.take_visit(key);
         let at = Moment::new(self.clock.present(), &self.bell, Some(self.chains.id(key)));
         let (request, default) = (self.chains[key].request(), self.settings.policy.as_ref());
         let begun = catch_unwind(AssertUnwindSafe(|| {
-            Visiting::begin(kept, request, default, &at)
+            Visiting::begin(&mut kept, request, default, &at)
         }));
+        self.discard(kept);
         self.clock.since = Since::UserCode;
         match begun {
             Ok(Some(visiting)) => {
@@ -186,11 +190,7 @@ impl<N: Net> Core<N> {
         if self.total_is_over(key) {
             return self.end_in_visit(key);
         }
-        let chain = &mut self.chains[key];
-        chain.request = Some(request);
-        chain.attempts = 0;
-        chain.marks.clear(Marks::OF_ONE_REQUEST);
-        chain.marks.clear(Marks::AT_HOME);
+        self.chains[key].replace_request(request);
         self.catch_up();
         match after {
             Duration::ZERO => self.ask_start(key),

@@ -23,6 +23,10 @@ use crate::policy::{ROOM, Shown, Step};
 use crate::proto::{Limits, Violation};
 use crate::response::{Response, no_fields};
 
+/// A piece of a decoded body counts as so many bytes at least, since a decoder may give them one by
+/// one.
+const LEAST_COST: usize = 256;
+
 /// How the feeding of one read ended.
 pub(super) enum Fed {
     /// The response goes on.
@@ -111,6 +115,10 @@ impl<S, M: Mode> Engine<S, M> {
             Ok(Err(why)) => return Err(Fed::Failed(Failure::Unscreened(why))),
             Err(PolicyPanicked) => return Err(Fed::Panicked),
         };
+        if self.core.links[key].h1.response().is_complete() {
+            // It has no body (RFC 9112 §6.3), and what its fields say is of another one.
+            self.stop_decoding(chain);
+        }
         let visit = self.core.visit_mut(chain).expect("it is visited");
         if visit.decoding.is_some() {
             // They would tell of the body as it was.
@@ -145,6 +153,8 @@ impl<S, M: Mode> Engine<S, M> {
         data: &[u8],
     ) -> Option<Fed> {
         let mut room = std::mem::take(&mut self.core.buffers.room);
+        // Nothing is left in it of another response: a decoder may claim what it has not written.
+        room.clear();
         room.resize(ROOM, 0);
         let fed = self.decode_into(state, key, chain, data, &mut room);
         self.core.buffers.room = room;
@@ -187,8 +197,9 @@ impl<S, M: Mode> Engine<S, M> {
                 Ok(Ok(Step::NeedsInput | Step::Done)) => return None,
                 Ok(Ok(Step::Busy)) => Some(Fed::Yielded),
                 Ok(Ok(Step::Piece(n))) => {
-                    left = left.saturating_sub(n);
-                    self.core.agenda.decoded += n;
+                    let cost = n.max(LEAST_COST);
+                    left = left.saturating_sub(cost);
+                    self.core.agenda.decoded += cost;
                     self.on_decoded(state, key, chain, &room[..n])
                 }
             };

@@ -1,5 +1,6 @@
 //! One chain: a conversation, from its first submission until its readback answers `done`.
 
+use crate::error::{Earlier, Sent};
 use crate::net::pool::OriginKey;
 use crate::net::slots::MaybeKey;
 use crate::request::Request;
@@ -73,9 +74,20 @@ impl Marks {
 
     /// Either keeps what has come for it from being read.
     pub(super) const STANDS_STILL: Self = Self(Self::PAUSED.0 | Self::CANCELLED.0);
+    /// Of the present submission something may have been processed: a request that was sent again
+    /// since, by the engine or by its policy, or the present one, whose exchange is over.
+    const SENT: Self = Self(512);
+    /// Something was answered.
+    const ANSWERED: Self = Self(1024);
+    /// And it was not idempotent.
+    const UNSAFE: Self = Self(2048);
+
     /// What does not hold of the next request any more.
     pub(super) const OF_ONE_REQUEST: Self =
         Self(Self::FRESH.0 | Self::NO_EXPECT.0 | Self::LATE.0 | Self::OVER.0);
+    /// What does not hold of the next submission any more.
+    pub(super) const OF_ONE_SUBMISSION: Self =
+        Self(Self::OF_ONE_REQUEST.0 | Self::SENT.0 | Self::ANSWERED.0 | Self::UNSAFE.0);
 
     pub(super) fn has(self, mark: Self) -> bool {
         debug_assert!(mark.0.is_power_of_two(), "`has_any` asks for several");
@@ -136,6 +148,53 @@ impl Chain {
         let none = std::mem::replace(&mut self.request, request);
         debug_assert!(none.is_none(), "it was taken");
         std::mem::forget(none);
+    }
+
+    /// Its request was answered.
+    #[inline]
+    pub(super) fn note_answered(&mut self) {
+        self.marks.set(Marks::ANSWERED);
+    }
+
+    /// Its request was sent, as far as `sent` says, and may be sent again.
+    pub(super) fn note_sent(&mut self, sent: Sent) {
+        match sent {
+            Sent::No => {}
+            Sent::Maybe => self.marks.set(Marks::SENT),
+            Sent::Yes => self.marks.set(Marks::ANSWERED),
+        }
+    }
+
+    /// Another request takes the place of the present one.
+    pub(super) fn replace_request(&mut self, request: Request) {
+        if self.earlier().sent != Sent::No && !self.request().is_idempotent() {
+            self.marks.set(Marks::UNSAFE);
+        }
+        self.request = Some(request);
+        self.attempts = 0;
+        self.marks.clear(Marks::OF_ONE_REQUEST);
+        self.marks.clear(Marks::AT_HOME);
+    }
+
+    /// What was sent for the present submission before its present attempt.
+    pub(super) fn earlier(&self) -> Earlier {
+        let sent = match (self.marks.has(Marks::ANSWERED), self.marks.has(Marks::SENT)) {
+            (true, _) => Sent::Yes,
+            (false, true) => Sent::Maybe,
+            (false, false) => Sent::No,
+        };
+        let request = self.request.as_ref();
+        let is_idempotent = request.is_none_or(Request::is_idempotent);
+        Earlier {
+            sent,
+            resend_is_safe: self.is_safe() && (sent == Sent::No || is_idempotent),
+        }
+    }
+
+    /// Whether all that was sent in the place of its present request, before that, was idempotent.
+    #[inline]
+    pub(super) fn is_safe(&self) -> bool {
+        !self.marks.has(Marks::UNSAFE)
     }
 
     /// An exchange of it is over.

@@ -15,6 +15,7 @@ use crate::engine::outbox::Outbox;
 use crate::generation::Mark;
 use crate::id::ChainId;
 use crate::net::slots::{MaybeKey, grow};
+use crate::policy::Rung;
 use crate::request::Request;
 
 /// What is to be done before the next link is touched.
@@ -25,8 +26,8 @@ pub(super) enum Command {
     Resume(ChainId),
     /// There is something to be written on its tunnel.
     Flush(ChainId),
-    /// A chain that waits without a request goes on now.
-    Wake(ChainId),
+    /// A chain that waits goes on now, if it waits so.
+    Wake(Rung),
 }
 
 /// A longer queue of commands is given back when it is empty.
@@ -208,9 +209,9 @@ impl Chains {
         Some(command)
     }
 
-    /// Lets a chain go on that waits without a request by the time the command is carried out.
-    pub(super) fn wake(&mut self, id: ChainId) {
-        self.commands.push_back(Command::Wake(id));
+    /// Lets a chain go on that waits by the time the command is carried out.
+    pub(super) fn wake(&mut self, rung: Rung) {
+        self.commands.push_back(Command::Wake(rung));
     }
 
     #[inline]

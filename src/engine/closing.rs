@@ -8,6 +8,7 @@ use std::path::Path;
 use log::debug;
 
 use crate::engine::core::{Core, close_socket};
+use crate::error::Sent;
 use crate::h1::line::{Extent, Intake};
 use crate::net::Net;
 use crate::net::link::{Reach, Spot};
@@ -125,7 +126,10 @@ impl<N: Net> Core<N> {
         {
             let chain = &mut self.chains[last.tag];
             match progress {
-                Extent::Whole | Extent::Partly => self.counts.retried += 1,
+                Extent::Whole | Extent::Partly => {
+                    self.counts.retried += 1;
+                    chain.note_sent(Sent::Maybe);
+                }
                 Extent::Unwritten => chain.attempts = chain.attempts.saturating_sub(1),
             }
             debug!(

@@ -14,12 +14,8 @@ use crate::engine::core::Core;
 use crate::engine::fail::Failure;
 use crate::error::ErrorKind;
 use crate::net::Net;
+use crate::policy::Rung;
 use crate::timeouts::Timeout;
-
-/// Commands carried out in one turn: requests that begin, which are what a turn of ten thousand
-/// submissions takes its time for where each has a name to be looked up, and all else that is asked
-/// for. A host that asks for more at once has it done in several turns.
-pub(super) const MAX_CARRIED_OUT: usize = 2048;
 
 impl<N: Net> Core<N> {
     /// Carries out what was asked for, and gives links that came free to those who wait.
@@ -39,11 +35,17 @@ impl<N: Net> Core<N> {
         loop {
             if let Some(key) = self.agenda.restarts.pop_front() {
                 self.place_again(key);
-            } else if self.agenda.carried_out < MAX_CARRIED_OUT
+            } else if !self.agenda.has_carried_out_enough()
                 && let Some(command) = self.chains.next_command()
             {
                 self.agenda.carried_out += 1;
                 self.carry_out(command);
+            } else if self.pool.unsettled() != 0
+                && (self.agenda.has_carried_out_enough() || self.panic.is_some())
+            {
+                // Policies may refuse one request after the other. The rest is for the next turn.
+                self.agenda.has_unsettled = true;
+                break;
             } else if self.pool.has_waiting_for_room() && self.has_room() {
                 // One at a time, so that each origin has its turn.
                 if let Some(origin) = self.pool.next_for_room()
@@ -106,9 +108,9 @@ impl<N: Net> Core<N> {
                     self.flush(link);
                 }
             }
-            Command::Wake(id) => {
-                if let Some(key) = self.chains.find(id) {
-                    self.wake_chain(key);
+            Command::Wake(Rung { chain, waits }) => {
+                if let Some(key) = self.chains.find(chain) {
+                    self.wake_chain(key, waits);
                 }
             }
         }

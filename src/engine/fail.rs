@@ -80,9 +80,12 @@ impl<N: Net> Core<N> {
                 self.origin_of(key)
             );
             self.counts.retried += 1;
+            let sent = self.sent(key);
             self.close(key);
-            self.chains[chain_key].marks.set(Marks::FRESH);
-            self.chains[chain_key].stage = Stage::New;
+            let chain = &mut self.chains[chain_key];
+            chain.note_sent(sent);
+            chain.marks.set(Marks::FRESH);
+            chain.stage = Stage::New;
             self.agenda.restarts.push_back(chain_key);
             return;
         }
@@ -111,10 +114,11 @@ impl<N: Net> Core<N> {
         let mut at = self.circumstances(key, chain_key);
         if let Failure::Connect(_) | Failure::ConnectUnix(_) = failure {
             // A socket that fails at once never came to that state, and one that met itself has gone
-            // past it: nobody has heard the request.
+            // past it: nobody has heard the request, this time.
+            let earlier = self.chains[chain_key].earlier();
             at.phase = Phase::Connect;
-            at.sent = Sent::No;
-            at.resend_is_safe = true;
+            at.sent = earlier.sent;
+            at.resend_is_safe = earlier.resend_is_safe;
         }
         if let Failure::Tls(_) = failure {
             // A TLS state that cannot be begun fails before there is a connection.
@@ -273,12 +277,8 @@ impl<N: Net> Core<N> {
             Some(inbound) => (Some(inbound.head.status), inbound.body.take()),
             None => (None, Vec::new()),
         };
-        let sent = match h1.front() {
-            Some(front) if front.is_answered() => Sent::Yes,
-            Some(front) if front.written() > 0 => Sent::Maybe,
-            Some(_) | None => Sent::No,
-        };
         let reused = h1.is_reused();
+        let sent = self.sent(key);
         let chain = &self.chains[chain_key];
         let idempotent = chain.request().is_idempotent();
         Circumstances {
@@ -291,6 +291,16 @@ impl<N: Net> Core<N> {
             request: chain.request.clone(),
             status,
             partial_body,
+        }
+        .behind(chain.earlier())
+    }
+
+    /// How far the request in front of a link was sent.
+    fn sent(&self, key: LinkKey) -> Sent {
+        match self.links[key].h1.front() {
+            Some(front) if front.is_answered() => Sent::Yes,
+            Some(front) if front.written() > 0 => Sent::Maybe,
+            Some(_) | None => Sent::No,
         }
     }
 
@@ -360,7 +370,6 @@ impl<N: Net> Core<N> {
         Circumstances {
             phase: Phase::Queue,
             sent: Sent::No,
-            // What was sent before may be sent again: so it was.
             resend_is_safe: true,
             reused: false,
             attempts: chain.attempts,
@@ -369,6 +378,7 @@ impl<N: Net> Core<N> {
             status: None,
             partial_body: Vec::new(),
         }
+        .behind(chain.earlier())
     }
 
     pub(super) fn complete(&mut self, key: ChainKey, completion: Completion) {
@@ -481,7 +491,8 @@ impl<N: Net> Core<N> {
             request: self.chains[chain].request.clone(),
             status: None,
             partial_body: Vec::new(),
-        };
+        }
+        .behind(self.chains[chain].earlier());
         let error = match kind {
             ErrorKind::Timeout => {
                 Error::from_text(kind, self.timeout_text(chain, Timeout::Total), at)

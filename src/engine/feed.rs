@@ -14,6 +14,7 @@ use crate::engine::finish::Go;
 use crate::engine::mode::Mode;
 use crate::engine::readback::{Context, Flow, Readback};
 use crate::engine::receive::{Allowance, Received};
+use crate::error::Sent;
 use crate::h1::Event;
 use crate::h1::exchange::{Taking, Upload};
 use crate::h1::reading::{Body, Reading};
@@ -106,6 +107,9 @@ impl<S, M: Mode> Engine<S, M> {
                 self.on_held_stopped(key, chain, fed);
                 return Go::Stop;
             }
+            // From here on the peer is waited for again.
+            self.core.catch_up();
+            self.core.arm(chain, Some(Timeout::Idle));
         }
         // A response may also have ended with the piece after which it was paused.
         if !has_held && !is_complete {
@@ -257,6 +261,8 @@ impl<S, M: Mode> Engine<S, M> {
             Fed::Yielded => {
                 reading.hold_rest();
                 core.keep(key, reading);
+                // It is not the peer who is waited for.
+                core.arm(chain, None);
                 core.run_later(key);
             }
             Fed::Cancelled => core.keep(key, reading),
@@ -271,6 +277,7 @@ impl<S, M: Mode> Engine<S, M> {
                 core.buffers.inbounds.give(reading.into_parts().0);
                 core.disarm(chain);
                 core.close(key);
+                core.chains[chain].note_sent(Sent::Yes);
                 core.chains[chain].marks.set(Marks::NO_EXPECT);
                 core.chains[chain].stage = Stage::New;
                 core.agenda.restarts.push_back(chain);

@@ -128,6 +128,7 @@ impl<N: Net> Core<N> {
             done: 0,
             tls: link.tls_state().and_then(TlsState::info),
             request: front.request.clone(),
+            earlier_is_safe: self.chains[front.tag].is_safe(),
         }
     }
 
@@ -149,6 +150,7 @@ impl<N: Net> Core<N> {
         let chain = &mut self.chains[chain_key];
         // The timer stays: the chain's next step moves it, and no time passes before that.
         chain.marks.clear(Marks::PAUSED);
+        chain.note_answered();
         chain.stage = Stage::Reading;
         self.counts.answered += 1;
         About {
@@ -160,6 +162,7 @@ impl<N: Net> Core<N> {
             done: (self.clock.micros() - chain.submitted).max(1),
             tls,
             request,
+            earlier_is_safe: chain.is_safe(),
             id: self.chains.id(chain_key),
         }
     }

@@ -14,7 +14,7 @@ use crate::engine::Engine;
 use crate::engine::mode::Mode;
 use crate::engine::readback::{Context, Next, Readback, Reply};
 use crate::engine::submitter::{Order, Remote, Submitter, Ticket};
-use crate::error::{Error, Gone, SubmitError};
+use crate::error::{Earlier, Error, Gone, Sent, SubmitError};
 use crate::id::ChainId;
 use crate::request::Request;
 use crate::response::Info;
@@ -212,8 +212,21 @@ enum Step<S> {
 pub(super) async fn fetched<S>(request: Request, awaited: Awaited<S, Fetched>) -> Fetched {
     let mut awaited = awaited;
     let fetched = (&mut awaited).await;
-    let was_taken = matches!(awaited.step, Step::Taken(_));
-    fetched.unwrap_or_else(|Gone| Err(Error::gone(request, was_taken)))
+    fetched.unwrap_or_else(|Gone| {
+        let (sent, resend_is_safe) = match awaited.step {
+            // What a policy has sent in its place is not known here.
+            Step::Taken(_) => (
+                Sent::Maybe,
+                request.is_idempotent() && !awaited.remote.is_visited(&request),
+            ),
+            Step::Waiting { .. } | Step::Gone => (Sent::No, true),
+        };
+        let earlier = Earlier {
+            sent,
+            resend_is_safe,
+        };
+        Err(Error::gone(request, earlier))
+    })
 }
 
 impl<S, T> Awaited<S, T> {

@@ -146,7 +146,8 @@ impl<S, M: Mode> Engine<S, M> {
     pub(crate) fn on_net(net: <M as Sealed>::Net, config: Config) -> Result<Self, Error> {
         let waking = Arc::new(Waking::new(net.waker()));
         let core = Core::new(net, config, Arc::clone(&waking))?;
-        let orders = Orders::new(waking, core.settings.max_inbox);
+        let has_policy = core.settings.policy.is_some();
+        let orders = Orders::new(waking, core.settings.max_inbox, has_policy);
         Ok(Self {
             core,
             readbacks: Readbacks::new(),

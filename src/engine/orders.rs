@@ -3,13 +3,13 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::engine::commands::MAX_CARRIED_OUT;
+use crate::engine::agenda::MAX_CARRIED_OUT;
 use crate::engine::local::Queue;
 use crate::engine::readback::Next;
 use crate::engine::submitter::{Order, Remote, Submitter};
 use crate::engine::waking::{Inside, Waking};
 use crate::id::ChainId;
-use crate::policy::Bell;
+use crate::policy::{Bell, Rung};
 
 /// Orders taken in one turn; the rest stays where it is, and the next turn is due at once. No more
 /// than commands are carried out, so that the inbox fills up when the engine does not keep up,
@@ -23,14 +23,15 @@ pub(super) struct Orders<S> {
     local: Rc<Queue<S>>,
     /// Empty between turns, its room kept.
     scratch: Vec<Order<S>>,
-    rung: Vec<ChainId>,
+    rung: Vec<Rung>,
     /// Orders taken in this turn.
     taken: usize,
 }
 
 impl<S> Orders<S> {
-    pub(super) fn new(waking: Arc<Waking>, max_inbox: usize) -> Self {
-        let remote = Arc::new(Remote::new(Arc::clone(&waking), max_inbox));
+    pub(super) fn new(waking: Arc<Waking>, max_inbox: usize, has_policy: bool) -> Self {
+        let remote = Remote::new(Arc::clone(&waking), max_inbox, has_policy);
+        let remote = Arc::new(remote);
         Self {
             local: Rc::new(Queue::new(Arc::clone(&remote), Arc::clone(&waking))),
             remote,
@@ -83,14 +84,14 @@ impl<S> Orders<S> {
     }
 
     /// Chains that are to go on, as many as may be taken now.
-    pub(super) fn take_rung(&mut self, bell: &Bell) -> Vec<ChainId> {
-        let mut ids = std::mem::take(&mut self.rung);
-        bell.take(&mut ids, MAX_ORDERS - self.taken);
-        self.taken += ids.len();
-        ids
+    pub(super) fn take_rung(&mut self, bell: &Bell) -> Vec<Rung> {
+        let mut rung = std::mem::take(&mut self.rung);
+        bell.take(&mut rung, MAX_ORDERS - self.taken);
+        self.taken += rung.len();
+        rung
     }
 
-    pub(super) fn give_back_rung(&mut self, empty: Vec<ChainId>) {
+    pub(super) fn give_back_rung(&mut self, empty: Vec<Rung>) {
         self.rung = empty;
     }
 

@@ -184,7 +184,11 @@ impl<N: Net> Core<N> {
 
     /// Starts those at the head of an origin's queue for whom there is a link or room for one.
     pub(super) fn serve_queue(&mut self, origin: OriginKey) {
-        while self.serve_first(origin) {}
+        while self.serve_first(origin) {
+            if self.agenda.has_carried_out_enough() || self.panic.is_some() {
+                return self.pool.serve_soon(origin);
+            }
+        }
     }
 
     /// Starts the first in an origin's queue, if there is a link or room for it.

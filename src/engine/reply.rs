@@ -40,12 +40,10 @@ impl<S, M: Mode> Engine<S, M> {
         if is_cancelled || !self.core.is_visited(chain) {
             return self.tell_failure(state, chain, error);
         }
+        self.core.chains[chain].note_sent(error.request_sent());
         let reply = Err(error);
         match (self.core.ask_end(chain, &reply), reply) {
             (Ok(Ok(Verdict::Resend { request, after })), reply) => {
-                if let (Some(visit), Err(error)) = (self.core.visit_mut(chain), &reply) {
-                    visit.earlier.add_failed(error);
-                }
                 self.core.discard(reply.map(|_: Response<'_>| ()));
                 self.core.resend(chain, request, after);
             }
@@ -84,10 +82,6 @@ impl<S, M: Mode> Engine<S, M> {
         };
         let next = match asked {
             Ok(Ok(Verdict::Resend { request, after })) => {
-                let answered = self.core.chains[chain].request().clone();
-                if let Some(visit) = self.core.visit_mut(chain) {
-                    visit.earlier.add_answered(&answered);
-                }
                 return self.core.resend(chain, request, after);
             }
             Ok(Ok(_)) => {
@@ -101,7 +95,6 @@ impl<S, M: Mode> Engine<S, M> {
             }
             Ok(Err(error)) => {
                 let error = error.placed_at(response.circumstances());
-                let error = self.core.with_earlier(chain, error);
                 self.core.reset_visit(chain);
                 self.core.chains[chain].note_outcome(true);
                 self.tell(state, chain, Err(error))
@@ -167,7 +160,7 @@ impl<S, M: Mode> Engine<S, M> {
         if sent && !cancelled {
             self.core.chains[chain].note_outcome(true);
         }
-        let error = self.core.with_earlier(chain, error);
+        self.core.chains[chain].note_sent(error.request_sent());
         if self.core.is_visited(chain) {
             self.core.reset_visit(chain);
         }
@@ -222,6 +215,9 @@ impl<S, M: Mode> Engine<S, M> {
             Duration::ZERO => self.core.begin(chain),
             delay => {
                 self.core.chains[chain].attempts = 0;
+                self.core.chains[chain]
+                    .marks
+                    .clear(Marks::OF_ONE_SUBMISSION);
                 self.core.delay(chain, delay);
             }
         }

@@ -160,7 +160,8 @@ impl<N: Net> Core<N> {
         self.agenda.unwritten.push(self.links.token(key));
     }
 
-    /// Writes what is left of the requests on an open link, as far as the socket takes it.
+    /// Writes what is left of the requests on an open link, as far as the socket takes it, and a turn's
+    /// share lasts.
     pub(super) fn write(&mut self, key: LinkKey) {
         let h1 = &self.links[key].h1;
         if h1.is_tunnel() {
@@ -170,6 +171,8 @@ impl<N: Net> Core<N> {
         if has_line && !self.is_fit_for_more(key) {
             return;
         }
+        // However fast the peer reads, others have their turn.
+        let mut left = self.settings.turn_bytes;
         loop {
             let written = if has_line {
                 self.write_pipeline_once(key)
@@ -190,6 +193,10 @@ impl<N: Net> Core<N> {
             if !is_left {
                 return;
             }
+            left = left.saturating_sub(done.sent);
+            if left == 0 {
+                return self.run_later(key);
+            }
         }
     }
 
@@ -198,12 +205,16 @@ impl<N: Net> Core<N> {
     fn write_tunnel(&mut self, key: LinkKey) {
         // Messages are not to wait until those before are acknowledged.
         send_at_once(&mut self.links[key], &mut self.net);
+        let mut left = self.settings.turn_bytes;
         loop {
             let link = &mut self.links[key];
             let chain = link.chain().expect("a tunnel has a chain");
+            if link.h1.outlet() != Outlet::Open {
+                // What waits goes nowhere, and nothing is to be added to it.
+                return self.chains.close_tunnel(chain);
+            }
             let outbox = self.chains.outbox(chain).expect("a tunnel has an outbox");
-            let has_some = !outbox.waiting().is_empty() || link.has_outbound();
-            if !has_some || link.h1.outlet() != Outlet::Open {
+            if outbox.waiting().is_empty() && !link.has_outbound() {
                 return;
             }
             let (socket, tls) = link.reach.wire().expect("a tunnel has a socket");
@@ -217,8 +228,15 @@ impl<N: Net> Core<N> {
                         link.readiness = link.readiness.without(Readiness::WRITABLE);
                         return;
                     }
+                    left = left.saturating_sub(done.taken);
+                    if left == 0 {
+                        return self.run_later(key);
+                    }
                 }
-                Err(trouble) => return self.on_trouble(key, trouble),
+                Err(trouble) => {
+                    self.chains.close_tunnel(chain);
+                    return self.on_trouble(key, trouble);
+                }
             }
         }
     }

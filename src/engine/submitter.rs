@@ -59,6 +59,8 @@ pub(crate) struct Remote<S> {
     last_id: AtomicU64,
     /// So many submissions fit.
     max_inbox: usize,
+    /// The configuration has a policy for all requests.
+    has_policy: bool,
 }
 
 /// Who keeps an engine running.
@@ -165,7 +167,7 @@ impl<S> Order<S> {
 pub(crate) type SendCall<S> = Box<dyn FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + Send>;
 
 impl<S> Remote<S> {
-    pub(super) fn new(waking: Arc<Waking>, max_inbox: usize) -> Self {
+    pub(super) fn new(waking: Arc<Waking>, max_inbox: usize, has_policy: bool) -> Self {
         Self {
             inbox: Mutex::new(Inbox {
                 orders: VecDeque::new(),
@@ -181,6 +183,7 @@ impl<S> Remote<S> {
             waking,
             last_id: AtomicU64::new(0),
             max_inbox,
+            has_policy,
         }
     }
 
@@ -255,6 +258,11 @@ impl<S> Remote<S> {
     fn has_room(&self, inbox: &Inbox<S>) -> bool {
         // Who is inside a turn would wait for himself.
         inbox.submissions < self.max_inbox || self.waking.is_turning_here()
+    }
+
+    /// Whether a policy sees to a request.
+    pub(super) fn is_visited(&self, request: &Request) -> bool {
+        self.has_policy || request.policies().is_some()
     }
 
     /// The id of a chain that has no slot yet.

@@ -57,8 +57,10 @@ impl<N: Net> Core<N> {
     #[inline]
     pub(super) fn on_timers(&mut self) {
         self.timers.allow(MAX_DEALT_OUT);
+        // A policy may take its time: what is due by then is for the next turn.
+        let now = self.clock.tick();
         for expired in 0..self.settings.turn_events {
-            match self.timers.expire(self.clock.tick()) {
+            match self.timers.expire(now) {
                 None if expired == 0 => return,
                 None => break,
                 Some(Timer::Chain(key)) => self.on_chain_timer(key),

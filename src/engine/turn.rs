@@ -24,6 +24,10 @@ pub(super) enum ClockAtStart {
     IsAsRead,
 }
 
+/// So often what was submitted at the end of a drain, by readbacks that were told of it, is told of
+/// it as well.
+const MOST_ROUNDS: usize = 16;
+
 /// What a turn did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -53,6 +57,7 @@ impl<S, M: Mode> Engine<S, M> {
         let _inside = self.orders.on_turn();
         self.core.counts.turns += 1;
         self.core.agenda.carried_out = 0;
+        self.core.agenda.has_unsettled = false;
         self.core.agenda.decoded = 0;
         self.core.quiet.forget();
         self.core.clock.present().begin_turn();
@@ -126,11 +131,16 @@ impl<S, M: Mode> Engine<S, M> {
             .saturating_mul(Self::TURN_SHARES);
         let queued = self.core.agenda.run_queue.len();
         self.on_events(state, &mut { share });
-        // A budget of its own, so that links which are always readable leave something to those that had to wait.
+        // Budgets of their own, so that links which are always readable leave something to those that had to wait.
         let mut budget = share;
+        self.core.agenda.decoded = 0;
         for _ in 0..queued {
             if self.core.panic.is_some() {
                 return;
+            }
+            if budget == 0 || self.core.agenda.decoded >= share {
+                // The others come first in the next turn: in the order in which they wait.
+                break;
             }
             let Some(token) = self.core.agenda.run_queue.pop_front() else {
                 break;
@@ -221,8 +231,8 @@ impl<S, M: Mode> Engine<S, M> {
             self.asks().start(next, Some(id));
         }
         let mut rung = self.orders.take_rung(&self.core.bell);
-        for id in rung.drain(..) {
-            self.core.chains.wake(id);
+        for rung in rung.drain(..) {
+            self.core.chains.wake(rung);
         }
         self.orders.give_back_rung(rung);
         let mut orders = self.orders.take();
@@ -312,6 +322,9 @@ impl<S> Engine<S, Owned> {
     /// calls included, is cancelled at once, and so is what readbacks submit meanwhile; what is left at the end likewise. Answers how many of
     /// the chains that were there before were cancelled. `stop` has no effect meanwhile. The engine can be used on.
     ///
+    /// Readbacks that are told of the end and submit more, over and over, do not hold it up: some
+    /// rounds later what is left stays [pending](Self::pending).
+    ///
     /// # Errors
     /// As [`turn`](Self::turn).
     ///
@@ -348,19 +361,35 @@ impl<S, M: Mode> Engine<S, M> {
         self.core.settle_and_park();
         self.core.agenda.draining = true;
         let end = self.core.clock.now().checked_add(within);
-        let mut is_over = false;
+        // Those that are cancelled at the end, of which all are told.
+        let (mut rounds, mut last) = (0, Vec::new());
         let mut cancelled = self.cancel_where(|stage| {
             matches!(
                 stage,
                 Stage::Delayed | Stage::Waiting { .. } | Stage::Due { .. }
             )
         });
+        let chains = |engine: &Self| engine.core.chains.keys().collect::<Vec<_>>();
         while self.pending() > 0 {
             let left = end.map(|end| end.saturating_duration_since(self.core.net.now()));
-            // Once: what is submitted from here on does not begin.
-            if !is_over && left.is_some_and(|left| left.is_zero()) {
-                is_over = true;
-                cancelled += self.cancel_where(|_| true);
+            if left.is_some_and(|left| left.is_zero()) {
+                while last
+                    .pop_if(|id| self.core.chains.find(*id).is_none())
+                    .is_some()
+                {}
+                if last.is_empty() {
+                    // What was submitted meanwhile is told, too, but not for ever: it may submit more.
+                    if rounds > MOST_ROUNDS {
+                        break;
+                    }
+                    rounds += 1;
+                    let count = self.cancel_where(|_| true);
+                    cancelled += if rounds == 1 { count } else { 0 };
+                    last = chains(self)
+                        .into_iter()
+                        .map(|key| self.core.chains.id(key))
+                        .collect();
+                }
             }
             turn(self, left)?;
         }

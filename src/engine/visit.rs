@@ -1,6 +1,5 @@
 //! What an engine knows of one visit.
 
-use crate::error::Earlier;
 use crate::h1::exchange::Taking;
 use crate::policy::{Decoding, Shown, Visiting};
 
@@ -9,8 +8,6 @@ use crate::policy::{Decoding, Shown, Visiting};
 #[derive(Debug)]
 pub(super) struct VisitState {
     pub(super) visiting: Visiting,
-    /// What was sent for it before its present exchange.
-    pub(super) earlier: Earlier,
     pub(super) shown: Shown,
     /// What takes off the body's codings.
     pub(super) decoding: Option<Decoding>,
@@ -26,7 +23,6 @@ impl VisitState {
     pub(super) fn new(visiting: Visiting) -> Self {
         Self {
             visiting,
-            earlier: Earlier::NOTHING,
             shown: Shown::AtOnce,
             decoding: None,
             is_pending: false,

@@ -44,14 +44,6 @@ impl<N: Net> Core<N> {
             || self.chains[key].request().policies().is_some()
     }
 
-    /// Adds to `error`, which a chain's readback is to be told, what its policy has sent before.
-    pub(super) fn with_earlier(&mut self, key: ChainKey, error: Error) -> Error {
-        match self.visit_mut(key) {
-            Some(visit) => error.behind(visit.earlier),
-            None => error,
-        }
-    }
-
     /// The field lines that go out behind the request's own, default ones included, for an attempt
     /// that has its connection.
     ///
@@ -81,6 +73,8 @@ impl<N: Net> Core<N> {
                 self.complete(key, Completion::Over);
             }
         }
+        // One that is refused leaves its place to the next, and that may be refused as well.
+        self.agenda.carried_out += 1;
         self.buffers.blocks.give(block);
         Err(())
     }
@@ -116,16 +110,19 @@ impl<N: Net> Core<N> {
     /// The visit is over, and its readback is next: it is kept for the chain's next request, or
     /// dropped.
     pub(super) fn reset_visit(&mut self, key: ChainKey) {
-        let Some(visiting) = self.take_visit(key) else {
+        let Some(mut visiting) = self.take_visit(key) else {
             return;
         };
+        // Only lent to what may panic: its drop may, too, and two panics at once would be the end of
+        // the process.
         match catch_unwind(AssertUnwindSafe(|| visiting.reset())) {
-            Ok(Some(visiting)) => self.keep_visit(key, visiting),
-            Ok(None) => {}
+            Ok(true) => return self.keep_visit(key, visiting),
+            Ok(false) => {}
             Err(panic) => {
                 self.panic.get_or_insert(panic);
             }
         }
+        self.discard(visiting);
     }
 
     /// Gives a chain its visit.

@@ -37,6 +37,8 @@ pub(crate) struct BothVisits {
     inner: Box<dyn Visit>,
     /// Whether `outer` has let the present exchange begin.
     outer_is_through: bool,
+    /// Whether the readback sees the present response: then nobody has it sent again.
+    is_shown: bool,
 }
 
 impl BothVisits {
@@ -50,12 +52,14 @@ impl BothVisits {
             outer: outer.visit(request, at),
             inner: inner.visit(request, at),
             outer_is_through: false,
+            is_shown: false,
         }
     }
 }
 
 impl Visit for BothVisits {
     fn on_start(&mut self, request: &Request, at: &Moment<'_>) -> Result<Start, Error> {
+        self.is_shown = false;
         if !self.outer_is_through {
             let start = self.outer.on_start(request, at)?;
             if start != Start::Now {
@@ -83,7 +87,9 @@ impl Visit for BothVisits {
         at: &Moment<'_>,
     ) -> Result<Screening, Error> {
         let inner = self.inner.on_head(request, head, at)?;
-        Ok(inner.then(self.outer.on_head(request, head, at)?))
+        let screening = inner.then(self.outer.on_head(request, head, at)?);
+        self.is_shown = screening.shows(head);
+        Ok(screening)
     }
 
     fn on_end(
@@ -94,6 +100,7 @@ impl Visit for BothVisits {
     ) -> Result<Verdict, Error> {
         self.outer_is_through = false;
         match self.inner.on_end(request, reply, at) {
+            Ok(Verdict::Resend { .. }) if self.is_shown => self.outer.on_end(request, reply, at),
             Ok(Verdict::Deliver) => self.outer.on_end(request, reply, at),
             Ok(resend) => Ok(resend),
             Err(error) => {

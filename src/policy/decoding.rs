@@ -93,6 +93,8 @@ pub(crate) struct Decoding {
     layers: Vec<Layer>,
     /// The most bytes that any layer may give.
     max_bytes: u64,
+    /// Input has come.
+    has_begun: bool,
     /// No input follows that which is here.
     input_is_over: bool,
 }
@@ -158,6 +160,7 @@ impl Decoding {
         Ok(Self {
             layers: decoders.into_iter().map(layer).collect(),
             max_bytes: u64::MAX,
+            has_begun: false,
             input_is_over: false,
         })
     }
@@ -175,6 +178,7 @@ impl Decoding {
         room: &mut [u8],
     ) -> Result<Step, Undecodable> {
         let last = self.layers.len() - 1;
+        self.has_begun |= !input.is_empty();
         for _ in 0..MAX_CALLS {
             let Some(layer) = self.next_layer(input) else {
                 return Ok(if self.layers[last].is_finished {
@@ -193,12 +197,19 @@ impl Decoding {
 
     /// Keeps what is left of an input whose buffer is needed for something else, as in a pause.
     pub(crate) fn keep(&mut self, rest: &[u8]) {
+        self.has_begun |= !rest.is_empty();
         self.layers[0].input.push(rest);
     }
 
     /// No more input follows. Call [`decode`](Self::decode) until it is [done](Step::Done).
     pub(crate) fn end_input(&mut self) {
         self.input_is_over = true;
+        if !self.has_begun {
+            // A body without a byte has no coding, whatever its fields say: some servers answer so.
+            for layer in &mut self.layers {
+                layer.is_finished = true;
+            }
+        }
         // It is asked once more, now that this is all there is.
         self.layers[0].is_stalled = false;
     }

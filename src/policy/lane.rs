@@ -108,7 +108,7 @@ impl Ticket {
         };
         let whom = at.whom();
         let former = match noted {
-            Some((before, _)) if *before == whom => None,
+            Some((before, _)) if *before == whom && !at.wants_waker() => None,
             _ => noted.replace((whom, at.waker())),
         };
         // Not under the lock: dropping a waker may run code of whoever made it.
@@ -198,7 +198,7 @@ mod tests {
         fn woken(&self) -> Vec<u64> {
             let mut woken = Vec::new();
             self.bell.take(&mut woken, usize::MAX);
-            woken.into_iter().map(ChainId::to_u64).collect()
+            woken.into_iter().map(|rung| rung.chain.to_u64()).collect()
         }
     }
 

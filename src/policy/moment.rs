@@ -64,9 +64,11 @@ impl<'a> Moment<'a> {
         self.present.chance.draw()
     }
 
-    /// A waker that ends the chain's [`Start::Wait`](super::Start::Wait) or
-    /// [`Next::wait`](crate::Next::wait). It may be woken from any thread, and does nothing once
-    /// the chain or the engine is gone. At a moment outside of a chain it is a no-op.
+    /// A waker that ends a wait of the chain: in a visit its [`Start::Wait`](super::Start::Wait), in
+    /// a readback or a call its [`Next::wait`](crate::Next::wait). One that is left over ends the
+    /// next wait of the same kind, too, so look at what was waited for. It may be woken from any
+    /// thread, and does nothing once the chain or the engine is gone. At a moment outside of a chain
+    /// it is a no-op.
     ///
     /// Allocates, so take one only to wait.
     pub fn waker(&self) -> Waker {
@@ -77,7 +79,7 @@ impl<'a> Moment<'a> {
             return signal.into();
         }
         let signal = Arc::new(Signal {
-            chain,
+            rung: self.rung(chain),
             bell: Arc::downgrade(self.bell),
             is_rung: AtomicBool::new(false),
         });
@@ -87,12 +89,27 @@ impl<'a> Moment<'a> {
         signal.into()
     }
 
-    /// The chain that [`waker`](Self::waker) wakes: equal for all moments of a chain.
+    /// Whether it is that of a visit which holds no waker: that others of its chain are held
+    /// elsewhere does not count, since they may be dropped any time.
+    pub(crate) fn wants_waker(&self) -> bool {
+        self.held.is_some_and(|held| !held.is_held())
+    }
+
+    /// What [`waker`](Self::waker) wakes: equal for all moments of the visits of a chain, and for all
+    /// others of it.
     pub(crate) fn whom(&self) -> Whom {
         Whom {
             engine: Arc::as_ptr(self.bell).addr(),
-            chain: self.chain,
+            rung: self.chain.map(|chain| self.rung(chain)),
         }
+    }
+
+    fn rung(&self, chain: ChainId) -> Rung {
+        let waits = match self.held {
+            Some(_) => Waits::InVisit,
+            None => Waits::ByItself,
+        };
+        Rung { chain, waits }
     }
 }
 
@@ -105,11 +122,27 @@ impl fmt::Debug for Moment<'_> {
     }
 }
 
-/// A chain of an engine.
+/// What a waker wakes, in whichever engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Whom {
     engine: usize,
-    chain: Option<ChainId>,
+    rung: Option<Rung>,
+}
+
+/// A chain that was woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rung {
+    pub(crate) chain: ChainId,
+    pub(crate) waits: Waits,
+}
+
+/// Which of a chain's waits a waker ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waits {
+    /// That of its policy, before an exchange.
+    InVisit,
+    /// That without a request.
+    ByItself,
 }
 
 /// The clocks and the source of randomness of one engine.
@@ -228,7 +261,7 @@ pub(crate) struct Bell {
 
 /// The data of a waker. It does not keep its engine alive.
 struct Signal {
-    chain: ChainId,
+    rung: Rung,
     bell: Weak<Bell>,
     /// Whether it is queued in the bell.
     is_rung: AtomicBool,
@@ -252,13 +285,13 @@ impl Bell {
 
     /// Moves the first `most` woken chains to the end of `woken`. Some of them may be over, or no
     /// longer waiting.
-    pub(crate) fn take(&self, woken: &mut Vec<ChainId>, most: usize) {
+    pub(crate) fn take(&self, woken: &mut Vec<Rung>, most: usize) {
         let mut rung = self.rung();
         let taken = most.min(rung.len());
         for signal in rung.drain(..taken) {
             // Before its chain runs, so that a wake for its next wait is not lost.
             signal.is_rung.store(false, Ordering::Release);
-            woken.push(signal.chain);
+            woken.push(signal.rung);
         }
         self.has_rung.store(!rung.is_empty(), Ordering::Release);
     }
@@ -368,7 +401,7 @@ mod tests {
     fn taken(bell: &Bell, most: usize) -> Vec<u64> {
         let mut woken = Vec::new();
         bell.take(&mut woken, most);
-        woken.into_iter().map(ChainId::to_u64).collect()
+        woken.into_iter().map(|rung| rung.chain.to_u64()).collect()
     }
 
     #[test]
@@ -493,9 +526,12 @@ mod tests {
     fn chains_and_engines_are_told_apart() {
         let ((one, _), (other, _)) = (bell(), bell());
         let present = Present::new(Instant::now());
-        let whom = |bell, number| Moment::new(&present, bell, chain(number)).whom();
+        let moment = |bell, number| Moment::new(&present, bell, chain(number));
+        let whom = |bell, number| moment(bell, number).whom();
         assert_eq!(whom(&one, 1), whom(&one, 1));
         assert_ne!(whom(&one, 1), whom(&one, 2));
         assert_ne!(whom(&one, 1), whom(&other, 1));
+        let held = Held::default();
+        assert_ne!(whom(&one, 1), moment(&one, 1).noting(&held).whom());
     }
 }

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
+use http::StatusCode;
+
 use crate::policy::decoding::Decoder;
+use crate::response::Response;
 
 /// What becomes of the response that has begun: whether the readback sees it, and what is decoded.
 /// A 101 (Switching Protocols) is always shown as it comes, since what follows it is no body.
@@ -79,6 +82,12 @@ impl Screening {
         self.shown = self.shown.max(outer.shown);
         self.decoders.extend(outer.decoders);
         self
+    }
+
+    /// Whether the readback sees the response that has begun with `head` as it comes.
+    pub(crate) fn shows(&self, head: &Response<'_>) -> bool {
+        // What follows a switch is no body, but another protocol, which the readback speaks.
+        self.shown == Shown::AtOnce || head.status() == StatusCode::SWITCHING_PROTOCOLS
     }
 
     pub(crate) fn into_parts(self) -> (Shown, Vec<Box<dyn Decoder>>) {

@@ -66,25 +66,25 @@ impl Unscreened {
 
 impl Visiting {
     /// Begins the visit of `request`, where it carries a policy, or `default` is there: the
-    /// configuration's, for requests without a session. `kept` is what [`reset`](Self::reset) left
-    /// of the chain's last visit; it serves again if it is of the same policies.
+    /// configuration's, for requests without a session. `kept` is the chain's last visit, if
+    /// [`reset`](Self::reset) said so; it serves again, and is taken, if it is of the same policies.
     #[inline]
     pub(crate) fn begin(
-        kept: Option<Self>,
+        kept: &mut Option<Self>,
         request: &Request,
         default: Option<&Arc<dyn Policy>>,
         at: &Moment<'_>,
     ) -> Option<Self> {
         let of = Policies::of(request, default)?;
-        match kept {
-            Some(kept) if kept.of.are(&of) => Some(kept),
-            _ => Some(Self {
-                visit: of.visit(request, at)?,
-                of,
-                held: Held::default(),
-                was_shown: false,
-            }),
+        if kept.as_ref().is_some_and(|kept| kept.of.are(&of)) {
+            return kept.take();
         }
+        Some(Self {
+            visit: of.visit(request, at)?,
+            of,
+            held: Held::default(),
+            was_shown: false,
+        })
     }
 
     /// Before an exchange, and again after each wait.
@@ -128,8 +128,8 @@ impl Visiting {
             .visit
             .on_head(request, head, &at.noting(&self.held))
             .map_err(Unscreened::Failed)?;
+        self.was_shown = screening.shows(head);
         let (shown, decoders) = match head.status() {
-            // What follows is no body, but another protocol, which the readback speaks.
             StatusCode::SWITCHING_PROTOCOLS => (Shown::AtOnce, Vec::new()),
             _ => screening.into_parts(),
         };
@@ -140,7 +140,6 @@ impl Visiting {
                 Some(decoding.map_err(Unscreened::Undecodable)?)
             }
         };
-        self.was_shown = shown == Shown::AtOnce;
         Ok(Screened { shown, decoding })
     }
 
@@ -157,11 +156,11 @@ impl Visiting {
         }
     }
 
-    /// When the visit is over. What is returned is to be kept until the chain's next request
+    /// When the visit is over. True: it is to be kept until the chain's next request
     /// [begins](Self::begin).
-    pub(crate) fn reset(mut self) -> Option<Self> {
+    pub(crate) fn reset(&mut self) -> bool {
         self.held = Held::default();
-        self.visit.reset().then_some(self)
+        self.visit.reset()
     }
 }
 
@@ -181,7 +180,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::error::{ErrorKind, Phase, Sent};
+    use crate::error::{Earlier, ErrorKind, Phase, Sent};
     use crate::policy::moment::testing::at;
     use crate::policy::{Decoder, Progress, Screening};
     use crate::response::testing::lend;
@@ -192,7 +191,7 @@ mod tests {
 
     fn begun(policy: impl Policy + 'static, at: &Moment<'_>) -> (Request, Visiting) {
         let request = get().policy(Arc::new(policy)).build().unwrap();
-        let visiting = Visiting::begin(None, &request, None, at).expect("it has a policy");
+        let visiting = Visiting::begin(&mut None, &request, None, at).expect("it has a policy");
         (request, visiting)
     }
 
@@ -203,9 +202,9 @@ mod tests {
         impl Visit for Nothing {}
         at(1, |at| {
             let plain = get().lane("x").build().unwrap();
-            assert!(Visiting::begin(None, &plain, None, at).is_none());
+            assert!(Visiting::begin(&mut None, &plain, None, at).is_none());
             let default: Arc<dyn Policy> = Arc::new(Nothing);
-            assert!(Visiting::begin(None, &plain, Some(&default), at).is_some());
+            assert!(Visiting::begin(&mut None, &plain, Some(&default), at).is_some());
             // What nobody overrides lets everything pass.
             let (request, mut visiting) = begun(Nothing, at);
             assert_eq!(visiting.start(&request, at).unwrap(), Start::Now);
@@ -219,7 +218,7 @@ mod tests {
                 let verdict = visiting.end(&request, &Ok(response), at).unwrap();
                 assert!(matches!(verdict, Verdict::Deliver));
             });
-            assert!(visiting.reset().is_none());
+            assert!(!visiting.reset());
         });
     }
 
@@ -278,8 +277,8 @@ mod tests {
                 assert_eq!(visiting.start(&request, at).unwrap(), Start::Wait);
             }
             // What an earlier visit took does not count: it was not given back.
-            let mut kept = visiting.reset().expect("kept");
-            assert!(kept.start(&request, at).is_err());
+            assert!(visiting.reset());
+            assert!(visiting.start(&request, at).is_err());
         });
     }
 
@@ -431,7 +430,11 @@ mod tests {
         let expected = "http://a: given up by its policy: no (sent 2 times)";
         assert_eq!(format!("{failed:#}"), expected);
         // One that came from another exchange keeps what it says, but hides nothing of this one.
-        let gone = Error::gone(get().lane("other").build().unwrap(), false);
+        let unsent = Earlier {
+            sent: Sent::No,
+            resend_is_safe: true,
+        };
+        let gone = Error::gone(get().lane("other").build().unwrap(), unsent);
         assert_eq!(
             (gone.request_sent(), gone.resend_is_safe()),
             (Sent::No, true)
@@ -483,13 +486,15 @@ mod tests {
                 (&edited, Some(&default), 5),
             ];
             for (request, default, expected) in rows {
-                let kept = visiting.reset();
-                assert!(kept.is_some());
-                visiting = Visiting::begin(kept, request, default, at).expect("a policy");
+                assert!(visiting.reset());
+                let mut kept = Some(visiting);
+                visiting = Visiting::begin(&mut kept, request, default, at).expect("a policy");
                 assert_eq!(made.load(Ordering::Relaxed), expected);
             }
             let plain = get().build().unwrap();
-            assert!(Visiting::begin(visiting.reset(), &plain, None, at).is_none());
+            let mut kept = Some(visiting);
+            assert!(Visiting::begin(&mut kept, &plain, None, at).is_none());
+            assert!(kept.is_some(), "it is given back");
         });
     }
 }
