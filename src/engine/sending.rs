@@ -219,7 +219,8 @@ impl<N: Net> Core<N> {
             }
             let (socket, tls) = link.reach.wire().expect("a tunnel has a socket");
             let (net, scratch) = (&mut self.net, &mut self.buffers.scratch);
-            let parts = [outbox.waiting()];
+            let waiting = outbox.waiting();
+            let parts = [&waiting[..waiting.len().min(left)]];
             match transport::write(net, socket, tls, &parts, 0, scratch) {
                 Ok(done) => {
                     outbox.on_written(done.taken);
