@@ -106,8 +106,9 @@ impl Visit for BothVisits {
             Err(error) => {
                 let failed: Reply<'_> = Err(error);
                 match (self.outer.on_end(request, &failed, at)?, failed) {
-                    (Verdict::Deliver, Err(error)) => Err(error),
-                    (verdict, _) => Ok(verdict),
+                    (verdict @ Verdict::Resend { .. }, _) if !self.is_shown => Ok(verdict),
+                    (_, Err(error)) => Err(error),
+                    (_, Ok(_)) => unreachable!("inner has failed"),
                 }
             }
         }
@@ -130,6 +131,7 @@ mod tests {
     use crate::error::ErrorKind;
     use crate::policy::moment::testing::at;
     use crate::policy::screening::Shown;
+    use crate::policy::visiting::Visiting;
     use crate::response::testing::lend;
 
     type End = fn(&Request) -> Result<Verdict, Error>;
@@ -311,6 +313,47 @@ mod tests {
             let verdict = visit.on_end(&request, &gone(), at);
             assert!(matches!(verdict, Ok(Verdict::Resend { .. })));
         });
+    }
+
+    #[test]
+    fn what_the_readback_has_seen_stands_and_outer_hears_of_it() {
+        let request = request();
+        // What inner says, what outer says, and whether an error is what stands.
+        let rows: [(End, End, bool); 3] = [
+            (resend, |_| Ok(Verdict::Deliver), false),
+            (resend, resend, false),
+            (fail, resend, true),
+        ];
+        for status in ["200 OK", "101 Switching Protocols"] {
+            for (inner_says, outer_says, fails) in rows {
+                let log = Log::default();
+                let (mut outer, mut inner) = (Noted::new(OUTER, &log), Noted::new(INNER, &log));
+                if status.starts_with("101") {
+                    outer.screening = Screening::collect;
+                }
+                inner.ends = VecDeque::from([inner_says]);
+                outer.ends = VecDeque::from([outer_says]);
+                at(1, |at| {
+                    let visit = BothVisits::begin(&outer, &inner, &request, at);
+                    let mut visit = Visiting::of(Box::new(visit));
+                    visit.start(&request, at).unwrap();
+                    let wire = format!("HTTP/1.1 {status}\r\n\r\n");
+                    lend(&request, &wire, b"", |response| {
+                        visit.head(&request, &response, at).unwrap();
+                        let verdict = visit.end(&request, &Ok(response), at);
+                        assert_eq!(verdict.is_err(), fails);
+                        assert!(!matches!(verdict, Ok(Verdict::Resend { .. })));
+                    });
+                });
+                let ends = log
+                    .lock()
+                    .unwrap()
+                    .iter()
+                    .filter(|it| it.ends_with("end"))
+                    .count();
+                assert_eq!(ends, 2, "{status}");
+            }
+        }
     }
 
     #[test]

@@ -173,6 +173,19 @@ impl fmt::Debug for Visiting {
 }
 
 #[cfg(test)]
+impl Visiting {
+    /// A visit that no policy has begun.
+    pub(crate) fn of(visit: Box<dyn Visit>) -> Self {
+        Self {
+            visit,
+            of: Policies::default(),
+            held: Held::default(),
+            was_shown: false,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use std::io;
     use std::sync::atomic::{AtomicUsize, Ordering};

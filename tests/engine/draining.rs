@@ -5,7 +5,7 @@ use crate::common;
 use std::time::{Duration, Instant};
 
 use common::{Bench, Gate, Log, Server, ok};
-use httpstream::{Engine, ErrorKind, Reply};
+use httpstream::{Context, Engine, ErrorKind, Next, Reply, Request};
 
 fn gated(gate: &Gate) -> Server {
     let gate = gate.clone();
@@ -166,6 +166,34 @@ fn submissions_of_other_threads_are_cancelled_meanwhile() {
     texts.sort();
     assert_eq!(texts, ["/hold", "Cancelled"]);
     bench.assert_empty();
+}
+
+#[test]
+fn readbacks_that_go_on_for_ever_do_not_hold_it_up() {
+    fn again(
+        request: Request,
+    ) -> impl FnMut(&mut usize, Reply<'_>, &mut Context<'_, usize>) -> Next<usize> {
+        move |told, reply, cx| {
+            assert_eq!(reply.unwrap_err().kind(), ErrorKind::Cancelled);
+            *told += 1;
+            cx.submit(request.clone(), again(request.clone()));
+            cx.done()
+        }
+    }
+    let server = Server::start(|peer| {
+        peer.hold();
+    });
+    for within in [Duration::ZERO, Duration::from_millis(20)] {
+        let mut engine = Engine::<usize>::new().unwrap();
+        for _ in 0..3 {
+            engine.submit(server.get("/"), again(server.get("/")));
+        }
+        let mut told = 0;
+        engine.turn(&mut told, Some(Duration::ZERO)).unwrap();
+        assert_eq!(engine.drain(&mut told, within).unwrap(), 3);
+        assert!(told >= 3, "all that were there are told: {told}");
+        assert_eq!(engine.pending(), 3, "the last of them");
+    }
 }
 
 #[test]

@@ -755,6 +755,162 @@ fn a_waker_that_is_left_over_shortens_no_delay() {
 }
 
 #[test]
+fn a_waker_of_a_visit_ends_no_wait_of_its_readback() {
+    /// Waits for a minute once it is answered.
+    struct Waits;
+    impl Readback<Told> for Waits {
+        fn on_reply(
+            &mut self,
+            told: &mut Told,
+            reply: Reply<'_>,
+            cx: &mut Context<'_, Told>,
+        ) -> Next<Told> {
+            let _ = note(told, reply, cx);
+            Next::wait().after(60 * SECOND)
+        }
+        fn on_due(&mut self, told: &mut Told, _: &mut Context<'_, Told>) -> Next<Told> {
+            told.push(ok("due"));
+            Next::done()
+        }
+    }
+    let wakers = Arc::new(Mutex::new(Vec::new()));
+    let (network, mut engine) = simulated(|_| Answer::ok("a"));
+    let hold = Hold(Arc::clone(&wakers), Start::After(SECOND), 0);
+    engine.submit_to(build(get("/"), hold), Waits);
+    let mut told = Told::new();
+    engine.advance(&mut told, 2 * SECOND).unwrap();
+    assert_eq!(told, [ok("a")]);
+    wakers.lock().unwrap().iter().for_each(Waker::wake_by_ref);
+    engine.run(&mut told).unwrap();
+    assert_eq!(told, [ok("a"), ok("due")]);
+    assert!(network.elapsed() > 60 * SECOND, "{:?}", network.elapsed());
+}
+
+#[test]
+fn a_ticket_that_was_asked_elsewhere_wakes_a_visit_that_waits_for_it() {
+    /// Waits with a ticket that is not its own.
+    #[derive(Clone)]
+    struct Waits(Arc<Mutex<Ticket>>);
+    impl Visit for Waits {
+        fn on_start(&mut self, _: &Request, at: &Moment<'_>) -> Result<Start, Error> {
+            Ok(match self.0.lock().unwrap().is_due(at) {
+                true => Start::Now,
+                false => Start::Wait,
+            })
+        }
+    }
+    let (_network, mut engine) = simulated(|_| Answer::ok("a"));
+    let lane = Lane::new(1);
+    let place = lane.enter(0);
+    let ticket = Arc::new(Mutex::new(lane.enter(0)));
+    let timed = get("/").timeouts(|timeouts| timeouts.total = Some(SECOND));
+    let request = build(timed, Waits(Arc::clone(&ticket)));
+    let mut place = Some(place);
+    engine.call(move |_: &mut Told, cx| {
+        // By its readback first; then by two visits, of which the first ends while it waits.
+        assert!(!ticket.lock().unwrap().is_due(&cx.moment()));
+        let mut ends = 0;
+        cx.send(request).read_by(move |told, reply, cx| {
+            ends += 1;
+            let _ = note(told, reply, cx);
+            match ends {
+                1 => {
+                    let place = place.take();
+                    cx.start(
+                        Next::call(move |_, cx| {
+                            drop(place);
+                            cx.done()
+                        })
+                        .after(SECOND / 2),
+                    );
+                    cx.again()
+                }
+                _ => cx.done(),
+            }
+        })
+    });
+    let mut told = Told::new();
+    engine.run(&mut told).unwrap();
+    assert_eq!(told, [Err(ErrorKind::Timeout), ok("a")]);
+}
+
+#[test]
+fn a_policy_that_refuses_all_that_waits_holds_up_no_turn() {
+    const MANY: usize = 20_000;
+    /// Refuses from the second on.
+    #[derive(Clone)]
+    struct Refuses(Arc<AtomicUsize>);
+    impl Visit for Refuses {
+        fn on_send(
+            &mut self,
+            _: &Request,
+            _: &mut Fields<'_>,
+            _: &Moment<'_>,
+        ) -> Result<(), Error> {
+            match self.0.fetch_add(1, Ordering::Relaxed) {
+                0 => Ok(()),
+                _ => Err(Error::policy("no more")),
+            }
+        }
+    }
+    let answers: [fn() -> Answer; 2] = [|| Answer::ok("a"), || Answer::ok("a").close()];
+    for answer in answers {
+        let mut config = Config::default();
+        config.max_connections_per_origin = 1;
+        let (network, mut engine) = simulated_with(config, move |_| answer());
+        let asked = Arc::new(AtomicUsize::new(0));
+        let request = build(get("/"), Refuses(Arc::clone(&asked)));
+        for _ in 0..MANY {
+            engine.submit(request.clone(), note);
+        }
+        let mut told = Told::new();
+        let mut most = 0;
+        while engine.pending() > 0 {
+            let before = asked.load(Ordering::Relaxed);
+            if !engine.turn(&mut told).unwrap().more {
+                network.sleep(Duration::from_millis(1));
+            }
+            most = most.max(asked.load(Ordering::Relaxed) - before);
+        }
+        let refused = told.iter().filter(|told| **told == Err(ErrorKind::Policy));
+        assert_eq!((told.len(), refused.count()), (MANY, MANY - 1));
+        assert!(most <= 4096, "{most} in a turn");
+    }
+}
+
+#[test]
+fn a_policy_that_takes_its_time_is_asked_once_a_turn() {
+    /// Is never ready, and thinks for a millisecond each time.
+    #[derive(Clone)]
+    struct Slow(Arc<AtomicUsize>);
+    impl Visit for Slow {
+        fn on_start(&mut self, _: &Request, _: &Moment<'_>) -> Result<Start, Error> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            std::thread::sleep(Duration::from_millis(1));
+            Ok(Start::After(Duration::ZERO))
+        }
+    }
+    let asked = Arc::new(AtomicUsize::new(0));
+    let mut engine = Engine::<Told>::new().unwrap();
+    let request = Request::get("http://127.0.0.1:1/").timeouts(|timeouts| {
+        timeouts.total = Some(SECOND / 10);
+    });
+    let request = build(request, Slow(Arc::clone(&asked)));
+    for _ in 0..4 {
+        engine.submit(request.clone(), note);
+    }
+    let mut told = Told::new();
+    while engine.pending() > 0 {
+        let before = asked.load(Ordering::Relaxed);
+        engine.turn(&mut told, None).unwrap();
+        // As they are submitted, and when their timers go off.
+        let most = asked.load(Ordering::Relaxed) - before;
+        assert!(most <= 8, "{most}");
+    }
+    assert_eq!(told, vec![Err(ErrorKind::Timeout); 4]);
+}
+
+#[test]
 fn the_total_deadline_ends_what_is_held_back_unasked() {
     /// Would go on whatever happens.
     #[derive(Clone)]
@@ -1086,6 +1242,33 @@ fn a_policy_that_panics_ends_its_chain_and_nothing_else() {
             true
         }
     }
+    /// Panics once more when it is dropped after a panic.
+    struct Twice(Panics);
+    impl Policy for Twice {
+        fn visit(&self, _: &Request, _: &Moment<'_>) -> Box<dyn Visit> {
+            Box::new(Dropped(self.0.clone(), false))
+        }
+    }
+    struct Dropped(Panics, bool);
+    impl Visit for Dropped {
+        fn reset(&mut self) -> bool {
+            self.1 = true;
+            self.0.reset()
+        }
+    }
+    impl Drop for Dropped {
+        fn drop(&mut self) {
+            assert!(!self.1, "it was reset");
+        }
+    }
+    let (_network, mut engine) = simulated(|_| Answer::ok("a"));
+    engine.submit(build(get("/"), Twice(Panics("reset"))), note);
+    let mut told = Told::new();
+    let ran = catch_unwind(AssertUnwindSafe(|| engine.run(&mut told)));
+    assert!(ran.is_err());
+    engine.run(&mut told).unwrap();
+    assert_eq!((told, engine.pending()), (vec![ok("a")], 0));
+
     let places = [
         "start", "send", "head", "decode", "finish", "end", "drop", "reset",
     ];

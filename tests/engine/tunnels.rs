@@ -347,6 +347,59 @@ fn a_pause_holds_back_what_comes_through_a_tunnel() {
 }
 
 #[test]
+fn what_is_written_on_a_tunnel_that_is_dead_is_refused() {
+    const PIECE: usize = 1 << 20;
+    /// Hears nothing of it, since it is paused.
+    struct Paused;
+    impl Readback<Log> for Paused {
+        fn on_head(&mut self, log: &mut Log, _: &Response<'_>, _: &mut Context<'_, Log>) -> Flow {
+            log.notes.push("head".to_owned());
+            Flow::Pause
+        }
+        fn on_reply(
+            &mut self,
+            log: &mut Log,
+            reply: Reply<'_>,
+            _: &mut Context<'_, Log>,
+        ) -> Next<Log> {
+            let error = reply.unwrap_err();
+            assert_ne!(error.kind(), ErrorKind::Cancelled);
+            log.notes.push("over".to_owned());
+            Next::done()
+        }
+    }
+    let server = Server::start(|peer| {
+        if peer.request().is_some() {
+            peer.send(SWITCHED);
+            peer.reset();
+        }
+    });
+    let mut bench = Bench::new();
+    let request = upgrade(&server, "/").build().unwrap();
+    let id = bench.engine.submit_to(request, Paused);
+    let mut written = 0;
+    while bench.log.notes.last().is_none_or(|note| note != "refused") {
+        let timeout = Some(Duration::from_millis(1));
+        bench.engine.turn(&mut bench.log, timeout).unwrap();
+        if bench.log.notes.is_empty() {
+            continue;
+        }
+        written += PIECE;
+        assert!(written < 64 * PIECE, "nobody takes it");
+        bench.engine.call(move |log: &mut Log, cx| {
+            if cx.write(id, &[b'x'; PIECE]).is_none() {
+                log.notes.push("refused".to_owned());
+            }
+            cx.done()
+        });
+    }
+    assert!(bench.engine.resume(id));
+    bench.engine.run(&mut bench.log).unwrap();
+    assert_eq!(bench.log.notes.last().map(String::as_str), Some("over"));
+    bench.assert_empty();
+}
+
+#[test]
 fn a_silent_tunnel_ends_by_its_idle_deadline_and_one_that_speaks_does_not() {
     let server = Server::start(|peer| {
         if peer.request().is_some() {
