@@ -234,10 +234,7 @@ impl<N: Net> Core<N> {
                         return self.run_later(key);
                     }
                 }
-                Err(trouble) => {
-                    self.chains.close_tunnel(chain);
-                    return self.on_trouble(key, trouble);
-                }
+                Err(trouble) => return self.on_trouble(key, trouble),
             }
         }
     }
