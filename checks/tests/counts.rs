@@ -399,28 +399,27 @@ fn every_way_to_connect_takes_the_calls_that_it_needs() {
         Row {
             why: "a unix socket, a connection a request, whose end is a read of its own",
             target: &["--unix", &unix.path, "--url", &closes],
-            exactly: &[
-                ("socket", 200),
-                ("fcntl", 400),
-                ("connect", 200),
-                ("epoll_ctl", 400),
-                ("close", 200),
+            exactly: &[("socket", 200), ("fcntl", 400), ("connect", 200)],
+            // The end of the last one may come when all is said.
+            about: &[
+                ("epoll_ctl", 399, 400),
+                ("sendmsg", 200, 300),
+                ("recvfrom", 300, 400),
+                ("close", 199, 200),
             ],
-            about: &[("sendmsg", 200, 300), ("recvfrom", 300, 400)],
             ..row
         },
         Row {
             why: "a unix socket whose queue is now and then full",
             strace: &["-e", "inject=connect:error=EAGAIN:when=7+50"],
             target: &["--unix", &unix.path, "--url", &closes],
-            exactly: &[
-                ("socket", 204),
-                ("fcntl", 408),
-                ("connect", 204),
-                ("epoll_ctl", 400),
-                ("close", 204),
+            exactly: &[("socket", 204), ("fcntl", 408), ("connect", 204)],
+            about: &[
+                ("epoll_ctl", 399, 400),
+                ("sendmsg", 200, 300),
+                ("recvfrom", 300, 400),
+                ("close", 203, 204),
             ],
-            about: &[("sendmsg", 200, 300), ("recvfrom", 300, 400)],
             ..row
         },
         Row {
