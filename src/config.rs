@@ -52,8 +52,9 @@ pub struct Config {
     pub default_headers: Vec<(String, Vec<u8>)>,
     /// Readiness events taken in one turn, 1,048,576 at most: there is room for so many. Default 1024.
     pub turn_events: usize,
-    /// Bytes read in one turn from one link before the others come first. Default 512 KiB; a turn ends when all links together
-    /// have read eight times as much.
+    /// Bytes read from one link in one turn before the others come first; as much may be decoded for a
+    /// [policy](crate::policy), and written. Default 512 KiB; a turn ends when all links together have
+    /// read, or decoded, eight times as much.
     pub turn_bytes: usize,
     /// Bytes of the read buffer that all links share. Default 128 KiB: under 64 KiB large bodies cost more calls, over
     /// 256 KiB nothing is won. At least 4 KiB; with feature `tls` what is less than 32 KiB counts as that, since records and handshake
