@@ -1,10 +1,14 @@
-//! `cargo bench --bench embedding [-- HOST …]`: what each event loop costs that the engine may be embedded in, beside the engine's own `run`.
+//! `cargo bench --bench embedding [-- HOST …]`: what each event loop costs that the engine may be
+//! embedded in, beside the engine's own `run`.
 //!
-//! Each program of `examples/embed` gets the same small answer over and over, in two ways: one at a time from a server that takes a millisecond, so
-//! that the host goes to sleep before each answer; and fifty at once from one that is as quick as can be, so that many come in a turn. Two
-//! lengths of the same run are counted, and the difference is what a request costs: instructions in user space by callgrind, system calls
-//! by strace. Nothing here is a time, so that neither the machine nor its mood matters; of three counts the least is taken, since a response may
-//! come in an unfortunate moment. Needs valgrind and strace, and the hosts' own libraries for those that are written in C; what cannot be built is said.
+//! Each program of `examples/embed` gets the same small answer over and over, in two ways: one at a
+//! time from a server that takes a millisecond, so that the host goes to sleep before each answer;
+//! and fifty at once from one that is as quick as can be, so that many come in a turn. Two lengths
+//! of the same run are counted, and the difference is what a request costs: instructions in user
+//! space by callgrind, system calls by strace. Nothing here is a time, so that neither the machine
+//! nor its mood matters; of three counts the least is taken, since a response may come in an
+//! unfortunate moment. Needs valgrind and strace, and the hosts' own libraries for those that are
+//! written in C; what cannot be built is said.
 
 #[path = "../examples/support/server.rs"]
 mod server;
@@ -207,7 +211,8 @@ type Count = fn(&Path, &Load, u64) -> Result<u64, Box<dyn Error>>;
 
 /// What a request costs the program.
 fn cost(program: &Path, load: &Load) -> Result<Cost, Box<dyn Error>> {
-    // Of each length by itself: an unfortunate moment in the shorter one alone would make a request look cheap.
+    // Of each length by itself: an unfortunate moment in the shorter one alone would make a request
+    // look cheap.
     let least = |count: Count, n| {
         let counts: Result<Vec<_>, _> = (0..3).map(|_| count(program, load, n)).collect();
         counts.map(|counts| counts.into_iter().min().unwrap_or(u64::MAX) as f64)
@@ -238,7 +243,8 @@ fn system_calls(program: &Path, load: &Load, n: u64) -> Result<u64, Box<dyn Erro
     let mut strace = Command::new("strace");
     let said = output(fetch(strace.args(["-f", "-c"]).arg(program), load, n))?;
     let said = String::from_utf8_lossy(&said.stderr).into_owned();
-    // The sum at the end of the table: percent, seconds, microseconds a call, calls, perhaps errors.
+    // The sum at the end of the table: percent, seconds, microseconds a call, calls, perhaps
+    // errors.
     let total = said
         .lines()
         .rfind(|line| line.trim_end().ends_with("total"))

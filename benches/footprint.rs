@@ -1,11 +1,13 @@
-//! What taking this crate costs those who build it: foreign crates, and the time of a clean release build.
+//! What taking this crate costs those who build it: foreign crates, and the time of a clean release
+//! build.
 //!
 //! ```sh
 //! cargo bench --bench footprint
 //! ```
 //!
-//! Builds the library alone, as a dependency is built, in a directory of its own that is removed afterwards; the sources have to be on
-//! this machine already. Time on the wall depends on the cores; the processors' time (user and system, all processes together) hardly does.
+//! Builds the library alone, as a dependency is built, in a directory of its own that is removed
+//! afterwards; the sources have to be on this machine already. Time on the wall depends on the
+//! cores; the processors' time (user and system, all processes together) hardly does.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -49,7 +51,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The crates that are compiled for this platform, ours apart, those that only build others included.
+/// The crates that are compiled for this platform, ours apart, those that only build others
+/// included.
 fn foreign_crates(features: &[&str]) -> Result<usize, Box<dyn Error>> {
     let output = cargo("tree")
         .args([
@@ -97,7 +100,8 @@ fn cargo(what: &str) -> Command {
 
 /// The time that the processes computed which were started here and have ended.
 fn children_computed() -> Result<Duration, Box<dyn Error>> {
-    // proc_pid_stat(5): fields 16 and 17 are theirs, in hundredths of a second; the name before them may hold spaces.
+    // proc_pid_stat(5): fields 16 and 17 are theirs, in hundredths of a second; the name before
+    // them may hold spaces.
     let stat = fs::read_to_string("/proc/self/stat")?;
     let (_, fields) = stat.rsplit_once(')').ok_or("/proc/self/stat has no name")?;
     let ticks = fields

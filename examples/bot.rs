@@ -1,8 +1,10 @@
-//! The main job in miniature: log in, poll for ever, beat in between. `bot --seconds N` logs out after N seconds (3 if not said).
+//! The main job in miniature: log in, poll for ever, beat in between. `bot --seconds N` logs out
+//! after N seconds (3 if not said).
 //!
-//! The bot is a plain struct, and its methods read the responses: each is lent the bot, is given a response or the error in its
-//! place, and answers what follows. What it talks to is a small chat server on loopback, in `bot/server.rs`: Alice says something
-//! every 200 ms, and a poll is held until she has.
+//! The bot is a plain struct, and its methods read the responses: each is lent the bot, is given a
+//! response or the error in its place, and answers what follows. What it talks to is a small chat
+//! server on loopback, in `bot/server.rs`: Alice says something every 200 ms, and a poll is held
+//! until she has.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -67,7 +69,8 @@ impl Bot {
                     self.received += 1;
                     cx.submit(self.answer(message), Bot::on_answered);
                 }
-                // The next poll does not wait for the answers: they go beside it, on a connection of their own.
+                // The next poll does not wait for the answers: they go beside it, on a connection
+                // of their own.
                 Next::again()
             }
             Err(failure) if failure.may_pass => self.on_failure("poll", &failure),
@@ -101,7 +104,8 @@ impl Bot {
             // Cancelled, by the bot itself.
             Err(_) => {}
         }
-        // Whatever came of it: nothing is allocated for the next one. After the cancellation this is dropped.
+        // Whatever came of it: nothing is allocated for the next one. After the cancellation this
+        // is dropped.
         Next::again().after(BEAT)
     }
 
@@ -144,7 +148,8 @@ struct Failure {
     may_pass: bool,
 }
 
-/// A response of any status is `Ok`, since only its reader knows which will do: here, those of success.
+/// A response of any status is `Ok`, since only its reader knows which will do: here, those of
+/// success.
 fn wanted(reply: Reply<'_>) -> Result<Response<'_>, Failure> {
     match reply {
         Ok(response) if response.status().is_success() => Ok(response),

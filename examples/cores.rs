@@ -1,14 +1,16 @@
-//! More than one core: an engine for each thread, which share nothing, and one thread that spreads the work among them.
+//! More than one core: an engine for each thread, which share nothing, and one thread that spreads
+//! the work among them.
 //!
 //! ```sh
 //! cargo run --release --example cores
 //! cargo run --release --example cores -- --threads 4 --requests 400000 --by-key
 //! ```
 //!
-//! An engine stays on the thread that made it. What goes to other threads are its `Submitter`s: here the main thread has one of each, and
-//! hands out chains of requests, either in turn or by a key, so that what belongs together (an account's requests, with its state and its
-//! connections) always meets the same engine and needs no lock. The measurement is made with one thread and with many, each engine with a
-//! server of its own, in another process.
+//! An engine stays on the thread that made it. What goes to other threads are its `Submitter`s:
+//! here the main thread has one of each, and hands out chains of requests, either in turn or by a
+//! key, so that what belongs together (an account's requests, with its state and its connections)
+//! always meets the same engine and needs no lock. The measurement is made with one thread and with
+//! many, each engine with a server of its own, in another process.
 
 #[path = "support/args.rs"]
 mod args;
@@ -155,8 +157,8 @@ impl Lane {
     }
 }
 
-/// The whole of a thread: makes its engine, gives away the ways in, and runs until nobody keeps it running and all is
-/// answered.
+/// The whole of a thread: makes its engine, gives away the ways in, and runs until nobody keeps it
+/// running and all is answered.
 fn run_engine(connections: usize, submitters: Sender<(KeepAlive, Submitter<Tally>)>) -> Outcome {
     let mut config = Config::default();
     config.max_connections = connections;

@@ -1,9 +1,12 @@
-//! Drives the client through a corpus of wire cases: one JSON job per line on stdin, one JSON result per line on stdout, in any order.
+//! Drives the client through a corpus of wire cases: one JSON job per line on stdin, one JSON
+//! result per line on stdout, in any order.
 //!
-//! A job of the kind `response` has `id`, `method`, `url`, `timeout_ms`, and perhaps `body_b64` and `probe_url`; its result has `id`,
-//! `ok`, `status`, `reason`, `headers`, `body_b64`, `interim`, `trailers`, `error` and `timed_out`. Where the response was read to its
-//! end, a GET of `probe_url` follows, by which the server sees whether the connection is used again. Jobs of other kinds are
-//! answered `unsupported`. Bytes of field lines are code points up to U+00FF in the JSON, bodies are base64.
+//! A job of the kind `response` has `id`, `method`, `url`, `timeout_ms`, and perhaps `body_b64` and
+//! `probe_url`; its result has `id`, `ok`, `status`, `reason`, `headers`, `body_b64`, `interim`,
+//! `trailers`, `error` and `timed_out`. Where the response was read to its end, a GET of
+//! `probe_url` follows, by which the server sees whether the connection is used again. Jobs of
+//! other kinds are answered `unsupported`. Bytes of field lines are code points up to U+00FF in the
+//! JSON, bodies are base64.
 //!
 //! Each job has an engine of its own, so that no case can spoil the next.
 

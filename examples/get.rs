@@ -1,8 +1,8 @@
-//! Fetches URLs, all at once, on one thread. `get --help` tells how; `RUST_LOG=debug` shows each transition of the
-//! engine: connected, answered, idle, closed.
+//! Fetches URLs, all at once, on one thread. `get --help` tells how; `RUST_LOG=debug` shows each
+//! transition of the engine: connected, answered, idle, closed.
 //!
-//! Each URL is a chain of one request, read by a `Download`, which streams the body to where it belongs. What all
-//! downloads share is the `Session`, the engine's state.
+//! Each URL is a chain of one request, read by a `Download`, which streams the body to where it
+//! belongs. What all downloads share is the `Session`, the engine's state.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -92,7 +92,8 @@ fn run(options: Options) -> Result<usize, httpstream::Error> {
     Ok(session.failed)
 }
 
-// ---- one download --------------------------------------------------------------------------------------------------
+// ---- one download
+// --------------------------------------------------------------------------------------------------
 
 /// What all downloads share.
 struct Session {
@@ -112,7 +113,8 @@ struct Download {
     refused: Option<String>,
 }
 
-/// Where the body of one response goes. Writing may block, and the loop with it: good enough for one disk.
+/// Where the body of one response goes. Writing may block, and the loop with it: good enough for
+/// one disk.
 enum Sink {
     Nowhere,
     Stdout,
@@ -245,8 +247,8 @@ impl Folder {
         Ok(folder)
     }
 
-    /// The file for what stands at the URL of `request`. Names stay as they are in the URL, percent-encoded: none of them
-    /// can be taken for another directory.
+    /// The file for what stands at the URL of `request`. Names stay as they are in the URL,
+    /// percent-encoded: none of them can be taken for another directory.
     fn path_of(&self, request: &Request) -> Result<PathBuf, String> {
         let mut path = self.dir.clone();
         let url = request.uri();
@@ -286,7 +288,8 @@ fn checked<'a>(name: &'a str, url: &Uri) -> Result<&'a str, String> {
     }
 }
 
-// ---- what is printed -----------------------------------------------------------------------------------------------
+// ---- what is printed
+// -----------------------------------------------------------------------------------------------
 
 impl Session {
     fn new(urls: usize, folder: Option<Folder>, show_head: bool) -> Self {
@@ -345,7 +348,8 @@ impl Session {
         self.say(|out| out.write_all(line.as_bytes()));
     }
 
-    /// Writes to stdout, or to stderr while a body goes to stdout. Whoever has closed it does not want to know.
+    /// Writes to stdout, or to stderr while a body goes to stdout. Whoever has closed it does not
+    /// want to know.
     fn say(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) {
         let _ = match self.body_is_on_stdout() {
             true => write(&mut io::stderr()),
@@ -391,7 +395,8 @@ fn print_head(out: &mut dyn Write, response: &Response<'_>) -> io::Result<()> {
     out.write_all(b"\r\n\r\n")
 }
 
-// ---- arguments -----------------------------------------------------------------------------------------------------
+// ---- arguments
+// -----------------------------------------------------------------------------------------------------
 
 struct Options {
     requests: Vec<Request>,

@@ -1,4 +1,5 @@
-//! What waiting costs: heap bytes of each long poll that a server holds, and of each request that waits for its delay.
+//! What waiting costs: heap bytes of each long poll that a server holds, and of each request that
+//! waits for its delay.
 //!
 //! ```sh
 //! cargo run --release --example hold                     # 10,000 polls, 1,000,000 delayed requests
@@ -6,9 +7,10 @@
 //! cargo run --release --example hold -- --polls 2000 --delayed 0 --tls    # https polls, beside what rustls keeps by itself
 //! ```
 //!
-//! Every byte that the engine has asked its allocator for is counted, what its slabs hold in reserve included; deadlines are armed.
-//! Requests are clones of one, then one of their own each; with `--own` only the latter. The exit status is 1 when a bar is
-//! passed. The server that holds the polls is a process of its own.
+//! Every byte that the engine has asked its allocator for is counted, what its slabs hold in
+//! reserve included; deadlines are armed. Requests are clones of one, then one of their own each;
+//! with `--own` only the latter. The exit status is 1 when a bar is passed. The server that holds
+//! the polls is a process of its own.
 
 #[path = "support/args.rs"]
 mod args;
@@ -40,7 +42,8 @@ Prints the heap bytes of each held long poll and of each delayed request.
   --tls         https polls, clones of one request
 ";
 
-/// Fewer share the engine's fixed costs among too few: the figure for each would say more about those.
+/// Fewer share the engine's fixed costs among too few: the figure for each would say more about
+/// those.
 const FEWEST_POLLS: usize = 1_000;
 const FEWEST_DELAYED: usize = 10_000;
 
@@ -141,8 +144,9 @@ fn run(polls: usize, delayed: usize, subject: Subject) -> Result<ExitCode, Box<d
     })
 }
 
-/// Starts this program anew with as many descriptors as may be had, where the present limit is too low: the server, which
-/// inherits the limit, needs one for each poll as well as the engine. `Some`: that one has run.
+/// Starts this program anew with as many descriptors as may be had, where the present limit is too
+/// low: the server, which inherits the limit, needs one for each poll as well as the engine.
+/// `Some`: that one has run.
 fn with_files_for(polls: usize) -> Result<Option<ExitCode>, Box<dyn Error>> {
     const RAISED: &str = "HOLD_HAS_RAISED_ITS_LIMIT";
     let wanted = polls.saturating_add(SPARE_FILES);
@@ -191,7 +195,8 @@ fn request_by(scheme: &str, addr: SocketAddr, bot: usize) -> Result<Request, htt
         .build()
 }
 
-/// An engine without fields of its own, so that what it sends is what the request holds, and the empty line.
+/// An engine without fields of its own, so that what it sends is what the request holds, and the
+/// empty line.
 fn engine(connections: usize) -> Result<Engine, httpstream::Error> {
     engine_by(connections, Tls::default())
 }
@@ -251,7 +256,8 @@ fn hold(polls: usize, kind: Requests) -> Result<bool, Box<dyn Error>> {
     ))
 }
 
-/// As [`hold`], over https; and what rustls keeps for as good a connection that nobody holds a poll on.
+/// As [`hold`], over https; and what rustls keeps for as good a connection that nobody holds a poll
+/// on.
 fn hold_tls(polls: usize) -> Result<bool, Box<dyn Error>> {
     /// Each costs the processor a handshake, and all are alike.
     const BARE: usize = 100;

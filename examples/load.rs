@@ -8,8 +8,8 @@
 //! cargo run --release --example load -- --url http://localhost/ --unix /run/server.sock
 //! ```
 //!
-//! Without `--url` it starts a server of its own, in another process, with the paths /small, /fields, /chunked, /large (64 KiB),
-//! /huge (1 MiB) and /close.
+//! Without `--url` it starts a server of its own, in another process, with the paths /small,
+//! /fields, /chunked, /large (64 KiB), /huge (1 MiB) and /close.
 
 #[path = "support/args.rs"]
 mod args;
@@ -230,7 +230,8 @@ fn run(
     }
 
     let begin = Instant::now();
-    // Buffers that are kept are made by the first requests; what the second half asks for is asked for each time.
+    // Buffers that are kept are made by the first requests; what the second half asks for is asked
+    // for each time.
     while load.answered + load.failed < requests / 2 {
         engine.turn(&mut load, None)?;
     }

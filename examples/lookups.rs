@@ -1,13 +1,15 @@
-//! What a herd of names costs: thousands of look-ups at once, through hickory on the engine's own loop, with 256 file descriptors.
+//! What a herd of names costs: thousands of look-ups at once, through hickory on the engine's own
+//! loop, with 256 file descriptors.
 //!
 //! ```sh
 //! cargo run --release --example lookups                  # 10,000 names, five times
 //! cargo run --release --example lookups -- --names 2000 --runs 1 --window 256
 //! ```
 //!
-//! Each name is asked for in both families, of a name server in a thread of this program. Every other name exists, and has an
-//! address where nobody listens: its request fails to connect, that of the others for want of a name. So each look-up ends, and
-//! nothing else is measured. Turns are measured in the time that this thread computed, which other programs on the machine do not
+//! Each name is asked for in both families, of a name server in a thread of this program. Every
+//! other name exists, and has an address where nobody listens: its request fails to connect, that
+//! of the others for want of a name. So each look-up ends, and nothing else is measured. Turns are
+//! measured in the time that this thread computed, which other programs on the machine do not
 //! change.
 
 #[path = "support/args.rs"]
@@ -126,7 +128,8 @@ fn look_up(names: usize, window: usize, server: SocketAddr) -> Result<Seen, Box<
     config.max_lookups = window;
     // So many links wait for their names at once; a socket they have only afterwards.
     config.max_connections = names;
-    // A herd takes its time where the machine is slow or busy; none of it counts as lost before this.
+    // A herd takes its time where the machine is slow or busy; none of it counts as lost before
+    // this.
     config.timeouts.resolve = Some(Duration::from_secs(120));
     let mut engine = Engine::<Ends>::with_config(config)?;
     // Nobody listens there as long as this is kept, bound and not listening.
@@ -192,9 +195,11 @@ fn open_files() -> std::io::Result<usize> {
     Ok(fs::read_dir("/proc/self/fd")?.count())
 }
 
-// ---- the name server -----------------------------------------------------------------------------------------------
+// ---- the name server
+// -----------------------------------------------------------------------------------------------
 
-/// Answers for `name<N>.test`: where N is even, with 127.0.0.1 or with no address of IPv6, else that there is no such name.
+/// Answers for `name<N>.test`: where N is even, with 127.0.0.1 or with no address of IPv6, else
+/// that there is no such name.
 fn serve() -> std::io::Result<SocketAddr> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     let addr = socket.local_addr()?;
@@ -228,7 +233,8 @@ fn answer(query: &[u8]) -> Option<Vec<u8>> {
         // The question's name, A, IN, 60 s, four bytes.
         response.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, 1]);
     } else {
-        // `test`, SOA, IN, 60 s: names `.` and five numbers, the last of which is how long to keep this.
+        // `test`, SOA, IN, 60 s: names `.` and five numbers, the last of which is how long to keep
+        // this.
         response.extend_from_slice(b"\x04test\0\0\x06\0\x01\0\0\0\x3c\0\x16\0\0");
         for number in [1_u32, 60, 60, 60, 60] {
             response.extend_from_slice(&number.to_be_bytes());

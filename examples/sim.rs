@@ -1,11 +1,13 @@
-//! A bot's week in well under a second: it logs in, polls for ever and beats once a minute, on a network of memory and chance.
+//! A bot's week in well under a second: it logs in, polls for ever and beats once a minute, on a
+//! network of memory and chance.
 //!
 //! ```text
 //! cargo run --release --features sim --example sim [SEED]
 //! ```
 //!
-//! The bot below is the one that would run on `Engine::new()`; nothing in it knows that its network is simulated. Run it twice with
-//! one seed, and it does the same twice, to the byte: what went wrong once can be looked at as often as need be.
+//! The bot below is the one that would run on `Engine::new()`; nothing in it knows that its network
+//! is simulated. Run it twice with one seed, and it does the same twice, to the byte: what went
+//! wrong once can be looked at as often as need be.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -116,7 +118,8 @@ impl Bot {
 
 // ---- its world ----
 
-/// A chat server: sessions last half a day, news come when they come, and a poll without news is answered after 50 s.
+/// A chat server: sessions last half a day, news come when they come, and a poll without news is
+/// answered after 50 s.
 fn serve(network: &Network, seed: u64) {
     let mut random = Random::new(seed);
     let mut session = 0;

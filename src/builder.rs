@@ -330,9 +330,9 @@ impl RequestBuilder {
     }
 
     /// Changes the deadlines for this request. A timeout that `change` does not assign follows the
-    /// engine's ([`Config::timeouts`](crate::Config::timeouts)). The request does not know that one:
-    /// `change` sees the default plus a fraction of a millisecond in its place. Any other value
-    /// counts as set, including the default itself.
+    /// engine's ([`Config::timeouts`](crate::Config::timeouts)). The request does not know that
+    /// one: `change` sees the default plus a fraction of a millisecond in its place. Any other
+    /// value counts as set, including the default itself.
     pub fn timeouts(self, change: impl FnOnce(&mut Timeouts)) -> Self {
         self.with(|parts| {
             parts.timeouts.change(change);
@@ -341,9 +341,9 @@ impl RequestBuilder {
     }
 
     /// Changes the bounds on this request's response. A limit that `change` does not assign follows
-    /// the engine's ([`Config::limits`](crate::Config::limits)). The request does not know that one:
-    /// `change` sees a placeholder above the default in its place, so assign limits rather than
-    /// compute with them. Any other value counts as set, including the default itself.
+    /// the engine's ([`Config::limits`](crate::Config::limits)). The request does not know that
+    /// one: `change` sees a placeholder above the default in its place, so assign limits rather
+    /// than compute with them. Any other value counts as set, including the default itself.
     /// [`refuse_obs_fold`](Limits::refuse_obs_fold) can only be turned on: `false` follows the
     /// engine.
     ///

@@ -32,39 +32,46 @@ mod tls;
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Config {
-    /// Connections open at once, idle ones included; what does not fit waits. While the addresses of a host race (RFC 8305), a
-    /// connection that is being made has a socket for each that is under way. Default 1024: the usual soft limit of file descriptors.
+    /// Connections open at once, idle ones included; what does not fit waits. While the addresses
+    /// of a host race (RFC 8305), a connection that is being made has a socket for each that is
+    /// under way. Default 1024: the usual soft limit of file descriptors.
     pub max_connections: usize,
-    /// Connections open at once to one origin. Default 256: a crowd of long-polling bots uses one origin.
+    /// Connections open at once to one origin. Default 256: a crowd of long-polling bots uses one
+    /// origin.
     pub max_connections_per_origin: usize,
     /// Idle connections kept for one origin; the oldest goes first. Default 32.
     pub max_idle_per_origin: usize,
-    /// How long an idle connection is kept. Default 60 s, under the 75 s of nginx and far over a chain's own pauses. A server that
-    /// states less (`Keep-Alive: timeout=N`) is believed, less one second.
+    /// How long an idle connection is kept. Default 60 s, under the 75 s of nginx and far over a
+    /// chain's own pauses. A server that states less (`Keep-Alive: timeout=N`) is believed, less
+    /// one second.
     pub idle_timeout: Duration,
     /// Deadlines by phase, for requests that do not set their own.
     pub timeouts: Timeouts,
     /// Bounds on responses, for requests that do not set their own.
     pub limits: Limits,
-    /// The `User-Agent` of requests that do not carry one. Default `httpstream/VERSION`; `None` sends none.
+    /// The `User-Agent` of requests that do not carry one. Default `httpstream/VERSION`; `None`
+    /// sends none.
     pub user_agent: Option<String>,
-    /// Field lines added to each request that has none of that name; with the user agent at most 31.
+    /// Field lines added to each request that has none of that name; with the user agent at most
+    /// 31.
     pub default_headers: Vec<(String, Vec<u8>)>,
-    /// Readiness events taken in one turn, 1,048,576 at most: there is room for so many. Default 1024.
+    /// Readiness events taken in one turn, 1,048,576 at most: there is room for so many. Default
+    /// 1024.
     pub turn_events: usize,
-    /// Bytes read from one link in one turn before the others come first; as much may be decoded for a
-    /// [policy](crate::policy), and written. Default 512 KiB; a turn ends when all links together have
-    /// read, or decoded, eight times as much.
+    /// Bytes read from one link in one turn before the others come first; as much may be decoded
+    /// for a [policy](crate::policy), and written. Default 512 KiB; a turn ends when all links
+    /// together have read, or decoded, eight times as much.
     pub turn_bytes: usize,
-    /// Bytes of the read buffer that all links share. Default 128 KiB: under 64 KiB large bodies cost more calls, over
-    /// 256 KiB nothing is won. At least 4 KiB; with feature `tls` what is less than 32 KiB counts as that, since records and handshake
-    /// messages have to fit.
+    /// Bytes of the read buffer that all links share. Default 128 KiB: under 64 KiB large bodies
+    /// cost more calls, over 256 KiB nothing is won. At least 4 KiB; with feature `tls` what is
+    /// less than 32 KiB counts as that, since records and handshake messages have to fit.
     pub read_buffer: usize,
     /// Submissions and calls of other threads that may wait for the engine to take them; what is
-    /// beyond is refused with
-    /// [`SubmitError::Full`](crate::SubmitError::Full), and futures wait. A turn takes 2048. Default 65,536; at least 1.
+    /// beyond is refused with [`SubmitError::Full`](crate::SubmitError::Full), and futures wait. A
+    /// turn takes 2048. Default 65,536; at least 1.
     pub max_inbox: usize,
-    /// The file with names that are answered from it, and from nothing else; `None`: no file. Default the system's, `/etc/hosts` on unix.
+    /// The file with names that are answered from it, and from nothing else; `None`: no file.
+    /// Default the system's, `/etc/hosts` on unix.
     ///
     /// It is read when the engine is made and whenever it has changed, which is noticed within a
     /// second; a file that is not there is an empty one, and of a long one the first 16 MiB count.
@@ -72,21 +79,27 @@ pub struct Config {
     /// what it was. It comes before [`resolver`](Self::resolver), also before one that reads such a
     /// file itself. In a simulation no file is read.
     pub hosts_file: Option<PathBuf>,
-    /// Questions put to the resolver at once, one for each address family of a name; more wait for their turn, first in, first out. Default 64.
+    /// Questions put to the resolver at once, one for each address family of a name; more wait for
+    /// their turn, first in, first out. Default 64.
     ///
-    /// A question costs a resolver a socket or more: without a bound, a thousand new names at once take a thousand file descriptors, and a
-    /// name server that is sent so many packets drops some. More than 64 at once are not answered any faster.
+    /// A question costs a resolver a socket or more: without a bound, a thousand new names at once
+    /// take a thousand file descriptors, and a name server that is sent so many packets drops some.
+    /// More than 64 at once are not answered any faster.
     pub max_lookups: usize,
-    /// The longest that the addresses of a name are kept, whatever their TTL says. Zero: nothing is kept, each connection has its name
-    /// looked up. Default one day; more than a week counts as a week (RFC 8767 §4).
+    /// The longest that the addresses of a name are kept, whatever their TTL says. Zero: nothing is
+    /// kept, each connection has its name looked up. Default one day; more than a week counts as a
+    /// week (RFC 8767 §4).
     ///
-    /// Lower it where a name moves to other addresses sooner than its TTL says. That a name does not exist is kept for its TTL too, five
-    /// minutes at most. Answers of a resolver that tells no TTL, as [`System`](crate::resolver::System), are not kept.
+    /// Lower it where a name moves to other addresses sooner than its TTL says. That a name does
+    /// not exist is kept for its TTL too, five minutes at most. Answers of a resolver that tells no
+    /// TTL, as [`System`](crate::resolver::System), are not kept.
     pub keep_names: Duration,
-    /// How much longer addresses are kept for when no name server answers (RFC 8767): they are used if a look-up fails or takes longer than
-    /// 1.8 s, which is logged as a warning. Zero: never. Default one day; more than a week counts as a week.
+    /// How much longer addresses are kept for when no name server answers (RFC 8767): they are used
+    /// if a look-up fails or takes longer than 1.8 s, which is logged as a warning. Zero: never.
+    /// Default one day; more than a week counts as a week.
     ///
-    /// Switch it off where an address that a name has lost may be somebody else's soon, and nothing but the name says who is who.
+    /// Switch it off where an address that a name has lost may be somebody else's soon, and nothing
+    /// but the name says who is who.
     pub keep_stale_names: Duration,
     /// Makes what names are looked up by, once for each engine and on its thread; `None`: the
     /// system's name servers, asked on the engine's own loop (`resolver::Hickory`), without feature
@@ -118,11 +131,12 @@ pub struct Config {
     /// are allowed; [`public_only`](crate::public_only) is one: `config.address_filter =
     /// Some(Arc::new(public_only))`.
     pub address_filter: Option<AddressFilter>,
-    /// Whether an engine on a poll of its own has a timer in it, so that its file descriptor becomes readable whenever a turn is due, and a
-    /// host without timers needs nothing else. Default true, with feature `timerfd`; on Linux only.
+    /// Whether an engine on a poll of its own has a timer in it, so that its file descriptor
+    /// becomes readable whenever a turn is due, and a host without timers needs nothing else.
+    /// Default true, with feature `timerfd`; on Linux only.
     ///
-    /// A deadline that is earlier than the timer's costs a system call; a host that looks at [`next_deadline`](crate::Engine::next_deadline)
-    /// anyway can save that.
+    /// A deadline that is earlier than the timer's costs a system call; a host that looks at
+    /// [`next_deadline`](crate::Engine::next_deadline) anyway can save that.
     #[cfg(feature = "timerfd")]
     pub timerfd: bool,
     pub(crate) overrides: Vec<(String, SocketAddr)>,
@@ -204,32 +218,37 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Sends what is meant for `pattern` to `addr` instead; neither the name nor the port is looked at any further. The request is not
-    /// changed: `Host` stays as it was.
+    /// Sends what is meant for `pattern` to `addr` instead; neither the name nor the port is looked
+    /// at any further. The request is not changed: `Host` stays as it was.
     ///
-    /// `pattern` is a host, in any case, or `host:port`; an IPv6 address stands in brackets where there is a port. `*.domain` stands for every host below `domain` (not `domain` itself), `*` for every
-    /// host. The first pattern that fits is taken, in the order of the calls. A pattern that cannot be read is reported by
-    /// [`Engine::with_config`](crate::Engine::with_config).
+    /// `pattern` is a host, in any case, or `host:port`; an IPv6 address stands in brackets where
+    /// there is a port. `*.domain` stands for every host below `domain` (not `domain` itself), `*`
+    /// for every host. The first pattern that fits is taken, in the order of the calls. A pattern
+    /// that cannot be read is reported by [`Engine::with_config`](crate::Engine::with_config).
     pub fn resolve_to(&mut self, pattern: &str, addr: SocketAddr) {
         self.overrides.push((pattern.to_owned(), addr));
     }
 
-    /// [`pipeline`](Self::pipeline) for origins that are known to answer every request of a pipeline, such as servers of your own. They are
-    /// spared the trial, so that the first requests go out together.
+    /// [`pipeline`](Self::pipeline) for origins that are known to answer every request of a
+    /// pipeline, such as servers of your own. They are spared the trial, so that the first requests
+    /// go out together.
     pub fn pipeline_without_trial(&mut self, pattern: &str, depth: usize) {
         self.pipelines.push((pattern.to_owned(), depth, true));
     }
 
-    /// Pipelines requests to the origins that `pattern` stands for, as [`RequestBuilder::pipeline`](crate::RequestBuilder::pipeline) does, of
-    /// which up to `depth` may be unanswered on a connection: those that may be. What is not idempotent, wants a connection of its own,
-    /// ends it, or carries `Expect` goes alone, and so do all while `depth` is 1. What a request says of itself wins.
+    /// Pipelines requests to the origins that `pattern` stands for, as
+    /// [`RequestBuilder::pipeline`](crate::RequestBuilder::pipeline) does, of which up to `depth`
+    /// may be unanswered on a connection: those that may be. What is not idempotent, wants a
+    /// connection of its own, ends it, or carries `Expect` goes alone, and so do all while `depth`
+    /// is 1. What a request says of itself wins.
     ///
     /// Some servers answer the first request that they find in a read and drop the others. So
     /// requests to a new origin go one at a time until it has answered both of one pair; see
     /// [`pipeline_without_trial`](Self::pipeline_without_trial).
     ///
-    /// Patterns are those of [`resolve_to`](Self::resolve_to), and here too the first that fits is taken. One that cannot be read, and a
-    /// depth that is not within 1 and 1024, are reported by [`Engine::with_config`](crate::Engine::with_config).
+    /// Patterns are those of [`resolve_to`](Self::resolve_to), and here too the first that fits is
+    /// taken. One that cannot be read, and a depth that is not within 1 and 1024, are reported by
+    /// [`Engine::with_config`](crate::Engine::with_config).
     pub fn pipeline(&mut self, pattern: &str, depth: usize) {
         self.pipelines.push((pattern.to_owned(), depth, false));
     }
@@ -251,8 +270,8 @@ impl Config {
     /// Memory is taken for so many, and what cannot be had would end the program.
     const MAX_TURN_EVENTS: usize = 1 << 20;
 
-    /// Refuses values that no engine can work with, as an engine does that is made with them: for who takes numbers from elsewhere, and has to
-    /// say at once which is wrong.
+    /// Refuses values that no engine can work with, as an engine does that is made with them: for
+    /// who takes numbers from elsewhere, and has to say at once which is wrong.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig), naming the field.

@@ -1,4 +1,5 @@
-//! What the caller is told: kind, phase, origin, cause, and whether sending the request again is safe.
+//! What the caller is told: kind, phase, origin, cause, and whether sending the request again is
+//! safe.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -16,14 +17,16 @@ use crate::tls::Problem;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The request cannot be sent as it was built; the source names the part and the offending byte's place.
+    /// The request cannot be sent as it was built; the source names the part and the offending
+    /// byte's place.
     InvalidRequest,
     /// The configuration cannot be used.
     InvalidConfig,
-    /// The host has no address, or asking for it failed; see [`Error::lookup`]. Name servers that do not answer are a
-    /// [`Timeout`](Self::Timeout).
+    /// The host has no address, or asking for it failed; see [`Error::lookup`]. Name servers that
+    /// do not answer are a [`Timeout`](Self::Timeout).
     Resolve,
-    /// No address of the host could be connected to; see [`Error::addresses`], which knows nothing of unix sockets.
+    /// No address of the host could be connected to; see [`Error::addresses`], which knows nothing
+    /// of unix sockets.
     Connect,
     /// TLS failed: the handshake, or later a record or an alert; see `Error::tls`.
     Tls,
@@ -37,9 +40,11 @@ pub enum ErrorKind {
     Malformed,
     /// The response passes a limit; see [`Error::violation`].
     TooLarge,
-    /// A deadline passed; [`Error::phase`] says in which phase, [`Error::lookup`] and [`Error::addresses`] who did not answer.
+    /// A deadline passed; [`Error::phase`] says in which phase, [`Error::lookup`] and
+    /// [`Error::addresses`] who did not answer.
     Timeout,
-    /// This machine ran out of file descriptors, ports or memory, and none came free before the deadline.
+    /// This machine ran out of file descriptors, ports or memory, and none came free before the
+    /// deadline.
     Exhausted,
     /// The chain was cancelled.
     Cancelled,
@@ -343,8 +348,8 @@ impl Error {
         }
     }
 
-    /// What this error says of its exchange, for another one that takes its place; `otherwise` where
-    /// it says nothing.
+    /// What this error says of its exchange, for another one that takes its place; `otherwise`
+    /// where it says nothing.
     pub(crate) fn circumstances(&self, otherwise: Circumstances) -> Circumstances {
         match &self.0.request {
             None => otherwise,
@@ -448,7 +453,8 @@ impl Error {
         self
     }
 
-    /// The same exchange's end, as it is told to the readback of a chain that was cancelled meanwhile.
+    /// The same exchange's end, as it is told to the readback of a chain that was cancelled
+    /// meanwhile.
     pub(crate) fn into_cancelled(mut self) -> Self {
         self.0.kind = ErrorKind::Cancelled;
         self.0.source = Source::None;
@@ -542,11 +548,14 @@ impl Error {
         }
     }
 
-    /// The addresses that could not be connected to, each with its reason, in the order in which they failed.
+    /// The addresses that could not be connected to, each with its reason, in the order in which
+    /// they failed.
     ///
-    /// Beside what the system says, a reason may be ours: [`TimedOut`](io::ErrorKind::TimedOut) where there was no answer by the deadline,
-    /// [`PermissionDenied`](io::ErrorKind::PermissionDenied) without a number of the system's where the address filter refused it,
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput) where the route asks for what cannot be had.
+    /// Beside what the system says, a reason may be ours: [`TimedOut`](io::ErrorKind::TimedOut)
+    /// where there was no answer by the deadline,
+    /// [`PermissionDenied`](io::ErrorKind::PermissionDenied) without a number of the system's where
+    /// the address filter refused it, [`InvalidInput`](io::ErrorKind::InvalidInput) where the route
+    /// asks for what cannot be had.
     pub fn addresses(&self) -> &[(SocketAddr, io::Error)] {
         match &self.0.source {
             Source::Addresses(addresses) => &addresses.tried,
@@ -554,8 +563,8 @@ impl Error {
         }
     }
 
-    /// Why TLS failed: what is wrong with the server's certificate, or what else. Connections that are cut in the handshake have an
-    /// [`io::Error`] for a source instead.
+    /// Why TLS failed: what is wrong with the server's certificate, or what else. Connections that
+    /// are cut in the handshake have an [`io::Error`] for a source instead.
     #[cfg(feature = "tls")]
     pub fn tls(&self) -> Option<&Problem> {
         match &self.0.source {
@@ -624,7 +633,8 @@ impl Error {
     }
 }
 
-/// What failed, where; with `{:#}` also why, cause after cause. Neither shows paths, queries or field values.
+/// What failed, where; with `{:#}` also why, cause after cause. Neither shows paths, queries or
+/// field values.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(origin) = &self.0.origin {

@@ -2,8 +2,8 @@
 //!
 //! A session has a [`Generation`]; what belongs to the session (a request, a wait, a call, a task)
 //! carries a [`Mark`] of it. [`Generation::end`] makes all marks taken before it stale, on every
-//! thread, without knowing who holds them. The holders compare: before an engine begins a request or
-//! an exchange that carries a mark, it asks [`Mark::is_over`], which costs one load.
+//! thread, without knowing who holds them. The holders compare: before an engine begins a request
+//! or an exchange that carries a mark, it asks [`Mark::is_over`], which costs one load.
 //!
 //! What is under way ends when the engine looks through what it holds: each that holds something
 //! marked [watches](Mark::watch) for the next end, and is woken by it. This is the one part of a

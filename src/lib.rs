@@ -1,9 +1,10 @@
-//! An HTTP/1.1 client engine on a hand-rolled mio event loop: requests, readbacks and delays that run whole conversations
-//! by themselves.
+//! An HTTP/1.1 client engine on a hand-rolled mio event loop: requests, readbacks and delays that
+//! run whole conversations by themselves.
 //!
-//! You submit a [`Request`] with a *readback*; the readback gets the response and answers what comes next: nothing,
-//! another request, the same one again, at once or after a delay. A login, a long poll for ever and a heartbeat every minute are
-//! three short methods of a plain struct, and run by the thousand in one thread.
+//! You submit a [`Request`] with a *readback*; the readback gets the response and answers what
+//! comes next: nothing, another request, the same one again, at once or after a delay. A login, a
+//! long poll for ever and a heartbeat every minute are three short methods of a plain struct, and
+//! run by the thousand in one thread.
 //!
 //! ```no_run
 //! use httpstream::{Context, Engine, Next, Reply, Request};
@@ -36,41 +37,48 @@
 //! ```
 //!
 //! # Map
-//! - [`Engine`]: submit, turn, run; in another loop: its file descriptor and [`next_deadline`](Engine::next_deadline), or, on that loop's own
-//!   [`mio::Poll`], [`Engine::on_registry`]
+//! - [`Engine`]: submit, turn, run; in another loop: its file descriptor and
+//!   [`next_deadline`](Engine::next_deadline), or, on that loop's own [`mio::Poll`],
+//!   [`Engine::on_registry`]
 //! - [`Request`], [`Response`], [`Error`]: what goes out, what comes back, and why it did not
-//! - [`Readback`], [`Next`], [`Context`], [`Flow`]: what a readback is given and may answer; [`within`]: over a part of the state
+//! - [`Readback`], [`Next`], [`Context`], [`Flow`]: what a readback is given and may answer;
+//!   [`within`]: over a part of the state
 //! - [`Submitter`]: from other threads; [`Local`]: from tasks on the engine's own
-//! - [`Engine::fetch`], [`Engine::spawn`], [`Submitter::fetch`], [`Submitter::sleep`]: conversations as futures, without a runtime
-//! - `calloop`, `tokio`: an engine in those loops (features of these names); in others see docs/EMBEDDING.md
+//! - [`Engine::fetch`], [`Engine::spawn`], [`Submitter::fetch`], [`Submitter::sleep`]:
+//!   conversations as futures, without a runtime
+//! - `calloop`, `tokio`: an engine in those loops (features of these names); in others see
+//!   docs/EMBEDDING.md
 //! - [`policy`]: what is done for a request besides sending it
 //! - [`Context::write`]: connections that switch to another protocol
 //! - [`Config`], [`Timeouts`], [`Limits`]: every tunable with its default and the reason for it
-//! - [`resolver`]: names to addresses; [`Route`]: how connections are made; [`public_only`]: which addresses may be dialled
+//! - [`resolver`]: names to addresses; [`Route`]: how connections are made; [`public_only`]: which
+//!   addresses may be dialled
 //! - `tls`: how https connections are protected (feature `tls`)
 //! - `sim`: a simulated network and clock (feature `sim`)
 //!
 //! # Logging
-//! Through the `log` facade: `trace` for readiness, `debug` for each step of a link (connected, answered, idle, closed) and
-//! each failure, `warn` where a peer surprises or this machine runs out of something. Lines name origins; paths, queries, field
-//! values and bodies are never logged, but for the name of a transfer coding that is refused.
+//! Through the `log` facade: `trace` for readiness, `debug` for each step of a link (connected,
+//! answered, idle, closed) and each failure, `warn` where a peer surprises or this machine runs out
+//! of something. Lines name origins; paths, queries, field values and bodies are never logged, but
+//! for the name of a transfer coding that is refused.
 //!
 //! # Features
-//! - `hickory` (default): names by hickory-resolver on the engine's own loop, `resolver::Hickory`; without it `getaddrinfo` on helper
-//!   threads.
+//! - `hickory` (default): names by hickory-resolver on the engine's own loop, `resolver::Hickory`;
+//!   without it `getaddrinfo` on helper threads.
 //! - `tls` (default): `https`, by rustls with ring and the platform's root certificates; see `tls`.
 //! - `webpki-roots`: Mozilla's root certificates, built in.
 //! - `sim`: `Engine<S, Sim>`, the whole engine in virtual time, for tests of bots.
 //! - `calloop`: `calloop::EngineSource`, an event source.
 //! - `tokio`: `tokio::Driver` and `tokio::Client`.
-//! - `timerfd` (Linux): a timer in the engine's own poll, so that its file descriptor alone is enough for a host; see
-//!   `Config::timerfd`.
+//! - `timerfd` (Linux): a timer in the engine's own poll, so that its file descriptor alone is
+//!   enough for a host; see `Config::timerfd`.
 //!
-//! Without features the crate is mio, httparse, slab, socket2, log and http. No feature but `tokio` brings an async runtime along.
+//! Without features the crate is mio, httparse, slab, socket2, log and http. No feature but `tokio`
+//! brings an async runtime along.
 //!
 //! # What it does not do
-//! Redirects, cookies, content codings (a [`policy`] can take them off), proxies, HTTP/2 and request bodies of unknown
-//! length.
+//! Redirects, cookies, content codings (a [`policy`] can take them off), proxies, HTTP/2 and
+//! request bodies of unknown length.
 
 #![forbid(unsafe_code)]
 
@@ -103,7 +111,8 @@ mod tls;
 
 /// The types that stand in this crate's own: `Method`, `StatusCode`, `Version`, `Uri`.
 pub use http;
-/// For hosts with an engine on their own poll: `Registry` and `Event` stand in [`Engine::on_registry`] and [`Engine::on_event`].
+/// For hosts with an engine on their own poll: `Registry` and `Event` stand in
+/// [`Engine::on_registry`] and [`Engine::on_event`].
 pub use mio;
 
 #[cfg(all(unix, feature = "calloop"))]

@@ -1,7 +1,7 @@
 //! Requests as values: serialised once, and read from what was serialised.
 //!
-//! The [builder](crate::RequestBuilder) has checked all parts, so nothing here can fail. Fields that
-//! are added on the way, such as User-Agent, are the engine's business.
+//! The [builder](crate::RequestBuilder) has checked all parts, so nothing here can fail. Fields
+//! that are added on the way, such as User-Agent, are the engine's business.
 
 use std::any::Any;
 use std::fmt;
@@ -17,7 +17,8 @@ use crate::proto::{LimitsEdit, Origin, Scheme};
 use crate::route::Route;
 use crate::timeouts::TimeoutsEdit;
 
-/// The most requests that may be unanswered on one connection. Servers answer no faster for more than a few dozen.
+/// The most requests that may be unanswered on one connection. Servers answer no faster for more
+/// than a few dozen.
 pub(crate) const MAX_PIPELINE: u16 = 1024;
 
 /// A request: a value, serialised once, cheap to clone and to send between threads.

@@ -1,7 +1,7 @@
 //! The response as it is lent to a readback, and to what a policy does before it.
 //!
-//! A policy is asked about responses, and a request carries its policy: so the response stands above
-//! `request` and `net`, from whose buffers it is lent, and below `policy` and `engine`.
+//! A policy is asked about responses, and a request carries its policy: so the response stands
+//! above `request` and `net`, from whose buffers it is lent, and below `policy` and `engine`.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -38,7 +38,8 @@ pub struct Response<'a> {
     pub(crate) info: &'a OnceLock<Info>,
 }
 
-/// What is known of an exchange, before anybody asks for it: to write it out costs more than to keep it.
+/// What is known of an exchange, before anybody asks for it: to write it out costs more than to
+/// keep it.
 pub(crate) struct About {
     pub(crate) id: ChainId,
     pub(crate) peer: SocketAddr,
@@ -96,10 +97,12 @@ pub struct Info {
     request: Request,
 }
 
-/// When each step of an exchange was done, counted from its submission, or from the end of its delay.
+/// When each step of an exchange was done, counted from its submission, or from the end of its
+/// delay.
 ///
-/// Resolution is that of the turns: the clock is read after the poll, and after readbacks that ask for something. `None` for a step that has not been taken, such as
-/// `connect` on a connection that was already there.
+/// Resolution is that of the turns: the clock is read after the poll, and after readbacks that ask
+/// for something. `None` for a step that has not been taken, such as `connect` on a connection that
+/// was already there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timings {
@@ -184,7 +187,8 @@ impl<'a> Response<'a> {
         Headers::new(self.section, &self.head.fields)
     }
 
-    /// The trailer fields (RFC 9112 §7.1.2), never merged into the headers; empty before the response is complete.
+    /// The trailer fields (RFC 9112 §7.1.2), never merged into the headers; empty before the
+    /// response is complete.
     pub fn trailers(&self) -> Headers<'a> {
         self.trailers.clone()
     }
@@ -237,8 +241,8 @@ impl<'a> Response<'a> {
         }
     }
 
-    /// A copy as an [`http::Response`]. Field values that `http` does not take (it refuses control bytes) are left out, and so
-    /// are fields beyond its 32,768.
+    /// A copy as an [`http::Response`]. Field values that `http` does not take (it refuses control
+    /// bytes) are left out, and so are fields beyond its 32,768.
     pub fn to_http(&self) -> http::Response<Vec<u8>> {
         self.http_with(self.body().to_vec())
     }
@@ -257,7 +261,8 @@ impl<'a> Response<'a> {
         for (name, value) in self.headers() {
             let name = http::HeaderName::from_bytes(name.as_bytes());
             if let (Ok(name), Ok(value)) = (name, http::HeaderValue::from_bytes(value)) {
-                // `http` holds 32,768 fields at most; what is beyond is left out like what it does not take.
+                // `http` holds 32,768 fields at most; what is beyond is left out like what it does
+                // not take.
                 let _ = response.headers_mut().try_append(name, value);
             }
         }
@@ -294,7 +299,8 @@ impl Error {
     }
 }
 
-/// Status, number of fields and length of the body: neither values nor body, which may hold secrets.
+/// Status, number of fields and length of the body: neither values nor body, which may hold
+/// secrets.
 impl fmt::Debug for Response<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Response")

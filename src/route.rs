@@ -24,30 +24,35 @@ use crate::tls::Tls;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Route {
-    /// Connect to this unix socket, whatever the URL's host is: no name is looked up, and no address filter asked. The URL still says
-    /// what the `Host` field is. Default none.
+    /// Connect to this unix socket, whatever the URL's host is: no name is looked up, and no
+    /// address filter asked. The URL still says what the `Host` field is. Default none.
     pub unix_path: Option<PathBuf>,
-    /// Connect from this IPv4 address. Where only one of the two families has an address, the other is not dialled at all. Default: the
-    /// system's choice.
+    /// Connect from this IPv4 address. Where only one of the two families has an address, the other
+    /// is not dialled at all. Default: the system's choice.
     pub bind_v4: Option<Ipv4Addr>,
     /// Connect from this IPv6 address; see [`bind_v4`](Self::bind_v4).
     pub bind_v6: Option<Ipv6Addr>,
-    /// Send and receive through this interface only (`SO_BINDTODEVICE`, Linux): `"eth0"`. Elsewhere connecting fails. Default any.
+    /// Send and receive through this interface only (`SO_BINDTODEVICE`, Linux): `"eth0"`. Elsewhere
+    /// connecting fails. Default any.
     pub interface: Option<String>,
-    /// TCP keepalive: probes on a connection that is silent. Default off: deadlines notice a dead peer first; of use where a NAT forgets silent
-    /// connections under a long poll.
+    /// TCP keepalive: probes on a connection that is silent. Default off: deadlines notice a dead
+    /// peer first; of use where a NAT forgets silent connections under a long poll.
     pub keepalive: Option<Keepalive>,
-    /// How long data may stay unacknowledged before the connection is given up (`TCP_USER_TIMEOUT`, RFC 5482; Linux). Elsewhere
-    /// connecting fails. Whole milliseconds, at least one. Default: the system's, many minutes.
+    /// How long data may stay unacknowledged before the connection is given up (`TCP_USER_TIMEOUT`,
+    /// RFC 5482; Linux). Elsewhere connecting fails. Whole milliseconds, at least one. Default: the
+    /// system's, many minutes.
     pub user_timeout: Option<Duration>,
-    /// Set `TCP_NODELAY` at once. Default `false`: it is set where it matters, for requests longer than a segment and for TLS.
+    /// Set `TCP_NODELAY` at once. Default `false`: it is set where it matters, for requests longer
+    /// than a segment and for TLS.
     pub nodelay: bool,
     /// Bytes of the socket's send buffer (`SO_SNDBUF`). Default: the system's.
     pub send_buffer: Option<usize>,
-    /// Bytes of the socket's receive buffer (`SO_RCVBUF`). Default: the system's, which grows with need.
+    /// Bytes of the socket's receive buffer (`SO_RCVBUF`). Default: the system's, which grows with
+    /// need.
     pub receive_buffer: Option<usize>,
-    /// How https connections are protected: whom to believe, who we are. Default: the platform's root certificates, and no certificate of
-    /// our own. A value is equal to its clones, and to no other.
+    /// How https connections are protected: whom to believe, who we are. Default: the platform's
+    /// root certificates, and no certificate of our own. A value is equal to its clones, and to no
+    /// other.
     #[cfg(feature = "tls")]
     pub tls: Tls,
     #[cfg(not(feature = "tls"))]
@@ -62,7 +67,8 @@ pub struct Keepalive {
     pub idle: Duration,
     /// Between two probes, in the same bounds; `None`: the system's, 75 s on Linux.
     pub interval: Option<Duration>,
-    /// Probes without an answer before the connection is given up, 1 to 127; `None`: the system's, 9 on Linux.
+    /// Probes without an answer before the connection is given up, 1 to 127; `None`: the system's,
+    /// 9 on Linux.
     pub probes: Option<u32>,
 }
 
@@ -141,13 +147,15 @@ impl fmt::Display for NoSource {
 
 impl std::error::Error for NoSource {}
 
-/// Whether `addr` is on the public internet: for [`Config::address_filter`](crate::Config::address_filter), where URLs come from
-/// strangers.
+/// Whether `addr` is on the public internet: for
+/// [`Config::address_filter`](crate::Config::address_filter), where URLs come from strangers.
 ///
-/// Refused is what the IANA's registries of special-purpose addresses hold as not globally reachable: this network and 0.0.0.0,
-/// loopback, private (RFC 1918) and shared (RFC 6598) networks, link-local ones with the metadata services of clouds
-/// (169.254.169.254, fd00:ec2::254), unique-local ones (RFC 4193), documentation, benchmarking, multicast, broadcast and reserved
-/// ranges. An IPv6 address that carries an IPv4 one (mapped, NAT64, 6to4) is judged by that; Teredo and what is deprecated is refused.
+/// Refused is what the IANA's registries of special-purpose addresses hold as not globally
+/// reachable: this network and 0.0.0.0, loopback, private (RFC 1918) and shared (RFC 6598)
+/// networks, link-local ones with the metadata services of clouds (169.254.169.254, fd00:ec2::254),
+/// unique-local ones (RFC 4193), documentation, benchmarking, multicast, broadcast and reserved
+/// ranges. An IPv6 address that carries an IPv4 one (mapped, NAT64, 6to4) is judged by that; Teredo
+/// and what is deprecated is refused.
 pub fn public_only(addr: &SocketAddr) -> bool {
     match addr.ip() {
         IpAddr::V4(ip) => is_public_v4(ip),
@@ -162,7 +170,8 @@ fn is_public_v4(ip: Ipv4Addr) -> bool {
         (100, 64..=127, _) => true,
         (169, 254, _) | (192, 168, _) => true,
         (172, 16..=31, _) => true,
-        // IETF protocol assignments, of which two addresses are anycast services (RFC 7723, RFC 8155).
+        // IETF protocol assignments, of which two addresses are anycast services (RFC 7723, RFC
+        // 8155).
         (192, 0, 0) => !matches!(d, 9 | 10),
         // 192.88.99.0/24, the old 6to4 relays, is deprecated (RFC 7526).
         (192, 0, 2) | (192, 88, 99) | (198, 51, 100) | (203, 0, 113) => true,
@@ -170,7 +179,8 @@ fn is_public_v4(ip: Ipv4Addr) -> bool {
         (224.., ..) => true,
         _ => false,
     };
-    // Alibaba's metadata service stands in shared space (100.100.100.200), Oracle's and Azure's in link-local space or here.
+    // Alibaba's metadata service stands in shared space (100.100.100.200), Oracle's and Azure's in
+    // link-local space or here.
     !refused && ip != Ipv4Addr::new(168, 63, 129, 16)
 }
 
@@ -182,13 +192,15 @@ fn is_public_v6(ip: Ipv6Addr) -> bool {
         Ipv4Addr::new(a, b, c, d)
     };
     match s {
-        // IPv4-mapped. Compatible ones, `::` and `::1` among them, are refused below with all outside of 2000::/3.
+        // IPv4-mapped. Compatible ones, `::` and `::1` among them, are refused below with all
+        // outside of 2000::/3.
         [0, 0, 0, 0, 0, 0xffff, high, low] => is_public_v4(embedded(high, low)),
         // NAT64 (RFC 6052); its local-use prefix 64:ff9b:1::/48 (RFC 8215) is refused below.
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] => is_public_v4(embedded(high, low)),
         // 6to4 (RFC 3056).
         [0x2002, high, low, ..] => is_public_v4(embedded(high, low)),
-        // 2001::/23, IETF protocol assignments, Teredo among them; but for the anycast services, AS112 and ORCHIDv2.
+        // 2001::/23, IETF protocol assignments, Teredo among them; but for the anycast services,
+        // AS112 and ORCHIDv2.
         [0x2001, 0, ..] => false,
         [0x2001, 1, 0, 0, 0, 0, 0, 1..=3] => true,
         [0x2001, 4, 0x112, ..] => true,

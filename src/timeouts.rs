@@ -19,16 +19,16 @@ pub struct Timeouts {
     /// The longest time in which not one byte of the request can be written. Default 30 s.
     pub write: Option<Duration>,
     /// From the last byte of the request to the first of the response, and from an interim response
-    /// to the next. Default 30 s; see [`RequestBuilder::long_poll`](crate::RequestBuilder::long_poll) for
-    /// long polls.
+    /// to the next. Default 30 s; see
+    /// [`RequestBuilder::long_poll`](crate::RequestBuilder::long_poll) for long polls.
     pub first_byte: Option<Duration>,
     /// The longest silence inside a response. Stands still while the exchange is paused. Default 30
     /// s.
     pub idle: Option<Duration>,
     /// From the submission, time in the queue included, to the end of the response; the delay of a
     /// delayed request is not part of it. All that a [policy](crate::policy) sends in the request's
-    /// place is, and so is what it waits before; a readback's next request begins anew. Default 5 min: the bound on a peer that sends a byte now
-    /// and then.
+    /// place is, and so is what it waits before; a readback's next request begins anew. Default 5
+    /// min: the bound on a peer that sends a byte now and then.
     pub total: Option<Duration>,
 }
 
@@ -82,8 +82,8 @@ pub(crate) enum Timeout {
 }
 
 impl Timeout {
-    /// Each of them is four bytes of every request that waits, and `request::Inner` is full: what few
-    /// requests use belongs to its `Rare`.
+    /// Each of them is four bytes of every request that waits, and `request::Inner` is full: what
+    /// few requests use belongs to its `Rare`.
     const COUNT: usize = 7;
 
     /// The field of [`Timeouts`] that sets it.
@@ -194,8 +194,8 @@ impl TimeoutsEdit {
     /// Lets `change` edit the timeouts; what it leaves alone stays as it is here.
     ///
     /// It assigns plain public fields, which record no assignment, and as an `FnOnce` it cannot run
-    /// on two inputs to compare the results. So a timeout that is not set is shown as a placeholder,
-    /// and counts as set if it holds anything else afterwards, be it the default.
+    /// on two inputs to compare the results. So a timeout that is not set is shown as a
+    /// placeholder, and counts as set if it holds anything else afterwards, be it the default.
     pub(crate) fn change(&mut self, change: impl FnOnce(&mut Timeouts)) {
         let mut shown = Timeouts::DEFAULT;
         for (slot, packed) in shown.slots_mut().into_iter().zip(self.0) {

@@ -1,5 +1,6 @@
-//! After ten thousand engines that came and went, some with a request under way, everything is as it was: descriptors, the host's poll,
-//! heap. Apart, since it counts the descriptors of its process.
+//! After ten thousand engines that came and went, some with a request under way, everything is as
+//! it was: descriptors, the host's poll, heap. Apart, since it counts the descriptors of its
+//! process.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -113,7 +114,8 @@ impl World {
     fn new() -> Self {
         let asked = Arc::new(AtomicUsize::new(0));
         let in_vain = Arc::clone(&asked);
-        // It tells this thread of nothing that was allocated on its own: freed here, it would make up for what is not.
+        // It tells this thread of nothing that was allocated on its own: freed here, it would make
+        // up for what is not.
         let server = Server::start(move |peer| {
             while let Some(head) = peer.head() {
                 if head.starts_with("GET /silent ") {

@@ -1,4 +1,5 @@
-//! A process without file descriptors to spare: idle connections are shed, requests wait, all are answered.
+//! A process without file descriptors to spare: idle connections are shed, requests wait, all are
+//! answered.
 
 mod common;
 
@@ -45,7 +46,8 @@ fn child() {
         c.max_connections = 1000;
         c.max_connections_per_origin = 1000;
         c.max_idle_per_origin = 1000;
-        // What stands in the file is asked of the system here, by the resolver that has most to lose: `getaddrinfo` does not say what it lacks.
+        // What stands in the file is asked of the system here, by the resolver that has most to
+        // lose: `getaddrinfo` does not say what it lacks.
         c.hosts_file = None;
         c.resolver = Some(Arc::new(|| Box::new(System::new())));
         if !resolve_to.is_empty() {

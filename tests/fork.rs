@@ -1,5 +1,6 @@
-//! A process that is forked off does not harm its parent's engine by dropping it, and may have engines of its own. A file of its own, since a
-//! process with other tests in it is no place to fork.
+//! A process that is forked off does not harm its parent's engine by dropping it, and may have
+//! engines of its own. A file of its own, since a process with other tests in it is no place to
+//! fork.
 #![cfg(unix)]
 #![allow(unsafe_code, reason = "fork")]
 
@@ -21,7 +22,8 @@ use common::{Bench, Gate, Log, Server, ok};
 use httpstream::mio::{Events, Poll};
 use httpstream::{Config, Engine, Shared};
 
-/// Has names looked up at a server that answers when it may. What is given back tells whether it was asked.
+/// Has names looked up at a server that answers when it may. What is given back tells whether it
+/// was asked.
 #[cfg(feature = "hickory")]
 fn look_up(config: &mut Config, may: &Gate) -> Box<dyn Fn() -> bool> {
     use httpstream::resolver::{Hickory, HickoryConfig};
@@ -123,8 +125,9 @@ fn a_child_may_drop_the_engine_and_the_parents_goes_on() {
     host.until("all are held", |engine| engine.stats().in_flight == 5);
     let of_the_child = server.get("/child");
 
-    // SAFETY: the child does nothing but drop the engine, run one of its own and leave by _exit: what it needs of the allocator and of
-    // thread-locals is its own, and no lock of another thread's is asked for.
+    // SAFETY: the child does nothing but drop the engine, run one of its own and leave by _exit:
+    // what it needs of the allocator and of thread-locals is its own, and no lock of another
+    // thread's is asked for.
     let child = unsafe { libc::fork() };
     assert!(child >= 0, "{}", std::io::Error::last_os_error());
     if child == 0 {
@@ -150,7 +153,8 @@ fn a_child_may_drop_the_engine_and_the_parents_goes_on() {
     gate.open(15);
     host.until("the host's own", |engine| engine.pending() == 0);
     assert_eq!(host.log.texts(), ["/held"; 5]);
-    // Of both families. What is asked once more gets no answer, so that an event that was lost is not made up for.
+    // Of both families. What is asked once more gets no answer, so that an event that was lost is
+    // not made up for.
     may.open(2);
     bench.replies(11);
     let texts = bench.log.texts();

@@ -1,5 +1,5 @@
-//! Each file or folder at the top of `src`, a *room*, imports only rooms that stand below it; and the
-//! methods of the engine call down the list in `engine/mod.rs`.
+//! Each file or folder at the top of `src`, a *room*, imports only rooms that stand below it; and
+//! the methods of the engine call down the list in `engine/mod.rs`.
 //!
 //! The sources are read as text, without comments, strings and test modules. What counts is each
 //! path that begins with `crate::`, nested braces included, or leads to the root by `super::`.
@@ -196,8 +196,8 @@ fn listed(line: &str) -> Option<&str> {
 }
 
 /// Looks at the calls of methods of `Core` and `Engine` on themselves, and at what the files of the
-/// list import of each other. Answers how many there are, and those that go from a file to one above
-/// it.
+/// list import of each other. Answers how many there are, and those that go from a file to one
+/// above it.
 fn calls_upwards(list: &[&str], files: &[Vec<Token<'_>>]) -> (usize, Vec<String>) {
     let mut places = BTreeMap::new();
     let mut wrong = Vec::new();

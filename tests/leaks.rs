@@ -1,4 +1,5 @@
-//! After ten thousand failures of every kind, in every phase, everything is as it was: descriptors, links, chains, timers.
+//! After ten thousand failures of every kind, in every phase, everything is as it was: descriptors,
+//! links, chains, timers.
 
 mod common;
 

@@ -1,7 +1,9 @@
-//! A send on a connection that the peer has reset must not end a process whose SIGPIPE is at its default, as a C host's is.
+//! A send on a connection that the peer has reset must not end a process whose SIGPIPE is at its
+//! default, as a C host's is.
 //!
-//! Rust's runtime ignores SIGPIPE before `main`, and restoring it takes an unsafe call, which this package forbids. So the
-//! child runs under strace, which makes the one `rt_sigaction` that would ignore the signal do nothing.
+//! Rust's runtime ignores SIGPIPE before `main`, and restoring it takes an unsafe call, which this
+//! package forbids. So the child runs under strace, which makes the one `rt_sigaction` that would
+//! ignore the signal do nothing.
 
 mod common;
 
@@ -80,7 +82,8 @@ fn sends_on_broken_connections() {
     let broken = gate.clone();
     let server = Server::start(move |peer| {
         peer.answer(&ok("a"));
-        // The end of file first: a reset after it has the next send fail with EPIPE, not ECONNRESET.
+        // The end of file first: a reset after it has the next send fail with EPIPE, not
+        // ECONNRESET.
         peer.half_close();
         peer.reset();
         broken.open(1);

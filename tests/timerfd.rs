@@ -25,7 +25,8 @@ use mio::{Events, Interest, Poll, Token};
 /// A time in which nothing is to happen.
 const A_WHILE: Duration = Duration::from_millis(100);
 
-/// Whether the descriptor is readable within this time. A poll made for one question sees levels, not edges.
+/// Whether the descriptor is readable within this time. A poll made for one question sees levels,
+/// not edges.
 fn is_readable<S>(engine: &Engine<S>, within: Duration) -> bool {
     !Watcher::new(engine).told(within).is_empty()
 }
@@ -378,7 +379,8 @@ fn after_a_panic_the_descriptor_is_readable_for_the_rest() {
     }
 }
 
-/// Where one event is all that a turn takes, the timer's own may be it; what stands behind it must not be left there.
+/// Where one event is all that a turn takes, the timer's own may be it; what stands behind it must
+/// not be left there.
 #[test]
 fn a_timer_that_goes_off_for_nothing_takes_no_events_place() {
     let gate = Gate::new();

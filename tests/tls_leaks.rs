@@ -1,4 +1,5 @@
-//! After two thousand handshakes that failed in every way, everything is as it was: descriptors, links, chains, timers, heap.
+//! After two thousand handshakes that failed in every way, everything is as it was: descriptors,
+//! links, chains, timers, heap.
 #![cfg(unix)]
 
 #[path = "tls/certificates.rs"]
@@ -45,7 +46,8 @@ fn kind(
     }
 }
 
-/// Waits for the first bytes of a ClientHello: a connection that ends before them may be none to the client.
+/// Waits for the first bytes of a ClientHello: a connection that ends before them may be none to
+/// the client.
 fn hello(peer: &mut Peer) {
     let _ = peer.stream().read(&mut [0; 1024]);
 }
@@ -110,7 +112,8 @@ fn nothing_is_left_of_two_thousand_failed_handshakes() {
     });
     let get = |server: &Server| Request::get(&peer::url(server, "/"));
     let kinds = kinds(&authority).map(|kind| {
-        // Where nothing comes, the deadline has to; anything else may take its time on a busy machine.
+        // Where nothing comes, the deadline has to; anything else may take its time on a busy
+        // machine.
         let tls = match kind.expected {
             ErrorKind::Timeout => Duration::from_millis(200),
             _ => common::PATIENCE,

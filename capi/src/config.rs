@@ -1,7 +1,8 @@
 //! Configurations: what was set, call by call; an engine's own is made of it for each engine.
 //!
-//! What cannot be used is refused by the call that brings it. Two things are known only where an engine is made: a pattern of
-//! `httpstream_config_resolve_to` that cannot be read, and more default fields than there may be.
+//! What cannot be used is refused by the call that brings it. Two things are known only where an
+//! engine is made: a pattern of `httpstream_config_resolve_to` that cannot be read, and more
+//! default fields than there may be.
 
 use std::ffi::{c_char, c_void};
 use std::mem::MaybeUninit;
@@ -166,8 +167,8 @@ fn change_draft(config: u64, change: impl FnOnce(&mut Draft)) -> Result<(), Faul
     shared().configs.get_mut(config).map(change)
 }
 
-/// Makes a configuration with the defaults, and writes it to `out`. Free it with httpstream_config_free; engines that were made with it do
-/// not need it any more. Any thread.
+/// Makes a configuration with the defaults, and writes it to `out`. Free it with
+/// httpstream_config_free; engines that were made with it do not need it any more. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_config_new(out: Option<&mut MaybeUninit<httpstream_config>>) -> i32 {
     guard("httpstream_config_new", || {
@@ -189,19 +190,28 @@ pub extern "C" fn httpstream_config_free(config: httpstream_config) -> i32 {
 
 /// Sets a number by its name, which is NUL-terminated. Sizes are in bytes, times in milliseconds.
 ///
-/// - "max_connections" (1024): connections open at once; "max_connections_per_origin" (256), "max_idle_per_origin" (32)
-/// - "idle_timeout_ms" (60,000): how long an idle connection is kept; 0: not at all, UINT64_MAX: until the server closes it
-/// - "timeout_resolve_ms", "timeout_connect_ms", "timeout_tls_ms" (10,000 each), "timeout_write_ms", "timeout_first_byte_ms",
-///   "timeout_idle_ms" (30,000 each), "timeout_total_ms" (300,000): deadlines, for requests that do not set their own; UINT64_MAX, and
-///   whatever is longer than 24 days: none; 0 counts as 1
-/// - "limit_max_head_bytes" (65,536), "limit_max_fields" (128), "limit_max_body_bytes" (67,108,864; of a collected body), "limit_max_interim"
-///   (16), "limit_max_trailer_bytes", "limit_max_chunk_extension_bytes" (16,384 each), "limit_refuse_obs_fold" (0): bounds on responses
-/// - "turn_events" (1024, at most 1,048,576), "turn_bytes" (524,288, of one connection): the bounds of one turn; "read_buffer" (131,072)
-/// - "max_lookups" (64), "keep_names_ms", "keep_stale_names_ms" (86,400,000 each), "hosts_file" (1): how names are looked up;
-///   "system_resolver" (0): 1 asks the C library, on threads of the library's own, in place of the name servers
-/// - "public_only" (0): 1 dials no address that is not on the public internet, for URLs that come from strangers
+/// - "max_connections" (1024): connections open at once; "max_connections_per_origin" (256),
+///   "max_idle_per_origin" (32)
+/// - "idle_timeout_ms" (60,000): how long an idle connection is kept; 0: not at all, UINT64_MAX:
+///   until the server closes it
+/// - "timeout_resolve_ms", "timeout_connect_ms", "timeout_tls_ms" (10,000 each),
+///   "timeout_write_ms", "timeout_first_byte_ms", "timeout_idle_ms" (30,000 each),
+///   "timeout_total_ms" (300,000): deadlines, for requests that do not set their own; UINT64_MAX,
+///   and whatever is longer than 24 days: none; 0 counts as 1
+/// - "limit_max_head_bytes" (65,536), "limit_max_fields" (128), "limit_max_body_bytes" (67,108,864;
+///   of a collected body), "limit_max_interim" (16), "limit_max_trailer_bytes",
+///   "limit_max_chunk_extension_bytes" (16,384 each), "limit_refuse_obs_fold" (0): bounds on
+///   responses
+/// - "turn_events" (1024, at most 1,048,576), "turn_bytes" (524,288, of one connection): the bounds
+///   of one turn; "read_buffer" (131,072)
+/// - "max_lookups" (64), "keep_names_ms", "keep_stale_names_ms" (86,400,000 each), "hosts_file"
+///   (1): how names are looked up; "system_resolver" (0): 1 asks the C library, on threads of the
+///   library's own, in place of the name servers
+/// - "public_only" (0): 1 dials no address that is not on the public internet, for URLs that come
+///   from strangers
 /// - "nodelay" (0): 1 sets TCP_NODELAY on all connections
-/// - "timerfd" (0): 1 has the descriptor become readable at deadlines too, so that a host without timers needs nothing else (Linux)
+/// - "timerfd" (0): 1 has the descriptor become readable at deadlines too, so that a host without
+///   timers needs nothing else (Linux)
 ///
 /// HTTPSTREAM_ERROR_ARGUMENT: no such name, or a number that no engine can work with. Any thread.
 #[unsafe(no_mangle)]
@@ -219,8 +229,9 @@ pub unsafe extern "C" fn httpstream_config_set(
     })
 }
 
-/// Sets the User-Agent of requests that carry none, in place of "httpstream/VERSION". A `len` of 0: none is sent. SIZE_MAX: `text` is
-/// NUL-terminated. HTTPSTREAM_ERROR_ARGUMENT: it cannot be a field's value. Any thread.
+/// Sets the User-Agent of requests that carry none, in place of "httpstream/VERSION". A `len` of 0:
+/// none is sent. SIZE_MAX: `text` is NUL-terminated. HTTPSTREAM_ERROR_ARGUMENT: it cannot be a
+/// field's value. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn httpstream_config_user_agent(
     config: httpstream_config,
@@ -235,8 +246,9 @@ pub unsafe extern "C" fn httpstream_config_user_agent(
     })
 }
 
-/// Adds a field to each request that has none of that name; with the User-Agent at most 31. A length of SIZE_MAX: NUL-terminated.
-/// HTTPSTREAM_ERROR_ARGUMENT: it cannot be sent; the words say which byte. Any thread.
+/// Adds a field to each request that has none of that name; with the User-Agent at most 31. A
+/// length of SIZE_MAX: NUL-terminated. HTTPSTREAM_ERROR_ARGUMENT: it cannot be sent; the words say
+/// which byte. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn httpstream_config_header(
     config: httpstream_config,
@@ -267,10 +279,12 @@ pub unsafe extern "C" fn httpstream_config_header(
     })
 }
 
-/// Sends what is meant for `pattern` to `address` instead: neither the name nor the port is looked at any further. Both are NUL-terminated.
+/// Sends what is meant for `pattern` to `address` instead: neither the name nor the port is looked
+/// at any further. Both are NUL-terminated.
 ///
-/// `pattern` is a host, "host:port", "*.domain" (every host below it) or "*"; the first that fits is taken. `address` is "127.0.0.1:8080"
-/// or "[::1]:8080". HTTPSTREAM_ERROR_ARGUMENT: the address cannot be read; a pattern that cannot is reported by httpstream_new. Any thread.
+/// `pattern` is a host, "host:port", "*.domain" (every host below it) or "*"; the first that fits
+/// is taken. `address` is "127.0.0.1:8080" or "[::1]:8080". HTTPSTREAM_ERROR_ARGUMENT: the address
+/// cannot be read; a pattern that cannot is reported by httpstream_new. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn httpstream_config_resolve_to(
     config: httpstream_config,
@@ -294,9 +308,10 @@ pub unsafe extern "C" fn httpstream_config_resolve_to(
     })
 }
 
-/// Believes the root certificates in this file (PEM) and no others, in place of the system's. `path` is NUL-terminated; the file is read now.
-/// HTTPSTREAM_ERROR_IO: it cannot be read. HTTPSTREAM_ERROR_ARGUMENT: a certificate cannot be used, or there is none, or
-/// the library was built without TLS. Any thread.
+/// Believes the root certificates in this file (PEM) and no others, in place of the system's.
+/// `path` is NUL-terminated; the file is read now. HTTPSTREAM_ERROR_IO: it cannot be read.
+/// HTTPSTREAM_ERROR_ARGUMENT: a certificate cannot be used, or there is none, or the library was
+/// built without TLS. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn httpstream_config_ca_file(
     config: httpstream_config,

@@ -1,7 +1,8 @@
 //! Engines: each in a table of its thread, entered by C through a number.
 //!
-//! An engine is in one of three states for a call: *at rest*, and the call goes to it; *inside a callback*, and the call goes to the
-//! [`Context`] that the engine lent for it; or neither, which is where it tidies up, and where no call comes from.
+//! An engine is in one of three states for a call: *at rest*, and the call goes to it; *inside a
+//! callback*, and the call goes to the [`Context`] that the engine lent for it; or neither, which
+//! is where it tidies up, and where no call comes from.
 
 use std::cell::{Cell, RefCell};
 use std::io::Write;
@@ -73,8 +74,9 @@ impl Hosts {
     }
 }
 
-/// A thread ends, or its process does. Engines that nobody has freed are left as they are: in a child they are not ours to close, and of
-/// releases nobody expects any here, after the host's own end.
+/// A thread ends, or its process does. Engines that nobody has freed are left as they are: in a
+/// child they are not ours to close, and of releases nobody expects any here, after the host's own
+/// end.
 impl Drop for Hosts {
     fn drop(&mut self) {
         if self.0.is_empty() {
@@ -117,7 +119,8 @@ impl Desk {
         answer
     }
 
-    /// A child, forked in the callback that has just returned, would go on with sockets and an epoll that are its parent's too.
+    /// A child, forked in the callback that has just returned, would go on with sockets and an
+    /// epoll that are its parent's too.
     fn stay_in_this_process(&self) {
         if !self.born.is_here() {
             let words = b"httpstream: a process forked inside a callback must not return from it\n";
@@ -136,9 +139,10 @@ impl Desk {
             }
         }
         let mut taken = Return(self, self.context.take()?);
-        // SAFETY: `lend` put it there, holds the borrow that it came from until the callback returns, does not touch it meanwhile, and
-        // takes it away then. It is out of the cell while it is used: so it is used once at a time. `ask` takes it for any
-        // lifetime, so that it can keep nothing of it.
+        // SAFETY: `lend` put it there, holds the borrow that it came from until the callback
+        // returns, does not touch it meanwhile, and takes it away then. It is out of the cell while
+        // it is used: so it is used once at a time. `ask` takes it for any lifetime, so that it can
+        // keep nothing of it.
         Some(ask(unsafe { taken.1.as_mut() }))
     }
 
@@ -196,7 +200,8 @@ impl Host {
         Fault::new(Code::Busy, Kind::Engine.words(self.handle(), what))
     }
 
-    /// Puts a question to the engine at rest, or to the context that it lent to the callback which asks.
+    /// Puts a question to the engine at rest, or to the context that it lent to the callback which
+    /// asks.
     fn ask<R>(
         &self,
         at_rest: impl FnOnce(&mut Engine<()>) -> R,
@@ -280,12 +285,14 @@ fn host(engine: u64) -> Result<Rc<Host>, Fault> {
     }
 }
 
-/// Makes an engine, and writes it to `out`. It belongs to this thread: all other calls but httpstream_wakeup and httpstream_stop are its alone.
+/// Makes an engine, and writes it to `out`. It belongs to this thread: all other calls but
+/// httpstream_wakeup and httpstream_stop are its alone.
 ///
-/// `config` is copied; 0: the defaults. Free the engine with httpstream_free before its thread ends: what is left then is lost, its descriptors
-/// included, and nothing is released.
+/// `config` is copied; 0: the defaults. Free the engine with httpstream_free before its thread
+/// ends: what is left then is lost, its descriptors included, and nothing is released.
 ///
-/// HTTPSTREAM_ERROR_ARGUMENT: the configuration cannot be used; the words name the setting. HTTPSTREAM_ERROR_IO: no poll or descriptor is to be had.
+/// HTTPSTREAM_ERROR_ARGUMENT: the configuration cannot be used; the words name the setting.
+/// HTTPSTREAM_ERROR_IO: no poll or descriptor is to be had.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_new(
     config: httpstream_config,
@@ -320,8 +327,9 @@ fn open(config: Config) -> Result<u64, Fault> {
     Ok(handle)
 }
 
-/// Frees an engine: closes its connections and its descriptor. No callback runs but `release`, once for each chain that is not over. Take the
-/// descriptor out of your loop first. In a child process it fails and does nothing: the engine is the parent's.
+/// Frees an engine: closes its connections and its descriptor. No callback runs but `release`, once
+/// for each chain that is not over. Take the descriptor out of your loop first. In a child process
+/// it fails and does nothing: the engine is the parent's.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_free(engine: httpstream_engine) -> i32 {
     guard("httpstream_free", || {
@@ -348,16 +356,18 @@ fn close(host: Rc<Host>) {
     drop(host);
 }
 
-/// The descriptor to watch for reading, level-triggered; at least 0, or an error. It is the same for the engine's life and stays the engine's:
-/// do not close it, nor read from it. Readable, or the timeout is over: call httpstream_turn. From an edge-triggered loop, turn until
-/// `more` is false and `events` is 0.
+/// The descriptor to watch for reading, level-triggered; at least 0, or an error. It is the same
+/// for the engine's life and stays the engine's: do not close it, nor read from it. Readable, or
+/// the timeout is over: call httpstream_turn. From an edge-triggered loop, turn until `more` is
+/// false and `events` is 0.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_fd(engine: httpstream_engine) -> i32 {
     guard("httpstream_fd", || Ok(host(engine)?.fd))
 }
 
-/// How long poll(2) may wait: -1: there is nothing to wait for but the descriptor; 0: a turn is due; else milliseconds, rounded up. Below -1: an
-/// error. Ask again after each call to the engine, and before each wait. Inside a callback it is 0.
+/// How long poll(2) may wait: -1: there is nothing to wait for but the descriptor; 0: a turn is
+/// due; else milliseconds, rounded up. Below -1: an error. Ask again after each call to the engine,
+/// and before each wait. Inside a callback it is 0.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_timeout_ms(engine: httpstream_engine) -> i32 {
     guard("httpstream_timeout_ms", || {
@@ -375,14 +385,17 @@ fn milliseconds(time: Duration) -> i32 {
     i32::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
 }
 
-/// Does what is due: moves bytes, passes deadlines, runs callbacks. Never waits. May be called late, early or twice.
+/// Does what is due: moves bytes, passes deadlines, runs callbacks. Never waits. May be called
+/// late, early or twice.
 ///
-/// At most `budget` turns while there is more to do; 0 counts as 1. One turn is bounded (see "turn_events" and "turn_bytes"), and what is left makes the
-/// timeout 0; so 1 is right where others use the loop, and more where that costs too much. What was done is written to `turned`, which may be null; also
-/// where this answers HTTPSTREAM_ERROR_CALLBACK.
+/// At most `budget` turns while there is more to do; 0 counts as 1. One turn is bounded (see
+/// "turn_events" and "turn_bytes"), and what is left makes the timeout 0; so 1 is right where
+/// others use the loop, and more where that costs too much. What was done is written to `turned`,
+/// which may be null; also where this answers HTTPSTREAM_ERROR_CALLBACK.
 ///
-/// HTTPSTREAM_ERROR_BUSY: inside a callback of this engine. HTTPSTREAM_ERROR_CALLBACK: a callback answered what no header knows, or a request that cannot be sent;
-/// the words name the chain; everything else was done. HTTPSTREAM_ERROR_IO: the poll failed.
+/// HTTPSTREAM_ERROR_BUSY: inside a callback of this engine. HTTPSTREAM_ERROR_CALLBACK: a callback
+/// answered what no header knows, or a request that cannot be sent; the words name the chain;
+/// everything else was done. HTTPSTREAM_ERROR_IO: the poll failed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn httpstream_turn(
     engine: httpstream_engine,
@@ -407,8 +420,8 @@ pub unsafe extern "C" fn httpstream_turn(
     })
 }
 
-/// Makes the descriptor readable, so that the loop turns. Any thread, and as the only call with httpstream_stop while others use the engine. Many
-/// before a turn are as one.
+/// Makes the descriptor readable, so that the loop turns. Any thread, and as the only call with
+/// httpstream_stop while others use the engine. Many before a turn are as one.
 /// HTTPSTREAM_ERROR_HANDLE: the engine was freed.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_wakeup(engine: httpstream_engine) -> i32 {
@@ -422,8 +435,8 @@ pub extern "C" fn httpstream_wakeup(engine: httpstream_engine) -> i32 {
     })
 }
 
-/// Has one httpstream_turn say `stopped`: the next, or the one that runs. The engine itself goes on. Any thread.
-/// HTTPSTREAM_ERROR_HANDLE: the engine was freed.
+/// Has one httpstream_turn say `stopped`: the next, or the one that runs. The engine itself goes
+/// on. Any thread. HTTPSTREAM_ERROR_HANDLE: the engine was freed.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_stop(engine: httpstream_engine) -> i32 {
     guard("httpstream_stop", || {
@@ -435,8 +448,9 @@ pub extern "C" fn httpstream_stop(engine: httpstream_engine) -> i32 {
     })
 }
 
-/// Closes idle connections, and lets none that is open now be used again. Inside a callback it is done at the end of httpstream_turn. After a
-/// change of the network, httpstream_network_changed does this and more.
+/// Closes idle connections, and lets none that is open now be used again. Inside a callback it is
+/// done at the end of httpstream_turn. After a change of the network, httpstream_network_changed
+/// does this and more.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_close_idle(engine: httpstream_engine) -> i32 {
     guard("httpstream_close_idle", || {
@@ -449,8 +463,9 @@ pub extern "C" fn httpstream_close_idle(engine: httpstream_engine) -> i32 {
     })
 }
 
-/// Tells the engine that the network changed: an interface came up, a VPN connected, the machine slept. Idle connections are closed, and none
-/// that is open now is used again; names, name servers and doubts about addresses are forgotten; resolv.conf and the hosts file are read again.
+/// Tells the engine that the network changed: an interface came up, a VPN connected, the machine
+/// slept. Idle connections are closed, and none that is open now is used again; names, name servers
+/// and doubts about addresses are forgotten; resolv.conf and the hosts file are read again.
 /// Requests in flight go on. Inside a callback it is done at the end of httpstream_turn.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_network_changed(engine: httpstream_engine) -> i32 {
@@ -464,14 +479,16 @@ pub extern "C" fn httpstream_network_changed(engine: httpstream_engine) -> i32 {
     })
 }
 
-/// Chains that are not over: queued, in flight, paused or delayed; inside a callback its own among them. Negative: an error.
+/// Chains that are not over: queued, in flight, paused or delayed; inside a callback its own among
+/// them. Negative: an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_pending(engine: httpstream_engine) -> i64 {
     guard("httpstream_pending", || Ok(host(engine)?.desk.chains.get()))
 }
 
-/// Writes how the engine stands to `out`, whose `size` is set. Counts all connections and chains anew: cheap enough to be asked every second, not every turn.
-/// HTTPSTREAM_ERROR_BUSY: inside a callback of this engine. HTTPSTREAM_ERROR_ARGUMENT: `size` is not set.
+/// Writes how the engine stands to `out`, whose `size` is set. Counts all connections and chains
+/// anew: cheap enough to be asked every second, not every turn. HTTPSTREAM_ERROR_BUSY: inside a
+/// callback of this engine. HTTPSTREAM_ERROR_ARGUMENT: `size` is not set.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn httpstream_get_stats(
     engine: httpstream_engine,
@@ -512,10 +529,12 @@ fn to_c(stats: &Stats) -> httpstream_stats {
     }
 }
 
-/// Starts a chain: sends `request` after `delay_ms` milliseconds (UINT64_MAX: never, that is until httpstream_cancel) and has `readback` read what comes. A turn is
-/// then due. The id is written to `id`, which may be null.
+/// Starts a chain: sends `request` after `delay_ms` milliseconds (UINT64_MAX: never, that is until
+/// httpstream_cancel) and has `readback` read what comes. A turn is then due. The id is written to
+/// `id`, which may be null.
 ///
-/// The request stays yours. The readback is copied, and released exactly once; where this fails, nothing was taken over, and nothing is released. May be called inside callbacks.
+/// The request stays yours. The readback is copied, and released exactly once; where this fails,
+/// nothing was taken over, and nothing is released. May be called inside callbacks.
 ///
 /// HTTPSTREAM_ERROR_ARGUMENT: the request cannot be sent.
 #[unsafe(no_mangle)]
@@ -545,8 +564,9 @@ pub extern "C" fn httpstream_submit(
     })
 }
 
-/// Ends a chain, whatever it is doing. 1: its on_reply is called once more, with HTTPSTREAM_KIND_CANCELLED, and what it answers is dropped; 0: it was over, or
-/// cancelled before. A turn is then due. May be called inside callbacks, also of the chain itself.
+/// Ends a chain, whatever it is doing. 1: its on_reply is called once more, with
+/// HTTPSTREAM_KIND_CANCELLED, and what it answers is dropped; 0: it was over, or cancelled before.
+/// A turn is then due. May be called inside callbacks, also of the chain itself.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_cancel(engine: httpstream_engine, id: httpstream_id) -> i32 {
     guard("httpstream_cancel", || {
@@ -557,8 +577,9 @@ pub extern "C" fn httpstream_cancel(engine: httpstream_engine, id: httpstream_id
     })
 }
 
-/// Lets a chain go on of which a callback answered HTTPSTREAM_PAUSE. 1: it does, and a turn is due; 0: it was not paused, which it is when the callback has returned. May
-/// be called inside callbacks.
+/// Lets a chain go on of which a callback answered HTTPSTREAM_PAUSE. 1: it does, and a turn is due;
+/// 0: it was not paused, which it is when the callback has returned. May be called inside
+/// callbacks.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_resume(engine: httpstream_engine, id: httpstream_id) -> i32 {
     guard("httpstream_resume", || {

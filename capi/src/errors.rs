@@ -1,6 +1,7 @@
 //! Errors of calls: a number to answer, and words for `httpstream_last_error`.
 //!
-//! Everything that C calls goes through [`guard`]: so no panic crosses, and words are made only where something failed.
+//! Everything that C calls goes through [`guard`]: so no panic crosses, and words are made only
+//! where something failed.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -123,7 +124,8 @@ thread_local! {
 
 /// Runs what may panic; that is then a fault like others.
 pub(crate) fn contain<T>(run: impl FnOnce() -> T) -> Result<T, Fault> {
-    // What a panic may leave half changed is the engine, which takes that on itself, and tables, which change in single steps.
+    // What a panic may leave half changed is the engine, which takes that on itself, and tables,
+    // which change in single steps.
     catch_unwind(AssertUnwindSafe(run)).map_err(|payload| {
         let fault = Fault::panic(&*payload);
         // Dropping it may panic as well.
@@ -132,7 +134,8 @@ pub(crate) fn contain<T>(run: impl FnOnce() -> T) -> Result<T, Fault> {
     })
 }
 
-/// Runs what C has called: `function`, for the words. Nothing that happens in it crosses but the answer.
+/// Runs what C has called: `function`, for the words. Nothing that happens in it crosses but the
+/// answer.
 pub(crate) fn guard<T: Answer>(function: &str, run: impl FnOnce() -> Result<T, Fault>) -> T {
     match contain(run).and_then(|result| result) {
         Ok(answer) => answer,
@@ -154,23 +157,25 @@ fn remember(function: &str, fault: &Fault) {
     let _ = LAST.try_with(|slot| slot.replace(last));
 }
 
-/// Words for the last call that failed on this thread: which function, which argument, what is wrong with it. "" when none has. Never
-/// null. Valid until the next call that fails on this thread. Calls that succeed leave it alone.
+/// Words for the last call that failed on this thread: which function, which argument, what is
+/// wrong with it. "" when none has. Never null. Valid until the next call that fails on this
+/// thread. Calls that succeed leave it alone.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_last_error() -> *const c_char {
     let words = LAST.try_with(|last| last.borrow().words.as_ref().map(|words| words.as_ptr()));
     words.ok().flatten().unwrap_or(c"".as_ptr())
 }
 
-/// The number of the last call that failed on this thread, HTTPSTREAM_OK when none has: for functions that answer no number. As
-/// errno, it says nothing after a call that succeeded.
+/// The number of the last call that failed on this thread, HTTPSTREAM_OK when none has: for
+/// functions that answer no number. As errno, it says nothing after a call that succeeded.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_last_error_number() -> i32 {
     let number = LAST.try_with(|last| last.borrow().number);
     number.unwrap_or(HTTPSTREAM_OK)
 }
 
-/// The name of an error: "HTTPSTREAM_ERROR_NULL" and so on, "HTTPSTREAM_OK" of HTTPSTREAM_OK, "HTTPSTREAM_ERROR_UNKNOWN" of other numbers. Valid for ever.
+/// The name of an error: "HTTPSTREAM_ERROR_NULL" and so on, "HTTPSTREAM_OK" of HTTPSTREAM_OK,
+/// "HTTPSTREAM_ERROR_UNKNOWN" of other numbers. Valid for ever.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_error_name(error: i32) -> *const c_char {
     let name: &CStr = match error {
@@ -200,7 +205,8 @@ pub extern "C" fn httpstream_version() -> *const c_char {
     VERSION.as_ptr()
 }
 
-/// The HTTPSTREAM_ABI_VERSION that the library was built with. A program works with a library that has the one of its header.
+/// The HTTPSTREAM_ABI_VERSION that the library was built with. A program works with a library that
+/// has the one of its header.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_abi_version() -> u32 {
     HTTPSTREAM_ABI_VERSION

@@ -1,7 +1,8 @@
 //! Handles: numbers in place of pointers, so that a wrong one is recognised and not followed.
 //!
-//! The upper four bits are the kind. Below them, of requests and configurations: a generation of 28 bits and a slot of 32. Of engines: a number
-//! that is never used again. Of replies: the thread, 24 bits, and which of its replies, 36.
+//! The upper four bits are the kind. Below them, of requests and configurations: a generation of 28
+//! bits and a slot of 32. Of engines: a number that is never used again. Of replies: the thread, 24
+//! bits, and which of its replies, 36.
 
 use crate::errors::{Code, Fault};
 
@@ -158,7 +159,8 @@ impl<T> Table<T> {
     pub(crate) fn remove(&mut self, handle: u64) -> Result<T, Fault> {
         let index = self.index(handle)?;
         let slot = &mut self.slots[index];
-        // A slot that was given out 2²⁸ times is not used again: the price of handles that are never reused.
+        // A slot that was given out 2²⁸ times is not used again: the price of handles that are
+        // never reused.
         if slot.generation < Self::MAX_GENERATION {
             self.vacant.push(index as u32);
         }

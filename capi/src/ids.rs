@@ -2,11 +2,13 @@
 
 use httpstream::ChainId;
 
-/// Between an engine's ids and C's. The engine's own are small numbers, the same ones in each engine; here those of different engines differ, so
-/// that one which is handed to the wrong engine ends nobody else's chain: it is taken for one that is over.
+/// Between an engine's ids and C's. The engine's own are small numbers, the same ones in each
+/// engine; here those of different engines differ, so that one which is handed to the wrong engine
+/// ends nobody else's chain: it is taken for one that is over.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ids {
-    /// Of 31 bits, since the uppermost is set in no id that C gets: so none becomes 0. Two engines mistake an id for one of their own once in 2³¹ times.
+    /// Of 31 bits, since the uppermost is set in no id that C gets: so none becomes 0. Two engines
+    /// mistake an id for one of their own once in 2³¹ times.
     key: u64,
 }
 

@@ -1,4 +1,5 @@
-//! Settings by name: what configurations and requests have in common, and how a number becomes a value.
+//! Settings by name: what configurations and requests have in common, and how a number becomes a
+//! value.
 
 use std::time::Duration;
 
@@ -93,7 +94,8 @@ pub(crate) enum Limit {
 }
 
 impl Limit {
-    /// `limit_max_body_bytes` and its kin; of the prefix `limit_` nothing depends. `None`: no limit has this name.
+    /// `limit_max_body_bytes` and its kin; of the prefix `limit_` nothing depends. `None`: no limit
+    /// has this name.
     pub(crate) fn of(name: &str, value: u64) -> Option<Result<Self, Fault>> {
         let as_count = |limit: fn(usize) -> Limit| count(name, value).map(limit);
         Some(match name.strip_prefix("limit_").unwrap_or(name) {

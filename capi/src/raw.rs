@@ -1,7 +1,8 @@
 //! From C's pointers to slices and options, checked for null.
 //!
-//! That a pointer which is not null leads to so many bytes is what C promises by calling; nothing here can check it. Results of
-//! out-parameters go through `Option<&mut MaybeUninit<_>>` in the signatures, which is C's pointer and needs nothing of this.
+//! That a pointer which is not null leads to so many bytes is what C promises by calling; nothing
+//! here can check it. Results of out-parameters go through `Option<&mut MaybeUninit<_>>` in the
+//! signatures, which is C's pointer and needs nothing of this.
 
 use std::ffi::{CStr, OsStr, c_char, c_void};
 use std::mem::MaybeUninit;
@@ -16,7 +17,8 @@ const NUL_TERMINATED: usize = usize::MAX;
 /// The bytes at `data`. A null pointer is fine where `len` is 0.
 ///
 /// # Safety
-/// `data` is null or leads to `len` bytes, or with a `len` of `SIZE_MAX` to a NUL-terminated string, that nobody writes for `'a`.
+/// `data` is null or leads to `len` bytes, or with a `len` of `SIZE_MAX` to a NUL-terminated
+/// string, that nobody writes for `'a`.
 pub(crate) unsafe fn bytes<'a>(
     name: &str,
     data: *const c_void,
@@ -118,10 +120,12 @@ pub(crate) fn out<'a, T>(
     place.ok_or_else(|| Fault::null(name))
 }
 
-/// Writes as much of `value` as the caller's struct has room for. Its first member is its size in bytes, which stays as it was.
+/// Writes as much of `value` as the caller's struct has room for. Its first member is its size in
+/// bytes, which stays as it was.
 ///
 /// # Safety
-/// `place` is null or leads to so many bytes as the `size_t` at its beginning says, and `T` is `repr(C)` and begins with a `size_t`.
+/// `place` is null or leads to so many bytes as the `size_t` at its beginning says, and `T` is
+/// `repr(C)` and begins with a `size_t`.
 pub(crate) unsafe fn fill<T: Copy>(name: &str, place: *mut T, value: &T) -> Result<(), Fault> {
     if place.is_null() {
         return Err(Fault::null(name));

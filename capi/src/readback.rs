@@ -12,8 +12,8 @@ use crate::reply::{Shown, What};
 use crate::request;
 use crate::types::*;
 
-/// A readback of C's that was taken over. It is to be released once: by [`release`](Self::release), and not by being dropped, since it is dropped
-/// inside the engine, where C must not be called.
+/// A readback of C's that was taken over. It is to be released once: by [`release`](Self::release),
+/// and not by being dropped, since it is dropped inside the engine, where C must not be called.
 pub(crate) struct Taken(httpstream_readback);
 
 impl Taken {

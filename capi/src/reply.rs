@@ -1,7 +1,7 @@
 //! Replies: what a callback is lent, found again by its handle for as long as the callback runs.
 //!
-//! They are lent in a stack, since a callback may turn another engine. A handle names its thread and its place in the order of lending, so that
-//! one that is kept is recognised.
+//! They are lent in a stack, since a callback may turn another engine. A handle names its thread
+//! and its place in the order of lending, so that one that is kept is recognised.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::ffi::{CStr, CString, c_char};
@@ -382,8 +382,9 @@ fn look<R>(reply: u64, at: impl FnOnce(&Shown<'_>) -> Result<R, Fault>) -> Resul
             .map(|Lent(_, shown)| *shown)
     });
     match found {
-        // SAFETY: on the stack as long as `Shown::lend` holds the borrow that it came from, which is longer than this call: it comes from inside the
-        // callback. It is only ever read, and `at` takes it for any lifetime, so that what it keeps of it are C's pointers only.
+        // SAFETY: on the stack as long as `Shown::lend` holds the borrow that it came from, which
+        // is longer than this call: it comes from inside the callback. It is only ever read, and
+        // `at` takes it for any lifetime, so that what it keeps of it are C's pointers only.
         Ok(Some(shown)) => at(unsafe { shown.as_ref() }),
         Ok(None) | Err(_) => Err(why_not_lent(reply, number)),
     }
@@ -437,7 +438,8 @@ fn field((name, value): (&str, &[u8])) -> httpstream_field {
     }
 }
 
-/// Where C wants the parts of a field; what is null is not wanted. No references: one variable may be given for several that do not matter.
+/// Where C wants the parts of a field; what is null is not wanted. No references: one variable may
+/// be given for several that do not matter.
 struct FieldPlaces {
     name: *mut *const u8,
     name_len: *mut usize,
@@ -489,12 +491,14 @@ unsafe fn copy_fields(
     Ok(there)
 }
 
-/// Writes all about a reply that is there without further work to `out`, whose `size` is set: one call in place of a dozen, for bindings.
-/// HTTPSTREAM_ERROR_ARGUMENT: `size` is not set.
+/// Writes all about a reply that is there without further work to `out`, whose `size` is set: one
+/// call in place of a dozen, for bindings. HTTPSTREAM_ERROR_ARGUMENT: `size` is not set.
 ///
-/// This and what follows are for callbacks, with the reply they were given, on the engine's thread. A reply that is not lent to a running
-/// callback answers HTTPSTREAM_ERROR_HANDLE or HTTPSTREAM_ERROR_THREAD, or where no number is answered 0, false or null; what it was is then in
-/// httpstream_last_error_number. Pointers are valid until the callback returns, and not null but where this is said.
+/// This and what follows are for callbacks, with the reply they were given, on the engine's thread.
+/// A reply that is not lent to a running callback answers HTTPSTREAM_ERROR_HANDLE or
+/// HTTPSTREAM_ERROR_THREAD, or where no number is answered 0, false or null; what it was is then in
+/// httpstream_last_error_number. Pointers are valid until the callback returns, and not null but
+/// where this is said.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn httpstream_reply_view(
     reply: httpstream_reply,
@@ -515,8 +519,8 @@ pub extern "C" fn httpstream_reply_id(reply: httpstream_reply) -> httpstream_id 
     guard("httpstream_reply_id", || look(reply, |shown| Ok(shown.id)))
 }
 
-/// HTTPSTREAM_KIND_RESPONSE (0): there is a response, or its head, or a piece of it. Else why there is none, or not all of it: another
-/// HTTPSTREAM_KIND_*. Negative: an error.
+/// HTTPSTREAM_KIND_RESPONSE (0): there is a response, or its head, or a piece of it. Else why there
+/// is none, or not all of it: another HTTPSTREAM_KIND_*. Negative: an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_reply_kind(reply: httpstream_reply) -> i32 {
     guard("httpstream_reply_kind", || {
@@ -524,7 +528,8 @@ pub extern "C" fn httpstream_reply_kind(reply: httpstream_reply) -> i32 {
     })
 }
 
-/// The name of a HTTPSTREAM_KIND_*: "Truncated"; "Response" of 0, "Other" of numbers without a name. Valid for ever. Any thread.
+/// The name of a HTTPSTREAM_KIND_*: "Truncated"; "Response" of 0, "Other" of numbers without a
+/// name. Valid for ever. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_kind_name(kind: i32) -> *const c_char {
     let name: &CStr = match kind {
@@ -549,7 +554,8 @@ pub extern "C" fn httpstream_kind_name(kind: i32) -> *const c_char {
     name.as_ptr()
 }
 
-/// What failed, where and why, in words; "" of a response. NUL-terminated, UTF-8. Shows no path, query or field value. Null: not a reply.
+/// What failed, where and why, in words; "" of a response. NUL-terminated, UTF-8. Shows no path,
+/// query or field value. Null: not a reply.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_reply_message(reply: httpstream_reply) -> *const c_char {
     guard("httpstream_reply_message", || {
@@ -565,7 +571,8 @@ pub extern "C" fn httpstream_reply_phase(reply: httpstream_reply) -> i32 {
     })
 }
 
-/// The name of a HTTPSTREAM_PHASE_*: "FirstByte"; "None" of 0, "Other" of numbers without a name. Valid for ever. Any thread.
+/// The name of a HTTPSTREAM_PHASE_*: "FirstByte"; "None" of 0, "Other" of numbers without a name.
+/// Valid for ever. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_phase_name(phase: i32) -> *const c_char {
     let name: &CStr = match phase {
@@ -584,7 +591,8 @@ pub extern "C" fn httpstream_phase_name(phase: i32) -> *const c_char {
     name.as_ptr()
 }
 
-/// Whether the request left this machine: HTTPSTREAM_SENT_NO, HTTPSTREAM_SENT_MAYBE or HTTPSTREAM_SENT_YES, as of a response. Negative: an error.
+/// Whether the request left this machine: HTTPSTREAM_SENT_NO, HTTPSTREAM_SENT_MAYBE or
+/// HTTPSTREAM_SENT_YES, as of a response. Negative: an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_reply_request_sent(reply: httpstream_reply) -> i32 {
     guard("httpstream_reply_request_sent", || {
@@ -592,7 +600,8 @@ pub extern "C" fn httpstream_reply_request_sent(reply: httpstream_reply) -> i32 
     })
 }
 
-/// 1: sending the request again can do no harm: it never left, or it is idempotent. 0: it can, or there is a response. Negative: an error.
+/// 1: sending the request again can do no harm: it never left, or it is idempotent. 0: it can, or
+/// there is a response. Negative: an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_reply_resend_is_safe(reply: httpstream_reply) -> i32 {
     guard("httpstream_reply_resend_is_safe", || {
@@ -600,7 +609,8 @@ pub extern "C" fn httpstream_reply_resend_is_safe(reply: httpstream_reply) -> i3
     })
 }
 
-/// The status code, 100 to 999, also of a failure after the head; 0: none was received. Negative: an error.
+/// The status code, 100 to 999, also of a failure after the head; 0: none was received. Negative:
+/// an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_reply_status(reply: httpstream_reply) -> i32 {
     guard("httpstream_reply_status", || {
@@ -608,7 +618,8 @@ pub extern "C" fn httpstream_reply_status(reply: httpstream_reply) -> i32 {
     })
 }
 
-/// The reason phrase, `len` bytes, often 0, not NUL-terminated. `len` may be null. Null: not a reply.
+/// The reason phrase, `len` bytes, often 0, not NUL-terminated. `len` may be null. Null: not a
+/// reply.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_reply_reason(
     reply: httpstream_reply,
@@ -619,8 +630,8 @@ pub extern "C" fn httpstream_reply_reason(
     })
 }
 
-/// The body, `len` bytes, its transfer coding removed; of a failure what had been collected of it; empty if it was streamed or discarded.
-/// `len` may be null. Null: not a reply.
+/// The body, `len` bytes, its transfer coding removed; of a failure what had been collected of it;
+/// empty if it was streamed or discarded. `len` may be null. Null: not a reply.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_reply_body(
     reply: httpstream_reply,
@@ -631,8 +642,8 @@ pub extern "C" fn httpstream_reply_body(
     })
 }
 
-/// The value of the first field of that name, in any case, `len` bytes, not NUL-terminated. A `name_len` of SIZE_MAX: NUL-terminated. `len` may be
-/// null. Null: there is none, or not a reply.
+/// The value of the first field of that name, in any case, `len` bytes, not NUL-terminated. A
+/// `name_len` of SIZE_MAX: NUL-terminated. `len` may be null. Null: there is none, or not a reply.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn httpstream_reply_header(
     reply: httpstream_reply,
@@ -658,7 +669,8 @@ pub extern "C" fn httpstream_reply_header_count(reply: httpstream_reply) -> usiz
     })
 }
 
-/// The field at `index`, in the order received, from 0. Each of the four places may be null. HTTPSTREAM_ERROR_ARGUMENT: there are not so many.
+/// The field at `index`, in the order received, from 0. Each of the four places may be null.
+/// HTTPSTREAM_ERROR_ARGUMENT: there are not so many.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn httpstream_reply_header_at(
     reply: httpstream_reply,
@@ -682,8 +694,9 @@ pub unsafe extern "C" fn httpstream_reply_header_at(
     })
 }
 
-/// Writes the fields in the order received to `out`, which has room for `room` of them; answers how many there are, which may be more. `out` may be
-/// null where `room` is 0. One call in place of many, for bindings.
+/// Writes the fields in the order received to `out`, which has room for `room` of them; answers how
+/// many there are, which may be more. `out` may be null where `room` is 0. One call in place of
+/// many, for bindings.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn httpstream_reply_headers(
     reply: httpstream_reply,
@@ -698,9 +711,11 @@ pub unsafe extern "C" fn httpstream_reply_headers(
     })
 }
 
-/// Writes the head as text to `out`, which has room for `room` bytes: the status line and each field line, each with CR LF at its end, a field
-/// as "name: value", in the order received. Answers its length; where that is more than `room`, what was written is the beginning of it, if
-/// that. 0: of a failure, or not a reply. `out` may be null where `room` is 0. One copy in place of many, for bindings that look at fields later or never.
+/// Writes the head as text to `out`, which has room for `room` bytes: the status line and each
+/// field line, each with CR LF at its end, a field as "name: value", in the order received. Answers
+/// its length; where that is more than `room`, what was written is the beginning of it, if that. 0:
+/// of a failure, or not a reply. `out` may be null where `room` is 0. One copy in place of many,
+/// for bindings that look at fields later or never.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn httpstream_reply_head(
     reply: httpstream_reply,
@@ -750,7 +765,8 @@ pub unsafe extern "C" fn httpstream_reply_trailer_at(
     })
 }
 
-/// The method of the request, `len` bytes, not NUL-terminated; of failures too. `len` may be null. Null: not a reply.
+/// The method of the request, `len` bytes, not NUL-terminated; of failures too. `len` may be null.
+/// Null: not a reply.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_reply_method(
     reply: httpstream_reply,
@@ -763,8 +779,8 @@ pub extern "C" fn httpstream_reply_method(
     })
 }
 
-/// The URL that was asked for, of failures too, `len` bytes, not NUL-terminated, encoded as it went out, without fragment. It may hold secrets: do not log it. `len` may
-/// be null. Null: not a reply.
+/// The URL that was asked for, of failures too, `len` bytes, not NUL-terminated, encoded as it went
+/// out, without fragment. It may hold secrets: do not log it. `len` may be null. Null: not a reply.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_reply_url(
     reply: httpstream_reply,
@@ -775,8 +791,9 @@ pub extern "C" fn httpstream_reply_url(
     })
 }
 
-/// How often the request was sent: 2 after a retry on a fresh connection. Of a failure, how often it was given a connection or the making of
-/// one: 0 if it never left its queue. Negative: an error.
+/// How often the request was sent: 2 after a retry on a fresh connection. Of a failure, how often
+/// it was given a connection or the making of one: 0 if it never left its queue. Negative: an
+/// error.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_reply_attempts(reply: httpstream_reply) -> i32 {
     guard("httpstream_reply_attempts", || {
@@ -784,8 +801,8 @@ pub extern "C" fn httpstream_reply_attempts(reply: httpstream_reply) -> i32 {
     })
 }
 
-/// The address that the response came from: "127.0.0.1:80", "[::1]:80". NUL-terminated; "" where it is not known, as of a failure. Null: not
-/// a reply.
+/// The address that the response came from: "127.0.0.1:80", "[::1]:80". NUL-terminated; "" where it
+/// is not known, as of a failure. Null: not a reply.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_reply_peer(reply: httpstream_reply) -> *const c_char {
     guard("httpstream_reply_peer", || {
@@ -801,7 +818,8 @@ pub extern "C" fn httpstream_reply_reused(reply: httpstream_reply) -> bool {
     })
 }
 
-/// Microseconds from the submission, or the end of the delay, to the end of the response, or to now where it has not ended well.
+/// Microseconds from the submission, or the end of the delay, to the end of the response, or to now
+/// where it has not ended well.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_reply_elapsed_us(reply: httpstream_reply) -> u64 {
     guard("httpstream_reply_elapsed_us", || {

@@ -1,7 +1,8 @@
 //! Requests: values, put together call by call and fixed when they are sent first.
 //!
-//! The call that makes a mistake reports it. After that the request cannot be sent, and each further call says the same: one that lacks a
-//! field because somebody did not look at an answer may be worse than none.
+//! The call that makes a mistake reports it. After that the request cannot be sent, and each
+//! further call says the same: one that lacks a field because somebody did not look at an answer
+//! may be worse than none.
 
 use std::ffi::{c_char, c_void};
 use std::mem::MaybeUninit;
@@ -141,15 +142,18 @@ impl Setting {
     }
 }
 
-/// Makes a request, and writes it to `out`. Free it with httpstream_request_free. Lengths are in bytes, SIZE_MAX: NUL-terminated.
+/// Makes a request, and writes it to `out`. Free it with httpstream_request_free. Lengths are in
+/// bytes, SIZE_MAX: NUL-terminated.
 ///
-/// `url` is absolute, http or https, its host in ASCII or an IP address. Path and query may be encoded or not; a fragment is dropped, credentials are
-/// refused. `method` is any but CONNECT.
+/// `url` is absolute, http or https, its host in ASCII or an IP address. Path and query may be
+/// encoded or not; a fragment is dropped, credentials are refused. `method` is any but CONNECT.
 ///
-/// A request is a value: it can be sent any number of times, by any engine of any thread. It is fixed when it is sent first; what is set after that
-/// is refused. A call that fails on account of what it was given spoils it: each further call, and sending it, fails with the same words.
+/// A request is a value: it can be sent any number of times, by any engine of any thread. It is
+/// fixed when it is sent first; what is set after that is refused. A call that fails on account of
+/// what it was given spoils it: each further call, and sending it, fails with the same words.
 ///
-/// HTTPSTREAM_ERROR_ARGUMENT: it cannot be sent; the words say which byte of what is wrong. Any thread.
+/// HTTPSTREAM_ERROR_ARGUMENT: it cannot be sent; the words say which byte of what is wrong. Any
+/// thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn httpstream_request_new(
     method: *const c_char,
@@ -182,12 +186,13 @@ pub extern "C" fn httpstream_request_free(request: httpstream_request) -> i32 {
     })
 }
 
-/// Adds a field; several of one name stay several lines. Lengths are in bytes, SIZE_MAX: NUL-terminated. White space around the value is
-/// taken off. "Host" replaces the one of the URL; "Content-Length" must be the body's.
+/// Adds a field; several of one name stay several lines. Lengths are in bytes, SIZE_MAX:
+/// NUL-terminated. White space around the value is taken off. "Host" replaces the one of the URL;
+/// "Content-Length" must be the body's.
 ///
-/// HTTPSTREAM_ERROR_ARGUMENT: a name that is no token, a control byte in a value, a second Host or Content-Length, Transfer-Encoding,
-/// an Expect other than 100-continue; Upgrade, since there is no way to write behind a 101 from here: that does not spoil the request.
-/// Any thread.
+/// HTTPSTREAM_ERROR_ARGUMENT: a name that is no token, a control byte in a value, a second Host or
+/// Content-Length, Transfer-Encoding, an Expect other than 100-continue; Upgrade, since there is no
+/// way to write behind a 101 from here: that does not spoil the request. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn httpstream_request_header(
     request: httpstream_request,
@@ -214,8 +219,8 @@ pub unsafe extern "C" fn httpstream_request_header(
     })
 }
 
-/// Sets the body, `len` bytes, which are copied; SIZE_MAX: NUL-terminated. Its length goes out as Content-Length. Null with a `len` of 0 is an
-/// empty one. Any thread.
+/// Sets the body, `len` bytes, which are copied; SIZE_MAX: NUL-terminated. Its length goes out as
+/// Content-Length. Null with a `len` of 0 is an empty one. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn httpstream_request_body(
     request: httpstream_request,
@@ -229,8 +234,8 @@ pub unsafe extern "C" fn httpstream_request_body(
     })
 }
 
-/// Sets the total deadline in milliseconds, from the submission, time in the queue included, to the end of the body, but without a delay.
-/// UINT64_MAX: none. Any thread.
+/// Sets the total deadline in milliseconds, from the submission, time in the queue included, to the
+/// end of the body, but without a delay. UINT64_MAX: none. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_request_timeout_ms(request: httpstream_request, ms: u64) -> i32 {
     guard("httpstream_request_timeout_ms", || {
@@ -240,8 +245,9 @@ pub extern "C" fn httpstream_request_timeout_ms(request: httpstream_request, ms:
     })
 }
 
-/// Makes it a long poll: the server may be silent for so many milliseconds. The deadlines of first byte and idle become that and 10 s, the
-/// total is lifted to that and 40 s where it is shorter. A later httpstream_request_timeout_ms wins. Any thread.
+/// Makes it a long poll: the server may be silent for so many milliseconds. The deadlines of first
+/// byte and idle become that and 10 s, the total is lifted to that and 40 s where it is shorter. A
+/// later httpstream_request_timeout_ms wins. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_request_long_poll_ms(request: httpstream_request, ms: u64) -> i32 {
     guard("httpstream_request_long_poll_ms", || {
@@ -251,13 +257,15 @@ pub extern "C" fn httpstream_request_long_poll_ms(request: httpstream_request, m
 
 /// Sets a number by its name, which is NUL-terminated.
 ///
-/// - "idempotent" (by the method): 1: it may be sent again after the server may have processed it; 0: it may not
-/// - "fresh_connection" (0): 1: on a connection of its own making; "close" (0): 1: its connection serves no request after it. 0 takes
-///   neither back.
-/// - "timeout_resolve_ms" and its kin, "max_body_bytes" and its kin (with or without "limit_" before it): as in httpstream_config_set, for
-///   this request
+/// - "idempotent" (by the method): 1: it may be sent again after the server may have processed it;
+///   0: it may not
+/// - "fresh_connection" (0): 1: on a connection of its own making; "close" (0): 1: its connection
+///   serves no request after it. 0 takes neither back.
+/// - "timeout_resolve_ms" and its kin, "max_body_bytes" and its kin (with or without "limit_"
+///   before it): as in httpstream_config_set, for this request
 ///
-/// HTTPSTREAM_ERROR_ARGUMENT: no such name, or a number that cannot be used; this does not spoil the request. Any thread.
+/// HTTPSTREAM_ERROR_ARGUMENT: no such name, or a number that cannot be used; this does not spoil
+/// the request. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn httpstream_request_option(
     request: httpstream_request,

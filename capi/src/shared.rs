@@ -1,8 +1,9 @@
 //! What all threads see: requests, configurations, and which engines there are. And forks.
 //!
-//! There is one lock. It is never held while a callback runs or an engine is touched, and a fork waits for it: so a child finds the
-//! tables whole, and can use its requests and configurations. Engines of before the fork it cannot use: their sockets and their
-//! epoll are the parent's as well, and one deregistration by the child would silence the parent.
+//! There is one lock. It is never held while a callback runs or an engine is touched, and a fork
+//! waits for it: so a child finds the tables whole, and can use its requests and configurations.
+//! Engines of before the fork it cannot use: their sockets and their epoll are the parent's as
+//! well, and one deregistration by the child would silence the parent.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -20,8 +21,8 @@ use crate::request::Written;
 pub(crate) struct Shared {
     pub(crate) configs: Table<Draft>,
     pub(crate) requests: Table<Written>,
-    /// A tree, not a hash table: a hash table is reached by a pointer into the middle of its memory,
-    /// which valgrind reports as possibly lost.
+    /// A tree, not a hash table: a hash table is reached by a pointer into the middle of its
+    /// memory, which valgrind reports as possibly lost.
     engines: BTreeMap<u64, Known>,
     last_engine: u64,
 }
@@ -75,10 +76,11 @@ fn lock() -> MutexGuard<'static, Shared> {
 }
 
 fn watch_forks() {
-    // SAFETY: the three are functions for as long as the library is loaded, and do what is allowed there: an atomic, and a lock that this very
-    // thread holds.
+    // SAFETY: the three are functions for as long as the library is loaded, and do what is allowed
+    // there: an atomic, and a lock that this very thread holds.
     let refused = unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
-    // Out of memory, which ends a program sooner or later anyway; what is lost is the recognition of forks.
+    // Out of memory, which ends a program sooner or later anyway; what is lost is the recognition
+    // of forks.
     debug_assert_eq!(refused, 0, "pthread_atfork");
 }
 

@@ -1,4 +1,5 @@
-//! What stands in the header beside functions: names of handles, numbers, and the structs that cross.
+//! What stands in the header beside functions: names of handles, numbers, and the structs that
+//! cross.
 //!
 //! cbindgen turns this into C, comments included: they are written for the reader of the header.
 #![expect(non_camel_case_types, reason = "C's names")]
@@ -14,10 +15,12 @@ pub type httpstream_engine = u64;
 pub type httpstream_config = u64;
 /// A request. Belongs to no thread.
 pub type httpstream_request = u64;
-/// A reply, or a part of one, lent to a callback: valid until the callback returns, and on its thread.
+/// A reply, or a part of one, lent to a callback: valid until the callback returns, and on its
+/// thread.
 pub type httpstream_reply = u64;
-/// Names a chain of one engine: a request and everything that its readback answers, until HTTPSTREAM_DONE. Never used
-/// twice by one engine; another takes it for one that is over. 0 names none.
+/// Names a chain of one engine: a request and everything that its readback answers, until
+/// HTTPSTREAM_DONE. Never used twice by one engine; another takes it for one that is over. 0 names
+/// none.
 pub type httpstream_id = u64;
 
 /// The call did what it says.
@@ -55,8 +58,8 @@ pub const HTTPSTREAM_BUFFER: i32 = 0;
 pub const HTTPSTREAM_STREAM: i32 = 1;
 /// The body is read to its end unseen, so that the connection can be used again.
 pub const HTTPSTREAM_DISCARD: i32 = 2;
-/// Nothing is handed out, and soon nothing read, until httpstream_resume; then as HTTPSTREAM_STREAM. The piece just handed out
-/// counts as taken.
+/// Nothing is handed out, and soon nothing read, until httpstream_resume; then as
+/// HTTPSTREAM_STREAM. The piece just handed out counts as taken.
 pub const HTTPSTREAM_PAUSE: i32 = 3;
 /// The connection is closed, and on_reply told HTTPSTREAM_KIND_ABORTED.
 pub const HTTPSTREAM_ABORT: i32 = 4;
@@ -138,7 +141,8 @@ pub struct httpstream_turned {
     pub stopped: bool,
 }
 
-/// How an engine stands, and what it has done. Up to `paused` it counts what is there now, the rest since the start.
+/// How an engine stands, and what it has done. Up to `paused` it counts what is there now, the rest
+/// since the start.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct httpstream_stats {
@@ -180,7 +184,8 @@ pub struct httpstream_stats {
     pub wakeups: u64,
 }
 
-/// C's `bool` where C writes it: any byte, since nothing keeps C from writing one. (The header says bool.)
+/// C's `bool` where C writes it: any byte, since nothing keeps C from writing one. (The header says
+/// bool.)
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bool(u8);
@@ -201,25 +206,29 @@ pub struct httpstream_next {
     pub frees_request: Bool,
     /// For HTTPSTREAM_SEND.
     pub request: httpstream_request,
-    /// Wait so many milliseconds before the request. UINT64_MAX: for ever, that is until httpstream_cancel.
+    /// Wait so many milliseconds before the request. UINT64_MAX: for ever, that is until
+    /// httpstream_cancel.
     pub delay_ms: u64,
-    /// Who reads from here on; null: the same goes on. It is copied and taken over when the callback has returned, whatever the action
-    /// is, and the former one released. So it must still be there then: static, or on the heap, not a variable of the callback.
+    /// Who reads from here on; null: the same goes on. It is copied and taken over when the
+    /// callback has returned, whatever the action is, and the former one released. So it must still
+    /// be there then: static, or on the heap, not a variable of the callback.
     pub readback: *const httpstream_readback,
 }
 
 /// The callbacks that read for a chain, and what they are called with.
 ///
-/// They run inside httpstream_turn only, on its thread, and must return: no longjmp, no exception. They may call everything but
-/// httpstream_turn, httpstream_free and httpstream_get_stats of the engine that calls them; another engine may even be turned.
-/// A child process that is forked inside a callback must not return from it.
+/// They run inside httpstream_turn only, on its thread, and must return: no longjmp, no exception.
+/// They may call everything but httpstream_turn, httpstream_free and httpstream_get_stats of the
+/// engine that calls them; another engine may even be turned. A child process that is forked inside
+/// a callback must not return from it.
 ///
 /// The struct is copied when it is handed over; only `user` has to live on, until `release`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct httpstream_readback {
-    /// The response is complete, or there will be none; `next` says what follows. Called exactly once for each request of the chain, as
-    /// long as the engine lives. Null: what comes is read to the end and thrown away, and the chain is over.
+    /// The response is complete, or there will be none; `next` says what follows. Called exactly
+    /// once for each request of the chain, as long as the engine lives. Null: what comes is read to
+    /// the end and thrown away, and the chain is over.
     pub on_reply: Option<
         unsafe extern "C" fn(
             user: *mut c_void,
@@ -227,11 +236,13 @@ pub struct httpstream_readback {
             next: *mut httpstream_next,
         ),
     >,
-    /// The head has come: HTTPSTREAM_BUFFER, HTTPSTREAM_STREAM, HTTPSTREAM_DISCARD, HTTPSTREAM_PAUSE (stream it after a resume) or
-    /// HTTPSTREAM_ABORT. Null: HTTPSTREAM_BUFFER, or without an on_reply HTTPSTREAM_DISCARD.
+    /// The head has come: HTTPSTREAM_BUFFER, HTTPSTREAM_STREAM, HTTPSTREAM_DISCARD,
+    /// HTTPSTREAM_PAUSE (stream it after a resume) or HTTPSTREAM_ABORT. Null: HTTPSTREAM_BUFFER, or
+    /// without an on_reply HTTPSTREAM_DISCARD.
     pub on_head: Option<unsafe extern "C" fn(user: *mut c_void, head: httpstream_reply) -> i32>,
-    /// A piece of a streamed body has come, `len` bytes, at least one; pieces carry no meaning of their own. Answers HTTPSTREAM_STREAM to
-    /// go on, or one of the other three. Of `reply` only id and URL are known. Null: what is streamed is passed over.
+    /// A piece of a streamed body has come, `len` bytes, at least one; pieces carry no meaning of
+    /// their own. Answers HTTPSTREAM_STREAM to go on, or one of the other three. Of `reply` only id
+    /// and URL are known. Null: what is streamed is passed over.
     pub on_data: Option<
         unsafe extern "C" fn(
             user: *mut c_void,
@@ -240,8 +251,10 @@ pub struct httpstream_readback {
             len: usize,
         ) -> i32,
     >,
-    /// `user` is no longer needed by this readback. Called exactly once, at the end of the httpstream_turn in which the chain ended or took
-    /// another readback, or inside httpstream_free; never on a thread or in a process that is not the engine's. Null: nothing is called.
+    /// `user` is no longer needed by this readback. Called exactly once, at the end of the
+    /// httpstream_turn in which the chain ended or took another readback, or inside
+    /// httpstream_free; never on a thread or in a process that is not the engine's. Null: nothing
+    /// is called.
     pub release: Option<unsafe extern "C" fn(user: *mut c_void)>,
     /// Handed to each of them, not looked at.
     pub user: *mut c_void,
@@ -303,14 +316,16 @@ pub struct httpstream_view {
     pub method: *const c_char,
     /// Its length in bytes.
     pub method_len: usize,
-    /// The IP address that the response came from, in network byte order; httpstream_reply_peer has it as text.
+    /// The IP address that the response came from, in network byte order; httpstream_reply_peer has
+    /// it as text.
     pub peer_address: [u8; 16],
     /// How many bytes of it there are: 4 or 16; 0 where the peer is not known.
     pub peer_address_len: u32,
     /// Its port.
     pub peer_port: u32,
-    /// When the host's addresses were known: in microseconds since the submission, or since the end of the delay. UINT64_MAX here and
-    /// below: the step was not taken, as on a connection that was there already, or it is not known, as of a failure.
+    /// When the host's addresses were known: in microseconds since the submission, or since the end
+    /// of the delay. UINT64_MAX here and below: the step was not taken, as on a connection that was
+    /// there already, or it is not known, as of a failure.
     pub resolve_us: u64,
     /// When the connection was established.
     pub connect_us: u64,

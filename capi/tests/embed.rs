@@ -1,4 +1,5 @@
-//! The programs of `examples/embed/c`: the conversation is the same, byte by byte, as under every host in Rust; and under valgrind.
+//! The programs of `examples/embed/c`: the conversation is the same, byte by byte, as under every
+//! host in Rust; and under valgrind.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;

@@ -1,10 +1,13 @@
-//! `cargo bench -p checks`: the parts of which a request is made, each by itself, at the sizes that matter.
+//! `cargo bench -p checks`: the parts of which a request is made, each by itself, at the sizes that
+//! matter.
 //!
-//! Heads, chunks and timers are internal to the crate, so their files are taken in here by their paths, and no name has to be made public for
-//! a bench: `proto` knows no socket and no clock, `wheel` nothing at all, and what is compiled is the very code. Requests are built
-//! through the public API. Allocations are counted beside the times; neither heads, chunks nor timers make any.
+//! Heads, chunks and timers are internal to the crate, so their files are taken in here by their
+//! paths, and no name has to be made public for a bench: `proto` knows no socket and no clock,
+//! `wheel` nothing at all, and what is compiled is the very code. Requests are built through the
+//! public API. Allocations are counted beside the times; neither heads, chunks nor timers make any.
 //!
-//! Bytes or items a second are the throughput of the row that they stand under. `cargo bench -p checks -- timers` runs a part.
+//! Bytes or items a second are the throughput of the row that they stand under. `cargo bench -p
+//! checks -- timers` runs a part.
 
 #[path = "../../src/proto/mod.rs"]
 #[allow(
@@ -107,8 +110,9 @@ mod chunks {
     use crate::proto::Limits;
     use crate::proto::chunked::Chunked;
 
-    /// Bytes of a chunk, and how many chunks there are: the worst that a peer can do, what template engines flush, and a file. Data is found
-    /// and not looked at, so it is chunks that are counted.
+    /// Bytes of a chunk, and how many chunks there are: the worst that a peer can do, what template
+    /// engines flush, and a file. Data is found and not looked at, so it is chunks that are
+    /// counted.
     #[divan::bench(args = [(1, 4096), (100, 256), (64 << 10, 16)])]
     fn of_bytes(bencher: Bencher<'_, '_>, (size, count): (usize, usize)) {
         let mut wire = format!("{size:x}\r\n{}\r\n", "x".repeat(size)).repeat(count);
@@ -127,7 +131,8 @@ mod chunks {
         });
     }
 
-    /// The same, moved together as a body that is collected: its bytes are copied. What they are copied from is there anew each time.
+    /// The same, moved together as a body that is collected: its bytes are copied. What they are
+    /// copied from is there anew each time.
     #[divan::bench(args = [(1, 4096), (100, 256), (4 << 10, 16)])]
     fn collected_of_bytes(bencher: Bencher<'_, '_>, (size, count): (usize, usize)) {
         let mut wire = format!("{size:x}\r\n{}\r\n", "x".repeat(size)).repeat(count);
@@ -222,7 +227,8 @@ mod timers {
             });
     }
 
-    /// Takes out what is due, a tick after the other, and arms it again: each timer is dealt out anew on its way down the levels.
+    /// Takes out what is due, a tick after the other, and arms it again: each timer is dealt out
+    /// anew on its way down the levels.
     #[divan::bench(args = AMONG)]
     fn expire_and_arm(bencher: Bencher<'_, '_>, among: usize) {
         let mut random = Random(1);

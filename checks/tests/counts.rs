@@ -1,7 +1,9 @@
-//! What a request and a wait cost, in counts: they are the same on every machine, however busy it is.
+//! What a request and a wait cost, in counts: they are the same on every machine, however busy it
+//! is.
 //!
-//! Heap, calls and instructions are those of `examples/hold` and `examples/load` in a release build, which this makes itself, with
-//! the server in a process of its own. Allocations are counted in `tests/allocations.rs` of the crate.
+//! Heap, calls and instructions are those of `examples/hold` and `examples/load` in a release
+//! build, which this makes itself, with the server in a process of its own. Allocations are counted
+//! in `tests/allocations.rs` of the crate.
 
 #[path = "../../examples/support/server.rs"]
 mod server;
@@ -22,7 +24,8 @@ fn start_server() -> SocketAddr {
     addr
 }
 
-/// The examples as they are measured: built once, by the cargo that runs this, where it builds everything else.
+/// The examples as they are measured: built once, by the cargo that runs this, where it builds
+/// everything else.
 fn release_example(name: &str) -> &'static Path {
     static BUILT: OnceLock<BTreeMap<String, PathBuf>> = OnceLock::new();
     let names = ["embed_run", "embed_shared", "hold", "load", "lookups"];
@@ -57,8 +60,8 @@ fn has_tool(name: &str) -> bool {
     found
 }
 
-/// `lookups` counts the time that its thread computes, which other programs on the machine hardly change; where one did all the same,
-/// another run shows it.
+/// `lookups` counts the time that its thread computes, which other programs on the machine hardly
+/// change; where one did all the same, another run shows it.
 #[test]
 fn ten_thousand_look_ups_at_once_hold_up_no_turn_and_leave_nothing() {
     let mut tables = String::new();
@@ -140,8 +143,8 @@ fn trace_load(strace: &[&str], target: &[&str], requests: u64) -> Traced {
 /// System calls by name, and by [`LOOK`].
 type Calls = BTreeMap<String, u64>;
 
-/// A read that finds nothing: where the program was kept waiting for a millisecond between a response and the request behind it, it
-/// looks at the connection again before it uses it.
+/// A read that finds nothing: where the program was kept waiting for a millisecond between a
+/// response and the request behind it, it looks at the connection again before it uses it.
 const LOOK: &str = "look";
 
 /// What a line of a trace counts as.
@@ -200,7 +203,8 @@ fn calls_of_load(target: &[&str], requests: u64) -> Calls {
     traced.calls()
 }
 
-/// A server on a unix socket, as long as the tests run. It closes a connection on which `/close` was asked for.
+/// A server on a unix socket, as long as the tests run. It closes a connection on which `/close`
+/// was asked for.
 struct UnixServer {
     path: String,
 }
@@ -251,7 +255,8 @@ struct Row<'a> {
     target: &'a [&'a str],
     connections: &'a [&'a str],
     exactly: &'a [(&'a str, u64)],
-    /// What is chance, from so many to so many: requests that met a connection which had just been closed, what a signal interrupted.
+    /// What is chance, from so many to so many: requests that met a connection which had just been
+    /// closed, what a signal interrupted.
     about: &'a [(&'a str, u64, u64)],
 }
 
@@ -542,7 +547,8 @@ fn every_way_to_connect_takes_the_calls_that_it_needs() {
     }
 }
 
-/// Of a program that sends so many requests, where `calls` tells what it calls. Answers what the longer of two runs does.
+/// Of a program that sends so many requests, where `calls` tells what it calls. Answers what the
+/// longer of two runs does.
 fn assert_one_write_and_one_read(
     what: &str,
     [few, many]: [u64; 2],
@@ -570,7 +576,8 @@ fn assert_one_write_and_one_read(
         let found = count(&after, name) - count(&before, name);
         assert_eq!(found, expected, "{name}, {what}");
     }
-    // Nothing else is called for each request, but for waiting and, where a wait took longer, giving up the processor.
+    // Nothing else is called for each request, but for waiting and, where a wait took longer,
+    // giving up the processor.
     for name in after.keys() {
         let expected = matches!(
             &**name,
@@ -587,8 +594,8 @@ fn a_request_is_one_write_and_one_read() {
     if !has_tool("strace") {
         return;
     }
-    // Arguments of `load`, and connections that are asked for their own address: what is connected for a handshake could be connected
-    // to itself.
+    // Arguments of `load`, and connections that are asked for their own address: what is connected
+    // for a handshake could be connected to itself.
     const ROWS: [(&[&str], u64); 4] = [
         (&["--connections", "1"], 0),
         (&["--connections", "50"], 0),
@@ -603,8 +610,8 @@ fn a_request_is_one_write_and_one_read() {
     }
 }
 
-/// System calls a request on sockets and the poll, as strace counts them: the least of some runs, since in how many pieces a response
-/// arrives is chance.
+/// System calls a request on sockets and the poll, as strace counts them: the least of some runs,
+/// since in how many pieces a response arrives is chance.
 fn least_calls_of_load(args: &[&str], requests: u64, bar: f64) -> f64 {
     let mut least = f64::INFINITY;
     for _ in 0..5 {
@@ -626,10 +633,12 @@ fn large_bodies_pipelines_and_new_connections_take_few_calls() {
         return;
     }
     const ROWS: [(&[&str], u64, f64); 4] = [
-        // A server that is slower than the client has it wait for each piece, which is chance: 13 to 20. What is held here is that no buffer is small.
+        // A server that is slower than the client has it wait for each piece, which is chance: 13
+        // to 20. What is held here is that no buffer is small.
         (&["--path", "/huge"], 500, 28.0),
         (&["--path", "/huge", "--stream"], 500, 28.0),
-        // Beside the wait, which many share: socket, connect, two on the poll, send, receive, close.
+        // Beside the wait, which many share: socket, connect, two on the poll, send, receive,
+        // close.
         (&["--path", "/close", "--connections", "50"], 2000, 7.5),
         // Sixteen share a wait, a read and a write; four to begin with are less than that.
         (&["--pipeline", "16"], 3200, 3.25 / 16.0),
@@ -710,8 +719,9 @@ fn collected(mut valgrind: Command) -> u64 {
 fn each(bar: f64, count: impl Fn(u64) -> u64) -> f64 {
     let (few, many) = (1000, 4000);
     let (mut least_few, mut least_many, mut each) = (u64::MAX, u64::MAX, f64::INFINITY);
-    // In how many pieces a response arrives is chance: a row over its bar is counted again. Of each length the least counts: a bad moment in the
-    // shorter one alone would make a request look cheap.
+    // In how many pieces a response arrives is chance: a row over its bar is counted again. Of each
+    // length the least counts: a bad moment in the shorter one alone would make a request look
+    // cheap.
     for _ in 0..3 {
         least_few = least_few.min(count(few));
         least_many = least_many.min(count(many));
@@ -757,7 +767,8 @@ fn a_request_takes_few_instructions() {
     if !has_tool("valgrind") {
         return;
     }
-    // The bars of docs/PERFORMANCE.md where that is within a tenth, and else a twentieth over what it was when this was written.
+    // The bars of docs/PERFORMANCE.md where that is within a tenth, and else a twentieth over what
+    // it was when this was written.
     const ROWS: [(&[&str], f64); 11] = [
         (&["--path", "/small"], 4500.0),
         (&["--path", "/small", "--connections", "50"], 3720.0),
@@ -766,7 +777,8 @@ fn a_request_takes_few_instructions() {
         (&["--path", "/fields"], 9000.0),
         (&["--path", "/large"], 5000.0),
         (&["--path", "/large", "--connections", "50"], 3800.0),
-        // One turn a request or two: whether the response comes before the news that the connection can be written is chance.
+        // One turn a request or two: whether the response comes before the news that the connection
+        // can be written is chance.
         (&["--path", "/close"], 6500.0),
         (&["--path", "/close", "--connections", "50"], 5320.0),
         (&["--path", "/small", "--pipeline", "16"], 3690.0),

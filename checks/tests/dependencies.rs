@@ -44,8 +44,9 @@ const CALLOOP: &[&str] = &[
 /// What the feature `tokio` adds.
 const TOKIO: &[&str] = &["pin-project-lite", "tokio"];
 
-/// What the feature `hickory` adds. It is long for two reasons that lie in hickory and cannot be chosen otherwise: names that are not ASCII
-/// (from `idna` down, some thirty), which a URL's host never is, and its cache (`moka`), which is switched off.
+/// What the feature `hickory` adds. It is long for two reasons that lie in hickory and cannot be
+/// chosen otherwise: names that are not ASCII (from `idna` down, some thirty), which a URL's host
+/// never is, and its cache (`moka`), which is switched off.
 const HICKORY: &[&str] = &[
     "async-trait",
     "cfg-if",
@@ -126,7 +127,8 @@ const HICKORY: &[&str] = &[
     "zerovec-derive",
 ];
 
-/// Where it finds the platform's root certificates, each on some platforms only; and more of how they reach the operating system.
+/// Where it finds the platform's root certificates, each on some platforms only; and more of how
+/// they reach the operating system.
 const TLS_SYSTEM: &[&str] = &[
     "openssl-probe",
     "rustls-native-certs",
@@ -263,7 +265,8 @@ fn locked(roots: &[&str]) -> BTreeSet<String> {
     seen.iter().flat_map(|package| names(package)).collect()
 }
 
-/// What stands in `dependencies = [..]` of a locked package: names, with their version where there is more than one.
+/// What stands in `dependencies = [..]` of a locked package: names, with their version where there
+/// is more than one.
 fn locked_dependencies(lock: &str, package: &str) -> Vec<String> {
     let (name, version) = package.split_once(' ').unwrap_or((package, ""));
     let is_named = |line: &str| line == format!("name = \"{name}\"");

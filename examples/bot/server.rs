@@ -1,5 +1,6 @@
-//! What the bot talks to: a chat with one user, Alice, who says something every 200 ms. On the standard library alone, a thread
-//! for each connection: it is here to be talked to, not to be copied.
+//! What the bot talks to: a chat with one user, Alice, who says something every 200 ms. On the
+//! standard library alone, a thread for each connection: it is here to be talked to, not to be
+//! copied.
 
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader, Read, Write};

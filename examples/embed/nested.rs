@@ -1,7 +1,7 @@
 //! In a mio program: the engine's file descriptor, which is a poll, in the host's poll.
 //!
-//! The trap: mio watches for edges. What the engine leaves undone when a turn ends makes no new one, so the host turns until nothing
-//! was told and nothing is left.
+//! The trap: mio watches for edges. What the engine leaves undone when a turn ends makes no new
+//! one, so the host turns until nothing was told and nothing is left.
 
 #[path = "conversation/mod.rs"]
 mod conversation;

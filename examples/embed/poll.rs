@@ -1,6 +1,8 @@
-//! In a host of poll(2), or of anything else that tells levels: one descriptor, one timeout, one turn for each wakeup.
+//! In a host of poll(2), or of anything else that tells levels: one descriptor, one timeout, one
+//! turn for each wakeup.
 //!
-//! The trap: poll(2) counts whole milliseconds. Rounded down, the last one before a deadline would be spun away; zero stays zero.
+//! The trap: poll(2) counts whole milliseconds. Rounded down, the last one before a deadline would
+//! be spun away; zero stays zero.
 
 #[path = "conversation/mod.rs"]
 mod conversation;

@@ -1,7 +1,8 @@
 //! In a mio program, deeper: the engine's sockets on the host's own poll, beside the host's own.
 //!
-//! The trap: the tokens are shared out beforehand, and each event of the engine's window has to be handed over; then comes a turn after
-//! every poll, also after one that told nothing. The poll's one waker is the host's, and the engine asks for it by a closure.
+//! The trap: the tokens are shared out beforehand, and each event of the engine's window has to be
+//! handed over; then comes a turn after every poll, also after one that told nothing. The poll's
+//! one waker is the host's, and the engine asks for it by a closure.
 
 #[path = "conversation/mod.rs"]
 mod conversation;
@@ -50,7 +51,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
             _ => {}
         }
         for event in &events {
-            // What is neither's is the waker's, which has done its work, or an event of the engine's that came too late.
+            // What is neither's is the waker's, which has done its work, or an event of the
+            // engine's that came too late.
             if !engine.on_event(event) && event.token() == LISTENER {
                 accept(&listener)?;
             }

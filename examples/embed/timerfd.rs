@@ -1,7 +1,8 @@
-//! In a host without timers: the descriptor is readable whenever a turn is due, for a deadline too. Linux, feature `timerfd`.
+//! In a host without timers: the descriptor is readable whenever a turn is due, for a deadline too.
+//! Linux, feature `timerfd`.
 //!
-//! The trap: it costs a system call for each deadline that is earlier than the one before, so a host that has timers does better with
-//! `Config::timerfd = false`, and looks at the deadline.
+//! The trap: it costs a system call for each deadline that is earlier than the one before, so a
+//! host that has timers does better with `Config::timerfd = false`, and looks at the deadline.
 
 #[path = "conversation/mod.rs"]
 mod conversation;

@@ -1,7 +1,8 @@
 //! In a tokio program: a driver in a task of a current-thread runtime. Feature `tokio`.
 //!
-//! The trap: an engine stays on its thread, so its driver is no task for `tokio::spawn`, but for `block_on`, `spawn_local` or a `select!` beside other
-//! things; other tasks reach it through a `Submitter`.
+//! The trap: an engine stays on its thread, so its driver is no task for `tokio::spawn`, but for
+//! `block_on`, `spawn_local` or a `select!` beside other things; other tasks reach it through a
+//! `Submitter`.
 
 #[path = "conversation/mod.rs"]
 mod conversation;
@@ -17,8 +18,9 @@ use httpstream::Engine;
 use httpstream::tokio::Driver;
 use tokio::runtime::Builder;
 
-/// How often the task was woken up. The runtime itself wakes up more often, and then finds nothing to run: its timers are brought nearer step by
-/// step, and one that is set to an earlier time has it look at them anew.
+/// How often the task was woken up. The runtime itself wakes up more often, and then finds nothing
+/// to run: its timers are brought nearer step by step, and one that is set to an earlier time has
+/// it look at them anew.
 static WAKEUPS: AtomicU64 = AtomicU64::new(0);
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {

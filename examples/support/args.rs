@@ -1,5 +1,5 @@
-//! The arguments of an example: options, each with one value or none. Help goes to stdout; an argument that is wrong ends the program
-//! with 2, before anything was done.
+//! The arguments of an example: options, each with one value or none. Help goes to stdout; an
+//! argument that is wrong ends the program with 2, before anything was done.
 
 #![allow(dead_code, reason = "not every program wants every part")]
 

@@ -1,7 +1,8 @@
 //! A server to measure against: prebuilt answers, one thread, and as little work as can be.
 //!
-//! A program whose own heap, calls or instructions are counted runs it in a process of its own: [`Server::start`] starts the same
-//! program once more, and [`serve_if_asked`] is where that one ends up. It ends with its standard input, so with its parent.
+//! A program whose own heap, calls or instructions are counted runs it in a process of its own:
+//! [`Server::start`] starts the same program once more, and [`serve_if_asked`] is where that one
+//! ends up. It ends with its standard input, so with its parent.
 
 #![allow(dead_code, reason = "not every program wants every part")]
 
@@ -27,7 +28,8 @@ impl Server {
         Self::start_as(ASKED).map(|(server, _)| server)
     }
 
-    /// Starts this very program with `asked` for its argument, and answers also what else it prints behind its address.
+    /// Starts this very program with `asked` for its argument, and answers also what else it prints
+    /// behind its address.
     pub(crate) fn start_as(asked: &str) -> io::Result<(Self, BufReader<ChildStdout>)> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg(asked)
@@ -58,7 +60,8 @@ pub(crate) fn serve_if_asked() {
     serve_on_a_thread("", |socket| socket);
 }
 
-/// Prints the address and what is said behind it, serves until standard input ends, and does not return.
+/// Prints the address and what is said behind it, serves until standard input ends, and does not
+/// return.
 pub(crate) fn serve_on_a_thread<S: Read + Write>(
     said: &str,
     wrap: impl Fn(TcpStream) -> S + Send + 'static,
@@ -189,7 +192,8 @@ fn serve_through<S: Read + Write>(
 }
 
 impl<S: Read + Write> Peer<S> {
-    /// Writes and reads what can be; an error ends the connection, be it only that the peer has closed it.
+    /// Writes and reads what can be; an error ends the connection, be it only that the peer has
+    /// closed it.
     fn go_on(&mut self, answers: &Answers, buffer: &mut [u8]) -> io::Result<()> {
         loop {
             if !self.unsent.is_empty() {

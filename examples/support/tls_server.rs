@@ -1,4 +1,5 @@
-//! The server of `server.rs` behind TLS, in a process of its own, and what rustls keeps for a connection to it.
+//! The server of `server.rs` behind TLS, in a process of its own, and what rustls keeps for a
+//! connection to it.
 
 #![allow(dead_code, reason = "not every program wants every part")]
 

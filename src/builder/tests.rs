@@ -1029,7 +1029,8 @@ fn requests_of_http_are_taken() {
     assert!(Request::try_from(chunked).is_err());
 }
 
-/// Whatever goes in, what comes out has the lines that were asked for, and no others, to a reader that knows but CRLF.
+/// Whatever goes in, what comes out has the lines that were asked for, and no others, to a reader
+/// that knows but CRLF.
 #[test]
 fn any_input_is_refused_or_keeps_its_lines() {
     #[rustfmt::skip]

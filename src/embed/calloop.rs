@@ -1,7 +1,8 @@
 //! An event source for [calloop](https://docs.rs/calloop) (feature `calloop`).
 //!
-//! [`EngineSource`] owns an engine; the loop's callback lends it the state to turn with, which may be the loop's own data, so that readbacks get
-//! `&mut Data`. Requests are submitted through [`EngineSource::engine_mut`], a [`Submitter`](crate::Submitter), or by readbacks.
+//! [`EngineSource`] owns an engine; the loop's callback lends it the state to turn with, which may
+//! be the loop's own data, so that readbacks get `&mut Data`. Requests are submitted through
+//! [`EngineSource::engine_mut`], a [`Submitter`](crate::Submitter), or by readbacks.
 //!
 //! ```
 //! use calloop::{Dispatcher, EventLoop};
@@ -43,24 +44,30 @@ use crate::error::Error;
 
 /// An engine in a calloop loop: a descriptor to watch, and a timer.
 ///
-/// The source calls back when a turn is due, with the engine as metadata; the callback makes one, as [`turn`] does.
+/// The source calls back when a turn is due, with the engine as metadata; the callback makes one,
+/// as [`turn`] does.
 #[derive(Debug)]
 pub struct EngineSource<S> {
     engine: Engine<S>,
     /// A duplicate of the engine's descriptor, which calloop may hold as long as it likes.
     fd: Generic<OwnedFd>,
     timer: Timer,
-    /// What the loop calls the timer. It tells when the timer goes off, which it does for the first time as soon as it is registered.
+    /// What the loop calls the timer. It tells when the timer goes off, which it does for the first
+    /// time as soon as it is registered.
     timer_token: Option<Token>,
-    /// When the timer goes off, each time earlier than the one before. It does so for nothing where the deadline has moved further away.
+    /// When the timer goes off, each time earlier than the one before. It does so for nothing where
+    /// the deadline has moved further away.
     set_to: Vec<Instant>,
-    /// Stands for events that no descriptor and no timer tells of. None: the source is not in a loop, or is disabled there.
+    /// Stands for events that no descriptor and no timer tells of. None: the source is not in a
+    /// loop, or is disabled there.
     due: Option<Token>,
 }
 
-/// The callback of an [`EngineSource`] in a loop whose data is the state of the engine: makes one turn.
+/// The callback of an [`EngineSource`] in a loop whose data is the state of the engine: makes one
+/// turn.
 ///
-/// In a loop with other data it is a closure: `|(), engine, data| engine.turn(&mut data.bot, Some(Duration::ZERO))`.
+/// In a loop with other data it is a closure: `|(), engine, data| engine.turn(&mut data.bot,
+/// Some(Duration::ZERO))`.
 ///
 /// # Errors
 /// As [`Engine::turn`](crate::Engine::turn); it comes out of the loop's dispatch.
@@ -116,8 +123,9 @@ impl<S> EngineSource<S> {
 
     /// Has the timer go off for the next deadline, if it would be late.
     ///
-    /// Not by [`PostAction::Reregister`]: that would take the place of what a readback has asked for, such as that this source be disabled,
-    /// and calloop would ask this source before each sleep once more for each time.
+    /// Not by [`PostAction::Reregister`]: that would take the place of what a readback has asked
+    /// for, such as that this source be disabled, and calloop would ask this source before each
+    /// sleep once more for each time.
     fn set_timer(&mut self) -> io::Result<()> {
         let (true, Some(token), Some(deadline)) = (
             self.is_timer_late(),
@@ -214,7 +222,8 @@ impl<S> EventSource for EngineSource<S> {
 
     const NEEDS_EXTRA_LIFECYCLE_EVENTS: bool = true;
 
-    /// What was submitted since the last round, or left behind by a turn, is no readiness and no timer.
+    /// What was submitted since the last round, or left behind by a turn, is no readiness and no
+    /// timer.
     fn before_sleep(&mut self) -> calloop::Result<Option<(Readiness, Token)>> {
         // A late timer, as a panic in a turn may leave it behind, is set anew after the turn.
         let due = self.due.filter(|_| self.is_due() || self.is_timer_late());

@@ -1,9 +1,11 @@
-//! A driver for [tokio](https://docs.rs/tokio) (feature `tokio`): an engine in a task of a current-thread runtime or a `LocalSet`.
+//! A driver for [tokio](https://docs.rs/tokio) (feature `tokio`): an engine in a task of a
+//! current-thread runtime or a `LocalSet`.
 //!
-//! [`Client`] is for programs that only want to fetch: an engine on a thread, or in a task of its own, and `fetch(request).await`. [`Driver`] is for the rest:
-//! readbacks, a state, delays. An engine never leaves its thread, so a driver is not `Send`; the futures of a
-//! [`Submitter`](crate::Submitter) are, and may be awaited in any task. The engine's time is real: in a runtime whose clock is paused for a test,
-//! a driver that waits for a deadline never sleeps.
+//! [`Client`] is for programs that only want to fetch: an engine on a thread, or in a task of its
+//! own, and `fetch(request).await`. [`Driver`] is for the rest: readbacks, a state, delays. An
+//! engine never leaves its thread, so a driver is not `Send`; the futures of a
+//! [`Submitter`](crate::Submitter) are, and may be awaited in any task. The engine's time is real:
+//! in a runtime whose clock is paused for a test, a driver that waits for a deadline never sleeps.
 //!
 //! ```
 //! use httpstream::tokio::Driver;
@@ -64,7 +66,8 @@ impl<S> Driver<S> {
     /// Takes the engine to drive.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io): the engine's descriptor cannot be duplicated or registered.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io): the engine's descriptor cannot be duplicated or
+    /// registered.
     ///
     /// # Panics
     /// Outside of a runtime that has I/O and time enabled.
@@ -105,8 +108,9 @@ impl<S> Driver<S> {
         tokio::task::consume_budget().await;
         let (fd, engine) = (&self.fd, &mut self.engine);
         let mut made = None;
-        // The runtime tells of each event once: what it said is believed until a turn has found nothing. Inside `try_io`, so that
-        // an event that comes meanwhile, told by another thread, is not forgotten with it.
+        // The runtime tells of each event once: what it said is believed until a turn has found
+        // nothing. Inside `try_io`, so that an event that comes meanwhile, told by another thread,
+        // is not forgotten with it.
         let tried = fd.try_io(Interest::READABLE, |_| {
             let turn = made.insert(engine.turn(state, Some(Duration::ZERO)));
             match turn {
@@ -121,8 +125,8 @@ impl<S> Driver<S> {
         }
     }
 
-    /// Turns until nothing is pending and no [`KeepAlive`] is left, or to the end of the turn in which `stop` was called. Dropped, it
-    /// leaves everything where it is.
+    /// Turns until nothing is pending and no [`KeepAlive`] is left, or to the end of the turn in
+    /// which `stop` was called. Dropped, it leaves everything where it is.
     ///
     /// # Errors
     /// As [`turn`](Self::turn).
@@ -170,9 +174,10 @@ fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 /// Fetches. Clones share one engine, and may be used in tasks of any thread; a fetch that is under
 /// way holds one.
 ///
-/// [`on_thread`](Self::on_thread) works everywhere, under plain `#[tokio::main]` too: its engine runs on a thread of its own, which the tasks need not
-/// leave anything to. [`new`](Self::new) spares that thread: its engine is a task of the present
-/// `LocalSet`, and goes on as long as that runs.
+/// [`on_thread`](Self::on_thread) works everywhere, under plain `#[tokio::main]` too: its engine
+/// runs on a thread of its own, which the tasks need not leave anything to. [`new`](Self::new)
+/// spares that thread: its engine is a task of the present `LocalSet`, and goes on as long as that
+/// runs.
 ///
 /// ```
 /// use httpstream::tokio::Client;

@@ -46,8 +46,8 @@ pub(super) struct Agenda {
 /// Why user code is to run for a chain that is on no link.
 #[derive(Debug)]
 pub(super) enum Completion {
-    /// Its exchange has failed, or never began: its policy hears of it, which may have it sent again,
-    /// and then its readback.
+    /// Its exchange has failed, or never began: its policy hears of it, which may have it sent
+    /// again, and then its readback.
     Failed(Error),
     /// It was cancelled while it waited to make this call, which is dropped first.
     Forgotten { call: MaybeKey, error: Error },

@@ -70,7 +70,8 @@ impl<N: Net> Core<N> {
         self.arm_delay(key, delay);
     }
 
-    /// Lets a chain wait without a request, counted from its submission; then `call` is made, or its readback told.
+    /// Lets a chain wait without a request, counted from its submission; then `call` is made, or
+    /// its readback told.
     pub(super) fn wait(&mut self, key: ChainKey, call: MaybeKey, delay: Duration) {
         self.chains[key].stage = Stage::Waiting { call };
         match delay {
@@ -184,8 +185,8 @@ impl<N: Net> Core<N> {
         self.complete(key, Completion::Final(error));
     }
 
-    /// Sends `request` in place of the one whose exchange is over: the visit goes on with it, and so
-    /// does its total deadline.
+    /// Sends `request` in place of the one whose exchange is over: the visit goes on with it, and
+    /// so does its total deadline.
     pub(super) fn resend(&mut self, key: ChainKey, request: Request, after: Duration) {
         if self.total_is_over(key) {
             return self.end_in_visit(key);

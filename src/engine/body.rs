@@ -65,8 +65,8 @@ impl<S, M: Mode> Engine<S, M> {
             .map(|violation| Fed::Failed(Failure::Violation(violation)))
     }
 
-    /// Says what is to become of the body behind its decoders, if it has any, and answers what is to
-    /// become of it before them.
+    /// Says what is to become of the body behind its decoders, if it has any, and answers what is
+    /// to become of it before them.
     #[inline(never)]
     fn take_decoded(&mut self, chain: ChainKey, taking: Taking, max_bytes: u64) -> Taking {
         let visit = self.core.visit_mut(chain).expect("it is visited");

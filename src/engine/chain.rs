@@ -29,10 +29,11 @@ pub(crate) enum Stage {
     New,
     /// Waiting for its delay.
     Delayed,
-    /// Its policy holds it back; it is asked again when its timer goes off, or else when it is woken.
+    /// Its policy holds it back; it is asked again when its timer goes off, or else when it is
+    /// woken.
     HeldBack { until_woken: bool },
-    /// Waiting for its delay, or for the command queue to start it, without a request: this call follows, or else its
-    /// readback is told.
+    /// Waiting for its delay, or for the command queue to start it, without a request: this call
+    /// follows, or else its readback is told.
     Waiting { call: MaybeKey },
     /// It has waited; the completion queue holds its place.
     Due { call: MaybeKey },
@@ -108,14 +109,15 @@ impl Marks {
 }
 
 /// A conversation: one submission after another, each the request that is under way together with
-/// all that is sent for it, by the engine or by its policy. What is here is all but for what its caller wrote, which is in [`Readbacks`]. A million of
-/// them may be delayed: keep it small.
+/// all that is sent for it, by the engine or by its policy. What is here is all but for what its
+/// caller wrote, which is in [`Readbacks`]. A million of them may be delayed: keep it small.
 pub(crate) struct Chain {
-    /// The one under way, or else the last one. Out while its readback runs, and none before the first.
+    /// The one under way, or else the last one. Out while its readback runs, and none before the
+    /// first.
     pub(super) request: Option<Request>,
-    /// When the present submission was made, or its delay was over: microseconds of the engine's life.
-    /// What its policy sends does not move it, so the total deadline, `Timings` and the alert of a
-    /// long wait count from it over all hops.
+    /// When the present submission was made, or its delay was over: microseconds of the engine's
+    /// life. What its policy sends does not move it, so the total deadline, `Timings` and the alert
+    /// of a long wait count from it over all hops.
     pub(super) submitted: u64,
     pub(super) stage: Stage,
     /// Of its delay, or the deadline of its phase.

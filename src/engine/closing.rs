@@ -17,8 +17,8 @@ use crate::net::slots::LinkKey;
 use crate::proto::Origin;
 
 impl<N: Net> Core<N> {
-    /// Ends a link that is not in the pool: the one way out for slot and socket. Those in line on it
-    /// are placed anew, and what waits for a connection is served, but neither before the next
+    /// Ends a link that is not in the pool: the one way out for slot and socket. Those in line on
+    /// it are placed anew, and what waits for a connection is served, but neither before the next
     /// [`settle`](Core::settle): no other link is touched, and no user code runs.
     pub(super) fn close(&mut self, key: LinkKey) {
         let token = self.links.token(key);
@@ -61,7 +61,8 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Ends all that a link has under way towards a connection. Attempts before `place` were overtaken.
+    /// Ends all that a link has under way towards a connection. Attempts before `place` were
+    /// overtaken.
     pub(super) fn end_dialing(&mut self, key: LinkKey, place: usize) {
         let token = self.links.token(key);
         let link = &mut self.links[key];
@@ -143,7 +144,8 @@ impl<N: Net> Core<N> {
 
     /// How long a link may be idle.
     pub(super) fn idle_millis(&self, key: LinkKey) -> u64 {
-        // RFC 9112 §9.3: a server's word on its own timeout; a second less, since it counts from when it sent the response.
+        // RFC 9112 §9.3: a server's word on its own timeout; a second less, since it counts from
+        // when it sent the response.
         let told = self.links[key]
             .keep_alive
             .map(|seconds| (u64::from(seconds.get()) - 1) * 1000);

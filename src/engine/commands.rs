@@ -62,7 +62,8 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// As [`settle`](Self::settle); what rests after it goes to the pool, and what pipelines have collected to their sockets.
+    /// As [`settle`](Self::settle); what rests after it goes to the pool, and what pipelines have
+    /// collected to their sockets.
     #[inline(always)]
     pub(super) fn settle_and_park(&mut self) {
         self.settle();
@@ -129,8 +130,8 @@ impl<N: Net> Core<N> {
                 self.fail_behind(link, key, ErrorKind::Cancelled);
             }
             Stage::Running { link } => self.fail(link, Failure::Cancelled),
-            // The mark is enough: the failure is told as a cancellation, the call that is due is not made, the running
-            // readback is called once more.
+            // The mark is enough: the failure is told as a cancellation, the call that is due is
+            // not made, the running readback is called once more.
             Stage::Due { .. } | Stage::Failed | Stage::Reading | Stage::Retired => {}
         }
     }

@@ -1,8 +1,8 @@
 //! The engine without its user: connections, exchanges and chains, wired together.
 //!
-//! Nothing here knows the caller's state, so nothing here can run a readback: what one is to be told
-//! lies on the agenda, and [`Engine`](crate::Engine) tells it, between two links. The only user code
-//! that is called from here is that of policies, which know no state.
+//! Nothing here knows the caller's state, so nothing here can run a readback: what one is to be
+//! told lies on the agenda, and [`Engine`](crate::Engine) tells it, between two links. The only
+//! user code that is called from here is that of policies, which know no state.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -157,7 +157,8 @@ impl<N: Net> Core<N> {
             || self.net.has_handed_events()
     }
 
-    /// How long it is from `now`, at which the engine has lived for `life`, until the first timer goes off, the resolver's included.
+    /// How long it is from `now`, at which the engine has lived for `life`, until the first timer
+    /// goes off, the resolver's included.
     #[inline]
     pub(super) fn until_next_timer(&self, now: Instant, life: Duration) -> Option<Duration> {
         let timer = self.timers.next_tick();
@@ -229,7 +230,8 @@ impl<N: Net> Drop for Core<N> {
     }
 }
 
-/// Deregisters, then closes: a duplicate of the descriptor in a forked child would keep reporting otherwise.
+/// Deregisters, then closes: a duplicate of the descriptor in a forked child would keep reporting
+/// otherwise.
 pub(super) fn close_socket<N: Net>(net: &mut N, mut socket: N::Socket) {
     if let Err(error) = net.deregister(&mut socket) {
         log::warn!("deregistering {socket:?} failed ({error})");

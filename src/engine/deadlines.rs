@@ -1,4 +1,5 @@
-//! Delays and deadlines. A chain has one timer: its delay, or the nearer of its phase's deadline and the total one.
+//! Delays and deadlines. A chain has one timer: its delay, or the nearer of its phase's deadline
+//! and the total one.
 
 use std::time::Duration;
 

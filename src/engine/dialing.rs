@@ -1,7 +1,8 @@
-//! How a link gets its connection: the host is looked up, its addresses are tried until one takes the request (RFC 8305).
+//! How a link gets its connection: the host is looked up, its addresses are tried until one takes
+//! the request (RFC 8305).
 //!
-//! `net::dial` says what comes next; here it is done. All sockets of a link carry the link's token: an event says that one of them
-//! has something to tell, and which one, the first write shows.
+//! `net::dial` says what comes next; here it is done. All sockets of a link carry the link's token:
+//! an event says that one of them has something to tell, and which one, the first write shows.
 
 use std::io;
 use std::net::SocketAddr;
@@ -27,8 +28,8 @@ use crate::net::{Net, Readiness};
 use crate::resolver::{Family, LookupError};
 use crate::timeouts::Timeout;
 
-/// How often a unix socket is tried again whose listener has no place left in its queue, and a source that has no port left: nothing
-/// tells when it has.
+/// How often a unix socket is tried again whose listener has no place left in its queue, and a
+/// source that has no port left: nothing tells when it has.
 const TURNED_AWAY_RETRY: Duration = Duration::from_millis(20);
 
 /// As many commands take the time that it takes to open a connection; one with TLS takes twice
@@ -118,7 +119,8 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// A link's resolution delay is over, or its connection attempt delay, or the time until another try; its timer is gone.
+    /// A link's resolution delay is over, or its connection attempt delay, or the time until
+    /// another try; its timer is gone.
     pub(super) fn on_dial_timer(&mut self, key: LinkKey) {
         match &mut self.links[key].reach {
             Reach::Dialing(dial, _) => {
@@ -183,7 +185,8 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Begins to connect to one of several addresses; the request follows at once, since on loopback the connection is there already.
+    /// Begins to connect to one of several addresses; the request follows at once, since on
+    /// loopback the connection is there already.
     fn attempt(&mut self, key: LinkKey, addr: SocketAddr) {
         match self.open_socket(key, Some(addr)) {
             Ok(socket) => {
@@ -261,8 +264,9 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// The listener of a link's unix socket has no place left in its queue, or the route's source no port. That is no want of this
-    /// machine's: the link waits for it alone, within its connect deadline.
+    /// The listener of a link's unix socket has no place left in its queue, or the route's source
+    /// no port. That is no want of this machine's: the link waits for it alone, within its connect
+    /// deadline.
     fn wait_for_turn(&mut self, key: LinkKey) {
         self.note_attempt(key);
         let due = self.clock.tick_from_now() + TURNED_AWAY_RETRY.as_millis() as u64;
@@ -291,7 +295,8 @@ impl<N: Net> Core<N> {
         is_first
     }
 
-    /// Opens and registers a socket, at the price of idle links where this machine has no room left.
+    /// Opens and registers a socket, at the price of idle links where this machine has no room
+    /// left.
     fn open_socket(&mut self, key: LinkKey, addr: Option<SocketAddr>) -> io::Result<N::Socket> {
         loop {
             match self.open_socket_once(key, addr) {
@@ -346,7 +351,8 @@ impl<N: Net> Core<N> {
         Ok(socket)
     }
 
-    /// This machine has no room for an attempt at one of several addresses: the race goes on with those under way, if there are any.
+    /// This machine has no room for an attempt at one of several addresses: the race goes on with
+    /// those under way, if there are any.
     fn on_no_room(&mut self, key: LinkKey, addr: SocketAddr, error: io::Error) -> Race {
         if let Reach::Dialing(dial, _) = &mut self.links[key].reach
             && !dial.attempts().is_empty()
@@ -370,8 +376,8 @@ impl<N: Net> Core<N> {
         self.arm_dial(key, delay);
     }
 
-    /// Closes the oldest attempt of a link for the sake of the next address: it has had its time, and would keep the others from theirs
-    /// until the connect deadline.
+    /// Closes the oldest attempt of a link for the sake of the next address: it has had its time,
+    /// and would keep the others from theirs until the connect deadline.
     fn give_way(&mut self, key: LinkKey) {
         let dial = self.links[key].dial_mut();
         let Attempt { addr, socket } = dial.take_attempt(0);
@@ -390,7 +396,8 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Looks which of a link's attempts is connected: the first that takes a byte of the request wins.
+    /// Looks which of a link's attempts is connected: the first that takes a byte of the request
+    /// wins.
     fn race(&mut self, key: LinkKey) {
         let token = self.links.token(key);
         let mut i = 0;
@@ -441,7 +448,8 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// An attempt is connected; those that were begun before it are doubted from now on, all are closed.
+    /// An attempt is connected; those that were begun before it are doubted from now on, all are
+    /// closed.
     fn on_won(&mut self, key: LinkKey, won: Attempt<N::Socket>, place: usize, first: Written) {
         self.end_dialing(key, place);
         self.lookups.trust(won.addr);
@@ -454,14 +462,14 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Offers a socket the first bytes of the request, or of the handshake, which it takes if it is connected. `None`: it is not
-    /// connected yet.
+    /// Offers a socket the first bytes of the request, or of the handshake, which it takes if it is
+    /// connected. `None`: it is not connected yet.
     ///
     /// # Errors
     /// It cannot be connected, or is connected to itself. Where it is one plain exchange's, that is
-    /// left to [`fail_unreadable`](Self::fail_unreadable), since to ask each socket would be a system
-    /// call for each connection; but a race must not be won by such a one, nor a handshake begun
-    /// with it.
+    /// left to [`fail_unreadable`](Self::fail_unreadable), since to ask each socket would be a
+    /// system call for each connection; but a race must not be won by such a one, nor a handshake
+    /// begun with it.
     fn write_first(
         &mut self,
         key: LinkKey,
@@ -490,7 +498,8 @@ impl<N: Net> Core<N> {
         Err(Trouble::Io(connected_to_itself()))
     }
 
-    /// Looks whether the only address of a link is connected: answers whether there is more to be written.
+    /// Looks whether the only address of a link is connected: answers whether there is more to be
+    /// written.
     pub(super) fn connect_on(&mut self, key: LinkKey) -> bool {
         let link = &mut self.links[key];
         let peer = link.peer.get();
@@ -543,8 +552,8 @@ impl<N: Net> Core<N> {
         first
     }
 
-    /// The socket has taken the first bytes: so it is connected. Answers whether there may be more to
-    /// be written.
+    /// The socket has taken the first bytes: so it is connected. Answers whether there may be more
+    /// to be written.
     fn on_connected(
         &mut self,
         key: LinkKey,
@@ -564,7 +573,8 @@ impl<N: Net> Core<N> {
             return self.on_written(key, first);
         }
         self.counts.bytes_out += first.sent as u64;
-        // A handshake ends with a short message, and the request follows: Nagle's algorithm would hold it back.
+        // A handshake ends with a short message, and the request follows: Nagle's algorithm would
+        // hold it back.
         link.is_undelayed = true;
         if let Err(error) = self.net.set_nodelay(&socket) {
             trace!("TCP_NODELAY refused ({error})");
@@ -581,8 +591,8 @@ impl<N: Net> Core<N> {
     }
 }
 
-/// Whether a failure tells of the address, rather than of what this program may dial: the filter and the route say so at no cost, and
-/// another request's route may lead there.
+/// Whether a failure tells of the address, rather than of what this program may dial: the filter
+/// and the route say so at no cost, and another request's route may lead there.
 fn is_of_address(error: &io::Error) -> bool {
     !matches!(
         error.kind(),

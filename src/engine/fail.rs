@@ -65,7 +65,8 @@ impl Failure {
 }
 
 impl<N: Net> Core<N> {
-    /// Ends a link's exchange without a response: sent once more where the connection was stale, else the readback hears.
+    /// Ends a link's exchange without a response: sent once more where the connection was stale,
+    /// else the readback hears.
     pub(super) fn fail(&mut self, key: LinkKey, failure: Failure) {
         let Some(chain_key) = self.links[key].chain() else {
             return self.close(key);
@@ -113,8 +114,8 @@ impl<N: Net> Core<N> {
     fn error_of(&mut self, key: LinkKey, chain_key: ChainKey, failure: Failure) -> Error {
         let mut at = self.circumstances(key, chain_key);
         if let Failure::Connect(_) | Failure::ConnectUnix(_) = failure {
-            // A socket that fails at once never came to that state, and one that met itself has gone
-            // past it: nobody has heard the request, this time.
+            // A socket that fails at once never came to that state, and one that met itself has
+            // gone past it: nobody has heard the request, this time.
             let earlier = self.chains[chain_key].earlier();
             at.phase = Phase::Connect;
             at.sent = earlier.sent;
@@ -189,8 +190,9 @@ impl<N: Net> Core<N> {
         front.is_some_and(Exchange::is_answered)
     }
 
-    /// Ends an exchange whose link has received what is no response. A socket that is connected to itself, since nobody listens there, hears its
-    /// own request: it has not been connected to anybody.
+    /// Ends an exchange whose link has received what is no response. A socket that is connected to
+    /// itself, since nobody listens there, hears its own request: it has not been connected to
+    /// anybody.
     pub(super) fn fail_on_violation(&mut self, key: LinkKey, violation: Violation) {
         let link = &self.links[key];
         if !link.h1.is_reused()
@@ -238,7 +240,8 @@ impl<N: Net> Core<N> {
         if dial.has_begun() {
             let mut tried = dial.take_failed();
             for attempt in dial.attempts() {
-                // Where the deadline is shorter than the delay between two attempts, the next request could not come past it either.
+                // Where the deadline is shorter than the delay between two attempts, the next
+                // request could not come past it either.
                 self.lookups.doubt(attempt.addr, self.clock.now());
                 tried.push(no_answer_from(attempt.addr));
             }
@@ -247,10 +250,11 @@ impl<N: Net> Core<N> {
         Error::from_mute(text, self.lookups.names.servers(), at)
     }
 
-    /// Whether the exchange met a connection that the server had closed while it was idle, or whose TLS state is good for nothing
-    /// more, and may be sent again: on a reused connection, before one byte of the response, once, and only what cannot have been
-    /// processed or is idempotent (RFC 9112 §9.3.1, RFC 9110 §9.2.2). On a fresh one, too, where more was written behind it: then the
-    /// response may have been lost by that (§9.6).
+    /// Whether the exchange met a connection that the server had closed while it was idle, or whose
+    /// TLS state is good for nothing more, and may be sent again: on a reused connection, before
+    /// one byte of the response, once, and only what cannot have been processed or is idempotent
+    /// (RFC 9112 §9.3.1, RFC 9110 §9.2.2). On a fresh one, too, where more was written behind it:
+    /// then the response may have been lost by that (§9.6).
     fn is_stale(&self, key: LinkKey, chain_key: ChainKey, failure: &Failure) -> bool {
         let h1 = &self.links[key].h1;
         let chain = &self.chains[chain_key];
@@ -456,8 +460,9 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Ends the exchange of a chain that is on a link, but not in front. What has been written of it cannot be taken back: then the link ends
-    /// with the one before it, and those behind it are sent elsewhere.
+    /// Ends the exchange of a chain that is on a link, but not in front. What has been written of
+    /// it cannot be taken back: then the link ends with the one before it, and those behind it are
+    /// sent elsewhere.
     pub(super) fn fail_behind(&mut self, key: LinkKey, chain: ChainKey, kind: ErrorKind) {
         let link = &mut self.links[key];
         let origin = link.origin;

@@ -55,7 +55,8 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// Deals with what a pause held back, then reads on as long as there is something and the budget lasts.
+    /// Deals with what a pause held back, then reads on as long as there is something and the
+    /// budget lasts.
     fn go_on(&mut self, state: &mut S, key: LinkKey, budget: &mut usize) {
         if self.feed_held(state, key) == Go::Stop {
             return;
@@ -160,7 +161,8 @@ impl<S, M: Mode> Engine<S, M> {
         go
     }
 
-    /// A body of known length that is collected has grown by its last `grown` bytes, which are in place already.
+    /// A body of known length that is collected has grown by its last `grown` bytes, which are in
+    /// place already.
     fn on_body(&mut self, state: &mut S, key: LinkKey, grown: usize) -> Go {
         let core = &mut self.core;
         let h1 = &mut core.links[key].h1;

@@ -1,5 +1,5 @@
-//! How an exchange ends with a response, and what becomes of its link: the next in line is in front,
-//! or the link rests until its chain's next step, or is closed.
+//! How an exchange ends with a response, and what becomes of its link: the next in line is in
+//! front, or the link rests until its chain's next step, or is closed.
 //!
 //! Whether a link is used again is decided in [`release`](Core::release), and nowhere else. What
 //! rests goes to the pool, with [`park`](Core::park), if no step of the same chain has taken it.
@@ -72,7 +72,8 @@ impl<S, M: Mode> Engine<S, M> {
         (line, rest)
     }
 
-    /// A response is complete, and told, and another has taken its place: whose the `rest` of the bytes is.
+    /// A response is complete, and told, and another has taken its place: whose the `rest` of the
+    /// bytes is.
     ///
     /// # Errors
     /// Nobody's, or not now: how it goes on with the link instead.
@@ -167,8 +168,8 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Takes a link from the exchange that is over: the next in line takes its place, or it rests, if it can be used again. Answers its
-    /// token where there is a next.
+    /// Takes a link from the exchange that is over: the next in line takes its place, or it rests,
+    /// if it can be used again. Answers its token where there is a next.
     #[inline(always)]
     pub(super) fn release(
         &mut self,

@@ -1,8 +1,9 @@
 //! Conversations as futures: what a chain of readbacks does, read from top to bottom.
 //!
-//! A task is a chain that sends nothing itself: it waits, and its future is polled when a waker has made it due, by an order to the engine;
-//! within a turn that is no system call. What a task awaits are chains of their own, which leave what they are told in a slot and wake
-//! whoever waits there. Those futures know no runtime: any executor may poll them while some loop turns the engine.
+//! A task is a chain that sends nothing itself: it waits, and its future is polled when a waker has
+//! made it due, by an order to the engine; within a turn that is no system call. What a task awaits
+//! are chains of their own, which leave what they are told in a slot and wake whoever waits there.
+//! Those futures know no runtime: any executor may poll them while some loop turns the engine.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -42,7 +43,8 @@ impl<S: 'static, M: Mode> Engine<S, M> {
     /// ```
     ///
     /// # Errors
-    /// Those of the exchange; [`ErrorKind::Gone`](crate::ErrorKind::Gone) if the engine is dropped before it is over.
+    /// Those of the exchange; [`ErrorKind::Gone`](crate::ErrorKind::Gone) if the engine is dropped
+    /// before it is over.
     pub fn fetch(&mut self, request: Request) -> impl Future<Output = Fetched> + Send + use<S, M> {
         let (promise, slot) = promise();
         let id = self.submit_to(request.clone(), fetch(promise));
@@ -51,8 +53,9 @@ impl<S: 'static, M: Mode> Engine<S, M> {
 
     /// Runs `future` as a chain of its own, polled inside turns only. A turn is then due.
     ///
-    /// So a conversation reads from top to bottom; what it asks of the engine goes through a [`Submitter`]. The chain is pending as long as
-    /// the future is, and [`cancel`](Self::cancel) drops it. A panic in it is one in a readback.
+    /// So a conversation reads from top to bottom; what it asks of the engine goes through a
+    /// [`Submitter`]. The chain is pending as long as the future is, and [`cancel`](Self::cancel)
+    /// drops it. A panic in it is one in a readback.
     ///
     /// ```
     /// # let mut engine = httpstream::Engine::<()>::new()?;
@@ -90,7 +93,8 @@ impl<S: 'static> Submitter<S> {
         fetched(request, Awaited::begin(self.remote(), id, order, slot))
     }
 
-    /// Ends after `delay`, counted from when the engine hears of it; [`Duration::MAX`] is never. If the engine is dropped, at once.
+    /// Ends after `delay`, counted from when the engine hears of it; [`Duration::MAX`] is never. If
+    /// the engine is dropped, at once.
     pub fn sleep(&self, delay: Duration) -> impl Future<Output = ()> + Send + use<S> {
         let (promise, slot) = promise();
         let id = self.new_id();
@@ -100,7 +104,8 @@ impl<S: 'static> Submitter<S> {
         async { awaited.await.unwrap_or(()) }
     }
 
-    /// Runs `f` on the engine's thread, with the state that the turn is lent, and gives back what it answers.
+    /// Runs `f` on the engine's thread, with the state that the turn is lent, and gives back what
+    /// it answers.
     ///
     /// # Errors
     /// [`Gone`]: the engine is dropped.
@@ -116,7 +121,8 @@ impl<S: 'static> Submitter<S> {
         Awaited::begin(self.remote(), id, Order::Call { id, call, delay }, slot)
     }
 
-    /// [`Engine::spawn`] from anywhere: `make` makes the future on the engine's thread, so that it need not be `Send`.
+    /// [`Engine::spawn`] from anywhere: `make` makes the future on the engine's thread, so that it
+    /// need not be `Send`.
     ///
     /// # Errors
     /// [`SubmitError::Full`] and [`SubmitError::Gone`], each with `make`.

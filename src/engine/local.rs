@@ -103,8 +103,8 @@ impl<S> Queue<S> {
 }
 
 impl<S> Local<S> {
-    /// Starts a chain; see [`Engine::start`](crate::Engine::start). Where the engine is gone, `next`
-    /// is dropped.
+    /// Starts a chain; see [`Engine::start`](crate::Engine::start). Where the engine is gone,
+    /// `next` is dropped.
     pub fn start(&self, next: Next<S>) -> ChainId {
         let id = self.queue.remote.new_id();
         self.queue.push(id, next);

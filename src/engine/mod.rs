@@ -2,7 +2,8 @@
 //!
 //! [`Engine`] runs user code, [`Core`] does everything else: connections, exchanges and chains,
 //! wired together. Their methods stand in the files of the two lists below, in the order of a turn;
-//! each calls the files below it in the list, and none above it. `tests/layers.rs` holds them to that.
+//! each calls the files below it in the list, and none above it. `tests/layers.rs` holds them to
+//! that.
 //!
 //! Methods of [`Engine`], where user code is run, and of [`Core`], where links are read:
 //! - `turn`: one turn of the loop, in its order and with its bounds
@@ -32,9 +33,9 @@
 //! - `core`: the parts, and what all of them need
 //!
 //! The parts, each of which owns its data: `agenda` (what is left to do in this turn), `chains` and
-//! `chain`, `generations`, `outbox`, `asks` (what callers wrote, and what a running readback is lent),
-//! `visit`, `clock`, `quiet`, `lookups`, `buffers`, `settings`, `stats`, `alerts`. Links and their pool stand in
-//! `net`, the exchanges of a link in `h1`.
+//! `chain`, `generations`, `outbox`, `asks` (what callers wrote, and what a running readback is
+//! lent), `visit`, `clock`, `quiet`, `lookups`, `buffers`, `settings`, `stats`, `alerts`. Links and
+//! their pool stand in `net`, the exchanges of a link in `h1`.
 //!
 //! The surface: `readback`, `within`, `future`, `task`, `submitter`, `local`, `orders`, `waking`,
 //! `mode`, `shared`, `simulated`.
@@ -121,24 +122,27 @@ use waking::Waking;
 
 /// Runs requests and their readbacks on one thread, with as many connections as they need.
 ///
-/// `S` is the caller's state: lent to each turn, and handed to every readback as `&mut S`. An engine is bound to the
-/// thread it was made on; other threads reach it through a [`Submitter`]. Dropping it closes everything and runs no
-/// readback.
+/// `S` is the caller's state: lent to each turn, and handed to every readback as `&mut S`. An
+/// engine is bound to the thread it was made on; other threads reach it through a [`Submitter`].
+/// Dropping it closes everything and runs no readback.
 ///
 /// # Embedding
-/// The engine's file descriptor ([`AsFd`](std::os::fd::AsFd)) is readable or [`next_deadline`](Self::next_deadline) is past whenever
-/// a turn would do something; a host may call [`turn`](Self::turn) late, early or twice, and from an edge-triggered loop as
-/// long as it turns until [`Turn::more`] is false and `events` is 0. `submit`, `cancel` and `resume` outside a turn make a
-/// turn due: ask for the deadline again after them.
+/// The engine's file descriptor ([`AsFd`](std::os::fd::AsFd)) is readable or
+/// [`next_deadline`](Self::next_deadline) is past whenever a turn would do something; a host may
+/// call [`turn`](Self::turn) late, early or twice, and from an edge-triggered loop as long as it
+/// turns until [`Turn::more`] is false and `events` is 0. `submit`, `cancel` and `resume` outside a
+/// turn make a turn due: ask for the deadline again after them.
 ///
 /// # Forking
-/// A process that is forked off may not use the engine: it has the same poll as its parent, and a turn would take events that the parent
-/// waits for. It may drop it, which closes its copies of the sockets and leaves the parent's alone, and make engines of its own.
+/// A process that is forked off may not use the engine: it has the same poll as its parent, and a
+/// turn would take events that the parent waits for. It may drop it, which closes its copies of the
+/// sockets and leaves the parent's alone, and make engines of its own.
 pub struct Engine<S = (), M: Mode = Owned> {
     core: Core<<M as Sealed>::Net>,
     readbacks: Readbacks<S>,
     orders: Orders<S>,
-    /// Calls from one thread only: some states are not `Send`, and a readback never expects to move.
+    /// Calls from one thread only: some states are not `Send`, and a readback never expects to
+    /// move.
     not_send: std::marker::PhantomData<*const ()>,
 }
 
@@ -163,12 +167,13 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// Starts a chain: sends `request` and gives the response, or why there is none, to `readback`. A turn is then due.
+    /// Starts a chain: sends `request` and gives the response, or why there is none, to `readback`.
+    /// A turn is then due.
     ///
     /// Each request of the chain is answered exactly once, as long as the engine lives.
     ///
-    /// Write the closure in the call, where its types are inferred, or annotate all three parameters; inside readbacks
-    /// `cx.send(…).read_by(…)` infers.
+    /// Write the closure in the call, where its types are inferred, or annotate all three
+    /// parameters; inside readbacks `cx.send(…).read_by(…)` infers.
     pub fn submit(
         &mut self,
         request: Request,
@@ -182,10 +187,12 @@ impl<S, M: Mode> Engine<S, M> {
         self.start(Next::send(request).read_to(readback))
     }
 
-    /// Starts a chain which begins with a call: in the next turn `f` is run, and what it answers follows. A turn is then due.
+    /// Starts a chain which begins with a call: in the next turn `f` is run, and what it answers
+    /// follows. A turn is then due.
     ///
-    /// What `f` sends without a [`read_by`](Next::read_by) is read to its end and thrown away, as by [`Unread`]; it has nothing to
-    /// send [`again`](Next::again). A call is no request: cancelled or drained, `f` is dropped, and nobody is told.
+    /// What `f` sends without a [`read_by`](Next::read_by) is read to its end and thrown away, as
+    /// by [`Unread`]; it has nothing to send [`again`](Next::again). A call is no request:
+    /// cancelled or drained, `f` is dropped, and nobody is told.
     ///
     /// ```
     /// use std::time::Duration;
@@ -214,9 +221,9 @@ impl<S, M: Mode> Engine<S, M> {
         self.start(Next::call(f))
     }
 
-    /// Starts a chain that begins with `next`: a request, a call, a task or a wait; delays count from
-    /// this call. A turn is then due. [`done`](Next::done) and [`again`](Next::again) start nothing,
-    /// and the id is that of no chain.
+    /// Starts a chain that begins with `next`: a request, a call, a task or a wait; delays count
+    /// from this call. A turn is then due. [`done`](Next::done) and [`again`](Next::again) start
+    /// nothing, and the id is that of no chain.
     ///
     /// A request without a [`read_by`](Next::read_by) is read by [`Unread`].
     ///
@@ -248,26 +255,29 @@ impl<S, M: Mode> Engine<S, M> {
         Next::send(request)
     }
 
-    /// Ends a chain, whatever it is doing; its connection is closed if a request is on it. A turn is then due.
+    /// Ends a chain, whatever it is doing; its connection is closed if a request is on it. A turn
+    /// is then due.
     ///
-    /// True: its readback is called exactly once more, with [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled), and what it answers is
-    /// dropped. A call that it waits for is dropped and not made; a chain that has only made calls has no readback that could
-    /// be told. False: the chain is over, or was cancelled before.
+    /// True: its readback is called exactly once more, with
+    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled), and what it answers is dropped. A
+    /// call that it waits for is dropped and not made; a chain that has only made calls has no
+    /// readback that could be told. False: the chain is over, or was cancelled before.
     pub fn cancel(&mut self, id: ChainId) -> bool {
         let cancelled = self.core.chains.cancel(id);
         self.set_alarm();
         cancelled
     }
 
-    /// Lets an exchange go on whose readback answered [`Flow::Pause`]. A turn is then due. False: it is not paused.
+    /// Lets an exchange go on whose readback answered [`Flow::Pause`]. A turn is then due. False:
+    /// it is not paused.
     pub fn resume(&mut self, id: ChainId) -> bool {
         let resumed = self.core.chains.resume(id);
         self.set_alarm();
         resumed
     }
 
-    /// When a turn is due even if nothing becomes readable; in the past: now. `None`: there is nothing to wait for but the
-    /// file descriptor.
+    /// When a turn is due even if nothing becomes readable; in the past: now. `None`: there is
+    /// nothing to wait for but the file descriptor.
     pub fn next_deadline(&self) -> Option<Instant> {
         if self.is_due() {
             Some(self.core.clock.now())
@@ -281,7 +291,8 @@ impl<S, M: Mode> Engine<S, M> {
         self.core.is_due() || self.orders.has_unannounced()
     }
 
-    /// [`next_deadline`](Self::next_deadline) as a duration from the clock read now; zero when a turn is due.
+    /// [`next_deadline`](Self::next_deadline) as a duration from the clock read now; zero when a
+    /// turn is due.
     pub fn next_timeout(&self) -> Option<Duration> {
         if self.is_due() {
             Some(Duration::ZERO)
@@ -297,7 +308,8 @@ impl<S, M: Mode> Engine<S, M> {
         self.core.chains.len()
     }
 
-    /// How the engine stands. Counts all links and chains anew: cheap enough to be asked every second, not every turn.
+    /// How the engine stands. Counts all links and chains anew: cheap enough to be asked every
+    /// second, not every turn.
     pub fn stats(&self) -> Stats {
         self.core.stats()
     }
@@ -311,7 +323,8 @@ impl<S, M: Mode> Engine<S, M> {
         self.orders.submitter()
     }
 
-    /// Closes idle connections, and lets none that is open now be used again: the network changed, or the machine slept.
+    /// Closes idle connections, and lets none that is open now be used again: the network changed,
+    /// or the machine slept.
     pub fn close_idle(&mut self) {
         self.core.close_idle();
     }
@@ -320,10 +333,9 @@ impl<S, M: Mode> Engine<S, M> {
     /// VPN came or went, the machine slept.
     ///
     /// Idle connections are closed, and those in use serve no other request after their present
-    /// one, as by
-    /// [`close_idle`](Self::close_idle). Kept names are forgotten, and which addresses and name servers failed lately;
-    /// `/etc/resolv.conf` and the hosts file are read again at the next look-up. Requests under way
-    /// go on, within their deadlines.
+    /// one, as by [`close_idle`](Self::close_idle). Kept names are forgotten, and which addresses
+    /// and name servers failed lately; `/etc/resolv.conf` and the hosts file are read again at the
+    /// next look-up. Requests under way go on, within their deadlines.
     pub fn network_changed(&mut self) {
         self.core.close_idle();
         self.core.lookups.on_network_changed();
@@ -351,7 +363,8 @@ impl<S> Engine<S, Owned> {
     /// An engine on a poll of its own.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) naming the field, [`ErrorKind::Io`](crate::ErrorKind::Io) as for [`new`](Self::new).
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) naming the field,
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) as for [`new`](Self::new).
     pub fn with_config(config: Config) -> Result<Self, Error> {
         config.check()?;
         let poll = OwnPoll::new(config.turn_events, config.deadlines()).map_err(Error::io)?;

@@ -7,8 +7,8 @@ use crate::net::socket::MioNet;
 /// How an engine is driven: [`Owned`], [`Shared`], or `Sim` with feature `sim`. Sealed.
 pub trait Mode: sealed::Sealed {}
 
-/// On a poll of the engine's own: it drives itself with [`run`](crate::Engine::run), or hangs in another loop by one file
-/// descriptor and one deadline.
+/// On a poll of the engine's own: it drives itself with [`run`](crate::Engine::run), or hangs in
+/// another loop by one file descriptor and one deadline.
 #[derive(Debug)]
 pub enum Owned {}
 
@@ -18,7 +18,8 @@ impl sealed::Sealed for Owned {
     type Net = MioNet<OwnPoll>;
 }
 
-/// On the host's own [`mio::Poll`], under tokens that the host lends; see [`Engine::on_registry`](crate::Engine::on_registry).
+/// On the host's own [`mio::Poll`], under tokens that the host lends; see
+/// [`Engine::on_registry`](crate::Engine::on_registry).
 #[derive(Debug)]
 pub enum Shared {}
 

@@ -1,5 +1,5 @@
-//! Deadlines that have passed of chains on links. What the kernel holds for such a link comes first:
-//! the host may have been away, and what was waited for may be there.
+//! Deadlines that have passed of chains on links. What the kernel holds for such a link comes
+//! first: the host may have been away, and what was waited for may be there.
 
 use crate::engine::Engine;
 use crate::engine::agenda::Overdue;

@@ -1,5 +1,5 @@
-//! Looks whether nothing stands unread on a kept connection before it is given a request, by what is
-//! known of it ([`Quiet`]) or by reading from it.
+//! Looks whether nothing stands unread on a kept connection before it is given a request, by what
+//! is known of it ([`Quiet`]) or by reading from it.
 
 use std::io;
 
@@ -100,7 +100,8 @@ impl<N: Net> Core<N> {
         alert!(self, Unsolicited, "{}: {unsolicited}", self.origin_of(link));
     }
 
-    /// An idle link is readable: the peer closed it, or spoke out of turn. Either way it is of no more use.
+    /// An idle link is readable: the peer closed it, or spoke out of turn. Either way it is of no
+    /// more use.
     pub(super) fn check_idle(&mut self, key: LinkKey) {
         if !self.links[key].readiness.has_any(Readiness::READ_SIDE) {
             return;
@@ -151,7 +152,8 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// As [`probe`](Self::probe), where the server may have something to say to the TLS state: tickets for later ones, new keys.
+    /// As [`probe`](Self::probe), where the server may have something to say to the TLS state:
+    /// tickets for later ones, new keys.
     pub(super) fn probe_tls(&mut self, key: LinkKey, buffer: &mut [u8]) -> Probe {
         let link = &mut self.links[key];
         let Some((socket, Some(tls))) = link.reach.wire() else {
@@ -165,7 +167,8 @@ impl<N: Net> Core<N> {
             let kept = tls.restore(buffer);
             match self.net.recv(socket, &mut buffer[kept..]) {
                 Ok(0) => return Probe::Ended,
-                // So much is said by nobody who means well, and would be read for as long as it is said.
+                // So much is said by nobody who means well, and would be read for as long as it is
+                // said.
                 Ok(n) if kept + n > MAX_UNASKED_BYTES => return Probe::Ended,
                 Ok(n) => {
                     self.counts.bytes_in += n as u64;

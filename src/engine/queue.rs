@@ -1,8 +1,8 @@
-//! How a request finds a link: an idle one of its origin, for a pipelined one a link that others like
-//! it are on, a new one where the limits allow it, or else a place in its origin's queue.
+//! How a request finds a link: an idle one of its origin, for a pipelined one a link that others
+//! like it are on, a new one where the limits allow it, or else a place in its origin's queue.
 //!
-//! A link that is free *rests* until its chain's next step, on the agenda; if that does not take it,
-//! it is *parked* in the pool, and *idle* from then on.
+//! A link that is free *rests* until its chain's next step, on the agenda; if that does not take
+//! it, it is *parked* in the pool, and *idle* from then on.
 
 use log::debug;
 
@@ -177,7 +177,8 @@ impl<N: Net> Core<N> {
                     continue;
                 }
             }
-            // Its timer is due in this very turn. Those that are older are no better, unless a server gave them longer.
+            // Its timer is due in this very turn. Those that are older are no better, unless a
+            // server gave them longer.
             self.close(key);
         }
     }

@@ -36,7 +36,8 @@ pub(super) struct Quiet {
     pub(super) drained: Option<(LinkKey, u64)>,
     /// Those that came to the pool in this turn.
     parked: Vec<(LinkKey, u64)>,
-    /// What probes of TLS states have cost, in bytes, since a turn's budget was last charged with it.
+    /// What probes of TLS states have cost, in bytes, since a turn's budget was last charged with
+    /// it.
     pub(super) cost: usize,
 }
 

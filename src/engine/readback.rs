@@ -13,16 +13,18 @@ use crate::response::Response;
 
 /// Reads the response to a request and answers with what follows.
 ///
-/// Closures and methods of the shape of [`on_reply`](Self::on_reply) are readbacks; implement the trait to see the head and
-/// the pieces of the body as they come. `state` is what the caller lent to the turn.
+/// Closures and methods of the shape of [`on_reply`](Self::on_reply) are readbacks; implement the
+/// trait to see the head and the pieces of the body as they come. `state` is what the caller lent
+/// to the turn.
 ///
-/// A chain's readback is called any number of times through `on_interim`, `on_head` and `on_data`, and then exactly once
-/// through `on_reply` for each request of the chain, whatever happens, as long as the engine lives. One that waits without a
-/// request is called through `on_due` once it has waited, or through `on_reply` if it is cancelled meanwhile.
+/// A chain's readback is called any number of times through `on_interim`, `on_head` and `on_data`,
+/// and then exactly once through `on_reply` for each request of the chain, whatever happens, as
+/// long as the engine lives. One that waits without a request is called through `on_due` once it
+/// has waited, or through `on_reply` if it is cancelled meanwhile.
 ///
 /// # Panics
-/// A readback, or a call, may panic: its chain is over without another call, the panic goes through the turn to the host, and an
-/// engine whose host catches it goes on where it was.
+/// A readback, or a call, may panic: its chain is over without another call, the panic goes through
+/// the turn to the host, and an engine whose host catches it goes on where it was.
 pub trait Readback<S> {
     /// An interim (1xx) response has come; the final one follows (RFC 9110 §15.2).
     fn on_interim(&mut self, state: &mut S, head: &Response<'_>, cx: &mut Context<'_, S>) {
@@ -31,15 +33,16 @@ pub trait Readback<S> {
 
     /// The head has come: chooses what happens to the body.
     ///
-    /// [`Flow::Buffer`], the default, collects it for `on_reply`; [`Flow::Stream`] hands it to `on_data`; [`Flow::Discard`]
-    /// reads it unseen; [`Flow::Pause`] streams it after a [`resume`](Context::resume); [`Flow::Abort`] gives it up.
+    /// [`Flow::Buffer`], the default, collects it for `on_reply`; [`Flow::Stream`] hands it to
+    /// `on_data`; [`Flow::Discard`] reads it unseen; [`Flow::Pause`] streams it after a
+    /// [`resume`](Context::resume); [`Flow::Abort`] gives it up.
     fn on_head(&mut self, state: &mut S, head: &Response<'_>, cx: &mut Context<'_, S>) -> Flow {
         let _ = (state, head, cx);
         Flow::Buffer
     }
 
-    /// Whether [`on_interim`](Self::on_interim) and [`on_head`](Self::on_head) are to be called. Closures and methods have neither, and are
-    /// spared the calls; asked at each head.
+    /// Whether [`on_interim`](Self::on_interim) and [`on_head`](Self::on_head) are to be called.
+    /// Closures and methods have neither, and are spared the calls; asked at each head.
     fn reads_heads(&self) -> bool {
         true
     }
@@ -56,7 +59,8 @@ pub trait Readback<S> {
         Next::done()
     }
 
-    /// The response is complete, or there will be none. After streaming its body is empty and its trailers are there.
+    /// The response is complete, or there will be none. After streaming its body is empty and its
+    /// trailers are there.
     fn on_reply(&mut self, state: &mut S, reply: Reply<'_>, cx: &mut Context<'_, S>) -> Next<S>;
 }
 
@@ -73,7 +77,8 @@ where
     }
 }
 
-/// Reads a response to its end and throws it away; the chain is then over. For requests whose answer nobody needs.
+/// Reads a response to its end and throws it away; the chain is then over. For requests whose
+/// answer nobody needs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unread;
 
@@ -91,23 +96,28 @@ impl<S> Readback<S> for Unread {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Flow {
-    /// Collected, up to [`Limits::max_body_bytes`](crate::Limits::max_body_bytes), and handed out whole by `on_reply`. Answered by
-    /// `on_data`, where the collecting can no longer begin, it counts as [`Flow::Stream`].
+    /// Collected, up to [`Limits::max_body_bytes`](crate::Limits::max_body_bytes), and handed out
+    /// whole by `on_reply`. Answered by `on_data`, where the collecting can no longer begin, it
+    /// counts as [`Flow::Stream`].
     Buffer,
-    /// Handed to `on_data` as it comes. [`Timeouts::total`](crate::Timeouts::total), five minutes by default, bounds the whole of it,
-    /// pauses included: lift it for a large download (`.timeouts(|t| t.total = None)`), and rely on the idle deadline.
+    /// Handed to `on_data` as it comes. [`Timeouts::total`](crate::Timeouts::total), five minutes
+    /// by default, bounds the whole of it, pauses included: lift it for a large download
+    /// (`.timeouts(|t| t.total = None)`), and rely on the idle deadline.
     Stream,
     /// Read to its end unseen, so that the connection can be used again.
     Discard,
-    /// Nothing is handed out, and soon nothing is read, until [`Context::resume`]; then as [`Flow::Stream`]. The idle
-    /// deadline stands still meanwhile, the total does not. The piece just handed out counts as taken. A `resume` before the
-    /// call has returned finds nothing paused; one from a [`Submitter`](crate::Submitter) is heard after it, and not lost.
+    /// Nothing is handed out, and soon nothing is read, until [`Context::resume`]; then as
+    /// [`Flow::Stream`]. The idle deadline stands still meanwhile, the total does not. The piece
+    /// just handed out counts as taken. A `resume` before the call has returned finds nothing
+    /// paused; one from a [`Submitter`](crate::Submitter) is heard after it, and not lost.
     Pause,
-    /// The connection is closed and `on_reply` gets [`ErrorKind::Aborted`](crate::ErrorKind::Aborted).
+    /// The connection is closed and `on_reply` gets
+    /// [`ErrorKind::Aborted`](crate::ErrorKind::Aborted).
     Abort,
 }
 
-/// What follows in a chain: nothing, another request, the same one again, or a call; at once or after a delay.
+/// What follows in a chain: nothing, another request, the same one again, or a call; at once or
+/// after a delay.
 #[must_use]
 pub struct Next<S> {
     pub(crate) action: Action<S>,
@@ -123,8 +133,8 @@ pub(crate) enum Action<S> {
     Wait(Option<Box<Mark>>),
     /// A task that is not over waits to be woken. It belongs to what it did before.
     Pend,
-    /// Nothing is sent; this is run when it is time. Boxed once more: an answer is moved with every request, and a fat pointer
-    /// would make them all longer.
+    /// Nothing is sent; this is run when it is time. Boxed once more: an answer is moved with every
+    /// request, and a fat pointer would make them all longer.
     Call(Box<(Call<S>, Option<Mark>)>),
 }
 
@@ -142,13 +152,14 @@ impl<S> Next<S> {
         Self::of(Action::Done)
     }
 
-    /// Sends `request` next; read by this same readback unless [`read_by`](Self::read_by) says otherwise.
+    /// Sends `request` next; read by this same readback unless [`read_by`](Self::read_by) says
+    /// otherwise.
     pub fn send(request: Request) -> Self {
         Self::of(Action::Send(request))
     }
 
-    /// Sends the request once more that this chain sent last; it is [`done`](Self::done) if there is none, as in a chain that has
-    /// only made [calls](Self::call). Allocates nothing.
+    /// Sends the request once more that this chain sent last; it is [`done`](Self::done) if there
+    /// is none, as in a chain that has only made [calls](Self::call). Allocates nothing.
     ///
     /// At once: after an error, after a status that is no success ([`Reply`] is `Ok` then as well),
     /// or where answers come at once, wait with
@@ -157,14 +168,17 @@ impl<S> Next<S> {
         Self::of(Action::Again)
     }
 
-    /// Goes on with `f` in place of a request; best together with [`after`](Self::after). What `f` answers follows.
+    /// Goes on with `f` in place of a request; best together with [`after`](Self::after). What `f`
+    /// answers follows.
     ///
-    /// So a request is built when it is due, a queue is paced, or a human is waited for. Without a delay `f` runs after
-    /// what the present readback asked for is applied, in this turn or the next; a chain that calls without delay for ever lets
-    /// the rest of the loop go on, but not sleep.
+    /// So a request is built when it is due, a queue is paced, or a human is waited for. Without a
+    /// delay `f` runs after what the present readback asked for is applied, in this turn or the
+    /// next; a chain that calls without delay for ever lets the rest of the loop go on, but not
+    /// sleep.
     ///
-    /// The chain keeps its readback, or takes the one that [`read_by`](Self::read_by) gives: it reads what `f` sends, unless `f` says
-    /// otherwise, and it is what hears of a [`cancel`](Context::cancel), after which `f` is not run. [`again`](Self::again), answered by
+    /// The chain keeps its readback, or takes the one that [`read_by`](Self::read_by) gives: it
+    /// reads what `f` sends, unless `f` says otherwise, and it is what hears of a
+    /// [`cancel`](Context::cancel), after which `f` is not run. [`again`](Self::again), answered by
     /// `f`, is the request that the chain sent last.
     ///
     /// ```
@@ -191,8 +205,9 @@ impl<S> Next<S> {
         Self::of(Action::Call(Box::new((Box::new(f), None))))
     }
 
-    /// Sends nothing: the readback goes on with [`on_due`](Readback::on_due). As [`call`](Self::call) for readbacks that are structs, and
-    /// allocates nothing. A closure that waits so is done.
+    /// Sends nothing: the readback goes on with [`on_due`](Readback::on_due). As
+    /// [`call`](Self::call) for readbacks that are structs, and allocates nothing. A closure that
+    /// waits so is done.
     pub fn wait() -> Self {
         Self::of(Action::Wait(None))
     }
@@ -214,7 +229,8 @@ impl<S> Next<S> {
         matches!(self.action, Action::Done)
     }
 
-    /// Waits before that; delays add up, [`Duration::MAX`] is never. No effect on [`done`](Self::done).
+    /// Waits before that; delays add up, [`Duration::MAX`] is never. No effect on
+    /// [`done`](Self::done).
     pub fn after(mut self, delay: Duration) -> Self {
         self.delay = self.delay.saturating_add(delay);
         self
@@ -259,8 +275,9 @@ impl<S> fmt::Debug for Next<S> {
 
 /// What a readback can ask of the engine while it runs.
 ///
-/// What it asks is queued and applied before the engine touches the next link. `submit`, `call` and their kin start chains of their
-/// own; `send`, `again` and `done` only make what this readback may answer.
+/// What it asks is queued and applied before the engine touches the next link. `submit`, `call` and
+/// their kin start chains of their own; `send`, `again` and `done` only make what this readback may
+/// answer.
 pub struct Context<'a, S> {
     pub(super) sink: &'a mut dyn Sink<S>,
     pub(super) seen: Seen<'a>,
@@ -307,9 +324,11 @@ impl<'a, S> Context<'a, S> {
         self.start(Next::send(request).read_to(readback))
     }
 
-    /// Starts a chain of its own which begins with a call; see [`Engine::call`](crate::Engine::call).
+    /// Starts a chain of its own which begins with a call; see
+    /// [`Engine::call`](crate::Engine::call).
     ///
-    /// `f` runs after this readback has returned and what it asked for is applied, in this turn or the next.
+    /// `f` runs after this readback has returned and what it asked for is applied, in this turn or
+    /// the next.
     pub fn call(
         &mut self,
         f: impl FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + 'static,
@@ -338,16 +357,16 @@ impl<'a, S> Context<'a, S> {
 
     /// Writes on the connection of a chain whose protocol was switched by a 101 (Switching
     /// Protocols), from that head on: see [`RequestBuilder::header`](crate::RequestBuilder::header)
-    /// for `Upgrade`. Returns how many bytes wait to be written now, these included; `None`: it is no
-    /// such chain.
+    /// for `Upgrade`. Returns how many bytes wait to be written now, these included; `None`: it is
+    /// no such chain.
     ///
     /// The connection is a tunnel: what the server sends comes through
-    /// [`on_data`](Readback::on_data), beginning with what it sent right behind the 101, and its end
-    /// through [`on_reply`](Readback::on_reply), with the 101. To end it from here,
-    /// [`cancel`](Self::cancel) the chain, or return [`Flow::Abort`]. Bytes are taken whatever waits:
-    /// a program that reads slower than its server sends returns [`Flow::Pause`], and one that sends
-    /// faster than its server reads looks at what is returned here. Both deadlines of a streamed body
-    /// hold: lift `idle` and `total` for a tunnel that may be silent.
+    /// [`on_data`](Readback::on_data), beginning with what it sent right behind the 101, and its
+    /// end through [`on_reply`](Readback::on_reply), with the 101. To end it from here,
+    /// [`cancel`](Self::cancel) the chain, or return [`Flow::Abort`]. Bytes are taken whatever
+    /// waits: a program that reads slower than its server sends returns [`Flow::Pause`], and one
+    /// that sends faster than its server reads looks at what is returned here. Both deadlines of a
+    /// streamed body hold: lift `idle` and `total` for a tunnel that may be silent.
     ///
     /// ```
     /// use httpstream::{Context, Flow, Next, Readback, Reply, Response};
@@ -390,8 +409,8 @@ impl<'a, S> Context<'a, S> {
     }
 
     /// How many exchanges of this chain have failed since the last that did not, the present one
-    /// included: errors, and the statuses that ask for another try (408, 425, 429, 500, 502, 503 and
-    /// 504).
+    /// included: errors, and the statuses that ask for another try (408, 425, 429, 500, 502, 503
+    /// and 504).
     ///
     /// ```
     /// use std::time::Duration;
@@ -408,7 +427,8 @@ impl<'a, S> Context<'a, S> {
         self.seen.failures
     }
 
-    /// The time, as read after the poll, or after the last readback of this turn that asked for something.
+    /// The time, as read after the poll, or after the last readback of this turn that asked for
+    /// something.
     pub fn now(&self) -> Instant {
         self.seen.present.now()
     }
@@ -426,7 +446,8 @@ impl<'a, S> Context<'a, S> {
         self.sink.stop();
     }
 
-    /// [`Next::send`], with the state's type known, so that `cx.send(request).read_by(|bot, reply, cx| …)` infers.
+    /// [`Next::send`], with the state's type known, so that `cx.send(request).read_by(|bot, reply,
+    /// cx| …)` infers.
     pub fn send(&self, request: Request) -> Next<S> {
         Next::send(request)
     }

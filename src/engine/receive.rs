@@ -1,7 +1,7 @@
 //! Reads a link: what its socket holds, or what its TLS state has kept.
 //!
-//! All links read into one buffer, and all TLS states decrypt into another that they share; but a body
-//! of known length is read, or decrypted, to where it stays.
+//! All links read into one buffer, and all TLS states decrypt into another that they share; but a
+//! body of known length is read, or decrypted, to where it stays.
 
 use std::io;
 
@@ -135,8 +135,8 @@ impl<N: Net> Core<N> {
         match self.net.recv(socket, room) {
             Ok(0) => Received::End,
             Ok(n) => {
-                // A short read has emptied the socket, unless the end of file stands behind the data: then read on to it,
-                // since data and FIN together gave one edge only.
+                // A short read has emptied the socket, unless the end of file stands behind the
+                // data: then read on to it, since data and FIN together gave one edge only.
                 if n < room_len && !readiness.has_any(Readiness::ENDING) {
                     *readiness = readiness.without(Readiness::READABLE);
                     self.quiet.on_drained(key, self.clock.micros());
@@ -239,16 +239,18 @@ impl<N: Net> Core<N> {
         if is_over {
             link.h1.end_behind_front();
         }
-        // The next message of the handshake, the request behind the last one, or what else the TLS state has to say. An alert that
-        // says why it has failed goes out when the link is closed.
+        // The next message of the handshake, the request behind the last one, or what else the TLS
+        // state has to say. An alert that says why it has failed goes out when the link is closed.
         if received.is_ok() && (!was_open || link.has_outbound()) {
             self.flush(key);
         }
-        // The end that has come, or the failure, is the next call's: behind what has come before it, and behind a pause.
+        // The end that has come, or the failure, is the next call's: behind what has come before
+        // it, and behind a pause.
         if is_body {
             return Received::Body(grown);
         }
-        // Before its handshake is over a link has asked for nothing: a TLS state that fails in the same read answers nothing.
+        // Before its handshake is over a link has asked for nothing: a TLS state that fails in the
+        // same read answers nothing.
         let link = &mut self.links[key];
         if grown == 0 || !link.is_busy() {
             self.buffers.plaintext.clear();
@@ -276,8 +278,9 @@ impl<N: Net> Core<N> {
             return false;
         }
         if link.h1.outlet() == Outlet::Reset {
-            // A socket tells of a reset once, and the send was told. To take the end that it reads as from then on for the end
-            // of a body that lasts until the close would be to call whole what was cut off.
+            // A socket tells of a reset once, and the send was told. To take the end that it reads
+            // as from then on for the end of a body that lasts until the close would be to call
+            // whole what was cut off.
             let missing = link.h1.response().missing();
             let error = Some(io::ErrorKind::ConnectionReset.into());
             self.fail(key, Failure::Closed { missing, error });
@@ -294,8 +297,8 @@ impl<N: Net> Core<N> {
         false
     }
 
-    /// Whether bytes that have come may be the response to the request in front, of which a byte has
-    /// to be written. Otherwise they answer nobody, and it is sent elsewhere.
+    /// Whether bytes that have come may be the response to the request in front, of which a byte
+    /// has to be written. Otherwise they answer nobody, and it is sent elsewhere.
     #[inline]
     pub(super) fn admits(&mut self, key: LinkKey, bytes: usize) -> bool {
         let now = self.clock.micros();

@@ -1,7 +1,7 @@
 //! How a readback is called, and what follows from what it answers.
 //!
-//! User code runs between two links, with its readback taken out of the slab and its link freed, and is lent the buffers and the
-//! chains: no link, pool or timer is in its reach.
+//! User code runs between two links, with its readback taken out of the slab and its link freed,
+//! and is lent the buffers and the chains: no link, pool or timer is in its reach.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -26,7 +26,8 @@ use crate::policy::{Shown, Verdict};
 use crate::request::Request;
 use crate::response::{Reply, Response};
 
-/// Whether a status asks for another try: the server was not ready for the request, or is not there.
+/// Whether a status asks for another try: the server was not ready for the request, or is not
+/// there.
 pub(super) fn is_worth_another_try(status: StatusCode) -> bool {
     // One comparison for those that are well.
     status.as_u16() >= 400 && matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502..=504)
@@ -61,8 +62,8 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// The response to a chain's request is complete: its policy hears of it, and then its readback,
-    /// unless it is sent again.
+    /// The response to a chain's request is complete: its policy hears of it, and then its
+    /// readback, unless it is sent again.
     #[inline(never)]
     pub(super) fn conclude(&mut self, state: &mut S, chain: ChainKey, response: Response<'_>) {
         let mut response = response;
@@ -264,8 +265,8 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// A chain was cancelled while, or by what, its readback ran: one more call tells it so, and what
-    /// it returned is dropped.
+    /// A chain was cancelled while, or by what, its readback ran: one more call tells it so, and
+    /// what it returned is dropped.
     #[cold]
     fn follow_cancelled(&mut self, key: ChainKey, next: Next<S>) {
         let chain = &mut self.core.chains[key];
@@ -300,7 +301,8 @@ impl<S, M: Mode> Engine<S, M> {
         self.core.discard((chain.request, readback));
     }
 
-    /// Runs user code: the readback out of the slab, the chains lent to it. `None`: it panicked, and the turn is to end.
+    /// Runs user code: the readback out of the slab, the chains lent to it. `None`: it panicked,
+    /// and the turn is to end.
     pub(super) fn run_readback<R>(
         &mut self,
         key: ChainKey,
@@ -325,8 +327,8 @@ impl<S, M: Mode> Engine<S, M> {
             readbacks: &mut self.readbacks,
         };
         let cx = Context::new(&mut asks, seen);
-        // What a panic may leave half changed is the readback, which is dropped, and the caller's state, which is the
-        // host's to judge: it gets the panic at the end of the turn.
+        // What a panic may leave half changed is the readback, which is dropped, and the caller's
+        // state, which is the host's to judge: it gets the panic at the end of the turn.
         let result = catch_unwind(AssertUnwindSafe(|| run(&mut *readback, cx)));
         self.core.clock.since = Since::UserCode;
         if self.core.chains.commands_len() > asked {
@@ -344,8 +346,8 @@ impl<S, M: Mode> Engine<S, M> {
         result.ok()
     }
 
-    /// Asks a chain's readback whether it wants to see heads, without all that goes with running it. `None`: as for
-    /// [`run_readback`](Self::run_readback).
+    /// Asks a chain's readback whether it wants to see heads, without all that goes with running
+    /// it. `None`: as for [`run_readback`](Self::run_readback).
     pub(super) fn reads_heads(&mut self, key: ChainKey) -> Option<bool> {
         let readback = self.readbacks.get(key);
         let readback = readback.expect("a readback runs once at a time");

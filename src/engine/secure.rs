@@ -1,7 +1,8 @@
-//! What is different about a link with TLS: its handshake, and from ciphertext to what `receive` makes of plaintext.
+//! What is different about a link with TLS: its handshake, and from ciphertext to what `receive`
+//! makes of plaintext.
 //!
-//! All TLS states read into the buffer that all links read into, and decrypt into another that they share; but a body of known length is
-//! decrypted to where it stays.
+//! All TLS states read into the buffer that all links read into, and decrypt into another that they
+//! share; but a body of known length is decrypted to where it stays.
 
 use log::debug;
 
@@ -17,8 +18,8 @@ use crate::proto::Scheme;
 use crate::timeouts::Timeout;
 
 impl<N: Net> Core<N> {
-    /// Whether there is something to agree on with an origin before a connected link is open. In the
-    /// simulation https is http by another name.
+    /// Whether there is something to agree on with an origin before a connected link is open. In
+    /// the simulation https is http by another name.
     #[inline]
     pub(super) fn needs_handshakes(&self, origin: OriginKey) -> bool {
         N::HAS_TLS && self.pool[origin].origin.scheme() == Scheme::Https

@@ -25,8 +25,8 @@ use crate::net::{Net, Readiness};
 use crate::request::Request;
 use crate::timeouts::Timeout;
 
-/// A full-sized segment of the smallest usual path: a longer request may end in a short one, which Nagle's algorithm would
-/// hold back until the others are acknowledged (RFC 9293 §3.7.4).
+/// A full-sized segment of the smallest usual path: a longer request may end in a short one, which
+/// Nagle's algorithm would hold back until the others are acknowledged (RFC 9293 §3.7.4).
 const NAGLE_SAFE: usize = 1200;
 
 /// How long a body waits for a 100 (Continue) before it is sent all the same (RFC 9110 §10.1.1).
@@ -160,8 +160,8 @@ impl<N: Net> Core<N> {
         self.agenda.unwritten.push(self.links.token(key));
     }
 
-    /// Writes what is left of the requests on an open link, as far as the socket takes it, and a turn's
-    /// share lasts.
+    /// Writes what is left of the requests on an open link, as far as the socket takes it, and a
+    /// turn's share lasts.
     pub(super) fn write(&mut self, key: LinkKey) {
         let h1 = &self.links[key].h1;
         if h1.is_tunnel() {
@@ -343,8 +343,8 @@ impl<N: Net> Core<N> {
         ))
     }
 
-    /// The socket, or the TLS state, has taken bytes of the request in front and of those behind it.
-    /// Answers whether more may be to be written.
+    /// The socket, or the TLS state, has taken bytes of the request in front and of those behind
+    /// it. Answers whether more may be to be written.
     #[inline(always)]
     pub(super) fn on_written(&mut self, key: LinkKey, done: Written) -> bool {
         self.counts.bytes_out += done.sent as u64;
@@ -381,7 +381,8 @@ impl<N: Net> Core<N> {
         has_line || matches!(advance, Advance::None | Advance::Partly)
     }
 
-    /// Nothing can be written any more. Whoever was writing goes on with the link, which is ended when it is dealt with next.
+    /// Nothing can be written any more. Whoever was writing goes on with the link, which is ended
+    /// when it is dealt with next.
     pub(super) fn on_trouble(&mut self, key: LinkKey, trouble: Trouble) {
         let token = self.links.token(key);
         let link = &mut self.links[key];

@@ -35,7 +35,8 @@ pub(super) struct Settings {
 
 impl Settings {
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a default field that cannot be sent.
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a default field that
+    /// cannot be sent.
     pub(super) fn new(config: &Config) -> Result<Self, Error> {
         config.check()?;
         let address_filter = config.address_filter.clone();
@@ -76,7 +77,8 @@ fn millis(duration: Duration) -> u64 {
 /// Which origins are pipelined, and how deep.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a pattern that cannot be read, and a depth out of bounds.
+/// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a pattern that cannot be read,
+/// and a depth out of bounds.
 pub(super) fn depths(pipelines: &[(String, usize, bool)]) -> Result<Vec<Depth>, Error> {
     let depths = pipelines.iter().map(|(pattern, depth, is_known)| {
         let refused = |why| Error::invalid_config(format!("pipeline {pattern:?}: {why}"));
@@ -96,8 +98,8 @@ pub(super) fn depths(pipelines: &[(String, usize, bool)]) -> Result<Vec<Depth>, 
 
 /// The field lines that the engine adds to requests, and the empty line after them.
 ///
-/// They are kept ready as one block for requests that carry none of them, and as further blocks, made when first needed,
-/// for requests that carry some.
+/// They are kept ready as one block for requests that carry none of them, and as further blocks,
+/// made when first needed, for requests that carry some.
 #[derive(Debug)]
 pub(super) struct Defaults {
     lines: Vec<(String, Vec<u8>)>,
@@ -202,7 +204,8 @@ impl Defaults {
         {
             return i as u16;
         }
-        // Beyond any use there is, a request goes without default fields rather than with those of another.
+        // Beyond any use there is, a request goes without default fields rather than with those of
+        // another.
         let left_out = if self.blocks.len() > Self::MAX_BLOCKS {
             u32::MAX
         } else {

@@ -15,18 +15,22 @@ use crate::net::socket::MioNet;
 use crate::net::window::{Lent, Window};
 
 impl<S> Engine<S, Shared> {
-    /// An engine whose sockets, those of its resolver included, are watched by the host's [`mio::Poll`].
+    /// An engine whose sockets, those of its resolver included, are watched by the host's
+    /// [`mio::Poll`].
     ///
-    /// The host polls, hands over each event whose token lies in `tokens` by [`on_event`](Self::on_event), and then makes a
-    /// [`turn`](Self::turn), after every poll, also one that told of nothing. It polls no longer than
-    /// [`next_timeout`](Self::next_timeout) says, which it asks for anew each time.
+    /// The host polls, hands over each event whose token lies in `tokens` by
+    /// [`on_event`](Self::on_event), and then makes a [`turn`](Self::turn), after every poll, also
+    /// one that told of nothing. It polls no longer than [`next_timeout`](Self::next_timeout) says,
+    /// which it asks for anew each time.
     ///
-    /// The engine has no waker of its own, since a poll can have only one: `wake` is called, from any thread, when a
-    /// [`Submitter`](crate::Submitter) or a resolver has something for the next turn, and has to make the host's poll return; mostly it is the
-    /// host's [`mio::Waker`].
+    /// The engine has no waker of its own, since a poll can have only one: `wake` is called, from
+    /// any thread, when a [`Submitter`](crate::Submitter) or a resolver has something for the next
+    /// turn, and has to make the host's poll return; mostly it is the host's [`mio::Waker`].
     ///
-    /// A window of `2 * max_connections + 64` tokens is the least; in a larger one a token is used again later, and the resolver may
-    /// have more sockets than 64, which [`max_lookups`](Config::max_lookups) may ask for. The tokens are the engine's alone until it is dropped, which deregisters all it has registered.
+    /// A window of `2 * max_connections + 64` tokens is the least; in a larger one a token is used
+    /// again later, and the resolver may have more sockets than 64, which
+    /// [`max_lookups`](Config::max_lookups) may ask for. The tokens are the engine's alone until it
+    /// is dropped, which deregisters all it has registered.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -61,8 +65,9 @@ impl<S> Engine<S, Shared> {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig), naming the field, or `tokens` where they are too few;
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io): the registry cannot be cloned.
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig), naming the field, or `tokens`
+    /// where they are too few; [`ErrorKind::Io`](crate::ErrorKind::Io): the registry cannot be
+    /// cloned.
     pub fn on_registry(
         registry: &Registry,
         tokens: Range<usize>,
@@ -82,10 +87,12 @@ impl<S> Engine<S, Shared> {
         Self::on_net(MioNet::new(poll), config)
     }
 
-    /// Takes an event of the host's poll; the next turn, which is then due, deals with it. False: it is not one of this engine's, or of a
-    /// connection that is gone. (Those of the resolver's window are all taken; the resolver knows which are stale.)
+    /// Takes an event of the host's poll; the next turn, which is then due, deals with it. False:
+    /// it is not one of this engine's, or of a connection that is gone. (Those of the resolver's
+    /// window are all taken; the resolver knows which are stale.)
     ///
-    /// Nothing is told twice: an event that is not handed over is lost, and with it perhaps a response.
+    /// Nothing is told twice: an event that is not handed over is lost, and with it perhaps a
+    /// response.
     pub fn on_event(&mut self, event: &Event) -> bool {
         let token = match self.core.net.watch.window().inner(event.token()) {
             None => return false,
@@ -104,7 +111,8 @@ impl<S> Engine<S, Shared> {
         true
     }
 
-    /// One turn: deals with the events that were handed over and with what else is due, calling readbacks with `state`. Never waits.
+    /// One turn: deals with the events that were handed over and with what else is due, calling
+    /// readbacks with `state`. Never waits.
     ///
     /// # Errors
     /// As of an engine on a poll of its own; in practice none.

@@ -15,8 +15,8 @@ const RETRY_MILLIS: u64 = 100;
 
 impl<N: Net> Core<N> {
     /// No port is left for connections to this address, or its listener has no place: that says
-    /// nothing of other origins. The request waits until a link of its origin comes free or ends, or
-    /// a little time has passed.
+    /// nothing of other origins. The request waits until a link of its origin comes free or ends,
+    /// or a little time has passed.
     pub(super) fn wait_for_port(&mut self, key: LinkKey, why: &io::Error) {
         let origin = self.links[key].origin;
         alert!(

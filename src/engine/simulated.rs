@@ -21,8 +21,8 @@ impl<S> Engine<S, Sim> {
         Self::on_net(SimNet::new(network.clone()), config)
     }
 
-    /// One turn at the present time, which does not move: a turn never waits. For hosts that schedule turns themselves;
-    /// otherwise see [`advance`](Self::advance).
+    /// One turn at the present time, which does not move: a turn never waits. For hosts that
+    /// schedule turns themselves; otherwise see [`advance`](Self::advance).
     ///
     /// # Errors
     /// As on the real network: the poll failed.
@@ -34,7 +34,8 @@ impl<S> Engine<S, Sim> {
         self.turn_within(state, Some(Duration::ZERO), ClockAtStart::MayHaveMoved)
     }
 
-    /// Lets `time` pass, turning whenever a turn is due. Answers whether `stop` was called: time then stands where it was.
+    /// Lets `time` pass, turning whenever a turn is due. Answers whether `stop` was called: time
+    /// then stands where it was.
     ///
     /// # Errors
     /// As [`turn`](Self::turn).
@@ -46,9 +47,9 @@ impl<S> Engine<S, Sim> {
         self.pass(state, time, |_| false)
     }
 
-    /// Lets time pass until nothing is pending and no [`KeepAlive`](crate::KeepAlive) is left, `stop` was called, or nothing is left that
-    /// time could bring: it does not wait for another thread. A chain that goes on for ever keeps it going for
-    /// ever.
+    /// Lets time pass until nothing is pending and no [`KeepAlive`](crate::KeepAlive) is left,
+    /// `stop` was called, or nothing is left that time could bring: it does not wait for another
+    /// thread. A chain that goes on for ever keeps it going for ever.
     ///
     /// # Errors
     /// As [`turn`](Self::turn).
@@ -79,7 +80,8 @@ impl<S> Engine<S, Sim> {
         })
     }
 
-    /// Turns and lets time pass until `time` is over, `is_over` says so, or `stop` was called, which is answered.
+    /// Turns and lets time pass until `time` is over, `is_over` says so, or `stop` was called,
+    /// which is answered.
     fn pass(
         &mut self,
         state: &mut S,

@@ -1,6 +1,7 @@
 //! What an engine tells of itself in figures.
 
-/// How an engine stands, and what it has done. The first group counts what is there now, the second since the start.
+/// How an engine stands, and what it has done. The first group counts what is there now, the second
+/// since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -20,15 +21,18 @@ pub struct Stats {
     pub paused: usize,
     /// Connections opened.
     pub opened: u64,
-    /// Requests exchanged on a connection that had served another; of a pipeline, those whose turn came.
+    /// Requests exchanged on a connection that had served another; of a pipeline, those whose turn
+    /// came.
     pub reused: u64,
     /// Chains submitted.
     pub submitted: u64,
     /// Requests answered by a response.
     pub answered: u64,
-    /// Requests answered by an error, cancellations included; also of chains that waited to go on after a request.
+    /// Requests answered by an error, cancellations included; also of chains that waited to go on
+    /// after a request.
     pub failed: u64,
-    /// Requests sent again: after a stale connection, or since their pipeline ended before they were answered.
+    /// Requests sent again: after a stale connection, or since their pipeline ended before they
+    /// were answered.
     pub retried: u64,
     /// Requests written behind one that was not answered yet.
     pub pipelined: u64,

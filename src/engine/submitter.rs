@@ -15,17 +15,17 @@ use crate::request::Request;
 
 /// Submits from any thread; each call wakes the engine's loop. Clones go to the same engine.
 ///
-/// Readbacks run on the engine's thread. [`Engine::run`](crate::Engine::run) returns when nothing is
-/// pending, whoever has a `Submitter`; where another thread is to find it running, a guard from
+/// Readbacks run on the engine's thread. [`Engine::run`](crate::Engine::run) returns when nothing
+/// is pending, whoever has a `Submitter`; where another thread is to find it running, a guard from
 /// [`keep_alive`](Self::keep_alive) keeps it so.
 ///
 /// # An engine that does not keep up
 /// What is submitted waits in an inbox until a turn takes it, and the inbox holds
 /// [`Config::max_inbox`](crate::Config::max_inbox) submissions and calls. Beyond it `submit`,
 /// `call`, `spawn` and their kin are refused with [`SubmitError::Full`], which gives back what it
-/// was given; the futures of [`fetch`](Self::fetch), [`sleep`](Self::sleep) and [`with`](Self::with)
-/// wait for room. Refused never: `cancel`, `resume`, `stop`, and what a task or readback submits
-/// from inside a turn of this engine, which could wait for nobody but itself.
+/// was given; the futures of [`fetch`](Self::fetch), [`sleep`](Self::sleep) and
+/// [`with`](Self::with) wait for room. Refused never: `cancel`, `resume`, `stop`, and what a task
+/// or readback submits from inside a turn of this engine, which could wait for nobody but itself.
 ///
 /// ```
 /// use httpstream::{Engine, Next, Request};
@@ -369,8 +369,8 @@ impl<S> Submitter<S> {
         self.remote.new_id()
     }
 
-    /// Has [`Engine::run`](crate::Engine::run) wait for what may still be submitted, for as long as the
-    /// guard, or a clone of it, is there.
+    /// Has [`Engine::run`](crate::Engine::run) wait for what may still be submitted, for as long as
+    /// the guard, or a clone of it, is there.
     pub fn keep_alive(&self) -> KeepAlive {
         KeepAlive::new(&self.remote.kept)
     }
@@ -421,7 +421,8 @@ impl<S> Submitter<S> {
         self.submit_to_after(delay, request, readback)
     }
 
-    /// [`submit_after`](Self::submit_after) for a [`Readback`] that wants to see more than the reply.
+    /// [`submit_after`](Self::submit_after) for a [`Readback`] that wants to see more than the
+    /// reply.
     ///
     /// # Errors
     /// As [`submit`](Self::submit).
@@ -445,8 +446,8 @@ impl<S> Submitter<S> {
         Ok(id)
     }
 
-    /// Starts a chain which begins with a call; see [`Engine::call`](crate::Engine::call). So another thread hands over what it
-    /// has, or changes the state.
+    /// Starts a chain which begins with a call; see [`Engine::call`](crate::Engine::call). So
+    /// another thread hands over what it has, or changes the state.
     ///
     /// ```
     /// use httpstream::{Engine, Next};
@@ -468,9 +469,9 @@ impl<S> Submitter<S> {
     /// # Ok::<(), httpstream::Error>(())
     /// ```
     ///
-    /// So a chain is parked that waits for a person: it returns [`Next::done`], what it knew stays in
-    /// the state, and this begins the next one. A guard from [`keep_alive`](Self::keep_alive) has
-    /// [`Engine::run`](crate::Engine::run) wait meanwhile.
+    /// So a chain is parked that waits for a person: it returns [`Next::done`], what it knew stays
+    /// in the state, and this begins the next one. A guard from [`keep_alive`](Self::keep_alive)
+    /// has [`Engine::run`](crate::Engine::run) wait meanwhile.
     ///
     /// # Errors
     /// [`SubmitError::Full`] and [`SubmitError::Gone`], each with `f`.

@@ -1,4 +1,5 @@
-//! One turn: commands, the poll, links, names, timers, failures and calls; in this order, and each with a bound.
+//! One turn: commands, the poll, links, names, timers, failures and calls; in this order, and each
+//! with a bound.
 
 use std::panic::resume_unwind;
 use std::time::Duration;
@@ -36,15 +37,16 @@ pub struct Turn {
     pub events: usize,
     /// Requests answered, by a response or an error.
     pub answered: usize,
-    /// Something is left that waits for nothing but the next turn; or this one had left-overs to deal with and did not ask the poll, which may
-    /// have more to tell.
+    /// Something is left that waits for nothing but the next turn; or this one had left-overs to
+    /// deal with and did not ask the poll, which may have more to tell.
     pub more: bool,
     /// A readback or a [`Submitter`](crate::Submitter) called `stop`.
     pub stopped: bool,
 }
 
 impl<S, M: Mode> Engine<S, M> {
-    /// All links that the poll told of, and all on the run queue, read this many times what one may, before the turn ends.
+    /// All links that the poll told of, and all on the run queue, read this many times what one
+    /// may, before the turn ends.
     pub(super) const TURN_SHARES: usize = 4;
 
     /// One turn, which waits at most `timeout` and not past the next deadline.
@@ -64,7 +66,8 @@ impl<S, M: Mode> Engine<S, M> {
         let before = self.core.counts.answered + self.core.counts.failed;
         let mut turn = Turn::default();
         if self.core.buffers.read.is_empty() {
-            // A panic from outside a readback, such as a resolver's, went through the turn that had taken it.
+            // A panic from outside a readback, such as a resolver's, went through the turn that had
+            // taken it.
             self.core.buffers.read = vec![0; self.core.settings.read_buffer];
         }
         // After a panic, or over budget, the rest of the last batch comes first.
@@ -93,7 +96,8 @@ impl<S, M: Mode> Engine<S, M> {
             self.core.agenda.draining = false;
             resume_unwind(panic);
         }
-        // Who was not asked may have more to tell: a host that watches for edges is not told of it again.
+        // Who was not asked may have more to tell: a host that watches for edges is not told of it
+        // again.
         turn.more = has_rest
             || self.is_due()
             || self.core.lookups.is_put_off()
@@ -121,7 +125,8 @@ impl<S, M: Mode> Engine<S, M> {
         core.net.wait(events, most, wait).map_err(Error::io)
     }
 
-    /// Everything that may run user code. Leaves off after a panic: what is undone is done in the next turn.
+    /// Everything that may run user code. Leaves off after a panic: what is undone is done in the
+    /// next turn.
     #[inline(always)]
     fn work(&mut self, state: &mut S) {
         let share = self
@@ -131,7 +136,8 @@ impl<S, M: Mode> Engine<S, M> {
             .saturating_mul(Self::TURN_SHARES);
         let queued = self.core.agenda.run_queue.len();
         self.on_events(state, &mut { share });
-        // Budgets of their own, so that links which are always readable leave something to those that had to wait.
+        // Budgets of their own, so that links which are always readable leave something to those
+        // that had to wait.
         let mut budget = share;
         self.core.agenda.decoded = 0;
         for _ in 0..queued {
@@ -273,7 +279,8 @@ impl<S, M: Mode> Engine<S, M> {
     #[inline(always)]
     fn take_orders_from_within(&mut self) {
         if self.orders.has_unannounced() {
-            // A readback may have taken its time before it gave them, and no delay is early for that.
+            // A readback may have taken its time before it gave them, and no delay is early for
+            // that.
             self.core.read_clock();
             self.take_orders();
             self.core.settle_and_park();
@@ -282,11 +289,13 @@ impl<S, M: Mode> Engine<S, M> {
 }
 
 impl<S> Engine<S, Owned> {
-    /// One turn: waits until something is ready, a deadline has passed or `timeout` is over (`None`: as long as it takes,
-    /// zero: not at all), then deals with what is due, calling readbacks with `state`.
+    /// One turn: waits until something is ready, a deadline has passed or `timeout` is over
+    /// (`None`: as long as it takes, zero: not at all), then deals with what is due, calling
+    /// readbacks with `state`.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io): the poll failed. No exchange's failure ends up here.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io): the poll failed. No exchange's failure ends up
+    /// here.
     ///
     /// # Panics
     /// When a readback does; the engine can be used on.
@@ -295,8 +304,8 @@ impl<S> Engine<S, Owned> {
         self.turn_within(state, timeout, ClockAtStart::MayHaveMoved)
     }
 
-    /// Turns until nothing is pending and no [`KeepAlive`](crate::KeepAlive) is left, or to the end of the turn in which `stop` was
-    /// called.
+    /// Turns until nothing is pending and no [`KeepAlive`](crate::KeepAlive) is left, or to the end
+    /// of the turn in which `stop` was called.
     ///
     /// # Errors
     /// As [`turn`](Self::turn).
@@ -317,10 +326,11 @@ impl<S> Engine<S, Owned> {
         Ok(())
     }
 
-    /// Lets what is in flight and queued end, for `within` at most; nothing new starts and no chain goes on. What a
-    /// [policy](crate::policy) holds back or sends again counts as in flight. What is delayed,
-    /// calls included, is cancelled at once, and so is what readbacks submit meanwhile; what is left at the end likewise. Answers how many of
-    /// the chains that were there before were cancelled. `stop` has no effect meanwhile. The engine can be used on.
+    /// Lets what is in flight and queued end, for `within` at most; nothing new starts and no chain
+    /// goes on. What a [policy](crate::policy) holds back or sends again counts as in flight. What
+    /// is delayed, calls included, is cancelled at once, and so is what readbacks submit meanwhile;
+    /// what is left at the end likewise. Answers how many of the chains that were there before were
+    /// cancelled. `stop` has no effect meanwhile. The engine can be used on.
     ///
     /// Readbacks that are told of the end and submit more, over and over, do not hold it up: some
     /// rounds later what is left stays [pending](Self::pending).
@@ -345,7 +355,8 @@ impl<S, M: Mode> Engine<S, M> {
         self.pending() > 0 || self.orders.has_some_to_come()
     }
 
-    /// [`Engine::drain`], however turns are made: `turn` makes one that waits at most as long as it is told.
+    /// [`Engine::drain`], however turns are made: `turn` makes one that waits at most as long as it
+    /// is told.
     pub(crate) fn drain_by(
         &mut self,
         within: Duration,
@@ -378,7 +389,8 @@ impl<S, M: Mode> Engine<S, M> {
                     .is_some()
                 {}
                 if last.is_empty() {
-                    // What was submitted meanwhile is told, too, but not for ever: it may submit more.
+                    // What was submitted meanwhile is told, too, but not for ever: it may submit
+                    // more.
                     if rounds > MOST_ROUNDS {
                         break;
                     }

@@ -2,8 +2,8 @@
 //! it says.
 //!
 //! A policy is user code that knows no state `S`, so the core asks it, at moments when no link is
-//! being dealt with or only lent to it. It reaches nothing but what it is given. A request without a
-//! policy pays for one test of a pointer when it begins, and of a key afterwards.
+//! being dealt with or only lent to it. It reaches nothing but what it is given. A request without
+//! a policy pays for one test of a pointer when it begins, and of a key afterwards.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -113,8 +113,8 @@ impl<N: Net> Core<N> {
         let Some(mut visiting) = self.take_visit(key) else {
             return;
         };
-        // Only lent to what may panic: its drop may, too, and two panics at once would be the end of
-        // the process.
+        // Only lent to what may panic: its drop may, too, and two panics at once would be the end
+        // of the process.
         match catch_unwind(AssertUnwindSafe(|| visiting.reset())) {
             Ok(true) => return self.keep_visit(key, visiting),
             Ok(false) => {}

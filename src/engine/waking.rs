@@ -11,8 +11,8 @@ use crate::resolver::Wake;
 /// Wakes an engine, from any thread.
 pub(crate) struct Waking {
     wake: Wake,
-    /// Something lies here, or in the inbox, which the engine was not woken for: it came from inside
-    /// a turn, or was more than one turn takes.
+    /// Something lies here, or in the inbox, which the engine was not woken for: it came from
+    /// inside a turn, or was more than one turn takes.
     unannounced: AtomicBool,
 }
 
@@ -63,8 +63,8 @@ impl Waking {
         }
     }
 
-    /// Whether something was left that the engine was not woken for. A turn takes it before it ends,
-    /// or another is due.
+    /// Whether something was left that the engine was not woken for. A turn takes it before it
+    /// ends, or another is due.
     #[inline]
     pub(super) fn has_unannounced(&self) -> bool {
         // Set and read by one thread.

@@ -4,15 +4,16 @@ use crate::engine::readback::{Action, Context, Flow, Next, Readback, Reply, Sink
 use crate::id::ChainId;
 use crate::response::Response;
 
-/// Reads with a part of the state, so that a bot which was written to run alone runs among a thousand. Goes to
-/// [`Engine::submit_to`](crate::Engine::submit_to) and [`Next::read_to`].
+/// Reads with a part of the state, so that a bot which was written to run alone runs among a
+/// thousand. Goes to [`Engine::submit_to`](crate::Engine::submit_to) and [`Next::read_to`].
 ///
-/// `part` finds the part each time it is needed. What the readback submits or answers with is read by the same part. When
-/// `part` answers `None` the part is gone and the chain ends: a response under way is given up. What is delayed for a part that
-/// is gone stays pending until its delay is over. Find parts by a key that stays theirs: the index of a `Vec` shifts.
+/// `part` finds the part each time it is needed. What the readback submits or answers with is read
+/// by the same part. When `part` answers `None` the part is gone and the chain ends: a response
+/// under way is given up. What is delayed for a part that is gone stays pending until its delay is
+/// over. Find parts by a key that stays theirs: the index of a `Vec` shifts.
 ///
-/// Write `part` where it is handed over, or as a function: of a closure in a variable the compiler does not see that what it
-/// answers is lent from what it is given.
+/// Write `part` where it is handed over, or as a function: of a closure in a variable the compiler
+/// does not see that what it answers is lent from what it is given.
 ///
 /// ```
 /// use httpstream::{Context, Engine, Next, Reply, Request, within};
@@ -57,8 +58,9 @@ pub fn within_to<S, T: 'static>(
     }
 }
 
-/// [`within`] for a call: what [`Engine::call`](crate::Engine::call), [`Submitter::call`](crate::Submitter::call) and
-/// [`Next::call`] take, over a part of the state. When the part is gone by then, the chain ends.
+/// [`within`] for a call: what [`Engine::call`](crate::Engine::call),
+/// [`Submitter::call`](crate::Submitter::call) and [`Next::call`] take, over a part of the state.
+/// When the part is gone by then, the chain ends.
 ///
 /// ```
 /// use httpstream::{Context, Engine, Next, within_call};

@@ -1,7 +1,8 @@
 //! A body as it is collected, in a buffer that a socket can be read into.
 //!
-//! Without `unsafe` a socket is read only into bytes that have been written before, and to clear a megabyte for each body would cost as
-//! much as to copy it. So what was once written stays: the buffer is longer than what is in it, and is cleared where it grows, once.
+//! Without `unsafe` a socket is read only into bytes that have been written before, and to clear a
+//! megabyte for each body would cost as much as to copy it. So what was once written stays: the
+//! buffer is longer than what is in it, and is cleared where it grows, once.
 
 use std::fmt;
 
@@ -50,13 +51,15 @@ impl Collected {
         self.filled += data.len();
     }
 
-    /// Room behind what is there for at most `most` bytes. It is what there is, or as much again as has come and `least`: so a body has no
-    /// more memory than it would have by doubling, whatever its server says it will be.
+    /// Room behind what is there for at most `most` bytes. It is what there is, or as much again as
+    /// has come and `least`: so a body has no more memory than it would have by doubling, whatever
+    /// its server says it will be.
     pub(crate) fn room(&mut self, least: usize, most: usize) -> &mut [u8] {
         let there = self.bytes.len() - self.filled;
         let room = there.max(self.filled).max(least).min(most);
         if there < room {
-            // Exactly: as much again as has come is growth enough, and what is kept for the next body is counted by what it could hold.
+            // Exactly: as much again as has come is growth enough, and what is kept for the next
+            // body is counted by what it could hold.
             self.bytes.reserve_exact(room - there);
             self.bytes.resize(self.filled + room, 0);
         }

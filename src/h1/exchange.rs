@@ -105,8 +105,8 @@ pub(crate) struct Times {
 }
 
 impl<T> Exchange<T> {
-    /// An exchange of which nothing is done. `block` holds the default fields that go with it, which
-    /// are known by the number `defaults`; `expects` is whether its `Expect` line is sent.
+    /// An exchange of which nothing is done. `block` holds the default fields that go with it,
+    /// which are known by the number `defaults`; `expects` is whether its `Expect` line is sent.
     #[inline(always)]
     pub(crate) fn new(
         tag: T,

@@ -45,7 +45,8 @@ pub(crate) enum Intake {
     Shut,
 }
 
-/// What the answers so far say of the connection's server. One that reads a request and drops what came with it answers, too.
+/// What the answers so far say of the connection's server. One that reads a request and drops what
+/// came with it answers, too.
 ///
 /// ```text
 /// Untried ──► Answered ◄──► OnTrial ──► Proven

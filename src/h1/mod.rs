@@ -8,10 +8,10 @@
 //!            └─────────┘
 //! ```
 //!
-//! An [`H1`] knows no socket, no clock and no callback. Its owner asks it [what to write](H1::outgoing)
-//! and says [how much was](H1::on_written); gives it what was read, as a [`Reading`], and is told
-//! [what came of it](H1::next). Nothing is copied on either way unless a response does not come
-//! whole.
+//! An [`H1`] knows no socket, no clock and no callback. Its owner asks it [what to
+//! write](H1::outgoing) and says [how much was](H1::on_written); gives it what was read, as a
+//! [`Reading`], and is told [what came of it](H1::next). Nothing is copied on either way unless a
+//! response does not come whole.
 
 use std::ops::Range;
 
@@ -81,8 +81,8 @@ pub(crate) enum Event {
     Data(Range<usize>),
     /// The response is complete.
     Complete,
-    /// The server will not have `Expect` (RFC 9110 §10.1.1), and the body was never sent: the request
-    /// is to be sent again without it, elsewhere.
+    /// The server will not have `Expect` (RFC 9110 §10.1.1), and the body was never sent: the
+    /// request is to be sent again without it, elsewhere.
     ExpectRefused,
 }
 
@@ -415,8 +415,8 @@ impl<T: Copy + PartialEq> H1<T> {
         }
     }
 
-    /// Keeps what the next read cannot do without: the head, or what has come of it, and the body so
-    /// far. Gives back the buffers where that is nothing.
+    /// Keeps what the next read cannot do without: the head, or what has come of it, and the body
+    /// so far. Gives back the buffers where that is nothing.
     pub(crate) fn keep(&mut self, reading: Reading<'_>) -> Option<Box<Inbound>> {
         let collects = self.collects();
         let missing = self.response.missing().filter(|_| collects);
@@ -442,7 +442,8 @@ impl<T: Copy + PartialEq> H1<T> {
     /// bytes; what is read there is told to [`on_body`](Self::on_body).
     #[inline]
     pub(crate) fn room_in_body(&mut self, most: usize) -> Option<&mut [u8]> {
-        // What stands behind the body of a pipelined response is not to be broken at its first byte.
+        // What stands behind the body of a pipelined response is not to be broken at its first
+        // byte.
         if self.has_line() || !self.collects() {
             return None;
         }
@@ -532,8 +533,9 @@ impl<T: Copy + PartialEq> H1<T> {
     }
 
     /// The connection is to be closed behind the exchange in front. What stands in line goes out
-    /// elsewhere, apart from requests that are written to their end: their answers may still come. A
-    /// connection that is to serve all those in line, and no others, has [`Intake::Shut`] instead.
+    /// elsewhere, apart from requests that are written to their end: their answers may still come.
+    /// A connection that is to serve all those in line, and no others, has [`Intake::Shut`]
+    /// instead.
     ///
     /// [`Intake::Shut`]: line::Intake::Shut
     #[inline]

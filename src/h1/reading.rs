@@ -1,5 +1,5 @@
-//! What one read has brought, on its way to a response: parsed in place, lent from there where it is
-//! whole, and kept where it is not.
+//! What one read has brought, on its way to a response: parsed in place, lent from there where it
+//! is whole, and kept where it is not.
 
 use std::ops::Range;
 

@@ -1,5 +1,5 @@
-//! The core over byte queues: what an owner with any transport does with it, and what comes of that,
-//! whichever pieces the bytes come and go in.
+//! The core over byte queues: what an owner with any transport does with it, and what comes of
+//! that, whichever pieces the bytes come and go in.
 
 use super::exchange::Exchange;
 use super::line::Intake;
@@ -10,8 +10,8 @@ use crate::{Request, RequestBuilder};
 /// A block of default fields that are none: it ends the head.
 const NO_FIELDS: &[u8] = b"\r\n";
 
-/// A connection without a transport: what is written lies in `wire`, and what came of the bytes that
-/// were read in `seen`.
+/// A connection without a transport: what is written lies in `wire`, and what came of the bytes
+/// that were read in `seen`.
 struct Queues {
     h1: H1<u32>,
     /// What becomes of bodies.

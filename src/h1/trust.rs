@@ -23,7 +23,8 @@ pub(crate) enum Trust {
         most: u16,
     },
     Full,
-    /// A new connection has to answer a request before it is given a second. So many in a row broke before they were proven.
+    /// A new connection has to answer a request before it is given a second. So many in a row broke
+    /// before they were proven.
     Wary {
         breaks: u8,
     },
@@ -49,8 +50,8 @@ impl Trust {
         most: 2,
     };
 
-    /// A connection ended with requests of a pipeline unanswered. `is_excused`: that says nothing against pipelining. Answers whether the
-    /// trust is lost by that.
+    /// A connection ended with requests of a pipeline unanswered. `is_excused`: that says nothing
+    /// against pipelining. Answers whether the trust is lost by that.
     #[must_use]
     pub(crate) fn on_broken(&mut self, is_excused: bool) -> bool {
         let before = match *self {

@@ -1,7 +1,9 @@
-//! A timer inside the engine's poll (timerfd_create(2)): the poll's descriptor becomes readable when a deadline has passed.
+//! A timer inside the engine's poll (timerfd_create(2)): the poll's descriptor becomes readable
+//! when a deadline has passed.
 //!
-//! It is set anew only where the next deadline is earlier than what it is set to; what is later it goes off too early for, once, for
-//! nothing. So the deadline that each request of a busy engine has, and never reaches, costs no system call.
+//! It is set anew only where the next deadline is earlier than what it is set to; what is later it
+//! goes off too early for, once, for nothing. So the deadline that each request of a busy engine
+//! has, and never reaches, costs no system call.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -64,8 +66,8 @@ impl Alarm {
 
     /// Looks for its own among the events that the poll has told.
     ///
-    /// It stays among them: where a turn takes one event and this is it, others may be left in the poll, and a host that
-    /// watches for edges goes on only after a turn with `events`.
+    /// It stays among them: where a turn takes one event and this is it, others may be left in the
+    /// poll, and a host that watches for edges goes on only after a turn with `events`.
     pub(super) fn on_events(&mut self, events: &[Ready]) {
         if events.iter().any(|event| event.token == ALARM) {
             self.set_to = None;

@@ -1,13 +1,14 @@
-//! Dial: from the addresses of a host to one connection (Happy Eyeballs, RFC 8305). Opens no socket and reads no clock: it says
-//! what comes next.
+//! Dial: from the addresses of a host to one connection (Happy Eyeballs, RFC 8305). Opens no socket
+//! and reads no clock: it says what comes next.
 //!
 //! ```text
 //!   Fresh ──only IPv4 is known──► Grace ──IPv6, or 50 ms──► Open ◄──250 ms, or a failure──┐
 //!     └──IPv6, or both families──────────────────────────────┴──an attempt──► Staggered ──┘
 //! ```
 //!
-//! The families take turns, IPv6 first. Within a family the order is the resolver's, which knows the policy of its machine or server
-//! (RFC 6724); addresses without a route fail at once, and cost nothing. What has failed lately goes last.
+//! The families take turns, IPv6 first. Within a family the order is the resolver's, which knows
+//! the policy of its machine or server (RFC 6724); addresses without a route fail at once, and cost
+//! nothing. What has failed lately goes last.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -165,7 +166,8 @@ impl<Socket> Dial<Socket> {
         }
     }
 
-    /// The attempt that [`Step::Connect`] asked for has begun. Answers how long the next one has to wait, if there may be one.
+    /// The attempt that [`Step::Connect`] asked for has begun. Answers how long the next one has to
+    /// wait, if there may be one.
     pub(crate) fn on_begun(&mut self, addr: SocketAddr, socket: Socket) -> Option<Duration> {
         self.attempts.push(Attempt { addr, socket });
         self.pace = Pace::Staggered;
@@ -182,8 +184,9 @@ impl<Socket> Dial<Socket> {
         self.pace = Pace::Open;
     }
 
-    /// This machine has no room for the attempt that [`Step::Connect`] asked for. The address is not to blame, and is tried again when an
-    /// attempt under way has failed and so made room, or after the time answered.
+    /// This machine has no room for the attempt that [`Step::Connect`] asked for. The address is
+    /// not to blame, and is tried again when an attempt under way has failed and so made room, or
+    /// after the time answered.
     pub(crate) fn on_no_room(&mut self, addr: SocketAddr) -> Duration {
         let family = match addr {
             SocketAddr::V4(_) => Family::V4,
@@ -282,8 +285,8 @@ pub(crate) struct Doubts {
 }
 
 impl Doubts {
-    /// Long enough that a crowd of connections does not pay for one dead address, short enough that nobody waits for a network that is
-    /// mended.
+    /// Long enough that a crowd of connections does not pay for one dead address, short enough that
+    /// nobody waits for a network that is mended.
     const LASTING: Duration = Duration::from_secs(60);
     const MAX: usize = 1024;
 

@@ -6,8 +6,8 @@
 //!  Handshakes [ Tls ] ────────► its first bytes went out ─────────► Layers [ Tls ]
 //! ```
 //!
-//! They are built before there is a socket: which of several sockets is connected shows in its first
-//! write, so the first bytes of the first handshake go out with the dial.
+//! They are built before there is a socket: which of several sockets is connected shows in its
+//! first write, so the first bytes of the first handshake go out with the dial.
 
 use crate::net::tls::TlsState;
 
@@ -90,8 +90,8 @@ impl Handshakes {
         Step::Over
     }
 
-    /// The TLS state that bytes pass through now: that of the handshake under way, or of those before
-    /// it.
+    /// The TLS state that bytes pass through now: that of the handshake under way, or of those
+    /// before it.
     #[inline]
     pub(crate) fn tls_state(&self) -> Option<&TlsState> {
         let stack = self.0.as_ref()?;

@@ -33,7 +33,8 @@ pub(crate) struct Link<Socket> {
     pub(crate) is_undelayed: bool,
     /// Bytes pass through layers, or will: what [`tls_state`](Self::tls_state) need not look for.
     has_layers: bool,
-    /// Seconds that the server keeps an idle connection, as its last response said; 1 also for none at all.
+    /// Seconds that the server keeps an idle connection, as its last response said; 1 also for none
+    /// at all.
     pub(crate) keep_alive: Option<NonZeroU16>,
 }
 
@@ -54,15 +55,18 @@ pub(crate) enum Reach<Socket> {
         retry: Option<TimerId>,
         handshakes: Handshakes,
     },
-    /// The host is being looked up, its addresses are being tried: several sockets may be under way.
+    /// The host is being looked up, its addresses are being tried: several sockets may be under
+    /// way.
     Dialing(Box<Dial<Socket>>, Handshakes),
     /// The only address there is, is being connected to.
     Connecting(Socket, Handshakes),
     /// Connected; what stands between is being agreed on.
     Shaking(Socket, Handshakes),
-    /// Requests may be exchanged. None is between two of them, while the readback of the first runs.
+    /// Requests may be exchanged. None is between two of them, while the readback of the first
+    /// runs.
     Open(Socket, Layers),
-    /// In the pool. Readable here means the peer closed, or spoke out of turn: either way, unusable.
+    /// In the pool. Readable here means the peer closed, or spoke out of turn: either way,
+    /// unusable.
     Idle(Socket, Layers, Spot),
     /// Nothing is left, or it is on its way from one to the other.
     Closed,
@@ -268,7 +272,8 @@ impl<Socket> Link<Socket> {
         self.is_open() && self.h1.front().is_some()
     }
 
-    /// Whether something waits for the socket to take more: of a request, or of what its TLS state has to say.
+    /// Whether something waits for the socket to take more: of a request, or of what its TLS state
+    /// has to say.
     pub(crate) fn has_unwritten(&self) -> bool {
         self.h1.has_unwritten() || self.has_outbound()
     }

@@ -51,7 +51,8 @@ pub enum Machine {
 
 /// Where sockets, readiness and time come from: the real network, or a simulated one.
 ///
-/// Readiness is edge-triggered in both: an arrival is told once, and what is left unread is not told again.
+/// Readiness is edge-triggered in both: an arrival is told once, and what is left unread is not
+/// told again.
 pub trait Net {
     type Socket: fmt::Debug;
 
@@ -71,7 +72,8 @@ pub trait Net {
         None
     }
 
-    /// Opens a non-blocking socket as `route` has it and begins to connect it. `Ok` says nothing about whether the peer will accept.
+    /// Opens a non-blocking socket as `route` has it and begins to connect it. `Ok` says nothing
+    /// about whether the peer will accept.
     fn connect(&mut self, addr: SocketAddr, route: &Route) -> io::Result<Self::Socket>;
 
     /// The same for an origin of `scheme`, which only a network is interested in that has no
@@ -89,8 +91,8 @@ pub trait Net {
     /// The same through a unix socket.
     fn connect_unix(&mut self, path: &Path, route: &Route) -> io::Result<Self::Socket>;
 
-    /// Whether a socket that is connected to `peer` is connected to itself: TCP allows that where the system picks the port that is
-    /// dialled as the port to dial from.
+    /// Whether a socket that is connected to `peer` is connected to itself: TCP allows that where
+    /// the system picks the port that is dialled as the port to dial from.
     fn is_connected_to_itself(&mut self, socket: &Self::Socket, peer: SocketAddr) -> bool;
 
     /// Watches `socket` for reading and writing until `deregister`, under `token`.
@@ -102,8 +104,9 @@ pub trait Net {
     /// Closes `socket`. With data unread in it the peer gets a reset.
     fn close(&mut self, socket: Self::Socket);
 
-    /// Sends from `bufs` in one call and never raises SIGPIPE. While the connection is not established: `NotConnected` or
-    /// `WouldBlock`; when it could not be established: the reason, once.
+    /// Sends from `bufs` in one call and never raises SIGPIPE. While the connection is not
+    /// established: `NotConnected` or `WouldBlock`; when it could not be established: the reason,
+    /// once.
     fn send(&mut self, socket: &Self::Socket, bufs: &[IoSlice<'_>]) -> io::Result<usize>;
 
     /// Receives into `buf`; 0 is the end of file.
@@ -112,7 +115,8 @@ pub trait Net {
     /// Sends small segments at once (TCP_NODELAY).
     fn set_nodelay(&mut self, socket: &Self::Socket) -> io::Result<()>;
 
-    /// Waits until something is ready, `timeout` has passed or the waker was called, and appends at most `max` events to `ready`.
+    /// Waits until something is ready, `timeout` has passed or the waker was called, and appends at
+    /// most `max` events to `ready`.
     fn wait(
         &mut self,
         ready: &mut Vec<Ready>,
@@ -120,7 +124,8 @@ pub trait Net {
         timeout: Option<Duration>,
     ) -> io::Result<Heard>;
 
-    /// Whether `wait` would have something to tell that the host of a shared poll has handed over already, its call of the waker included.
+    /// Whether `wait` would have something to tell that the host of a shared poll has handed over
+    /// already, its call of the waker included.
     fn has_handed_events(&self) -> bool {
         false
     }
@@ -135,7 +140,8 @@ pub trait Net {
         let _ = deadline;
     }
 
-    /// Whether this process was forked off the one that has the poll: what it deregisters is lost to both.
+    /// Whether this process was forked off the one that has the poll: what it deregisters is lost
+    /// to both.
     fn is_forked(&self) -> bool {
         false
     }
@@ -155,8 +161,8 @@ pub trait Net {
     fn attach(&self, resolver: &mut dyn Resolve) -> io::Result<()>;
 }
 
-/// Whether a socket connected to `peer` could be connected to itself: no system gives out a port under 1024 of its own accord, so that
-/// the usual ones need not be looked at.
+/// Whether a socket connected to `peer` could be connected to itself: no system gives out a port
+/// under 1024 of its own accord, so that the usual ones need not be looked at.
 pub(crate) fn may_be_own(peer: SocketAddr) -> bool {
     peer.port() >= 1024
 }

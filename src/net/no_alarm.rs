@@ -1,4 +1,5 @@
-//! In place of `alarm`, where there is no timer that a poll could watch: deadlines are the host's to look after.
+//! In place of `alarm`, where there is no timer that a poll could watch: deadlines are the host's
+//! to look after.
 
 use std::io;
 use std::time::Instant;

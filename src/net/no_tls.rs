@@ -1,4 +1,5 @@
-//! What stands for TLS states in a build without the feature `tls`: none can be made, so nothing here is ever run.
+//! What stands for TLS states in a build without the feature `tls`: none can be made, so nothing
+//! here is ever run.
 
 use std::io::IoSlice;
 

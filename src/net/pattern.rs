@@ -78,8 +78,8 @@ impl Pattern {
     }
 }
 
-/// A host in the form of [`Origin::host`](crate::Origin::host): names in lower case, IPv6 addresses in their short form, the case of
-/// a zone id as it is.
+/// A host in the form of [`Origin::host`](crate::Origin::host): names in lower case, IPv6 addresses
+/// in their short form, the case of a zone id as it is.
 fn as_origins_have_it(host: &str) -> String {
     let (addr, zone) = match host.split_once('%') {
         Some((addr, zone)) => (addr, Some(zone)),

@@ -1,4 +1,5 @@
-//! Polls that have an eye on the sockets of a [`MioNet`](super::socket::MioNet): one of the engine's own, or the host's.
+//! Polls that have an eye on the sockets of a [`MioNet`](super::socket::MioNet): one of the
+//! engine's own, or the host's.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -37,7 +38,8 @@ pub trait Watch: fmt::Debug {
 
     fn registry(&self) -> &Registry;
 
-    /// What the poll calls the source that the engine calls `token`: a link's, or one of the resolver's.
+    /// What the poll calls the source that the engine calls `token`: a link's, or one of the
+    /// resolver's.
     fn outer(&self, token: Token) -> Token;
 
     /// The tokens of the poll that are the resolver's.
@@ -146,7 +148,8 @@ impl Watch for OwnPoll {
     fn waker(&self) -> Wake {
         let waker = Arc::clone(&self.waker);
         Wake::new(move || {
-            // Writing to an eventfd fails only when its counter is full: then a wake-up is due already.
+            // Writing to an eventfd fails only when its counter is full: then a wake-up is due
+            // already.
             let _ = waker.wake();
         })
     }

@@ -1,7 +1,7 @@
 //! Pool: origins, their idle links and who waits for one.
 //!
-//! Idle links of an origin are taken newest first, since the newest is the least likely to have been closed; the oldest of
-//! all goes first where room is needed.
+//! Idle links of an origin are taken newest first, since the newest is the least likely to have
+//! been closed; the oldest of all goes first where room is needed.
 
 use std::borrow::Borrow;
 use std::collections::{HashMap, VecDeque};
@@ -66,8 +66,8 @@ struct Ends {
 }
 
 impl Entry {
-    /// Requests wait, and were found to wait for room. False for one that stands on the list no more by right: its key may be
-    /// another's by now.
+    /// Requests wait, and were found to wait for room. False for one that stands on the list no
+    /// more by right: its key may be another's by now.
     #[inline]
     fn waits_for_room(&self) -> bool {
         self.is_listed_for_room && self.waiting.is_some()
@@ -89,7 +89,8 @@ pub(crate) struct Pool {
     idle: Ends,
     /// Origins whose queue may move: a link of theirs came free, or room for one.
     to_serve: VecDeque<OriginKey>,
-    /// Origins whose queue waits for room among all links: those that have a link all the same, and those that have none.
+    /// Origins whose queue waits for room among all links: those that have a link all the same, and
+    /// those that have none.
     for_room: VecDeque<OriginKey>,
     for_room_unlinked: VecDeque<OriginKey>,
     /// Which origins are pipelined, and how deep; the first that fits counts.
@@ -105,7 +106,8 @@ pub(crate) struct Depth {
     pub(crate) is_known: bool,
 }
 
-/// Links that are looked at for the one with the fewest requests unanswered: a bound, where thousands have room.
+/// Links that are looked at for the one with the fewest requests unanswered: a bound, where
+/// thousands have room.
 const LOOKED_AT: usize = 8;
 
 /// Everything that makes one connection as good as another: where it goes, and how.
@@ -115,7 +117,8 @@ struct Key {
     route: Arc<Route>,
 }
 
-/// Scheme, host, port and route, wherever they lie: lets the table be asked without building a [`Key`].
+/// Scheme, host, port and route, wherever they lie: lets the table be asked without building a
+/// [`Key`].
 trait AsOriginRef {
     fn parts(&self) -> OriginRef<'_>;
 }
@@ -285,7 +288,8 @@ impl Pool {
         self.leave(key);
     }
 
-    /// Keeps a link as the newest idle one. Answers whether its origin now has more than `most` of them.
+    /// Keeps a link as the newest idle one. Answers whether its origin now has more than `most` of
+    /// them.
     pub(crate) fn put<K>(
         &mut self,
         links: &mut Slots<Link<K>>,
@@ -412,8 +416,9 @@ impl Pool {
         }
     }
 
-    /// The link of an origin with the fewest requests unanswered, among the last few that were found to have room for one of that depth.
-    /// `was_sent`: it was sent before, and its connection broke; so it goes over none that has not answered yet (RFC 9112 §9.3.2).
+    /// The link of an origin with the fewest requests unanswered, among the last few that were
+    /// found to have room for one of that depth. `was_sent`: it was sent before, and its connection
+    /// broke; so it goes over none that has not answered yet (RFC 9112 §9.3.2).
     pub(crate) fn roomiest<K>(
         &self,
         links: &Slots<Link<K>>,
@@ -473,8 +478,8 @@ impl Pool {
         }
     }
 
-    /// The origin that has waited longest for room among those without a link, or else among all: who has one gets on, if
-    /// slowly.
+    /// The origin that has waited longest for room among those without a link, or else among all:
+    /// who has one gets on, if slowly.
     pub(crate) fn next_for_room(&mut self) -> Option<OriginKey> {
         while let Some(key) = self.for_room_unlinked.pop_front() {
             match self.entries.get_mut(key as usize) {

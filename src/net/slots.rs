@@ -1,8 +1,8 @@
 //! Slab keys and generations in tokens: a stale event is recognised here.
 //!
-//! A slab gives a freed key out again at once, and an event for the old owner may still stand in the batch, or come from a
-//! duplicate of its file descriptor. A token therefore carries the slot and a generation; an event whose generation is not
-//! the slot's is nobody's.
+//! A slab gives a freed key out again at once, and an event for the old owner may still stand in
+//! the batch, or come from a duplicate of its file descriptor. A token therefore carries the slot
+//! and a generation; an event whose generation is not the slot's is nobody's.
 
 use std::fmt;
 use std::ops::Range;
@@ -15,7 +15,8 @@ use crate::net::readiness::ALARM;
 /// Slab key of a link.
 pub(crate) type LinkKey = u32;
 
-/// An `Option` of a slab's key in four bytes: no slab holds so many entries that it would give out the largest key.
+/// An `Option` of a slab's key in four bytes: no slab holds so many entries that it would give out
+/// the largest key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MaybeKey(u32);
 
@@ -45,7 +46,8 @@ impl fmt::Debug for MaybeKey {
     }
 }
 
-/// Makes room for one more, a sixteenth at a time: doubling would waste up to half of what a million waiting entries take.
+/// Makes room for one more, a sixteenth at a time: doubling would waste up to half of what a
+/// million waiting entries take.
 pub(crate) fn grow<T>(slab: &mut Slab<T>) {
     if slab.len() == slab.capacity() {
         slab.reserve_exact((slab.len() / 16).max(16));
@@ -56,7 +58,8 @@ pub(crate) fn grow<T>(slab: &mut Slab<T>) {
 const SLOT_BITS: u32 = usize::BITS / 2;
 const SLOT_MASK: usize = (1 << SLOT_BITS) - 1;
 
-/// Tokens with the top bit set are the resolver's, but for the last two, which are the alarm's and the waker's.
+/// Tokens with the top bit set are the resolver's, but for the last two, which are the alarm's and
+/// the waker's.
 pub(crate) const RESOLVER_TOKENS: Range<usize> = 1 << (usize::BITS - 1)..ALARM.0;
 const GENERATION_MASK: usize = (RESOLVER_TOKENS.start - 1) & !SLOT_MASK;
 

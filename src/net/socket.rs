@@ -18,7 +18,8 @@ use crate::net::{Heard, Machine, Net, Ready, may_be_own};
 use crate::resolver::{Resolve, Wake};
 use crate::route::{Keepalive, Route};
 
-/// A send on a closed connection must not raise SIGPIPE in a host that leaves the signal at its default.
+/// A send on a closed connection must not raise SIGPIPE in a host that leaves the signal at its
+/// default.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const MSG_NOSIGNAL: i32 = 0x4000;
 #[cfg(any(target_os = "freebsd", target_os = "netbsd", target_os = "dragonfly"))]
@@ -53,10 +54,11 @@ impl<W: Watch> MioNet<W> {
     }
 }
 
-/// Whether this machine has no address of its own from which `addr` could be reached, as where IPv6 is switched off.
+/// Whether this machine has no address of its own from which `addr` could be reached, as where IPv6
+/// is switched off.
 ///
-/// Connecting then fails with EADDRNOTAVAIL, as it does when all ports are taken: UDP, which shares no ports with TCP,
-/// tells the two apart.
+/// Connecting then fails with EADDRNOTAVAIL, as it does when all ports are taken: UDP, which shares
+/// no ports with TCP, tells the two apart.
 fn is_out_of_reach(addr: SocketAddr) -> bool {
     let any: IpAddr = match addr {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -110,7 +112,8 @@ fn open(domain: Domain, route: &Route) -> io::Result<Socket> {
 /// The error of a route that names an address to connect from.
 fn cannot_bind(source: IpAddr, error: io::Error) -> io::Error {
     match error.kind() {
-        // All its ports are taken. That is no want of this machine's: other sources have ports of their own.
+        // All its ports are taken. That is no want of this machine's: other sources have ports of
+        // their own.
         io::ErrorKind::AddrInUse => {
             let why = format!("cannot connect from {source}: all its ports are in use");
             io::Error::new(io::ErrorKind::WouldBlock, why)
@@ -128,7 +131,8 @@ fn route_error(what: &str, which: impl fmt::Display, error: &io::Error) -> io::E
     io::Error::new(io::ErrorKind::InvalidInput, why)
 }
 
-/// What the kernel would refuse is brought into its bounds: seconds from 1 to 32,767, and from 1 to 127 probes.
+/// What the kernel would refuse is brought into its bounds: seconds from 1 to 32,767, and from 1 to
+/// 127 probes.
 fn tcp_keepalive(keepalive: &Keepalive) -> TcpKeepalive {
     let seconds = |time: Duration| Duration::from_secs(time.as_secs().clamp(1, 32_767));
     let mut options = TcpKeepalive::new().with_time(seconds(keepalive.idle));
@@ -156,8 +160,8 @@ fn user_timeout(timeout: Duration) -> Duration {
     Duration::from_millis(millis.clamp(1, MAX_OPTION.into()) as u64)
 }
 
-/// Whether a socket whose own address is `own` and that was connected to `dialled` is connected to itself. The unspecified address
-/// leads to this machine's own, whichever that is.
+/// Whether a socket whose own address is `own` and that was connected to `dialled` is connected to
+/// itself. The unspecified address leads to this machine's own, whichever that is.
 fn is_own_end(own: SocketAddr, dialled: SocketAddr) -> bool {
     let (own_ip, dialled_ip) = (own.ip().to_canonical(), dialled.ip().to_canonical());
     own.port() == dialled.port() && (own_ip == dialled_ip || dialled_ip.is_unspecified())
@@ -439,7 +443,8 @@ mod tests {
     #[test]
     fn a_source_without_a_free_port_is_no_want_of_this_machine() {
         let source = IpAddr::from(Ipv4Addr::LOCALHOST);
-        // What bind says, whether the whole machine wants for it, and whether it is worth another try.
+        // What bind says, whether the whole machine wants for it, and whether it is worth another
+        // try.
         for (kind, is_want, is_for_now) in [
             (io::ErrorKind::AddrInUse, false, true),
             (io::ErrorKind::OutOfMemory, true, false),

@@ -1,16 +1,19 @@
-//! A TLS state as a byte pump: ciphertext in, plaintext out, and the other way round. No socket, no HTTP.
+//! A TLS state as a byte pump: ciphertext in, plaintext out, and the other way round. No socket, no
+//! HTTP.
 //!
 //! ```text
 //!  socket ─► read buffer ─ receive ─► plaintext (shared) ─► parser
 //!  request ─ seal ─► Scratch (shared) ─► socket;  what that does not take ─► TlsState
 //! ```
 //!
-//! The rule is that a TLS state at rest holds no buffer: records are decrypted in the buffer that all links read into, and made in one
-//! that all links write from. What a TLS state keeps is an incomplete record, and ciphertext that its socket has not taken. So it stands
-//! on rustls' unbuffered interface; its buffered one keeps 4 KiB and more for each connection.
+//! The rule is that a TLS state at rest holds no buffer: records are decrypted in the buffer that
+//! all links read into, and made in one that all links write from. What a TLS state keeps is an
+//! incomplete record, and ciphertext that its socket has not taken. So it stands on rustls'
+//! unbuffered interface; its buffered one keeps 4 KiB and more for each connection.
 //!
-//! rustls copies each record's plaintext into a vector of its own, and lends that only as long as it borrows the read buffer; so it is
-//! copied once more, behind that of the record before. The parser gets what one read has brought in one piece.
+//! rustls copies each record's plaintext into a vector of its own, and lends that only as long as
+//! it borrows the read buffer; so it is copied once more, behind that of the record before. The
+//! parser gets what one read has brought in one piece.
 
 use std::fmt;
 use std::io::IoSlice;
@@ -56,7 +59,8 @@ enum State {
     Established(CertificateChain),
     /// The peer has said that it sends nothing more; data may still be sent.
     Finished(CertificateChain),
-    /// Nothing more can be read or sent, but for the alert that says so. Boxed, since it is the largest and few come to it.
+    /// Nothing more can be read or sent, but for the alert that says so. Boxed, since it is the
+    /// largest and few come to it.
     Failed(Box<Problem>),
 }
 
@@ -70,23 +74,24 @@ pub(crate) struct Scratch {
     joined: Vec<u8>,
 }
 
-/// The longest record (RFC 8446 §5.2), and some room for handshake messages before it: no shorter buffer may be read into.
+/// The longest record (RFC 8446 §5.2), and some room for handshake messages before it: no shorter
+/// buffer may be read into.
 pub(crate) const MIN_READ_BUFFER: usize = 32 << 10;
 
 /// What a record costs beside its bytes, as so many more: its header, nonce and tag, and a vector
 /// of rustls' own. Half a microsecond.
 const RECORD_WORK: usize = 512;
 
-/// The same of one that brings no data: a ticket for a later connection, whose secret is derived and
-/// which takes the server's certificates along, or a change of keys. Several microseconds.
+/// The same of one that brings no data: a ticket for a later connection, whose secret is derived
+/// and which takes the server's certificates along, or a change of keys. Several microseconds.
 const UNASKED_WORK: usize = 8 << 10;
 
 /// Plaintext that one call of [`TlsState::seal`] takes: four full records.
 const MAX_SEALED: usize = 64 << 10;
 
 impl TlsState {
-    /// Begins a connection to `host`: a name in lower case or an IP address, as an origin has it. What opens the handshake is outbound
-    /// then.
+    /// Begins a connection to `host`: a name in lower case or an IP address, as an origin has it.
+    /// What opens the handshake is outbound then.
     ///
     /// # Errors
     /// [`Problem::NoRoots`], or [`Problem::Name`] of a host that no certificate can name.
@@ -105,19 +110,21 @@ impl TlsState {
         Ok(tls)
     }
 
-    /// Puts what is kept of the last read at the front of `buffer`, and answers how much that is: the socket is read behind it. `buffer`
-    /// is no shorter than it was then.
+    /// Puts what is kept of the last read at the front of `buffer`, and answers how much that is:
+    /// the socket is read behind it. `buffer` is no shorter than it was then.
     ///
-    /// It is kept until [`receive`](Self::receive), so nothing is lost where there is nothing to be read.
+    /// It is kept until [`receive`](Self::receive), so nothing is lost where there is nothing to be
+    /// read.
     pub(crate) fn restore(&self, buffer: &mut [u8]) -> usize {
         let kept = &self.0.kept;
         buffer[..kept.len()].copy_from_slice(kept);
         kept.len()
     }
 
-    /// Takes ciphertext: `buffer` up to `filled`, which begins with what [`restore`](Self::restore) put there. Appends the plaintext of
-    /// all records that are complete to `plaintext`, and keeps the rest. There may be something outbound afterwards, also after an error:
-    /// the alert that tells the peer.
+    /// Takes ciphertext: `buffer` up to `filled`, which begins with what [`restore`](Self::restore)
+    /// put there. Appends the plaintext of all records that are complete to `plaintext`, and keeps
+    /// the rest. There may be something outbound afterwards, also after an error: the alert that
+    /// tells the peer.
     ///
     /// `allowance` is how much of it may be done, in bytes: of each record something for itself is
     /// taken from it, and more of one that is no data. When it is used up the rest is kept as it
@@ -127,7 +134,8 @@ impl TlsState {
     /// of data.
     ///
     /// # Errors
-    /// Whatever ends the connection; the same again when called again. Plaintext of records before the bad one is in `plaintext`.
+    /// Whatever ends the connection; the same again when called again. Plaintext of records before
+    /// the bad one is in `plaintext`.
     pub(crate) fn receive(
         &mut self,
         buffer: &mut [u8],
@@ -160,7 +168,8 @@ impl TlsState {
         }
     }
 
-    /// Whether the peer has said close_notify: no plaintext follows, and the end of the stream is a true one (RFC 8446 §6.1).
+    /// Whether the peer has said close_notify: no plaintext follows, and the end of the stream is a
+    /// true one (RFC 8446 §6.1).
     pub(crate) fn is_finished(&self) -> bool {
         match self.0.state {
             State::Finished(_) => true,
@@ -186,8 +195,9 @@ impl TlsState {
         !self.0.kept.is_empty()
     }
 
-    /// Encrypts what follows the first `skip` bytes of `parts`, 64 KiB at most; they share records, so that a head and the body behind it
-    /// may be one. Nothing is encrypted before the handshake is over, or while as much waits for the socket already.
+    /// Encrypts what follows the first `skip` bytes of `parts`, 64 KiB at most; they share records,
+    /// so that a head and the body behind it may be one. Nothing is encrypted before the handshake
+    /// is over, or while as much waits for the socket already.
     ///
     /// # Errors
     /// The TLS state has failed, or has sent as much as its keys are good for.
@@ -212,8 +222,9 @@ impl TlsState {
         })
     }
 
-    /// Ends TLS on the connection. What is left to be said to the peer: ciphertext that waits for the socket, then close_notify (RFC 8446 §6.1) or
-    /// the alert that says why the TLS state failed. It is for one last send, and need not be taken.
+    /// Ends TLS on the connection. What is left to be said to the peer: ciphertext that waits for
+    /// the socket, then close_notify (RFC 8446 §6.1) or the alert that says why the TLS state
+    /// failed. It is for one last send, and need not be taken.
     pub(crate) fn close(&mut self) -> Vec<u8> {
         match self.0.state {
             State::Handshaking(_) => return Vec::new(),
@@ -279,8 +290,8 @@ impl fmt::Debug for Scratch {
     }
 }
 
-/// Ciphertext on its way to the socket. Dropped, it is as if the socket had taken none: all of it stays with the TLS state, since records
-/// count, and none may be lost or sent twice.
+/// Ciphertext on its way to the socket. Dropped, it is as if the socket had taken none: all of it
+/// stays with the TLS state, since records count, and none may be lost or sent twice.
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct Flight<'a> {
@@ -291,7 +302,8 @@ pub(crate) struct Flight<'a> {
 }
 
 impl Flight<'_> {
-    /// Bytes of plaintext that are encrypted now, and must not be given to [`TlsState::seal`] again, whatever the socket takes.
+    /// Bytes of plaintext that are encrypted now, and must not be given to [`TlsState::seal`]
+    /// again, whatever the socket takes.
     pub(crate) fn sealed(&self) -> usize {
         self.sealed
     }
@@ -419,7 +431,8 @@ impl Inner {
             sealed.map(|n| *filled = n)
         })?;
         match *filled {
-            // rustls has closed the connection on its own: TLS 1.2 has no way to change keys that are worn out.
+            // rustls has closed the connection on its own: TLS 1.2 has no way to change keys that
+            // are worn out.
             0 => Err(self.fail(Problem::Rustls(Error::EncryptError))),
             _ => Ok(data.len()),
         }
@@ -440,8 +453,9 @@ impl Inner {
         Ok(())
     }
 
-    /// Runs rustls over `bytes` until it needs more, then lets `at_rest` send, if data may be sent. Answers how many bytes are done
-    /// with, and adds to `data` how many records of plaintext there were.
+    /// Runs rustls over `bytes` until it needs more, then lets `at_rest` send, if data may be sent.
+    /// Answers how many bytes are done with, and adds to `data` how many records of plaintext there
+    /// were.
     fn run(
         &mut self,
         bytes: &mut [u8],
@@ -473,7 +487,8 @@ impl Inner {
                     break written.map_err(|_| Error::EncryptError);
                 }
                 Ok(ConnectionState::BlockedHandshake | ConnectionState::Closed) => break Ok(()),
-                // Early data is for servers to read. What else there may be one day nobody here has asked for.
+                // Early data is for servers to read. What else there may be one day nobody here has
+                // asked for.
                 Ok(other) => break Err(Error::General(format!("unexpected state {other:?}"))),
                 Err(error) => break Err(error),
             }
@@ -512,8 +527,8 @@ impl Inner {
         }
     }
 
-    /// Puts the alert that rustls has for the peer, if it has one, behind what is outbound. Asked once only: whoever asks on would have
-    /// it read on.
+    /// Puts the alert that rustls has for the peer, if it has one, behind what is outbound. Asked
+    /// once only: whoever asks on would have it read on.
     fn collect_alert(&mut self, rest: &mut [u8]) {
         if let Ok(ConnectionState::EncodeTlsData(message)) =
             self.connection.process_tls_records(rest).state
@@ -522,8 +537,8 @@ impl Inner {
         }
     }
 
-    /// Tells a peer of another protocol from one that is bad at this one: TLS begins with a record of a handshake or an alert
-    /// (RFC 8446 §5.1).
+    /// Tells a peer of another protocol from one that is bad at this one: TLS begins with a record
+    /// of a handshake or an alert (RFC 8446 §5.1).
     fn explain(&self, error: Error, bytes: &[u8]) -> Problem {
         let is_first = self.connection.protocol_version().is_none();
         let is_record = matches!(bytes.first(), Some(20..=23));
@@ -566,8 +581,8 @@ fn first_records(bytes: &[u8]) -> (usize, usize) {
     (records, end)
 }
 
-/// Appends the plaintext of the records that are ready. Answers how many bytes of ciphertext are done with beside those that rustls
-/// tells of itself.
+/// Appends the plaintext of the records that are ready. Answers how many bytes of ciphertext are
+/// done with beside those that rustls tells of itself.
 fn read(
     mut traffic: ReadTraffic<'_, '_, ClientConnectionData>,
     plaintext: &mut Vec<u8>,
@@ -592,7 +607,8 @@ fn encode(mut message: EncodeTlsData<'_, ClientConnectionData>, outbound: &mut V
     }
 }
 
-/// Has `write` fill the front of `buffer`, which is made longer if that is too short. Answers how much it wrote.
+/// Has `write` fill the front of `buffer`, which is made longer if that is too short. Answers how
+/// much it wrote.
 fn fit(
     buffer: &mut Vec<u8>,
     mut write: impl FnMut(&mut [u8]) -> Result<usize, EncryptError>,
@@ -606,7 +622,8 @@ fn fit(
     }
 }
 
-/// What follows the first `skip` bytes of `parts`, up to [`MAX_SEALED`]: where it lies, if that is one place, else put together.
+/// What follows the first `skip` bytes of `parts`, up to [`MAX_SEALED`]: where it lies, if that is
+/// one place, else put together.
 fn pick<'a>(parts: &[&'a [u8]], skip: usize, joined: &'a mut Vec<u8>) -> &'a [u8] {
     let mut skip = skip;
     let mut left = MAX_SEALED;
@@ -629,8 +646,8 @@ fn pick<'a>(parts: &[&'a [u8]], skip: usize, joined: &'a mut Vec<u8>) -> &'a [u8
     joined
 }
 
-/// The name that the server's certificate has to bear. A trailing dot is no part of it, nor is the zone of an address: both say how a
-/// host is found from here (RFC 6066 §3, RFC 6874 §4).
+/// The name that the server's certificate has to bear. A trailing dot is no part of it, nor is the
+/// zone of an address: both say how a host is found from here (RFC 6066 §3, RFC 6874 §4).
 fn server_name(host: &str) -> Result<ServerName<'static>, Problem> {
     let name = host.strip_suffix('.').unwrap_or(host);
     let name = match name.split_once('%') {

@@ -10,7 +10,8 @@ use crate::net::tls::{Problem, Scratch, TlsState};
 /// What became of an attempt to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Written {
-    /// Bytes that count as written: the socket took them, or the TLS state has encrypted them and sees to them.
+    /// Bytes that count as written: the socket took them, or the TLS state has encrypted them and
+    /// sees to them.
     pub(crate) taken: usize,
     /// Bytes that the socket took.
     pub(crate) sent: usize,
@@ -31,7 +32,8 @@ impl From<Problem> for Trouble {
     }
 }
 
-/// Writes what follows the first `skip` bytes of `parts`, as far as the socket takes it; through a TLS state, what that has to say first.
+/// Writes what follows the first `skip` bytes of `parts`, as far as the socket takes it; through a
+/// TLS state, what that has to say first.
 #[inline]
 pub(crate) fn write<N: Net>(
     net: &mut N,

@@ -4,8 +4,9 @@
 //! start                 + resolver            + slots               + slots
 //!   │ the resolver's      │ slots, generation 0 │ slots, generation 1 │ …
 //! ```
-//! A slot has as many tokens as fit, taken in turn, so that an event for its former owner is told from one for the present owner. One that
-//! is as old as all of them together is taken for the present owner's: a call too many on its socket, which harms nobody.
+//! A slot has as many tokens as fit, taken in turn, so that an event for its former owner is told
+//! from one for the present owner. One that is as old as all of them together is taken for the
+//! present owner's: a call too many on its socket, which harms nobody.
 
 use std::ops::Range;
 

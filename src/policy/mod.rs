@@ -122,9 +122,9 @@ pub trait Visit {
         Ok(Start::Now)
     }
 
-    /// Adds fields. Called once an attempt, when it has its place on a connection: one that is open,
-    /// or one that begins to be opened for it. So a timestamp or a signature does not age in a queue,
-    /// but does while the connection is made, for
+    /// Adds fields. Called once an attempt, when it has its place on a connection: one that is
+    /// open, or one that begins to be opened for it. So a timestamp or a signature does not age in
+    /// a queue, but does while the connection is made, for
     /// [`Timeouts::connect`](crate::Timeouts::connect) and its kin at most.
     ///
     /// # Errors
@@ -200,8 +200,8 @@ pub enum Verdict {
     Deliver,
     /// The readback hears nothing of it, and another exchange begins with [`Visit::on_start`].
     ///
-    /// [`Timeouts::total`](crate::Timeouts::total) counts from the submission over all exchanges and
-    /// the time between them, at the value of the request that is sent. When it has passed,
+    /// [`Timeouts::total`](crate::Timeouts::total) counts from the submission over all exchanges
+    /// and the time between them, at the value of the request that is sent. When it has passed,
     /// nothing is sent any more: the readback is told [`Timeout`](crate::ErrorKind::Timeout), and
     /// the policy is not asked.
     Resend {

@@ -64,11 +64,11 @@ impl<'a> Moment<'a> {
         self.present.chance.draw()
     }
 
-    /// A waker that ends a wait of the chain: in a visit its [`Start::Wait`](super::Start::Wait), in
-    /// a readback or a call its [`Next::wait`](crate::Next::wait). One that is left over ends the
-    /// next wait of the same kind, too, so look at what was waited for. It may be woken from any
-    /// thread, and does nothing once the chain or the engine is gone. At a moment outside of a chain
-    /// it is a no-op.
+    /// A waker that ends a wait of the chain: in a visit its [`Start::Wait`](super::Start::Wait),
+    /// in a readback or a call its [`Next::wait`](crate::Next::wait). One that is left over ends
+    /// the next wait of the same kind, too, so look at what was waited for. It may be woken from
+    /// any thread, and does nothing once the chain or the engine is gone. At a moment outside of a
+    /// chain it is a no-op.
     ///
     /// Allocates, so take one only to wait.
     pub fn waker(&self) -> Waker {
@@ -95,8 +95,8 @@ impl<'a> Moment<'a> {
         self.held.is_some_and(|held| !held.is_held())
     }
 
-    /// What [`waker`](Self::waker) wakes: equal for all moments of the visits of a chain, and for all
-    /// others of it.
+    /// What [`waker`](Self::waker) wakes: equal for all moments of the visits of a chain, and for
+    /// all others of it.
     pub(crate) fn whom(&self) -> Whom {
         Whom {
             engine: Arc::as_ptr(self.bell).addr(),

@@ -67,7 +67,8 @@ impl Unscreened {
 impl Visiting {
     /// Begins the visit of `request`, where it carries a policy, or `default` is there: the
     /// configuration's, for requests without a session. `kept` is the chain's last visit, if
-    /// [`reset`](Self::reset) said so; it serves again, and is taken, if it is of the same policies.
+    /// [`reset`](Self::reset) said so; it serves again, and is taken, if it is of the same
+    /// policies.
     #[inline]
     pub(crate) fn begin(
         kept: &mut Option<Self>,

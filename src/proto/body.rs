@@ -1,4 +1,5 @@
-//! Reads a response body to its exact end, by the rule that [`framing`](super::framing) chose (RFC 9112 §6.3).
+//! Reads a response body to its exact end, by the rule that [`framing`](super::framing) chose (RFC
+//! 9112 §6.3).
 
 use super::chunked::{Chunked, Content, Decoded};
 use super::framing::BodyLength;

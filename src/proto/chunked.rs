@@ -1,8 +1,8 @@
 //! Decoder of the chunked transfer coding (RFC 9112 §7.1).
 //!
-//! Input may end at any byte; the decoder keeps what it needs and copies no body byte. Extensions are skipped, the trailer
-//! section (§7.1.2) is handed out raw. A bare LF is refused: two readers that disagree on where a message ends are how smuggling
-//! starts (§11.2).
+//! Input may end at any byte; the decoder keeps what it needs and copies no body byte. Extensions
+//! are skipped, the trailer section (§7.1.2) is handed out raw. A bare LF is refused: two readers
+//! that disagree on where a message ends are how smuggling starts (§11.2).
 //!
 //! ```text
 //! Start -> Size -> [Blank] -> [Extension] -> SizeLf -> Data -> DataCr -> DataLf -> Start …
@@ -38,7 +38,8 @@ enum State {
         size: u64,
         digits: u8,
     },
-    /// In white space behind the size, which RFC 9112 §7.1.1 has recipients skip before an extension.
+    /// In white space behind the size, which RFC 9112 §7.1.1 has recipients skip before an
+    /// extension.
     Blank {
         size: u64,
     },
@@ -193,8 +194,10 @@ impl Chunked {
         })
     }
 
-    /// As [`decode`](Self::decode) from place `from` of `input` on, as often as there is something: pieces of the body move together to the start of
-    /// `input`, over the framing between them. Ends with `input`, with the body, with the first part of the trailer section, or with what is wrong.
+    /// As [`decode`](Self::decode) from place `from` of `input` on, as often as there is something:
+    /// pieces of the body move together to the start of `input`, over the framing between them.
+    /// Ends with `input`, with the body, with the first part of the trailer section, or with what
+    /// is wrong.
     pub(crate) fn collect(
         &mut self,
         input: &mut [u8],
@@ -229,7 +232,8 @@ impl Chunked {
         (collected, Ok(()))
     }
 
-    /// A line of framing that is there whole and has a size without extension, or nothing, in it: what comes behind it, and its length.
+    /// A line of framing that is there whole and has a size without extension, or nothing, in it:
+    /// what comes behind it, and its length.
     #[inline]
     fn read_plain_line(&self, input: &[u8]) -> Option<(State, usize)> {
         match self.state {
@@ -325,7 +329,8 @@ fn read_short_size(input: &[u8]) -> (u64, usize) {
     (size, digits)
 }
 
-/// One more digit of a size, which must be one: `str::parse` would take signs, C's `strtol` white space and `0x`.
+/// One more digit of a size, which must be one: `str::parse` would take signs, C's `strtol` white
+/// space and `0x`.
 fn read_digit(size: u64, digits: u8, byte: u8, offset: u64) -> Result<State, Violation> {
     match char::from(byte).to_digit(16) {
         Some(digit) if digits < MAX_DIGITS => Ok(State::Size {

@@ -1,4 +1,5 @@
-//! One link's side of the protocol: when a response is due, where it ends, and whether another may follow it (RFC 9112 §9).
+//! One link's side of the protocol: when a response is due, where it ends, and whether another may
+//! follow it (RFC 9112 §9).
 //!
 //! ```text
 //!          expect_response            final head              exact end
@@ -9,8 +10,9 @@
 //!                              +------------------------------------------------+ expect_response
 //! ```
 //!
-//! Bytes come in by [`Connection::receive`] and the end of the connection by [`Connection::on_eof`]. What is collected, what is
-//! thrown away and what closes the link is decided above.
+//! Bytes come in by [`Connection::receive`] and the end of the connection by
+//! [`Connection::on_eof`]. What is collected, what is thrown away and what closes the link is
+//! decided above.
 
 use std::ops::Range;
 
@@ -70,7 +72,8 @@ pub(crate) struct Step {
 /// What the bytes of a [`Step`] were. Ranges are places in the input of that call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// All of the input is used, or a head is incomplete: more bytes are needed, unless the response is complete.
+    /// All of the input is used, or a head is incomplete: more bytes are needed, unless the
+    /// response is complete.
     More,
     /// An interim (1xx) head was read; the same response is still due.
     Interim,
@@ -78,7 +81,8 @@ pub(crate) enum Event {
     Head,
     /// A piece of the decoded body.
     Data(Range<usize>),
-    /// A piece of the raw trailer section. All of them together are for [`parse_trailers`](super::head::parse_trailers).
+    /// A piece of the raw trailer section. All of them together are for
+    /// [`parse_trailers`](super::head::parse_trailers).
     Trailers(Range<usize>),
 }
 
@@ -105,7 +109,8 @@ impl Connection {
         }
     }
 
-    /// A request was handed to the link: a response is due. `is_head`: the request is a HEAD, so the response has no body.
+    /// A request was handed to the link: a response is due. `is_head`: the request is a HEAD, so
+    /// the response has no body.
     pub(crate) fn expect_response(&mut self, is_head: bool) {
         self.persistent = true;
         self.state = State::Head(Due {
@@ -127,11 +132,13 @@ impl Connection {
 
     /// Reads on from `input`, the unread bytes of the link.
     ///
-    /// While a head is incomplete nothing is consumed: call again with the same bytes and more after them. What follows the head is
-    /// consumed as it comes, never past the response's exact end. A head is read in place: see [`Head::read`] for what changes.
+    /// While a head is incomplete nothing is consumed: call again with the same bytes and more
+    /// after them. What follows the head is consumed as it comes, never past the response's exact
+    /// end. A head is read in place: see [`Head::read`] for what changes.
     ///
     /// # Errors
-    /// What the peer did wrong; the link is then unusable, and calling again is pointless but harmless.
+    /// What the peer did wrong; the link is then unusable, and calling again is pointless but
+    /// harmless.
     #[inline]
     pub(crate) fn receive(
         &mut self,
@@ -156,7 +163,8 @@ impl Connection {
         }
     }
 
-    /// As [`receive`](Self::receive), of a body of known length that is all among the `available` bytes, as most are: how long it is.
+    /// As [`receive`](Self::receive), of a body of known length that is all among the `available`
+    /// bytes, as most are: how long it is.
     #[inline]
     pub(crate) fn take_rest(&mut self, available: usize) -> Option<usize> {
         match self.state {
@@ -168,8 +176,8 @@ impl Connection {
         }
     }
 
-    /// As [`receive`](Self::receive) from place `from` of `input` on, of a chunked body whose pieces are wanted together: see
-    /// [`Chunked::collect`]. `None`: the body is no chunked one.
+    /// As [`receive`](Self::receive) from place `from` of `input` on, of a chunked body whose
+    /// pieces are wanted together: see [`Chunked::collect`]. `None`: the body is no chunked one.
     #[inline]
     pub(crate) fn collect_chunks(
         &mut self,
@@ -196,7 +204,8 @@ impl Connection {
         let State::Head(due) = &mut self.state else {
             return Ok(Step::MORE);
         };
-        // Heads share the limit, so that interim ones cannot be sent for ever (CVE-2023-38039 in curl).
+        // Heads share the limit, so that interim ones cannot be sent for ever (CVE-2023-38039 in
+        // curl).
         let limit = limits.max_head_bytes.min(MAX_HEAD_BYTES);
         let room = limit.saturating_sub(due.spent as usize);
         let received = input.len();
@@ -234,7 +243,8 @@ impl Connection {
             if seen > limit {
                 return Err(Violation::TooManyInterim { limit, seen });
             }
-            // HTTP/1.0 knows no interim responses, so its rule for the connection says nothing here.
+            // HTTP/1.0 knows no interim responses, so its rule for the connection says nothing
+            // here.
             self.persistent &= !framing.asks_to_close();
             return Ok(Step {
                 consumed,
@@ -290,7 +300,8 @@ impl Connection {
         matches!(self.state, State::Body(_) | State::Complete)
     }
 
-    /// The response is complete, and nothing said or implied that the connection ends with it (RFC 9112 §9.3).
+    /// The response is complete, and nothing said or implied that the connection ends with it (RFC
+    /// 9112 §9.3).
     pub(crate) fn is_reusable(&self) -> bool {
         self.persistent && self.is_complete()
     }

@@ -1,7 +1,7 @@
 //! Field lines: ordered, names case-insensitive (RFC 9110 §5).
 //!
-//! A section is kept as it came, in one run of bytes; a [`Field`] is where in them a line's name and value stand. So a section
-//! costs no allocation per line, and moves with its buffer.
+//! A section is kept as it came, in one run of bytes; a [`Field`] is where in them a line's name
+//! and value stand. So a section costs no allocation per line, and moves with its buffer.
 
 use std::fmt;
 use std::iter::FusedIterator;
@@ -54,7 +54,8 @@ impl Field {
 
 /// Field lines as received, in order: pairs of a name and a value.
 ///
-/// Names compare without case ([`str::eq_ignore_ascii_case`]). A value has no white space around it and need not be UTF-8.
+/// Names compare without case ([`str::eq_ignore_ascii_case`]). A value has no white space around it
+/// and need not be UTF-8.
 #[derive(Clone)]
 pub struct Headers<'a> {
     bytes: &'a [u8],

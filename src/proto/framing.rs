@@ -1,7 +1,9 @@
-//! Which rule finds the end of a response body (RFC 9112 §6.3), and whether the link outlives it (§9.3).
+//! Which rule finds the end of a response body (RFC 9112 §6.3), and whether the link outlives it
+//! (§9.3).
 //!
-//! The fields that matter are gathered while a head is read, line by line. What is wrong with them is kept, not raised: a response
-//! without a body (to HEAD, 204, 304) may say about lengths what it likes, since nothing is found by it.
+//! The fields that matter are gathered while a head is read, line by line. What is wrong with them
+//! is kept, not raised: a response without a body (to HEAD, 204, 304) may say about lengths what it
+//! likes, since nothing is found by it.
 
 use http::{StatusCode, Version};
 
@@ -112,7 +114,8 @@ impl Framing {
         }
     }
 
-    /// One number, or a list that repeats it (RFC 9110 §8.6). An empty element is no number, since nobody can mean it.
+    /// One number, or a list that repeats it (RFC 9110 §8.6). An empty element is no number, since
+    /// nobody can mean it.
     fn note_length(&mut self, value: &[u8], offset: usize) {
         for (at, element) in elements(value) {
             let next = parse_length(element, offset + at);
@@ -149,8 +152,8 @@ impl Framing {
 
     /// Chooses how the end of the body is found (RFC 9112 §6.3, rules in that order).
     ///
-    /// `head` holds the bytes that were noted, `is_head` says that the request was a HEAD, whose response has the fields of a body
-    /// but no body.
+    /// `head` holds the bytes that were noted, `is_head` says that the request was a HEAD, whose
+    /// response has the fields of a body but no body.
     ///
     /// # Errors
     /// What is wrong with the fields that decide; the link is then unusable.
@@ -166,8 +169,9 @@ impl Framing {
         if is_head || status.is_informational() || matches!(status.as_u16(), 204 | 304) {
             return Ok(BodyLength::Empty);
         }
-        // Rules 3 and 4: transfer codings override a length. What is not chunked at last runs to the end of the connection by the
-        // RFC; we offer no coding (TE), so such a body could not be decoded, only mistaken for its content.
+        // Rules 3 and 4: transfer codings override a length. What is not chunked at last runs to
+        // the end of the connection by the RFC; we offer no coding (TE), so such a body could not
+        // be decoded, only mistaken for its content.
         match self.codings {
             Codings::Absent => {}
             _ if version == Version::HTTP_10 => return Err(Violation::TransferCodingInHttp10),
@@ -197,7 +201,8 @@ impl Framing {
         }
     }
 
-    /// The Content-Length, where there is one to believe: also of a body that was not sent (to HEAD, 304).
+    /// The Content-Length, where there is one to believe: also of a body that was not sent (to
+    /// HEAD, 304).
     pub(crate) fn content_length(&self) -> Option<u64> {
         match (self.length, self.codings) {
             (ContentLength::Is(length), Codings::Absent) => Some(length),
@@ -215,9 +220,9 @@ impl Framing {
         self.close
     }
 
-    /// Whether the connection outlives this message, by what the fields say (RFC 9112 §9.3) or by their saying two things:
-    /// a peer that sends both a length and codings (§6.3, rule 3), or lengths that are none, may be mistaken on where the message
-    /// ends.
+    /// Whether the connection outlives this message, by what the fields say (RFC 9112 §9.3) or by
+    /// their saying two things: a peer that sends both a length and codings (§6.3, rule 3), or
+    /// lengths that are none, may be mistaken on where the message ends.
     #[inline]
     pub(crate) fn is_persistent(&self, version: Version) -> bool {
         let is_1_0 = version == Version::HTTP_10;
@@ -234,8 +239,9 @@ impl Framing {
 /// The bit in which a letter differs from its capital, in each byte.
 const CASE: u64 = u64::from_ne_bytes([0x20; 8]);
 
-/// Whether `text` is `lower` in any case. `lower` must be lower-case letters and hyphens: then no byte of a name or value but their
-/// capitals differs from them in that bit alone, and the comparison takes a handful of instructions.
+/// Whether `text` is `lower` in any case. `lower` must be lower-case letters and hyphens: then no
+/// byte of a name or value but their capitals differs from them in that bit alone, and the
+/// comparison takes a handful of instructions.
 #[inline]
 fn is<const N: usize>(text: &[u8], lower: &[u8; N]) -> bool {
     <&[u8; N]>::try_from(text).is_ok_and(|text| {
@@ -311,7 +317,8 @@ fn parse_length(digits: &[u8], offset: usize) -> ContentLength {
     ContentLength::Is(length)
 }
 
-/// The `timeout` parameter of a Keep-Alive field (RFC 2068 §19.7.1.1): a hint, so anything odd in it is no parameter at all.
+/// The `timeout` parameter of a Keep-Alive field (RFC 2068 §19.7.1.1): a hint, so anything odd in
+/// it is no parameter at all.
 fn keep_alive_timeout(value: &[u8]) -> Option<u32> {
     elements(value).find_map(|(_, parameter)| {
         let (name, seconds) = parameter.split_at(parameter.iter().position(|&b| b == b'=')?);
@@ -331,7 +338,8 @@ mod tests {
 
     type Lines = &'static [(&'static str, &'static str)];
 
-    /// Notes the lines as if each value stood at offset 0 of its own head; returns the last value as that head.
+    /// Notes the lines as if each value stood at offset 0 of its own head; returns the last value
+    /// as that head.
     fn noted(lines: Lines) -> (Framing, &'static [u8]) {
         let mut framing = Framing::default();
         for (name, value) in lines {

@@ -1,11 +1,14 @@
 //! Status line, field lines, trailers (RFC 9112 §4, §5, §7.1.2); the only user of httparse.
 //!
-//! A head that is there whole is parsed once, in place. A plain one, which is what nearly every server sends, is read by
-//! [`plain`](super::plain); what that leaves is httparse's, and what httparse refuses goes through [`read_fields`], a slow reader of the same
-//! grammar: it joins folded lines, and names the byte that breaks a rule. By the first a small exchange takes 4,310 instructions, by httparse
-//! 5,199, by the slow one 6,950; with 30 fields 8,582, 10,911 and 26,234. The last is there for the evidence in a [`Violation`]; the tests
-//! hold the three against each other. While a head is incomplete, only new bytes are looked at, for
-//! the head's end: parsing from the first byte at every read would let a peer that sends 28 KB byte by byte keep the whole loop busy.
+//! A head that is there whole is parsed once, in place. A plain one, which is what nearly every
+//! server sends, is read by [`plain`](super::plain); what that leaves is httparse's, and what
+//! httparse refuses goes through [`read_fields`], a slow reader of the same grammar: it joins
+//! folded lines, and names the byte that breaks a rule. By the first a small exchange takes 4,310
+//! instructions, by httparse 5,199, by the slow one 6,950; with 30 fields 8,582, 10,911 and 26,234.
+//! The last is there for the evidence in a [`Violation`]; the tests hold the three against each
+//! other. While a head is incomplete, only new bytes are looked at, for the head's end: parsing
+//! from the first byte at every read would let a peer that sends 28 KB byte by byte keep the whole
+//! loop busy.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -28,7 +31,8 @@ pub(crate) struct Head {
     /// Reused by the next head, never shrunk.
     pub(crate) fields: Vec<Field>,
     pub(crate) length: BodyLength,
-    /// The Content-Length, also of a body that was not sent; not the one that a transfer coding overrides.
+    /// The Content-Length, also of a body that was not sent; not the one that a transfer coding
+    /// overrides.
     pub(crate) content_length: Option<u64>,
     /// `Keep-Alive: timeout=N`, in seconds.
     pub(crate) keep_alive_timeout: Option<u32>,
@@ -36,7 +40,8 @@ pub(crate) struct Head {
     pub(crate) len: u32,
 }
 
-/// So many field lines are parsed into the stack; a larger [`Limits::max_fields`] costs an allocation, when it is needed.
+/// So many field lines are parsed into the stack; a larger [`Limits::max_fields`] costs an
+/// allocation, when it is needed.
 const FIELDS_ON_STACK: usize = 128;
 
 /// Every head begins so; the digit after it is looked at apart.
@@ -64,8 +69,9 @@ impl Head {
 
     /// Reads a head from the start of `input`; `None` while it is incomplete.
     ///
-    /// `searched` is where the search for the head's end goes on: 0 for a fresh head, then what the last call left there. Bytes of
-    /// `input` may change: a minor version above 1 becomes 1, a folded line is joined. [`Head::length`] is left to the caller.
+    /// `searched` is where the search for the head's end goes on: 0 for a fresh head, then what the
+    /// last call left there. Bytes of `input` may change: a minor version above 1 becomes 1, a
+    /// folded line is joined. [`Head::length`] is left to the caller.
     pub(crate) fn read(
         &mut self,
         input: &mut [u8],
@@ -124,7 +130,8 @@ impl Head {
         let mut lines = [const { MaybeUninit::uninit() }; FIELDS_ON_STACK];
         match self.parse_into(head, &mut lines[..max_fields.min(FIELDS_ON_STACK)]) {
             Err(httparse::Error::TooManyHeaders) if max_fields > FIELDS_ON_STACK => {
-                // The shortest line has three bytes, "a:\n": a head has no more lines than that, whatever the limit.
+                // The shortest line has three bytes, "a:\n": a head has no more lines than that,
+                // whatever the limit.
                 let most = max_fields.min(head.len() / 3 + 1);
                 let mut lines = Vec::with_capacity(most);
                 self.parse_into(head, &mut lines.spare_capacity_mut()[..most])
@@ -170,7 +177,8 @@ impl Head {
         Ok(Some(framing))
     }
 
-    /// The slow way, for what httparse refuses: folded lines are read, for the rest the violation is named.
+    /// The slow way, for what httparse refuses: folded lines are read, for the rest the violation
+    /// is named.
     #[cold]
     fn read_slowly(
         &mut self,
@@ -206,9 +214,11 @@ impl Head {
     }
 }
 
-/// Reads a whole trailer section, its empty line included. Places are relative to its first byte; a folded line is joined in it.
+/// Reads a whole trailer section, its empty line included. Places are relative to its first byte; a
+/// folded line is joined in it.
 ///
-/// The fields stay apart from those of the head: what frames or routes a message means nothing here (RFC 9110 §6.5.1).
+/// The fields stay apart from those of the head: what frames or routes a message means nothing here
+/// (RFC 9110 §6.5.1).
 pub(crate) fn parse_trailers(
     section: &mut [u8],
     fields: &mut Vec<Field>,
@@ -223,8 +233,8 @@ pub(crate) fn parse_trailers(
     }
 }
 
-/// Refuses the first byte that no head begins with. Empty lines before it (RFC 9112 §2.2) are for servers to skip: a client that
-/// did so would take the rest of an earlier response for nothing.
+/// Refuses the first byte that no head begins with. Empty lines before it (RFC 9112 §2.2) are for
+/// servers to skip: a client that did so would take the rest of an earlier response for nothing.
 #[inline]
 fn check_prefix(input: &[u8]) -> Result<(), Violation> {
     if input.starts_with(PREFIX) {
@@ -244,14 +254,16 @@ fn check_prefix(input: &[u8]) -> Result<(), Violation> {
     }
 }
 
-/// A status line of that version, a client's preface sent back, or a server's: a SETTINGS frame of stream 0 (RFC 9113 §3.4, §4.1).
+/// A status line of that version, a client's preface sent back, or a server's: a SETTINGS frame of
+/// stream 0 (RFC 9113 §3.4, §4.1).
 fn is_http2(input: &[u8]) -> bool {
     input.starts_with(b"HTTP/2")
         || input.starts_with(b"PRI * HTTP/2")
         || matches!(input, [0, _, _, 4, 0, 0, 0, 0, 0, ..])
 }
 
-/// The place behind the empty line. Bytes before `from` were searched; they are looked at again only around a line's end.
+/// The place behind the empty line. Bytes before `from` were searched; they are looked at again
+/// only around a line's end.
 fn find_end(input: &[u8], from: usize) -> Option<usize> {
     count_examined(input.len() - from);
     let mut at = from;
@@ -265,7 +277,8 @@ fn find_end(input: &[u8], from: usize) -> Option<usize> {
     None
 }
 
-/// The rest of a status line whose digits were read: what stands between the space behind them and the line's end.
+/// The rest of a status line whose digits were read: what stands between the space behind them and
+/// the line's end.
 fn find_reason(head: &[u8]) -> (u32, u32) {
     let start = match head[AFTER_STATUS] {
         b' ' => AFTER_STATUS + 1,
@@ -339,9 +352,11 @@ fn find_line_end(bytes: &[u8], start: usize) -> LineEnd {
     }
 }
 
-/// Reads field lines from place `at` on; returns the place behind the empty line, `None` while that has not come.
+/// Reads field lines from place `at` on; returns the place behind the empty line, `None` while that
+/// has not come.
 ///
-/// A folded line's value runs over all its lines: [`join_folded`] must follow, when the section is complete.
+/// A folded line's value runs over all its lines: [`join_folded`] must follow, when the section is
+/// complete.
 fn read_fields(
     bytes: &[u8],
     mut at: usize,
@@ -368,7 +383,8 @@ fn read_fields(
                 let Some((value, next)) = read_value(bytes, at)? else {
                     return Ok(None);
                 };
-                // An empty first line has no place for the value yet; an empty last one adds nothing.
+                // An empty first line has no place for the value yet; an empty last one adds
+                // nothing.
                 let whole = match (folded.value().is_empty(), value.is_empty()) {
                     (true, _) => value,
                     (false, true) => folded.value(),
@@ -437,7 +453,8 @@ fn read_value(bytes: &[u8], start: usize) -> Result<Option<(Range<usize>, usize)
     Ok(Some((start + led..end - trailed, next)))
 }
 
-/// Puts one space for each fold (RFC 9112 §5.2), in place: values get shorter, and what follows them stays where it is.
+/// Puts one space for each fold (RFC 9112 §5.2), in place: values get shorter, and what follows
+/// them stays where it is.
 fn join_folded(bytes: &mut [u8], fields: &mut [Field]) {
     for field in fields {
         let place = field.value();
@@ -909,7 +926,8 @@ pub(super) mod tests {
                 let feed: Vec<_> = wire.chunks(size).collect();
                 assert!(read(&feed, &Limits::DEFAULT).unwrap().is_some());
                 let examined = EXAMINED.get();
-                // The fast readers stop at the first folded line, yet they are counted as if they had read on.
+                // The fast readers stop at the first folded line, yet they are counted as if they
+                // had read on.
                 let most = if first.is_empty() { 3 } else { 6 };
                 assert!(
                     examined <= most * wire.len(),

@@ -5,10 +5,11 @@ use std::fmt;
 
 use super::target::Fault;
 
-/// Why a request cannot be sent; the source of an [`Error`](crate::Error) of the kind [`InvalidRequest`](crate::ErrorKind::InvalidRequest).
+/// Why a request cannot be sent; the source of an [`Error`](crate::Error) of the kind
+/// [`InvalidRequest`](crate::ErrorKind::InvalidRequest).
 ///
-/// Says which part is wrong, at which byte and why. Neither `Display` nor `Debug` shows a field's value or a piece of a URL beyond
-/// the one offending byte.
+/// Says which part is wrong, at which byte and why. Neither `Display` nor `Debug` shows a field's
+/// value or a piece of a URL beyond the one offending byte.
 ///
 /// ```
 /// use std::error::Error;
@@ -54,7 +55,8 @@ pub enum InvalidPart {
     },
     /// The body.
     Body,
-    /// That it is to be pipelined, by [`RequestBuilder::pipeline`](crate::RequestBuilder::pipeline).
+    /// That it is to be pipelined, by
+    /// [`RequestBuilder::pipeline`](crate::RequestBuilder::pipeline).
     Pipeline,
 }
 
@@ -64,7 +66,8 @@ impl Invalid {
         &self.part
     }
 
-    /// The index of the offending byte in that part as it was given. `None`: the part is wrong as a whole.
+    /// The index of the offending byte in that part as it was given. `None`: the part is wrong as a
+    /// whole.
     pub fn offset(&self) -> Option<usize> {
         self.fault.at
     }

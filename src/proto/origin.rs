@@ -1,4 +1,5 @@
-//! Origin: scheme, host and port (RFC 9110 §4.3.1), the key of the pool and the source of the Host value.
+//! Origin: scheme, host and port (RFC 9110 §4.3.1), the key of the pool and the source of the Host
+//! value.
 
 use std::fmt;
 
@@ -32,8 +33,9 @@ impl Scheme {
 
 /// Scheme, host and port of a request (RFC 9110 §4.3.1).
 ///
-/// The host is in lower case, an IPv6 literal without its brackets. Its zone id, if it has one, stands behind a `%` as it was
-/// given: `fe80::1%eth0`, since on another interface it is another host.
+/// The host is in lower case, an IPv6 literal without its brackets. Its zone id, if it has one,
+/// stands behind a `%` as it was given: `fe80::1%eth0`, since on another interface it is another
+/// host.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin {
     scheme: Scheme,
@@ -55,7 +57,8 @@ impl Origin {
         self.scheme
     }
 
-    /// The host: a name in lower case, or an IP address without brackets, with its zone id if it has one.
+    /// The host: a name in lower case, or an IP address without brackets, with its zone id if it
+    /// has one.
     pub fn host(&self) -> &str {
         &self.host
     }
@@ -65,9 +68,11 @@ impl Origin {
         self.port
     }
 
-    /// The value of the Host field (RFC 9110 §7.2): `host:port`, an IPv6 literal in brackets, the scheme's own port left out.
+    /// The value of the Host field (RFC 9110 §7.2): `host:port`, an IPv6 literal in brackets, the
+    /// scheme's own port left out.
     ///
-    /// A zone id is left out as well: it says which way to take on this machine, and means nothing to another (RFC 6874 §3).
+    /// A zone id is left out as well: it says which way to take on this machine, and means nothing
+    /// to another (RFC 6874 §3).
     pub(crate) fn authority(&self) -> Authority<'_> {
         Authority(self)
     }
@@ -114,7 +119,8 @@ impl fmt::Display for Authority<'_> {
     }
 }
 
-/// `http://host:port`, an IPv6 literal in brackets, a zone id in it behind `%25`, the scheme's own port left out.
+/// `http://host:port`, an IPv6 literal in brackets, a zone id in it behind `%25`, the scheme's own
+/// port left out.
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = self.scheme.as_str();

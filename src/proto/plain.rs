@@ -1,8 +1,10 @@
 //! The plain head, as nearly every server sends it: read in one pass, values eight bytes at a time.
 //!
-//! Plain is a status line with a reason or at least the space before it, then lines that end in CRLF, each with a name, a colon, one
-//! space or none, and a value without tabs that neither begins nor ends with a space. This reader refuses nothing: whatever is not plain, or
-//! not all there, is [`head`](super::head)'s to judge with httparse, which reads what is plain to the same end, in half as many instructions again.
+//! Plain is a status line with a reason or at least the space before it, then lines that end in
+//! CRLF, each with a name, a colon, one space or none, and a value without tabs that neither begins
+//! nor ends with a space. This reader refuses nothing: whatever is not plain, or not all there, is
+//! [`head`](super::head)'s to judge with httparse, which reads what is plain to the same end, in
+//! half as many instructions again.
 
 use http::{StatusCode, Version};
 
@@ -13,7 +15,8 @@ use super::head::{AFTER_STATUS, Head, STATUS, is_token_byte};
 const LINE_END: &[u8] = b"\r\n";
 
 impl Head {
-    /// `None`: it is not plain, has more than `max_fields` lines, or is incomplete. What stands in this head is then of no meaning.
+    /// `None`: it is not plain, has more than `max_fields` lines, or is incomplete. What stands in
+    /// this head is then of no meaning.
     #[inline(never)]
     pub(super) fn read_plain(&mut self, head: &[u8], max_fields: usize) -> Option<Framing> {
         let (start, rest) = head.split_first_chunk::<{ AFTER_STATUS + 1 }>()?;
@@ -89,7 +92,8 @@ fn text_len(bytes: &[u8]) -> Option<usize> {
     Some(bytes.len() - left.len() + at)
 }
 
-/// The top bit of each byte that is below the space, or DEL; above the first, also of others, since the subtraction borrows.
+/// The top bit of each byte that is below the space, or DEL; above the first, also of others, since
+/// the subtraction borrows.
 #[inline(always)]
 fn control_bytes(word: u64) -> u64 {
     let below = word.wrapping_sub(each(b' '));
@@ -122,7 +126,8 @@ static TOKEN: [bool; 256] = {
     token
 };
 
-/// The place of the first byte whose top bit is set, in a word that was read with the least significant byte first.
+/// The place of the first byte whose top bit is set, in a word that was read with the least
+/// significant byte first.
 fn first(found: u64) -> usize {
     found.trailing_zeros() as usize / 8
 }

@@ -1,8 +1,10 @@
-//! From a URL to the wire: the one parser, for the check, the connection and the request line alike.
+//! From a URL to the wire: the one parser, for the check, the connection and the request line
+//! alike.
 //!
-//! Two readers that disagree on a URL are how a check is passed by (RFC 3986 §7.6), so whatever they are known to disagree on is
-//! refused: userinfo, a backslash in the authority, control bytes anywhere. What stays is written in origin-form (RFC 9112 §3.2.1).
-//! Host names are ASCII here: IDNA is the caller's. Nothing here knows of fields or bodies.
+//! Two readers that disagree on a URL are how a check is passed by (RFC 3986 §7.6), so whatever
+//! they are known to disagree on is refused: userinfo, a backslash in the authority, control bytes
+//! anywhere. What stays is written in origin-form (RFC 9112 §3.2.1). Host names are ASCII here:
+//! IDNA is the caller's. Nothing here knows of fields or bodies.
 //!
 //! A host whose last label is a number is read as an address, and in no more than one way
 //! ([`ends_in_a_number`]); `.onion` is no name that the DNS may be asked for ([`is_onion`]). Both
@@ -20,10 +22,12 @@ pub(crate) const MAX_URI: usize = u16::MAX as usize - 1;
 /// The longest host name in bytes, its trailing dot not counted (RFC 1035 §2.3.4).
 const MAX_HOST: usize = 253;
 
-/// The longest zone id in bytes. Linux's interfaces have names of up to 15, Windows' longest are under 50.
+/// The longest zone id in bytes. Linux's interfaces have names of up to 15, Windows' longest are
+/// under 50.
 const MAX_ZONE: usize = 64;
 
-/// What is wrong with a piece of a request, and at which of its bytes. Never holds the piece itself, which may be a secret.
+/// What is wrong with a piece of a request, and at which of its bytes. Never holds the piece
+/// itself, which may be a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
     pub(crate) at: Option<usize>,
@@ -102,13 +106,15 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Takes an absolute `http` or `https` URL apart. Its fragment is dropped, its port may be left out or empty.
+    /// Takes an absolute `http` or `https` URL apart. Its fragment is dropped, its port may be left
+    /// out or empty.
     ///
     /// # Errors
     /// The place is the byte's index in `url`.
     pub(crate) fn parse(url: &str) -> Result<Self, Fault> {
         let bytes = url.as_bytes();
-        // 1. No control byte anywhere, the fragment included: a URL with one was glued together from something else.
+        // 1. No control byte anywhere, the fragment included: a URL with one was glued together
+        //    from something else.
         if let Some(at) = bytes.iter().position(u8::is_ascii_control) {
             return Err(Fault::byte(at, bytes[at]));
         }
@@ -183,7 +189,8 @@ impl Target {
         &self.path
     }
 
-    /// Appends `name=value` to the query, everything but unreserved characters (RFC 3986 §2.3) percent-encoded.
+    /// Appends `name=value` to the query, everything but unreserved characters (RFC 3986 §2.3)
+    /// percent-encoded.
     pub(crate) fn push_query(&mut self, name: &str, value: &str) {
         let separator = match self.path.find('?') {
             None => "?",
@@ -196,10 +203,11 @@ impl Target {
         percent_encode(&mut self.path, value.as_bytes(), is_unreserved);
     }
 
-    /// Refuses what [`http::Uri`] would refuse for its length; encoding and queries make a URL longer than it was given.
+    /// Refuses what [`http::Uri`] would refuse for its length; encoding and queries make a URL
+    /// longer than it was given.
     pub(crate) fn check_length(&self) -> Result<(), Fault> {
-        // "https://" and "[]:65535" around the host and "25" in it, whether all of it is there or not: a bound has no need of the
-        // last byte.
+        // "https://" and "[]:65535" around the host and "25" in it, whether all of it is there or
+        // not: a bound has no need of the last byte.
         if self.path.len() + self.origin.host().len() + 18 > MAX_URI {
             Err(Fault::whole("longer than 65534 bytes in absolute form"))
         } else {
@@ -208,7 +216,8 @@ impl Target {
     }
 }
 
-/// Refuses what cannot be the value of a Host field for a request with an authority (RFC 9110 §7.2).
+/// Refuses what cannot be the value of a Host field for a request with an authority (RFC 9110
+/// §7.2).
 pub(crate) fn check_host_value(value: &[u8]) -> Result<(), Fault> {
     authority(value)?;
     match value.iter().position(|&b| b == b'%') {
@@ -245,12 +254,14 @@ fn scheme(url: &str) -> Result<(Scheme, usize), Fault> {
 }
 
 struct Authority {
-    /// In lower case, an IPv6 address in its one short form (RFC 5952) without brackets, its zone id behind `%` as it was given.
+    /// In lower case, an IPv6 address in its one short form (RFC 5952) without brackets, its zone
+    /// id behind `%` as it was given.
     host: String,
     port: Option<u16>,
 }
 
-/// `host`, `host:port`, `host:`; the host is a name, or an IPv6 address in brackets (RFC 3986 §3.2).
+/// `host`, `host:port`, `host:`; the host is a name, or an IPv6 address in brackets (RFC 3986
+/// §3.2).
 fn authority(bytes: &[u8]) -> Result<Authority, Fault> {
     // The last `@`, since a reader that takes the first one sees another host.
     if let Some(at) = bytes.iter().rposition(|&b| b == b'@') {
@@ -294,16 +305,18 @@ fn ipv6(bytes: &[u8]) -> Result<String, Fault> {
     match &bytes[end..] {
         [] => Ok(addr.to_string()),
         [_percent, b'2', b'5', id @ ..] => Ok(format!("{addr}%{}", zone(id, end + 4)?)),
-        // `[fe80::1%251]` would be zone 1 to one reader and zone 251 to another: so a bare % is nobody's.
+        // `[fe80::1%251]` would be zone 1 to one reader and zone 251 to another: so a bare % is
+        // nobody's.
         [..] => Err(Fault::rule(end + 1, "a zone id stands behind %25")),
     }
 }
 
-/// A zone id (RFC 6874 §2, which RFC 9844 withdrew without putting another form of URL in its place; curl reads the same): the
-/// name or the number of one of this machine's network interfaces, of unreserved characters. Its case counts.
+/// A zone id (RFC 6874 §2, which RFC 9844 withdrew without putting another form of URL in its
+/// place; curl reads the same): the name or the number of one of this machine's network interfaces,
+/// of unreserved characters. Its case counts.
 ///
-/// An interface whose name has other characters is reached by its number: `%XX` in zone ids is refused, since `%2525` and the
-/// like are read in more than one way.
+/// An interface whose name has other characters is reached by its number: `%XX` in zone ids is
+/// refused, since `%2525` and the like are read in more than one way.
 fn zone(bytes: &[u8], start: usize) -> Result<&str, Fault> {
     if bytes.is_empty() {
         return Err(Fault::rule(start, "zone id is empty"));
@@ -496,7 +509,8 @@ fn find(bytes: &[u8], start: usize, is: impl Fn(u8) -> bool) -> usize {
     found.map_or(bytes.len(), |n| start + n)
 }
 
-/// Appends `bytes`, those that `stands` does not hold for as `%XX`. What `stands` holds for must be ASCII.
+/// Appends `bytes`, those that `stands` does not hold for as `%XX`. What `stands` holds for must be
+/// ASCII.
 pub(crate) fn percent_encode(out: &mut String, bytes: &[u8], stands: impl Fn(u8) -> bool) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for &byte in bytes {
@@ -510,8 +524,9 @@ pub(crate) fn percent_encode(out: &mut String, bytes: &[u8], stands: impl Fn(u8)
     }
 }
 
-/// Whether a byte of a path or query goes out as it is. `%` does: the URL may be encoded already, and encoding it twice would ask
-/// for something else. So do brackets, which RFC 3986 reserves but servers read bare.
+/// Whether a byte of a path or query goes out as it is. `%` does: the URL may be encoded already,
+/// and encoding it twice would ask for something else. So do brackets, which RFC 3986 reserves but
+/// servers read bare.
 fn stands_in_target(byte: u8) -> bool {
     byte.is_ascii_graphic()
         && !matches!(

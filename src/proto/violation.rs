@@ -4,12 +4,14 @@ use std::fmt;
 
 /// What a peer did wrong, with the evidence.
 ///
-/// An `offset` into a head counts from the first byte of that head, into a trailer section from the section's first byte, into a
-/// chunked body from the first byte after the head, framing included. A `byte` is the one that stands there.
+/// An `offset` into a head counts from the first byte of that head, into a trailer section from the
+/// section's first byte, into a chunked body from the first byte after the head, framing included.
+/// A `byte` is the one that stands there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Violation {
-    /// The first bytes are not `HTTP/1.` (RFC 9112 §2.3): another protocol, or the rest of an earlier response.
+    /// The first bytes are not `HTTP/1.` (RFC 9112 §2.3): another protocol, or the rest of an
+    /// earlier response.
     NotHttp {
         /// Place of the first byte that differs.
         offset: usize,
@@ -18,14 +20,16 @@ pub enum Violation {
     },
     /// The peer speaks HTTP/2 (RFC 9113 §3.4), which nobody agreed to.
     Http2,
-    /// The status line is malformed (RFC 9112 §4): version, three digits of status from 100 on, reason.
+    /// The status line is malformed (RFC 9112 §4): version, three digits of status from 100 on,
+    /// reason.
     StatusLine {
         /// Place of the first byte that cannot stand there.
         offset: usize,
         /// That byte.
         byte: u8,
     },
-    /// A field line has no proper name (RFC 9112 §5.1): none at all, a byte that is no token, or white space before the colon.
+    /// A field line has no proper name (RFC 9112 §5.1): none at all, a byte that is no token, or
+    /// white space before the colon.
     FieldName {
         /// Place of the first byte that cannot stand there.
         offset: usize,
@@ -39,31 +43,36 @@ pub enum Violation {
         /// That byte.
         byte: u8,
     },
-    /// A field line is folded (RFC 9112 §5.2) and [`Limits::refuse_obs_fold`](crate::Limits::refuse_obs_fold) is set.
+    /// A field line is folded (RFC 9112 §5.2) and
+    /// [`Limits::refuse_obs_fold`](crate::Limits::refuse_obs_fold) is set.
     ObsFold {
         /// Place of the white space that continues the line before.
         offset: usize,
     },
-    /// A folded field line says where the message ends: two readers might disagree on it (RFC 9112 §5.2, §11.2).
+    /// A folded field line says where the message ends: two readers might disagree on it (RFC 9112
+    /// §5.2, §11.2).
     FoldedFraming {
         /// Place of the field's name.
         offset: usize,
     },
-    /// Status line and header section did not end within [`Limits::max_head_bytes`](crate::Limits::max_head_bytes).
+    /// Status line and header section did not end within
+    /// [`Limits::max_head_bytes`](crate::Limits::max_head_bytes).
     HeadTooLarge {
         /// The limit, in bytes.
         limit: usize,
         /// Bytes that had come, those of interim responses included.
         seen: usize,
     },
-    /// More field lines than [`Limits::max_fields`](crate::Limits::max_fields), in a header or a trailer section.
+    /// More field lines than [`Limits::max_fields`](crate::Limits::max_fields), in a header or a
+    /// trailer section.
     TooManyFields {
         /// The limit.
         limit: usize,
         /// Field lines counted when reading stopped.
         seen: usize,
     },
-    /// More interim responses than [`Limits::max_interim`](crate::Limits::max_interim) before the final one (RFC 9110 §15.2).
+    /// More interim responses than [`Limits::max_interim`](crate::Limits::max_interim) before the
+    /// final one (RFC 9110 §15.2).
     TooManyInterim {
         /// The limit.
         limit: usize,
@@ -86,13 +95,15 @@ pub enum Violation {
         /// The one that differs.
         second: u64,
     },
-    /// An HTTP/1.0 response with a Transfer-Encoding: its framing is faulty whatever else it says (RFC 9112 §6.1).
+    /// An HTTP/1.0 response with a Transfer-Encoding: its framing is faulty whatever else it says
+    /// (RFC 9112 §6.1).
     TransferCodingInHttp10,
     /// A Transfer-Encoding names no coding (RFC 9112 §6.1).
     NoTransferCoding,
     /// The chunked coding is applied twice (RFC 9112 §6.1).
     ChunkedTwice,
-    /// A transfer coding other than chunked, which no `TE` field had offered to read (RFC 9112 §6.1, §7.4).
+    /// A transfer coding other than chunked, which no `TE` field had offered to read (RFC 9112
+    /// §6.1, §7.4).
     UnsupportedTransferCoding {
         /// The coding with its parameters, cut after 64 bytes.
         name: Box<str>,
@@ -104,7 +115,8 @@ pub enum Violation {
         /// That byte.
         byte: u8,
     },
-    /// A chunk extension holds a control byte, or its line does not end with CR LF (RFC 9112 §7.1.1).
+    /// A chunk extension holds a control byte, or its line does not end with CR LF (RFC 9112
+    /// §7.1.1).
     ChunkExtension {
         /// Place of the first byte that cannot stand there.
         offset: u64,
@@ -118,7 +130,8 @@ pub enum Violation {
         /// That byte.
         byte: u8,
     },
-    /// The chunk extensions of one body passed [`Limits::max_chunk_extension_bytes`](crate::Limits::max_chunk_extension_bytes).
+    /// The chunk extensions of one body passed
+    /// [`Limits::max_chunk_extension_bytes`](crate::Limits::max_chunk_extension_bytes).
     ChunkExtensionsTooLarge {
         /// The limit, in bytes.
         limit: usize,

@@ -56,8 +56,8 @@ pub struct LookupId(pub u64);
 pub struct LookupAnswer {
     /// What was found. Empty: the name exists, and has no address of that family.
     pub addresses: Result<Vec<IpAddr>, LookupError>,
-    /// How long it may be kept: the records' TTL, or for a name without addresses what the zone's SOA says (RFC 2308 §5). Zero: not
-    /// at all, as of every failure.
+    /// How long it may be kept: the records' TTL, or for a name without addresses what the zone's
+    /// SOA says (RFC 2308 §5). Zero: not at all, as of every failure.
     pub ttl: Duration,
 }
 
@@ -94,7 +94,8 @@ pub enum LookupError {
     NoAddress,
     /// None of these servers answered in time.
     Timeout(String),
-    /// This machine has no file descriptor or memory left to ask with; asked again when some is free.
+    /// This machine has no file descriptor or memory left to ask with; asked again when some is
+    /// free.
     Exhausted(String),
     /// Anything else, in the resolver's words.
     Failed(String),
@@ -135,17 +136,19 @@ impl fmt::Debug for Wake {
     }
 }
 
-/// Looks up names without blocking the loop, one address family per question, so that nobody who can go on with one waits for the
-/// other (RFC 8305 §3).
+/// Looks up names without blocking the loop, one address family per question, so that nobody who
+/// can go on with one waits for the other (RFC 8305 §3).
 ///
-/// What all resolvers have to agree on is done once, in front of them: literals, `localhost`, the overrides of
-/// [`Config::resolve_to`](crate::Config::resolve_to), the hosts file, sharing, a bound on questions under way, and keeping answers. A resolver
-/// asks, each time.
+/// What all resolvers have to agree on is done once, in front of them: literals, `localhost`, the
+/// overrides of [`Config::resolve_to`](crate::Config::resolve_to), the hosts file, sharing, a bound
+/// on questions under way, and keeping answers. A resolver asks, each time.
 pub trait Resolve: fmt::Debug {
-    /// Called once, before any look-up. A resolver with a thread of its own calls `wake` whenever [`take`](Self::take) has something new.
+    /// Called once, before any look-up. A resolver with a thread of its own calls `wake` whenever
+    /// [`take`](Self::take) has something new.
     fn attach(&mut self, wake: Wake);
-    /// Called once, after [`attach`](Self::attach), where the engine is on a poll of the operating system: for a resolver with sockets on this
-    /// loop. What it registers carries a token of the range, and is told of by [`on_event`](Self::on_event).
+    /// Called once, after [`attach`](Self::attach), where the engine is on a poll of the operating
+    /// system: for a resolver with sockets on this loop. What it registers carries a token of the
+    /// range, and is told of by [`on_event`](Self::on_event).
     ///
     /// # Errors
     /// The engine is not made.
@@ -157,19 +160,23 @@ pub trait Resolve: fmt::Debug {
         let _ = (registry, tokens);
         Ok(())
     }
-    /// Begins to look up `host`, a name in lower case. It ends in a dot if the caller wrote one: then it is complete, and no search
-    /// list is tried. The answer comes out of [`take`](Self::take), possibly at once.
+    /// Begins to look up `host`, a name in lower case. It ends in a dot if the caller wrote one:
+    /// then it is complete, and no search list is tried. The answer comes out of
+    /// [`take`](Self::take), possibly at once.
     fn start(&mut self, host: &str, family: Family, id: LookupId);
-    /// Nobody waits for `id` any more: sockets and timers are freed now, no answer is expected, one that comes is ignored.
+    /// Nobody waits for `id` any more: sockets and timers are freed now, no answer is expected, one
+    /// that comes is ignored.
     fn cancel(&mut self, id: LookupId);
-    /// The poll has told of a source that was registered under `token`. Which way it is ready, a call has to show.
+    /// The poll has told of a source that was registered under `token`. Which way it is ready, a
+    /// call has to show.
     fn on_event(&mut self, token: mio::Token) {
         let _ = token;
     }
-    /// The time is `now`; called in each turn in which [`deadline`](Self::deadline) has passed, and behind events of that turn.
+    /// The time is `now`; called in each turn in which [`deadline`](Self::deadline) has passed, and
+    /// behind events of that turn.
     fn on_tick(&mut self, now: Instant);
-    /// When [`on_tick`](Self::on_tick) wants to be called; in the past: in the next turn. Asked for anew after calls of the other methods, and when
-    /// the engine was woken.
+    /// When [`on_tick`](Self::on_tick) wants to be called; in the past: in the next turn. Asked for
+    /// anew after calls of the other methods, and when the engine was woken.
     fn deadline(&self) -> Option<Instant>;
     /// Takes an answer that is ready.
     fn take(&mut self) -> Option<(LookupId, LookupAnswer)>;

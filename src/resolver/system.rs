@@ -11,8 +11,9 @@ use crate::io_error::is_exhaustion;
 
 /// `getaddrinfo`, on helper threads: names as every other program on this machine sees them.
 ///
-/// A look-up blocks its thread, not the loop; up to four run at once, and a thread without work ends after ten seconds.
-/// Both families of a host are asked for together. Nothing is kept: `getaddrinfo` tells no TTL.
+/// A look-up blocks its thread, not the loop; up to four run at once, and a thread without work
+/// ends after ten seconds. Both families of a host are asked for together. Nothing is kept:
+/// `getaddrinfo` tells no TTL.
 ///
 /// The C library owns its configuration. glibc reads `/etc/resolv.conf` again when it has changed,
 /// from version 2.26 on; [`on_network_changed`](Resolve::on_network_changed) does nothing here.
@@ -185,8 +186,9 @@ impl Desk {
 
 /// Asks `getaddrinfo` for all addresses of `host`.
 ///
-/// Where file descriptors run out it cannot open its files and may say anything, "no such name" included. A failure is
-/// therefore believed only if descriptors were free both before and after it.
+/// Where file descriptors run out it cannot open its files and may say anything, "no such name"
+/// included. A failure is therefore believed only if descriptors were free both before and after
+/// it.
 fn look_up(host: &str) -> Result<Vec<IpAddr>, LookupError> {
     spare_descriptors()?;
     match (host, 0u16).to_socket_addrs() {
@@ -242,7 +244,8 @@ mod tests {
     #[test]
     fn a_host_does_not_queue_behind_one_that_a_resting_helper_was_called_for() {
         let mut system = System::new();
-        // As if one helper rested: called for the first host, it has not woken up when the second is asked for.
+        // As if one helper rested: called for the first host, it has not woken up when the second
+        // is asked for.
         system.desk.ledger().resting = 1;
         system.start("127.0.0.1", Family::V4, LookupId(1));
         system.start("127.0.0.1", Family::V6, LookupId(2));

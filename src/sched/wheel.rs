@@ -1,13 +1,16 @@
 //! A hierarchical timing wheel: deadlines and delayed requests, a million of them if need be.
 //!
-//! Time is a number of ticks, which the caller counts (the engine: milliseconds since its start). A timer stands in a list of the
-//! others of its slot, and there are 64 slots a level: at level 0 a slot is one tick, at each level above it is 64 slots of the one below.
-//! The level of a timer is that of the highest group of six bits in which its tick and the wheel's time differ (tokio's wheel does the
-//! same). Two things follow, and everything here rests on them:
+//! Time is a number of ticks, which the caller counts (the engine: milliseconds since its start). A
+//! timer stands in a list of the others of its slot, and there are 64 slots a level: at level 0 a
+//! slot is one tick, at each level above it is 64 slots of the one below. The level of a timer is
+//! that of the highest group of six bits in which its tick and the wheel's time differ (tokio's
+//! wheel does the same). Two things follow, and everything here rests on them:
 //!
-//! - Each timer of a level is due before every timer of the levels above, and within a level the slots are in order of time: the first
-//!   timer due is in the lowest occupied slot of the lowest occupied level, and no slot is ever reused for the next round.
-//! - As long as time does not enter a timer's slot, its level and slot stay what they were: a tick is all that is needed to find them.
+//! - Each timer of a level is due before every timer of the levels above, and within a level the
+//!   slots are in order of time: the first timer due is in the lowest occupied slot of the lowest
+//!   occupied level, and no slot is ever reused for the next round.
+//! - As long as time does not enter a timer's slot, its level and slot stay what they were: a tick
+//!   is all that is needed to find them.
 //!
 //! When time enters a slot above level 0, the timers in it are dealt out again, each to a lower
 //! level than before: cascaded. So a timer is moved at most once per level in its life. Cascading
@@ -21,7 +24,8 @@ use std::num::NonZeroU32;
 const BITS_PER_LEVEL: u32 = 6;
 const SLOTS: usize = 1 << BITS_PER_LEVEL;
 
-/// Enough for every `u64`: nothing is too far away, and nothing has to be clamped. The levels which are never used cost 512 bytes each.
+/// Enough for every `u64`: nothing is too far away, and nothing has to be clamped. The levels which
+/// are never used cost 512 bytes each.
 const LEVELS: usize = u64::BITS.div_ceil(BITS_PER_LEVEL) as usize;
 
 /// How many list heads there are: the first ids are theirs, and timers are counted from here.
@@ -33,7 +37,8 @@ const MAX_WALK: usize = 32;
 /// The first growth of the columns; later ones are a sixteenth.
 const MIN_GROWTH: usize = 16;
 
-/// Names a timer from `arm` until it is cancelled or has expired. After that, the id may name another timer: its owner forgets it.
+/// Names a timer from `arm` until it is cancelled or has expired. After that, the id may name
+/// another timer: its owner forgets it.
 ///
 /// It is never 0, which is the head of the first slot, so that `Option<TimerId>` is four bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +64,9 @@ impl TimerId {
     }
 }
 
-/// Neighbours in the circular list of a slot, as indexes into `Wheel::links`. A slot's head is one of its list, so that neither neighbour
-/// is ever missing, a timer is taken out without asking where it stands, and the last one is found from the head: first in, first out.
+/// Neighbours in the circular list of a slot, as indexes into `Wheel::links`. A slot's head is one
+/// of its list, so that neither neighbour is ever missing, a timer is taken out without asking
+/// where it stands, and the last one is found from the head: first in, first out.
 ///
 /// A vacant entry has no `prev`, and its `next` is the next vacant one.
 #[derive(Clone, Copy)]
@@ -96,12 +102,15 @@ impl Place {
 
 /// A set of timers, each with a tick at which it is due and a key which is handed out then.
 ///
-/// `arm`, `rearm` and `cancel` take constant time, and allocate nothing while there is a vacant entry. No memory is given back.
+/// `arm`, `rearm` and `cancel` take constant time, and allocate nothing while there is a vacant
+/// entry. No memory is given back.
 ///
-/// A timer is a row in three columns. The links stand apart, since they are all that a cancellation looks at: of a million timers they are
-/// 8 MB, eight to a cache line, and what such a wheel costs is what it misses in the cache.
+/// A timer is a row in three columns. The links stand apart, since they are all that a cancellation
+/// looks at: of a million timers they are 8 MB, eight to a cache line, and what such a wheel costs
+/// is what it misses in the cache.
 pub(crate) struct Wheel<K: Copy> {
-    /// Up to where timers were handed out; never goes back. No slot which lies wholly before it is occupied.
+    /// Up to where timers were handed out; never goes back. No slot which lies wholly before it is
+    /// occupied.
     elapsed: u64,
     /// A bit for each slot which holds a timer.
     occupied: [u64; LEVELS],
@@ -116,7 +125,8 @@ pub(crate) struct Wheel<K: Copy> {
     dealing: Option<Place>,
     /// How many more timers may be dealt out.
     allowance: usize,
-    /// How often links were looked at or changed, a measure of work which does not depend on the machine.
+    /// How often links were looked at or changed, a measure of work which does not depend on the
+    /// machine.
     #[cfg(test)]
     touched: std::cell::Cell<u64>,
 }
@@ -144,9 +154,10 @@ impl<K: Copy> Wheel<K> {
 
     /// Adds a timer which is due at `tick`.
     ///
-    /// A tick of the past counts as the present one, that is the `now` of the last `expire` or, when that handed out a timer, the tick of
-    /// this timer: it is due at the next `expire`, even within one run of them. Who arms such a timer for each one that expires, and goes on
-    /// until there are none, does not come to an end.
+    /// A tick of the past counts as the present one, that is the `now` of the last `expire` or,
+    /// when that handed out a timer, the tick of this timer: it is due at the next `expire`, even
+    /// within one run of them. Who arms such a timer for each one that expires, and goes on until
+    /// there are none, does not come to an end.
     pub(crate) fn arm(&mut self, tick: u64, key: K) -> TimerId {
         let tick = tick.max(self.elapsed);
         let id = match self.take_vacant() {
@@ -164,12 +175,14 @@ impl<K: Copy> Wheel<K> {
     /// Moves a timer to another tick, as `arm` would place it.
     ///
     /// # Panics
-    /// May panic when the timer has expired or was cancelled; otherwise it hits whichever timer has its id now.
+    /// May panic when the timer has expired or was cancelled; otherwise it hits whichever timer has
+    /// its id now.
     pub(crate) fn rearm(&mut self, id: TimerId, tick: u64) {
         let tick = tick.max(self.elapsed);
         let before = std::mem::replace(&mut self.ticks[id.row()], tick);
-        // An idle timeout is put off with each byte that arrives, and mostly within its slot: then its neighbours are left alone. What
-        // agrees with it in the slot's number and all above is in the same slot of the same level.
+        // An idle timeout is put off with each byte that arrives, and mostly within its slot: then
+        // its neighbours are left alone. What agrees with it in the slot's number and all above is
+        // in the same slot of the same level.
         if (before ^ tick) >> (self.level(before) * BITS_PER_LEVEL) != 0 {
             self.unlink(id);
             self.link(id, self.place(tick));
@@ -193,7 +206,8 @@ impl<K: Copy> Wheel<K> {
         self.ticks[id.row()]
     }
 
-    /// When to call `expire` next: the tick at which the first timer is due, or an earlier one. `None` without timers.
+    /// When to call `expire` next: the tick at which the first timer is due, or an earlier one.
+    /// `None` without timers.
     ///
     /// It is exact when at most 32 timers share the slot of the first. Else it is where this slot
     /// begins: an `expire` at that time cascades it and may hand out nothing, and the next answer
@@ -237,10 +251,12 @@ impl<K: Copy> Wheel<K> {
         self.allowance = timers;
     }
 
-    /// Takes out the first timer whose tick is `now` or before; call it until there is none. Never early.
+    /// Takes out the first timer whose tick is `now` or before; call it until there is none. Never
+    /// early.
     ///
-    /// Timers come in order of their ticks, those of the past (see `arm`) with the present ones. Timers of the same tick come in the
-    /// order in which they were armed, except that one which was rearmed may come before or after its equals.
+    /// Timers come in order of their ticks, those of the past (see `arm`) with the present ones.
+    /// Timers of the same tick come in the order in which they were armed, except that one which
+    /// was rearmed may come before or after its equals.
     ///
     /// A `now` before that of an earlier call counts as that one.
     pub(crate) fn expire(&mut self, now: u64) -> Option<K> {
@@ -362,7 +378,8 @@ impl<K: Copy> Wheel<K> {
         id
     }
 
-    /// Where a timer of this tick, which is not before `elapsed`, belongs; and where it stands, if it is armed.
+    /// Where a timer of this tick, which is not before `elapsed`, belongs; and where it stands, if
+    /// it is armed.
     fn place(&self, tick: u64) -> Place {
         let level = self.level(tick);
         let slot = (tick >> (level * BITS_PER_LEVEL)) as usize % SLOTS;
@@ -385,7 +402,8 @@ impl<K: Copy> Wheel<K> {
         Some(Place { level, slot })
     }
 
-    /// The first tick of an occupied slot: `elapsed` with the slot's number in the group of its level, and zeros below.
+    /// The first tick of an occupied slot: `elapsed` with the slot's number in the group of its
+    /// level, and zeros below.
     fn start_of(&self, place: Place) -> u64 {
         let shift = place.level as u32 * BITS_PER_LEVEL;
         // The topmost group is cut short by the end of the u64, and has nothing above it.
@@ -838,9 +856,10 @@ mod tests {
 
     #[test]
     fn the_work_per_timer_does_not_grow_with_their_number() {
-        // A timer is put into a list with 3 touches and taken out with 3; an hour of milliseconds has four levels, so that each timer is
-        // moved at most three times, which is one touch more than to put it in and two more for its slot. What expires was looked for, and
-        // is vacant afterwards.
+        // A timer is put into a list with 3 touches and taken out with 3; an hour of milliseconds
+        // has four levels, so that each timer is moved at most three times, which is one touch more
+        // than to put it in and two more for its slot. What expires was looked for, and is vacant
+        // afterwards.
         let bounds = [3.0, 3.0 + 3.0, 3.0 * (4.0 + 2.0) + 5.0];
         for timers in [1_000, 10_000, 100_000, 1_000_000] {
             let work = work_per_timer(timers);

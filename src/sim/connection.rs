@@ -1,7 +1,7 @@
 //! One simulated connection: what the client's kernel knows of it, and where its server stands.
 //!
-//! The client's end behaves as a TCP socket of Linux does, down to which call reports an error and how often. It knows
-//! neither time nor chance; [`World`](super::world::World) brings both.
+//! The client's end behaves as a TCP socket of Linux does, down to which call reports an error and
+//! how often. It knows neither time nor chance; [`World`](super::world::World) brings both.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
@@ -84,7 +84,8 @@ pub(super) struct ClientEnd {
 #[derive(Debug)]
 pub(super) struct Watch {
     pub(super) token: Token,
-    /// What has changed since the last event was fetched. Not empty: the socket stands in the poll's list.
+    /// What has changed since the last event was fetched. Not empty: the socket stands in the
+    /// poll's list.
     pub(super) changed: Readiness,
 }
 
@@ -140,8 +141,8 @@ impl ClientEnd {
         self.received.len()
     }
 
-    /// What a poll would say now. Asking for it counts as finding the send buffer full, if it is (as in the kernel's `tcp_poll`):
-    /// an edge follows when it drains.
+    /// What a poll would say now. Asking for it counts as finding the send buffer full, if it is
+    /// (as in the kernel's `tcp_poll`): an edge follows when it drains.
     pub(super) fn readiness(&mut self) -> Readiness {
         let readiness = self.peek_readiness();
         if self.link == Link::Established && !readiness.has(Readiness::WRITABLE) {
@@ -174,7 +175,8 @@ impl ClientEnd {
         }
     }
 
-    /// The kernel calls a socket writable when a third of its send buffer is free, lest every ACK wake the process.
+    /// The kernel calls a socket writable when a third of its send buffer is free, lest every ACK
+    /// wake the process.
     fn has_room(&self) -> bool {
         (self.send_buffer - self.unsent) * 3 >= self.send_buffer
     }
@@ -215,7 +217,8 @@ impl ClientEnd {
         changed
     }
 
-    /// A reset arrives. What had arrived before stays readable unless `discards`; after the end of file it can only hurt sends.
+    /// A reset arrives. What had arrived before stays readable unless `discards`; after the end of
+    /// file it can only hurt sends.
     pub(super) fn on_reset(&mut self, discards: bool) -> Readiness {
         let error = if self.ended {
             ErrorKind::BrokenPipe
@@ -285,7 +288,8 @@ impl ClientEnd {
         (n, window)
     }
 
-    /// `sendmsg(2)` with MSG_NOSIGNAL; `at_most` is how much it takes, room or not. Answers what goes to the server.
+    /// `sendmsg(2)` with MSG_NOSIGNAL; `at_most` is how much it takes, room or not. Answers what
+    /// goes to the server.
     pub(super) fn send(&mut self, bufs: &[IoSlice<'_>], at_most: usize) -> io::Result<Vec<u8>> {
         match &mut self.link {
             Link::Connecting => return Err(self.early_send.into()),
@@ -321,7 +325,8 @@ pub(super) struct ServerEnd {
     pub(super) accepted: bool,
     /// The request whose body is still to come, and whether its head was answered already.
     pub(super) current: Option<(Incoming, EarlyAnswer)>,
-    /// Requests whose answers are held, the oldest first, and answers to those behind them, which have to wait.
+    /// Requests whose answers are held, the oldest first, and answers to those behind them, which
+    /// have to wait.
     pub(super) held: VecDeque<(Incoming, Answer)>,
     /// Whole requests so far.
     pub(super) requests: usize,

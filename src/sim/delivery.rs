@@ -8,10 +8,11 @@ use super::ledger::Closed;
 use super::server::{Answer, ConnectionId, End, Incoming, Script, Segment};
 use super::world::{Asked, Event, World};
 
-/// An answer of its own to nobody's question. A client that takes it for the answer to its next request is wrong.
+/// An answer of its own to nobody's question. A client that takes it for the answer to its next
+/// request is wrong.
 const FALSE_ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfalse";
-/// What servers were seen to send when nobody had asked. No whole response is among them: one that comes when the next request
-/// is on its way already, no client could tell from the answer.
+/// What servers were seen to send when nobody had asked. No whole response is among them: one that
+/// comes when the next request is on its way already, no client could tell from the answer.
 const NOISE: [&[u8]; 4] = [b"\r\n", b"0\r\n\r\n", b"\0", b"garbage\r\n\r\n"];
 
 /// What comes while the connection is at rest, and whether the connection ends with it. The client
@@ -45,7 +46,8 @@ impl World {
         self.send_answer(id, request, answer);
     }
 
-    /// Answers the oldest request that is held, and those behind it that had to wait for that. False: there is none.
+    /// Answers the oldest request that is held, and those behind it that had to wait for that.
+    /// False: there is none.
     pub(super) fn answer_held(&mut self, id: ConnectionId, answer: Answer) -> bool {
         let Some(server) = self.server_mut(id) else {
             return false;
@@ -135,8 +137,8 @@ impl World {
         }
     }
 
-    /// Lets the faults of a server strike, at most one of them. Answers how long after the last byte the server hangs up on its
-    /// own, whatever it is doing by then.
+    /// Lets the faults of a server strike, at most one of them. Answers how long after the last
+    /// byte the server hangs up on its own, whatever it is doing by then.
     fn spoil(&mut self, script: &mut Script) -> Option<(Duration, End)> {
         let nothing = |end| (0, Some((Duration::ZERO, end)));
         let length: usize = script.pieces.iter().map(|piece| piece.bytes.len()).sum();
@@ -217,7 +219,8 @@ impl World {
         cut
     }
 
-    /// The lengths of the pieces into which `length` bytes are cut: a few of any length, or single bytes with the rest around them.
+    /// The lengths of the pieces into which `length` bytes are cut: a few of any length, or single
+    /// bytes with the rest around them.
     fn lengths_of_cuts(&mut self, length: usize) -> Vec<usize> {
         let mut places: Vec<usize> = if self.random.chance(125) {
             let from = self.random.between(1, length - 1);
@@ -285,7 +288,8 @@ impl World {
         }
     }
 
-    /// Bytes leave the server that nobody asked for; inside the next answer no client could tell them from its own.
+    /// Bytes leave the server that nobody asked for; inside the next answer no client could tell
+    /// them from its own.
     pub(super) fn speak(&mut self, id: ConnectionId, bytes: Vec<u8>) {
         let now = self.now;
         let idle = |server: &mut ServerEnd| server.busy_until <= now && !server.mute;
@@ -294,7 +298,8 @@ impl World {
         }
     }
 
-    /// The server ends the connection out of the blue. Inside a body that lasts until then it is a reset, as with
+    /// The server ends the connection out of the blue. Inside a body that lasts until then it is a
+    /// reset, as with
     /// [`Fault::CloseDuring`]: the body would seem to be whole.
     pub(super) fn hang_up_by_chance(&mut self, id: ConnectionId, end: End) {
         let now = self.now;

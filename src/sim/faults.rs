@@ -12,17 +12,21 @@ pub enum Fault {
     ShortWrite,
     /// The client's send buffer holds a few bytes only. Per connection.
     SmallSendBuffer,
-    /// The client's receive window holds a few bytes only: the server's next bytes wait until the first are read. Per connection.
+    /// The client's receive window holds a few bytes only: the server's next bytes wait until the
+    /// first are read. Per connection.
     SmallWindow,
-    /// What is sent is late by anything up to 40 s, mostly some milliseconds. Per piece, in both directions.
+    /// What is sent is late by anything up to 40 s, mostly some milliseconds. Per piece, in both
+    /// directions.
     Delay,
     /// What is sent arrives in the same instant. Per piece, in both directions.
     NoLatency,
-    /// What is due arrives between two system calls of one turn, rather than before all of them. Per send and receive.
+    /// What is due arrives between two system calls of one turn, rather than before all of them.
+    /// Per send and receive.
     MidTurn,
     /// The events of one wait come in any order. Per wait.
     Reorder,
-    /// An event tells only what has changed, as kqueue's do; epoll's tell the whole state. Per event.
+    /// An event tells only what has changed, as kqueue's do; epoll's tell the whole state. Per
+    /// event.
     BareEvent,
     /// An event for a token which is deregistered by then. Per deregistration.
     Stale,
@@ -52,8 +56,8 @@ pub enum Fault {
     ResetAfter,
     /// The connection ends without one byte of the answer. Per request.
     CloseBefore,
-    /// The connection ends inside the answer; inside one that lasts until the end of the connection it is reset instead, since
-    /// its end could not be told from the real one. Per request.
+    /// The connection ends inside the answer; inside one that lasts until the end of the connection
+    /// it is reset instead, since its end could not be told from the real one. Per request.
     CloseDuring,
     /// The connection ends, unannounced, at some time after the answer. Per request.
     CloseAfter,
@@ -65,9 +69,11 @@ pub enum Fault {
     /// nobody's question, a few bytes of noise or a 408, or ends the connection. A client that
     /// looks before it uses the connection again loses nothing. Per request.
     Stray,
-    /// The end of the connection arrives together with the last bytes before it: one edge for both. Per end.
+    /// The end of the connection arrives together with the last bytes before it: one edge for both.
+    /// Per end.
     EndWithData,
-    /// A reset discards what had arrived and was not yet read; on Linux that stays readable. Per reset.
+    /// A reset discards what had arrived and was not yet read; on Linux that stays readable. Per
+    /// reset.
     ResetDiscards,
     /// The server reads so many bytes, then no more for ever. Per connection.
     StopsReading,
@@ -161,7 +167,8 @@ impl Faults {
         }
     }
 
-    /// Everything that can go wrong does, each as often as leaves enough unspoiled for a conversation to go on.
+    /// Everything that can go wrong does, each as often as leaves enough unspoiled for a
+    /// conversation to go on.
     pub fn storm() -> Self {
         Fault::ALL.into_iter().fold(Self::none(), |faults, fault| {
             faults.with(fault, fault.in_a_storm())
@@ -170,7 +177,8 @@ impl Faults {
 
     /// Some of the faults of a storm, up to twice as often, and none of the others.
     ///
-    /// Over many seeds this finds more than [`storm`](Self::storm) does: what one fault would show, another may hide.
+    /// Over many seeds this finds more than [`storm`](Self::storm) does: what one fault would show,
+    /// another may hide.
     pub fn some(random: &mut Random) -> Self {
         let share = random.between(50, 800) as u16;
         Fault::ALL.into_iter().fold(Self::none(), |faults, fault| {

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::server::{ConnectionId, Incoming};
 
-/// What the servers of a [`Network`](super::Network) saw, and which addresses were dialled, in the order in which it happened.
+/// What the servers of a [`Network`](super::Network) saw, and which addresses were dialled, in the
+/// order in which it happened.
 ///
 /// Two ledgers are equal when the same bytes came at the same times on the same connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,7 +19,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Every attempt to connect, whatever became of it, unless the client had no file descriptor or port left for it.
+    /// Every attempt to connect, whatever became of it, unless the client had no file descriptor or
+    /// port left for it.
     pub fn attempts(&self) -> impl DoubleEndedIterator<Item = &Attempt> + ExactSizeIterator {
         self.attempts.iter()
     }
@@ -89,7 +91,8 @@ pub enum Closed {
     ResetByServer,
 }
 
-/// Something that no client should do. A run in which there is any has found an error of the engine, not of the network.
+/// Something that no client should do. A run in which there is any has found an error of the
+/// engine, not of the network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Misuse {

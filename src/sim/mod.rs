@@ -1,13 +1,16 @@
 //! A simulated network and clock, for testing bots in virtual time (feature `sim`).
 //!
-//! A [`Network`] has names, servers and a clock that moves only when it is told to. An engine on it is the same engine, with the
-//! same readbacks, pool, deadlines and retries, as on the real network; only sockets, readiness, names and time come from here. So a
-//! week of a bot's life takes milliseconds, every run of it is the same, and what the real network does once a month can be made to
-//! happen in every run:
+//! A [`Network`] has names, servers and a clock that moves only when it is told to. An engine on it
+//! is the same engine, with the same readbacks, pool, deadlines and retries, as on the real
+//! network; only sockets, readiness, names and time come from here. So a week of a bot's life takes
+//! milliseconds, every run of it is the same, and what the real network does once a month can be
+//! made to happen in every run:
 //!
-//! - [`Server`] and [`Answer`] script the servers: what they answer, when, and how they end a connection;
-//! - [`Faults`] let chance have its say, drawn from the network's seed: bytes cut at any place, short writes, resets, lost answers,
-//!   exhausted descriptors, events out of order, without a reason, or too late;
+//! - [`Server`] and [`Answer`] script the servers: what they answer, when, and how they end a
+//!   connection;
+//! - [`Faults`] let chance have its say, drawn from the network's seed: bytes cut at any place,
+//!   short writes, resets, lost answers, exhausted descriptors, events out of order, without a
+//!   reason, or too late;
 //! - [`Ledger`] is what the servers saw, and [`Network::misuses`] what no client should do.
 //!
 //! ```
@@ -35,10 +38,11 @@
 //! ```
 //!
 //! # What is simulated
-//! TCP as Linux shows it to a program: connections that take a round trip, or stand at once; send buffers and receive windows;
-//! ends, resets and which call reports them, once; descriptors whose lowest free number is used next. Readiness is edge-triggered
-//! as epoll's is: one edge for an arrival, none for what was left unread; what an event says is the state at the time it is fetched.
-//! Not simulated: packets, congestion, UDP.
+//! TCP as Linux shows it to a program: connections that take a round trip, or stand at once; send
+//! buffers and receive windows; ends, resets and which call reports them, once; descriptors whose
+//! lowest free number is used next. Readiness is edge-triggered as epoll's is: one edge for an
+//! arrival, none for what was left unread; what an event says is the state at the time it is
+//! fetched. Not simulated: packets, congestion, UDP.
 //!
 //! Nor is TLS: an `https` URL is connected to (port 443 unless it names one), and the request is
 //! sent as it would be to an `http` one. There is no handshake, so certificates are not looked at,

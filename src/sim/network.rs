@@ -14,8 +14,8 @@ use crate::resolver::LookupError;
 
 /// A simulated network with a clock of its own. Clones are handles of the same network.
 ///
-/// Equal programs on networks of equal seed do the same, byte for byte and nanosecond for nanosecond: the only thing taken from
-/// outside is the moment at which the clock begins.
+/// Equal programs on networks of equal seed do the same, byte for byte and nanosecond for
+/// nanosecond: the only thing taken from outside is the moment at which the clock begins.
 ///
 /// ```
 /// use std::time::Duration;
@@ -44,7 +44,8 @@ struct Shared {
 const BEGINNING: Duration = Duration::from_secs(1_356_998_400);
 
 impl Network {
-    /// A network on which nothing goes wrong, with nothing on it yet. What is left to chance is drawn from `seed`.
+    /// A network on which nothing goes wrong, with nothing on it yet. What is left to chance is
+    /// drawn from `seed`.
     pub fn new(seed: u64) -> Self {
         Self {
             shared: Rc::new(Shared {
@@ -62,9 +63,11 @@ impl Network {
 
     // ---- what is there ----
 
-    /// Gives a name addresses, in place of those it had. A name that is not given any does not exist.
+    /// Gives a name addresses, in place of those it had. A name that is not given any does not
+    /// exist.
     ///
-    /// A look-up takes 1 ms unless [`Host::after`] says otherwise, and its answer is not kept unless [`Host::ttl`] does.
+    /// A look-up takes 1 ms unless [`Host::after`] says otherwise, and its answer is not kept
+    /// unless [`Host::ttl`] does.
     pub fn host<A: Into<IpAddr>>(&self, host: &str, addrs: impl IntoIterator<Item = A>) -> Host {
         let addrs = addrs.into_iter().map(Into::into).collect();
         self.name(host, Ok(addrs))
@@ -90,7 +93,8 @@ impl Network {
         Host { network, host }
     }
 
-    /// Puts a server at `addr`, in place of the one that is there. Where there is none, connections are refused.
+    /// Puts a server at `addr`, in place of the one that is there. Where there is none, connections
+    /// are refused.
     ///
     /// A server may own a handle of this network; the two then keep each other in memory.
     pub fn serve(&self, addr: SocketAddr, server: impl Server + 'static) -> Listener {
@@ -136,7 +140,8 @@ impl Network {
         self.world_mut().latency = one_way;
     }
 
-    /// How many sockets can be open at once; one more fails as it does in a process that has no file descriptor left. Default: any number.
+    /// How many sockets can be open at once; one more fails as it does in a process that has no
+    /// file descriptor left. Default: any number.
     pub fn limit_fds(&self, max: usize) {
         self.world_mut().max_fds = max;
     }
@@ -164,11 +169,12 @@ impl Network {
         SystemTime::UNIX_EPOCH + BEGINNING + self.elapsed()
     }
 
-    /// Lets time pass while the program does something else: the network goes on, no turn is made. In a readback it is the
-    /// time that the readback takes.
+    /// Lets time pass while the program does something else: the network goes on, no turn is made.
+    /// In a readback it is the time that the readback takes.
     ///
     /// # Panics
-    /// Inside a server: there it would have to go on while it is asked. [`Answer::after`] is what takes time there.
+    /// Inside a server: there it would have to go on while it is asked. [`Answer::after`] is what
+    /// takes time there.
     pub fn sleep(&self, time: Duration) {
         let until = self.elapsed().saturating_add(time);
         while self.step(until) {}
@@ -189,14 +195,16 @@ impl Network {
         connection.is_some_and(|connection| connection.client.fd.is_some())
     }
 
-    /// Answers the oldest request of a connection that was answered with [`Answer::held`]. From then on it is as if the server
-    /// had answered so now, faults and delays included. False if the connection does not stand or nothing is held on it.
+    /// Answers the oldest request of a connection that was answered with [`Answer::held`]. From
+    /// then on it is as if the server had answered so now, faults and delays included. False if the
+    /// connection does not stand or nothing is held on it.
     pub fn answer(&self, connection: ConnectionId, answer: Answer) -> bool {
         let mut world = self.world_mut();
         world.is_live(connection) && world.answer_held(connection, answer)
     }
 
-    /// Sends bytes from the server's end, asked for or not, in the middle of an answer or not. False if the connection does not stand.
+    /// Sends bytes from the server's end, asked for or not, in the middle of an answer or not.
+    /// False if the connection does not stand.
     pub fn push(&self, connection: ConnectionId, bytes: impl Into<Vec<u8>>) -> bool {
         self.act(connection, |world| {
             // In the middle of an answer it may be a part of it.
@@ -204,7 +212,8 @@ impl Network {
         })
     }
 
-    /// Closes the server's end; what it had still to send is never sent. False if the connection does not stand.
+    /// Closes the server's end; what it had still to send is never sent. False if the connection
+    /// does not stand.
     pub fn close(&self, connection: ConnectionId) -> bool {
         self.act(connection, |world| world.hang_up(connection, End::Close))
     }
@@ -214,8 +223,8 @@ impl Network {
         self.act(connection, |world| world.hang_up(connection, End::Reset))
     }
 
-    /// Closes the server's end of each connection on which no request is being received or answered, as a server does that is
-    /// restarted. Answers how many there were.
+    /// Closes the server's end of each connection on which no request is being received or
+    /// answered, as a server does that is restarted. Answers how many there were.
     pub fn close_idle_peers(&self) -> usize {
         let mut world = self.world_mut();
         let now = world.now;
@@ -246,12 +255,14 @@ impl Network {
         self.world().ledger.clone()
     }
 
-    /// Forgets what the servers saw, but for the connections that are open. A long run that does not look keeps a small ledger so.
+    /// Forgets what the servers saw, but for the connections that are open. A long run that does
+    /// not look keeps a small ledger so.
     pub fn clear_ledger(&self) {
         self.world_mut().ledger.clear();
     }
 
-    /// What the client did that no client should; with a sound engine there is nothing, whatever the program does.
+    /// What the client did that no client should; with a sound engine there is nothing, whatever
+    /// the program does.
     pub fn misuses(&self) -> Vec<Misuse> {
         self.world().misuses.clone()
     }
@@ -275,19 +286,20 @@ impl Network {
         self.world().struck[fault as usize]
     }
 
-    /// Whether a turn made now would find an event of the network. What is only made up ([`Fault::Stale`], [`Fault::Spurious`]) does
-    /// not count.
+    /// Whether a turn made now would find an event of the network. What is only made up
+    /// ([`Fault::Stale`], [`Fault::Spurious`]) does not count.
     pub fn has_events(&self) -> bool {
         self.settle();
         let world = self.world();
         (0..world.poll_count()).any(|poll| world.has_events(poll))
     }
 
-    /// Whether an edge-triggered watcher of an engine's poll is told of something now: something has come to a poll since this was asked
-    /// last, and a turn made now would find an event.
+    /// Whether an edge-triggered watcher of an engine's poll is told of something now: something
+    /// has come to a poll since this was asked last, and a turn made now would find an event.
     ///
-    /// So Linux has it where a poll is watched by another one (epoll(7), `EPOLLET`). Who hears of an edge has to turn until a turn has
-    /// neither `events` nor `more`: of what stays in the poll there is no further word.
+    /// So Linux has it where a poll is watched by another one (epoll(7), `EPOLLET`). Who hears of
+    /// an edge has to turn until a turn has neither `events` nor `more`: of what stays in the poll
+    /// there is no further word.
     pub fn take_edge(&self) -> bool {
         self.settle();
         let mut world = self.world_mut();
@@ -301,7 +313,8 @@ impl Network {
         world.next_event_at().map(|at| world.instant(at))
     }
 
-    /// A digest of all that has happened, system call by system call: two runs with the same one did the same.
+    /// A digest of all that has happened, system call by system call: two runs with the same one
+    /// did the same.
     ///
     /// It may change with each release, also of Rust.
     pub fn fingerprint(&self) -> u64 {
@@ -327,7 +340,8 @@ impl Network {
         while self.step(now) {}
     }
 
-    /// Lets the next thing happen that is due by `until`, and asks the servers that have a say. False: there is no such thing.
+    /// Lets the next thing happen that is due by `until`, and asks the servers that have a say.
+    /// False: there is no such thing.
     pub(super) fn step(&self, until: Duration) -> bool {
         assert!(
             !self.shared.asking.get(),
@@ -345,7 +359,8 @@ impl Network {
         }
     }
 
-    /// Asks or tells a server something. Nothing is borrowed meanwhile: it may use its own handle of the network.
+    /// Asks or tells a server something. Nothing is borrowed meanwhile: it may use its own handle
+    /// of the network.
     fn make(&self, call: Call) {
         let _asking = Asking::begin(&self.shared.asking);
         match call {
@@ -447,8 +462,8 @@ impl Listener {
         self.change(|service| service.idle_timeout = Some(time))
     }
 
-    /// Reads no more than so many bytes from a connection, and then no more for ever: what a client writes beyond its send buffer
-    /// stays there. Default: reads everything.
+    /// Reads no more than so many bytes from a connection, and then no more for ever: what a client
+    /// writes beyond its send buffer stays there. Default: reads everything.
     pub fn reads_at_most(self, bytes: usize) -> Self {
         self.change(|service| service.appetite = Some(bytes))
     }
@@ -458,7 +473,8 @@ impl Listener {
         self.change(|service| service.send_buffer = Some(bytes))
     }
 
-    /// How many bytes can have arrived before the client has read any; more is sent when there is room. Default 1 MiB.
+    /// How many bytes can have arrived before the client has read any; more is sent when there is
+    /// room. Default 1 MiB.
     pub fn window(self, bytes: usize) -> Self {
         self.change(|service| service.window = Some(bytes))
     }

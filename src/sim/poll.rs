@@ -1,7 +1,7 @@
 //! The polls of a simulated network: edge-triggered readiness as epoll has it.
 //!
-//! An edge puts its socket on a list; what the event says is the state at the time it is fetched, and a socket that is ready for
-//! nothing by then is no event at all.
+//! An edge puts its socket on a list; what the event says is the state at the time it is fetched,
+//! and a socket that is ready for nothing by then is no event at all.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -63,7 +63,8 @@ impl World {
         self.polls.len()
     }
 
-    /// Whether a wait would have something to tell. What is only made up (stale, spurious) does not count.
+    /// Whether a wait would have something to tell. What is only made up (stale, spurious) does not
+    /// count.
     pub(super) fn has_events(&self, poll: usize) -> bool {
         let poll = &self.polls[poll];
         poll.signals.woken.load(Ordering::Acquire)
@@ -73,7 +74,8 @@ impl World {
             })
     }
 
-    /// Whether something has come to the poll since this was asked last, and a wait would have something to tell.
+    /// Whether something has come to the poll since this was asked last, and a wait would have
+    /// something to tell.
     pub(super) fn take_edge(&mut self, poll: usize) -> bool {
         let told = self.polls[poll].signals.edge.swap(false, Ordering::AcqRel);
         told && self.has_events(poll)
@@ -84,7 +86,8 @@ impl World {
         self.system_calls += 1;
         self.polls[poll].waited_at = self.now;
         if self.strikes(Fault::Interrupted) {
-            // A signal ends only a wait that has nothing to tell: what is there by now has come after it.
+            // A signal ends only a wait that has nothing to tell: what is there by now has come
+            // after it.
             self.polls[poll].signals.tell();
             return Heard::Some;
         }
@@ -127,7 +130,8 @@ impl World {
         }
     }
 
-    /// Takes the edge of a socket, and says what it is ready for by now: perhaps nothing, if it was read in between.
+    /// Takes the edge of a socket, and says what it is ready for by now: perhaps nothing, if it was
+    /// read in between.
     fn fetch(&mut self, id: ConnectionId) -> Option<Ready> {
         let bare = self.strikes(Fault::BareEvent);
         let client = &mut self.connections.get_mut(&id)?.client;

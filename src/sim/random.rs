@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-/// A small generator of pseudo-random numbers: the same seed gives the same numbers, on every machine and in every release.
+/// A small generator of pseudo-random numbers: the same seed gives the same numbers, on every
+/// machine and in every release.
 ///
-/// For simulations and scripted servers only: it is **not cryptographic**; whoever sees a few numbers knows all that follow.
-/// (xoshiro256++, its state filled by splitmix64; both by Blackman and Vigna, in the public domain.)
+/// For simulations and scripted servers only: it is **not cryptographic**; whoever sees a few
+/// numbers knows all that follow. (xoshiro256++, its state filled by splitmix64; both by Blackman
+/// and Vigna, in the public domain.)
 ///
 /// ```
 /// use httpstream::sim::Random;

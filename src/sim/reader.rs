@@ -1,8 +1,9 @@
 //! A strict reader of requests, for the simulated servers.
 //!
-//! It shares no code with the engine on purpose: it doubles as a check that what the engine sends is well-formed. What it does
-//! not take is reported as [`Misuse::MalformedRequest`](super::Misuse::MalformedRequest), with the rule that was broken. Bodies
-//! are of known length; there is no chunked coding here, since the engine sends none.
+//! It shares no code with the engine on purpose: it doubles as a check that what the engine sends
+//! is well-formed. What it does not take is reported as
+//! [`Misuse::MalformedRequest`](super::Misuse::MalformedRequest), with the rule that was broken.
+//! Bodies are of known length; there is no chunked coding here, since the engine sends none.
 
 /// What comes out of a [`RequestReader`], in turns: a head, then its body.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,7 +59,8 @@ impl RequestReader {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Bytes of a request that is not yet complete; those of a head already told are not among them.
+    /// Bytes of a request that is not yet complete; those of a head already told are not among
+    /// them.
     pub(super) fn pending(&self) -> usize {
         self.bytes.len()
     }

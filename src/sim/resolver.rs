@@ -8,7 +8,8 @@ use super::network::Network;
 use super::world::{Name, World};
 use crate::resolver::{Family, LookupAnswer, LookupError, LookupId, Resolve, Wake};
 
-/// A resolver without a thread: an answer comes when virtual time has got there, by [`Resolve::on_tick`].
+/// A resolver without a thread: an answer comes when virtual time has got there, by
+/// [`Resolve::on_tick`].
 #[derive(Debug)]
 pub(super) struct Names {
     network: Network,

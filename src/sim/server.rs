@@ -34,8 +34,8 @@ pub trait Server {
     /// A request has come, whole.
     fn on_request(&mut self, request: &Incoming) -> Answer;
 
-    /// The head of a request has come, its body (if any) is still to come. An answer to it is sent at once, and `on_request` is
-    /// not asked about this request any more.
+    /// The head of a request has come, its body (if any) is still to come. An answer to it is sent
+    /// at once, and `on_request` is not asked about this request any more.
     fn on_head(&mut self, request: &Incoming) -> Option<Answer> {
         let _ = request;
         None
@@ -65,7 +65,8 @@ pub struct Incoming {
     pub https: bool,
     /// How many requests came on this connection before it.
     pub number: usize,
-    /// Whether an earlier request on this connection had not been answered to its end when this one came.
+    /// Whether an earlier request on this connection had not been answered to its end when this one
+    /// came.
     pub pipelined: bool,
     /// When its last byte came, from the beginning of the simulation.
     pub at: Duration,
@@ -128,8 +129,9 @@ impl fmt::Debug for Incoming {
 
 /// What a server answers: which bytes, when, and what becomes of the connection.
 ///
-/// An answer begins as [`ok`](Self::ok), [`status`](Self::status), [`raw`](Self::raw) or [`nothing`](Self::nothing). As it stands it
-/// is sent at once, and the connection stays open for the next request. What is only known later begins as [`held`](Self::held).
+/// An answer begins as [`ok`](Self::ok), [`status`](Self::status), [`raw`](Self::raw) or
+/// [`nothing`](Self::nothing). As it stands it is sent at once, and the connection stays open for
+/// the next request. What is only known later begins as [`held`](Self::held).
 ///
 /// ```
 /// use std::time::Duration;
@@ -201,14 +203,15 @@ impl Answer {
         Self::of(Message::Raw(bytes.into()))
     }
 
-    /// Not one byte: the client waits for ever, unless [`close`](Self::close) or [`reset`](Self::reset) ends the connection.
+    /// Not one byte: the client waits for ever, unless [`close`](Self::close) or
+    /// [`reset`](Self::reset) ends the connection.
     pub fn nothing() -> Self {
         Self::raw("")
     }
 
-    /// No answer yet: the request waits until [`Network::answer`](super::Network::answer) brings one, as a long poll waits for news.
-    /// Whatever else is said of this answer has no effect. A client that closes the connection first is reported through
-    /// [`Server::on_close`], as ever.
+    /// No answer yet: the request waits until [`Network::answer`](super::Network::answer) brings
+    /// one, as a long poll waits for news. Whatever else is said of this answer has no effect. A
+    /// client that closes the connection first is reported through [`Server::on_close`], as ever.
     ///
     /// ```
     /// use std::cell::Cell;
@@ -249,8 +252,8 @@ impl Answer {
         }
     }
 
-    /// Adds a field line. `Content-Length`, `Transfer-Encoding` and, for a body that lasts until the end of the connection,
-    /// `Connection` come by themselves. No effect on [`raw`](Self::raw).
+    /// Adds a field line. `Content-Length`, `Transfer-Encoding` and, for a body that lasts until
+    /// the end of the connection, `Connection` come by themselves. No effect on [`raw`](Self::raw).
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         if let Message::Built { headers, .. } = &mut self.message {
             headers.push((name.to_owned(), value.as_ref().to_vec()));
@@ -258,7 +261,8 @@ impl Answer {
         self
     }
 
-    /// Sets a body of known length. It stays away, its length stays, in an answer to HEAD; both do with status 204 and 304.
+    /// Sets a body of known length. It stays away, its length stays, in an answer to HEAD; both do
+    /// with status 204 and 304.
     pub fn body(self, body: impl Into<Vec<u8>>) -> Self {
         self.with_body(Body::Length(body.into()))
     }
@@ -329,8 +333,8 @@ impl Answer {
         self
     }
 
-    /// Ends the connection behind the answer, without announcing it; where a server would announce it, add the header
-    /// `Connection: close`.
+    /// Ends the connection behind the answer, without announcing it; where a server would announce
+    /// it, add the header `Connection: close`.
     pub fn close(mut self) -> Self {
         self.end = Some(End::Close);
         self

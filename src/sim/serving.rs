@@ -144,7 +144,8 @@ impl World {
         }
     }
 
-    /// Records who ended a connection: whoever did so first, though the other may not have seen it yet.
+    /// Records who ended a connection: whoever did so first, though the other may not have seen it
+    /// yet.
     pub(super) fn record_end(&mut self, id: ConnectionId, at: Duration, how: Closed) {
         if let Some(served) = self.ledger.connections.get_mut(&id) {
             served.closed.get_or_insert((at, how));

@@ -17,8 +17,8 @@ use crate::proto::Scheme;
 use crate::resolver::{Resolve, Wake};
 use crate::route::Route;
 
-/// A simulated socket. Its number is used again as soon as it is closed; the connection is its own, so that a use after the close
-/// does not hit the next one of that number.
+/// A simulated socket. Its number is used again as soon as it is closed; the connection is its own,
+/// so that a use after the close does not hit the next one of that number.
 #[derive(Debug)]
 pub struct Socket {
     fd: usize,
@@ -60,20 +60,22 @@ impl SimNet {
         }
     }
 
-    /// When the network will change by itself next; in the past if it has changed since the clock was last moved.
+    /// When the network will change by itself next; in the past if it has changed since the clock
+    /// was last moved.
     pub(crate) fn next_event_at(&self) -> Option<Instant> {
         let world = self.network.world();
         world.next_event_at().map(|at| world.instant(at))
     }
 
-    /// Whether a wait would have something to tell now. What is only made up (stale and spurious events) does not count.
+    /// Whether a wait would have something to tell now. What is only made up (stale and spurious
+    /// events) does not count.
     pub(crate) fn has_events(&self) -> bool {
         self.network.settle();
         self.network.world().has_events(self.poll)
     }
 
-    /// Moves the clock to `until`, or to the moment before that at which a wait has something to tell. Answers the time reached; it
-    /// never goes back.
+    /// Moves the clock to `until`, or to the moment before that at which a wait has something to
+    /// tell. Answers the time reached; it never goes back.
     pub(crate) fn advance_to(&mut self, until: Instant) -> Instant {
         let until = self.network.world().since_start(until);
         loop {
@@ -163,7 +165,8 @@ impl Net for SimNet {
         self.network.world_mut().set_nodelay(socket)
     }
 
-    /// Never blocks: it tells what is ready at the present virtual time, and time passes in [`SimNet::advance_to`] only.
+    /// Never blocks: it tells what is ready at the present virtual time, and time passes in
+    /// [`SimNet::advance_to`] only.
     fn wait(
         &mut self,
         ready: &mut Vec<Ready>,

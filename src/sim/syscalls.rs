@@ -49,7 +49,8 @@ impl World {
         let black_hole = matches!(site, Some(Site::SwallowsAll));
         let served = matches!(site, Some(Site::Serves(_)));
         let outcome = if unreachable || self.strikes(Fault::Unreachable) {
-            // Either the routing table knows, and connect itself fails; or some router says so later.
+            // Either the routing table knows, and connect itself fails; or some router says so
+            // later.
             if self.random.chance(500) {
                 self.system_calls += 1;
                 self.note("connect: unreachable", 0, 0);
@@ -227,7 +228,8 @@ impl World {
         self.schedule(at, Event::ClientClosed { id, end });
     }
 
-    /// Closes what an engine left open on its poll when it was dropped, as dropping real sockets does.
+    /// Closes what an engine left open on its poll when it was dropped, as dropping real sockets
+    /// does.
     pub(super) fn close_poll(&mut self, poll: usize) {
         let open: Vec<Socket> = self
             .connections

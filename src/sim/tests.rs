@@ -904,7 +904,8 @@ fn storm_of_everything_leaks_and_breaks_nothing() {
         network.sleep(Duration::from_secs(600));
         assert_eq!(network.open_fds(), 0, "seed {seed}");
         let malformed = |m: &Misuse| matches!(m, Misuse::MalformedRequest { .. });
-        // A short write here loses the rest of the request: what follows it is not well-formed, and nothing else is misuse.
+        // A short write here loses the rest of the request: what follows it is not well-formed, and
+        // nothing else is misuse.
         assert!(network.misuses().iter().all(malformed), "seed {seed}");
         for (count, fault) in struck.iter_mut().zip(Fault::ALL) {
             *count += network.struck(fault);

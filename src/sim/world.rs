@@ -1,8 +1,10 @@
-//! The world behind a [`Network`](super::Network): clock, queue of what is to come, descriptors, connections, polls.
+//! The world behind a [`Network`](super::Network): clock, queue of what is to come, descriptors,
+//! connections, polls.
 //!
-//! A world calls nobody: where a server has to be asked, it leaves a [`Call`] to be taken, and [`Network`](super::Network) makes
-//! it while nothing is borrowed. Whatever happens is drawn from one generator and noted in one digest, so that equal seeds
-//! give equal runs, and one number tells whether they did.
+//! A world calls nobody: where a server has to be asked, it leaves a [`Call`] to be taken, and
+//! [`Network`](super::Network) makes it while nothing is borrowed. Whatever happens is drawn from
+//! one generator and noted in one digest, so that equal seeds give equal runs, and one number tells
+//! whether they did.
 
 use std::cell::RefCell;
 use std::collections::hash_map::DefaultHasher;
@@ -194,7 +196,8 @@ impl World {
     /// Whether `fault` happens here and now.
     pub(super) fn strikes(&mut self, fault: Fault) -> bool {
         let per_mille = self.faults.per_mille(fault);
-        // Nothing is drawn for a fault that is off: switching on one leaves the draws of the others alone where it can.
+        // Nothing is drawn for a fault that is off: switching on one leaves the draws of the others
+        // alone where it can.
         let strikes = per_mille > 0 && self.random.chance(per_mille);
         if strikes {
             self.struck[fault as usize] += 1;

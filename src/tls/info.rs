@@ -78,7 +78,8 @@ impl TlsInfo {
         }
     }
 
-    /// The protocol that server and client agreed on by ALPN (RFC 7301); `None`: the server left it open.
+    /// The protocol that server and client agreed on by ALPN (RFC 7301); `None`: the server left it
+    /// open.
     pub fn alpn(&self) -> Option<&'static str> {
         match self.protocol {
             Protocol::Http11 => Some("http/1.1"),
@@ -91,7 +92,8 @@ impl TlsInfo {
         self.handshake == Handshake::Resumed
     }
 
-    /// The certificates that the server has shown, as DER, its own first; of a resumed session those of the handshake that began it.
+    /// The certificates that the server has shown, as DER, its own first; of a resumed session
+    /// those of the handshake that began it.
     pub fn certificates(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         self.chain.iter().map(|certificate| certificate.as_ref())
     }

@@ -1,8 +1,9 @@
 //! TLS: how https connections are made (feature `tls`).
 //!
-//! [`Tls`] says which certificates are believed and which is shown; an engine takes it from its configuration. It is a value: nothing
-//! here is installed for the whole process, and two engines of one program may differ. TLS 1.2 and 1.3 are spoken (RFC 5246,
-//! RFC 8446), `http/1.1` is offered by ALPN (RFC 7301), and sessions are resumed.
+//! [`Tls`] says which certificates are believed and which is shown; an engine takes it from its
+//! configuration. It is a value: nothing here is installed for the whole process, and two engines
+//! of one program may differ. TLS 1.2 and 1.3 are spoken (RFC 5246, RFC 8446), `http/1.1` is
+//! offered by ALPN (RFC 7301), and sessions are resumed.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -33,8 +34,8 @@ pub(crate) use info::CertificateChain;
 pub use info::TlsInfo;
 pub use problem::{CertificateProblem, Problem};
 
-/// Servers whose sessions are kept for resumption, by name; the oldest goes first. Each takes some kilobytes: up to eight tickets, and
-/// the certificates beside.
+/// Servers whose sessions are kept for resumption, by name; the oldest goes first. Each takes some
+/// kilobytes: up to eight tickets, and the certificates beside.
 const RESUMABLE_SERVERS: usize = 256;
 
 /// The one protocol offered (RFC 7301 §6).
@@ -42,8 +43,9 @@ pub(crate) const HTTP_1_1: &[u8] = b"http/1.1";
 
 /// How https connections are made: which servers are believed, and what they are shown.
 ///
-/// A clone is the same one: it shares the root certificates, the sessions that can be resumed, and its place in an engine's pool.
-/// Two are equal only if one is a clone of the other: connections that were made under different rules are never mixed.
+/// A clone is the same one: it shares the root certificates, the sessions that can be resumed, and
+/// its place in an engine's pool. Two are equal only if one is a clone of the other: connections
+/// that were made under different rules are never mixed.
 ///
 /// ```
 /// use httpstream::tls::Tls;
@@ -107,12 +109,14 @@ impl Tls {
     /// own certificate among them is believed as well: who may put it there could have put the
     /// authority there that signs it.
     ///
-    /// They are read at the first https connection and then kept: files of some hundred kilobytes, once, on the engine's thread. A
-    /// machine that has none fails that connection with [`Problem::NoRoots`], and is asked again at the next. All that call this share
-    /// one value, and so roots and sessions, also where their engines run on different threads.
+    /// They are read at the first https connection and then kept: files of some hundred kilobytes,
+    /// once, on the engine's thread. A machine that has none fails that connection with
+    /// [`Problem::NoRoots`], and is asked again at the next. All that call this share one value,
+    /// and so roots and sessions, also where their engines run on different threads.
     ///
-    /// The certificates are judged here, by `rustls-webpki`, and not by the operating system: its verifier may ask the network for
-    /// missing certificates and revocations, and an engine that waits there waits with all of its connections.
+    /// The certificates are judged here, by `rustls-webpki`, and not by the operating system: its
+    /// verifier may ask the network for missing certificates and revocations, and an engine that
+    /// waits there waits with all of its connections.
     pub fn platform() -> Self {
         static PLATFORM: OnceLock<Tls> = OnceLock::new();
         PLATFORM
@@ -120,7 +124,8 @@ impl Tls {
             .clone()
     }
 
-    /// Believes Mozilla's root certificates, as they were when the crate `webpki-roots` was published: for machines without their own.
+    /// Believes Mozilla's root certificates, as they were when the crate `webpki-roots` was
+    /// published: for machines without their own.
     #[cfg(feature = "webpki-roots")]
     pub fn webpki_roots() -> Self {
         let roots = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
@@ -160,7 +165,8 @@ impl Tls {
             Source::Caller(config) => config.clone(),
             Source::Settings(settings) => Arc::new(settings.build()?),
         };
-        // Another thread may have been first: all have to use the same, since the sessions to be resumed are in it.
+        // Another thread may have been first: all have to use the same, since the sessions to be
+        // resumed are in it.
         Ok(self.0.config.get_or_init(|| config).clone())
     }
 
@@ -229,8 +235,8 @@ impl Settings {
     }
 }
 
-/// What encrypts. rustls can have one for the whole process as well; ours is given to each configuration, so that nobody's choice
-/// stands in the way of another's.
+/// What encrypts. rustls can have one for the whole process as well; ours is given to each
+/// configuration, so that nobody's choice stands in the way of another's.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
@@ -299,8 +305,9 @@ impl Default for Tls {
     }
 }
 
-/// Used exactly as it is: its roots or verifier, its provider, its ALPN protocols, its store of sessions. A server that chooses
-/// another protocol than `http/1.1` by ALPN is refused with [`Problem::Protocol`].
+/// Used exactly as it is: its roots or verifier, its provider, its ALPN protocols, its store of
+/// sessions. A server that chooses another protocol than `http/1.1` by ALPN is refused with
+/// [`Problem::Protocol`].
 impl From<Arc<ClientConfig>> for Tls {
     fn from(config: Arc<ClientConfig>) -> Self {
         Self::new(Source::Caller(config))

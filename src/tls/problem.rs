@@ -10,20 +10,22 @@ use rustls::{AlertDescription, CertificateError};
 
 use crate::tls::der;
 
-/// Why a TLS connection could not be made, or cannot go on. The [source](StdError::source) of an [`Error`](crate::Error), where it is
-/// the reason.
+/// Why a TLS connection could not be made, or cannot go on. The [source](StdError::source) of an
+/// [`Error`](crate::Error), where it is the reason.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Problem {
     /// The server's certificate is not believed.
     Certificate(CertificateProblem),
-    /// The server ended the connection with an alert (RFC 8446 §6). One about certificates is about the client's.
+    /// The server ended the connection with an alert (RFC 8446 §6). One about certificates is about
+    /// the client's.
     Alert(AlertDescription),
     /// What the peer sends is not TLS.
     NotTls,
     /// The server chose this protocol by ALPN, which is not `http/1.1`.
     Protocol(Vec<u8>),
-    /// There is no root certificate to believe a server by; why none was found, where that is known.
+    /// There is no root certificate to believe a server by; why none was found, where that is
+    /// known.
     NoRoots(String),
     /// The host is neither a DNS name nor an IP address that could stand in a certificate.
     Name(String),
@@ -59,7 +61,8 @@ pub enum CertificateProblem {
     },
     /// It is its own issuer, and not among the roots.
     SelfSigned,
-    /// It does not lead to a root: that root is not believed here, or the server does not send the certificates between.
+    /// It does not lead to a root: that root is not believed here, or the server does not send the
+    /// certificates between.
     UnknownIssuer,
     /// A signature is not that of the key that should have made it.
     BadSignature,
@@ -104,7 +107,8 @@ impl StdError for Problem {
     }
 }
 
-/// The whole reason, certificate and all: it is short, and who reads only one line should read this.
+/// The whole reason, certificate and all: it is short, and who reads only one line should read
+/// this.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -296,7 +300,8 @@ fn system_time(time: UnixTime) -> Option<SystemTime> {
     UNIX_EPOCH.checked_add(Duration::from_secs(time.as_secs()))
 }
 
-/// `a.example` of `DnsName("a.example")`, `10.0.0.1` of `IpAddress(10.0.0.1)`, as webpki puts them; other kinds of names as they come.
+/// `a.example` of `DnsName("a.example")`, `10.0.0.1` of `IpAddress(10.0.0.1)`, as webpki puts them;
+/// other kinds of names as they come.
 fn bare_name(name: &str) -> String {
     let inner = |open, close| name.strip_prefix(open)?.strip_suffix(close);
     inner("DnsName(\"", "\")")
@@ -364,8 +369,9 @@ impl fmt::Display for Utc {
     }
 }
 
-/// Year, month and day of a day counted from 1970-01-01, in the Gregorian calendar. A year begins in March here, so that the leap day is
-/// its last: `5 * m + 2` over 153 days then has the lengths of the months.
+/// Year, month and day of a day counted from 1970-01-01, in the Gregorian calendar. A year begins
+/// in March here, so that the leap day is its last: `5 * m + 2` over 153 days then has the lengths
+/// of the months.
 fn civil(days: u64) -> (u64, u64, u64) {
     const DAYS_IN_400_YEARS: u64 = 146_097;
     // From 0000-03-01.

@@ -112,7 +112,8 @@ impl Verifier {
         }
     }
 
-    /// Whether a certificate that was refused for `why` is one that somebody made without asking anybody.
+    /// Whether a certificate that was refused for `why` is one that somebody made without asking
+    /// anybody.
     fn is_self_signed(&self, certificate: &CertificateDer<'_>, why: &CertificateError) -> bool {
         let Ok(parsed) = EndEntityCert::try_from(certificate) else {
             return false;
@@ -121,7 +122,8 @@ impl Verifier {
         let is_own_issuer = subject == parsed.issuer();
         match why {
             CertificateError::UnknownIssuer => is_own_issuer,
-            // Tools make self-signed certificates as authorities. Believed as a root, that is what there is to be said of it.
+            // Tools make self-signed certificates as authorities. Believed as a root, that is what
+            // there is to be said of it.
             other if is_authority_as_server(other) => {
                 let is_root = |root: &rustls::pki_types::TrustAnchor<'_>| *root.subject == *subject;
                 is_own_issuer && !self.roots.anchors.roots.iter().any(is_root)

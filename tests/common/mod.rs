@@ -1,4 +1,5 @@
-//! Scripted servers on loopback, each connection in a thread of its own, and a state that notes what readbacks are told.
+//! Scripted servers on loopback, each connection in a thread of its own, and a state that notes
+//! what readbacks are told.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(unreachable_pub, reason = "a module of every test file")]
 
@@ -106,7 +107,8 @@ impl Server {
         })
     }
 
-    /// A server whose n-th connection, or all from the last one on, sends these bytes after a request, and closes.
+    /// A server whose n-th connection, or all from the last one on, sends these bytes after a
+    /// request, and closes.
     pub fn once(wire: impl AsRef<[u8]> + Send + Sync + 'static) -> Self {
         Self::start(move |peer| {
             peer.request();
@@ -291,7 +293,8 @@ impl Gate {
     }
 }
 
-/// An address at which connections are never made: its listener's queue is full and nobody accepts. Keep the second part.
+/// An address at which connections are never made: its listener's queue is full and nobody accepts.
+/// Keep the second part.
 pub fn mute_listener() -> (SocketAddr, impl Sized) {
     mute_listener_on(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap()
 }
@@ -313,7 +316,8 @@ pub fn mute_listener_on(addr: SocketAddr) -> std::io::Result<(SocketAddr, impl S
     }
 }
 
-/// A name of an address of this machine that is not `localhost`, so that the system's resolver is asked for it.
+/// A name of an address of this machine that is not `localhost`, so that the system's resolver is
+/// asked for it.
 pub fn hosts_name() -> Option<(String, std::net::IpAddr)> {
     use std::net::ToSocketAddrs;
     let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();

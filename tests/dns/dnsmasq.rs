@@ -1,4 +1,5 @@
-//! A real server: dnsmasq, on a port of its own, with nothing but what it is told on its command line.
+//! A real server: dnsmasq, on a port of its own, with nothing but what it is told on its command
+//! line.
 
 use std::net::{TcpListener, UdpSocket};
 use std::path::PathBuf;
@@ -163,7 +164,8 @@ fn what_dnsmasq_does_not_know_is_said_as_it_is() {
 
 #[test]
 fn dnsmasq_hands_out_over_tcp_what_does_not_fit_into_a_datagram() {
-    // Where the server is comes last, the others have a closed port there: it takes all of them to get to it.
+    // Where the server is comes last, the others have a closed port there: it takes all of them to
+    // get to it.
     let records: Vec<_> = (0..100)
         .map(|n| format!("--host-record=many.test,127.0.{}.1", 99 - n))
         .collect();

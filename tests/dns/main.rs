@@ -1,4 +1,5 @@
-//! Names looked up by the engine itself, on its own loop: against dnsmasq, and against a server that does as a test says.
+//! Names looked up by the engine itself, on its own loop: against dnsmasq, and against a server
+//! that does as a test says.
 #![cfg(feature = "hickory")]
 
 #[path = "../common/mod.rs"]

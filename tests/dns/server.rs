@@ -1,4 +1,5 @@
-//! A name server on loopback that answers as a test has it, over UDP and TCP. Messages are put together by hand (RFC 1035 §4).
+//! A name server on loopback that answers as a test has it, over UDP and TCP. Messages are put
+//! together by hand (RFC 1035 §4).
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};

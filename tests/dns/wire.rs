@@ -1,5 +1,5 @@
-//! The whole engine against a name server that does as the test says. What is made of each kind of answer is tested where the resolver
-//! is; here is what becomes of requests.
+//! The whole engine against a name server that does as the test says. What is made of each kind of
+//! answer is tested where the resolver is; here is what becomes of requests.
 
 use std::process::Command;
 use std::sync::{Arc, Mutex};

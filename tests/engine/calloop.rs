@@ -292,7 +292,8 @@ fn a_loop_with_other_data_lends_a_part_of_it() {
     assert!(app.turns > 0);
 }
 
-/// calloop notes anew, each time that a source is registered once more, that it is to be asked before it sleeps.
+/// calloop notes anew, each time that a source is registered once more, that it is to be asked
+/// before it sleeps.
 #[test]
 fn a_loop_that_had_many_timers_makes_one_turn_where_one_is_due() {
     fn beat(left: u32) -> Next<Log> {

@@ -1,4 +1,5 @@
-//! A chain can be cancelled wherever it is: true once, then one more call with `Cancelled`, then nothing.
+//! A chain can be cancelled wherever it is: true once, then one more call with `Cancelled`, then
+//! nothing.
 
 use crate::common;
 
@@ -291,7 +292,8 @@ fn a_chain_that_another_submitted_in_the_same_breath() {
 
 #[test]
 fn a_failure_that_was_not_yet_told_becomes_the_cancellation() {
-    // The failure of `refused` waits for its readback at the end of the turn in which another readback cancels it.
+    // The failure of `refused` waits for its readback at the end of the turn in which another
+    // readback cancels it.
     let server = Server::start(|peer| {
         while peer.request().is_some() {
             peer.send(b"garbage\r\n\r\n");

@@ -1,4 +1,5 @@
-//! Chains run by themselves: the same request again, another one, after a delay, read by another readback, beside others.
+//! Chains run by themselves: the same request again, another one, after a delay, read by another
+//! readback, beside others.
 
 use crate::common;
 

@@ -70,7 +70,8 @@ fn localhost_is_tried_in_both_families() {
             continue;
         }
         let serve = || Server::on(addr, |peer| while peer.answer(&ok("a")) {});
-        // Another test's server may have the same port in the other family: one where it is free is kept so, and refuses.
+        // Another test's server may have the same port in the other family: one where it is free is
+        // kept so, and refuses.
         let (server, _kept) = (0..100)
             .map(|_| serve())
             .find_map(|server| {
@@ -259,7 +260,8 @@ fn a_resolver_with_nothing_to_look_up_has_its_deadlines_kept() {
     assert_eq!(bench.engine.pending(), 0);
 }
 
-/// Answers when the test says so: what it was asked, what it has to say, and how it wakes the engine.
+/// Answers when the test says so: what it was asked, what it has to say, and how it wakes the
+/// engine.
 #[derive(Clone, Debug, Default)]
 struct Prompted(Arc<Mutex<Prompt>>);
 

@@ -1,5 +1,5 @@
-//! The public API as programs outside compile against it: each line of the contract is used once, and what it says of types is
-//! asserted.
+//! The public API as programs outside compile against it: each line of the contract is used once,
+//! and what it says of types is asserted.
 
 use crate::common;
 

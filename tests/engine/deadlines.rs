@@ -1,4 +1,5 @@
-//! Each phase has its deadline: never early, told with its phase and whether the request may have been received.
+//! Each phase has its deadline: never early, told with its phase and whether the request may have
+//! been received.
 
 use crate::common;
 

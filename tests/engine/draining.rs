@@ -1,4 +1,5 @@
-//! `drain` lets what is under way end, starts nothing new and cancels the rest; `Drop` calls nobody.
+//! `drain` lets what is under way end, starts nothing new and cancels the rest; `Drop` calls
+//! nobody.
 
 use crate::common;
 

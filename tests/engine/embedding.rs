@@ -1,4 +1,5 @@
-//! An engine in a loop that is not its own: one file descriptor and one deadline are all that the host looks at.
+//! An engine in a loop that is not its own: one file descriptor and one deadline are all that the
+//! host looks at.
 
 use crate::common;
 
@@ -10,7 +11,8 @@ use httpstream::{Engine, Reply, Request};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
-/// A host that turns only when the descriptor is readable or the deadline has passed, and never lets the turn wait.
+/// A host that turns only when the descriptor is readable or the deadline has passed, and never
+/// lets the turn wait.
 ///
 /// The poll is asked anew at each round, as poll(2) is: what is still readable is told again.
 fn host(
@@ -43,7 +45,8 @@ fn host(
     rounds
 }
 
-/// Whether the engine's descriptor becomes readable in time. A poll made for one question sees levels, not edges.
+/// Whether the engine's descriptor becomes readable in time. A poll made for one question sees
+/// levels, not edges.
 fn level_poll(engine: &Engine<Log>, timeout: Option<Duration>) -> bool {
     let mut poll = Poll::new().unwrap();
     let fd = engine.as_raw_fd();

@@ -1,4 +1,5 @@
-//! The address filter: asked for the address that is dialled, each time one is, wherever it comes from.
+//! The address filter: asked for the address that is dialled, each time one is, wherever it comes
+//! from.
 
 use crate::common;
 
@@ -189,8 +190,9 @@ fn a_connection_that_is_there_was_asked_for_when_it_was_made() {
     bench.assert_empty();
 }
 
-/// Every way of writing an address that is not public. The C library reads some as addresses that the standard library does not: to the
-/// engine these are names, which the system's resolver knows without asking anybody.
+/// Every way of writing an address that is not public. The C library reads some as addresses that
+/// the standard library does not: to the engine these are names, which the system's resolver knows
+/// without asking anybody.
 #[test]
 fn urls_of_strangers_lead_to_public_addresses_only() {
     let v4 = TcpListener::bind("127.0.0.1:0").unwrap();

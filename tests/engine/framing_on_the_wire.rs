@@ -82,8 +82,8 @@ const ROWS: &[Row] = &[
     },
 ];
 
-/// A server that sends the row's bytes in the pieces that the request's path names: `/0` whole, `/1` byte by byte, `/n` in
-/// two after n - 1 bytes.
+/// A server that sends the row's bytes in the pieces that the request's path names: `/0` whole,
+/// `/1` byte by byte, `/n` in two after n - 1 bytes.
 fn cutting(row: &'static Row) -> Server {
     Server::start(move |peer| {
         while let Some(seen) = peer.request() {
@@ -184,7 +184,8 @@ fn a_body_behind_204_is_out_of_turn() {
 
 #[test]
 fn an_end_inside_a_response_is_told_with_what_had_come() {
-    /// Why, the bytes that come; the phase, status, part of the body and missing bytes that are told.
+    /// Why, the bytes that come; the phase, status, part of the body and missing bytes that are
+    /// told.
     type Row = (
         &'static str,
         &'static str,

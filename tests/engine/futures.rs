@@ -1,4 +1,5 @@
-//! Conversations as futures: polled by the engine's own turns, and by executors that know nothing of it.
+//! Conversations as futures: polled by the engine's own turns, and by executors that know nothing
+//! of it.
 
 use crate::common;
 

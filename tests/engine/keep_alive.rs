@@ -1,4 +1,5 @@
-//! Connections are kept, taken newest first, watched while idle, and closed when their time or number is over.
+//! Connections are kept, taken newest first, watched while idle, and closed when their time or
+//! number is over.
 
 use crate::common;
 
@@ -12,7 +13,8 @@ fn naming() -> Server {
     Server::start(|peer| while peer.answer(&ok(&peer.number.to_string())) {})
 }
 
-/// Opens `count` connections at once: all requests are held until the last has come. Answers which was parked last.
+/// Opens `count` connections at once: all requests are held until the last has come. Answers which
+/// was parked last.
 fn park(bench: &mut Bench, server: &Server, gate: &Gate, count: usize) -> Vec<String> {
     let before = bench.log.replies.len();
     for i in 0..count {

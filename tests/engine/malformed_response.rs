@@ -1,4 +1,5 @@
-//! A malformed response fails its own exchange, with what was violated and where; the others never notice.
+//! A malformed response fails its own exchange, with what was violated and where; the others never
+//! notice.
 
 use crate::common;
 

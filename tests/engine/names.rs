@@ -1,4 +1,5 @@
-//! Names through the whole engine: the hosts file, zone ids, look-ups that are shared, bounded, kept and stale.
+//! Names through the whole engine: the hosts file, zone ids, look-ups that are shared, bounded,
+//! kept and stale.
 
 use crate::common;
 
@@ -16,7 +17,8 @@ use httpstream::{Config, Engine, ErrorKind, Phase, Request, Sim};
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Answers by a script, each name's answers one after the other; in the turn after the question, or when let go.
+/// Answers by a script, each name's answers one after the other; in the turn after the question, or
+/// when let go.
 #[derive(Clone, Debug, Default)]
 struct Scripted(Arc<Mutex<Script>>);
 

@@ -1,4 +1,5 @@
-//! A readback that panics ends its chain and nothing else: the host catches, and the engine goes on where it was.
+//! A readback that panics ends its chain and nothing else: the host catches, and the engine goes on
+//! where it was.
 
 use crate::common;
 
@@ -256,7 +257,8 @@ impl Readback<Log> for Armed {
 #[test]
 fn a_readback_that_panics_when_it_is_dropped_takes_nobody_with_it() {
     quiet_panics();
-    // What it answers, whether it is cancelled while it waits, what it is told, and replies to the chain behind it.
+    // What it answers, whether it is cancelled while it waits, what it is told, and replies to the
+    // chain behind it.
     let rows: [(&str, Answer, bool, &[&str], usize); 7] = [
         ("at its end", |_, _, cx| cx.done(), false, &["ok"], 0),
         (

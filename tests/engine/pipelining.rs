@@ -1,4 +1,5 @@
-//! Requests that go out before those before them are answered (RFC 9112 §9.3.2): order, what a break costs, and who is never pipelined.
+//! Requests that go out before those before them are answered (RFC 9112 §9.3.2): order, what a
+//! break costs, and who is never pipelined.
 //!
 //! Where it matters what came when, the network is simulated.
 
@@ -28,7 +29,8 @@ struct Lab {
 }
 
 impl Lab {
-    /// One connection at a time, sixteen requests deep; the server is known to answer what is pipelined.
+    /// One connection at a time, sixteen requests deep; the server is known to answer what is
+    /// pipelined.
     fn new(server: impl FnMut(&Incoming) -> Answer + 'static) -> Self {
         Self::with(|config| config.max_connections_per_origin = 1, server)
     }
@@ -95,7 +97,8 @@ impl Lab {
         (0..paths).map(count).collect()
     }
 
-    /// Paths of the requests that came behind an unanswered one, with the number of their connection.
+    /// Paths of the requests that came behind an unanswered one, with the number of their
+    /// connection.
     fn pipelined(&self) -> Vec<String> {
         let ledger = self.network.ledger();
         let pipelined = ledger.requests().filter(|request| request.pipelined);
@@ -217,7 +220,8 @@ fn a_crowd_of_follow_ons_goes_out_together() {
     engine.run(&mut rounds).unwrap();
     let stats = engine.stats();
     assert_eq!(stats.answered, rounds.answered as u64);
-    // A send for all sixteen, and a read of their answers. And a connection was made, on which the first answer came by itself.
+    // A send for all sixteen, and a read of their answers. And a connection was made, on which the
+    // first answer came by itself.
     let calls = network.system_calls() - stats.turns;
     assert!(
         calls <= 2 * 101 + 8,
@@ -244,7 +248,8 @@ fn sixteen_take_three_system_calls() {
     for _ in 0..16 {
         engine.submit(Request::get(&url("/")).build().unwrap(), again);
     }
-    // Until the connection is there, and all sixteen go out together, each time a millisecond later.
+    // Until the connection is there, and all sixteen go out together, each time a millisecond
+    // later.
     let mut answered = 0;
     engine.advance(&mut answered, 20 * MS).unwrap();
     let (before, begun) = (network.system_calls(), answered);
@@ -254,7 +259,8 @@ fn sixteen_take_three_system_calls() {
     assert_eq!(calls, 3 * ROUNDS, "a wait, a read and a write");
 }
 
-/// What a pipeline of one request of each kind is answered with, on the wire and as readbacks see it.
+/// What a pipeline of one request of each kind is answered with, on the wire and as readbacks see
+/// it.
 const MIXED: [(&str, &str, u16, &str); 8] = [
     (
         "GET",
@@ -448,7 +454,8 @@ fn of_a_connection_that_breaks_the_unanswered_are_sent_again_and_no_others() {
             let attempts = lab.log.replies.iter().flatten();
             let attempts: Vec<_> = attempts.map(|got| got.attempts as usize).collect();
             assert_eq!(attempts, expected, "{how} after {answered}");
-            // What the server has not read when it closes has not arrived, as far as it is concerned.
+            // What the server has not read when it closes has not arrived, as far as it is
+            // concerned.
             let counts = lab.counts(16);
             assert_eq!(counts[..told], vec![1; told], "{how} after {answered}");
             assert!(counts.iter().all(|count| (1..=2).contains(count)));
@@ -780,7 +787,8 @@ fn behind_a_break_care_is_taken_with_new_requests_too() {
 
 #[test]
 fn what_is_sent_again_shares_no_connection_that_has_not_answered_yet() {
-    // Sixteen are on the first connection, which breaks, and one is on the second, which takes its time.
+    // Sixteen are on the first connection, which breaks, and one is on the second, which takes its
+    // time.
     let mut lab = Lab::with(
         |config| config.max_connections_per_origin = 2,
         |request| match (request.path(), request.number) {
@@ -865,8 +873,8 @@ fn a_server_that_drops_all_but_the_first_is_found_out() {
 fn bytes_that_nobody_asked_for_are_no_answer_to_what_is_not_sent_yet() {
     /// As much is read at once, where TLS is there too.
     const READ: usize = 32 << 10;
-    // Three answers to two requests: in one read, or the third behind a read that the others have filled. By the third, what follows the first
-    // is in line, and not written.
+    // Three answers to two requests: in one read, or the third behind a read that the others have
+    // filled. By the third, what follows the first is in line, and not written.
     for fills_a_read in [false, true] {
         let server = Server::start(move |peer| {
             if peer.number == 0 {
@@ -1078,7 +1086,8 @@ struct Fuzz {
     random: Option<Random>,
 }
 
-/// Each chain asks for paths of its own, one after the other; whatever the network does, each is told once, and told its own.
+/// Each chain asks for paths of its own, one after the other; whatever the network does, each is
+/// told once, and told its own.
 fn fuzz(seed: u64) -> (u64, u64) {
     let mut random = Random::new(seed);
     let network = Network::new(random.next_u64());
@@ -1201,7 +1210,8 @@ fn whatever_the_network_does_each_is_told_once_and_told_its_own() {
     );
 }
 
-/// How a server fails that cannot be pipelined: of the requests that it finds in one read it answers so many, and drops the others.
+/// How a server fails that cannot be pipelined: of the requests that it finds in one read it
+/// answers so many, and drops the others.
 fn dropping(answers: usize, read: usize) -> TcpListener {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let accepting = listener.try_clone().unwrap();
@@ -1233,7 +1243,8 @@ fn dropping(answers: usize, read: usize) -> TcpListener {
 
 #[test]
 fn a_server_that_drops_what_comes_together_gives_no_request_the_answer_to_another() {
-    // Connections, requests that the server answers of one read, bytes of that, bytes of a field. A pair fits into each read.
+    // Connections, requests that the server answers of one read, bytes of that, bytes of a field. A
+    // pair fits into each read.
     let rows = [
         (1, 1, 64 << 10, 0),
         (2, 1, 2048, 700),
@@ -1279,7 +1290,8 @@ fn each_hears_its_own((connections, answers, read, padding): (usize, usize, usiz
     bench.assert_empty();
 }
 
-/// Until it has answered both of a pair, an origin has one such pair; then all its connections take more.
+/// Until it has answered both of a pair, an origin has one such pair; then all its connections take
+/// more.
 #[test]
 fn an_origin_is_pipelined_everywhere_when_it_has_passed_one_trial() {
     let mut lab = Lab::with(

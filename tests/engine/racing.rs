@@ -1,6 +1,8 @@
-//! How the addresses of a host race (RFC 8305): when each is dialled, who wins, and what is left of the others.
+//! How the addresses of a host race (RFC 8305): when each is dialled, who wins, and what is left of
+//! the others.
 //!
-//! The schedule is checked to the millisecond, in virtual time. At the end a dead address on loopback shows the same on the real loop.
+//! The schedule is checked to the millisecond, in virtual time. At the end a dead address on
+//! loopback shows the same on the real loop.
 
 use crate::common;
 
@@ -574,7 +576,8 @@ fn addresses_that_are_kept_race_without_a_look_up() {
 
 #[test]
 fn cancelled_in_the_middle_nothing_is_left() {
-    // Sites, how long the look-ups take, when it is cancelled, and how many sockets there are by then.
+    // Sites, how long the look-ups take, when it is cancelled, and how many sockets there are by
+    // then.
     let rows = [
         ("6a:dead 4a:dead", (1, 1), 300, 2, Phase::Connect),
         ("6a:dead 4a:dead 6b:dead", (1, 1), 100, 1, Phase::Connect),
@@ -736,7 +739,8 @@ fn the_losers_sockets_make_room_at_once() {
     track.assert_empty();
 }
 
-/// Knows IPv6 addresses at once, and tells IPv4 ones only when the next name is asked for, wanted or not.
+/// Knows IPv6 addresses at once, and tells IPv4 ones only when the next name is asked for, wanted
+/// or not.
 #[derive(Clone, Debug, Default)]
 struct Belated {
     late: Vec<LookupId>,
@@ -792,7 +796,8 @@ fn an_answer_after_the_race_is_nobodys() {
 
 // ---- on the real loop ----
 
-/// A live IPv4 server and an IPv6 address of the same port at which connections are never made. `None`: there is no IPv6.
+/// A live IPv4 server and an IPv6 address of the same port at which connections are never made.
+/// `None`: there is no IPv6.
 fn half_dead() -> Option<(Server, impl Sized)> {
     if std::net::TcpListener::bind("[::1]:0").is_err() {
         println!("skipped: no IPv6 on loopback");
@@ -830,7 +835,8 @@ fn time_to_connect(engine: &mut Engine<Option<Duration>>, url: &str) -> Duration
     connected.expect("it was connected")
 }
 
-/// How long it takes is the subject here: on a busy machine a single try may be late, the middle one of several is not.
+/// How long it takes is the subject here: on a busy machine a single try may be late, the middle
+/// one of several is not.
 #[test]
 fn a_dead_ipv6_address_costs_a_quarter_of_a_second_once() {
     let Some((server, _kept)) = half_dead() else {

@@ -1,4 +1,5 @@
-//! Routes: the address or interface that a connection is made from, what is set on its socket, and unix sockets.
+//! Routes: the address or interface that a connection is made from, what is set on its socket, and
+//! unix sockets.
 #![cfg(unix)]
 
 use crate::common;
@@ -369,7 +370,8 @@ fn a_chain_may_change_its_route() {
 
 // ---- itself ----
 
-/// Where nobody listens on a port that the system gives out, sooner or later it is given to the very socket that dials it.
+/// Where nobody listens on a port that the system gives out, sooner or later it is given to the
+/// very socket that dials it.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_connection_to_itself_is_refused() {
@@ -383,7 +385,8 @@ fn a_connection_to_itself_is_refused() {
     let mut bench = Bench::new();
     // The unspecified address leads to this machine as well.
     for host in ["127.0.0.1", "0.0.0.0"] {
-        // Thousands of tries it takes as a rule, which is a second, and ten of them on a busy machine.
+        // Thousands of tries it takes as a rule, which is a second, and ten of them on a busy
+        // machine.
         let end = Instant::now() + 3 * common::PATIENCE;
         let mut tries = 0;
         let text = 'found: loop {
@@ -434,7 +437,8 @@ impl SocketPath {
         get_by(url, self.route())
     }
 
-    /// Answers every request with the number of its connection and the host it was for; `requests` of them on a connection.
+    /// Answers every request with the number of its connection and the host it was for; `requests`
+    /// of them on a connection.
     fn serve(&self, requests: usize) {
         let listener = UnixListener::bind(&self.0).unwrap();
         std::thread::spawn(move || {

@@ -1,7 +1,9 @@
-//! Two hundred random schedules on the real loop: a host that is told of edges, one at a time, and turns late and in any order.
+//! Two hundred random schedules on the real loop: a host that is told of edges, one at a time, and
+//! turns late and in any order.
 //!
-//! Those of `tests/simulation` are the same in every run; here it is Linux that tells of edges. What the host decides
-//! comes from the seed, what the kernel does in between does not: `HTTPSTREAM_SCHEDULE=7` runs the schedule of one seed again.
+//! Those of `tests/simulation` are the same in every run; here it is Linux that tells of edges.
+//! What the host decides comes from the seed, what the kernel does in between does not:
+//! `HTTPSTREAM_SCHEDULE=7` runs the schedule of one seed again.
 #![cfg(target_os = "linux")]
 
 use crate::common;
@@ -263,7 +265,8 @@ fn run(seed: u64, server: &Server) {
             let guest = random.below(guests.len());
             guests[guest].cancel(&mut random);
         }
-        // Who has something to do does not wait, nor who is about to submit; any other until a deadline.
+        // Who has something to do does not wait, nor who is about to submit; any other until a
+        // deadline.
         let timeouts = guests
             .iter()
             .filter_map(|guest| guest.bench.engine.next_timeout());
@@ -306,7 +309,8 @@ fn a_nested_host_that_schedules_badly_loses_nothing() {
     }
 }
 
-/// What the simulation takes for granted: who leaves something in an engine's poll is not told of it again, and what comes later is told.
+/// What the simulation takes for granted: who leaves something in an engine's poll is not told of
+/// it again, and what comes later is told.
 #[test]
 fn linux_tells_of_an_edge_once() {
     let gate = Gate::new();

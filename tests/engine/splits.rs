@@ -1,6 +1,7 @@
 //! However a response is cut into pieces on its way, it is the same response.
 //!
-//! Server and engine take turns on one thread: the server writes a piece, the engine turns until it has read it.
+//! Server and engine take turns on one thread: the server writes a piece, the engine turns until it
+//! has read it.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -20,7 +21,8 @@ struct Seen {
     error: Option<String>,
 }
 
-/// Answers this to the head and to each piece of the body. After a pause it is resumed before the next turn.
+/// Answers this to the head and to each piece of the body. After a pause it is resumed before the
+/// next turn.
 #[derive(Clone, Copy, Debug)]
 struct Watcher(Flow);
 
@@ -61,7 +63,8 @@ impl Readback<Seen> for Watcher {
     }
 }
 
-/// The response that arrives in these pieces, and then the end of the connection, as a readback sees it.
+/// The response that arrives in these pieces, and then the end of the connection, as a readback
+/// sees it.
 fn receive(pieces: &[&str], flow: Flow) -> Seen {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     let addr = listener.local_addr().expect("bound");

@@ -1,4 +1,5 @@
-//! A pooled connection that the server closed before one byte of the response: sent again once, where that is safe.
+//! A pooled connection that the server closed before one byte of the response: sent again once,
+//! where that is safe.
 
 use crate::common;
 
@@ -20,7 +21,8 @@ impl End {
     }
 }
 
-/// Answers one request a connection, reads a second one and ends the connection; `answering` connections do so.
+/// Answers one request a connection, reads a second one and ends the connection; `answering`
+/// connections do so.
 fn stale(end: End, answering: usize) -> Server {
     Server::start(move |peer| {
         if peer.number >= answering {

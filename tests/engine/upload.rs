@@ -1,4 +1,5 @@
-//! Requests with bodies: answered early, held back by `Expect: 100-continue`, cut off by the server.
+//! Requests with bodies: answered early, held back by `Expect: 100-continue`, cut off by the
+//! server.
 
 use crate::common;
 

@@ -1,4 +1,5 @@
-//! docs/EMBEDDING.md shows code that is tested: each piece stands in the program that it names, line by line.
+//! docs/EMBEDDING.md shows code that is tested: each piece stands in the program that it names,
+//! line by line.
 
 use std::fs;
 use std::path::Path;

@@ -1,6 +1,8 @@
-//! The programs of `examples/embed`: the same conversation, byte by byte, in every event loop; and no loop that wakes up for nothing.
+//! The programs of `examples/embed`: the same conversation, byte by byte, in every event loop; and
+//! no loop that wakes up for nothing.
 //!
-//! Each program is a process of its own, with its server in it. Those that need a feature are tested where the tests are built with it.
+//! Each program is a process of its own, with its server in it. Those that need a feature are
+//! tested where the tests are built with it.
 
 use crate::programs;
 use crate::servers::example;
@@ -44,7 +46,8 @@ fn run_program(name: &str, args: &[&str]) -> Ended {
     run(example(name).args(args), PATIENCE)
 }
 
-/// Two runs of a program, one with a server of its own and one with ours, of which neither differs from the script.
+/// Two runs of a program, one with a server of its own and one with ours, of which neither differs
+/// from the script.
 fn converses(name: &str) {
     let expected = expected::transcript();
     let server = Server::open().expect("ports on loopback");
@@ -59,7 +62,8 @@ fn converses(name: &str) {
     }
 }
 
-/// How the program ended when there was little to do. All of them are started by whoever asks first: they take some seconds each, and sleep.
+/// How the program ended when there was little to do. All of them are started by whoever asks
+/// first: they take some seconds each, and sleep.
 fn idled(name: &str) -> Ended {
     type Running = BTreeMap<&'static str, JoinHandle<Ended>>;
     static RUNNING: OnceLock<Mutex<Running>> = OnceLock::new();
@@ -71,7 +75,8 @@ fn idled(name: &str) -> Ended {
     mine.expect("each is asked for once").join().unwrap()
 }
 
-/// With a hundred exchanges paused and a hundred polls held, each wakeup of the host's has a deadline or an answer for its reason.
+/// With a hundred exchanges paused and a hundred polls held, each wakeup of the host's has a
+/// deadline or an answer for its reason.
 fn sleeps(name: &str) {
     let ended = idled(name);
     let words = ended.stdout.split([' ', ',', '\n']);
@@ -80,10 +85,12 @@ fn sleeps(name: &str) {
         panic!("{name}: {ended:?}");
     };
     assert_eq!(paused, 100, "{name}: {ended:?}");
-    // Nine beats of a deadline and an answer each, and a poll or more: fewer where the machine has other things to do.
+    // Nine beats of a deadline and an answer each, and a poll or more: fewer where the machine has
+    // other things to do.
     assert!((4..=40).contains(&reasons), "{name}: {ended:?}");
     assert!(wakeups <= reasons, "{name}: {ended:?}");
-    // Those that fell together were dealt with in one; a host that never woke up would have had none.
+    // Those that fell together were dealt with in one; a host that never woke up would have had
+    // none.
     assert!(wakeups >= 2, "{name}: {ended:?}");
     assert_eq!(ended.code, Some(0), "{name}: {ended:?}");
 }
@@ -97,7 +104,8 @@ fn fetches(name: &str) {
     assert_eq!(ended.code, Some(0), "{name}: {ended:?}");
 }
 
-/// Stops and goes on while it waits, as a program does at Ctrl-Z and under a debugger: waits that end without a reason are no end of the loop.
+/// Stops and goes on while it waits, as a program does at Ctrl-Z and under a debugger: waits that
+/// end without a reason are no end of the loop.
 fn goes_on_when_interrupted(name: &str) {
     const STOPPED_AGAIN_AND_AGAIN: &str = r#"
         "$@" & program=$!

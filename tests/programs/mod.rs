@@ -1,4 +1,5 @@
-//! Programs that are run to their end, and what they said until then. Used by the tests of other packages of this repository as well.
+//! Programs that are run to their end, and what they said until then. Used by the tests of other
+//! packages of this repository as well.
 
 #![allow(dead_code, reason = "not every test wants every part")]
 

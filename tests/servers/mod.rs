@@ -1,4 +1,5 @@
-//! What the tests of the example programs stand on: the programs, a tree of files, and the real servers that hand it out.
+//! What the tests of the example programs stand on: the programs, a tree of files, and the real
+//! servers that hand it out.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::collections::BTreeMap;
@@ -20,7 +21,8 @@ mod cargo;
 /// Nothing here takes as long, unless it hangs.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
-// ---- programs ------------------------------------------------------------------------------------------------------
+// ---- programs
+// ------------------------------------------------------------------------------------------------------
 
 /// One of the examples. `cargo test` has built them beside this test; where only some tests were
 /// asked for, they are built now.
@@ -138,7 +140,8 @@ fn tool(name: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-// ---- files ---------------------------------------------------------------------------------------------------------
+// ---- files
+// ---------------------------------------------------------------------------------------------------------
 
 /// A directory that is removed in the end.
 #[derive(Debug)]
@@ -287,7 +290,8 @@ impl Random {
     }
 }
 
-// ---- servers -------------------------------------------------------------------------------------------------------
+// ---- servers
+// -------------------------------------------------------------------------------------------------------
 
 /// An address where nobody listens: the port was free just now.
 pub(crate) fn free_addr() -> SocketAddr {
@@ -328,13 +332,14 @@ impl Nginx {
         Self::serving(&format!("root \"{root}\"; limit_rate 8m;"))
     }
 
-    /// With these directives for its only server, beside the address; the files that they name without a path are in
-    /// [`prefix`](Self::prefix). `None`: it is not installed.
+    /// With these directives for its only server, beside the address; the files that they name
+    /// without a path are in [`prefix`](Self::prefix). `None`: it is not installed.
     pub(crate) fn serving(server: &str) -> Option<Self> {
         Self::serving_with(server, "", |_| ())
     }
 
-    /// As [`serving`](Self::serving), with `options` behind the address, and with files that `prepare` puts into the prefix.
+    /// As [`serving`](Self::serving), with `options` behind the address, and with files that
+    /// `prepare` puts into the prefix.
     pub(crate) fn serving_with(
         server: &str,
         options: &str,

@@ -1,4 +1,5 @@
-//! A mio program with a poll of its own, on which an engine lives beside what else the program does.
+//! A mio program with a poll of its own, on which an engine lives beside what else the program
+//! does.
 
 use std::ops::Range;
 use std::sync::Arc;

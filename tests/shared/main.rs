@@ -1,4 +1,5 @@
-//! An engine on its host's own poll: under tokens that the host lends, by events that the host hands over.
+//! An engine on its host's own poll: under tokens that the host lends, by events that the host
+//! hands over.
 #![cfg(target_os = "linux")]
 
 #[cfg(feature = "tls")]

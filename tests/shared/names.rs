@@ -64,7 +64,8 @@ fn names_are_looked_up_on_the_hosts_poll() {
     assert_eq!(host.registered_by_engine(), 0);
 }
 
-/// As many questions are under way as may be, and each datagram is repeated before its answer comes.
+/// As many questions are under way as may be, and each datagram is repeated before its answer
+/// comes.
 #[test]
 fn slow_name_servers_are_asked_within_the_smallest_window() {
     let names = NameServer::start(|question, back| {

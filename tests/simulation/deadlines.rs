@@ -1,7 +1,8 @@
 //! Each deadline at its exact time, on a network on which nothing happens by chance.
 //!
-//! The runs of `host` know of most deadlines only when they are over at the earliest. Here the start of every phase is known,
-//! and a host that turns in time has to hear of the deadline in the very tick.
+//! The runs of `host` know of most deadlines only when they are over at the earliest. Here the
+//! start of every phase is known, and a host that turns in time has to hear of the deadline in the
+//! very tick.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -16,7 +17,8 @@ use crate::world::ceil_ms;
 /// How long bytes take here.
 const LATENCY: Duration = Duration::from_micros(1300);
 
-/// Where an exchange gets stuck, and how long after its submission the phase begins in which it does.
+/// Where an exchange gets stuck, and how long after its submission the phase begins in which it
+/// does.
 type Row = (
     &'static str,
     Phase,

@@ -46,8 +46,8 @@ struct Run {
     random: Random,
     benign: bool,
     max_connections: usize,
-    /// A host has several addresses. Their sockets share their link's token, so an event for one may be taken for the next one's: a
-    /// call too many, which harms nobody.
+    /// A host has several addresses. Their sockets share their link's token, so an event for one
+    /// may be taken for the next one's: a call too many, which harms nobody.
     has_alternatives: bool,
     most_open: usize,
 }
@@ -215,7 +215,8 @@ impl Run {
                     self.settle();
                 }
                 if self.benign && self.watching == Watching::OneEvent {
-                    // What came in time is overtaken by a deadline if it has to wait for turns of its own.
+                    // What came in time is overtaken by a deadline if it has to wait for turns of
+                    // its own.
                     self.pass(time);
                 } else {
                     self.network.sleep(time);
@@ -472,12 +473,14 @@ impl Run {
         let made_up = self.network.struck(httpstream::sim::Fault::Spurious) > spurious;
         let mut world = self.world.borrow_mut();
         world.tell(|| format!("turn, due {due}: {turn:?}"));
-        // While its addresses race, a connection has a socket for each of them: five is the most that a name has here.
+        // While its addresses race, a connection has a socket for each of them: five is the most
+        // that a name has here.
         let racing = 4 * self.engine.stats().links_dialing;
         let (open, most) = (self.network.open_fds(), self.max_connections + racing);
         check!(world, open <= most, "{open} sockets are open, of {most}");
         if !due {
-            // Who asks a socket without a reason may find room for a byte that the poll did not think worth telling.
+            // Who asks a socket without a reason may find room for a byte that the poll did not
+            // think worth telling.
             check!(
                 world,
                 before == after || made_up,
@@ -713,7 +716,8 @@ impl Run {
                     .hit_if(cancelled > 0, "host", "drain that cancels");
                 let world = &mut *world;
                 for (number, chain) in world.chains.iter_mut().enumerate() {
-                    // Those of a part that is gone end without a word; orders may still lie with the submitter.
+                    // Those of a part that is gone end without a word; orders may still lie with
+                    // the submitter.
                     let is_ordered = matches!(chain.stage, Stage::Ordered { .. });
                     if chain.part_gone || chain.is_fresh_call && !is_ordered {
                         chain.stage = Stage::Over;
@@ -911,7 +915,8 @@ impl Run {
             .hit_if(stats.turns > 0, "state", "bounded turn");
     }
 
-    /// What the servers saw: no request more often than it was asked for, but for the one retry of what is idempotent.
+    /// What the servers saw: no request more often than it was asked for, but for the one retry of
+    /// what is idempotent.
     fn check_ledger(&mut self) {
         let ledger = self.network.ledger();
         let mut world = self.world.borrow_mut();

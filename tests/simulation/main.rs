@@ -1,12 +1,16 @@
-//! The whole engine, readbacks and all, on a simulated network: whatever chance brings, the promises hold.
+//! The whole engine, readbacks and all, on a simulated network: whatever chance brings, the
+//! promises hold.
 //!
-//! A seed decides servers, faults, configuration, chains, what the readbacks do, and when the host makes turns. Checked all along:
-//! each request is answered once, by its own response, byte for byte; deadlines are neither early nor late; nothing that is not
-//! idempotent is sent twice; a turn that is not due does nothing; nothing is left at the end. `MUTANTS.md`
-//! beside this file lists what it was shown to catch.
+//! A seed decides servers, faults, configuration, chains, what the readbacks do, and when the host
+//! makes turns. Checked all along: each request is answered once, by its own response, byte for
+//! byte; deadlines are neither early nor late; nothing that is not idempotent is sent twice; a turn
+//! that is not due does nothing; nothing is left at the end. `MUTANTS.md` beside this file lists
+//! what it was shown to catch.
 //!
-//! - `HTTPSTREAM_SIM_SEED=7 cargo test --test simulation` runs one seed and tells what happens in it;
-//! - `HTTPSTREAM_SIM_SEEDS=100000 cargo test --release --test simulation` runs so many, `5000..9000` just these.
+//! - `HTTPSTREAM_SIM_SEED=7 cargo test --test simulation` runs one seed and tells what happens in
+//!   it;
+//! - `HTTPSTREAM_SIM_SEEDS=100000 cargo test --release --test simulation` runs so many,
+//!   `5000..9000` just these.
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};

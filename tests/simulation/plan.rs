@@ -1,4 +1,5 @@
-//! What a seed decides before anything runs: the network, its faults, the configuration, how wild the host is.
+//! What a seed decides before anything runs: the network, its faults, the configuration, how wild
+//! the host is.
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -11,7 +12,8 @@ use httpstream::{Config, Timeouts};
 use crate::server::Scripted;
 use crate::world::Shared;
 
-/// The faults that fail nothing: whatever they do, every exchange has to end as its server meant it.
+/// The faults that fail nothing: whatever they do, every exchange has to end as its server meant
+/// it.
 pub(crate) const BENIGN: [Fault; 14] = [
     Fault::Split,
     Fault::ShortWrite,
@@ -47,7 +49,8 @@ pub(crate) const SERVED: [&str; 6] = [
 
 #[derive(Debug)]
 pub(crate) struct Plan {
-    /// Only [`BENIGN`] faults, a host in time, and deadlines that no server passes by accident: outcomes are known.
+    /// Only [`BENIGN`] faults, a host in time, and deadlines that no server passes by accident:
+    /// outcomes are known.
     pub(crate) benign: bool,
     pub(crate) faults: Faults,
     pub(crate) origins: Vec<Origin>,

@@ -1,4 +1,5 @@
-//! The readback of every chain: checks what it is shown against what was sent, then does what chance tells it.
+//! The readback of every chain: checks what it is shown against what was sent, then does what
+//! chance tells it.
 
 use std::panic::resume_unwind;
 use std::time::Duration;
@@ -19,7 +20,8 @@ use crate::world::{
 #[derive(Debug)]
 pub(crate) struct Planned;
 
-/// Reads for one chain. `number` tells the chain's readbacks apart: a follow-on may bring another one.
+/// Reads for one chain. `number` tells the chain's readbacks apart: a follow-on may bring another
+/// one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Probe {
     pub(crate) chain: usize,
@@ -602,7 +604,8 @@ impl Probe {
             }
         }
         let wish = world.wishes[nonce].clone();
-        // Each connection that breaks under a pipeline answers, fails or sends again the request in front: so there are at most as many.
+        // Each connection that breaks under a pipeline answers, fails or sends again the request in
+        // front: so there are at most as many.
         let is_pipelined = world.plan.depth > 1 && wish.idempotent;
         let again = match is_pipelined {
             true => MOST_REQUESTS,
@@ -827,7 +830,8 @@ impl Probe {
         {
             return;
         }
-        // An error without a server's doing: the total deadline, or a connection that the server had closed.
+        // An error without a server's doing: the total deadline, or a connection that the server
+        // had closed.
         let queue = match kind {
             ErrorKind::Timeout | ErrorKind::Exhausted => {
                 let start = known.start(Duration::MAX);

@@ -15,7 +15,8 @@ use crate::{FAILURES, range_in};
 /// What a plain `cargo test` runs.
 const SEEDS: Range<u64> = 0..1000;
 
-/// Runs the schedules of one kind of host; answers the first that went wrong, with the way to see them again.
+/// Runs the schedules of one kind of host; answers the first that went wrong, with the way to see
+/// them again.
 fn failures(watching: Watching, seeds: Range<u64>, test: &str) -> Vec<String> {
     let mut failed = Vec::new();
     for seed in seeds {
@@ -68,7 +69,8 @@ fn equal_schedules_do_the_same() {
     }
 }
 
-/// The checks would see it if anything were lost: a host that does not do its part loses something in some of every hundred schedules.
+/// The checks would see it if anything were lost: a host that does not do its part loses something
+/// in some of every hundred schedules.
 #[test]
 fn a_host_that_does_not_do_its_part_is_found_out() {
     for habit in [Habit::Overhears, Habit::LeavesEarly] {

@@ -1,4 +1,5 @@
-//! The servers: they answer as the request's wish has it, and see whether it arrived as it was sent.
+//! The servers: they answer as the request's wish has it, and see whether it arrived as it was
+//! sent.
 
 use std::collections::HashMap;
 use std::time::Duration;

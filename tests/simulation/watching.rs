@@ -6,9 +6,11 @@ use httpstream::Turn;
 pub(crate) enum Watching {
     /// As poll(2) tells it: as long as something is there.
     Level,
-    /// The same, but it makes one turn for each time it is told, and that with one event; meanwhile time goes on.
+    /// The same, but it makes one turn for each time it is told, and that with one event; meanwhile
+    /// time goes on.
     OneEvent,
-    /// Only when something enters the engine's poll. It then turns until nothing was told and nothing is left.
+    /// Only when something enters the engine's poll. It then turns until nothing was told and
+    /// nothing is left.
     Edge(Habit),
 }
 

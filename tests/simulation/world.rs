@@ -260,7 +260,8 @@ pub(crate) fn ceil_ms(time: Duration) -> Duration {
     u64::try_from(nanos).map_or(Duration::MAX, Duration::from_millis)
 }
 
-/// When a call is due that is to be made in so long: one without a delay at once, not at the next millisecond.
+/// When a call is due that is to be made in so long: one without a delay at once, not at the next
+/// millisecond.
 pub(crate) fn call_due(asked: Span, delay: Duration) -> Span {
     match delay {
         Duration::ZERO => Span::at(Duration::ZERO),
@@ -397,7 +398,8 @@ impl World {
         (!paused.is_empty()).then(|| *self.random.pick(&paused))
     }
 
-    /// Notes that `cancel` answered `said` for a chain, which it should only if there was something to cancel.
+    /// Notes that `cancel` answered `said` for a chain, which it should only if there was something
+    /// to cancel.
     pub(crate) fn on_cancel(&mut self, chain: usize, said: bool) {
         self.tell(|| format!("chain {chain}: cancel says {said}"));
         let known = &self.chains[chain];

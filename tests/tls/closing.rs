@@ -1,4 +1,5 @@
-//! How connections end: with a close_notify or without (RFC 8446 §6.1, RFC 9112 §9.8), busy, idle and paused.
+//! How connections end: with a close_notify or without (RFC 8446 §6.1, RFC 9112 §9.8), busy, idle
+//! and paused.
 
 use httpstream::{ErrorKind, Flow, Phase, Sent};
 

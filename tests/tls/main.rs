@@ -1,4 +1,5 @@
-//! https, against nginx and `openssl s_server`, and against a server that follows a script where those would not misbehave.
+//! https, against nginx and `openssl s_server`, and against a server that follows a script where
+//! those would not misbehave.
 #![cfg(unix)]
 
 mod certificates;

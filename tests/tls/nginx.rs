@@ -1,4 +1,5 @@
-//! The engine against nginx: versions, resumption, client certificates, crowds, and reloads under load.
+//! The engine against nginx: versions, resumption, client certificates, crowds, and reloads under
+//! load.
 
 use std::fs;
 use std::path::Path;

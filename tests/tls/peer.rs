@@ -172,7 +172,8 @@ impl<'p> TlsPeer<'p> {
         self.unread.len()
     }
 
-    /// Reads a request and tells the test. Answers its path and body. `None`: the client has closed.
+    /// Reads a request and tells the test. Answers its path and body. `None`: the client has
+    /// closed.
     pub(crate) fn request(&mut self) -> Option<(String, Vec<u8>)> {
         let head = self.head()?;
         let length = head.lines().find_map(|line| {

@@ -1,4 +1,5 @@
-//! Whom connections are shared with: requests of the same route, and so of the same [`Tls`] or a clone of it.
+//! Whom connections are shared with: requests of the same route, and so of the same [`Tls`] or a
+//! clone of it.
 
 use httpstream::tls::Tls;
 use httpstream::{ErrorKind, Phase, Request, Route};

@@ -38,7 +38,8 @@ pub(crate) enum Cores {
 }
 
 impl Bench {
-    /// Starts the server, and stays on the clients' core: there is nothing to do here while they run.
+    /// Starts the server, and stays on the clients' core: there is nothing to do here while they
+    /// run.
     pub(crate) fn start() -> Result<Self, Box<dyn Error>> {
         let files = machine::raise_open_files()?;
         let (cores, server, client) = match machine::cores()?[..] {
@@ -59,7 +60,8 @@ impl Bench {
         })
     }
 
-    /// Without requests to do yet. All connections go to one address as long as that has ports enough for twice as many.
+    /// Without requests to do yet. All connections go to one address as long as that has ports
+    /// enough for twice as many.
     pub(crate) fn job(&self, client: Client, scene: Scene) -> Job {
         const ONE_ADDRESS: usize = 4000;
         let reached = &self.server.reached;

@@ -1,4 +1,5 @@
-//! What one client process is asked to do, and what it says it has cost. Both go between processes as JSON, a line each.
+//! What one client process is asked to do, and what it says it has cost. Both go between processes
+//! as JSON, a line each.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -68,7 +69,8 @@ pub(crate) struct Job {
     pub(crate) warm_up: usize,
     /// Requests that are measured.
     pub(crate) requests: usize,
-    /// Whether the time of each request is taken, where one is in flight at a time. The clock is no part of what is counted.
+    /// Whether the time of each request is taken, where one is in flight at a time. The clock is no
+    /// part of what is counted.
     #[serde(default)]
     pub(crate) timed: bool,
 }

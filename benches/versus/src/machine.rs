@@ -1,10 +1,12 @@
-//! What is asked of the system: which core a process runs on, how much it may open, and when it has to end.
+//! What is asked of the system: which core a process runs on, how much it may open, and when it has
+//! to end.
 
 use std::{fs, io};
 
 /// The cores that this process may use, in order.
 pub(crate) fn cores() -> io::Result<Vec<usize>> {
-    // SAFETY: a set of cores is all integers, which sched_getaffinity fills in; CPU_ISSET looks inside it only.
+    // SAFETY: a set of cores is all integers, which sched_getaffinity fills in; CPU_ISSET looks
+    // inside it only.
     unsafe {
         let mut set = std::mem::zeroed::<libc::cpu_set_t>();
         if libc::sched_getaffinity(0, size_of_val(&set), &mut set) != 0 {
@@ -29,7 +31,8 @@ pub(crate) fn pin(core: usize) -> io::Result<()> {
     }
 }
 
-/// Raises the limit of open files as far as it goes, for this process and all that it starts; answers how far that is.
+/// Raises the limit of open files as far as it goes, for this process and all that it starts;
+/// answers how far that is.
 pub(crate) fn raise_open_files() -> io::Result<usize> {
     // SAFETY: a limit is two integers, which getrlimit fills in and setrlimit reads.
     unsafe {
@@ -63,7 +66,8 @@ pub(crate) fn free_memory() -> Option<usize> {
     Some(kibibytes.saturating_mul(1024))
 }
 
-/// Ends this process when the one that started it has ended, and after so many seconds in any case: nothing is left behind.
+/// Ends this process when the one that started it has ended, and after so many seconds in any case:
+/// nothing is left behind.
 pub(crate) fn end_with_parent(seconds: u32) {
     // SAFETY: neither touches memory.
     unsafe {

@@ -9,8 +9,9 @@ use std::time::Instant;
 use crate::job::Cost;
 use crate::machine;
 
-/// The system's allocator, and a count of what is asked of it. Each client runs with it, and pays for it by its allocations: some one or two hundredths of
-/// the instructions of those that allocate most.
+/// The system's allocator, and a count of what is asked of it. Each client runs with it, and pays
+/// for it by its allocations: some one or two hundredths of the instructions of those that allocate
+/// most.
 struct Counting;
 
 #[global_allocator]
@@ -21,7 +22,8 @@ static LIVE: AtomicI64 = AtomicI64::new(0);
 
 /// Notes what was asked for and given back, both in bytes.
 pub(crate) fn count(allocated: usize, freed: usize) {
-    // Loads and stores, not exchanges: a lock prefix costs more than all the rest. Clients that allocate on several threads lose a few.
+    // Loads and stores, not exchanges: a lock prefix costs more than all the rest. Clients that
+    // allocate on several threads lose a few.
     ALLOCATIONS.store(
         ALLOCATIONS.load(Relaxed) + u64::from(allocated > 0),
         Relaxed,

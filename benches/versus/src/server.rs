@@ -1,7 +1,9 @@
-//! The server that all are measured against: prebuilt answers, one core, and as little work as can be, so that it is not what is measured.
+//! The server that all are measured against: prebuilt answers, one core, and as little work as can
+//! be, so that it is not what is measured.
 //!
-//! It answers all requests of one read in one write, and knows a request by its path alone. What it cannot send waits as slices of the
-//! prebuilt answers; nothing is copied. It ends with its standard input, so with the process that started it.
+//! It answers all requests of one read in one write, and knows a request by its path alone. What it
+//! cannot send waits as slices of the prebuilt answers; nothing is copied. It ends with its
+//! standard input, so with the process that started it.
 //!
 //! | path | answer |
 //! |---|---|
@@ -34,7 +36,8 @@ use crate::machine;
 
 pub(crate) const ASKED: &str = "--server";
 
-/// How many loopback addresses it listens on: more connections can then be held than one pair of addresses has ports.
+/// How many loopback addresses it listens on: more connections can then be held than one pair of
+/// addresses has ports.
 const ADDRESSES: u8 = 8;
 const BACKLOG: i32 = 4096;
 /// No run of the whole takes as long.
@@ -149,7 +152,8 @@ fn tls_config() -> Result<(ServerConfig, String), Box<dyn Error>> {
 const SIXTH: &str =
     "Set-Cookie: ticket=0123456789abcdef0123456789abcdef; Path=/; HttpOnly; Secure\r\n";
 
-/// What is answered, by path. They live as long as the process, so that what waits to be sent can be slices of them.
+/// What is answered, by path. They live as long as the process, so that what waits to be sent can
+/// be slices of them.
 #[derive(Clone, Copy)]
 struct Answers {
     small: &'static [u8],
@@ -193,7 +197,8 @@ impl Answers {
         }
     }
 
-    /// What `request`, which is a whole head, asks for. All that is looked at is its path, and that it is GET.
+    /// What `request`, which is a whole head, asks for. All that is looked at is its path, and that
+    /// it is GET.
     fn to(&self, request: &[u8]) -> Asked {
         let Some(target) = request.strip_prefix(b"GET /") else {
             return Asked::AnswerAndClose(self.unknown);
@@ -333,7 +338,8 @@ impl<S: Read + Write> Peer<S> {
         }
     }
 
-    /// Writes and reads what can be; an error ends the connection, be it only that it is to be closed.
+    /// Writes and reads what can be; an error ends the connection, be it only that it is to be
+    /// closed.
     fn go_on(&mut self, hall: &mut Hall) -> io::Result<()> {
         loop {
             self.send()?;
@@ -365,7 +371,8 @@ impl<S: Read + Write> Peer<S> {
         }
     }
 
-    /// Takes the requests of the first `n` bytes in the buffer: what they are answered with is then in `hall.out`.
+    /// Takes the requests of the first `n` bytes in the buffer: what they are answered with is then
+    /// in `hall.out`.
     fn take(&mut self, n: usize, hall: &mut Hall) {
         // The buffer is taken out for as long: a request may be held, and counted.
         let buffer = std::mem::take(&mut hall.buffer);

@@ -1,7 +1,8 @@
 //! What is said of repeated runs: the least, the median, and how sure a ratio is.
 //!
-//! Clients run in turns, so runs of one round met the same weather: ratios are taken within a round, and the median of them is given. Its
-//! interval is the percentile bootstrap's (Efron 1979): rounds are drawn anew, with replacement, and the median taken of each draw.
+//! Clients run in turns, so runs of one round met the same weather: ratios are taken within a
+//! round, and the median of them is given. Its interval is the percentile bootstrap's (Efron 1979):
+//! rounds are drawn anew, with replacement, and the median taken of each draw.
 
 use serde::{Deserialize, Serialize};
 

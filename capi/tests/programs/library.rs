@@ -1,4 +1,5 @@
-//! The library as the tests' programs are built with it: the one that cargo has made of this source.
+//! The library as the tests' programs are built with it: the one that cargo has made of this
+//! source.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -35,7 +36,8 @@ fn profile() -> PathBuf {
     profile.unwrap().to_owned()
 }
 
-/// Builds it, or finds it built: of the same profile and features as this test, in the same directory.
+/// Builds it, or finds it built: of the same profile and features as this test, in the same
+/// directory.
 pub(crate) fn library() -> &'static Library {
     static LIBRARY: OnceLock<Library> = OnceLock::new();
     LIBRARY.get_or_init(

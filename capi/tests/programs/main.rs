@@ -1,6 +1,8 @@
-//! Programs in C against the library, as its users build and run them; each once more under valgrind.
+//! Programs in C against the library, as its users build and run them; each once more under
+//! valgrind.
 //!
-//! They check for themselves, and end with an abort at what is wrong. `tests/c/check.h` is what they have in common.
+//! They check for themselves, and end with an abort at what is wrong. `tests/c/check.h` is what
+//! they have in common.
 
 #[path = "../../../tests/common/mod.rs"]
 mod common;
@@ -13,8 +15,8 @@ use std::process::Command;
 
 use library::{Linked, compile, run, run_to_end, under_valgrind};
 
-/// Tests of one program: alone, and under valgrind with these arguments beside the server's URL, and
-/// with these options for valgrind.
+/// Tests of one program: alone, and under valgrind with these arguments beside the server's URL,
+/// and with these options for valgrind.
 macro_rules! program {
     ($name:ident, $arguments:expr, $under_valgrind:expr) => {
         program!($name, $arguments, $under_valgrind, &[]);
@@ -49,8 +51,8 @@ program!(errors);
 program!(streaming);
 // What is forgotten there is lost, as valgrind would say.
 program!(threads, &["forget"], &[]);
-// A child keeps the memory of its parent's engine, and a hash table that nobody has freed is "possibly
-// lost" to valgrind.
+// A child keeps the memory of its parent's engine, and a hash table that nobody has freed is
+// "possibly lost" to valgrind.
 program!(
     forks,
     &["threads"],

@@ -1,8 +1,8 @@
 //! A server that sends what nobody asked for, when it is told to.
 //!
-//! It answers each request with "CONNECTION ID": the number of the connection, counted from 1, and the
-//! path of the request. What it does beside is ordered through a third port, a line for each order, and
-//! confirmed with a line when it has reached the other end of loopback:
+//! It answers each request with "CONNECTION ID": the number of the connection, counted from 1, and
+//! the path of the request. What it does beside is ordered through a third port, a line for each
+//! order, and confirmed with a line when it has reached the other end of loopback:
 //!
 //! - `send NAME`: on every connection that rests, send what [`Unasked`] of that name is
 //! - `answer`: answer the requests for `/held`, which are not answered before
@@ -310,7 +310,8 @@ fn obey(client: TcpStream, shared: &Mutex<Shared>) {
             }
             (other, _) => panic!("no order is called {other}"),
         }
-        // There is no call that says when the other end of loopback has it: it is a matter of microseconds.
+        // There is no call that says when the other end of loopback has it: it is a matter of
+        // microseconds.
         std::thread::sleep(Duration::from_millis(5));
         let stale = lock(shared).stale;
         if writeln!(answers, "{stale}").is_err() {

@@ -1,5 +1,5 @@
-//! A hundred paused exchanges and a hundred held polls, beside which next to nothing happens. What the host wakes up for is counted, once all
-//! of them wait.
+//! A hundred paused exchanges and a hundred held polls, beside which next to nothing happens. What
+//! the host wakes up for is counted, once all of them wait.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -66,7 +66,8 @@ impl Idle {
         request.long_poll(HOLD).build().expect("only numbers vary")
     }
 
-    /// Says what was counted: whether the host woke up for no more than there was reason to, with all there that should have waited.
+    /// Says what was counted: whether the host woke up for no more than there was reason to, with
+    /// all there that should have waited.
     pub(super) fn tell(&self) -> io::Result<bool> {
         let (wakeups, reasons, paused) = (self.wakeups, self.reasons, self.paused);
         writeln!(

@@ -1,8 +1,12 @@
-//! A conversation of twenty chains with fifty steps each, which goes the same way in every event loop: what the embed programs run.
+//! A conversation of twenty chains with fifty steps each, which goes the same way in every event
+//! loop: what the embed programs run.
 //!
-//! - here: the client. A plain struct; its methods read the responses, note a line for each step, and answer what follows.
-//! - `script`: what is asked, and when; `server`: what is answered; `expected`: the lines as they have to be
-//! - `program`: the arguments of the programs, and what else they can be asked to do; `idle`: one of these things
+//! - here: the client. A plain struct; its methods read the responses, note a line for each step,
+//!   and answer what follows.
+//! - `script`: what is asked, and when; `server`: what is answered; `expected`: the lines as they
+//!   have to be
+//! - `program`: the arguments of the programs, and what else they can be asked to do; `idle`: one
+//!   of these things
 
 #![allow(dead_code, reason = "not every program and test wants every part")]
 

@@ -1,4 +1,5 @@
-//! What the embed programs have in common: their arguments, and the work that these ask for. What is left to each is its loop.
+//! What the embed programs have in common: their arguments, and the work that these ask for. What
+//! is left to each is its loop.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;

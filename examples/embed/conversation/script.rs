@@ -1,6 +1,8 @@
-//! The script: what is asked in each step of each chain, how long after the step before, and what the server makes of it.
+//! The script: what is asked in each step of each chain, how long after the step before, and what
+//! the server makes of it.
 //!
-//! Nothing here but pure functions of chain and step, plain enough to be said once more in C (`../c/conversation.h`, which has to agree).
+//! Nothing here but pure functions of chain and step, plain enough to be said once more in C
+//! (`../c/conversation.h`, which has to agree).
 
 use std::time::Duration;
 
@@ -40,11 +42,13 @@ pub(crate) enum Act {
     Busy,
     /// 200; what follows at once, and tells the checksum of that, is read by another readback.
     Elsewhere,
-    /// 200, streamed: paused before the first piece and after it, and each time resumed by a delayed call.
+    /// 200, streamed: paused before the first piece and after it, and each time resumed by a
+    /// delayed call.
     Paused,
     /// 200 with 256 KiB; the readback gives it up when it has seen the head.
     Abort,
-    /// In the even chain of a pair the server holds the request, until the odd one, which was told that it is there, cancels it.
+    /// In the even chain of a pair the server holds the request, until the odd one, which was told
+    /// that it is there, cancels it.
     Cancelled,
     /// The status is no number.
     Malformed,
@@ -114,7 +118,8 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Both chains of a pair do the same, and 7 has no divisor in common with the number of acts: each chain goes through all.
+    /// Both chains of a pair do the same, and 7 has no divisor in common with the number of acts:
+    /// each chain goes through all.
     pub(crate) fn act(self) -> Act {
         ACTS[(self.step * 7 + self.chain / 2 * 3) % ACTS.len()]
     }
@@ -128,7 +133,8 @@ impl Place {
         ((self.chain * 3 + self.step * 5) % 8) as u64
     }
 
-    /// Whether this request is the one that is held and cancelled, rather than the one that waits for that.
+    /// Whether this request is the one that is held and cancelled, rather than the one that waits
+    /// for that.
     pub(crate) fn is_held(self) -> bool {
         self.act() == Act::Cancelled && self.chain.is_multiple_of(2)
     }
@@ -141,7 +147,8 @@ impl Place {
         }
     }
 
-    /// The length of the body: of the request in [`Act::Echo`] and [`Act::ClosedPost`], else of the response.
+    /// The length of the body: of the request in [`Act::Echo`] and [`Act::ClosedPost`], else of the
+    /// response.
     pub(crate) fn body_bytes(self) -> usize {
         match self.act() {
             Act::Large | Act::Abort => 256 * 1024,

@@ -1,7 +1,9 @@
-//! The server of the conversation: answers each step as the script says. On the standard library alone, a thread for each connection.
+//! The server of the conversation: answers each step as the script says. On the standard library
+//! alone, a thread for each connection.
 //!
-//! It knows the step by its path, `/CHAIN/STEP`. Beside those there is `/plain`, a small answer to measure with; `/beat`, the same; `/flood`,
-//! more than sockets hold; `/held/MS`, answered after so many milliseconds.
+//! It knows the step by its path, `/CHAIN/STEP`. Beside those there is `/plain`, a small answer to
+//! measure with; `/beat`, the same; `/flood`, more than sockets hold; `/held/MS`, answered after so
+//! many milliseconds.
 
 use std::collections::HashSet;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
@@ -18,7 +20,8 @@ const MAX_CONNECTIONS: usize = 512;
 /// A connection that neither reads nor writes for so long is closed.
 const SILENCE: Duration = Duration::from_secs(90);
 
-/// The server, for as long as the process lives. It serves one conversation after the other, not two at once.
+/// The server, for as long as the process lives. It serves one conversation after the other, not
+/// two at once.
 pub(crate) struct Server {
     /// Where it listens.
     pub(crate) addr: SocketAddr,
@@ -48,7 +51,8 @@ impl Server {
     }
 }
 
-/// A port that refuses connections, and that nobody else is given meanwhile: it is our end of a connection.
+/// A port that refuses connections, and that nobody else is given meanwhile: it is our end of a
+/// connection.
 fn nobodys_port() -> io::Result<((TcpStream, TcpStream), SocketAddr)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let ours = TcpStream::connect(listener.local_addr()?)?;
@@ -121,7 +125,8 @@ impl Guest {
         }
     }
 
-    /// To the end of the connection. An error is that of a client which has gone: nothing to tell anybody.
+    /// To the end of the connection. An error is that of a client which has gone: nothing to tell
+    /// anybody.
     fn serve(mut self) -> io::Result<()> {
         let stream = self.stream.get_ref();
         stream.set_nodelay(true)?;
@@ -135,7 +140,8 @@ impl Guest {
         Ok(())
     }
 
-    /// `None`: the client has closed the connection. It is read to its last byte: closed with something unread, it would be reset.
+    /// `None`: the client has closed the connection. It is read to its last byte: closed with
+    /// something unread, it would be reset.
     fn read_request(&mut self) -> io::Result<Option<Seen>> {
         let mut line = String::new();
         self.stream.read_line(&mut line)?;

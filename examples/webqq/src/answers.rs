@@ -1,7 +1,8 @@
 //! The bot's side of the WebQQ protocol, incoming: what the server's answers say.
 //!
-//! Server text is parsed and never evaluated. Decoding is tolerant, since real answers had fields missing, null, or naming people
-//! who were in no list; what cannot be done without is an error that tells what was there instead.
+//! Server text is parsed and never evaluated. Decoding is tolerant, since real answers had fields
+//! missing, null, or naming people who were in no list; what cannot be done without is an error
+//! that tells what was there instead.
 
 use std::fmt;
 use std::str::Chars;
@@ -38,7 +39,8 @@ impl fmt::Display for Trouble {
     }
 }
 
-/// How long a server's word may be that goes into a request of ours: a URL of them all is within every limit.
+/// How long a server's word may be that goes into a request of ours: a URL of them all is within
+/// every limit.
 const LONGEST_WORD: usize = 1024;
 
 fn is_usable(word: &str) -> bool {
@@ -52,7 +54,8 @@ fn garbled(what: &str, text: &str) -> Trouble {
 
 // ---- the login's scripts ----
 
-/// The string behind `g_login_sig=encodeURIComponent(` in SIG's page. A page without one is no reason to stop.
+/// The string behind `g_login_sig=encodeURIComponent(` in SIG's page. A page without one is no
+/// reason to stop.
 pub(crate) fn login_sig(page: &str) -> Option<String> {
     let (_, rest) = page.split_once("g_login_sig=encodeURIComponent(")?;
     string_literal(&mut rest.trim_start().chars())
@@ -91,7 +94,8 @@ fn skip_space(chars: &mut Chars<'_>) {
     *chars = text.trim_start().chars();
 }
 
-/// A string in quotes, with the escapes `\xHH`, `\uHHHH`, `\n` and a backslash before what stands for itself.
+/// A string in quotes, with the escapes `\xHH`, `\uHHHH`, `\n` and a backslash before what stands
+/// for itself.
 fn string_literal(chars: &mut Chars<'_>) -> Option<String> {
     let quote = chars.next().filter(|c| matches!(c, '\'' | '"'))?;
     let mut text = String::new();
@@ -126,7 +130,8 @@ pub(crate) fn bytes_of(text: &str) -> Option<Vec<u8>> {
         .collect()
 }
 
-/// Where a `Location` leads, from the URL it was found at (RFC 3986 §5.2, without dots in the path, which no server of ours sends).
+/// Where a `Location` leads, from the URL it was found at (RFC 3986 §5.2, without dots in the path,
+/// which no server of ours sends).
 pub(crate) fn resolve(base: &Uri, location: &[u8]) -> Option<String> {
     let location = str::from_utf8(location).ok()?.trim();
     let scheme = base.scheme_str()?;
@@ -216,7 +221,8 @@ pub(crate) fn keys(answer: &str) -> Result<Keys, Trouble> {
     })
 }
 
-/// Uins and names, the name that the bot's owner gave before the one they gave themselves. Ghosts have no name.
+/// Uins and names, the name that the bot's owner gave before the one they gave themselves. Ghosts
+/// have no name.
 pub(crate) fn friends(answer: &str) -> Result<Vec<(u64, String)>, Trouble> {
     let result = result(answer)?;
     let nicks = each(&result, "info", named("uin", "nick"));
@@ -310,7 +316,8 @@ pub(crate) struct Message {
     pub(crate) picture: Option<Picture>,
 }
 
-/// What a message keeps when it is delivered again. Its uins do not belong to that: they change with the login.
+/// What a message keeps when it is delivered again. Its uins do not belong to that: they change
+/// with the login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct MessageId {
     pub(crate) msg_id: u64,

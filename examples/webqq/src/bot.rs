@@ -1,8 +1,9 @@
 //! The bot: a plain struct whose methods are readbacks.
 //!
-//! Each step is a method that reads one answer and says what follows, so that the login below reads as the sequence it is. What
-//! belongs to a login is read through [`Bot::in_session`] (`steps.rs`): when another has begun, nothing of it is heard any more. The
-//! lists are in `lists.rs`, what is heard and said in `talk.rs`, what goes over the wire in `protocol.rs` and `answers.rs`.
+//! Each step is a method that reads one answer and says what follows, so that the login below reads
+//! as the sequence it is. What belongs to a login is read through [`Bot::in_session`] (`steps.rs`):
+//! when another has begun, nothing of it is heard any more. The lists are in `lists.rs`, what is
+//! heard and said in `talk.rs`, what goes over the wire in `protocol.rs` and `answers.rs`.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -70,7 +71,8 @@ pub(crate) struct Bot {
     pub(crate) events: Vec<Entry>,
 }
 
-/// What must not outlive its session, one of a kind: poll and heartbeat, and what waits for its time.
+/// What must not outlive its session, one of a kind: poll and heartbeat, and what waits for its
+/// time.
 #[derive(Default)]
 pub(crate) struct Chains {
     poll: Option<ChainId>,
@@ -185,7 +187,8 @@ impl Bot {
         Ok(Next::done())
     }
 
-    /// From outside: what a person read in the captcha's picture. Where that is still on its way, the code waits for it.
+    /// From outside: what a person read in the captcha's picture. Where that is still on its way,
+    /// the code waits for it.
     pub(crate) fn enter_code(&mut self, code: String, cx: &mut Context<'_, Self>) -> Next<Self> {
         self.session.set_now(cx.now());
         match self.stage {
@@ -295,7 +298,8 @@ impl Bot {
                     what: "poll",
                     why: trouble.to_string(),
                 });
-                // Servers end long polls in all sorts of ways; only one that ended early wants a pause.
+                // Servers end long polls in all sorts of ways; only one that ended early wants a
+                // pause.
                 let pause = self.silence.next_wait();
                 match held >= self.wait(HALF_A_HOLD) {
                     true => self.poll(),
@@ -331,8 +335,9 @@ impl Bot {
         self.poll_when_known()
     }
 
-    /// The next poll tells the server that what the last one brought has come: not before the lists tell who it is from. If this
-    /// session ends by then, the next one gets it once more, with uins that are good there.
+    /// The next poll tells the server that what the last one brought has come: not before the lists
+    /// tell who it is from. If this session ends by then, the next one gets it once more, with uins
+    /// that are good there.
     fn poll_when_known(&mut self) -> Next<Self> {
         match self.has_strangers() {
             true => Next::call(self.in_session_call(|bot, _| bot.poll_when_known()))
@@ -356,7 +361,8 @@ impl Bot {
             }
         }
         self.session.was_polled = true;
-        // A call runs when what this readback answers has been done: the next poll is on its way before a message is looked at.
+        // A call runs when what this readback answers has been done: the next poll is on its way
+        // before a message is looked at.
         cx.call(Self::read_inbox);
         match kicked {
             Some(reason) => self.on_kick(&reason, cx),
@@ -454,7 +460,8 @@ impl Bot {
         Next::done()
     }
 
-    /// Nothing of the session goes on: poll, heartbeat and waits are cancelled, and what is on the wire is not heard.
+    /// Nothing of the session goes on: poll, heartbeat and waits are cancelled, and what is on the
+    /// wire is not heard.
     pub(crate) fn end_session(&mut self, next: Stage, cx: &mut Context<'_, Self>) {
         self.session.set_now(cx.now());
         self.session.begin_another();

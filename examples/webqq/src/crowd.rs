@@ -1,4 +1,5 @@
-//! A director for many accounts: each logs in, is asked a few things while a few things go wrong, and logs out.
+//! A director for many accounts: each logs in, is asked a few things while a few things go wrong,
+//! and logs out.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,7 +11,8 @@ use crate::server::{Direct, Director, Fault, Place, Server, Step, Wish};
 /// How many messages an account gets.
 pub(crate) const MESSAGES: usize = 6;
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// How many logins may be under way: people do not all come in one moment, and neither do bots after a start.
+/// How many logins may be under way: people do not all come in one moment, and neither do bots
+/// after a start.
 const AT_ONCE: usize = 50;
 
 pub(crate) struct Crowd {

@@ -1,4 +1,5 @@
-//! Where the server of this process listens, how a bot gets there, and the file that lets bots of other processes in.
+//! Where the server of this process listens, how a bot gets there, and the file that lets bots of
+//! other processes in.
 
 use std::error::Error;
 use std::fs;
@@ -21,7 +22,8 @@ pub(crate) struct Opened {
     root_pem: Option<String>,
 }
 
-/// Listens where it was told to. With `--tls`, the server is all hosts that have https, by a root of its own.
+/// Listens where it was told to. With `--tls`, the server is all hosts that have https, by a root
+/// of its own.
 pub(crate) fn open(options: &Options) -> Result<Opened, Box<dyn Error>> {
     let listener = http::listen(options.listen)?;
     let http = listener.local_addr()?;
@@ -50,7 +52,8 @@ pub(crate) fn open(options: &Options) -> Result<Opened, Box<dyn Error>> {
 }
 
 impl Opened {
-    /// What to tell people, who may come with programs of their own; and the root's file, for as long as the server runs.
+    /// What to tell people, who may come with programs of their own; and the root's file, for as
+    /// long as the server runs.
     pub(crate) fn announce(&self) -> io::Result<(String, Option<RootFile>)> {
         let Reach { http, https } = &self.reach;
         let (Some((https, _)), Some(root_pem)) = (https, &self.root_pem) else {

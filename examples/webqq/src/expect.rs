@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::server::{Account, Ledger, Place};
 
-/// What a message is to be answered with, behind its number and, in company, behind the name of who said it.
+/// What a message is to be answered with, behind its number and, in company, behind the name of who
+/// said it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Expect {
     Nothing,
@@ -77,7 +78,8 @@ impl<'a> Answers<'a> {
         Self { by_number, ledger }
     }
 
-    /// Whether message number `nonce` has its whole answer; where none is expected, whether the bot has the message.
+    /// Whether message number `nonce` has its whole answer; where none is expected, whether the bot
+    /// has the message.
     pub(crate) fn meet(&self, nonce: u64, expected: Option<&Expected>) -> bool {
         let texts = self.by_number.get(&nonce).map_or(&[][..], Vec::as_slice);
         let is_delivered = || {

@@ -1,15 +1,18 @@
 //! A cookie jar: what servers set, and what goes back to them (RFC 6265).
 //!
-//! One jar per account, whatever connections its requests take. A request asks for its Cookie field each time it is sent: one that
-//! is sent for hours must not say what was true at first. Time is an argument, and counts from the epoch.
+//! One jar per account, whatever connections its requests take. A request asks for its Cookie field
+//! each time it is sent: one that is sent for hours must not say what was true at first. Time is an
+//! argument, and counts from the epoch.
 //!
 //! Where RFC 6265 leaves a choice, or its successor (6265bis) has another rule:
-//! - A Secure cookie may be set over http, which 6265bis forbids: to a server without TLS the bot speaks http where https is meant,
-//!   and would lose its login. It goes back where the caller says `secure`.
+//! - A Secure cookie may be set over http, which 6265bis forbids: to a server without TLS the bot
+//!   speaks http where https is meant, and would lose its login. It goes back where the caller says
+//!   `secure`.
 //! - A cookie without a name is ignored.
-//! - There is no list of public suffixes: a Domain of one label (`com`) is one, `co.uk` is not. The bot knows whom it talks to.
-//! - As in 6265bis, a control other than HTAB anywhere in a line makes it be refused, and an attribute of over 1024 bytes is
-//!   ignored.
+//! - There is no list of public suffixes: a Domain of one label (`com`) is one, `co.uk` is not. The
+//!   bot knows whom it talks to.
+//! - As in 6265bis, a control other than HTAB anywhere in a line makes it be refused, and an
+//!   attribute of over 1024 bytes is ignored.
 //! - A name or value that is not UTF-8 is refused: the field is a string.
 
 use std::cmp::Reverse;
@@ -21,7 +24,8 @@ use std::time::Duration;
 const MAX_COOKIE_BYTES: usize = 4096;
 const MAX_ATTRIBUTE_BYTES: usize = 1024;
 const MAX_PER_DOMAIN: usize = 50;
-/// What servers take in one field, about: the cookies of shorter paths are left out where there are too many.
+/// What servers take in one field, about: the cookies of shorter paths are left out where there are
+/// too many.
 const MAX_FIELD_BYTES: usize = 16 * 1024;
 
 /// The cookies of one account. Its `Debug` shows names and no values.
@@ -34,9 +38,11 @@ pub(crate) struct Jar {
 }
 
 impl Jar {
-    /// Stores what a response from `host` to a request for `path` sets, given the values of its Set-Cookie fields.
+    /// Stores what a response from `host` to a request for `path` sets, given the values of its
+    /// Set-Cookie fields.
     ///
-    /// The host is without port; a query behind the path does no harm. What cannot be understood is ignored.
+    /// The host is without port; a query behind the path does no harm. What cannot be understood is
+    /// ignored.
     pub(crate) fn store<'a>(
         &mut self,
         host: &str,
@@ -54,7 +60,8 @@ impl Jar {
         }
     }
 
-    /// The Cookie field's value for a request to `host` for `path`, if there is one (RFC 6265 §5.4).
+    /// The Cookie field's value for a request to `host` for `path`, if there is one (RFC 6265
+    /// §5.4).
     ///
     /// With `secure`, Secure cookies go along.
     pub(crate) fn header(
@@ -95,7 +102,8 @@ impl Jar {
         Some(&named.max_by_key(|cookie| cookie.written)?.value)
     }
 
-    /// Stores what did not come in a Set-Cookie field, for `domain` and all hosts below, without an end.
+    /// Stores what did not come in a Set-Cookie field, for `domain` and all hosts below, without an
+    /// end.
     ///
     /// As with [`store`](Self::store), what could not be sent back is ignored.
     pub(crate) fn set(&mut self, domain: &str, name: &str, value: &str) {
@@ -120,7 +128,8 @@ impl Jar {
         self.cookies.is_empty()
     }
 
-    /// Replaces, or adds and makes room: in a full domain, what was not written for longest goes (RFC 6265 §5.3, steps 11 and 12).
+    /// Replaces, or adds and makes room: in a full domain, what was not written for longest goes
+    /// (RFC 6265 §5.3, steps 11 and 12).
     fn put(&mut self, mut cookie: Cookie) {
         self.writes += 1;
         cookie.written = self.writes;
@@ -164,7 +173,8 @@ impl fmt::Debug for Cookie {
 }
 
 impl Cookie {
-    /// Reads a Set-Cookie value (RFC 6265 §5.2) and decides where it belongs (§5.3, steps 1 to 10). `None`: it is ignored.
+    /// Reads a Set-Cookie value (RFC 6265 §5.2) and decides where it belongs (§5.3, steps 1 to 10).
+    /// `None`: it is ignored.
     fn parse(line: &[u8], host: &str, request_path: &str, now: Duration) -> Option<Self> {
         if line.iter().any(|b| b.is_ascii_control() && *b != b'\t') {
             return None;
@@ -231,10 +241,11 @@ fn trim(text: &str) -> &str {
     text.trim_matches([' ', '\t'])
 }
 
-/// RFC 6265 §5.1.3, both in lower case. An IP address has nothing above it: 10.0.0.1 is not in 0.0.1.
+/// RFC 6265 §5.1.3, both in lower case. An IP address has nothing above it: 10.0.0.1 is not in
+/// 0.0.1.
 fn domain_matches(host: &str, domain: &str) -> bool {
-    // No top-level domain is a number, so the short forms (127.1) are recognised as well. With a dot at its end, a host is taken
-    // for one, too: `com.` is as public as `com`.
+    // No top-level domain is a number, so the short forms (127.1) are recognised as well. With a
+    // dot at its end, a host is taken for one, too: `com.` is as public as `com`.
     let last_label = host.rsplit('.').next().unwrap_or(host);
     let is_address = host.contains(':') || last_label.bytes().all(|b| b.is_ascii_digit());
     let below = host.strip_suffix(domain);
@@ -276,7 +287,8 @@ fn expiry(max_age: &str, now: Duration) -> Option<Duration> {
 /// 1970, in seconds since the first of March of the year 0.
 const EPOCH: u64 = 719_468 * 24 * 60 * 60;
 
-/// Reads a date in any of the forms that servers send (RFC 6265 §5.1.1). What was before the epoch was long ago, as the epoch is.
+/// Reads a date in any of the forms that servers send (RFC 6265 §5.1.1). What was before the epoch
+/// was long ago, as the epoch is.
 fn cookie_date(text: &str) -> Option<Duration> {
     let is_delimiter = |c: char| c.is_ascii() && !c.is_ascii_alphanumeric() && c != ':';
     let (mut time, mut day, mut month, mut year) = (None, None, None, None);

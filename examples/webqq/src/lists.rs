@@ -1,4 +1,5 @@
-//! The bot's lists: FRIENDS, then the number behind each friend, GROUPS with their MEMBERS, and DISCUS, all beside each other.
+//! The bot's lists: FRIENDS, then the number behind each friend, GROUPS with their MEMBERS, and
+//! DISCUS, all beside each other.
 //!
 //! They are collected in a draft, which takes the roster's place when the last has come.
 

@@ -1,8 +1,10 @@
-//! The system of 2013, alive: a WebQQ bot on this crate's engine, and a WebQQ server for it to talk to.
+//! The system of 2013, alive: a WebQQ bot on this crate's engine, and a WebQQ server for it to talk
+//! to.
 //!
-//! `cargo run --release -p webqq` plays a scripted conversation and judges it; `--help` tells what else there is. Read `bot.rs`
-//! first: a login, a poll that never ends, a heartbeat every minute, as methods of a plain struct. What it says is encoded in
-//! `protocol.rs`, what it is told is read in `answers.rs`. The server (`server/`) is hyper's, and knows nothing of the engine.
+//! `cargo run --release -p webqq` plays a scripted conversation and judges it; `--help` tells what
+//! else there is. Read `bot.rs` first: a login, a poll that never ends, a heartbeat every minute,
+//! as methods of a plain struct. What it says is encoded in `protocol.rs`, what it is told is read
+//! in `answers.rs`. The server (`server/`) is hyper's, and knows nothing of the engine.
 
 /// Prints a line. Where nobody reads any more, the program ends.
 macro_rules! say {

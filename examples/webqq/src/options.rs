@@ -200,7 +200,8 @@ impl Options {
             account,
             password: server::Account::sample(account).password,
             scale: self.scale,
-            // Many come at once, and the machine may have other things to do. One is to be seen waiting in vain.
+            // Many come at once, and the machine may have other things to do. One is to be seen
+            // waiting in vain.
             least_patience: Duration::from_secs(if self.accounts > 1 { 20 } else { 3 }),
             refresh: self.refresh(),
             max_text: self.max_text,
@@ -214,7 +215,8 @@ impl Options {
         }
     }
 
-    /// The real bot asked for its lists every hour; in a play of ten minutes they are to be asked for as well.
+    /// The real bot asked for its lists every hour; in a play of ten minutes they are to be asked
+    /// for as well.
     fn refresh(&self) -> Duration {
         match self.mode {
             Mode::Play => Duration::from_secs(120),

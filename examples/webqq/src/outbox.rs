@@ -1,8 +1,8 @@
 //! What the bot has to say, and when it may.
 //!
-//! The server loses messages that come less than half a second apart, and repeats that come less than a second apart. So one is
-//! under way at a time, and the pause begins when its answer has come: nothing is counted by hand, and no clock of the server's
-//! need agree with ours.
+//! The server loses messages that come less than half a second apart, and repeats that come less
+//! than a second apart. So one is under way at a time, and the pause begins when its answer has
+//! come: nothing is counted by hand, and no clock of the server's need agree with ours.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -143,7 +143,8 @@ pub(crate) fn messages(head: &str, text: &str, most: usize, long: Long) -> Vec<S
         let kept: String = letters.iter().take(room(CUT.len())).collect();
         return vec![format!("{head}{kept}{CUT}")];
     }
-    // "(12/34) " for up to 99 parts. With more digits there is less room, and so there may be more parts.
+    // "(12/34) " for up to 99 parts. With more digits there is less room, and so there may be more
+    // parts.
     let room = (2..)
         .map(|digits| (digits, room("(/) ".len() + 2 * digits)))
         .find(|(digits, room)| letters.len().div_ceil(*room).to_string().len() <= *digits)

@@ -26,7 +26,8 @@ pub(crate) const ACCOUNT: u64 = 1_685_359_365;
 /// Nothing lasts so long but what hangs; at the protocol's own pace it is longer.
 const LONGEST: Duration = Duration::from_secs(180);
 const LONGEST_UNSCALED: Duration = Duration::from_secs(3600);
-/// When the play is over the bots have logged out, unless it was given up: then nobody has told them to.
+/// When the play is over the bots have logged out, unless it was given up: then nobody has told
+/// them to.
 const LAST_CHAINS: Duration = Duration::from_secs(5);
 
 /// Everything that a play leaves behind.

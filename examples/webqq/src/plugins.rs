@@ -1,4 +1,5 @@
-//! What the bot can do. The plugin with the highest priority that matches a message answers it; one that fails harms nobody.
+//! What the bot can do. The plugin with the highest priority that matches a message answers it; one
+//! that fails harms nobody.
 
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe, catch_unwind};
@@ -50,7 +51,8 @@ thread_local! {
     static IS_RUNNING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Where a plugin crashes, whoever asked it is told so, and the log: it is nothing for the terminal.
+/// Where a plugin crashes, whoever asked it is told so, and the log: it is nothing for the
+/// terminal.
 pub(crate) fn keep_crashes_quiet() {
     let tell = panic::take_hook();
     panic::set_hook(Box::new(move |crash| match IS_RUNNING.get() {

@@ -1,4 +1,5 @@
-//! What the bot does about each retcode, how long it waits before it tries again, and how often it lets itself be kicked.
+//! What the bot does about each retcode, how long it waits before it tries again, and how often it
+//! lets itself be kicked.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -48,7 +49,8 @@ pub(crate) fn after_send(retcode: i64) -> AfterSend {
         8 => AfterSend::Relink,
         103 => AfterSend::Suspect,
         100001 | 100012 => AfterSend::Refused,
-        // 1202, 100003 and 100100 were known to say so of messages that had come through; what others say is not known.
+        // 1202, 100003 and 100100 were known to say so of messages that had come through; what
+        // others say is not known.
         _ => AfterSend::Sent,
     }
 }
@@ -65,8 +67,8 @@ pub(crate) enum How {
 /// So many refusals of PTLOGIN in a row end the attempts.
 pub(crate) const MOST_REFUSALS: u32 = 5;
 
-/// How often a message that was refused is offered, or one that met the end of a session (a second relink may meet the next end), and
-/// a list or picture asked for.
+/// How often a message that was refused is offered, or one that met the end of a session (a second
+/// relink may meet the next end), and a list or picture asked for.
 pub(crate) const TRIES: u32 = 3;
 /// How many answers of [`AfterPoll::Suspect`] make a session bad.
 pub(crate) const SUSPICIONS: u32 = 3;
@@ -92,7 +94,8 @@ impl Backoff {
     }
 }
 
-/// Two bots of one account kick each other for ever: this one answers a few kicks an hour, and then waits until the hour is over.
+/// Two bots of one account kick each other for ever: this one answers a few kicks an hour, and then
+/// waits until the hour is over.
 #[derive(Debug, Default)]
 pub(crate) struct Kicks {
     /// When they were answered, or will be: within the last hour, or later.

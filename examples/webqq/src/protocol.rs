@@ -1,7 +1,9 @@
-//! The bot's side of the WebQQ protocol, outgoing: a session's variables, and the request of each step.
+//! The bot's side of the WebQQ protocol, outgoing: a session's variables, and the request of each
+//! step.
 //!
-//! The steps are numbered as in the table of the login: SIG, CHECK, CAPTCHA, PTLOGIN, CHECKSIG, LOGIN2, then the lists, then the poll,
-//! the heartbeat and the sends. What the answers say is read in `answers.rs`.
+//! The steps are numbered as in the table of the login: SIG, CHECK, CAPTCHA, PTLOGIN, CHECKSIG,
+//! LOGIN2, then the lists, then the poll, the heartbeat and the sends. What the answers say is read
+//! in `answers.rs`.
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
@@ -217,7 +219,8 @@ impl Session {
         finish(request.header("Referer", LOGIN_PAGE))
     }
 
-    /// 5, CHECKSIG: a URL of the server's choice, and where it redirects to. `None` when it leads out of the server's domain.
+    /// 5, CHECKSIG: a URL of the server's choice, and where it redirects to. `None` when it leads
+    /// out of the server's domain.
     pub(crate) fn checksig(&mut self, url: &str) -> Option<Request> {
         self.checksig_url = url.parse().ok()?;
         let host = Place::of(&self.checksig_url).host;

@@ -1,4 +1,5 @@
-//! Who is who. Uins are temporary: a login gives everybody new ones, so that what outlasts a login is kept by name.
+//! Who is who. Uins are temporary: a login gives everybody new ones, so that what outlasts a login
+//! is kept by name.
 
 use std::collections::HashMap;
 
@@ -131,7 +132,8 @@ impl Roster {
         }
     }
 
-    /// Where that is now, in login number `session`. `None`: this roster knows nobody of that name, or more than one.
+    /// Where that is now, in login number `session`. `None`: this roster knows nobody of that name,
+    /// or more than one.
     pub(crate) fn address(&self, target: &Target, session: u32) -> Option<Address> {
         if target.session == session {
             return Some(target.seen);
@@ -206,7 +208,8 @@ impl Roster {
     }
 }
 
-/// Whose name that is. Names need not differ, and some have none: what is meant for one is not told to another.
+/// Whose name that is. Names need not differ, and some have none: what is meant for one is not told
+/// to another.
 fn only_one<'a>(names: impl Iterator<Item = (u64, &'a str)>, wanted: &str) -> Option<u64> {
     let mut found = names.filter(|(_, name)| !name.is_empty() && *name == wanted);
     let (number, _) = found.next()?;

@@ -200,7 +200,8 @@ fn lost_sessions() -> Vec<Scene> {
         scenes.push(stopped.afterwards(Deed::LogIn));
     }
     scenes.push(Scene::new("kicked", said_after()).deed(Deed::Kick));
-    // These lists come when the login that asked for them is over, and tell of people by uins that are nobody's.
+    // These lists come when the login that asked for them is over, and tell of people by uins that
+    // are nobody's.
     for (late, whose) in [(Step::Friends, "friends"), (Step::Members, "members")] {
         let faults = [(Step::Login2, DropUins), (late, Late)];
         let title =

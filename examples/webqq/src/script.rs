@@ -1,6 +1,8 @@
-//! The scripted conversation: people talk to the bot while everything that can go wrong does, one thing after the other.
+//! The scripted conversation: people talk to the bot while everything that can go wrong does, one
+//! thing after the other.
 //!
-//! It waits for what it has caused and for no clock, so that a slow machine plays the same as a fast one.
+//! It waits for what it has caused and for no clock, so that a slow machine plays the same as a
+//! fast one.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -12,7 +14,8 @@ use crate::server::{Direct, Director, Fault, Place, Server, Step, Switch, Wish};
 /// What was to be expected, by the messages' numbers: for the judgement, when the play is over.
 pub(crate) type Expectations = Arc<Mutex<BTreeMap<u64, Expected>>>;
 
-/// A scene: what goes wrong, what is done, what is said. It is over when all of that has happened and is answered.
+/// A scene: what goes wrong, what is done, what is said. It is over when all of that has happened
+/// and is answered.
 pub(crate) struct Scene {
     pub(crate) title: String,
     pub(crate) faults: Vec<(Step, Fault)>,
@@ -43,8 +46,8 @@ pub(crate) struct Line {
     pub(crate) answer: Expect,
 }
 
-/// How long a scene may last on a slow machine, or at the protocol's own pace. Then the play is over, and the judgement tells
-/// what is missing.
+/// How long a scene may last on a slow machine, or at the protocol's own pace. Then the play is
+/// over, and the judgement tells what is missing.
 const LONGEST_SCENE: Duration = Duration::from_secs(20);
 const LONGEST_SCENE_UNSCALED: Duration = Duration::from_secs(1200);
 /// Before the operator sees that the bot has stopped.
@@ -177,7 +180,8 @@ impl Play {
                 if running.scene.deed == Deed::Intrude {
                     self.act(Deed::Intrude, server, now);
                 }
-                // Little to answer, and something yet to strike: the talk goes on. Some polls are only answered when two messages wait.
+                // Little to answer, and something yet to strike: the talk goes on. Some polls are
+                // only answered when two messages wait.
                 let is_quiet = running.open.len() < 2 && now >= running.last_line + SMALL_TALK;
                 if is_quiet && server.is_online(self.account) {
                     running.open.push(self.say(&small_talk(), server, now));
@@ -200,7 +204,8 @@ impl Director for Play {
             },
         };
         if self.is_over(&mut running, server, now) {
-            // The bot has yet to be told that its answer came, and belongs to this scene as it tells so.
+            // The bot has yet to be told that its answer came, and belongs to this scene as it
+            // tells so.
             self.begins_at = now + LOOK_AGAIN;
             return Direct::Wait(Some(self.begins_at));
         }

@@ -1,4 +1,5 @@
-//! A person at the terminal chats with the bot: as a friend, in a group, in a discussion, as a stranger.
+//! A person at the terminal chats with the bot: as a friend, in a group, in a discussion, as a
+//! stranger.
 
 use std::error::Error;
 use std::io::{BufRead, stdin};
@@ -143,7 +144,8 @@ pub(crate) fn typed() -> Receiver<String> {
     lines
 }
 
-/// How long a bot stays: until it is told to leave, by Ctrl-C, `/quit` or `--seconds`, or stops by itself.
+/// How long a bot stays: until it is told to leave, by Ctrl-C, `/quit` or `--seconds`, or stops by
+/// itself.
 pub(crate) struct Stay {
     submitter: Submitter<World>,
     ctrl_c: Arc<AtomicBool>,

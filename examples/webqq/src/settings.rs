@@ -10,8 +10,8 @@ pub(crate) struct Settings {
     pub(crate) password: String,
     /// By how much all waits of the protocol are divided: 1 in earnest.
     pub(crate) scale: f64,
-    /// How long the bot waits for an answer at least: waits are compressed in a demonstration, how long a slow machine may take is
-    /// not.
+    /// How long the bot waits for an answer at least: waits are compressed in a demonstration, how
+    /// long a slow machine may take is not.
     pub(crate) least_patience: Duration,
     /// Between two refreshes of the lists.
     pub(crate) refresh: Duration,

@@ -1,4 +1,5 @@
-//! What a person sees: the transcript, the tables, and the progress of many bots. Colours only on a terminal.
+//! What a person sees: the transcript, the tables, and the progress of many bots. Colours only on a
+//! terminal.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

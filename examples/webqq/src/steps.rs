@@ -1,4 +1,5 @@
-//! What the bot's steps have in common: the session they belong to, and what makes an answer a good one.
+//! What the bot's steps have in common: the session they belong to, and what makes an answer a good
+//! one.
 
 use std::error::Error as _;
 use std::io;

@@ -46,7 +46,8 @@ impl Bot {
         self.stage == Stage::Online && self.lists.as_ref().is_none_or(|lists| lists.can_wait())
     }
 
-    /// Takes a message in. It is answered in a while, so that no plugin keeps the next poll waiting.
+    /// Takes a message in. It is answered in a while, so that no plugin keeps the next poll
+    /// waiting.
     pub(crate) fn on_message(&mut self, message: Message) {
         let session = self.session.number;
         let is_new = self.seen.insert(message.id);
@@ -81,7 +82,8 @@ impl Bot {
         !self.knows_people() && self.inbox.iter().any(is_unknown)
     }
 
-    /// What came in another session, and before its lists, is delivered again by the first poll of this one, in uins that are good.
+    /// What came in another session, and before its lists, is delivered again by the first poll of
+    /// this one, in uins that are good.
     fn can_be_answered(&self, received: &Received) -> bool {
         let is_of_now = received.session == self.session.number;
         is_of_now || received.target.is_some() || self.session.was_polled
@@ -115,7 +117,8 @@ impl Bot {
             from,
             text: message.text.clone(),
         });
-        // A number in front of a message stands in front of its answer, so that people see what is answered.
+        // A number in front of a message stands in front of its answer, so that people see what is
+        // answered.
         let (number, words) = match message.text.split_once(' ') {
             Some((number, words)) if number.starts_with('#') && number.len() <= LONGEST_NUMBER => {
                 (format!("{number} "), words)
@@ -181,8 +184,8 @@ impl Bot {
             let status = reply
                 .as_ref()
                 .map_or(0, |response| response.status().as_u16());
-            // Who is refused may have been logged out, and is told so by the end of a poll at the latest. Who gets no answer may be
-            // alone on the network for a while.
+            // Who is refused may have been logged out, and is told so by the end of a poll at the
+            // latest. Who gets no answer may be alone on the network for a while.
             let most = match status {
                 0 | 403 => LONG_TRIES,
                 _ => policy::TRIES,
@@ -314,7 +317,8 @@ impl Bot {
         Next::done()
     }
 
-    /// What comes of a send counts whatever login it is read in, since it tells whether the message was said.
+    /// What comes of a send counts whatever login it is read in, since it tells whether the message
+    /// was said.
     fn on_sent(
         &mut self,
         session: u32,

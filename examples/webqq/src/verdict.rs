@@ -1,4 +1,5 @@
-//! The judgement: what the server's ledger holds against what was to be expected, and against the bot's own log.
+//! The judgement: what the server's ledger holds against what was to be expected, and against the
+//! bot's own log.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,7 +25,8 @@ pub(crate) struct Evidence<'a> {
     pub(crate) logs: &'a BTreeMap<u64, Vec<Entry>>,
     /// What the script has promised to do to the bot.
     pub(crate) switches: &'a [String],
-    /// The steps that have to have come over TLS. Whether any came as it must not is told by the ledger.
+    /// The steps that have to have come over TLS. Whether any came as it must not is told by the
+    /// ledger.
     pub(crate) over_tls: &'a [Step],
 }
 

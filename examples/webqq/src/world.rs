@@ -1,4 +1,5 @@
-//! The bots and the engine that they share: one bot or five hundred, read by the same code through `within`.
+//! The bots and the engine that they share: one bot or five hundred, read by the same code through
+//! `within`.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -110,8 +111,8 @@ fn room_for(bots: usize) -> Result<usize, Box<dyn Error>> {
     Ok(room.min(wanted))
 }
 
-/// Turns the engine until `is_over` says so, which is asked at least every 50 ms; not before the first turn, which takes in what was
-/// granted before it.
+/// Turns the engine until `is_over` says so, which is asked at least every 50 ms; not before the
+/// first turn, which takes in what was granted before it.
 pub(crate) fn drive(
     engine: &mut Engine<World>,
     world: &mut World,

@@ -1,6 +1,8 @@
-//! The program as those who run it see it: processes of their own, on loopback, judged by how they end and what they print.
+//! The program as those who run it see it: processes of their own, on loopback, judged by how they
+//! end and what they print.
 //!
-//! Its judgement is judged as well: [`MUTANTS`] are the program with one thing broken, and have to end with 1.
+//! Its judgement is judged as well: [`MUTANTS`] are the program with one thing broken, and have to
+//! end with 1.
 
 /// The names of the server's switches, and what these need.
 #[allow(dead_code, reason = "nothing else is asked for")]
@@ -370,7 +372,8 @@ fn a_talk_can_be_limited_in_time() {
 
 // ---- TLS between processes ----
 
-/// A server alone that has TLS, and what it tells those who want to come: its addresses for http and https, and its root's file.
+/// A server alone that has TLS, and what it tells those who want to come: its addresses for http
+/// and https, and its root's file.
 fn serve_tls() -> (Program, [String; 3]) {
     let args = ["--server-only", "--tls", "--seconds", "100"];
     let mut server = Program::webqq(&[&args[..], &["--time-scale", "60"]].concat());
@@ -407,7 +410,8 @@ fn a_bot_elsewhere_believes_the_root_that_it_is_given() {
     server.signal("-INT");
     let (code, output) = server.end();
     assert_eq!(code, Some(0), "{output}\n{}", bot.said);
-    // Two for the login and two for lists; the questions are asked where it answers over http, but for lunch.
+    // Two for the login and two for lists; the questions are asked where it answers over http, but
+    // for lunch.
     assert!(over_tls(&output) >= 5, "{output}");
     let [.., root] = places;
     assert!(!Path::new(&root).exists(), "{root} is left behind");
@@ -527,7 +531,8 @@ const MUTANTS: &[Mutant] = &[
     },
 ];
 
-/// No change at all: what is built here ends well, so that a mutant which does not is found out for what it is.
+/// No change at all: what is built here ends well, so that a mutant which does not is found out for
+/// what it is.
 const ORIGINAL: Mutant = Mutant {
     name: "original",
     args: &["--tls"],
@@ -552,7 +557,8 @@ fn mutants() -> &'static BTreeMap<String, PathBuf> {
         write_if_new(&package.join("lib.rs"), "");
         write_if_new(&package.join("Cargo.toml"), &manifest);
         fs::copy(root.join("Cargo.lock"), package.join("Cargo.lock")).expect("a lock file");
-        // Beside everything else that cargo has built, so that the dependencies need not be built again.
+        // Beside everything else that cargo has built, so that the dependencies need not be built
+        // again.
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
         let target = target.to_str().unwrap();
         build(&package, &["--examples", "--target-dir", target])
@@ -669,7 +675,8 @@ fn a_bot_that_sends_again_what_was_answered_badly_is_found_out() {
 
 // ---- a server that is killed ----
 
-/// Processor time that a process has used, in clock ticks: user and system (proc_pid_stat(5), fields 14 and 15).
+/// Processor time that a process has used, in clock ticks: user and system (proc_pid_stat(5),
+/// fields 14 and 15).
 fn ticks(process: &Program) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{}/stat", process.child.id())).unwrap();
     let (_, fields) = stat.rsplit_once(") ").expect("a name in brackets");
@@ -691,7 +698,8 @@ fn open_files(process: &Program) -> BTreeMap<String, usize> {
     kinds
 }
 
-/// A port where nobody listens; none of those that are given to whoever connects, so that it stays free while its server is away.
+/// A port where nobody listens; none of those that are given to whoever connects, so that it stays
+/// free while its server is away.
 fn free_port() -> u16 {
     static ASKED: AtomicUsize = AtomicUsize::new(0);
     let mine = std::process::id() as usize * 10;
@@ -703,7 +711,8 @@ fn free_port() -> u16 {
     ports.find(is_free).expect("there are more")
 }
 
-/// Listens until the bot has answered `count` times more. Answers the most sockets that it had meanwhile, and what else it has open.
+/// Listens until the bot has answered `count` times more. Answers the most sockets that it had
+/// meanwhile, and what else it has open.
 fn watch(bot: &mut Program, count: usize) -> (usize, BTreeMap<String, usize>) {
     let mut most = 0;
     let mut others = BTreeMap::new();
@@ -733,7 +742,8 @@ fn a_bot_outlives_its_server() {
     let bot = ["--server", &addr, "--log", folder.to_str().unwrap()];
     let mut bot = Program::webqq(&[&bot[..], &scale, &["--seconds", "100"]].concat());
     let (before, others_before) = watch(&mut bot, 3);
-    // It is asked something every second: between two questions there is nothing that it could still answer to the next server.
+    // It is asked something every second: between two questions there is nothing that it could
+    // still answer to the next server.
     bot.listen_until(Instant::now() + Duration::from_millis(300));
 
     server.signal("-KILL");
@@ -748,7 +758,8 @@ fn a_bot_outlives_its_server() {
     // Whatever it is trying to connect just now.
     assert!(without <= 3, "{without} sockets are left of {before}");
 
-    // It has other uins, cookies and messages than the one before. What it asks is judged at its end.
+    // It has other uins, cookies and messages than the one before. What it asks is judged at its
+    // end.
     let server = serve("9", "10");
     bot.wait_for("another login", |line| line.contains("online"));
     let (after, others_after) = watch(&mut bot, 3);
@@ -782,7 +793,8 @@ fn a_bot_with_something_to_say_and_nobody_to_say_it_to_can_be_ended() {
     let mut server = Program::webqq(&[&["--server-only", "--listen", &addr], &scale[..]].concat());
     server.wait_for("a server", |line| line.contains("listening at"));
     let mut bot = Program::webqq(&[&["--server", &addr], &scale[..]].concat());
-    // The first may come before the lists, and the poll behind it waits for them: a bot that is stopped there is never told the second.
+    // The first may come before the lists, and the poll behind it waits for them: a bot that is
+    // stopped there is never told the second.
     bot.wait_for("a question", |line| line.contains(": #2 "));
     // It is told the next question when there is no server any more.
     bot.signal("-STOP");

@@ -1,11 +1,13 @@
 //! Answers kept for their TTL, and a while longer for when no other is to be had (RFC 8767).
 //!
-//! - Addresses are kept for their TTL, a day at most as the engine comes; that there are none, or no such name, for what the
-//!   zone's SOA says (RFC 2308 §5), five minutes at most. A TTL of zero, and a failure, leaves nothing.
-//! - Addresses whose TTL is over are *stale*. They are the answer to a question that failed or takes too long. For the next 30 s they are
-//!   the answer at once, so that servers in trouble are not asked by everybody all the time; then a question comes first again.
-//! - That a name has no address of one family is stale in the same way, as long as it has some of the other: or else each of its
-//!   questions would wait in vain beside the stale answer.
+//! - Addresses are kept for their TTL, a day at most as the engine comes; that there are none, or
+//!   no such name, for what the zone's SOA says (RFC 2308 §5), five minutes at most. A TTL of zero,
+//!   and a failure, leaves nothing.
+//! - Addresses whose TTL is over are *stale*. They are the answer to a question that failed or
+//!   takes too long. For the next 30 s they are the answer at once, so that servers in trouble are
+//!   not asked by everybody all the time; then a question comes first again.
+//! - That a name has no address of one family is stale in the same way, as long as it has some of
+//!   the other: or else each of its questions would wait in vain beside the stale answer.
 //! - Of too many names the one goes whose last answer expires first.
 
 use std::collections::{BTreeSet, HashMap};
@@ -18,7 +20,8 @@ use crate::resolver::{Family, LookupError};
 
 const MAX_NAMES: usize = 4096;
 
-/// The longest that "no such name" and "no such address" are kept: what is put right at the server has to be seen soon.
+/// The longest that "no such name" and "no such address" are kept: what is put right at the server
+/// has to be seen soon.
 const MAX_NEGATIVE: Duration = Duration::from_secs(300);
 
 /// How long stale addresses *rest*, given at once: the failure recheck timer (RFC 8767 §5).
@@ -139,7 +142,8 @@ impl Cache {
         Some(usable)
     }
 
-    /// How long it is still known that there is no such name, by the answer to the other family's question.
+    /// How long it is still known that there is no such name, by the answer to the other family's
+    /// question.
     pub(super) fn gone_for(&self, name: &str, family: Family, now: Instant) -> Option<Duration> {
         let other = self.names.get(name)?.of(family.other()).as_ref()?;
         let left = other.expires.saturating_duration_since(now);

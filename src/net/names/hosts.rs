@@ -7,7 +7,8 @@
 //! that is done on the loop: it is a local file. A large one is read [`PIECE`] by piece, one in
 //! each turn, and until it is read to its end it is what it was before.
 //!
-//! Addresses with a zone id are skipped, as macOS's `fe80::1%lo0 localhost`: an answer has no place for it.
+//! Addresses with a zone id are skipped, as macOS's `fe80::1%lo0 localhost`: an answer has no place
+//! for it.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -84,7 +85,8 @@ impl HostsFile {
         file
     }
 
-    /// The addresses of `name`, which is in lower case and has no trailing dot. `None`: it does not stand in the file.
+    /// The addresses of `name`, which is in lower case and has no trailing dot. `None`: it does not
+    /// stand in the file.
     pub(super) fn find(&mut self, name: &str, now: Instant) -> Option<&Both<Rc<[IpAddr]>>> {
         let is_due = match self.looked_at {
             Some(last) => now.saturating_duration_since(last) >= LOOK_EVERY,

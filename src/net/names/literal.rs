@@ -1,7 +1,8 @@
 //! Addresses written as such, with or without a zone id: nobody is asked for them.
 //!
-//! A zone id (RFC 4007 §11) is the number of one of this machine's network interfaces, or its name. What a name's number is, the
-//! operating system knows; it is asked each time, since interfaces come and go. It answers at once and asks nobody.
+//! A zone id (RFC 4007 §11) is the number of one of this machine's network interfaces, or its name.
+//! What a name's number is, the operating system knows; it is asked each time, since interfaces
+//! come and go. It answers at once and asks nobody.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
 
@@ -32,7 +33,8 @@ pub(super) fn read(
     }
 }
 
-/// The number of the zone of this name. One that is written as a number is that number, though an interface had it for a name.
+/// The number of the zone of this name. One that is written as a number is that number, though an
+/// interface had it for a name.
 fn scope_id(zone: &str, machine: Machine) -> Result<u32, LookupError> {
     if zone.bytes().all(|b| b.is_ascii_digit()) {
         let number = zone.parse();
@@ -52,7 +54,8 @@ fn scope_id(zone: &str, machine: Machine) -> Result<u32, LookupError> {
     }
 }
 
-/// Reads the number out of an address that `getaddrinfo` has parsed, which needs neither a file nor the network.
+/// Reads the number out of an address that `getaddrinfo` has parsed, which needs neither a file nor
+/// the network.
 ///
 /// The address is one of its own: glibc looks up names of interfaces for link-local addresses only.
 fn interface_number(name: &str) -> Option<u32> {

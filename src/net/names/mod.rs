@@ -1,4 +1,5 @@
-//! The front before every resolver: what is answered without one, and what all of them have to agree on.
+//! The front before every resolver: what is answered without one, and what all of them have to
+//! agree on.
 //!
 //! In this order, each host is looked for among
 //!
@@ -9,10 +10,11 @@
 //!    number, is refused, whatever they say,
 //! 4. the *hosts file* of this machine,
 //! 5. the answers that are *kept*, and at last
-//! 6. the *questions* put to the resolver: each once for all who ask it, AAAA before A (RFC 8305 §3), so many at a time.
+//! 6. the *questions* put to the resolver: each once for all who ask it, AAAA before A (RFC 8305
+//!    §3), so many at a time.
 //!
-//! A trailing dot makes no difference in 1 to 4. For a resolver it does, since a name that ends in one is complete and no search
-//! list is tried; so from 5 on `h.test.` and `h.test` are two names.
+//! A trailing dot makes no difference in 1 to 4. For a resolver it does, since a name that ends in
+//! one is complete and no search list is tried; so from 5 on `h.test.` and `h.test` are two names.
 //!
 //! What is kept is forgotten when the machine comes to another network or the resolver to other
 //! servers, and a question that was put before is joined by nobody after that.
@@ -50,12 +52,12 @@ use questions::{Closed, Question, Questions};
 /// How long links wait where there is a stale answer: the client response timer (RFC 8767 §5).
 const PATIENCE: Duration = Duration::from_millis(1800);
 
-/// Addresses of one family that count; the first ones, since their order is the resolver's. Whoever owns a name could have it bring
-/// thousands, and each is a socket in a race.
+/// Addresses of one family that count; the first ones, since their order is the resolver's. Whoever
+/// owns a name could have it bring thousands, and each is a socket in a race.
 const MAX_ADDRS: usize = 128;
 
-/// When a question is given up that goes on without links: the query resolution timer (RFC 8767 §5). Until then the stale answer rests,
-/// so that no link comes to wait for it.
+/// When a question is given up that goes on without links: the query resolution timer (RFC 8767
+/// §5). Until then the stale answer rests, so that no link comes to wait for it.
 const GIVE_UP: Duration = cache::RECHECK;
 
 /// All addresses of one family, empty where the name has none of it, or why they are not known.
@@ -66,10 +68,11 @@ pub(crate) type FamilyAnswer = Result<Rc<[IpAddr]>, LookupError>;
 pub(crate) enum Known {
     /// One address, and no other will come: nothing is allocated for it.
     One(SocketAddr),
-    /// What is known of each family. `None`: it has been asked for, and comes out of [`Names::next_answer`].
+    /// What is known of each family. `None`: it has been asked for, and comes out of
+    /// [`Names::next_answer`].
     ///
-    /// That a name has no address at all, both families known and empty, or each without a name or a server that knows of it, is for
-    /// the caller to find.
+    /// That a name has no address at all, both families known and empty, or each without a name or
+    /// a server that knows of it, is for the caller to find.
     Families {
         v6: Option<FamilyAnswer>,
         v4: Option<FamilyAnswer>,
@@ -99,10 +102,11 @@ pub(crate) struct NamesConfig<'a> {
 /// Answers names.
 ///
 /// # Who waits
-/// A link asks once, with its own token. For each family that [`ask`](Self::ask) leaves open it then waits, until that family comes out of
-/// [`next_answer`](Self::next_answer) or the link is [forgotten](Self::forget); one of the two happens, and only once. So a link that goes on before both
-/// families are there (it is connected, or closed) has to be forgotten, or its questions are asked to their end; in any other
-/// case forgetting does nothing.
+/// A link asks once, with its own token. For each family that [`ask`](Self::ask) leaves open it
+/// then waits, until that family comes out of [`next_answer`](Self::next_answer) or the link is
+/// [forgotten](Self::forget); one of the two happens, and only once. So a link that goes on before
+/// both families are there (it is connected, or closed) has to be forgotten, or its questions are
+/// asked to their end; in any other case forgetting does nothing.
 #[derive(Debug)]
 pub(crate) struct Names {
     overrides: Overrides,
@@ -112,7 +116,8 @@ pub(crate) struct Names {
     cache: Cache,
     questions: Questions,
     resolver: Box<dyn Resolve>,
-    /// When the resolver wants to be called, as it said when it was called last: it is not asked each turn.
+    /// When the resolver wants to be called, as it said when it was called last: it is not asked
+    /// each turn.
     resolver_due: Option<Instant>,
     /// A question was put since the resolver was last asked for answers: it may have one at once.
     news: bool,
@@ -212,7 +217,8 @@ fn addresses(answer: &FamilyAnswer) -> &[IpAddr] {
 
 impl Names {
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for an override's pattern that cannot be read.
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for an override's pattern that
+    /// cannot be read.
     pub(crate) fn new(config: NamesConfig<'_>, resolver: Box<dyn Resolve>) -> Result<Self, Error> {
         let hosts_file = match config.machine {
             Machine::Real => config.hosts_file,
@@ -236,7 +242,8 @@ impl Names {
         })
     }
 
-    /// Asks for the addresses of `host`, which is in lower case, on behalf of the link behind `token`.
+    /// Asks for the addresses of `host`, which is in lower case, on behalf of the link behind
+    /// `token`.
     pub(crate) fn ask(&mut self, host: &str, port: u16, token: Token, now: Instant) -> Known {
         let name = host.strip_suffix('.').unwrap_or(host);
         if let Some(addr) = self.overrides.find(name, port) {
@@ -299,8 +306,8 @@ impl Names {
         None
     }
 
-    /// Leaves the resolver as it is, for good: in a process that was forked off, its sockets are the parent's too, and it would
-    /// deregister them from the parent's poll.
+    /// Leaves the resolver as it is, for good: in a process that was forked off, its sockets are
+    /// the parent's too, and it would deregister them from the parent's poll.
     pub(crate) fn abandon(&mut self) {
         let nobody = Box::new(crate::resolver::Table::new());
         std::mem::forget(std::mem::replace(&mut self.resolver, nobody));
@@ -322,7 +329,8 @@ impl Names {
         }
     }
 
-    /// The link behind `token` waits no longer for `host`; the last to go takes what is still asked with it.
+    /// The link behind `token` waits no longer for `host`; the last to go takes what is still asked
+    /// with it.
     pub(crate) fn forget(&mut self, host: &str, token: Token) {
         let Both { v6, v4 } = self.questions.forget(host, token);
         for id in [v6, v4].into_iter().flatten() {
@@ -441,8 +449,9 @@ impl Names {
                 if let Some(addrs) = self.fall_back(question, now, &error) {
                     return Ok(addrs);
                 }
-                // RFC 8020 §2: it is the name that does not exist, for one type of records as for the other. That alone does not keep
-                // the other family from being asked for: there are servers that say so of AAAA only (RFC 4074 §4.2).
+                // RFC 8020 §2: it is the name that does not exist, for one type of records as for
+                // the other. That alone does not keep the other family from being asked for: there
+                // are servers that say so of AAAA only (RFC 4074 §4.2).
                 match self.cache.gone_for(name, *family, now) {
                     Some(left) => (Err(LookupError::NotFound), left),
                     None => return Err(error),
@@ -456,7 +465,8 @@ impl Names {
         answer
     }
 
-    /// A stale answer for links that have waited long enough. Their question goes on, for what it leaves in the cache.
+    /// A stale answer for links that have waited long enough. Their question goes on, for what it
+    /// leaves in the cache.
     fn next_late(&mut self, now: Instant) -> Option<Answered> {
         while let Some(id) = self.questions.next_due(now) {
             let Some(question) = self.questions.get(id) else {

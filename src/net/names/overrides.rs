@@ -1,4 +1,5 @@
-//! Overrides: which hosts are sent elsewhere without being looked at any further ([`Config::resolve_to`](crate::Config::resolve_to)).
+//! Overrides: which hosts are sent elsewhere without being looked at any further
+//! ([`Config::resolve_to`](crate::Config::resolve_to)).
 //!
 //! The first pattern that fits is taken.
 
@@ -13,7 +14,8 @@ pub(super) struct Overrides(Vec<(Pattern, SocketAddr)>);
 
 impl Overrides {
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a pattern that cannot be read.
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a pattern that cannot be
+    /// read.
     pub(super) fn new(patterns: &[(String, SocketAddr)]) -> Result<Self, Error> {
         let overrides = patterns.iter().map(|(pattern, addr)| {
             Pattern::parse(pattern)

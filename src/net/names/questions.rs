@@ -38,7 +38,8 @@ pub(super) struct Questions {
 pub(super) struct Question {
     pub(super) name: Rc<str>,
     pub(super) family: Family,
-    /// Who waits for it. Tokens rise with the links' age, so that the first to ask is the first to hear.
+    /// Who waits for it. Tokens rise with the links' age, so that the first to ask is the first to
+    /// hear.
     links: BTreeSet<Token>,
     /// With links: when they have waited long enough. Left behind: when it is given up.
     timer: Option<Instant>,
@@ -88,7 +89,8 @@ impl Questions {
         self.open.get(&id)
     }
 
-    /// Lets a link wait for the question, which is put if nobody waits for it yet; its `timer` is then set.
+    /// Lets a link wait for the question, which is put if nobody waits for it yet; its `timer` is
+    /// then set.
     pub(super) fn join(&mut self, name: &str, family: Family, link: Token, timer: Option<Instant>) {
         let id = match self.by_name.get(name).and_then(|ids| *ids.of(family)) {
             Some(id) => id,
@@ -124,7 +126,8 @@ impl Questions {
         id
     }
 
-    /// The question to be asked next, if there is room for it in the window. It is asked from now on.
+    /// The question to be asked next, if there is room for it in the window. It is asked from now
+    /// on.
     pub(super) fn next_to_ask(&mut self) -> Option<(LookupId, &Question)> {
         if !self.has_room() {
             return None;
@@ -140,7 +143,8 @@ impl Questions {
         asked - self.outdated.len().min(self.window) < self.window
     }
 
-    /// A link waits no longer for `name`. Answers the questions that nobody waits for any more: they are open still.
+    /// A link waits no longer for `name`. Answers the questions that nobody waits for any more:
+    /// they are open still.
     pub(super) fn forget(&mut self, name: &str, token: Token) -> Both<Option<LookupId>> {
         let ids = self.by_name.get(name).copied().unwrap_or_default();
         ids.map(|id| {

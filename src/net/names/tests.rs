@@ -1041,8 +1041,9 @@ fn some_answer(random: &mut Random, family: Family) -> LookupAnswer {
     }
 }
 
-/// Random links ask and forget, a random resolver answers, time passes: each link is answered once for each family it waits for, or
-/// forgets, with what the resolver said last; and the window holds.
+/// Random links ask and forget, a random resolver answers, time passes: each link is answered once
+/// for each family it waits for, or forgets, with what the resolver said last; and the window
+/// holds.
 #[test]
 fn every_link_is_answered_once_or_forgets() {
     for seed in 0..300 {

@@ -143,7 +143,8 @@ impl Pair {
         }
     }
 
-    /// Sends what is outbound and then as much of `data` as goes into one flight. Answers how much that was.
+    /// Sends what is outbound and then as much of `data` as goes into one flight. Answers how much
+    /// that was.
     fn send_once(&mut self, data: &[u8]) -> usize {
         let flight = self.client.seal(&[data], 0, &mut self.scratch).unwrap();
         let sealed = flight.sealed();
@@ -335,8 +336,8 @@ fn a_second_connection_resumes_the_session_and_shares_the_chain() {
     }
 }
 
-/// The server's part of a conversation, and where the client has to answer in between. What the server says is the same however it is
-/// cut, so `cut` may be asked each time.
+/// The server's part of a conversation, and where the client has to answer in between. What the
+/// server says is the same however it is cut, so `cut` may be asked each time.
 fn converse(pair: &mut Pair, mut cut: impl FnMut(&[u8]) -> Vec<Vec<u8>>) -> Vec<u8> {
     let mut plaintext = Vec::new();
     for round in 0..5 {
@@ -741,8 +742,8 @@ fn a_peer_that_does_not_speak_tls_is_told_from_a_bad_one() {
     }
 }
 
-/// A server's bytes with one changed, in every place: a TLS state may survive where the byte is of no account, but never gives out
-/// what the server did not say, and tells the same end twice.
+/// A server's bytes with one changed, in every place: a TLS state may survive where the byte is of
+/// no account, but never gives out what the server did not say, and tells the same end twice.
 #[test]
 fn no_changed_byte_changes_what_is_read() {
     for version in VERSIONS {
@@ -788,7 +789,8 @@ fn no_changed_byte_changes_what_is_read() {
     }
 }
 
-/// Bytes made up, whole records of them as well, before, inside and after a handshake: they end the TLS state, and that is all.
+/// Bytes made up, whole records of them as well, before, inside and after a handshake: they end the
+/// TLS state, and that is all.
 #[test]
 fn garbage_ends_the_session_and_nothing_else() {
     let mut random = Random(2);
@@ -1360,7 +1362,8 @@ fn openssl_is_understood() {
 /// Set in the process of [`with_variable`].
 const CHILD: &str = "HTTPSTREAM_TEST_CHILD";
 
-/// Runs the test `name` again in a process whose environment has `variable` set to `value`, and `part` for [`CHILD`].
+/// Runs the test `name` again in a process whose environment has `variable` set to `value`, and
+/// `part` for [`CHILD`].
 fn with_variable(name: &str, variable: &str, value: &Path, part: &str) {
     let name = format!("net::tls::tests::{name}");
     let output = Command::new(env::current_exe().unwrap())

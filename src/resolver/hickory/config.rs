@@ -20,19 +20,20 @@ use log::warn;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HickoryConfig {
-    /// Servers to ask, in this order: addresses and ports. Default `127.0.0.1:53`, the one of the local machine. Without any, every look-up
-    /// fails.
+    /// Servers to ask, in this order: addresses and ports. Default `127.0.0.1:53`, the one of the
+    /// local machine. Without any, every look-up fails.
     pub servers: Vec<SocketAddr>,
     /// Domains under which a name is looked for that does not end in a dot, in this order, until
     /// one has an address: whatever else comes of a candidate leads on to the next. `.` is the
     /// root, below which a name is what it is. Default none: a URL's host is meant as it stands.
     /// What is no domain name is left out, with a warning.
     pub search: Vec<String>,
-    /// A name with at least so many dots is tried as it stands before the search list, any other after it. Default 1: a single label is seldom
-    /// complete, anything longer mostly is.
+    /// A name with at least so many dots is tried as it stands before the search list, any other
+    /// after it. Default 1: a single label is seldom complete, anything longer mostly is.
     pub ndots: u8,
-    /// How long one server has for one attempt, aliases it does not follow itself and TCP included. Default 5 s. A datagram is repeated
-    /// within it, twice at most and not before a third of a second.
+    /// How long one server has for one attempt, aliases it does not follow itself and TCP included.
+    /// Default 5 s. A datagram is repeated within it, twice at most and not before a third of a
+    /// second.
     pub timeout: Duration,
     /// How often each server is asked before the look-up fails, whatever it said before, zero
     /// counting as one. Default 2, which with the timeout's default is just what

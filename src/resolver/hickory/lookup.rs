@@ -34,8 +34,8 @@ use super::server::{Server, Transport};
 use super::verdict::{Failed, Failure, Verdict, explain};
 use crate::resolver::{Family, LookupAnswer, LookupError};
 
-/// How long a server may be silent before the next is asked as well: a datagram, and the second one after a third of a second, have then
-/// both gone unanswered.
+/// How long a server may be silent before the next is asked as well: a datagram, and the second one
+/// after a third of a second, have then both gone unanswered.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long a server that was silent is asked last.
@@ -126,7 +126,8 @@ impl Stub {
     /// The names that `host` may stand for, in the order in which they are to be tried. `None`: the
     /// DNS could not hold it.
     fn candidates(&self, host: &str) -> Option<Candidates> {
-        // Label by label: hickory's parsers know escapes and rewrite what is not ASCII, neither of which is wanted of a URL's host.
+        // Label by label: hickory's parsers know escapes and rewrite what is not ASCII, neither of
+        // which is wanted of a URL's host.
         let complete = |host: &str| Name::from_labels(host.split('.').map(str::as_bytes)).ok();
         if let Some(host) = host.strip_suffix('.') {
             return Some(Candidates {
@@ -191,7 +192,8 @@ impl Stub {
         servers
     }
 
-    /// One round: asks one server after the other, the next when one has failed or is silent, and takes the first verdict.
+    /// One round: asks one server after the other, the next when one has failed or is silent, and
+    /// takes the first verdict.
     async fn race(
         &self,
         servers: &[&Server],

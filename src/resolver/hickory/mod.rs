@@ -42,11 +42,13 @@ mod verdict;
 
 pub use config::HickoryConfig;
 
-/// A stub resolver on the engine's own loop: asks name servers over UDP, and over TCP what does not fit.
+/// A stub resolver on the engine's own loop: asks name servers over UDP, and over TCP what does not
+/// fit.
 ///
-/// No thread, no lock that anybody waits for: its sockets are on the engine's poll, and its work is done in the engine's turns, a bounded
-/// part in each. Every question has a random port, identifier and spelling (0x20); answers from elsewhere are not seen. Servers are asked
-/// in their order, and the next as well when one is silent for half a second.
+/// No thread, no lock that anybody waits for: its sockets are on the engine's poll, and its work is
+/// done in the engine's turns, a bounded part in each. Every question has a random port, identifier
+/// and spelling (0x20); answers from elsewhere are not seen. Servers are asked in their order, and
+/// the next as well when one is silent for half a second.
 ///
 /// Servers with faults are tolerated as the C library tolerates them: a failure leads on to the
 /// next attempt and to the next name of the search list; a server that does not understand EDNS or

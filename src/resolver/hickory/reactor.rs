@@ -7,12 +7,14 @@
 //! everybody else's work. So neither a herd of look-ups nor a flood of datagrams makes a turn
 //! longer, or holds back a timer.
 //!
-//! What hickory holds of it has to be `Send` and finds its reactor through the thread it is used on: [`ReactorId`] names one, and a
-//! timer, which hickory makes out of nothing, belongs to the one whose task is being polled. Used on a thread where there is
-//! no such reactor, everything fails, and nothing panics; so also while a thread ends, when its reactors may be gone before those who hold
-//! their sockets.
+//! What hickory holds of it has to be `Send` and finds its reactor through the thread it is used
+//! on: [`ReactorId`] names one, and a timer, which hickory makes out of nothing, belongs to the one
+//! whose task is being polled. Used on a thread where there is no such reactor, everything fails,
+//! and nothing panics; so also while a thread ends, when its reactors may be gone before those who
+//! hold their sockets.
 //!
-//! No future is polled or dropped and no task is woken while anything here is borrowed: each of them may call back.
+//! No future is polled or dropped and no task is woken while anything here is borrowed: each of
+//! them may call back.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -33,8 +35,8 @@ use slab::Slab;
 
 use crate::resolver::Wake;
 
-/// Polls in one turn. A look-up takes about five, of seven microseconds each in the mean: so a herd of them costs the others two
-/// milliseconds a turn.
+/// Polls in one turn. A look-up takes about five, of seven microseconds each in the mean: so a herd
+/// of them costs the others two milliseconds a turn.
 const POLLS: usize = 256;
 
 /// Reads from sockets in one turn, of all tasks together. One that brings nothing but a forged
@@ -81,8 +83,8 @@ pub(super) type TaskKey = usize;
 pub(super) struct Reactor {
     id: ReactorId,
     registry: Registry,
-    /// Offsets of tokens in this range are given out in turn, so that a late event seldom finds another socket under its token; one that
-    /// does costs a call that would block.
+    /// Offsets of tokens in this range are given out in turn, so that a late event seldom finds
+    /// another socket under its token; one that does costs a call that would block.
     tokens: Range<usize>,
     last_offset: Cell<usize>,
     sources: RefCell<HashMap<Token, Directions>>,
@@ -129,8 +131,8 @@ struct Task {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TaskKind {
     LookUp,
-    /// Speaks to a server on behalf of look-ups. It frees what it holds for one that has ended when it is next polled, and nobody tells it:
-    /// so all of these are woken then.
+    /// Speaks to a server on behalf of look-ups. It frees what it holds for one that has ended when
+    /// it is next polled, and nobody tells it: so all of these are woken then.
     Background,
 }
 
@@ -156,7 +158,8 @@ pub(super) enum Direction {
     Write,
 }
 
-/// What is believed of one direction of a socket. Events are edges: an arrival is told once, and believed until a call refutes it.
+/// What is believed of one direction of a socket. Events are edges: an arrival is told once, and
+/// believed until a call refutes it.
 #[derive(Debug)]
 pub(super) enum Readiness {
     /// A call may succeed.
@@ -225,7 +228,8 @@ impl Woken {
     }
 }
 
-/// Wakes one task. One left over from a task that has ended may wake the next under its key, which is polled once for nothing.
+/// Wakes one task. One left over from a task that has ended may wake the next under its key, which
+/// is polled once for nothing.
 struct Signal {
     task: TaskKey,
     given: AtomicBool,
@@ -290,7 +294,8 @@ impl Reactor {
         self.id
     }
 
-    // ---- tasks ---------------------------------------------------------------------------------------------------------
+    // ---- tasks
+    // ---------------------------------------------------------------------------------------------------------
 
     /// Begins a task: it is polled in the next run.
     pub(super) fn spawn(
@@ -325,7 +330,8 @@ impl Reactor {
 
     /// Ends all tasks.
     pub(super) fn clear(&self) {
-        // What one task drops may wake another, or be the last that another waits for: none of them begins a new one.
+        // What one task drops may wake another, or be the last that another waits for: none of them
+        // begins a new one.
         let tasks = std::mem::take(&mut *self.tasks.borrow_mut());
         drop(tasks);
         drop(self.put_off.take());
@@ -395,7 +401,8 @@ impl Reactor {
         self.next_timer.get()
     }
 
-    // ---- timers --------------------------------------------------------------------------------------------------------
+    // ---- timers
+    // --------------------------------------------------------------------------------------------------------
 
     fn fire_timers(&self, now: Instant) {
         let due = self.change_timers(|timers| {
@@ -438,7 +445,8 @@ impl Reactor {
         changed
     }
 
-    // ---- sockets -------------------------------------------------------------------------------------------------------
+    // ---- sockets
+    // -------------------------------------------------------------------------------------------------------
 
     /// Watches `source` until [`deregister`](Self::deregister).
     pub(super) fn register(
@@ -597,7 +605,8 @@ impl Drop for Reactor {
     }
 }
 
-/// Ends after a time. Without a reactor, which hickory never leaves a task for, and so never in practice: at once.
+/// Ends after a time. Without a reactor, which hickory never leaves a task for, and so never in
+/// practice: at once.
 #[derive(Debug)]
 pub(super) struct Sleep {
     reactor: Option<ReactorId>,

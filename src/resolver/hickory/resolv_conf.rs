@@ -1,8 +1,9 @@
 //! The system's configuration where it is a file: `/etc/resolv.conf`, resolv.conf(5).
 //!
-//! Read here rather than by hickory, whose reader refuses the whole file for one search domain it does not like, loses the scope of a
-//! link-local server, and searches the domain of the host's own name where the file has a search list. A line that is not
-//! understood is skipped, as the C library does.
+//! Read here rather than by hickory, whose reader refuses the whole file for one search domain it
+//! does not like, loses the scope of a link-local server, and searches the domain of the host's own
+//! name where the file has a search list. A line that is not understood is skipped, as the C
+//! library does.
 
 //!
 //! The file is looked at again when a name is looked up, at most once a second, and read if it has
@@ -254,7 +255,8 @@ fn server(address: &str) -> Option<SocketAddr> {
     found
 }
 
-/// An address with its scope, which may be the number of an interface or its name. For an address in figures, nobody else is asked.
+/// An address with its scope, which may be the number of an interface or its name. For an address
+/// in figures, nobody else is asked.
 fn scoped(address: &str) -> Option<SocketAddr> {
     let (ip, _) = address.split_once('%')?;
     ip.parse::<Ipv6Addr>().ok()?;

@@ -26,8 +26,9 @@ use super::reactor::{
 /// How long connecting may take where hickory does not say, which it does.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Reads of a connection between two pauses. hickory takes a hundred messages at a time, of two reads each, and when there are more it
-/// forgets to come back for them (hickory-net 0.26.3, `DnsMultiplexer::poll_next`): it must not get as far.
+/// Reads of a connection between two pauses. hickory takes a hundred messages at a time, of two
+/// reads each, and when there are more it forgets to come back for them (hickory-net 0.26.3,
+/// `DnsMultiplexer::poll_next`): it must not get as far.
 const READS: u32 = 64;
 
 /// The last failure of a socket to one server, until it is taken.
@@ -102,7 +103,8 @@ impl Runtime {
     }
 }
 
-/// The socket is bound already, or asks for no port yet: that an address is not available means that there is none to send from.
+/// The socket is bound already, or asks for no port yet: that an address is not available means
+/// that there is none to send from.
 pub(super) fn unreachable_from_here(error: io::Error) -> io::Error {
     match error.kind() {
         io::ErrorKind::AddrNotAvailable => io::Error::new(
@@ -284,8 +286,8 @@ impl AsyncWrite for Tcp {
             .poll_io(self.token, Direction::Write, cx, write)
     }
 
-    /// Length and message in one segment (RFC 7766 §8). Joined, since a vectored write can raise SIGPIPE and a plain one does not; a query
-    /// is short.
+    /// Length and message in one segment (RFC 7766 §8). Joined, since a vectored write can raise
+    /// SIGPIPE and a plain one does not; a query is short.
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

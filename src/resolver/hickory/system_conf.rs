@@ -1,4 +1,5 @@
-//! The system's configuration where it is no file: as hickory reads it, from the registry or the system's configuration service.
+//! The system's configuration where it is no file: as hickory reads it, from the registry or the
+//! system's configuration service.
 
 use std::net::SocketAddr;
 use std::time::Instant;

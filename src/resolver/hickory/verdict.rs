@@ -23,7 +23,8 @@ pub(super) enum Verdict {
         /// The smallest of all records on the way from the name to these.
         ttl: Duration,
     },
-    /// NODATA: the name exists, and has no address of the family. Kept as long as the zone's SOA allows (RFC 2308 §5).
+    /// NODATA: the name exists, and has no address of the family. Kept as long as the zone's SOA
+    /// allows (RFC 2308 §5).
     NoData { ttl: Duration },
     /// NXDOMAIN, likewise.
     NoName { ttl: Duration },
@@ -276,7 +277,8 @@ fn negative_ttl(message: &Message) -> Option<Duration> {
         })
 }
 
-/// Aliases that are followed in one answer: chains have two or three, and a longer one is a loop or made to be one.
+/// Aliases that are followed in one answer: chains have two or three, and a longer one is a loop or
+/// made to be one.
 const MAX_ALIASES: usize = 16;
 
 /// Follows aliases from `name` as far as `records` lead; also the smallest TTL on the way.

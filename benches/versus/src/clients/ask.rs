@@ -1,7 +1,9 @@
-//! What all clients have in common: what is asked for, what counts as an answer, and when the meter runs.
+//! What all clients have in common: what is asked for, what counts as an answer, and when the meter
+//! runs.
 //!
-//! The meter starts with the answer that ends the warm-up and stops with the last one; connections go on asking in between, as they
-//! would anyway. So what is measured is the steady state, and nothing waits for the meter.
+//! The meter starts with the answer that ends the warm-up and stops with the last one; connections
+//! go on asking in between, as they would anyway. So what is measured is the steady state, and
+//! nothing waits for the meter.
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -176,7 +178,8 @@ impl Tally {
     }
 }
 
-/// Connections that rest for [`DELAY`]; it is the same for all of them, so that they are due in the order in which they came.
+/// Connections that rest for [`DELAY`]; it is the same for all of them, so that they are due in the
+/// order in which they came.
 #[derive(Debug, Default)]
 pub(crate) struct Resting(VecDeque<(Instant, usize)>);
 
@@ -225,7 +228,8 @@ impl Holding {
         })
     }
 
-    /// Waits until nothing is held any more: the server sees a while after a process has ended that its connections have.
+    /// Waits until nothing is held any more: the server sees a while after a process has ended that
+    /// its connections have.
     pub(crate) fn wait_for_none(server: SocketAddr) -> Result<(), Box<dyn Error>> {
         let mut holding = Self::at(server, 0)?;
         while holding.held()? > 0 {

@@ -1,9 +1,11 @@
-//! libcurl's multi interface, driven by `curl_multi_socket_action` from an epoll of our own: the way its documentation gives for many
-//! connections, and the one without `select`'s 1,023 descriptors.
+//! libcurl's multi interface, driven by `curl_multi_socket_action` from an epoll of our own: the
+//! way its documentation gives for many connections, and the one without `select`'s 1,023
+//! descriptors.
 //!
-//! Each connection in flight is an easy handle, configured once, that is taken out and put in again between two transfers, which is how
-//! libcurl wants handles to be reused. A collected body goes into a vector that the handle keeps. The epoll is level-triggered, as libcurl
-//! demands; what each socket waits for is changed when libcurl says so, and only then.
+//! Each connection in flight is an easy handle, configured once, that is taken out and put in again
+//! between two transfers, which is how libcurl wants handles to be reused. A collected body goes
+//! into a vector that the handle keeps. The epoll is level-triggered, as libcurl demands; what each
+//! socket waits for is changed when libcurl says so, and only then.
 
 use std::error::Error;
 use std::io;
@@ -22,7 +24,8 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// libcurl's own, which all transfers of a multi handle share.
 const READ_BUFFER: usize = 16 << 10;
-/// Where bodies are large its documentation advises a larger one; it is as large as the floor's and httpstream's.
+/// Where bodies are large its documentation advises a larger one; it is as large as the floor's and
+/// httpstream's.
 const LARGE_READ_BUFFER: usize = 128 << 10;
 
 /// Of one transfer.
@@ -47,12 +50,15 @@ pub(crate) fn run(job: &Job) -> Result<Cost> {
     }
 }
 
-/// Has libcurl count what it asks for. It is `malloc`'s word for a block's size, which is up to 15 bytes more than was asked for.
+/// Has libcurl count what it asks for. It is `malloc`'s word for a block's size, which is up to 15
+/// bytes more than was asked for.
 ///
-/// libcurl takes other functions than `malloc` only when it is initialised, and the curl crate has done that before `main`: so once more.
+/// libcurl takes other functions than `malloc` only when it is initialised, and the curl crate has
+/// done that before `main`: so once more.
 fn count_allocations() -> Result<()> {
-    // SAFETY: the functions are `malloc`'s own but for the counting, which neither unwinds nor touches the blocks; no other thread
-    // uses libcurl, and nothing of it is in use yet, so that it can be cleaned up.
+    // SAFETY: the functions are `malloc`'s own but for the counting, which neither unwinds nor
+    // touches the blocks; no other thread uses libcurl, and nothing of it is in use yet, so that it
+    // can be cleaned up.
     let code = unsafe {
         curl_sys::curl_global_cleanup();
         curl_sys::curl_global_init_mem(
@@ -348,7 +354,8 @@ struct Epoll(OwnedFd);
 
 impl Epoll {
     fn new() -> io::Result<Self> {
-        // SAFETY: the call has no pointers; what it answers is a new descriptor, which nobody else owns.
+        // SAFETY: the call has no pointers; what it answers is a new descriptor, which nobody else
+        // owns.
         unsafe {
             let fd = check(libc::epoll_create1(libc::EPOLL_CLOEXEC))?;
             Ok(Self(OwnedFd::from_raw_fd(fd)))
@@ -401,7 +408,8 @@ impl Epoll {
         // Rounded up, so as not to be early and spin.
         let timeout = timeout.map_or(-1, |timeout| timeout.as_micros().div_ceil(1000) as i32);
         ready.clear();
-        // SAFETY: there is room for `capacity` events, and as many of them as the call answers are there after it.
+        // SAFETY: there is room for `capacity` events, and as many of them as the call answers are
+        // there after it.
         unsafe {
             let n = check(libc::epoll_wait(
                 self.0.as_raw_fd(),

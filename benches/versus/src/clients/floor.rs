@@ -1,8 +1,9 @@
-//! The floor: what no client can be far below. A slab, one edge-triggered registration, pre-serialized bytes, one send and one recv a
-//! request, httparse, and nothing more: no deadlines, no queue, no retry, no limits.
+//! The floor: what no client can be far below. A slab, one edge-triggered registration,
+//! pre-serialized bytes, one send and one recv a request, httparse, and nothing more: no deadlines,
+//! no queue, no retry, no limits.
 //!
-//! A body is counted where it was read, but for those that are collected and do not come with their head: the rest of these is read
-//! straight to its place, in room that is used again.
+//! A body is counted where it was read, but for those that are collected and do not come with their
+//! head: the rest of these is read straight to its place, in room that is used again.
 
 use std::error::Error;
 use std::io::{self, Read, Write};

@@ -1,4 +1,5 @@
-//! httpstream with its default features, as its README has it: a method as readback, and `Next::again`.
+//! httpstream with its default features, as its README has it: a method as readback, and
+//! `Next::again`.
 
 use std::error::Error;
 use std::fs;

@@ -1,6 +1,7 @@
-//! hyper's connection API on tokio's current-thread runtime, as its own example has it: a task for each connection, and one for what is
-//! asked on it. The request is built anew each time, since hyper takes it; small bodies are read by frames, those to be collected by
-//! `collect` within a limit.
+//! hyper's connection API on tokio's current-thread runtime, as its own example has it: a task for
+//! each connection, and one for what is asked on it. The request is built anew each time, since
+//! hyper takes it; small bodies are read by frames, those to be collected by `collect` within a
+//! limit.
 
 use std::error::Error;
 use std::fs;

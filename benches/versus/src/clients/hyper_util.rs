@@ -1,4 +1,5 @@
-//! hyper-util's pooled client on tokio's current-thread runtime: one client, a task for each request in flight.
+//! hyper-util's pooled client on tokio's current-thread runtime: one client, a task for each
+//! request in flight.
 
 use std::error::Error;
 use std::sync::{Arc, Mutex};

@@ -1,9 +1,11 @@
-//! mio_httpc on a mio poll of its own: its simple calls for bodies that are collected, its streaming ones for those that are not.
+//! mio_httpc on a mio poll of its own: its simple calls for bodies that are collected, its
+//! streaming ones for those that are not.
 //!
-//! A call lives for one request and is found by its reference, for which its documentation advises a map with a fast hash. It keeps one
-//! idle connection for each host, so a connection is used again only if its next request follows at once, as it does here but for the
-//! delayed ones: with more of these than hosts most would connect anew. Body buffers are handed back to it, timeouts looked at as often as
-//! its documentation says.
+//! A call lives for one request and is found by its reference, for which its documentation advises
+//! a map with a fast hash. It keeps one idle connection for each host, so a connection is used
+//! again only if its next request follows at once, as it does here but for the delayed ones: with
+//! more of these than hosts most would connect anew. Body buffers are handed back to it, timeouts
+//! looked at as often as its documentation says.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -218,8 +220,9 @@ impl Running {
     }
 }
 
-/// As its example `get_streaming` does it, but for the end: where all of a body comes with its head, 0.10.6 hands it out again and again, and
-/// says that it is done only to who asks without a buffer.
+/// As its example `get_streaming` does it, but for the end: where all of a body comes with its
+/// head, 0.10.6 hands it out again and again, and says that it is done only to who asks without a
+/// buffer.
 struct Streamed {
     call: Call,
     state: State,
@@ -260,7 +263,8 @@ impl Streamed {
             self.piece.clear();
             let into = (!whole).then_some(&mut self.piece);
             let received = httpc.call_recv(registry, &mut self.call, into);
-            // Also where it says that it has to wait it may have handed out what came with the head.
+            // Also where it says that it has to wait it may have handed out what came with the
+            // head.
             if let State::Receiving { left, .. } = &mut self.state {
                 *left = left.checked_sub(self.piece.len()).ok_or("too long")?;
                 self.body_len += self.piece.len();
@@ -295,7 +299,8 @@ fn said(error: ::mio_httpc::Error) -> Box<dyn Error> {
     error.to_string().into()
 }
 
-/// A fast hash for references, which are consecutive numbers: multiplied by the golden ratio, so that the map's upper bits differ too.
+/// A fast hash for references, which are consecutive numbers: multiplied by the golden ratio, so
+/// that the map's upper bits differ too.
 #[derive(Default)]
 struct Multiply(u64);
 

@@ -1,6 +1,8 @@
-//! reqwest's async client on tokio's current-thread runtime: a task for each connection in flight, one client for all of them.
+//! reqwest's async client on tokio's current-thread runtime: a task for each connection in flight,
+//! one client for all of them.
 //!
-//! The URL is parsed once, which spares each request a fifth of its instructions; the proxy variables of the environment are not for us.
+//! The URL is parsed once, which spares each request a fifth of its instructions; the proxy
+//! variables of the environment are not for us.
 
 use std::error::Error;
 use std::sync::{Arc, Mutex};

@@ -1,7 +1,8 @@
 //! ureq, which blocks: a thread for each connection in flight, and one agent for all of them.
 //!
-//! Each thread warms up and waits for the others; then the meter starts, and each does its share. What it counts of the heap is a little
-//! less than true, since threads that allocate at once lose some of the count.
+//! Each thread warms up and waits for the others; then the meter starts, and each does its share.
+//! What it counts of the heap is a little less than true, since threads that allocate at once lose
+//! some of the count.
 
 use std::error::Error;
 use std::io::Read;

@@ -1,9 +1,12 @@
-//! Requests that wait, beyond what [`Workload::Held`](crate::job::Workload::Held) asks of every client: what each costs until it is sent.
+//! Requests that wait, beyond what [`Workload::Held`](crate::job::Workload::Held) asks of every
+//! client: what each costs until it is sent.
 //!
-//! A delayed request is what becomes a request later, without anybody's doing. In tokio that is a task that sleeps and then asks, through a
-//! client that is shared; or, for who writes a loop around it, an entry of tokio-util's `DelayQueue`, which is given the least that a request
-//! can be made of: a `Uri`, a clone of one. httpstream's are whole requests with their readback, which can be cancelled by their id. No vector
-//! is given its size beforehand, so that each structure shows how it grows.
+//! A delayed request is what becomes a request later, without anybody's doing. In tokio that is a
+//! task that sleeps and then asks, through a client that is shared; or, for who writes a loop
+//! around it, an entry of tokio-util's `DelayQueue`, which is given the least that a request can be
+//! made of: a `Uri`, a clone of one. httpstream's are whole requests with their readback, which can
+//! be cancelled by their id. No vector is given its size beforehand, so that each structure shows
+//! how it grows.
 
 use std::error::Error;
 use std::time::Duration;

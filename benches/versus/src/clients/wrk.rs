@@ -1,4 +1,5 @@
-//! wrk, where it is installed: for its throughput. It counts time and not requests, so its start is part of what it costs.
+//! wrk, where it is installed: for its throughput. It counts time and not requests, so its start is
+//! part of what it costs.
 
 use std::error::Error;
 use std::process::{Command, Stdio};

@@ -1,8 +1,9 @@
 //! Reads what callgrind writes, and says whose the instructions are.
 //!
-//! The rule: a function belongs to the crate its name begins with, which for a method of a trait is the crate of the type. What is of the
-//! standard library or of libc (and the allocator's count) belongs to who calls it, in the proportion of the instructions of the calls. So a
-//! `memcpy` that rustls calls is rustls's, and one that a client calls is the client's.
+//! The rule: a function belongs to the crate its name begins with, which for a method of a trait is
+//! the crate of the type. What is of the standard library or of libc (and the allocator's count)
+//! belongs to who calls it, in the proportion of the instructions of the calls. So a `memcpy` that
+//! rustls calls is rustls's, and one that a client calls is the client's.
 
 use std::collections::HashMap;
 
@@ -154,7 +155,8 @@ fn owner(name: &str) -> Owner {
 mod tests {
     use super::*;
 
-    /// `client` calls rustls and `memcpy`; rustls calls `memcpy` thrice as much, and a vector that calls it too.
+    /// `client` calls rustls and `memcpy`; rustls calls `memcpy` thrice as much, and a vector that
+    /// calls it too.
     const WRITTEN: &str = "\
 version: 1
 creator: callgrind-3.19.0

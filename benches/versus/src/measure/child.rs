@@ -5,7 +5,8 @@ use std::process::{Command, Stdio};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Runs it with `asked` and what is asked in JSON; answers what it says in JSON, or the last line of what it complains of.
+/// Runs it with `asked` and what is asked in JSON; answers what it says in JSON, or the last line
+/// of what it complains of.
 pub(crate) fn run<A: DeserializeOwned>(asked: &str, what: &impl Serialize) -> Result<A, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let what = serde_json::to_string(what).map_err(|error| error.to_string())?;

@@ -1,6 +1,7 @@
 //! What does not depend on the machine's mood: instructions and system calls a request.
 //!
-//! Each is the difference of two runs that differ in nothing but their number of requests, so that start, warm-up and end cancel out.
+//! Each is the difference of two runs that differ in nothing but their number of requests, so that
+//! start, warm-up and end cancel out.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,7 +1,8 @@
 //! Processor time, time on the wall and allocations: all clients in turns, round by round.
 //!
-//! A round is one run of each client, one after the other, each in a process of its own; who is first changes from round to round. How many
-//! requests a run has is found for each client by a run before the first round, so that runs are about equally long.
+//! A round is one run of each client, one after the other, each in a process of its own; who is
+//! first changes from round to round. How many requests a run has is found for each client by a run
+//! before the first round, so that runs are about equally long.
 
 use serde::{Deserialize, Serialize};
 
@@ -56,7 +57,8 @@ impl Timed {
             .collect()
     }
 
-    /// The fewest of any round: buffers that are kept are made once, and what every request costs every round shows.
+    /// The fewest of any round: buffers that are kept are made once, and what every request costs
+    /// every round shows.
     pub(crate) fn allocations(&self) -> Option<f64> {
         self.least(|cost| cost.allocations)
     }
@@ -132,7 +134,8 @@ fn run(bench: &Bench, scene: Scene, client: Client, requests: usize) -> Result<C
     }
 }
 
-/// The floor does not pipeline: it is beside those that do as their measure, one request after the other on 50 connections.
+/// The floor does not pipeline: it is beside those that do as their measure, one request after the
+/// other on 50 connections.
 fn stand_in(client: Client, scene: Scene) -> Scene {
     match (client, scene.workload) {
         (Client::Floor, Workload::Pipelined { .. }) => SMALL_50,

@@ -1,7 +1,8 @@
 //! From one open connection to 15,000: what a request costs, and what a connection does.
 //!
-//! Two ways. *All busy*: each connection has a request in flight all the time, so that each answer is another connection's. *Fifty busy*: so
-//! many ask, and all the others hold a request that is not answered. Memory is what the held ones take.
+//! Two ways. *All busy*: each connection has a request in flight all the time, so that each answer
+//! is another connection's. *Fifty busy*: so many ask, and all the others hold a request that is
+//! not answered. Memory is what the held ones take.
 
 use serde::{Deserialize, Serialize};
 
@@ -69,7 +70,8 @@ pub(crate) fn measure(
             for turn in 0..clients.len() {
                 let at = (round + turn) % clients.len();
                 let mut job = job(bench, clients[at], open, way);
-                // Often enough round that what the kernel keeps of a connection is out of its caches again.
+                // Often enough round that what the kernel keeps of a connection is out of its
+                // caches again.
                 job.requests = (12 * open).max(10_000);
                 match bench.run(&job) {
                     Outcome::Cost(cost) => costs[at].push(cost.cpu_seconds_each()),

@@ -1,10 +1,12 @@
 //! What waits: held long polls of every client, and delayed requests.
 //!
-//! Each figure is of a process of its own, which counts what it has asked of its allocator between the moment before the first request and
-//! the one in which the server holds all of them. What the kernel keeps for a socket is the same for all and in none of the figures.
-//! Connections are spread over the server's addresses, so that ports do not run out before descriptors do. Processor time is that of
-//! opening: connecting, sending the request, and putting it where it waits. Of libcurl the C library's word for the size of a block is
-//! counted, which is a few bytes more than was asked for.
+//! Each figure is of a process of its own, which counts what it has asked of its allocator between
+//! the moment before the first request and the one in which the server holds all of them. What the
+//! kernel keeps for a socket is the same for all and in none of the figures. Connections are spread
+//! over the server's addresses, so that ports do not run out before descriptors do. Processor time
+//! is that of opening: connecting, sending the request, and putting it where it waits. Of libcurl
+//! the C library's word for the size of a block is counted, which is a few bytes more than was
+//! asked for.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -49,8 +51,9 @@ const DELAYERS: [Waiting; 5] = [
     Waiting::DelayQueue,
 ];
 
-/// How many libcurl can hold as the curl crate builds it: curl-sys 0.4.91 does not tell libcurl 8.22 of `poll`, so that a connection is
-/// waited for by `select`, which knows no descriptor above 1,023. `CFLAGS=-DHAVE_POLL` tells it, and lifts this; a poll costs the same then.
+/// How many libcurl can hold as the curl crate builds it: curl-sys 0.4.91 does not tell libcurl
+/// 8.22 of `poll`, so that a connection is waited for by `select`, which knows no descriptor above
+/// 1,023. `CFLAGS=-DHAVE_POLL` tells it, and lifts this; a poll costs the same then.
 const BY_SELECT: usize = 1000;
 
 /// Whose requests wait.
@@ -97,7 +100,8 @@ pub(crate) fn run(ask: &str) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Held polls: [`POLLS`] of them, and as many as this machine has descriptors, ports and memory for.
+/// Held polls: [`POLLS`] of them, and as many as this machine has descriptors, ports and memory
+/// for.
 pub(crate) fn polls(
     server: &Reached,
     clients: &[Client],
@@ -137,10 +141,12 @@ pub(crate) fn polls(
     Ok(rows)
 }
 
-/// What a poll may take of memory, the kernel's sockets at both ends included: more than the dearest client does.
+/// What a poll may take of memory, the kernel's sockets at both ends included: more than the
+/// dearest client does.
 const MEMORY_A_POLL: usize = 64 << 10;
 
-/// Of the descriptors that a process may have, the ports that there are to `addresses`, and half of the memory that is free: the least.
+/// Of the descriptors that a process may have, the ports that there are to `addresses`, and half of
+/// the memory that is free: the least.
 fn most_polls(addresses: usize) -> std::io::Result<usize> {
     let files = machine::raise_open_files()?.saturating_sub(SPARE_DESCRIPTORS);
     let ports = machine::ports().map_or(usize::MAX, |ports| ports.saturating_mul(addresses));

@@ -1,18 +1,23 @@
 //! Timers among many: what it takes to arm one, to cancel it, and to have it fire.
 //!
-//! A process arms as many as are to be pending, due in ten to twenty minutes, and then measures, in batches of a thousand:
+//! A process arms as many as are to be pending, due in ten to twenty minutes, and then measures, in
+//! batches of a thousand:
 //!
-//! - *any*: cancels timers anywhere among the pending ones, in an order that is all chance, and arms others in their places: what a crowd of
-//!   delayed requests does. Each hits memory that has not been touched for long.
+//! - *any*: cancels timers anywhere among the pending ones, in an order that is all chance, and
+//!   arms others in their places: what a crowd of delayed requests does. Each hits memory that has
+//!   not been touched for long.
 //! - *recent*: arms timers and cancels these: the deadline of a request that is soon answered.
-//! - *fire*: arms a hundred thousand that are due within seconds, waits until they are, and takes them out.
+//! - *fire*: arms a hundred thousand that are due within seconds, waits until they are, and takes
+//!   them out.
 //!
-//! What is measured is processor time, which a busy machine moves less than the clock on the wall. The sets take turns, each run in a
-//! process of its own, so that a ratio is of two runs of the same round. Instructions are the difference between two lengths under
-//! callgrind, among fewer pending ones, since they hardly depend on their number.
+//! What is measured is processor time, which a busy machine moves less than the clock on the wall.
+//! The sets take turns, each run in a process of its own, so that a ratio is of two runs of the
+//! same round. Instructions are the difference between two lengths under callgrind, among fewer
+//! pending ones, since they hardly depend on their number.
 //!
-//! The wheel is httpstream's own file, included here: what an engine adds to it (a request, a readback, an id that is never used again, and
-//! the answer that each cancelled chain gets) is measured as the engine's `start` and `cancel`, and is no fair match for a timer alone.
+//! The wheel is httpstream's own file, included here: what an engine adds to it (a request, a
+//! readback, an id that is never used again, and the answer that each cancelled chain gets) is
+//! measured as the engine's `start` and `cancel`, and is no fair match for a timer alone.
 
 mod sets;
 
@@ -40,8 +45,8 @@ const BATCH: usize = 1000;
 
 /// When pending ones are due, in milliseconds from the start: a run is over long before.
 const FAR: Range<u32> = 600_000..1_200_000;
-/// When those that are to fire are due, counted from before they are armed, which takes a tenth of the time until the first is; and when all
-/// surely are.
+/// When those that are to fire are due, counted from before they are armed, which takes a tenth of
+/// the time until the first is; and when all surely are.
 const NEAR: Range<u32> = 500..800;
 const ALL_DUE_MS: u32 = 810;
 
@@ -89,7 +94,8 @@ pub(crate) struct Run {
     pub(crate) arm_seconds: f64,
     /// To arm and to cancel.
     pub(crate) recent_seconds: f64,
-    /// `None`: none were to fire, or this machine was too busy to have them armed before the first was due.
+    /// `None`: none were to fire, or this machine was too busy to have them armed before the first
+    /// was due.
     pub(crate) fire_seconds: Option<f64>,
 }
 
@@ -325,7 +331,8 @@ impl Row {
     }
 }
 
-/// Cancelling and arming of the wheel to that of another set, run by run: anywhere, and recently armed.
+/// Cancelling and arming of the wheel to that of another set, run by run: anywhere, and recently
+/// armed.
 pub(crate) fn ratios(wheel: &Row, other: &Row) -> Option<(Ratio, Ratio)> {
     let of = |what: fn(&Run) -> f64| stats::paired_ratio(&wheel.all(what), &other.all(what));
     Some((of(Run::any_seconds)?, of(|run| run.recent_seconds)?))

@@ -63,7 +63,8 @@ impl Bar {
     }
 }
 
-/// So that what is a little over a bar does not read as the bar: with three digits behind the point below ten, with one below a hundred thousand.
+/// So that what is a little over a bar does not read as the bar: with three digits behind the point
+/// below ten, with one below a hundred thousand.
 pub(crate) fn figure(value: f64) -> String {
     let digits = match value.abs() {
         0.0..10.0 => 3,
@@ -77,7 +78,8 @@ pub(crate) fn figure(value: f64) -> String {
     }
 }
 
-/// System calls are the difference of two runs in which the kernel interrupts what it likes: hundredths are what the bars are given in.
+/// System calls are the difference of two runs in which the kernel interrupts what it likes:
+/// hundredths are what the bars are given in.
 fn in_hundredths(calls: f64) -> f64 {
     (calls * 100.0).round() / 100.0
 }
@@ -326,8 +328,9 @@ fn pipelined(measured: &Measured) -> Vec<Bar> {
     vec![Bar::new(&measure, 0.35, 0.24, ratio.map(|ratio| ratio.median)).remark(interval(ratio))]
 }
 
-/// At the most connections that there are, over one, and over the least at any number: one is alone in that it pays for a wait with each answer,
-/// so that a growth behind it does not show. What the floor makes of the same sockets is in the remark.
+/// At the most connections that there are, over one, and over the least at any number: one is alone
+/// in that it pays for a wait with each answer, so that a growth behind it does not show. What the
+/// floor makes of the same sockets is in the remark.
 fn growth(measured: &Measured) -> Vec<Bar> {
     let mut bars = Vec::new();
     for (way, words) in [(Way::AllBusy, "all busy"), (Way::FiftyBusy, "50 busy")] {
@@ -358,7 +361,8 @@ fn growth(measured: &Measured) -> Vec<Bar> {
     bars
 }
 
-/// Heap of a held connection where there are most, of that where there are a thousand: with fewer, what an engine has once is most of it.
+/// Heap of a held connection where there are most, of that where there are a thousand: with fewer,
+/// what an engine has once is most of it.
 fn linear_memory(measured: &Measured) -> Bar {
     let ours: Vec<&Grown> = measured
         .growth

@@ -1,4 +1,5 @@
-//! The charts, as SVG: bars that lie, so that names have room, and lines for growth. Every axis begins at zero.
+//! The charts, as SVG: bars that lie, so that names have room, and lines for growth. Every axis
+//! begins at zero.
 
 use std::error::Error;
 use std::path::Path;

@@ -81,7 +81,8 @@ fn processor(cpuinfo: &str) -> &str {
         .map_or("unknown", |(_, name)| name)
 }
 
-/// `2026-01-31`, from days since 1970-01-01 (Hinnant, "chrono-compatible low-level date algorithms").
+/// `2026-01-31`, from days since 1970-01-01 (Hinnant, "chrono-compatible low-level date
+/// algorithms").
 fn date(days: u64) -> String {
     // Days of a 400-year era that begins with a March, so that the leap day is the last of a year.
     let days = days + 719_468;

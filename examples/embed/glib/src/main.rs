@@ -1,8 +1,10 @@
-//! In a GLib main loop, as GTK programs have one: a source that watches the engine's descriptor, and a timeout for its deadline.
+//! In a GLib main loop, as GTK programs have one: a source that watches the engine's descriptor,
+//! and a timeout for its deadline.
 //!
-//! The trap: a timeout counts whole milliseconds, and cuts off what is over; it is rounded up here. After every turn, and after what is submitted outside
-//! of one, the deadline is asked for again, and there is a timeout for it or none. It is a new source only where the deadline has moved: for each that is
-//! added GLib's default context wakes itself up once more.
+//! The trap: a timeout counts whole milliseconds, and cuts off what is over; it is rounded up here.
+//! After every turn, and after what is submitted outside of one, the deadline is asked for again,
+//! and there is a timeout for it or none. It is a new source only where the deadline has moved: for
+//! each that is added GLib's default context wakes itself up once more.
 
 #[path = "../../conversation/mod.rs"]
 mod conversation;

@@ -1,4 +1,5 @@
-//! The conversation under GLib is the one that the script has, and its loop sleeps while nothing happens.
+//! The conversation under GLib is the one that the script has, and its loop sleeps while nothing
+//! happens.
 
 #[path = "../../../../tests/programs/mod.rs"]
 mod programs;

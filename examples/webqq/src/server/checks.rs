@@ -245,7 +245,8 @@ impl Seat {
         }
     }
 
-    /// What the cookies of the present login are, and those of the login before while calls may be on their way.
+    /// What the cookies of the present login are, and those of the login before while calls may be
+    /// on their way.
     fn good_keys(&self, now: Duration) -> impl Iterator<Item = Keys> {
         let former = self.former_keys.filter(|&(_, until)| now < until);
         self.keys.into_iter().chain(former.map(|(keys, _)| keys))
@@ -404,8 +405,9 @@ impl Seat {
     }
 }
 
-/// Whether it is an excuse for the breach that the last answer to `step` was lost. Not for a send: doubling is what it must
-/// not do. Nor for polls that are one too many, or of a session that is over.
+/// Whether it is an excuse for the breach that the last answer to `step` was lost. Not for a send:
+/// doubling is what it must not do. Nor for polls that are one too many, or of a session that is
+/// over.
 fn excuses(step: Step, rule: Rule) -> bool {
     match step {
         Step::Poll => !matches!(rule, Rule::Session | Rule::SecondPoll),

@@ -133,8 +133,8 @@ impl Shelf {
         self.0.push((login, cookie.clone()));
     }
 
-    /// Whether `call` brings what it must, and nothing that it must not. What an earlier login left behind may come or be
-    /// missing, since a client may have begun with an empty jar.
+    /// Whether `call` brings what it must, and nothing that it must not. What an earlier login left
+    /// behind may come or be missing, since a client may have begun with an empty jar.
     pub(crate) fn check(&self, call: &Call, login: u64) -> Result<(), String> {
         for (given_at, cookie) in &self.0 {
             let name = &cookie.name;

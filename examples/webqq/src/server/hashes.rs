@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use md5::{Digest, Md5};
 
-/// What a client sends instead of its password: `H(H(md5(password) uin) CODE)`, where `H` is MD5 in upper-case hex.
+/// What a client sends instead of its password: `H(H(md5(password) uin) CODE)`, where `H` is MD5 in
+/// upper-case hex.
 pub(crate) fn password(uin: u64, password: &str, code: &str) -> String {
     let mut salted = Md5::digest(password).to_vec();
     salted.extend(uin.to_be_bytes());

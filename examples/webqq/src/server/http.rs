@@ -1,7 +1,9 @@
 //! The front-end: a brain on hyper and tokio, in a thread of its own.
 //!
-//! There is a door for http, and perhaps one for https. Each connection is a task; one more keeps the time, and hands out the wishes. All of them, and [`HttpServer::with`], change the
-//! brain in one way, [`Shared::change`]: behind each change the director looks at it, and what has become ready is sent.
+//! There is a door for http, and perhaps one for https. Each connection is a task; one more keeps
+//! the time, and hands out the wishes. All of them, and [`HttpServer::with`], change the brain in
+//! one way, [`Shared::change`]: behind each change the director looks at it, and what has become
+//! ready is sent.
 
 pub(crate) mod tls;
 pub(crate) mod travel;
@@ -33,7 +35,8 @@ const BACKLOG: i32 = 4096;
 /// After a failed `accept`, such as one without a descriptor left.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(10);
 
-/// How long a poll waits to be judged while another one is held: the close of that one may be on its way.
+/// How long a poll waits to be judged while another one is held: the close of that one may be on
+/// its way.
 const CLOSE_UNDER_WAY: Duration = Duration::from_millis(30);
 
 /// The timer's resolution. A wake in the past has to leave time to the connections as well.
@@ -71,7 +74,8 @@ pub(crate) struct HttpServer {
 }
 
 impl HttpServer {
-    /// Serves at what [`listen`] gave. `wishes` is called in the server's thread, and may use [`HttpServer::with`].
+    /// Serves at what [`listen`] gave. `wishes` is called in the server's thread, and may use
+    /// [`HttpServer::with`].
     ///
     /// # Errors
     /// When there is no thread or no poll for it.
@@ -116,7 +120,8 @@ impl HttpServer {
         self.addr
     }
 
-    /// Does something with the brain, at the time that `f` is told. What becomes ready by that is sent.
+    /// Does something with the brain, at the time that `f` is told. What becomes ready by that is
+    /// sent.
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut Server, Duration) -> R) -> R {
         self.shared.change(|state, now| f(&mut state.brain, now))
     }

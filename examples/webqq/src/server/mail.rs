@@ -1,7 +1,7 @@
 //! What waits for an account's next poll, and what the last one carried away.
 //!
-//! Delivery is at least once: what an answer carried counts as received when the next poll of the session comes on the same
-//! connection. Else it is put in front of the queue again.
+//! Delivery is at least once: what an answer carried counts as received when the next poll of the
+//! session comes on the same connection. Else it is put in front of the queue again.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! What the server hands out and wants to see again: it can be recognised without keeping a list of it.
+//! What the server hands out and wants to see again: it can be recognised without keeping a list of
+//! it.
 
 /// What a token is for. One of one kind does not pass for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

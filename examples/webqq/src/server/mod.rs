@@ -1,8 +1,9 @@
 //! A WebQQ server without sockets and without a clock: calls come in with the time, answers go out.
 //!
-//! A call is recognised as a [`Step`], finds the [`seat`] of its account, is checked (`checks`), perhaps struck by a
-//! [`Fault`], and does its step's work (`login`, `lists`, `poll`, `send`, `session`). Everything that happened stands in
-//! the [`Ledger`]. One server serves over real sockets as well as over simulated ones: what differs is the front-end.
+//! A call is recognised as a [`Step`], finds the [`seat`] of its account, is checked (`checks`),
+//! perhaps struck by a [`Fault`], and does its step's work (`login`, `lists`, `poll`, `send`,
+//! `session`). Everything that happened stands in the [`Ledger`]. One server serves over real
+//! sockets as well as over simulated ones: what differs is the front-end.
 
 mod answer;
 mod breach;
@@ -129,7 +130,8 @@ pub(crate) struct Server {
     seats: BTreeMap<u64, Seat>,
 }
 
-/// What front-ends do. After each of these, and after whatever a director does, `take_ready` and `next_wake` may have changed.
+/// What front-ends do. After each of these, and after whatever a director does, `take_ready` and
+/// `next_wake` may have changed.
 impl Server {
     pub(crate) fn new(settings: Settings) -> Self {
         Self {
@@ -143,7 +145,8 @@ impl Server {
         self.seats.insert(seat.account.number, seat);
     }
 
-    /// A client has connected; with https, the TLS handshake is over. Answers the connection's number.
+    /// A client has connected; with https, the TLS handshake is over. Answers the connection's
+    /// number.
     pub(crate) fn on_connection(&mut self, scheme: Scheme) -> u64 {
         let ledger = &mut self.house.ledger;
         ledger.connections += 1;
@@ -211,7 +214,8 @@ impl Server {
         mem::take(&mut self.house.wishes)
     }
 
-    /// Whether a poll of this session is held: a front-end may wait a moment before it brings another one.
+    /// Whether a poll of this session is held: a front-end may wait a moment before it brings
+    /// another one.
     pub(crate) fn is_polled(&self, call: &Call) -> bool {
         let account = self.whose(Step::Poll, call, &r_of(call));
         let seat = account.and_then(|number| self.seats.get(&number));
@@ -249,7 +253,8 @@ impl Server {
             .or_else(|| self.armed_for(step).filter(|_| step.is_for_anybody()))
     }
 
-    /// Nobody has to say who he is to get a signature or the weather. A fault armed there strikes whoever comes first.
+    /// Nobody has to say who he is to get a signature or the weather. A fault armed there strikes
+    /// whoever comes first.
     fn armed_for(&self, step: Step) -> Option<u64> {
         let mut seats = self.seats.values();
         let seat = seats.find(|seat| seat.armed.iter().any(|&(armed, _)| armed == step))?;
@@ -296,7 +301,8 @@ impl Server {
         self.seats.get(&account).map_or(0, |seat| seat.armed.len())
     }
 
-    /// `who` says something at `place`, where he can speak. Answers the nonce that stands before the text.
+    /// `who` says something at `place`, where he can speak. Answers the nonce that stands before
+    /// the text.
     pub(crate) fn say(
         &mut self,
         now: Duration,
@@ -340,7 +346,8 @@ impl Server {
         }
     }
 
-    /// `fault` strikes once, at the next call of `step` that is not refused anyway. Several queue up.
+    /// `fault` strikes once, at the next call of `step` that is not refused anyway. Several queue
+    /// up.
     pub(crate) fn arm(&mut self, account: u64, step: Step, fault: Fault) {
         assert!(fault.suits(step), "{step} cannot be struck by {fault:?}");
         if let Some(seat) = self.seats.get_mut(&account) {
@@ -348,14 +355,16 @@ impl Server {
         }
     }
 
-    /// Somebody logs in to the account elsewhere: its session ends, and the held poll, or the next one, is told.
+    /// Somebody logs in to the account elsewhere: its session ends, and the held poll, or the next
+    /// one, is told.
     pub(crate) fn kick(&mut self, now: Duration, account: u64) {
         if let Some(seat) = self.seats.get_mut(&account) {
             seat.kick(&mut self.house, now);
         }
     }
 
-    /// Somebody else polls with the account's session while a poll is held: with the words of the bot's own, on another connection.
+    /// Somebody else polls with the account's session while a poll is held: with the words of the
+    /// bot's own, on another connection.
     pub(crate) fn intrude(&mut self, now: Duration, account: u64) {
         let seat = self.seats.get(&account);
         let held = seat.filter(|seat| seat.poll.is_some());

@@ -1,4 +1,5 @@
-//! The numbers by which a session knows people and places. They are temporary: each full login draws new ones.
+//! The numbers by which a session knows people and places. They are temporary: each full login
+//! draws new ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -73,7 +73,8 @@ const PEOPLE: &[(&str, Option<&str>)] = &[
 ];
 
 impl Account {
-    /// An account with five friends, two groups and a discussion. `password123` belongs to 1685359365.
+    /// An account with five friends, two groups and a discussion. `password123` belongs to
+    /// 1685359365.
     pub(crate) fn sample(number: u64) -> Self {
         let people = (10_001..).zip(PEOPLE);
         let people = people.map(|(k, &(name, nick))| Person {
@@ -149,7 +150,8 @@ impl Account {
         pairs.collect()
     }
 
-    /// What a client can call `who` at `place` by what the lists say: the card or markname before the nick.
+    /// What a client can call `who` at `place` by what the lists say: the card or markname before
+    /// the nick.
     pub(crate) fn shown_name(&self, place: &Place, who: &str) -> Option<&'static str> {
         let nick = self.person(who)?.nick;
         match place {

@@ -88,7 +88,8 @@ impl Seat {
         house.ready.push((poll.hold, answer));
     }
 
-    /// The answer to a poll: all that waits, newest first, or 102. Also what strikes it, if its fault still can.
+    /// The answer to a poll: all that waits, newest first, or 102. Also what strikes it, if its
+    /// fault still can.
     fn news(
         &mut self,
         house: &mut House,

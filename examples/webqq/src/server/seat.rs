@@ -126,8 +126,8 @@ impl Seat {
         }
     }
 
-    /// The way of a call: it is checked, perhaps a fault is due, its step does its work, and the answer goes out as the
-    /// fault lets it.
+    /// The way of a call: it is checked, perhaps a fault is due, its step does its work, and the
+    /// answer goes out as the fault lets it.
     pub(crate) fn on_call(&mut self, visit: &mut Visit<'_>) -> Reaction {
         if let Some(answer) = self.tell_kick(visit) {
             return Reaction::Answer(answer);
@@ -192,7 +192,8 @@ impl Seat {
         }
     }
 
-    /// Who has brought the present keys knows them: the former ones are good only for what is still on its way.
+    /// Who has brought the present keys knows them: the former ones are good only for what is still
+    /// on its way.
     fn note_keys(&mut self, visit: &Visit<'_>) {
         let (Some(keys), Some((_, until))) = (self.keys, &mut self.former_keys) else {
             return;

@@ -126,7 +126,8 @@ impl<'a> Visit<'a> {
         text.parse().unwrap_or_default()
     }
 
-    /// When it may have been made: what opens a connection waits for that, and with TLS for the handshake as well.
+    /// When it may have been made: what opens a connection waits for that, and with TLS for the
+    /// handshake as well.
     pub(crate) fn under_way_since(&self) -> Duration {
         self.call.opened.unwrap_or(self.now).min(self.now)
     }

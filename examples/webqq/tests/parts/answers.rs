@@ -1,4 +1,5 @@
-//! What the server's answers say: literals and JSON, as the real server wrote them and as nobody should.
+//! What the server's answers say: literals and JSON, as the real server wrote them and as nobody
+//! should.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

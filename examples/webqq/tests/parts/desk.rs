@@ -1,7 +1,7 @@
 //! The front-end of the server's brain on a simulated network.
 //!
-//! What `server/http.rs` is over TCP, this is in virtual time: each change of the brain is followed by a look of its director, and
-//! by what has become ready.
+//! What `server/http.rs` is over TCP, this is in virtual time: each change of the brain is followed
+//! by a look of its director, and by what has become ready.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -34,7 +34,8 @@ const CLOSE_UNDER_WAY: Duration = Duration::from_millis(30);
 const DRIP: Duration = Duration::from_millis(3);
 const MAX_DROPS: usize = 40;
 const MIN_DROP: usize = 3;
-/// The longest that a slow answer takes. A poll may then have been given up, any other answer has not.
+/// The longest that a slow answer takes. A poll may then have been given up, any other answer has
+/// not.
 const SLOW: Duration = Duration::from_secs(25);
 
 /// One host's door to the desk.
@@ -188,7 +189,8 @@ impl Desk {
         self.brain.take_wishes()
     }
 
-    /// What was due by now comes before what happens now; behind it the director looks, and what is ready goes out.
+    /// What was due by now comes before what happens now; behind it the director looks, and what is
+    /// ready goes out.
     fn change<R>(&mut self, f: impl FnOnce(&mut Self, Duration) -> R) -> R {
         let now = self.network.elapsed();
         if self.brain.next_wake().is_some_and(|at| at <= now) {

@@ -1,4 +1,5 @@
-//! The front-end as a client sees it: bytes, and how a connection ends. Here without a brain; with one in `served`.
+//! The front-end as a client sees it: bytes, and how a connection ends. Here without a brain; with
+//! one in `served`.
 
 mod served;
 mod tls;

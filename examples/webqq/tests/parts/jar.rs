@@ -195,7 +195,8 @@ fn a_cookie_lives_as_long_as_it_says() {
     }
 }
 
-/// When a cookie with this Expires is over, in seconds since the epoch; found with nothing but the jar's own answers.
+/// When a cookie with this Expires is over, in seconds since the epoch; found with nothing but the
+/// jar's own answers.
 fn end_of(date: &str) -> Option<u64> {
     let mut jar = Jar::default();
     let line = format!("a=b; Expires={date}");
@@ -552,7 +553,8 @@ fn whatever_is_set_nothing_panics_and_what_is_sent_can_be() {
     );
 }
 
-/// What a jar has to know of a cookie, for hosts and paths that match nothing but themselves and the root.
+/// What a jar has to know of a cookie, for hosts and paths that match nothing but themselves and
+/// the root.
 #[derive(Clone, Debug)]
 struct Known {
     value: String,

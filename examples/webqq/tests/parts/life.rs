@@ -1,4 +1,5 @@
-//! A director for long times: people say all sorts of things, and one after the other everything goes wrong.
+//! A director for long times: people say all sorts of things, and one after the other everything
+//! goes wrong.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,7 +11,8 @@ use crate::script::{Expectations, Line, say};
 use crate::server::{Direct, Director, Fault, Place, Server, Step, Switch, Wish, switches};
 use crate::simulated::ACCOUNT;
 
-/// How long an episode may take until its faults have struck. Somebody who was kicked too often stays away for an hour.
+/// How long an episode may take until its faults have struck. Somebody who was kicked too often
+/// stays away for an hour.
 const LONGEST_EPISODE: Duration = Duration::from_secs(2 * 3600);
 /// A login in which something is to go wrong may end before it gets there.
 const INSIST: Duration = Duration::from_secs(600);

@@ -71,7 +71,8 @@ impl Simulation {
         }
     }
 
-    /// Lets the world go on until `until`, or until `is_over`, which is asked whenever nothing is left to do at a moment.
+    /// Lets the world go on until `until`, or until `is_over`, which is asked whenever nothing is
+    /// left to do at a moment.
     pub(crate) fn run(&mut self, until: Duration, mut is_over: impl FnMut(&Self) -> bool) {
         loop {
             let deadline = self.engine.next_deadline();
@@ -82,7 +83,8 @@ impl Simulation {
             } else if self.network.elapsed() >= until || is_over(self) {
                 return;
             } else {
-                // A step at a time: whatever happens may bring something that is due before what was thought to be the next.
+                // A step at a time: whatever happens may bring something that is due before what
+                // was thought to be the next.
                 let wake = self.desk.borrow().next_wake();
                 let wait = wake.unwrap_or(until).min(until);
                 let wait = wait.saturating_sub(self.network.elapsed());
@@ -134,7 +136,8 @@ impl Simulation {
         }
     }
 
-    /// Another server takes the place of the one before, of whose sessions it knows nothing. Answers the old one's brain.
+    /// Another server takes the place of the one before, of whose sessions it knows nothing.
+    /// Answers the old one's brain.
     pub(crate) fn replace_server(
         &mut self,
         seed: u64,
@@ -161,7 +164,8 @@ impl Simulation {
         });
     }
 
-    /// What is wrong when the bot has left: by the brain's judgement, and by what is left of the bot.
+    /// What is wrong when the bot has left: by the brain's judgement, and by what is left of the
+    /// bot.
     pub(crate) fn complaints(
         &self,
         expectations: &Expectations,

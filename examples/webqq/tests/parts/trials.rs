@@ -1,4 +1,5 @@
-//! The bot in virtual time, in situations of their own: a script, somebody who will not stop kicking, a server that is gone.
+//! The bot in virtual time, in situations of their own: a script, somebody who will not stop
+//! kicking, a server that is gone.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -18,7 +19,8 @@ use crate::simulated::{ACCOUNT, HOUR, MINUTE, Simulation, complaints};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A play that is looked at when something has come, and once a second: it reads the whole ledger each time.
+/// A play that is looked at when something has come, and once a second: it reads the whole ledger
+/// each time.
 struct Unhurried {
     play: Play,
     requests: u64,
@@ -87,7 +89,8 @@ fn scripted_conversation_is_the_same_each_time_at_its_real_pace() {
     assert_eq!(first, play(1));
 }
 
-/// Has the bot log in, kicks once a minute for a while, and has something said each quarter of an hour.
+/// Has the bot log in, kicks once a minute for a while, and has something said each quarter of an
+/// hour.
 struct Kicker {
     expectations: Expectations,
     until: Duration,
@@ -210,7 +213,8 @@ fn after_ten_minutes_without_a_server_it_answers_the_next_one() {
         sim.run(52 * MINUTE, |_| false);
         let back = ats(&sim.log, |event| *event == Event::Online).next();
         let back = back.expect("it is back");
-        // A poll finds out that there is a server, a relink that it is another one; before each a minute and some goes by.
+        // A poll finds out that there is a server, a relink that it is another one; before each a
+        // minute and some goes by.
         assert!(back < 35 * MINUTE, "seed {seed}: back only at {back:?}");
         sim.log_out();
         let wrong = sim.complaints(&asked_since, &[]);
@@ -315,7 +319,8 @@ fn nothing_of_a_session_waits_on_when_another_has_begun() {
     for minutes in [1, 3, 5, 7] {
         sim.run(minutes * MINUTE + 30 * SECOND, |_| false);
         assert_eq!(sim.bot.stage, Stage::Online, "after {minutes} minutes");
-        // Poll, heartbeat and refresh of this session. Those of the ones before would still wait for their time.
+        // Poll, heartbeat and refresh of this session. Those of the ones before would still wait
+        // for their time.
         assert_eq!(sim.engine.pending(), 3, "after {minutes} minutes");
         let stats = sim.engine.stats();
         assert_eq!(

@@ -1,7 +1,10 @@
-//! The bot for a week, in virtual time, while everything goes wrong that can: nothing is lost, nothing is said twice.
+//! The bot for a week, in virtual time, while everything goes wrong that can: nothing is lost,
+//! nothing is said twice.
 //!
-//! - `HTTPSTREAM_SIM_SEED=7 cargo test --test webqq week` lets the week and the hours have another seed;
-//! - `HTTPSTREAM_SIM_SEEDS=1000 cargo test --release --test webqq hours` lives so many hours, `50..60` just these.
+//! - `HTTPSTREAM_SIM_SEED=7 cargo test --test webqq week` lets the week and the hours have another
+//!   seed;
+//! - `HTTPSTREAM_SIM_SEEDS=1000 cargo test --release --test webqq hours` lives so many hours,
+//!   `50..60` just these.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -22,12 +25,14 @@ const OPERATOR: Duration = MINUTE;
 
 /// What the network may do at any time; `roughness` says how often.
 ///
-/// Left out is what can destroy a send before its server has it whole: a server that ends a connection by itself
-/// ([`Fault::CloseAfter`], `CloseBefore`, ...) may meet a send that is under way, [`Fault::Silence`] and `StopsReading` swallow
-/// one, and [`Fault::Delay`] keeps it on its way for longer than the bot waits. The bot never says again what may have been
-/// heard, and from its side the two cannot be told apart: that something is missing then proves nothing. Where an answer is
-/// lost behind its back, the brain does it, which knows what it has heard. Nor are there slow look-ups: a request that waits for one
-/// may be of a session that is over when it comes, for longer than the brain excuses it.
+/// Left out is what can destroy a send before its server has it whole: a server that ends a
+/// connection by itself ([`Fault::CloseAfter`], `CloseBefore`, ...) may meet a send that is under
+/// way, [`Fault::Silence`] and `StopsReading` swallow one, and [`Fault::Delay`] keeps it on its way
+/// for longer than the bot waits. The bot never says again what may have been heard, and from its
+/// side the two cannot be told apart: that something is missing then proves nothing. Where an
+/// answer is lost behind its back, the brain does it, which knows what it has heard. Nor are there
+/// slow look-ups: a request that waits for one may be of a session that is over when it comes, for
+/// longer than the brain excuses it.
 fn weather(roughness: u16) -> Faults {
     let harmless = [
         (Fault::Split, 20),

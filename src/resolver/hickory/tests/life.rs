@@ -431,7 +431,8 @@ fn a_thread_may_end_before_its_look_ups() {
         thread::scope(|scope| {
             let run = || {
                 if leaves_it_to_the_thread {
-                    // Registered before the reactors' own thread-local, and so dropped after it, or the other way round.
+                    // Registered before the reactors' own thread-local, and so dropped after it, or
+                    // the other way round.
                     LEFT.set(None);
                 }
                 let mut names = Loop::asking(&[&server]);

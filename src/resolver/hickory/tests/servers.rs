@@ -15,7 +15,8 @@ fn refusing() -> NameServer {
     NameServer::start(|question, back| back.send(&question.answer().rcode(SERVFAIL)))
 }
 
-/// Names to look up one after the other. On a busy machine a server may be silent for long enough to lose its turn, but not for all of them.
+/// Names to look up one after the other. On a busy machine a server may be silent for long enough
+/// to lose its turn, but not for all of them.
 const MANY: [&str; 10] = [
     "a.test", "b.test", "c.test", "d.test", "e.test", "f.test", "g.test", "h.test", "i.test",
     "j.test",

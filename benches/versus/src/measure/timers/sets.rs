@@ -1,7 +1,7 @@
 //! The sets of timers that are compared, each as a program would use it that arms and cancels many.
 //!
-//! All are given the clock's time once for a batch, as an engine reads it once a turn, and all keep what names a timer by its place, a number
-//! that the caller has chosen.
+//! All are given the clock's time once for a batch, as an engine reads it once a turn, and all keep
+//! what names a timer by its place, a number that the caller has chosen.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
@@ -44,8 +44,8 @@ pub(super) trait Timers {
     /// Cancels those in these places.
     fn cancel(&mut self, places: &[usize]) -> Result<()>;
 
-    /// Hands out those that are due `now_ms` after the start, by either clock, and answers how many there were. Who cannot tell that there are
-    /// no more goes by how many are `expected`.
+    /// Hands out those that are due `now_ms` after the start, by either clock, and answers how many
+    /// there were. Who cannot tell that there are no more goes by how many are `expected`.
     fn fire(&mut self, now_ms: u32, expected: usize) -> Result<usize>;
 }
 
@@ -213,7 +213,8 @@ pub(super) struct OfTasks {
     names: Vec<JoinHandle<()>>,
 }
 
-/// Tasks that have begun to sleep, have ended or were dropped, and of those the ones whose time had come.
+/// Tasks that have begun to sleep, have ended or were dropped, and of those the ones whose time had
+/// come.
 static BEGUN: AtomicUsize = AtomicUsize::new(0);
 static ENDED: AtomicUsize = AtomicUsize::new(0);
 static FIRED: AtomicUsize = AtomicUsize::new(0);
@@ -285,7 +286,8 @@ impl Timers for OfTasks {
     }
 }
 
-/// A binary heap, in which a cancelled timer stays until it is due: cheap to cancel, and dear in memory.
+/// A binary heap, in which a cancelled timer stays until it is due: cheap to cancel, and dear in
+/// memory.
 pub(super) struct OfHeap {
     heap: BinaryHeap<Reverse<(u32, u32, u32)>>,
     /// By place. An entry of an earlier one was cancelled.

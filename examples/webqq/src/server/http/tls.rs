@@ -1,6 +1,8 @@
-//! The server's half of TLS: a certificate that nobody else has signed, made on the fly, and the handshake.
+//! The server's half of TLS: a certificate that nobody else has signed, made on the fly, and the
+//! handshake.
 //!
-//! The key of the root is gone as soon as it has signed: who believes the root believes one server, as long as that runs.
+//! The key of the root is gone as soon as it has signed: who believes the root believes one server,
+//! as long as that runs.
 
 use std::error::Error;
 use std::fmt;
@@ -34,8 +36,8 @@ impl Identity {
         hosts: impl IntoIterator<Item = &'static str>,
     ) -> Result<Self, Box<dyn Error>> {
         let root_key = KeyPair::generate()?;
-        // Another name for each: by the name of its issuer a certificate finds its root, and of two that are called the same the wrong
-        // one would seem to have signed badly.
+        // Another name for each: by the name of its issuer a certificate finds its root, and of two
+        // that are called the same the wrong one would seem to have signed badly.
         let [.., a, b, c, d] = root_key.public_key_raw() else {
             return Err("a key of no length".into());
         };
@@ -62,7 +64,8 @@ impl Identity {
             .with_no_client_auth()
             .with_single_cert(vec![certificate.der().clone()], key)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        // Sealed into what the client keeps: a store here would be too small for a thousand connections.
+        // Sealed into what the client keeps: a store here would be too small for a thousand
+        // connections.
         config.ticketer = ring::Ticketer::new()?;
         Ok(Self {
             config: Arc::new(config),

@@ -1,7 +1,8 @@
-//! How answers travel over a connection: hyper reads and writes, and is made to break off where a server would.
+//! How answers travel over a connection: hyper reads and writes, and is made to break off where a
+//! server would.
 //!
-//! Who answers is the caller's business, see [`serve`]. What hyper has no word for is said to it as an error, [`Break`], of the
-//! service or of the body; the connection then ends as that says.
+//! Who answers is the caller's business, see [`serve`]. What hyper has no word for is said to it as
+//! an error, [`Break`], of the service or of the body; the connection then ends as that says.
 
 use std::error::Error;
 use std::fmt;
@@ -61,10 +62,11 @@ impl Carrier for TlsStream<TcpStream> {
     }
 }
 
-/// Reads the calls of a connection and writes what `reply` has to say, one after the other, until one side ends it.
+/// Reads the calls of a connection and writes what `reply` has to say, one after the other, until
+/// one side ends it.
 ///
-/// When the client closes, a reply that is under way is dropped where it stands. The exception is a client which had sent more by
-/// then: hyper looks for the end only behind that.
+/// When the client closes, a reply that is under way is dropped where it stands. The exception is a
+/// client which had sent more by then: hyper looks for the end only behind that.
 pub(crate) async fn serve<C, R, F>(stream: C, number: u64, reply: R)
 where
     C: Carrier,
@@ -206,7 +208,8 @@ impl Outgoing {
             _ => (len.max(1), Duration::ZERO),
         };
         Self {
-            // Of a break's pause, one has to be there in any case: hyper flushes only when it has to wait.
+            // Of a break's pause, one has to be there in any case: hyper flushes only when it has
+            // to wait.
             pausing: (rest.is_empty() && !pause.is_zero()).then(|| Box::pin(sleep(pause))),
             rest,
             end,

@@ -1,4 +1,5 @@
-//! What is https comes over TLS, and nothing else does; Secure cookies come with it, and with nothing else.
+//! What is https comes over TLS, and nothing else does; Secure cookies come with it, and with
+//! nothing else.
 
 use std::time::Duration;
 

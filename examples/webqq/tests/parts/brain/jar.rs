@@ -1,4 +1,5 @@
-//! The client's jar: as much of RFC 6265 as the server asks of it, and written without looking at the example's.
+//! The client's jar: as much of RFC 6265 as the server asks of it, and written without looking at
+//! the example's.
 
 use crate::server::{Answer, Scheme};
 

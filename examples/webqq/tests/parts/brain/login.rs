@@ -203,7 +203,8 @@ fn cookies_on_sub_domains_go_where_they_belong() {
     client.hold_poll();
     client.log_in(); // what the first login left in the jar does no harm
     assert_eq!(errors(&client.server), []);
-    // A jar that keeps what web2.qq.com may not set, or sends a host's cookie to others, is found out.
+    // A jar that keeps what web2.qq.com may not set, or sends a host's cookie to others, is found
+    // out.
     for (name, domain) in [
         ("below", ".d.web2.qq.com"),
         ("alone", ".web2.qq.com"),

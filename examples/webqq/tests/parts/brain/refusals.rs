@@ -47,7 +47,8 @@ type Row = (
     &'static str,
 );
 
-/// Runs each row on a client of its own: a step, what spoils its call, the retcode or status, and the error.
+/// Runs each row on a client of its own: a step, what spoils its call, the retcode or status, and
+/// the error.
 fn refuse(rows: Vec<Row>) {
     for (why, step, spoil, expected, what) in rows {
         let mut client = online();

@@ -273,7 +273,8 @@ fn wishes_are_handed_out() {
     }
 }
 
-/// Has the director panic behind so many requests, of which one comes: who waits for its end panics, too.
+/// Has the director panic behind so many requests, of which one comes: who waits for its end
+/// panics, too.
 fn wait_for_one_that_panics(requests: u64) {
     let director = Plays(move |server: &mut Server, _| {
         assert!(server.ledger().requests < requests, "so it was told to");
