@@ -194,7 +194,8 @@ fn each_of_many_bodies_has_its_share_of_the_turns() {
         config.max_connections_per_origin = MANY;
     };
     let big = "z".repeat(8 << 20);
-    let rows: [(&str, Box<dyn Fn(&Incoming) -> Answer>); 2] = [
+    type Serve = Box<dyn Fn(&Incoming) -> Answer>;
+    let rows: [(&str, Serve); 2] = [
         ("decoded", Box::new(|_| coded("a"))),
         ("as they are", Box::new(move |_| Answer::ok(big.as_str()))),
     ];
