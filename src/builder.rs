@@ -99,8 +99,7 @@ impl Request {
 
     /// Begins another request with everything that this one has: method, URL, fields in their
     /// order, body, timeouts, limits, route, policies and all that was said of how it goes over a
-    /// connection. What is not changed stays, and the body is shared rather than copied. Of a
-    /// session it is the present login that the new request belongs to.
+    /// connection. What is not changed stays, and the body is shared rather than copied.
     ///
     /// A field is replaced by [`without`](RequestBuilder::without) and
     /// [`header`](RequestBuilder::header).

@@ -120,7 +120,7 @@ pub struct Config {
     /// How connections are made, for requests that bring no route of their own.
     pub route: Route,
     /// What is done for requests besides sending them, around what each brings itself; see
-    /// [`policy`](crate::policy). Requests of a session have the session's instead. Default none.
+    /// [`policy`](crate::policy). A request's own is inside of it. Default none.
     pub policy: Option<Arc<dyn Policy>>,
     /// Asked for each address at the moment it is to be dialled, wherever it comes from: a name,
     /// the hosts file, an override or a URL. One that it refuses is passed over, and named in the

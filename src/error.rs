@@ -32,11 +32,12 @@ pub enum ErrorKind {
     Tls,
     /// The connection ended before the first byte of the response.
     ClosedBeforeResponse,
-    /// The connection ended inside the response; see [`Error::partial_body`].
+    /// The connection ended inside the response, or a coding of the body did; see
+    /// [`Error::partial_body`].
     Truncated,
     /// Reading or writing failed.
     Io,
-    /// The response breaks the protocol; see [`Error::violation`].
+    /// The response breaks the protocol, see [`Error::violation`], or its body cannot be decoded.
     Malformed,
     /// The response passes a limit; see [`Error::violation`].
     TooLarge,
@@ -50,7 +51,7 @@ pub enum ErrorKind {
     Cancelled,
     /// A readback answered [`Flow::Abort`](crate::Flow::Abort).
     Aborted,
-    /// The engine is gone.
+    /// The engine is gone; or the chain, since user code of it has panicked.
     Gone,
     /// The engine's inbox holds [`Config::max_inbox`](crate::Config::max_inbox) submissions
     /// already.
@@ -517,7 +518,8 @@ impl Error {
     }
 
     /// How often the request was given a connection, or the making of one: 0 if it never left its
-    /// queue, 2 after it was sent again.
+    /// queue, 2 after the engine has sent it again. Of what a [policy](crate::policy) has sent, the
+    /// last exchange counts alone.
     pub fn attempts(&self) -> u32 {
         self.0.attempts.into()
     }
@@ -674,11 +676,13 @@ impl fmt::Display for Error {
         if let Some(guess) = self.guess() {
             write!(f, "; {guess}")?;
         }
-        match (self.0.attempts, self.0.sent) {
+        // Without a connection, the last attempt has sent nothing.
+        let has_connection = phase > Phase::Tls && self.0.sent != Sent::No;
+        match (self.0.attempts, has_connection) {
             (0 | 1, _) => Ok(()),
-            (2, Sent::No) => f.write_str(" (sent once before)"),
-            (n, Sent::No) => write!(f, " (sent {} times before)", n - 1),
-            (n, Sent::Maybe | Sent::Yes) => write!(f, " (sent {n} times)"),
+            (2, false) => f.write_str(" (sent once before)"),
+            (n, false) => write!(f, " (sent {} times before)", n - 1),
+            (n, true) => write!(f, " (sent {n} times)"),
         }
     }
 }

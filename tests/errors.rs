@@ -212,8 +212,8 @@ fn it_says_how_often_the_request_was_sent() {
     let error = bench.fetch_err(secretive(&server.url("")));
     assert_eq!(
         (error.kind(), error.attempts(), error.request_sent()),
-        (ErrorKind::Connect, 2, Sent::No),
-        "the last time"
+        (ErrorKind::Connect, 2, Sent::Maybe),
+        "the first time"
     );
     assert!(error.resend_is_safe(), "it is a GET");
     let text = format!("{error:#}");

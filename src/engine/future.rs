@@ -44,7 +44,7 @@ impl<S: 'static, M: Mode> Engine<S, M> {
     ///
     /// # Errors
     /// Those of the exchange; [`ErrorKind::Gone`](crate::ErrorKind::Gone) if the engine is dropped
-    /// before it is over.
+    /// before it is over, or the request's policy panics.
     pub fn fetch(&mut self, request: Request) -> impl Future<Output = Fetched> + Send + use<S, M> {
         let (promise, slot) = promise();
         let id = self.submit_to(request.clone(), fetch(promise));

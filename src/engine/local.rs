@@ -21,7 +21,7 @@ use crate::request::Request;
 /// Reaches an engine from its own thread, above all from inside tasks: starts chains and tasks that
 /// need not be `Send`, and awaits what they come to. Clones reach the same engine.
 ///
-/// Unlike a [`Submitter`](crate::Submitter) it is never refused, and it does not keep
+/// Unlike a [`Submitter`](crate::Submitter) it is never refused. Like one, it does not keep
 /// [`Engine::run`](crate::Engine::run) going.
 ///
 /// ```
@@ -136,7 +136,7 @@ impl<S: 'static> Local<S> {
     ///
     /// # Errors
     /// Those of the exchange; [`ErrorKind::Gone`](crate::ErrorKind::Gone) where the engine is
-    /// dropped before it is over.
+    /// dropped before it is over, or the request's policy panics.
     pub fn fetch(&self, request: Request) -> impl Future<Output = Fetched> + use<S> {
         let (promise, slot) = promise();
         let id = self.start(Next::send(request.clone()).read_to(fetch(promise)));

@@ -19,8 +19,9 @@ use crate::response::Response;
 ///
 /// A chain's readback is called any number of times through `on_interim`, `on_head` and `on_data`,
 /// and then exactly once through `on_reply` for each request of the chain, whatever happens, as
-/// long as the engine lives. One that waits without a request is called through `on_due` once it
-/// has waited, or through `on_reply` if it is cancelled meanwhile.
+/// long as the engine lives: unless user code of the chain panics, its [policy](crate::policy)
+/// included, which ends it. One that waits without a request is called through `on_due` once it has
+/// waited, or through `on_reply` if it is cancelled meanwhile.
 ///
 /// # Panics
 /// A readback, or a call, may panic: its chain is over without another call, the panic goes through
@@ -410,7 +411,7 @@ impl<'a, S> Context<'a, S> {
 
     /// How many exchanges of this chain have failed since the last that did not, the present one
     /// included: errors, and the statuses that ask for another try (408, 425, 429, 500, 502, 503
-    /// and 504).
+    /// and 504). What a [policy](crate::policy) sends again is not counted.
     ///
     /// ```
     /// use std::time::Duration;

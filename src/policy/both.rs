@@ -7,8 +7,8 @@ use crate::policy::{Fields, Moment, Policy, Screening, Start, Verdict, Visit};
 use crate::request::Request;
 use crate::response::{Reply, Response};
 
-/// Two policies as one: `outer` is asked first on the way out, `inner` first on the way back. So a
-/// session that retries around a policy that signs has each attempt signed anew.
+/// Two policies as one: `outer` is asked first on the way out, `inner` first on the way back. So
+/// one that retries, around one that signs, has each attempt signed anew.
 ///
 /// - Once `outer` has let an exchange begin, it is not asked again while `inner` waits: it may have
 ///   taken a token.

@@ -21,8 +21,8 @@ pub(crate) struct Policies {
 
 impl RequestBuilder {
     /// Has `policy` do what is to be done for this request besides sending it: see
-    /// [`policy`](crate::policy). Inside of the session, where there is one, and in place of a
-    /// policy that was given before.
+    /// [`policy`](crate::policy). It is inside of [`Config::policy`](crate::Config::policy), and in
+    /// place of a policy that was given before.
     ///
     /// A policy of a type of one's own becomes an `Arc<dyn Policy>` where it is passed:
     /// `.policy(Arc::new(sign))`, or `.policy(sign.clone())` of an `Arc<Sign>`.

@@ -55,7 +55,8 @@ pub trait Decoder {
     fn decode(&mut self, input: &[u8], room: &mut [u8]) -> io::Result<Progress>;
 
     /// The input is over, and all of it was consumed. Writes what is left to the beginning of
-    /// `room`, a piece at a time, and is called again until it has written 0 bytes.
+    /// `room`, a piece at a time, and is called again until it has written 0 bytes. Of a body
+    /// without a byte no decoder hears.
     ///
     /// # Errors
     /// As of [`decode`](Self::decode): `UnexpectedEof` where the input ended too soon.

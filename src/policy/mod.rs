@@ -19,8 +19,9 @@
 //! many requests run at once.
 //!
 //! # Order
-//! Of two policies, that of the session is the outer one: it is asked first on the way out
-//! (`on_start`, `on_send`) and last on the way back (`on_head`, `on_end`). See [`both`].
+//! Of two policies, that of the configuration ([`Config::policy`](crate::Config::policy)) is the
+//! outer one: it is asked first on the way out (`on_start`, `on_send`) and last on the way back
+//! (`on_head`, `on_end`). See [`both`].
 //!
 //! # Example
 //! A visit that can be cloned is its own policy:
@@ -140,6 +141,8 @@ pub trait Visit {
     }
 
     /// Chooses what becomes of the response whose final head has come. Its body is not there yet.
+    /// By default the readback is shown it as it comes; then it stands, so a policy that has
+    /// responses sent again keeps those back here.
     ///
     /// # Errors
     /// Gives the response up, and its connection.
@@ -198,7 +201,8 @@ pub enum Start {
 pub enum Verdict {
     /// The readback is told how it ended.
     Deliver,
-    /// The readback hears nothing of it, and another exchange begins with [`Visit::on_start`].
+    /// The readback hears nothing of it, and another exchange begins with [`Visit::on_start`]. Of a
+    /// response that was [shown](Screening::show), this counts as `Deliver`.
     ///
     /// [`Timeouts::total`](crate::Timeouts::total) counts from the submission over all exchanges
     /// and the time between them, at the value of the request that is sent. When it has passed,

@@ -5,8 +5,7 @@ use crate::response::{Reply, Response};
 
 /// How an exchange ended: an error or a response, by reference.
 ///
-/// What decides about a retry takes `impl Into<Outcome>`, so that an `&Error`, a `&Response` and a
-/// `&Reply` will do.
+/// Made from an `&Error`, a `&Response` or a `&Reply`, so that one function may judge all of them.
 ///
 /// ```
 /// use httpstream::{Outcome, Reply};

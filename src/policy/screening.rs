@@ -68,7 +68,7 @@ impl Screening {
 
     /// Has `decoder` decode the body, so that what goes on sees decoded bytes, and neither
     /// `Content-Encoding` nor `Content-Length`. Called again for each layer, the outermost first:
-    /// the last coding that Content-Encoding names. A collected body is bounded by
+    /// the last coding that Content-Encoding names; 5 at most. A collected body is bounded by
     /// [`Limits::max_body_bytes`](crate::Limits::max_body_bytes) in each of its layers; one that is
     /// streamed is not, as any streamed body.
     pub fn decode(mut self, decoder: impl Decoder + 'static) -> Self {
