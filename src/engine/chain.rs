@@ -82,6 +82,8 @@ impl Marks {
     const ANSWERED: Self = Self(1024);
     /// And it was not idempotent.
     const UNSAFE: Self = Self(2048);
+    /// A policy sees to its requests: [`Chains`](super::chains::Chains) know its visit.
+    pub(super) const VISITED: Self = Self(4096);
 
     /// What does not hold of the next request any more.
     pub(super) const OF_ONE_REQUEST: Self =
@@ -124,8 +126,6 @@ pub(crate) struct Chain {
     pub(super) timer: Option<TimerId>,
     /// The origin that holds a count for it.
     pub(super) origin: MaybeKey,
-    /// What its policy does for the present submission.
-    pub(super) visit: MaybeKey,
     /// How often the present request was sent: of what a policy sends in its place, from 0 again.
     pub(super) attempts: u8,
     /// How many exchanges have failed since the last that did not.

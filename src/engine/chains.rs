@@ -44,6 +44,8 @@ pub(crate) struct Chains {
     by_remote_id: BTreeMap<ChainId, ChainKey>,
     /// The ids of chains that are marked so, by their keys; of the others whatever was there.
     remote_ids: Vec<ChainId>,
+    /// The visits of chains that are marked so, likewise. Most programs have none.
+    visits: Vec<u32>,
     commands: VecDeque<Command>,
     /// What is to be written on connections whose protocol was switched.
     tunnels: BTreeMap<ChainKey, Outbox>,
@@ -63,6 +65,7 @@ impl Chains {
             retired: 0,
             by_remote_id: BTreeMap::new(),
             remote_ids: Vec::new(),
+            visits: Vec::new(),
             commands: VecDeque::new(),
             tunnels: BTreeMap::new(),
             generations: Generations::new(ended),
@@ -95,7 +98,6 @@ impl Chains {
             stage,
             timer: None,
             origin: MaybeKey::NONE,
-            visit: MaybeKey::NONE,
             attempts: 0,
             failures: 0,
             marks,
@@ -133,7 +135,6 @@ impl Chains {
                 stage: Stage::Retired,
                 timer: None,
                 origin: MaybeKey::NONE,
-                visit: MaybeKey::NONE,
                 attempts: 0,
                 failures: 0,
                 marks: Marks::default(),
@@ -161,6 +162,34 @@ impl Chains {
             self.remote_ids.resize(key + 1, id);
         }
         self.remote_ids[key] = id;
+    }
+
+    /// Which visit a policy has of a chain, if it has one.
+    #[inline]
+    pub(super) fn visit_of(&self, key: ChainKey) -> Option<usize> {
+        let is_visited = self[key].marks.has(Marks::VISITED);
+        is_visited.then(|| self.visits[key as usize] as usize)
+    }
+
+    /// A policy sees to a chain's requests from now on.
+    pub(super) fn set_visit(&mut self, key: ChainKey, visit: usize) {
+        let slot = key as usize;
+        if slot >= self.visits.len() {
+            let more = slot + 1 - self.visits.len();
+            if more > self.visits.capacity() - self.visits.len() {
+                self.visits.reserve_exact(more + (slot / 16).max(64));
+            }
+            self.visits.resize(slot + 1, 0);
+        }
+        self.visits[slot] = visit as u32;
+        self[key].marks.set(Marks::VISITED);
+    }
+
+    /// It sees to them no longer.
+    pub(super) fn take_visit(&mut self, key: ChainKey) -> Option<usize> {
+        let visit = self.visit_of(key);
+        self[key].marks.clear(Marks::VISITED);
+        visit
     }
 
     #[inline]

@@ -161,8 +161,8 @@ impl<N: Net> Core<N> {
         // In the order in which they came to the pool, so that those behind the first one to be
         // kept are younger.
         while let Some(oldest) = self.pool.oldest_idle(origin)
-            && let Reach::Idle(_, _, spot) = &self.links[oldest].reach
-            && let parked = self.timers.tick_of(spot.timer) - self.idle_millis(oldest)
+            && let timer = self.pool.timer_of(oldest)
+            && let parked = self.timers.tick_of(timer) - self.idle_millis(oldest)
             && parked <= since
         {
             debug!(

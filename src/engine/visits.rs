@@ -8,14 +8,14 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::engine::agenda::Completion;
-use crate::engine::chain::ChainKey;
+use crate::engine::chain::{ChainKey, Marks};
 use crate::engine::clock::Since;
 use crate::engine::core::Core;
 use crate::engine::visit::VisitState;
 use crate::error::Error;
 use crate::h1::exchange::Block;
 use crate::net::Net;
-use crate::net::slots::{MaybeKey, grow};
+use crate::net::slots::grow;
 use crate::policy::{Moment, Screened, Shown, Verdict, Visiting};
 use crate::request::Request;
 use crate::response::{Reply, Response};
@@ -27,13 +27,13 @@ impl<N: Net> Core<N> {
     /// Whether a chain's request is visited by a policy.
     #[inline]
     pub(super) fn is_visited(&self, key: ChainKey) -> bool {
-        self.chains[key].visit != MaybeKey::NONE
+        self.chains[key].marks.has(Marks::VISITED)
     }
 
     /// The visit of a chain that has one.
     pub(super) fn visit_mut(&mut self, key: ChainKey) -> Option<&mut VisitState> {
-        let visit = self.chains[key].visit.get()?;
-        self.visits.get_mut(visit as usize)
+        let visit = self.chains.visit_of(key)?;
+        self.visits.get_mut(visit)
     }
 
     /// Whether a request is to be visited, or a visit of the one before it is still there.
@@ -128,14 +128,14 @@ impl<N: Net> Core<N> {
     /// Gives a chain its visit.
     pub(super) fn keep_visit(&mut self, key: ChainKey, visiting: Visiting) {
         grow(&mut self.visits);
-        let visit = self.visits.insert(VisitState::new(visiting)) as u32;
-        self.chains[key].visit = visit.into();
+        let visit = self.visits.insert(VisitState::new(visiting));
+        self.chains.set_visit(key, visit);
     }
 
     /// Takes a chain's visit out of its slab.
     pub(super) fn take_visit(&mut self, key: ChainKey) -> Option<Visiting> {
-        let visit = std::mem::replace(&mut self.chains[key].visit, MaybeKey::NONE);
-        let visit = self.visits.remove(visit.get()? as usize);
+        let visit = self.chains.take_visit(key)?;
+        let visit = self.visits.remove(visit);
         self.discard(visit.decoding);
         Some(visit.visiting)
     }
@@ -147,10 +147,9 @@ impl<N: Net> Core<N> {
     ) -> Result<R, PolicyPanicked> {
         let id = self.chains.id(key);
         let at = Moment::new(self.clock.present(), &self.bell, Some(id));
-        let chain = &self.chains[key];
-        let visit = chain.visit.get().expect("it is visited");
-        let visiting = &mut self.visits[visit as usize].visiting;
-        let request = chain.request();
+        let visit = self.chains.visit_of(key).expect("it is visited");
+        let visiting = &mut self.visits[visit].visiting;
+        let request = self.chains[key].request();
         // What a panic may leave half changed is the visit, which is dropped with its chain.
         let asked = catch_unwind(AssertUnwindSafe(|| ask(visiting, request, &at)));
         self.clock.since = Since::UserCode;

@@ -67,7 +67,7 @@ pub(crate) enum Reach<Socket> {
     Open(Socket, Layers),
     /// In the pool. Readable here means the peer closed, or spoke out of turn: either way,
     /// unusable.
-    Idle(Socket, Layers, Spot),
+    Idle(Socket, Layers),
     /// Nothing is left, or it is on its way from one to the other.
     Closed,
 }
@@ -102,7 +102,7 @@ impl<Socket> Reach<Socket> {
     #[inline(never)]
     fn wire_elsewhere(&mut self) -> Option<(&Socket, Option<&mut TlsState>)> {
         match self {
-            Reach::Open(socket, layers) | Reach::Idle(socket, layers, _) => {
+            Reach::Open(socket, layers) | Reach::Idle(socket, layers) => {
                 Some((socket, layers.tls_state_mut()))
             }
             Reach::Connecting(socket, handshakes) | Reach::Shaking(socket, handshakes) => {
@@ -215,7 +215,7 @@ impl<Socket> Link<Socket> {
             return None;
         }
         match &self.reach {
-            Reach::Open(_, layers) | Reach::Idle(_, layers, _) => layers.tls_state(),
+            Reach::Open(_, layers) | Reach::Idle(_, layers) => layers.tls_state(),
             Reach::Waiting { handshakes, .. }
             | Reach::Dialing(_, handshakes)
             | Reach::Connecting(_, handshakes)

@@ -87,6 +87,9 @@ pub(crate) struct Pool {
     entries: Slab<Entry>,
     by_key: HashMap<Key, OriginKey>,
     idle: Ends,
+    /// The places of idle links, by their keys; of the others whatever was there. Apart, so that a
+    /// link whose request waits for its response is the smaller by it.
+    spots: Vec<Spot>,
     /// Origins whose queue may move: a link of theirs came free, or room for one.
     to_serve: VecDeque<OriginKey>,
     /// Origins whose queue waits for room among all links: those that have a link all the same, and
@@ -204,6 +207,7 @@ impl Pool {
             entries: Slab::new(),
             by_key: HashMap::new(),
             idle: Ends::default(),
+            spots: Vec::new(),
             to_serve: VecDeque::new(),
             for_room: VecDeque::new(),
             for_room_unlinked: VecDeque::new(),
@@ -307,10 +311,10 @@ impl Pool {
             older: self.idle.newest.into(),
         };
         if let Some(older) = entry.idle.newest.replace(key) {
-            spot_of(links, older).of_origin.newer = key.into();
+            self.spots[older as usize].of_origin.newer = key.into();
         }
         if let Some(older) = self.idle.newest.replace(key) {
-            spot_of(links, older).of_all.newer = key.into();
+            self.spots[older as usize].of_all.newer = key.into();
         }
         entry.idle.oldest.get_or_insert(key);
         self.idle.oldest.get_or_insert(key);
@@ -319,37 +323,47 @@ impl Pool {
         let Reach::Open(socket, layers) = reach.take() else {
             unreachable!("what rests is open");
         };
-        *reach = Reach::Idle(socket, layers, spot);
+        *reach = Reach::Idle(socket, layers);
+        let slot = key as usize;
+        if slot >= self.spots.len() {
+            self.spots.resize(slot + 1, spot);
+        }
+        self.spots[slot] = spot;
         entry.idle_links > most
     }
 
     /// Takes an idle link out of the pool; it rests.
     pub(crate) fn take<K>(&mut self, links: &mut Slots<Link<K>>, key: LinkKey) -> Spot {
-        let spot = *spot_of(links, key);
+        let spot = self.spots[key as usize];
         let entry = &mut self.entries[links[key].origin as usize];
         entry.idle_links -= 1;
         match spot.of_origin.newer.get() {
-            Some(newer) => spot_of(links, newer).of_origin.older = spot.of_origin.older,
+            Some(newer) => self.spots[newer as usize].of_origin.older = spot.of_origin.older,
             None => entry.idle.newest = spot.of_origin.older.get(),
         }
         match spot.of_origin.older.get() {
-            Some(older) => spot_of(links, older).of_origin.newer = spot.of_origin.newer,
+            Some(older) => self.spots[older as usize].of_origin.newer = spot.of_origin.newer,
             None => entry.idle.oldest = spot.of_origin.newer.get(),
         }
         match spot.of_all.newer.get() {
-            Some(newer) => spot_of(links, newer).of_all.older = spot.of_all.older,
+            Some(newer) => self.spots[newer as usize].of_all.older = spot.of_all.older,
             None => self.idle.newest = spot.of_all.older.get(),
         }
         match spot.of_all.older.get() {
-            Some(older) => spot_of(links, older).of_all.newer = spot.of_all.newer,
+            Some(older) => self.spots[older as usize].of_all.newer = spot.of_all.newer,
             None => self.idle.oldest = spot.of_all.newer.get(),
         }
         let reach = &mut links[key].reach;
-        let Reach::Idle(socket, layers, _) = reach.take() else {
+        let Reach::Idle(socket, layers) = reach.take() else {
             unreachable!("a link in the pool is idle");
         };
         *reach = Reach::Open(socket, layers);
         spot
+    }
+
+    /// The timer of an idle link.
+    pub(crate) fn timer_of(&self, key: LinkKey) -> TimerId {
+        self.spots[key as usize].timer
     }
 
     /// The newest idle link of an origin.
@@ -379,10 +393,7 @@ impl Pool {
             if link.peer.get() == addr {
                 return Some(key);
             }
-            let Reach::Idle(_, _, spot) = &link.reach else {
-                return None;
-            };
-            next = spot.of_all.newer.get();
+            next = self.spots[key as usize].of_all.newer.get();
         }
         None
     }
@@ -549,17 +560,5 @@ impl std::ops::IndexMut<OriginKey> for Pool {
     #[inline]
     fn index_mut(&mut self, key: OriginKey) -> &mut Entry {
         &mut self.entries[key as usize]
-    }
-}
-
-fn spot_of<K>(links: &mut Slots<Link<K>>, key: LinkKey) -> &mut Spot {
-    match &mut links[key].reach {
-        Reach::Idle(_, _, spot) => spot,
-        Reach::Waiting { .. }
-        | Reach::Dialing(..)
-        | Reach::Connecting(..)
-        | Reach::Shaking(..)
-        | Reach::Open(..)
-        | Reach::Closed => unreachable!("a link in the pool is idle"),
     }
 }
