@@ -1,7 +1,6 @@
 //! Buffers that all links share, and those that are lent to a link and come back.
 
 use crate::engine::chain::ChainKey;
-use crate::h1::exchange::Block;
 use crate::h1::inbound::Inbound;
 use crate::h1::line::Line;
 use crate::net::tls::Scratch;
@@ -94,18 +93,18 @@ impl Lines {
 
 /// Field lines that policies add, for the next requests that have some.
 #[derive(Debug, Default)]
-pub(super) struct Blocks(Vec<Block>);
+pub(super) struct Blocks(Vec<Vec<u8>>);
 
 impl Blocks {
     /// More than these, and longer ones, are given back to the allocator.
     const MAX: usize = 256;
     const MAX_BYTES: usize = 16 << 10;
 
-    pub(super) fn take(&mut self) -> Block {
+    pub(super) fn take(&mut self) -> Vec<u8> {
         self.0.pop().unwrap_or_default()
     }
 
-    pub(super) fn give(&mut self, mut block: Block) {
+    pub(super) fn give(&mut self, mut block: Vec<u8>) {
         if self.0.len() < Self::MAX && block.capacity() <= Self::MAX_BYTES {
             block.clear();
             self.0.push(block);

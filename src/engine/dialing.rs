@@ -15,6 +15,7 @@ use crate::engine::chain::ChainKey;
 use crate::engine::core::{Core, Timer};
 use crate::engine::fail::{Failure, connected_to_itself};
 use crate::engine::shortage::is_want_of_port;
+use crate::engine::visits::block_of;
 use crate::h1::exchange::Exchange;
 use crate::io_error::is_exhaustion;
 use crate::net::dial::{Attempt, Dial, Step};
@@ -467,7 +468,7 @@ impl<N: Net> Core<N> {
     ///
     /// # Errors
     /// It cannot be connected, or is connected to itself. Where it is one plain exchange's, that is
-    /// left to [`fail_unreadable`](Self::fail_unreadable), since to ask each socket would be a
+    /// left to [`fail_on_violation`](Self::fail_on_violation), since to ask each socket would be a
     /// system call for each connection; but a race must not be won by such a one, nor a handshake
     /// begun with it.
     fn write_first(
@@ -480,7 +481,9 @@ impl<N: Net> Core<N> {
         let link = &mut self.links[key];
         let is_race = matches!(link.reach, Reach::Dialing(..));
         let exchange = link.h1.front().expect("a link connects for an exchange");
-        let layout = exchange.layout(|i| self.settings.defaults.block(i));
+        let (defaults, chains, visits) = (&self.settings.defaults, &self.chains, &self.visits);
+        let tag = exchange.tag;
+        let layout = exchange.layout(|number| block_of((tag, number), defaults, chains, visits));
         let (net, scratch) = (&mut self.net, &mut self.buffers.scratch);
         let tls = handshakes.tls_state_mut();
         let written = transport::write(net, socket, tls, layout.parts(), 0, scratch)?;

@@ -142,10 +142,7 @@ impl<N: Net> Core<N> {
             self.chains.close_tunnel(chain_key);
         }
         let exchange = link.h1.finish().expect("its response is complete");
-        let (request, times, block) = exchange.into_parts();
-        if let Some(block) = block {
-            self.buffers.blocks.give(block);
-        }
+        let (request, times) = exchange.into_parts();
         let tls = link.tls_state().and_then(TlsState::info);
         let peer = link.peer.get();
         let chain = &mut self.chains[chain_key];

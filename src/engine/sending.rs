@@ -13,6 +13,7 @@ use crate::engine::chain::{ChainKey, Marks};
 use crate::engine::clock::tick_after;
 use crate::engine::core::Core;
 use crate::engine::fail::Failure;
+use crate::engine::visits::{OWN_BLOCK, block_of};
 use crate::h1::exchange::{Exchange, Going};
 use crate::h1::line::Intake;
 use crate::h1::trust::Trust;
@@ -95,12 +96,15 @@ impl<N: Net> Core<N> {
 
     /// The same, with the fields that its policy adds. `None`: that refuses it.
     fn begin_visited(&mut self, key: LinkKey, chain_key: ChainKey) -> Option<Exchange<ChainKey>> {
-        let block = self.ask_fields(chain_key).ok()?;
+        if !self.ask_fields(chain_key) {
+            return None;
+        }
         let (expects, submitted) = self.chains[chain_key].begin_attempt(key);
         let request = self.chains[chain_key].request().clone();
-        Some(Exchange::with_block(
-            chain_key, request, block, expects, submitted,
-        ))
+        let which = (chain_key, OWN_BLOCK);
+        let fields = block_of(which, &self.settings.defaults, &self.chains, &self.visits);
+        let block = (OWN_BLOCK, fields);
+        Some(Exchange::new(chain_key, request, block, expects, submitted))
     }
 
     /// A link that is not idle, and which the chain's request may share.
@@ -303,7 +307,8 @@ impl<N: Net> Core<N> {
         let (socket, tls) = reach.wire().expect("an open link has a socket");
         let (net, scratch) = (&mut self.net, &mut self.buffers.scratch);
         let front = h1.front().expect("it goes out");
-        let layout = front.layout(|i| self.settings.defaults.block(i));
+        let (defaults, chains, visits) = (&self.settings.defaults, &self.chains, &self.visits);
+        let layout = front.layout(|number| block_of((front.tag, number), defaults, chains, visits));
         let parts = layout.parts();
         Some(transport::write(net, socket, tls, parts, written, scratch))
     }
@@ -335,8 +340,9 @@ impl<N: Net> Core<N> {
         let Link { h1, reach, .. } = link;
         let (socket, tls) = reach.wire().expect("an open link has a socket");
         let (net, scratch) = (&mut self.net, &mut self.buffers.scratch);
-        let defaults = &self.settings.defaults;
-        let (outgoing, skip) = h1.outgoing::<PIPELINE_PARTS>(|i| defaults.block(i));
+        let (defaults, chains, visits) = (&self.settings.defaults, &self.chains, &self.visits);
+        let block = |tag, number| block_of((tag, number), defaults, chains, visits);
+        let (outgoing, skip) = h1.outgoing::<PIPELINE_PARTS>(block);
         let parts = outgoing.parts();
         Some(transport::write_from::<PIPELINE_PARTS, _>(
             net, socket, tls, parts, skip, scratch,

@@ -8,6 +8,9 @@ use crate::policy::{Decoding, Shown, Visiting};
 #[derive(Debug)]
 pub(super) struct VisitState {
     pub(super) visiting: Visiting,
+    /// The fields that go out behind the request's own, default ones included, while its exchange
+    /// is under way. Kept for the next.
+    pub(super) block: Option<Vec<u8>>,
     pub(super) shown: Shown,
     /// What takes off the body's codings.
     pub(super) decoding: Option<Decoding>,
@@ -23,6 +26,7 @@ impl VisitState {
     pub(super) fn new(visiting: Visiting) -> Self {
         Self {
             visiting,
+            block: None,
             shown: Shown::AtOnce,
             decoding: None,
             is_pending: false,

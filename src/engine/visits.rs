@@ -7,18 +7,45 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use slab::Slab;
+
 use crate::engine::agenda::Completion;
 use crate::engine::chain::{ChainKey, Marks};
+use crate::engine::chains::Chains;
 use crate::engine::clock::Since;
 use crate::engine::core::Core;
+use crate::engine::settings::Defaults;
 use crate::engine::visit::VisitState;
 use crate::error::Error;
-use crate::h1::exchange::Block;
 use crate::net::Net;
 use crate::net::slots::grow;
 use crate::policy::{Moment, Screened, Shown, Verdict, Visiting};
 use crate::request::Request;
 use crate::response::{Reply, Response};
+
+/// The number of a block that a visit has. The others are those of default fields.
+pub(super) const OWN_BLOCK: u16 = u16::MAX;
+
+/// The fields that go out behind a request's own.
+#[inline]
+pub(super) fn block_of<'a>(
+    (chain, number): (ChainKey, u16),
+    defaults: &'a Defaults,
+    chains: &Chains,
+    visits: &'a Slab<VisitState>,
+) -> &'a [u8] {
+    match number {
+        OWN_BLOCK => own_block(chain, chains, visits),
+        number => defaults.block(number),
+    }
+}
+
+#[cold]
+fn own_block<'a>(chain: ChainKey, chains: &Chains, visits: &'a Slab<VisitState>) -> &'a [u8] {
+    let visit = chains.visit_of(chain).expect("it is visited");
+    let block = visits[visit].block.as_deref();
+    block.expect("its policy was asked for fields")
+}
 
 /// A policy has panicked: the chain is over, and the turn to end.
 pub(super) struct PolicyPanicked;
@@ -44,14 +71,14 @@ impl<N: Net> Core<N> {
             || self.chains[key].request().policies().is_some()
     }
 
-    /// The field lines that go out behind the request's own, default ones included, for an attempt
-    /// that has its connection.
-    ///
-    /// # Errors
-    /// There is no attempt, and the chain is on the agenda.
+    /// Has the field lines written that go out behind the request's own, default ones included, for
+    /// an attempt that has its connection. False: there is no attempt, and the chain is on the
+    /// agenda.
     #[inline(never)]
-    pub(super) fn ask_fields(&mut self, key: ChainKey) -> Result<Block, ()> {
-        let mut block = self.buffers.blocks.take();
+    pub(super) fn ask_fields(&mut self, key: ChainKey) -> bool {
+        let visit = self.visit_mut(key).expect("it is visited");
+        let kept = visit.block.take();
+        let mut block = kept.unwrap_or_else(|| self.buffers.blocks.take());
         let sent = self.ask(key, |visiting, request, at| {
             visiting.send(request, &mut block, at)
         });
@@ -61,7 +88,9 @@ impl<N: Net> Core<N> {
             Ok(Ok(())) => {
                 let request = self.chains[key].request();
                 self.settings.defaults.append_to(&mut block, request);
-                return Ok(block);
+                let visit = self.visit_mut(key).expect("it is visited");
+                visit.block = Some(block);
+                return true;
             }
             Ok(Err(error)) => {
                 self.disarm(key);
@@ -76,7 +105,7 @@ impl<N: Net> Core<N> {
         // One that is refused leaves its place to the next, and that may be refused as well.
         self.agenda.carried_out += 1;
         self.buffers.blocks.give(block);
-        Err(())
+        false
     }
 
     /// Asks what is to become of a response whose head has come.
@@ -137,6 +166,9 @@ impl<N: Net> Core<N> {
         let visit = self.chains.take_visit(key)?;
         let visit = self.visits.remove(visit);
         self.discard(visit.decoding);
+        if let Some(block) = visit.block {
+            self.buffers.blocks.give(block);
+        }
         Some(visit.visiting)
     }
 

@@ -16,24 +16,20 @@ use http::StatusCode;
 use crate::h1::layout::{self, Body, Layout};
 use crate::request::Request;
 
-/// Field lines of a request's own.
-// Boxed, since an exchange mostly has none, and is to be small: 8 bytes for 24.
-pub(crate) type Block = Box<Vec<u8>>;
-
 /// One request with its response. `T` is what its owner knows it by.
 #[derive(Debug)]
 pub(crate) struct Exchange<T> {
     pub(crate) tag: T,
     pub(crate) request: Request,
-    /// Which of the blocks of default fields goes with the request.
-    defaults: u16,
-    /// In place of those, where fields were added to it.
-    own_block: Option<Block>,
+    /// Which of its owner's blocks of fields goes behind the request's own.
+    block: u16,
     /// Whether the request goes out with its `Expect` line, if it has one.
     expects: bool,
     pub(crate) taking: Taking,
-    pub(crate) upload: Upload,
-    /// Bytes of the request in all.
+    stage: Stage,
+    /// Bytes of the request that are written.
+    written: usize,
+    /// Bytes of it in all.
     bytes: usize,
     /// When the request was submitted, or its delay was over: microseconds on the owner's clock.
     begun: u64,
@@ -53,6 +49,17 @@ pub(crate) enum Upload {
     Sent,
     /// So many bytes, and no more will follow: the peer has refused the rest.
     Cut(usize),
+}
+
+/// The same without the bytes, of which there is one count. Apart from it, so that an exchange is
+/// small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Head,
+    AwaitingContinue,
+    Whole,
+    Sent,
+    Cut,
 }
 
 /// What is to be written of a request now.
@@ -105,13 +112,13 @@ pub(crate) struct Times {
 }
 
 impl<T> Exchange<T> {
-    /// An exchange of which nothing is done. `block` holds the default fields that go with it,
-    /// which are known by the number `defaults`; `expects` is whether its `Expect` line is sent.
+    /// An exchange of which nothing is done. `block` holds the fields that go with it, which its
+    /// owner knows by that number; `expects` is whether its `Expect` line is sent.
     #[inline(always)]
     pub(crate) fn new(
         tag: T,
         request: Request,
-        (defaults, block): (u16, &[u8]),
+        (number, block): (u16, &[u8]),
         expects: bool,
         begun: u64,
     ) -> Self {
@@ -119,15 +126,11 @@ impl<T> Exchange<T> {
         let bytes = layout::len_of(&request, block, expects);
         Self {
             tag,
-            defaults,
-            own_block: None,
+            block: number,
             expects,
             taking: Taking::Collect,
-            upload: if expects {
-                Upload::Head(0)
-            } else {
-                Upload::Whole(0)
-            },
+            stage: if expects { Stage::Head } else { Stage::Whole },
+            written: 0,
             bytes,
             begun,
             times: Times::default(),
@@ -135,94 +138,80 @@ impl<T> Exchange<T> {
         }
     }
 
-    /// The same with fields of its own, and those default ones that go with them.
-    pub(crate) fn with_block(
-        tag: T,
-        request: Request,
-        block: Block,
-        expects: bool,
-        begun: u64,
-    ) -> Self {
-        let exchange = Self::new(tag, request, (0, &block), expects, begun);
-        Self {
-            own_block: Some(block),
-            ..exchange
-        }
+    /// What is left of it when it is over: the request, and when its steps were done.
+    #[inline(always)]
+    pub(crate) fn into_parts(self) -> (Request, Times) {
+        (self.request, self.times)
     }
 
-    /// What is left of it when it is over: the request, when its steps were done, and the fields of
-    /// its own.
-    #[inline(always)]
-    pub(crate) fn into_parts(self) -> (Request, Times, Option<Block>) {
-        (self.request, self.times, self.own_block)
+    /// How much of the request is written.
+    #[inline]
+    pub(crate) fn upload(&self) -> Upload {
+        match self.stage {
+            Stage::Head => Upload::Head(self.written),
+            Stage::AwaitingContinue => Upload::AwaitingContinue,
+            Stage::Whole => Upload::Whole(self.written),
+            Stage::Sent => Upload::Sent,
+            Stage::Cut => Upload::Cut(self.written),
+        }
     }
 
     /// What is to be written of it now.
     #[inline(always)]
     pub(crate) fn going(&self) -> Going {
-        match self.upload {
-            Upload::Whole(written) => Going::Out {
+        match self.stage {
+            Stage::Whole => Going::Out {
                 body: Body::Included,
-                written,
+                written: self.written,
                 writable: self.bytes,
             },
-            Upload::Head(written) => Going::Out {
+            Stage::Head => Going::Out {
                 body: Body::HeldBack,
-                written,
+                written: self.written,
                 writable: self.writable(),
             },
-            Upload::AwaitingContinue | Upload::Sent => Going::Nothing,
-            Upload::Cut(_) => Going::Refused,
+            Stage::AwaitingContinue | Stage::Sent => Going::Nothing,
+            Stage::Cut => Going::Refused,
         }
     }
 
     /// Where the bytes lie that may be written now, those that are written already included.
     #[inline(always)]
     pub(crate) fn layout<'a>(&'a self, block: impl FnOnce(u16) -> &'a [u8]) -> Layout<'a> {
-        let block = match &self.own_block {
-            None => block(self.defaults),
-            Some(block) => block,
+        let body = match self.stage {
+            Stage::Head | Stage::AwaitingContinue => Body::HeldBack,
+            Stage::Whole | Stage::Sent | Stage::Cut => Body::Included,
         };
-        let body = match self.upload {
-            Upload::Head(_) | Upload::AwaitingContinue => Body::HeldBack,
-            Upload::Whole(_) | Upload::Sent | Upload::Cut(_) => Body::Included,
-        };
-        Layout::new(&self.request, block, self.expects, body)
+        Layout::new(&self.request, block(self.block), self.expects, body)
     }
 
     /// Bytes that may be written now, those that are written already included.
     #[inline]
     pub(crate) fn writable(&self) -> usize {
-        match self.upload {
-            Upload::Head(_) | Upload::AwaitingContinue => {
-                self.bytes - self.request.wire_body().len()
-            }
-            Upload::Whole(_) | Upload::Sent | Upload::Cut(_) => self.bytes,
+        match self.stage {
+            Stage::Head | Stage::AwaitingContinue => self.bytes - self.request.wire_body().len(),
+            Stage::Whole | Stage::Sent | Stage::Cut => self.bytes,
         }
     }
 
     /// Bytes of it that are written.
     #[inline]
     pub(crate) fn written(&self) -> usize {
-        match self.upload {
-            Upload::Head(written) | Upload::Whole(written) | Upload::Cut(written) => written,
-            Upload::AwaitingContinue => self.writable(),
-            Upload::Sent => self.bytes,
-        }
+        self.written
     }
 
     /// Whether something of it is to be written now.
     #[inline]
     pub(crate) fn has_unwritten(&self) -> bool {
-        match self.upload {
-            Upload::Head(_) | Upload::Whole(_) => true,
-            Upload::AwaitingContinue | Upload::Sent | Upload::Cut(_) => false,
+        match self.stage {
+            Stage::Head | Stage::Whole => true,
+            Stage::AwaitingContinue | Stage::Sent | Stage::Cut => false,
         }
     }
 
     #[inline]
     pub(crate) fn is_sent(&self) -> bool {
-        self.upload == Upload::Sent
+        self.stage == Stage::Sent
     }
 
     /// Whether a byte of its response has come.
@@ -241,28 +230,22 @@ impl<T> Exchange<T> {
         is_flushed: bool,
         now: u64,
     ) -> (usize, Advance) {
-        match self.upload {
-            Upload::Whole(written) => {
-                let taken = bytes.min(self.bytes - written);
-                if written + taken < self.bytes || !is_flushed {
-                    self.upload = Upload::Whole(written + taken);
-                    return (taken, Advance::Partly);
-                }
-                self.upload = Upload::Sent;
-                self.times.sent = self.since(now);
-                (taken, Advance::Sent)
-            }
-            Upload::Head(written) => {
-                let writable = self.writable();
-                let taken = bytes.min(writable - written);
-                if written + taken < writable || !is_flushed {
-                    self.upload = Upload::Head(written + taken);
-                    return (taken, Advance::Partly);
-                }
-                self.upload = Upload::AwaitingContinue;
-                (taken, Advance::AwaitsContinue)
-            }
-            Upload::AwaitingContinue | Upload::Sent | Upload::Cut(_) => (0, Advance::None),
+        if !self.has_unwritten() {
+            return (0, Advance::None);
+        }
+        let writable = self.writable();
+        let taken = bytes.min(writable - self.written);
+        self.written += taken;
+        if self.written < writable || !is_flushed {
+            return (taken, Advance::Partly);
+        }
+        if self.stage == Stage::Whole {
+            self.stage = Stage::Sent;
+            self.times.sent = self.since(now);
+            (taken, Advance::Sent)
+        } else {
+            self.stage = Stage::AwaitingContinue;
+            (taken, Advance::AwaitsContinue)
         }
     }
 
@@ -276,9 +259,9 @@ impl<T> Exchange<T> {
 
     /// The body waits no longer: it goes out behind the head. False: it did not wait.
     pub(crate) fn go_on(&mut self) -> bool {
-        let waits = matches!(self.upload, Upload::Head(_) | Upload::AwaitingContinue);
+        let waits = matches!(self.stage, Stage::Head | Stage::AwaitingContinue);
         if waits {
-            self.upload = Upload::Whole(self.written());
+            self.stage = Stage::Whole;
         }
         waits
     }
@@ -286,8 +269,8 @@ impl<T> Exchange<T> {
     /// The final head has come. What it means for a request that is not written to its end.
     #[inline]
     pub(super) fn on_head(&mut self, status: StatusCode) -> Early {
-        let is_held = matches!(self.upload, Upload::Head(_) | Upload::AwaitingContinue);
-        if self.upload == Upload::Sent {
+        let is_held = matches!(self.stage, Stage::Head | Stage::AwaitingContinue);
+        if self.stage == Stage::Sent {
             return Early::No;
         }
         // The body is still here, so nothing can have been done with it.
@@ -295,7 +278,7 @@ impl<T> Exchange<T> {
             return Early::ExpectRefused;
         }
         if is_held || status.is_client_error() || status.is_server_error() {
-            self.upload = Upload::Cut(self.written());
+            self.stage = Stage::Cut;
         }
         Early::Yes
     }
@@ -346,7 +329,7 @@ mod tests {
         assert!(!wire(&exchange).contains("Expect"), "it does not wait");
         assert_eq!(exchange.on_written(all - 1, true, 105).0, all - 1);
         assert_eq!(
-            (exchange.upload, exchange.times.sent),
+            (exchange.upload(), exchange.times.sent),
             (Upload::Whole(all - 1), 0)
         );
         assert_eq!(
@@ -356,7 +339,7 @@ mod tests {
         );
         assert!(exchange.has_unwritten(), "it is still on its way");
         assert_eq!(exchange.on_written(0, true, 107).0, 0);
-        assert_eq!((exchange.upload, exchange.times.sent), (Upload::Sent, 7));
+        assert_eq!((exchange.upload(), exchange.times.sent), (Upload::Sent, 7));
         assert_eq!(exchange.on_head(StatusCode::BAD_REQUEST), Early::No);
     }
 
@@ -366,10 +349,10 @@ mod tests {
         let head = wire(&exchange);
         assert!(head.contains("Expect: 100-continue\r\n") && head.ends_with("\r\n\r\n"));
         assert_eq!(exchange.on_written(head.len(), true, 101).0, head.len());
-        assert_eq!(exchange.upload, Upload::AwaitingContinue);
+        assert_eq!(exchange.upload(), Upload::AwaitingContinue);
         assert!(!exchange.has_unwritten());
         assert!(exchange.go_on());
-        assert_eq!(exchange.upload, Upload::Whole(head.len()));
+        assert_eq!(exchange.upload(), Upload::Whole(head.len()));
         assert_eq!(wire(&exchange), format!("{head}0123456789"));
         assert!(!exchange.go_on(), "it waits no more");
         assert_eq!(exchange.on_written(10, true, 102).0, 10);
@@ -391,7 +374,7 @@ mod tests {
             exchange.on_written(5, true, 101);
             let status = StatusCode::from_u16(status).unwrap();
             assert_eq!(exchange.on_head(status), early, "{expects} {status}");
-            assert_eq!(exchange.upload, upload, "{expects} {status}");
+            assert_eq!(exchange.upload(), upload, "{expects} {status}");
             assert_eq!(exchange.written(), 5);
         }
     }

@@ -188,11 +188,11 @@ impl<T: Copy + PartialEq> H1<T> {
     }
 
     /// What is to be written now, from `N` places at most, and how much of it already is. `block`
-    /// tells default fields by their number.
+    /// tells the fields that go behind a request's own, by its tag and their number.
     #[inline]
     pub(crate) fn outgoing<'a, const N: usize>(
         &'a self,
-        block: impl Fn(u16) -> &'a [u8],
+        block: impl Fn(T, u16) -> &'a [u8],
     ) -> (Outgoing<'a, N>, usize) {
         let mut outgoing = Outgoing::new();
         let mut skip = 0;
@@ -200,7 +200,7 @@ impl<T: Copy + PartialEq> H1<T> {
         if let Some(front) = &self.front
             && let Going::Out { body, .. } = front.going()
         {
-            outgoing.push(&front.layout(&block));
+            outgoing.push(&front.layout(|number| block(front.tag, number)));
             (skip, is_first) = (front.written(), false);
             if body == Body::HeldBack {
                 // What follows a body that waits, waits too.
@@ -213,7 +213,7 @@ impl<T: Copy + PartialEq> H1<T> {
                 if std::mem::take(&mut is_first) {
                     skip = next.written();
                 }
-                if !outgoing.push(&next.layout(&block)) {
+                if !outgoing.push(&next.layout(|number| block(next.tag, number))) {
                     break;
                 }
             }

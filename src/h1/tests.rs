@@ -64,7 +64,7 @@ impl Queues {
     /// Writes all that may be written now, `most` bytes at a time.
     fn write(&mut self, most: usize) {
         while self.h1.has_unwritten() && self.h1.is_writable() {
-            let (outgoing, skip) = self.h1.outgoing::<16>(|_| NO_FIELDS);
+            let (outgoing, skip) = self.h1.outgoing::<16>(|_, _| NO_FIELDS);
             let bytes = outgoing.parts().concat();
             let taken = most.min(bytes.len() - skip);
             assert!(taken > 0, "something is to be written");
