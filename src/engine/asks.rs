@@ -11,7 +11,7 @@ use crate::engine::chain::{ChainKey, Stage};
 use crate::engine::chains::Chains;
 use crate::engine::readback::{Action, Call, Next, Readback, Sink, Unread};
 use crate::id::ChainId;
-use crate::net::slots::{MaybeKey, grow};
+use crate::net::slots::{MaybeKey, grow, put_at};
 use crate::request::Request;
 
 /// What callers wrote, by chain: the readback of each, and the calls that are to be made. The only
@@ -61,15 +61,7 @@ impl<S> Readbacks<S> {
     }
 
     fn insert(&mut self, key: ChainKey, readback: Box<dyn Readback<S>>) {
-        let key = key as usize;
-        if key >= self.by_chain.len() {
-            if key >= self.by_chain.capacity() {
-                self.by_chain
-                    .reserve_exact(key + 1 - self.by_chain.len() + (key / 16).max(64));
-            }
-            self.by_chain.resize_with(key + 1, || None);
-        }
-        self.by_chain[key] = Some(readback);
+        put_at(&mut self.by_chain, key, Some(readback), || None);
     }
 
     /// Keeps a call until it is due.

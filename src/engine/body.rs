@@ -153,8 +153,11 @@ impl<S, M: Mode> Engine<S, M> {
         data: &[u8],
     ) -> Option<Fed> {
         let mut room = std::mem::take(&mut self.core.buffers.room);
-        // Nothing is left in it of another response: a decoder may claim what it has not written.
-        room.clear();
+        let id = self.core.chains.id(chain);
+        if self.core.buffers.room_of.replace(id) != Some(id) {
+            // Nothing is left in it of another's: a decoder may claim what it has not written.
+            room.clear();
+        }
         room.resize(ROOM, 0);
         let fed = self.decode_into(state, key, chain, data, &mut room);
         self.core.buffers.room = room;

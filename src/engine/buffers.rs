@@ -3,6 +3,7 @@
 use crate::engine::chain::ChainKey;
 use crate::h1::inbound::Inbound;
 use crate::h1::line::Line;
+use crate::id::ChainId;
 use crate::net::tls::Scratch;
 
 /// Shared and recycled buffers: a link that waits holds none of them.
@@ -21,6 +22,8 @@ pub(super) struct Buffers {
     pub(super) blocks: Blocks,
     /// What a body is decoded into, a piece at a time.
     pub(super) room: Vec<u8>,
+    /// Whose body was decoded there last.
+    pub(super) room_of: Option<ChainId>,
 }
 
 impl Buffers {

@@ -14,7 +14,7 @@ use crate::engine::generations::Generations;
 use crate::engine::outbox::Outbox;
 use crate::generation::Mark;
 use crate::id::ChainId;
-use crate::net::slots::{MaybeKey, grow};
+use crate::net::slots::{MaybeKey, grow, put_at};
 use crate::policy::Rung;
 use crate::request::Request;
 
@@ -104,7 +104,7 @@ impl Chains {
         });
         if let Some(id) = remote {
             self.by_remote_id.insert(id, key);
-            self.keep_remote_id(key as usize, id);
+            put_at(&mut self.remote_ids, key, id, || ChainId::NONE);
         }
         self.submitted += 1;
         self.commands.push_back(Command::Start(key, delay));
@@ -153,17 +153,6 @@ impl Chains {
         chain
     }
 
-    fn keep_remote_id(&mut self, key: usize, id: ChainId) {
-        if key >= self.remote_ids.len() {
-            let more = key + 1 - self.remote_ids.len();
-            if more > self.remote_ids.capacity() - self.remote_ids.len() {
-                self.remote_ids.reserve_exact(more + (key / 16).max(64));
-            }
-            self.remote_ids.resize(key + 1, id);
-        }
-        self.remote_ids[key] = id;
-    }
-
     /// Which visit a policy has of a chain, if it has one.
     #[inline]
     pub(super) fn visit_of(&self, key: ChainKey) -> Option<usize> {
@@ -173,15 +162,7 @@ impl Chains {
 
     /// A policy sees to a chain's requests from now on.
     pub(super) fn set_visit(&mut self, key: ChainKey, visit: usize) {
-        let slot = key as usize;
-        if slot >= self.visits.len() {
-            let more = slot + 1 - self.visits.len();
-            if more > self.visits.capacity() - self.visits.len() {
-                self.visits.reserve_exact(more + (slot / 16).max(64));
-            }
-            self.visits.resize(slot + 1, 0);
-        }
-        self.visits[slot] = visit as u32;
+        put_at(&mut self.visits, key, visit as u32, || 0);
         self[key].marks.set(Marks::VISITED);
     }
 

@@ -23,7 +23,7 @@ use crate::engine::generations::Ended;
 use crate::engine::lookups::Lookups;
 use crate::engine::quiet::Quiet;
 use crate::engine::settings::{self, Settings};
-use crate::engine::stats::{Counts, Stats};
+use crate::engine::stats::Stats;
 use crate::engine::visit::VisitState;
 use crate::engine::waking::Waking;
 use crate::error::Error;
@@ -58,7 +58,8 @@ pub(super) struct Core<N: Net> {
     pub(super) ended: Arc<Ended>,
     /// The panic of a readback or a policy, on its way to the host.
     pub(super) panic: Option<Box<dyn Any + Send>>,
-    pub(super) counts: Counts,
+    /// What has happened so far; how things stand is counted when it is asked for.
+    pub(super) counts: Stats,
     pub(super) alerts: Alerts,
 }
 
@@ -122,7 +123,7 @@ impl<N: Net> Core<N> {
             visits: Slab::new(),
             bell: Arc::new(Bell::new(move || waking.announce())),
             panic: None,
-            counts: Counts::default(),
+            counts: Stats::default(),
             alerts: Alerts::default(),
             settings,
         })
@@ -183,7 +184,7 @@ impl<N: Net> Core<N> {
 
     /// See [`Engine::stats`](crate::Engine::stats).
     pub(super) fn stats(&self) -> Stats {
-        let mut stats = self.counts.stats();
+        let mut stats = self.counts;
         stats.links_open = self.links.len();
         stats.submitted = self.chains.submitted;
         for link in self.links.iter() {

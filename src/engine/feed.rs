@@ -235,7 +235,7 @@ impl<S, M: Mode> Engine<S, M> {
         let between = reading.rest().is_empty();
         core.keep(key, reading);
         let h1 = &core.links[key].h1;
-        let upload = h1.front().map(|front| front.upload());
+        let upload = h1.front().map(|front| front.upload);
         // Behind an interim response the wait for the final one goes on as before.
         let clock = match h1.response().has_head() || !between {
             true => Timeout::Idle,

@@ -140,7 +140,7 @@ impl<N: Net> Core<N> {
         }
         let is_over = self.total_is_over(key);
         let front = self.links[link].h1.front_mut();
-        let waits = |front: &&mut Exchange<_>| front.upload() == Upload::AwaitingContinue;
+        let waits = |front: &&mut Exchange<_>| front.upload == Upload::AwaitingContinue;
         if let Some(front) = front.filter(waits)
             && !is_over
         {

@@ -26,7 +26,7 @@ pub(crate) struct Exchange<T> {
     /// Whether the request goes out with its `Expect` line, if it has one.
     expects: bool,
     pub(crate) taking: Taking,
-    stage: Stage,
+    pub(crate) upload: Upload,
     /// Bytes of the request that are written.
     written: usize,
     /// Bytes of it in all.
@@ -36,29 +36,18 @@ pub(crate) struct Exchange<T> {
     pub(crate) times: Times,
 }
 
-/// How much of a request is written.
+/// How far a request is written; [`Exchange::written`] has the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Upload {
-    /// So many bytes of the head. The body waits for a 100 (Continue) (RFC 9110 §10.1.1).
-    Head(usize),
+    /// The head is being written. The body waits for a 100 (Continue) (RFC 9110 §10.1.1).
+    Head,
     /// The head is written, and the body waits.
     AwaitingContinue,
-    /// So many bytes, and the rest is to follow.
-    Whole(usize),
-    /// All of it.
-    Sent,
-    /// So many bytes, and no more will follow: the peer has refused the rest.
-    Cut(usize),
-}
-
-/// The same without the bytes, of which there is one count. Apart from it, so that an exchange is
-/// small.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Head,
-    AwaitingContinue,
+    /// All of it is being written.
     Whole,
+    /// All of it is written.
     Sent,
+    /// No more will follow: the peer has refused the rest.
     Cut,
 }
 
@@ -129,7 +118,7 @@ impl<T> Exchange<T> {
             block: number,
             expects,
             taking: Taking::Collect,
-            stage: if expects { Stage::Head } else { Stage::Whole },
+            upload: if expects { Upload::Head } else { Upload::Whole },
             written: 0,
             bytes,
             begun,
@@ -144,43 +133,31 @@ impl<T> Exchange<T> {
         (self.request, self.times)
     }
 
-    /// How much of the request is written.
-    #[inline]
-    pub(crate) fn upload(&self) -> Upload {
-        match self.stage {
-            Stage::Head => Upload::Head(self.written),
-            Stage::AwaitingContinue => Upload::AwaitingContinue,
-            Stage::Whole => Upload::Whole(self.written),
-            Stage::Sent => Upload::Sent,
-            Stage::Cut => Upload::Cut(self.written),
-        }
-    }
-
     /// What is to be written of it now.
     #[inline(always)]
     pub(crate) fn going(&self) -> Going {
-        match self.stage {
-            Stage::Whole => Going::Out {
+        match self.upload {
+            Upload::Whole => Going::Out {
                 body: Body::Included,
                 written: self.written,
                 writable: self.bytes,
             },
-            Stage::Head => Going::Out {
+            Upload::Head => Going::Out {
                 body: Body::HeldBack,
                 written: self.written,
                 writable: self.writable(),
             },
-            Stage::AwaitingContinue | Stage::Sent => Going::Nothing,
-            Stage::Cut => Going::Refused,
+            Upload::AwaitingContinue | Upload::Sent => Going::Nothing,
+            Upload::Cut => Going::Refused,
         }
     }
 
     /// Where the bytes lie that may be written now, those that are written already included.
     #[inline(always)]
     pub(crate) fn layout<'a>(&'a self, block: impl FnOnce(u16) -> &'a [u8]) -> Layout<'a> {
-        let body = match self.stage {
-            Stage::Head | Stage::AwaitingContinue => Body::HeldBack,
-            Stage::Whole | Stage::Sent | Stage::Cut => Body::Included,
+        let body = match self.upload {
+            Upload::Head | Upload::AwaitingContinue => Body::HeldBack,
+            Upload::Whole | Upload::Sent | Upload::Cut => Body::Included,
         };
         Layout::new(&self.request, block(self.block), self.expects, body)
     }
@@ -188,9 +165,9 @@ impl<T> Exchange<T> {
     /// Bytes that may be written now, those that are written already included.
     #[inline]
     pub(crate) fn writable(&self) -> usize {
-        match self.stage {
-            Stage::Head | Stage::AwaitingContinue => self.bytes - self.request.wire_body().len(),
-            Stage::Whole | Stage::Sent | Stage::Cut => self.bytes,
+        match self.upload {
+            Upload::Head | Upload::AwaitingContinue => self.bytes - self.request.wire_body().len(),
+            Upload::Whole | Upload::Sent | Upload::Cut => self.bytes,
         }
     }
 
@@ -203,15 +180,15 @@ impl<T> Exchange<T> {
     /// Whether something of it is to be written now.
     #[inline]
     pub(crate) fn has_unwritten(&self) -> bool {
-        match self.stage {
-            Stage::Head | Stage::Whole => true,
-            Stage::AwaitingContinue | Stage::Sent | Stage::Cut => false,
+        match self.upload {
+            Upload::Head | Upload::Whole => true,
+            Upload::AwaitingContinue | Upload::Sent | Upload::Cut => false,
         }
     }
 
     #[inline]
     pub(crate) fn is_sent(&self) -> bool {
-        self.stage == Stage::Sent
+        self.upload == Upload::Sent
     }
 
     /// Whether a byte of its response has come.
@@ -239,12 +216,12 @@ impl<T> Exchange<T> {
         if self.written < writable || !is_flushed {
             return (taken, Advance::Partly);
         }
-        if self.stage == Stage::Whole {
-            self.stage = Stage::Sent;
+        if self.upload == Upload::Whole {
+            self.upload = Upload::Sent;
             self.times.sent = self.since(now);
             (taken, Advance::Sent)
         } else {
-            self.stage = Stage::AwaitingContinue;
+            self.upload = Upload::AwaitingContinue;
             (taken, Advance::AwaitsContinue)
         }
     }
@@ -259,9 +236,9 @@ impl<T> Exchange<T> {
 
     /// The body waits no longer: it goes out behind the head. False: it did not wait.
     pub(crate) fn go_on(&mut self) -> bool {
-        let waits = matches!(self.stage, Stage::Head | Stage::AwaitingContinue);
+        let waits = matches!(self.upload, Upload::Head | Upload::AwaitingContinue);
         if waits {
-            self.stage = Stage::Whole;
+            self.upload = Upload::Whole;
         }
         waits
     }
@@ -269,8 +246,8 @@ impl<T> Exchange<T> {
     /// The final head has come. What it means for a request that is not written to its end.
     #[inline]
     pub(super) fn on_head(&mut self, status: StatusCode) -> Early {
-        let is_held = matches!(self.stage, Stage::Head | Stage::AwaitingContinue);
-        if self.stage == Stage::Sent {
+        let is_held = matches!(self.upload, Upload::Head | Upload::AwaitingContinue);
+        if self.upload == Upload::Sent {
             return Early::No;
         }
         // The body is still here, so nothing can have been done with it.
@@ -278,7 +255,7 @@ impl<T> Exchange<T> {
             return Early::ExpectRefused;
         }
         if is_held || status.is_client_error() || status.is_server_error() {
-            self.stage = Stage::Cut;
+            self.upload = Upload::Cut;
         }
         Early::Yes
     }
@@ -329,8 +306,8 @@ mod tests {
         assert!(!wire(&exchange).contains("Expect"), "it does not wait");
         assert_eq!(exchange.on_written(all - 1, true, 105).0, all - 1);
         assert_eq!(
-            (exchange.upload(), exchange.times.sent),
-            (Upload::Whole(all - 1), 0)
+            (exchange.upload, exchange.written(), exchange.times.sent),
+            (Upload::Whole, all - 1, 0)
         );
         assert_eq!(
             exchange.on_written(9, false, 106).0,
@@ -339,7 +316,7 @@ mod tests {
         );
         assert!(exchange.has_unwritten(), "it is still on its way");
         assert_eq!(exchange.on_written(0, true, 107).0, 0);
-        assert_eq!((exchange.upload(), exchange.times.sent), (Upload::Sent, 7));
+        assert_eq!((exchange.upload, exchange.times.sent), (Upload::Sent, 7));
         assert_eq!(exchange.on_head(StatusCode::BAD_REQUEST), Early::No);
     }
 
@@ -349,10 +326,13 @@ mod tests {
         let head = wire(&exchange);
         assert!(head.contains("Expect: 100-continue\r\n") && head.ends_with("\r\n\r\n"));
         assert_eq!(exchange.on_written(head.len(), true, 101).0, head.len());
-        assert_eq!(exchange.upload(), Upload::AwaitingContinue);
+        assert_eq!(exchange.upload, Upload::AwaitingContinue);
         assert!(!exchange.has_unwritten());
         assert!(exchange.go_on());
-        assert_eq!(exchange.upload(), Upload::Whole(head.len()));
+        assert_eq!(
+            (exchange.upload, exchange.written()),
+            (Upload::Whole, head.len())
+        );
         assert_eq!(wire(&exchange), format!("{head}0123456789"));
         assert!(!exchange.go_on(), "it waits no more");
         assert_eq!(exchange.on_written(10, true, 102).0, 10);
@@ -362,19 +342,19 @@ mod tests {
     #[test]
     fn an_early_response_cuts_what_it_refuses() {
         let rows = [
-            (true, 200, Early::Yes, Upload::Cut(5)),
-            (true, 417, Early::ExpectRefused, Upload::Head(5)),
-            (true, 413, Early::Yes, Upload::Cut(5)),
-            (false, 200, Early::Yes, Upload::Whole(5)),
-            (false, 417, Early::Yes, Upload::Cut(5)),
-            (false, 503, Early::Yes, Upload::Cut(5)),
+            (true, 200, Early::Yes, Upload::Cut),
+            (true, 417, Early::ExpectRefused, Upload::Head),
+            (true, 413, Early::Yes, Upload::Cut),
+            (false, 200, Early::Yes, Upload::Whole),
+            (false, 417, Early::Yes, Upload::Cut),
+            (false, 503, Early::Yes, Upload::Cut),
         ];
         for (expects, status, early, upload) in rows {
             let mut exchange = exchange(expects);
             exchange.on_written(5, true, 101);
             let status = StatusCode::from_u16(status).unwrap();
             assert_eq!(exchange.on_head(status), early, "{expects} {status}");
-            assert_eq!(exchange.upload(), upload, "{expects} {status}");
+            assert_eq!(exchange.upload, upload, "{expects} {status}");
             assert_eq!(exchange.written(), 5);
         }
     }

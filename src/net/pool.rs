@@ -16,7 +16,7 @@ use crate::h1::trust::Trust;
 use crate::net::link::{Link, Neighbours, Reach, Spot};
 use crate::net::pattern::Pattern;
 use crate::net::readiness::Readiness;
-use crate::net::slots::{LinkKey, MaybeKey, Slots};
+use crate::net::slots::{LinkKey, MaybeKey, Slots, put_at};
 use crate::proto::{Origin, Scheme};
 use crate::route::Route;
 use crate::sched::wheel::TimerId;
@@ -324,11 +324,7 @@ impl Pool {
             unreachable!("what rests is open");
         };
         *reach = Reach::Idle(socket, layers);
-        let slot = key as usize;
-        if slot >= self.spots.len() {
-            self.spots.resize(slot + 1, spot);
-        }
-        self.spots[slot] = spot;
+        put_at(&mut self.spots, key, spot, || spot);
         entry.idle_links > most
     }
 

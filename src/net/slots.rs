@@ -54,6 +54,20 @@ pub(crate) fn grow<T>(slab: &mut Slab<T>) {
     }
 }
 
+/// Puts `value` at `key` of a table that stands beside a slab, under the same keys. It grows as
+/// [`grow`] has it; what was never put is as `absent` makes it.
+pub(crate) fn put_at<T>(table: &mut Vec<T>, key: u32, value: T, absent: impl FnMut() -> T) {
+    let key = key as usize;
+    if key >= table.len() {
+        let more = key + 1 - table.len();
+        if more > table.capacity() - table.len() {
+            table.reserve_exact(more + (key / 16).max(64));
+        }
+        table.resize_with(key + 1, absent);
+    }
+    table[key] = value;
+}
+
 /// Bits of a token that are the slot; the rest is the generation, but for the top bit.
 const SLOT_BITS: u32 = usize::BITS / 2;
 const SLOT_MASK: usize = (1 << SLOT_BITS) - 1;
