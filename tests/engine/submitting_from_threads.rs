@@ -62,16 +62,16 @@ fn a_run_that_waits_for_a_guard_alone_ends_with_it() {
     });
     engine.run(&mut Log::default()).unwrap();
     thread.join().unwrap();
+    // The one that went in the thread may have woken the engine behind its run.
+    engine
+        .turn(&mut Log::default(), Some(Duration::ZERO))
+        .unwrap();
     // A guard that goes inside of a turn wakes nobody.
     let mut alive = Some(engine.submitter().keep_alive());
     engine.call(move |_, cx| {
         alive.take();
         cx.done()
     });
-    // The one that went in the thread may have woken the engine behind its run.
-    engine
-        .turn(&mut Log::default(), Some(Duration::ZERO))
-        .unwrap();
     let before = engine.stats().wakeups;
     engine.run(&mut Log::default()).unwrap();
     assert_eq!(engine.stats().wakeups, before);
