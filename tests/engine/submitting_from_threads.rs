@@ -74,6 +74,10 @@ fn a_run_that_waits_for_a_guard_alone_ends_with_it() {
     });
     let before = engine.stats().wakeups;
     engine.run(&mut Log::default()).unwrap();
+    assert_eq!(engine.next_timeout(), None, "nor is a turn due for it");
+    engine
+        .turn(&mut Log::default(), Some(Duration::ZERO))
+        .unwrap();
     assert_eq!(engine.stats().wakeups, before);
 }
 
