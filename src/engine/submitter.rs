@@ -93,7 +93,7 @@ impl Clone for KeepAlive {
 impl Drop for KeepAlive {
     fn drop(&mut self) {
         let is_last = self.0.guards.fetch_sub(1, Ordering::AcqRel) == 1;
-        if is_last && !self.0.waking.is_turning_here() {
+        if is_last {
             // `run` may wait for nothing else.
             self.0.waking.announce();
         }
