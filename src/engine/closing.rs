@@ -11,7 +11,7 @@ use crate::engine::core::{Core, close_socket};
 use crate::error::Sent;
 use crate::h1::line::{Extent, Intake};
 use crate::net::Net;
-use crate::net::link::{Reach, Spot};
+use crate::net::link::Reach;
 use crate::net::pool::OriginKey;
 use crate::net::slots::LinkKey;
 use crate::proto::Origin;
@@ -186,8 +186,8 @@ impl<N: Net> Core<N> {
 
     /// Takes a link out of the pool and closes it.
     pub(super) fn close_idle_link(&mut self, key: LinkKey) {
-        let spot: Spot = self.pool.take(&mut self.links, key);
-        self.timers.cancel(spot.timer);
+        let timer = self.pool.take(&mut self.links, key);
+        self.timers.cancel(timer);
         self.close(key);
     }
 

@@ -9,7 +9,6 @@ use log::debug;
 use crate::engine::chain::{ChainKey, Marks};
 use crate::engine::core::{Core, Timer};
 use crate::net::Net;
-use crate::net::link::{Neighbours, Spot};
 use crate::net::pool::OriginKey;
 use crate::net::slots::LinkKey;
 use crate::request::Request;
@@ -167,9 +166,9 @@ impl<N: Net> Core<N> {
         let now = self.clock.tick();
         loop {
             let key = self.pool.newest_idle(origin)?;
-            let spot = self.pool.take(&mut self.links, key);
-            let expires = self.timers.tick_of(spot.timer);
-            self.timers.cancel(spot.timer);
+            let timer = self.pool.take(&mut self.links, key);
+            let expires = self.timers.tick_of(timer);
+            self.timers.cancel(timer);
             if expires > now {
                 if self.is_idle_fit(key) {
                     return Some(key);
@@ -226,15 +225,9 @@ impl<N: Net> Core<N> {
         }
         let expires = self.clock.tick_from_now().saturating_add(millis);
         let timer = self.timers.arm(expires, Timer::Idle(key));
-        let alone = Neighbours::NONE;
-        let spot = Spot {
-            of_origin: alone,
-            of_all: alone,
-            timer,
-        };
         debug!("{:?} {}: idle", self.links.token(key), self.origin_of(key));
         let most = self.settings.max_idle_per_origin;
-        if self.pool.put(&mut self.links, key, spot, most)
+        if self.pool.put(&mut self.links, key, timer, most)
             && let Some(oldest) = self.pool.oldest_idle(origin)
         {
             self.close_idle_link(oldest);

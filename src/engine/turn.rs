@@ -14,6 +14,7 @@ use crate::engine::mode::sealed::Sealed;
 use crate::engine::mode::{Mode, Owned};
 use crate::engine::submitter::Order;
 use crate::error::Error;
+use crate::id::ChainId;
 use crate::net::slots::RESOLVER_TOKENS;
 use crate::net::{ALARM, Heard, Net, Ready, WAKE};
 
@@ -372,35 +373,32 @@ impl<S, M: Mode> Engine<S, M> {
         self.core.settle_and_park();
         self.core.agenda.draining = true;
         let end = self.core.clock.now().checked_add(within);
-        // Those that are cancelled at the end, of which all are told.
-        let (mut rounds, mut last) = (0, Vec::new());
-        let mut cancelled = self.cancel_where(|stage| {
+        let meant = self.chains_where(|stage| {
             matches!(
                 stage,
                 Stage::Delayed | Stage::Waiting { .. } | Stage::Due { .. }
             )
         });
-        let chains = |engine: &Self| engine.core.chains.keys().collect::<Vec<_>>();
+        let mut cancelled = self.cancel_all(&meant);
+        // Those that are cancelled at the end, of which all are told.
+        let (mut rounds, mut last) = (0, Vec::new());
         while self.pending() > 0 {
             let left = end.map(|end| end.saturating_duration_since(self.core.net.now()));
             if left.is_some_and(|left| left.is_zero()) {
-                while last
-                    .pop_if(|id| self.core.chains.find(*id).is_none())
-                    .is_some()
-                {}
+                let is_over = |id: &mut ChainId| self.core.chains.find(*id).is_none();
+                while last.pop_if(is_over).is_some() {}
                 if last.is_empty() {
                     // What was submitted meanwhile is told, too, but not for ever: it may submit
                     // more.
-                    if rounds > MOST_ROUNDS {
+                    if rounds == MOST_ROUNDS {
                         break;
                     }
                     rounds += 1;
-                    let count = self.cancel_where(|_| true);
-                    cancelled += if rounds == 1 { count } else { 0 };
-                    last = chains(self)
-                        .into_iter()
-                        .map(|key| self.core.chains.id(key))
-                        .collect();
+                    last = self.chains_where(|_| true);
+                    let count = self.cancel_all(&last);
+                    if rounds == 1 {
+                        cancelled += count;
+                    }
                 }
             }
             turn(self, left)?;
@@ -409,20 +407,16 @@ impl<S, M: Mode> Engine<S, M> {
         Ok(cancelled)
     }
 
-    /// Cancels chains by where they are; answers how many were not cancelled before.
-    fn cancel_where(&mut self, is_meant: impl Fn(Stage) -> bool) -> usize {
-        let meant: Vec<_> = self
-            .core
-            .chains
-            .keys()
-            .filter(|key| is_meant(self.core.chains[*key].stage))
-            .collect();
-        let ids = meant
-            .into_iter()
-            .map(|key| self.core.chains.id(key))
-            .collect::<Vec<_>>();
-        ids.into_iter()
-            .filter(|id| self.core.chains.cancel(*id))
-            .count()
+    /// The chains that are somewhere.
+    fn chains_where(&self, is_meant: impl Fn(Stage) -> bool) -> Vec<ChainId> {
+        let chains = &self.core.chains;
+        let meant = chains.keys().filter(|key| is_meant(chains[*key].stage));
+        meant.map(|key| chains.id(key)).collect()
+    }
+
+    /// Cancels chains; returns how many were not cancelled before.
+    fn cancel_all(&mut self, ids: &[ChainId]) -> usize {
+        let chains = &mut self.core.chains;
+        ids.iter().filter(|id| chains.cancel(**id)).count()
     }
 }

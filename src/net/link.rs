@@ -113,30 +113,6 @@ impl<Socket> Reach<Socket> {
     }
 }
 
-/// An idle link's place in the pool.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Spot {
-    /// Among the idle links of its origin.
-    pub(crate) of_origin: Neighbours,
-    /// Among all idle links.
-    pub(crate) of_all: Neighbours,
-    /// Not to be used from its tick on.
-    pub(crate) timer: TimerId,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Neighbours {
-    pub(crate) newer: MaybeKey,
-    pub(crate) older: MaybeKey,
-}
-
-impl Neighbours {
-    pub(crate) const NONE: Self = Self {
-        newer: MaybeKey::NONE,
-        older: MaybeKey::NONE,
-    };
-}
-
 /// A [`SocketAddr`] in half its size. IPv6 ones are apart, since they are fewer.
 #[derive(Debug)]
 pub(crate) enum Peer {

@@ -13,7 +13,7 @@ use slab::Slab;
 
 use crate::h1::line::Line;
 use crate::h1::trust::Trust;
-use crate::net::link::{Link, Neighbours, Reach, Spot};
+use crate::net::link::{Link, Reach};
 use crate::net::pattern::Pattern;
 use crate::net::readiness::Readiness;
 use crate::net::slots::{LinkKey, MaybeKey, Slots, put_at};
@@ -98,6 +98,23 @@ pub(crate) struct Pool {
     for_room_unlinked: VecDeque<OriginKey>,
     /// Which origins are pipelined, and how deep; the first that fits counts.
     depths: Vec<Depth>,
+}
+
+/// An idle link's place in the pool.
+#[derive(Clone, Copy, Debug)]
+struct Spot {
+    /// Among the idle links of its origin.
+    of_origin: Neighbours,
+    /// Among all idle links.
+    of_all: Neighbours,
+    /// Not to be used from its tick on.
+    timer: TimerId,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Neighbours {
+    newer: MaybeKey,
+    older: MaybeKey,
 }
 
 /// How deep the origins that a pattern stands for are pipelined.
@@ -292,23 +309,24 @@ impl Pool {
         self.leave(key);
     }
 
-    /// Keeps a link as the newest idle one. Answers whether its origin now has more than `most` of
-    /// them.
+    /// Keeps a link as the newest idle one, until `timer` goes off. Answers whether its origin now
+    /// has more than `most` of them.
     pub(crate) fn put<K>(
         &mut self,
         links: &mut Slots<Link<K>>,
         key: LinkKey,
-        mut spot: Spot,
+        timer: TimerId,
         most: usize,
     ) -> bool {
         let entry = &mut self.entries[links[key].origin as usize];
-        spot.of_origin = Neighbours {
+        let behind = |newest: Option<LinkKey>| Neighbours {
             newer: MaybeKey::NONE,
-            older: entry.idle.newest.into(),
+            older: newest.into(),
         };
-        spot.of_all = Neighbours {
-            newer: MaybeKey::NONE,
-            older: self.idle.newest.into(),
+        let spot = Spot {
+            of_origin: behind(entry.idle.newest),
+            of_all: behind(self.idle.newest),
+            timer,
         };
         if let Some(older) = entry.idle.newest.replace(key) {
             self.spots[older as usize].of_origin.newer = key.into();
@@ -328,8 +346,8 @@ impl Pool {
         entry.idle_links > most
     }
 
-    /// Takes an idle link out of the pool; it rests.
-    pub(crate) fn take<K>(&mut self, links: &mut Slots<Link<K>>, key: LinkKey) -> Spot {
+    /// Takes an idle link out of the pool; it rests. Answers its timer.
+    pub(crate) fn take<K>(&mut self, links: &mut Slots<Link<K>>, key: LinkKey) -> TimerId {
         let spot = self.spots[key as usize];
         let entry = &mut self.entries[links[key].origin as usize];
         entry.idle_links -= 1;
@@ -354,7 +372,7 @@ impl Pool {
             unreachable!("a link in the pool is idle");
         };
         *reach = Reach::Open(socket, layers);
-        spot
+        spot.timer
     }
 
     /// The timer of an idle link.
