@@ -142,7 +142,7 @@ impl<N: Net> Core<N> {
         if self.chains.generations.is_over(key) {
             return self.end_with_generation(key);
         }
-        let visit = self.visit_mut(key).expect("it is visited");
+        let visit = self.visit(key);
         let decoding = visit.clear();
         self.discard(decoding);
         let start = self.ask(key, |visiting, request, at| visiting.start(request, at));

@@ -69,7 +69,7 @@ impl<S, M: Mode> Engine<S, M> {
     /// to become of it before them.
     #[inline(never)]
     fn take_decoded(&mut self, chain: ChainKey, taking: Taking, max_bytes: u64) -> Taking {
-        let visit = self.core.visit_mut(chain).expect("it is visited");
+        let visit = self.core.visit(chain);
         let Some(decoding) = &mut visit.decoding else {
             return taking;
         };
@@ -119,7 +119,7 @@ impl<S, M: Mode> Engine<S, M> {
             // It has no body (RFC 9112 §6.3), and what its fields say is of another one.
             self.stop_decoding(chain);
         }
-        let visit = self.core.visit_mut(chain).expect("it is visited");
+        let visit = self.core.visit(chain);
         if visit.decoding.is_some() {
             // They would tell of the body as it was.
             reading.forget_fields(&["Content-Encoding", "Content-Length"]);
@@ -136,7 +136,7 @@ impl<S, M: Mode> Engine<S, M> {
         chain: ChainKey,
         data: &[u8],
     ) -> Option<Fed> {
-        let visit = self.core.visit_mut(chain).expect("it is visited");
+        let visit = self.core.visit(chain);
         match visit.decoding {
             Some(_) => self.decode(state, key, chain, data),
             None => self.on_data(state, key, chain, data),
@@ -182,7 +182,7 @@ impl<S, M: Mode> Engine<S, M> {
                 self.keep_undecoded(chain, input);
                 return Some(Fed::Yielded);
             }
-            let visit = self.core.visit_mut(chain).expect("it is visited");
+            let visit = self.core.visit(chain);
             let Some(decoding) = &mut visit.decoding else {
                 // Its readback has had enough.
                 return None;
@@ -227,7 +227,7 @@ impl<S, M: Mode> Engine<S, M> {
     ) -> Option<Fed> {
         let request = self.core.chains[chain].request();
         let limit = self.core.settings.limits_of(request).max_body_bytes;
-        let visit = self.core.visit_mut(chain).expect("it is visited");
+        let visit = self.core.visit(chain);
         match visit.taking {
             Taking::Discard => unreachable!("nothing is decoded to be dropped"),
             Taking::Collect => {
@@ -264,7 +264,7 @@ impl<S, M: Mode> Engine<S, M> {
         key: LinkKey,
         chain: ChainKey,
     ) -> Option<Fed> {
-        let visit = self.core.visit_mut(chain).expect("it is visited");
+        let visit = self.core.visit(chain);
         visit.decoding.as_mut()?.end_input();
         self.decode(state, key, chain, &[])
     }

@@ -57,7 +57,15 @@ impl<N: Net> Core<N> {
         self.chains[key].marks.has(Marks::VISITED)
     }
 
-    /// The visit of a chain that has one.
+    /// The visit of a chain.
+    ///
+    /// # Panics
+    /// It has none.
+    pub(super) fn visit(&mut self, key: ChainKey) -> &mut VisitState {
+        self.visit_mut(key).expect("it is visited")
+    }
+
+    /// The visit of a chain, if it has one.
     pub(super) fn visit_mut(&mut self, key: ChainKey) -> Option<&mut VisitState> {
         let visit = self.chains.visit_of(key)?;
         self.visits.get_mut(visit)
@@ -76,7 +84,7 @@ impl<N: Net> Core<N> {
     /// agenda.
     #[inline(never)]
     pub(super) fn ask_fields(&mut self, key: ChainKey) -> bool {
-        let visit = self.visit_mut(key).expect("it is visited");
+        let visit = self.visit(key);
         let kept = visit.block.take();
         let mut block = kept.unwrap_or_else(|| self.buffers.blocks.take());
         let sent = self.ask(key, |visiting, request, at| {
@@ -88,7 +96,7 @@ impl<N: Net> Core<N> {
             Ok(Ok(())) => {
                 let request = self.chains[key].request();
                 self.settings.defaults.append_to(&mut block, request);
-                let visit = self.visit_mut(key).expect("it is visited");
+                let visit = self.visit(key);
                 visit.block = Some(block);
                 return true;
             }
@@ -118,7 +126,7 @@ impl<N: Net> Core<N> {
             visiting.head(request, response, at)
         })?;
         Ok(screened.map(|Screened { shown, decoding }| {
-            let visit = self.visit_mut(key).expect("it is visited");
+            let visit = self.visit(key);
             visit.shown = shown;
             visit.decoding = decoding;
             shown
