@@ -242,6 +242,7 @@ mod tests {
         engine.run(&mut told).unwrap();
         assert_eq!(told, ["ok", "Cancelled"]);
         assert_eq!((came(&network), engine.pending()), (1, 0));
+        assert_eq!(engine.stats().reused, 0, "nor begun to be sent");
     }
 
     #[test]
@@ -263,6 +264,7 @@ mod tests {
         engine.run(&mut told).unwrap();
         assert!(told.iter().all(|told| told == "Cancelled"));
         assert_eq!((told.len(), came(&network)), (many, 0));
+        assert_eq!(network.ledger().attempts().len(), 0, "nor dialled for");
     }
 
     #[test]

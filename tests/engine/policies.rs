@@ -912,7 +912,6 @@ fn a_policy_that_takes_its_time_is_asked_once_a_turn() {
 
 #[test]
 fn the_total_deadline_ends_what_is_held_back_unasked() {
-    /// Would go on whatever happens.
     #[derive(Clone)]
     struct Holds(Start);
     impl Visit for Holds {
@@ -920,34 +919,83 @@ fn the_total_deadline_ends_what_is_held_back_unasked() {
             std::mem::forget(at.waker());
             Ok(self.0)
         }
-        fn on_end(&mut self, r: &Request, _: &Reply<'_>, _: &Moment<'_>) -> Result<Verdict, Error> {
+        fn on_end(&mut self, _: &Request, _: &Reply<'_>, _: &Moment<'_>) -> Result<Verdict, Error> {
+            panic!("no exchange has begun")
+        }
+    }
+    let starts = [
+        Start::Wait,
+        Start::After(SECOND / 4),
+        Start::After(9 * SECOND),
+    ];
+    for start in starts {
+        let mut config = Config::default();
+        config.max_connections = 1;
+        let (_network, mut engine) = simulated_with(config, |seen| match seen.path() {
+            "/held" => Answer::held(),
+            _ => Answer::ok("a"),
+        });
+        let timed = get("/").timeouts(|timeouts| timeouts.total = Some(SECOND));
+        let mut held_back = Some(build(timed, Holds(start)));
+        engine.submit(
+            get("/").build().unwrap(),
+            move |told: &mut Told, reply, cx| {
+                if let Some(request) = held_back.take() {
+                    // Another takes the connection of the one before, which is not wanted for this.
+                    cx.submit(get("/held").build().unwrap(), note);
+                    return Next::send(request);
+                }
+                let text = format!("{:#}", reply.as_ref().unwrap_err());
+                assert!(!text.contains("max_connections"), "{text}");
+                note(told, reply, cx)
+            },
+        );
+        let mut told = Told::new();
+        engine.advance(&mut told, 3 * SECOND).unwrap();
+        assert_eq!(told, [Err(ErrorKind::Timeout)], "{start:?}");
+        assert_eq!(engine.pending(), 1, "{start:?}");
+    }
+}
+
+#[test]
+fn what_a_policy_sends_elsewhere_goes_there() {
+    /// Follows wherever it is led.
+    #[derive(Clone)]
+    struct Follows;
+    impl Visit for Follows {
+        fn on_head(
+            &mut self,
+            _: &Request,
+            _: &Response<'_>,
+            _: &Moment<'_>,
+        ) -> Result<Screening, Error> {
+            Ok(Screening::collect())
+        }
+        fn on_end(
+            &mut self,
+            request: &Request,
+            reply: &Reply<'_>,
+            _: &Moment<'_>,
+        ) -> Result<Verdict, Error> {
+            let Some(location) = reply.as_ref().unwrap().header("Location") else {
+                return Ok(Verdict::Deliver);
+            };
+            let location = std::str::from_utf8(location).unwrap();
             Ok(Verdict::Resend {
-                request: r.clone(),
+                request: request.resolve(location).build()?,
                 after: Duration::ZERO,
             })
         }
     }
-    for start in [
-        Start::Wait,
-        Start::After(SECOND / 4),
-        Start::After(9 * SECOND),
-    ] {
-        let mut config = Config::default();
-        config.max_connections = 1;
-        let (_network, mut engine) = simulated_with(config, |_| Answer::held());
-        // Another has the only connection: none was wanted for the one that is held back.
-        engine.submit(get("/").build().unwrap(), note);
-        let timed = get("/").timeouts(|timeouts| timeouts.total = Some(SECOND));
-        engine.submit(build(timed, Holds(start)), |told: &mut Told, reply, cx| {
-            let text = reply.as_ref().unwrap_err().to_string();
-            assert!(!text.contains("max_connections"), "{text}");
-            note(told, reply, cx)
-        });
-        let mut told = Told::new();
-        engine.advance(&mut told, 2 * SECOND).unwrap();
-        assert_eq!(told, [Err(ErrorKind::Timeout)], "{start:?}");
-        assert_eq!(engine.pending(), 1, "{start:?}");
-    }
+    let (network, mut engine) =
+        simulated(|_| Answer::status(302).header("Location", "http://192.0.2.2/there"));
+    network.serve("192.0.2.2:80".parse().unwrap(), |seen: &Incoming| {
+        Answer::ok(seen.path())
+    });
+    engine.submit(build(get("/"), Follows), note);
+    let mut told = Told::new();
+    engine.run(&mut told).unwrap();
+    assert_eq!((told, engine.pending()), (vec![ok("/there")], 0));
 }
 
 #[test]
