@@ -6,6 +6,8 @@
 //! `build` returns an [`Error`], and an error may hold a [`Request`]. So the value stands below the
 //! error, in `request`, and its builder above both.
 
+pub(crate) mod url;
+
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,6 +25,7 @@ use crate::request::{
 };
 use crate::route::Route;
 use crate::timeouts::{Timeout, Timeouts, TimeoutsEdit};
+use url::IntoUrl;
 
 /// The longest method in bytes; the longest in the IANA registry has 17.
 const MAX_METHOD: usize = 255;
@@ -56,45 +59,45 @@ impl Request {
     /// is not sent. Path and query may be encoded or not: what cannot stand in a URL is
     /// percent-encoded, `%` stays as it is, a fragment is dropped. Credentials (`user:password@`)
     /// are refused.
-    pub fn get(url: &str) -> RequestBuilder {
+    pub fn get<Form>(url: impl IntoUrl<Form>) -> RequestBuilder {
         Self::builder(Method::GET, url)
     }
 
     /// Begins a HEAD request (RFC 9110 §9.3.2).
-    pub fn head(url: &str) -> RequestBuilder {
+    pub fn head<Form>(url: impl IntoUrl<Form>) -> RequestBuilder {
         Self::builder(Method::HEAD, url)
     }
 
     /// Begins a POST request (RFC 9110 §9.3.3).
-    pub fn post(url: &str) -> RequestBuilder {
+    pub fn post<Form>(url: impl IntoUrl<Form>) -> RequestBuilder {
         Self::builder(Method::POST, url)
     }
 
     /// Begins a PUT request (RFC 9110 §9.3.4).
-    pub fn put(url: &str) -> RequestBuilder {
+    pub fn put<Form>(url: impl IntoUrl<Form>) -> RequestBuilder {
         Self::builder(Method::PUT, url)
     }
 
     /// Begins a PATCH request (RFC 5789).
-    pub fn patch(url: &str) -> RequestBuilder {
+    pub fn patch<Form>(url: impl IntoUrl<Form>) -> RequestBuilder {
         Self::builder(Method::PATCH, url)
     }
 
     /// Begins a DELETE request (RFC 9110 §9.3.5).
-    pub fn delete(url: &str) -> RequestBuilder {
+    pub fn delete<Form>(url: impl IntoUrl<Form>) -> RequestBuilder {
         Self::builder(Method::DELETE, url)
     }
 
     /// Begins an OPTIONS request (RFC 9110 §9.3.7) about the URL; `*`, the server as a whole, has
     /// no URL.
-    pub fn options(url: &str) -> RequestBuilder {
+    pub fn options<Form>(url: impl IntoUrl<Form>) -> RequestBuilder {
         Self::builder(Method::OPTIONS, url)
     }
 
     /// Begins a request with any method but CONNECT, which asks for a tunnel. For `url` see
     /// [`get`](Self::get).
-    pub fn builder(method: Method, url: &str) -> RequestBuilder {
-        RequestBuilder(Draft::new(method, url))
+    pub fn builder<Form>(method: Method, url: impl IntoUrl<Form>) -> RequestBuilder {
+        RequestBuilder(Draft::new(method, &url.text()))
     }
 
     /// Begins another request with everything that this one has: method, URL, fields in their
@@ -138,8 +141,8 @@ impl Request {
     /// assert_eq!(error.to_string(), format!("request cannot be sent: {expected}"));
     /// # Ok::<(), httpstream::Error>(())
     /// ```
-    pub fn resolve(&self, reference: &str) -> RequestBuilder {
-        self.edit().with(|parts| parts.resolve(reference))
+    pub fn resolve(&self, reference: impl AsRef<str>) -> RequestBuilder {
+        self.edit().with(|parts| parts.resolve(reference.as_ref()))
     }
 }
 
@@ -159,9 +162,9 @@ impl<B: Into<Vec<u8>>> TryFrom<http::Request<B>> for Request {
 
     fn try_from(request: http::Request<B>) -> Result<Self, Error> {
         let (head, body) = request.into_parts();
-        let mut builder = Self::builder(head.method, &head.uri.to_string());
+        let mut builder = Self::builder(head.method, &head.uri);
         for (name, value) in &head.headers {
-            builder = builder.header(name.as_str(), value);
+            builder = builder.header(name, value);
         }
         builder.body(body).build()
     }
@@ -226,16 +229,16 @@ impl RequestBuilder {
     /// `Upgrade` asks the server to switch to another protocol (RFC 9110 §7.8); `Connection:
     /// Upgrade` is added to it. After a 101 (Switching Protocols) the connection is a tunnel: see
     /// [`Context::write`](crate::Context::write).
-    pub fn header(self, name: &str, value: impl AsRef<[u8]>) -> Self {
-        self.with(|parts| parts.header(name, value.as_ref()))
+    pub fn header(self, name: impl AsRef<str>, value: impl AsRef<[u8]>) -> Self {
+        self.with(|parts| parts.header(name.as_ref(), value.as_ref()))
     }
 
     /// Takes away all field lines of that name, so that [`header`](Self::header) can give another:
     /// what `header` and [`edit`](Request::edit) gave, and what [`close`](Self::close) and
     /// [`form`](Self::form) would add. `Host` is the URL's again, `Content-Length` the body's.
-    pub fn without(self, name: &str) -> Self {
+    pub fn without(self, name: impl AsRef<str>) -> Self {
         self.with(|parts| {
-            parts.without(name);
+            parts.without(name.as_ref());
             Ok(())
         })
     }
@@ -424,9 +427,9 @@ impl RequestBuilder {
 
     /// Names the lane of the request. Policies limit requests of one lane together, such as those
     /// to one chat. The name is not sent. By default a request is in no lane.
-    pub fn lane(self, name: &str) -> Self {
+    pub fn lane(self, name: impl AsRef<str>) -> Self {
         self.with(|parts| {
-            parts.rare.lane = Some(name.into());
+            parts.rare.lane = Some(name.as_ref().into());
             Ok(())
         })
     }

@@ -793,6 +793,13 @@ impl<T> From<SubmitError<T>> for Error {
     }
 }
 
+/// As from [`RequestBuilder::build`](crate::RequestBuilder::build).
+impl From<Invalid> for Error {
+    fn from(invalid: Invalid) -> Self {
+        Self::invalid_request(invalid)
+    }
+}
+
 /// The nearest kind that the standard library has, with the error in it.
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {

@@ -121,6 +121,7 @@ pub use embed::calloop;
 pub use embed::tokio;
 
 pub use builder::RequestBuilder;
+pub use builder::url::IntoUrl;
 pub use config::{AddressFilter, Config, ResolverFactory};
 #[cfg(feature = "sim")]
 pub use engine::Sim;

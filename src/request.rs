@@ -307,12 +307,18 @@ impl Request {
     /// assert_eq!(request.header("User-Agent"), None);
     /// # Ok::<(), httpstream::Error>(())
     /// ```
-    pub fn header(&self, name: &str) -> Option<&[u8]> {
+    pub fn header(&self, name: impl AsRef<str>) -> Option<&[u8]> {
+        let name = name.as_ref();
         if self.0.fields & field_bit(name.as_bytes()) == 0 {
             return None;
         }
         let mut lines = field_lines(self.wire_head());
         lines.find(|line| line.is_named(name)).map(FieldLine::value)
+    }
+
+    /// [`header`](Self::header) as text; `None` as well if the value is not UTF-8.
+    pub fn header_str(&self, name: impl AsRef<str>) -> Option<&str> {
+        str::from_utf8(self.header(name)?).ok()
     }
 
     /// Its field lines in the order in which they go out, Host first.

@@ -171,14 +171,23 @@ impl<'a> Response<'a> {
     }
 
     /// The value of the first field line of that name; names are case-insensitive.
-    pub fn header(&self, name: &str) -> Option<&'a [u8]> {
-        self.headers().find(name)
+    pub fn header(&self, name: impl AsRef<str>) -> Option<&'a [u8]> {
+        self.headers().find(name.as_ref())
+    }
+
+    /// [`header`](Self::header) as text; `None` as well if the value is not UTF-8. Field values
+    /// are ASCII as a rule (RFC 9110 §5.5).
+    pub fn header_str(&self, name: impl AsRef<str>) -> Option<&'a str> {
+        str::from_utf8(self.header(name)?).ok()
     }
 
     /// The values of all field lines of that name, in order.
-    pub fn header_all<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+    pub fn header_all<N: AsRef<str>>(
+        &self,
+        name: N,
+    ) -> impl Iterator<Item = &'a [u8]> + use<'a, N> {
         self.headers()
-            .filter(move |(n, _)| n.eq_ignore_ascii_case(name))
+            .filter(move |(n, _)| n.eq_ignore_ascii_case(name.as_ref()))
             .map(|(_, value)| value)
     }
 

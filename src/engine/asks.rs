@@ -3,11 +3,9 @@
 //! A running readback is lent [`Asks`]: it may start chains and mark others, while the links, the
 //! pool and the timers stay out of its reach until it returns.
 
-use std::time::Duration;
-
 use slab::Slab;
 
-use crate::engine::chain::{ChainKey, Stage};
+use crate::engine::chain::{ChainKey, Stage, When};
 use crate::engine::chains::Chains;
 use crate::engine::readback::{Action, Call, Next, Readback, Sink, Unread};
 use crate::id::ChainId;
@@ -87,11 +85,11 @@ impl<S> Asks<'_, S> {
         &mut self,
         request: Request,
         readback: Box<dyn Readback<S>>,
-        delay: Duration,
+        when: When,
         remote: Option<ChainId>,
     ) -> ChainId {
         let mark = request.generation().cloned();
-        let key = self.chains.insert(Stage::New, Some(request), delay, remote);
+        let key = self.chains.insert(Stage::New, Some(request), when, remote);
         self.readbacks.insert(key, readback);
         let id = self.chains.id(key);
         if mark.is_some() {
@@ -104,10 +102,10 @@ impl<S> Asks<'_, S> {
     pub(super) fn insert_call(
         &mut self,
         call: Call<S>,
-        delay: Duration,
+        when: When,
         remote: Option<ChainId>,
     ) -> ChainId {
-        self.insert_waiting(Some(call), Box::new(Unread), delay, remote)
+        self.insert_waiting(Some(call), Box::new(Unread), when, remote)
     }
 
     /// A chain that begins by waiting: then `call` is made, or its readback told.
@@ -115,13 +113,13 @@ impl<S> Asks<'_, S> {
         &mut self,
         call: Option<Call<S>>,
         readback: Box<dyn Readback<S>>,
-        delay: Duration,
+        when: When,
         remote: Option<ChainId>,
     ) -> ChainId {
         let call = call.map_or(MaybeKey::NONE, |call| self.readbacks.keep_call(call));
         let key = self
             .chains
-            .insert(Stage::Waiting { call }, None, delay, remote);
+            .insert(Stage::Waiting { call }, None, when, remote);
         self.readbacks.insert(key, readback);
         self.chains.id(key)
     }
@@ -130,20 +128,20 @@ impl<S> Asks<'_, S> {
     pub(super) fn start(&mut self, next: Next<S>, remote: Option<ChainId>) -> ChainId {
         let Next {
             action,
-            delay,
+            when,
             readback,
         } = next;
         let readback = readback.unwrap_or_else(|| Box::new(Unread));
         match action {
-            Action::Send(request) => self.insert(request, readback, delay, remote),
+            Action::Send(request) => self.insert(request, readback, when, remote),
             Action::Call(call) => {
                 let (call, mark) = *call;
-                let id = self.insert_waiting(Some(call), readback, delay, remote);
+                let id = self.insert_waiting(Some(call), readback, when, remote);
                 self.chains.watch(id, mark);
                 id
             }
             Action::Wait(mark) => {
-                let id = self.insert_waiting(None, readback, delay, remote);
+                let id = self.insert_waiting(None, readback, when, remote);
                 self.chains.watch(id, mark.map(|mark| *mark));
                 id
             }
@@ -159,6 +157,10 @@ impl<S> Sink<S> for Asks<'_, S> {
 
     fn cancel(&mut self, id: ChainId) -> bool {
         self.chains.cancel(id)
+    }
+
+    fn cancel_others(&mut self, id: ChainId) -> usize {
+        self.chains.cancel_others(id)
     }
 
     fn resume(&mut self, id: ChainId) -> bool {

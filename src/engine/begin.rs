@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::engine::agenda::Completion;
-use crate::engine::chain::{ChainKey, Marks, Stage};
+use crate::engine::chain::{ChainKey, Marks, Stage, When};
 use crate::engine::clock::Since;
 use crate::engine::core::Core;
 use crate::engine::visits::PolicyPanicked;
@@ -65,21 +65,20 @@ impl<N: Net> Core<N> {
     }
 
     /// Lets a chain wait for its delay, counted from its submission.
-    pub(super) fn delay(&mut self, key: ChainKey, delay: Duration) {
+    pub(super) fn delay(&mut self, key: ChainKey, when: When) {
         self.chains[key].stage = Stage::Delayed;
-        self.arm_delay(key, delay);
+        self.arm_delay(key, when);
     }
 
     /// Lets a chain wait without a request, counted from its submission; then `call` is made, or
     /// its readback told.
-    pub(super) fn wait(&mut self, key: ChainKey, call: MaybeKey, delay: Duration) {
+    pub(super) fn wait(&mut self, key: ChainKey, call: MaybeKey, when: When) {
         self.chains[key].stage = Stage::Waiting { call };
-        match delay {
-            Duration::ZERO => {
-                self.disarm(key);
-                self.fall_due(key, call);
-            }
-            delay => self.arm_delay(key, delay),
+        if when.is_now() {
+            self.disarm(key);
+            self.fall_due(key, call);
+        } else {
+            self.arm_delay(key, when);
         }
     }
 

@@ -1,10 +1,38 @@
 //! One chain: a conversation, from its first submission until its readback answers `done`.
 
+use std::time::{Duration, Instant};
+
 use crate::error::{Earlier, Sent};
 use crate::net::pool::OriginKey;
 use crate::net::slots::MaybeKey;
 use crate::request::Request;
 use crate::sched::wheel::TimerId;
+
+/// When a step of a chain begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum When {
+    /// Counted from when the step was returned or submitted.
+    After(Duration),
+    At(Instant),
+}
+
+impl When {
+    pub(crate) const NOW: Self = Self::After(Duration::ZERO);
+
+    #[inline]
+    pub(crate) fn is_now(self) -> bool {
+        self == Self::NOW
+    }
+
+    pub(crate) fn plus(self, delay: Duration) -> Self {
+        match self {
+            Self::After(before) => Self::After(before.saturating_add(delay)),
+            Self::At(at) => at
+                .checked_add(delay)
+                .map_or(Self::After(Duration::MAX), Self::At),
+        }
+    }
+}
 
 /// Slab key of a chain.
 pub(crate) type ChainKey = u32;

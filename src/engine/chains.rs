@@ -5,11 +5,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::task::Waker;
-use std::time::Duration;
 
 use slab::Slab;
 
-use crate::engine::chain::{Chain, ChainKey, Marks, Stage};
+use crate::engine::chain::{Chain, ChainKey, Marks, Stage, When};
 use crate::engine::generations::Generations;
 use crate::engine::outbox::Outbox;
 use crate::generation::Mark;
@@ -21,7 +20,7 @@ use crate::request::Request;
 /// What is to be done before the next link is touched.
 #[derive(Debug)]
 pub(super) enum Command {
-    Start(ChainKey, Duration),
+    Start(ChainKey, When),
     Cancel(ChainId),
     Resume(ChainId),
     /// There is something to be written on its tunnel.
@@ -84,7 +83,7 @@ impl Chains {
         &mut self,
         stage: Stage,
         request: Option<Request>,
-        delay: Duration,
+        when: When,
         remote: Option<ChainId>,
     ) -> ChainKey {
         let mut marks = Marks::default();
@@ -107,7 +106,7 @@ impl Chains {
             put_at(&mut self.remote_ids, key, id, || ChainId::NONE);
         }
         self.submitted += 1;
-        self.commands.push_back(Command::Start(key, delay));
+        self.commands.push_back(Command::Start(key, when));
         key
     }
 
@@ -273,6 +272,14 @@ impl Chains {
         marks.set(Marks::CANCELLED);
         self.commands.push_back(Command::Cancel(id));
         true
+    }
+
+    /// Asks that all chains but one be ended; returns how many.
+    pub(super) fn cancel_others(&mut self, id: ChainId) -> usize {
+        let own = self.find(id);
+        let others = self.keys().filter(|key| Some(*key) != own);
+        let ids: Vec<ChainId> = others.map(|key| self.id(key)).collect();
+        ids.into_iter().filter(|id| self.cancel(*id)).count()
     }
 
     /// Asks that a paused exchange go on. False: it is not paused.

@@ -5,8 +5,6 @@
 //! pool, what is to be placed anew on the agenda, and `settle` carries both out: so there is no
 //! recursion to bound, and no order to guess.
 
-use std::time::Duration;
-
 use crate::engine::agenda::Completion;
 use crate::engine::chain::{ChainKey, Marks, Stage};
 use crate::engine::chains::Command;
@@ -87,10 +85,10 @@ impl<N: Net> Core<N> {
             }
             // Cancelled before it began: the command behind this one sees to it.
             Command::Start(key, _) if self.chains[key].marks.has(Marks::CANCELLED) => {}
-            Command::Start(key, delay) => match (self.chains[key].stage, delay) {
-                (Stage::Waiting { call }, delay) => self.wait(key, call, delay),
-                (_, Duration::ZERO) => self.begin(key),
-                (_, delay) => self.delay(key, delay),
+            Command::Start(key, when) => match self.chains[key].stage {
+                Stage::Waiting { call } => self.wait(key, call, when),
+                _ if when.is_now() => self.begin(key),
+                _ => self.delay(key, when),
             },
             Command::Cancel(id) => {
                 if let Some(key) = self.chains.find(id) {

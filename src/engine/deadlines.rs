@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::engine::chain::{ChainKey, Marks};
+use crate::engine::chain::{ChainKey, Marks, When};
 use crate::engine::clock::tick_after;
 use crate::engine::core::{Core, Timer};
 use crate::net::Net;
@@ -11,15 +11,15 @@ use crate::net::slots::LinkKey;
 use crate::timeouts::Timeout;
 
 impl<N: Net> Core<N> {
-    /// Has the chain's timer go off when `delay`, counted from its submission, is over.
-    pub(super) fn arm_delay(&mut self, key: ChainKey, delay: Duration) {
+    /// Sets the chain's timer to `when`; a delay counts from the chain's submission.
+    pub(super) fn arm_delay(&mut self, key: ChainKey, when: When) {
+        let (from, delay) = match when {
+            When::After(delay) => (self.chains[key].submitted, delay),
+            When::At(at) => (0, self.clock.life_at(at)),
+        };
         let micros = u64::try_from(delay.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX);
         // What does not fit, or lies further off than any clock will run, is never.
-        match self.chains[key]
-            .submitted
-            .checked_add(micros)
-            .filter(|due| due >> 60 == 0)
-        {
+        match from.checked_add(micros).filter(|due| due >> 60 == 0) {
             Some(due) => self.set_timer(key, tick_after(due)),
             None => self.disarm(key),
         }

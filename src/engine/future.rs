@@ -6,15 +6,17 @@
 //! Those futures know no runtime: any executor may poll them while some loop turns the engine.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{self, Poll, Waker};
+use std::task::{self, Poll, Wake, Waker};
 use std::time::Duration;
 
 use crate::engine::Engine;
-use crate::engine::mode::Mode;
+use crate::engine::mode::{Mode, Owned};
 use crate::engine::readback::{Context, Next, Readback, Reply};
 use crate::engine::submitter::{Order, Remote, Submitter, Ticket};
+use crate::engine::waking::Waking;
 use crate::error::{Earlier, Error, Gone, Sent, SubmitError};
 use crate::id::ChainId;
 use crate::request::Request;
@@ -73,6 +75,95 @@ impl<S: 'static, M: Mode> Engine<S, M> {
     /// ```
     pub fn spawn(&mut self, future: impl Future<Output = ()> + 'static) -> ChainId {
         self.start(Next::task(future))
+    }
+}
+
+impl Engine<(), Owned> {
+    /// Sends `request`, runs the engine until its response is complete, and returns it: for a
+    /// program, or a test, that wants one thing at a time. Other chains go on meanwhile.
+    ///
+    /// ```no_run
+    /// use httpstream::{Engine, Request};
+    ///
+    /// let mut engine = Engine::new()?;
+    /// let page = engine.fetch_blocking(Request::get("http://127.0.0.1:8080/").build()?)?;
+    /// println!("{}, {} bytes", page.status(), page.body().len());
+    /// # Ok::<(), httpstream::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`fetch`](Self::fetch) and [`turn`](Self::turn).
+    ///
+    /// # Panics
+    /// As [`turn`](Self::turn).
+    pub fn fetch_blocking(&mut self, request: Request) -> Fetched {
+        let page = self.fetch(request);
+        self.block_on(page)?
+    }
+
+    /// Runs the engine until `future` is ready, and returns its output.
+    ///
+    /// The future may borrow and need not be `Send`; in it, [`Submitter`] and
+    /// [`Local`](crate::Local) send requests. Other chains go on meanwhile, and those that are not
+    /// over when the future is ready stay pending. [`Context::stop`] does not end the wait.
+    ///
+    /// ```
+    /// # let mut engine = httpstream::Engine::<()>::new()?;
+    /// # let request = |_: &str| httpstream::Request::get("http://127.0.0.1:1/").build();
+    /// let http = engine.local();
+    /// let pages = engine.block_on(async {
+    ///     let mut pages = Vec::new();
+    ///     for path in ["/a", "/b"] {
+    ///         pages.push(http.fetch(request(path)?).await);
+    ///     }
+    ///     Ok::<_, httpstream::Error>(pages)
+    /// })??;
+    /// assert_eq!(pages.len(), 2);
+    /// # Ok::<(), httpstream::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if the poll failed; the future is then dropped.
+    ///
+    /// # Panics
+    /// If a readback or `future` panics; the engine can still be used.
+    pub fn block_on<F: Future>(&mut self, future: F) -> Result<F::Output, Error> {
+        let alert = Arc::new(Alert {
+            is_woken: AtomicBool::new(true),
+            waking: Arc::clone(self.orders.waking()),
+        });
+        let waker = Waker::from(Arc::clone(&alert));
+        let mut polled_by = task::Context::from_waker(&waker);
+        let mut future = pin!(future);
+        loop {
+            if alert.is_woken.swap(false, Ordering::Acquire)
+                && let Poll::Ready(output) = future.as_mut().poll(&mut polled_by)
+            {
+                return Ok(output);
+            }
+            // A future that wakes itself is polled once a turn, and the engine does not wait.
+            let is_woken = alert.is_woken.load(Ordering::Relaxed);
+            self.turn(&mut (), is_woken.then_some(Duration::ZERO))?;
+        }
+    }
+}
+
+/// Wakes a future that [`Engine::block_on`] polls between turns.
+struct Alert {
+    is_woken: AtomicBool,
+    waking: Arc<Waking>,
+}
+
+impl Wake for Alert {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // Inside a turn this makes the next one due at once, and the future is polled before it.
+        if !self.is_woken.swap(true, Ordering::Release) {
+            self.waking.announce();
+        }
     }
 }
 

@@ -54,6 +54,10 @@ impl<S> Orders<S> {
         self.remote.submitter()
     }
 
+    pub(super) fn waking(&self) -> &Arc<Waking> {
+        &self.waking
+    }
+
     /// A turn begins on this thread, and lasts as long as what is returned.
     pub(super) fn on_turn(&mut self) -> Inside {
         self.taken = 0;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::engine::chain::When;
 use crate::generation::Mark;
 use crate::id::ChainId;
 use crate::policy::{Bell, Moment, Present};
@@ -122,7 +123,7 @@ pub enum Flow {
 #[must_use]
 pub struct Next<S> {
     pub(crate) action: Action<S>,
-    pub(crate) delay: Duration,
+    pub(crate) when: When,
     pub(crate) readback: Option<Box<dyn Readback<S>>>,
 }
 
@@ -143,7 +144,7 @@ impl<S> Next<S> {
     pub(super) fn of(action: Action<S>) -> Self {
         Self {
             action,
-            delay: Duration::ZERO,
+            when: When::NOW,
             readback: None,
         }
     }
@@ -233,7 +234,34 @@ impl<S> Next<S> {
     /// Waits before that; delays add up, [`Duration::MAX`] is never. No effect on
     /// [`done`](Self::done).
     pub fn after(mut self, delay: Duration) -> Self {
-        self.delay = self.delay.saturating_add(delay);
+        self.when = self.when.plus(delay);
+        self
+    }
+
+    /// Waits until `at`, in place of the delays given before; a later [`after`](Self::after) counts
+    /// from there. If `at` has passed, the step begins at once. No effect on [`done`](Self::done).
+    ///
+    /// A step that repeats with `after` drifts: each period begins when the response has arrived.
+    /// With `at`, the period stays exact:
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use httpstream::{Context, Next, Reply};
+    ///
+    /// struct Bot { next_beat: Instant }
+    ///
+    /// impl Bot {
+    ///     fn on_beat(&mut self, _: Reply<'_>, cx: &mut Context<'_, Self>) -> Next<Self> {
+    ///         // Beats that are overdue, because the machine slept, are skipped.
+    ///         while self.next_beat <= cx.now() {
+    ///             self.next_beat += Duration::from_secs(60);
+    ///         }
+    ///         Next::again().at(self.next_beat)
+    ///     }
+    /// }
+    /// ```
+    pub fn at(mut self, at: Instant) -> Self {
+        self.when = When::At(at);
         self
     }
 
@@ -268,7 +296,7 @@ impl<S> fmt::Debug for Next<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Next")
             .field("action", &self.action)
-            .field("delay", &self.delay)
+            .field("when", &self.when)
             .field("another_readback", &self.readback.is_some())
             .finish()
     }
@@ -301,6 +329,7 @@ pub(crate) type Call<S> = Box<dyn FnOnce(&mut S, &mut Context<'_, S>) -> Next<S>
 pub(crate) trait Sink<S> {
     fn start(&mut self, next: Next<S>) -> ChainId;
     fn cancel(&mut self, id: ChainId) -> bool;
+    fn cancel_others(&mut self, id: ChainId) -> usize;
     fn resume(&mut self, id: ChainId) -> bool;
     fn write(&mut self, id: ChainId, bytes: &[u8]) -> Option<usize>;
     fn stop(&mut self);
@@ -349,6 +378,33 @@ impl<'a, S> Context<'a, S> {
     /// [`Cancelled`](crate::ErrorKind::Cancelled). To end a chain without that, return `done`.
     pub fn cancel(&mut self, id: ChainId) -> bool {
         self.sink.cancel(id)
+    }
+
+    /// Cancels every chain of the engine except this one, and returns how many: what
+    /// [`cancel`](Self::cancel) does to one. For a readback that logs out, or was logged out.
+    ///
+    /// Chains that this readback has started are among them. Submissions of a
+    /// [`Submitter`](crate::Submitter) or [`Local`](crate::Local) that the engine has not taken in
+    /// yet are not. Visits every chain, so the cost grows with their number.
+    ///
+    /// ```
+    /// use httpstream::{Context, Next, Reply, Request};
+    ///
+    /// struct Bot { login: Request }
+    ///
+    /// impl Bot {
+    ///     /// The server ended the session: polls and heartbeats end, and a new login begins.
+    ///     fn on_kicked(&mut self, _: Reply<'_>, cx: &mut Context<'_, Self>) -> Next<Self> {
+    ///         cx.cancel_others();
+    ///         Next::send(self.login.clone()).read_by(Bot::on_login)
+    ///     }
+    /// #   fn on_login(&mut self, _: Reply<'_>, _: &mut Context<'_, Self>) -> Next<Self> {
+    /// #       Next::done()
+    /// #   }
+    /// }
+    /// ```
+    pub fn cancel_others(&mut self) -> usize {
+        self.sink.cancel_others(self.seen.id)
     }
 
     /// Lets a paused exchange go on; see [`Engine::resume`](crate::Engine::resume).

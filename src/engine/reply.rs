@@ -4,14 +4,13 @@
 //! and is lent the buffers and the chains: no link, pool or timer is in its reach.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
 
 use http::StatusCode;
 
 use crate::engine::Engine;
 use crate::engine::alerts::alert;
 use crate::engine::asks::Asks;
-use crate::engine::chain::{ChainKey, Marks, Stage};
+use crate::engine::chain::{ChainKey, Marks, Stage, When};
 use crate::engine::clock::Since;
 use crate::engine::core::Core;
 use crate::engine::mode::Mode;
@@ -193,7 +192,7 @@ impl<S, M: Mode> Engine<S, M> {
         }
         let Next {
             action,
-            delay,
+            when,
             readback,
         } = next;
         match action {
@@ -204,7 +203,7 @@ impl<S, M: Mode> Engine<S, M> {
             }
             // There is nothing in it to be dropped, which would cost a call to find out.
             again @ Action::Again if !self.core.agenda.draining => std::mem::forget(again),
-            action => return self.follow_otherwise(chain, action, delay, readback),
+            action => return self.follow_otherwise(chain, action, when, readback),
         }
         self.change_readback(chain, readback);
         let is_marked = self.core.chains[chain].request().generation().is_some();
@@ -212,15 +211,14 @@ impl<S, M: Mode> Engine<S, M> {
             self.core.chains.watch_request(chain);
         }
         self.core.restart(chain);
-        match delay {
-            Duration::ZERO => self.core.begin(chain),
-            delay => {
-                self.core.chains[chain].attempts = 0;
-                self.core.chains[chain]
-                    .marks
-                    .clear(Marks::OF_ONE_SUBMISSION);
-                self.core.delay(chain, delay);
-            }
+        if when.is_now() {
+            self.core.begin(chain);
+        } else {
+            self.core.chains[chain].attempts = 0;
+            self.core.chains[chain]
+                .marks
+                .clear(Marks::OF_ONE_SUBMISSION);
+            self.core.delay(chain, when);
         }
     }
 
@@ -230,7 +228,7 @@ impl<S, M: Mode> Engine<S, M> {
         &mut self,
         chain: ChainKey,
         action: Action<S>,
-        delay: Duration,
+        when: When,
         readback: Option<Box<dyn Readback<S>>>,
     ) {
         let (call, mark) = match action {
@@ -254,7 +252,7 @@ impl<S, M: Mode> Engine<S, M> {
         self.core.chains.watch(id, mark);
         self.core.restart(chain);
         self.core.chains[chain].attempts = 0;
-        self.core.wait(chain, call, delay);
+        self.core.wait(chain, call, when);
     }
 
     #[inline]

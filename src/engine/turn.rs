@@ -8,7 +8,7 @@ use log::trace;
 
 use crate::engine::Engine;
 use crate::engine::agenda::Completion;
-use crate::engine::chain::Stage;
+use crate::engine::chain::{Stage, When};
 use crate::engine::clock::Since;
 use crate::engine::mode::sealed::Sealed;
 use crate::engine::mode::{Mode, Owned};
@@ -251,10 +251,11 @@ impl<S, M: Mode> Engine<S, M> {
                     readback,
                     delay,
                 } => {
-                    self.asks().insert(request, readback, delay, Some(id));
+                    self.asks()
+                        .insert(request, readback, When::After(delay), Some(id));
                 }
                 Order::Call { id, call, delay } => {
-                    self.asks().insert_call(call, delay, Some(id));
+                    self.asks().insert_call(call, When::After(delay), Some(id));
                 }
                 Order::Cancel(id) => {
                     self.core.chains.cancel(id);

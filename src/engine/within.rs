@@ -153,7 +153,7 @@ where
                 Action::Call(Box::new((call, mark)))
             }
         },
-        delay: next.delay,
+        when: next.when,
         readback: next.readback.map(|readback| wrap(part, readback)),
     }
 }
@@ -217,6 +217,10 @@ where
 
     fn cancel(&mut self, id: ChainId) -> bool {
         self.sink.cancel(id)
+    }
+
+    fn cancel_others(&mut self, id: ChainId) -> usize {
+        self.sink.cancel_others(id)
     }
 
     fn resume(&mut self, id: ChainId) -> bool {

@@ -60,8 +60,8 @@ impl<'a> Fields<'a> {
     /// value; and for a field that is there already, and for those of framing and connection:
     /// `Host`, `Content-Length`, `Transfer-Encoding`, `Connection`, `TE`, `Trailer`, `Upgrade`,
     /// `Expect`, `Keep-Alive`, `Proxy-Connection`. Nothing is added then.
-    pub fn add(&mut self, name: &str, value: impl AsRef<[u8]>) -> Result<(), Error> {
-        self.push(name, |block| {
+    pub fn add(&mut self, name: impl AsRef<str>, value: impl AsRef<[u8]>) -> Result<(), Error> {
+        self.push(name.as_ref(), |block| {
             block.extend_from_slice(value.as_ref());
             Ok(())
         })
@@ -72,12 +72,17 @@ impl<'a> Fields<'a> {
     ///
     /// # Errors
     /// As of `add`; and where what is formatted fails to write itself.
-    pub fn add_fmt(&mut self, name: &str, value: fmt::Arguments<'_>) -> Result<(), Error> {
-        self.push(name, |block| Text(block).write_fmt(value))
+    pub fn add_fmt(
+        &mut self,
+        name: impl AsRef<str>,
+        value: fmt::Arguments<'_>,
+    ) -> Result<(), Error> {
+        self.push(name.as_ref(), |block| Text(block).write_fmt(value))
     }
 
     /// Whether the request carries this field, or it was added before; names are case-insensitive.
-    pub fn has(&self, name: &str) -> bool {
+    pub fn has(&self, name: impl AsRef<str>) -> bool {
+        let name = name.as_ref();
         self.request.has_field(name) || self.was_added(name)
     }
 

@@ -31,6 +31,13 @@ impl Scheme {
     }
 }
 
+/// As [`as_str`](Scheme::as_str).
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// Scheme, host and port of a request (RFC 9110 §4.3.1).
 ///
 /// The host is in lower case, an IPv6 literal without its brackets. Its zone id, if it has one,

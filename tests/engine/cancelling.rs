@@ -389,3 +389,62 @@ fn a_cancellation_that_has_to_wait_its_turn_is_heard_before_the_response() {
         bench.until("all is over", |engine, _| engine.pending() == 0);
     }
 }
+
+#[test]
+fn cancel_others_ends_every_other_chain_wherever_it_is() {
+    let server = partial();
+    let mut bench = Bench::new();
+    for path in ["/head", "/body", "/silent"] {
+        bench.submit(server.get(path));
+    }
+    let delayed = Next::send(server.get("/later")).after(Duration::from_secs(60));
+    bench.engine.start(delayed.read_by(common::note));
+    let call = Next::call(|log: &mut Log, cx| {
+        log.notes.push("called".to_owned());
+        cx.done()
+    });
+    bench.engine.start(call.after(Duration::from_secs(60)));
+    bench.engine.spawn(std::future::pending());
+    bench.until("all are under way", |engine, _| {
+        engine.stats().in_flight == 3 && engine.pending() == 6
+    });
+    let gate = Server::answering(ok("kicked"));
+    let again = gate.get("/again");
+    bench
+        .engine
+        .submit(gate.get("/"), move |log: &mut Log, _, cx| {
+            // One that begins in this very readback is among the others.
+            cx.submit(again.clone(), common::note);
+            let cancelled = cx.cancel_others();
+            log.notes.push(format!("{cancelled} cancelled"));
+            assert_eq!(cx.cancel_others(), 0, "and not twice");
+            cx.again().read_by(|log: &mut Log, reply, cx| {
+                log.notes.push(reply.unwrap().text().unwrap().to_owned());
+                cx.done()
+            })
+        });
+    bench.until("nothing is left", |engine, _| engine.pending() == 0);
+    assert_eq!(bench.log.notes, ["7 cancelled", "kicked"]);
+    let kinds = bench.log.kinds();
+    // The call and the task have no readback that could be told.
+    assert_eq!(kinds, [ErrorKind::Cancelled; 5]);
+    bench.assert_empty();
+}
+
+#[test]
+fn cancel_others_reaches_chains_over_other_parts_of_the_state() {
+    let server = partial();
+    let mut bench = Bench::new();
+    bench.submit(server.get("/silent"));
+    bench.until("it is under way", |engine, _| engine.stats().in_flight == 1);
+    bench.engine.call(httpstream::within_call(
+        |log: &mut Log| Some(&mut log.notes),
+        |notes: &mut Vec<String>, cx| {
+            notes.push(format!("{} cancelled", cx.cancel_others()));
+            cx.done()
+        },
+    ));
+    bench.until("nothing is left", |engine, _| engine.pending() == 0);
+    assert_eq!(bench.log.notes, ["1 cancelled"]);
+    assert_eq!(bench.log.kinds(), [ErrorKind::Cancelled]);
+}

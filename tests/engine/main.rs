@@ -8,7 +8,9 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod at_an_instant;
 mod at_rest;
+mod blocking;
 mod calloop;
 mod calls;
 mod cancelling;
