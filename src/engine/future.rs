@@ -47,6 +47,7 @@ impl<S: 'static, M: Mode> Engine<S, M> {
     /// # Errors
     /// Those of the exchange; [`ErrorKind::Gone`](crate::ErrorKind::Gone) if the engine is dropped
     /// before it is over, or the request's policy panics.
+    #[must_use = "dropping the future cancels the request"]
     pub fn fetch(&mut self, request: Request) -> impl Future<Output = Fetched> + Send + use<S, M> {
         let (promise, slot) = promise();
         let id = self.submit_to(request.clone(), fetch(promise));
@@ -172,6 +173,7 @@ impl<S: 'static> Submitter<S> {
     ///
     /// Where the engine's inbox is full, the request goes out once there is room, for which the
     /// future has to be polled.
+    #[must_use = "dropping the future cancels the request"]
     pub fn fetch(&self, request: Request) -> impl Future<Output = Fetched> + Send + use<S> {
         let (promise, slot) = promise();
         let id = self.new_id();

@@ -137,6 +137,7 @@ impl<S: 'static> Local<S> {
     /// # Errors
     /// Those of the exchange; [`ErrorKind::Gone`](crate::ErrorKind::Gone) where the engine is
     /// dropped before it is over, or the request's policy panics.
+    #[must_use = "dropping the future cancels the request"]
     pub fn fetch(&self, request: Request) -> impl Future<Output = Fetched> + use<S> {
         let (promise, slot) = promise();
         let id = self.start(Next::send(request.clone()).read_to(fetch(promise)));

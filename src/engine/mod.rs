@@ -51,7 +51,6 @@ use crate::net::Net;
 use crate::net::poll::OwnPoll;
 use crate::net::socket::MioNet;
 use crate::request::Request;
-use crate::response::Reply;
 
 mod agenda;
 mod alerts;
@@ -107,7 +106,7 @@ pub use local::Local;
 #[cfg(feature = "sim")]
 pub use mode::Sim;
 pub use mode::{Mode, Owned, Shared};
-pub use readback::{Context, Flow, Next, Readback, Unread};
+pub use readback::{Context, Flow, Next, Readback, ReadbackFn, Unread};
 pub use stats::Stats;
 pub use submitter::{KeepAlive, Submitter};
 pub use turn::Turn;
@@ -174,11 +173,7 @@ impl<S, M: Mode> Engine<S, M> {
     ///
     /// Write the closure in the call, where its types are inferred, or annotate all three
     /// parameters; inside readbacks `cx.send(…).read_by(…)` infers.
-    pub fn submit(
-        &mut self,
-        request: Request,
-        readback: impl FnMut(&mut S, Reply<'_>, &mut Context<'_, S>) -> Next<S> + 'static,
-    ) -> ChainId {
+    pub fn submit(&mut self, request: Request, readback: impl ReadbackFn<S> + 'static) -> ChainId {
         self.submit_to(request, readback)
     }
 
@@ -278,6 +273,7 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// When a turn is due even if nothing becomes readable; in the past: now. `None`: there is
     /// nothing to wait for but the file descriptor.
+    #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         if self.is_due() {
             Some(self.core.clock.now())
@@ -293,6 +289,7 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// [`next_deadline`](Self::next_deadline) as a duration from the clock read now; zero when a
     /// turn is due.
+    #[must_use]
     pub fn next_timeout(&self) -> Option<Duration> {
         if self.is_due() {
             Some(Duration::ZERO)
@@ -304,12 +301,14 @@ impl<S, M: Mode> Engine<S, M> {
     }
 
     /// Chains that are not over: queued, in flight, paused or delayed.
+    #[must_use]
     pub fn pending(&self) -> usize {
         self.core.chains.len()
     }
 
     /// How the engine stands. Counts all links and chains anew: cheap enough to be asked every
     /// second, not every turn.
+    #[must_use]
     pub fn stats(&self) -> Stats {
         self.core.stats()
     }

@@ -27,6 +27,11 @@ use crate::response::Response;
 /// # Panics
 /// A readback, or a call, may panic: its chain is over without another call, the panic goes through
 /// the turn to the host, and an engine whose host catches it goes on where it was.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a readback for an engine whose state is `{S}`",
+    label = "expected a `Readback<{S}>`",
+    note = "implement `Readback<{S}>` for it, or pass a closure or method: `fn(&mut {S}, Reply<'_>, &mut Context<'_, {S}>) -> Next<{S}>`"
+)]
 pub trait Readback<S> {
     /// An interim (1xx) response has come; the final one follows (RFC 9110 §15.2).
     fn on_interim(&mut self, state: &mut S, head: &Response<'_>, cx: &mut Context<'_, S>) {
@@ -78,6 +83,19 @@ where
         self(state, reply, cx)
     }
 }
+
+/// A closure, method or function that reads a response: the short form of a [`Readback`], which
+/// [`submit`](crate::Engine::submit) and [`read_by`](Next::read_by) take.
+///
+/// Implemented by everything with this signature; never implement it yourself.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a readback function for an engine whose state is `{S}`",
+    label = "expected `|state: &mut {S}, reply: Reply<'_>, cx: &mut Context<'_, {S}>| -> Next<{S}>`",
+    note = "a struct that implements `Readback<{S}>` goes to `submit_to` or `read_to`"
+)]
+pub trait ReadbackFn<S>: FnMut(&mut S, Reply<'_>, &mut Context<'_, S>) -> Next<S> {}
+
+impl<S, F> ReadbackFn<S> for F where F: FnMut(&mut S, Reply<'_>, &mut Context<'_, S>) -> Next<S> {}
 
 /// Reads a response to its end and throws it away; the chain is then over. For requests whose
 /// answer nobody needs.
@@ -266,10 +284,7 @@ impl<S> Next<S> {
     }
 
     /// The next response is read by `readback`.
-    pub fn read_by(
-        self,
-        readback: impl FnMut(&mut S, Reply<'_>, &mut Context<'_, S>) -> Next<S> + 'static,
-    ) -> Self {
+    pub fn read_by(self, readback: impl ReadbackFn<S> + 'static) -> Self {
         self.read_to(readback)
     }
 
@@ -341,11 +356,7 @@ impl<'a, S> Context<'a, S> {
     }
 
     /// Starts a chain of its own: `request`, read by `readback`.
-    pub fn submit(
-        &mut self,
-        request: Request,
-        readback: impl FnMut(&mut S, Reply<'_>, &mut Context<'_, S>) -> Next<S> + 'static,
-    ) -> ChainId {
+    pub fn submit(&mut self, request: Request, readback: impl ReadbackFn<S> + 'static) -> ChainId {
         self.submit_to(request, readback)
     }
 

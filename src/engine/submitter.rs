@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
-use crate::engine::readback::{Context, Next, Readback, Reply};
+use crate::engine::readback::{Context, Next, Readback, ReadbackFn};
 use crate::engine::waking::Waking;
 use crate::error::{Gone, SubmitError};
 use crate::id::ChainId;
@@ -385,7 +385,7 @@ impl<S> Submitter<S> {
         readback: R,
     ) -> Result<ChainId, SubmitError<(Request, R)>>
     where
-        R: FnMut(&mut S, Reply<'_>, &mut Context<'_, S>) -> Next<S> + Send + 'static,
+        R: ReadbackFn<S> + Send + 'static,
     {
         self.submit_to(request, readback)
     }
@@ -416,7 +416,7 @@ impl<S> Submitter<S> {
         readback: R,
     ) -> Result<ChainId, SubmitError<(Request, R)>>
     where
-        R: FnMut(&mut S, Reply<'_>, &mut Context<'_, S>) -> Next<S> + Send + 'static,
+        R: ReadbackFn<S> + Send + 'static,
     {
         self.submit_to_after(delay, request, readback)
     }

@@ -1,0 +1,8 @@
+// A readback is no `async` block: that is what `spawn` and `Next::task` are for.
+use httpstream::{Engine, Next, Request};
+
+fn main() {
+    let mut engine = Engine::<()>::new().unwrap();
+    let request = Request::get("http://127.0.0.1:1/").build().unwrap();
+    engine.submit(request, |_, _, _| async { Next::done() });
+}

@@ -1,0 +1,8 @@
+// `fetch` and `block_on` both borrow the engine: `fetch_blocking`, or two lines.
+use httpstream::{Engine, Request};
+
+fn main() {
+    let mut engine = Engine::<()>::new().unwrap();
+    let request = Request::get("http://127.0.0.1:1/").build().unwrap();
+    let _ = engine.block_on(engine.fetch(request));
+}

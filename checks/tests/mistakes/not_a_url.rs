@@ -1,0 +1,6 @@
+// A URL is text, or an `http::Uri`.
+use httpstream::Request;
+
+fn main() {
+    let _ = Request::get(8080).build();
+}
