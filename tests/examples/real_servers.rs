@@ -104,22 +104,6 @@ fn python_hands_out_a_tree_over_closed_connections() {
 }
 
 #[test]
-fn bot_loses_nothing() {
-    let ended = run(example("bot").args(["--seconds", "1"]));
-    let summary = ended.last_line();
-    assert_eq!(ended.code(), Some(0), "{summary}");
-    assert!(summary.contains("messages received of"), "{summary}");
-    assert!(!summary.starts_with("0 "), "{summary}");
-}
-
-#[test]
-fn bot_names_a_wrong_argument() {
-    let ended = run(example("bot").args(["--seconds", "soon"]));
-    assert_eq!(ended.code(), Some(2));
-    assert!(ended.stderr.contains("--seconds \"soon\""), "{ended:?}");
-}
-
-#[test]
 fn get_writes_one_body_to_stdout_and_the_rest_to_stderr() {
     let addr = serve_once(b"HTTP/1.1 200 Fine\r\nX-A: b\r\nContent-Length: 3\r\n\r\n\0\n\xff");
     let ended = get(&[&format!("http://{addr}/a")]);

@@ -1,0 +1,79 @@
+//! Delays: retries with backoff, and a heartbeat that does not drift. Neither takes a thread or a
+//! socket while it waits.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use httpstream::{Context, Engine, Error, Next, Reply, Request};
+
+#[path = "support/demo.rs"]
+mod demo;
+
+const PERIOD: Duration = Duration::from_millis(50);
+
+struct Bot {
+    begin: Instant,
+    next_beat: Instant,
+    beats: u32,
+}
+
+impl Bot {
+    /// Tries again after 20, 40, 80 ms, ..., for at most 5 s at a time.
+    fn on_login(&mut self, reply: Reply<'_>, cx: &mut Context<'_, Self>) -> Next<Self> {
+        match reply {
+            Ok(response) if response.status().is_success() => {
+                println!("{:4} ms  logged in", self.begin.elapsed().as_millis());
+                Next::done()
+            }
+            _ => {
+                let delay = Duration::from_millis(10 << cx.failures().min(9));
+                println!(
+                    "{:4} ms  again in {delay:?}",
+                    self.begin.elapsed().as_millis()
+                );
+                Next::again().after(delay)
+            }
+        }
+    }
+
+    /// With `after`, each beat would be late by the time that the one before took.
+    fn on_beat(&mut self, _: Reply<'_>, cx: &mut Context<'_, Self>) -> Next<Self> {
+        self.beats += 1;
+        println!(
+            "{:4} ms  beat {}",
+            self.begin.elapsed().as_millis(),
+            self.beats
+        );
+        if self.beats == 5 {
+            return Next::done();
+        }
+        while self.next_beat <= cx.now() {
+            self.next_beat += PERIOD;
+        }
+        Next::again().at(self.next_beat)
+    }
+}
+
+fn main() -> Result<(), Error> {
+    let attempts = AtomicU32::new(0);
+    let server = demo::serve(move |asked| match &*asked.path {
+        "/login" if attempts.fetch_add(1, Ordering::Relaxed) < 3 => {
+            ("503 Service Unavailable", String::new())
+        }
+        _ => demo::ok(""),
+    });
+    let server = server.expect("a port on loopback");
+    let (login, beat) = (format!("{server}/login"), format!("{server}/beat"));
+
+    let now = Instant::now();
+    let mut bot = Bot {
+        begin: now,
+        next_beat: now + PERIOD,
+        beats: 0,
+    };
+    let mut engine = Engine::new()?;
+    engine.submit(Request::post(login).build()?, Bot::on_login);
+    let beat = engine.send(Request::post(beat).build()?).at(bot.next_beat);
+    engine.start(beat.read_by(Bot::on_beat));
+    engine.run(&mut bot)
+}

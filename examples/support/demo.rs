@@ -1,0 +1,75 @@
+//! The server that the small examples talk to: HTTP/1.1 on loopback, with the standard library
+//! alone, one thread per connection. It is here to be talked to, not to be copied.
+
+#![allow(dead_code, reason = "not every example uses every part")]
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread;
+
+/// What the server was asked.
+pub(crate) struct Asked {
+    /// Path and query.
+    pub(crate) path: String,
+    pub(crate) body: String,
+}
+
+/// Status line without the version, and body.
+pub(crate) type Answer = (&'static str, String);
+
+pub(crate) fn ok(body: impl Into<String>) -> Answer {
+    ("200 OK", body.into())
+}
+
+/// Serves for as long as the process lives, and returns the server's URL, without a path.
+pub(crate) fn serve(
+    answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
+) -> io::Result<String> {
+    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let answer = Arc::new(answer);
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let answer = Arc::clone(&answer);
+            thread::spawn(move || serve_connection(stream, &*answer));
+        }
+    });
+    Ok(url)
+}
+
+fn serve_connection(stream: TcpStream, answer: &impl Fn(&Asked) -> Answer) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut reader = BufReader::new(&stream);
+    while let Some(asked) = read_request(&mut reader)? {
+        let (status, body) = answer(&asked);
+        let length = body.len();
+        let response = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{body}");
+        (&stream).write_all(response.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// The next request; `None` at the end of the connection.
+fn read_request(reader: &mut impl BufRead) -> io::Result<Option<Asked>> {
+    let mut line = String::new();
+    if reader.read_line(&mut line)? == 0 {
+        return Ok(None);
+    }
+    let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+    let mut length = 0;
+    while line != "\r\n" {
+        line.clear();
+        if reader.read_line(&mut line)? == 0 {
+            return Ok(None);
+        }
+        if let Some((name, value)) = line.split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            length = value.trim().parse().unwrap_or(0);
+        }
+    }
+    let mut body = String::new();
+    reader.take(length).read_to_string(&mut body)?;
+    Ok(Some(Asked { path, body }))
+}

@@ -1,0 +1,42 @@
+//! Tasks: conversations written with `await`, run by the engine itself. No async runtime.
+
+use std::time::Duration;
+
+use httpstream::{Engine, Error, Local, Request};
+
+#[path = "support/demo.rs"]
+mod demo;
+
+/// Logs in, then polls three times. Any number of these runs on one thread.
+async fn converse(http: Local<()>, server: String, user: u32) -> Result<(), Error> {
+    let login = Request::post(format!("{server}/login")).form([("user", user.to_string())]);
+    let token = http.fetch(login.build()?).await?;
+    let token = String::from_utf8_lossy(token.body()).into_owned();
+    let poll = Request::get(format!("{server}/poll")).query([("token", &token)]);
+    let poll = poll.build()?;
+    for _ in 0..3 {
+        let news = http.fetch(poll.clone()).await?;
+        println!("user {user}: {}", String::from_utf8_lossy(news.body()));
+        http.sleep(Duration::from_millis(10)).await;
+    }
+    Ok(())
+}
+
+fn main() -> Result<(), Error> {
+    let server = demo::serve(|asked| match &*asked.path {
+        "/login" => demo::ok(format!("token-of-{}", asked.body.replace("user=", ""))),
+        path => demo::ok(format!("news at {path}")),
+    });
+    let server = server.expect("a port on loopback");
+
+    let mut engine = Engine::<()>::new()?;
+    for user in 1..=3 {
+        let conversation = converse(engine.local(), server.clone(), user);
+        engine.spawn(async move {
+            if let Err(error) = conversation.await {
+                eprintln!("user {user}: {error:#}");
+            }
+        });
+    }
+    engine.run(&mut ())
+}
