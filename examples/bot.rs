@@ -2,7 +2,7 @@
 //! seconds. Its methods are its readbacks. It talks to a chat server on loopback, `bot/server.rs`,
 //! where Alice says something every 200 ms.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use httpstream::http::StatusCode;
 use httpstream::{ChainId, Context, Engine, Error, Next, Reply, Request};
@@ -13,7 +13,6 @@ mod server;
 struct Bot {
     server: String,
     session: String,
-    next_beat: Instant,
     heartbeat: Option<ChainId>,
 }
 
@@ -24,7 +23,6 @@ impl Bot {
             Err(error) => return retry(&error),
         };
         // Two chains of their own. This one goes on with the poll.
-        self.next_beat = cx.now();
         self.heartbeat = Some(cx.submit(self.request("/beat", &[]), Bot::on_beat));
         let logout = cx
             .send(self.request("/logout", &[]))
@@ -53,11 +51,8 @@ impl Bot {
         }
     }
 
-    fn on_beat(&mut self, _: Reply<'_>, cx: &mut Context<'_, Self>) -> Next<Self> {
-        while self.next_beat <= cx.now() {
-            self.next_beat += Duration::from_millis(450);
-        }
-        Next::again().at(self.next_beat)
+    fn on_beat(&mut self, _: Reply<'_>, _: &mut Context<'_, Self>) -> Next<Self> {
+        Next::again().after(Duration::from_millis(450))
     }
 
     fn on_done(&mut self, reply: Reply<'_>, _: &mut Context<'_, Self>) -> Next<Self> {
@@ -93,7 +88,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut bot = Bot {
         server: chat.url(),
         session: String::new(),
-        next_beat: Instant::now(),
         heartbeat: None,
     };
     let mut engine = Engine::new()?;
