@@ -126,7 +126,7 @@ impl<S, M: Mode> Engine<S, M> {
         Ok(shown)
     }
 
-    /// Handles a piece of the body of a response that a policy attends.
+    /// Handles a piece of the body of a response whose request has a policy.
     #[inline]
     pub(super) fn on_visited_data(
         &mut self,

@@ -160,14 +160,13 @@ impl Chains {
         is_visited.then(|| self.visits[key as usize] as usize)
     }
 
-    /// Notes that a policy attends the chain's requests from now on.
+    /// Notes the key of the visit that a chain has from now on.
     pub(super) fn set_visit(&mut self, key: ChainKey, visit: usize) {
         put_at(&mut self.visits, key, visit as u32, || 0);
         self[key].marks.set(Marks::VISITED);
     }
 
-    /// Notes that no policy attends the chain's requests any more, and returns the key of its
-    /// visit.
+    /// Takes the key of a chain's visit away, and returns it.
     pub(super) fn take_visit(&mut self, key: ChainKey) -> Option<usize> {
         let visit = self.visit_of(key);
         self[key].marks.clear(Marks::VISITED);

@@ -71,7 +71,7 @@ impl<N: Net> Core<N> {
         true
     }
 
-    /// [`load`](Self::load) for a request that a policy attends.
+    /// [`load`](Self::load) for a request with a policy.
     #[inline(never)]
     fn load_visited(&mut self, key: LinkKey, chain_key: ChainKey) -> bool {
         let Some(exchange) = self.begin_visited(key, chain_key) else {
@@ -97,8 +97,8 @@ impl<N: Net> Core<N> {
         Exchange::new(chain_key, request, block, expects, submitted)
     }
 
-    /// Builds the exchange of a request that a policy attends, with the fields that the policy
-    /// adds. `None` means that it refused.
+    /// Builds the exchange of a request with a policy, including the fields that the policy adds.
+    /// `None` means that it refused.
     fn begin_visited(&mut self, key: LinkKey, chain_key: ChainKey) -> Option<Exchange<ChainKey>> {
         if !self.ask_fields(chain_key) {
             return None;

@@ -54,7 +54,7 @@ fn own_block<'a>(chain: ChainKey, chains: &Chains, visits: &'a Slab<VisitState>)
 pub(super) struct PolicyPanicked;
 
 impl<N: Net> Core<N> {
-    /// Whether a policy attends the chain's request.
+    /// Whether the chain has a visit, because its request has a policy.
     #[inline]
     pub(super) fn is_visited(&self, key: ChainKey) -> bool {
         self.chains[key].marks.has(Marks::VISITED)
