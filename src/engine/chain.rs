@@ -83,8 +83,7 @@ impl Marks {
     const ANSWERED: Self = Self(1024);
     /// Something sent for it may have been processed and was not idempotent.
     const UNSAFE: Self = Self(2048);
-    /// Its requests have a policy, and [`Chains`](super::chains::Chains) has the key of the
-    /// visit.
+    /// Its request has a policy, and [`Chains`](super::chains::Chains) the key of the visit.
     pub(super) const VISITED: Self = Self(4096);
 
     /// Marks that do not hold for the next request.
