@@ -312,7 +312,10 @@ mod tests {
         let read = engine.stats().bytes_in - before;
         let most = (MAX_UNASKED_BYTES + (MAX_UNASKED + 1) * (TICKET.len() + 22)) as u64;
         assert!(read <= most, "{read} bytes");
-        assert!(FLOOD * TICKET.len() as u64 > 4 * most, "the flood is too small");
+        assert!(
+            FLOOD * TICKET.len() as u64 > 4 * most,
+            "the flood is too small"
+        );
         let _ = has_sent.recv().unwrap();
     }
 
