@@ -1,7 +1,6 @@
 //! The handshakes of a link, between the connect and the first request. At present that is TLS.
 //!
-//! From then on TLS makes no difference to the files above: `receive` decrypts, and `sending`
-//! encrypts by way of `net::transport`.
+//! After them, `receive` decrypts what is read, and `net::transport` encrypts what is written.
 
 use log::debug;
 
