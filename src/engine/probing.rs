@@ -51,7 +51,7 @@ impl<N: Net> Core<N> {
             && matches!(self.quiet.drained, Some((drained, at))
                 if drained == link && self.clock.micros() <= at + LASTING);
         let kept = &self.links[link];
-        // Inside of a TLS record nobody can tell what it contains.
+        // A TLS record that has arrived in part may contain anything.
         let is_between = !kept.tls_state().is_some_and(TlsState::is_inside_record);
         if is_fresh && is_between && !kept.readiness.has_any(Readiness::READ_SIDE) {
             return true;

@@ -276,7 +276,7 @@ impl<N: Net> Core<N> {
         if is_cut && link.h1.response().is_until_close() {
             // RFC 9112 §9.8: without close_notify, anyone able to cut the connection could truncate
             // the body.
-            let why = "the connection ended without TLS's close_notify";
+            let why = "the connection ended without a TLS close_notify";
             let error = Some(io::Error::new(io::ErrorKind::UnexpectedEof, why));
             let missing = None;
             self.fail(key, Failure::Closed { missing, error });

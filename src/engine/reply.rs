@@ -283,7 +283,7 @@ impl<S, M: Mode> Engine<S, M> {
             alert!(
                 core,
                 Dropped,
-                "{place} has cancelled itself: what its readback returned is dropped"
+                "{place} has canceled itself: what its readback returned is dropped"
             );
         }
         self.core.discard(next);
