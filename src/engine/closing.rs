@@ -51,6 +51,7 @@ impl<N: Net> Core<N> {
             self.buffers.inbounds.give(inbound);
         }
         debug!("{token:?} {}: closed", self.pool[link.origin].origin);
+        // `on_closed` comes last: the pool forgets an origin with its last user.
         self.pool.serve_soon(link.origin);
         self.forget_turned_away(link.origin);
         self.pool.on_closed(link.origin);

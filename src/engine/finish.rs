@@ -190,6 +190,7 @@ impl<N: Net> Core<N> {
             head.status.as_u16()
         );
         let link = &self.links[key];
+        // Ciphertext behind the response is as unasked as plaintext is.
         let has_pending = link.tls_state().is_some_and(TlsState::has_pending);
         let mut reusable = is_whole && leftover == 0 && !has_pending;
         reusable &= !link.h1.ends_behind_front();

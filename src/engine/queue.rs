@@ -101,6 +101,9 @@ impl<N: Net> Core<N> {
         self.agenda.unwritten = noted;
     }
 
+    /// Finds what there is for a request, the cheapest first: the link that rests (it has just been
+    /// read), the newest idle one (the least likely to have been closed), one to be joined (so that
+    /// pipelines fill before connections are opened), and then a new one.
     // Inlined into its few callers, so that the common path is short in each.
     #[inline(always)]
     fn obtain(&mut self, origin: OriginKey, key: ChainKey, place: InLine) -> Grant {

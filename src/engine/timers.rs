@@ -100,6 +100,7 @@ impl<N: Net> Core<N> {
             }
             Stage::New => self.fail_unlinked(key, ErrorKind::Timeout),
             Stage::Running { link } => self.look_before_timeout(key, link),
+            // The chain's next step moves the timer. Until then it means nothing.
             Stage::Due { .. } | Stage::Failed | Stage::Reading | Stage::Retired => {}
         }
     }
