@@ -280,7 +280,7 @@ fn what_a_chain_returns_that_has_cancelled_itself_is_dropped_with_a_warning() {
             .map(|(_, line)| line.as_str())
             .collect();
         let expected =
-            format!("{base}: a chain has cancelled itself: what its readback returned is dropped");
+            format!("{base}: a chain has canceled itself: what its readback returned is dropped");
         assert_eq!(told, vec![expected.as_str(); warnings], "{i}");
     }
     bench.assert_empty();

@@ -1,4 +1,4 @@
-//! What is left to do: events still to be dealt with, links to go on with, requests to be sent
+//! Work that is left to do: events to be dealt with, links to go on with, requests to be sent
 //! again, readbacks to be told. A turn empties each list as far as its bounds allow.
 
 use std::collections::VecDeque;
@@ -10,50 +10,52 @@ use crate::error::Error;
 use crate::net::Ready;
 use crate::net::slots::{LinkKey, MaybeKey};
 
-/// Commands carried out in one turn: requests that begin, which are what a turn of ten thousand
-/// submissions takes its time for where each has a name to be looked up, and all else that is asked
-/// for. A host that asks for more at once has it done in several turns.
+/// Commands carried out in one turn, submissions and everything else. What a host asks for beyond
+/// that is spread over several turns. Starting requests is the costly part: a turn with ten
+/// thousand submissions spends its time there if each of them needs a lookup.
 pub(super) const MAX_CARRIED_OUT: usize = 2048;
 
-/// What is left to do, in lists. Entries may outlive what they name: tokens are checked by their
-/// generation, chains by their stage.
+/// Lists of work that is left to do. Entries may outlive what they refer to, so tokens are checked
+/// by their generation and chains by their stage.
 #[derive(Debug, Default)]
 pub(super) struct Agenda {
-    /// Events that the poll has told.
+    /// Events returned by the poll.
     pub(super) events: Events,
-    /// Links that have more to do than their share of a turn.
+    /// Links that have more to do than their share of a turn covers.
     pub(super) run_queue: VecDeque<Token>,
-    /// Chains to be placed anew, a stale connection or a refused `Expect` behind them.
+    /// Chains to be placed again, after a stale connection or a refused `Expect`.
     pub(super) restarts: VecDeque<ChainKey>,
-    /// Chains whose readback, or call, is to run.
+    /// Chains whose readback or call is to run.
     pub(super) completions: VecDeque<(ChainKey, Completion)>,
-    /// The link that the exchange just over has left, before the pool takes it.
+    /// The link that the last exchange left, before the chain's next step or the pool takes it.
     pub(super) resting: Option<LinkKey>,
-    /// Links whose pipelines have something to write.
+    /// Links with pipelined requests to be written.
     pub(super) unwritten: Vec<Token>,
-    /// Deadlines that have passed, of chains on links: what the kernel holds for those comes first.
+    /// Expired deadlines of chains on links. Bytes that the kernel holds for those links come
+    /// first.
     pub(super) overdue: VecDeque<Overdue>,
-    /// Queues are to be looked at, but not in this turn: it has carried out enough.
+    /// Queues are to be served, but in a later turn: this one has carried out enough.
     pub(super) has_unsettled: bool,
     /// Commands carried out in this turn.
     pub(super) carried_out: usize,
     /// Bytes that bodies were decoded to in this turn.
     pub(super) decoded: usize,
-    /// No new chain starts and none goes on.
+    /// No new chain starts, and no chain goes on to another step.
     pub(super) draining: bool,
 }
 
 /// Why user code is to run for a chain that is on no link.
 #[derive(Debug)]
 pub(super) enum Completion {
-    /// Its exchange has failed, or never began: its policy hears of it, which may have it sent
-    /// again, and then its readback.
+    /// Its exchange failed or never began. The policy is asked first and may have it sent again;
+    /// otherwise the readback is told.
     Failed(Error),
-    /// It was cancelled while it waited to make this call, which is dropped first.
+    /// It was canceled while it waited to make this call, which is dropped first.
     Forgotten { call: MaybeKey, error: Error },
-    /// The same, past its policy: its readback hears of it.
+    /// Its exchange failed, and only the readback is told. The policy has been asked or is not to
+    /// be.
     Final(Error),
-    /// Its policy has panicked: it is over.
+    /// Its policy panicked, so it ends without another call of the readback.
     Over,
     /// It has waited, and its call is due.
     Due,
@@ -67,8 +69,8 @@ pub(super) struct Events {
 }
 
 impl Events {
-    /// Takes the next event. It counts as dealt with before it is, so that a panic leaves the rest
-    /// of the batch to the next turn, and no more.
+    /// Takes the next event. It counts as dealt with from now on, so that a panic leaves the rest
+    /// of the batch to the next turn without repeating this event.
     #[inline]
     pub(super) fn take_next(&mut self) -> Option<Ready> {
         let event = *self.batch.get(self.next)?;
@@ -76,7 +78,7 @@ impl Events {
         Some(event)
     }
 
-    /// Those that are not dealt with yet.
+    /// Returns the events that are not dealt with yet.
     #[inline]
     pub(super) fn rest(&self) -> &[Ready] {
         &self.batch[self.next..]
@@ -87,7 +89,7 @@ impl Events {
         self.next < self.batch.len()
     }
 
-    /// Room for those of the next poll.
+    /// Returns the buffer for the events of the next poll.
     #[inline]
     pub(super) fn renew(&mut self) -> &mut Vec<Ready> {
         self.next = 0;
@@ -100,31 +102,32 @@ impl Events {
     }
 }
 
-/// A deadline that has passed, whose link is to be looked at before anything comes of it.
+/// An expired deadline whose link is looked at before the deadline takes effect.
 #[derive(Debug)]
 pub(super) struct Overdue {
     pub(super) link: Token,
     pub(super) chain: ChainKey,
-    /// Which deadline: as long as it is the chain's, nothing has come of it.
+    /// Which deadline it is. Once the chain has lost this mark, the deadline is void.
     pub(super) mark: Marks,
-    /// Bytes that may still be read for its sake, and until which tick.
+    /// Bytes that may still be read before the deadline takes effect, and the tick until which they
+    /// may.
     pub(super) left: usize,
     pub(super) until: u64,
-    /// Turns in which its host was still being looked up.
+    /// Turns during which the host was still being looked up.
     pub(super) turns: u8,
 }
 
 impl Agenda {
-    /// Whether the rest of what was asked for is left to the next turn.
+    /// Whether this turn has carried out enough, and leaves the rest to the next.
     #[inline]
     pub(super) fn has_carried_out_enough(&self) -> bool {
         self.carried_out >= MAX_CARRIED_OUT
     }
 
-    /// Whether a turn would do something.
+    /// Whether there is work for a turn.
     #[inline]
     pub(super) fn is_due(&self) -> bool {
-        // Asked several times a turn, and mostly of none: one test for all.
+        // Called several times a turn, and mostly nothing is queued: so one test covers all.
         let queued = self.run_queue.len()
             | self.restarts.len()
             | self.completions.len()

@@ -1,26 +1,26 @@
-//! Warnings, limited in rate: whatever a peer does, a log does not grow by more than a few lines of
-//! one kind in ten seconds.
+//! Rate-limited warnings: whatever a peer does, the log grows by no more than a few lines of each
+//! kind in ten seconds.
 
 use std::fmt;
 
-/// What a warning is about. Each kind has a limit of its own.
+/// What a warning is about. Each kind has its own limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Alert {
     /// Bytes that answer no request.
     Unsolicited,
-    /// A response that breaks the protocol.
+    /// A response that violates the protocol.
     Violation,
-    /// An origin's pipelines.
+    /// The pipelines of an origin.
     Pipelining,
     /// This machine is out of descriptors, memory or ports.
     Exhaustion,
-    /// A request waits because of a limit of the configuration.
+    /// A request waits because of a limit in the configuration.
     Limit,
-    /// What a readback returned is dropped.
+    /// Something a readback returned was dropped.
     Dropped,
 }
 
-/// Lines of one kind that may be told in a period.
+/// Lines of one kind that are logged per period.
 const MOST: u32 = 5;
 
 /// The length of a period, in ticks of the wheel (milliseconds).
@@ -28,17 +28,17 @@ const PERIOD: u64 = 10_000;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Period {
-    /// When it ends.
+    /// The tick at which it ends.
     end: u64,
     told: u32,
     left_out: u64,
 }
 
-/// How much was told lately of each kind.
+/// The present period of each kind.
 #[derive(Debug, Default)]
 pub(super) struct Alerts([Period; 6]);
 
-/// Lines that were left out before this one. Printed behind it.
+/// How many lines were left out before this one. Printed at its end.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct LeftOut(u64);
 
@@ -52,7 +52,8 @@ impl fmt::Display for LeftOut {
 }
 
 impl Alerts {
-    /// Whether a line of this kind may be told at tick `now`.
+    /// Returns what to print behind a line of this kind at tick `now`, or `None` if the line is
+    /// left out.
     pub(super) fn admit(&mut self, alert: Alert, now: u64) -> Option<LeftOut> {
         let period = &mut self.0[alert as usize];
         if now >= period.end {
@@ -68,7 +69,7 @@ impl Alerts {
     }
 }
 
-/// `log::warn!` of an engine, if not too much of that kind was told lately.
+/// Logs a warning of an engine, unless too many of its kind were logged lately.
 macro_rules! alert {
     ($engine:expr, $alert:ident, $($text:tt)+) => {
         if log::log_enabled!(log::Level::Warn)

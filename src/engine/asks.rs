@@ -1,7 +1,7 @@
-//! What callers wrote, and how it asks for more.
+//! The callers' code, and what it can ask for while it runs.
 //!
-//! A running readback is lent [`Asks`]: it may start chains and mark others, while the links, the
-//! pool and the timers stay out of its reach until it returns.
+//! A running readback is lent [`Asks`]: it can start chains and mark others. Links, pool and timers
+//! are out of its reach until it returns.
 
 use slab::Slab;
 
@@ -12,10 +12,10 @@ use crate::id::ChainId;
 use crate::net::slots::{MaybeKey, grow, put_at};
 use crate::request::Request;
 
-/// What callers wrote, by chain: the readback of each, and the calls that are to be made. The only
-/// part of an engine that knows the caller's state.
+/// The callers' code: the readback of each chain, and calls to be made. The only part of an engine
+/// that depends on the caller's state.
 pub(super) struct Readbacks<S> {
-    /// `None` where there is no chain, and while it runs.
+    /// By chain key. `None` if there is no such chain, or its readback is running.
     by_chain: Vec<Option<Box<dyn Readback<S>>>>,
     calls: Slab<Call<S>>,
 }
@@ -34,7 +34,7 @@ impl<S> Readbacks<S> {
         self.by_chain[key as usize].take()
     }
 
-    /// Puts a readback in, and gives back the one that was there.
+    /// Installs a readback, and returns the one it replaces.
     #[inline]
     pub(super) fn put(
         &mut self,
@@ -44,15 +44,16 @@ impl<S> Readbacks<S> {
         self.by_chain[key as usize].replace(readback)
     }
 
-    /// Puts back what was [taken](Self::take).
+    /// Puts back a readback that was [taken](Self::take).
     #[inline(always)]
     pub(super) fn put_back(&mut self, key: ChainKey, readback: Box<dyn Readback<S>>) {
         let none = self.by_chain[key as usize].replace(readback);
-        debug_assert!(none.is_none(), "it was taken");
+        debug_assert!(none.is_none(), "the readback was taken out");
+        // Nothing to drop, which the compiler cannot see: this saves the drop call.
         std::mem::forget(none);
     }
 
-    /// The readback of a chain, unless it is running.
+    /// Returns the readback of a chain, unless it is running.
     #[inline]
     pub(super) fn get(&self, key: ChainKey) -> Option<&dyn Readback<S>> {
         self.by_chain[key as usize].as_deref()
@@ -73,14 +74,14 @@ impl<S> Readbacks<S> {
     }
 }
 
-/// What a running readback is lent: it may begin chains and mark others, and reach nothing else.
+/// What a running readback is lent: it can start chains and mark others, and nothing else.
 pub(super) struct Asks<'a, S> {
     pub(super) chains: &'a mut Chains,
     pub(super) readbacks: &'a mut Readbacks<S>,
 }
 
 impl<S> Asks<'_, S> {
-    /// A chain that begins with a request.
+    /// Inserts a chain that begins with a request.
     pub(super) fn insert(
         &mut self,
         request: Request,
@@ -98,7 +99,8 @@ impl<S> Asks<'_, S> {
         id
     }
 
-    /// A chain that begins with a call. Its readback is [`Unread`] until the call installs another.
+    /// Inserts a chain that begins with a call. Its readback is [`Unread`] until the call installs
+    /// another.
     pub(super) fn insert_call(
         &mut self,
         call: Call<S>,
@@ -108,7 +110,7 @@ impl<S> Asks<'_, S> {
         self.insert_waiting(Some(call), Box::new(Unread), when, remote)
     }
 
-    /// A chain that begins by waiting: then `call` is made, or its readback told.
+    /// Inserts a chain that begins by waiting. Then `call` is made, or its readback told.
     fn insert_waiting(
         &mut self,
         call: Option<Call<S>>,
@@ -124,7 +126,8 @@ impl<S> Asks<'_, S> {
         self.chains.id(key)
     }
 
-    /// A chain that begins with `next`. Where that is nothing, the id names no chain.
+    /// Inserts a chain that begins with `next`. If `next` starts nothing, the id is that of no
+    /// chain.
     pub(super) fn start(&mut self, next: Next<S>, remote: Option<ChainId>) -> ChainId {
         let Next {
             action,

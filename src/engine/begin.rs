@@ -1,5 +1,5 @@
-//! How a chain's step begins: a request, by its policy and then a place on a link or in a queue; a
-//! delay; a wait.
+//! Begins the steps of a chain: a request (its policy, then a place on a link or in a queue), a
+//! delay or a wait.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::policy::{Moment, Start, Visiting, Waits};
 use crate::request::Request;
 
 impl<N: Net> Core<N> {
-    /// A chain's next step begins now: its readback may have taken its time.
+    /// Stamps a chain's next step with the present time. Its readback may have run for long.
     #[inline]
     pub(super) fn restart(&mut self, key: ChainKey) {
         self.read_clock();
@@ -36,14 +36,15 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Ends a chain before it sends anything: the generation that it belongs to is over.
+    /// Ends a chain whose generation is over, before it sends anything.
     #[cold]
     fn end_with_generation(&mut self, key: ChainKey) {
         self.chains[key].marks.set(Marks::CANCELLED);
         self.fail_unlinked(key, ErrorKind::Cancelled);
     }
 
-    /// Finds the origin of a chain's request, and a link or a place in its queue.
+    /// Enters the origin of a chain's request in the pool, then finds a link or a place in its
+    /// queue.
     #[inline]
     pub(super) fn enter_and_place(&mut self, key: ChainKey) {
         let chain = &mut self.chains[key];
@@ -64,14 +65,14 @@ impl<N: Net> Core<N> {
         self.place(key);
     }
 
-    /// Lets a chain wait for its delay, counted from its submission.
+    /// Has a chain wait for its delay, counted from its submission.
     pub(super) fn delay(&mut self, key: ChainKey, when: When) {
         self.chains[key].stage = Stage::Delayed;
         self.arm_delay(key, when);
     }
 
-    /// Lets a chain wait without a request, counted from its submission; then `call` is made, or
-    /// its readback told.
+    /// Has a chain wait without a request, for a delay counted from its submission. Then `call` is
+    /// made, or its readback told.
     pub(super) fn wait(&mut self, key: ChainKey, call: MaybeKey, when: When) {
         self.chains[key].stage = Stage::Waiting { call };
         if when.is_now() {
@@ -82,7 +83,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// A waker of the chain was woken: what it waits for has happened, if it waits for a waker.
+    /// Lets a woken chain go on, if it waits for a waker.
     pub(super) fn wake_chain(&mut self, key: ChainKey, waits: Waits) {
         match (self.chains[key].stage, waits) {
             (
@@ -98,18 +99,19 @@ impl<N: Net> Core<N> {
                 self.disarm(key);
                 self.ask_start(key);
             }
-            // The waker is left over from an earlier wait: a delay lasts as long as it was given.
+            // The waker is left over from an earlier wait. A delay lasts as long as it was given.
             _ => {}
         }
     }
 
-    /// A chain has waited for as long as it asked.
+    /// Queues a chain that has waited long enough.
     pub(super) fn fall_due(&mut self, key: ChainKey, call: MaybeKey) {
         self.chains[key].stage = Stage::Due { call };
         self.agenda.completions.push_back((key, Completion::Due));
     }
 
-    /// Begins the visit of a chain's request, where it has a policy; it is placed after that.
+    /// Begins the visit of a chain's request, if there is a policy for it, and then places the
+    /// request.
     #[inline(never)]
     pub(super) fn begin_visit(&mut self, key: ChainKey) {
         if self.chains.generations.is_over(key) {
@@ -136,7 +138,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Asks when the exchange may begin.
+    /// Asks the policy when the exchange may begin.
     pub(super) fn ask_start(&mut self, key: ChainKey) {
         if self.chains.generations.is_over(key) {
             return self.end_with_generation(key);
@@ -155,13 +157,13 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Has a chain's policy asked again when `delay` is over, or only when it is woken.
+    /// Has the policy asked again after `delay`, or only when the chain is woken.
     fn hold_back(&mut self, key: ChainKey, delay: Option<Duration>) {
         let until_woken = delay.is_none();
         self.chains[key].stage = Stage::HeldBack { until_woken };
         let millis = delay.map(|delay| delay.as_nanos().div_ceil(1_000_000));
         match millis.map(u64::try_from) {
-            // What lies further off than any clock will run is never.
+            // A delay beyond any clock's life never ends.
             Some(Ok(millis)) if millis >> 50 == 0 => {
                 let due = self.clock.tick_from_now() + millis;
                 self.arm_at(key, due);
@@ -170,22 +172,23 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Ends a chain's exchange before it has begun: its policy has said so, and is not asked again.
+    /// Ends a chain's exchange because its policy refused to begin it. The policy is not asked
+    /// about that.
     fn refuse(&mut self, key: ChainKey, error: Error) {
         self.disarm(key);
         let error = error.placed_at(self.circumstances_unlinked(key));
         self.complete(key, Completion::Final(error));
     }
 
-    /// The total deadline has passed between two exchanges, or before the first. The policy is not
-    /// asked what it makes of that, or one that tries again whatever happens would do so for ever.
+    /// Ends a chain whose total deadline passed before an exchange or between two. The policy is
+    /// not asked: one that always tries again would never let the chain end.
     pub(super) fn end_in_visit(&mut self, key: ChainKey) {
         let error = self.end_unlinked(key, ErrorKind::Timeout);
         self.complete(key, Completion::Final(error));
     }
 
-    /// Sends `request` in place of the one whose exchange is over: the visit goes on with it, and
-    /// so does its total deadline.
+    /// Sends `request` in place of the one whose exchange is over. The visit and the total deadline
+    /// go on.
     pub(super) fn resend(&mut self, key: ChainKey, request: Request, after: Duration) {
         if self.total_is_over(key) {
             return self.end_in_visit(key);

@@ -1,9 +1,9 @@
-//! A body on its way through the decoders that a policy gave: what comes off them is collected, or
-//! streamed, or dropped, as the response would have been.
+//! Passes bodies through the decoders that a policy installed. Decoded bytes are collected,
+//! streamed or dropped, as the body would have been.
 //!
-//! Decoded bytes are bounded as read ones are: a link may have a turn's share of them, and all
-//! together a few. What is left then is kept by the [`Decoding`](crate::policy::Decoding), and goes
-//! on in the next turn.
+//! Decoded bytes are bounded like the bytes that are read: a link may have one share per turn, all
+//! links together a few. The rest stays in the [`Decoding`](crate::policy::Decoding) until the next
+//! turn.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
@@ -23,11 +23,10 @@ use crate::policy::{ROOM, Shown, Step};
 use crate::proto::{Limits, Violation};
 use crate::response::{Response, no_fields};
 
-/// A piece of a decoded body counts as so many bytes at least, since a decoder may give them one by
-/// one.
+/// A decoded piece counts as this many bytes at least, because a decoder may return single bytes.
 const LEAST_COST: usize = 256;
 
-/// How the feeding of one read ended.
+/// How the bytes of one read were used up.
 pub(super) enum Fed {
     /// The response goes on.
     More,
@@ -35,17 +34,17 @@ pub(super) enum Fed {
     Paused,
     /// Enough was decoded for now.
     Yielded,
-    /// Its chain was cancelled by its own readback, which a command follows.
+    /// The readback canceled its own chain, and a command that ends it is queued.
     Cancelled,
     Failed(Failure),
-    /// The server will not have `Expect`: the request is sent again without it.
+    /// The server refused `Expect`, so the request is sent again without it.
     ExpectRefused,
     Panicked,
 }
 
 impl<S, M: Mode> Engine<S, M> {
-    /// Says what is to become of the body. One that is decoded is streamed as far as its link, and
-    /// then that becomes of what is decoded.
+    /// Sets what becomes of the body. If it is decoded, its link streams it, and `taking` applies
+    /// to what the decoders return.
     #[inline(always)]
     pub(super) fn take(
         &mut self,
@@ -65,8 +64,8 @@ impl<S, M: Mode> Engine<S, M> {
             .map(|violation| Fed::Failed(Failure::Violation(violation)))
     }
 
-    /// Says what is to become of the body behind its decoders, if it has any, and answers what is
-    /// to become of it before them.
+    /// Sets what becomes of the body behind its decoders, if it has any. Returns what its link does
+    /// with it.
     #[inline(never)]
     fn take_decoded(&mut self, chain: ChainKey, taking: Taking, max_bytes: u64) -> Taking {
         let visit = self.core.visit(chain);
@@ -85,14 +84,14 @@ impl<S, M: Mode> Engine<S, M> {
         Taking::Stream
     }
 
-    /// The rest of the body is not wanted.
+    /// Drops the decoders of a body whose rest is not wanted.
     fn stop_decoding(&mut self, chain: ChainKey) {
         let visit = self.core.visit_mut(chain);
         let decoding = visit.and_then(|visit| visit.decoding.take());
         self.core.discard(decoding);
     }
 
-    /// Asks a policy what is to become of the response.
+    /// Asks the policy how the response is shown and whether it is decoded.
     pub(super) fn screen(
         &mut self,
         key: LinkKey,
@@ -116,18 +115,18 @@ impl<S, M: Mode> Engine<S, M> {
             Err(PolicyPanicked) => return Err(Fed::Panicked),
         };
         if self.core.links[key].h1.response().is_complete() {
-            // It has no body (RFC 9112 §6.3), and what its fields say is of another one.
+            // The response has no body (RFC 9112 §6.3), so its coding fields describe another one.
             self.stop_decoding(chain);
         }
         let visit = self.core.visit(chain);
         if visit.decoding.is_some() {
-            // They would tell of the body as it was.
+            // These fields describe the body before it was decoded.
             reading.forget_fields(&["Content-Encoding", "Content-Length"]);
         }
         Ok(shown)
     }
 
-    /// A piece of the body of a request that is visited has come.
+    /// Handles a piece of the body of a response whose request has a policy.
     #[inline]
     pub(super) fn on_visited_data(
         &mut self,
@@ -143,7 +142,7 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// Takes the codings off a piece of the body, and off what was kept of those before it.
+    /// Decodes a piece of the body, behind what was kept of the pieces before it.
     #[inline(never)]
     pub(super) fn decode(
         &mut self,
@@ -155,7 +154,8 @@ impl<S, M: Mode> Engine<S, M> {
         let mut room = std::mem::take(&mut self.core.buffers.room);
         let id = self.core.chains.id(chain);
         if self.core.buffers.room_of.replace(id) != Some(id) {
-            // Nothing is left in it of another's: a decoder may claim what it has not written.
+            // Cleared of bytes from another chain: a faulty decoder may claim to have written more
+            // than it has.
             room.clear();
         }
         room.resize(ROOM, 0);
@@ -178,17 +178,17 @@ impl<S, M: Mode> Engine<S, M> {
         let mut left = share;
         loop {
             if left == 0 || self.core.agenda.decoded >= budget {
-                // Others are to have their turn.
+                // Other links get their turn.
                 self.keep_undecoded(chain, input);
                 return Some(Fed::Yielded);
             }
             let visit = self.core.visit(chain);
             let Some(decoding) = &mut visit.decoding else {
-                // Its readback has had enough.
+                // The readback has had enough of the body.
                 return None;
             };
             visit.is_pending = false;
-            // What a panic may leave half done is the decoding, which is dropped with its chain.
+            // A panic may leave the decoding half done; it is dropped with its chain.
             let decoded =
                 catch_unwind(AssertUnwindSafe(|| decoding.decode(&mut input, &mut *room)));
             let fed = match decoded {
@@ -217,7 +217,7 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// A piece of the body as it was before it was coded.
+    /// Handles a piece of the decoded body.
     fn on_decoded(
         &mut self,
         state: &mut S,
@@ -229,7 +229,7 @@ impl<S, M: Mode> Engine<S, M> {
         let limit = self.core.settings.limits_of(request).max_body_bytes;
         let visit = self.core.visit(chain);
         match visit.taking {
-            Taking::Discard => unreachable!("nothing is decoded to be dropped"),
+            Taking::Discard => unreachable!("a body that is discarded has no decoders"),
             Taking::Collect => {
                 visit.body.extend_from_slice(data);
                 let seen = visit.body.len() as u64;
@@ -247,7 +247,7 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// Leaves what is to be decoded for later.
+    /// Keeps the undecoded input for a later turn.
     pub(super) fn keep_undecoded(&mut self, chain: ChainKey, input: &[u8]) {
         if let Some(visit) = self.core.visit_mut(chain)
             && let Some(decoding) = &mut visit.decoding
@@ -257,7 +257,7 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// The body has come to its end: takes the codings off what is left of it.
+    /// Handles the end of the body: decodes what is left of it.
     pub(super) fn end_decoding(
         &mut self,
         state: &mut S,
@@ -269,7 +269,7 @@ impl<S, M: Mode> Engine<S, M> {
         self.decode(state, key, chain, &[])
     }
 
-    /// A piece of a streamed body has come.
+    /// Handles a piece of a streamed body.
     pub(super) fn on_data(
         &mut self,
         state: &mut S,

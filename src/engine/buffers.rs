@@ -1,4 +1,4 @@
-//! Buffers that all links share, and those that are lent to a link and come back.
+//! Buffers that all links share, and buffers that are lent to a link and returned.
 
 use crate::engine::chain::ChainKey;
 use crate::h1::inbound::Inbound;
@@ -6,23 +6,24 @@ use crate::h1::line::Line;
 use crate::id::ChainId;
 use crate::net::tls::Scratch;
 
-/// Shared and recycled buffers: a link that waits holds none of them.
+/// Shared and recycled buffers. A link that is waiting holds none of them.
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
-    /// All links read into this. Empty while it is out.
+    /// The buffer that all links read into. Empty while it is taken out.
     pub(super) read: Vec<u8>,
-    /// Another, for the TLS link that has to be read while the first is in use; as long as that,
-    /// once it is needed.
+    /// A second one, for a TLS link that has to be read while the first is in use. Allocated to the
+    /// same length when first needed.
     pub(super) second: Vec<u8>,
-    /// What TLS states decrypt into, and write from.
+    /// The buffer that TLS states decrypt into.
     pub(super) plaintext: Vec<u8>,
+    /// The buffers that TLS states write from.
     pub(super) scratch: Scratch,
     pub(super) inbounds: Inbounds,
     pub(super) lines: Lines,
     pub(super) blocks: Blocks,
-    /// What a body is decoded into, a piece at a time.
+    /// The buffer that bodies are decoded into, one piece at a time.
     pub(super) room: Vec<u8>,
-    /// Whose body was decoded there last.
+    /// The chain whose body was last decoded there.
     pub(super) room_of: Option<ChainId>,
 }
 
@@ -35,19 +36,19 @@ impl Buffers {
     }
 }
 
-/// Inbound buffers for the next responses that do not arrive whole.
+/// Inbound buffers for responses that do not arrive in one piece.
 #[derive(Debug, Default)]
 pub(super) struct Inbounds {
     #[expect(
         clippy::vec_box,
-        reason = "links hold them as boxes: what moves is a pointer"
+        reason = "links hold them as boxes, so only a pointer moves"
     )]
     boxes: Vec<Box<Inbound>>,
     bytes: usize,
 }
 
 impl Inbounds {
-    /// More than this is given back to the allocator.
+    /// Buffers beyond this are returned to the allocator.
     const MAX_BYTES: usize = 8 << 20;
     const MAX_BOXES: usize = 1024;
 
@@ -69,18 +70,18 @@ impl Inbounds {
     }
 }
 
-/// Lines for the next links that are pipelined.
+/// Lines for links that are pipelined.
 #[derive(Debug, Default)]
 pub(super) struct Lines(
     #[expect(
         clippy::vec_box,
-        reason = "links hold them as boxes: what moves is a pointer"
+        reason = "links hold them as boxes, so only a pointer moves"
     )]
     Vec<Box<Line<ChainKey>>>,
 );
 
 impl Lines {
-    /// More than these are given back to the allocator when they have run empty.
+    /// Empty lines beyond this number are returned to the allocator.
     const MAX: usize = 1024;
 
     pub(super) fn take(&mut self) -> Box<Line<ChainKey>> {
@@ -94,12 +95,12 @@ impl Lines {
     }
 }
 
-/// Field lines that policies add, for the next requests that have some.
+/// Blocks of field lines, for requests to which a policy adds some.
 #[derive(Debug, Default)]
 pub(super) struct Blocks(Vec<Vec<u8>>);
 
 impl Blocks {
-    /// More than these, and longer ones, are given back to the allocator.
+    /// Blocks beyond this number, and longer ones, are returned to the allocator.
     const MAX: usize = 256;
     const MAX_BYTES: usize = 16 << 10;
 

@@ -1,4 +1,4 @@
-//! One chain: a conversation, from its first submission until its readback answers `done`.
+//! A chain: one conversation, from its first submission until its readback returns `done`.
 
 use std::time::{Duration, Instant};
 
@@ -48,32 +48,32 @@ pub(crate) type ChainKey = u32;
 ///    └─────────┴──► Failed
 /// ```
 ///
-/// Any of the stages in front of `Running` may be left out. A request whose connection is lost
-/// before it could be answered goes from `Running` back to `New`. Where a policy sends it again,
-/// `Failed` and `Reading` lead to `HeldBack`, or to what follows it.
+/// Any of the stages before `Running` may be skipped. A request whose connection is lost before a
+/// response goes from `Running` back to `New`. If a policy sends it again, `Failed` and `Reading`
+/// lead to `HeldBack` or to a later stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// On its way to the next stage: a command, or the agenda's list of restarts, has it.
+    /// In transit to the next stage: a command, or the agenda's list of restarts, refers to it.
     New,
     /// Waiting for its delay.
     Delayed,
-    /// Its policy holds it back; it is asked again when its timer goes off, or else when it is
-    /// woken.
+    /// Held back by its policy, which is asked again when the chain's timer goes off, or only when
+    /// the chain is woken.
     HeldBack { until_woken: bool },
-    /// Waiting for its delay, or for the command queue to start it, without a request: this call
-    /// follows, or else its readback is told.
+    /// Waiting without a request, for its delay or for the command that starts it. Then `call` is
+    /// made, or else its readback is told.
     Waiting { call: MaybeKey },
-    /// It has waited; the completion queue holds its place.
+    /// Done waiting, with an entry in the completion queue.
     Due { call: MaybeKey },
-    /// Waiting for a connection, between these two of its origin's queue.
+    /// Waiting for a connection, linked to its neighbors in the origin's queue.
     Queued { before: MaybeKey, behind: MaybeKey },
     /// Exchanging its request for a response on this link.
     Running { link: u32 },
-    /// It is on no link, and user code is to run for it: the completion queue says what.
+    /// On no link, with an entry in the completion queue that says which user code is to run.
     Failed,
     /// Its readback is running.
     Reading,
-    /// No chain at all: its slot is not used again.
+    /// No chain: the slot is out of use for good, because its generations are used up.
     Retired,
 }
 
@@ -82,41 +82,42 @@ pub(crate) enum Stage {
 pub(crate) struct Marks(u16);
 
 impl Marks {
-    /// Its readback is to be called once more, with `Cancelled`, and no more after that.
+    /// Its readback is called once more, with `Cancelled`, and never after that.
     pub(super) const CANCELLED: Self = Self(1);
-    /// Its readback answered `Pause`.
+    /// Its readback returned `Pause`.
     pub(super) const PAUSED: Self = Self(2);
-    /// The next link is to be a fresh one: the last was stale.
+    /// The next attempt needs a fresh connection, because the last one was stale.
     pub(super) const FRESH: Self = Self(4);
-    /// The server refused `Expect`: the request goes without it.
+    /// The server refused `Expect`, so the request is sent without it.
     pub(super) const NO_EXPECT: Self = Self(8);
-    /// Its id came from a `Submitter`.
+    /// Its id was given out by a `Submitter`.
     pub(super) const REMOTE: Self = Self(16);
-    /// It waits because this machine ran out of something.
+    /// It is queued because this machine ran out of something.
     pub(super) const EXHAUSTED: Self = Self(32);
-    /// Its origin is that of its request: so it stays as long as the same one is sent again.
+    /// Its origin is entered for the present request. The mark survives when the same request is
+    /// sent again, and saves looking the origin up.
     pub(super) const AT_HOME: Self = Self(64);
-    /// The deadline of its phase has passed, and nothing has moved it since.
+    /// The deadline of its phase has passed, and nothing has moved the deadline since.
     pub(super) const LATE: Self = Self(128);
-    /// The total deadline of its request has passed, and is being dealt with.
+    /// The total deadline of its request has passed and is being dealt with.
     pub(super) const OVER: Self = Self(256);
 
-    /// Either keeps what has come for it from being read.
+    /// With any of these, bytes that have arrived for the chain are not read.
     pub(super) const STANDS_STILL: Self = Self(Self::PAUSED.0 | Self::CANCELLED.0);
-    /// Of the present submission something may have been processed: a request that was sent again
-    /// since, by the engine or by its policy, or the present one, whose exchange is over.
+    /// Something sent earlier for the present submission may have been processed: an attempt that
+    /// the engine or the policy replaced by another, or the present one once its exchange is over.
     const SENT: Self = Self(512);
-    /// Something was answered.
+    /// Something sent for it was answered.
     const ANSWERED: Self = Self(1024);
-    /// And it was not idempotent.
+    /// Something sent for it may have been processed and was not idempotent.
     const UNSAFE: Self = Self(2048);
-    /// A policy sees to its requests: [`Chains`](super::chains::Chains) know its visit.
+    /// Its request has a policy, and [`Chains`](super::chains::Chains) the key of the visit.
     pub(super) const VISITED: Self = Self(4096);
 
-    /// What does not hold of the next request any more.
+    /// Marks that do not hold for the next request.
     pub(super) const OF_ONE_REQUEST: Self =
         Self(Self::FRESH.0 | Self::NO_EXPECT.0 | Self::LATE.0 | Self::OVER.0);
-    /// What does not hold of the next submission any more.
+    /// Marks that do not hold for the next submission.
     pub(super) const OF_ONE_SUBMISSION: Self =
         Self(Self::OF_ONE_REQUEST.0 | Self::SENT.0 | Self::ANSWERED.0 | Self::UNSAFE.0);
 
@@ -138,32 +139,35 @@ impl Marks {
     }
 }
 
-/// A conversation: one submission after another, each the request that is under way together with
-/// all that is sent for it, by the engine or by its policy. What is here is all but for what its
-/// caller wrote, which is in [`Readbacks`]. A million of them may be delayed: keep it small.
+/// A conversation: a sequence of submissions. A submission is a request together with whatever the
+/// engine or a policy sends for it.
+///
+/// The caller's code is kept apart, in [`Readbacks`](super::asks::Readbacks). A million chains may
+/// be delayed at once, so this struct has to stay small.
 pub(crate) struct Chain {
-    /// The one under way, or else the last one. Out while its readback runs, and none before the
-    /// first.
+    /// The request under way, or else the last one. Taken out while the readback runs; `None`
+    /// before the first.
     pub(super) request: Option<Request>,
-    /// When the present submission was made, or its delay was over: microseconds of the engine's
-    /// life. What its policy sends does not move it, so the total deadline, `Timings` and the alert
-    /// of a long wait count from it over all hops.
+    /// When the present submission was made, or its delay ended, in microseconds of the engine's
+    /// life. A policy's resends do not move it, so the total deadline, `Timings` and the warning
+    /// about a long wait count from it across all hops.
     pub(super) submitted: u64,
     pub(super) stage: Stage,
-    /// Of its delay, or the deadline of its phase.
+    /// Its delay, or the deadline of its phase. Each chain has one timer only.
     pub(super) timer: Option<TimerId>,
-    /// The origin that holds a count for it.
+    /// The origin that counts it as a user.
     pub(super) origin: MaybeKey,
-    /// How often the present request was sent: of what a policy sends in its place, from 0 again.
+    /// How often the present request was sent. Starts at 0 again when a policy replaces the
+    /// request.
     pub(super) attempts: u8,
-    /// How many exchanges have failed since the last that did not.
+    /// Exchanges that failed since the last success.
     pub(super) failures: u8,
     pub(super) marks: Marks,
 }
 
 impl Chain {
-    /// Its request is put on a link. Answers whether its `Expect` line is sent, and when it was
-    /// submitted.
+    /// Notes that its request is put on a link. Returns whether the `Expect` line is sent, and when
+    /// the request was submitted.
     #[inline]
     pub(super) fn begin_attempt(&mut self, link: u32) -> (bool, u64) {
         self.stage = Stage::Running { link };
@@ -171,22 +175,27 @@ impl Chain {
         (!self.marks.has(Marks::NO_EXPECT), self.submitted)
     }
 
-    /// Its readback has run: puts back what was taken out for that.
+    /// Puts the request back that was taken out while the readback ran.
     #[inline(always)]
     pub(super) fn put_back(&mut self, stage: Stage, request: Option<Request>) {
         self.stage = stage;
         let none = std::mem::replace(&mut self.request, request);
-        debug_assert!(none.is_none(), "it was taken");
+        debug_assert!(
+            none.is_none(),
+            "the request was taken out before the readback ran"
+        );
+        // Nothing to drop, which the compiler cannot see: this saves the drop call for every
+        // response.
         std::mem::forget(none);
     }
 
-    /// Its request was answered.
+    /// Notes that something sent for the present submission was answered.
     #[inline]
     pub(super) fn note_answered(&mut self) {
         self.marks.set(Marks::ANSWERED);
     }
 
-    /// Its request was sent, as far as `sent` says, and may be sent again.
+    /// Notes how far an attempt was sent that may be followed by another.
     pub(super) fn note_sent(&mut self, sent: Sent) {
         match sent {
             Sent::No => {}
@@ -195,8 +204,9 @@ impl Chain {
         }
     }
 
-    /// Another request takes the place of the present one.
+    /// Replaces the present request by another, as part of the same submission.
     pub(super) fn replace_request(&mut self, request: Request) {
+        // Noted here because the request itself is gone afterwards.
         if self.earlier().sent != Sent::No && !self.request().is_idempotent() {
             self.marks.set(Marks::UNSAFE);
         }
@@ -206,7 +216,7 @@ impl Chain {
         self.marks.clear(Marks::AT_HOME);
     }
 
-    /// What was sent for the present submission before its present attempt.
+    /// Returns what was sent for the present submission before the present attempt.
     pub(super) fn earlier(&self) -> Earlier {
         let sent = match (self.marks.has(Marks::ANSWERED), self.marks.has(Marks::SENT)) {
             (true, _) => Sent::Yes,
@@ -221,13 +231,13 @@ impl Chain {
         }
     }
 
-    /// Whether all that was sent in the place of its present request, before that, was idempotent.
+    /// Whether no earlier request of the present submission was both sent and not idempotent.
     #[inline]
     pub(super) fn is_safe(&self) -> bool {
         !self.marks.has(Marks::UNSAFE)
     }
 
-    /// An exchange of it is over.
+    /// Counts an exchange that is over.
     #[inline]
     pub(super) fn note_outcome(&mut self, has_failed: bool) {
         self.failures = if has_failed {
@@ -237,10 +247,10 @@ impl Chain {
         };
     }
 
-    /// The request under way, or else the last one.
+    /// Returns the request under way, or else the last one.
     ///
     /// # Panics
-    /// There was none yet: the chain has only waited.
+    /// If the chain never had a request, but only waited.
     #[inline]
     pub(super) fn request(&self) -> &Request {
         self.request
@@ -248,9 +258,11 @@ impl Chain {
             .expect("a chain that sends has a request")
     }
 
-    /// The origin of the request that it is sending.
+    /// Returns the key of the origin that its request goes to.
     #[inline]
     pub(super) fn home(&self) -> OriginKey {
-        self.origin.get().expect("it has entered its origin")
+        self.origin
+            .get()
+            .expect("a chain that sends has entered its origin")
     }
 }

@@ -1,7 +1,7 @@
-//! All chains of an engine, and what was asked of it since it last looked.
+//! All chains of an engine, and the commands that have been given since it last carried them out.
 //!
-//! A chain is in two tables under one key: [`Chains`] has what the engine needs to know of it, and
-//! [`Readbacks`](super::asks::Readbacks) what its caller wrote.
+//! A chain has an entry in two tables, under the same key: [`Chains`] holds the engine's part of
+//! it, and [`Readbacks`](super::asks::Readbacks) the caller's code.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::task::Waker;
@@ -17,40 +17,40 @@ use crate::net::slots::{MaybeKey, grow, put_at};
 use crate::policy::Rung;
 use crate::request::Request;
 
-/// What is to be done before the next link is touched.
+/// Work to be done before the next link is touched.
 #[derive(Debug)]
 pub(super) enum Command {
     Start(ChainKey, When),
     Cancel(ChainId),
     Resume(ChainId),
-    /// There is something to be written on its tunnel.
+    /// There are bytes to be written on the chain's tunnel.
     Flush(ChainId),
-    /// A chain that waits goes on now, if it waits so.
+    /// A waiting chain goes on now, provided that it waits for its waker.
     Wake(Rung),
 }
 
-/// A longer queue of commands is given back when it is empty.
+/// A command queue that has grown beyond this capacity is freed once it is empty.
 const KEPT_COMMANDS: usize = 4096;
 
-/// All chains of an engine, and what was asked of it since it last looked.
+/// All chains of an engine, and the commands that have been given since it last carried them out.
 pub(crate) struct Chains {
     slab: Slab<Chain>,
-    /// How often each slot was given out. A slot that was given out 2³¹ times is not used again.
+    /// How often each slot was given out. After 2³¹ times a slot is retired.
     given_out: Vec<u32>,
     retired: usize,
-    /// A tree, since a hash table that grows to hold a million moves them all at once, inside some
-    /// turn.
+    /// A tree and not a hash table: growing to a million entries, a hash table would move all of
+    /// them in a single turn.
     by_remote_id: BTreeMap<ChainId, ChainKey>,
-    /// The ids of chains that are marked so, by their keys; of the others whatever was there.
+    /// The ids of chains marked `REMOTE`, by key. Entries of other chains are leftovers.
     remote_ids: Vec<ChainId>,
-    /// The visits of chains that are marked so, likewise. Most programs have none.
+    /// The visits of chains marked `VISITED`, likewise. Most programs have none.
     visits: Vec<u32>,
     commands: VecDeque<Command>,
-    /// What is to be written on connections whose protocol was switched.
+    /// Bytes to be written on connections that switched protocols.
     tunnels: BTreeMap<ChainKey, Outbox>,
-    /// The generations that chains wait in, or their requests belong to.
+    /// The generations that chains, or their requests, belong to.
     pub(super) generations: Generations,
-    /// What a chain is stamped with that is submitted now: microseconds of the engine's life.
+    /// The time that new chains are stamped with, in microseconds of the engine's life.
     pub(super) now: u64,
     pub(super) stopped: bool,
     pub(super) submitted: u64,
@@ -78,7 +78,7 @@ impl Chains {
         self.slab.len() - self.retired
     }
 
-    /// Begins a chain, which a command is to start.
+    /// Inserts a chain, and queues the command that starts it.
     pub(super) fn insert(
         &mut self,
         stage: Stage,
@@ -110,7 +110,7 @@ impl Chains {
         key
     }
 
-    /// The slot that the next insert takes, its generation counted up.
+    /// Returns the slot that the next insert takes, with its generation advanced.
     fn vacant_key(&mut self) -> ChainKey {
         grow(&mut self.slab);
         loop {
@@ -126,7 +126,7 @@ impl Chains {
                 self.given_out[key] += 1;
                 return key as ChainKey;
             }
-            // One slot in 2³¹ submissions is the price of ids that are never reused.
+            // Losing one slot in 2³¹ submissions is the price of ids that are never reused.
             self.retired += 1;
             self.slab.insert(Chain {
                 request: None,
@@ -152,20 +152,20 @@ impl Chains {
         chain
     }
 
-    /// Which visit a policy has of a chain, if it has one.
+    /// Returns the key of a chain's visit, if it has one.
     #[inline]
     pub(super) fn visit_of(&self, key: ChainKey) -> Option<usize> {
         let is_visited = self[key].marks.has(Marks::VISITED);
         is_visited.then(|| self.visits[key as usize] as usize)
     }
 
-    /// A policy sees to a chain's requests from now on.
+    /// Notes the key of the visit that a chain has from now on.
     pub(super) fn set_visit(&mut self, key: ChainKey, visit: usize) {
         put_at(&mut self.visits, key, visit as u32, || 0);
         self[key].marks.set(Marks::VISITED);
     }
 
-    /// It sees to them no longer.
+    /// Takes the key of a chain's visit away, and returns it.
     pub(super) fn take_visit(&mut self, key: ChainKey) -> Option<usize> {
         let visit = self.visit_of(key);
         self[key].marks.clear(Marks::VISITED);
@@ -181,13 +181,13 @@ impl Chains {
         }
     }
 
-    /// The chain of that key, if there is one.
+    /// Returns the chain with that key, if there is one.
     #[inline]
     pub(super) fn get_mut(&mut self, key: ChainKey) -> Option<&mut Chain> {
         self.slab.get_mut(key as usize)
     }
 
-    /// The chain that `id` names, if it is not over.
+    /// Returns the key of the chain that `id` names, unless it is over.
     #[inline]
     pub(super) fn find(&self, id: ChainId) -> Option<ChainKey> {
         if id.is_remote() {
@@ -212,13 +212,14 @@ impl Chains {
     pub(super) fn next_command(&mut self) -> Option<Command> {
         let command = self.commands.pop_front()?;
         if self.commands.is_empty() && self.commands.capacity() > KEPT_COMMANDS {
-            // A million requests submitted at once need not cost their queue as long as they wait.
+            // A queue grown by a million submissions would otherwise keep its memory while they
+            // wait.
             self.commands = VecDeque::new();
         }
         Some(command)
     }
 
-    /// Lets a chain go on that waits by the time the command is carried out.
+    /// Wakes a chain, if it is still waiting when the command is carried out.
     pub(super) fn wake(&mut self, rung: Rung) {
         self.commands.push_back(Command::Wake(rung));
     }
@@ -228,7 +229,8 @@ impl Chains {
         self.commands.len()
     }
 
-    /// Has the chains begin now that were submitted by the commands from number `first` on.
+    /// Stamps the chains that were submitted by the commands from number `first` on with the
+    /// present time.
     pub(super) fn stamp(&mut self, first: usize) {
         for command in self.commands.range(first..) {
             if let Command::Start(key, _) = command {
@@ -260,7 +262,7 @@ impl std::ops::IndexMut<ChainKey> for Chains {
 }
 
 impl Chains {
-    /// Asks that a chain be ended. False: it is over, or that was asked before.
+    /// Marks a chain to be ended by a command. Returns false if it is over or was canceled before.
     pub(super) fn cancel(&mut self, id: ChainId) -> bool {
         let Some(key) = self.find(id) else {
             return false;
@@ -282,7 +284,7 @@ impl Chains {
         ids.into_iter().filter(|id| self.cancel(*id)).count()
     }
 
-    /// Asks that a paused exchange go on. False: it is not paused.
+    /// Has a paused exchange go on by a command. Returns false if it is not paused.
     pub(super) fn resume(&mut self, id: ChainId) -> bool {
         let paused = self
             .find(id)
@@ -293,24 +295,25 @@ impl Chains {
         paused
     }
 
-    /// A chain's connection is a tunnel from now on.
+    /// Makes a chain's connection a tunnel.
     pub(super) fn open_tunnel(&mut self, key: ChainKey) {
         self.tunnels.insert(key, Outbox::default());
     }
 
-    /// What is to be written on a chain's tunnel, if it has one.
+    /// Returns the bytes to be written on a chain's tunnel, if it has one.
     pub(super) fn outbox(&mut self, key: ChainKey) -> Option<&mut Outbox> {
         let outbox = self.tunnels.get_mut(&key)?;
         outbox.on_looked_at();
         Some(outbox)
     }
 
-    /// The tunnel has ended.
+    /// Drops a tunnel that has ended.
     pub(super) fn close_tunnel(&mut self, key: ChainKey) {
         self.tunnels.remove(&key);
     }
 
-    /// Has bytes written on a chain's tunnel. Answers how many wait now; `None`: it has none.
+    /// Queues bytes to be written on a chain's tunnel. Returns how many wait now, or `None` if the
+    /// chain has no tunnel.
     pub(super) fn write(&mut self, id: ChainId, bytes: &[u8]) -> Option<usize> {
         let key = self.find(id)?;
         let outbox = self.tunnels.get_mut(&key)?;
@@ -320,14 +323,14 @@ impl Chains {
         Some(outbox.waiting().len())
     }
 
-    /// Has a chain end with the generation that its request belongs to, if it belongs to one.
+    /// Ends a chain together with the generation of its request, if that has one.
     #[cold]
     pub(super) fn watch_request(&mut self, key: ChainKey) {
         let mark = self[key].request().generation().cloned();
         self.watch(self.id(key), mark);
     }
 
-    /// Has a chain end with the generation of a session that it belongs to now, if it belongs to
+    /// Ends a chain together with the generation of the session that it now belongs to, if there is
     /// one.
     pub(super) fn watch(&mut self, id: ChainId, mark: Option<Mark>) {
         let Some(key) = self.find(id) else {
@@ -343,14 +346,14 @@ impl Chains {
         }
     }
 
-    /// Ends chains whose generation is over, as many as a turn looks at.
+    /// Cancels chains whose generation is over, as many as one turn looks through.
     pub(super) fn sweep(&mut self) {
         for key in self.generations.sweep() {
             self.cancel(self.id(key));
         }
     }
 
-    /// Asks that [`Engine::run`](crate::Engine::run) end with this turn.
+    /// Makes [`Engine::run`](crate::Engine::run) return at the end of this turn.
     pub(super) fn stop(&mut self) {
         self.stopped = true;
     }

@@ -1,11 +1,11 @@
-//! The time of a turn: read around the poll and behind user code, and passed down from here.
+//! The time of a turn: read around the poll and after user code, and passed down from there.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::policy::Present;
 
-/// A tick of the wheel is a millisecond.
+/// One tick of the timer wheel is a millisecond.
 const NANOS_A_TICK: u64 = 1_000_000;
 
 /// How far the engine's time may lag behind the clock.
@@ -13,29 +13,29 @@ const NANOS_A_TICK: u64 = 1_000_000;
 pub(super) enum Since {
     /// Nothing has happened since the clock was read.
     Nothing,
-    /// Links were dealt with: a turn is bounded, so that is some milliseconds at most.
+    /// Links were dealt with. A turn is bounded, so the lag is a few milliseconds at most.
     Links,
     /// User code has run, which may take any amount of time.
     UserCode,
 }
 
-/// The engine's time: when the clock was last read, in each of the units in which it is wanted.
+/// The engine's time: the last reading of the clock, in each of the units it is needed in.
 #[derive(Debug)]
 pub(super) struct TurnClock {
     epoch: Instant,
-    /// The same for policies and tasks.
+    /// The same reading, for policies and tasks.
     present: Rc<Present>,
-    /// The engine's life so far, ...
+    /// How long the engine has lived,
     life: Duration,
-    /// ... in microseconds, rounded up, ...
+    /// the same in microseconds, rounded up,
     micros: u64,
-    /// ... and in ticks of the wheel, rounded down.
+    /// and in ticks of the wheel, rounded down.
     tick: u64,
     pub(super) since: Since,
 }
 
 impl TurnClock {
-    /// `simulated` is the time of day and the seed, in a simulation.
+    /// Starts a clock at `now`. In a simulation, `simulated` holds the time of day and the seed.
     pub(super) fn new(now: Instant, simulated: Option<(SystemTime, u64)>) -> Self {
         Self {
             epoch: now,
@@ -50,7 +50,7 @@ impl TurnClock {
         }
     }
 
-    /// The clock has been read. A time before the last one is not gone along with.
+    /// Notes that the clock has been read. A time before the last one is ignored.
     #[inline]
     pub(super) fn set(&mut self, now: Instant) {
         self.since = Since::Nothing;
@@ -59,8 +59,8 @@ impl TurnClock {
             self.present.advance(now);
             self.life = life;
             let (secs, nanos) = (life.as_secs(), u64::from(life.subsec_nanos()));
-            // Rounded up: what is counted from here would be early by the part of a microsecond
-            // that is cut off.
+            // Rounded up: a deadline counted from a rounded-down time would be early by the
+            // fraction that was cut off.
             self.micros = secs * 1_000_000 + nanos.div_ceil(1000);
             self.tick = secs * 1000 + nanos / NANOS_A_TICK;
         }
@@ -75,48 +75,48 @@ impl TurnClock {
         &self.present
     }
 
-    /// How long the engine has lived.
+    /// Returns how long the engine has lived.
     #[inline]
     pub(super) fn life(&self) -> Duration {
         self.life
     }
 
-    /// How long the engine will have lived at `now`.
+    /// Returns how long the engine has lived at `now`.
     #[inline]
     pub(super) fn life_at(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.epoch)
     }
 
-    /// Microseconds of the engine's life, rounded up.
+    /// Returns how long the engine has lived, in microseconds, rounded up.
     #[inline]
     pub(super) fn micros(&self) -> u64 {
         self.micros
     }
 
-    /// The tick that is now, rounded down: what is due at it has waited at least as long as it
-    /// asked.
+    /// Returns the present tick, rounded down. Whatever is due at it has waited at least as long as
+    /// it was asked to.
     #[inline]
     pub(super) fn tick(&self) -> u64 {
         self.tick
     }
 
-    /// When a tick is.
+    /// Returns the time of a tick.
     pub(super) fn instant_of(&self, tick: u64) -> Instant {
-        // Ticks lie at most u32::MAX past a time that an Instant held, or came from a delay that
-        // was added to one.
+        // A tick is at most `u32::MAX` past a time that fits an `Instant`, or comes from a delay
+        // that was added to one.
         self.epoch
             .checked_add(Duration::from_millis(tick))
             .unwrap_or(self.now() + Duration::from_secs(1 << 31))
     }
 
-    /// The first tick that is not before now.
+    /// Returns the first tick that is not before now.
     #[inline]
     pub(super) fn tick_from_now(&self) -> u64 {
         tick_after(self.micros)
     }
 }
 
-/// The first tick not before `micros`.
+/// Returns the first tick that is not before `micros`.
 #[inline]
 pub(super) fn tick_after(micros: u64) -> u64 {
     micros.div_ceil(1000)
@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(clock.tick_from_now(), 2);
         assert_eq!(clock.instant_of(2), epoch + Duration::from_millis(2));
         clock.set(epoch + Duration::from_millis(1));
-        assert_eq!(clock.micros(), 2000, "it does not go back");
+        assert_eq!(clock.micros(), 2000, "the clock does not go back");
         assert_eq!(clock.since, Since::Nothing);
     }
 }

@@ -1,4 +1,4 @@
-//! How a link ends: its socket is closed, and what was behind on it goes on elsewhere.
+//! Ends links: closes the socket, and sends the requests behind the front elsewhere.
 
 use std::fmt;
 use std::io;
@@ -17,16 +17,19 @@ use crate::net::slots::LinkKey;
 use crate::proto::Origin;
 
 impl<N: Net> Core<N> {
-    /// Ends a link that is not in the pool: the one way out for slot and socket. Those in line on
-    /// it are placed anew, and what waits for a connection is served, but neither before the next
-    /// [`settle`](Core::settle): no other link is touched, and no user code runs.
+    /// Ends a link that is not in the pool. Its slot and its socket are freed here and nowhere
+    /// else.
+    ///
+    /// Requests in line on it are placed again, and those waiting for a connection are served, but
+    /// not before the next [`settle`](Core::settle). So no other link is touched in here, and no
+    /// user code runs.
     pub(super) fn close(&mut self, key: LinkKey) {
         let token = self.links.token(key);
         self.give_up_line(key);
         self.end_dialing(key, 0);
         let mut link = self.links.remove(key);
         if let Some((socket, Some(tls))) = link.reach.wire() {
-            // RFC 8446 §6.1: both sides say that they close. Nobody waits for it.
+            // RFC 8446 §6.1: each side sends close_notify. Nobody waits for the peer's.
             let last = tls.close();
             if !last.is_empty() {
                 let _ = self.net.send(socket, &[io::IoSlice::new(&last)]);
@@ -48,12 +51,13 @@ impl<N: Net> Core<N> {
             self.buffers.inbounds.give(inbound);
         }
         debug!("{token:?} {}: closed", self.pool[link.origin].origin);
+        // `on_closed` comes last: the pool forgets an origin with its last user.
         self.pool.serve_soon(link.origin);
         self.forget_turned_away(link.origin);
         self.pool.on_closed(link.origin);
     }
 
-    /// Closes a socket: what this machine was out of may be there again.
+    /// Closes a socket. If this machine had run out of something, there may be room again.
     pub(super) fn let_go(&mut self, socket: N::Socket) {
         close_socket(&mut self.net, socket);
         if let Some(exhausted) = self.exhausted.take() {
@@ -61,8 +65,8 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Ends all that a link has under way towards a connection. Attempts before `place` were
-    /// overtaken.
+    /// Ends everything a link has under way towards a connection. Addresses of the attempts before
+    /// `place` are marked as doubtful: a later one was faster.
     pub(super) fn end_dialing(&mut self, key: LinkKey, place: usize) {
         let token = self.links.token(key);
         let link = &mut self.links[key];
@@ -95,7 +99,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Nothing is behind any more: the link is as any other.
+    /// Takes the line off a link that has no requests behind the front. It is a plain link again.
     pub(super) fn end_line(&mut self, key: LinkKey) {
         let link = &mut self.links[key];
         if let Some(line) = link.h1.line_mut() {
@@ -110,7 +114,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// The link is about to be closed: sends those behind again elsewhere.
+    /// Sends the requests behind the front elsewhere, because the link is about to be closed.
     fn give_up_line(&mut self, key: LinkKey) {
         if self.links[key].h1.has_line() {
             self.send_elsewhere(key, 0);
@@ -118,9 +122,10 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Puts those that are at `place` or behind it back into the queue, as its first.
+    /// Puts the requests in line from `place` on back at the head of their origin's queue.
     pub(super) fn send_elsewhere(&mut self, key: LinkKey, place: usize) {
         let origin = self.links[key].origin;
+        // From the last to the first, so that they keep their order at the head of the queue.
         while let Some(line) = self.links[key].h1.line_mut()
             && line.len() > place
             && let Some((last, progress)) = line.take_last()
@@ -134,7 +139,7 @@ impl<N: Net> Core<N> {
                 Extent::Unwritten => chain.attempts = chain.attempts.saturating_sub(1),
             }
             debug!(
-                "{:?} {}: ends; what was behind is sent elsewhere",
+                "{:?} {}: ends; a request behind the front is sent elsewhere",
                 self.links.token(key),
                 self.origin_of(key)
             );
@@ -142,10 +147,10 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// How long a link may be idle.
+    /// Returns how long a link may be idle, in milliseconds.
     pub(super) fn idle_millis(&self, key: LinkKey) -> u64 {
-        // RFC 9112 §9.3: a server's word on its own timeout; a second less, since it counts from
-        // when it sent the response.
+        // RFC 9112 §9.3: the server's own timeout, if it announced one. A second less, because the
+        // server counts from when it sent the response.
         let told = self.links[key]
             .keep_alive
             .map(|seconds| (u64::from(seconds.get()) - 1) * 1000);
@@ -154,19 +159,21 @@ impl<N: Net> Core<N> {
         })
     }
 
-    /// Closes the idle links of an origin that have been silent since tick `since`: one that was
-    /// given a request then has been silent to its deadline, as it is where the way to the server
-    /// has gone. Those that answered later are alive.
+    /// Closes the idle links of an origin that were parked before tick `since` and have been silent
+    /// from then on.
+    ///
+    /// A request that was given to such a link at that tick has timed out without a byte, as
+    /// happens when the path to the server is gone. Links that brought a response later are alive.
     pub(super) fn close_silent_since(&mut self, origin: OriginKey, since: u64) {
-        // In the order in which they came to the pool, so that those behind the first one to be
-        // kept are younger.
+        // In the order in which they were parked: all links behind the first one that is kept are
+        // younger.
         while let Some(oldest) = self.pool.oldest_idle(origin)
             && let timer = self.pool.timer_of(oldest)
             && let parked = self.timers.tick_of(timer) - self.idle_millis(oldest)
             && parked <= since
         {
             debug!(
-                "{:?} {}: closed, since another that rested as long was silent",
+                "{:?} {}: closed, because another connection as old did not answer",
                 self.links.token(oldest),
                 self.origin_of(oldest)
             );
@@ -195,14 +202,14 @@ impl<N: Net> Core<N> {
         &self.pool[self.links[key].origin].origin
     }
 
-    /// What is to be said of the unix socket that a link's route leads through.
+    /// Formats `what` with the path of the unix socket that a link's route leads through.
     pub(super) fn with_path(&self, key: LinkKey, what: impl fmt::Display) -> String {
         let route = &self.pool[self.links[key].origin].route;
         let path = route.unix_path().unwrap_or(Path::new("")).display();
         format!("{path}: {what}")
     }
 
-    /// The address that the link's only attempt is to; `None`: its route's unix socket.
+    /// Returns the address of a link's only attempt. `None` stands for its route's unix socket.
     pub(super) fn dialled_address(&self, key: LinkKey) -> Option<SocketAddr> {
         let link = &self.links[key];
         let is_unix = self.pool[link.origin].route.unix_path().is_some();

@@ -1,9 +1,9 @@
-//! Commands: what readbacks, tasks and the host asked for is carried out, and links that came free
-//! are given to those who wait.
+//! Carries out the commands of readbacks, tasks and the host, and gives free links to the requests
+//! that wait for one.
 //!
-//! Nothing is started from inside the ending of something else. What comes free is noted in the
-//! pool, what is to be placed anew on the agenda, and `settle` carries both out: so there is no
-//! recursion to bound, and no order to guess.
+//! Nothing is started while something else is being ended. A link that comes free is noted in the
+//! pool, a request to be placed again on the agenda, and `settle` deals with both later. So there
+//! is no recursion to bound, and the order does not depend on where something ended.
 
 use crate::engine::agenda::Completion;
 use crate::engine::chain::{ChainKey, Marks, Stage};
@@ -16,11 +16,11 @@ use crate::policy::Rung;
 use crate::timeouts::Timeout;
 
 impl<N: Net> Core<N> {
-    /// Carries out what was asked for, and gives links that came free to those who wait.
+    /// Carries out commands, and gives free links to the requests that wait.
     #[inline(always)]
     pub(super) fn settle(&mut self) {
-        // Asked several times a request, and mostly of none: one test for all, where a call would
-        // cost more.
+        // Called several times per request, and mostly there is nothing to do: one test for all,
+        // where a call would cost more.
         let asked = self.chains.commands_len() | self.agenda.restarts.len();
         if asked | self.pool.unsettled() != 0 {
             self.settle_all();
@@ -31,6 +31,8 @@ impl<N: Net> Core<N> {
     fn settle_all(&mut self) {
         self.catch_up();
         loop {
+            // Requests that are sent again come first and are not bounded, because they keep their
+            // turn; then commands; queues come last.
             if let Some(key) = self.agenda.restarts.pop_front() {
                 self.place_again(key);
             } else if !self.agenda.has_carried_out_enough()
@@ -41,11 +43,12 @@ impl<N: Net> Core<N> {
             } else if self.pool.unsettled() != 0
                 && (self.agenda.has_carried_out_enough() || self.panic.is_some())
             {
-                // Policies may refuse one request after the other. The rest is for the next turn.
+                // Queues have to be bounded, too: a policy may refuse all of one, request after
+                // request. The rest is left to the next turn.
                 self.agenda.has_unsettled = true;
                 break;
             } else if self.pool.has_waiting_for_room() && self.has_room() {
-                // One at a time, so that each origin has its turn.
+                // One request at a time, so that each origin has its turn.
                 if let Some(origin) = self.pool.next_for_room()
                     && self.serve_first(origin)
                     && self.pool[origin].waiting.is_some()
@@ -60,14 +63,14 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// As [`settle`](Self::settle); what rests after it goes to the pool, and what pipelines have
-    /// collected to their sockets.
+    /// [`settle`](Self::settle), then parks the link that still rests and writes what pipelines
+    /// have collected.
     #[inline(always)]
     pub(super) fn settle_and_park(&mut self) {
         self.settle();
         if let Some(key) = self.agenda.resting.take() {
             self.park(key);
-            // A link that could only be closed has made room.
+            // If the link was closed, there is room for another one.
             self.settle();
         }
         if !self.agenda.unwritten.is_empty() {
@@ -83,7 +86,7 @@ impl<N: Net> Core<N> {
                     self.cancel_chain(key);
                 }
             }
-            // Cancelled before it began: the command behind this one sees to it.
+            // Canceled before it began. The cancellation follows as a command of its own.
             Command::Start(key, _) if self.chains[key].marks.has(Marks::CANCELLED) => {}
             Command::Start(key, when) => match self.chains[key].stage {
                 Stage::Waiting { call } => self.wait(key, call, when),
@@ -128,8 +131,8 @@ impl<N: Net> Core<N> {
                 self.fail_behind(link, key, ErrorKind::Cancelled);
             }
             Stage::Running { link } => self.fail(link, Failure::Cancelled),
-            // The mark is enough: the failure is told as a cancellation, the call that is due is
-            // not made, the running readback is called once more.
+            // The mark is enough here: a failure is told as a cancellation, a call that is due is
+            // not made, and a running readback is called once more.
             Stage::Due { .. } | Stage::Failed | Stage::Reading | Stage::Retired => {}
         }
     }

@@ -1,8 +1,9 @@
 //! The engine without its user: connections, exchanges and chains, wired together.
 //!
-//! Nothing here knows the caller's state, so nothing here can run a readback: what one is to be
-//! told lies on the agenda, and [`Engine`](crate::Engine) tells it, between two links. The only
-//! user code that is called from here is that of policies, which know no state.
+//! Nothing here sees the caller's state, so nothing here can run a readback. What a readback is to
+//! be told goes on the agenda, and [`Engine`](crate::Engine) tells it between two links. The only
+//! user code called from here is that of policies, the address filter and the resolver, which do
+//! not see the state.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -35,7 +36,7 @@ use crate::net::slots::{LinkKey, Slots};
 use crate::policy::Bell;
 use crate::sched::wheel::{TimerId, Wheel};
 
-/// See the module.
+/// See the [module documentation](self).
 pub(super) struct Core<N: Net> {
     pub(super) net: N,
     pub(super) settings: Settings,
@@ -50,15 +51,15 @@ pub(super) struct Core<N: Net> {
     pub(super) buffers: Buffers,
     /// Set while this machine is out of file descriptors or memory.
     pub(super) exhausted: Option<Exhaustion>,
-    /// Visits of policies, by the chains that have one.
+    /// Visits of policies. Chains hold their keys.
     pub(super) visits: Slab<VisitState>,
-    /// What wakes chains that wait.
+    /// Wakes chains that wait.
     pub(super) bell: Arc<Bell>,
     /// Whether a generation that chains belong to has ended.
     pub(super) ended: Arc<Ended>,
     /// The panic of a readback or a policy, on its way to the host.
     pub(super) panic: Option<Box<dyn Any + Send>>,
-    /// What has happened so far; how things stand is counted when it is asked for.
+    /// Counts of past events. The figures of the present are counted when they are asked for.
     pub(super) counts: Stats,
     pub(super) alerts: Alerts,
 }
@@ -68,19 +69,19 @@ pub(super) struct Core<N: Net> {
 pub(super) enum Timer {
     /// The chain's delay, or the deadline of its phase.
     Chain(ChainKey),
-    /// The idle link's time in the pool.
+    /// The end of the idle link's time in the pool.
     Idle(LinkKey),
     /// The link's next attempt to connect.
     Dial(LinkKey),
-    /// Another try after exhaustion.
+    /// A retry after exhaustion.
     Exhausted,
-    /// A request has waited for long in the origin's queue, if it is still there.
+    /// A warning, if a request has waited for too long in the origin's queue.
     LongWait(OriginKey),
-    /// Another try to connect to an origin that no connection was to be had to.
+    /// A retry for an origin to which no new connection could be opened.
     TurnedAway(OriginKey),
 }
 
-/// What this machine was out of, and when it is tried again.
+/// What this machine ran out of, and the timer of the next retry.
 #[derive(Debug)]
 pub(super) struct Exhaustion {
     pub(super) why: String,
@@ -134,8 +135,8 @@ impl<N: Net> Core<N> {
         self.chains.now = self.clock.micros();
     }
 
-    /// Reads the clock if user code has run since that was done: nothing that is counted from now
-    /// on must be early for the time which that took.
+    /// Reads the clock if user code has run since it was last read. It may have taken any amount of
+    /// time, and a delay or deadline counted from the old time would end too early.
     #[inline(always)]
     pub(super) fn catch_up(&mut self) {
         if self.clock.since == Since::UserCode {
@@ -143,7 +144,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Drops what is the user's: its destructor may panic as a readback may.
+    /// Drops a value that belongs to the user. Its destructor may panic as a readback may.
     pub(super) fn discard<T>(&mut self, users: T) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(users))) {
             self.panic.get_or_insert(panic);
@@ -158,8 +159,8 @@ impl<N: Net> Core<N> {
             || self.net.has_handed_events()
     }
 
-    /// How long it is from `now`, at which the engine has lived for `life`, until the first timer
-    /// goes off, the resolver's included.
+    /// Returns how long it takes until the first timer goes off, the resolver's included. At `now`
+    /// the engine has lived for `life`.
     #[inline]
     pub(super) fn until_next_timer(&self, now: Instant, life: Duration) -> Option<Duration> {
         let timer = self.timers.next_tick();
@@ -172,7 +173,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// When the first timer goes off, the resolver's included.
+    /// Returns when the first timer goes off, the resolver's included.
     pub(super) fn next_timer(&self) -> Option<Instant> {
         let timer = self.timers.next_tick();
         let timer = timer.map(|tick| self.clock.instant_of(tick));
@@ -216,6 +217,8 @@ impl<N: Net> Core<N> {
 impl<N: Net> Drop for Core<N> {
     fn drop(&mut self) {
         let is_forked = self.net.is_forked();
+        // A forked child shares the parent's poll. To deregister there would take registrations
+        // from the parent, so the child only closes its copies of the sockets.
         for mut link in self.links.drain() {
             for socket in link.take_sockets() {
                 if is_forked {
@@ -231,8 +234,8 @@ impl<N: Net> Drop for Core<N> {
     }
 }
 
-/// Deregisters, then closes: a duplicate of the descriptor in a forked child would keep reporting
-/// otherwise.
+/// Deregisters a socket, then closes it. Closed alone, it would keep causing events if a forked
+/// child held a duplicate of the descriptor.
 pub(super) fn close_socket<N: Net>(net: &mut N, mut socket: N::Socket) {
     if let Err(error) = net.deregister(&mut socket) {
         log::warn!("deregistering {socket:?} failed ({error})");

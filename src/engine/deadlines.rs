@@ -1,5 +1,5 @@
-//! Delays and deadlines. A chain has one timer: its delay, or the nearer of its phase's deadline
-//! and the total one.
+//! Delays and deadlines. A chain has one timer: for its delay, or for the earlier of its phase's
+//! deadline and its total deadline.
 
 use std::time::Duration;
 
@@ -18,14 +18,15 @@ impl<N: Net> Core<N> {
             When::At(at) => (0, self.clock.life_at(at)),
         };
         let micros = u64::try_from(delay.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX);
-        // What does not fit, or lies further off than any clock will run, is never.
+        // A delay that does not fit, or lies beyond any clock's life, never ends.
         match from.checked_add(micros).filter(|due| due >> 60 == 0) {
             Some(due) => self.set_timer(key, tick_after(due)),
             None => self.disarm(key),
         }
     }
 
-    /// Arms the deadline of a chain's phase, which begins now, or the total one if that is nearer.
+    /// Arms the deadline of a chain's phase, which begins now, or its total deadline if that is
+    /// earlier.
     pub(super) fn arm(&mut self, key: ChainKey, timeout: Option<Timeout>) {
         let (total, chain) = (self.total_tick(key), &self.chains[key]);
         let phase = chain
@@ -41,7 +42,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Has the chain's timer go off at `tick`, or at the total deadline if that is nearer.
+    /// Arms the chain's timer for `tick`, or for the total deadline if that is earlier.
     pub(super) fn arm_at(&mut self, key: ChainKey, tick: u64) {
         let tick = self.total_tick(key).map_or(tick, |total| tick.min(total));
         self.set_timer(key, tick);
@@ -57,7 +58,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// When the chain's total deadline is.
+    /// Returns the tick of the chain's total deadline.
     pub(super) fn total_tick(&self, key: ChainKey) -> Option<u64> {
         let chain = &self.chains[key];
         let ms = chain
@@ -73,7 +74,7 @@ impl<N: Net> Core<N> {
             .is_some_and(|total| total <= self.clock.tick())
     }
 
-    /// Which deadline passed, and how long it was.
+    /// Formats which timeout has passed, and how long it was.
     pub(super) fn timeout_text(&self, key: ChainKey, timeout: Timeout) -> String {
         let request = self.chains[key].request.as_ref();
         let ms =
@@ -90,9 +91,9 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// The chain that a link is dialled for.
+    /// Returns the chain that a link is dialed for.
     pub(super) fn chain_of(&self, key: LinkKey) -> ChainKey {
         let chain = self.links[key].chain();
-        chain.expect("a link connects for an exchange")
+        chain.expect("a connecting link has an exchange")
     }
 }

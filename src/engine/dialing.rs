@@ -1,8 +1,9 @@
-//! How a link gets its connection: the host is looked up, its addresses are tried until one takes
-//! the request (RFC 8305).
+//! Connects a link: looks up the host, then tries its addresses until one socket takes the first
+//! bytes of the request (RFC 8305).
 //!
-//! `net::dial` says what comes next; here it is done. All sockets of a link carry the link's token:
-//! an event says that one of them has something to tell, and which one, the first write shows.
+//! `net::dial` decides which step comes next; this module carries it out. All sockets of a link are
+//! registered under the link's token, so an event only says that one of them is ready. The first
+//! write shows which.
 
 use std::io;
 use std::net::SocketAddr;
@@ -29,27 +30,28 @@ use crate::net::{Net, Readiness};
 use crate::resolver::{Family, LookupError};
 use crate::timeouts::Timeout;
 
-/// How often a unix socket is tried again whose listener has no place left in its queue, and a
-/// source that has no port left: nothing tells when it has.
+/// How often a connect to a unix socket is retried while the listener's queue is full. No event
+/// reports that the queue has room again.
 const TURNED_AWAY_RETRY: Duration = Duration::from_millis(20);
 
-/// As many commands take the time that it takes to open a connection; one with TLS takes twice
-/// that.
+/// Opening a connection takes about as long as this many commands, and counts as that many towards
+/// `MAX_CARRIED_OUT`. With TLS it counts twice.
 const OPENING: usize = 7;
 
-/// Whether attempts of a link are under way.
+/// Whether a link still has attempts under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Race {
     On,
-    /// The link is closed: its request waits.
+    /// The link was closed, and its request waits in the queue.
     Off,
 }
 
 impl<N: Net> Core<N> {
-    /// Opens a link for a request.
+    /// Opens a link for a request that is not on one yet.
     pub(super) fn open(&mut self, origin: OriginKey, chain_key: ChainKey) {
         let key = self.links.insert(Link::new(origin));
         self.pool.on_opened(origin);
+        // Loaded before anything is dialed: its first bytes show which socket is connected.
         if !self.load(key, chain_key) {
             return self.close(key);
         }
@@ -71,7 +73,7 @@ impl<N: Net> Core<N> {
             Known::One(addr) => self.connect_only(key, Some(addr)),
             Known::Families { v6, v4 } => {
                 let link = &mut self.links[key];
-                let handshakes = link.handshakes_mut().expect("it is not connected");
+                let handshakes = link.handshakes_mut().expect("a new link is not connected");
                 let handshakes = std::mem::take(handshakes);
                 link.reach = Reach::Dialing(Box::new(Dial::new(port)), handshakes);
                 if v6.is_none() || v4.is_none() {
@@ -89,9 +91,10 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Takes a link further towards its connection, or writes what is left of its requests, as far
-    /// as the socket takes it. The link may be gone afterwards: whoever goes on with it looks its
-    /// token up again.
+    /// Advances a link towards its connection, or writes the rest of its requests, as far as the
+    /// socket takes them.
+    ///
+    /// The link may be closed on return. Callers that go on with it look its token up again.
     pub(super) fn flush(&mut self, key: LinkKey) {
         loop {
             let goes_on = match self.links[key].reach {
@@ -107,7 +110,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// The look-up of a link's host has ended in one family.
+    /// Takes the result of a lookup, for one address family of a link's host.
     pub(super) fn on_answered(&mut self, key: LinkKey, family: Family, answer: FamilyAnswer) {
         self.take_answer(key, family, answer);
         self.dial(key);
@@ -120,15 +123,15 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// A link's resolution delay is over, or its connection attempt delay, or the time until
-    /// another try; its timer is gone.
+    /// Handles the end of a link's resolution delay, connection attempt delay or retry delay. Its
+    /// timer is already gone.
     pub(super) fn on_dial_timer(&mut self, key: LinkKey) {
         match &mut self.links[key].reach {
             Reach::Dialing(dial, _) => {
                 dial.timer = None;
                 dial.on_delay();
-                // The time may have passed while the host was away: an attempt that is connected by
-                // now wins.
+                // The delay may have ended while the host was not turning the engine. An attempt
+                // that is connected by now wins over a new one.
                 self.on_dial_event(key);
             }
             Reach::Waiting { retry, .. } => {
@@ -143,10 +146,11 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Takes the next steps towards a connection, as far as there are any to be taken now.
+    /// Takes every step towards a connection that can be taken now.
     fn dial(&mut self, key: LinkKey) {
         let token = self.links.token(key);
-        // An attempt may succeed at once, and the exchange on it may fail at once.
+        // Each step may close the link: an attempt can succeed at once, and its exchange fail at
+        // once. So the token is looked up again before each.
         while self.links.find(token).is_some()
             && let Reach::Dialing(dial, _) = &mut self.links[key].reach
         {
@@ -168,7 +172,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// No address is left, and nothing is under way.
+    /// Fails a link that has no address left to try and no attempt under way.
     fn give_up(&mut self, key: LinkKey) {
         let dial = self.links[key].dial_mut();
         if dial.has_begun() {
@@ -186,8 +190,8 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Begins to connect to one of several addresses; the request follows at once, since on
-    /// loopback the connection is there already.
+    /// Starts an attempt at one of several addresses, and offers it the request right away: on
+    /// loopback the socket is already connected.
     fn attempt(&mut self, key: LinkKey, addr: SocketAddr) {
         match self.open_socket(key, Some(addr)) {
             Ok(socket) => {
@@ -201,7 +205,7 @@ impl<N: Net> Core<N> {
                 }
                 self.race(key);
             }
-            // A port is wanting for this address alone, a descriptor for any.
+            // A missing port affects this address only, a missing descriptor all of them.
             Err(error) if is_want_of_port(&error) => {
                 self.note_attempt(key);
                 self.on_no_port(key, addr, error);
@@ -218,7 +222,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Begins to connect to the only address there is; `None`: to the route's unix socket.
+    /// Connects to the only address there is. `None` stands for the route's unix socket.
     fn connect_only(&mut self, key: LinkKey, addr: Option<SocketAddr>) {
         if let Some(addr) = addr {
             self.links[key].peer = addr.into();
@@ -232,7 +236,8 @@ impl<N: Net> Core<N> {
                 let is_first = self.note_begun(key);
                 let token = self.links.token(key);
                 self.flush(key);
-                // On loopback it is connected by now, and its next deadline is armed.
+                // A loopback socket is connected by now, and `flush` has armed the deadline of the
+                // next phase.
                 if is_first
                     && self.links.find(token).is_some()
                     && let Reach::Connecting(..) = self.links[key].reach
@@ -244,7 +249,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// The only address there is could not be dialled, or the route's unix socket.
+    /// Handles a failed connect to the only address, or to the route's unix socket (`None`).
     pub(super) fn on_no_connection(
         &mut self,
         key: LinkKey,
@@ -258,15 +263,18 @@ impl<N: Net> Core<N> {
         } else if error.kind() != io::ErrorKind::WouldBlock {
             self.fail_only(key, addr, error);
         } else if addr.is_some() {
-            // The route's source has none.
+            // The route's source address has no free port. Ports are counted per source, so this
+            // concerns the origin and not the whole machine.
             self.wait_for_port(key, &error);
         } else {
             self.wait_for_turn(key);
         }
     }
 
-    /// The listener of a link's unix socket has no place left in its queue, or the route's source
-    /// no port. That is no want of this machine's: the link waits for it alone, within its connect
+    /// Waits until the listener of a link's unix socket has room in its queue.
+    ///
+    /// The full queue affects this link only, not the whole machine: if it counted as exhaustion,
+    /// no link to any origin would be opened meanwhile. The link retries within its connect
     /// deadline.
     fn wait_for_turn(&mut self, key: LinkKey) {
         self.note_attempt(key);
@@ -277,14 +285,15 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// With a link's first attempt the connect deadline begins, which is that of all together.
+    /// Notes an attempt. The link's first attempt arms the connect deadline, which covers all of
+    /// them.
     fn note_attempt(&mut self, key: LinkKey) {
         if self.note_begun(key) {
             self.arm(self.chain_of(key), Some(Timeout::Connect));
         }
     }
 
-    /// Answers whether it is the link's first attempt.
+    /// Notes when the first attempt began, and returns whether this is the first.
     fn note_begun(&mut self, key: LinkKey) -> bool {
         let now = self.clock.micros();
         let exchange = self.dialled_for(key);
@@ -296,14 +305,14 @@ impl<N: Net> Core<N> {
         is_first
     }
 
-    /// Opens and registers a socket, at the price of idle links where this machine has no room
-    /// left.
+    /// Opens and registers a socket, closing idle links if this machine has run out of ports or
+    /// descriptors.
     fn open_socket(&mut self, key: LinkKey, addr: Option<SocketAddr>) -> io::Result<N::Socket> {
         loop {
             match self.open_socket_once(key, addr) {
-                // Ports are counted for each address: only what is connected to the same one holds
-                // any that could serve here. Its port may rest for a minute (TIME_WAIT), so that to
-                // close more at once could be for nothing.
+                // Ports are counted per peer address, so only an idle link to the same address
+                // holds one that could be used here. One is closed and not more, because the port
+                // may stay in TIME_WAIT for a minute and the close gain nothing.
                 Err(error) if is_want_of_port(&error) => {
                     let Some(idle) = addr.and_then(|to| self.pool.oldest_idle_to(&self.links, to))
                     else {
@@ -312,7 +321,7 @@ impl<N: Net> Core<N> {
                     self.close_idle_link(idle);
                     return self.open_socket_once(key, addr);
                 }
-                // An idle link's descriptor serves better here.
+                // An idle link's descriptor is of more use here.
                 Err(error) if is_exhaustion(&error) => match self.pool.oldest_idle_of_all() {
                     Some(idle) => self.close_idle_link(idle),
                     None => return Err(error),
@@ -333,7 +342,7 @@ impl<N: Net> Core<N> {
         let mut socket = match (addr, route.unix_path()) {
             (Some(addr), _) => {
                 if !(self.settings.address_filter)(&addr) {
-                    let why = "the address filter refuses it";
+                    let why = "refused by the address filter";
                     return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
                 }
                 self.net.connect_for(scheme, addr, &route)?
@@ -352,8 +361,8 @@ impl<N: Net> Core<N> {
         Ok(socket)
     }
 
-    /// This machine has no room for an attempt at one of several addresses: the race goes on with
-    /// those under way, if there are any.
+    /// Handles a missing descriptor (or memory) for an attempt at one of several addresses. The
+    /// race goes on with the attempts under way, if there are any.
     fn on_no_room(&mut self, key: LinkKey, addr: SocketAddr, error: io::Error) -> Race {
         if let Reach::Dialing(dial, _) = &mut self.links[key].reach
             && !dial.attempts().is_empty()
@@ -366,8 +375,9 @@ impl<N: Net> Core<N> {
         Race::Off
     }
 
-    /// No port is left for an attempt at one of several addresses: while others are under way it
-    /// may still be made, else the next is tried.
+    /// Handles a missing port for an attempt at one of several addresses. The address keeps its
+    /// place while other attempts are under way; otherwise it has failed, and the next one is
+    /// tried.
     fn on_no_port(&mut self, key: LinkKey, addr: SocketAddr, error: io::Error) {
         let dial = self.links[key].dial_mut();
         if dial.attempts().is_empty() {
@@ -377,8 +387,8 @@ impl<N: Net> Core<N> {
         self.arm_dial(key, delay);
     }
 
-    /// Closes the oldest attempt of a link for the sake of the next address: it has had its time,
-    /// and would keep the others from theirs until the connect deadline.
+    /// Closes a link's oldest attempt to free a descriptor for the next address. The oldest has had
+    /// its time; left alone, one dead address would keep all others out until the connect deadline.
     fn give_way(&mut self, key: LinkKey) {
         let dial = self.links[key].dial_mut();
         let Attempt { addr, socket } = dial.take_attempt(0);
@@ -387,17 +397,19 @@ impl<N: Net> Core<N> {
         self.on_attempt_failed(key, addr, io::Error::new(io::ErrorKind::TimedOut, why));
     }
 
-    /// One of a link's attempts has something to tell.
+    /// Handles an event on one of a link's attempts.
     pub(super) fn on_dial_event(&mut self, key: LinkKey) {
         let token = self.links.token(key);
         self.race(key);
         if self.links.find(token).is_some() {
-            // What failed by now leaves its turn to the next address, or was the last.
+            // An attempt that failed makes room for the next address at once, or was the last. Left
+            // to the timer, the next address would wait for its delay, and after the last one the
+            // link for its connect deadline.
             self.dial(key);
         }
     }
 
-    /// Looks which of a link's attempts is connected: the first that takes a byte of the request
+    /// Checks which of a link's attempts is connected. The first that takes a byte of the request
     /// wins.
     fn race(&mut self, key: LinkKey) {
         let token = self.links.token(key);
@@ -415,7 +427,7 @@ impl<N: Net> Core<N> {
                 Err(trouble) => {
                     self.let_go(attempt.socket);
                     match trouble {
-                        // That no port was free for it may show only now.
+                        // The first write may be what reports that no port is free.
                         Trouble::Io(error) if is_want_of_port(&error) => {
                             self.on_no_port(key, attempt.addr, error);
                         }
@@ -431,7 +443,8 @@ impl<N: Net> Core<N> {
                 }
             }
         }
-        // What the poll told was of attempts that failed: the winner's events are still to come.
+        // The readiness came from attempts that are not connected or have failed. Kept, an end of
+        // file of theirs would be taken for the winner's, whose own events are still to come.
         self.links[key].readiness = Readiness::NONE;
     }
 
@@ -449,8 +462,8 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// An attempt is connected; those that were begun before it are doubted from now on, all are
-    /// closed.
+    /// Makes an attempt the link's connection and closes all others. Addresses that were tried
+    /// before it and did not connect are marked as doubtful.
     fn on_won(&mut self, key: LinkKey, won: Attempt<N::Socket>, place: usize, first: Written) {
         self.end_dialing(key, place);
         self.lookups.trust(won.addr);
@@ -463,14 +476,17 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Offers a socket the first bytes of the request, or of the handshake, which it takes if it is
-    /// connected. `None`: it is not connected yet.
+    /// Offers a socket the first bytes of the request, or of the handshake. A socket that takes
+    /// them is connected; `None` means that it is not connected yet.
     ///
     /// # Errors
-    /// It cannot be connected, or is connected to itself. Where it is one plain exchange's, that is
-    /// left to [`fail_on_violation`](Self::fail_on_violation), since to ask each socket would be a
-    /// system call for each connection; but a race must not be won by such a one, nor a handshake
-    /// begun with it.
+    /// The connect failed, or the socket is connected to itself: that happens on loopback if nobody
+    /// listens on a port from the ephemeral range and the kernel picks it as the local port.
+    ///
+    /// To ask for the local address costs a system call per connection. A lone plain exchange saves
+    /// it: [`fail_on_violation`](Self::fail_on_violation) asks once the response turns out not to
+    /// be one. A race must not be won by such a socket, though, nor a handshake begin on it, so
+    /// these ask here.
     fn write_first(
         &mut self,
         key: LinkKey,
@@ -480,7 +496,7 @@ impl<N: Net> Core<N> {
     ) -> Result<Option<Written>, Trouble> {
         let link = &mut self.links[key];
         let is_race = matches!(link.reach, Reach::Dialing(..));
-        let exchange = link.h1.front().expect("a link connects for an exchange");
+        let exchange = link.h1.front().expect("a connecting link has an exchange");
         let (defaults, chains, visits) = (&self.settings.defaults, &self.chains, &self.visits);
         let tag = exchange.tag;
         let layout = exchange.layout(|number| block_of((tag, number), defaults, chains, visits));
@@ -496,23 +512,25 @@ impl<N: Net> Core<N> {
             return Ok(Some(written));
         }
         self.counts.bytes_out += written.sent as u64;
-        // What it was told is lost on any other.
+        // The TLS state has spoken to this socket and cannot start over on another, so the next one
+        // gets a new state.
         *handshakes = self.handshakes_of(key)?;
         Err(Trouble::Io(connected_to_itself()))
     }
 
-    /// Looks whether the only address of a link is connected: answers whether there is more to be
-    /// written.
+    /// Checks whether a link's only address is connected. Returns whether there may be more to
+    /// write.
     pub(super) fn connect_on(&mut self, key: LinkKey) -> bool {
         let link = &mut self.links[key];
         let peer = link.peer.get();
         if link.readiness.has(Readiness::READABLE) {
-            // The server has spoken before it was asked, as some do that are overloaded. What it
-            // says to the request itself comes behind that, and must not be read by another.
+            // The server spoke before it was asked, as some overloaded ones do (a 503 at accept).
+            // These bytes are taken for the response, and the response to the request itself
+            // follows them. The next request on this connection would read that one.
             link.h1.end_behind_front();
         }
         let Reach::Connecting(socket, mut handshakes) = link.reach.take() else {
-            unreachable!("it is connecting");
+            unreachable!("`flush` calls this only while connecting");
         };
         let first = self.write_first(key, &socket, &mut handshakes, peer);
         let link = &mut self.links[key];
@@ -528,7 +546,7 @@ impl<N: Net> Core<N> {
                 link.reach.set(Reach::Waiting { retry, handshakes });
                 self.let_go(socket);
                 match trouble {
-                    // That no port was free for it may show only now.
+                    // The first write may be what reports that no port is free.
                     Trouble::Io(error) => {
                         let addr = self.dialled_address(key);
                         self.on_no_connection(key, addr, error);
@@ -540,7 +558,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Offers one of several sockets the first bytes.
+    /// Offers the socket of one of several attempts its first bytes.
     fn try_attempt(
         &mut self,
         key: LinkKey,
@@ -555,8 +573,8 @@ impl<N: Net> Core<N> {
         first
     }
 
-    /// The socket has taken the first bytes: so it is connected. Answers whether there may be more
-    /// to be written.
+    /// Makes a socket that took its first bytes the link's connection. Returns whether there may be
+    /// more to write.
     fn on_connected(
         &mut self,
         key: LinkKey,
@@ -576,26 +594,27 @@ impl<N: Net> Core<N> {
             return self.on_written(key, first);
         }
         self.counts.bytes_out += first.sent as u64;
-        // A handshake ends with a short message, and the request follows: Nagle's algorithm would
-        // hold it back.
+        // The handshake ends with a short message that the request follows. Nagle's algorithm would
+        // hold the request back until that message is acknowledged.
         link.is_undelayed = true;
         if let Err(error) = self.net.set_nodelay(&socket) {
-            trace!("TCP_NODELAY refused ({error})");
+            trace!("setting TCP_NODELAY failed ({error})");
         }
         link.reach.set(Reach::Shaking(socket, handshakes));
         self.arm(self.chain_of(key), Some(Timeout::Tls));
         true
     }
 
-    /// The exchange that a link is dialled for.
+    /// Returns the exchange that a link is dialed for.
     fn dialled_for(&mut self, key: LinkKey) -> &mut Exchange<ChainKey> {
         let exchange = self.links[key].h1.front_mut();
-        exchange.expect("a link connects for an exchange")
+        exchange.expect("a connecting link has an exchange")
     }
 }
 
-/// Whether a failure tells of the address, rather than of what this program may dial: the filter
-/// and the route say so at no cost, and another request's route may lead there.
+/// Whether a connect error says something about the address. Errors of the address filter, the
+/// route and the source do not: they cost nothing to find again, and another request's route may
+/// lead there.
 fn is_of_address(error: &io::Error) -> bool {
     !matches!(
         error.kind(),

@@ -1,4 +1,4 @@
-//! How an exchange ends without a response: its chain is told, or its request sent once more.
+//! Ends exchanges that got no response: the chain is told, or its request is sent once more.
 
 use std::io;
 use std::net::SocketAddr;
@@ -29,7 +29,7 @@ use crate::timeouts::Timeout;
 /// Why an exchange ends without a response.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The connection ended: before the response, or inside it.
+    /// The connection ended, before the response or inside it.
     Closed {
         missing: Option<u64>,
         error: Option<io::Error>,
@@ -44,14 +44,14 @@ pub(super) enum Failure {
     Timeout,
     Cancelled,
     Aborted,
-    /// Its policy will not have the response.
+    /// The policy rejected the response.
     Unscreened(Unscreened),
-    /// The body's codings cannot be taken off.
+    /// The body could not be decoded.
     Undecodable(Undecodable),
 }
 
 impl Failure {
-    /// A socket error in an exchange under way.
+    /// Classifies a socket error of an exchange under way.
     pub(super) fn from_socket(error: io::Error, missing: Option<u64>) -> Self {
         if is_reset(&error) {
             Failure::Closed {
@@ -65,14 +65,15 @@ impl Failure {
 }
 
 impl<N: Net> Core<N> {
-    /// Ends a link's exchange without a response: sent once more where the connection was stale,
-    /// else the readback hears.
+    /// Ends a link's exchange without a response. If the connection was stale, its request is sent
+    /// once more; otherwise the readback is told.
     pub(super) fn fail(&mut self, key: LinkKey, failure: Failure) {
         let Some(chain_key) = self.links[key].chain() else {
             return self.close(key);
         };
         self.disarm(chain_key);
         self.chains[chain_key].marks.clear(Marks::PAUSED);
+        // Before `close`, which takes the line away that this looks at.
         self.on_failed_in_front(key, chain_key, &failure);
         if self.is_stale(key, chain_key, &failure) {
             debug!(
@@ -104,29 +105,31 @@ impl<N: Net> Core<N> {
             && !self.is_answered(key);
         self.close(key);
         if was_silent {
+            // The path to the server is gone. Other connections that have been silent since then
+            // would each cost one more deadline.
             let since = tick_after(self.chains[chain_key].submitted + sent);
             self.close_silent_since(origin, since);
         }
         self.complete(chain_key, Completion::Failed(error));
     }
 
-    /// What is told of an exchange that ends so.
+    /// Builds the error of an exchange that failed.
     fn error_of(&mut self, key: LinkKey, chain_key: ChainKey, failure: Failure) -> Error {
         let mut at = self.circumstances(key, chain_key);
         if let Failure::Connect(_) | Failure::ConnectUnix(_) = failure {
-            // A socket that fails at once never came to that state, and one that met itself has
-            // gone past it: nobody has heard the request, this time.
+            // A socket that fails at once was never connecting, and one that is connected to itself
+            // has already sent. Either way no server has seen the request in this attempt.
             let earlier = self.chains[chain_key].earlier();
             at.phase = Phase::Connect;
             at.sent = earlier.sent;
             at.resend_is_safe = earlier.resend_is_safe;
         }
         if let Failure::Tls(_) = failure {
-            // A TLS state that cannot be begun fails before there is a connection.
+            // A TLS state that cannot be set up fails before there is a connection.
             at.phase = at.phase.max(Phase::Tls);
         }
         match failure {
-            // Whatever ended the connection, it ended the handshake.
+            // Whatever ended the connection also ended the handshake.
             Failure::Closed { error, .. } if at.phase == Phase::Tls => {
                 let error = error.unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
                 Error::from_io(ErrorKind::Tls, error, at)
@@ -150,7 +153,7 @@ impl<N: Net> Core<N> {
             }
             Failure::Io(error) => Error::from_io(ErrorKind::Io, error, at),
             Failure::Violation(violation) => {
-                // A stream that ends early is its readback's affair.
+                // A response that ends early is reported to the readback only.
                 if !matches!(violation, Violation::Truncated { .. }) {
                     let id = self.chains.id(chain_key);
                     alert!(
@@ -184,15 +187,17 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Whether a byte of the present response has come.
+    /// Whether a byte of the present response has arrived.
     fn is_answered(&self, key: LinkKey) -> bool {
         let front = self.links[key].h1.front();
         front.is_some_and(Exchange::is_answered)
     }
 
-    /// Ends an exchange whose link has received what is no response. A socket that is connected to
-    /// itself, since nobody listens there, hears its own request: it has not been connected to
-    /// anybody.
+    /// Ends an exchange whose link received something that is not a response.
+    ///
+    /// If nobody listens on a loopback port, a socket can be connected to itself and receive its
+    /// own request. That counts as a failed connect. It is checked here and not at every connect,
+    /// which would cost a system call each.
     pub(super) fn fail_on_violation(&mut self, key: LinkKey, violation: Violation) {
         let link = &self.links[key];
         if !link.h1.is_reused()
@@ -206,7 +211,7 @@ impl<N: Net> Core<N> {
         self.fail(key, Failure::Violation(violation));
     }
 
-    /// The only address there is could not be connected to; `None`: the route's unix socket.
+    /// Fails a connect to the only address there is, or to the route's unix socket (`None`).
     pub(super) fn fail_only(&mut self, key: LinkKey, addr: Option<SocketAddr>, error: io::Error) {
         let failure = match addr {
             Some(addr) => {
@@ -222,7 +227,7 @@ impl<N: Net> Core<N> {
         self.fail(key, failure);
     }
 
-    /// The error of a deadline, which names whom was waited for.
+    /// Builds the error of a deadline, with the addresses or name servers that did not answer.
     fn timed_out(&mut self, key: LinkKey, text: String, at: Circumstances) -> Error {
         let Reach::Dialing(dial, _) = &mut self.links[key].reach else {
             return match (at.phase, self.dialled_address(key)) {
@@ -240,8 +245,8 @@ impl<N: Net> Core<N> {
         if dial.has_begun() {
             let mut tried = dial.take_failed();
             for attempt in dial.attempts() {
-                // Where the deadline is shorter than the delay between two attempts, the next
-                // request could not come past it either.
+                // If the deadline is shorter than the delay between two attempts, the next request
+                // would get no further than this address either, unless it is marked as doubtful.
                 self.lookups.doubt(attempt.addr, self.clock.now());
                 tried.push(no_answer_from(attempt.addr));
             }
@@ -250,11 +255,17 @@ impl<N: Net> Core<N> {
         Error::from_mute(text, self.lookups.names.servers(), at)
     }
 
-    /// Whether the exchange met a connection that the server had closed while it was idle, or whose
-    /// TLS state is good for nothing more, and may be sent again: on a reused connection, before
-    /// one byte of the response, once, and only what cannot have been processed or is idempotent
-    /// (RFC 9112 §9.3.1, RFC 9110 §9.2.2). On a fresh one, too, where more was written behind it:
-    /// then the response may have been lost by that (§9.6).
+    /// Whether the request is sent again because it met a stale connection: one that the server
+    /// closed while it was idle, whose TLS state has failed, or on which the server met a trial of
+    /// pipelining with silence.
+    ///
+    /// All of these have to hold (RFC 9112 §9.3.1, RFC 9110 §9.2.2):
+    ///
+    /// - The connection is reused. A fresh one counts as well if more requests were written behind
+    ///   this one: the reset that they caused may have swallowed its response (§9.6).
+    /// - Not one byte of the response has arrived.
+    /// - The request has not been sent again for this reason before, and is not canceled.
+    /// - The request is idempotent, or not one byte of it was written.
     fn is_stale(&self, key: LinkKey, chain_key: ChainKey, failure: &Failure) -> bool {
         let h1 = &self.links[key].h1;
         let chain = &self.chains[chain_key];
@@ -271,7 +282,7 @@ impl<N: Net> Core<N> {
             && (is_unsent || chain.request().is_idempotent())
     }
 
-    /// What there is to say of an exchange that fails on this link.
+    /// Collects what an error says about an exchange that fails on this link.
     fn circumstances(&mut self, key: LinkKey, chain_key: ChainKey) -> Circumstances {
         let phase = self.phase(key);
         let h1 = &mut self.links[key].h1;
@@ -315,7 +326,7 @@ impl<N: Net> Core<N> {
             Reach::Waiting { .. } | Reach::Dialing(..) | Reach::Connecting(..) => Phase::Connect,
             Reach::Shaking(..) => Phase::Tls,
             _ if link.h1.response().has_head() => Phase::Body,
-            // A part of the head is kept. Interim responses alone leave nothing behind.
+            // Part of the head is kept. Interim responses alone leave nothing behind.
             _ if link.h1.inbound().is_some() => Phase::Head,
             Reach::Open(..) | Reach::Idle(..) | Reach::Closed => match link.h1.front() {
                 Some(front) if front.is_sent() => Phase::FirstByte,
@@ -324,20 +335,21 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Fails a chain that has no link. Its policy hears of it first, and may have it sent again.
+    /// Fails a chain that has no link. Its policy is asked first, and may have the request sent
+    /// again.
     pub(super) fn fail_unlinked(&mut self, key: ChainKey, kind: ErrorKind) {
         let error = self.end_unlinked(key, kind);
         self.complete(key, Completion::Failed(error));
     }
 
-    /// Takes a chain that has no link from wherever it waits: the error that says so.
+    /// Takes a chain that has no link out of wherever it waits, and builds its error.
     pub(super) fn end_unlinked(&mut self, key: ChainKey, kind: ErrorKind) -> Error {
         self.disarm(key);
         if let Stage::Queued { .. } = self.chains[key].stage {
             self.dequeue(key);
         }
         if let Some(origin) = self.chains[key].origin.get() {
-            // Those behind it may want less than it did.
+            // The next in the queue may be content with an idle link where this one was not.
             self.pool.serve_soon(origin);
         }
         let at = self.circumstances_unlinked(key);
@@ -351,7 +363,8 @@ impl<N: Net> Core<N> {
             }
             (ErrorKind::Timeout, ..) => {
                 let text = self.timeout_text(key, Timeout::Total);
-                // Of one that has not entered its origin yet, the last request's is still there.
+                // Before the request has entered its origin, the key is still that of the last
+                // request.
                 let is_at_home = chain.marks.has(Marks::AT_HOME);
                 let origin = chain.origin.get().filter(|_| is_at_home);
                 let limit = origin.and_then(|key| self.limit_reached(key));
@@ -367,7 +380,7 @@ impl<N: Net> Core<N> {
         error
     }
 
-    /// What there is to say of a chain that has no link.
+    /// Collects what an error says about a chain that has no link.
     pub(super) fn circumstances_unlinked(&self, key: ChainKey) -> Circumstances {
         let chain = &self.chains[key];
         let request = chain.request.clone();
@@ -390,8 +403,8 @@ impl<N: Net> Core<N> {
         self.agenda.completions.push_back((key, completion));
     }
 
-    /// Whether what is in front was sent behind another, and its origin has not shown yet that it
-    /// answers such a one.
+    /// Whether the request in front was sent behind another one, and its origin has not yet shown
+    /// that it answers such requests.
     pub(super) fn is_on_trial(&self, key: LinkKey) -> bool {
         let h1 = &self.links[key].h1;
         let is_silent = |front: &Exchange<_>| front.is_sent() && !front.is_answered();
@@ -400,13 +413,13 @@ impl<N: Net> Core<N> {
             && line.is_some_and(|line| line.is_on_trial() && !line.is_untried())
     }
 
-    /// A link's exchange fails while others may be behind it.
+    /// Handles the failure of the exchange in front of a link, for those behind it.
     pub(super) fn on_failed_in_front(&mut self, key: LinkKey, chain: ChainKey, failure: &Failure) {
         let is_the_peers = match failure {
             Failure::Closed { .. } | Failure::Io(_) | Failure::Violation(_) | Failure::Tls(_) => {
                 true
             }
-            // Some servers read one request and drop the others: nothing comes then.
+            // Some servers read one request of a batch and drop the others, so nothing arrives.
             Failure::Timeout => !self.total_is_over(chain),
             Failure::Connect(_) | Failure::ConnectUnix(_) | Failure::Resolve(_) => false,
             Failure::Cancelled
@@ -421,7 +434,9 @@ impl<N: Net> Core<N> {
         let is_established =
             link.is_open() && !matches!(failure, Failure::Connect(_) | Failure::ConnectUnix(_));
         if !is_established && !matches!(failure, Failure::Cancelled) {
-            // One after the other, each would wait for the same failure: let each have its own.
+            // The requests behind were waiting for this connection. Sharing the next one, they
+            // would fail one after the other in the same way, so each gets a connection of its own.
+            // A cancellation says nothing about the connection, so it does not scatter them.
             for next in line.unwritten() {
                 self.chains[next.tag].marks.set(Marks::FRESH);
             }
@@ -432,7 +447,7 @@ impl<N: Net> Core<N> {
             alert!(
                 self,
                 Pipelining,
-                "{}: answers some of the requests that come together, and drops the others: it is not pipelined any more",
+                "{}: answers only some of the requests that arrive together, so it is no longer pipelined",
                 entry.origin
             );
         } else if is_the_peers && line.has_begun() {
@@ -440,13 +455,13 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// A connection has ended without an answer to requests that were pipelined on it.
+    /// Notes that a connection ended without answering requests that were pipelined on it.
     pub(super) fn on_broken(&mut self, key: LinkKey) {
         let link = &self.links[key];
         let Some(line) = link.h1.line() else {
             return;
         };
-        // What was kept open while it was idle, and is closed then, is no sign against pipelining.
+        // A connection that was idle and turns out to be closed says nothing about pipelining.
         let is_stale = line.is_untried() && link.h1.is_reused();
         let is_excused = line.is_proven() || is_stale;
         let entry = &mut self.pool[link.origin];
@@ -454,20 +469,26 @@ impl<N: Net> Core<N> {
             alert!(
                 self,
                 Pipelining,
-                "{}: ends connections instead of answering what is pipelined, and is not pipelined any more",
+                "{}: ends connections instead of answering pipelined requests, so it is no longer pipelined",
                 entry.origin
             );
         }
     }
 
-    /// Ends the exchange of a chain that is on a link, but not in front. What has been written of
-    /// it cannot be taken back: then the link ends with the one before it, and those behind it are
-    /// sent elsewhere.
+    /// Ends the exchange of a chain that is on a link, but not in front.
+    ///
+    /// Bytes of it that were written cannot be taken back. The link then ends behind the exchange
+    /// before it, and the requests behind it are sent elsewhere.
     pub(super) fn fail_behind(&mut self, key: LinkKey, chain: ChainKey, kind: ErrorKind) {
         let link = &mut self.links[key];
         let origin = link.origin;
-        let line = link.h1.line_mut().expect("it is behind another");
-        let place = line.place_of(chain).expect("it is in line");
+        let line = link
+            .h1
+            .line_mut()
+            .expect("an exchange behind the front is in line");
+        let place = line
+            .place_of(chain)
+            .expect("an exchange behind the front is in line");
         let progress = line.extent(place);
         match progress {
             Extent::Unwritten => line.remove(place),
@@ -489,6 +510,7 @@ impl<N: Net> Core<N> {
         let at = Circumstances {
             phase,
             sent,
+            // Only idempotent requests are pipelined.
             resend_is_safe: true,
             reused: self.links[key].h1.is_reused(),
             attempts: self.chains[chain].attempts,
@@ -510,14 +532,14 @@ impl<N: Net> Core<N> {
     }
 }
 
-/// What is to be said of an address that an attempt at was still under way.
+/// The error of an address that was still being connected to.
 fn no_answer_from(addr: SocketAddr) -> (SocketAddr, io::Error) {
     let silent = io::Error::new(io::ErrorKind::TimedOut, "no answer");
     (addr, silent)
 }
 
-/// What is to be said of an address at which nobody listened, so that the socket met itself.
+/// The error of an address that nobody listens on, so that the socket was connected to itself.
 pub(super) fn connected_to_itself() -> io::Error {
-    let why = "connected to itself, since nobody listens there";
+    let why = "connected to itself, because nobody listens there";
     io::Error::new(io::ErrorKind::ConnectionRefused, why)
 }

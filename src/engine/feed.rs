@@ -1,5 +1,5 @@
-//! From bytes to responses: feeds what was read to the link's [`H1`](crate::h1::H1), and what comes
-//! of it to the readbacks.
+//! From bytes to responses: feeds what was read to the link's [`H1`](crate::h1::H1), and the
+//! resulting heads, body pieces and responses to readbacks.
 
 use std::num::NonZeroU16;
 use std::sync::OnceLock;
@@ -26,11 +26,11 @@ use crate::proto::Limits;
 use crate::response::{Response, no_fields};
 use crate::timeouts::Timeout;
 
-/// A readback has; the turn is to end.
+/// A readback panicked, and the turn has to end.
 struct Panicked;
 
 impl<S, M: Mode> Engine<S, M> {
-    /// The poll has spoken of a link, or it stands on the run queue.
+    /// Deals with a link that has an event or is on the run queue.
     pub(super) fn on_link(&mut self, state: &mut S, key: LinkKey, budget: &mut usize) {
         self.core.catch_up();
         self.core.clock.since = Since::Links;
@@ -46,6 +46,7 @@ impl<S, M: Mode> Engine<S, M> {
                 if link.readiness.has_any(woken) && (link.has_unwritten() || link.h1.is_tunnel()) {
                     let token = self.core.links.token(key);
                     self.core.flush(key);
+                    // A failed connect or handshake has closed the link.
                     if self.core.links.find(token).is_none() {
                         return;
                     }
@@ -55,8 +56,8 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// Deals with what a pause held back, then reads on as long as there is something and the
-    /// budget lasts.
+    /// Feeds what a pause held back, then reads on as long as there is something and the budget
+    /// lasts.
     fn go_on(&mut self, state: &mut S, key: LinkKey, budget: &mut usize) {
         if self.feed_held(state, key) == Go::Stop {
             return;
@@ -103,16 +104,17 @@ impl<S, M: Mode> Engine<S, M> {
                 .visit_mut(chain)
                 .is_some_and(|visit| visit.is_pending)
         {
-            // What was decoded of it before a pause, or before others had their turn, comes first.
+            // Bytes left undecoded, by a pause or because the allowance was used up, come before
+            // new ones.
             if let Some(fed) = self.decode(state, key, chain, &[]) {
                 self.on_held_stopped(key, chain, fed);
                 return Go::Stop;
             }
-            // From here on the peer is waited for again.
+            // From here on the exchange waits for the peer again.
             self.core.catch_up();
             self.core.arm(chain, Some(Timeout::Idle));
         }
-        // A response may also have ended with the piece after which it was paused.
+        // The response may have ended with the piece after which it was paused.
         if !has_held && !is_complete {
             return Go::On;
         }
@@ -121,7 +123,7 @@ impl<S, M: Mode> Engine<S, M> {
         self.feed(state, key, &mut held, false)
     }
 
-    /// What was held back does not go on by itself.
+    /// Stops a response again whose held-back bytes could not be fed to their end.
     fn on_held_stopped(&mut self, key: LinkKey, chain: ChainKey, fed: Fed) {
         let Core { links, buffers, .. } = &mut self.core;
         let held = links[key].h1.inbound_mut();
@@ -132,7 +134,7 @@ impl<S, M: Mode> Engine<S, M> {
 
     fn on_end(&mut self, state: &mut S, key: LinkKey) {
         if self.core.on_end(key) {
-            // There is no next on a connection that has ended.
+            // Nothing follows on a connection that has ended.
             self.feed(state, key, &mut [], false);
         }
     }
@@ -161,12 +163,11 @@ impl<S, M: Mode> Engine<S, M> {
         go
     }
 
-    /// A body of known length that is collected has grown by its last `grown` bytes, which are in
-    /// place already.
+    /// Handles `grown` bytes of a collected body of known length, which are already in place.
     fn on_body(&mut self, state: &mut S, key: LinkKey, grown: usize) -> Go {
         let core = &mut self.core;
         let h1 = &mut core.links[key].h1;
-        // Bytes behind the response.
+        // The bytes behind the response.
         let mut rest = match h1.on_body(grown, &core.settings.limits) {
             Ok(rest) => rest,
             Err(violation) => {
@@ -175,11 +176,13 @@ impl<S, M: Mode> Engine<S, M> {
             }
         };
         if !h1.response().is_complete() {
-            let chain = h1.tag().expect("it is read for an exchange");
+            let chain = h1.tag().expect("a link that is read has an exchange");
             core.arm(chain, Some(Timeout::Idle));
             return Go::On;
         }
-        let inbound = h1.take_inbound().expect("its body is kept");
+        let inbound = h1
+            .take_inbound()
+            .expect("a body that was read into is kept");
         let reading = Reading::of_kept(inbound, &mut rest);
         match self.finish(state, key, reading) {
             (Some(line), rest) => match self.next_in_line(line, rest) {
@@ -190,9 +193,9 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// Feeds bytes to the link's parser and what comes of them to the readback; what is behind a
-    /// response, to the next in line. `is_kept_head`: the bytes begin with an incomplete head that
-    /// was kept.
+    /// Feeds bytes to the link's parser, and the results to the readback. Bytes behind a response
+    /// go to the next exchange in line. With `is_kept_head`, the bytes begin with an incomplete
+    /// head that was kept.
     fn feed(
         &mut self,
         state: &mut S,
@@ -203,7 +206,7 @@ impl<S, M: Mode> Engine<S, M> {
         loop {
             let Core { links, buffers, .. } = &mut self.core;
             let h1 = &mut links[key].h1;
-            let chain = h1.tag().expect("it is read for an exchange");
+            let chain = h1.tag().expect("a link that is read has an exchange");
             let mut reading = h1.reading(data, || buffers.inbounds.take());
             if std::mem::take(&mut is_kept_head) {
                 reading = reading.of_kept_head();
@@ -229,20 +232,20 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// The response goes on with the next read.
+    /// Handles the end of the bytes: the response goes on with the next read.
     fn on_more(&mut self, key: LinkKey, chain: ChainKey, reading: Reading<'_>) -> Go {
         let core = &mut self.core;
         let between = reading.rest().is_empty();
         core.keep(key, reading);
         let h1 = &core.links[key].h1;
         let upload = h1.front().map(|front| front.upload);
-        // Behind an interim response the wait for the final one goes on as before.
+        // After an interim response the wait for the final one goes on.
         let clock = match h1.response().has_head() || !between {
             true => Timeout::Idle,
             false if upload == Some(Upload::Sent) => Timeout::FirstByte,
             false => Timeout::Write,
         };
-        // An interim response that is not 100 (Continue) makes the wait for one no longer.
+        // Interim responses other than 100 (Continue) do not extend the wait for one.
         if upload != Some(Upload::AwaitingContinue) {
             core.catch_up();
             core.arm(chain, Some(clock));
@@ -250,11 +253,11 @@ impl<S, M: Mode> Engine<S, M> {
         Go::On
     }
 
-    /// The response does not go on by itself.
+    /// Handles everything that stops a response from being read any further for now.
     fn on_stopped(&mut self, key: LinkKey, chain: ChainKey, mut reading: Reading<'_>, fed: Fed) {
         let core = &mut self.core;
         match fed {
-            Fed::More | Fed::Complete => unreachable!("that is no end"),
+            Fed::More | Fed::Complete => unreachable!("this response has not stopped"),
             Fed::Paused => {
                 reading.hold_rest();
                 core.keep(key, reading);
@@ -263,7 +266,7 @@ impl<S, M: Mode> Engine<S, M> {
             Fed::Yielded => {
                 reading.hold_rest();
                 core.keep(key, reading);
-                // It is not the peer who is waited for.
+                // The exchange is not waiting for the peer, so no deadline of a phase runs.
                 core.arm(chain, None);
                 core.run_later(key);
             }
@@ -279,6 +282,7 @@ impl<S, M: Mode> Engine<S, M> {
                 core.buffers.inbounds.give(reading.into_parts().0);
                 core.disarm(chain);
                 core.close(key);
+                // The 417 is an answer, so the server has seen this attempt (RFC 9110 §10.1.1).
                 core.chains[chain].note_sent(Sent::Yes);
                 core.chains[chain].marks.set(Marks::NO_EXPECT);
                 core.chains[chain].stage = Stage::New;
@@ -354,7 +358,7 @@ impl<S, M: Mode> Engine<S, M> {
         shown.err().map(|Panicked| Fed::Panicked)
     }
 
-    /// The final head has come: what is to become of the body.
+    /// Handles the final head: decides what becomes of the body.
     #[inline]
     fn on_head(
         &mut self,
@@ -400,7 +404,7 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// Calls a readback with a head, if it wants to see any: `None` if not.
+    /// Calls a readback with a head, or returns `None` if it does not want to see any.
     #[inline]
     fn show<R>(
         &mut self,

@@ -1,8 +1,8 @@
-//! How an exchange ends with a response, and what becomes of its link: the next in line is in
-//! front, or the link rests until its chain's next step, or is closed.
+//! Ends exchanges that got a response, and decides what becomes of their links: the next exchange
+//! in line moves to the front, the link rests until its chain's next step, or it is closed.
 //!
-//! Whether a link is used again is decided in [`release`](Core::release), and nowhere else. What
-//! rests goes to the pool, with [`park`](Core::park), if no step of the same chain has taken it.
+//! Whether a link is used again is decided in [`release`](Core::release) and nowhere else. A
+//! resting link that no step of the same chain takes goes to the pool, by [`park`](Core::park).
 
 use std::sync::OnceLock;
 
@@ -24,7 +24,7 @@ use crate::proto::head::Head;
 use crate::response::{About, Response};
 use crate::timeouts::Timeout;
 
-/// Whether a link may be read on.
+/// Whether to go on reading a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Go {
     On,
@@ -33,8 +33,8 @@ pub(super) enum Go {
 }
 
 impl<S, M: Mode> Engine<S, M> {
-    /// The response is complete: frees its link, then calls its readback. Answers the link's token
-    /// where the next in line has taken its place, and the bytes behind the response.
+    /// Finishes a complete response: frees its link, then calls its readback. Returns the link's
+    /// token if the next exchange in line moved up, and the bytes behind the response.
     pub(super) fn finish<'d>(
         &mut self,
         state: &mut S,
@@ -43,8 +43,10 @@ impl<S, M: Mode> Engine<S, M> {
     ) -> (Option<Token>, &'d mut [u8]) {
         let h1 = &self.core.links[key].h1;
         let (chain, is_whole) = (h1.tag(), h1.is_whole());
-        let chain = chain.expect("it is read for an exchange");
+        let chain = chain.expect("a link that is read has an exchange");
         let (leftover, head) = (reading.rest().len(), reading.head().0);
+        // The link is settled before the readback runs: its next request finds the link at rest,
+        // and nothing the readback does can get between.
         let about = self.core.take_exchange(key, chain);
         let line = self.core.release(key, head, is_whole, leftover);
         let info = OnceLock::new();
@@ -72,14 +74,14 @@ impl<S, M: Mode> Engine<S, M> {
         (line, rest)
     }
 
-    /// A response is complete, and told, and another has taken its place: whose the `rest` of the
-    /// bytes is.
+    /// Returns the link that `rest`, the bytes behind a finished response, is to be fed to, after
+    /// the next exchange in line has moved up.
     ///
     /// # Errors
-    /// Nobody's, or not now: how it goes on with the link instead.
+    /// If nothing is to be fed now: how to go on with the link instead.
     pub(super) fn next_in_line(&mut self, line: Token, rest: &[u8]) -> Result<LinkKey, Go> {
         let core = &mut self.core;
-        // Whatever the readback asked for may have ended the link.
+        // Anything the readback asked for may have ended the link.
         let key = core.links.find(line).ok_or(Go::Stop)?;
         let front = core.links[key].h1.front().ok_or(Go::Stop)?;
         let chain = front.tag;
@@ -96,7 +98,7 @@ impl<S, M: Mode> Engine<S, M> {
         match (rest.is_empty(), core.panic.is_some()) {
             (true, false) => Err(Go::On),
             (false, false) => Ok(key),
-            // The host hears of a panic first: what has come is left to the next turn.
+            // The host learns of the panic first, and the bytes are left to the next turn.
             (_, true) => {
                 core.hold(key, rest);
                 Err(Go::Stop)
@@ -106,7 +108,7 @@ impl<S, M: Mode> Engine<S, M> {
 }
 
 impl<N: Net> Core<N> {
-    /// Leaves what has come for the next in line to the next turn.
+    /// Keeps the bytes that have arrived for the next exchange in line until the next turn.
     pub(super) fn hold(&mut self, key: LinkKey, rest: &[u8]) {
         if !rest.is_empty() {
             let mut inbound = self.buffers.inbounds.take();
@@ -116,10 +118,13 @@ impl<N: Net> Core<N> {
         self.run_later(key);
     }
 
-    /// What is known of the exchange in front.
+    /// Describes the exchange in front.
     pub(super) fn about(&self, key: LinkKey) -> About {
         let link = &self.links[key];
-        let front = link.h1.front().expect("it is read for an exchange");
+        let front = link
+            .h1
+            .front()
+            .expect("a link that is read has an exchange");
         About {
             id: self.chains.id(front.tag),
             peer: link.peer.get(),
@@ -133,7 +138,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// The response is complete: takes its exchange off the link. Answers what is known of it.
+    /// Takes the exchange of a complete response off its link, and returns its description.
     #[inline(always)]
     pub(super) fn take_exchange(&mut self, key: LinkKey, chain_key: ChainKey) -> About {
         let link = &mut self.links[key];
@@ -141,7 +146,10 @@ impl<N: Net> Core<N> {
         if link.h1.is_tunnel() {
             self.chains.close_tunnel(chain_key);
         }
-        let exchange = link.h1.finish().expect("its response is complete");
+        let exchange = link
+            .h1
+            .finish()
+            .expect("a complete response has an exchange");
         let (request, times) = exchange.into_parts();
         let tls = link.tls_state().and_then(TlsState::info);
         let peer = link.peer.get();
@@ -156,7 +164,7 @@ impl<N: Net> Core<N> {
             reused,
             attempts: chain.attempts,
             times,
-            // At least 1, as the steps before it.
+            // At least 1, like the steps before it.
             done: (self.clock.micros() - chain.submitted).max(1),
             tls,
             request,
@@ -165,8 +173,8 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Takes a link from the exchange that is over: the next in line takes its place, or it rests,
-    /// if it can be used again. Answers its token where there is a next.
+    /// Releases a link from its finished exchange: the next in line moves up, or the link rests if
+    /// it can be reused, or it is closed. Returns the link's token if there is a next exchange.
     #[inline(always)]
     pub(super) fn release(
         &mut self,
@@ -182,11 +190,12 @@ impl<N: Net> Core<N> {
             head.status.as_u16()
         );
         let link = &self.links[key];
+        // Ciphertext behind the response is as unasked as plaintext is.
         let has_pending = link.tls_state().is_some_and(TlsState::has_pending);
         let mut reusable = is_whole && leftover == 0 && !has_pending;
         reusable &= !link.h1.ends_behind_front();
-        // What the last event said may stand unread behind the response: an end of file, or bytes
-        // out of turn.
+        // Behind the response, an end of file or unasked bytes may stand unread, as the last event
+        // reported.
         let has_more = link.readiness.has_any(Readiness::READ_SIDE);
         if link.h1.has_line() {
             match self.move_up(key, head, is_whole, leftover) {
@@ -204,7 +213,7 @@ impl<N: Net> Core<N> {
         }
         let link = &mut self.links[key];
         let origin = link.origin;
-        // A chain that goes on for ever must not keep another origin out for ever.
+        // A chain that goes on forever must not keep another origin out forever.
         if !reusable || self.pool.another_has_none(origin) {
             self.close(key);
             return None;

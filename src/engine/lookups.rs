@@ -1,4 +1,4 @@
-//! Looking up hosts: the names that are known or asked for, and what is known of their addresses.
+//! Host lookups: names, and what is known about their addresses.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -6,20 +6,20 @@ use std::time::{Duration, Instant};
 use crate::net::dial::Doubts;
 use crate::net::names::Names;
 
-/// Timers of the resolver that are later than this were not run in time since the host was away.
+/// If the resolver's timers are overdue by more than this, the host did not run the engine in time.
 const LATE: Duration = Duration::from_millis(5);
 
-/// Turns for which the resolver's timers, and deadlines of look-ups, are put off while the poll may
-/// have more to tell. They follow each other at once: what was there when the host came back has
-/// been told by then.
+/// Turns for which the resolver's timers and the deadlines of lookups are put off while the poll
+/// may have more to report. These turns follow each other at once, so everything that was there
+/// when the host came back has been reported by their end.
 pub(super) const MOST_PUT_OFF: u8 = 64;
 
 /// Names, and addresses that failed lately.
 pub(super) struct Lookups {
     pub(super) names: Names,
     doubts: Doubts,
-    /// Turns for which the resolver's timers have been put off, since it may not have been told of
-    /// everything.
+    /// Turns for which the resolver's timers have been put off so far, because the resolver may not
+    /// have been told of all its events.
     put_off: u8,
 }
 
@@ -32,28 +32,30 @@ impl Lookups {
         }
     }
 
-    /// `addr` could not be connected to, or lost to one that was dialled after it.
+    /// Marks an address as doubtful: it could not be connected to, or a later one was faster.
     pub(super) fn doubt(&mut self, addr: SocketAddr, now: Instant) {
         self.doubts.add(addr, now);
     }
 
-    /// `addr` was connected to.
+    /// Clears the doubt about an address that was connected to.
     pub(super) fn trust(&mut self, addr: SocketAddr) {
         self.doubts.clear(addr);
     }
 
+    /// Whether an address failed lately and is to be tried last.
     pub(super) fn is_doubtful(&self, addr: SocketAddr, now: Instant) -> bool {
         self.doubts.has(addr, now)
     }
 
-    /// This machine is on another network: what was learnt of the last one is forgotten.
+    /// Discards everything learned about the previous network.
     pub(super) fn on_network_changed(&mut self) {
         self.doubts = Doubts::default();
         self.names.on_network_changed();
     }
 
-    /// Whether the resolver's timers are so late that the host was away, and are to be put off:
-    /// what it waits for may have come, without the poll having told of it (`may_hear_more`).
+    /// Decides whether to put off the resolver's timers. They are if they are so late that the host
+    /// must have been away, and the poll may have more to report (`may_hear_more`): what the
+    /// resolver waits for may have arrived.
     #[inline]
     pub(super) fn puts_off(&mut self, may_hear_more: bool, now: Instant) -> bool {
         let is_late = |at: Instant| now.saturating_duration_since(at) > LATE;
@@ -66,6 +68,7 @@ impl Lookups {
         self.is_put_off()
     }
 
+    /// Whether the resolver's timers are put off at present.
     #[inline]
     pub(super) fn is_put_off(&self) -> bool {
         self.put_off > 0

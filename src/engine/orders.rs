@@ -1,4 +1,4 @@
-//! The engine's side of its inbox: what other threads, and tasks, have asked for.
+//! The engine's side of its inbox: orders from other threads, and from tasks.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,17 +11,17 @@ use crate::engine::waking::{Inside, Waking};
 use crate::id::ChainId;
 use crate::policy::{Bell, Rung};
 
-/// Orders taken in one turn; the rest stays where it is, and the next turn is due at once. No more
-/// than commands are carried out, so that the inbox fills up when the engine does not keep up,
-/// rather than the engine.
+/// Orders taken in one turn. The rest stay in the inbox, and the next turn is due at once. No more
+/// are taken than commands are carried out, so that the inbox fills up when the engine does not
+/// keep up, and not the engine itself.
 const MAX_ORDERS: usize = MAX_CARRIED_OUT;
 
-/// What an engine shares with its submitters.
+/// The parts that an engine shares with its submitters.
 pub(super) struct Orders<S> {
     waking: Arc<Waking>,
     remote: Arc<Remote<S>>,
     local: Rc<Queue<S>>,
-    /// Empty between turns, its room kept.
+    /// Empty between turns, and kept for its capacity.
     scratch: Vec<Order<S>>,
     rung: Vec<Rung>,
     /// Orders taken in this turn.
@@ -58,36 +58,36 @@ impl<S> Orders<S> {
         &self.waking
     }
 
-    /// A turn begins on this thread, and lasts as long as what is returned.
+    /// Notes that a turn begins on this thread. It lasts as long as the returned guard.
     pub(super) fn on_turn(&mut self) -> Inside {
         self.taken = 0;
         self.waking.enter()
     }
 
-    /// Whether something is left that nobody is woken for, since it came from inside a turn, or one
-    /// had taken enough: orders, chains that were woken, generations that have ended.
+    /// Whether something is left for which no wake was sent, because it came from inside a turn or
+    /// was more than one turn takes: orders, woken chains, or generations that have ended.
     #[inline]
     pub(super) fn has_unannounced(&self) -> bool {
         self.waking.has_unannounced()
     }
 
-    /// Something of that is left by the turn that looks.
+    /// Notes that the present turn leaves something for the next.
     pub(super) fn note_unannounced(&self) {
         self.waking.set_unannounced(true);
     }
 
-    /// Whether orders may still come, or have come and are not taken.
+    /// Whether orders have arrived and are not taken yet, or may still arrive.
     pub(super) fn has_some_to_come(&self) -> bool {
         self.remote.has_orders_to_come() || self.local.has_some()
     }
 
-    /// What tasks and readbacks of this thread have started. It is taken before the inbox, where
-    /// what cancels it is.
+    /// Takes what tasks and readbacks of this thread have started. Called before the inbox is
+    /// taken, which holds the cancellations.
     pub(super) fn take_local(&mut self) -> Vec<(ChainId, Next<S>)> {
         self.local.take()
     }
 
-    /// Chains that are to go on, as many as may be taken now.
+    /// Takes the ids of woken chains, as many as may be taken now.
     pub(super) fn take_rung(&mut self, bell: &Bell) -> Vec<Rung> {
         let mut rung = std::mem::take(&mut self.rung);
         bell.take(&mut rung, MAX_ORDERS - self.taken);
@@ -99,7 +99,7 @@ impl<S> Orders<S> {
         self.rung = empty;
     }
 
-    /// Those that may be taken now, in a vector that is to be given back.
+    /// Takes the orders that may be taken now, in a vector that the caller gives back.
     pub(super) fn take(&mut self) -> Vec<Order<S>> {
         let mut orders = std::mem::take(&mut self.scratch);
         self.remote.take(&mut orders, MAX_ORDERS - self.taken);
@@ -114,7 +114,7 @@ impl<S> Orders<S> {
         self.scratch = empty;
     }
 
-    /// The engine ends: what it has not taken is dropped unread.
+    /// Closes both queues when the engine ends. Orders that were not taken are dropped.
     pub(super) fn close(&self) {
         self.remote.close();
         self.local.close();

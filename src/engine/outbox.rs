@@ -1,23 +1,23 @@
-//! Bytes on their way into a tunnel.
+//! The bytes waiting to be written on a tunnel.
 
 /// Bytes that wait to be written on a tunnel.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     bytes: Vec<u8>,
-    /// Up to here they are written.
+    /// How many of them are written.
     written: usize,
-    /// A command is on its way that writes them.
+    /// A command that writes them is already queued.
     is_noted: bool,
 }
 
 impl Outbox {
-    /// Adds bytes. Answers whether a command is to write them, which is not on its way yet.
+    /// Adds bytes. Returns whether the caller has to queue a command that writes them.
     pub(super) fn put(&mut self, bytes: &[u8]) -> bool {
         self.bytes.extend_from_slice(bytes);
         !self.waiting().is_empty() && !std::mem::replace(&mut self.is_noted, true)
     }
 
-    /// What waits is being written now: what is put from here on needs a command again.
+    /// Notes that the waiting bytes are being written now. Bytes added later need another command.
     pub(super) fn on_looked_at(&mut self) {
         self.is_noted = false;
     }
@@ -26,11 +26,11 @@ impl Outbox {
         &self.bytes[self.written..]
     }
 
-    /// The connection has taken `n` more.
+    /// Notes that the connection has taken `n` more bytes.
     pub(super) fn on_written(&mut self, n: usize) {
         self.written += n;
-        // What is written is moved away once it is the larger part, so that a byte is moved twice
-        // at most.
+        // Written bytes are removed once they are the larger part, so that each byte is moved at
+        // most twice.
         if self.written * 2 > self.bytes.len() {
             self.bytes.drain(..self.written);
             self.written = 0;
@@ -41,5 +41,5 @@ impl Outbox {
     }
 }
 
-/// A longer buffer of a tunnel is given back when all of it is written.
+/// A buffer larger than this is freed when all of it is written.
 const KEPT_OUTBOX: usize = 64 << 10;

@@ -1,5 +1,6 @@
-//! Deadlines that have passed of chains on links. What the kernel holds for such a link comes
-//! first: the host may have been away, and what was waited for may be there.
+//! Expired deadlines of chains on links. Before such a deadline takes effect, the link is
+//! connected, written to and read from: the host may have been away, and what the chain waits for
+//! may be there.
 
 use crate::engine::Engine;
 use crate::engine::agenda::Overdue;
@@ -13,8 +14,8 @@ use crate::net::tls::TlsState;
 use crate::net::{Net, Readiness};
 
 impl<S, M: Mode> Engine<S, M> {
-    /// Looks at the links on which a deadline has passed, and ends the exchanges that have not gone
-    /// on by that.
+    /// Looks at the links on which a deadline has expired, and ends the exchanges that make no
+    /// progress by that.
     pub(super) fn on_overdue(&mut self, state: &mut S, budget: &mut usize) {
         for _ in 0..self.core.agenda.overdue.len() {
             if *budget == 0 || self.core.panic.is_some() {
@@ -27,8 +28,8 @@ impl<S, M: Mode> Engine<S, M> {
                 continue;
             };
             if self.core.is_looked_up(link) {
-                // The resolver's sockets are not known here. Where the poll may have more to tell
-                // of them, they have some more turns.
+                // The resolver's sockets are not accessible from here. If the poll may have more to
+                // report about them, they get a few more turns.
                 overdue.turns += 1;
                 if overdue.turns < MOST_PUT_OFF && self.core.may_hear_more() {
                     self.core.agenda.overdue.push_back(overdue)
@@ -37,6 +38,8 @@ impl<S, M: Mode> Engine<S, M> {
                 }
                 continue;
             }
+            // Both are assumed, since the poll may not have reported everything: the calls find
+            // out.
             let both = Readiness::READABLE.with(Readiness::WRITABLE);
             self.core.links[link].readiness = self.core.links[link].readiness.with(both);
             let before = self.core.counts.bytes_in;
@@ -58,7 +61,7 @@ impl<S, M: Mode> Engine<S, M> {
 }
 
 impl<N: Net> Core<N> {
-    /// The link on which a deadline is overdue; `None` where the chain has gone on.
+    /// Returns the link on which a deadline is overdue, or `None` if the chain has gone on.
     fn overdue_link(&mut self, overdue: &Overdue) -> Option<LinkKey> {
         let chain = self.chains.get_mut(overdue.chain)?;
         let link = self.links.find(overdue.link);
@@ -70,17 +73,18 @@ impl<N: Net> Core<N> {
         chain.marks.clear(overdue.mark);
         let waits = matches!(chain.stage, Stage::Queued { .. } | Stage::Running { .. });
         if is_due && waits && chain.timer.is_none() {
-            // Its link has ended, and it is sent elsewhere: there it is looked at anew.
+            // The link ended and the request is sent elsewhere, where its deadlines are armed anew.
             self.arm(overdue.chain, None);
         }
         None
     }
 
+    /// Whether a link's host is still being looked up.
     fn is_looked_up(&self, key: LinkKey) -> bool {
         matches!(&self.links[key].reach, Reach::Dialing(dial, _) if !dial.has_begun())
     }
 
-    /// Whether more may be read from a link at once.
+    /// Whether more can be read from a link right now.
     fn is_unread(&self, key: LinkKey) -> bool {
         let link = &self.links[key];
         let (Reach::Open(..) | Reach::Shaking(..), Some(chain)) = (&link.reach, link.chain())

@@ -1,4 +1,4 @@
-//! What follows in a pipeline when a response is complete (RFC 9112 §9.3.2).
+//! Moves up the requests of a pipeline when a response is complete (RFC 9112 §9.3.2).
 
 use crate::engine::alerts::alert;
 use crate::engine::chain::ChainKey;
@@ -9,24 +9,26 @@ use crate::net::Net;
 use crate::net::slots::LinkKey;
 use crate::proto::head::Head;
 
-/// How long an origin on trial may be silent inside of a batch, in milliseconds: then it has
+/// How long an origin on trial may be silent inside of a batch, in milliseconds. After that it has
 /// dropped the rest.
 const TRIAL_MILLIS: u64 = 5000;
 
-/// Who is in front of a link whose response is complete.
+/// What is in front of a link whose response is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MovedUp {
-    /// The next in line.
+    /// The next request in line.
     Next,
-    /// Nobody: nothing was behind, and the link is as any other whose exchange is over.
+    /// Nothing, because no request was behind. The link is like any other whose exchange is over.
     Nobody,
-    /// Nobody: the link is closed, and what was behind goes on elsewhere.
+    /// Nothing, because the link is closed. The requests behind go elsewhere.
     Closed,
 }
 
 impl<N: Net> Core<N> {
-    /// The exchange in front is over and taken out, `leftover` bytes have come behind its response:
-    /// the next in line takes its place, if the connection is good for it (`is_whole`).
+    /// Moves the next request in line to the front, if the connection can be used further.
+    ///
+    /// The exchange in front is over and taken out, and `leftover` bytes have arrived behind its
+    /// response. `is_whole` is false if no other response can follow on this connection.
     #[inline(never)]
     pub(super) fn move_up(
         &mut self,
@@ -52,7 +54,7 @@ impl<N: Net> Core<N> {
             alert!(
                 self,
                 Pipelining,
-                "{}: speaks HTTP/1.0, and is not pipelined any more",
+                "{}: speaks HTTP/1.0, so it is no longer pipelined",
                 self.pool[link.origin].origin
             );
         }
@@ -65,15 +67,16 @@ impl<N: Net> Core<N> {
             }
             return MovedUp::Nobody;
         }
-        // What is written may be answered still, whatever is to become of the connection then.
+        // A request that is written may still be answered, whatever becomes of the connection after
+        // that.
         let progress = line.extent(0);
         let goes_on = match progress {
             Extent::Whole => true,
             Extent::Partly => !ends,
             Extent::Unwritten => !ends && leftover == 0,
         };
-        // RFC 9112 §9.3.2 asks for care behind a connection that failed. One that the server has
-        // announced to end is no failure, if it has answered a pipelined request before.
+        // RFC 9112 §9.3.2 asks for care after a connection failed. One that the server announced to
+        // close has not failed, unless it never answered a pipelined request.
         let is_broken = line.has_begun() && !line.is_proven();
         if is_whole && speaks_1_1 && goes_on {
             self.promote(key, leftover);
@@ -89,22 +92,25 @@ impl<N: Net> Core<N> {
         MovedUp::Closed
     }
 
-    /// Puts the next in line in front.
+    /// Moves the next request in line to the front.
     fn promote(&mut self, key: LinkKey, leftover: usize) {
         let (token, now) = (self.links.token(key), self.clock.micros());
         let link = &mut self.links[key];
-        let front = link.h1.promote().expect("somebody is in line");
+        let front = link
+            .h1
+            .promote()
+            .expect("a line that is not empty has a next request");
         self.counts.reused += 1;
         if leftover > 0 {
             front.on_answered(now);
         }
         let is_unwritten = front.written() == 0;
         let origin = link.origin;
-        // A pipeline that never runs empty must not keep another origin out for ever.
+        // A pipeline that never runs empty must not keep another origin out forever.
         let is_wanted_elsewhere = self.pool.another_has_none(origin);
         if let Some(line) = link.h1.line_mut() {
             if is_unwritten {
-                // It may have been held back, and nothing else would have it written.
+                // The request may have been held back, and nothing else would get it written.
                 line.is_unsure = true;
                 self.agenda.unwritten.push(token);
             }
@@ -116,8 +122,8 @@ impl<N: Net> Core<N> {
         self.pool.serve_soon(origin);
     }
 
-    /// A request of a batch by which its origin is tried has come to the front: it does not wait
-    /// long for a server that has dropped it.
+    /// Shortens the deadline of a request that came to the front as part of a trial: a server that
+    /// has dropped it would otherwise keep it waiting.
     pub(super) fn arm_trial(&mut self, key: LinkKey, chain: ChainKey) {
         if self.is_on_trial(key) {
             let due = self.clock.tick_from_now() + TRIAL_MILLIS;

@@ -1,5 +1,8 @@
-//! Looks whether nothing stands unread on a kept connection before it is given a request, by what
-//! is known of it ([`Quiet`]) or by reading from it.
+//! Checks that nothing stands unread on a kept connection before it is given a request: by what is
+//! known about it ([`Quiet`](crate::engine::quiet::Quiet)), or by reading from it.
+//!
+//! A client that skips this takes bytes that the server sent while no request was outstanding for
+//! the response to its next request. The simulation found just that: answers to other requests.
 
 use std::io;
 
@@ -15,10 +18,9 @@ use crate::net::{Net, Readiness};
 use crate::proto::Violation;
 
 impl<N: Net> Core<N> {
-    /// Whether a link that was idle, and is out of the pool, may be given a request. It is closed
-    /// if not.
+    /// Whether an idle link, just taken out of the pool, may be given a request. Closes it if not.
     pub(super) fn is_idle_fit(&mut self, link: LinkKey) -> bool {
-        // In this turn the time may have been read before any amount of work.
+        // Any amount of work may lie between the last reading of the clock and this check.
         self.read_clock();
         let rest = self.agenda.events.rest();
         let quiet_at = self.quiet.idle_at(link, self.links.token(link), rest);
@@ -29,7 +31,7 @@ impl<N: Net> Core<N> {
         is_quiet
     }
 
-    /// Whether a link that rests, its response just read, may be given a request. It is closed if
+    /// Whether a resting link, whose response was just read, may be given a request. Closes it if
     /// not.
     #[inline(always)]
     pub(super) fn is_fit(&mut self, link: LinkKey) -> bool {
@@ -40,17 +42,16 @@ impl<N: Net> Core<N> {
         is_quiet
     }
 
-    /// Whether nothing stands unread on a link that has been read in this turn and not written to
-    /// since.
+    /// Whether nothing stands unread on a link that was read in this turn and not written to since.
     #[inline(always)]
     pub(super) fn is_still_quiet(&mut self, link: LinkKey) -> bool {
-        // A chain that goes on at once comes here with each request: the clock has been read behind
-        // its readback.
+        // A chain that goes on at once gets here with each request, so this path has to be cheap.
+        // The clock has been read after the chain's readback.
         let is_fresh = self.clock.since != Since::UserCode
             && matches!(self.quiet.drained, Some((drained, at))
                 if drained == link && self.clock.micros() <= at + LASTING);
         let kept = &self.links[link];
-        // Of a record that is on its way nobody knows yet what is in it.
+        // A TLS record that has arrived in part may contain anything.
         let is_between = !kept.tls_state().is_some_and(TlsState::is_inside_record);
         if is_fresh && is_between && !kept.readiness.has_any(Readiness::READ_SIDE) {
             return true;
@@ -58,8 +59,8 @@ impl<N: Net> Core<N> {
         self.is_quiet(link, self.quiet.drained_at(link))
     }
 
-    /// Whether nothing stands unread on a link that was quiet then. It is read from, where that is
-    /// not known any more.
+    /// Whether nothing stands unread on a link that was quiet at `quiet_at`. Reads from it if that
+    /// is too long ago to rely on.
     #[cold]
     #[inline(never)]
     fn is_quiet(&mut self, link: LinkKey, quiet_at: Option<u64>) -> bool {
@@ -80,7 +81,7 @@ impl<N: Net> Core<N> {
         is_quiet
     }
 
-    /// Logs what reading a link without an exchange has shown.
+    /// Logs the result of reading a link without an exchange.
     pub(super) fn tell_of(&mut self, link: LinkKey, probe: Probe) {
         match probe {
             Probe::Open => {}
@@ -92,7 +93,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Logs that bytes have come which answer no request.
+    /// Warns of bytes that answer no request.
     #[cold]
     #[inline(never)]
     pub(super) fn warn_of_unsolicited(&mut self, link: LinkKey, bytes: usize) {
@@ -100,8 +101,8 @@ impl<N: Net> Core<N> {
         alert!(self, Unsolicited, "{}: {unsolicited}", self.origin_of(link));
     }
 
-    /// An idle link is readable: the peer closed it, or spoke out of turn. Either way it is of no
-    /// more use.
+    /// Handles readiness of an idle link: the peer closed it, or sent something unasked. Either way
+    /// it is unusable, except for messages between the TLS states.
     pub(super) fn check_idle(&mut self, key: LinkKey) {
         if !self.links[key].readiness.has_any(Readiness::READ_SIDE) {
             return;
@@ -114,10 +115,11 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Reads where nothing should be, to learn whether the connection is still there.
+    /// Reads where nothing should be, to find out whether the connection is still good.
     pub(super) fn probe(&mut self, key: LinkKey) -> Probe {
         if self.links[key].tls_state().is_some() {
-            // In a readback's wake the bytes that its response lies in are in the first buffer.
+            // The shared buffer may hold the response that the running readback reads. Then the
+            // second one is used.
             let first_is_taken = self.buffers.read.is_empty();
             let mut buffer = std::mem::take(if first_is_taken {
                 &mut self.buffers.second
@@ -126,7 +128,8 @@ impl<N: Net> Core<N> {
             });
             buffer.resize(self.settings.read_buffer, 0);
             let probe = self.probe_tls(key, &mut buffer);
-            // Back to where it came from: while it is out, both may be empty.
+            // By the flag, not by which buffer is empty: both may be while this one is out, and the
+            // shared one would never come back.
             if first_is_taken {
                 self.buffers.second = buffer
             } else {
@@ -152,14 +155,14 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// As [`probe`](Self::probe), where the server may have something to say to the TLS state:
-    /// tickets for later ones, new keys.
+    /// [`probe`](Self::probe) for a TLS link, on which the server may send messages for the TLS
+    /// state: session tickets and key updates.
     pub(super) fn probe_tls(&mut self, key: LinkKey, buffer: &mut [u8]) -> Probe {
         let link = &mut self.links[key];
         let Some((socket, Some(tls))) = link.reach.wire() else {
             return Probe::Ended;
         };
-        // What was read may have had an end that only shows now.
+        // Bytes read earlier may have contained an end that takes effect only now.
         if tls.is_finished() || tls.failure().is_some() {
             return Probe::Ended;
         }
@@ -167,8 +170,8 @@ impl<N: Net> Core<N> {
             let kept = tls.restore(buffer);
             match self.net.recv(socket, &mut buffer[kept..]) {
                 Ok(0) => return Probe::Ended,
-                // So much is said by nobody who means well, and would be read for as long as it is
-                // said.
+                // No well-meaning server sends this much at rest. One that does could keep the
+                // engine reading for as long as it likes.
                 Ok(n) if kept + n > MAX_UNASKED_BYTES => return Probe::Ended,
                 Ok(n) => {
                     self.counts.bytes_in += n as u64;
@@ -178,7 +181,8 @@ impl<N: Net> Core<N> {
                         tls.receive(buffer, kept + n, &mut self.buffers.plaintext, &mut left);
                     self.quiet.cost += n + (usize::MAX - left);
                     let bytes = self.buffers.plaintext.len();
-                    // Nobody asked for it, and it must not stand before what somebody did.
+                    // Left in the buffer, these bytes would come before the next response of
+                    // another connection.
                     self.buffers.plaintext.clear();
                     match received {
                         _ if bytes > 0 => return Probe::Spoke { bytes },
@@ -200,23 +204,23 @@ impl<N: Net> Core<N> {
     }
 }
 
-/// Reads that an idle link may ask for before it is given up. A server that means well sends a few
-/// tickets, and then no more.
+/// Reads from an idle link before it is given up. A well-meaning server sends a few tickets and
+/// then stops.
 const MAX_PROBE_READS: usize = 16;
 
-/// What an idle TLS state may say: some tickets, and changes of keys. Each costs microseconds, and
-/// whoever sends more would keep on.
+/// TLS messages that an idle connection may receive: some tickets and key updates. Each costs
+/// microseconds, and a server that sends more would go on.
 pub(super) const MAX_UNASKED: usize = 32;
 
-/// And how much at a time, so that not many of them are in one record.
+/// Bytes in one such read, so that one read cannot hold a flood of messages.
 pub(super) const MAX_UNASKED_BYTES: usize = 16 << 10;
 
-/// What reading a link without an exchange has shown.
+/// The result of reading a link without an exchange.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Probe {
     Open,
     Ended,
-    /// It sent at least so many bytes that nobody asked for.
+    /// At least this many bytes arrived that answer no request.
     Spoke {
         bytes: usize,
     },

@@ -1,7 +1,7 @@
-//! How a request finds a link: an idle one of its origin, for a pipelined one a link that others
-//! like it are on, a new one where the limits allow it, or else a place in its origin's queue.
+//! Finds a link for a request: an idle one of its origin, one that other pipelined requests are on,
+//! a new one if the limits allow it, or else a place in its origin's queue.
 //!
-//! A link that is free *rests* until its chain's next step, on the agenda; if that does not take
+//! A link that comes free *rests* on the agenda until its chain's next step. If that does not take
 //! it, it is *parked* in the pool, and *idle* from then on.
 
 use log::debug;
@@ -14,7 +14,7 @@ use crate::net::slots::LinkKey;
 use crate::request::Request;
 use crate::timeouts::Timeout;
 
-/// Whether a request has waited already, or has just come.
+/// Whether a request comes from the head of its queue, or is new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum InLine {
     First,
@@ -23,13 +23,13 @@ enum InLine {
 
 /// What `obtain` found for a request.
 enum Grant {
-    /// This link of the origin, open and without an exchange.
+    /// An open link of the origin without an exchange.
     Reuse(LinkKey),
-    /// This link of the origin, behind the pipelined requests that are on it.
+    /// A link of the origin with pipelined requests, to be joined behind them.
     Join(LinkKey),
-    /// A link may be opened.
+    /// No link, but a new one may be opened.
     Open,
-    /// Neither: the request waits.
+    /// None of these: the request waits.
     Wait,
 }
 
@@ -37,10 +37,10 @@ impl<N: Net> Core<N> {
     /// Finds a link for the chain's request, or a place in the queue.
     pub(super) fn place(&mut self, key: ChainKey) {
         let origin = self.chains[key].home();
-        // First in, first out: nobody overtakes those who wait already.
+        // First in, first out: a new request does not overtake those that wait.
         let grant = match self.pool[origin].waiting {
             Some(_) => Grant::Wait,
-            // Nor those of other origins who wait for room.
+            // Nor does it overtake requests of other origins that wait for room: see `obtain`.
             None => self.obtain(origin, key, InLine::Last),
         };
         match grant {
@@ -54,7 +54,8 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// As [`place`](Self::place) for a request that is sent again: it had its turn, and keeps it.
+    /// [`place`](Self::place) for a request that is sent again. It has had its turn, and keeps it:
+    /// put at the end, it would wait behind everything submitted after it.
     pub(super) fn place_again(&mut self, key: ChainKey) {
         let origin = self.chains[key].home();
         match self.obtain(origin, key, InLine::First) {
@@ -68,7 +69,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Puts a request on a link that rests.
+    /// Puts a request on a resting link.
     #[inline(always)]
     pub(super) fn assign(&mut self, key: LinkKey, chain_key: ChainKey) {
         if !self.load(key, chain_key) {
@@ -76,7 +77,8 @@ impl<N: Net> Core<N> {
         }
         self.counts.reused += 1;
         if let Some(line) = self.links[key].h1.line_mut() {
-            // More may come before it is written, and so may what answers none of it.
+            // The request is written later. Until then more may join it, and bytes may arrive that
+            // answer none of them.
             line.is_unsure = true;
             self.note_unwritten(key);
             return self.arm(chain_key, Some(Timeout::Write));
@@ -88,7 +90,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Writes what has come together on links since the last time.
+    /// Writes what has been put on links since the last call.
     pub(super) fn flush_noted(&mut self) {
         let mut noted = std::mem::take(&mut self.agenda.unwritten);
         for token in noted.drain(..) {
@@ -99,7 +101,10 @@ impl<N: Net> Core<N> {
         self.agenda.unwritten = noted;
     }
 
-    // With its few callers, so that the common way through it is short in each.
+    /// Finds what there is for a request, the cheapest first: the link that rests (it has just been
+    /// read), the newest idle one (the least likely to have been closed), one to be joined (so that
+    /// pipelines fill before connections are opened), and then a new one.
+    // Inlined into its few callers, so that the common path is short in each.
     #[inline(always)]
     fn obtain(&mut self, origin: OriginKey, key: ChainKey, place: InLine) -> Grant {
         let chain = &self.chains[key];
@@ -126,7 +131,7 @@ impl<N: Net> Core<N> {
             }
         }
         if self.pool[origin].links >= self.settings.max_links_per_origin {
-            // A fresh connection is wanted: an idle one makes way.
+            // The request wants a fresh connection: an idle one makes room for it.
             match self.pool.oldest_idle(origin) {
                 Some(idle) => self.close_idle_link(idle),
                 None => return Grant::Wait,
@@ -143,12 +148,14 @@ impl<N: Net> Core<N> {
         Grant::Open
     }
 
+    /// Whether a link may be opened, perhaps after closing an idle one.
     pub(super) fn has_room(&self) -> bool {
         let free = self.exhausted.is_none() && self.links.len() < self.settings.max_links;
         free || self.pool.oldest_idle_of_all().is_some()
     }
 
-    /// Sees that one more link may be opened, at the price of the oldest idle one if need be.
+    /// Makes room for one more link, by closing the oldest idle one if necessary. Returns whether
+    /// there is room.
     fn make_room(&mut self) -> bool {
         if self.exhausted.is_none() && self.links.len() < self.settings.max_links {
             return true;
@@ -160,7 +167,7 @@ impl<N: Net> Core<N> {
         idle.is_some()
     }
 
-    /// The newest idle link of an origin whose time is not over, and on which nothing stands
+    /// Takes the newest idle link of an origin that has not expired and on which nothing stands
     /// unread.
     fn take_idle(&mut self, origin: OriginKey) -> Option<LinkKey> {
         let now = self.clock.tick();
@@ -176,13 +183,14 @@ impl<N: Net> Core<N> {
                     continue;
                 }
             }
-            // Its timer is due in this very turn. Those that are older are no better, unless a
-            // server gave them longer.
+            // Its timer is due in this very turn. Older ones are no better, unless a server granted
+            // them more time.
             self.close(key);
         }
     }
 
-    /// Starts those at the head of an origin's queue for whom there is a link or room for one.
+    /// Starts the requests at the head of an origin's queue, as long as there are links or room for
+    /// them.
     pub(super) fn serve_queue(&mut self, origin: OriginKey) {
         while self.serve_first(origin) {
             if self.agenda.has_carried_out_enough() || self.panic.is_some() {
@@ -191,7 +199,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Starts the first in an origin's queue, if there is a link or room for it.
+    /// Starts the first request in an origin's queue, if there is a link or room for it.
     pub(super) fn serve_first(&mut self, origin: OriginKey) -> bool {
         let Some((first, _)) = self.pool[origin].waiting else {
             return false;
@@ -214,11 +222,12 @@ impl<N: Net> Core<N> {
         true
     }
 
-    /// Keeps a link that rests and that no step of its chain has taken, if there is a place for it.
-    /// Whether it may be used again was decided in [`release`](Core::release).
+    /// Puts a resting link that no step of its chain has taken into the pool, if there is a place
+    /// for it. Whether it is fit for reuse was decided in [`release`](Core::release).
     pub(super) fn park(&mut self, key: LinkKey) {
         let origin = self.links[key].origin;
         let millis = self.idle_millis(key);
+        // While descriptors have run out, none is kept idle that other requests wait for.
         let wanted_elsewhere = self.pool.has_waiting_for_room() && self.exhausted.is_some();
         if millis == 0 || wanted_elsewhere || self.settings.max_idle_per_origin == 0 {
             return self.close(key);

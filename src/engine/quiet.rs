@@ -1,55 +1,55 @@
-//! Whether a kept connection is quiet: that nothing stands unread on it when it is given a request.
+//! Tracks whether kept connections are quiet: whether nothing stands unread on them when they are
+//! given a request.
 //!
-//! Bytes that come while no request is outstanding answer none, and a connection that the peer has
-//! closed is not to be used (RFC 9112 §9.2, §9.3.1). Both may have happened since the engine last
-//! looked: while the host was busy elsewhere, while a readback worked, or a moment ago, with the
-//! event still to be dealt with. So a connection is given out only if it is known to have been
-//! quiet within [`LASTING`], and is read from otherwise.
+//! Bytes that arrive while no request is outstanding answer none, and a connection that the peer
+//! has closed must not be used (RFC 9112 §9.2, §9.3.1). Both may have happened since the engine
+//! last looked: while the host was busy elsewhere, while a readback ran, or a moment ago, with the
+//! event still to be dealt with. So a connection is given a request only if it is known to have
+//! been quiet within [`LASTING`]; otherwise it is read from first.
 //!
-//! That read costs a system call. A chain that goes on at once does not pay for it: its connection
-//! was found empty by the read that brought its response. Nor does a request that begins after a
-//! poll which had nothing to tell of an idle connection.
+//! That read costs a system call. A chain that goes on at once does not pay for it, because the
+//! read that brought its response found the connection empty. Nor does a request that begins after
+//! a poll that reported nothing about an idle connection.
 
 use mio::Token;
 
 use crate::net::slots::LinkKey;
 use crate::net::{Heard, Ready};
 
-/// How long a connection is believed to be as it was found, in microseconds.
+/// How long a connection counts as quiet after it was found quiet, in microseconds.
 pub(super) const LASTING: u64 = 1000;
 
-/// Events still to be dealt with that are looked through for one of an idle connection; with more,
-/// the connection is read from.
+/// Events still to be dealt with that are searched for one of an idle connection. If there are
+/// more, the connection is read from.
 const LOOKED_THROUGH: usize = 256;
 
-/// Connections parked in this turn that are remembered to have been quiet. What is parked last is
-/// taken first.
+/// Connections parked in this turn that are searched for one to be reused. The pool hands out the
+/// newest first, so it is usually among the last.
 const REMEMBERED: usize = 8;
 
-/// When connections were found quiet in this turn. Times are microseconds of the engine's life.
-/// Between turns nothing is known.
+/// When connections were found quiet in this turn, in microseconds of the engine's life. Nothing is
+/// known between turns.
 #[derive(Debug, Default)]
 pub(super) struct Quiet {
-    /// When the poll told all it had to tell.
+    /// When a poll reported all events there were.
     heard_at: Option<u64>,
-    /// The connection that was found empty last, by a read.
+    /// The connection that a read found empty last, and when.
     pub(super) drained: Option<(LinkKey, u64)>,
-    /// Those that came to the pool in this turn.
+    /// Connections that were parked in this turn, and when they were found empty.
     parked: Vec<(LinkKey, u64)>,
-    /// What probes of TLS states have cost, in bytes, since a turn's budget was last charged with
-    /// it.
+    /// Bytes that probing TLS states has cost since a turn's budget was last charged for it.
     pub(super) cost: usize,
 }
 
 impl Quiet {
-    /// What was known holds no longer: time has gone by that the engine did not see.
+    /// Discards everything: time has passed in which the engine did not look.
     pub(super) fn forget(&mut self) {
         self.heard_at = None;
         self.drained = None;
         self.parked.clear();
     }
 
-    /// The poll was asked.
+    /// Notes the outcome of a poll.
     pub(super) fn on_heard(&mut self, heard: Heard, now: u64) {
         self.heard_at = match heard {
             Heard::All => Some(now),
@@ -57,32 +57,32 @@ impl Quiet {
         };
     }
 
-    /// Whether the poll has told all it had to tell in this turn.
+    /// Whether the poll has reported all events there were in this turn.
     pub(super) fn has_heard_all(&self) -> bool {
         self.heard_at.is_some()
     }
 
-    /// A read has found a connection empty.
+    /// Notes that a read has found a connection empty.
     #[inline(always)]
     pub(super) fn on_drained(&mut self, link: LinkKey, now: u64) {
         self.drained = Some((link, now));
     }
 
-    /// When a read last found the connection empty, if it was the last to be read.
+    /// Returns when a read found the connection empty, if it was the last connection to be read.
     pub(super) fn drained_at(&self, link: LinkKey) -> Option<u64> {
         self.drained
             .filter(|(drained, _)| *drained == link)
             .map(|(_, at)| at)
     }
 
-    /// A connection that has just been read comes to the pool.
+    /// Notes that a connection was parked right after it was read.
     pub(super) fn on_parked(&mut self, link: LinkKey) {
         if let Some(at) = self.drained_at(link) {
             self.parked.push((link, at));
         }
     }
 
-    /// When a connection that was idle was last known to be quiet. `rest` are the events still to
+    /// Returns when an idle connection was last known to be quiet. `rest` holds the events still to
     /// be dealt with.
     pub(super) fn idle_at(&mut self, link: LinkKey, token: Token, rest: &[Ready]) -> Option<u64> {
         let mut recent = self.parked.iter().enumerate().rev().take(REMEMBERED);

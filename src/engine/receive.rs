@@ -1,7 +1,7 @@
-//! Reads a link: what its socket holds, or what its TLS state has kept.
+//! Reads a link: the bytes in its socket, or those that its TLS state has kept.
 //!
-//! All links read into one buffer, and all TLS states decrypt into another that they share; but a
-//! body of known length is read, or decrypted, to where it stays.
+//! All links read into one shared buffer, and all TLS states decrypt into another. The exception is
+//! a body of known length, which is read or decrypted directly to where it stays.
 
 use std::io;
 
@@ -14,29 +14,29 @@ use crate::net::slots::LinkKey;
 use crate::net::{Net, Readiness};
 use crate::proto::connection::Eof;
 
-/// What a read has brought.
+/// The outcome of one read.
 #[derive(Debug)]
 pub(super) enum Received {
-    /// So many bytes, at the front of the buffer.
+    /// This many bytes, at the front of the buffer.
     Bytes(usize),
-    /// The plaintext of records, in [`Buffers::plaintext`](crate::engine::buffers::Buffers).
+    /// Decrypted bytes, in [`Buffers::plaintext`](crate::engine::buffers::Buffers).
     Plaintext,
-    /// So many bytes more of a body of known length, in place.
+    /// This many more bytes of a body of known length, already in place.
     Body(usize),
-    /// The peer has ended the connection.
+    /// The peer ended the connection.
     End,
-    /// Nothing for the response; there may be more.
+    /// Nothing for the response, but there may be more to read.
     Nothing,
-    /// The link is not to be read on for now, or has failed.
+    /// The link has failed, or is not to be read any further for now.
     Stop,
 }
 
-/// How much may be read, in bytes, before others have their turn.
+/// How many bytes may be read before other links get their turn.
 #[derive(Debug)]
 pub(super) struct Allowance<'a> {
-    /// Of this link.
+    /// The limit for this link.
     pub(super) share: usize,
-    /// Of all links together.
+    /// The limit for all links together.
     pub(super) budget: &'a mut usize,
 }
 
@@ -51,20 +51,20 @@ impl Allowance<'_> {
     }
 }
 
-/// Where a socket is read into.
+/// Where bytes of a socket are read into.
 #[derive(Clone, Copy)]
 enum Place {
-    /// The buffer that all links read into.
+    /// The buffer that all links share.
     Shared,
-    /// The same, behind what the TLS state has kept of the read before.
+    /// The shared buffer, behind ciphertext that the TLS state kept from the previous read.
     Ciphertext { kept: usize },
-    /// The link's own body, which is collected.
+    /// The link's own body, which is being collected.
     Body,
 }
 
 impl<N: Net> Core<N> {
-    /// Reads once, as far as there is something and `allowed` lasts. `buffer` is the one that all
-    /// links read into.
+    /// Reads once, if there is something to read and `allowed` is not used up. `buffer` is the
+    /// buffer that all links share.
     #[inline]
     pub(super) fn receive(
         &mut self,
@@ -77,14 +77,14 @@ impl<N: Net> Core<N> {
             return Received::Stop;
         };
         let may_read = matches!(link.reach, Reach::Open(..) | Reach::Shaking(..));
-        // Cancelled: a command is on its way that ends it, and until then nothing more comes of
-        // it.
+        // A canceled exchange is ended by a command that is already queued. Until then nothing more
+        // is read for it.
         if !may_read || self.chains[chain].marks.has_any(Marks::STANDS_STILL) {
             return Received::Stop;
         }
         match link.tls_state() {
             None => {}
-            // No event will tell of what has been read already.
+            // The end was read earlier, so no event will report it.
             Some(tls) if tls.is_finished() => return Received::End,
             Some(tls) => {
                 if let Some(problem) = tls.failure() {
@@ -119,7 +119,7 @@ impl<N: Net> Core<N> {
             readiness,
             ..
         } = &mut self.links[key];
-        let (socket, tls) = reach.wire().expect("what is read has a socket");
+        let (socket, tls) = reach.wire().expect("a link that is read has a socket");
         let most = buffer.len();
         let (place, room) = match tls {
             Some(tls) => {
@@ -135,8 +135,9 @@ impl<N: Net> Core<N> {
         match self.net.recv(socket, room) {
             Ok(0) => Received::End,
             Ok(n) => {
-                // A short read has emptied the socket, unless the end of file stands behind the
-                // data: then read on to it, since data and FIN together gave one edge only.
+                // A short read means that the socket is drained, unless an end of file stands
+                // behind the data. Data and FIN together may have caused one edge only, so the link
+                // is then read to its end.
                 if n < room_len && !readiness.has_any(Readiness::ENDING) {
                     *readiness = readiness.without(Readiness::READABLE);
                     self.quiet.on_drained(key, self.clock.micros());
@@ -150,7 +151,10 @@ impl<N: Net> Core<N> {
                     }
                     Place::Body => {
                         let inbound = self.links[key].h1.inbound_mut();
-                        inbound.expect("its body had room").body.on_received(n);
+                        inbound
+                            .expect("a body that was read into is kept")
+                            .body
+                            .on_received(n);
                         Received::Body(n)
                     }
                 }
@@ -163,7 +167,7 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// More is to be done with ciphertext that was read before.
+    /// Goes on with ciphertext that was read earlier.
     #[inline(never)]
     fn on_pending(
         &mut self,
@@ -174,12 +178,12 @@ impl<N: Net> Core<N> {
         let (_, tls) = self.links[key]
             .reach
             .wire()
-            .expect("it was read from a socket");
+            .expect("a link with pending ciphertext has a socket");
         let kept = tls.map_or(0, |tls| tls.restore(buffer));
         self.on_ciphertext(key, buffer, kept, allowed)
     }
 
-    /// Nothing was there to be read, or nothing will be any more.
+    /// Handles a read that returned no bytes: the socket is drained, or has failed.
     #[inline(never)]
     fn on_nothing_read(&mut self, key: LinkKey, error: io::Error) {
         let link = &mut self.links[key];
@@ -190,16 +194,16 @@ impl<N: Net> Core<N> {
         let is_dead = !link.h1.is_writable() && link.readiness.has(Readiness::ERROR);
         link.readiness = link.readiness.without(Readiness::READ_SIDE);
         if is_dead {
-            // Writing failed, and there is no response that would explain it.
+            // Writing failed earlier, and there is no response that would explain why.
             let missing = None;
             let error = Some(io::ErrorKind::BrokenPipe.into());
             self.fail(key, Failure::Closed { missing, error });
         }
     }
 
-    /// Bytes of a TLS link have come, at the front of `buffer` up to `filled`; or they had, and
-    /// more was to be done with them than was allowed. What the records cost beside their bytes is
-    /// taken from `allowed` as well.
+    /// Decrypts the bytes at the front of `buffer`, up to `filled`. They have just arrived, or were
+    /// kept because decrypting them exceeded the allowance. Records cost more than their bytes; the
+    /// surcharge is taken from `allowed` as well.
     #[inline(always)]
     fn on_ciphertext(
         &mut self,
@@ -210,9 +214,9 @@ impl<N: Net> Core<N> {
     ) -> Received {
         let link = &mut self.links[key];
         let was_open = link.is_open();
-        let (_, tls) = link.reach.wire().expect("what is read has a socket");
-        let tls = tls.expect("ciphertext is of a TLS link");
-        // A body of known length is decrypted to where it stays.
+        let (_, tls) = link.reach.wire().expect("a link that is read has a socket");
+        let tls = tls.expect("only TLS links receive ciphertext");
+        // A body of known length is decrypted directly to where it stays.
         let body = link.h1.body_mut();
         let is_body = body.is_some();
         let mut plaintext = match body {
@@ -220,7 +224,7 @@ impl<N: Net> Core<N> {
             None => {
                 debug_assert!(
                     self.buffers.plaintext.is_empty(),
-                    "the last who used it has cleared it"
+                    "whoever used the buffer last must have cleared it"
                 );
                 std::mem::take(&mut self.buffers.plaintext)
             }
@@ -239,48 +243,49 @@ impl<N: Net> Core<N> {
         if is_over {
             link.h1.end_behind_front();
         }
-        // The next message of the handshake, the request behind the last one, or what else the TLS
-        // state has to say. An alert that says why it has failed goes out when the link is closed.
+        // Sends the next handshake message, the request behind the last one, or whatever else the
+        // TLS state has to send. The alert of a failed state goes out when the link is closed.
         if received.is_ok() && (!was_open || link.has_outbound()) {
             self.flush(key);
         }
-        // The end that has come, or the failure, is the next call's: behind what has come before
-        // it, and behind a pause.
+        // An end or a failure is left to the next call, so that it takes effect after the bytes
+        // before it, and after a pause.
         if is_body {
             return Received::Body(grown);
         }
-        // Before its handshake is over a link has asked for nothing: a TLS state that fails in the
-        // same read answers nothing.
+        // Before the end of its handshake a link has asked for nothing. If the TLS state fails in
+        // the same read, bytes before the failure answer nothing.
         let link = &mut self.links[key];
         if grown == 0 || !link.is_busy() {
             self.buffers.plaintext.clear();
             return Received::Nothing;
         }
         if !was_open {
-            // It was sent before the request was: as in `connect_on`.
+            // The server sent it before the request arrived: see `connect_on`.
             link.h1.end_behind_front();
         }
         Received::Plaintext
     }
 
-    /// The peer has ended the connection. True: that is the end of the response, which is complete.
-    /// The exchange has failed if not.
+    /// Handles the end of the connection. Returns true if it completes the response; otherwise the
+    /// exchange has failed.
     pub(super) fn on_end(&mut self, key: LinkKey) -> bool {
         let link = &mut self.links[key];
         link.h1.end_behind_front();
         let is_cut = link.tls_state().is_some_and(|s| !s.is_finished());
         if is_cut && link.h1.response().is_until_close() {
-            // RFC 9112 §9.8: whoever cuts the connection could cut the body where it likes.
-            let why = "the connection ended without TLS's close_notify";
+            // RFC 9112 §9.8: without close_notify, anyone able to cut the connection could truncate
+            // the body.
+            let why = "the connection ended without a TLS close_notify";
             let error = Some(io::Error::new(io::ErrorKind::UnexpectedEof, why));
             let missing = None;
             self.fail(key, Failure::Closed { missing, error });
             return false;
         }
         if link.h1.outlet() == Outlet::Reset {
-            // A socket tells of a reset once, and the send was told. To take the end that it reads
-            // as from then on for the end of a body that lasts until the close would be to call
-            // whole what was cut off.
+            // A socket reports a reset once, and the send got that report. Reads return an end of
+            // file from then on; taking it for the end of a body that lasts until the close would
+            // pass off a truncated response as complete.
             let missing = link.h1.response().missing();
             let error = Some(io::ErrorKind::ConnectionReset.into());
             self.fail(key, Failure::Closed { missing, error });
@@ -297,14 +302,15 @@ impl<N: Net> Core<N> {
         false
     }
 
-    /// Whether bytes that have come may be the response to the request in front, of which a byte
-    /// has to be written. Otherwise they answer nobody, and it is sent elsewhere.
+    /// Whether bytes that have arrived may be the response to the request in front. On a pipelined
+    /// link not one byte of it may be written yet: then they answer nothing, and the request is
+    /// sent elsewhere.
     #[inline]
     pub(super) fn admits(&mut self, key: LinkKey, bytes: usize) -> bool {
         let now = self.clock.micros();
         let h1 = &mut self.links[key].h1;
         let has_line = h1.has_line();
-        let front = h1.front_mut().expect("it is read for an exchange");
+        let front = h1.front_mut().expect("a link that is read has an exchange");
         if front.is_answered() {
             return true;
         }

@@ -1,7 +1,7 @@
-//! How a readback is called, and what follows from what it answers.
+//! Calls readbacks, and carries out what they return.
 //!
-//! User code runs between two links, with its readback taken out of the slab and its link freed,
-//! and is lent the buffers and the chains: no link, pool or timer is in its reach.
+//! User code runs between two links. Its readback is taken out of the slab and its link is free
+//! already. It is lent the buffers and the chains; links, pool and timers are out of its reach.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -25,15 +25,15 @@ use crate::policy::{Shown, Verdict};
 use crate::request::Request;
 use crate::response::{Reply, Response};
 
-/// Whether a status asks for another try: the server was not ready for the request, or is not
-/// there.
+/// Whether a status counts as a failure for `Context::failures`: the server was not ready for the
+/// request, or not there.
 pub(super) fn is_worth_another_try(status: StatusCode) -> bool {
-    // One comparison for those that are well.
+    // Successful responses take one comparison.
     status.as_u16() >= 400 && matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502..=504)
 }
 
 impl<S, M: Mode> Engine<S, M> {
-    /// A chain's exchange has failed: its policy hears of it, where it has one, and then its
+    /// Delivers the failure of a chain's exchange: to its policy, if it has one, and then to its
     /// readback.
     pub(super) fn deliver(&mut self, state: &mut S, chain: ChainKey, error: Error) {
         let is_cancelled = self.core.chains[chain].marks.has(Marks::CANCELLED);
@@ -48,7 +48,7 @@ impl<S, M: Mode> Engine<S, M> {
                 self.core.resend(chain, request, after);
             }
             (Ok(Ok(_)), Err(error)) => self.tell_failure(state, chain, error),
-            (Ok(Ok(_)), Ok(_)) => unreachable!("it has failed"),
+            (Ok(Ok(_)), Ok(_)) => unreachable!("the reply was made from an error"),
             (Ok(Err(error)), reply) => {
                 let at = self.core.circumstances_unlinked(chain);
                 let at = match &reply {
@@ -61,8 +61,8 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// The response to a chain's request is complete: its policy hears of it, and then its
-    /// readback, unless it is sent again.
+    /// Delivers the response to a chain's request: to its policy, and then to its readback, unless
+    /// the policy has the request sent again.
     #[inline(never)]
     pub(super) fn conclude(&mut self, state: &mut S, chain: ChainKey, response: Response<'_>) {
         let mut response = response;
@@ -78,7 +78,7 @@ impl<S, M: Mode> Engine<S, M> {
         let reply = Ok(response);
         let asked = self.core.ask_end(chain, &reply);
         let Ok(response) = reply else {
-            unreachable!("it is a response")
+            unreachable!("the reply was made from a response")
         };
         let next = match asked {
             Ok(Ok(Verdict::Resend { request, after })) => {
@@ -104,7 +104,7 @@ impl<S, M: Mode> Engine<S, M> {
         self.follow(chain, next);
     }
 
-    /// Shows a response that was kept back as though it came at once.
+    /// Shows a response that was held back for the policy, as if it arrived now in one piece.
     fn replay(
         &mut self,
         state: &mut S,
@@ -120,7 +120,7 @@ impl<S, M: Mode> Engine<S, M> {
             Flow::Buffer
         };
         let mut is_aborted = flow == Flow::Abort;
-        // All of it is here: a pause has nothing to hold back.
+        // The whole body is here, so there is nothing for a pause to hold back.
         let is_streamed = matches!(flow, Flow::Stream | Flow::Pause);
         let is_cancelled = |core: &Core<_>| core.chains[chain].marks.has(Marks::CANCELLED);
         if is_streamed && !response.body().is_empty() && !is_cancelled(&self.core) {
@@ -130,7 +130,7 @@ impl<S, M: Mode> Engine<S, M> {
             is_aborted = flow == Flow::Abort;
         }
         if is_cancelled(&self.core) {
-            // It hears of that, and of nothing else.
+            // It is told of the cancellation and of nothing else.
             return Some(Next::done());
         }
         if is_aborted {
@@ -143,7 +143,7 @@ impl<S, M: Mode> Engine<S, M> {
         self.tell(state, chain, Ok(response))
     }
 
-    /// Calls a readback with what its request has come to.
+    /// Calls a readback with the outcome of its request.
     fn tell(&mut self, state: &mut S, chain: ChainKey, reply: Reply<'_>) -> Option<Next<S>> {
         let id = self.core.chains.id(chain);
         self.run_readback(chain, id, |readback, mut cx| {
@@ -153,7 +153,7 @@ impl<S, M: Mode> Engine<S, M> {
 
     /// Tells a chain's readback of a failure.
     pub(super) fn tell_failure(&mut self, state: &mut S, chain: ChainKey, error: Error) {
-        // Of a chain that has sent nothing yet, nobody is told.
+        // A chain that has only waited has no request that could have failed.
         let sent = self.core.chains[chain].request.is_some();
         self.core.counts.failed += u64::from(sent);
         let cancelled = self.core.chains[chain].marks.has(Marks::CANCELLED);
@@ -181,11 +181,12 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// Does what a readback answered, after what it asked for.
+    /// Carries out what a readback asked for through its context, and then what it returned.
     pub(super) fn follow(&mut self, chain: ChainKey, next: Option<Next<S>>) {
         let Some(next) = next else {
             return self.end_chain(chain);
         };
+        // Before what it returned: the readback may have canceled its own chain.
         self.core.settle();
         if self.core.chains[chain].marks.has(Marks::CANCELLED) {
             return self.follow_cancelled(chain, next);
@@ -201,7 +202,7 @@ impl<S, M: Mode> Engine<S, M> {
                 chain.request = Some(request);
                 chain.marks.clear(Marks::AT_HOME);
             }
-            // There is nothing in it to be dropped, which would cost a call to find out.
+            // Nothing to drop, which the compiler cannot see: this saves the drop call.
             again @ Action::Again if !self.core.agenda.draining => std::mem::forget(again),
             action => return self.follow_otherwise(chain, action, when, readback),
         }
@@ -222,7 +223,7 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// [`follow`](Self::follow) where it is no request, or nothing new begins.
+    /// [`follow`](Self::follow) for everything but a request.
     #[inline(never)]
     fn follow_otherwise(
         &mut self,
@@ -263,12 +264,12 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// A chain was cancelled while, or by what, its readback ran: one more call tells it so, and
-    /// what it returned is dropped.
+    /// Tells a chain that was canceled while its readback ran, perhaps by the readback itself. The
+    /// readback is called once more, and what it returned is dropped.
     #[cold]
     fn follow_cancelled(&mut self, key: ChainKey, next: Next<S>) {
         let chain = &mut self.core.chains[key];
-        // Those of the request that is over.
+        // The count belonged to the request that is over.
         chain.attempts = 0;
         chain.stage = Stage::New;
         if !next.is_done() {
@@ -280,7 +281,7 @@ impl<S, M: Mode> Engine<S, M> {
             alert!(
                 core,
                 Dropped,
-                "{place} has cancelled itself: what its readback returned is dropped"
+                "{place} has canceled itself: what its readback returned is dropped"
             );
         }
         self.core.discard(next);
@@ -299,8 +300,8 @@ impl<S, M: Mode> Engine<S, M> {
         self.core.discard((chain.request, readback));
     }
 
-    /// Runs user code: the readback out of the slab, the chains lent to it. `None`: it panicked,
-    /// and the turn is to end.
+    /// Runs user code, with the readback taken out of the slab and the chains lent to it. `None`
+    /// means that it panicked, and the turn has to end.
     pub(super) fn run_readback<R>(
         &mut self,
         key: ChainKey,
@@ -308,7 +309,7 @@ impl<S, M: Mode> Engine<S, M> {
         run: impl FnOnce(&mut dyn Readback<S>, Context<'_, S>) -> R,
     ) -> Option<R> {
         let readback = self.readbacks.take(key);
-        let mut readback = readback.expect("a readback runs once at a time");
+        let mut readback = readback.expect("a readback does not run inside itself");
         let chain = &mut self.core.chains[key];
         let stage = std::mem::replace(&mut chain.stage, Stage::Reading);
         let (request, failures) = (chain.request.take(), chain.failures);
@@ -325,12 +326,14 @@ impl<S, M: Mode> Engine<S, M> {
             readbacks: &mut self.readbacks,
         };
         let cx = Context::new(&mut asks, seen);
-        // What a panic may leave half changed is the readback, which is dropped, and the caller's
-        // state, which is the host's to judge: it gets the panic at the end of the turn.
+        // A panic may leave two things half changed: the readback, which is dropped, and the
+        // caller's state, which is for the host to judge. The host gets the panic at the end of the
+        // turn.
         let result = catch_unwind(AssertUnwindSafe(|| run(&mut *readback, cx)));
         self.core.clock.since = Since::UserCode;
         if self.core.chains.commands_len() > asked {
-            // It may have taken its time, and what it has submitted must not be early for that.
+            // The readback may have run for long, and delays of what it submitted count from its
+            // end.
             self.core.read_clock();
             self.core.chains.stamp(asked);
         }
@@ -344,11 +347,11 @@ impl<S, M: Mode> Engine<S, M> {
         result.ok()
     }
 
-    /// Asks a chain's readback whether it wants to see heads, without all that goes with running
-    /// it. `None`: as for [`run_readback`](Self::run_readback).
+    /// Asks a chain's readback whether it wants to see heads, without the cost of running it.
+    /// `None` has the meaning that it has for [`run_readback`](Self::run_readback).
     pub(super) fn reads_heads(&mut self, key: ChainKey) -> Option<bool> {
         let readback = self.readbacks.get(key);
-        let readback = readback.expect("a readback runs once at a time");
+        let readback = readback.expect("a readback does not run inside itself");
         match catch_unwind(AssertUnwindSafe(|| readback.reads_heads())) {
             Ok(reads) => Some(reads),
             Err(panic) => {
@@ -360,10 +363,10 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// Makes the call that is due.
+    /// Makes a call that is due.
     pub(super) fn make_call(&mut self, state: &mut S, key: ChainKey) {
         let Stage::Due { call } = self.core.chains[key].stage else {
-            unreachable!("its call is due")
+            unreachable!("a chain with a due completion is in stage `Due`")
         };
         if self.core.chains[key].marks.has(Marks::CANCELLED) {
             self.forget_call(call);
@@ -382,13 +385,13 @@ impl<S, M: Mode> Engine<S, M> {
             && let Action::Again = next.action
             && self.core.chains[key].request.is_none()
         {
-            // It has sent nothing that could be sent again.
+            // It has sent nothing yet that could be sent again.
             next.action = Action::Done;
         }
         self.follow(key, next);
     }
 
-    /// Drops a call that will not be made.
+    /// Drops a call that is not to be made.
     pub(super) fn forget_call(&mut self, call: MaybeKey) {
         let call = self.readbacks.take_call(call);
         self.core.discard(call);

@@ -1,8 +1,6 @@
-//! What is different about a link with TLS: its handshake, and from ciphertext to what `receive`
-//! makes of plaintext.
+//! The handshakes of a link, between the connect and the first request. At present that is TLS.
 //!
-//! All TLS states read into the buffer that all links read into, and decrypt into another that they
-//! share; but a body of known length is decrypted to where it stays.
+//! After them, `receive` decrypts what is read, and `net::transport` encrypts what is written.
 
 use log::debug;
 
@@ -18,14 +16,14 @@ use crate::proto::Scheme;
 use crate::timeouts::Timeout;
 
 impl<N: Net> Core<N> {
-    /// Whether there is something to agree on with an origin before a connected link is open. In
-    /// the simulation https is http by another name.
+    /// Whether an origin requires handshakes before a connected link is open. In the simulation
+    /// https is http under another name.
     #[inline]
     pub(super) fn needs_handshakes(&self, origin: OriginKey) -> bool {
         N::HAS_TLS && self.pool[origin].origin.scheme() == Scheme::Https
     }
 
-    /// What a link has to agree on when it is connected; nothing has been said yet.
+    /// Prepares the handshakes of a link that is to be connected. Nothing has been sent yet.
     pub(super) fn handshakes_of(&self, key: LinkKey) -> Result<Handshakes, Problem> {
         let origin = self.links[key].origin;
         if !self.needs_handshakes(origin) {
@@ -36,8 +34,8 @@ impl<N: Net> Core<N> {
         Ok(Handshakes::tls(tls))
     }
 
-    /// Sends what the handshakes have to say. Answers whether all are over, so that the request may
-    /// follow.
+    /// Sends what the handshakes have to send. Returns whether all of them are over, so that the
+    /// request may follow.
     pub(super) fn shake_hands(&mut self, key: LinkKey) -> bool {
         loop {
             let link = &mut self.links[key];
@@ -70,12 +68,12 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// All is agreed on: the link is open.
+    /// Opens a link whose handshakes are over.
     fn on_agreed(&mut self, key: LinkKey) {
         let now = self.clock.micros();
         let link = &mut self.links[key];
         let Reach::Shaking(socket, handshakes) = link.reach.take() else {
-            unreachable!("it was shaking hands")
+            unreachable!("only a link in its handshakes completes them")
         };
         link.reach
             .set(Reach::Open(socket, handshakes.into_layers()));
@@ -83,8 +81,8 @@ impl<N: Net> Core<N> {
             exchange.times.tls = exchange.since(now);
         }
         let token = self.links.token(key);
-        debug!("{token:?} {}: TLS is agreed on", self.origin_of(key));
-        // What the TLS state has to say last goes out with the request.
+        debug!("{token:?} {}: TLS handshake complete", self.origin_of(key));
+        // The last bytes of the TLS state's handshake go out together with the request.
         self.arm(self.chain_of(key), Some(Timeout::Write));
     }
 }
@@ -109,7 +107,7 @@ mod tests {
 
     const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-    /// What a server does with a connection, given the tickets that it may send.
+    /// What a server does with a connection. It is given the tickets that it may send.
     type Script = fn(&mut Peer, &[u8]);
 
     struct Peer {
@@ -121,7 +119,7 @@ mod tests {
         fn request(&mut self) -> bool {
             let mut heard = Vec::new();
             loop {
-                // Some of it may have come with the end of the handshake.
+                // Part of the request may have come with the end of the handshake.
                 let _ = self.tls.reader().read_to_end(&mut heard);
                 if heard.ends_with(b"\r\n\r\n") {
                     return true;
@@ -148,7 +146,7 @@ mod tests {
         }
     }
 
-    /// Who believes a server, and the server.
+    /// Returns a client's trust in a server, and the server.
     fn certified() -> (Tls, ServerConfig) {
         let key = rcgen::KeyPair::generate().unwrap();
         let params = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
@@ -167,8 +165,8 @@ mod tests {
         (tls, config)
     }
 
-    /// A server whose connections have so many tickets to send, each in a record of its own or two,
-    /// and send none but by the script.
+    /// Starts a server whose connections have this many tickets to send, each in one or two
+    /// records, and leave the sending to the script.
     fn serve(tickets: usize, script: Script) -> (SocketAddr, Tls, Receiver<usize>) {
         let (tls, mut config) = certified();
         config.send_tls13_tickets = tickets;
@@ -218,7 +216,7 @@ mod tests {
         });
     }
 
-    /// Tickets that all links have received.
+    /// Returns how many tickets all links have received.
     fn tickets(engine: &Engine<usize>) -> usize {
         let links = engine.core.links.iter();
         links
@@ -250,7 +248,8 @@ mod tests {
             most = most.max(now.saturating_sub(before));
             before = now;
         }
-        // Two budgets, that of the events and that of the run queue, and what each link goes over.
+        // Two budgets, one for events and one for the run queue, plus what each link exceeds them
+        // by.
         let budgets = 2 * 4 * (512 << 10);
         let expected = budgets / (8 << 10) + 2 * LINKS * 16;
         assert!(most <= expected, "{most} tickets in one turn");
@@ -261,11 +260,11 @@ mod tests {
     /// A ticket of twenty bytes (RFC 8446 §4.6.1).
     const TICKET: &[u8] = b"\x04\0\0\x22\0\0\x0e\x10\0\0\0\0\x01n\0\x14twenty bytes in all.\0\0";
 
-    /// Answers once, and sends so many tickets then.
+    /// Answers once, then sends `COUNT` tickets.
     fn answer_and_send_tickets<const COUNT: u64>(peer: &mut Peer, _: &[u8]) {
         peer.request();
         peer.answer();
-        // From here on records are made by hand.
+        // From here on the records are made by hand.
         let server = std::mem::replace(&mut peer.tls, unconnected());
         let suite = server.negotiated_cipher_suite().unwrap().tls13().unwrap();
         let (first, secrets) = server.dangerous_extract_secrets().unwrap().tx;
@@ -312,7 +311,10 @@ mod tests {
         let read = engine.stats().bytes_in - before;
         let most = (MAX_UNASKED_BYTES + (MAX_UNASKED + 1) * (TICKET.len() + 22)) as u64;
         assert!(read <= most, "{read} bytes");
-        assert!(FLOOD * TICKET.len() as u64 > 4 * most, "that is no flood");
+        assert!(
+            FLOOD * TICKET.len() as u64 > 4 * most,
+            "the flood is too small"
+        );
         let _ = has_sent.recv().unwrap();
     }
 

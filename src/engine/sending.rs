@@ -1,9 +1,9 @@
-//! How a request is put on a link, and written.
+//! Puts requests on links, and writes them.
 //!
-//! A link is given requests in two places: [`load`](Core::load) puts one on a link that has none,
-//! and [`join`](Core::join) one behind those that are on it. What is put on a pipelined link is not
-//! written at once: the link is noted, and when all that the moment asked for has been carried out,
-//! everything goes out in one send.
+//! There are two ways onto a link: [`load`](Core::load) puts a request on a link that has none, and
+//! [`join`](Core::join) puts one behind those that are on it. A pipelined request is not written at
+//! once: its link is noted, and written to when everything that was asked for at this point has
+//! been carried out. So all requests that were put on it go out in one send.
 
 use std::io;
 
@@ -26,17 +26,19 @@ use crate::net::{Net, Readiness};
 use crate::request::Request;
 use crate::timeouts::Timeout;
 
-/// A full-sized segment of the smallest usual path: a longer request may end in a short one, which
-/// Nagle's algorithm would hold back until the others are acknowledged (RFC 9293 §3.7.4).
+/// A full-sized segment on the smallest path in common use, in bytes. A longer request may end in a
+/// short segment, which Nagle's algorithm would hold back until the segments before it are
+/// acknowledged (RFC 9293 §3.7.4).
 const NAGLE_SAFE: usize = 1200;
 
-/// How long a body waits for a 100 (Continue) before it is sent all the same (RFC 9110 §10.1.1).
+/// How long a body waits for a 100 (Continue) before it is sent anyway (RFC 9110 §10.1.1).
 const CONTINUE_MILLIS: u64 = 1000;
 
-/// Places that one send takes the requests of a pipeline from: a request lies in two or three.
+/// Slices in one send of a pipeline. A request takes two or three.
 const PIPELINE_PARTS: usize = 64;
 
-/// How many requests may be unanswered on the link that this one goes over. `None`: it goes alone.
+/// Returns how many requests may be unanswered on the link that carries this one. `None` means that
+/// the request is not pipelined.
 #[inline]
 pub(super) fn depth_of(entry: &Entry, request: &Request) -> Option<u16> {
     let depth = request.pipeline().unwrap_or(entry.depth);
@@ -44,14 +46,15 @@ pub(super) fn depth_of(entry: &Entry, request: &Request) -> Option<u16> {
 }
 
 impl<N: Net> Core<N> {
-    /// Puts the chain's request on a link that has none. False: its policy refuses that, and the
-    /// chain is on the agenda.
+    /// Puts the chain's request on a link that has none. Returns false if the policy refused: the
+    /// chain is then on the agenda.
     #[inline]
     pub(super) fn load(&mut self, key: LinkKey, chain_key: ChainKey) -> bool {
         if self.is_visited(chain_key) {
             return self.load_visited(key, chain_key);
         }
-        // One step, so that the exchange is made where it stays.
+        // Written out in one piece, so that the exchange is built where it stays and not moved
+        // there.
         let link = &mut self.links[key];
         let entry = &self.pool[link.origin];
         let chain = &mut self.chains[chain_key];
@@ -68,7 +71,7 @@ impl<N: Net> Core<N> {
         true
     }
 
-    /// [`load`](Self::load) of a request that a policy sees to.
+    /// [`load`](Self::load) for a request with a policy.
     #[inline(never)]
     fn load_visited(&mut self, key: LinkKey, chain_key: ChainKey) -> bool {
         let Some(exchange) = self.begin_visited(key, chain_key) else {
@@ -83,7 +86,7 @@ impl<N: Net> Core<N> {
         true
     }
 
-    /// An exchange of the chain's request on a link.
+    /// Builds the exchange of a chain's request on a link.
     #[inline(always)]
     fn begin_exchange(&mut self, key: LinkKey, chain_key: ChainKey) -> Exchange<ChainKey> {
         let chain = &mut self.chains[chain_key];
@@ -94,7 +97,8 @@ impl<N: Net> Core<N> {
         Exchange::new(chain_key, request, block, expects, submitted)
     }
 
-    /// The same, with the fields that its policy adds. `None`: that refuses it.
+    /// Builds the exchange of a request with a policy, including the fields that the policy adds.
+    /// `None` means that it refused.
     fn begin_visited(&mut self, key: LinkKey, chain_key: ChainKey) -> Option<Exchange<ChainKey>> {
         if !self.ask_fields(chain_key) {
             return None;
@@ -107,7 +111,7 @@ impl<N: Net> Core<N> {
         Some(Exchange::new(chain_key, request, block, expects, submitted))
     }
 
-    /// A link that is not idle, and which the chain's request may share.
+    /// Returns a link with pipelined requests that the chain's request may join.
     pub(super) fn link_to_join(&self, origin: OriginKey, key: ChainKey) -> Option<LinkKey> {
         let chain = &self.chains[key];
         let depth = depth_of(&self.pool[origin], chain.request())?;
@@ -117,12 +121,14 @@ impl<N: Net> Core<N> {
             .roomiest(&self.links, origin, depth, was_sent, is_paused)
     }
 
-    /// Readies a link for more requests behind the one of that depth that was just put on it.
+    /// Makes a link that just got its first request ready for more behind it, up to `depth`.
     #[inline(never)]
     fn begin_line(&mut self, key: LinkKey, chain: ChainKey, depth: u16) {
         let was_sent = self.chains[chain].attempts > 1;
         let link = &mut self.links[key];
         let is_trusted = !self.pool[link.origin].trust.is_broken() && !was_sent;
+        // RFC 9112 §9.3.2: a request whose connection broke is not pipelined again on a connection
+        // that has answered nothing yet, nor is any other request after a break.
         let intake = if link.h1.is_reused() || is_trusted {
             Intake::Open
         } else {
@@ -134,7 +140,7 @@ impl<N: Net> Core<N> {
         self.pool.note_room(&mut self.links, key);
     }
 
-    /// Puts a request behind those on a link that takes more.
+    /// Puts a request behind those on a link that has room for more.
     pub(super) fn join(&mut self, key: LinkKey, chain_key: ChainKey) {
         let exchange = if self.is_visited(chain_key) {
             match self.begin_visited(key, chain_key) {
@@ -147,7 +153,7 @@ impl<N: Net> Core<N> {
         let link = &mut self.links[key];
         let depth = exchange.request.pipeline();
         let depth = depth.unwrap_or(self.pool[link.origin].depth);
-        // What waits for the socket already will be followed by this when it goes out.
+        // A link with unwritten bytes is written to anyway, and this request goes out behind them.
         let is_first_unwritten = !link.h1.has_unwritten();
         let line = link.h1.line_mut().expect("a link with room has a line");
         line.push(exchange, depth);
@@ -155,17 +161,17 @@ impl<N: Net> Core<N> {
             self.note_unwritten(key);
         }
         self.pool.note_room(&mut self.links, key);
-        // Until its turn comes, it is as if it were queued.
+        // Until it reaches the front it has its total deadline only, as in the queue.
         self.arm(chain_key, None);
     }
 
-    /// Has a link written to when all that this moment asks for has been carried out.
+    /// Notes a link to be written to when everything asked for at this point has been carried out.
     pub(super) fn note_unwritten(&mut self, key: LinkKey) {
         self.agenda.unwritten.push(self.links.token(key));
     }
 
-    /// Writes what is left of the requests on an open link, as far as the socket takes it, and a
-    /// turn's share lasts.
+    /// Writes the rest of the requests on an open link, as far as the socket takes it and up to one
+    /// link's share of a turn.
     pub(super) fn write(&mut self, key: LinkKey) {
         let h1 = &self.links[key].h1;
         if h1.is_tunnel() {
@@ -175,7 +181,7 @@ impl<N: Net> Core<N> {
         if has_line && !self.is_fit_for_more(key) {
             return;
         }
-        // However fast the peer reads, others have their turn.
+        // However fast the peer reads, the other links get their turn.
         let mut left = self.settings.turn_bytes;
         loop {
             let written = if has_line {
@@ -204,17 +210,18 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Writes what waits for a tunnel, as far as the socket takes it.
+    /// Writes the bytes that wait for a tunnel, as far as the socket takes them.
     #[inline(never)]
     fn write_tunnel(&mut self, key: LinkKey) {
-        // Messages are not to wait until those before are acknowledged.
+        // A message is not to wait until the ones before it are acknowledged.
         send_at_once(&mut self.links[key], &mut self.net);
         let mut left = self.settings.turn_bytes;
         loop {
             let link = &mut self.links[key];
             let chain = link.chain().expect("a tunnel has a chain");
             if link.h1.outlet() != Outlet::Open {
-                // What waits goes nowhere, and nothing is to be added to it.
+                // Nothing can be written any more, so the waiting bytes are dropped and no more are
+                // accepted.
                 return self.chains.close_tunnel(chain);
             }
             let outbox = self.chains.outbox(chain).expect("a tunnel has an outbox");
@@ -243,13 +250,15 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Whether more may be written on a pipelined link, and settles how many of those behind. The
-    /// link has failed if not.
+    /// Prepares a pipelined link for a write: decides how many of the requests behind the front may
+    /// go out, and checks that nothing stands unread. Returns false if the check failed the link.
     #[inline(never)]
     fn is_fit_for_more(&mut self, key: LinkKey) -> bool {
         self.pace(key);
         let line = self.links[key].h1.line_mut();
         if line.is_some_and(|line| std::mem::take(&mut line.is_unsure)) {
+            // Everything written is answered, so bytes that stand unread answer nothing. Behind a
+            // new request they would be taken for its response.
             self.read_clock();
             if !self.is_still_quiet(key) {
                 let (missing, error) = (None, None);
@@ -260,7 +269,7 @@ impl<N: Net> Core<N> {
         true
     }
 
-    /// Settles how many of those behind may be written now.
+    /// Decides how many of the requests behind the front may be written now.
     fn pace(&mut self, key: LinkKey) {
         let link = &mut self.links[key];
         let is_unwritten = link.h1.front().is_some_and(|front| front.written() == 0);
@@ -270,12 +279,15 @@ impl<N: Net> Core<N> {
         let trust = &mut self.pool[link.origin].trust;
         match *trust {
             Trust::Full | Trust::Wary { .. } => line.hold_nothing_back(),
+            // Nothing goes behind a trial until all of it is answered, on this connection or
+            // another.
             Trust::Untried { on_trial: true, .. } | Trust::Lost => {}
             Trust::Untried {
                 on_trial: false,
                 most,
                 ..
             } => {
+                // A trial is a batch in one send, so it can only begin before the front is written.
                 if is_unwritten && line.begin_trial(most) {
                     trust.set_on_trial(true);
                 }
@@ -283,7 +295,8 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Writes what is left of the only request, once. `None`: there is nothing to be written.
+    /// Writes the rest of a link's only request, in one send. `None` means that there is nothing to
+    /// write.
     #[inline]
     fn write_once(&mut self, key: LinkKey) -> Option<Result<Written, Trouble>> {
         let link = &mut self.links[key];
@@ -306,14 +319,17 @@ impl<N: Net> Core<N> {
         let Link { h1, reach, .. } = link;
         let (socket, tls) = reach.wire().expect("an open link has a socket");
         let (net, scratch) = (&mut self.net, &mut self.buffers.scratch);
-        let front = h1.front().expect("it goes out");
+        let front = h1
+            .front()
+            .expect("a request that is being written is in front");
         let (defaults, chains, visits) = (&self.settings.defaults, &self.chains, &self.visits);
         let layout = front.layout(|number| block_of((front.tag, number), defaults, chains, visits));
         let parts = layout.parts();
         Some(transport::write(net, socket, tls, parts, written, scratch))
     }
 
-    /// Writes what a link's TLS state has to say, once. `None`: the peer hears nothing any more.
+    /// Writes what a link's TLS state has to send, in one send. `None` means that nothing can be
+    /// written any more.
     #[inline(never)]
     fn write_outbound(&mut self, key: LinkKey) -> Option<Result<Written, Trouble>> {
         let link = &mut self.links[key];
@@ -325,15 +341,15 @@ impl<N: Net> Core<N> {
         Some(transport::write(net, socket, tls, &[], 0, scratch))
     }
 
-    /// As [`write_once`](Self::write_once), of all requests on a pipelined link. Apart, so that the
-    /// places that it needs stand on no other's stack.
+    /// [`write_once`](Self::write_once) for all requests on a pipelined link. Not inlined, so that
+    /// its array of slices takes no stack in plain writes.
     #[inline(never)]
     fn write_pipeline_once(&mut self, key: LinkKey) -> Option<Result<Written, Trouble>> {
         let link = &mut self.links[key];
         if !link.h1.is_writable() || !link.has_unwritten() {
             return None;
         }
-        // A request that follows others unacknowledged is what Nagle's algorithm holds back.
+        // Nagle's algorithm would hold back a request that follows unacknowledged ones.
         if link.h1.follows_others() {
             send_at_once(link, &mut self.net);
         }
@@ -349,15 +365,15 @@ impl<N: Net> Core<N> {
         ))
     }
 
-    /// The socket, or the TLS state, has taken bytes of the request in front and of those behind
-    /// it. Answers whether more may be to be written.
+    /// Handles bytes that the socket or the TLS state took, first of the request in front and then
+    /// of those behind it. Returns whether there may be more to write.
     #[inline(always)]
     pub(super) fn on_written(&mut self, key: LinkKey, done: Written) -> bool {
         self.counts.bytes_out += done.sent as u64;
         let now = self.clock.micros();
         let link = &mut self.links[key];
-        // What a TLS state has taken of a pipeline counts as sent: it is 64 KiB at most, and cannot
-        // be taken back.
+        // On a pipelined link, bytes that the TLS state took count as sent: they are 64 KiB at
+        // most, and cannot be taken back.
         let has_line = link.h1.has_line();
         let is_flushed = has_line || !link.has_outbound();
         let (advance, behind) = link.h1.on_written(done.taken, is_flushed, now);
@@ -367,11 +383,11 @@ impl<N: Net> Core<N> {
         };
         match advance {
             Advance::None => {}
-            // The socket took bytes: the write deadline starts anew.
+            // The socket took bytes, so the write deadline starts anew.
             Advance::Partly if done.sent > 0 => self.arm(chain_key, Some(Timeout::Write)),
             Advance::Partly => {}
             Advance::AwaitsContinue => {
-                // The chain's timer lets the body go if no 100 (Continue) does before.
+                // When this timer goes off without a 100 (Continue), the body is sent anyway.
                 let due = now + CONTINUE_MILLIS * 1000;
                 self.arm_at(chain_key, tick_after(due));
             }
@@ -387,15 +403,15 @@ impl<N: Net> Core<N> {
         has_line || matches!(advance, Advance::None | Advance::Partly)
     }
 
-    /// Nothing can be written any more. Whoever was writing goes on with the link, which is ended
-    /// when it is dealt with next.
+    /// Handles a failed write. The caller may still use the link; it is ended when it is next dealt
+    /// with.
     pub(super) fn on_trouble(&mut self, key: LinkKey, trouble: Trouble) {
         let token = self.links.token(key);
         let link = &mut self.links[key];
         match trouble {
             Trouble::Io(error) => {
-                // The peer may have answered before it stopped listening: its response, and what
-                // ended the connection, are still to be read (RFC 9112 §9.6).
+                // The peer may have answered before it stopped reading, so its response and the
+                // reason for the end are still to be read (RFC 9112 §9.6).
                 link.h1
                     .on_write_failed(error.kind() == io::ErrorKind::ConnectionReset);
                 link.readiness = link
@@ -415,7 +431,7 @@ impl<N: Net> Core<N> {
         self.run_later(key);
     }
 
-    /// Has the link dealt with again, in this turn or the next.
+    /// Queues the link to be dealt with again, in this turn or the next.
     pub(super) fn run_later(&mut self, key: LinkKey) {
         let token = self.links.token(key);
         if !std::mem::replace(&mut self.links[key].is_queued, true) {
@@ -424,12 +440,12 @@ impl<N: Net> Core<N> {
     }
 }
 
-/// Has small segments go out at once from now on.
+/// Turns Nagle's algorithm off, so that small segments go out at once.
 fn send_at_once<N: Net>(link: &mut Link<N::Socket>, net: &mut N) {
     if !std::mem::replace(&mut link.is_undelayed, true) {
         let socket = link.socket().expect("an open link has a socket");
         if let Err(error) = net.set_nodelay(socket) {
-            trace!("TCP_NODELAY refused ({error})");
+            trace!("setting TCP_NODELAY failed ({error})");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What an engine took from its configuration, in the shape in which the hot path wants it.
+//! The configuration of an engine, converted to what the hot path needs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub(super) struct Settings {
     pub(super) max_links: usize,
     pub(super) max_links_per_origin: usize,
     pub(super) max_idle_per_origin: usize,
-    /// Milliseconds.
+    /// In milliseconds.
     pub(super) idle_timeout: u64,
     pub(super) timeouts: Millis,
     pub(super) limits: Limits,
@@ -28,15 +28,16 @@ pub(super) struct Settings {
     pub(super) max_inbox: usize,
     pub(super) defaults: Defaults,
     pub(super) address_filter: AddressFilter,
-    /// For requests that bring none.
+    /// The route of requests that have none of their own.
     pub(super) route: Arc<Route>,
     pub(super) policy: Option<Arc<dyn Policy>>,
 }
 
 impl Settings {
+    /// Converts a configuration. ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a default field that
-    /// cannot be sent.
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) if the configuration is
+    /// invalid, for example because a default field cannot be sent.
     pub(super) fn new(config: &Config) -> Result<Self, Error> {
         config.check()?;
         let address_filter = config.address_filter.clone();
@@ -67,24 +68,24 @@ impl Settings {
     }
 }
 
-/// Whole milliseconds, to be added to a time without a thought: what is too long to come to pass is
-/// cut to 8,900 years.
+/// Converts to whole milliseconds that can be added to any time without overflow: anything longer
+/// than 8,900 years is cut to that.
 fn millis(duration: Duration) -> u64 {
     const NEVER: u64 = u64::MAX >> 16;
     u64::try_from(duration.as_millis()).map_or(NEVER, |ms| ms.min(NEVER))
 }
 
-/// Which origins are pipelined, and how deep.
+/// Parses the patterns of origins to be pipelined, and how deep each is.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a pattern that cannot be read,
-/// and a depth out of bounds.
+/// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) if a pattern cannot be parsed or a
+/// depth is out of range.
 pub(super) fn depths(pipelines: &[(String, usize, bool)]) -> Result<Vec<Depth>, Error> {
     let depths = pipelines.iter().map(|(pattern, depth, is_known)| {
         let refused = |why| Error::invalid_config(format!("pipeline {pattern:?}: {why}"));
         let depth = u16::try_from(*depth).ok();
         let depth = depth.filter(|depth| (1..=MAX_PIPELINE).contains(depth));
-        let depth = depth.ok_or_else(|| refused("a depth is from 1, which is off, to 1024"))?;
+        let depth = depth.ok_or_else(|| refused("the depth must be between 1 (off) and 1024"))?;
         let pattern = Pattern::parse(pattern).map_err(refused)?;
         let is_known = *is_known;
         Ok(Depth {
@@ -98,21 +99,21 @@ pub(super) fn depths(pipelines: &[(String, usize, bool)]) -> Result<Vec<Depth>, 
 
 /// The field lines that the engine adds to requests, and the empty line after them.
 ///
-/// They are kept ready as one block for requests that carry none of them, and as further blocks,
-/// made when first needed, for requests that carry some.
+/// One block is prepared for requests that carry none of these fields themselves. Further blocks,
+/// for requests that carry some, are built when first needed.
 #[derive(Debug)]
 pub(super) struct Defaults {
     lines: Vec<(String, Vec<u8>)>,
     /// The bits of all names, as in [`Request::field_mask`].
     mask: u32,
-    /// Each block with the set of lines that it leaves out.
+    /// The blocks, each with the set of lines that it leaves out.
     blocks: Vec<(u32, Box<[u8]>)>,
 }
 
 impl Defaults {
-    /// A set of lines is a `u32`, and not all bits of it.
+    /// A set of lines is a `u32`, and the value `u32::MAX` stands for all of them.
     const MAX_LINES: usize = 31;
-    /// Sets of lines that are left out, each with a block of its own.
+    /// Blocks beyond the first. Each leaves out another set of lines.
     const MAX_BLOCKS: usize = 1024;
 
     fn new(config: &Config) -> Result<Self, Error> {
@@ -153,7 +154,7 @@ impl Defaults {
         if lines.len() > Self::MAX_LINES {
             let n = lines.len();
             return Err(Error::invalid_config(format!(
-                "{n} default fields: more than {}",
+                "{n} default fields are more than the maximum of {}",
                 Self::MAX_LINES
             )));
         }
@@ -169,7 +170,8 @@ impl Defaults {
         Ok(defaults)
     }
 
-    /// Writes those that go with `request` and the lines in `block` behind these.
+    /// Appends to `block` the lines that go with `request`, other than those that `block` has
+    /// already.
     pub(super) fn append_to(&self, block: &mut Vec<u8>, request: &Request) {
         let added = block.len();
         for (name, line) in &self.lines {
@@ -180,7 +182,7 @@ impl Defaults {
         block.extend_from_slice(b"\r\n");
     }
 
-    /// Which block goes with `request`.
+    /// Returns the number of the block that goes with `request`.
     #[inline]
     pub(super) fn choose(&mut self, request: &Request) -> u16 {
         if request.field_mask() & self.mask == 0 {
@@ -204,8 +206,8 @@ impl Defaults {
         {
             return i as u16;
         }
-        // Beyond any use there is, a request goes without default fields rather than with those of
-        // another.
+        // Far beyond any sensible use: the request goes without default fields rather than with a
+        // wrong set.
         let left_out = if self.blocks.len() > Self::MAX_BLOCKS {
             u32::MAX
         } else {

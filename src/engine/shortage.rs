@@ -1,5 +1,5 @@
-//! What a link does whose connection this machine, or a listener on it, has no room for: it is
-//! closed, and its request waits at the head of its queue.
+//! Handles a connect for which this machine, or a listener, has no room: the link is closed, and
+//! its request waits at the head of its queue.
 
 use std::io;
 
@@ -10,13 +10,14 @@ use crate::net::Net;
 use crate::net::pool::TurnedAway;
 use crate::net::slots::LinkKey;
 
-/// How often a thing is tried again that this machine had no room for.
+/// How often a connect is retried that there was no room for, in milliseconds.
 const RETRY_MILLIS: u64 = 100;
 
 impl<N: Net> Core<N> {
-    /// No port is left for connections to this address, or its listener has no place: that says
-    /// nothing of other origins. The request waits until a link of its origin comes free or ends,
-    /// or a little time has passed.
+    /// Has a request wait for a local port: none is left for connections to this address. This says
+    /// nothing about other origins.
+    ///
+    /// The request waits until a link of its origin comes free or ends, or for [`RETRY_MILLIS`].
     pub(super) fn wait_for_port(&mut self, key: LinkKey, why: &io::Error) {
         let origin = self.links[key].origin;
         alert!(
@@ -33,8 +34,8 @@ impl<N: Net> Core<N> {
         self.pool[origin].turned_away = Some(TurnedAway { why, retry });
     }
 
-    /// This machine is out of something: the request waits until one of our links closes, or a
-    /// little time has passed.
+    /// Has a request wait for room on this machine, which ran out of descriptors or memory: until
+    /// one of the engine's links closes, or for [`RETRY_MILLIS`].
     pub(super) fn wait_for_room(&mut self, key: LinkKey, why: String) {
         let origin = self.links[key].origin;
         alert!(
@@ -52,10 +53,11 @@ impl<N: Net> Core<N> {
         self.pool.wait_for_room(origin);
     }
 
-    /// Closes a link that was never connected, whose request has its place in the queue again.
+    /// Closes a link that was never connected, and puts its request back at the head of the queue.
     fn close_and_wait(&mut self, key: LinkKey) {
         let (origin, chain_key) = (self.links[key].origin, self.chain_of(key));
         self.close(key);
+        // The attempt that is taken back was counted when the request was loaded.
         self.chains[chain_key].attempts -= 1;
         self.enqueue_first(origin, chain_key);
         self.chains[chain_key].marks.set(Marks::EXHAUSTED);
@@ -63,8 +65,8 @@ impl<N: Net> Core<N> {
     }
 }
 
-/// Whether all ports are taken for connections to one address: a connection is known by both its
-/// ends, so that others are not concerned.
+/// Whether all local ports are taken for connections to one address. A connection is identified by
+/// both of its ends, so other addresses are not affected.
 pub(super) fn is_want_of_port(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable
 }

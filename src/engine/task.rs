@@ -10,16 +10,16 @@ use crate::engine::readback::{Action, Context, Next, Readback, Reply};
 /// A future, polled whenever its chain is due.
 struct Task {
     future: Pin<Box<dyn Future<Output = ()>>>,
-    /// Made at the first poll: the chain has its id by then.
+    /// Made at the first poll, because the chain has no id before.
     waker: Option<Waker>,
 }
 
 impl<S> Next<S> {
-    /// Goes on as a task: `future` is run inside turns, whenever it is woken, and the chain is over
-    /// when it is. See [`Engine::spawn`](crate::Engine::spawn).
+    /// Continues as a task: the future runs inside turns, whenever it is woken, and the chain ends
+    /// with it. See [`Engine::spawn`](crate::Engine::spawn).
     ///
-    /// After a delay, it is polled for the first time when that is over. A
-    /// [`read_by`](Self::read_by) behind it replaces the task.
+    /// With a delay, the first poll comes after the delay. A [`read_by`](Self::read_by) behind it
+    /// replaces the task.
     pub fn task(future: impl Future<Output = ()> + 'static) -> Self {
         Self::wait().read_to(Task {
             future: Box::pin(future),
@@ -38,7 +38,7 @@ impl<S> Readback<S> for Task {
         }
     }
 
-    /// Cancelled: the chain is over, and with it the future.
+    /// The chain was canceled, and drops the future when it ends.
     fn on_reply(&mut self, _: &mut S, _: Reply<'_>, _: &mut Context<'_, S>) -> Next<S> {
         Next::done()
     }

@@ -1,4 +1,4 @@
-//! What is due by time: chains' delays and deadlines, idle links, look-ups.
+//! Everything that is due at a time: delays and deadlines of chains, idle links, lookups.
 
 use log::debug;
 
@@ -17,29 +17,30 @@ use crate::net::pool::OriginKey;
 use crate::net::slots::LinkKey;
 use crate::timeouts::Timeout;
 
-/// Timers that a turn moves nearer to when they are due. A million of them may have to be moved at
-/// one moment.
+/// Timers that one turn may move down to a lower level of the wheel. A million of them may have to
+/// be moved at the same moment.
 const MAX_DEALT_OUT: usize = 16_384;
 
-/// More than a socket's receive buffer holds: who has read as much has read what was there when the
-/// deadline passed. (Linux: the third number of `net.ipv4.tcp_rmem` is 6 MiB.)
+/// More bytes than a socket's receive buffer holds: after reading this many, everything has been
+/// read that was there when the deadline passed. (On Linux the third number of `net.ipv4.tcp_rmem`
+/// is 6 MiB.)
 const KERNEL_HOLDS: usize = 8 << 20;
 
-/// And who has read for so long, too, unless more comes all the time.
+/// The same limit in time, for a link that keeps receiving.
 const GRACE_MILLIS: u64 = 1000;
 
 impl<N: Net> Core<N> {
-    /// Links whose names are known by now go on.
+    /// Lets links go on whose lookups have ended.
     #[inline]
     pub(super) fn on_names(&mut self) {
-        // What the resolver waits for may have come while the host was away, and the poll has not
-        // told of it yet.
+        // What the resolver waits for may have arrived while the host was away, without the poll
+        // having reported it yet.
         let (may_hear_more, now) = (self.may_hear_more(), self.clock.now());
         if self.lookups.puts_off(may_hear_more, now) {
             return;
         }
         self.lookups.names.on_turn(self.clock.now());
-        // A look-up may have been begun and given up since: its news are that there are none.
+        // A lookup may have begun and been abandoned since: its news is that there is none.
         if !self.lookups.names.is_busy() && !self.lookups.names.has_news() {
             return;
         }
@@ -53,11 +54,12 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Deals with the timers that have gone off.
+    /// Handles the timers that have gone off.
     #[inline]
     pub(super) fn on_timers(&mut self) {
         self.timers.allow(MAX_DEALT_OUT);
-        // A policy may take its time: what is due by then is for the next turn.
+        // Read once: policies may run for long, and what falls due meanwhile is left to the next
+        // turn.
         let now = self.clock.tick();
         for expired in 0..self.settings.turn_events {
             match self.timers.expire(now) {
@@ -74,7 +76,7 @@ impl<N: Net> Core<N> {
         self.settle_and_park();
     }
 
-    /// The chain's timer has gone off.
+    /// Handles a chain's timer, which has gone off.
     pub(super) fn on_chain_timer(&mut self, key: ChainKey) {
         self.chains[key].timer = None;
         match self.chains[key].stage {
@@ -98,20 +100,22 @@ impl<N: Net> Core<N> {
             }
             Stage::New => self.fail_unlinked(key, ErrorKind::Timeout),
             Stage::Running { link } => self.look_before_timeout(key, link),
+            // The chain's next step moves the timer. Until then it means nothing.
             Stage::Due { .. } | Stage::Failed | Stage::Reading | Stage::Retired => {}
         }
     }
 
-    /// A deadline of a chain on a link has passed. It may have done so while the host was away, or
-    /// while this engine had its hands full, and what was waited for may be there: that is no
-    /// silence of the server's. So the link is looked at first.
+    /// Has a link looked at before an expired deadline of its chain takes effect. The deadline may
+    /// have passed while the host was away or the engine was busy, and what the chain waits for may
+    /// be there: then the server has not been silent.
     fn look_before_timeout(&mut self, key: ChainKey, link: LinkKey) {
         let is_over = self.total_is_over(key);
         let marks = &mut self.chains[key].marks;
         match &self.links[link].reach {
             _ if marks.has(Marks::OVER) => return,
-            // Nothing that could have come would be read.
+            // Nothing would be read, even if it had arrived.
             _ if marks.has(Marks::PAUSED) => return self.time_out(key, link),
+            // No socket yet, so there is nothing to look at.
             Reach::Waiting { .. } => return self.time_out(key, link),
             Reach::Dialing(..)
             | Reach::Connecting(..)
@@ -132,9 +136,9 @@ impl<N: Net> Core<N> {
         });
     }
 
-    /// A deadline of a chain on a link has passed in vain.
+    /// Lets a deadline take effect that passed without any progress.
     pub(super) fn time_out(&mut self, key: ChainKey, link: LinkKey) {
-        // Behind others on its link, it has the total deadline alone.
+        // Behind others on its link, a request has its total deadline only.
         if self.links[link].chain() != Some(key) {
             return self.fail_behind(link, key, ErrorKind::Timeout);
         }
@@ -144,7 +148,7 @@ impl<N: Net> Core<N> {
         if let Some(front) = front.filter(waits)
             && !is_over
         {
-            // Enough waited for a 100 (Continue): the body goes out without one.
+            // Enough time spent waiting for a 100 (Continue): the body is sent without one.
             front.go_on();
             let clock = if front.is_answered() {
                 Timeout::Idle
@@ -158,12 +162,12 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Whether the poll may know more than was dealt with in this turn.
+    /// Whether the poll may have more to report than was dealt with in this turn.
     pub(super) fn may_hear_more(&self) -> bool {
         !self.quiet.has_heard_all() || self.agenda.events.has_rest()
     }
 
-    /// A request may have waited for long by now; its timer is gone.
+    /// Warns if a request has waited long in the origin's queue. The timer is already gone.
     fn on_long_wait(&mut self, origin: OriginKey) {
         self.pool[origin].watch = None;
         let Some((first, _)) = self.pool[origin].waiting else {
@@ -185,10 +189,10 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// An idle link's time in the pool is over; its timer is gone.
+    /// Closes an idle link whose time in the pool is over. The timer is already gone.
     fn on_idle_timer(&mut self, key: LinkKey) {
         debug!(
-            "{:?} {}: idle for too long",
+            "{:?} {}: closed after its idle timeout",
             self.links.token(key),
             self.origin_of(key)
         );

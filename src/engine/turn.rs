@@ -1,5 +1,17 @@
-//! One turn: commands, the poll, links, names, timers, failures and calls; in this order, and each
-//! with a bound.
+//! One turn of the event loop: commands, poll, links, names, timers, failures and calls, in this
+//! order and each within bounds.
+//!
+//! The order matters:
+//!
+//! - Commands come before the poll because it may block: whatever was submitted between turns is
+//!   written first.
+//! - Links come before timers, so that a response that has arrived beats its deadline even if the
+//!   host turns late.
+//! - Failures and calls come last. Code that detects a failure only queues it, and no readback runs
+//!   inside that code.
+//!
+//! Work beyond a bound stays in its queue, in the event batch or in the timer wheel, and
+//! [`Turn::more`] reports it.
 
 use std::panic::resume_unwind;
 use std::time::Duration;
@@ -18,39 +30,39 @@ use crate::id::ChainId;
 use crate::net::slots::RESOLVER_TOKENS;
 use crate::net::{ALARM, Heard, Net, Ready, WAKE};
 
-/// Whether time may have passed since the end of the turn before.
+/// Whether time may have passed since the end of the previous turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ClockAtStart {
     MayHaveMoved,
-    /// The engine's own loop goes on.
+    /// The engine's own loop goes on, and the clock is as the last turn read it.
     IsAsRead,
 }
 
-/// So often what was submitted at the end of a drain, by readbacks that were told of it, is told of
-/// it as well.
+/// Rounds of cancellations at the end of a drain. A readback that is told of its cancellation may
+/// submit more, which the next round cancels; without a limit this could go on forever.
 const MOST_ROUNDS: usize = 16;
 
 /// What a turn did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Turn {
-    /// Events that the poll told.
+    /// Events that the poll returned.
     pub events: usize,
     /// Requests answered, by a response or an error.
     pub answered: usize,
-    /// Something is left that waits for nothing but the next turn; or this one had left-overs to
-    /// deal with and did not ask the poll, which may have more to tell.
+    /// Whether another turn is due at once: work is left that waits for nothing else, or this turn
+    /// dealt with leftovers and did not poll, so there may be more events.
     pub more: bool,
-    /// A readback or a [`Submitter`](crate::Submitter) called `stop`.
+    /// Whether a readback or a [`Submitter`](crate::Submitter) called `stop`.
     pub stopped: bool,
 }
 
 impl<S, M: Mode> Engine<S, M> {
-    /// All links that the poll told of, and all on the run queue, read this many times what one
-    /// may, before the turn ends.
+    /// Budget of one turn, in shares of what a single link may read. All links with events have one
+    /// such budget together, all links on the run queue another.
     pub(super) const TURN_SHARES: usize = 4;
 
-    /// One turn, which waits at most `timeout` and not past the next deadline.
+    /// Runs one turn, which blocks for `timeout` at most and not past the next deadline.
     pub(super) fn turn_within(
         &mut self,
         state: &mut S,
@@ -67,17 +79,18 @@ impl<S, M: Mode> Engine<S, M> {
         let before = self.core.counts.answered + self.core.counts.failed;
         let mut turn = Turn::default();
         if self.core.buffers.read.is_empty() {
-            // A panic from outside a readback, such as a resolver's, went through the turn that had
-            // taken it.
+            // A panic outside of a readback, such as a resolver's, unwound the turn that had taken
+            // the buffer.
             self.core.buffers.read = vec![0; self.core.settings.read_buffer];
         }
-        // After a panic, or over budget, the rest of the last batch comes first.
+        // After a panic, or when the budget ran out, the rest of the last batch comes before a new
+        // poll.
         let has_rest = self.core.agenda.events.has_rest();
         if !has_rest {
             if clock == ClockAtStart::MayHaveMoved || self.core.clock.since != Since::Nothing {
                 self.core.read_clock();
             }
-            // What was submitted between turns is written before the poll, which may wait.
+            // Requests submitted between turns are written before the poll, which may block.
             self.core.settle_and_park();
             let heard = self.poll(timeout)?;
             turn.events = self.core.agenda.events.len();
@@ -97,8 +110,8 @@ impl<S, M: Mode> Engine<S, M> {
             self.core.agenda.draining = false;
             resume_unwind(panic);
         }
-        // Who was not asked may have more to tell: a host that watches for edges is not told of it
-        // again.
+        // A turn that did not poll may have missed events. A host that watches for edges is not
+        // notified of them again, so it has to turn once more.
         turn.more = has_rest
             || self.is_due()
             || self.core.lookups.is_put_off()
@@ -126,8 +139,7 @@ impl<S, M: Mode> Engine<S, M> {
         core.net.wait(events, most, wait).map_err(Error::io)
     }
 
-    /// Everything that may run user code. Leaves off after a panic: what is undone is done in the
-    /// next turn.
+    /// Runs everything that may call user code. Stops at a panic; the next turn does the rest.
     #[inline(always)]
     fn work(&mut self, state: &mut S) {
         let share = self
@@ -137,8 +149,8 @@ impl<S, M: Mode> Engine<S, M> {
             .saturating_mul(Self::TURN_SHARES);
         let queued = self.core.agenda.run_queue.len();
         self.on_events(state, &mut { share });
-        // Budgets of their own, so that links which are always readable leave something to those
-        // that had to wait.
+        // The run queue has a budget of its own, so that links that are always readable leave
+        // something to those that had to wait.
         let mut budget = share;
         self.core.agenda.decoded = 0;
         for _ in 0..queued {
@@ -146,7 +158,7 @@ impl<S, M: Mode> Engine<S, M> {
                 return;
             }
             if budget == 0 || self.core.agenda.decoded >= share {
-                // The others come first in the next turn: in the order in which they wait.
+                // The rest keep their order and come first in the next turn.
                 break;
             }
             let Some(token) = self.core.agenda.run_queue.pop_front() else {
@@ -169,16 +181,18 @@ impl<S, M: Mode> Engine<S, M> {
                 return;
             }
         }
-        // Tasks that were woken by what has happened go on in this turn.
+        // Tasks woken by what has happened so far run in this turn.
         self.take_orders_from_within();
         if !self.core.agenda.completions.is_empty() {
             self.on_completions(state);
         }
     }
 
-    /// User code of chains that are on no link, as far as a turn does that.
+    /// Runs user code for chains that are on no link, up to the bound of a turn.
     #[inline(never)]
     fn on_completions(&mut self, state: &mut S) {
+        // Only what is queued by now: a chain that calls itself without delay makes one call per
+        // turn.
         let queued = self.core.agenda.completions.len();
         for _ in 0..queued.min(self.core.settings.turn_events) {
             self.core.catch_up();
@@ -220,7 +234,7 @@ impl<S, M: Mode> Engine<S, M> {
                 self.core.lookups.names.on_event(self.core.net.outer(token));
                 continue;
             } else if token == ALARM {
-                // It has made the poll readable: that is all it is for.
+                // The alarm has made the poll readable, which is all it is for.
                 continue;
             } else {
                 trace!("{token:?} {readiness:?} is stale");
@@ -234,6 +248,8 @@ impl<S, M: Mode> Engine<S, M> {
         if self.core.ended.take() {
             self.core.chains.generations.on_ended();
         }
+        // Local orders are taken before the inbox, which holds the cancellations of both: so no
+        // cancellation overtakes its submission.
         for (id, next) in self.orders.take_local() {
             self.asks().start(next, Some(id));
         }
@@ -267,11 +283,12 @@ impl<S, M: Mode> Engine<S, M> {
             }
         }
         self.orders.give_back(orders);
-        // Behind all that was given before: what belongs to a generation that is over ends, too.
+        // After the orders, so that a chain submitted by one of them ends as well if its generation
+        // is over.
         if self.core.chains.generations.is_due() {
             self.core.chains.sweep();
         }
-        // What is left is for the next turn, and one flag tells of all of it.
+        // One flag makes the next turn due for whatever is left of the three.
         let core = &self.core;
         if core.bell.has_rung() || core.ended.is_set() || core.chains.generations.is_due() {
             self.orders.note_unannounced();
@@ -281,8 +298,8 @@ impl<S, M: Mode> Engine<S, M> {
     #[inline(always)]
     fn take_orders_from_within(&mut self) {
         if self.orders.has_unannounced() {
-            // A readback may have taken its time before it gave them, and no delay is early for
-            // that.
+            // A readback may have run for long before it gave these orders, and their delays count
+            // from now.
             self.core.read_clock();
             self.take_orders();
             self.core.settle_and_park();
@@ -291,23 +308,24 @@ impl<S, M: Mode> Engine<S, M> {
 }
 
 impl<S> Engine<S, Owned> {
-    /// One turn: waits until something is ready, a deadline has passed or `timeout` is over
-    /// (`None`: as long as it takes, zero: not at all), then deals with what is due, calling
-    /// readbacks with `state`.
+    /// Runs one turn: waits until something is ready, a deadline passes or `timeout` elapses, then
+    /// does what is due and calls readbacks with `state`.
+    ///
+    /// With a `timeout` of `None` it waits as long as it takes, with zero not at all.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io): the poll failed. No exchange's failure ends up
-    /// here.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if the poll failed. Failures of exchanges go to
+    /// their readbacks.
     ///
     /// # Panics
-    /// When a readback does; the engine can be used on.
+    /// If a readback or a policy panics. The engine stays usable.
     pub fn turn(&mut self, state: &mut S, timeout: Option<Duration>) -> Result<Turn, Error> {
         self.core.agenda.draining = false;
         self.turn_within(state, timeout, ClockAtStart::MayHaveMoved)
     }
 
-    /// Turns until nothing is pending and no [`KeepAlive`](crate::KeepAlive) is left, or to the end
-    /// of the turn in which `stop` was called.
+    /// Runs turns until nothing is pending and no [`KeepAlive`](crate::KeepAlive) is left, or until
+    /// the end of the turn in which `stop` was called.
     ///
     /// # Errors
     /// As [`turn`](Self::turn).
@@ -321,27 +339,31 @@ impl<S> Engine<S, Owned> {
             if self.turn_within(state, None, clock)?.stopped {
                 break;
             }
-            // One turn follows the other: what the last one read behind its last readback is good
-            // for the next.
+            // Nothing happens between the turns of this loop, so the clock is still good that the
+            // last turn read after its last readback.
             clock = ClockAtStart::IsAsRead;
         }
         Ok(())
     }
 
-    /// Lets what is in flight and queued end, for `within` at most; nothing new starts and no chain
-    /// goes on. What a [policy](crate::policy) holds back or sends again counts as in flight. What
-    /// is delayed, calls included, is cancelled at once, and so is what readbacks submit meanwhile;
-    /// what is left at the end likewise. Answers how many of the chains that were there before were
-    /// cancelled. `stop` has no effect meanwhile. The engine can be used on.
+    /// Lets requests that are in flight or queued finish, for `within` at most, and starts nothing
+    /// new.
     ///
-    /// Readbacks that are told of the end and submit more, over and over, do not hold it up: some
-    /// rounds later what is left stays [pending](Self::pending).
+    /// No chain goes on to another step. Requests that a [policy](crate::policy) holds back or
+    /// sends again count as in flight. Delayed chains are canceled at once, calls included, and so
+    /// is what readbacks submit meanwhile. What is left after `within` is canceled as well. `stop`
+    /// has no effect during a drain. The engine stays usable.
+    ///
+    /// Returns how many of the chains that existed before were canceled.
+    ///
+    /// Readbacks that submit more whenever they are told of a cancellation do not hold the drain
+    /// up: it returns after a few rounds, and the rest stays [pending](Self::pending).
     ///
     /// # Errors
     /// As [`turn`](Self::turn).
     ///
     /// # Panics
-    /// As [`turn`](Self::turn); what is left is then not drained.
+    /// As [`turn`](Self::turn). The rest is then not drained.
     pub fn drain(&mut self, state: &mut S, within: Duration) -> Result<usize, Error> {
         self.drain_by(within, |engine, timeout| {
             engine
@@ -352,13 +374,13 @@ impl<S> Engine<S, Owned> {
 }
 
 impl<S, M: Mode> Engine<S, M> {
-    /// Whether [`Engine::run`] goes on.
+    /// Whether [`Engine::run`] has a reason to go on.
     pub(crate) fn has_something_to_come(&self) -> bool {
         self.pending() > 0 || self.orders.has_some_to_come()
     }
 
-    /// [`Engine::drain`], however turns are made: `turn` makes one that waits at most as long as it
-    /// is told.
+    /// Drains as [`Engine::drain`] does, with turns of any mode: `turn` runs one that blocks for
+    /// the given time at most.
     pub(crate) fn drain_by(
         &mut self,
         within: Duration,
@@ -366,7 +388,8 @@ impl<S, M: Mode> Engine<S, M> {
     ) -> Result<usize, Error> {
         self.core.read_clock();
         self.core.quiet.forget();
-        // What was submitted before is not new, however much it is.
+        // What was submitted before the drain counts as queued, however much it is, so its commands
+        // are carried out beyond the bound of a turn.
         while self.core.chains.has_commands() {
             self.core.agenda.carried_out = 0;
             self.core.settle_and_park();
@@ -381,7 +404,7 @@ impl<S, M: Mode> Engine<S, M> {
             )
         });
         let mut cancelled = self.cancel_all(&meant);
-        // Those that are cancelled at the end, of which all are told.
+        // The chains that the last round canceled. All of them are told before the drain ends.
         let (mut rounds, mut last) = (0, Vec::new());
         while self.pending() > 0 {
             let left = end.map(|end| end.saturating_duration_since(self.core.net.now()));
@@ -389,8 +412,8 @@ impl<S, M: Mode> Engine<S, M> {
                 let is_over = |id: &mut ChainId| self.core.chains.find(*id).is_none();
                 while last.pop_if(is_over).is_some() {}
                 if last.is_empty() {
-                    // What was submitted meanwhile is told, too, but not for ever: it may submit
-                    // more.
+                    // Chains submitted meanwhile are canceled and told, too, but in a bounded
+                    // number of rounds: their readbacks may submit more.
                     if rounds == MOST_ROUNDS {
                         break;
                     }
@@ -408,14 +431,14 @@ impl<S, M: Mode> Engine<S, M> {
         Ok(cancelled)
     }
 
-    /// The chains that are somewhere.
+    /// Returns the chains in stages that `is_meant` accepts.
     fn chains_where(&self, is_meant: impl Fn(Stage) -> bool) -> Vec<ChainId> {
         let chains = &self.core.chains;
         let meant = chains.keys().filter(|key| is_meant(chains[*key].stage));
         meant.map(|key| chains.id(key)).collect()
     }
 
-    /// Cancels chains; returns how many were not cancelled before.
+    /// Cancels chains, and returns how many were not canceled before.
     fn cancel_all(&mut self, ids: &[ChainId]) -> usize {
         let chains = &mut self.core.chains;
         ids.iter().filter(|id| chains.cancel(**id)).count()

@@ -1,24 +1,24 @@
-//! What an engine knows of one visit.
+//! The state that the engine keeps for one visit.
 
 use crate::h1::exchange::Taking;
 use crate::policy::{Decoding, Shown, Visiting};
 
-/// A chain's visit, and what the response to its present exchange has come to. Kept for the chain's
-/// next request, where the visit allows it.
+/// A chain's visit, and the state of the response to its present exchange. Kept for the chain's
+/// next request if the visit allows it.
 #[derive(Debug)]
 pub(super) struct VisitState {
     pub(super) visiting: Visiting,
-    /// The fields that go out behind the request's own, default ones included, while its exchange
-    /// is under way. Kept for the next.
+    /// The fields that go out behind the request's own, default ones included. Kept for the next
+    /// exchange.
     pub(super) block: Option<Vec<u8>>,
     pub(super) shown: Shown,
-    /// What takes off the body's codings.
+    /// The decoders that the body passes through.
     pub(super) decoding: Option<Decoding>,
-    /// There is more to be decoded than was allowed, or it was held back by a pause.
+    /// Input was left undecoded, because the allowance was used up or a pause held it back.
     pub(super) is_pending: bool,
     /// What becomes of the decoded body.
     pub(super) taking: Taking,
-    /// The decoded body, where it is collected.
+    /// The decoded body, if it is collected.
     pub(super) body: Vec<u8>,
 }
 
@@ -35,8 +35,8 @@ impl VisitState {
         }
     }
 
-    /// An exchange is over, or another begins: nothing is left of its response. The decoding, whose
-    /// decoders are the user's, is handed out.
+    /// Discards the state of the response before another exchange begins or after one has ended.
+    /// The decoding is returned for the caller to drop, because its decoders are user code.
     pub(super) fn clear(&mut self) -> Option<Decoding> {
         self.shown = Shown::AtOnce;
         self.is_pending = false;

@@ -1,9 +1,10 @@
-//! Visits: what a request's policy is asked on the way to its readback, and what follows from what
-//! it says.
+//! Visits: asks the policy of a request at each step on the way to its readback, and acts on what
+//! it returns.
 //!
-//! A policy is user code that knows no state `S`, so the core asks it, at moments when no link is
-//! being dealt with or only lent to it. It reaches nothing but what it is given. A request without
-//! a policy pays for one test of a pointer when it begins, and of a key afterwards.
+//! A policy is user code that does not see the state `S`, so `Core` can call it, at points where no
+//! link is being worked on, or a link is only lent to it. The policy reaches nothing but its
+//! arguments. Without a policy, a request pays for one test of a pointer when it begins and one
+//! test of a mark at each later step.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -23,10 +24,10 @@ use crate::policy::{Moment, Screened, Shown, Verdict, Visiting};
 use crate::request::Request;
 use crate::response::{Reply, Response};
 
-/// The number of a block that a visit has. The others are those of default fields.
+/// The block number for fields that a visit added. All other numbers are blocks of default fields.
 pub(super) const OWN_BLOCK: u16 = u16::MAX;
 
-/// The fields that go out behind a request's own.
+/// Returns the fields that go out behind a request's own.
 #[inline]
 pub(super) fn block_of<'a>(
     (chain, number): (ChainKey, u16),
@@ -42,36 +43,38 @@ pub(super) fn block_of<'a>(
 
 #[cold]
 fn own_block<'a>(chain: ChainKey, chains: &Chains, visits: &'a Slab<VisitState>) -> &'a [u8] {
-    let visit = chains.visit_of(chain).expect("it is visited");
+    let visit = chains
+        .visit_of(chain)
+        .expect("a request with a block of its own is visited");
     let block = visits[visit].block.as_deref();
-    block.expect("its policy was asked for fields")
+    block.expect("a policy is asked for fields before they are written")
 }
 
-/// A policy has panicked: the chain is over, and the turn to end.
+/// A policy panicked: its chain is over, and the turn has to end.
 pub(super) struct PolicyPanicked;
 
 impl<N: Net> Core<N> {
-    /// Whether a chain's request is visited by a policy.
+    /// Whether the chain has a visit, because its request has a policy.
     #[inline]
     pub(super) fn is_visited(&self, key: ChainKey) -> bool {
         self.chains[key].marks.has(Marks::VISITED)
     }
 
-    /// The visit of a chain.
+    /// Returns the visit of a chain.
     ///
     /// # Panics
-    /// It has none.
+    /// If the chain has none.
     pub(super) fn visit(&mut self, key: ChainKey) -> &mut VisitState {
-        self.visit_mut(key).expect("it is visited")
+        self.visit_mut(key).expect("the chain is visited")
     }
 
-    /// The visit of a chain, if it has one.
+    /// Returns the visit of a chain, if it has one.
     pub(super) fn visit_mut(&mut self, key: ChainKey) -> Option<&mut VisitState> {
         let visit = self.chains.visit_of(key)?;
         self.visits.get_mut(visit)
     }
 
-    /// Whether a request is to be visited, or a visit of the one before it is still there.
+    /// Whether the request is to be visited, or the visit of the previous request is still there.
     #[inline]
     pub(super) fn wants_visit(&self, key: ChainKey) -> bool {
         self.settings.policy.is_some()
@@ -79,9 +82,8 @@ impl<N: Net> Core<N> {
             || self.chains[key].request().policies().is_some()
     }
 
-    /// Has the field lines written that go out behind the request's own, default ones included, for
-    /// an attempt that has its connection. False: there is no attempt, and the chain is on the
-    /// agenda.
+    /// Has the policy add its fields for an attempt, and writes the default ones behind them.
+    /// Returns false if there is no attempt: the chain is then on the agenda.
     #[inline(never)]
     pub(super) fn ask_fields(&mut self, key: ChainKey) -> bool {
         let visit = self.visit(key);
@@ -90,7 +92,7 @@ impl<N: Net> Core<N> {
         let sent = self.ask(key, |visiting, request, at| {
             visiting.send(request, &mut block, at)
         });
-        // It may have taken its time, which is not the peer's.
+        // The policy may have run for long, and the peer's deadlines start after it.
         self.catch_up();
         match sent {
             Ok(Ok(())) => {
@@ -110,13 +112,14 @@ impl<N: Net> Core<N> {
                 self.complete(key, Completion::Over);
             }
         }
-        // One that is refused leaves its place to the next, and that may be refused as well.
+        // A refused request frees its place for the next one, which may be refused as well. Counted
+        // as a command, so that a queue full of them is emptied over several turns.
         self.agenda.carried_out += 1;
         self.buffers.blocks.give(block);
         false
     }
 
-    /// Asks what is to become of a response whose head has come.
+    /// Asks what becomes of a response whose head has arrived.
     pub(super) fn ask_head(
         &mut self,
         key: ChainKey,
@@ -133,7 +136,7 @@ impl<N: Net> Core<N> {
         }))
     }
 
-    /// Asks what follows from how the exchange has ended.
+    /// Asks what follows from the outcome of the exchange.
     pub(super) fn ask_end(
         &mut self,
         key: ChainKey,
@@ -144,14 +147,14 @@ impl<N: Net> Core<N> {
         })
     }
 
-    /// The visit is over, and its readback is next: it is kept for the chain's next request, or
-    /// dropped.
+    /// Ends a visit before the readback is called. It is kept for the chain's next request if it
+    /// allows that, and dropped otherwise.
     pub(super) fn reset_visit(&mut self, key: ChainKey) {
         let Some(mut visiting) = self.take_visit(key) else {
             return;
         };
-        // Only lent to what may panic: its drop may, too, and two panics at once would be the end
-        // of the process.
+        // Lent to `catch_unwind` and not moved in: its destructor may panic as well, and a panic
+        // during another aborts the process.
         match catch_unwind(AssertUnwindSafe(|| visiting.reset())) {
             Ok(true) => return self.keep_visit(key, visiting),
             Ok(false) => {}
@@ -169,7 +172,7 @@ impl<N: Net> Core<N> {
         self.chains.set_visit(key, visit);
     }
 
-    /// Takes a chain's visit out of its slab.
+    /// Takes a chain's visit out of the slab.
     pub(super) fn take_visit(&mut self, key: ChainKey) -> Option<Visiting> {
         let visit = self.chains.take_visit(key)?;
         let visit = self.visits.remove(visit);
@@ -187,10 +190,10 @@ impl<N: Net> Core<N> {
     ) -> Result<R, PolicyPanicked> {
         let id = self.chains.id(key);
         let at = Moment::new(self.clock.present(), &self.bell, Some(id));
-        let visit = self.chains.visit_of(key).expect("it is visited");
+        let visit = self.chains.visit_of(key).expect("the chain is visited");
         let visiting = &mut self.visits[visit].visiting;
         let request = self.chains[key].request();
-        // What a panic may leave half changed is the visit, which is dropped with its chain.
+        // A panic may leave the visit half changed; it is dropped with its chain.
         let asked = catch_unwind(AssertUnwindSafe(|| ask(visiting, request, &at)));
         self.clock.since = Since::UserCode;
         asked.map_err(|panic| {

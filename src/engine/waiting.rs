@@ -1,5 +1,5 @@
-//! Chains that wait for a connection, in the order in which they came: each origin has a queue of
-//! them, linked through the chains themselves.
+//! The chains that wait for a connection, in order of arrival. Each origin has a queue, linked
+//! through the chains themselves.
 
 use crate::engine::chain::{ChainKey, Marks, Stage};
 use crate::engine::clock::tick_after;
@@ -8,11 +8,11 @@ use crate::net::Net;
 use crate::net::pool::{OriginKey, TurnedAway};
 use crate::net::slots::MaybeKey;
 
-/// A request that has waited so long for a connection is worth a line in the log.
+/// After this many milliseconds in a queue a warning is logged.
 pub(super) const LONG_WAIT_MILLIS: u64 = 1000;
 
 impl<N: Net> Core<N> {
-    /// Sees that a line is logged if the first of the origin's requests waits for long.
+    /// Arms the timer that warns if the first of the origin's requests waits for long.
     pub(super) fn watch_queue(&mut self, origin: OriginKey) {
         if self.pool[origin].watch.is_none()
             && let Some((first, _)) = self.pool[origin].waiting
@@ -23,14 +23,15 @@ impl<N: Net> Core<N> {
         }
     }
 
-    /// Nobody waits in the origin's queue any more.
+    /// Cancels that timer, because the origin's queue is empty.
     fn unwatch_queue(&mut self, origin: OriginKey) {
         if let Some(timer) = self.pool[origin].watch.take() {
             self.timers.cancel(timer);
         }
     }
 
-    /// Which limit of the configuration keeps an origin's requests from a connection of their own.
+    /// Describes the limit in the configuration that keeps an origin's requests from getting
+    /// another connection, if there is one.
     pub(super) fn limit_reached(&self, origin: OriginKey) -> Option<String> {
         let of_origin = self.settings.max_links_per_origin;
         let of_all = self.settings.max_links;
@@ -47,6 +48,7 @@ impl<N: Net> Core<N> {
         }
     }
 
+    /// Puts a chain at the end of its origin's queue.
     pub(super) fn enqueue(&mut self, origin: OriginKey, key: ChainKey) {
         let before = self.pool[origin].waiting.map(|(_, last)| last);
         self.chains[key].stage = Stage::Queued {
@@ -63,7 +65,7 @@ impl<N: Net> Core<N> {
         self.watch_queue(origin);
     }
 
-    /// Back to where it came from: it was the first, and is again.
+    /// Puts a chain at the head of its origin's queue, where it has been before.
     pub(super) fn enqueue_first(&mut self, origin: OriginKey, key: ChainKey) {
         let behind = self.pool[origin].waiting.map(|(first, _)| first);
         self.chains[key].stage = Stage::Queued {
@@ -80,7 +82,7 @@ impl<N: Net> Core<N> {
         self.watch_queue(origin);
     }
 
-    /// Takes a chain out of the queue that it is in.
+    /// Removes a chain from its queue.
     pub(super) fn dequeue(&mut self, key: ChainKey) {
         let Stage::Queued { before, behind } = self.chains[key].stage else {
             unreachable!("{:?} is in no queue", self.chains[key].stage)
@@ -112,7 +114,7 @@ impl<N: Net> Core<N> {
         self.chains[key].marks.clear(Marks::EXHAUSTED);
     }
 
-    /// The next request of the origin may try to connect.
+    /// Allows the origin to connect again before the retry timer goes off.
     pub(super) fn forget_turned_away(&mut self, origin: OriginKey) {
         if let Some(TurnedAway { retry, .. }) = self.pool[origin].turned_away.take() {
             self.timers.cancel(retry);

@@ -1,5 +1,5 @@
-//! Waking: makes a turn of an engine due, from any thread, without a system call where that turn is
-//! under way already.
+//! Makes a turn of an engine due from any thread, without a system call if that turn is already
+//! under way.
 
 use std::cell::Cell;
 use std::fmt;
@@ -8,20 +8,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::resolver::Wake;
 
-/// Wakes an engine, from any thread.
+/// Wakes an engine from any thread.
 pub(crate) struct Waking {
     wake: Wake,
-    /// Something lies here, or in the inbox, which the engine was not woken for: it came from
-    /// inside a turn, or was more than one turn takes.
+    /// Something has been left here or in the inbox that no wake was sent for, because it came from
+    /// inside a turn or was more than one turn takes.
     unannounced: AtomicBool,
 }
 
 thread_local! {
-    /// The engine whose turn runs on this thread; of several, the innermost.
+    /// The engine whose turn runs on this thread. Of several, the innermost.
     static TURNING: Cell<*const Waking> = const { Cell::new(std::ptr::null()) };
 }
 
-/// While it is there, this thread is inside a turn.
+/// While this guard exists, its thread is inside a turn.
 pub(super) struct Inside {
     before: *const Waking,
 }
@@ -41,7 +41,7 @@ impl Waking {
         }
     }
 
-    /// A turn begins on this thread, and lasts as long as what is returned.
+    /// Notes that a turn begins on this thread. It lasts as long as the returned guard.
     #[inline]
     pub(super) fn enter(self: &Arc<Self>) -> Inside {
         Inside {
@@ -49,12 +49,13 @@ impl Waking {
         }
     }
 
+    /// Whether a turn of this engine runs on the calling thread.
     pub(super) fn is_turning_here(&self) -> bool {
         std::ptr::eq(TURNING.get(), self)
     }
 
-    /// Something was left for the engine, the first since it looked: wakes it, unless this is its
-    /// own turn, which takes it before it ends.
+    /// Announces the first thing that was left for the engine since it last looked. Wakes the
+    /// engine, unless its own turn runs on this thread and takes the thing before it ends.
     pub(super) fn announce(&self) {
         if self.is_turning_here() {
             self.unannounced.store(true, Ordering::Relaxed)
@@ -63,11 +64,11 @@ impl Waking {
         }
     }
 
-    /// Whether something was left that the engine was not woken for. A turn takes it before it
-    /// ends, or another is due.
+    /// Whether something was left that no wake was sent for. The turn takes it before it ends, or
+    /// the next turn is due.
     #[inline]
     pub(super) fn has_unannounced(&self) -> bool {
-        // Set and read by one thread.
+        // Relaxed, because only the engine's thread sets and reads the flag.
         self.unannounced.load(Ordering::Relaxed)
     }
 

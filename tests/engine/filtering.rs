@@ -14,7 +14,7 @@ use httpstream::resolver::{System, Table};
 use httpstream::sim::{Answer, Incoming, Network};
 use httpstream::{Config, Engine, Error, ErrorKind, Phase, Request, Sent, Sim, public_only};
 
-const REFUSED: &str = "the address filter refuses it";
+const REFUSED: &str = "refused by the address filter";
 
 /// What a filter was asked.
 type Asked = Arc<Mutex<Vec<SocketAddr>>>;

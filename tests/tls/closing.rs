@@ -62,7 +62,7 @@ fn a_body_that_lasts_until_the_end_needs_a_close_notify() {
         );
         assert_eq!(error.partial_body(), b"to the end");
         let expected = format!(
-            "https://{}: response cut short while reading the body: the connection ended without TLS's close_notify",
+            "https://{}: response cut short while reading the body: the connection ended without a TLS close_notify",
             world.server.addr
         );
         assert_eq!(format!("{error:#}"), expected);
