@@ -57,23 +57,42 @@ impl<S: 'static, M: Mode> Engine<S, M> {
 
     /// Runs `future` as a chain of its own; it is polled inside turns only. Makes a turn due.
     ///
-    /// A conversation in a task reads from top to bottom; it reaches the engine through a
-    /// [`Submitter`] or a [`Local`](crate::Local). The chain is pending as long as the future is.
-    /// [`cancel`](Self::cancel) drops the future. A panic in the future is treated as one in a
+    /// A conversation in a task reads from top to bottom. It reaches the engine through a
+    /// [`Local`](crate::Local) or a [`Submitter`]. The chain is pending as long as the future is,
+    /// and [`cancel`](Self::cancel) drops the future. A panic in the future is treated as one in a
     /// readback.
     ///
     /// ```
-    /// # let mut engine = httpstream::Engine::<()>::new()?;
-    /// # let request = |_: &str| httpstream::Request::get("http://127.0.0.1:1/").build();
-    /// let http = engine.submitter();
-    /// let login = async move {
-    ///     let page = http.fetch(request("/login")?).await?;
-    ///     http.sleep(std::time::Duration::from_secs(1)).await;
-    ///     let token = page.headers()["x-token"].to_str().unwrap_or_default();
-    ///     http.fetch(request(token)?).await
-    /// };
-    /// engine.spawn(async { println!("{:?}", login.await) });
-    /// engine.run(&mut ())?;
+    /// use std::time::Duration;
+    /// use httpstream::sim::{Answer, Incoming, Network};
+    /// use httpstream::{Config, Engine, Error, Local, Request, Sim};
+    ///
+    /// async fn conversation(http: Local<usize>) -> Result<(), Error> {
+    ///     let login = Request::post("http://10.0.0.1/login").build()?;
+    ///     let token = http.fetch(login).await?.into_body();
+    ///     http.sleep(Duration::from_secs(1)).await;
+    ///     let page = Request::get("http://10.0.0.1/page").header("X-Token", token).build()?;
+    ///     let page = http.fetch(page).await?;
+    ///     http.with(move |bytes, _| *bytes = page.body().len()).await?;
+    ///     Ok(())
+    /// }
+    ///
+    /// let network = Network::new(1);
+    /// network.serve("10.0.0.1:80".parse().unwrap(), |request: &Incoming| match request.path() {
+    ///     "/login" => Answer::ok("7KXW"),
+    ///     _ if request.header("X-Token") == Some(b"7KXW") => Answer::ok("hello"),
+    ///     _ => Answer::status(403),
+    /// });
+    /// let mut engine = Engine::<usize, Sim>::on_network(&network, Config::default())?;
+    /// let http = engine.local();
+    /// engine.spawn(async {
+    ///     if let Err(error) = conversation(http).await {
+    ///         eprintln!("{error:#}");
+    ///     }
+    /// });
+    /// let mut bytes = 0;
+    /// engine.run(&mut bytes)?;
+    /// assert_eq!(bytes, 5);
     /// # Ok::<(), httpstream::Error>(())
     /// ```
     pub fn spawn(&mut self, future: impl Future<Output = ()> + 'static) -> ChainId {
