@@ -15,8 +15,8 @@ use crate::net::socket::MioNet;
 use crate::net::window::{Lent, Window};
 
 impl<S> Engine<S, Shared> {
-    /// Creates an engine whose sockets are watched by the host's [`mio::Poll`]; those of its
-    /// resolver included.
+    /// Creates an engine whose sockets are watched by the host's [`mio::Poll`], including
+    /// those of its resolver.
     ///
     /// In each pass of its loop, the host
     ///
@@ -82,7 +82,7 @@ impl<S> Engine<S, Shared> {
         let links = config.max_connections;
         let window = Window::new(tokens.clone(), links).map_err(|least| {
             Error::invalid_config(format!(
-                "tokens {tokens:?} are {}, and max_connections {links} takes {least} at least",
+                "tokens {tokens:?} are only {}, but max_connections {links} needs at least {least}",
                 tokens.len()
             ))
         })?;
