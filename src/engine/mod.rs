@@ -155,8 +155,8 @@ use waking::Waking;
 ///    and `submit`, `cancel` and `resume` outside of a turn make a turn due at once. `None` means
 ///    that only the descriptor needs watching.
 /// 3. After each wait, call [`turn`](Engine::turn) with a timeout of zero, which never waits.
-///    Early, late and repeated turns do no harm, so a wait that a signal interrupted needs no
-///    special treatment.
+///    Early, late and repeated turns do no harm. Make one, too, after a wait that a signal has
+///    interrupted.
 ///
 /// **Draining.** A level-triggered loop makes one turn for each wakeup. An edge-triggered loop is
 /// not notified again of what a turn leaves over. It must repeat the turn until [`Turn::more`] is

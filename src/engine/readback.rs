@@ -92,7 +92,7 @@ use crate::response::Response;
 ///
 /// # Panics
 /// A readback or a call may panic. Its chain ends without another call, and the panic propagates
-/// through the turn to the host. If the host catches it, the engine continues where it was.
+/// through the turn to the host. If the host catches it, the engine carries on where it was.
 pub trait Readback<S> {
     /// Called when an interim (1xx) response arrives. The final response follows (RFC 9110 §15.2).
     fn on_interim(&mut self, state: &mut S, head: &Response<'_>, cx: &mut Context<'_, S>) {
@@ -116,8 +116,7 @@ pub trait Readback<S> {
         true
     }
 
-    /// Called with each piece of a streamed body. Where the body is split into pieces has no
-    /// meaning.
+    /// Called with each piece of a streamed body. The boundaries between pieces carry no meaning.
     fn on_data(&mut self, state: &mut S, data: &[u8], cx: &mut Context<'_, S>) -> Flow {
         let _ = (state, data, cx);
         Flow::Stream
@@ -370,7 +369,7 @@ impl<S> Next<S> {
     ///
     /// Use a call to build a request only when it is due, to pace a queue, or to wait for a person.
     /// Without a delay, `f` runs in this turn or the next, after the engine has carried out what
-    /// the current readback asked for through its [`Context`]. A chain that makes calls for ever
+    /// the current readback asked for through its [`Context`]. A chain that makes calls forever
     /// without a delay does not block the rest of the loop, but it keeps the loop from sleeping.
     ///
     /// The chain keeps its readback, or gets the one set with [`read_by`](Self::read_by). That
@@ -478,7 +477,7 @@ impl<S> fmt::Debug for Next<S> {
 
 /// Lets a readback or a call act on the engine while it runs.
 ///
-/// Requests made here are queued, and carried out before the engine goes on to the next connection.
+/// Its operations are queued, and carried out before the engine goes on to the next connection.
 /// [`submit`](Self::submit), [`call`](Self::call) and [`start`](Self::start) begin separate chains.
 /// [`send`](Self::send), [`again`](Self::again) and [`done`](Self::done) do nothing but construct a
 /// value for the readback to return.

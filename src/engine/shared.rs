@@ -15,8 +15,8 @@ use crate::net::socket::MioNet;
 use crate::net::window::{Lent, Window};
 
 impl<S> Engine<S, Shared> {
-    /// Creates an engine whose sockets are watched by the host's [`mio::Poll`], including
-    /// those of its resolver.
+    /// Creates an engine whose sockets are watched by the host's [`mio::Poll`], including those of
+    /// its resolver.
     ///
     /// In each pass of its loop, the host
     ///
@@ -56,7 +56,10 @@ impl<S> Engine<S, Shared> {
     /// let mut replies = 0;
     /// let mut events = Events::with_capacity(64);
     /// while engine.pending() > 0 {
-    ///     poll.poll(&mut events, engine.next_timeout())?;
+    ///     match poll.poll(&mut events, engine.next_timeout()) {
+    ///         Err(error) if error.kind() != std::io::ErrorKind::Interrupted => Err(error)?,
+    ///         _ => {}
+    ///     }
     ///     for event in &events {
     ///         if !engine.on_event(event) {
     ///             // One of the host's own.

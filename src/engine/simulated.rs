@@ -72,7 +72,7 @@ impl<S> Engine<S, Sim> {
 
     /// Lets time pass until nothing is pending and no [`KeepAlive`](crate::KeepAlive) is left,
     /// until `stop` is called, or until nothing would happen however much time passed. It does not
-    /// wait for other threads. A chain that never ends keeps it running for ever.
+    /// wait for other threads. A chain that never ends keeps it running forever.
     ///
     /// # Errors
     /// As [`turn`](Self::turn).
@@ -95,7 +95,7 @@ impl<S> Engine<S, Sim> {
     /// # Panics
     /// As [`turn`](Self::turn).
     pub fn drain(&mut self, state: &mut S, within: Duration) -> Result<usize, Error> {
-        // A century is as good as for ever, and ends even if nothing else would happen.
+        // A century is as good as forever, and ends even if nothing else would happen.
         let within = within.min(Duration::from_secs(100 * 365 * 86_400));
         self.drain_by(within, |engine, left| {
             let end = left.and_then(|left| engine.core.net.now().checked_add(left));

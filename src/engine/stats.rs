@@ -40,8 +40,8 @@ pub struct Stats {
     pub submitted: u64,
     /// Requests that ended with a response.
     pub answered: u64,
-    /// Requests that ended with an error, cancellations included. Also counts chains that
-    /// were canceled while they waited after a request.
+    /// Requests that ended with an error, cancellations included. Also counts chains that were
+    /// canceled while they waited after a request.
     pub failed: u64,
     /// Requests sent again, after a stale connection or because their pipeline ended before they
     /// were answered.
