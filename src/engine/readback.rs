@@ -496,7 +496,7 @@ impl<S> fmt::Debug for Next<S> {
 ///         // A second chain: a heartbeat every minute.
 ///         let beat = Next::send(self.beat.clone()).after(MINUTE);
 ///         self.heart = Some(cx.start(beat.read_by(Self::on_beat)));
-///         // This chain goes on by itself and logs out after ten minutes.
+///         // This chain continues, and logs out after ten minutes.
 ///         Next::call(Self::log_out).after(10 * MINUTE)
 ///     }
 ///
