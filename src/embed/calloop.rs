@@ -1,8 +1,8 @@
 //! An event source for [calloop](https://docs.rs/calloop) (feature `calloop`).
 //!
-//! [`EngineSource`] owns an engine; the loop's callback lends it the state to turn with, which may
-//! be the loop's own data, so that readbacks get `&mut Data`. Requests are submitted through
-//! [`EngineSource::engine_mut`], a [`Submitter`](crate::Submitter), or by readbacks.
+//! [`EngineSource`] owns an engine. The loop's callback lends it the state for each turn. The state
+//! may be the loop's own data, and readbacks then get `&mut Data`. Submit requests through
+//! [`EngineSource::engine_mut`], through a [`Submitter`](crate::Submitter), or from readbacks.
 //!
 //! ```
 //! use calloop::{Dispatcher, EventLoop};
@@ -42,44 +42,78 @@ use calloop::{EventSource, Interest, Mode, Poll, PostAction, Readiness, Token, T
 use crate::engine::{Engine, Turn};
 use crate::error::Error;
 
-/// An engine in a calloop loop: a descriptor to watch, and a timer.
+/// An engine in a calloop loop, as a descriptor to watch and a timer.
 ///
-/// The source calls back when a turn is due, with the engine as metadata; the callback makes one,
-/// as [`turn`] does.
+/// The source calls the loop's callback when a turn is due, with the engine as the metadata. The
+/// callback makes the turn: [`turn`] if the loop's data is the engine's state, otherwise a closure.
+/// While the callback runs, the source is borrowed, so readbacks must not reach for its dispatcher;
+/// they have their [`Context`](crate::Context).
+///
+/// An engine whose state is a part of the loop's data:
+///
+/// ```
+/// use std::time::Duration;
+/// use calloop::EventLoop;
+/// use httpstream::calloop::EngineSource;
+/// use httpstream::{Engine, Next, Request};
+///
+/// #[derive(Default)]
+/// struct Bot { replies: u32 }
+///
+/// #[derive(Default)]
+/// struct App { bot: Bot }
+///
+/// let mut engine = Engine::<Bot>::new()?;
+/// engine.submit(Request::get("http://127.0.0.1:1/").build()?, |bot, _, _| {
+///     bot.replies += 1;
+///     Next::done()
+/// });
+/// let source = EngineSource::new(engine)?;
+///
+/// let mut event_loop = EventLoop::<App>::try_new()?;
+/// event_loop.handle().insert_source(source, |(), engine, app| {
+///     engine.turn(&mut app.bot, Some(Duration::ZERO))
+/// }).map_err(|failed| failed.error)?;
+/// let mut app = App::default();
+/// while app.bot.replies == 0 {
+///     event_loop.dispatch(None, &mut app)?;
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct EngineSource<S> {
     engine: Engine<S>,
-    /// A duplicate of the engine's descriptor, which calloop may hold as long as it likes.
+    /// A duplicate of the engine's descriptor, which calloop may keep as long as it likes.
     fd: Generic<OwnedFd>,
     timer: Timer,
-    /// What the loop calls the timer. It tells when the timer goes off, which it does for the first
-    /// time as soon as it is registered.
+    /// The token that the loop has given the timer. It is learned from the timer's first event, for
+    /// which the timer is set to go off as soon as it is registered.
     timer_token: Option<Token>,
-    /// When the timer goes off, each time earlier than the one before. It does so for nothing where
-    /// the deadline has moved further away.
+    /// When the timer goes off, each time earlier than the one before. If the deadline has moved
+    /// further away, the timer goes off early, to no effect.
     set_to: Vec<Instant>,
-    /// Stands for events that no descriptor and no timer tells of. None: the source is not in a
-    /// loop, or is disabled there.
+    /// Stands for work that neither the descriptor nor the timer reports. `None` while the source
+    /// is not in a loop or is disabled there.
     due: Option<Token>,
 }
 
-/// The callback of an [`EngineSource`] in a loop whose data is the state of the engine: makes one
-/// turn.
+/// Makes one turn. This is the callback of an [`EngineSource`] in a loop whose data is the engine's
+/// state.
 ///
-/// In a loop with other data it is a closure: `|(), engine, data| engine.turn(&mut data.bot,
+/// In a loop with other data, write a closure: `|(), engine, data| engine.turn(&mut data.bot,
 /// Some(Duration::ZERO))`.
 ///
 /// # Errors
-/// As [`Engine::turn`](crate::Engine::turn); it comes out of the loop's dispatch.
+/// As [`Engine::turn`](crate::Engine::turn); the loop's dispatch returns the error.
 pub fn turn<S>((): (), engine: &mut Engine<S>, state: &mut S) -> Result<Turn, Error> {
     engine.turn(state, Some(Duration::ZERO))
 }
 
 impl<S> EngineSource<S> {
-    /// Takes the engine, to be inserted into a loop.
+    /// Creates a source from an engine, to be inserted into a loop.
     ///
     /// # Errors
-    /// The engine's file descriptor cannot be duplicated.
+    /// If the engine's file descriptor cannot be duplicated.
     pub fn new(engine: Engine<S>) -> io::Result<Self> {
         let fd = engine.as_fd().try_clone_to_owned()?;
         Ok(Self {
@@ -92,27 +126,28 @@ impl<S> EngineSource<S> {
         })
     }
 
-    /// The engine.
+    /// Returns the engine.
     pub fn engine(&self) -> &Engine<S> {
         &self.engine
     }
 
-    /// The engine, to submit, cancel and resume outside its turns: the loop notices.
+    /// Returns the engine, for calls between turns such as `submit`, `cancel` and `resume`. The
+    /// loop notices that a turn has become due.
     pub fn engine_mut(&mut self) -> &mut Engine<S> {
         &mut self.engine
     }
 
-    /// Gives the engine back.
+    /// Returns the engine and drops the source.
     pub fn into_engine(self) -> Engine<S> {
         self.engine
     }
 
-    /// Whether a turn is due now.
+    /// Returns whether a turn is due now.
     fn is_due(&self) -> bool {
         self.engine.next_timeout() == Some(Duration::ZERO)
     }
 
-    /// Whether the timer would go off too late for the next deadline.
+    /// Returns whether the timer would go off too late for the next deadline.
     fn is_timer_late(&self) -> bool {
         match (self.engine.next_deadline(), self.set_to.last()) {
             (Some(deadline), Some(first)) => deadline < *first,
@@ -121,11 +156,11 @@ impl<S> EngineSource<S> {
         }
     }
 
-    /// Has the timer go off for the next deadline, if it would be late.
+    /// Sets the timer to the next deadline if it would go off too late.
     ///
-    /// Not by [`PostAction::Reregister`]: that would take the place of what a readback has asked
-    /// for, such as that this source be disabled, and calloop would ask this source before each
-    /// sleep once more for each time.
+    /// Does not use [`PostAction::Reregister`]: it would replace what a readback has asked for,
+    /// such as disabling this source, and with each use calloop would call `before_sleep` of this
+    /// source once more before each sleep.
     fn set_timer(&mut self) -> io::Result<()> {
         let (true, Some(token), Some(deadline)) = (
             self.is_timer_late(),
@@ -140,12 +175,12 @@ impl<S> EngineSource<S> {
             .map(|_| self.set_to.push(deadline))
     }
 
-    /// Learns the timer's name from its first event.
+    /// Learns the timer's token from the timer's first event.
     fn on_event(&mut self, token: Token) -> io::Result<()> {
         let mut is_timers = false;
         let note = |_, (): &mut ()| {
             is_timers = true;
-            // It stays registered, set to nothing.
+            // The timer stays registered, but is set to nothing.
             TimeoutAction::Drop
         };
         self.timer.process_events(Readiness::EMPTY, token, note)?;
@@ -185,17 +220,17 @@ impl<S> EventSource for EngineSource<S> {
         F: FnMut((), &mut Engine<S>) -> Result<Turn, Error>,
     {
         if self.due.is_none() {
-            // Disabled in this round, by who was told before.
+            // Another source has disabled this one in the same round.
             return Ok(PostAction::Continue);
         }
         if self.timer_token.is_none() {
             self.on_event(token).map_err(Error::io)?;
         }
-        // These the loop has forgotten, or will tell of in this round.
+        // The loop has removed these timers already, or will report them in this round.
         let now = Instant::now();
         while self.set_to.pop_if(|at| *at <= now).is_some() {}
         callback((), &mut self.engine)?;
-        // One that is due at once needs no timer: `before_sleep` tells of it.
+        // A turn that is due at once needs no timer, because `before_sleep` reports it.
         if !self.is_due() {
             self.set_timer().map_err(Error::io)?;
         }
@@ -222,10 +257,10 @@ impl<S> EventSource for EngineSource<S> {
 
     const NEEDS_EXTRA_LIFECYCLE_EVENTS: bool = true;
 
-    /// What was submitted since the last round, or left behind by a turn, is no readiness and no
-    /// timer.
+    /// Reports work that has neither readiness nor a timer: submissions since the last round, and
+    /// what a turn has left over.
     fn before_sleep(&mut self) -> calloop::Result<Option<(Readiness, Token)>> {
-        // A late timer, as a panic in a turn may leave it behind, is set anew after the turn.
+        // A panic in a turn may leave the timer late. It is set after the next turn.
         let due = self.due.filter(|_| self.is_due() || self.is_timer_late());
         Ok(due.map(|token| (Readiness::EMPTY, token)))
     }

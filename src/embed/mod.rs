@@ -1,5 +1,5 @@
-//! Engines in the event loops of others: thin, and by what any host may use, but for one question:
-//! whether `run` would go on.
+//! Adapters to other event loops. They are thin, and use only what any host can use, with one
+//! exception: whether `run` would continue.
 
 #[cfg(feature = "calloop")]
 pub mod calloop;

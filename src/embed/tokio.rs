@@ -1,11 +1,13 @@
-//! A driver for [tokio](https://docs.rs/tokio) (feature `tokio`): an engine in a task of a
-//! current-thread runtime or a `LocalSet`.
+//! An engine on [tokio](https://docs.rs/tokio) (feature `tokio`), in a task of a current-thread
+//! runtime or a `LocalSet`.
 //!
-//! [`Client`] is for programs that only want to fetch: an engine on a thread, or in a task of its
-//! own, and `fetch(request).await`. [`Driver`] is for the rest: readbacks, a state, delays. An
-//! engine never leaves its thread, so a driver is not `Send`; the futures of a
-//! [`Submitter`](crate::Submitter) are, and may be awaited in any task. The engine's time is real:
-//! in a runtime whose clock is paused for a test, a driver that waits for a deadline never sleeps.
+//! [`Client`] is for programs that only fetch: `client.fetch(request).await`, with the engine on a
+//! thread or in a task of its own. [`Driver`] is for everything else: readbacks, a state, delays.
+//!
+//! An engine stays on its thread, so a `Driver` is not `Send`. The futures of a
+//! [`Submitter`](crate::Submitter) are `Send`, and any task may await them. The engine uses the
+//! real clock: in a runtime whose clock is paused for a test, a driver that waits for a deadline
+//! never sleeps.
 //!
 //! ```
 //! use httpstream::tokio::Driver;
@@ -21,7 +23,7 @@
 //!         Next::done()
 //!     });
 //!     let http = driver.engine().submitter();
-//!     let alive = http.keep_alive(); // `run` waits for what the other task is still to fetch
+//!     let alive = http.keep_alive(); // keeps `run` going until the other task has fetched
 //!     let mut replies = 0;
 //!     let fetches = async move {
 //!         let _alive = alive;
@@ -53,7 +55,25 @@ use crate::engine::{Engine, KeepAlive, Submitter, Turn};
 use crate::error::{Error, Gone};
 use crate::request::Request;
 
-/// Turns an engine when its descriptor is readable or its deadline has passed.
+/// Makes an engine's turns when its descriptor is readable or its deadline has passed.
+///
+/// ```
+/// use httpstream::tokio::Driver;
+/// use httpstream::{Engine, Next, Request};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut driver = Driver::new(Engine::<u32>::new()?)?;
+/// let request = Request::get("http://127.0.0.1:1/").build()?;
+/// driver.engine_mut().submit(request, |replies, _, _| {
+///     *replies += 1;
+///     Next::done()
+/// });
+/// let mut replies = 0;
+/// driver.run(&mut replies).await?;
+/// assert_eq!(replies, 1);
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct Driver<S> {
     engine: Engine<S>,
@@ -63,14 +83,14 @@ pub struct Driver<S> {
 }
 
 impl<S> Driver<S> {
-    /// Takes the engine to drive.
+    /// Creates a driver for an engine.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io): the engine's descriptor cannot be duplicated or
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if the engine's descriptor cannot be duplicated or
     /// registered.
     ///
     /// # Panics
-    /// Outside of a runtime that has I/O and time enabled.
+    /// Outside of a tokio runtime that has I/O and time enabled.
     pub fn new(engine: Engine<S>) -> Result<Self, Error> {
         let fd = engine.as_fd().try_clone_to_owned();
         Ok(Self {
@@ -80,37 +100,38 @@ impl<S> Driver<S> {
         })
     }
 
-    /// The engine.
+    /// Returns the engine.
     pub fn engine(&self) -> &Engine<S> {
         &self.engine
     }
 
-    /// The engine, to submit, cancel and resume between turns.
+    /// Returns the engine, for calls between turns such as `submit`, `cancel` and `resume`.
     pub fn engine_mut(&mut self) -> &mut Engine<S> {
         &mut self.engine
     }
 
-    /// Gives the engine back.
+    /// Returns the engine and drops the driver.
     pub fn into_engine(self) -> Engine<S> {
         self.engine
     }
 
-    /// Waits until a turn is due, and makes it. Nothing is lost if the future is dropped before.
+    /// Waits until a turn is due, and makes it. Dropping the future before it completes loses
+    /// nothing.
     ///
     /// # Errors
     /// As [`Engine::turn`].
     ///
     /// # Panics
-    /// When a readback does; the driver can be used on.
+    /// If a readback panics. The driver remains usable.
     pub async fn turn(&mut self, state: &mut S) -> Result<Turn, Error> {
         poll_fn(|cx| self.poll_due(cx)).await.map_err(Error::io)?;
-        // A turn that is due at once, again and again, leaves something to the other tasks.
+        // Yields to the other tasks from time to time, even if a turn is always due.
         tokio::task::consume_budget().await;
         let (fd, engine) = (&self.fd, &mut self.engine);
         let mut made = None;
-        // The runtime tells of each event once: what it said is believed until a turn has found
-        // nothing. Inside `try_io`, so that an event that comes meanwhile, told by another thread,
-        // is not forgotten with it.
+        // tokio reports each event once, so the descriptor counts as readable until a turn has
+        // found nothing. The turn runs inside `try_io`, which keeps an event that another thread
+        // reports during the turn from being cleared with the readiness.
         let tried = fd.try_io(Interest::READABLE, |_| {
             let turn = made.insert(engine.turn(state, Some(Duration::ZERO)));
             match turn {
@@ -120,13 +141,13 @@ impl<S> Driver<S> {
         });
         match (made, tried) {
             (Some(turn), _) => turn,
-            // Not readable: due for its deadline.
+            // Not readable: the deadline has passed.
             (None, _) => self.engine.turn(state, Some(Duration::ZERO)),
         }
     }
 
-    /// Turns until nothing is pending and no [`KeepAlive`] is left, or to the end of the turn in
-    /// which `stop` was called. Dropped, it leaves everything where it is.
+    /// Makes turns until nothing is pending and no [`KeepAlive`] is left, or to the end of the turn
+    /// in which `stop` is called. Dropping the future leaves the engine as it is.
     ///
     /// # Errors
     /// As [`turn`](Self::turn).
@@ -162,22 +183,21 @@ impl<S> Driver<S> {
     }
 }
 
-/// Has the present runtime watch `fd`.
+/// Makes the current runtime watch `fd`.
 fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     #[allow(
         deprecated,
-        reason = "what has replaced it is unsafe, since a descriptor might be closed while it is watched: an `OwnedFd` is not"
+        reason = "the replacement is unsafe, because a descriptor might be closed while it is watched; an `OwnedFd` is not"
     )]
     AsyncFd::with_interest(fd, Interest::READABLE)
 }
 
-/// Fetches. Clones share one engine, and may be used in tasks of any thread; a fetch that is under
-/// way holds one.
+/// Fetches, with an engine of its own. Clones share the engine, and may be used in tasks of any
+/// thread. A fetch in progress holds a clone.
 ///
-/// [`on_thread`](Self::on_thread) works everywhere, under plain `#[tokio::main]` too: its engine
-/// runs on a thread of its own, which the tasks need not leave anything to. [`new`](Self::new)
-/// spares that thread: its engine is a task of the present `LocalSet`, and goes on as long as that
-/// runs.
+/// [`on_thread`](Self::on_thread) works everywhere, also under plain `#[tokio::main]`: its engine
+/// runs on a thread of its own and does not depend on tasks to yield. [`new`](Self::new) needs no
+/// extra thread: its engine is a task of the current `LocalSet`, and runs as long as that does.
 ///
 /// ```
 /// use httpstream::tokio::Client;
@@ -193,7 +213,10 @@ fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 /// }
 /// while let Some(page) = pages.join_next().await {
 ///     match page? {
-///         Ok(page) => println!("from {:?}", page.extensions().get::<Info>().map(|info| info.peer)),
+///         Ok(page) => {
+///             let peer = page.extensions().get::<Info>().map(|info| info.peer);
+///             println!("{} from {peer:?}", page.status());
+///         }
 ///         Err(error) => println!("{error:#}"),
 ///     }
 /// }
@@ -220,17 +243,18 @@ fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 #[derive(Clone, Debug)]
 pub struct Client {
     http: Submitter<()>,
-    /// With the last clone the engine ends.
+    /// The engine ends when the last clone of this guard is dropped.
     alive: KeepAlive,
 }
 
 impl Client {
-    /// Starts an engine in a task of the present `LocalSet`, or of a runtime that is one itself.
+    /// Starts an engine in a task of the current `LocalSet`, or of a runtime that is a `LocalSet`
+    /// itself.
     ///
     /// # Errors
     /// As [`Engine::with_config`] and [`Driver::new`];
-    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig), saying what to do, where
-    /// there is no such set, or its runtime has no I/O or no time.
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig), saying what to do, outside of
+    /// such a set or if its runtime has no I/O or no time enabled.
     pub fn new(config: Config) -> Result<Self, Error> {
         if Handle::try_current().is_err() {
             return Err(misplaced("outside of a tokio runtime"));
@@ -257,17 +281,17 @@ impl Client {
 
     /// Starts an engine on a thread of its own.
     ///
-    /// The thread ends when the last clone is gone, and the last future of [`fetch`](Self::fetch),
-    /// each of which holds one: nothing that somebody waits for is cut short. What nobody waits for
-    /// is cancelled. A panic on that thread, such as one of an address filter or a resolver, ends
-    /// it, and what is fetched comes to [`ErrorKind::Gone`](crate::ErrorKind::Gone).
+    /// The thread ends when the last clone and the last future of [`fetch`](Self::fetch), which
+    /// holds a clone, are dropped. So a fetch that is still awaited is never cut short; one whose
+    /// future was dropped is canceled. If the thread panics, for example in an address filter or a
+    /// resolver, it ends, and fetches fail with [`ErrorKind::Gone`](crate::ErrorKind::Gone).
     ///
-    /// The futures know no runtime: they may be awaited in tasks of several, or of none that is
-    /// tokio's.
+    /// The futures depend on no runtime: tasks of several runtimes may await them, tokio's or
+    /// others.
     ///
     /// # Errors
-    /// As [`Engine::with_config`]; [`ErrorKind::Io`](crate::ErrorKind::Io): no thread is to be had;
-    /// `Gone`: it panicked before it had an engine.
+    /// As [`Engine::with_config`]; [`ErrorKind::Io`](crate::ErrorKind::Io) if no thread can be
+    /// started; `Gone` if the thread panicked before it had an engine.
     pub fn on_thread(config: Config) -> Result<Self, Error> {
         let (tell, told) = std::sync::mpsc::sync_channel(1);
         let run = move || {
@@ -275,7 +299,7 @@ impl Client {
                 Ok(engine) => engine,
                 Err(error) => return drop(tell.send(Err(error))),
             };
-            // Nobody is there any more: then nothing is to come, either.
+            // If the receiver is gone, sending fails and drops the guard; `run` returns at once.
             let http = engine.submitter();
             let _ = tell.send(Ok((http.keep_alive(), http)));
             drop(tell);
@@ -289,12 +313,13 @@ impl Client {
         Ok(Self { http, alive })
     }
 
-    /// The response to `request`, which is sent when the future is first polled; its
-    /// [`Info`](crate::Info) is among its extensions. Dropped before, it cancels the request.
+    /// Returns a future of the response to `request`. The request is sent when the future is first
+    /// polled. The response carries its [`Info`](crate::Info) in its extensions. Dropping the
+    /// future cancels the request.
     ///
     /// # Errors
     /// Those of the exchange; [`ErrorKind::Gone`](crate::ErrorKind::Gone) if the `LocalSet` or the
-    /// thread is gone.
+    /// thread has ended.
     pub fn fetch(
         &self,
         request: Request,
@@ -307,17 +332,17 @@ impl Client {
     }
 }
 
-/// What [`Client::new`] says where it cannot be.
+/// Returns the error of [`Client::new`] in a place where it cannot work.
 fn misplaced(place: &str) -> Error {
     Error::invalid_config(format!(
-        "tokio::Client::new {place}: make the client inside a LocalSet (run_until or block_on) of a runtime with enable_all, or use \
+        "tokio::Client::new {place}: create the client inside a LocalSet (run_until or block_on) of a runtime with enable_all, or use \
          Client::on_thread, which needs neither"
     ))
 }
 
-/// Runs what panics where it is called outside of a `LocalSet`: tokio has no other way to tell. The
-/// panic hook is left alone, since it is the whole process's: what it prints comes before the
-/// error.
+/// Calls `run`, which panics outside of a `LocalSet`; tokio has no other way to report that. The
+/// panic hook stays as it is, because it belongs to the whole process, so its output appears before
+/// the error.
 fn caught<T>(run: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(run)).ok()
 }

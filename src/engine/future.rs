@@ -1,9 +1,10 @@
-//! Conversations as futures: what a chain of readbacks does, read from top to bottom.
+//! Conversations as futures: the work of a chain of readbacks, written from top to bottom.
 //!
-//! A task is a chain that sends nothing itself: it waits, and its future is polled when a waker has
-//! made it due, by an order to the engine; within a turn that is no system call. What a task awaits
-//! are chains of their own, which leave what they are told in a slot and wake whoever waits there.
-//! Those futures know no runtime: any executor may poll them while some loop turns the engine.
+//! A task is a chain that sends nothing itself. It waits, and its future is polled when a waker has
+//! made the chain due; the waker does that by an order to the engine, which within a turn is no
+//! system call. The requests that a task awaits are chains of their own. They store their results
+//! in a slot and wake the task that waits there. These futures depend on no runtime: any executor
+//! may poll them while some loop turns the engine.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -22,13 +23,16 @@ use crate::id::ChainId;
 use crate::request::Request;
 use crate::response::Info;
 
-/// What a request comes to, for who cannot be lent the response: its [`Info`] is in the extensions.
+/// The result of a fetch. The response is owned, since a future cannot be lent one; its [`Info`] is
+/// in the extensions.
 pub(super) type Fetched = Result<http::Response<Vec<u8>>, Error>;
 
 impl<S: 'static, M: Mode> Engine<S, M> {
-    /// Starts a chain that ends with the response to `request`, and answers a future of it, for an
-    /// executor of any kind. The request goes out with the next turns, whether it is polled or not;
-    /// dropped, it cancels the request. The response has its [`Info`] among its extensions:
+    /// Sends `request` as a chain of its own, and returns a future of the response.
+    ///
+    /// Any executor can poll the future. The engine sends the request in its next turns, whether
+    /// the future is polled or not. Dropping the future cancels the request. The response carries
+    /// its [`Info`] in its extensions:
     ///
     /// ```
     /// # let mut engine = httpstream::Engine::<()>::new()?;
@@ -46,7 +50,7 @@ impl<S: 'static, M: Mode> Engine<S, M> {
     ///
     /// # Errors
     /// Those of the exchange; [`ErrorKind::Gone`](crate::ErrorKind::Gone) if the engine is dropped
-    /// before it is over, or the request's policy panics.
+    /// first, or if the request's policy panics.
     #[must_use = "dropping the future cancels the request"]
     pub fn fetch(&mut self, request: Request) -> impl Future<Output = Fetched> + Send + use<S, M> {
         let (promise, slot) = promise();
@@ -54,24 +58,44 @@ impl<S: 'static, M: Mode> Engine<S, M> {
         fetched(request, Awaited::of(self.remote(), id, slot))
     }
 
-    /// Runs `future` as a chain of its own, polled inside turns only. A turn is then due.
+    /// Runs `future` as a chain of its own; it is polled inside turns only. Makes a turn due.
     ///
-    /// So a conversation reads from top to bottom; what it asks of the engine goes through a
-    /// [`Submitter`]. The chain is pending as long as the future is, and [`cancel`](Self::cancel)
-    /// drops it. A panic in it is one in a readback.
+    /// A conversation in a task reads from top to bottom. It reaches the engine through a
+    /// [`Local`](crate::Local) or a [`Submitter`]. The chain is pending as long as the future is,
+    /// and [`cancel`](Self::cancel) drops the future. A panic in the future is treated as one in a
+    /// readback.
     ///
     /// ```
-    /// # let mut engine = httpstream::Engine::<()>::new()?;
-    /// # let request = |_: &str| httpstream::Request::get("http://127.0.0.1:1/").build();
-    /// let http = engine.submitter();
-    /// let login = async move {
-    ///     let page = http.fetch(request("/login")?).await?;
-    ///     http.sleep(std::time::Duration::from_secs(1)).await;
-    ///     let token = page.headers()["x-token"].to_str().unwrap_or_default();
-    ///     http.fetch(request(token)?).await
-    /// };
-    /// engine.spawn(async { println!("{:?}", login.await) });
-    /// engine.run(&mut ())?;
+    /// use std::time::Duration;
+    /// use httpstream::sim::{Answer, Incoming, Network};
+    /// use httpstream::{Config, Engine, Error, Local, Request, Sim};
+    ///
+    /// async fn conversation(http: Local<usize>) -> Result<(), Error> {
+    ///     let login = Request::post("http://10.0.0.1/login").build()?;
+    ///     let token = http.fetch(login).await?.into_body();
+    ///     http.sleep(Duration::from_secs(1)).await;
+    ///     let page = Request::get("http://10.0.0.1/page").header("X-Token", token).build()?;
+    ///     let page = http.fetch(page).await?;
+    ///     http.with(move |bytes, _| *bytes = page.body().len()).await?;
+    ///     Ok(())
+    /// }
+    ///
+    /// let network = Network::new(1);
+    /// network.serve("10.0.0.1:80".parse().unwrap(), |request: &Incoming| match request.path() {
+    ///     "/login" => Answer::ok("7KXW"),
+    ///     _ if request.header("X-Token") == Some(b"7KXW") => Answer::ok("hello"),
+    ///     _ => Answer::status(403),
+    /// });
+    /// let mut engine = Engine::<usize, Sim>::on_network(&network, Config::default())?;
+    /// let http = engine.local();
+    /// engine.spawn(async {
+    ///     if let Err(error) = conversation(http).await {
+    ///         eprintln!("{error:#}");
+    ///     }
+    /// });
+    /// let mut bytes = 0;
+    /// engine.run(&mut bytes)?;
+    /// assert_eq!(bytes, 5);
     /// # Ok::<(), httpstream::Error>(())
     /// ```
     pub fn spawn(&mut self, future: impl Future<Output = ()> + 'static) -> ChainId {
@@ -169,10 +193,27 @@ impl Wake for Alert {
 }
 
 impl<S: 'static> Submitter<S> {
-    /// [`Engine::fetch`] from a task, or from anywhere else; its errors are the same.
+    /// Sends `request` as [`Engine::fetch`] does, from a task or from any thread; the errors are
+    /// the same.
     ///
-    /// Where the engine's inbox is full, the request goes out once there is room, for which the
+    /// If the engine's inbox is full, the request is submitted when there is room; until then the
     /// future has to be polled.
+    ///
+    /// ```
+    /// use httpstream::{Engine, Request};
+    ///
+    /// let mut engine = Engine::<()>::new()?;
+    /// let http = engine.submitter();
+    /// engine.spawn(async move {
+    ///     let request = Request::get("http://127.0.0.1:1/").build().unwrap();
+    ///     match http.fetch(request).await {
+    ///         Ok(page) => println!("{}: {} bytes", page.status(), page.body().len()),
+    ///         Err(error) => println!("{error:#}"),
+    ///     }
+    /// });
+    /// engine.run(&mut ())?;
+    /// # Ok::<(), httpstream::Error>(())
+    /// ```
     #[must_use = "dropping the future cancels the request"]
     pub fn fetch(&self, request: Request) -> impl Future<Output = Fetched> + Send + use<S> {
         let (promise, slot) = promise();
@@ -186,8 +227,8 @@ impl<S: 'static> Submitter<S> {
         fetched(request, Awaited::begin(self.remote(), id, order, slot))
     }
 
-    /// Ends after `delay`, counted from when the engine hears of it; [`Duration::MAX`] is never. If
-    /// the engine is dropped, at once.
+    /// Completes after `delay`, counted from when the engine takes the order; [`Duration::MAX`]
+    /// means never. Completes at once if the engine is dropped.
     pub fn sleep(&self, delay: Duration) -> impl Future<Output = ()> + Send + use<S> {
         let (promise, slot) = promise();
         let id = self.new_id();
@@ -197,11 +238,27 @@ impl<S: 'static> Submitter<S> {
         async { awaited.await.unwrap_or(()) }
     }
 
-    /// Runs `f` on the engine's thread, with the state that the turn is lent, and gives back what
-    /// it answers.
+    /// Runs `f` on the engine's thread, with the state that the turn is lent, and completes with
+    /// what `f` returns.
+    ///
+    /// ```
+    /// use httpstream::Engine;
+    ///
+    /// let mut engine = Engine::<Vec<u32>>::new()?;
+    /// let http = engine.submitter();
+    /// engine.spawn(async move {
+    ///     let count = http.with(|numbers| {
+    ///         numbers.push(7);
+    ///         numbers.len()
+    ///     });
+    ///     assert_eq!(count.await, Ok(1));
+    /// });
+    /// engine.run(&mut Vec::new())?;
+    /// # Ok::<(), httpstream::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// [`Gone`]: the engine is dropped.
+    /// [`Gone`] if the engine has been dropped.
     pub fn with<T, F>(&self, f: F) -> impl Future<Output = Result<T, Gone>> + Send + use<S, T, F>
     where
         T: Send + 'static,
@@ -214,8 +271,8 @@ impl<S: 'static> Submitter<S> {
         Awaited::begin(self.remote(), id, Order::Call { id, call, delay }, slot)
     }
 
-    /// [`Engine::spawn`] from anywhere: `make` makes the future on the engine's thread, so that it
-    /// need not be `Send`.
+    /// Runs a task as [`Engine::spawn`] does, from any thread. `make` creates the future on the
+    /// engine's thread, so the future need not be `Send`.
     ///
     /// # Errors
     /// [`SubmitError::Full`] and [`SubmitError::Gone`], each with `make`.
@@ -228,7 +285,7 @@ impl<S: 'static> Submitter<S> {
     }
 }
 
-/// Keeps the promise of a response.
+/// Returns a readback that keeps the promise of a response.
 pub(super) fn fetch<S>(promise: Promise<Fetched>) -> impl Readback<S> + Send {
     let mut promise = Some(promise);
     move |_: &mut S, reply: Reply<'_>, _: &mut Context<'_, S>| match promise.take() {
@@ -242,19 +299,19 @@ pub(super) fn fetch<S>(promise: Promise<Fetched>) -> impl Readback<S> + Send {
     }
 }
 
-/// Where a value is left for who awaits it.
+/// Where a chain leaves a value for the future that awaits it.
 pub(super) enum Slot<T> {
     Awaited(Option<Waker>),
-    /// None: taken, or nobody is left to keep the promise.
+    /// `None`: the value was taken, or the promise was dropped.
     Over(Option<T>),
 }
 
 fn lock<T>(slot: &Mutex<Slot<T>>) -> MutexGuard<'_, Slot<T>> {
-    // Nothing that runs under the lock can leave the slot half changed.
+    // A poisoned lock is harmless: nothing that runs under it can leave the slot half changed.
     slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A value to come. Dropped, it says that there will be none.
+/// Delivers a value to a slot. Dropping it tells the future that there will be none.
 pub(super) struct Promise<T>(Arc<Mutex<Slot<T>>>);
 
 pub(super) fn promise<T>() -> (Promise<T>, Arc<Mutex<Slot<T>>>) {
@@ -263,7 +320,7 @@ pub(super) fn promise<T>() -> (Promise<T>, Arc<Mutex<Slot<T>>>) {
 }
 
 impl<T> Promise<T> {
-    /// Answers what a chain does next that was there for nothing else.
+    /// Delivers the value. Returns the end of the chain, which has no other purpose.
     pub(super) fn keep<S>(self, value: T) -> Next<S> {
         self.settle(Some(value));
         Next::done()
@@ -274,7 +331,7 @@ impl<T> Promise<T> {
         if let Slot::Awaited(waker) = &mut *slot {
             let waker = waker.take();
             *slot = Slot::Over(value);
-            // Not under the lock: it may poll at once.
+            // After the lock is released: the waker may poll the future at once.
             drop(slot);
             waker.into_iter().for_each(Waker::wake);
         }
@@ -287,24 +344,24 @@ impl<T> Drop for Promise<T> {
     }
 }
 
-/// What a chain comes to.
+/// A future of what a chain delivers.
 pub(super) struct Awaited<S, T> {
     remote: Arc<Remote<S>>,
     step: Step<S>,
     slot: Arc<Mutex<Slot<T>>>,
 }
 
-/// How far the order has come that begins an awaited chain.
+/// The progress of the order that begins an awaited chain.
 enum Step<S> {
-    /// There was no room for it.
+    /// The inbox has no room for it.
     Waiting {
         id: ChainId,
         order: Order<S>,
         ticket: Option<Ticket>,
     },
-    /// The engine has it, or will have.
+    /// The engine has it, or will take it.
     Taken(ChainId),
-    /// There is no engine.
+    /// The engine has been dropped.
     Gone,
 }
 
@@ -313,7 +370,7 @@ pub(super) async fn fetched<S>(request: Request, awaited: Awaited<S, Fetched>) -
     let fetched = (&mut awaited).await;
     fetched.unwrap_or_else(|Gone| {
         let (sent, resend_is_safe) = match awaited.step {
-            // What a policy has sent in its place is not known here.
+            // A policy may have sent something else in its place, of which nothing is known here.
             Step::Taken(_) => (
                 Sent::Maybe,
                 request.is_idempotent() && !awaited.remote.is_visited(&request),
@@ -329,7 +386,7 @@ pub(super) async fn fetched<S>(request: Request, awaited: Awaited<S, Fetched>) -
 }
 
 impl<S, T> Awaited<S, T> {
-    /// Of a chain that the engine has, or will have.
+    /// Awaits a chain that the engine has, or will take.
     pub(super) fn of(remote: Arc<Remote<S>>, id: ChainId, slot: Arc<Mutex<Slot<T>>>) -> Self {
         let step = if remote.is_open() {
             Step::Taken(id)
@@ -339,7 +396,7 @@ impl<S, T> Awaited<S, T> {
         Self { remote, step, slot }
     }
 
-    /// Gives the order, if there is room for it.
+    /// Puts the order into the inbox if there is room for it.
     fn begin(
         remote: Arc<Remote<S>>,
         id: ChainId,
@@ -353,13 +410,13 @@ impl<S, T> Awaited<S, T> {
                 order,
                 ticket: None,
             },
-            // The order's promise is dropped, which tells.
+            // Dropping the order drops its promise, which completes the future.
             Err(SubmitError::Gone(_)) => Step::Gone,
         };
         Self { remote, step, slot }
     }
 
-    /// Gives the order that had to wait. False: it still has to.
+    /// Puts an order that had to wait into the inbox. Returns false if it still has to wait.
     fn begin_late(&mut self, waker: &Waker) -> bool {
         let Step::Waiting { .. } = self.step else {
             return true;
@@ -398,7 +455,7 @@ impl<S, T> Future for Awaited<S, T> {
             Slot::Over(value) => return Poll::Ready(value.take().ok_or(Gone)),
             Slot::Awaited(former) => former.replace(waker),
         };
-        // Not under the lock: it may be an executor's last hold on a task.
+        // After the lock is released: the old waker may be an executor's last reference to a task.
         drop(former);
         Poll::Pending
     }

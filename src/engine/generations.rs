@@ -1,7 +1,7 @@
-//! Chains that belong to a generation of a session, and end with it.
+//! Chains that belong to a generation of a session and end with it.
 //!
-//! A generation may be ended on any thread, and does not know who belongs to it. So the engine has
-//! itself woken, and then looks through the chains that are noted here.
+//! A generation can be ended on any thread, and holds no list of its chains. Ending it therefore
+//! wakes the engine, which then looks through the chains recorded here.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,19 +12,19 @@ use crate::engine::chain::ChainKey;
 use crate::engine::waking::Waking;
 use crate::generation::Mark;
 
-/// Chains that a turn looks at, where a generation has ended.
+/// How many chains a turn looks at after a generation has ended.
 const MAX_LOOKED_AT: usize = 2048;
 
 /// The chains of one engine that belong to a generation.
 pub(super) struct Generations {
     marks: BTreeMap<ChainKey, Mark>,
-    /// Wakes the engine, and notes that a generation has ended.
+    /// Wakes the engine and records that a generation has ended.
     waker: Waker,
-    /// Those from here on are to be looked at.
+    /// The chains from this key on are still to be looked at.
     next: Option<ChainKey>,
 }
 
-/// Set when a generation has ended.
+/// A flag that is set when a generation ends.
 pub(super) struct Ended {
     is_set: AtomicBool,
     waking: Arc<Waking>,
@@ -65,7 +65,7 @@ impl Generations {
         }
     }
 
-    /// Notes a chain. False: its generation is over.
+    /// Records a chain. Returns false if its generation is over.
     pub(super) fn watch(&mut self, key: ChainKey, mark: Mark) -> bool {
         let is_there = mark.watch(&self.waker);
         self.marks.insert(key, mark);
@@ -77,18 +77,18 @@ impl Generations {
         !self.marks.is_empty()
     }
 
-    /// Whether what a chain belongs to is over: a sweep has not come to it yet.
+    /// Returns whether the chain's generation is over but no sweep has reached the chain yet.
     #[inline]
     pub(super) fn is_over(&self, key: ChainKey) -> bool {
         self.has_some() && self.marks.get(&key).is_some_and(Mark::is_over)
     }
 
-    /// What a chain belongs to.
+    /// Returns the chain's mark, if it belongs to a generation.
     pub(super) fn mark_of(&self, key: ChainKey) -> Option<Mark> {
         self.marks.get(&key).cloned()
     }
 
-    /// The chain belongs to none any more.
+    /// Removes a chain that no longer belongs to a generation.
     #[inline]
     pub(super) fn forget(&mut self, key: ChainKey) {
         if self.has_some() {
@@ -101,13 +101,13 @@ impl Generations {
         self.next = Some(0);
     }
 
-    /// Whether some are still to be looked at.
+    /// Returns whether chains are still to be looked at.
     #[inline]
     pub(super) fn is_due(&self) -> bool {
         self.next.is_some()
     }
 
-    /// Those of a turn's share whose generation is over.
+    /// Looks at one turn's share of the chains, and returns those whose generation is over.
     pub(super) fn sweep(&mut self) -> Vec<ChainKey> {
         let Some(next) = self.next else {
             return Vec::new();
@@ -116,7 +116,7 @@ impl Generations {
         let (mut last, mut seen, mut over) = (None, 0, Vec::new());
         for (key, mark) in share {
             (last, seen) = (Some(*key), seen + 1);
-            // Of one that goes on, the next end is watched for.
+            // For a chain that continues, this watches for the next end.
             if !mark.watch(&self.waker) {
                 over.push(*key);
             }
@@ -161,7 +161,7 @@ mod tests {
             Ok(_) => "ok".to_owned(),
             Err(error) => format!("{:?}", error.kind()),
         });
-        // Nothing follows a cancellation.
+        // Ignored after a cancellation.
         Next::again()
     }
 
@@ -170,7 +170,7 @@ mod tests {
         let (_network, mut engine) = engine();
         let (ended, other) = (Generation::new(), Generation::new());
         let delay = Duration::from_secs(100);
-        // In flight, delayed, in an inbox; a call, a wait and a task.
+        // A request in flight, a delayed one and one in the inbox; a call, a wait and a task.
         engine.submit(request(&ended), note);
         engine.start(Next::send(request(&ended)).after(delay).read_by(note));
         let submitter = engine.submitter();
@@ -179,7 +179,8 @@ mod tests {
             .advance(&mut told, Duration::from_millis(500))
             .unwrap();
         submitter.submit(request(&ended), note).unwrap();
-        let call = Next::call(|_: &mut Told, _: &mut Context<'_, Told>| panic!("it is over"));
+        let call =
+            Next::call(|_: &mut Told, _: &mut Context<'_, Told>| panic!("the generation is over"));
         engine.start(call.after(delay).marked(ended.mark()));
         engine.start(Next::wait().after(delay).marked(ended.mark()).read_by(note));
         let held = Rc::new(());
@@ -189,7 +190,7 @@ mod tests {
             drop(task);
         };
         engine.start(Next::task(task).marked(ended.mark()));
-        // Of another session.
+        // A call of another session.
         let call = Next::call(|told: &mut Told, _: &mut Context<'_, Told>| {
             told.push("other".to_owned());
             Next::done()
@@ -201,12 +202,12 @@ mod tests {
         std::thread::spawn(move || ends.end()).join().unwrap();
         engine.advance(&mut told, Duration::from_millis(1)).unwrap();
         assert_eq!(told, ["Cancelled"; 4]);
-        assert_eq!(Rc::strong_count(&held), 1, "the task is dropped");
+        assert_eq!(Rc::strong_count(&held), 1, "the task was not dropped");
         assert_eq!(engine.pending(), 1);
         drop(submitter);
         engine.run(&mut told).unwrap();
         assert_eq!(told[4..], ["other"]);
-        // What was built before is over for good, what is built now is not.
+        // A request built before the end is stale for good; one built now is not.
         let old = request(&ended);
         ended.end();
         engine.submit(old, note);
@@ -221,7 +222,7 @@ mod tests {
         assert_eq!(told, ["Cancelled", "ok", "ok"]);
     }
 
-    /// How many requests came to the server.
+    /// Returns how many requests reached the server.
     fn came(network: &Network) -> usize {
         network.ledger().requests().len()
     }
@@ -234,7 +235,7 @@ mod tests {
         let mut next = Some(old);
         engine.submit(new.build().unwrap(), move |told: &mut Told, reply, cx| {
             let _ = note(told, reply, cx);
-            // The connection is there, and free.
+            // The connection is open and free.
             next.take().map_or_else(Next::done, Next::send)
         });
         generation.end();
@@ -242,7 +243,7 @@ mod tests {
         engine.run(&mut told).unwrap();
         assert_eq!(told, ["ok", "Cancelled"]);
         assert_eq!((came(&network), engine.pending()), (1, 0));
-        assert_eq!(engine.stats().reused, 0, "nor begun to be sent");
+        assert_eq!(engine.stats().reused, 0, "an exchange was begun");
     }
 
     #[test]
@@ -259,12 +260,16 @@ mod tests {
             .advance(&mut told, Duration::from_millis(500))
             .unwrap();
         network.sleep(Duration::from_secs(1));
-        // More of them than a turn looks at.
+        // More chains than a turn looks at.
         generation.end();
         engine.run(&mut told).unwrap();
         assert!(told.iter().all(|told| told == "Cancelled"));
         assert_eq!((told.len(), came(&network)), (many, 0));
-        assert_eq!(network.ledger().attempts().len(), 0, "nor dialled for");
+        assert_eq!(
+            network.ledger().attempts().len(),
+            0,
+            "a connection was attempted"
+        );
     }
 
     #[test]

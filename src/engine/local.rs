@@ -1,4 +1,4 @@
-//! Local: the way into an engine for what stays on its thread.
+//! Local: reaches an engine from its own thread, for what does not leave that thread.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -18,11 +18,11 @@ use crate::id::ChainId;
 use crate::policy::{Bell, Moment, Present};
 use crate::request::Request;
 
-/// Reaches an engine from its own thread, above all from inside tasks: starts chains and tasks that
-/// need not be `Send`, and awaits what they come to. Clones reach the same engine.
+/// Reaches an engine from its own thread, above all from inside tasks. It starts chains and tasks
+/// that need not be `Send`, and awaits their results. Clones reach the same engine.
 ///
-/// Unlike a [`Submitter`](crate::Submitter) it is never refused. Like one, it does not keep
-/// [`Engine::run`](crate::Engine::run) going.
+/// Unlike a [`Submitter`](crate::Submitter), it is never refused. Like a `Submitter`, it does not
+/// keep [`Engine::run`](crate::Engine::run) going.
 ///
 /// ```
 /// use std::time::Duration;
@@ -53,12 +53,12 @@ pub struct Local<S> {
     bell: Arc<Bell>,
 }
 
-/// What was asked for on the engine's thread, until a turn takes it.
+/// Chains started on the engine's thread, until a turn takes them.
 pub(super) struct Queue<S> {
     starts: RefCell<Vec<(ChainId, Next<S>)>>,
     remote: Arc<Remote<S>>,
     waking: Arc<Waking>,
-    /// The engine is there.
+    /// False once the engine has been dropped.
     is_open: Cell<bool>,
 }
 
@@ -80,14 +80,14 @@ impl<S> Queue<S> {
         !self.starts.borrow().is_empty()
     }
 
-    /// The engine ends: what it has not taken is dropped.
+    /// Closes the queue when the engine is dropped. Chains that it has not taken are dropped.
     pub(super) fn close(&self) {
         self.is_open.set(false);
-        // A readback's own drop may come back here: not while it is borrowed.
+        // The queue must not be borrowed here: a readback's destructor may call back into it.
         drop(self.starts.take());
     }
 
-    /// Has a chain started; where the engine is gone, it is dropped.
+    /// Queues a chain to be started, or drops it if the engine has been dropped.
     fn push(&self, id: ChainId, next: Next<S>) {
         if !self.is_open.get() {
             return;
@@ -103,7 +103,7 @@ impl<S> Queue<S> {
 }
 
 impl<S> Local<S> {
-    /// Starts a chain; see [`Engine::start`](crate::Engine::start). Where the engine is gone,
+    /// Starts a chain; see [`Engine::start`](crate::Engine::start). If the engine has been dropped,
     /// `next` is dropped.
     pub fn start(&self, next: Next<S>) -> ChainId {
         let id = self.queue.remote.new_id();
@@ -116,27 +116,28 @@ impl<S> Local<S> {
         self.start(Next::task(future))
     }
 
-    /// Ends a chain; see [`Engine::cancel`](crate::Engine::cancel).
+    /// Cancels a chain; see [`Engine::cancel`](crate::Engine::cancel).
     pub fn cancel(&self, id: ChainId) {
-        // Through the inbox, where the submissions of a `Submitter` are: it overtakes neither those
-        // nor what was started here, which is taken before. An engine that is gone has no chains.
+        // The order goes through the inbox, where the submissions of a `Submitter` are, so it
+        // overtakes none of them. Nor does it overtake what was started here, which the engine
+        // takes first. An error means that the engine has been dropped, and its chains with it.
         let _ = self.queue.remote.order(Order::Cancel(id));
     }
 
-    /// Clocks and random numbers, for tasks: in a simulation, those of its seed. Its
-    /// [`waker`](Moment::waker) wakes nothing, since a task is woken by its own.
+    /// Returns clocks and random numbers for tasks; in a simulation they depend on its seed. Its
+    /// [`waker`](Moment::waker) wakes nothing, since a task is woken by its own waker.
     pub fn moment(&self) -> Moment<'_> {
         Moment::new(&self.present, &self.bell, None)
     }
 }
 
 impl<S: 'static> Local<S> {
-    /// Sends `request`, and ends with the response; see [`Engine::fetch`](crate::Engine::fetch).
-    /// Dropped, it cancels the request.
+    /// Sends `request` and completes with the response; see
+    /// [`Engine::fetch`](crate::Engine::fetch). Dropping the future cancels the request.
     ///
     /// # Errors
-    /// Those of the exchange; [`ErrorKind::Gone`](crate::ErrorKind::Gone) where the engine is
-    /// dropped before it is over, or the request's policy panics.
+    /// Those of the exchange; [`ErrorKind::Gone`](crate::ErrorKind::Gone) if the engine is dropped
+    /// first, or if the request's policy panics.
     #[must_use = "dropping the future cancels the request"]
     pub fn fetch(&self, request: Request) -> impl Future<Output = Fetched> + use<S> {
         let (promise, slot) = promise();
@@ -145,7 +146,8 @@ impl<S: 'static> Local<S> {
         fetched(request, Awaited::of(remote, id, slot))
     }
 
-    /// Ends after `delay`; [`Duration::MAX`] is never. If the engine is dropped, at once.
+    /// Completes after `delay`; [`Duration::MAX`] means never. Completes at once if the engine is
+    /// dropped.
     pub fn sleep(&self, delay: Duration) -> impl Future<Output = ()> + use<S> {
         let (promise, slot) = promise();
         let id = self.start(Next::call(|_, _| promise.keep(())).after(delay));
@@ -154,10 +156,10 @@ impl<S: 'static> Local<S> {
         async { awaited.await.unwrap_or(()) }
     }
 
-    /// Runs `f` with the state that the turn is lent, and gives back what it returns.
+    /// Runs `f` with the state that the turn is lent, and completes with what `f` returns.
     ///
     /// # Errors
-    /// [`Gone`]: the engine is dropped.
+    /// [`Gone`] if the engine has been dropped.
     pub fn with<T, F>(&self, f: F) -> impl Future<Output = Result<T, Gone>> + use<S, T, F>
     where
         T: 'static,
@@ -188,7 +190,7 @@ impl<S> fmt::Debug for Local<S> {
 }
 
 impl<S, M: Mode> Engine<S, M> {
-    /// The way in for what stays on this thread: tasks that start tasks.
+    /// Returns a handle through which tasks on this thread reach the engine.
     pub fn local(&self) -> Local<S> {
         Local {
             queue: Rc::clone(self.orders.local()),

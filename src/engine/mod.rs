@@ -1,44 +1,43 @@
-//! Engine: decides what happens next, and when; here everything meets.
+//! The engine: decides what happens next, and when. All other parts meet here.
 //!
-//! [`Engine`] runs user code, [`Core`] does everything else: connections, exchanges and chains,
-//! wired together. Their methods stand in the files of the two lists below, in the order of a turn;
-//! each calls the files below it in the list, and none above it. `tests/layers.rs` holds them to
-//! that.
+//! [`Engine`] runs user code. [`Core`] does everything else: it holds connections, exchanges and
+//! chains, and joins them. Their methods are spread over the files in the two lists below, in the
+//! order of a turn. A file calls only files below it in its list, which `tests/layers.rs` enforces.
 //!
-//! Methods of [`Engine`], where user code is run, and of [`Core`], where links are read:
-//! - `turn`: one turn of the loop, in its order and with its bounds
-//! - `overdue`: deadlines that have passed: what the kernel holds comes first
-//! - `timers`: what is due by time
+//! Methods of [`Engine`], which runs user code, and of [`Core`], as far as they read links:
+//! - `turn`: one turn of the loop, its order and its bounds
+//! - `overdue`: expired deadlines; what the kernel has buffered is read first
+//! - `timers`: delays, deadlines and idle links that are due
 //! - `feed`: from bytes to responses
 //! - `receive`: reads the socket, or the TLS state
-//! - `body`: what becomes of a body, and of its codings
-//! - `finish`: a response is complete; what becomes of its link
-//! - `reply`: how a policy and a readback are told, and what follows from what they answer
+//! - `body`: passes a body on, through its decoders if it has any
+//! - `finish`: completes a response; reuses or closes its link
+//! - `reply`: calls policies and readbacks, and acts on what they return
 //!
 //! Methods of [`Core`], from what is asked for to what is written:
-//! - `commands`: what was asked for is carried out, and what came free is given away
-//! - `pipeline`: what follows in a pipeline when a response is complete
-//! - `begin`: how a chain's step begins: its policy, its origin, its delay
-//! - `queue`: how a request finds a link, or a place in its origin's queue
-//! - `dialing`: how a link gets its connection
-//! - `shortage`: what is done where this machine has no room for it
+//! - `commands`: carries commands out, and hands freed links to waiting requests
+//! - `pipeline`: moves a pipeline on when a response is complete
+//! - `begin`: begins a step of a chain: its policy, its origin, its delay
+//! - `queue`: finds a link for a request, or a place in its origin's queue
+//! - `dialing`: connects a link
+//! - `shortage`: handles connections that this machine has no resources for
 //! - `secure`: the handshakes of a link
-//! - `sending`: how a request is put on a link, and written
-//! - `visits`: what a policy is asked
-//! - `probing`: whether a kept connection may be given a request
-//! - `fail`: how an exchange ends without a response
-//! - `closing`: how a link ends
+//! - `sending`: puts a request on a link and writes it
+//! - `visits`: calls a policy
+//! - `probing`: checks whether a kept connection may be given a request
+//! - `fail`: ends an exchange without a response
+//! - `closing`: closes a link
 //! - `waiting`: the queues of chains that wait for a link
 //! - `deadlines`: delays and deadlines
-//! - `core`: the parts, and what all of them need
+//! - `core`: the parts, and what all of the files above need
 //!
-//! The parts, each of which owns its data: `agenda` (what is left to do in this turn), `chains` and
-//! `chain`, `generations`, `outbox`, `asks` (what callers wrote, and what a running readback is
-//! lent), `visit`, `clock`, `quiet`, `lookups`, `buffers`, `settings`, `stats`, `alerts`. Links and
-//! their pool stand in `net`, the exchanges of a link in `h1`.
+//! The parts, each of which owns its data: `agenda` (the remaining work of this turn), `chains` and
+//! `chain`, `generations`, `outbox`, `asks` (the readbacks, and what a running readback is lent),
+//! `visit`, `clock`, `quiet`, `lookups`, `buffers`, `settings`, `stats`, `alerts`. Links and their
+//! pool are in `net`, the exchanges of a link in `h1`.
 //!
-//! The surface: `readback`, `within`, `future`, `task`, `submitter`, `local`, `orders`, `waking`,
-//! `mode`, `shared`, `simulated`.
+//! The public interface: `readback`, `within`, `future`, `task`, `submitter`, `local`, `orders`,
+//! `waking`, `mode`, `shared`, `simulated`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -119,29 +118,109 @@ use orders::Orders;
 use submitter::Remote;
 use waking::Waking;
 
-/// Runs requests and their readbacks on one thread, with as many connections as they need.
+/// Runs requests and their readbacks on one thread, over as many connections as they need.
 ///
-/// `S` is the caller's state: lent to each turn, and handed to every readback as `&mut S`. An
-/// engine is bound to the thread it was made on; other threads reach it through a [`Submitter`].
-/// Dropping it closes everything and runs no readback.
+/// `S` is the caller's state: the host lends it to each turn, and every readback gets it as `&mut
+/// S`. `M` is the [`Mode`], which decides where sockets, readiness and time come from. An engine
+/// stays on the thread that made it; other threads reach it through a [`Submitter`]. Dropping an
+/// engine closes all connections and runs no readback.
 ///
-/// # Embedding
-/// The engine's file descriptor ([`AsFd`](std::os::fd::AsFd)) is readable or
-/// [`next_deadline`](Self::next_deadline) is past whenever a turn would do something; a host may
-/// call [`turn`](Self::turn) late, early or twice, and from an edge-triggered loop as long as it
-/// turns until [`Turn::more`] is false and `events` is 0. `submit`, `cancel` and `resume` outside a
-/// turn make a turn due: ask for the deadline again after them.
+/// ```
+/// use httpstream::{Engine, Next, Request};
+///
+/// let mut engine = Engine::<Vec<String>>::new()?;
+/// for page in 1..=2 {
+///     let request = Request::get(&format!("http://127.0.0.1:1/{page}")).build()?;
+///     engine.submit(request, |log, reply, _| {
+///         log.push(match reply {
+///             Ok(response) => response.status().to_string(),
+///             Err(error) => format!("{error:#}"),
+///         });
+///         Next::done()
+///     });
+/// }
+/// let mut log = Vec::new();
+/// engine.run(&mut log)?; // until both chains are over
+/// assert_eq!(log.len(), 2);
+/// # Ok::<(), httpstream::Error>(())
+/// ```
+///
+/// # In another event loop
+/// To an event loop, an engine on its own poll is one file descriptor and one deadline.
+///
+/// 1. Watch the descriptor ([`AsFd`](std::os::fd::AsFd)) for reading.
+/// 2. Wait for at most [`next_timeout`](Self::next_timeout), or until
+///    [`next_deadline`](Self::next_deadline). Ask anew before each wait: turns move the deadline,
+///    and `submit`, `cancel` and `resume` outside of a turn make a turn due at once. `None` means
+///    that only the descriptor needs watching.
+/// 3. After each wait, call [`turn`](Engine::turn) with a timeout of zero, which never waits.
+///    Early, late and repeated turns do no harm. Make one, too, after a wait that a signal has
+///    interrupted.
+///
+/// **Draining.** A level-triggered loop makes one turn for each wakeup. An edge-triggered loop is
+/// not notified again of what a turn leaves over. It must repeat the turn until [`Turn::more`] is
+/// false and [`Turn::events`] is 0, and once more after a panic of a readback that it has caught.
+///
+/// **Other threads** use a [`Submitter`], which makes the descriptor readable.
+///
+/// In a loop on mio, whose readiness is edge-triggered (`SourceFd` needs mio's feature `os-ext`):
+///
+/// ```
+/// # #[cfg(unix)] fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::os::fd::AsRawFd;
+/// use std::time::Duration;
+/// use httpstream::{Engine, Next, Request};
+/// use mio::unix::SourceFd;
+/// use mio::{Events, Interest, Poll, Token};
+///
+/// const ENGINE: Token = Token(0);
+///
+/// let mut engine = Engine::<u32>::new()?;
+/// engine.submit(Request::get("http://127.0.0.1:1/").build()?, |replies, _, _| {
+///     *replies += 1;
+///     Next::done()
+/// });
+///
+/// let mut poll = Poll::new()?;
+/// let fd = engine.as_raw_fd();
+/// poll.registry().register(&mut SourceFd(&fd), ENGINE, Interest::READABLE)?;
+/// let mut events = Events::with_capacity(64);
+/// let mut replies = 0;
+/// while engine.pending() > 0 {
+///     match poll.poll(&mut events, engine.next_timeout()) {
+///         Err(error) if error.kind() != std::io::ErrorKind::Interrupted => Err(error)?,
+///         _ => {}
+///     }
+///     // The events of the loop's other sources are handled here.
+///     loop {
+///         let turn = engine.turn(&mut replies, Some(Duration::ZERO))?;
+///         if turn.events == 0 && !turn.more {
+///             break;
+///         }
+///     }
+/// }
+/// poll.registry().deregister(&mut SourceFd(&fd))?;
+/// assert_eq!(replies, 1);
+/// # Ok(()) }
+/// # #[cfg(not(unix))] fn main() {}
+/// ```
+///
+/// There are shorter ways for some loops: [`on_registry`](Engine::on_registry) puts the engine's
+/// sockets on the host's own [`mio::Poll`]; `calloop::EngineSource` and `tokio::Driver` (features
+/// `calloop` and `tokio`) adapt it to those loops; and with feature `timerfd`, on Linux, the
+/// descriptor becomes readable for deadlines, too. docs/EMBEDDING.md has a recipe for each kind of
+/// loop.
 ///
 /// # Forking
-/// A process that is forked off may not use the engine: it has the same poll as its parent, and a
-/// turn would take events that the parent waits for. It may drop it, which closes its copies of the
-/// sockets and leaves the parent's alone, and make engines of its own.
+/// A forked child must not use its parent's engine: both have the same poll, and a turn in the
+/// child would take events that the parent waits for. The child may drop the engine, which closes
+/// its copies of the sockets and leaves the parent's alone, and it may create engines of its own.
 pub struct Engine<S = (), M: Mode = Owned> {
     core: Core<<M as Sealed>::Net>,
     readbacks: Readbacks<S>,
     orders: Orders<S>,
-    /// Calls from one thread only: some states are not `Send`, and a readback never expects to
-    /// move.
+    /// Restricts the engine to one thread: its state may not be `Send`, and readbacks do not expect
+    /// to move to another thread.
     not_send: std::marker::PhantomData<*const ()>,
 }
 
@@ -166,28 +245,29 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// Starts a chain: sends `request` and gives the response, or why there is none, to `readback`.
-    /// A turn is then due.
+    /// Starts a chain: sends `request` and gives the response, or the error, to `readback`. Makes a
+    /// turn due.
     ///
-    /// Each request of the chain is answered exactly once, as long as the engine lives.
+    /// Each request of the chain gets exactly one reply, as long as the engine lives.
     ///
     /// Write the closure in the call, where its types are inferred, or annotate all three
-    /// parameters; inside readbacks `cx.send(…).read_by(…)` infers.
+    /// parameters. Inside readbacks, `cx.send(…).read_by(…)` infers them.
     pub fn submit(&mut self, request: Request, readback: impl ReadbackFn<S> + 'static) -> ChainId {
         self.submit_to(request, readback)
     }
 
-    /// [`submit`](Self::submit) for a [`Readback`] that wants to see more than the reply.
+    /// [`submit`](Self::submit) for a type that implements [`Readback`].
     pub fn submit_to(&mut self, request: Request, readback: impl Readback<S> + 'static) -> ChainId {
         self.start(Next::send(request).read_to(readback))
     }
 
-    /// Starts a chain which begins with a call: in the next turn `f` is run, and what it answers
-    /// follows. A turn is then due.
+    /// Starts a chain that begins with a call: the next turn runs `f`, and the chain then does what
+    /// `f` returns. Makes a turn due.
     ///
-    /// What `f` sends without a [`read_by`](Next::read_by) is read to its end and thrown away, as
-    /// by [`Unread`]; it has nothing to send [`again`](Next::again). A call is no request:
-    /// cancelled or drained, `f` is dropped, and nobody is told.
+    /// If `f` returns a request without a [`read_by`](Next::read_by), the response is read to its
+    /// end and discarded, as by [`Unread`]. If it returns [`again`](Next::again), the chain ends,
+    /// because it has sent no request yet. A call is not a request: if it is canceled or drained,
+    /// `f` is dropped, and no readback is called.
     ///
     /// ```
     /// use std::time::Duration;
@@ -198,7 +278,7 @@ impl<S, M: Mode> Engine<S, M> {
     ///     done.push("now");
     ///     cx.done()
     /// });
-    /// // A delayed one is started as any other step.
+    /// // A delayed call is started like any other step.
     /// let later = Next::<Vec<&str>>::call(|done, cx| {
     ///     done.push("later");
     ///     cx.done()
@@ -216,11 +296,11 @@ impl<S, M: Mode> Engine<S, M> {
         self.start(Next::call(f))
     }
 
-    /// Starts a chain that begins with `next`: a request, a call, a task or a wait; delays count
-    /// from this call. A turn is then due. [`done`](Next::done) and [`again`](Next::again) start
-    /// nothing, and the id is that of no chain.
+    /// Starts a chain that begins with `next`: a request, a call, a task or a wait. Delays count
+    /// from now. Makes a turn due.
     ///
-    /// A request without a [`read_by`](Next::read_by) is read by [`Unread`].
+    /// A request without a [`read_by`](Next::read_by) is read by [`Unread`]. [`done`](Next::done)
+    /// and [`again`](Next::again) start nothing; the id that is returned is then that of no chain.
     ///
     /// ```
     /// use std::time::Duration;
@@ -238,41 +318,60 @@ impl<S, M: Mode> Engine<S, M> {
     /// # Ok::<(), httpstream::Error>(())
     /// ```
     pub fn start(&mut self, next: Next<S>) -> ChainId {
-        // Between turns the time of the last one may be long past, and deadlines are never early.
+        // The clock may have been read long before, in the last turn; the delay would then end too
+        // early.
         self.core.read_clock();
         let id = self.asks().start(next, None);
         self.set_alarm();
         id
     }
 
-    /// [`Next::send`], with the state's type known, so that a closure behind it infers.
+    /// [`Next::send`] with the state's type fixed, which lets the compiler infer the types of a
+    /// closure that follows.
     pub fn send(&self, request: Request) -> Next<S> {
         Next::send(request)
     }
 
-    /// Ends a chain, whatever it is doing; its connection is closed if a request is on it. A turn
-    /// is then due.
+    /// Cancels a chain, whatever it is doing. If one of its requests is on a connection, the
+    /// connection is closed. Makes a turn due.
     ///
-    /// True: its readback is called exactly once more, with
-    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled), and what it answers is dropped. A
-    /// call that it waits for is dropped and not made; a chain that has only made calls has no
-    /// readback that could be told. False: the chain is over, or was cancelled before.
+    /// Returns true if the chain will be canceled: its readback is then called exactly once more,
+    /// with [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled), and what it returns is ignored.
+    /// A call that the chain waits for is dropped. A chain that has only made calls has no readback
+    /// to notify. Returns false if the chain is over or was canceled before.
+    ///
+    /// ```
+    /// use httpstream::{Engine, ErrorKind, Next, Request};
+    ///
+    /// let mut engine = Engine::<Option<ErrorKind>>::new()?;
+    /// let id = engine.submit(Request::get("http://127.0.0.1:1/").build()?, |ended, reply, _| {
+    ///     *ended = reply.err().map(|error| error.kind());
+    ///     Next::again() // ignored
+    /// });
+    /// assert!(engine.cancel(id));
+    /// assert!(!engine.cancel(id));
+    /// let mut ended = None;
+    /// engine.run(&mut ended)?;
+    /// assert_eq!(ended, Some(ErrorKind::Cancelled));
+    /// # Ok::<(), httpstream::Error>(())
+    /// ```
     pub fn cancel(&mut self, id: ChainId) -> bool {
         let cancelled = self.core.chains.cancel(id);
         self.set_alarm();
         cancelled
     }
 
-    /// Lets an exchange go on whose readback answered [`Flow::Pause`]. A turn is then due. False:
-    /// it is not paused.
+    /// Resumes a response whose readback returned [`Flow::Pause`]. Makes a turn due. Returns false
+    /// if it is not paused.
     pub fn resume(&mut self, id: ChainId) -> bool {
         let resumed = self.core.chains.resume(id);
         self.set_alarm();
         resumed
     }
 
-    /// When a turn is due even if nothing becomes readable; in the past: now. `None`: there is
-    /// nothing to wait for but the file descriptor.
+    /// Returns when a turn is due even if the file descriptor does not become readable. An instant
+    /// that is not in the future means now; `None` means that there is nothing to wait for but the
+    /// descriptor.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         if self.is_due() {
@@ -282,13 +381,13 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// Whether a turn would do something even if nothing became readable and no time passed.
+    /// Returns whether a turn has work to do even if nothing becomes readable and no time passes.
     fn is_due(&self) -> bool {
         self.core.is_due() || self.orders.has_unannounced()
     }
 
-    /// [`next_deadline`](Self::next_deadline) as a duration from the clock read now; zero when a
-    /// turn is due.
+    /// Returns [`next_deadline`](Self::next_deadline) as a duration from now, for which it reads
+    /// the clock. Zero if a turn is due.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Duration> {
         if self.is_due() {
@@ -300,14 +399,14 @@ impl<S, M: Mode> Engine<S, M> {
         }
     }
 
-    /// Chains that are not over: queued, in flight, paused or delayed.
+    /// Returns the number of chains that are not over: queued, in flight, paused or delayed.
     #[must_use]
     pub fn pending(&self) -> usize {
         self.core.chains.len()
     }
 
-    /// How the engine stands. Counts all links and chains anew: cheap enough to be asked every
-    /// second, not every turn.
+    /// Returns the engine's figures. Each call counts all links and chains anew, which is cheap
+    /// enough for every second, but not for every turn.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.core.stats()
@@ -317,31 +416,31 @@ impl<S, M: Mode> Engine<S, M> {
         self.orders.remote()
     }
 
-    /// The way in from other threads.
+    /// Returns a handle through which other threads reach this engine.
     pub fn submitter(&self) -> Submitter<S> {
         self.orders.submitter()
     }
 
-    /// Closes idle connections, and lets none that is open now be used again: the network changed,
-    /// or the machine slept.
+    /// Closes idle connections, and lets no other connection that is open now serve another request
+    /// after its present one. Use it when the network has changed or the machine was suspended.
     pub fn close_idle(&mut self) {
         self.core.close_idle();
     }
 
-    /// Forgets what was learnt of the network that this machine was on: another one was joined, a
-    /// VPN came or went, the machine slept.
+    /// Forgets everything learned about the present network. Use it when the machine has joined
+    /// another network, a VPN has come up or gone down, or the machine was suspended.
     ///
-    /// Idle connections are closed, and those in use serve no other request after their present
-    /// one, as by [`close_idle`](Self::close_idle). Kept names are forgotten, and which addresses
-    /// and name servers failed lately; `/etc/resolv.conf` and the hosts file are read again at the
-    /// next look-up. Requests under way go on, within their deadlines.
+    /// Idle connections are closed, and connections in use serve no other request after their
+    /// present one, as by [`close_idle`](Self::close_idle). Cached names are dropped, and so is the
+    /// record of which addresses and name servers failed lately. `/etc/resolv.conf` and the hosts
+    /// file are read again at the next lookup. Requests in flight continue, within their deadlines.
     pub fn network_changed(&mut self) {
         self.core.close_idle();
         self.core.lookups.on_network_changed();
         self.set_alarm();
     }
 
-    /// Has the poll become readable when the next turn is due, if it is one that can.
+    /// Sets the poll's timer, if it has one, to make the poll readable when the next turn is due.
     fn set_alarm(&mut self) {
         if self.core.net.has_alarm() {
             let deadline = self.next_deadline();
@@ -351,18 +450,27 @@ impl<S, M: Mode> Engine<S, M> {
 }
 
 impl<S> Engine<S, Owned> {
-    /// An engine with the default configuration, on a poll of its own.
+    /// Creates an engine with the default configuration, on a poll of its own.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io): no poll or waker is to be had.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if the system provides no poll or no waker.
     pub fn new() -> Result<Self, Error> {
         Self::with_config(Config::default())
     }
 
-    /// An engine on a poll of its own.
+    /// Creates an engine on a poll of its own.
+    ///
+    /// ```
+    /// use httpstream::{Config, Engine};
+    ///
+    /// let mut config = Config::default();
+    /// config.max_connections = 64;
+    /// let engine = Engine::<()>::with_config(config)?;
+    /// # Ok::<(), httpstream::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) naming the field,
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig), naming the field;
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) as for [`new`](Self::new).
     pub fn with_config(config: Config) -> Result<Self, Error> {
         config.check()?;

@@ -1,14 +1,15 @@
-//! Owned, Shared, Sim: where sockets, time and readiness come from.
+//! Modes: where an engine's sockets, time and readiness come from.
 
 use crate::net::Net;
 use crate::net::poll::{HostPoll, OwnPoll};
 use crate::net::socket::MioNet;
 
-/// How an engine is driven: [`Owned`], [`Shared`], or `Sim` with feature `sim`. Sealed.
+/// The way an engine is driven: [`Owned`], [`Shared`], or `Sim` with feature `sim`. Sealed.
 pub trait Mode: sealed::Sealed {}
 
-/// On a poll of the engine's own: it drives itself with [`run`](crate::Engine::run), or hangs in
-/// another loop by one file descriptor and one deadline.
+/// The engine has a poll of its own. It drives itself with [`run`](crate::Engine::run), or is part
+/// of another loop by its file descriptor and deadline. Created by
+/// [`Engine::new`](crate::Engine::new).
 #[derive(Debug)]
 pub enum Owned {}
 
@@ -18,7 +19,7 @@ impl sealed::Sealed for Owned {
     type Net = MioNet<OwnPoll>;
 }
 
-/// On the host's own [`mio::Poll`], under tokens that the host lends; see
+/// The engine is on the host's own [`mio::Poll`], under tokens that the host lends. Created by
 /// [`Engine::on_registry`](crate::Engine::on_registry).
 #[derive(Debug)]
 pub enum Shared {}
@@ -29,7 +30,8 @@ impl sealed::Sealed for Shared {
     type Net = MioNet<HostPoll>;
 }
 
-/// On a simulated network and clock; see [`sim`](crate::sim).
+/// The engine is on a simulated network and clock; see [`sim`](crate::sim). Created by
+/// [`Engine::on_network`](crate::Engine::on_network).
 #[cfg(feature = "sim")]
 #[derive(Debug)]
 pub enum Sim {}

@@ -1,4 +1,4 @@
-//! What callers write: readbacks, and what a readback may answer.
+//! Readbacks: what callers write, and the [`Next`], [`Flow`] and [`Context`] that they work with.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,62 +12,130 @@ use crate::request::Request;
 pub(super) use crate::response::Reply;
 use crate::response::Response;
 
-/// Reads the response to a request and answers with what follows.
+/// Reads the response to a request and returns what the chain does next.
 ///
-/// Closures and methods of the shape of [`on_reply`](Self::on_reply) are readbacks; implement the
-/// trait to see the head and the pieces of the body as they come. `state` is what the caller lent
-/// to the turn.
+/// `S` is the state that the host lends to each [turn](crate::Engine::turn). A readback is one of
+/// three things:
 ///
-/// A chain's readback is called any number of times through `on_interim`, `on_head` and `on_data`,
-/// and then exactly once through `on_reply` for each request of the chain, whatever happens, as
-/// long as the engine lives: unless user code of the chain panics, its [policy](crate::policy)
-/// included, which ends it. One that waits without a request is called through `on_due` once it has
-/// waited, or through `on_reply` if it is cancelled meanwhile.
+/// - a closure of the shape `FnMut(&mut S, Reply<'_>, &mut Context<'_, S>) -> Next<S>`;
+/// - a method of the state with that signature;
+/// - a type that implements this trait, if it needs to see the head, or the body piece by piece as
+///   it arrives. Such a readback is passed to the functions whose names end in `_to`, for example
+///   [`Engine::submit_to`](crate::Engine::submit_to).
+///
+/// ```
+/// use httpstream::sim::{Answer, Incoming, Network};
+/// use httpstream::{Config, Context, Engine, Flow, Next, Readback, Reply, Request, Response, Sim};
+///
+/// #[derive(Default)]
+/// struct App { token: String, text: String, bytes: usize }
+///
+/// impl App {
+///     /// A method as a readback.
+///     fn on_login(&mut self, reply: Reply<'_>, _: &mut Context<'_, Self>) -> Next<Self> {
+///         if let Ok(response) = reply {
+///             self.token = response.text().unwrap_or_default().to_owned();
+///         }
+///         Next::done()
+///     }
+/// }
+///
+/// /// A type as a readback: counts the bytes of a body without keeping them.
+/// struct Count;
+///
+/// impl Readback<App> for Count {
+///     fn on_head(&mut self, _: &mut App, head: &Response<'_>, _: &mut Context<'_, App>) -> Flow {
+///         if head.status() == 200 { Flow::Stream } else { Flow::Discard }
+///     }
+///
+///     fn on_data(&mut self, app: &mut App, data: &[u8], _: &mut Context<'_, App>) -> Flow {
+///         app.bytes += data.len();
+///         Flow::Stream
+///     }
+///
+///     fn on_reply(&mut self, _: &mut App, _: Reply<'_>, _: &mut Context<'_, App>) -> Next<App> {
+///         Next::done()
+///     }
+/// }
+///
+/// let network = Network::new(1);
+/// network.serve("10.0.0.1:80".parse().unwrap(), |request: &Incoming| match request.path() {
+///     "/login" => Answer::ok("7KXW"),
+///     _ => Answer::ok("hello"),
+/// });
+/// let mut engine = Engine::<App, Sim>::on_network(&network, Config::default())?;
+///
+/// engine.submit(Request::get("http://10.0.0.1/login").build()?, App::on_login);
+///
+/// let page = Request::get("http://10.0.0.1/page").build()?;
+/// engine.submit_to(page.clone(), Count);
+///
+/// // A closure as a readback.
+/// engine.submit(page, |app, reply, _| {
+///     app.text = reply.and_then(|response| Ok(response.text()?.to_owned())).unwrap_or_default();
+///     Next::done()
+/// });
+///
+/// let mut app = App::default();
+/// engine.run(&mut app)?;
+/// assert_eq!((app.token.as_str(), app.text.as_str(), app.bytes), ("7KXW", "hello", 5));
+/// # Ok::<(), httpstream::Error>(())
+/// ```
+///
+/// # Which methods are called
+/// For each request of a chain, `on_interim`, `on_head` and `on_data` are called any number of
+/// times, and then `on_reply` exactly once, whatever happens, as long as the engine lives. The only
+/// exception is a panic in user code of the chain, its [policy](crate::policy) included, which ends
+/// the chain.
+///
+/// When a chain has waited without a request ([`Next::wait`]), `on_due` is called. If the chain is
+/// canceled during the wait, `on_reply` is called instead.
 ///
 /// # Panics
-/// A readback, or a call, may panic: its chain is over without another call, the panic goes through
-/// the turn to the host, and an engine whose host catches it goes on where it was.
+/// A readback or a call may panic. Its chain ends without another call, and the panic propagates
+/// through the turn to the host. If the host catches it, the engine carries on where it was.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a readback for an engine whose state is `{S}`",
     label = "expected a `Readback<{S}>`",
     note = "implement `Readback<{S}>` for it, or pass a closure or method: `fn(&mut {S}, Reply<'_>, &mut Context<'_, {S}>) -> Next<{S}>`"
 )]
 pub trait Readback<S> {
-    /// An interim (1xx) response has come; the final one follows (RFC 9110 §15.2).
+    /// Called when an interim (1xx) response arrives. The final response follows (RFC 9110 §15.2).
     fn on_interim(&mut self, state: &mut S, head: &Response<'_>, cx: &mut Context<'_, S>) {
         let _ = (state, head, cx);
     }
 
-    /// The head has come: chooses what happens to the body.
+    /// Called when the head of the response arrives; chooses what happens to the body.
     ///
-    /// [`Flow::Buffer`], the default, collects it for `on_reply`; [`Flow::Stream`] hands it to
-    /// `on_data`; [`Flow::Discard`] reads it unseen; [`Flow::Pause`] streams it after a
-    /// [`resume`](Context::resume); [`Flow::Abort`] gives it up.
+    /// [`Flow::Buffer`], the default, collects the body for `on_reply`. [`Flow::Stream`] passes it
+    /// to `on_data` as it arrives. [`Flow::Discard`] reads and drops it. [`Flow::Pause`] streams it
+    /// after a [`resume`](Context::resume). [`Flow::Abort`] closes the connection.
     fn on_head(&mut self, state: &mut S, head: &Response<'_>, cx: &mut Context<'_, S>) -> Flow {
         let _ = (state, head, cx);
         Flow::Buffer
     }
 
-    /// Whether [`on_interim`](Self::on_interim) and [`on_head`](Self::on_head) are to be called.
-    /// Closures and methods have neither, and are spared the calls; asked at each head.
+    /// Returns whether [`on_interim`](Self::on_interim) and [`on_head`](Self::on_head) are to be
+    /// called. The engine asks at each head. Closures and methods return false, which saves the
+    /// calls.
     fn reads_heads(&self) -> bool {
         true
     }
 
-    /// A piece of a streamed body has come; the pieces carry no meaning of their own.
+    /// Called with each piece of a streamed body. The boundaries between pieces carry no meaning.
     fn on_data(&mut self, state: &mut S, data: &[u8], cx: &mut Context<'_, S>) -> Flow {
         let _ = (state, data, cx);
         Flow::Stream
     }
 
-    /// The chain has waited without a request, as [`Next::wait`] asked, and goes on.
+    /// Called when a wait without a request ([`Next::wait`]) is over.
     fn on_due(&mut self, state: &mut S, cx: &mut Context<'_, S>) -> Next<S> {
         let _ = (state, cx);
         Next::done()
     }
 
-    /// The response is complete, or there will be none. After streaming its body is empty and its
-    /// trailers are there.
+    /// Called when the response is complete or the request has failed. After streaming, the
+    /// response has an empty body, and its trailers are available.
     fn on_reply(&mut self, state: &mut S, reply: Reply<'_>, cx: &mut Context<'_, S>) -> Next<S>;
 }
 
@@ -97,8 +165,17 @@ pub trait ReadbackFn<S>: FnMut(&mut S, Reply<'_>, &mut Context<'_, S>) -> Next<S
 
 impl<S, F> ReadbackFn<S> for F where F: FnMut(&mut S, Reply<'_>, &mut Context<'_, S>) -> Next<S> {}
 
-/// Reads a response to its end and throws it away; the chain is then over. For requests whose
-/// answer nobody needs.
+/// A readback that reads the response to its end, discards it and ends the chain. Use it for
+/// requests whose response is not needed.
+///
+/// ```
+/// use httpstream::{Engine, Request, Unread};
+///
+/// let mut engine = Engine::<()>::new()?;
+/// engine.submit_to(Request::post("http://127.0.0.1:1/log").body("started").build()?, Unread);
+/// engine.run(&mut ())?;
+/// # Ok::<(), httpstream::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unread;
 
@@ -112,32 +189,149 @@ impl<S> Readback<S> for Unread {
     }
 }
 
-/// What happens to the body from here on.
+/// What happens to the body of a response from here on; returned by [`Readback::on_head`] and
+/// [`Readback::on_data`].
+///
+/// A download that is paused after each piece until the piece has been processed:
+///
+/// ```
+/// use std::time::Duration;
+/// use httpstream::sim::{Answer, Incoming, Network};
+/// use httpstream::{Config, Context, Engine, Flow, Next, Readback, Reply, Request, Response, Sim};
+///
+/// #[derive(Default)]
+/// struct Disk { waiting: Vec<u8>, written: Vec<u8>, is_complete: bool }
+///
+/// struct Download;
+///
+/// impl Readback<Disk> for Download {
+///     fn on_head(
+///         &mut self,
+///         _: &mut Disk,
+///         head: &Response<'_>,
+///         _: &mut Context<'_, Disk>,
+///     ) -> Flow {
+///         if head.status() == 200 { Flow::Stream } else { Flow::Discard }
+///     }
+///
+///     fn on_data(&mut self, disk: &mut Disk, data: &[u8], cx: &mut Context<'_, Disk>) -> Flow {
+///         disk.waiting.extend_from_slice(data);
+///         // A slow disk, which takes 10 ms to write a piece.
+///         let download = cx.id();
+///         let write = Next::<Disk>::call(move |disk, cx| {
+///             disk.written.append(&mut disk.waiting);
+///             cx.resume(download);
+///             Next::done()
+///         });
+///         cx.start(write.after(Duration::from_millis(10)));
+///         Flow::Pause
+///     }
+///
+///     fn on_reply(
+///         &mut self,
+///         disk: &mut Disk,
+///         reply: Reply<'_>,
+///         _: &mut Context<'_, Disk>,
+///     ) -> Next<Disk> {
+///         disk.is_complete = reply.is_ok_and(|response| response.status() == 200);
+///         Next::done()
+///     }
+/// }
+///
+/// let network = Network::new(1);
+/// network.serve("10.0.0.1:80".parse().unwrap(), |_: &Incoming| {
+///     Answer::status(200).chunked(["one ", "two ", "three"]).drip(8, Duration::from_millis(1))
+/// });
+/// let mut engine = Engine::<Disk, Sim>::on_network(&network, Config::default())?;
+///
+/// // The idle timeout guards against a server that stops sending.
+/// let file = Request::get("http://10.0.0.1/file").timeouts(|t| t.total = None).build()?;
+/// engine.submit_to(file, Download);
+/// let mut disk = Disk::default();
+/// engine.run(&mut disk)?;
+/// assert!(disk.is_complete);
+/// assert_eq!(disk.written, b"one two three");
+/// # Ok::<(), httpstream::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Flow {
-    /// Collected, up to [`Limits::max_body_bytes`](crate::Limits::max_body_bytes), and handed out
-    /// whole by `on_reply`. Answered by `on_data`, where the collecting can no longer begin, it
-    /// counts as [`Flow::Stream`].
+    /// Collects the body, up to [`Limits::max_body_bytes`](crate::Limits::max_body_bytes), and
+    /// gives it to `on_reply` whole. Returned by `on_data`, where collecting can no longer begin,
+    /// it is the same as [`Flow::Stream`].
     Buffer,
-    /// Handed to `on_data` as it comes. [`Timeouts::total`](crate::Timeouts::total), five minutes
-    /// by default, bounds the whole of it, pauses included: lift it for a large download
-    /// (`.timeouts(|t| t.total = None)`), and rely on the idle deadline.
+    /// Passes the body to `on_data` as it arrives.
+    ///
+    /// [`Timeouts::total`](crate::Timeouts::total), five minutes by default, covers the whole body,
+    /// pauses included. For a large download, lift it (`.timeouts(|t| t.total = None)`) and rely on
+    /// the idle timeout.
     Stream,
-    /// Read to its end unseen, so that the connection can be used again.
+    /// Reads the body to its end and drops it. The connection can then be used again.
     Discard,
-    /// Nothing is handed out, and soon nothing is read, until [`Context::resume`]; then as
-    /// [`Flow::Stream`]. The idle deadline stands still meanwhile, the total does not. The piece
-    /// just handed out counts as taken. A `resume` before the call has returned finds nothing
-    /// paused; one from a [`Submitter`](crate::Submitter) is heard after it, and not lost.
+    /// Passes nothing more to `on_data`, and soon reads nothing more from the socket, until
+    /// [`Context::resume`]; then continues as [`Flow::Stream`].
+    ///
+    /// The piece that was just passed to `on_data` counts as consumed. The idle deadline stands
+    /// still during the pause; the total deadline does not. A `resume` before this callback has
+    /// returned has no effect, because nothing is paused yet. A `resume` by a
+    /// [`Submitter`](crate::Submitter) is processed after the callback and is not lost.
     Pause,
-    /// The connection is closed and `on_reply` gets
-    /// [`ErrorKind::Aborted`](crate::ErrorKind::Aborted).
+    /// Closes the connection; `on_reply` gets [`ErrorKind::Aborted`](crate::ErrorKind::Aborted).
     Abort,
 }
 
-/// What follows in a chain: nothing, another request, the same one again, or a call; at once or
-/// after a delay.
+/// What a chain does next: end, send a request, send the same request again, or run a call; at once
+/// or after a delay.
+///
+/// ```
+/// use std::time::Duration;
+/// use httpstream::sim::{Answer, Incoming, Network};
+/// use httpstream::{Config, Context, Engine, Next, Reply, Request, Sim};
+///
+/// struct Job { result: Request, text: String }
+///
+/// impl Job {
+///     fn on_status(&mut self, reply: Reply<'_>, cx: &mut Context<'_, Self>) -> Next<Self> {
+///         match reply {
+///             // Finished: fetch the result. It is sent in the same turn, on the same connection.
+///             Ok(response) if response.status() == 200 => {
+///                 Next::send(self.result.clone()).read_by(Self::on_result)
+///             }
+///             // Not finished: ask again in five seconds.
+///             Ok(response) if response.status() == 202 => {
+///                 Next::again().after(Duration::from_secs(5))
+///             }
+///             _ => match cx.failures() {
+///                 // An error or a 5xx: try twice more, after 2 s and after 4 s.
+///                 failures @ (1 | 2) => Next::again().after(Duration::from_secs(1 << failures)),
+///                 // The third failure, or a status that a retry cannot change, such as 404.
+///                 _ => Next::done(),
+///             },
+///         }
+///     }
+///
+///     fn on_result(&mut self, reply: Reply<'_>, _: &mut Context<'_, Self>) -> Next<Self> {
+///         if let Ok(response) = reply {
+///             self.text = response.text().unwrap_or_default().to_owned();
+///         }
+///         Next::done()
+///     }
+/// }
+///
+/// let network = Network::new(1);
+/// network.serve("10.0.0.1:80".parse().unwrap(), |request: &Incoming| match request.path() {
+///     "/status" if request.at < Duration::from_secs(60) => Answer::status(202),
+///     "/status" => Answer::status(200),
+///     _ => Answer::ok("42"),
+/// });
+/// let mut engine = Engine::<Job, Sim>::on_network(&network, Config::default())?;
+/// engine.submit(Request::get("http://10.0.0.1/status").build()?, Job::on_status);
+/// let result = Request::get("http://10.0.0.1/result").build()?;
+/// let mut job = Job { result, text: String::new() };
+/// engine.run(&mut job)?;
+/// assert_eq!(job.text, "42");
+/// # Ok::<(), httpstream::Error>(())
+/// ```
 #[must_use]
 pub struct Next<S> {
     pub(crate) action: Action<S>,
@@ -149,12 +343,13 @@ pub(crate) enum Action<S> {
     Done,
     Send(Request),
     Again,
-    /// Nothing is sent; the readback is told when it is time.
+    /// Nothing is sent; the readback's `on_due` is called when the wait is over.
     Wait(Option<Box<Mark>>),
-    /// A task that is not over waits to be woken. It belongs to what it did before.
+    /// An unfinished task waits to be woken. The chain keeps the generation that it belonged to
+    /// before.
     Pend,
-    /// Nothing is sent; this is run when it is time. Boxed once more: an answer is moved with every
-    /// request, and a fat pointer would make them all longer.
+    /// Nothing is sent; the call is made when it is due. The second `Box` keeps `Next` short: a
+    /// `Next` is moved with every request, and a fat pointer here would make all of them longer.
     Call(Box<(Call<S>, Option<Mark>)>),
 }
 
@@ -167,39 +362,40 @@ impl<S> Next<S> {
         }
     }
 
-    /// The chain is over.
+    /// Ends the chain.
     pub fn done() -> Self {
         Self::of(Action::Done)
     }
 
-    /// Sends `request` next; read by this same readback unless [`read_by`](Self::read_by) says
-    /// otherwise.
+    /// Sends `request`. The response is read by this same readback unless
+    /// [`read_by`](Self::read_by) installs another.
     pub fn send(request: Request) -> Self {
         Self::of(Action::Send(request))
     }
 
-    /// Sends the request once more that this chain sent last; it is [`done`](Self::done) if there
-    /// is none, as in a chain that has only made [calls](Self::call). Allocates nothing.
+    /// Sends the request again that this chain sent last, without allocating. In a chain that has
+    /// sent none, such as one that has only made [calls](Self::call), this is [`done`](Self::done).
     ///
-    /// At once: after an error, after a status that is no success ([`Reply`] is `Ok` then as well),
-    /// or where answers come at once, wait with
-    /// [`after`](Self::after), or the chain floods its server.
+    /// The request is sent at once. Add a delay with [`after`](Self::after) after an error, after
+    /// an unsuccessful status (for which [`Reply`] is `Ok`, too), and wherever the server answers
+    /// immediately. Otherwise the chain floods the server.
     pub fn again() -> Self {
         Self::of(Action::Again)
     }
 
-    /// Goes on with `f` in place of a request; best together with [`after`](Self::after). What `f`
-    /// answers follows.
+    /// Runs `f` instead of sending a request, most often [`after`](Self::after) a delay. The chain
+    /// then does what `f` returns.
     ///
-    /// So a request is built when it is due, a queue is paced, or a human is waited for. Without a
-    /// delay `f` runs after what the present readback asked for is applied, in this turn or the
-    /// next; a chain that calls without delay for ever lets the rest of the loop go on, but not
-    /// sleep.
+    /// Use a call to build a request only when it is due, to pace a queue, or to wait for a person.
+    /// Without a delay, `f` runs in this turn or the next, after the engine has carried out what
+    /// the current readback asked for through its [`Context`]. A chain that makes calls forever
+    /// without a delay does not block the rest of the loop, but it keeps the loop from sleeping.
     ///
-    /// The chain keeps its readback, or takes the one that [`read_by`](Self::read_by) gives: it
-    /// reads what `f` sends, unless `f` says otherwise, and it is what hears of a
-    /// [`cancel`](Context::cancel), after which `f` is not run. [`again`](Self::again), answered by
-    /// `f`, is the request that the chain sent last.
+    /// The chain keeps its readback, or gets the one set with [`read_by`](Self::read_by). That
+    /// readback reads the response to the request that `f` returns, unless `f` sets another. It is
+    /// also the one that is called if the chain is [canceled](Context::cancel), in which case `f`
+    /// does not run. If `f` returns [`again`](Self::again), the chain sends the request that it
+    /// sent last.
     ///
     /// ```
     /// use std::time::Duration;
@@ -212,7 +408,7 @@ impl<S> Next<S> {
     ///         Next::call(Bot::beat).after(Duration::from_secs(60))
     ///     }
     ///
-    ///     /// The cookie is the one of then, not the one of a minute before.
+    ///     /// Uses the cookie as it is when the request is sent, not as it was a minute before.
     ///     fn beat(&mut self, _: &mut Context<'_, Self>) -> Next<Self> {
     ///         let beat = Request::get("http://127.0.0.1:1/beat").header("Cookie", &self.cookie);
     ///         beat.build().map_or_else(|_| Next::done(), Next::send)
@@ -220,21 +416,26 @@ impl<S> Next<S> {
     /// }
     /// ```
     ///
-    /// A closure says what its state is: `Next::call(|bot: &mut Bot, _| …)`.
+    /// In a closure, annotate the state's type: `Next::call(|bot: &mut Bot, _| …)`.
     pub fn call(f: impl FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + 'static) -> Self {
         Self::of(Action::Call(Box::new((Box::new(f), None))))
     }
 
-    /// Sends nothing: the readback goes on with [`on_due`](Readback::on_due). As
-    /// [`call`](Self::call) for readbacks that are structs, and allocates nothing. A closure that
-    /// waits so is done.
+    /// Sends nothing; the readback's [`on_due`](Readback::on_due) is called when the delay set with
+    /// [`after`](Self::after) is over, or when a [`waker`](Moment::waker) of the chain is woken.
+    ///
+    /// This is [`call`](Self::call) for readbacks that are types of their own, and it does not
+    /// allocate. Closures have no `on_due`, so a chain whose readback is a closure ends.
     pub fn wait() -> Self {
         Self::of(Action::Wait(None))
     }
 
-    /// Has a wait, a call or a task end with a generation of a session. It has no effect on a
-    /// request, which says so itself.
-    #[cfg_attr(not(test), expect(dead_code, reason = "sessions are not there yet"))]
+    /// Makes a wait, a call or a task end with a generation of a session. Has no effect on a
+    /// request, which carries its own mark.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "sessions are not implemented yet")
+    )]
     pub(crate) fn marked(mut self, mark: Mark) -> Self {
         match &mut self.action {
             Action::Wait(marked) => *marked = Some(Box::new(mark)),
@@ -244,13 +445,13 @@ impl<S> Next<S> {
         self
     }
 
-    /// Whether nothing follows.
+    /// Returns whether this is [`done`](Self::done).
     pub fn is_done(&self) -> bool {
         matches!(self.action, Action::Done)
     }
 
-    /// Waits before that; delays add up, [`Duration::MAX`] is never. No effect on
-    /// [`done`](Self::done).
+    /// Delays the step by `delay`. Several delays add up; [`Duration::MAX`] means never. Has no
+    /// effect on [`done`](Self::done).
     pub fn after(mut self, delay: Duration) -> Self {
         self.when = self.when.plus(delay);
         self
@@ -283,12 +484,12 @@ impl<S> Next<S> {
         self
     }
 
-    /// The next response is read by `readback`.
+    /// Sets the readback of the next response, and of those after it, to `readback`.
     pub fn read_by(self, readback: impl ReadbackFn<S> + 'static) -> Self {
         self.read_to(readback)
     }
 
-    /// The next response is read by `readback`.
+    /// [`read_by`](Self::read_by) for a type that implements [`Readback`].
     pub fn read_to(mut self, readback: impl Readback<S> + 'static) -> Self {
         self.readback = Some(Box::new(readback));
         self
@@ -317,17 +518,60 @@ impl<S> fmt::Debug for Next<S> {
     }
 }
 
-/// What a readback can ask of the engine while it runs.
+/// Lets a readback or a call act on the engine while it runs.
 ///
-/// What it asks is queued and applied before the engine touches the next link. `submit`, `call` and
-/// their kin start chains of their own; `send`, `again` and `done` only make what this readback may
-/// answer.
+/// Its operations are queued, and carried out before the engine goes on to the next connection.
+/// [`submit`](Self::submit), [`call`](Self::call) and [`start`](Self::start) begin separate chains.
+/// [`send`](Self::send), [`again`](Self::again) and [`done`](Self::done) do nothing but construct a
+/// value for the readback to return.
+///
+/// ```
+/// use std::time::Duration;
+/// use httpstream::sim::{Answer, Incoming, Network};
+/// use httpstream::{ChainId, Config, Context, Engine, Next, Reply, Request, Sim};
+///
+/// const MINUTE: Duration = Duration::from_secs(60);
+///
+/// struct Bot { beat: Request, heart: Option<ChainId>, beats: u32 }
+///
+/// impl Bot {
+///     fn on_login(&mut self, _: Reply<'_>, cx: &mut Context<'_, Self>) -> Next<Self> {
+///         // A second chain: a heartbeat every minute.
+///         let beat = Next::send(self.beat.clone()).after(MINUTE);
+///         self.heart = Some(cx.start(beat.read_by(Self::on_beat)));
+///         // This chain continues, and logs out after ten minutes.
+///         Next::call(Self::log_out).after(10 * MINUTE)
+///     }
+///
+///     fn on_beat(&mut self, reply: Reply<'_>, _: &mut Context<'_, Self>) -> Next<Self> {
+///         self.beats += u32::from(reply.is_ok());
+///         Next::again().after(MINUTE)
+///     }
+///
+///     fn log_out(&mut self, cx: &mut Context<'_, Self>) -> Next<Self> {
+///         if let Some(heart) = self.heart.take() {
+///             cx.cancel(heart);
+///         }
+///         Next::done()
+///     }
+/// }
+///
+/// let network = Network::new(1);
+/// network.serve("10.0.0.1:80".parse().unwrap(), |_: &Incoming| Answer::ok(""));
+/// let mut engine = Engine::<Bot, Sim>::on_network(&network, Config::default())?;
+/// engine.submit(Request::post("http://10.0.0.1/login").build()?, Bot::on_login);
+/// let beat = Request::get("http://10.0.0.1/beat").build()?;
+/// let mut bot = Bot { beat, heart: None, beats: 0 };
+/// engine.run(&mut bot)?;
+/// assert_eq!(bot.beats, 9);
+/// # Ok::<(), httpstream::Error>(())
+/// ```
 pub struct Context<'a, S> {
     pub(super) sink: &'a mut dyn Sink<S>,
     pub(super) seen: Seen<'a>,
 }
 
-/// What a context knows of its chain, whatever part of the state it is over.
+/// The part of a [`Context`] that does not depend on the state's type.
 #[derive(Clone, Copy)]
 pub(super) struct Seen<'a> {
     pub(super) id: ChainId,
@@ -337,10 +581,10 @@ pub(super) struct Seen<'a> {
     pub(super) bell: &'a Arc<Bell>,
 }
 
-/// The code that a chain goes on with.
+/// A closure that a chain runs as its next step.
 pub(crate) type Call<S> = Box<dyn FnOnce(&mut S, &mut Context<'_, S>) -> Next<S>>;
 
-/// Takes what a [`Context`] is asked for.
+/// Receives what is asked for through a [`Context`].
 pub(crate) trait Sink<S> {
     fn start(&mut self, next: Next<S>) -> ChainId;
     fn cancel(&mut self, id: ChainId) -> bool;
@@ -355,21 +599,20 @@ impl<'a, S> Context<'a, S> {
         Self { sink, seen }
     }
 
-    /// Starts a chain of its own: `request`, read by `readback`.
+    /// Starts a separate chain that sends `request`; `readback` reads the response.
     pub fn submit(&mut self, request: Request, readback: impl ReadbackFn<S> + 'static) -> ChainId {
         self.submit_to(request, readback)
     }
 
-    /// Starts a chain of its own: `request`, read by `readback`.
+    /// [`submit`](Self::submit) for a type that implements [`Readback`].
     pub fn submit_to(&mut self, request: Request, readback: impl Readback<S> + 'static) -> ChainId {
         self.start(Next::send(request).read_to(readback))
     }
 
-    /// Starts a chain of its own which begins with a call; see
-    /// [`Engine::call`](crate::Engine::call).
+    /// Starts a separate chain that begins with a call; see [`Engine::call`](crate::Engine::call).
     ///
-    /// `f` runs after this readback has returned and what it asked for is applied, in this turn or
-    /// the next.
+    /// `f` runs in this turn or the next, after this readback has returned and the engine has
+    /// carried out what it asked for.
     pub fn call(
         &mut self,
         f: impl FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + 'static,
@@ -377,16 +620,17 @@ impl<'a, S> Context<'a, S> {
         self.start(Next::call(f))
     }
 
-    /// Starts a chain of its own; see [`Engine::start`](crate::Engine::start).
+    /// Starts a separate chain that begins with `next`; see
+    /// [`Engine::start`](crate::Engine::start).
     pub fn start(&mut self, next: Next<S>) -> ChainId {
         self.sink.start(next)
     }
 
-    /// Ends a chain; see [`Engine::cancel`](crate::Engine::cancel).
+    /// Cancels a chain; see [`Engine::cancel`](crate::Engine::cancel).
     ///
-    /// A chain may cancel itself. What its readback then returns is dropped, with a warning in the
-    /// log if it is not [`Next::done`], and the readback is called once more, with
-    /// [`Cancelled`](crate::ErrorKind::Cancelled). To end a chain without that, return `done`.
+    /// A chain may cancel itself. What its readback returns after that is ignored, with a warning
+    /// in the log unless it is [`Next::done`], and the readback is called once more, with
+    /// [`Cancelled`](crate::ErrorKind::Cancelled). To end a chain without that call, return `done`.
     pub fn cancel(&mut self, id: ChainId) -> bool {
         self.sink.cancel(id)
     }
@@ -418,23 +662,28 @@ impl<'a, S> Context<'a, S> {
         self.sink.cancel_others(self.seen.id)
     }
 
-    /// Lets a paused exchange go on; see [`Engine::resume`](crate::Engine::resume).
+    /// Resumes a paused response; see [`Engine::resume`](crate::Engine::resume).
     pub fn resume(&mut self, id: ChainId) -> bool {
         self.sink.resume(id)
     }
 
-    /// Writes on the connection of a chain whose protocol was switched by a 101 (Switching
-    /// Protocols), from that head on: see [`RequestBuilder::header`](crate::RequestBuilder::header)
-    /// for `Upgrade`. Returns how many bytes wait to be written now, these included; `None`: it is
-    /// no such chain.
+    /// Writes to the tunnel of a chain whose server has switched protocols with 101 (Switching
+    /// Protocols); for the request, see `Upgrade` at
+    /// [`RequestBuilder::header`](crate::RequestBuilder::header).
     ///
-    /// The connection is a tunnel: what the server sends comes through
-    /// [`on_data`](Readback::on_data), beginning with what it sent right behind the 101, and its
-    /// end through [`on_reply`](Readback::on_reply), with the 101. To end it from here,
-    /// [`cancel`](Self::cancel) the chain, or return [`Flow::Abort`]. Bytes are taken whatever
-    /// waits: a program that reads slower than its server sends returns [`Flow::Pause`], and one
-    /// that sends faster than its server reads looks at what is returned here. Both deadlines of a
-    /// streamed body hold: lift `idle` and `total` for a tunnel that may be silent.
+    /// Returns the number of bytes now waiting to be written, `bytes` included, or `None` if the
+    /// chain has no tunnel. Writing is possible from the call of [`on_head`](Readback::on_head)
+    /// with the 101.
+    ///
+    /// [`on_data`](Readback::on_data) gets what the server sends, beginning with what followed the
+    /// 101 directly. [`on_reply`](Readback::on_reply) reports the end of the tunnel, with the 101.
+    /// To end the tunnel from this side, [`cancel`](Self::cancel) the chain or return
+    /// [`Flow::Abort`].
+    ///
+    /// All bytes are accepted, however many are waiting. If the program sends faster than its
+    /// server reads, the returned count grows, and the program should send less; if it reads slower
+    /// than its server sends, it returns [`Flow::Pause`]. Both timeouts of a streamed body apply:
+    /// lift `idle` and `total` for a tunnel that may be silent.
     ///
     /// ```
     /// use httpstream::{Context, Flow, Next, Readback, Reply, Response};
@@ -442,7 +691,12 @@ impl<'a, S> Context<'a, S> {
     /// struct Echo;
     ///
     /// impl Readback<()> for Echo {
-    ///     fn on_head(&mut self, _: &mut (), head: &Response<'_>, cx: &mut Context<'_, ()>) -> Flow {
+    ///     fn on_head(
+    ///         &mut self,
+    ///         _: &mut (),
+    ///         head: &Response<'_>,
+    ///         cx: &mut Context<'_, ()>,
+    ///     ) -> Flow {
     ///         if head.status() == 101 {
     ///             cx.write(cx.id(), b"hello\n");
     ///         }
@@ -465,29 +719,32 @@ impl<'a, S> Context<'a, S> {
         self.sink.write(id, bytes)
     }
 
-    /// The chain whose readback this is.
+    /// Returns the id of this readback's chain.
     pub fn id(&self) -> ChainId {
         self.seen.id
     }
 
-    /// The request that this readback reads the response to; in a call, or when a wait is over, the
-    /// one that the chain sent last. `None`: it has sent none yet.
+    /// Returns the request whose response this readback reads. In a call, or when a wait is over,
+    /// it is the request that the chain sent last; `None` if it has sent none yet.
     pub fn request(&self) -> Option<&'a Request> {
         self.seen.request
     }
 
-    /// How many exchanges of this chain have failed since the last that did not, the present one
-    /// included: errors, and the statuses that ask for another try (408, 425, 429, 500, 502, 503
-    /// and 504). What a [policy](crate::policy) sends again is not counted.
+    /// Returns how many exchanges of this chain have failed in a row, the current one included.
+    ///
+    /// Failures are errors, and the statuses that invite a retry (408, 425, 429, 500, 502, 503 and
+    /// 504). Attempts that a [policy](crate::policy) sends again are not counted.
     ///
     /// ```
     /// use std::time::Duration;
     /// use httpstream::{Context, Next, Reply};
     ///
     /// fn on_poll(_: &mut (), reply: Reply<'_>, cx: &mut Context<'_, ()>) -> Next<()> {
-    ///     match cx.failures() {
-    ///         0 => Next::again(),
-    ///         n => Next::again().after(Duration::from_secs(1 << n.min(6))),
+    ///     match reply {
+    ///         // The server holds each poll until it has news.
+    ///         Ok(response) if response.status() == 200 => Next::again(),
+    ///         // Other statuses, such as 404, may not count as failures, but need a delay, too.
+    ///         _ => Next::again().after(Duration::from_secs(1 << cx.failures().min(6))),
     ///     }
     /// }
     /// ```
@@ -495,13 +752,13 @@ impl<'a, S> Context<'a, S> {
         self.seen.failures
     }
 
-    /// The time, as read after the poll, or after the last readback of this turn that asked for
-    /// something.
+    /// Returns the time as it was last read: after the poll, or after the last readback of this
+    /// turn that asked for something.
     pub fn now(&self) -> Instant {
         self.seen.present.now()
     }
 
-    /// The clocks, random numbers, and a waker for this chain: what policies are given, too.
+    /// Returns clocks, random numbers and a waker for this chain. Policies get the same.
     pub fn moment(&self) -> Moment<'a> {
         let Seen {
             present, bell, id, ..
@@ -509,23 +766,23 @@ impl<'a, S> Context<'a, S> {
         Moment::new(present, bell, Some(id))
     }
 
-    /// Ends [`Engine::run`](crate::Engine::run) after this turn.
+    /// Makes [`Engine::run`](crate::Engine::run) return at the end of this turn.
     pub fn stop(&mut self) {
         self.sink.stop();
     }
 
-    /// [`Next::send`], with the state's type known, so that `cx.send(request).read_by(|bot, reply,
-    /// cx| …)` infers.
+    /// [`Next::send`] with the state's type fixed, which lets the compiler infer the types in
+    /// `cx.send(request).read_by(|bot, reply, cx| …)`.
     pub fn send(&self, request: Request) -> Next<S> {
         Next::send(request)
     }
 
-    /// [`Next::again`], with the state's type known.
+    /// [`Next::again`] with the state's type fixed.
     pub fn again(&self) -> Next<S> {
         Next::again()
     }
 
-    /// [`Next::done`], with the state's type known.
+    /// [`Next::done`] with the state's type fixed.
     pub fn done(&self) -> Next<S> {
         Next::done()
     }

@@ -15,22 +15,24 @@ use crate::net::socket::MioNet;
 use crate::net::window::{Lent, Window};
 
 impl<S> Engine<S, Shared> {
-    /// An engine whose sockets, those of its resolver included, are watched by the host's
-    /// [`mio::Poll`].
+    /// Creates an engine whose sockets are watched by the host's [`mio::Poll`], including those of
+    /// its resolver.
     ///
-    /// The host polls, hands over each event whose token lies in `tokens` by
-    /// [`on_event`](Self::on_event), and then makes a [`turn`](Self::turn), after every poll, also
-    /// one that told of nothing. It polls no longer than [`next_timeout`](Self::next_timeout) says,
-    /// which it asks for anew each time.
+    /// In each pass of its loop, the host
     ///
-    /// The engine has no waker of its own, since a poll can have only one: `wake` is called, from
-    /// any thread, when a [`Submitter`](crate::Submitter) or a resolver has something for the next
-    /// turn, and has to make the host's poll return; mostly it is the host's [`mio::Waker`].
+    /// 1. polls for at most [`next_timeout`](Self::next_timeout), which it asks for anew each time;
+    /// 2. passes each event whose token lies in `tokens` to [`on_event`](Self::on_event);
+    /// 3. makes a [`turn`](Self::turn), even if the poll reported no event.
     ///
-    /// A window of `2 * max_connections + 64` tokens is the least; in a larger one a token is used
-    /// again later, and the resolver may have more sockets than 64, which
-    /// [`max_lookups`](Config::max_lookups) may ask for. The tokens are the engine's alone until it
-    /// is dropped, which deregisters all it has registered.
+    /// The engine has no waker of its own, because a poll can have only one. It calls `wake`
+    /// instead, from any thread, when a [`Submitter`](crate::Submitter) or a resolver has work for
+    /// the next turn. `wake` must make the host's poll return; most often it uses the host's
+    /// [`mio::Waker`].
+    ///
+    /// `tokens` must be at least `2 * max_connections + 64` tokens. In a larger window it takes
+    /// longer until a token is used again, and the resolver may have more than 64 sockets, which
+    /// [`max_lookups`](Config::max_lookups) may require. The tokens belong to the engine until it
+    /// is dropped; dropping it deregisters everything that it has registered.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -41,9 +43,11 @@ impl<S> Engine<S, Shared> {
     /// const ENGINE: std::ops::Range<usize> = 1 << 16..1 << 20;
     ///
     /// let mut poll = Poll::new()?;
-    /// let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
+    /// let registry = poll.registry();
+    /// let waker = Arc::new(Waker::new(registry, WAKE)?);
     /// let wake = move || waker.wake().unwrap_or_else(|error| eprintln!("{error}"));
-    /// let mut engine = Engine::<u32, Shared>::on_registry(poll.registry(), ENGINE, wake, Config::default())?;
+    /// let config = Config::default();
+    /// let mut engine = Engine::<u32, Shared>::on_registry(registry, ENGINE, wake, config)?;
     ///
     /// engine.submit(Request::get("http://127.0.0.1:1/").build()?, |replies, _, _| {
     ///     *replies += 1;
@@ -52,7 +56,10 @@ impl<S> Engine<S, Shared> {
     /// let mut replies = 0;
     /// let mut events = Events::with_capacity(64);
     /// while engine.pending() > 0 {
-    ///     poll.poll(&mut events, engine.next_timeout())?;
+    ///     match poll.poll(&mut events, engine.next_timeout()) {
+    ///         Err(error) if error.kind() != std::io::ErrorKind::Interrupted => Err(error)?,
+    ///         _ => {}
+    ///     }
     ///     for event in &events {
     ///         if !engine.on_event(event) {
     ///             // One of the host's own.
@@ -66,7 +73,7 @@ impl<S> Engine<S, Shared> {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig), naming the field, or `tokens`
-    /// where they are too few; [`ErrorKind::Io`](crate::ErrorKind::Io): the registry cannot be
+    /// if there are too few; [`ErrorKind::Io`](crate::ErrorKind::Io) if the registry cannot be
     /// cloned.
     pub fn on_registry(
         registry: &Registry,
@@ -78,7 +85,7 @@ impl<S> Engine<S, Shared> {
         let links = config.max_connections;
         let window = Window::new(tokens.clone(), links).map_err(|least| {
             Error::invalid_config(format!(
-                "tokens {tokens:?} are {}, and max_connections {links} takes {least} at least",
+                "tokens {tokens:?} are only {}, but max_connections {links} needs at least {least}",
                 tokens.len()
             ))
         })?;
@@ -87,12 +94,14 @@ impl<S> Engine<S, Shared> {
         Self::on_net(MioNet::new(poll), config)
     }
 
-    /// Takes an event of the host's poll; the next turn, which is then due, deals with it. False:
-    /// it is not one of this engine's, or of a connection that is gone. (Those of the resolver's
-    /// window are all taken; the resolver knows which are stale.)
+    /// Accepts an event of the host's poll, and makes a turn due, which processes the event.
     ///
-    /// Nothing is told twice: an event that is not handed over is lost, and with it perhaps a
-    /// response.
+    /// Returns false if the event is not for this engine, or belongs to a connection that is closed
+    /// by now. (For tokens that the resolver uses, it always returns true; the resolver recognizes
+    /// stale events itself.)
+    ///
+    /// Pass on every event in the window: no event is reported twice, so a response may never
+    /// arrive if one is dropped.
     pub fn on_event(&mut self, event: &Event) -> bool {
         let token = match self.core.net.watch.window().inner(event.token()) {
             None => return false,
@@ -111,14 +120,14 @@ impl<S> Engine<S, Shared> {
         true
     }
 
-    /// One turn: deals with the events that were handed over and with what else is due, calling
-    /// readbacks with `state`. Never waits.
+    /// Makes one turn: processes the events passed to [`on_event`](Self::on_event) and everything
+    /// else that is due, calling readbacks with `state`. Never waits.
     ///
     /// # Errors
-    /// As of an engine on a poll of its own; in practice none.
+    /// As for an engine on its own poll; in practice none.
     ///
     /// # Panics
-    /// When a readback does; the engine can be used on.
+    /// If a readback panics. The engine remains usable.
     pub fn turn(&mut self, state: &mut S) -> Result<Turn, Error> {
         self.core.agenda.draining = false;
         self.turn_within(

@@ -11,9 +11,32 @@ use crate::net::Net;
 use crate::sim::{Network, SimNet};
 
 impl<S> Engine<S, Sim> {
-    /// An engine on `network`. Several may be on the same, each with a poll of its own.
+    /// Creates an engine on `network`. Several engines may share a network; each has a poll of its
+    /// own.
     ///
-    /// Names are those of the network unless `config` brings a resolver.
+    /// Names are looked up on the network, unless `config` provides a resolver.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use httpstream::sim::{Answer, Incoming, Network};
+    /// use httpstream::{Config, Engine, Next, Request, Sim};
+    ///
+    /// let network = Network::new(1);
+    /// network.serve("10.0.0.1:80".parse().unwrap(), |_: &Incoming| {
+    ///     Answer::ok("news").after(Duration::from_secs(20))
+    /// });
+    /// let mut engine = Engine::<u32, Sim>::on_network(&network, Config::default())?;
+    /// engine.submit(Request::get("http://10.0.0.1/").build()?, |replies, _, _| {
+    ///     *replies += 1;
+    ///     Next::done()
+    /// });
+    /// let mut replies = 0;
+    /// engine.advance(&mut replies, Duration::from_secs(10))?;
+    /// assert_eq!(replies, 0);
+    /// engine.run(&mut replies)?;
+    /// assert_eq!(replies, 1);
+    /// # Ok::<(), httpstream::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig), naming the field.
@@ -21,21 +44,21 @@ impl<S> Engine<S, Sim> {
         Self::on_net(SimNet::new(network.clone()), config)
     }
 
-    /// One turn at the present time, which does not move: a turn never waits. For hosts that
-    /// schedule turns themselves; otherwise see [`advance`](Self::advance).
+    /// Makes one turn at the current simulated time, which does not move: a turn never waits. This
+    /// is for hosts that schedule turns themselves; others use [`advance`](Self::advance).
     ///
     /// # Errors
-    /// As on the real network: the poll failed.
+    /// As on the real network: if the poll fails.
     ///
     /// # Panics
-    /// When a readback does; the engine can be used on.
+    /// If a readback panics. The engine remains usable.
     pub fn turn(&mut self, state: &mut S) -> Result<Turn, Error> {
         self.core.agenda.draining = false;
         self.turn_within(state, Some(Duration::ZERO), ClockAtStart::MayHaveMoved)
     }
 
-    /// Lets `time` pass, turning whenever a turn is due. Answers whether `stop` was called: time
-    /// then stands where it was.
+    /// Lets `time` pass, and makes a turn whenever one is due. Returns true if `stop` was called,
+    /// at which point time stands still.
     ///
     /// # Errors
     /// As [`turn`](Self::turn).
@@ -48,8 +71,8 @@ impl<S> Engine<S, Sim> {
     }
 
     /// Lets time pass until nothing is pending and no [`KeepAlive`](crate::KeepAlive) is left,
-    /// `stop` was called, or nothing is left that time could bring: it does not wait for another
-    /// thread. A chain that goes on for ever keeps it going for ever.
+    /// until `stop` is called, or until nothing would happen however much time passed. It does not
+    /// wait for other threads. A chain that never ends keeps it running forever.
     ///
     /// # Errors
     /// As [`turn`](Self::turn).
@@ -72,7 +95,7 @@ impl<S> Engine<S, Sim> {
     /// # Panics
     /// As [`turn`](Self::turn).
     pub fn drain(&mut self, state: &mut S, within: Duration) -> Result<usize, Error> {
-        // A century is as good as for ever, and comes to an end where nothing else would.
+        // A century is as good as forever, and ends even if nothing else would happen.
         let within = within.min(Duration::from_secs(100 * 365 * 86_400));
         self.drain_by(within, |engine, left| {
             let end = left.and_then(|left| engine.core.net.now().checked_add(left));
@@ -80,8 +103,8 @@ impl<S> Engine<S, Sim> {
         })
     }
 
-    /// Turns and lets time pass until `time` is over, `is_over` says so, or `stop` was called,
-    /// which is answered.
+    /// Makes turns and lets time pass until `time` is over, `is_over` returns true, or `stop` is
+    /// called. Returns whether `stop` was called.
     fn pass(
         &mut self,
         state: &mut S,
@@ -127,7 +150,7 @@ impl<S> Engine<S, Sim> {
     }
 }
 
-/// What one step of simulated time was.
+/// The outcome of one step of simulated time.
 enum Passed {
     Turned {
         stopped: bool,

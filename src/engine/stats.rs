@@ -1,37 +1,49 @@
-//! What an engine tells of itself in figures.
+//! An engine's figures.
 
-/// How an engine stands, and what it has done. The first group counts what is there now, the second
-/// since the start.
+/// The state of an engine in figures, from [`Engine::stats`](crate::Engine::stats). The fields down
+/// to `paused` count what exists now; the others count since the engine was created.
+///
+/// ```
+/// use httpstream::{Engine, Next, Request};
+///
+/// let mut engine = Engine::<()>::new()?;
+/// engine.submit(Request::get("http://127.0.0.1:1/").build()?, |_, _, _| Next::done());
+/// engine.run(&mut ())?;
+/// let stats = engine.stats();
+/// assert_eq!((stats.submitted, stats.answered, stats.failed), (1, 0, 1));
+/// assert_eq!((stats.in_flight, stats.queued, stats.delayed), (0, 0, 0));
+/// # Ok::<(), httpstream::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Links that hold a socket or are about to: dialling, busy and idle ones.
+    /// Links that have a socket or are about to: dialing, busy and idle ones.
     pub links_open: usize,
-    /// Links in the pool.
+    /// Idle links in the pool.
     pub links_idle: usize,
-    /// Links whose host is being looked up, that are connecting or in the TLS handshake.
+    /// Links in a lookup, a connect or a TLS handshake.
     pub links_dialing: usize,
     /// Requests on a link.
     pub in_flight: usize,
     /// Requests that wait for a link.
     pub queued: usize,
-    /// Requests that wait for their delay, and calls that have not been made.
+    /// Requests that wait for their delay to end, and calls that have not been made.
     pub delayed: usize,
-    /// Requests in flight whose readback answered `Pause`.
+    /// Requests in flight whose readback returned [`Flow::Pause`](crate::Flow::Pause).
     pub paused: usize,
     /// Connections opened.
     pub opened: u64,
-    /// Requests exchanged on a connection that had served another; of a pipeline, those whose turn
-    /// came.
+    /// Requests exchanged on a connection that had served another before. Of pipelined requests,
+    /// those that reached the front.
     pub reused: u64,
     /// Chains submitted.
     pub submitted: u64,
-    /// Requests answered by a response.
+    /// Requests that ended with a response.
     pub answered: u64,
-    /// Requests answered by an error, cancellations included; also of chains that waited to go on
-    /// after a request.
+    /// Requests that ended with an error, cancellations included. Also counts chains that were
+    /// canceled while they waited after a request.
     pub failed: u64,
-    /// Requests sent again: after a stale connection, or since their pipeline ended before they
+    /// Requests sent again, after a stale connection or because their pipeline ended before they
     /// were answered.
     pub retried: u64,
     /// Requests written behind one that was not answered yet.
@@ -40,8 +52,8 @@ pub struct Stats {
     pub bytes_in: u64,
     /// Bytes sent.
     pub bytes_out: u64,
-    /// Turns.
+    /// Turns made.
     pub turns: u64,
-    /// Turns that another thread asked for.
+    /// Turns requested by another thread.
     pub wakeups: u64,
 }

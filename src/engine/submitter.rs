@@ -1,4 +1,4 @@
-//! Submitter: the way into an engine from other threads.
+//! Submitter: reaches an engine from other threads.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -13,19 +13,21 @@ use crate::error::{Gone, SubmitError};
 use crate::id::ChainId;
 use crate::request::Request;
 
-/// Submits from any thread; each call wakes the engine's loop. Clones go to the same engine.
+/// Submits to an engine from any thread. Each call wakes the engine's loop. Clones reach the same
+/// engine.
 ///
-/// Readbacks run on the engine's thread. [`Engine::run`](crate::Engine::run) returns when nothing
-/// is pending, whoever has a `Submitter`; where another thread is to find it running, a guard from
-/// [`keep_alive`](Self::keep_alive) keeps it so.
+/// Readbacks run on the engine's thread. A `Submitter` does not keep
+/// [`Engine::run`](crate::Engine::run) going, which returns when nothing is pending. If another
+/// thread is to find the engine running, hold a guard from [`keep_alive`](Self::keep_alive).
 ///
 /// # An engine that does not keep up
-/// What is submitted waits in an inbox until a turn takes it, and the inbox holds
-/// [`Config::max_inbox`](crate::Config::max_inbox) submissions and calls. Beyond it `submit`,
-/// `call`, `spawn` and their kin are refused with [`SubmitError::Full`], which gives back what it
-/// was given; the futures of [`fetch`](Self::fetch), [`sleep`](Self::sleep) and
-/// [`with`](Self::with) wait for room. Refused never: `cancel`, `resume`, `stop`, and what a task
-/// or readback submits from inside a turn of this engine, which could wait for nobody but itself.
+/// Submissions wait in an inbox until a turn takes them. The inbox holds
+/// [`Config::max_inbox`](crate::Config::max_inbox) submissions and calls. When it is full,
+/// `submit`, `call`, `spawn` and their variants return [`SubmitError::Full`], which gives their
+/// arguments back. The futures of [`fetch`](Self::fetch), [`sleep`](Self::sleep) and
+/// [`with`](Self::with) wait for room. `cancel`, `resume` and `stop` are never refused. Neither are
+/// the submissions of a task or readback inside a turn of the same engine, since that turn would
+/// have to end before there could be room.
 ///
 /// ```
 /// use httpstream::{Engine, Next, Request};
@@ -42,7 +44,7 @@ use crate::request::Request;
 ///     })
 /// });
 /// let mut failures = 0;
-/// engine.run(&mut failures)?; // until the worker has dropped its guard and the request is answered
+/// engine.run(&mut failures)?; // until the worker has dropped its guard and its chain is over
 /// assert!(worker.join().unwrap().is_ok());
 /// assert_eq!(failures, 1);
 /// # Ok::<(), httpstream::Error>(())
@@ -51,30 +53,51 @@ pub struct Submitter<S> {
     remote: Arc<Remote<S>>,
 }
 
-/// What a [`Submitter`] shares with its engine.
+/// The state that a [`Submitter`] shares with its engine.
 pub(crate) struct Remote<S> {
     inbox: Mutex<Inbox<S>>,
     waking: Arc<Waking>,
     kept: Arc<Kept>,
     last_id: AtomicU64,
-    /// So many submissions fit.
+    /// The number of submissions that the inbox holds.
     max_inbox: usize,
-    /// The configuration has a policy for all requests.
+    /// Whether the configuration has a policy for all requests.
     has_policy: bool,
 }
 
-/// Who keeps an engine running.
+/// Counts the guards that keep an engine running.
 struct Kept {
     guards: AtomicUsize,
     waking: Arc<Waking>,
 }
 
-/// Keeps [`Engine::run`](crate::Engine::run) and its kin from returning for want of anything to do;
-/// from [`Submitter::keep_alive`]. Whoever has one may submit when it pleases. [`stop`] and
-/// [`drain`](crate::Engine::drain) end a run all the same.
+/// Keeps [`Engine::run`](crate::Engine::run) and its variants from returning when nothing is
+/// pending; created by [`Submitter::keep_alive`]. Its holder may submit at any time. [`stop`] and
+/// [`drain`](crate::Engine::drain) end a run nevertheless.
+///
+/// ```
+/// use std::time::Duration;
+/// use httpstream::{Engine, Next};
+///
+/// let mut engine = Engine::<u32>::new()?;
+/// let submitter = engine.submitter();
+/// let alive = submitter.keep_alive();
+/// std::thread::spawn(move || {
+///     std::thread::sleep(Duration::from_millis(5));
+///     let _ = submitter.call(|calls, _| {
+///         *calls += 1;
+///         Next::done()
+///     });
+///     drop(alive);
+/// });
+/// let mut calls = 0;
+/// engine.run(&mut calls)?; // waits for the other thread
+/// assert_eq!(calls, 1);
+/// # Ok::<(), httpstream::Error>(())
+/// ```
 ///
 /// [`stop`]: Submitter::stop
-#[must_use = "the engine is kept running for as long as this is there"]
+#[must_use = "the engine is kept running only as long as this guard exists"]
 pub struct KeepAlive(Arc<Kept>);
 
 impl KeepAlive {
@@ -94,7 +117,7 @@ impl Drop for KeepAlive {
     fn drop(&mut self) {
         let is_last = self.0.guards.fetch_sub(1, Ordering::AcqRel) == 1;
         if is_last {
-            // `run` may wait for nothing else.
+            // This guard may have been the last thing that `run` was waiting for.
             self.0.waking.announce();
         }
     }
@@ -107,28 +130,28 @@ impl fmt::Debug for KeepAlive {
 }
 
 struct Inbox<S> {
-    /// In the order in which they came, so that nothing overtakes the submission that it is about.
+    /// In order of arrival, so that no order overtakes the submission that it refers to.
     orders: VecDeque<Order<S>>,
-    /// How many of them take room.
+    /// How many of the orders take room.
     submissions: usize,
     open: bool,
-    /// Who waits for room, by tickets, first come first served.
+    /// The wakers of futures that wait for room, by ticket: first come, first served.
     waiting: BTreeMap<u64, Waker>,
     last_ticket: u64,
 }
 
-/// A longer queue of orders is given back when it is empty.
+/// The memory of a longer queue of orders is released when the queue is empty.
 const KEPT_ORDERS: usize = 4096;
 
-/// A place in the line of those who wait for room in an inbox. Whoever has one is about to submit,
-/// and keeps the engine running.
+/// A place in the line of futures that wait for room in an inbox. Since its holder is about to
+/// submit, it keeps the engine running.
 #[derive(Debug)]
 pub(super) struct Ticket {
     number: u64,
     _alive: KeepAlive,
 }
 
-/// What came from another thread.
+/// A message to the engine from a [`Submitter`] or a future.
 pub(crate) enum Order<S> {
     Submit {
         id: ChainId,
@@ -147,12 +170,12 @@ pub(crate) enum Order<S> {
 }
 
 impl<S> Order<S> {
-    /// Whether it may be refused.
+    /// Returns whether the order takes room in the inbox, and may therefore be refused.
     fn takes_room(&self) -> bool {
         matches!(self, Order::Submit { .. } | Order::Call { .. })
     }
 
-    /// Whether nothing is left of it for an engine that takes it together with `before`.
+    /// Returns whether the order has no effect if the engine takes it together with `before`.
     fn repeats(&self, before: &Self) -> bool {
         match (self, before) {
             (Order::Stop, Order::Stop) => true,
@@ -163,7 +186,7 @@ impl<S> Order<S> {
     }
 }
 
-/// A [`Call`](crate::engine::readback::Call) that can be handed to another thread.
+/// A [`Call`](crate::engine::readback::Call) that can be sent to another thread.
 pub(crate) type SendCall<S> = Box<dyn FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + Send>;
 
 impl<S> Remote<S> {
@@ -187,7 +210,8 @@ impl<S> Remote<S> {
         }
     }
 
-    /// Gives what takes room, made by `make` of what is `given`, unless there is none.
+    /// Puts the order that `make` makes of `given` into the inbox, or returns `given` if there is
+    /// no room.
     pub(super) fn admit<T>(
         &self,
         given: T,
@@ -204,9 +228,9 @@ impl<S> Remote<S> {
         }
     }
 
-    /// As [`admit`](Self::admit) for who can wait: without room, `waker` is woken when there may be
-    /// some. The ticket keeps his place in the line; it is to be [given up](Self::give_up) if he
-    /// goes before he was admitted.
+    /// As [`admit`](Self::admit), for futures, which can wait: if there is no room, `waker` is
+    /// woken when there may be some. The ticket keeps the future's place in the line. It must be
+    /// [given up](Self::give_up) if the future is dropped before its order was admitted.
     pub(super) fn admit_or_wait(
         &self,
         order: Order<S>,
@@ -223,7 +247,8 @@ impl<S> Remote<S> {
                 .as_ref()
                 .and_then(|at| inbox.waiting.remove(&at.number));
             self.push(inbox, order);
-            // Not under the lock, as everywhere: dropping it may run an executor's code.
+            // After the lock is released, as everywhere here: dropping a waker may run an
+            // executor's code.
             drop((former, ticket));
             return Ok(());
         }
@@ -240,8 +265,8 @@ impl<S> Remote<S> {
         Err(SubmitError::Full(order))
     }
 
-    /// Gives up a place in the line. Whoever was called goes, and the room that he was called for
-    /// is the next one's.
+    /// Gives up a place in the line. If its waker was woken already, the room that it was woken for
+    /// goes to the next in line.
     pub(super) fn give_up(&self, ticket: Ticket) {
         let mut inbox = self.inbox();
         let own = inbox.waiting.remove(&ticket.number);
@@ -256,16 +281,16 @@ impl<S> Remote<S> {
     }
 
     fn has_room(&self, inbox: &Inbox<S>) -> bool {
-        // Who is inside a turn would wait for himself.
+        // Inside a turn, waiting for room would be waiting for oneself.
         inbox.submissions < self.max_inbox || self.waking.is_turning_here()
     }
 
-    /// Whether a policy sees to a request.
+    /// Returns whether a policy visits the request.
     pub(super) fn is_visited(&self, request: &Request) -> bool {
         self.has_policy || request.policies().is_some()
     }
 
-    /// The id of a chain that has no slot yet.
+    /// Returns the id for a chain that has no slot yet.
     pub(super) fn new_id(&self) -> ChainId {
         ChainId::remote(self.last_id.fetch_add(1, Ordering::Relaxed) + 1)
     }
@@ -274,13 +299,13 @@ impl<S> Remote<S> {
         self.inbox().open
     }
 
-    /// Gives an order that is never refused, and wakes the engine, unless it is awake.
+    /// Gives the engine an order that is never refused, and wakes the engine unless it is awake.
     pub(super) fn order(&self, order: Order<S>) -> Result<(), Gone> {
         let inbox = self.inbox();
         if !inbox.open {
             return Err(Gone);
         }
-        // Who asks again and again while the engine is busy takes no room for it.
+        // Repeating an order while the engine is busy takes no memory.
         if !inbox.orders.back().is_some_and(|last| order.repeats(last)) {
             self.push(inbox, order);
         }
@@ -292,8 +317,8 @@ impl<S> Remote<S> {
         inbox.submissions += usize::from(order.takes_room());
         inbox.orders.push_back(order);
         drop(inbox);
-        // Those behind the first are covered by what it does: the engine takes all of them, in this
-        // turn or in those that follow by themselves.
+        // The wakeup for the first order covers those behind it: the engine takes all of them, in
+        // the turn that follows or in later turns, which are then due without a wakeup.
         if first {
             self.waking.announce();
         }
@@ -305,14 +330,15 @@ impl<S> Remote<S> {
         }
     }
 
-    /// Whether somebody keeps the engine running, or orders have come and are not taken.
+    /// Returns whether a guard keeps the engine running, or orders wait in the inbox.
     pub(super) fn has_orders_to_come(&self) -> bool {
-        // In this order: the last guard may leave an order behind as it goes.
+        // Guards first: the holder of the last guard may submit an order just before it drops the
+        // guard.
         self.kept.guards.load(Ordering::Acquire) > 0 || !self.inbox().orders.is_empty()
     }
 
-    /// Moves `most` orders, the first ones, to the end of `orders`, and calls those who wait for
-    /// the room.
+    /// Moves the first `most` orders to the end of `orders`, and wakes the futures that can now
+    /// have room.
     pub(super) fn take(&self, orders: &mut Vec<Order<S>>, most: usize) {
         let mut inbox = self.inbox();
         let taken = most.min(inbox.orders.len());
@@ -327,8 +353,8 @@ impl<S> Remote<S> {
         } else {
             VecDeque::new()
         };
-        // Each room that comes free is offered once, so that no turn wakes more than it takes. Who
-        // is called and goes without using it passes the call on.
+        // Each freed place is offered once, so a turn wakes no more futures than it took
+        // submissions. A future that is dropped after it was woken passes the offer on.
         let room = self.max_inbox.saturating_sub(inbox.submissions);
         let called: Vec<_> = std::iter::from_fn(|| inbox.waiting.pop_first())
             .take(freed.min(room))
@@ -338,20 +364,21 @@ impl<S> Remote<S> {
         called.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
-    /// The engine ends: what it has not taken is dropped unread.
+    /// Closes the inbox when the engine is dropped. Orders that it has not taken are dropped
+    /// unread.
     pub(super) fn close(&self) {
         let mut inbox = self.inbox();
         inbox.open = false;
         let unread = std::mem::take(&mut inbox.orders);
         let waiting = std::mem::take(&mut inbox.waiting);
-        // A readback's own drop may submit: not under the lock.
+        // A readback's destructor may submit, which takes the lock.
         drop(inbox);
         drop(unread);
         waiting.into_values().for_each(Waker::wake);
     }
 
     fn inbox(&self) -> MutexGuard<'_, Inbox<S>> {
-        // Nothing that runs under the lock can leave the inbox half changed.
+        // A poisoned lock is harmless: nothing that runs under it can leave the inbox half changed.
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -369,13 +396,13 @@ impl<S> Submitter<S> {
         self.remote.new_id()
     }
 
-    /// Has [`Engine::run`](crate::Engine::run) wait for what may still be submitted, for as long as
-    /// the guard, or a clone of it, is there.
+    /// Returns a guard that keeps [`Engine::run`](crate::Engine::run) waiting for submissions as
+    /// long as the guard or one of its clones exists.
     pub fn keep_alive(&self) -> KeepAlive {
         KeepAlive::new(&self.remote.kept)
     }
 
-    /// Starts a chain: `request`, read by `readback`.
+    /// Starts a chain that sends `request`; `readback` reads the response.
     ///
     /// # Errors
     /// [`SubmitError::Full`] and [`SubmitError::Gone`], each with `request` and `readback`.
@@ -390,7 +417,7 @@ impl<S> Submitter<S> {
         self.submit_to(request, readback)
     }
 
-    /// Starts a chain: `request`, read by `readback`.
+    /// [`submit`](Self::submit) for a type that implements [`Readback`].
     ///
     /// # Errors
     /// As [`submit`](Self::submit).
@@ -405,7 +432,7 @@ impl<S> Submitter<S> {
         self.submit_to_after(Duration::ZERO, request, readback)
     }
 
-    /// Starts a chain after `delay`, counted from when the engine hears of it.
+    /// [`submit`](Self::submit) after `delay`, counted from when the engine takes the submission.
     ///
     /// # Errors
     /// As [`submit`](Self::submit).
@@ -421,8 +448,7 @@ impl<S> Submitter<S> {
         self.submit_to_after(delay, request, readback)
     }
 
-    /// [`submit_after`](Self::submit_after) for a [`Readback`] that wants to see more than the
-    /// reply.
+    /// [`submit_after`](Self::submit_after) for a type that implements [`Readback`].
     ///
     /// # Errors
     /// As [`submit`](Self::submit).
@@ -446,8 +472,8 @@ impl<S> Submitter<S> {
         Ok(id)
     }
 
-    /// Starts a chain which begins with a call; see [`Engine::call`](crate::Engine::call). So
-    /// another thread hands over what it has, or changes the state.
+    /// Starts a chain that begins with a call; see [`Engine::call`](crate::Engine::call). Use it to
+    /// hand something over to the engine's thread, or to change the state.
     ///
     /// ```
     /// use httpstream::{Engine, Next};
@@ -469,9 +495,10 @@ impl<S> Submitter<S> {
     /// # Ok::<(), httpstream::Error>(())
     /// ```
     ///
-    /// So a chain is parked that waits for a person: it returns [`Next::done`], what it knew stays
-    /// in the state, and this begins the next one. A guard from [`keep_alive`](Self::keep_alive)
-    /// has [`Engine::run`](crate::Engine::run) wait meanwhile.
+    /// A conversation that waits for a person can be parked in this way: its chain returns
+    /// [`Next::done`] and leaves what it knows in the state, and the call begins the next chain. A
+    /// guard from [`keep_alive`](Self::keep_alive) keeps [`Engine::run`](crate::Engine::run)
+    /// waiting in the meantime.
     ///
     /// # Errors
     /// [`SubmitError::Full`] and [`SubmitError::Gone`], each with `f`.
@@ -482,7 +509,7 @@ impl<S> Submitter<S> {
         self.call_after(Duration::ZERO, f)
     }
 
-    /// [`call`](Self::call) after `delay`, counted from when the engine hears of it.
+    /// [`call`](Self::call) after `delay`, counted from when the engine takes the call.
     ///
     /// # Errors
     /// As [`call`](Self::call).
@@ -499,7 +526,8 @@ impl<S> Submitter<S> {
         Ok(id)
     }
 
-    /// [`call`](Self::call) of what `make` makes of what is `given`, once there is room for it.
+    /// [`call`](Self::call) with the closure that `make` makes of `given`. `make` runs only if
+    /// there is room.
     pub(super) fn call_with<F>(
         &self,
         given: F,
@@ -515,16 +543,16 @@ impl<S> Submitter<S> {
         Ok(id)
     }
 
-    /// Ends a chain as [`Engine::cancel`](crate::Engine::cancel) does, if it is not over when the
-    /// engine hears of it, which is after the chain's own submission.
+    /// Cancels a chain as [`Engine::cancel`](crate::Engine::cancel) does, unless it is over when
+    /// the engine takes this order. The engine takes the chain's own submission first.
     ///
     /// # Errors
-    /// [`Gone`]: the engine is dropped.
+    /// [`Gone`] if the engine has been dropped.
     pub fn cancel(&self, id: ChainId) -> Result<(), Gone> {
         self.order(Order::Cancel(id))
     }
 
-    /// Lets a paused exchange go on, if it is paused when the engine hears of it.
+    /// Resumes a response, if it is paused when the engine takes this order.
     ///
     /// # Errors
     /// As [`cancel`](Self::cancel).
@@ -532,7 +560,7 @@ impl<S> Submitter<S> {
         self.order(Order::Resume(id))
     }
 
-    /// Ends [`Engine::run`](crate::Engine::run) after the turn that hears of it.
+    /// Makes [`Engine::run`](crate::Engine::run) return after the turn that takes this order.
     ///
     /// # Errors
     /// As [`cancel`](Self::cancel).

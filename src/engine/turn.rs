@@ -43,6 +43,32 @@ pub(super) enum ClockAtStart {
 const MOST_ROUNDS: usize = 16;
 
 /// What a turn did.
+///
+/// A host whose event loop is edge-triggered repeats the turn until nothing is left:
+///
+/// ```
+/// use std::time::Duration;
+/// use httpstream::{Engine, Next, Request};
+///
+/// let mut engine = Engine::<u32>::new()?;
+/// engine.submit(Request::get("http://127.0.0.1:1/").build()?, |replies, _, _| {
+///     *replies += 1;
+///     Next::done()
+/// });
+/// let mut replies = 0;
+/// while engine.pending() > 0 {
+///     // Here the host's loop would wait for the file descriptor; this turn waits in its place.
+///     engine.turn(&mut replies, None)?;
+///     loop {
+///         let turn = engine.turn(&mut replies, Some(Duration::ZERO))?;
+///         if turn.events == 0 && !turn.more {
+///             break;
+///         }
+///     }
+/// }
+/// assert_eq!(replies, 1);
+/// # Ok::<(), httpstream::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Turn {

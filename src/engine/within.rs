@@ -1,19 +1,21 @@
-//! Readbacks and calls over a part of the state: a bot inside a world.
+//! Readbacks and calls that get only a part of the state: one bot out of many, for example.
 
 use crate::engine::readback::{Action, Context, Flow, Next, Readback, Reply, Sink};
 use crate::id::ChainId;
 use crate::response::Response;
 
-/// Reads with a part of the state, so that a bot which was written to run alone runs among a
-/// thousand. Goes to [`Engine::submit_to`](crate::Engine::submit_to) and [`Next::read_to`].
+/// Adapts a readback over a part of the state, `T`, to the whole state, `S`. A bot that was written
+/// to run alone can so run among a thousand. Pass the result to
+/// [`Engine::submit_to`](crate::Engine::submit_to) or [`Next::read_to`].
 ///
-/// `part` finds the part each time it is needed. What the readback submits or answers with is read
-/// by the same part. When `part` answers `None` the part is gone and the chain ends: a response
-/// under way is given up. What is delayed for a part that is gone stays pending until its delay is
-/// over. Find parts by a key that stays theirs: the index of a `Vec` shifts.
+/// `part` finds the part; it is called each time the readback is. Whatever the readback submits or
+/// returns is adapted with the same `part`. If `part` returns `None`, the part is gone and the
+/// chain ends: a response in progress is abandoned, and a delayed step stays pending until its
+/// delay is over. Find parts by a key that stays the same; indices of a `Vec` shift when an element
+/// is removed.
 ///
-/// Write `part` where it is handed over, or as a function: of a closure in a variable the compiler
-/// does not see that what it answers is lent from what it is given.
+/// Write `part` in the call itself, or as a function. For a closure stored in a variable, the
+/// compiler does not infer that the returned reference borrows from the argument.
 ///
 /// ```
 /// use httpstream::{Context, Engine, Next, Reply, Request, within};
@@ -34,7 +36,8 @@ use crate::response::Response;
 /// let mut engine = Engine::<World>::new()?;
 /// let beat = Request::get("http://127.0.0.1:1/beat").build()?;
 /// for i in 0..2 {
-///     engine.submit_to(beat.clone(), within(move |w: &mut World| w.bots.get_mut(i), Bot::on_beat));
+///     let beat = beat.clone();
+///     engine.submit_to(beat, within(move |w: &mut World| w.bots.get_mut(i), Bot::on_beat));
 /// }
 /// engine.run(&mut world)?;
 /// assert_eq!(world.bots[1].beats, 1);
@@ -47,7 +50,20 @@ pub fn within<S, T: 'static>(
     within_to(part, readback)
 }
 
-/// [`within`] for an `impl Readback<T>`.
+/// [`within`] for a type that implements [`Readback`].
+///
+/// ```
+/// use httpstream::{Engine, Request, Unread, within_to};
+///
+/// struct Bot;
+///
+/// let mut bots = vec![Bot, Bot];
+/// let mut engine = Engine::<Vec<Bot>>::new()?;
+/// let request = Request::get("http://127.0.0.1:1/").build()?;
+/// engine.submit_to(request, within_to(|bots: &mut Vec<Bot>| bots.get_mut(1), Unread));
+/// engine.run(&mut bots)?;
+/// # Ok::<(), httpstream::Error>(())
+/// ```
 pub fn within_to<S, T: 'static>(
     part: impl Fn(&mut S) -> Option<&mut T> + Clone + 'static,
     readback: impl Readback<T> + 'static,
@@ -58,9 +74,9 @@ pub fn within_to<S, T: 'static>(
     }
 }
 
-/// [`within`] for a call: what [`Engine::call`](crate::Engine::call),
-/// [`Submitter::call`](crate::Submitter::call) and [`Next::call`] take, over a part of the state.
-/// When the part is gone by then, the chain ends.
+/// [`within`] for a call. Pass the result to [`Engine::call`](crate::Engine::call),
+/// [`Submitter::call`](crate::Submitter::call) or [`Next::call`]. If the part is gone when the call
+/// is due, the chain ends.
 ///
 /// ```
 /// use httpstream::{Context, Engine, Next, within_call};
@@ -98,7 +114,7 @@ struct Within<P, T> {
 }
 
 impl<P, T: 'static> Within<P, T> {
-    /// Calls the inner readback with its part of the state, or answers `gone`.
+    /// Calls `call` with the inner readback and its part of the state, or returns `gone`.
     fn with<S, R>(
         &mut self,
         state: &mut S,
@@ -116,7 +132,7 @@ impl<P, T: 'static> Within<P, T> {
     }
 }
 
-/// Calls `call` with the part of the state and a context over it, or answers `gone`.
+/// Calls `call` with the part of the state and a context over it, or returns `gone`.
 fn with_part<P, S, T: 'static, R>(
     part: &P,
     state: &mut S,
@@ -135,7 +151,7 @@ where
     call(found, &mut Context::new(&mut sink, cx.seen))
 }
 
-/// What a part's readback or call answers, as the engine wants it.
+/// Converts what a readback or call over a part returns to a step over the whole state.
 fn outwards<P, S, T: 'static>(part: &P, next: Next<T>) -> Next<S>
 where
     P: Fn(&mut S) -> Option<&mut T> + Clone + 'static,
@@ -200,7 +216,8 @@ where
     }
 }
 
-/// Passes on what is asked of a part's context, each readback wrapped to find the part again.
+/// Forwards what is asked for through a part's context, with each readback wrapped to find the part
+/// again.
 struct PartSink<'a, S, P> {
     sink: &'a mut dyn Sink<S>,
     part: &'a P,

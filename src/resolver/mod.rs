@@ -1,8 +1,10 @@
-//! Names to addresses: the seam that a resolver is written against, and the resolvers there are.
+//! Name resolution: the trait that a resolver implements, and the resolvers provided.
 //!
 //! - `Hickory`: a stub resolver on the engine's own loop (feature `hickory`)
 //! - [`System`]: `getaddrinfo` on helper threads
-//! - [`Table`]: names in a table
+//! - [`Table`]: a table of names
+//!
+//! An engine gets its resolver from [`Config::resolver`](crate::Config::resolver).
 
 use std::fmt;
 use std::net::IpAddr;
@@ -23,7 +25,7 @@ pub use system::System;
 pub(crate) use system::spare_descriptors;
 pub use table::Table;
 
-/// Address family of one question.
+/// The address family of one question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Family {
     /// IPv4: A records.
@@ -33,7 +35,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// Whether `ip` is of this family.
+    /// Returns whether `ip` is of this family.
     pub fn has(self, ip: &IpAddr) -> bool {
         ip.is_ipv4() == (self == Family::V4)
     }
@@ -46,23 +48,38 @@ impl Family {
     }
 }
 
-/// Names one look-up among those of an engine.
+/// Identifies one lookup of an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LookupId(pub u64);
 
-/// The end of a look-up.
+/// The result of a lookup.
+///
+/// ```
+/// use std::net::IpAddr;
+/// use std::time::Duration;
+/// use httpstream::resolver::{LookupAnswer, LookupError};
+///
+/// let address = IpAddr::from([192, 0, 2, 1]);
+/// let found = LookupAnswer::found([address]).kept_for(Duration::from_secs(60));
+/// assert_eq!(found.addresses, Ok(vec![address]));
+/// assert_eq!(found.ttl, Duration::from_secs(60));
+///
+/// let missing = LookupAnswer::failed(LookupError::NotFound);
+/// assert_eq!(missing.ttl, Duration::ZERO); // not cached
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LookupAnswer {
-    /// What was found. Empty: the name exists, and has no address of that family.
+    /// The addresses found. If it is empty, the name exists but has no address of this family.
     pub addresses: Result<Vec<IpAddr>, LookupError>,
-    /// How long it may be kept: the records' TTL, or for a name without addresses what the zone's
-    /// SOA says (RFC 2308 §5). Zero: not at all, as of every failure.
+    /// How long the answer may be cached: the records' TTL or, for a name without addresses, the
+    /// time stated by the zone's SOA (RFC 2308 §5). Zero, as for every failure: not at all.
     pub ttl: Duration,
 }
 
 impl LookupAnswer {
-    /// Addresses, or none of that family, not to be kept.
+    /// Creates an answer with these addresses, or without any of this family, that is not to be
+    /// cached.
     pub fn found(addresses: impl IntoIterator<Item = IpAddr>) -> Self {
         Self {
             addresses: Ok(addresses.into_iter().collect()),
@@ -70,7 +87,7 @@ impl LookupAnswer {
         }
     }
 
-    /// No answer.
+    /// Creates an answer for a failed lookup.
     pub fn failed(error: LookupError) -> Self {
         Self {
             addresses: Err(error),
@@ -78,13 +95,13 @@ impl LookupAnswer {
         }
     }
 
-    /// The same, to be kept for `ttl`.
+    /// Returns the same answer, to be cached for `ttl`.
     pub fn kept_for(self, ttl: Duration) -> Self {
         Self { ttl, ..self }
     }
 }
 
-/// Why a look-up gave no address.
+/// Why a lookup gave no address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LookupError {
@@ -94,10 +111,10 @@ pub enum LookupError {
     NoAddress,
     /// None of these servers answered in time.
     Timeout(String),
-    /// This machine has no file descriptor or memory left to ask with; asked again when some is
-    /// free.
+    /// The machine has no file descriptor or no memory left for the question, which is asked again
+    /// when some is free.
     Exhausted(String),
-    /// Anything else, in the resolver's words.
+    /// Any other failure, in the resolver's words.
     Failed(String),
 }
 
@@ -115,7 +132,7 @@ impl fmt::Display for LookupError {
 
 impl std::error::Error for LookupError {}
 
-/// Wakes the engine from any thread: its next turn asks the resolver for answers.
+/// Wakes the engine from any thread; its next turn collects the resolver's answers.
 #[derive(Clone)]
 pub struct Wake(Arc<dyn Fn() + Send + Sync>);
 
@@ -136,22 +153,73 @@ impl fmt::Debug for Wake {
     }
 }
 
-/// Looks up names without blocking the loop, one address family per question, so that nobody who
-/// can go on with one waits for the other (RFC 8305 §3).
+/// Looks up names without blocking the event loop.
 ///
-/// What all resolvers have to agree on is done once, in front of them: literals, `localhost`, the
-/// overrides of [`Config::resolve_to`](crate::Config::resolve_to), the hosts file, sharing, a bound
-/// on questions under way, and keeping answers. A resolver asks, each time.
+/// Each question is for one address family, so a connection that can proceed with one family does
+/// not wait for the other (RFC 8305 §3).
+///
+/// The engine does the work that is common to all resolvers: literals, `localhost`, the overrides
+/// of [`Config::resolve_to`](crate::Config::resolve_to), the hosts file, sharing of questions, a
+/// limit on concurrent questions, and caching. A resolver only asks, each time.
+///
+/// ```
+/// use std::collections::VecDeque;
+/// use std::net::Ipv4Addr;
+/// use std::sync::Arc;
+/// use std::time::{Duration, Instant};
+/// use httpstream::resolver::{Family, LookupAnswer, LookupId, Resolve, Wake};
+/// use httpstream::{Config, Engine, ErrorKind, Next, Request};
+///
+/// /// Answers each name with 127.0.0.1.
+/// #[derive(Debug, Default)]
+/// struct Loopback { answers: VecDeque<(LookupId, LookupAnswer)> }
+///
+/// impl Resolve for Loopback {
+///     fn attach(&mut self, _: Wake) {}
+///
+///     fn start(&mut self, _: &str, family: Family, id: LookupId) {
+///         let address = (family == Family::V4).then_some(Ipv4Addr::LOCALHOST.into());
+///         let answer = LookupAnswer::found(address).kept_for(Duration::from_secs(60));
+///         self.answers.push_back((id, answer));
+///     }
+///
+///     fn cancel(&mut self, id: LookupId) {
+///         self.answers.retain(|(answered, _)| *answered != id);
+///     }
+///
+///     fn on_tick(&mut self, _: Instant) {}
+///
+///     fn deadline(&self) -> Option<Instant> {
+///         None
+///     }
+///
+///     fn take(&mut self) -> Option<(LookupId, LookupAnswer)> {
+///         self.answers.pop_front()
+///     }
+/// }
+///
+/// let mut config = Config::default();
+/// config.resolver = Some(Arc::new(|| Box::new(Loopback::default())));
+/// let mut engine = Engine::<Option<ErrorKind>>::with_config(config)?;
+/// engine.submit(Request::get("http://api.test:1/").build()?, |failed, reply, _| {
+///     *failed = reply.err().map(|error| error.kind());
+///     Next::done()
+/// });
+/// let mut failed = None;
+/// engine.run(&mut failed)?;
+/// assert_eq!(failed, Some(ErrorKind::Connect)); // the name was found, but nothing listens there
+/// # Ok::<(), httpstream::Error>(())
+/// ```
 pub trait Resolve: fmt::Debug {
-    /// Called once, before any look-up. A resolver with a thread of its own calls `wake` whenever
-    /// [`take`](Self::take) has something new.
+    /// Called once, before any lookup. A resolver with a thread of its own calls `wake` whenever
+    /// [`take`](Self::take) has a new answer.
     fn attach(&mut self, wake: Wake);
-    /// Called once, after [`attach`](Self::attach), where the engine is on a poll of the operating
-    /// system: for a resolver with sockets on this loop. What it registers carries a token of the
-    /// range, and is told of by [`on_event`](Self::on_event).
+    /// Called once, after [`attach`](Self::attach), if the engine is on a poll of the operating
+    /// system. A resolver whose sockets are on this loop registers them with `registry`, under
+    /// tokens of the range; [`on_event`](Self::on_event) then reports their events.
     ///
     /// # Errors
-    /// The engine is not made.
+    /// An error prevents the engine from being created.
     fn attach_poll(
         &mut self,
         registry: mio::Registry,
@@ -160,38 +228,41 @@ pub trait Resolve: fmt::Debug {
         let _ = (registry, tokens);
         Ok(())
     }
-    /// Begins to look up `host`, a name in lower case. It ends in a dot if the caller wrote one:
-    /// then it is complete, and no search list is tried. The answer comes out of
-    /// [`take`](Self::take), possibly at once.
+    /// Begins to look up `host`, a name in lower case. If the caller wrote a final dot, the name
+    /// ends in one; it is then complete, and no search list applies. [`take`](Self::take) returns
+    /// the answer, possibly at once.
     fn start(&mut self, host: &str, family: Family, id: LookupId);
-    /// Nobody waits for `id` any more: sockets and timers are freed now, no answer is expected, one
-    /// that comes is ignored.
+    /// The answer to `id` is no longer needed. The resolver frees its sockets and timers now. It
+    /// need not answer; an answer that comes is ignored.
     fn cancel(&mut self, id: LookupId);
-    /// The poll has told of a source that was registered under `token`. Which way it is ready, a
-    /// call has to show.
+    /// The poll has reported an event of the source registered under `token`. Whether the source is
+    /// readable or writable, the resolver finds out by trying.
     fn on_event(&mut self, token: mio::Token) {
         let _ = token;
     }
-    /// The time is `now`; called in each turn in which [`deadline`](Self::deadline) has passed, and
-    /// behind events of that turn.
+    /// Called in each turn in which [`deadline`](Self::deadline) has passed, and after the events
+    /// of a turn. The current time is `now`.
     fn on_tick(&mut self, now: Instant);
-    /// When [`on_tick`](Self::on_tick) wants to be called; in the past: in the next turn. Asked for
-    /// anew after calls of the other methods, and when the engine was woken.
+    /// Returns when [`on_tick`](Self::on_tick) is to be called; an instant in the past means in the
+    /// next turn. The engine asks again after it has called one of the other methods, and after it
+    /// was woken.
     fn deadline(&self) -> Option<Instant>;
-    /// Takes an answer that is ready.
+    /// Returns an answer that is ready.
     fn take(&mut self) -> Option<(LookupId, LookupAnswer)>;
-    /// Whether the servers have changed since the last call, for example because `resolv.conf` was
-    /// written. The engine then forgets all names it has kept. Called before each name that is not
-    /// known otherwise; `now` is the time of the turn. Check files at most once a second. The
-    /// default says no.
+    /// Returns whether the servers have changed since the last call, for example because
+    /// `resolv.conf` was written. If so, the engine drops all cached names.
+    ///
+    /// Called before each name that the engine cannot answer by itself or from the hosts file;
+    /// `now` is the time of the turn. Check files at most once a second. The default returns false.
     fn has_changed(&mut self, now: Instant) -> bool {
         let _ = now;
         false
     }
-    /// The machine has moved to another network: forget what was learnt about servers, and read
-    /// their configuration again. Look-ups under way go on. The default does nothing.
+    /// The machine has moved to another network: the resolver forgets what it has learned about
+    /// servers and reads their configuration again. Lookups in progress continue. The default does
+    /// nothing.
     fn on_network_changed(&mut self) {}
-    /// Whom it asks, for the words of an error: `192.0.2.1:53, 192.0.2.2:53`.
+    /// Returns the servers that are asked, for the text of an error: `192.0.2.1:53, 192.0.2.2:53`.
     fn servers(&self) -> String {
         String::new()
     }

@@ -1,9 +1,9 @@
 //! TLS: how https connections are made (feature `tls`).
 //!
-//! [`Tls`] says which certificates are believed and which is shown; an engine takes it from its
-//! configuration. It is a value: nothing here is installed for the whole process, and two engines
-//! of one program may differ. TLS 1.2 and 1.3 are spoken (RFC 5246, RFC 8446), `http/1.1` is
-//! offered by ALPN (RFC 7301), and sessions are resumed.
+//! A [`Tls`] value determines which server certificates are accepted and which client certificate
+//! is presented; an engine takes it from its configuration. Nothing is installed for the whole
+//! process, so two engines of one program may differ. TLS 1.2 and 1.3 are supported (RFC 5246, RFC
+//! 8446), `http/1.1` is offered by ALPN (RFC 7301), and sessions are resumed.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -16,7 +16,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, ConfigBuilder, InconsistentKeys, KeyLogFile};
 
-/// The TLS library: what it is configured by stands in this module's own interface.
+/// The TLS library, whose types appear in this module's interface.
 pub use rustls;
 
 use crate::tls::info::Chains;
@@ -34,18 +34,18 @@ pub(crate) use info::CertificateChain;
 pub use info::TlsInfo;
 pub use problem::{CertificateProblem, Problem};
 
-/// Servers whose sessions are kept for resumption, by name; the oldest goes first. Each takes some
-/// kilobytes: up to eight tickets, and the certificates beside.
+/// The number of servers, by name, whose sessions are kept for resumption; the oldest goes first.
+/// Each takes some kilobytes: up to eight tickets, and the certificates.
 const RESUMABLE_SERVERS: usize = 256;
 
-/// The one protocol offered (RFC 7301 §6).
+/// The only protocol that is offered (RFC 7301 §6).
 pub(crate) const HTTP_1_1: &[u8] = b"http/1.1";
 
-/// How https connections are made: which servers are believed, and what they are shown.
+/// How https connections are made: which servers are trusted, and which certificate they are shown.
 ///
-/// A clone is the same one: it shares the root certificates, the sessions that can be resumed, and
-/// its place in an engine's pool. Two are equal only if one is a clone of the other: connections
-/// that were made under different rules are never mixed.
+/// Clones share the root certificates, the sessions that can be resumed, and the place in an
+/// engine's pool. Two values are equal only if one is a clone of the other, so connections made
+/// under different rules are never mixed.
 ///
 /// ```
 /// use httpstream::tls::Tls;
@@ -56,7 +56,8 @@ pub(crate) const HTTP_1_1: &[u8] = b"http/1.1";
 /// assert_eq!(everyday, everyday.clone());
 ///
 /// let (roots, chain, key) = pem_files();
-/// let internal = Tls::with_roots_pem(&roots).and_then(|tls| tls.client_certificate_pem(&chain, &key));
+/// let internal = Tls::with_roots_pem(&roots)
+///     .and_then(|tls| tls.client_certificate_pem(&chain, &key));
 ///
 /// let mut config = httpstream::Config::default();
 /// config.route.tls = internal.unwrap_or(everyday);
@@ -67,7 +68,7 @@ pub struct Tls(Arc<Shared>);
 
 struct Shared {
     source: Source,
-    /// Made at the first connection, then kept.
+    /// Built for the first connection, then kept.
     config: OnceLock<Arc<ClientConfig>>,
     chains: Mutex<Chains>,
 }
@@ -75,7 +76,7 @@ struct Shared {
 /// Where the rustls configuration comes from.
 #[derive(Clone)]
 enum Source {
-    /// The caller has made it.
+    /// Provided by the caller.
     Caller(Arc<ClientConfig>),
     Settings(Settings),
 }
@@ -100,23 +101,23 @@ enum KeyLogging {
 }
 
 impl Tls {
-    /// Believes the root certificates of this machine: those of `SSL_CERT_FILE` and `SSL_CERT_DIR`
-    /// where they are set, else the platform's own: the files that OpenSSL would read, or the
-    /// system's store on Windows and macOS. The default.
+    /// Trusts the root certificates of the machine. This is the default. They are those of
+    /// `SSL_CERT_FILE` and `SSL_CERT_DIR` if these are set, otherwise the platform's own: the files
+    /// that OpenSSL would read, or the system's store on Windows and macOS.
     ///
-    /// The files are read as [`with_roots_pem`](Self::with_roots_pem) reads its text, but what
-    /// cannot be read in them is passed over with a `warn!` that names file and line. A server's
-    /// own certificate among them is believed as well: who may put it there could have put the
-    /// authority there that signs it.
+    /// The files are read like the text of [`with_roots_pem`](Self::with_roots_pem), except that
+    /// what cannot be read in them is skipped, with a `warn!` that names the file and the line. A
+    /// server's own certificate among them is trusted, too, since anyone who can put it there could
+    /// also have put the authority there that signs it.
     ///
     /// They are read at the first https connection and then kept: files of some hundred kilobytes,
-    /// once, on the engine's thread. A machine that has none fails that connection with
-    /// [`Problem::NoRoots`], and is asked again at the next. All that call this share one value,
-    /// and so roots and sessions, also where their engines run on different threads.
+    /// once, on the engine's thread. If there are none, that connection fails with
+    /// [`Problem::NoRoots`], and they are looked for again at the next. All calls return clones of
+    /// one value, which share roots and sessions even if their engines run on different threads.
     ///
-    /// The certificates are judged here, by `rustls-webpki`, and not by the operating system: its
-    /// verifier may ask the network for missing certificates and revocations, and an engine that
-    /// waits there waits with all of its connections.
+    /// Certificates are verified by `rustls-webpki` and not by the operating system. The system's
+    /// verifier may use the network to look for missing certificates and revocations, and while an
+    /// engine waits for that, all of its connections wait.
     pub fn platform() -> Self {
         static PLATFORM: OnceLock<Tls> = OnceLock::new();
         PLATFORM
@@ -127,14 +128,16 @@ impl Tls {
     /// Believes Mozilla's root certificates, as they were when the crate `webpki-roots` was
     /// published: for machines without their own.
     #[cfg(feature = "webpki-roots")]
+    /// Trusts Mozilla's root certificates, as of the release of the crate `webpki-roots`. For
+    /// machines without root certificates of their own.
     pub fn webpki_roots() -> Self {
         let roots = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
         Self::from_roots(Believed::These(Roots::of_anchors(roots)))
     }
 
-    /// See [`with_roots_pem`](Self::with_roots_pem). That one and its two siblings are in
-    /// `config::tls`, where these reasons become errors: [`Error`](crate::Error) stands above this
-    /// module.
+    /// See [`with_roots_pem`](Self::with_roots_pem). It and its two siblings below are public in
+    /// `config::tls`, where these reasons become errors, because [`Error`](crate::Error) is in a
+    /// layer above this module.
     pub(crate) fn believing(pem: &[u8]) -> Result<Self, String> {
         let roots = Roots::from_pem(pem)?;
         Ok(Self::from_roots(Believed::These(roots)))
@@ -153,10 +156,10 @@ impl Tls {
         self.change("key log", |settings| settings.key_log = KeyLogging::FromEnv)
     }
 
-    /// The rustls configuration of all connections.
+    /// Returns the rustls configuration of all connections.
     ///
     /// # Errors
-    /// [`Problem::NoRoots`] as long as this machine has no root certificate.
+    /// [`Problem::NoRoots`] while the machine has no root certificate.
     pub(crate) fn config(&self) -> Result<Arc<ClientConfig>, Problem> {
         if let Some(config) = self.0.config.get() {
             return Ok(config.clone());
@@ -165,12 +168,12 @@ impl Tls {
             Source::Caller(config) => config.clone(),
             Source::Settings(settings) => Arc::new(settings.build()?),
         };
-        // Another thread may have been first: all have to use the same, since the sessions to be
-        // resumed are in it.
+        // Another thread may have been first. All must use the same configuration, because it
+        // contains the sessions that can be resumed.
         Ok(self.0.config.get_or_init(|| config).clone())
     }
 
-    /// The chain in its one copy, shared by all connections that have been shown it.
+    /// Returns the one copy of the chain that all connections that were shown it share.
     pub(crate) fn intern(&self, chain: &[CertificateDer<'static>]) -> CertificateChain {
         let chains = self.0.chains.lock();
         chains.unwrap_or_else(PoisonError::into_inner).intern(chain)
@@ -235,8 +238,8 @@ impl Settings {
     }
 }
 
-/// What encrypts. rustls can have one for the whole process as well; ours is given to each
-/// configuration, so that nobody's choice stands in the way of another's.
+/// Returns the cryptography provider. rustls can have a default for the whole process, too; here it
+/// is passed to each configuration, which then does not depend on what others have installed.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
@@ -264,8 +267,7 @@ fn identity(chain: &[u8], key: &[u8]) -> Result<CertifiedKey, String> {
             "client key: no private key found in the PEM: {instead}"
         ));
     }
-    // A file may hold several. The first is not more likely to be the right one than the one that
-    // fits.
+    // A file may hold several keys. Use the first that fits the certificate.
     let mut refused = None;
     for key in keys {
         let line = key.line;
@@ -289,7 +291,7 @@ fn identity_with(
         .map_err(|error| format!("client key cannot be used: {error}"))?;
     let identity = CertifiedKey::new(chain.to_vec(), key);
     match identity.keys_match() {
-        // Unknown: a key that cannot tell its public half.
+        // `Unknown`: the key cannot provide its public half.
         Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(identity),
         Err(rustls::Error::InconsistentKeys(_)) => {
             Err("client key does not belong to the first certificate of the chain".to_owned())
@@ -298,16 +300,16 @@ fn identity_with(
     }
 }
 
-/// [`Tls::platform`].
+/// Returns [`Tls::platform`].
 impl Default for Tls {
     fn default() -> Self {
         Self::platform()
     }
 }
 
-/// Used exactly as it is: its roots or verifier, its provider, its ALPN protocols, its store of
-/// sessions. A server that chooses another protocol than `http/1.1` by ALPN is refused with
-/// [`Problem::Protocol`].
+/// The configuration is used exactly as it is: its roots or verifier, its provider, its ALPN
+/// protocols, its session store. If a server chooses a protocol other than `http/1.1` by ALPN, the
+/// connection fails with [`Problem::Protocol`].
 impl From<Arc<ClientConfig>> for Tls {
     fn from(config: Arc<ClientConfig>) -> Self {
         Self::new(Source::Caller(config))
@@ -320,7 +322,7 @@ impl From<ClientConfig> for Tls {
     }
 }
 
-/// Whether one is a clone of the other.
+/// Two values are equal if one is a clone of the other.
 impl PartialEq for Tls {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -335,7 +337,7 @@ impl Hash for Tls {
     }
 }
 
-/// Where it comes from; neither keys nor certificates.
+/// Shows where the configuration comes from, but no keys and no certificates.
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0.source {

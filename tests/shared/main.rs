@@ -166,7 +166,7 @@ fn a_window_that_is_too_small_is_refused() {
     let why = std::error::Error::source(&error).unwrap().to_string();
     assert_eq!(
         why,
-        "tokens 1000..1083 are 83, and max_connections 10 takes 84 at least"
+        "tokens 1000..1083 are only 83, but max_connections 10 needs at least 84"
     );
     for tokens in [0..0, 0..1] {
         let error = engine(tokens, 1).unwrap_err();
