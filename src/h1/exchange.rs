@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  Whole ───────────── the last byte is written ─────────────► Sent
-//!    ▲  └───── an early response refuses the rest ───────┐
+//!    ▲  └───── an early response refuses the rest ──────────┐
 //!    │                                                      ▼
 //!    ├── 100 (Continue), or enough waited ─┐               Cut
 //!    │                                     │                ▲
