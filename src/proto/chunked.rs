@@ -128,7 +128,8 @@ impl Chunked {
         matches!(self.state, State::Last)
     }
 
-    /// Decodes framing up to the end of the first piece, of the body, or of `input`.
+    /// Decodes `input`: skips framing, and stops at the end of the first piece, of the body, or of
+    /// `input`.
     pub(crate) fn decode(&mut self, input: &[u8], limits: &Limits) -> Result<Decoded, Violation> {
         let mut at = 0;
         while let Some(&byte) = input.get(at) {

@@ -57,8 +57,7 @@ pub enum InvalidPart {
     },
     /// The body.
     Body,
-    /// The request to pipeline, made by
-    /// [`RequestBuilder::pipeline`](crate::RequestBuilder::pipeline).
+    /// The pipeline depth set with [`RequestBuilder::pipeline`](crate::RequestBuilder::pipeline).
     Pipeline,
 }
 

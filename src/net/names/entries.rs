@@ -21,7 +21,7 @@ const MAX_NAME: usize = 253;
 /// The longest word that is buffered: a name with a trailing dot. Addresses are shorter.
 const MAX_WORD: usize = MAX_NAME + 1;
 
-/// Bytes of the file per hash chain. Most lines are longer.
+/// Bytes of the file per hash chain. Most names are longer, so there are more chains than names.
 const BYTES_PER_CHAIN: usize = 16;
 
 /// The most names whose addresses are kept in the form in which they are returned.

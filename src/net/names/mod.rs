@@ -72,8 +72,8 @@ pub(crate) enum Known {
     /// The result for each family. `None` means that a question is in flight, whose answer
     /// [`Names::next_answer`] returns.
     ///
-    /// The caller has to find out whether the name has no address at all: both families empty, or
-    /// unknown.
+    /// The caller has to find out whether the name has no address at all: both families are empty
+    /// or have failed.
     Families {
         v6: Option<FamilyAnswer>,
         v4: Option<FamilyAnswer>,
@@ -392,7 +392,8 @@ impl Names {
         self.resolver_due = self.resolver.deadline();
     }
 
-    /// Called once per turn, after its events.
+    /// Runs once per turn, after its events: continues to read the hosts file, and calls the
+    /// resolver if it is due.
     #[inline]
     pub(crate) fn on_turn(&mut self, now: Instant) {
         if self.hosts.deadline().is_some() {

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Questions that wait for room are put first in, first out. A question is only put for a link, and
-//! is cancelled when the last link forgets it. A question that was put before the network changed
+//! is canceled when the last link forgets it. A question that was put before the network changed
 //! is *outdated*: its links still wait for it, but no others join them. If stale addresses stand in
 //! for a late answer, the question is *left behind* by its links. It stays in flight for the cache
 //! alone, until it is answered or given up.
