@@ -51,7 +51,7 @@ impl Collected {
         self.filled += data.len();
     }
 
-    /// Returns room behind the contents for at most `most` bytes. This is the room that exists, or
+    /// Returns room after the contents for at most `most` bytes. This is the room that exists, or
     /// new room of the length received so far, but at least `least`. The buffer therefore never
     /// grows faster than by doubling, whatever length the server declares.
     pub(crate) fn room(&mut self, least: usize, most: usize) -> &mut [u8] {
@@ -78,7 +78,7 @@ impl Collected {
         self.filled += n;
     }
 
-    /// Removes and returns everything behind the first `at` bytes.
+    /// Removes and returns everything after the first `at` bytes.
     pub(crate) fn split_off(&mut self, at: usize) -> Vec<u8> {
         let rest = self.as_slice()[at..].to_vec();
         self.filled = at;

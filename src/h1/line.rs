@@ -65,7 +65,7 @@ enum Record {
     Proven,
 }
 
-/// Requests that go out in one send, with nothing behind them until all are answered.
+/// Requests that go out in one send, with nothing after them until all are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Trial {
     requests: u16,

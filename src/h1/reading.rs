@@ -44,8 +44,8 @@ impl<'d> Reading<'d> {
         }
     }
 
-    /// Returns the reading of a response that is already complete in `inbound`, with `rest` behind
-    /// it.
+    /// Returns the reading of a response that is already complete in `inbound`, followed by
+    /// `rest`.
     pub(crate) fn of_kept(inbound: Box<Inbound>, rest: &'d mut [u8]) -> Self {
         Self::new(rest, inbound, true)
     }
@@ -56,7 +56,7 @@ impl<'d> Reading<'d> {
         self
     }
 
-    /// Returns the bytes behind those that the response has consumed.
+    /// Returns the bytes after those that the response has consumed.
     #[inline]
     pub(crate) fn rest(&self) -> &[u8] {
         &self.data[self.taken..]
@@ -114,7 +114,7 @@ impl<'d> Reading<'d> {
         }
     }
 
-    /// Returns the buffers, and the data behind the end of the response.
+    /// Returns the buffers, and the data after the end of the response.
     #[inline]
     pub(crate) fn into_parts(self) -> (Box<Inbound>, &'d mut [u8]) {
         (self.inbound, &mut self.data[self.taken..])
@@ -151,7 +151,7 @@ impl<'d> Reading<'d> {
         Ok(None)
     }
 
-    /// Records that chunks were moved together, directly behind the body so far.
+    /// Records that chunks were moved together, directly after the body so far.
     #[inline]
     pub(super) fn on_joined(&mut self, joined: Joined) {
         let body = self.body.end;

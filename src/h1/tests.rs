@@ -136,7 +136,7 @@ impl Queues {
         }
     }
 
-    /// Finishes the response, and returns the bytes behind it.
+    /// Finishes the response, and returns the bytes after it.
     fn complete<'d>(&mut self, mut reading: Reading<'d>) -> &'d mut [u8] {
         let (_, _, trailers, body) = reading.response();
         let bytes = match &body {

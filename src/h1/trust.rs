@@ -5,7 +5,7 @@
 /// If a server answered only some of the requests that it finds in one read and dropped the others,
 /// every later response would be matched to the wrong request. A new origin is therefore sent one
 /// request at a time, and on one connection a trial of two requests in one send. When both are
-/// answered, trials of four, eight and sixteen follow. Nothing is sent behind such a batch until
+/// answered, trials of four, eight and sixteen follow. Nothing is sent after such a batch until
 /// all of it has been answered.
 ///
 /// ```text

@@ -11,7 +11,7 @@ impl Readiness {
     pub(crate) const NONE: Self = Self(0);
     pub(crate) const READABLE: Self = Self(1);
     pub(crate) const WRITABLE: Self = Self(2);
-    /// The peer will send nothing more: the stream ends behind the bytes that are still to be read.
+    /// The peer will send nothing more: the stream ends after the bytes that are still to be read.
     pub(crate) const READ_CLOSED: Self = Self(4);
     /// The socket has an error to report, or is closed in both directions.
     pub(crate) const ERROR: Self = Self(8);

@@ -12,7 +12,7 @@
 //! because the buffered one keeps at least 4 KiB for each connection.
 //!
 //! rustls copies each record's plaintext into a vector of its own, and lends it only while it
-//! borrows the read buffer. It is therefore copied once more, behind the plaintext of the previous
+//! borrows the read buffer. It is therefore copied once more, after the plaintext of the previous
 //! record, and the parser gets all plaintext of one read in one piece.
 
 use std::fmt;
@@ -111,7 +111,7 @@ impl TlsState {
     }
 
     /// Copies what is kept of the last read to the front of `buffer`, and returns its length. The
-    /// socket is then read into the space behind it. `buffer` must not be shorter than it was for
+    /// socket is then read into the space after it. `buffer` must not be shorter than it was for
     /// the last read.
     ///
     /// The bytes are also kept until [`receive`](Self::receive), so nothing is lost if the socket

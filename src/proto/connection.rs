@@ -699,7 +699,7 @@ mod tests {
             ),
             ("in the last size", format!("{CHUNKED}0"), cut(None)),
             ("in one of many zeros", format!("{CHUNKED}000"), cut(None)),
-            ("behind the last size", format!("{CHUNKED}0 "), cut(None)),
+            ("after the last size", format!("{CHUNKED}0 "), cut(None)),
             (
                 "in the last chunk's extension",
                 format!("{CHUNKED}0;a=b"),
@@ -711,7 +711,7 @@ mod tests {
                 cut(None),
             ),
             (
-                "in the line end behind the last chunk's extension",
+                "in the line end after the last chunk's extension",
                 format!("{CHUNKED}0;a=b\r"),
                 cut(None),
             ),
@@ -727,7 +727,7 @@ mod tests {
             ),
             ("in the empty line", format!("{CHUNKED}0\r\n\r"), cut(None)),
             (
-                "in the empty line behind data",
+                "in the empty line after data",
                 format!("{CHUNKED}2\r\nOK\r\n0\r\n\r"),
                 cut(None),
             ),
@@ -748,7 +748,7 @@ mod tests {
                 cut(None),
             ),
             (
-                "in the empty line behind trailers",
+                "in the empty line after trailers",
                 format!("{CHUNKED}0\r\na: b\r\n\r"),
                 cut(None),
             ),
@@ -763,7 +763,7 @@ mod tests {
                 cut(None),
             ),
             (
-                "in the head behind an interim one",
+                "in the head after an interim one",
                 "HTTP/1.1 100\r\n\r\nHTTP/1.1 2".into(),
                 cut(None),
             ),

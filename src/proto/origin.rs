@@ -118,7 +118,7 @@ impl fmt::Display for Authority<'_> {
     }
 }
 
-/// Shows `http://host:port`, with brackets around an IPv6 address, its zone id behind `%25`, and
+/// Shows `http://host:port`, with brackets around an IPv6 address, its zone id after `%25`, and
 /// without the scheme's default port.
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -215,7 +215,7 @@ mod tests {
             ("empty query", "http://a/b?q", "?", "http://a/b?"),
             ("question mark in the base's query", "http://a/b?c/d?e", "g", "http://a/g"),
             ("slashes in the path", "http://a/b//c", "..", "http://a/b/"),
-            ("colon behind a slash", "http://a/b", "./c:d", "http://a/c:d"),
+            ("colon after a slash", "http://a/b", "./c:d", "http://a/c:d"),
             ("number before a colon", "http://a/b", "12:30", "http://a/12:30"),
             ("colon in the query", "http://a/b", "?c:d", "http://a/b?c:d"),
             ("colon alone", "http://a/b", ":c", "http://a/:c"),

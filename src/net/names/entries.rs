@@ -216,7 +216,7 @@ enum Line {
     Address,
     /// After this address, among its names.
     Names(u32),
-    /// In a comment, or behind an invalid address.
+    /// In a comment, or after an invalid address.
     Rest,
 }
 
@@ -346,8 +346,8 @@ mod tests {
             ("several names", b"10.0.0.1 a.test b.test c\n", "c", Some("10.0.0.1")),
             ("CRLF", b"10.0.0.1 a.test\r\n10.0.0.2 b.test\r\n", "b.test", Some("10.0.0.2")),
             ("a comment", b"# 10.0.0.1 h.test\n", "h.test", None),
-            ("a comment behind an entry", b"10.0.0.1 a.test #h.test\n", "h.test", None),
-            ("a comment directly behind a name", b"10.0.0.1 h.test#b\n", "h.test", Some("10.0.0.1")),
+            ("a comment after an entry", b"10.0.0.1 a.test #h.test\n", "h.test", None),
+            ("a comment directly after a name", b"10.0.0.1 h.test#b\n", "h.test", Some("10.0.0.1")),
             ("any case", b"10.0.0.1 H.TEST\n", "h.test", Some("10.0.0.1")),
             ("an empty label", b"10.0.0.1 a..b . .. h.test\n", "h.test", Some("10.0.0.1")),
             ("a trailing dot", b"10.0.0.1 h.test.\n", "h.test", Some("10.0.0.1")),
