@@ -314,7 +314,8 @@ fn a_stale_answer_is_a_warning_once_for_each_time_that_servers_are_left_alone() 
     network.host_fails("h.test", broken);
     network.sleep(minute);
     for _ in 0..2 {
-        let why = "h.test: SERVFAIL from 10.0.0.53; its IPv4 addresses of before are used, though their TTL is over";
+        let why =
+            "h.test: SERVFAIL from 10.0.0.53; using stale IPv4 addresses whose TTL has expired";
         assert_eq!(fetch(10), [(Level::Warn, why.to_owned())]);
         network.sleep(minute);
     }

@@ -1,16 +1,16 @@
-//! A body as it is collected, in a buffer that a socket can be read into.
+//! A buffer that collects a body and that a socket can be read into.
 //!
-//! Without `unsafe` a socket is read only into bytes that have been written before, and to clear a
-//! megabyte for each body would cost as much as to copy it. So what was once written stays: the
-//! buffer is longer than what is in it, and is cleared where it grows, once.
+//! Without `unsafe`, a socket can only be read into initialized bytes, and zeroing a megabyte for
+//! each body would cost as much as copying it. The buffer therefore keeps bytes that were
+//! initialized once: it is longer than its contents, and is zeroed only where it grows.
 
 use std::fmt;
 
-/// Bytes that were received, and behind them room that has been cleared once.
+/// Received bytes, followed by spare room that has been initialized once.
 #[derive(Default)]
 pub(crate) struct Collected {
     bytes: Vec<u8>,
-    /// Up to here they were received.
+    /// The number of received bytes.
     filled: usize,
 }
 
@@ -23,22 +23,22 @@ impl Collected {
         &self.bytes[..self.filled]
     }
 
-    /// The last `n` bytes.
+    /// Returns the last `n` bytes.
     pub(crate) fn last_mut(&mut self, n: usize) -> &mut [u8] {
         &mut self.bytes[self.filled - n..self.filled]
     }
 
-    /// Allocated bytes.
+    /// Returns the number of allocated bytes.
     pub(crate) fn capacity(&self) -> usize {
         self.bytes.capacity()
     }
 
-    /// Empty again; the buffer is kept.
+    /// Clears the contents and keeps the buffer.
     pub(crate) fn clear(&mut self) {
         self.filled = 0;
     }
 
-    /// Has `more` bytes fit in without another allocation.
+    /// Makes sure that `more` bytes can be appended without another allocation.
     pub(crate) fn reserve_exact(&mut self, more: usize) {
         let missing = (self.filled + more).saturating_sub(self.bytes.len());
         self.bytes.reserve_exact(missing);
@@ -51,38 +51,41 @@ impl Collected {
         self.filled += data.len();
     }
 
-    /// Room behind what is there for at most `most` bytes. It is what there is, or as much again as
-    /// has come and `least`: so a body has no more memory than it would have by doubling, whatever
-    /// its server says it will be.
+    /// Returns room after the contents for at most `most` bytes. This is the room that exists, or
+    /// new room of the length received so far, but at least `least`. The buffer therefore never
+    /// grows faster than by doubling, whatever length the server declares.
     pub(crate) fn room(&mut self, least: usize, most: usize) -> &mut [u8] {
         let there = self.bytes.len() - self.filled;
         let room = there.max(self.filled).max(least).min(most);
         if there < room {
-            // Exactly: as much again as has come is growth enough, and what is kept for the next
-            // body is counted by what it could hold.
+            // Reserve exactly: doubling is growth enough, and recycled buffers are accounted for by
+            // their capacity.
             self.bytes.reserve_exact(room - there);
             self.bytes.resize(self.filled + room, 0);
         }
         &mut self.bytes[self.filled..self.filled + room]
     }
 
-    /// The first `n` bytes of [`room`](Self::room) have been received.
+    /// Records that the first `n` bytes of [`room`](Self::room) have been received.
     ///
     /// # Panics
-    /// There was less room.
+    /// Panics if there was less room than that.
     pub(crate) fn on_received(&mut self, n: usize) {
-        assert!(n <= self.bytes.len() - self.filled, "no more than the room");
+        assert!(
+            n <= self.bytes.len() - self.filled,
+            "received more than there was room for"
+        );
         self.filled += n;
     }
 
-    /// Takes away what is behind the first `at` bytes.
+    /// Removes and returns everything after the first `at` bytes.
     pub(crate) fn split_off(&mut self, at: usize) -> Vec<u8> {
         let rest = self.as_slice()[at..].to_vec();
         self.filled = at;
         rest
     }
 
-    /// Moves all of it out; nothing is kept.
+    /// Moves the contents out and keeps no buffer.
     pub(crate) fn take(&mut self) -> Vec<u8> {
         let Self { mut bytes, filled } = std::mem::take(self);
         bytes.truncate(filled);
@@ -125,7 +128,7 @@ mod tests {
             body.clear();
         }
         body.extend_from_slice(b"x");
-        assert_eq!(body.take(), b"x", "and nothing of what was there before");
+        assert_eq!(body.take(), b"x", "without remains of earlier contents");
         assert_eq!((body.len(), body.capacity()), (0, 0));
     }
 
@@ -148,13 +151,13 @@ mod tests {
         assert_eq!(body.room(4, 1000), [0; 4]);
         body.on_received(4);
         assert_eq!(body.room(4, 1000).len(), 8);
-        assert_eq!(body.room(4, 5).len(), 5, "never more than is wanted");
+        assert_eq!(body.room(4, 5).len(), 5, "never more than `most`");
         body.room(4, 8).fill(b'x');
         let capacity = body.capacity();
         body.clear();
-        assert_eq!(body.room(4, 1000).len(), 16, "all that there is");
+        assert_eq!(body.room(4, 1000).len(), 16, "all existing room");
         assert_eq!(body.last_mut(0), b"");
-        assert_eq!(&body.room(4, 1000)[8..], b"xxxxxxxx", "as it was left");
+        assert_eq!(&body.room(4, 1000)[8..], b"xxxxxxxx", "not zeroed again");
         assert_eq!(body.capacity(), capacity);
     }
 

@@ -1,9 +1,9 @@
-//! One request and its response: how much of the request is written, and what is to become of the
+//! One request and its response: how much of the request has been written, and what happens to the
 //! response's body.
 //!
 //! ```text
 //!  Whole ───────────── the last byte is written ─────────────► Sent
-//!    ▲  └── the response came first, and refuses the rest ──┐
+//!    ▲  └───── an early response refuses the rest ──────────┐
 //!    │                                                      ▼
 //!    ├── 100 (Continue), or enough waited ─┐               Cut
 //!    │                                     │                ▲
@@ -16,81 +16,82 @@ use http::StatusCode;
 use crate::h1::layout::{self, Body, Layout};
 use crate::request::Request;
 
-/// One request with its response. `T` is what its owner knows it by.
+/// One request with its response. `T` is the owner's key for it.
 #[derive(Debug)]
 pub(crate) struct Exchange<T> {
     pub(crate) tag: T,
     pub(crate) request: Request,
-    /// Which of its owner's blocks of fields goes behind the request's own.
+    /// The number of the owner's block of fields that follows the request's own fields.
     block: u16,
-    /// Whether the request goes out with its `Expect` line, if it has one.
+    /// Whether the request's `Expect` line, if it has one, is sent.
     expects: bool,
     pub(crate) taking: Taking,
     pub(crate) upload: Upload,
-    /// Bytes of the request that are written.
+    /// Bytes of the request written so far.
     written: usize,
-    /// Bytes of it in all.
+    /// Total length of the request in bytes.
     bytes: usize,
-    /// When the request was submitted, or its delay was over: microseconds on the owner's clock.
+    /// When the request was submitted, or its delay ended, in microseconds on the owner's clock.
     begun: u64,
     pub(crate) times: Times,
 }
 
-/// How far a request is written; [`Exchange::written`] has the bytes.
+/// How far a request has been written; [`Exchange::written`] returns the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Upload {
     /// The head is being written. The body waits for a 100 (Continue) (RFC 9110 §10.1.1).
     Head,
-    /// The head is written, and the body waits.
+    /// The head has been written, and the body is waiting.
     AwaitingContinue,
-    /// All of it is being written.
+    /// The whole request is being written.
     Whole,
-    /// All of it is written.
+    /// The whole request has been written.
     Sent,
-    /// No more will follow: the peer has refused the rest.
+    /// Nothing more will be written: the peer has refused the rest.
     Cut,
 }
 
-/// What is to be written of a request now.
+/// The part of a request that can be written now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Going {
-    /// The bytes up to `writable`, the body among them or not, of which `written` are written.
+    /// The bytes up to `writable`, of which `written` have been written. `body` is whether they
+    /// include the body.
     Out {
         body: Body,
         written: usize,
         writable: usize,
     },
-    /// Nothing: it is written, or waits.
+    /// Nothing: it has been written, or is waiting.
     Nothing,
-    /// Nothing, and nothing will be: the peer has refused the rest.
+    /// Nothing, now or later: the peer has refused the rest.
     Refused,
 }
 
-/// What became of a request by bytes that were written.
+/// How a write changed the state of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Advance {
-    /// Nothing: it had been written before.
+    /// Not at all: there was nothing left to write.
     None,
-    /// More is to be written.
+    /// More is still to be written.
     Partly,
-    /// Its body waits for a 100 (Continue) from now on.
+    /// Its body now waits for a 100 (Continue).
     AwaitsContinue,
-    /// It is written to its end.
+    /// It has been written completely.
     Sent,
 }
 
-/// What becomes of the body of the response.
+/// What happens to the body of the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Taking {
     /// It is collected.
     Collect,
-    /// It is handed out piece by piece.
+    /// It is passed on piece by piece.
     Stream,
-    /// It is read to its end unseen.
+    /// It is read to its end and dropped.
     Discard,
 }
 
-/// When steps were done, in microseconds after the request's start; 0 is "not (yet)".
+/// When each step was completed, in microseconds after the request's start. 0 means "not (yet)".
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Times {
     pub(crate) resolve: u32,
@@ -101,8 +102,9 @@ pub(crate) struct Times {
 }
 
 impl<T> Exchange<T> {
-    /// An exchange of which nothing is done. `block` holds the fields that go with it, which its
-    /// owner knows by that number; `expects` is whether its `Expect` line is sent.
+    /// Creates an exchange of which nothing has been written. `block` is the fields sent with the
+    /// request, and `number` is the owner's number for them. `expects` is whether its `Expect`
+    /// line, if it has one, is sent.
     #[inline(always)]
     pub(crate) fn new(
         tag: T,
@@ -127,13 +129,13 @@ impl<T> Exchange<T> {
         }
     }
 
-    /// What is left of it when it is over: the request, and when its steps were done.
+    /// Returns the parts that outlive the exchange: the request, and when its steps were completed.
     #[inline(always)]
     pub(crate) fn into_parts(self) -> (Request, Times) {
         (self.request, self.times)
     }
 
-    /// What is to be written of it now.
+    /// Returns the part of the request that can be written now.
     #[inline(always)]
     pub(crate) fn going(&self) -> Going {
         match self.upload {
@@ -152,7 +154,7 @@ impl<T> Exchange<T> {
         }
     }
 
-    /// Where the bytes lie that may be written now, those that are written already included.
+    /// Returns the slices that may be written now, including bytes already written.
     #[inline(always)]
     pub(crate) fn layout<'a>(&'a self, block: impl FnOnce(u16) -> &'a [u8]) -> Layout<'a> {
         let body = match self.upload {
@@ -162,7 +164,7 @@ impl<T> Exchange<T> {
         Layout::new(&self.request, block(self.block), self.expects, body)
     }
 
-    /// Bytes that may be written now, those that are written already included.
+    /// Returns how many bytes may be written now, including those already written.
     #[inline]
     pub(crate) fn writable(&self) -> usize {
         match self.upload {
@@ -171,13 +173,13 @@ impl<T> Exchange<T> {
         }
     }
 
-    /// Bytes of it that are written.
+    /// Returns how many bytes of the request have been written.
     #[inline]
     pub(crate) fn written(&self) -> usize {
         self.written
     }
 
-    /// Whether something of it is to be written now.
+    /// Returns whether part of the request can be written now.
     #[inline]
     pub(crate) fn has_unwritten(&self) -> bool {
         match self.upload {
@@ -191,15 +193,15 @@ impl<T> Exchange<T> {
         self.upload == Upload::Sent
     }
 
-    /// Whether a byte of its response has come.
+    /// Returns whether any byte of the response has arrived.
     #[inline]
     pub(crate) fn is_answered(&self) -> bool {
         self.times.first_byte > 0
     }
 
-    /// Up to `bytes` more are written: how many of them are its own. With `is_flushed` nothing of
-    /// what was written before is on its way to the socket any more, and so what is written whole
-    /// counts as sent.
+    /// Records that up to `bytes` more have been written, and returns how many of them belong to
+    /// this request. `is_flushed` means that no bytes written earlier are still buffered on the way
+    /// to the socket, so a request that has been written completely counts as sent.
     #[inline]
     pub(crate) fn on_written(
         &mut self,
@@ -226,7 +228,7 @@ impl<T> Exchange<T> {
         }
     }
 
-    /// A byte of its response has come.
+    /// Records that a byte of the response has arrived.
     #[inline]
     pub(crate) fn on_answered(&mut self, now: u64) {
         if self.times.first_byte == 0 {
@@ -234,7 +236,7 @@ impl<T> Exchange<T> {
         }
     }
 
-    /// The body waits no longer: it goes out behind the head. False: it did not wait.
+    /// Lets a waiting body follow its head. Returns false if the body was not waiting.
     pub(crate) fn go_on(&mut self) -> bool {
         let waits = matches!(self.upload, Upload::Head | Upload::AwaitingContinue);
         if waits {
@@ -243,14 +245,15 @@ impl<T> Exchange<T> {
         waits
     }
 
-    /// The final head has come. What it means for a request that is not written to its end.
+    /// Records the final head, and returns what it means for a request that has not been written
+    /// completely.
     #[inline]
     pub(super) fn on_head(&mut self, status: StatusCode) -> Early {
         let is_held = matches!(self.upload, Upload::Head | Upload::AwaitingContinue);
         if self.upload == Upload::Sent {
             return Early::No;
         }
-        // The body is still here, so nothing can have been done with it.
+        // The body has not been sent, so the server cannot have acted on it.
         if is_held && status == StatusCode::EXPECTATION_FAILED {
             return Early::ExpectRefused;
         }
@@ -260,7 +263,8 @@ impl<T> Exchange<T> {
         Early::Yes
     }
 
-    /// Microseconds from its start to `now`, at least 1 so that 0 can stand for "not yet".
+    /// Returns the microseconds from the request's start to `now`, at least 1 because 0 means "not
+    /// yet".
     #[inline]
     pub(crate) fn since(&self, now: u64) -> u32 {
         let micros = now.saturating_sub(self.begun);
@@ -268,12 +272,12 @@ impl<T> Exchange<T> {
     }
 }
 
-/// Whether a response came before the end of its request.
+/// Whether a response arrived before its request was written completely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Early {
     No,
     Yes,
-    /// It is a 417 (Expectation Failed), and the body was never sent.
+    /// The response is a 417 (Expectation Failed), and the body was never sent.
     ExpectRefused,
 }
 
@@ -303,7 +307,10 @@ mod tests {
     fn a_request_is_sent_when_its_last_byte_is_flushed() {
         let mut exchange = exchange(false);
         let all = exchange.writable();
-        assert!(!wire(&exchange).contains("Expect"), "it does not wait");
+        assert!(
+            !wire(&exchange).contains("Expect"),
+            "the body does not wait"
+        );
         assert_eq!(exchange.on_written(all - 1, true, 105).0, all - 1);
         assert_eq!(
             (exchange.upload, exchange.written(), exchange.times.sent),
@@ -312,9 +319,9 @@ mod tests {
         assert_eq!(
             exchange.on_written(9, false, 106).0,
             1,
-            "the rest is another's"
+            "the rest belongs to another request"
         );
-        assert!(exchange.has_unwritten(), "it is still on its way");
+        assert!(exchange.has_unwritten(), "the bytes have not been flushed");
         assert_eq!(exchange.on_written(0, true, 107).0, 0);
         assert_eq!((exchange.upload, exchange.times.sent), (Upload::Sent, 7));
         assert_eq!(exchange.on_head(StatusCode::BAD_REQUEST), Early::No);
@@ -334,7 +341,7 @@ mod tests {
             (Upload::Whole, head.len())
         );
         assert_eq!(wire(&exchange), format!("{head}0123456789"));
-        assert!(!exchange.go_on(), "it waits no more");
+        assert!(!exchange.go_on(), "the body no longer waits");
         assert_eq!(exchange.on_written(10, true, 102).0, 10);
         assert!(exchange.is_sent());
     }

@@ -1,24 +1,24 @@
-//! What is kept of a response between two reads.
+//! The parts of a response that are kept between two reads.
 
 use crate::h1::collected::Collected;
 use crate::proto::field::Field;
 use crate::proto::head::Head;
 
-/// What is kept of a response that did not arrive whole. Recycled.
+/// What is kept of a response that did not arrive in one read. Recycled between responses.
 #[derive(Debug, Default)]
 pub(crate) struct Inbound {
-    /// The head section; while it is incomplete, all that has come.
+    /// The head section. While it is incomplete, everything received so far.
     pub(crate) section: Vec<u8>,
     pub(crate) head: Head,
     pub(crate) body: Collected,
     pub(crate) trailers: Vec<u8>,
     pub(crate) trailer_fields: Vec<Field>,
-    /// Read, but held back by a pause.
+    /// Bytes that were read, but must not be processed during a pause.
     pub(crate) held: Vec<u8>,
 }
 
 impl Inbound {
-    /// Empty again, its buffers kept.
+    /// Clears the contents and keeps the buffers.
     pub(crate) fn clear(&mut self) {
         self.section.clear();
         self.body.clear();
@@ -27,7 +27,7 @@ impl Inbound {
         self.held.clear();
     }
 
-    /// Bytes that its buffers take.
+    /// Returns the number of bytes allocated for its buffers.
     pub(crate) fn capacity(&self) -> usize {
         self.section.capacity()
             + self.body.capacity()

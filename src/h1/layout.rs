@@ -1,26 +1,25 @@
-//! Where the bytes of requests lie: the one place that lays them out. Nothing is copied; what goes
-//! out in one send is a list of slices.
+//! The order of a request's bytes on the wire. Nothing is copied: one send takes a list of slices.
 
 use crate::request::Request;
 
-/// Whether the body goes out with the head.
+/// Whether the body is sent with the head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Body {
     Included,
-    /// It waits for a 100 (Continue).
+    /// The body waits for a 100 (Continue).
     HeldBack,
 }
 
-/// A request lies in so many places at most.
+/// The most slices that one request takes.
 pub(crate) const PARTS: usize = 4;
 
-/// The places of one request: head, default fields with the empty line, body. The head is in two
-/// parts where its `Expect` line is left out.
+/// The slices of one request: head, default fields with the empty line, body. The head takes two
+/// slices if its `Expect` line is left out.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layout<'a>([&'a [u8]; PARTS]);
 
 impl<'a> Layout<'a> {
-    /// `expects`: its `Expect` line is sent, if it has one.
+    /// Lays out `request`. `expects` is whether its `Expect` line, if it has one, is sent.
     #[inline(always)]
     pub(crate) fn new(request: &'a Request, block: &'a [u8], expects: bool, body: Body) -> Self {
         let head = request.wire_head();
@@ -41,7 +40,7 @@ impl<'a> Layout<'a> {
     }
 }
 
-/// Bytes of a request in all, as [`Layout`] has them.
+/// Returns the total length of a request in bytes, as laid out by [`Layout`].
 #[inline]
 pub(super) fn len_of(request: &Request, block: &[u8], expects: bool) -> usize {
     let omitted = if expects { None } else { request.expect_line() };
@@ -49,7 +48,7 @@ pub(super) fn len_of(request: &Request, block: &[u8], expects: bool) -> usize {
     request.wire_head().len() - omitted + block.len() + request.wire_body().len()
 }
 
-/// What goes out in one send, from `N` places at most.
+/// The bytes of one send, in at most `N` slices.
 #[derive(Debug)]
 pub(crate) struct Outgoing<'a, const N: usize> {
     parts: [&'a [u8]; N],
@@ -65,7 +64,7 @@ impl<'a, const N: usize> Outgoing<'a, N> {
         }
     }
 
-    /// Puts a request behind the others. False: there is no room for it.
+    /// Appends a request. Returns false if there is no room for it.
     #[inline]
     pub(crate) fn push(&mut self, layout: &Layout<'a>) -> bool {
         if self.len + PARTS > N {

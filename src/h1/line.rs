@@ -1,5 +1,5 @@
-//! The requests of a connection behind the one in front (RFC 9112 §9.3.2), in the order in which
-//! they are written and answered.
+//! The requests behind the front one on a connection (RFC 9112 §9.3.2), in the order in which they
+//! are written and answered.
 //!
 //! ```text
 //!  front │ behind: written ── written ── partly written ── unwritten ── unwritten
@@ -11,66 +11,68 @@ use std::collections::VecDeque;
 use crate::h1::exchange::Exchange;
 use crate::h1::trust::MOST_IN_TRIAL;
 
-/// The requests behind the one in front, of a connection all of whose requests may be pipelined.
+/// The requests behind the front one, on a connection where every request may be pipelined.
 ///
-/// It is there from the first such request until the connection is free again, and then given to
-/// another: what is to outlast that belongs to [`H1`](crate::h1::H1). Whether it
-/// [has room](Self::has_room) is noted in the pool, so whoever changes that calls
+/// A line exists from the first such request until the connection is free again, and is then reused
+/// for another connection: anything that must outlast it belongs in [`H1`](crate::h1::H1). The pool
+/// records whether a line [has room](Self::has_room), so code that changes this must call
 /// [`note_room`](crate::net::pool::Pool::note_room).
 #[derive(Debug)]
 pub(crate) struct Line<T> {
     behind: VecDeque<Exchange<T>>,
-    /// How many of them, from the first on, are written to their end.
+    /// How many of them have been written completely, counted from the first.
     sent: usize,
-    /// Unanswered requests that the most modest of them allows, the one in front included.
+    /// The most unanswered requests, including the front one, that all of them allow: the smallest
+    /// depth requested.
     depth: u16,
     pub(crate) intake: Intake,
-    /// How many of those behind may be written.
+    /// How many of the requests in `behind` may be written.
     allowed: usize,
     trial: Option<Trial>,
     record: Record,
-    /// Everything written on the connection is answered, and what stands in line is unwritten:
-    /// before that is sent, the connection is looked at.
+    /// Everything written on the connection has been answered, and the requests in line are
+    /// unwritten: the connection must be checked before they are sent.
     pub(crate) is_unsure: bool,
 }
 
-/// Whether a connection takes more requests.
+/// Whether a connection accepts further requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Intake {
     Open,
-    /// Once it has answered one.
+    /// Opens after the next response.
     AfterAnswer,
-    /// None any more. Those in line are written and answered, and it is closed behind the last of
-    /// them. Holds for as long as there is one: [`begin`](Line::begin) says anew.
+    /// Accepts no more. The requests in line are written and answered, and the connection closes
+    /// after the last of them. Lasts for the life of this line; [`begin`](Line::begin) sets it
+    /// anew.
     Shut,
 }
 
-/// What the answers so far say of the connection's server. One that reads a request and drops what
-/// came with it answers, too.
+/// What the responses so far show about the connection's server. A response alone proves little: a
+/// server that drops the requests behind the one it reads also answers.
 ///
 /// ```text
 /// Untried ──► Answered ◄──► OnTrial ──► Proven
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Record {
-    /// It has answered nothing since the line began.
+    /// No response yet since the line began.
     Untried,
-    /// Only what it was sent when all before was answered.
+    /// Responses only to requests that were sent when everything before them had been answered.
     Answered,
-    /// The one in front was sent before the one before it was answered.
+    /// The front request was sent before the previous one was answered.
     OnTrial,
-    /// It has answered such a one.
+    /// A request that was sent before the previous one was answered has been answered.
     Proven,
 }
 
-/// Requests in one send, and nothing behind them until all are answered.
+/// Requests that go out in one send, with nothing after them until all are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Trial {
     requests: u16,
     unanswered: u16,
 }
 
-/// How much of a request that waits behind others is written.
+/// How much of a request in line has been written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Extent {
     Unwritten,
@@ -94,9 +96,9 @@ impl<T> Default for Line<T> {
 }
 
 impl<T> Line<T> {
-    /// Begins anew behind a request of that depth.
+    /// Resets the line to start behind a request with this pipeline depth.
     pub(crate) fn begin(&mut self, depth: u16, intake: Intake) {
-        debug_assert!(self.behind.is_empty(), "it was given back empty");
+        debug_assert!(self.behind.is_empty(), "a recycled line is empty");
         self.sent = 0;
         self.depth = depth;
         self.intake = intake;
@@ -106,7 +108,7 @@ impl<T> Line<T> {
         self.is_unsure = false;
     }
 
-    /// Requests without an answer, the one in front included.
+    /// Returns the number of unanswered requests, including the front one.
     pub(crate) fn unanswered(&self) -> usize {
         1 + self.behind.len()
     }
@@ -119,13 +121,13 @@ impl<T> Line<T> {
         self.behind.is_empty()
     }
 
-    /// Puts a request of that depth behind all others.
+    /// Appends a request with this pipeline depth.
     pub(crate) fn push(&mut self, behind: Exchange<T>, depth: u16) {
         self.depth = self.depth.min(depth);
         self.behind.push_back(behind);
     }
 
-    /// How much is written of the one at `place` among those behind.
+    /// Returns how much has been written of the request at `place` in the line.
     pub(crate) fn extent(&self, place: usize) -> Extent {
         match self.behind.get(place) {
             _ if place < self.sent => Extent::Whole,
@@ -134,34 +136,35 @@ impl<T> Line<T> {
         }
     }
 
-    /// Whether a byte of one of them is written.
+    /// Returns whether any byte of the requests in line has been written.
     pub(crate) fn has_begun(&self) -> bool {
         self.extent(0) != Extent::Unwritten
     }
 
-    /// Whether something of them is to be written now.
+    /// Returns whether part of a request in line can be written now.
     pub(crate) fn has_unwritten(&self) -> bool {
         self.sent < self.behind.len().min(self.allowed)
     }
 
-    /// Those of which something is still to be written.
+    /// Returns the requests that have not been written completely.
     pub(crate) fn unwritten(&self) -> impl Iterator<Item = &Exchange<T>> {
         self.behind.range(self.sent..)
     }
 
-    /// Those of them that are not held back.
+    /// Returns the requests that have not been written completely and are not held back.
     pub(crate) fn writable(&self) -> impl Iterator<Item = &Exchange<T>> {
         self.unwritten()
             .take(self.allowed.saturating_sub(self.sent))
     }
 
-    /// Has all of them written as they come.
+    /// Lets all requests be written as soon as they are added.
     pub(crate) fn hold_nothing_back(&mut self) {
         self.allowed = usize::MAX;
     }
 
-    /// Lets those behind go out with the one in front, of which nothing is written, `most` requests
-    /// in all: a trial of their origin. False: there is none, or one is under way.
+    /// Starts a trial of the origin: requests in line go out together with the front one, none of
+    /// which has been written yet, `most` requests in all. Returns false if the line is empty or a
+    /// trial is already running.
     pub(crate) fn begin_trial(&mut self, most: u16) -> bool {
         if self.trial.is_some() || self.is_empty() {
             return false;
@@ -175,19 +178,20 @@ impl<T> Line<T> {
         true
     }
 
-    /// Whether its origin's trial is under way on it.
+    /// Returns whether a trial of the origin is running on this connection.
     pub(crate) fn is_on_trial(&self) -> bool {
         self.trial.is_some()
     }
 
-    /// Ends the trial, if there is one and all of its requests are answered. Answers how many they
-    /// were, and whether more need not be tried.
+    /// Ends the trial, if one is running and all of its requests have been answered. Returns how
+    /// many requests it had, and whether no larger trial is needed.
     pub(crate) fn end_trial(&mut self) -> Option<(u16, bool)> {
         let Trial { requests, .. } = self.trial.take_if(|trial| trial.unanswered == 0)?;
         Some((requests, requests >= self.depth.min(MOST_IN_TRIAL)))
     }
 
-    /// The socket has taken `bytes` more of those behind. Answers how many were sent by that.
+    /// Records that `bytes` more of the requests in line have been written. Returns how many
+    /// requests that completed.
     pub(crate) fn on_written(&mut self, bytes: usize, now: u64) -> u64 {
         let before = self.sent;
         let mut left = bytes;
@@ -203,7 +207,7 @@ impl<T> Line<T> {
         (self.sent - before) as u64
     }
 
-    /// A response has come to its end.
+    /// Records that a response has been read to its end.
     pub(crate) fn on_answer(&mut self) {
         if let Some(trial) = &mut self.trial {
             trial.unanswered = trial.unanswered.saturating_sub(1);
@@ -217,17 +221,17 @@ impl<T> Line<T> {
         }
     }
 
-    /// Whether its connection has shown that it can be pipelined.
+    /// Returns whether the connection has shown that it can be pipelined.
     pub(crate) fn is_proven(&self) -> bool {
         self.record == Record::Proven
     }
 
-    /// Whether its connection has answered nothing of it.
+    /// Returns whether no response has come since the line began.
     pub(crate) fn is_untried(&self) -> bool {
         self.record == Record::Untried
     }
 
-    /// Takes the next in line out, to be the one in front.
+    /// Removes the first request in line, to become the front one.
     pub(crate) fn take_next(&mut self) -> Option<Exchange<T>> {
         let next = self.behind.pop_front()?;
         if self.allowed != usize::MAX {
@@ -242,7 +246,7 @@ impl<T> Line<T> {
         Some(next)
     }
 
-    /// Takes the last in line out, and says how much of it was written.
+    /// Removes the last request in line, and returns it with how much of it has been written.
     pub(crate) fn take_last(&mut self) -> Option<(Exchange<T>, Extent)> {
         let place = self.behind.len().checked_sub(1)?;
         let progress = self.extent(place);
@@ -251,7 +255,7 @@ impl<T> Line<T> {
         Some((last, progress))
     }
 
-    /// Takes out the one at `place`, of which nothing is written.
+    /// Removes the request at `place`, of which nothing has been written.
     pub(crate) fn remove(&mut self, place: usize) {
         debug_assert_eq!(self.extent(place), Extent::Unwritten);
         self.behind.remove(place);
@@ -260,7 +264,7 @@ impl<T> Line<T> {
         }
     }
 
-    /// Where the one of that tag is among those behind.
+    /// Returns the place in line of the request with this tag.
     pub(crate) fn place_of(&self, tag: T) -> Option<usize>
     where
         T: PartialEq,
@@ -278,7 +282,7 @@ mod tests {
     use super::*;
     use crate::request::Request;
 
-    /// Each of ten bytes more than the head of a request that says nothing.
+    /// A request with ten bytes more than the head of a minimal one.
     fn behind(tag: u32) -> Exchange<u32> {
         let request = Request::get("http://a.example/").build().unwrap();
         Exchange::new(tag, request, (0, b"X: y\r\n\r\n"), false, 0)
@@ -362,13 +366,16 @@ mod tests {
             alone.take_next();
         }
         alone.on_answer();
-        assert!(!alone.is_proven(), "each was written when it was in front");
+        assert!(
+            !alone.is_proven(),
+            "each was written while it was the front request"
+        );
 
         let mut early = line(1);
         early.on_written(bytes(), 1);
         early.on_answer();
         early.take_next();
-        assert!(!early.is_proven(), "its answer is still to come");
+        assert!(!early.is_proven(), "its response is still outstanding");
         early.on_answer();
         assert!(early.is_proven());
     }

@@ -1,17 +1,17 @@
-//! One connection's side of HTTP/1.1, without its socket: requests out, responses in, one after the
-//! other or pipelined (RFC 9112 §9).
+//! The HTTP/1.1 state of one connection, without its socket: requests go out and responses come in,
+//! one at a time or pipelined (RFC 9112 §9).
 //!
 //! ```text
 //!            ┌─ front ─┐ ┌────────── line ──────────┐
-//!  bytes out │ Upload  │ │ Upload │ Upload │ Upload │   one write position over all of them
-//!  bytes in  │ Taking  │ └──────────────────────────┘   what is read is the response to the front
+//!  bytes out │ Upload  │ │ Upload │ Upload │ Upload │   one write position across all of them
+//!  bytes in  │ Taking  │ └──────────────────────────┘   bytes read are the front's response
 //!            └─────────┘
 //! ```
 //!
-//! An [`H1`] knows no socket, no clock and no callback. Its owner asks it [what to
-//! write](H1::outgoing) and says [how much was](H1::on_written); gives it what was read, as a
-//! [`Reading`], and is told [what came of it](H1::next). Nothing is copied on either way unless a
-//! response does not come whole.
+//! An [`H1`] has no socket, no clock and no callback. Its owner asks it for [the bytes to
+//! write](H1::outgoing) and reports [how many were written](H1::on_written). Bytes that were read
+//! are passed in as a [`Reading`], and [`H1::next`] returns the events they produce. Nothing is
+//! copied in either direction unless a response arrives in more than one read.
 
 use std::ops::Range;
 
@@ -40,54 +40,57 @@ use reading::Reading;
 /// The exchanges of one connection.
 #[derive(Debug)]
 pub(crate) struct H1<T> {
-    /// The one whose response is read. The connection is free without one.
+    /// The exchange whose response is being read. `None` means that the connection is free.
     front: Option<Exchange<T>>,
-    /// While all requests are ones that may be pipelined: those behind it.
+    /// The requests behind the front one. Present only while every request on the connection may be
+    /// pipelined.
     line: Option<Box<Line<T>>>,
     /// How far the response has been read.
     response: Connection,
-    /// What is kept of a response that did not arrive whole.
+    /// The parts of a response that have to be kept because it did not arrive whole.
     inbound: Option<Box<Inbound>>,
     outlet: Outlet,
-    /// It is closed behind the exchange in front: see [`end_behind_front`](Self::end_behind_front).
+    /// The connection closes after the front exchange: see
+    /// [`end_behind_front`](Self::end_behind_front).
     ends: bool,
-    /// It has served an exchange before the present one.
+    /// The connection has served an exchange before the current one.
     is_reused: bool,
-    /// The protocol was switched: bytes go both ways, and mean nothing here.
+    /// The protocol was switched: bytes flow both ways and are not interpreted here.
     is_tunnel: bool,
 }
 
-/// Whether the connection takes bytes.
+/// Whether bytes can still be written to the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outlet {
     Open,
-    /// Writing has failed. What the peer has sent may still be read (RFC 9112 §9.6).
+    /// A write failed. Bytes that the peer has already sent may still be read (RFC 9112 §9.6).
     Broken,
-    /// Writing has failed by a reset: what is then read as the end of the connection is no end that
-    /// the peer meant, and completes no body.
+    /// A write failed with a connection reset. An end of stream that is read afterwards was not
+    /// intended by the peer, so it completes no body.
     Reset,
 }
 
-/// What has come of bytes that were read.
+/// An event produced by bytes that were read.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// More bytes are needed.
     More,
-    /// An interim (1xx) head. `continues`: the body of the request was waiting for it.
+    /// An interim (1xx) head. `continues` is true if the request's body was waiting for it.
     Interim { continues: bool },
-    /// The final head; what becomes of the body is to be [said](H1::take) before the next call.
+    /// The final head. The owner must [choose](H1::take) what happens to the body before it calls
+    /// [`H1::next`] again.
     Head,
-    /// A piece of a body that is streamed, at this place of the [`Reading`]'s data.
+    /// A piece of a streamed body, at this range of the [`Reading`]'s data.
     Data(Range<usize>),
     /// The response is complete.
     Complete,
-    /// The server will not have `Expect` (RFC 9110 §10.1.1), and the body was never sent: the
-    /// request is to be sent again without it, elsewhere.
+    /// The server refused `Expect` (RFC 9110 §10.1.1) before the body was sent. The request should
+    /// be resent without `Expect`, on another connection.
     ExpectRefused,
 }
 
 impl<T: Copy + PartialEq> H1<T> {
-    /// Of a fresh connection.
+    /// Creates the state of a new connection.
     pub(crate) fn new() -> Self {
         Self {
             front: None,
@@ -113,20 +116,21 @@ impl<T: Copy + PartialEq> H1<T> {
         self.set_front(exchange);
     }
 
-    /// There is none in front: nothing is left to be dropped, which the compiler cannot know.
+    /// Sets the front exchange, which must be absent. `forget` spares the drop of the old value,
+    /// which the compiler cannot prove to be `None`.
     #[inline(always)]
     fn set_front(&mut self, exchange: Exchange<T>) {
         let none = self.front.replace(exchange);
-        debug_assert!(none.is_none(), "the one before it is over");
+        debug_assert!(none.is_none(), "the previous exchange has finished");
         std::mem::forget(none);
     }
 
-    /// Lets others stand behind the request that was just put on it.
+    /// Allows further requests to queue behind the one just passed to [`begin`](Self::begin).
     pub(crate) fn begin_line(&mut self, line: Box<Line<T>>) {
         self.line = Some(line);
     }
 
-    /// The exchange whose response is read.
+    /// Returns the exchange whose response is being read.
     #[inline]
     pub(crate) fn front(&self) -> Option<&Exchange<T>> {
         self.front.as_ref()
@@ -137,7 +141,7 @@ impl<T: Copy + PartialEq> H1<T> {
         self.front.as_mut()
     }
 
-    /// Whose response is read.
+    /// Returns the tag of the exchange whose response is being read.
     #[inline]
     pub(crate) fn tag(&self) -> Option<T> {
         self.front.as_ref().map(|front| front.tag)
@@ -156,39 +160,40 @@ impl<T: Copy + PartialEq> H1<T> {
         self.line.is_some()
     }
 
-    /// Takes the line out, which is empty, or to be emptied.
+    /// Removes the line. It must be empty, or the caller must empty it.
     pub(crate) fn end_line(&mut self) -> Option<Box<Line<T>>> {
         self.line.take()
     }
 
     // ---- what is written ----
 
-    /// Whether what is written now follows requests that are not answered yet, or is followed by
-    /// others.
+    /// Returns whether the bytes to be written now follow unanswered requests or precede further
+    /// ones.
     pub(crate) fn follows_others(&self) -> bool {
         let is_behind = self.front.as_ref().is_some_and(Exchange::is_sent);
         matches!(&self.line, Some(line) if is_behind || !line.is_empty())
     }
 
-    /// Whether something of a request is to be written now.
+    /// Returns whether part of a request can be written now.
     #[inline]
     pub(crate) fn has_unwritten(&self) -> bool {
-        // On a connection that is to end, those in line go out elsewhere.
+        // If the connection is about to close, the requests in line go out on another one.
         let line = self.line.as_ref().filter(|_| !self.ends);
         self.outlet == Outlet::Open
             && (self.front.as_ref().is_some_and(Exchange::has_unwritten)
                 || line.is_some_and(|line| line.has_unwritten()))
     }
 
-    /// Whether bytes may be written at all.
+    /// Returns whether the connection accepts bytes at all.
     #[inline]
     pub(crate) fn is_writable(&self) -> bool {
         self.outlet == Outlet::Open
             && !matches!(&self.front, Some(front) if front.going() == Going::Refused)
     }
 
-    /// What is to be written now, from `N` places at most, and how much of it already is. `block`
-    /// tells the fields that go behind a request's own, by its tag and their number.
+    /// Returns the bytes to write now, as at most `N` slices, and how many of them have already
+    /// been written. `block` returns the fields that follow a request's own, given the exchange's
+    /// tag and the block's number.
     #[inline]
     pub(crate) fn outgoing<'a, const N: usize>(
         &'a self,
@@ -203,11 +208,11 @@ impl<T: Copy + PartialEq> H1<T> {
             outgoing.push(&front.layout(|number| block(front.tag, number)));
             (skip, is_first) = (front.written(), false);
             if body == Body::HeldBack {
-                // What follows a body that waits, waits too.
+                // A body that is held back also holds back the requests behind it.
                 return (outgoing, skip);
             }
         }
-        // On a connection that is to end, they go out elsewhere.
+        // If the connection is about to close, these go out on another one.
         if let Some(line) = self.line.as_ref().filter(|_| !self.ends) {
             for next in line.writable() {
                 if std::mem::take(&mut is_first) {
@@ -221,9 +226,9 @@ impl<T: Copy + PartialEq> H1<T> {
         (outgoing, skip)
     }
 
-    /// The connection has taken `bytes` more of what [`outgoing`](Self::outgoing) told. With
-    /// `is_flushed`, none of it is on its way to the socket any more. Answers what became of the
-    /// request in front, and how many of those behind it were written to their ends.
+    /// Records that `bytes` more of [`outgoing`](Self::outgoing) have been written. `is_flushed`
+    /// means that none of them are still buffered on the way to the socket. Returns the progress of
+    /// the front request, and how many of the requests behind it were written completely.
     #[inline]
     pub(crate) fn on_written(
         &mut self,
@@ -243,7 +248,8 @@ impl<T: Copy + PartialEq> H1<T> {
         (advance, behind)
     }
 
-    /// Nothing can be written any more.
+    /// Records that nothing can be written any more. `by_reset` means that the write failed with a
+    /// connection reset.
     pub(crate) fn on_write_failed(&mut self, by_reset: bool) {
         self.ends = true;
         self.outlet = if by_reset || self.outlet == Outlet::Reset {
@@ -259,20 +265,20 @@ impl<T: Copy + PartialEq> H1<T> {
 
     // ---- what is read ----
 
-    /// Reads on in the bytes of one read, which are the response's to the request in front.
+    /// Parses more of one read, as part of the response to the front request.
     ///
     /// # Errors
-    /// What the peer did wrong; the connection is then unusable.
+    /// Returns what the peer did wrong. The connection is then unusable.
     ///
     /// # Panics
-    /// There is no request in front, for which bytes could be read.
+    /// Panics if there is no front request.
     #[inline]
     pub(crate) fn next(
         &mut self,
         reading: &mut Reading<'_>,
         limits: &Limits,
     ) -> Result<Event, Violation> {
-        let front = self.front.as_mut().expect("a request is in front");
+        let front = self.front.as_mut().expect("there is a front request");
         loop {
             if self.response.is_complete() {
                 reading.read_trailers(limits)?;
@@ -321,7 +327,7 @@ impl<T: Copy + PartialEq> H1<T> {
                     reading.section = start..reading.taken;
                     reading.body = reading.taken..reading.taken;
                     if reading.inbound.head.status == http::StatusCode::SWITCHING_PROTOCOLS {
-                        // A server that switches before it has the request cannot mean that one.
+                        // A server cannot mean a request that it has not received in full.
                         if !front.is_sent() {
                             return Err(Violation::SwitchingProtocols);
                         }
@@ -330,8 +336,8 @@ impl<T: Copy + PartialEq> H1<T> {
                     }
                     match front.on_head(reading.inbound.head.status) {
                         Early::No => {}
-                        // RFC 9112 §9.3: who answers before the end of the request may not read it
-                        // to its end.
+                        // RFC 9112 §9.3: a server that responds before the end of the request may
+                        // not read the rest of it.
                         Early::Yes => self.ends = true,
                         Early::ExpectRefused => return Ok(Event::ExpectRefused),
                     }
@@ -350,11 +356,11 @@ impl<T: Copy + PartialEq> H1<T> {
         }
     }
 
-    /// Says what is to become of the body, whose head is in `reading`.
+    /// Sets what happens to the body that follows `head`.
     ///
     /// # Errors
-    /// It is to be collected, and its length is over the limit: so much need not be read to be
-    /// refused.
+    /// Returns an error if the body is to be collected and its declared length exceeds the limit.
+    /// Such a body is refused without being read.
     #[inline]
     pub(crate) fn take(
         &mut self,
@@ -371,16 +377,17 @@ impl<T: Copy + PartialEq> H1<T> {
         Ok(())
     }
 
-    /// The rest of a body that is streamed is not wanted.
+    /// Discards the rest of a body that is being streamed.
     ///
     /// # Panics
-    /// There is no request in front, whose response it could be.
+    /// Panics if there is no front request.
     pub(crate) fn discard_rest(&mut self) {
         let front = self.front.as_mut();
-        front.expect("a body is read for a request").taking = Taking::Discard;
+        front.expect("a body belongs to a request").taking = Taking::Discard;
     }
 
-    /// A reading of `data` that goes on with what is kept, or with `fresh`.
+    /// Returns a [`Reading`] of `data` that continues with what was kept, or with the buffers from
+    /// `fresh` if nothing was.
     #[inline]
     pub(crate) fn reading<'d>(
         &mut self,
@@ -392,9 +399,9 @@ impl<T: Copy + PartialEq> H1<T> {
         Reading::new(data, inbound, spilled)
     }
 
-    /// An incomplete head that is kept, with `data` behind it: to be read in place of `data`, as a
-    /// reading [of a kept head](Reading::of_kept_head), and then [put back](Self::put_back_head).
-    /// `None`: there is none.
+    /// Appends `data` to an incomplete head that was kept, and returns both, or `None` if no head
+    /// was kept. The caller reads the result in place of `data`, as a reading [of a kept
+    /// head](Reading::of_kept_head), and afterwards [puts it back](Self::put_back_head).
     #[inline]
     pub(crate) fn join_kept_head(&mut self, data: &[u8]) -> Option<Vec<u8>> {
         let has_head = self.response.has_head();
@@ -403,9 +410,9 @@ impl<T: Copy + PartialEq> H1<T> {
         Some(std::mem::take(&mut kept.section))
     }
 
-    /// Keeps the bytes of a [joined head](Self::join_kept_head), as they are, if it is still
-    /// incomplete: to copy them at each read would take quadratic time. An interim head that they
-    /// ended with is done with.
+    /// Keeps the bytes of a [joined head](Self::join_kept_head) without copying if the head is
+    /// still incomplete. Copying them at each read would take quadratic time. Does nothing if the
+    /// bytes ended with an interim head, which needs no keeping.
     pub(crate) fn put_back_head(&mut self, joined: Vec<u8>) {
         if self.response.is_inside_head()
             && let Some(inbound) = &mut self.inbound
@@ -415,8 +422,8 @@ impl<T: Copy + PartialEq> H1<T> {
         }
     }
 
-    /// Keeps what the next read cannot do without: the head, or what has come of it, and the body
-    /// so far. Gives back the buffers where that is nothing.
+    /// Keeps what the next read needs: the head, or the part of it that has arrived, and the body
+    /// so far. Returns the buffers if there is nothing to keep.
     pub(crate) fn keep(&mut self, reading: Reading<'_>) -> Option<Box<Inbound>> {
         let collects = self.collects();
         let missing = self.response.missing().filter(|_| collects);
@@ -438,25 +445,26 @@ impl<T: Copy + PartialEq> H1<T> {
         matches!(&self.front, Some(front) if front.taking == Taking::Collect)
     }
 
-    /// Room in a body of known length that is collected and has begun, for a read of at most `most`
-    /// bytes; what is read there is told to [`on_body`](Self::on_body).
+    /// Returns room for a read of at most `most` bytes, directly in the collected body. `None`
+    /// unless the body has begun, is collected, and has a known length. The caller reports the
+    /// bytes read with [`on_body`](Self::on_body).
     #[inline]
     pub(crate) fn room_in_body(&mut self, most: usize) -> Option<&mut [u8]> {
-        // What stands behind the body of a pipelined response is not to be broken at its first
-        // byte.
+        // Not on a pipelined connection: the read would split off the first byte of the next
+        // response.
         if self.has_line() || !self.collects() {
             return None;
         }
         let inbound = self.inbound.as_mut()?;
         let missing = self.response.missing()?;
-        // A byte more than there should be: a read that leaves it free has drained the socket, and
-        // nobody has to ask.
+        // One byte more than the body needs: a read that leaves this byte free has drained the
+        // socket, which saves another read to find out.
         let wanted =
             usize::try_from(missing).map_or(most, |missing| most.min(missing.saturating_add(1)));
         Some(inbound.body.room(reading::RESERVE, wanted))
     }
 
-    /// The body of known length that is collected and has begun, to be appended to.
+    /// Returns the collected body, to be appended to, if it has begun and has a known length.
     pub(crate) fn body_mut(&mut self) -> Option<&mut collected::Collected> {
         if !self.collects() || self.response.missing().is_none() {
             return None;
@@ -464,22 +472,22 @@ impl<T: Copy + PartialEq> H1<T> {
         self.inbound.as_mut().map(|inbound| &mut inbound.body)
     }
 
-    /// Such a body has grown by its last `grown` bytes. Answers those that are behind it.
+    /// Records that the body grew by its last `grown` bytes. Returns the bytes that follow its end.
     ///
     /// # Errors
-    /// As [`next`](Self::next).
+    /// See [`next`](Self::next).
     ///
     /// # Panics
-    /// There is no such body.
+    /// Panics if no body of known length is being collected.
     pub(crate) fn on_body(&mut self, grown: usize, limits: &Limits) -> Result<Vec<u8>, Violation> {
-        let inbound = self.inbound.as_mut().expect("the body is kept");
+        let inbound = self.inbound.as_mut().expect("a body is being collected");
         let start = inbound.body.len() - grown;
         let bytes = inbound.body.last_mut(grown);
         let step = self.response.receive(bytes, &mut inbound.head, limits)?;
         Ok(inbound.body.split_off(start + step.consumed))
     }
 
-    /// What is kept of the response.
+    /// Returns what is kept of the response.
     pub(crate) fn inbound(&self) -> Option<&Inbound> {
         self.inbound.as_deref()
     }
@@ -496,35 +504,35 @@ impl<T: Copy + PartialEq> H1<T> {
         self.inbound = Some(inbound);
     }
 
-    /// The connection has ended: what that means for the response.
+    /// Records the end of the connection, and returns what it means for the response.
     pub(crate) fn on_eof(&mut self) -> Eof {
         self.ends = true;
         self.response.on_eof()
     }
 
-    /// How far the response has been read.
+    /// Returns how far the response has been read.
     #[inline]
     pub(crate) fn response(&self) -> &Connection {
         &self.response
     }
 
-    // ---- one after the other ----
+    // ---- one exchange after another ----
 
-    /// Whether the response to the request in front is complete, the request as well, and the
-    /// connection good for another.
+    /// Returns whether the front exchange is finished, response and request, and the connection can
+    /// be reused.
     #[inline]
     pub(crate) fn is_whole(&self) -> bool {
         self.response.is_reusable() && self.front.as_ref().is_some_and(Exchange::is_sent)
     }
 
-    /// Takes out the exchange in front, which is over.
+    /// Removes the front exchange, which has finished.
     #[inline]
     pub(crate) fn finish(&mut self) -> Option<Exchange<T>> {
         self.is_reused = true;
         self.front.take()
     }
 
-    /// Puts the next in line in front, where there is none. Answers it.
+    /// Moves the next request in line to the front, which must be free, and returns it.
     pub(crate) fn promote(&mut self) -> Option<&mut Exchange<T>> {
         let next = self.line.as_mut()?.take_next()?;
         self.response.expect_response(next.request.is_head());
@@ -532,10 +540,10 @@ impl<T: Copy + PartialEq> H1<T> {
         self.front.as_mut()
     }
 
-    /// The connection is to be closed behind the exchange in front. What stands in line goes out
-    /// elsewhere, apart from requests that are written to their end: their answers may still come.
-    /// A connection that is to serve all those in line, and no others, has [`Intake::Shut`]
-    /// instead.
+    /// Makes the connection close after the front exchange. Requests in line go out on another
+    /// connection, except those that have been written completely, whose responses may still
+    /// arrive. A connection that should first serve the requests in line, but accept no others,
+    /// uses [`Intake::Shut`] instead.
     ///
     /// [`Intake::Shut`]: line::Intake::Shut
     #[inline]
@@ -543,20 +551,20 @@ impl<T: Copy + PartialEq> H1<T> {
         self.ends = true;
     }
 
-    /// Whether it is closed behind the exchange in front.
+    /// Returns whether the connection closes after the front exchange.
     #[inline]
     pub(crate) fn ends_behind_front(&self) -> bool {
         self.ends
     }
 
-    /// Whether its protocol was switched by a 101: what is read is the readback's, and what is
-    /// written comes from there.
+    /// Returns whether a 101 switched the protocol. Bytes read then go to the readback, and bytes
+    /// written come from the caller.
     #[inline]
     pub(crate) fn is_tunnel(&self) -> bool {
         self.is_tunnel
     }
 
-    /// Whether it has served an exchange before the present one.
+    /// Returns whether the connection has served an exchange before the current one.
     #[inline]
     pub(crate) fn is_reused(&self) -> bool {
         self.is_reused

@@ -1,5 +1,5 @@
-//! What one read has brought, on its way to a response: parsed in place, lent from there where it
-//! is whole, and kept where it is not.
+//! The bytes of one read on their way into a response. They are parsed in place, lent from there if
+//! the response is whole, and kept otherwise.
 
 use std::ops::Range;
 
@@ -9,24 +9,24 @@ use crate::proto::chunked::Joined;
 use crate::proto::head::{self, Head};
 use crate::proto::{Headers, Limits, Violation};
 
-/// A longer body is not reserved for on its server's word alone.
+/// The most memory that is reserved for a body on the strength of its declared length alone.
 pub(super) const RESERVE: usize = 64 << 10;
 
-/// The bytes of one read, and what a response has left in them.
+/// The bytes of one read, and the positions of the response's parts in them.
 #[derive(Debug)]
 pub(crate) struct Reading<'d> {
     pub(super) data: &'d mut [u8],
-    /// Up to here the parser has taken it.
+    /// The parser has consumed the bytes up to here.
     pub(super) taken: usize,
-    /// Where the head's bytes are in `data`, unless they are spilled.
+    /// Where the head's bytes are in `data`, unless they have spilled.
     pub(super) section: Range<usize>,
-    /// The body decoded in place in `data`, unless it is spilled.
+    /// The body decoded in place in `data`, unless it has spilled.
     pub(super) body: Range<usize>,
-    /// The head as read, trailers, and what is spilled.
+    /// The parsed head, the trailers, and everything that has spilled.
     pub(super) inbound: Box<Inbound>,
-    /// Whether the bytes of head and body are kept in `inbound`, since an earlier read.
+    /// Whether head and body are kept in `inbound`, since an earlier read.
     pub(super) spilled: bool,
-    /// Whether `data` is an incomplete head that was kept, and goes back as it is.
+    /// Whether `data` is an incomplete head that was kept and will be put back as it is.
     is_kept_head: bool,
 }
 
@@ -44,30 +44,31 @@ impl<'d> Reading<'d> {
         }
     }
 
-    /// Of a response that is complete in what was kept, with `rest` behind it.
+    /// Returns the reading of a response that is already complete in `inbound`, followed by
+    /// `rest`.
     pub(crate) fn of_kept(inbound: Box<Inbound>, rest: &'d mut [u8]) -> Self {
         Self::new(rest, inbound, true)
     }
 
-    /// The data are an incomplete head that was kept, with more behind it.
+    /// Marks the data as an incomplete head that was kept, followed by new bytes.
     pub(crate) fn of_kept_head(mut self) -> Self {
         self.is_kept_head = true;
         self
     }
 
-    /// What is behind the bytes that the response has taken.
+    /// Returns the bytes after those that the response has consumed.
     #[inline]
     pub(crate) fn rest(&self) -> &[u8] {
         &self.data[self.taken..]
     }
 
-    /// A piece of the data.
+    /// Returns a range of the data.
     #[inline]
     pub(crate) fn piece(&self, place: Range<usize>) -> &[u8] {
         &self.data[place]
     }
 
-    /// The head that was read last, and the bytes that its fields stand in.
+    /// Returns the head that was parsed last, and the bytes that its fields refer to.
     #[inline]
     pub(crate) fn head(&self) -> (&Head, &[u8]) {
         let section = if self.spilled {
@@ -78,8 +79,8 @@ impl<'d> Reading<'d> {
         (&self.inbound.head, section)
     }
 
-    /// Takes the fields of these names out of the head that was read last, which are not true of it
-    /// any more, and the length of its body with them.
+    /// Removes the fields with these names from the head that was parsed last, along with the
+    /// length of its body, because they no longer describe it.
     pub(crate) fn forget_fields(&mut self, names: &[&str]) {
         let Inbound { section, head, .. } = &mut *self.inbound;
         let section = if self.spilled {
@@ -97,7 +98,8 @@ impl<'d> Reading<'d> {
         head.content_length = None;
     }
 
-    /// A response that is complete: its head with the bytes of its fields, its trailers and body.
+    /// Returns a complete response: its head with the bytes of its fields, its trailers and its
+    /// body.
     #[inline]
     pub(crate) fn response(&mut self) -> (&Head, &[u8], Headers<'_>, Body<'_>) {
         let inbound = &mut *self.inbound;
@@ -112,16 +114,16 @@ impl<'d> Reading<'d> {
         }
     }
 
-    /// Gives the buffers back, and the data from where the response has ended.
+    /// Returns the buffers, and the data after the end of the response.
     #[inline]
     pub(crate) fn into_parts(self) -> (Box<Inbound>, &'d mut [u8]) {
         (self.inbound, &mut self.data[self.taken..])
     }
 
-    /// A piece of the body has come, decoded, at `place`: answers it where it is streamed.
+    /// Takes a decoded piece of the body at `place`. Returns the range if the body is streamed.
     ///
     /// # Errors
-    /// It is collected, and passes the limit.
+    /// Returns an error if the body is collected and exceeds the limit.
     #[inline]
     pub(super) fn take(
         &mut self,
@@ -136,9 +138,12 @@ impl<'d> Reading<'d> {
         }
         match self.spilled {
             true => self.inbound.body.extend_from_slice(&self.data[place]),
-            // Chunks, which have framing between them, are collected otherwise.
+            // Chunks have framing between them, so they are collected by `on_joined`.
             false => {
-                debug_assert_eq!(place.start, self.body.end, "it follows what is there");
+                debug_assert_eq!(
+                    place.start, self.body.end,
+                    "the piece follows the body so far"
+                );
                 self.body.end = place.end;
             }
         }
@@ -146,7 +151,7 @@ impl<'d> Reading<'d> {
         Ok(None)
     }
 
-    /// Chunks were moved together behind the body so far.
+    /// Records that chunks were moved together, directly after the body so far.
     #[inline]
     pub(super) fn on_joined(&mut self, joined: Joined) {
         let body = self.body.end;
@@ -161,7 +166,7 @@ impl<'d> Reading<'d> {
         self.inbound.trailers.extend_from_slice(trailers);
     }
 
-    /// Reads the trailer section of a response that is complete.
+    /// Parses the trailer section of a complete response.
     #[inline]
     pub(super) fn read_trailers(&mut self, limits: &Limits) -> Result<(), Violation> {
         let inbound = &mut *self.inbound;
@@ -172,7 +177,7 @@ impl<'d> Reading<'d> {
         }
     }
 
-    /// Whether what has been collected is no more than may be.
+    /// Checks that the body collected so far is within the limit.
     #[inline]
     pub(super) fn check_body(&self, limits: &Limits) -> Result<(), Violation> {
         let len = if self.spilled {
@@ -188,7 +193,7 @@ impl<'d> Reading<'d> {
         }
     }
 
-    /// What is left may not be looked at before a pause is over.
+    /// Holds back the unread rest until a pause is over.
     pub(crate) fn hold_rest(&mut self) {
         self.inbound.held = self.data[self.taken..].to_vec();
     }
@@ -196,22 +201,23 @@ impl<'d> Reading<'d> {
     /// Keeps an incomplete head.
     ///
     /// # Errors
-    /// Interim responses, to the end of the last one, leave nothing to be kept.
+    /// Returns the buffers if there is nothing to keep: the data ended exactly with an interim
+    /// response.
     pub(super) fn keep_head(mut self) -> Result<Box<Inbound>, Box<Inbound>> {
         let rest = &self.data[self.taken..];
         if rest.is_empty() {
             return Err(self.inbound);
         }
         self.inbound.section.clear();
-        // One that was kept before goes back as it is.
+        // A head that was kept before is put back by `H1::put_back_head`.
         if !self.is_kept_head || self.taken > 0 {
             self.inbound.section.extend_from_slice(rest);
         }
         Ok(self.inbound)
     }
 
-    /// Keeps the head, and the body so far, of which so much is `missing`, where that is known and
-    /// it is collected.
+    /// Keeps the head, and the body so far. `missing` is the number of bytes still to come, if the
+    /// body is collected and that number is known.
     pub(super) fn keep_body(mut self, missing: Option<u64>) -> Box<Inbound> {
         if self.spilled {
             return self.inbound;
@@ -229,11 +235,11 @@ impl<'d> Reading<'d> {
     }
 }
 
-/// Where a body lies.
+/// Where the bytes of a body are stored.
 #[derive(Debug)]
 pub(crate) enum Body<'a> {
-    /// In a buffer that is read into again.
+    /// In a buffer that later reads overwrite.
     Lent(&'a [u8]),
-    /// In a buffer of its own, which may be taken.
+    /// In a buffer of its own, which can be moved out.
     Collected(&'a mut crate::h1::collected::Collected),
 }

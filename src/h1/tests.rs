@@ -1,5 +1,5 @@
-//! The core over byte queues: what an owner with any transport does with it, and what comes of
-//! that, whichever pieces the bytes come and go in.
+//! Drives [`H1`] over byte queues, as an owner with any transport would, and checks that the
+//! outcome does not depend on how the bytes are split.
 
 use super::exchange::Exchange;
 use super::line::Intake;
@@ -7,27 +7,27 @@ use super::reading::Body;
 use super::*;
 use crate::{Request, RequestBuilder};
 
-/// A block of default fields that are none: it ends the head.
+/// An empty block of default fields: it only ends the head.
 const NO_FIELDS: &[u8] = b"\r\n";
 
-/// A connection without a transport: what is written lies in `wire`, and what came of the bytes
-/// that were read in `seen`.
+/// A connection without a transport. `wire` holds the bytes written, and `seen` the events produced
+/// by the bytes read.
 struct Queues {
     h1: H1<u32>,
-    /// What becomes of bodies.
+    /// What happens to response bodies.
     taking: Taking,
     wire: Vec<u8>,
     seen: Vec<String>,
-    /// The body of the present response, as far as it was streamed.
+    /// The streamed part of the current response's body.
     streamed: Vec<u8>,
-    /// Bytes that no request was in front for.
+    /// Bytes that were read without a front request.
     unsolicited: usize,
     limits: Limits,
     now: u64,
 }
 
 impl Queues {
-    /// The first request is in front, and the others stand in line behind it.
+    /// Puts the first request in front, and the others in line behind it.
     fn new(requests: Vec<Request>, taking: Taking) -> Self {
         let mut h1 = H1::new();
         let is_pipeline = requests.len() > 1;
@@ -61,20 +61,20 @@ impl Queues {
         self.seen.push(what.into());
     }
 
-    /// Writes all that may be written now, `most` bytes at a time.
+    /// Writes everything that may be written now, at most `most` bytes at a time.
     fn write(&mut self, most: usize) {
         while self.h1.has_unwritten() && self.h1.is_writable() {
             let (outgoing, skip) = self.h1.outgoing::<16>(|_, _| NO_FIELDS);
             let bytes = outgoing.parts().concat();
             let taken = most.min(bytes.len() - skip);
-            assert!(taken > 0, "something is to be written");
+            assert!(taken > 0, "there is something to write");
             self.wire.extend_from_slice(&bytes[skip..skip + taken]);
             self.now += 1;
             self.h1.on_written(taken, true, self.now);
         }
     }
 
-    /// Reads `bytes`, as one read of a socket brings them, writing what that allows.
+    /// Reads `bytes` as one read of a socket, and writes what that allows.
     fn read(&mut self, bytes: &[u8], most: usize) -> Result<(), Violation> {
         let mut data = bytes.to_vec();
         match self.h1.join_kept_head(&data) {
@@ -116,7 +116,7 @@ impl Queues {
                     Event::Head => {
                         let (head, _) = reading.head();
                         let status = head.status.as_u16();
-                        // After a switch the bytes are the owner's.
+                        // After a switch the bytes belong to the owner.
                         let taking = match self.h1.is_tunnel() {
                             true => Taking::Stream,
                             false => self.taking,
@@ -136,7 +136,7 @@ impl Queues {
         }
     }
 
-    /// Answers what is behind the response.
+    /// Finishes the response, and returns the bytes after it.
     fn complete<'d>(&mut self, mut reading: Reading<'d>) -> &'d mut [u8] {
         let (_, _, trailers, body) = reading.response();
         let bytes = match &body {
@@ -150,7 +150,7 @@ impl Queues {
         let trailers = trailers.count();
         self.streamed.clear();
         let is_whole = self.h1.is_whole() && !self.h1.ends_behind_front();
-        let exchange = self.h1.finish().expect("it was read for an exchange");
+        let exchange = self.h1.finish().expect("a response belongs to an exchange");
         self.see(format!(
             "#{} {body}, {trailers} trailers, reusable: {is_whole}",
             exchange.tag
@@ -161,7 +161,7 @@ impl Queues {
         reading.into_parts().1
     }
 
-    /// The peer has closed the connection.
+    /// Reports that the peer has closed the connection.
     fn end(&mut self) {
         match self.h1.on_eof() {
             Eof::Complete if self.h1.front().is_some() => {
@@ -178,7 +178,8 @@ impl Queues {
     }
 }
 
-/// What came of `bytes`, in whichever two pieces they come, or byte by byte; it is the same in all.
+/// Returns the outcome of `bytes`, after checking that it is the same for every split into two
+/// pieces and for single bytes.
 fn outcome(
     requests: impl Fn() -> Vec<Request>,
     taking: Taking,
@@ -307,7 +308,7 @@ fn a_response_is_the_same_in_whichever_pieces_it_comes() {
         assert_eq!(seen, expected, "{bytes}");
         assert_eq!(wire, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     }
-    // To HEAD, a length is that of the body which does not come.
+    // In a response to HEAD, Content-Length describes a body that is not sent.
     let head = Request::builder(http::Method::HEAD, "http://a/");
     let (_, seen) = outcome(
         one(head),
@@ -367,7 +368,7 @@ fn a_body_waits_for_a_100_and_is_not_sent_behind_a_refusal() {
         "#0 body \"\", 0 trailers, reusable: true",
     ];
     assert_eq!(seen, expected);
-    // A final response in place of the 100: the body never goes out, and the connection ends.
+    // A final response instead of the 100: the body is never sent, and the connection ends.
     let refused = "HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n";
     let (wire, seen) = outcome(one(put()), Taking::Collect, refused, false);
     assert_eq!(sorted(&wire), sorted(head));
@@ -379,7 +380,7 @@ fn a_body_waits_for_a_100_and_is_not_sent_behind_a_refusal() {
     assert_eq!(seen, ["expect refused"]);
 }
 
-/// The lines of a head in any order, and what is behind it.
+/// Returns the lines of a head in sorted order, including whatever follows the head.
 fn sorted(wire: &str) -> Vec<&str> {
     let mut lines: Vec<_> = wire.split("\r\n").collect();
     lines.sort_unstable();
@@ -411,7 +412,7 @@ fn pipelined_requests_are_answered_in_their_order() {
         "#2 body \"\", 0 trailers, reusable: true",
     ];
     assert_eq!(seen, expected);
-    // One that is the last leaves those behind it in line.
+    // When a response is the connection's last, the requests behind it stay in line.
     let last = [answer("a", ""), answer("b", "Connection: close\r\n")].concat();
     let (_, seen) = outcome(requests, Taking::Stream, &last, false);
     assert_eq!(seen[3], "#1 streamed \"b\", 0 trailers, reusable: false");

@@ -1,39 +1,41 @@
-//! How far an origin is trusted with pipelines (RFC 9112 §9.3.2).
+//! Decides how far an origin is trusted with pipelining (RFC 9112 §9.3.2).
 
-/// How far an origin is trusted with pipelines.
+/// How far an origin is trusted with pipelining.
 ///
-/// A server that answers some of the requests that it finds in a read and drops the others would
-/// have every later response taken for the answer to the request before. So an origin is sent one
-/// request at a time, and beside that a pair in one send; when both are answered, four, then eight,
-/// then sixteen. Nothing goes behind such a batch until all of it is answered.
+/// If a server answered only some of the requests that it finds in one read and dropped the others,
+/// every later response would be matched to the wrong request. A new origin is therefore sent one
+/// request at a time, and on one connection a trial of two requests in one send. When both are
+/// answered, trials of four, eight and sixteen follow. Nothing is sent after such a batch until
+/// all of it has been answered.
 ///
 /// ```text
-/// Untried ─── its trials are passed ───► Full ─── a pipeline breaks ──► Wary
-///    │                                    ◄── a connection is proven ────┘
-///    ├── the third connection in a row breaks that was not proven ──► Lost
-///    └── it is silent inside of a batch, or speaks HTTP/1.0 ───►┘
+/// Untried ─── all trials passed ──► Full ─── a pipeline breaks ──► Wary
+///                                     ◄── a connection is proven ───┘
+///
+/// any ─── three unproven connections in a row break ──────► Lost
+///     └── no response within a batch, or HTTP/1.0 ─────────┘
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trust {
-    /// Its requests go one at a time, but for one batch of at most so many. So many connections in
-    /// a row broke in that.
+    /// Requests go one at a time, except for one trial of at most `most` requests. `breaks`
+    /// connections in a row broke in this state.
     Untried {
         breaks: u8,
         on_trial: bool,
         most: u16,
     },
     Full,
-    /// A new connection has to answer a request before it is given a second. So many in a row broke
-    /// before they were proven.
+    /// A new connection has to answer one request before it is given a second. `breaks` connections
+    /// in a row broke before they were proven.
     Wary {
         breaks: u8,
     },
-    /// Its requests go one at a time.
+    /// Requests go one at a time.
     Lost,
 }
 
 impl Trust {
-    /// Whether a connection with requests of a pipeline has broken lately.
+    /// Returns whether a connection with pipelined requests has broken recently.
     pub(crate) fn is_broken(self) -> bool {
         matches!(
             self,
@@ -43,15 +45,15 @@ impl Trust {
 
     const MAX_BREAKS: u8 = 3;
 
-    /// Of an origin of which nothing is known.
+    /// The state of an origin about which nothing is known.
     pub(crate) const NEW: Self = Self::Untried {
         breaks: 0,
         on_trial: false,
         most: 2,
     };
 
-    /// A connection ended with requests of a pipeline unanswered. `is_excused`: that says nothing
-    /// against pipelining. Answers whether the trust is lost by that.
+    /// Records that a connection ended with pipelined requests unanswered. `is_excused` means that
+    /// the break says nothing against pipelining. Returns whether trust is lost as a result.
     #[must_use]
     pub(crate) fn on_broken(&mut self, is_excused: bool) -> bool {
         let before = match *self {
@@ -72,14 +74,15 @@ impl Trust {
         *self == Trust::Lost
     }
 
-    /// A connection has shown that it can be pipelined.
+    /// Records that a connection has shown that it can be pipelined.
     pub(crate) fn on_proven(&mut self) {
         if let Trust::Wary { .. } = self {
             *self = Trust::Full;
         }
     }
 
-    /// A trial of so many requests is passed; `is_last`: no more are ever sent at once.
+    /// Records that a trial of `requests` requests was passed. `is_last` means that no larger batch
+    /// is ever sent.
     pub(crate) fn on_passed(&mut self, requests: u16, is_last: bool) {
         if let Trust::Untried { on_trial, most, .. } = self {
             *on_trial = false;
@@ -90,7 +93,7 @@ impl Trust {
         }
     }
 
-    /// A trial begins, or ends without a result.
+    /// Records that a trial begins, or ends without a result.
     pub(crate) fn set_on_trial(&mut self, is_on_trial: bool) {
         if let Trust::Untried { on_trial, .. } = self {
             *on_trial = is_on_trial;
@@ -98,7 +101,7 @@ impl Trust {
     }
 }
 
-/// As many as go out in one send, however deep a pipeline is.
+/// The most requests in one trial, however deep a pipeline is.
 pub(super) const MOST_IN_TRIAL: u16 = 16;
 
 #[cfg(test)]
@@ -113,7 +116,7 @@ mod tests {
             assert!(!trust.on_broken(false));
             assert_eq!(trust, wary(breaks));
         }
-        assert!(!trust.on_broken(true), "it had been proven");
+        assert!(!trust.on_broken(true), "an excused break does not count");
         assert_eq!(trust, wary(2));
         trust.on_proven();
         assert_eq!(trust, Trust::Full);

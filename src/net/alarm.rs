@@ -1,9 +1,9 @@
-//! A timer inside the engine's poll (timerfd_create(2)): the poll's descriptor becomes readable
+//! A timer inside the engine's poll (timerfd_create(2)) that makes the poll's descriptor readable
 //! when a deadline has passed.
 //!
-//! It is set anew only where the next deadline is earlier than what it is set to; what is later it
-//! goes off too early for, once, for nothing. So the deadline that each request of a busy engine
-//! has, and never reaches, costs no system call.
+//! The timer is set only if the next deadline is earlier than the one it is set to. If the deadline
+//! has moved to a later time, the timer expires once too early, without effect. So the deadline
+//! that each request of a busy engine has, and never reaches, costs no system call.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -21,9 +21,9 @@ use crate::net::readiness::{ALARM, Ready};
 /// A timer on a poll.
 #[derive(Debug)]
 pub(super) struct Alarm {
-    /// Watched for its edges, so that nobody has to read it.
+    /// Watched edge-triggered, so it never has to be read.
     timer: OwnedFd,
-    /// When it goes off; `None`: it has, and the poll has told of it.
+    /// When the timer expires. `None` means that it has, and that the poll has reported it.
     set_to: Option<Instant>,
 }
 
@@ -39,12 +39,12 @@ impl Alarm {
         }))
     }
 
-    /// Goes off at `deadline` at the latest.
+    /// Makes the timer expire at `deadline` at the latest.
     pub(super) fn set(&mut self, deadline: Instant, now: Instant) {
         if self.set_to.is_some_and(|at| at <= deadline) {
             return;
         }
-        // Zero would switch it off.
+        // Zero would disarm the timer.
         let left = deadline
             .saturating_duration_since(now)
             .max(Duration::from_nanos(1));
@@ -60,14 +60,15 @@ impl Alarm {
         };
         match timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &times) {
             Ok(_) => self.set_to = Some(deadline),
-            Err(error) => log::error!("the timer in the poll cannot be set ({error})"),
+            Err(error) => log::error!("setting the poll's timer failed ({error})"),
         }
     }
 
-    /// Looks for its own among the events that the poll has told.
+    /// Looks for the timer's own event among those that the poll has reported.
     ///
-    /// It stays among them: where a turn takes one event and this is it, others may be left in the
-    /// poll, and a host that watches for edges goes on only after a turn with `events`.
+    /// The event is not removed. A turn may take a single event, which is this one, while others
+    /// are left in the poll, and a host that watches for edges goes on only after a turn with
+    /// `events`.
     pub(super) fn on_events(&mut self, events: &[Ready]) {
         if events.iter().any(|event| event.token == ALARM) {
             self.set_to = None;

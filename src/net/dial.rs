@@ -1,14 +1,14 @@
-//! Dial: from the addresses of a host to one connection (Happy Eyeballs, RFC 8305). Opens no socket
-//! and reads no clock: it says what comes next.
+//! Goes from the addresses of a host to one connection (Happy Eyeballs, RFC 8305). Opens no socket
+//! and reads no clock: it only decides what to do next.
 //!
 //! ```text
 //!   Fresh ──only IPv4 is known──► Grace ──IPv6, or 50 ms──► Open ◄──250 ms, or a failure──┐
 //!     └──IPv6, or both families──────────────────────────────┴──an attempt──► Staggered ──┘
 //! ```
 //!
-//! The families take turns, IPv6 first. Within a family the order is the resolver's, which knows
-//! the policy of its machine or server (RFC 6724); addresses without a route fail at once, and cost
-//! nothing. What has failed lately goes last.
+//! The families take turns, IPv6 first. Within a family the resolver's order is kept, since the
+//! resolver applies the policy of its host or server (RFC 6724). Addresses without a route fail
+//! immediately, at no cost. Addresses that failed recently go last.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -22,27 +22,27 @@ use crate::sched::wheel::TimerId;
 /// How long known IPv4 addresses wait for IPv6 ones (RFC 8305 §3, Resolution Delay).
 pub(crate) const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 
-/// Between the beginnings of two attempts (RFC 8305 §5, Connection Attempt Delay).
+/// The time between the starts of two attempts (RFC 8305 §5, Connection Attempt Delay).
 pub(crate) const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// What is under way for one link.
+/// The connection attempts of one link.
 #[derive(Debug)]
 pub(crate) struct Dial<Socket> {
     port: u16,
     pace: Pace,
     v6: Half,
     v4: Half,
-    /// Addresses that failed lately, of both families.
+    /// Addresses of both families that failed recently.
     doubtful: VecDeque<IpAddr>,
-    /// The family that was dialled last.
+    /// The family that was dialed last.
     last: Option<Family>,
     attempts: Vec<Attempt<Socket>>,
     failed: Vec<(SocketAddr, io::Error)>,
-    /// The end of the grace, or when the next attempt may begin.
+    /// Ends the grace period, or allows the next attempt.
     pub(crate) timer: Option<TimerId>,
 }
 
-/// A connection that is being made.
+/// A connection attempt in progress.
 #[derive(Debug)]
 pub(crate) struct Attempt<Socket> {
     pub(crate) addr: SocketAddr,
@@ -51,21 +51,21 @@ pub(crate) struct Attempt<Socket> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pace {
-    /// Nothing was dialled yet.
+    /// Nothing has been dialed yet.
     Fresh,
     /// IPv4 waits for IPv6.
     Grace,
-    /// The next address may be dialled as soon as there is one.
+    /// The next address may be dialed as soon as there is one.
     Open,
-    /// An attempt was begun a moment ago.
+    /// An attempt was started a moment ago.
     Staggered,
 }
 
-/// One family of the host.
+/// The lookup of one address family.
 #[derive(Debug)]
 enum Half {
     Asked,
-    /// Addresses that are still to be tried.
+    /// Addresses that have not been tried yet.
     Known(VecDeque<IpAddr>),
     Failed(LookupError),
 }
@@ -87,19 +87,19 @@ impl Half {
     }
 }
 
-/// What comes next.
+/// What to do next.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// An attempt at this address.
+    /// Start an attempt at this address.
     Connect(SocketAddr),
-    /// Nothing, until something happens, or this much time is over.
+    /// Wait for an event, or until this much time has passed.
     Wait(Option<Duration>),
-    /// All is tried.
+    /// All addresses have been tried.
     Over,
 }
 
 impl<Socket> Dial<Socket> {
-    /// Nothing is known yet.
+    /// Creates a dial before any address is known.
     pub(crate) fn new(port: u16) -> Self {
         Self {
             port,
@@ -114,7 +114,7 @@ impl<Socket> Dial<Socket> {
         }
     }
 
-    /// A look-up has ended.
+    /// Records the result of a lookup.
     pub(crate) fn on_answer(
         &mut self,
         family: Family,
@@ -134,17 +134,17 @@ impl<Socket> Dial<Socket> {
         *self.half(family) = half;
     }
 
-    /// The time that [`Step::Wait`] named is over.
+    /// Records that the time given by [`Step::Wait`] has passed.
     pub(crate) fn on_delay(&mut self) {
         self.pace = Pace::Open;
     }
 
-    /// What is to be done now. A `Wait` with a time begins that time.
+    /// Returns what to do now. A `Wait` with a time starts that time.
     pub(crate) fn next_step(&mut self) -> Step {
         match self.pace {
             Pace::Staggered => return Step::Wait(None),
             Pace::Grace if self.v6.is_asked() => return Step::Wait(None),
-            // An address that is likely to fail is no reason to leave the other family out.
+            // An address that is likely to fail is no reason to give up the other family.
             Pace::Fresh
                 if !self.v6.has_addresses() && (self.v6.is_asked() || self.v4.is_asked()) =>
             {
@@ -166,8 +166,8 @@ impl<Socket> Dial<Socket> {
         }
     }
 
-    /// The attempt that [`Step::Connect`] asked for has begun. Answers how long the next one has to
-    /// wait, if there may be one.
+    /// Records that the attempt requested by [`Step::Connect`] has started. Returns how long the
+    /// next one has to wait, if there may be one.
     pub(crate) fn on_begun(&mut self, addr: SocketAddr, socket: Socket) -> Option<Duration> {
         self.attempts.push(Attempt { addr, socket });
         self.pace = Pace::Staggered;
@@ -178,15 +178,15 @@ impl<Socket> Dial<Socket> {
         (!is_last).then_some(ATTEMPT_DELAY)
     }
 
-    /// An address could not be connected to: the next one's turn comes at once.
+    /// Records that connecting to an address failed. The next address may be dialed at once.
     pub(crate) fn on_failed(&mut self, addr: SocketAddr, error: io::Error) {
         self.failed.push((addr, error));
         self.pace = Pace::Open;
     }
 
-    /// This machine has no room for the attempt that [`Step::Connect`] asked for. The address is
-    /// not to blame, and is tried again when an attempt under way has failed and so made room, or
-    /// after the time answered.
+    /// Records that this host had no resources for the attempt requested by [`Step::Connect`]. The
+    /// address is not to blame. It is tried again when another attempt has failed and released its
+    /// resources, or after the returned time.
     pub(crate) fn on_no_room(&mut self, addr: SocketAddr) -> Duration {
         let family = match addr {
             SocketAddr::V4(_) => Family::V4,
@@ -199,42 +199,42 @@ impl<Socket> Dial<Socket> {
         ATTEMPT_DELAY
     }
 
-    /// The attempts under way, in the order in which they were begun.
+    /// Returns the attempts in progress, in the order in which they were started.
     pub(crate) fn attempts(&self) -> &[Attempt<Socket>] {
         &self.attempts
     }
 
-    /// Takes one of them out.
+    /// Removes one of the attempts.
     pub(crate) fn take_attempt(&mut self, i: usize) -> Attempt<Socket> {
         self.attempts.remove(i)
     }
 
-    /// Puts it back to where it was: it is not connected yet.
+    /// Puts an attempt back in its old place, because it is not connected yet.
     pub(crate) fn put_back(&mut self, i: usize, attempt: Attempt<Socket>) {
         self.attempts.insert(i, attempt);
     }
 
-    /// Takes all of them out.
+    /// Removes all attempts.
     pub(crate) fn take_attempts(&mut self) -> Vec<Attempt<Socket>> {
         std::mem::take(&mut self.attempts)
     }
 
-    /// Takes out what became of addresses that failed.
+    /// Takes the errors of the addresses that failed.
     pub(crate) fn take_failed(&mut self) -> Vec<(SocketAddr, io::Error)> {
         std::mem::take(&mut self.failed)
     }
 
-    /// Whether a look-up is still under way.
+    /// Returns whether a lookup is still in progress.
     pub(crate) fn is_asking(&self) -> bool {
         self.v6.is_asked() || self.v4.is_asked()
     }
 
-    /// Whether any address was dialled.
+    /// Returns whether any address has been dialed.
     pub(crate) fn has_begun(&self) -> bool {
         self.last.is_some()
     }
 
-    /// Why there is no address: the more telling of two reasons.
+    /// Returns why there is no address: the more informative of two reasons.
     pub(crate) fn lookup_error(&self) -> LookupError {
         let telling = |half: &Half| match half {
             Half::Failed(LookupError::NotFound | LookupError::NoAddress) => None,
@@ -278,19 +278,19 @@ impl<Socket> Dial<Socket> {
     }
 }
 
-/// Addresses that could not be connected to, for as long as they are doubted.
+/// Addresses that failed recently, each with the time until which it is avoided.
 #[derive(Debug, Default)]
 pub(crate) struct Doubts {
     until: HashMap<SocketAddr, Instant>,
 }
 
 impl Doubts {
-    /// Long enough that a crowd of connections does not pay for one dead address, short enough that
-    /// nobody waits for a network that is mended.
+    /// Long enough that a burst of connections pays for a dead address only once, and short enough
+    /// that a repaired network is soon used again.
     const LASTING: Duration = Duration::from_secs(60);
     const MAX: usize = 1024;
 
-    /// `addr` failed, or lost to one that was dialled after it.
+    /// Records that `addr` failed, or lost to an address that was dialed after it.
     pub(crate) fn add(&mut self, addr: SocketAddr, now: Instant) {
         if self.until.len() >= Self::MAX {
             self.until.retain(|_, until| *until > now);
@@ -300,7 +300,7 @@ impl Doubts {
         }
     }
 
-    /// `addr` was connected to.
+    /// Records that `addr` was connected to.
     pub(crate) fn clear(&mut self, addr: SocketAddr) {
         if !self.until.is_empty() {
             self.until.remove(&addr);
@@ -318,7 +318,7 @@ mod tests {
 
     use super::*;
 
-    /// Addresses by their last number.
+    /// Returns an address, given its last number.
     fn v6(n: u16) -> IpAddr {
         Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, n).into()
     }
@@ -361,12 +361,16 @@ mod tests {
             self.dial.on_answer(family, answer, is_doubtful);
         }
 
-        /// Begins the attempt that is due, and answers whether another may follow.
+        /// Starts the attempt that is due, and returns whether another may follow.
         fn begin(&mut self, ip: IpAddr) -> bool {
             assert_eq!(self.dial.next_step(), Step::Connect(addr(ip)));
             let delay = self.dial.on_begun(addr(ip), ());
             assert!(delay.is_none_or(|delay| delay == ATTEMPT_DELAY));
-            assert_eq!(self.dial.next_step(), NOTHING, "it is staggered");
+            assert_eq!(
+                self.dial.next_step(),
+                NOTHING,
+                "the next attempt has to wait"
+            );
             delay.is_some()
         }
 
@@ -381,20 +385,27 @@ mod tests {
         let mut bench = Bench::new();
         assert_eq!(bench.dial.next_step(), NOTHING);
         bench.answer(Family::V6, found(&[v6(1)]));
-        assert!(bench.begin(v6(1)), "IPv4 is still asked for");
+        assert!(
+            bench.begin(v6(1)),
+            "the lookup of IPv4 is still in progress"
+        );
         bench.answer(Family::V4, found(&[v4(1)]));
         assert_eq!(bench.dial.next_step(), NOTHING);
         bench.dial.on_delay();
-        assert!(!bench.begin(v4(1)), "that was all");
-        assert_eq!(bench.dial.attempts().len(), 2, "both are under way");
+        assert!(!bench.begin(v4(1)), "no address is left");
+        assert_eq!(
+            bench.dial.attempts().len(),
+            2,
+            "both attempts are in progress"
+        );
     }
 
     #[test]
     fn ipv4_gives_ipv6_a_moments_grace() {
         for (why, then) in [
-            ("the grace is over", None),
+            ("the grace period is over", None),
             ("IPv6 has failed", Some(Err(LookupError::NotFound))),
-            ("there is no IPv6", Some(found(&[]))),
+            ("there are no IPv6 addresses", Some(found(&[]))),
         ] {
             let mut bench = Bench::new();
             bench.answer(Family::V4, found(&[v4(1)]));
@@ -410,7 +421,7 @@ mod tests {
         bench.answer(Family::V4, found(&[v4(1)]));
         assert_eq!(bench.dial.next_step(), GRACE);
         bench.answer(Family::V6, found(&[v6(1)]));
-        assert!(bench.begin(v6(1)), "IPv6 came in time");
+        assert!(bench.begin(v6(1)), "IPv6 arrived in time");
     }
 
     #[test]
@@ -461,12 +472,16 @@ mod tests {
             bench.dial.on_delay();
             assert_eq!(bench.dial.next_step(), Step::Connect(addr(v4(1))));
             assert_eq!(bench.dial.on_no_room(addr(v4(1))), ATTEMPT_DELAY);
-            assert_eq!(bench.dial.next_step(), NOTHING, "it is staggered");
+            assert_eq!(
+                bench.dial.next_step(),
+                NOTHING,
+                "the next attempt has to wait"
+            );
             if fails {
                 bench.fail_first();
             }
         }
-        assert!(!bench.begin(v4(1)), "what failed has made room");
+        assert!(!bench.begin(v4(1)), "the failed attempt has made room");
     }
 
     #[test]
@@ -485,7 +500,11 @@ mod tests {
         let mut bench = Bench::new();
         bench.doubtful = vec![v6(1), v4(1)];
         bench.answer(Family::V6, found(&[v6(1)]));
-        assert_eq!(bench.dial.next_step(), GRACE, "IPv4 may know a better one");
+        assert_eq!(
+            bench.dial.next_step(),
+            GRACE,
+            "IPv4 may have a better address"
+        );
         bench.answer(Family::V4, found(&[v4(1), v4(2)]));
         bench.dial.on_delay();
         for ip in [v4(2), v6(1), v4(1)] {
@@ -531,9 +550,6 @@ mod tests {
         assert_eq!(doubts.until.len(), Doubts::MAX);
         let later = now + Doubts::LASTING;
         doubts.add(addr(v4(1)), later);
-        assert!(
-            doubts.has(addr(v4(1)), later),
-            "those that are over make room"
-        );
+        assert!(doubts.has(addr(v4(1)), later), "expired entries make room");
     }
 }

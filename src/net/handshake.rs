@@ -1,58 +1,58 @@
-//! What has to be agreed on before a connected socket is an open link, and what is left of it: TLS
-//! states, through which everything passes from then on.
+//! The handshakes between a connected socket and an open link, and the TLS states that they leave
+//! behind. All further bytes pass through these.
 //!
 //! ```text
-//!  built with the link          the socket is connected             the last is over
-//!  Handshakes [ Tls ] ────────► its first bytes went out ─────────► Layers [ Tls ]
+//!  built with the link          the socket is connected             all are complete
+//!  Handshakes [ Tls ] ────────► its first bytes were sent ────────► Layers [ Tls ]
 //! ```
 //!
-//! They are built before there is a socket: which of several sockets is connected shows in its
-//! first write, so the first bytes of the first handshake go out with the dial.
+//! Handshakes are built before there is a socket. Which of several sockets is connected only shows
+//! in its first write, so the first bytes of the first handshake are sent during the dial.
 
 use crate::net::tls::TlsState;
 
-/// Handshakes that are to come, one after the other. Mostly there are none, which is a pointer's
-/// place, and no more.
+/// The handshakes still to be performed, one after another. Usually there are none, and the type is
+/// then a null pointer.
 #[derive(Debug, Default)]
 pub(crate) struct Handshakes(Option<Box<Stack>>);
 
 #[derive(Debug)]
 struct Stack {
-    /// The one under way is the last.
+    /// The last one is in progress.
     left: Vec<Handshake>,
-    /// What those before it have left.
+    /// The layers that completed handshakes have left.
     layers: Layers,
 }
 
-/// One agreement with whoever is at the other end of what is there so far.
+/// One handshake with the peer at the other end of the layers so far.
 #[derive(Debug)]
 pub(crate) enum Handshake {
     /// TLS with the origin (RFC 8446 §4, RFC 5246 §7).
     Tls(TlsState),
 }
 
-/// The TLS states that bytes pass through: none, or TLS with the origin.
+/// The TLS states that bytes pass through: none, or one for TLS with the origin.
 #[derive(Debug, Default)]
 pub(crate) struct Layers(Option<TlsState>);
 
-/// Where a stack of handshakes stands.
+/// The progress of a stack of handshakes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// The one under way has something to say.
+    /// The current handshake has bytes to send.
     Speak,
-    /// It waits for an answer.
+    /// The current handshake waits for bytes from the peer.
     Hear,
-    /// All are over.
+    /// All handshakes are complete.
     Over,
 }
 
 impl Handshakes {
-    /// None: a connected socket is an open link.
+    /// Returns an empty stack: a connected socket is an open link.
     pub(crate) fn none() -> Self {
         Self::default()
     }
 
-    /// TLS alone.
+    /// Returns a stack with TLS only.
     pub(crate) fn tls(tls: TlsState) -> Self {
         Self(Some(Box::new(Stack {
             left: vec![Handshake::Tls(tls)],
@@ -65,7 +65,7 @@ impl Handshakes {
         self.0.as_ref().is_none_or(|stack| stack.left.is_empty())
     }
 
-    /// What is next, those that are over put behind.
+    /// Returns the next step, after turning completed handshakes into layers.
     pub(crate) fn step(&mut self) -> Step {
         let Some(stack) = &mut self.0 else {
             return Step::Over;
@@ -74,7 +74,7 @@ impl Handshakes {
             match handshake {
                 Handshake::Tls(tls) if tls.is_established() => {
                     let outer = stack.layers.0.replace(tls);
-                    debug_assert!(outer.is_none(), "TLS inside of TLS has no layer yet");
+                    debug_assert!(outer.is_none(), "TLS inside TLS has no layer yet");
                 }
                 Handshake::Tls(tls) => {
                     let step = if tls.has_outbound() {
@@ -90,8 +90,8 @@ impl Handshakes {
         Step::Over
     }
 
-    /// The TLS state that bytes pass through now: that of the handshake under way, or of those
-    /// before it.
+    /// Returns the TLS state that bytes pass through now: that of the current handshake, or of the
+    /// completed ones.
     #[inline]
     pub(crate) fn tls_state(&self) -> Option<&TlsState> {
         let stack = self.0.as_ref()?;
@@ -110,10 +110,10 @@ impl Handshakes {
         }
     }
 
-    /// What is left when all are over.
+    /// Returns the layers that remain when all handshakes are complete.
     #[inline]
     pub(crate) fn into_layers(self) -> Layers {
-        debug_assert!(self.is_empty(), "all are over");
+        debug_assert!(self.is_empty(), "all handshakes are complete");
         self.0.map_or_else(Layers::default, |stack| stack.layers)
     }
 }

@@ -1,4 +1,4 @@
-//! Link: one socket's life, from the look-up of its host to its close.
+//! The life of one connection, from the lookup of its host to its close.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::num::NonZeroU16;
@@ -11,34 +11,36 @@ use crate::net::slots::MaybeKey;
 use crate::net::tls::TlsState;
 use crate::sched::wheel::TimerId;
 
-/// One connection, or the attempt at one. Ten thousand of them may be held: keep it small.
+/// A connection, or an attempt to make one. There may be ten thousand of them, so the type must
+/// stay small.
 ///
-/// Exchanges are on it from the dial on: they wait while it connects.
+/// Exchanges are assigned to a link from the dial on: they wait while it connects.
 #[derive(Debug)]
 pub(crate) struct Link<Socket> {
     pub(crate) reach: Reach<Socket>,
-    /// What is exchanged on it. Each exchange is known by its chain.
+    /// The exchanges on this link. Each is tagged with its chain.
     pub(crate) h1: H1<u32>,
-    /// Slab key of its origin.
+    /// Slab key of the origin.
     pub(crate) origin: u32,
-    /// Its place among those of its origin that take more requests.
+    /// The link's place in the origin's list of links that accept more requests.
     pub(crate) roomy: MaybeKey,
-    /// The address that it is connected to, or about to be; unspecified for a unix socket.
+    /// The address that the link is connected to or about to connect to. Unspecified for a unix
+    /// socket.
     pub(crate) peer: Peer,
-    /// What the poll has told and no call has refuted yet.
+    /// Readiness that the poll has reported and no call has refuted yet.
     pub(crate) readiness: Readiness,
-    /// It stands on the run queue.
+    /// The link is on the run queue.
     pub(crate) is_queued: bool,
     /// Small segments go out at once (TCP_NODELAY).
     pub(crate) is_undelayed: bool,
-    /// Bytes pass through layers, or will: what [`tls_state`](Self::tls_state) need not look for.
+    /// Bytes pass through layers, or will. Lets [`tls_state`](Self::tls_state) return early.
     has_layers: bool,
-    /// Seconds that the server keeps an idle connection, as its last response said; 1 also for none
-    /// at all.
+    /// Seconds for which the server keeps an idle connection, according to its last response. 0 is
+    /// stored as 1.
     pub(crate) keep_alive: Option<NonZeroU16>,
 }
 
-/// How far a link has come, and what it holds there.
+/// How far a link has come, with what it holds in that state.
 ///
 /// ```text
 /// Waiting ─► Dialing ────┬─ handshakes ─► Shaking ─┐
@@ -49,38 +51,39 @@ pub(crate) struct Link<Socket> {
 /// ```
 #[derive(Debug)]
 pub(crate) enum Reach<Socket> {
-    /// It is not dialled yet. Or the listener of its unix socket has no place left in its queue, or
-    /// its route's source no port: it connects again when the timer goes off.
+    /// Not dialed yet. Or it was turned away, because the listener of its unix socket has a full
+    /// backlog or the route's source address has no free port: it connects again when the timer
+    /// expires.
     Waiting {
         retry: Option<TimerId>,
         handshakes: Handshakes,
     },
-    /// The host is being looked up, its addresses are being tried: several sockets may be under
-    /// way.
+    /// The host is being looked up or its addresses are being tried, with possibly several sockets
+    /// at once.
     Dialing(Box<Dial<Socket>>, Handshakes),
-    /// The only address there is, is being connected to.
+    /// The host's only address is being connected to.
     Connecting(Socket, Handshakes),
-    /// Connected; what stands between is being agreed on.
+    /// Connected. The handshakes are running.
     Shaking(Socket, Handshakes),
-    /// Requests may be exchanged. None is between two of them, while the readback of the first
-    /// runs.
+    /// Ready for requests. Has no exchange between two requests, while the readback of the first
+    /// one runs.
     Open(Socket, Layers),
-    /// In the pool. Readable here means the peer closed, or spoke out of turn: either way,
-    /// unusable.
+    /// In the pool. If it becomes readable, the peer has closed the connection or sent something
+    /// unsolicited. Either way, it is unusable.
     Idle(Socket, Layers),
-    /// Nothing is left, or it is on its way from one to the other.
+    /// Nothing is left, or the link is between two states.
     Closed,
 }
 
 impl<Socket> Reach<Socket> {
-    /// Takes out what is there.
+    /// Takes the state out, and leaves `Closed`.
     #[inline]
     pub(crate) fn take(&mut self) -> Self {
         std::mem::replace(self, Reach::Closed)
     }
 
-    /// Puts another in its place. Where it was [taken](Self::take), as it mostly was, there is
-    /// nothing to be dropped, which would cost a call to find out.
+    /// Replaces the state. It has usually been [taken](Self::take) before, and `forget` spares a
+    /// call that would drop nothing.
     #[inline]
     pub(crate) fn set(&mut self, reach: Self) {
         match std::mem::replace(self, reach) {
@@ -89,10 +92,10 @@ impl<Socket> Reach<Socket> {
         }
     }
 
-    /// The socket, and the TLS state that bytes pass through.
+    /// Returns the socket, and the TLS state that bytes pass through.
     #[inline]
     pub(crate) fn wire(&mut self) -> Option<(&Socket, Option<&mut TlsState>)> {
-        // As it is nearly always, and apart, so that it is one comparison.
+        // The usual state, kept apart so that it takes a single comparison.
         match self {
             Reach::Open(socket, layers) => Some((socket, layers.tls_state_mut())),
             _ => self.wire_elsewhere(),
@@ -113,7 +116,7 @@ impl<Socket> Reach<Socket> {
     }
 }
 
-/// A [`SocketAddr`] in half its size. IPv6 ones are apart, since they are fewer.
+/// A [`SocketAddr`] in half its size. IPv6 addresses are boxed because they are less common.
 #[derive(Debug)]
 pub(crate) enum Peer {
     V4(SocketAddrV4),
@@ -139,7 +142,7 @@ impl From<SocketAddr> for Peer {
 }
 
 impl<Socket> Link<Socket> {
-    /// One that is to be connected, for one exchange at least.
+    /// Creates a link that has yet to connect.
     pub(crate) fn new(origin: u32) -> Self {
         Self {
             reach: Reach::Waiting {
@@ -158,7 +161,7 @@ impl<Socket> Link<Socket> {
         }
     }
 
-    /// Takes out all sockets that it holds.
+    /// Takes all its sockets out.
     pub(crate) fn take_sockets(&mut self) -> impl Iterator<Item = Socket> {
         let (only, attempts) = match self.reach.take() {
             Reach::Dialing(mut dial, _) => (None, dial.take_attempts()),
@@ -172,7 +175,7 @@ impl<Socket> Link<Socket> {
         only.into_iter().chain(attempts)
     }
 
-    /// The socket, where there is one, and only one.
+    /// Returns the link's socket, if it has exactly one.
     pub(crate) fn socket(&self) -> Option<&Socket> {
         match &self.reach {
             Reach::Connecting(socket, _)
@@ -183,10 +186,10 @@ impl<Socket> Link<Socket> {
         }
     }
 
-    /// The TLS state that bytes pass through, or will.
+    /// Returns the TLS state that bytes pass through, now or once connected.
     #[inline]
     pub(crate) fn tls_state(&self) -> Option<&TlsState> {
-        // Asked several times a request.
+        // This runs several times per request.
         if !self.has_layers {
             return None;
         }
@@ -200,14 +203,17 @@ impl<Socket> Link<Socket> {
         }
     }
 
-    /// Says what is to be agreed on when it is connected, which it is not.
+    /// Sets the handshakes to perform once the link is connected, which it must not be yet.
     pub(crate) fn set_handshakes(&mut self, needed: Handshakes) {
         self.has_layers = !needed.is_empty();
         let handshakes = self.handshakes_mut();
-        *handshakes.expect("it is not connected") = needed;
+        *handshakes.expect("the link is not open yet") = needed;
     }
 
-    /// The attempts of a link that is dialling.
+    /// Returns the connection attempts of a link that is dialing.
+    ///
+    /// # Panics
+    /// Panics if the link is not dialing.
     pub(crate) fn dial_mut(&mut self) -> &mut Dial<Socket> {
         match &mut self.reach {
             Reach::Dialing(dial, _) => dial,
@@ -216,11 +222,11 @@ impl<Socket> Link<Socket> {
             | Reach::Shaking(..)
             | Reach::Open(..)
             | Reach::Idle(..)
-            | Reach::Closed => unreachable!("it is not dialling"),
+            | Reach::Closed => unreachable!("the link is not dialing"),
         }
     }
 
-    /// What is to be agreed on when it is connected; `None` where it is.
+    /// Returns the handshakes that are still to be performed, or `None` if the link is open.
     pub(crate) fn handshakes_mut(&mut self) -> Option<&mut Handshakes> {
         match &mut self.reach {
             Reach::Waiting { handshakes, .. }
@@ -231,7 +237,7 @@ impl<Socket> Link<Socket> {
         }
     }
 
-    /// The chain whose exchange is under way.
+    /// Returns the chain whose exchange is at the front.
     #[inline]
     pub(crate) fn chain(&self) -> Option<u32> {
         self.h1.tag()
@@ -242,19 +248,19 @@ impl<Socket> Link<Socket> {
         matches!(self.reach, Reach::Open(..))
     }
 
-    /// Whether its connection is open and an exchange under way on it.
+    /// Returns whether the connection is open and has an exchange in progress.
     #[inline]
     pub(crate) fn is_busy(&self) -> bool {
         self.is_open() && self.h1.front().is_some()
     }
 
-    /// Whether something waits for the socket to take more: of a request, or of what its TLS state
-    /// has to say.
+    /// Returns whether anything waits to be written to the socket: part of a request, or TLS
+    /// records.
     pub(crate) fn has_unwritten(&self) -> bool {
         self.h1.has_unwritten() || self.has_outbound()
     }
 
-    /// Whether its TLS state has something for the socket.
+    /// Returns whether the TLS state has bytes for the socket.
     #[inline]
     pub(crate) fn has_outbound(&self) -> bool {
         self.tls_state().is_some_and(TlsState::has_outbound)

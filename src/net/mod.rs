@@ -1,4 +1,4 @@
-//! Moves bytes; knows no HTTP rule.
+//! The network layer: moves bytes, and contains no rule of HTTP.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -37,11 +37,11 @@ pub(crate) mod window;
 
 pub(crate) use readiness::{ALARM, Heard, Readiness, Ready, WAKE};
 
-/// Whether there is a machine under the engine, with files and network interfaces of its own.
+/// Whether the engine runs on a real host, with files and network interfaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Machine {
     Real,
-    /// Nothing of the machine that it happens to run on may be seen in it.
+    /// A simulated one, which must not see anything of the real host underneath.
     #[cfg_attr(
         not(feature = "sim"),
         allow(dead_code, reason = "there is no simulation")
@@ -49,35 +49,37 @@ pub enum Machine {
     Simulated,
 }
 
-/// Where sockets, readiness and time come from: the real network, or a simulated one.
+/// The source of sockets, readiness and time: the real network, or a simulated one.
 ///
-/// Readiness is edge-triggered in both: an arrival is told once, and what is left unread is not
-/// told again.
+/// Readiness is edge-triggered in both: an arrival is reported once, and unread data is not
+/// reported again.
 pub trait Net {
     type Socket: fmt::Debug;
 
     const MACHINE: Machine;
 
-    /// Whether https means TLS; if not, it is the same bytes as http.
+    /// Whether https uses TLS. If not, its bytes are the same as those of http.
     const HAS_TLS: bool = true;
 
-    /// Whether time passes in `wait`.
+    /// Whether [`wait`](Self::wait) blocks, so that time passes in it.
     const WAITS: bool;
 
-    /// The time. Read around the poll and after readbacks, and passed down.
+    /// Returns the current time. Called around the poll and after readbacks, and passed down from
+    /// there.
     fn now(&self) -> Instant;
 
-    /// What time of day it is, and where chance comes from, in a simulation; `None`: the system's.
+    /// In a simulation, returns the time of day and a seed for random numbers. `None` stands for
+    /// the system's own.
     fn simulated(&self) -> Option<(SystemTime, u64)> {
         None
     }
 
-    /// Opens a non-blocking socket as `route` has it and begins to connect it. `Ok` says nothing
-    /// about whether the peer will accept.
+    /// Opens a non-blocking socket with the options of `route` and starts to connect it. `Ok` does
+    /// not mean that the peer will accept.
     fn connect(&mut self, addr: SocketAddr, route: &Route) -> io::Result<Self::Socket>;
 
-    /// The same for an origin of `scheme`, which only a network is interested in that has no
-    /// TLS states.
+    /// Like [`connect`](Self::connect), for an origin of `scheme`. Only a network without TLS
+    /// states needs the scheme.
     fn connect_for(
         &mut self,
         scheme: Scheme,
@@ -88,31 +90,31 @@ pub trait Net {
         self.connect(addr, route)
     }
 
-    /// The same through a unix socket.
+    /// Like [`connect`](Self::connect), through a unix socket.
     fn connect_unix(&mut self, path: &Path, route: &Route) -> io::Result<Self::Socket>;
 
-    /// Whether a socket that is connected to `peer` is connected to itself: TCP allows that where
-    /// the system picks the port that is dialled as the port to dial from.
+    /// Returns whether a socket connected to `peer` is connected to itself. TCP permits this where
+    /// the system picks the dialed port as the local port.
     fn is_connected_to_itself(&mut self, socket: &Self::Socket, peer: SocketAddr) -> bool;
 
-    /// Watches `socket` for reading and writing until `deregister`, under `token`.
+    /// Watches `socket` for reading and writing under `token`, until `deregister`.
     fn register(&mut self, socket: &mut Self::Socket, token: Token) -> io::Result<()>;
 
-    /// Ends `register`; must come before `close`.
+    /// Ends the registration. Must be called before `close`.
     fn deregister(&mut self, socket: &mut Self::Socket) -> io::Result<()>;
 
-    /// Closes `socket`. With data unread in it the peer gets a reset.
+    /// Closes `socket`. If it holds unread data, the peer receives a reset.
     fn close(&mut self, socket: Self::Socket);
 
-    /// Sends from `bufs` in one call and never raises SIGPIPE. While the connection is not
-    /// established: `NotConnected` or `WouldBlock`; when it could not be established: the reason,
-    /// once.
+    /// Sends from `bufs` in one call, without ever raising SIGPIPE. Returns `NotConnected` or
+    /// `WouldBlock` while the connection is not established. If it could not be established,
+    /// returns the reason, once.
     fn send(&mut self, socket: &Self::Socket, bufs: &[IoSlice<'_>]) -> io::Result<usize>;
 
-    /// Receives into `buf`; 0 is the end of file.
+    /// Receives into `buf`. Returns 0 at the end of the stream.
     fn recv(&mut self, socket: &Self::Socket, buf: &mut [u8]) -> io::Result<usize>;
 
-    /// Sends small segments at once (TCP_NODELAY).
+    /// Makes the socket send small segments at once (TCP_NODELAY).
     fn set_nodelay(&mut self, socket: &Self::Socket) -> io::Result<()>;
 
     /// Waits until something is ready, `timeout` has passed or the waker was called, and appends at
@@ -124,45 +126,45 @@ pub trait Net {
         timeout: Option<Duration>,
     ) -> io::Result<Heard>;
 
-    /// Whether `wait` would have something to tell that the host of a shared poll has handed over
-    /// already, its call of the waker included.
+    /// Returns whether the host of a shared poll has already handed over something for `wait` to
+    /// report, including a call of the waker.
     fn has_handed_events(&self) -> bool {
         false
     }
 
-    /// Whether the poll can become readable by itself when a deadline has passed.
+    /// Returns whether the poll can become readable on its own when a deadline passes.
     fn has_alarm(&self) -> bool {
         false
     }
 
-    /// From now on the poll is readable by `deadline` at the latest.
+    /// Makes the poll readable by `deadline` at the latest.
     fn set_alarm(&mut self, deadline: Option<Instant>) {
         let _ = deadline;
     }
 
-    /// Whether this process was forked off the one that has the poll: what it deregisters is lost
-    /// to both.
+    /// Returns whether this process was forked from the one that owns the poll. A source that it
+    /// deregisters is lost to both.
     fn is_forked(&self) -> bool {
         false
     }
 
-    /// What the poll calls the source that the engine calls `token`.
+    /// Returns the token under which the poll watches the source that the engine calls `token`.
     fn outer(&self, token: Token) -> Token {
         token
     }
 
-    /// Makes `wait` return with an event for [`WAKE`], from any thread.
+    /// Returns a handle that makes `wait` return with an event for [`WAKE`], from any thread.
     fn waker(&self) -> Wake;
 
-    /// The resolver to use where the configuration names none.
+    /// Returns the resolver to use if the configuration names none.
     fn resolver(&self) -> Box<dyn Resolve>;
 
-    /// Lets a resolver know how it reaches this engine.
+    /// Gives a resolver the means to reach this engine.
     fn attach(&self, resolver: &mut dyn Resolve) -> io::Result<()>;
 }
 
-/// Whether a socket connected to `peer` could be connected to itself: no system gives out a port
-/// under 1024 of its own accord, so that the usual ones need not be looked at.
+/// Returns whether a socket connected to `peer` could be connected to itself. No system assigns a
+/// port below 1024 on its own, so connections to the usual ports need no check.
 pub(crate) fn may_be_own(peer: SocketAddr) -> bool {
     peer.port() >= 1024
 }

@@ -1,5 +1,5 @@
-//! In place of `alarm`, where there is no timer that a poll could watch: deadlines are the host's
-//! to look after.
+//! Replaces `alarm` where there is no timer that a poll could watch. The host then keeps track of
+//! deadlines itself.
 
 use std::io;
 use std::time::Instant;
@@ -8,7 +8,7 @@ use mio::Registry;
 
 use crate::net::readiness::Ready;
 
-/// A timer on a poll, which there is none of.
+/// A timer on a poll. There is none, so it has no values.
 #[derive(Debug)]
 pub(super) enum Alarm {}
 

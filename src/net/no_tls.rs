@@ -1,5 +1,5 @@
-//! What stands for TLS states in a build without the feature `tls`: none can be made, so nothing
-//! here is ever run.
+//! Replaces `tls` in a build without that feature. No TLS state can be created, so nothing here
+//! ever runs.
 
 use std::io::IoSlice;
 

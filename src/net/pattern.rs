@@ -1,6 +1,6 @@
-//! Patterns: which hosts, on which port, a setting of the configuration is for.
+//! Patterns for the hosts, and optionally the port, that a setting of the configuration applies to.
 //!
-//! A trailing dot says nothing here, neither in a pattern nor in a host.
+//! A trailing dot is ignored, both in a pattern and in a host.
 
 use std::net::Ipv6Addr;
 
@@ -14,26 +14,28 @@ pub(crate) struct Pattern {
 #[derive(Debug)]
 enum Host {
     Any,
-    /// Ends with this, which begins with a dot.
+    /// Matches hosts that end with this string, which begins with a dot.
     Below(Box<str>),
     Exactly(Box<str>),
 }
 
 impl Pattern {
+    /// Parses a pattern.
+    ///
     /// # Errors
-    /// Why it cannot be read.
+    /// Returns why the pattern is invalid.
     pub(crate) fn parse(pattern: &str) -> Result<Self, &'static str> {
         if pattern.contains('/') || pattern.contains(char::is_whitespace) {
-            return Err("a pattern is a host, with a port or without, and no URL");
+            return Err("expected a host with an optional port, not a URL");
         }
-        // "[::1]:80" and "::1" hold colons that part no port.
+        // "[::1]:80" and "::1" contain colons that do not separate a port.
         let (host, port) = match pattern.strip_prefix('[') {
             Some(rest) => {
-                let (host, port) = rest.split_once(']').ok_or("no closing bracket")?;
+                let (host, port) = rest.split_once(']').ok_or("missing closing bracket")?;
                 match port.strip_prefix(':') {
                     Some(port) => (host, Some(port)),
                     None if port.is_empty() => (host, None),
-                    None => return Err("something other than a port after the bracket"),
+                    None => return Err("expected a port after the closing bracket"),
                 }
             }
             None if pattern.matches(':').count() > 1 => (pattern, None),
@@ -45,7 +47,7 @@ impl Pattern {
         let port = match port {
             Some(port) => Some(
                 port.parse()
-                    .map_err(|_| "what follows the colon is no port")?,
+                    .map_err(|_| "expected a port number after the colon")?,
             ),
             None => None,
         };
@@ -59,15 +61,15 @@ impl Pattern {
             Some(below) if below.starts_with('.') && below.len() > 1 && !below.contains('*') => {
                 Host::Below(below.to_ascii_lowercase().into())
             }
-            Some(_) => return Err("a wildcard stands for whole labels: *.domain"),
-            None if host.is_empty() => return Err("no host"),
-            None if host.contains('*') => return Err("a wildcard stands first: *.domain"),
+            Some(_) => return Err("a wildcard must stand for whole labels, as in *.domain"),
+            None if host.is_empty() => return Err("missing host"),
+            None if host.contains('*') => return Err("a wildcard must come first, as in *.domain"),
             None => Host::Exactly(as_origins_have_it(host).into()),
         };
         Ok(Self { host, port })
     }
 
-    /// Whether it is for `host`, a name without trailing dot.
+    /// Returns whether the pattern matches `host`, a name without trailing dot, and `port`.
     pub(crate) fn fits(&self, host: &str, port: u16) -> bool {
         let fits = match &self.host {
             Host::Any => true,
@@ -78,8 +80,8 @@ impl Pattern {
     }
 }
 
-/// A host in the form of [`Origin::host`](crate::Origin::host): names in lower case, IPv6 addresses
-/// in their short form, the case of a zone id as it is.
+/// Normalizes a host to the form of [`Origin::host`](crate::Origin::host): names in lower case,
+/// IPv6 addresses in their short form, and the case of a zone id unchanged.
 fn as_origins_have_it(host: &str) -> String {
     let (addr, zone) = match host.split_once('%') {
         Some((addr, zone)) => (addr, Some(zone)),

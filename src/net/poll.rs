@@ -1,5 +1,5 @@
-//! Polls that have an eye on the sockets of a [`MioNet`](super::socket::MioNet): one of the
-//! engine's own, or the host's.
+//! The polls that can watch the sockets of a [`MioNet`](super::socket::MioNet): the engine's own,
+//! or the host's.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -18,12 +18,12 @@ use crate::net::slots::RESOLVER_TOKENS;
 use crate::net::window::Window;
 use crate::resolver::Wake;
 
-/// Whether an engine's own poll is to become readable by itself when a deadline has passed.
+/// Whether an engine's own poll should become readable on its own when a deadline passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Deadlines {
-    /// The host looks after them, or the engine as it waits.
+    /// No: the host keeps track of deadlines, or the engine does while it waits.
     Outside,
-    /// In the poll, where the platform can.
+    /// Yes, where the platform supports it.
     #[cfg_attr(
         not(feature = "timerfd"),
         allow(dead_code, reason = "there is no timer")
@@ -31,21 +31,21 @@ pub(crate) enum Deadlines {
     Inside,
 }
 
-/// Where sockets are watched, and how an engine hears of them.
+/// Watches sockets and reports their events to an engine.
 pub trait Watch: fmt::Debug {
-    /// Whether `wait` asks the system, and may take its time.
+    /// Whether [`wait`](Self::wait) polls the system, and may block.
     const WAITS: bool;
 
     fn registry(&self) -> &Registry;
 
-    /// What the poll calls the source that the engine calls `token`: a link's, or one of the
-    /// resolver's.
+    /// Returns the token under which the poll watches the source that the engine calls `token`, be
+    /// it a link or one of the resolver's sources.
     fn outer(&self, token: Token) -> Token;
 
-    /// The tokens of the poll that are the resolver's.
+    /// Returns the tokens of this poll that are reserved for the resolver.
     fn resolver_tokens(&self) -> Range<usize>;
 
-    /// As [`Net::wait`](crate::net::Net::wait).
+    /// See [`Net::wait`](crate::net::Net::wait).
     fn wait(
         &mut self,
         ready: &mut Vec<Ready>,
@@ -53,20 +53,20 @@ pub trait Watch: fmt::Debug {
         timeout: Option<Duration>,
     ) -> io::Result<Heard>;
 
-    /// As [`Net::has_handed_events`](crate::net::Net::has_handed_events).
+    /// See [`Net::has_handed_events`](crate::net::Net::has_handed_events).
     fn has_handed_events(&self) -> bool;
 
-    /// As [`Net::waker`](crate::net::Net::waker).
+    /// See [`Net::waker`](crate::net::Net::waker).
     fn waker(&self) -> Wake;
 
-    /// As [`Net::has_alarm`](crate::net::Net::has_alarm).
+    /// See [`Net::has_alarm`](crate::net::Net::has_alarm).
     fn has_alarm(&self) -> bool;
 
-    /// As [`Net::set_alarm`](crate::net::Net::set_alarm).
+    /// See [`Net::set_alarm`](crate::net::Net::set_alarm).
     fn set_alarm(&mut self, deadline: Option<Instant>, now: Instant);
 }
 
-/// A poll of the engine's own. Its file descriptor is what a host watches.
+/// The engine's own poll. A host may watch its file descriptor.
 #[derive(Debug)]
 pub struct OwnPoll {
     poll: Poll,
@@ -123,7 +123,10 @@ impl Watch for OwnPoll {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Heard::Some),
             result => result?,
         }
-        debug_assert!(self.events.capacity() <= max, "no more than was asked for");
+        debug_assert!(
+            self.events.capacity() <= max,
+            "the poll returns at most `max` events"
+        );
         for event in &self.events {
             ready.push(Ready {
                 token: event.token(),
@@ -148,8 +151,8 @@ impl Watch for OwnPoll {
     fn waker(&self) -> Wake {
         let waker = Arc::clone(&self.waker);
         Wake::new(move || {
-            // Writing to an eventfd fails only when its counter is full: then a wake-up is due
-            // already.
+            // Writing to an eventfd fails only when its counter is full, and then a wake-up is
+            // already due.
             let _ = waker.wake();
         })
     }
@@ -159,20 +162,20 @@ impl Watch for OwnPoll {
     }
 
     fn set_alarm(&mut self, deadline: Option<Instant>, now: Instant) {
-        // With no deadline to wait for, the timer may go off once more, for nothing.
+        // Without a deadline the timer stays set: one spurious expiry is harmless.
         if let (Some(alarm), Some(deadline)) = (&mut self.alarm, deadline) {
             alarm.set(deadline, now);
         }
     }
 }
 
-/// The host's poll: it waits, and hands over what it is told of the tokens that it lent.
+/// The host's poll. The host waits on it, and hands over events for the tokens that it lent.
 pub struct HostPoll {
     registry: Registry,
     window: Window,
-    /// What the host has handed over and no turn has taken.
+    /// Events that the host has handed over and no turn has taken.
     handed: VecDeque<Ready>,
-    /// Somebody has called the waker since a turn looked.
+    /// The waker was called since the last turn looked.
     woken: Arc<AtomicBool>,
     wake: Wake,
 }
@@ -191,7 +194,7 @@ impl HostPoll {
             handed: VecDeque::new(),
             woken,
             wake: Wake::new(move || {
-                // Before the host is told: it may turn at once.
+                // Set this before calling the host, which may run a turn at once.
                 told.store(true, Ordering::Release);
                 wake();
             }),
@@ -224,7 +227,7 @@ impl Watch for HostPoll {
         self.window.resolver_tokens()
     }
 
-    /// The host has waited already: nothing blocks here.
+    /// Never blocks, because the host has already waited.
     fn wait(
         &mut self,
         ready: &mut Vec<Ready>,
@@ -244,7 +247,7 @@ impl Watch for HostPoll {
                 None => break,
             }
         }
-        // When the host polled is not known here, nor whether it has handed over all.
+        // It is unknown here when the host polled, and whether it has handed over everything.
         Ok(Heard::Some)
     }
 

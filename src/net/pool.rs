@@ -1,7 +1,7 @@
-//! Pool: origins, their idle links and who waits for one.
+//! Origins, their idle links, and the queues of requests that wait for a link.
 //!
-//! Idle links of an origin are taken newest first, since the newest is the least likely to have
-//! been closed; the oldest of all goes first where room is needed.
+//! The newest idle link of an origin is used first, because it is the least likely to have been
+//! closed. The oldest idle link of all is closed first where room is needed.
 
 use std::borrow::Borrow;
 use std::collections::{HashMap, VecDeque};
@@ -21,38 +21,38 @@ use crate::proto::{Origin, Scheme};
 use crate::route::Route;
 use crate::sched::wheel::TimerId;
 
-/// Slab key of an origin, as it is reached by one route.
+/// Slab key of an origin as reached by one route.
 pub(crate) type OriginKey = u32;
 
-/// What the pool knows of one origin.
+/// The state that the pool keeps for one origin.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) origin: Origin,
     pub(crate) route: Arc<Route>,
-    /// Chains and links that refer to it; forgotten when none does.
+    /// Chains and links that refer to the origin. It is removed when there are none.
     users: u32,
-    /// Links that are not closed, idle ones included.
+    /// Links that are not closed, including idle ones.
     pub(crate) links: usize,
     idle: Ends,
     idle_links: usize,
-    /// First and last chain in its queue.
+    /// First and last chain in the origin's queue.
     pub(crate) waiting: Option<(u32, u32)>,
-    /// It stands on the pool's list of those to be served.
+    /// The origin is on the pool's list of queues to serve.
     is_to_serve: bool,
-    /// It stands on one of the pool's lists of those that wait for room.
+    /// The origin is on one of the pool's lists of queues that wait for room.
     is_listed_for_room: bool,
-    /// Of requests that may wait in its queue for long.
+    /// Timer for requests that may wait in the queue for long.
     pub(crate) watch: Option<TimerId>,
-    /// No connection is to be had just now, beside those there are.
+    /// No further connection can be opened at the moment.
     pub(crate) turned_away: Option<TurnedAway>,
-    /// How deep its requests are pipelined that do not say so themselves.
+    /// Pipeline depth of requests that do not set their own.
     pub(crate) depth: u16,
     pub(crate) trust: Trust,
-    /// Links whose pipelines take one more.
+    /// Links whose pipelines accept one more request.
     roomy: Vec<LinkKey>,
 }
 
-/// Why an origin's requests have to wait, and when another try is made.
+/// Why an origin's requests have to wait, and the timer for the next attempt.
 #[derive(Debug)]
 pub(crate) struct TurnedAway {
     pub(crate) why: String,
@@ -66,14 +66,15 @@ struct Ends {
 }
 
 impl Entry {
-    /// Requests wait, and were found to wait for room. False for one that stands on the list no
-    /// more by right: its key may be another's by now.
+    /// Returns whether requests are waiting for room. False for an outdated list item: its key may
+    /// belong to another origin by now.
     #[inline]
     fn waits_for_room(&self) -> bool {
         self.is_listed_for_room && self.waiting.is_some()
     }
 
-    /// It waits no more, or was forgotten, since it was put on the list.
+    /// Marks an origin as no longer listed. It has stopped waiting since it was listed, or has been
+    /// removed.
     fn unlist(entry: Option<&mut Self>) {
         if let Some(entry) = entry {
             entry.is_listed_for_room = false;
@@ -81,22 +82,22 @@ impl Entry {
     }
 }
 
-/// All origins that are in use.
+/// All origins in use.
 #[derive(Debug)]
 pub(crate) struct Pool {
     entries: Slab<Entry>,
     by_key: HashMap<Key, OriginKey>,
     idle: Ends,
-    /// The places of idle links, by their keys; of the others whatever was there. Apart, so that a
-    /// link whose request waits for its response is the smaller by it.
+    /// The places of idle links, indexed by link key; the values at other keys are stale. A
+    /// separate table keeps links that wait for a response smaller.
     spots: Vec<Spot>,
-    /// Origins whose queue may move: a link of theirs came free, or room for one.
+    /// Origins whose queue may move, because one of their links came free or ended.
     to_serve: VecDeque<OriginKey>,
-    /// Origins whose queue waits for room among all links: those that have a link all the same, and
-    /// those that have none.
+    /// Origins whose queue waits for room under the limit on all links. This list holds origins
+    /// that still have a link, and the next one those that have none.
     for_room: VecDeque<OriginKey>,
     for_room_unlinked: VecDeque<OriginKey>,
-    /// Which origins are pipelined, and how deep; the first that fits counts.
+    /// Which origins are pipelined, and how deep. The first match applies.
     depths: Vec<Depth>,
 }
 
@@ -107,7 +108,7 @@ struct Spot {
     of_origin: Neighbours,
     /// Among all idle links.
     of_all: Neighbours,
-    /// Not to be used from its tick on.
+    /// Fires when the link may no longer be used.
     timer: TimerId,
 }
 
@@ -117,28 +118,28 @@ struct Neighbours {
     older: MaybeKey,
 }
 
-/// How deep the origins that a pattern stands for are pipelined.
+/// The pipeline depth of the origins that match a pattern.
 #[derive(Debug)]
 pub(crate) struct Depth {
     pub(crate) pattern: Pattern,
     pub(crate) depth: u16,
-    /// They are known to answer what is pipelined, and need not show it.
+    /// The origins are known to support pipelining and need no trial.
     pub(crate) is_known: bool,
 }
 
-/// Links that are looked at for the one with the fewest requests unanswered: a bound, where
-/// thousands have room.
+/// How many links are compared to find the one with the fewest unanswered requests. A bound,
+/// because thousands may have room.
 const LOOKED_AT: usize = 8;
 
-/// Everything that makes one connection as good as another: where it goes, and how.
+/// What makes two connections interchangeable: their origin and their route.
 #[derive(Debug)]
 struct Key {
     origin: Origin,
     route: Arc<Route>,
 }
 
-/// Scheme, host, port and route, wherever they lie: lets the table be asked without building a
-/// [`Key`].
+/// A view of scheme, host, port and route, wherever they are stored. Allows table lookups without
+/// building a [`Key`].
 trait AsOriginRef {
     fn parts(&self) -> OriginRef<'_>;
 }
@@ -180,7 +181,7 @@ fn parts_of<'a>(origin: &'a Origin, route: &'a Arc<Route>) -> OriginRef<'a> {
     }
 }
 
-/// Of the origin alone: an origin is seldom reached by many routes.
+/// Hashes the origin only: an origin is rarely reached by many routes.
 impl Hash for dyn AsOriginRef + '_ {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let OriginRef {
@@ -232,7 +233,8 @@ impl Pool {
         }
     }
 
-    /// Counts one more user of the origin, which is known by `hint` if the user was there before.
+    /// Counts a user of the origin, and returns its key. `hint` is the key that this user holds
+    /// already, if any; if it is a different origin's, the user leaves that one.
     pub(crate) fn enter(&mut self, hint: Option<OriginKey>, parts: OriginRef<'_>) -> OriginKey {
         if let Some(key) = hint
             && let entry = &self.entries[key as usize]
@@ -279,7 +281,7 @@ impl Pool {
         })
     }
 
-    /// Counts one user less.
+    /// Removes a user of the origin.
     pub(crate) fn leave(&mut self, key: OriginKey) {
         let entry = &mut self.entries[key as usize];
         entry.users -= 1;
@@ -291,26 +293,26 @@ impl Pool {
         }
     }
 
-    /// A link of the origin begins.
+    /// Records that a link to the origin was opened.
     pub(crate) fn on_opened(&mut self, key: OriginKey) {
         let entry = &mut self.entries[key as usize];
         entry.links += 1;
         entry.users += 1;
     }
 
-    /// A link of the origin, not idle, has ended.
+    /// Records that a link to the origin that was not idle has ended.
     pub(crate) fn on_closed(&mut self, key: OriginKey) {
         let entry = &mut self.entries[key as usize];
         entry.links -= 1;
         if entry.links == 0 && entry.waits_for_room() {
-            // It has a claim now to come before those that have a link.
+            // It now takes precedence over origins that have a link.
             self.for_room_unlinked.push_back(key);
         }
         self.leave(key);
     }
 
-    /// Keeps a link as the newest idle one, until `timer` goes off. Answers whether its origin now
-    /// has more than `most` of them.
+    /// Keeps a link as the newest idle one, until `timer` fires. Returns whether its origin now has
+    /// more than `most` idle links.
     pub(crate) fn put<K>(
         &mut self,
         links: &mut Slots<Link<K>>,
@@ -339,14 +341,14 @@ impl Pool {
         entry.idle_links += 1;
         let reach = &mut links[key].reach;
         let Reach::Open(socket, layers) = reach.take() else {
-            unreachable!("what rests is open");
+            unreachable!("a link that rests is open");
         };
         *reach = Reach::Idle(socket, layers);
         put_at(&mut self.spots, key, spot, || spot);
         entry.idle_links > most
     }
 
-    /// Takes an idle link out of the pool; it rests. Answers its timer.
+    /// Takes an idle link out of the pool, to rest. Returns its timer.
     pub(crate) fn take<K>(&mut self, links: &mut Slots<Link<K>>, key: LinkKey) -> TimerId {
         let spot = self.spots[key as usize];
         let entry = &mut self.entries[links[key].origin as usize];
@@ -375,27 +377,27 @@ impl Pool {
         spot.timer
     }
 
-    /// The timer of an idle link.
+    /// Returns the timer of an idle link.
     pub(crate) fn timer_of(&self, key: LinkKey) -> TimerId {
         self.spots[key as usize].timer
     }
 
-    /// The newest idle link of an origin.
+    /// Returns the newest idle link of an origin.
     pub(crate) fn newest_idle(&self, key: OriginKey) -> Option<LinkKey> {
         self.entries[key as usize].idle.newest
     }
 
-    /// The oldest idle link of an origin.
+    /// Returns the oldest idle link of an origin.
     pub(crate) fn oldest_idle(&self, key: OriginKey) -> Option<LinkKey> {
         self.entries[key as usize].idle.oldest
     }
 
-    /// The oldest idle link of all.
+    /// Returns the oldest idle link of all.
     pub(crate) fn oldest_idle_of_all(&self) -> Option<LinkKey> {
         self.idle.oldest
     }
 
-    /// The oldest of all idle links that are connected to `addr`.
+    /// Returns the oldest idle link that is connected to `addr`.
     pub(crate) fn oldest_idle_to<K>(
         &self,
         links: &Slots<Link<K>>,
@@ -412,7 +414,7 @@ impl Pool {
         None
     }
 
-    /// A new connection to an origin may be to be had again.
+    /// Allows new connections to an origin again.
     pub(crate) fn try_again(&mut self, key: OriginKey) {
         if let Some(entry) = self.entries.get_mut(key as usize) {
             entry.turned_away = None;
@@ -420,7 +422,8 @@ impl Pool {
         }
     }
 
-    /// Has a link stand among those of its origin whose pipelines take one more, if its own does.
+    /// Adds a link to, or removes it from, its origin's list of links that accept more requests, as
+    /// its line requires.
     pub(crate) fn note_room<K>(&mut self, links: &mut Slots<Link<K>>, key: LinkKey) {
         let link = &mut links[key];
         let roomy = &mut self.entries[link.origin as usize].roomy;
@@ -441,9 +444,10 @@ impl Pool {
         }
     }
 
-    /// The link of an origin with the fewest requests unanswered, among the last few that were
-    /// found to have room for one of that depth. `was_sent`: it was sent before, and its connection
-    /// broke; so it goes over none that has not answered yet (RFC 9112 §9.3.2).
+    /// Returns the origin's link with the fewest unanswered requests, among the last few that were
+    /// found to have room for a request of this depth. `was_sent` means that the request was sent
+    /// before and its connection broke, so it must not share a connection that has not answered yet
+    /// (RFC 9112 §9.3.2).
     pub(crate) fn roomiest<K>(
         &self,
         links: &Slots<Link<K>>,
@@ -456,8 +460,7 @@ impl Pool {
         let unanswered = |key: &LinkKey| {
             let link = &links[*key];
             let unanswered = link.h1.line()?.unanswered();
-            // What stands unread may answer nobody, and must not stand before a request that is
-            // sent now.
+            // Unread bytes may be unsolicited, and must not precede the request about to be sent.
             let is_fit = unanswered < usize::from(depth)
                 && !link.h1.ends_behind_front()
                 && !link.is_queued
@@ -470,7 +473,7 @@ impl Pool {
         looked_at.filter_map(unanswered).min().map(|(_, key)| key)
     }
 
-    /// Has the origin's queue looked at: a link of its own came free, or ended.
+    /// Schedules a look at the origin's queue, because one of its links came free or ended.
     #[inline]
     pub(crate) fn serve_soon(&mut self, key: OriginKey) {
         let entry = &mut self.entries[key as usize];
@@ -479,10 +482,10 @@ impl Pool {
         }
     }
 
-    /// The origin whose queue is to be looked at next.
+    /// Returns the origin whose queue is to be served next.
     pub(crate) fn next_to_serve(&mut self) -> Option<OriginKey> {
         while let Some(key) = self.to_serve.pop_front() {
-            // The origin may have been forgotten, and its key given to another, since then.
+            // The origin may have been removed since, and its key given to another.
             if let Some(entry) = self.entries.get_mut(key as usize)
                 && std::mem::take(&mut entry.is_to_serve)
             {
@@ -492,7 +495,7 @@ impl Pool {
         None
     }
 
-    /// Has the origin's queue looked at when there is room for one more link among all.
+    /// Schedules a look at the origin's queue for when there is room for one more link.
     pub(crate) fn wait_for_room(&mut self, key: OriginKey) {
         let entry = &mut self.entries[key as usize];
         if !std::mem::replace(&mut entry.is_listed_for_room, true) {
@@ -503,8 +506,8 @@ impl Pool {
         }
     }
 
-    /// The origin that has waited longest for room among those without a link, or else among all:
-    /// who has one gets on, if slowly.
+    /// Returns the origin that has waited longest for room. Origins without a link come first;
+    /// those with one make progress, if slowly.
     pub(crate) fn next_for_room(&mut self) -> Option<OriginKey> {
         while let Some(key) = self.for_room_unlinked.pop_front() {
             match self.entries.get_mut(key as usize) {
@@ -512,7 +515,7 @@ impl Pool {
                     entry.is_listed_for_room = false;
                     return Some(key);
                 }
-                // It has found a link since, one of its own that came free.
+                // It has obtained a link since: one of its own came free.
                 Some(entry) if entry.waits_for_room() => self.for_room.push_back(key),
                 entry => Entry::unlist(entry),
             }
@@ -529,7 +532,7 @@ impl Pool {
         None
     }
 
-    /// Whether an origin other than this one waits for room and has no link at all.
+    /// Returns whether another origin waits for room and has no link at all.
     #[inline]
     pub(crate) fn another_has_none(&mut self, key: OriginKey) -> bool {
         let has_none = |entry: &Entry| entry.waits_for_room() && entry.links == 0;
@@ -541,20 +544,20 @@ impl Pool {
             }
             self.for_room_unlinked.pop_front();
         }
-        // An origin stands here once at most, so one of the first two is another.
+        // An origin is listed here at most once, so one of the first two is another.
         self.for_room_unlinked
             .iter()
             .take(2)
             .any(|other| *other != key)
     }
 
-    /// 0 if no queue is to be looked at.
+    /// Returns 0 if no queue needs serving.
     #[inline]
     pub(crate) fn unsettled(&self) -> usize {
         self.to_serve.len() | self.for_room.len() | self.for_room_unlinked.len()
     }
 
-    /// Whether any origin waits for room.
+    /// Returns whether any origin waits for room.
     #[inline]
     pub(crate) fn has_waiting_for_room(&self) -> bool {
         !self.for_room.is_empty() || !self.for_room_unlinked.is_empty()

@@ -3,7 +3,7 @@
 use mio::Token;
 use mio::event::Event;
 
-/// What a poll says of one token: a set of flags.
+/// What a poll reports for one token: a set of flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Readiness(u8);
 
@@ -11,12 +11,12 @@ impl Readiness {
     pub(crate) const NONE: Self = Self(0);
     pub(crate) const READABLE: Self = Self(1);
     pub(crate) const WRITABLE: Self = Self(2);
-    /// The peer will send nothing more: there is an end of file behind what is still to be read.
+    /// The peer will send nothing more: the stream ends after the bytes that are still to be read.
     pub(crate) const READ_CLOSED: Self = Self(4);
     /// The socket has an error to report, or is closed in both directions.
     pub(crate) const ERROR: Self = Self(8);
 
-    /// Nothing more will come behind what is still to be read.
+    /// Nothing follows the bytes that are still to be read.
     pub(crate) const ENDING: Self = Self::READ_CLOSED.with(Self::ERROR);
     /// Reasons to read.
     pub(crate) const READ_SIDE: Self = Self::READABLE.with(Self::ENDING);
@@ -29,9 +29,12 @@ impl Readiness {
         Self(self.0 & !other.0)
     }
 
-    /// Whether this one is there.
+    /// Returns whether this one flag is set.
     pub(crate) fn has(self, one: Self) -> bool {
-        debug_assert!(one.0.is_power_of_two(), "`has_any` asks for several");
+        debug_assert!(
+            one.0.is_power_of_two(),
+            "several flags are tested by `has_any`"
+        );
         self.has_any(one)
     }
 
@@ -64,13 +67,13 @@ pub struct Ready {
     pub(crate) readiness: Readiness,
 }
 
-/// Whether a poll has told all there was.
+/// Whether a poll has reported every event there was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heard {
-    /// A source that it did not tell of had nothing new at that time.
+    /// Sources without an event had nothing new at the time of the poll.
     All,
-    /// There may be more to tell: it told as much as it may at once, or was interrupted, or when it
-    /// was asked is not known.
+    /// There may be further events: the poll returned as many as it may at once, it was
+    /// interrupted, or its time is unknown.
     Some,
 }
 

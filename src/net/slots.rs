@@ -1,8 +1,8 @@
-//! Slab keys and generations in tokens: a stale event is recognised here.
+//! Tokens made of slab keys and generations, by which stale events are recognized.
 //!
-//! A slab gives a freed key out again at once, and an event for the old owner may still stand in
-//! the batch, or come from a duplicate of its file descriptor. A token therefore carries the slot
-//! and a generation; an event whose generation is not the slot's is nobody's.
+//! A slab reuses a freed key at once, while an event for the old owner may still be in the batch,
+//! or come from a duplicate of its file descriptor. A token therefore carries the slot and a
+//! generation, and an event whose generation is not the slot's is ignored.
 
 use std::fmt;
 use std::ops::Range;
@@ -15,8 +15,8 @@ use crate::net::readiness::ALARM;
 /// Slab key of a link.
 pub(crate) type LinkKey = u32;
 
-/// An `Option` of a slab's key in four bytes: no slab holds so many entries that it would give out
-/// the largest key.
+/// An `Option<u32>` of a slab key, in four bytes. No slab holds so many entries that it would
+/// return the largest key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MaybeKey(u32);
 
@@ -46,16 +46,16 @@ impl fmt::Debug for MaybeKey {
     }
 }
 
-/// Makes room for one more, a sixteenth at a time: doubling would waste up to half of what a
-/// million waiting entries take.
+/// Makes room for one more entry, growing by a sixteenth. Doubling would waste up to half the
+/// memory of a million waiting entries.
 pub(crate) fn grow<T>(slab: &mut Slab<T>) {
     if slab.len() == slab.capacity() {
         slab.reserve_exact((slab.len() / 16).max(16));
     }
 }
 
-/// Puts `value` at `key` of a table that stands beside a slab, under the same keys. It grows as
-/// [`grow`] has it; what was never put is as `absent` makes it.
+/// Stores `value` at `key` in a table that parallels a slab. The table grows like [`grow`]; entries
+/// that were never set are made by `absent`.
 pub(crate) fn put_at<T>(table: &mut Vec<T>, key: u32, value: T, absent: impl FnMut() -> T) {
     let key = key as usize;
     if key >= table.len() {
@@ -68,27 +68,27 @@ pub(crate) fn put_at<T>(table: &mut Vec<T>, key: u32, value: T, absent: impl FnM
     table[key] = value;
 }
 
-/// Bits of a token that are the slot; the rest is the generation, but for the top bit.
+/// Bits of a token that hold the slot. The others hold the generation, except the top bit.
 const SLOT_BITS: u32 = usize::BITS / 2;
 const SLOT_MASK: usize = (1 << SLOT_BITS) - 1;
 
-/// Tokens with the top bit set are the resolver's, but for the last two, which are the alarm's and
-/// the waker's.
+/// Tokens with the top bit set belong to the resolver, except the last two, which belong to the
+/// alarm and the waker.
 pub(crate) const RESOLVER_TOKENS: Range<usize> = 1 << (usize::BITS - 1)..ALARM.0;
 const GENERATION_MASK: usize = (RESOLVER_TOKENS.start - 1) & !SLOT_MASK;
 
-/// How often a slot was given out.
+/// How many times a slot has been used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Generation(u32);
 
 impl Generation {
-    /// What stands in a token.
+    /// Splits a token into slot and generation.
     pub(crate) fn split(token: Token) -> (LinkKey, Self) {
         let generation = (token.0 & GENERATION_MASK) >> SLOT_BITS;
         ((token.0 & SLOT_MASK) as LinkKey, Self(generation as u32))
     }
 
-    /// As it stands in a token: after as many as fit in there, it begins anew.
+    /// Returns the number as held in a token, where it wraps around.
     pub(crate) fn number(self) -> usize {
         ((self.0 as usize) << SLOT_BITS & GENERATION_MASK) >> SLOT_BITS
     }
@@ -98,11 +98,11 @@ impl Generation {
     }
 }
 
-/// Entries under keys, each with the generation of its slot.
+/// Slab entries, each with the generation of its slot.
 #[derive(Debug)]
 pub(crate) struct Slots<T> {
     slab: Slab<T>,
-    /// Of all slots, vacant ones included.
+    /// Generations of all slots, including vacant ones.
     generations: Vec<Generation>,
 }
 
@@ -136,7 +136,7 @@ impl<T> Slots<T> {
         Token(self.generation(key).bits() | key as usize)
     }
 
-    /// The key behind `token`, unless its entry is gone.
+    /// Returns the key that `token` stands for, unless its entry has been removed.
     pub(crate) fn find(&self, token: Token) -> Option<LinkKey> {
         let key = token.0 & SLOT_MASK;
         let generation = self.generations.get(key)?;
@@ -190,10 +190,10 @@ mod tests {
         let token = slots.token(first);
         assert_eq!(slots.find(token), Some(first));
         slots.remove(first);
-        assert_eq!(slots.find(token), None, "gone");
+        assert_eq!(slots.find(token), None, "the entry has been removed");
         let second = slots.insert("second");
-        assert_eq!(first, second, "the slab gives the slot out again");
-        assert_eq!(slots.find(token), None, "of another generation");
+        assert_eq!(first, second, "the slab reuses the slot");
+        assert_eq!(slots.find(token), None, "the token has an old generation");
         assert_eq!(slots.find(slots.token(second)), Some(second));
     }
 

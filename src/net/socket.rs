@@ -37,11 +37,11 @@ const MSG_NOSIGNAL: i32 = 0x400;
 )))]
 const MSG_NOSIGNAL: i32 = 0;
 
-/// Sockets on a poll of the engine's own or of its host's.
+/// Sockets on the engine's own poll, or on its host's.
 #[derive(Debug)]
 pub struct MioNet<W> {
     pub(crate) watch: W,
-    /// Whose poll it is.
+    /// The process that created the poll.
     process: u32,
 }
 
@@ -54,11 +54,11 @@ impl<W: Watch> MioNet<W> {
     }
 }
 
-/// Whether this machine has no address of its own from which `addr` could be reached, as where IPv6
-/// is switched off.
+/// Returns whether this host has no address of its own from which `addr` could be reached, for
+/// instance because IPv6 is disabled.
 ///
-/// Connecting then fails with EADDRNOTAVAIL, as it does when all ports are taken: UDP, which shares
-/// no ports with TCP, tells the two apart.
+/// Connecting then fails with EADDRNOTAVAIL, as it does when all ports are in use. UDP, which
+/// shares no ports with TCP, tells the two cases apart.
 fn is_out_of_reach(addr: SocketAddr) -> bool {
     let any: IpAddr = match addr {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -68,7 +68,7 @@ fn is_out_of_reach(addr: SocketAddr) -> bool {
     probed.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
-/// Connects a socket on which something is to be set before.
+/// Connects a socket that needs options set before it connects.
 fn connect_by(route: &Route, peer: SocketAddr) -> io::Result<TcpStream> {
     let source = route
         .source_for(peer)
@@ -96,7 +96,7 @@ fn connect_by(route: &Route, peer: SocketAddr) -> io::Result<TcpStream> {
     }
 }
 
-/// A non-blocking socket whose buffers are as the route wants them.
+/// Returns a non-blocking socket with the buffer sizes of the route.
 fn open(domain: Domain, route: &Route) -> io::Result<Socket> {
     let socket = Socket::new(domain, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
@@ -109,30 +109,30 @@ fn open(domain: Domain, route: &Route) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// The error of a route that names an address to connect from.
+/// Converts a bind error of a route that names a source address.
 fn cannot_bind(source: IpAddr, error: io::Error) -> io::Error {
     match error.kind() {
-        // All its ports are taken. That is no want of this machine's: other sources have ports of
-        // their own.
+        // All ports of this address are in use. The shortage is not the host's: other addresses
+        // have ports of their own.
         io::ErrorKind::AddrInUse => {
             let why = format!("cannot connect from {source}: all its ports are in use");
             io::Error::new(io::ErrorKind::WouldBlock, why)
         }
-        // An address that is not this machine's is none, though it has the same number.
+        // The address does not belong to this host. This is no exhaustion, although the error
+        // number is the same.
         io::ErrorKind::AddrNotAvailable => route_error("cannot connect from", source, &error),
         _ if is_exhaustion(&error) => error,
         _ => route_error("cannot connect from", source, &error),
     }
 }
 
-/// What the route asks for cannot be had.
+/// Returns the error for a route option that cannot be applied.
 fn route_error(what: &str, which: impl fmt::Display, error: &io::Error) -> io::Error {
     let why = format!("{what} {which}: {error}");
     io::Error::new(io::ErrorKind::InvalidInput, why)
 }
 
-/// What the kernel would refuse is brought into its bounds: seconds from 1 to 32,767, and from 1 to
-/// 127 probes.
+/// Clamps values that the kernel would refuse: times to 1..=32,767 seconds, and probes to 1..=127.
 fn tcp_keepalive(keepalive: &Keepalive) -> TcpKeepalive {
     let seconds = |time: Duration| Duration::from_secs(time.as_secs().clamp(1, 32_767));
     let mut options = TcpKeepalive::new().with_time(seconds(keepalive.idle));
@@ -145,23 +145,23 @@ fn tcp_keepalive(keepalive: &Keepalive) -> TcpKeepalive {
     options
 }
 
-/// The largest number that the kernel takes for a size or a time.
+/// The largest number that the kernel accepts for a size or a time.
 const MAX_OPTION: u32 = i32::MAX as u32;
 
-/// A size as the kernel takes it: a larger one would come out as another number.
+/// Limits a buffer size to what the kernel accepts: a larger one would be taken for another number.
 fn buffer_bytes(bytes: usize) -> usize {
     bytes.min(MAX_OPTION as usize)
 }
 
-/// A user timeout in the kernel's milliseconds, of which none stands for its own default.
+/// Returns a user timeout in whole milliseconds, at least one because 0 means the kernel's default.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn user_timeout(timeout: Duration) -> Duration {
     let millis = timeout.as_nanos().div_ceil(1_000_000);
     Duration::from_millis(millis.clamp(1, MAX_OPTION.into()) as u64)
 }
 
-/// Whether a socket whose own address is `own` and that was connected to `dialled` is connected to
-/// itself. The unspecified address leads to this machine's own, whichever that is.
+/// Returns whether a socket with local address `own` that was connected to `dialled` is connected
+/// to itself. The unspecified address reaches any of the host's own addresses.
 fn is_own_end(own: SocketAddr, dialled: SocketAddr) -> bool {
     let (own_ip, dialled_ip) = (own.ip().to_canonical(), dialled.ip().to_canonical());
     own.port() == dialled.port() && (own_ip == dialled_ip || dialled_ip.is_unspecified())
@@ -169,7 +169,7 @@ fn is_own_end(own: SocketAddr, dialled: SocketAddr) -> bool {
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn bind_interface(socket: &Socket, interface: &str) -> io::Result<()> {
-    // An empty name would be no binding at all.
+    // An empty name would remove the binding.
     let bound = if interface.is_empty() {
         Err(io::ErrorKind::InvalidInput.into())
     } else {
@@ -191,19 +191,19 @@ fn set_user_timeout(socket: &Socket, timeout: Duration) -> io::Result<()> {
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn bind_interface(_: &Socket, _: &str) -> io::Result<()> {
-    let why = "the route names an interface, which this platform cannot bind to";
+    let why = "the route names an interface, but this platform cannot bind sockets to one";
     Err(io::Error::new(io::ErrorKind::Unsupported, why))
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn set_user_timeout(_: &Socket, _: Duration) -> io::Result<()> {
-    let why = "the route has a user timeout, which this platform does not know";
+    let why = "the route has a user timeout, which this platform does not support";
     Err(io::Error::new(io::ErrorKind::Unsupported, why))
 }
 
-/// Whether a connect that failed is under way all the same.
+/// Returns whether a connect that returned an error is still in progress.
 fn is_in_progress(error: &io::Error) -> bool {
-    // EINPROGRESS, which the standard library has no stable kind for; Windows says WouldBlock.
+    // EINPROGRESS has no stable `ErrorKind`. Windows reports WouldBlock.
     let number = if cfg!(any(target_os = "linux", target_os = "android")) {
         115
     } else {
@@ -243,7 +243,7 @@ impl<W: Watch> Net for MioNet<W> {
         let addr = SockAddr::unix(path)?;
         let socket = open(Domain::UNIX, route)?;
         socket.connect(&addr)?;
-        // In a TCP stream's clothes: nothing is asked of it that a unix socket could not do.
+        // Wrap it as a TCP stream: only operations that a unix socket also supports are used on it.
         Ok(TcpStream::from_std(socket.into()))
     }
 
@@ -365,13 +365,13 @@ mod tests {
                 false,
             ),
             (
-                "the unspecified address is this machine's",
+                "the unspecified address reaches the host",
                 "127.0.0.1:40000",
                 "0.0.0.0:40000",
                 true,
             ),
             (
-                "but not every port of it",
+                "the unspecified address and another port",
                 "127.0.0.1:40001",
                 "0.0.0.0:40000",
                 false,
@@ -379,19 +379,19 @@ mod tests {
             ("IPv6", "[::1]:40000", "[::1]:40000", true),
             ("IPv6, unspecified", "[::1]:40000", "[::]:40000", true),
             (
-                "the scope is the system's to fill in",
+                "the scope may be filled in by the system",
                 "[fe80::1%2]:40000",
                 "[fe80::1]:40000",
                 true,
             ),
             (
-                "IPv4 in IPv6's clothes",
+                "IPv4-mapped IPv6 address",
                 "127.0.0.1:40000",
                 "[::ffff:127.0.0.1]:40000",
                 true,
             ),
             (
-                "the same, unspecified",
+                "IPv4-mapped IPv6 address, unspecified",
                 "[::ffff:127.0.0.1]:40000",
                 "[::ffff:0.0.0.0]:40000",
                 true,
@@ -413,12 +413,12 @@ mod tests {
             SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), addr.port()),
         ] {
             let socket = net.connect(dialled, &Route::default()).unwrap();
-            assert!(may_be_own(dialled), "{dialled} is looked at");
+            assert!(may_be_own(dialled), "{dialled} has to be checked");
             assert!(!net.is_connected_to_itself(&socket, dialled), "{dialled}");
         }
     }
 
-    /// The kernel lets a socket connect to itself that is bound to the very address it dials.
+    /// The kernel lets a socket connect to itself if it is bound to the address that it dials.
     #[test]
     fn a_socket_that_is_connected_to_itself_is_known() {
         let mut net = own_net();
@@ -443,8 +443,8 @@ mod tests {
     #[test]
     fn a_source_without_a_free_port_is_no_want_of_this_machine() {
         let source = IpAddr::from(Ipv4Addr::LOCALHOST);
-        // What bind says, whether the whole machine wants for it, and whether it is worth another
-        // try.
+        // What bind returns, whether the whole host is out of resources, and whether a retry is
+        // worthwhile.
         for (kind, is_want, is_for_now) in [
             (io::ErrorKind::AddrInUse, false, true),
             (io::ErrorKind::OutOfMemory, true, false),

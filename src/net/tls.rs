@@ -1,19 +1,19 @@
-//! A TLS state as a byte pump: ciphertext in, plaintext out, and the other way round. No socket, no
+//! TLS as a byte pump: ciphertext in, plaintext out, and the other way round. No sockets and no
 //! HTTP.
 //!
 //! ```text
 //!  socket ─► read buffer ─ receive ─► plaintext (shared) ─► parser
-//!  request ─ seal ─► Scratch (shared) ─► socket;  what that does not take ─► TlsState
+//!  request ─ seal ─► Scratch (shared) ─► socket;  what it does not take ─► TlsState
 //! ```
 //!
-//! The rule is that a TLS state at rest holds no buffer: records are decrypted in the buffer that
-//! all links read into, and made in one that all links write from. What a TLS state keeps is an
-//! incomplete record, and ciphertext that its socket has not taken. So it stands on rustls'
-//! unbuffered interface; its buffered one keeps 4 KiB and more for each connection.
+//! A TLS state at rest holds no buffer. Records are decrypted in the buffer that all links read
+//! into, and encrypted into one that all links write from. A TLS state keeps only an incomplete
+//! record, and ciphertext that its socket has not taken. This requires rustls' unbuffered API,
+//! because the buffered one keeps at least 4 KiB for each connection.
 //!
-//! rustls copies each record's plaintext into a vector of its own, and lends that only as long as
-//! it borrows the read buffer; so it is copied once more, behind that of the record before. The
-//! parser gets what one read has brought in one piece.
+//! rustls copies each record's plaintext into a vector of its own, and lends it only while it
+//! borrows the read buffer. It is therefore copied once more, after the plaintext of the previous
+//! record, and the parser gets all plaintext of one read in one piece.
 
 use std::fmt;
 use std::io::IoSlice;
@@ -30,21 +30,21 @@ use rustls::{AlertDescription, Error};
 use crate::tls::{CertificateChain, HTTP_1_1};
 pub(crate) use crate::tls::{Problem, Tls, TlsInfo};
 
-/// A TLS connection without its socket. One pointer wide.
+/// A TLS connection without its socket. The size of a pointer.
 pub(crate) struct TlsState(Box<Inner>);
 
 struct Inner {
     connection: UnbufferedClientConnection,
     state: State,
-    /// What has been read of a record, or of handshake messages, that is not complete; and records
-    /// that are, where there was more to do than was allowed.
+    /// Incomplete input: part of a record, or of handshake messages. Also whole records, if the
+    /// allowance did not cover them.
     kept: Vec<u8>,
-    /// How much of `kept` has been shown to rustls already, as whole records: parts of a message of
-    /// the handshake.
+    /// How much of `kept` rustls has already seen as whole records, which are fragments of a
+    /// handshake message.
     shown: usize,
-    /// Records and tickets without data, since data were last received or sealed.
+    /// Records without data, and tickets, since data was last received or sealed.
     unasked: usize,
-    /// Ciphertext that goes to the socket before any other.
+    /// Ciphertext that must be sent before any other.
     outbound: Vec<u8>,
 }
 
@@ -53,48 +53,48 @@ struct Inner {
 ///      └───────────────┴──────────────┴────► Failed
 /// ```
 enum State {
-    /// Whose chains its server's certificates are shared in.
+    /// The server's certificate chain will be interned in this [`Tls`].
     Handshaking(Tls),
-    /// Data may go both ways.
+    /// Data may flow both ways.
     Established(CertificateChain),
-    /// The peer has said that it sends nothing more; data may still be sent.
+    /// The peer has sent close_notify. Data may still be sent.
     Finished(CertificateChain),
-    /// Nothing more can be read or sent, but for the alert that says so. Boxed, since it is the
-    /// largest and few come to it.
+    /// Nothing more can be read or sent, except the alert that reports the failure. Boxed because
+    /// it is large and rare.
     Failed(Box<Problem>),
 }
 
-/// Buffers that all TLS states of an engine share, for the length of a call.
+/// Buffers that all TLS states of an engine share, used within one call.
 #[derive(Default)]
 pub(crate) struct Scratch {
-    /// As long as it has ever been needed; of interest up to `filled`.
+    /// Grows as needed and never shrinks. Only the bytes up to `filled` are valid.
     ciphertext: Vec<u8>,
     filled: usize,
-    /// Plaintext from several places that goes into one record.
+    /// Plaintext from several slices that goes into one record.
     joined: Vec<u8>,
 }
 
-/// The longest record (RFC 8446 §5.2), and some room for handshake messages before it: no shorter
-/// buffer may be read into.
+/// The minimum size of a read buffer: the longest record (RFC 8446 §5.2), and some room for
+/// handshake messages before it.
 pub(crate) const MIN_READ_BUFFER: usize = 32 << 10;
 
-/// What a record costs beside its bytes, as so many more: its header, nonce and tag, and a vector
-/// of rustls' own. Half a microsecond.
+/// The fixed cost of a record, expressed in bytes: its header, nonce and tag, and a vector that
+/// rustls allocates. Half a microsecond.
 const RECORD_WORK: usize = 512;
 
-/// The same of one that brings no data: a ticket for a later connection, whose secret is derived
-/// and which takes the server's certificates along, or a change of keys. Several microseconds.
+/// The same for a record without data: a ticket for a later connection, whose secret is derived and
+/// which includes the server's certificates, or a key update. Several microseconds.
 const UNASKED_WORK: usize = 8 << 10;
 
-/// Plaintext that one call of [`TlsState::seal`] takes: four full records.
+/// The most plaintext that one call of [`TlsState::seal`] takes: four full records.
 const MAX_SEALED: usize = 64 << 10;
 
 impl TlsState {
-    /// Begins a connection to `host`: a name in lower case or an IP address, as an origin has it.
-    /// What opens the handshake is outbound then.
+    /// Starts a connection to `host`, which is a name in lower case or an IP address, as in an
+    /// origin. The ClientHello is outbound afterwards.
     ///
     /// # Errors
-    /// [`Problem::NoRoots`], or [`Problem::Name`] of a host that no certificate can name.
+    /// [`Problem::NoRoots`], or [`Problem::Name`] for a host that cannot appear in a certificate.
     pub(crate) fn new(tls: &Tls, host: &str) -> Result<Self, Problem> {
         let config = tls.config()?;
         let connection = UnbufferedClientConnection::new(config, server_name(host)?)?;
@@ -110,32 +110,33 @@ impl TlsState {
         Ok(tls)
     }
 
-    /// Puts what is kept of the last read at the front of `buffer`, and answers how much that is:
-    /// the socket is read behind it. `buffer` is no shorter than it was then.
+    /// Copies what is kept of the last read to the front of `buffer`, and returns its length. The
+    /// socket is then read into the space after it. `buffer` must not be shorter than it was for
+    /// the last read.
     ///
-    /// It is kept until [`receive`](Self::receive), so nothing is lost where there is nothing to be
-    /// read.
+    /// The bytes are also kept until [`receive`](Self::receive), so nothing is lost if the socket
+    /// has nothing to read.
     pub(crate) fn restore(&self, buffer: &mut [u8]) -> usize {
         let kept = &self.0.kept;
         buffer[..kept.len()].copy_from_slice(kept);
         kept.len()
     }
 
-    /// Takes ciphertext: `buffer` up to `filled`, which begins with what [`restore`](Self::restore)
-    /// put there. Appends the plaintext of all records that are complete to `plaintext`, and keeps
-    /// the rest. There may be something outbound afterwards, also after an error: the alert that
-    /// tells the peer.
+    /// Processes ciphertext: `buffer` up to `filled`, which starts with what
+    /// [`restore`](Self::restore) copied there. Appends the plaintext of all complete records to
+    /// `plaintext`, and keeps the rest. Afterwards there may be outbound ciphertext, even after an
+    /// error: the alert that informs the peer.
     ///
-    /// `allowance` is how much of it may be done, in bytes: of each record something for itself is
-    /// taken from it, and more of one that is no data. When it is used up the rest is kept as it
-    /// is, and [`has_pending`](Self::has_pending) says so. A few records, or one that is full of
-    /// tickets, are done in any case, so it may go over by that. A server can make records of one
-    /// byte, or tickets of twenty, and so much more work with a buffer of them than with a buffer
-    /// of data.
+    /// `allowance` limits the work, in bytes. Each record takes a fixed amount from it, and a
+    /// record without data takes more. When the allowance is used up, the rest is kept as it is,
+    /// and [`has_pending`](Self::has_pending) returns true. A few records, or one that is full of
+    /// tickets, are processed in any case, so the allowance may be exceeded by that much. The limit
+    /// exists because a server can make records of one byte, or tickets of twenty, and a buffer of
+    /// these is far more work than a buffer of data.
     ///
     /// # Errors
-    /// Whatever ends the connection; the same again when called again. Plaintext of records before
-    /// the bad one is in `plaintext`.
+    /// Returns whatever ended the connection, and returns it again when called again. The plaintext
+    /// of records before the bad one is in `plaintext`.
     pub(crate) fn receive(
         &mut self,
         buffer: &mut [u8],
@@ -148,19 +149,20 @@ impl TlsState {
             .receive(&mut buffer[..filled], limit, plaintext, allowance)
     }
 
-    /// Whether whole records are kept: [`receive`](Self::receive) is to be called with what
-    /// [`restore`](Self::restore) gives, before anything else is read. No event will tell of them.
+    /// Returns whether whole records are kept. If so, [`receive`](Self::receive) must be called
+    /// with what [`restore`](Self::restore) returns before the socket is read again. The poll
+    /// reports no event for them.
     pub(crate) fn has_pending(&self) -> bool {
         !self.0.kept.is_empty() && record_len(&self.0.kept[self.0.shown..]).is_some()
     }
 
-    /// How many records without data, or tickets, have come since data were last received or
-    /// sealed.
+    /// Returns how many records without data, or tickets, have arrived since data was last received
+    /// or sealed.
     pub(crate) fn unasked(&self) -> usize {
         self.0.unasked
     }
 
-    /// Whether application data may be sent.
+    /// Returns whether application data may be sent.
     pub(crate) fn is_established(&self) -> bool {
         match self.0.state {
             State::Established(_) | State::Finished(_) => true,
@@ -168,8 +170,8 @@ impl TlsState {
         }
     }
 
-    /// Whether the peer has said close_notify: no plaintext follows, and the end of the stream is a
-    /// true one (RFC 8446 §6.1).
+    /// Returns whether the peer has sent close_notify. No plaintext follows, and the end of the
+    /// stream is authentic (RFC 8446 §6.1).
     pub(crate) fn is_finished(&self) -> bool {
         match self.0.state {
             State::Finished(_) => true,
@@ -177,7 +179,7 @@ impl TlsState {
         }
     }
 
-    /// Why nothing more can be read or sent, if that is so.
+    /// Returns why nothing more can be read or sent, if the TLS state has failed.
     pub(crate) fn failure(&self) -> Option<&Problem> {
         match &self.0.state {
             State::Failed(problem) => Some(problem),
@@ -185,22 +187,22 @@ impl TlsState {
         }
     }
 
-    /// Whether ciphertext waits for the socket.
+    /// Returns whether ciphertext waits for the socket.
     pub(crate) fn has_outbound(&self) -> bool {
         !self.0.outbound.is_empty()
     }
 
-    /// Whether a part of a record has come, and the rest not.
+    /// Returns whether part of a record has been received, but not all of it.
     pub(crate) fn is_inside_record(&self) -> bool {
         !self.0.kept.is_empty()
     }
 
-    /// Encrypts what follows the first `skip` bytes of `parts`, 64 KiB at most; they share records,
-    /// so that a head and the body behind it may be one. Nothing is encrypted before the handshake
-    /// is over, or while as much waits for the socket already.
+    /// Encrypts what follows the first `skip` bytes of `parts`, at most 64 KiB. The parts share
+    /// records, so a head and a short body can go out in one record. Encrypts nothing before the
+    /// handshake is complete, or while 64 KiB already wait for the socket.
     ///
     /// # Errors
-    /// The TLS state has failed, or has sent as much as its keys are good for.
+    /// Returns an error if the TLS state has failed, or has encrypted as much as its keys allow.
     pub(crate) fn seal<'a>(
         &'a mut self,
         parts: &[&[u8]],
@@ -222,15 +224,15 @@ impl TlsState {
         })
     }
 
-    /// Ends TLS on the connection. What is left to be said to the peer: ciphertext that waits for
-    /// the socket, then close_notify (RFC 8446 §6.1) or the alert that says why the TLS state
-    /// failed. It is for one last send, and need not be taken.
+    /// Ends TLS on the connection, and returns the last bytes for the peer: ciphertext that waits
+    /// for the socket, followed by close_notify (RFC 8446 §6.1) or by the alert that reports the
+    /// failure. They are meant for one last send, and need not arrive.
     pub(crate) fn close(&mut self) -> Vec<u8> {
         match self.0.state {
             State::Handshaking(_) => return Vec::new(),
             State::Failed(_) => {}
             State::Established(_) | State::Finished(_) => {
-                // Whoever closes has no more use for the reason why it cannot be said.
+                // The connection is closing, so a failure to send the alert does not matter.
                 let _ = self.0.run_kept(|mut traffic, outbound| {
                     let mut alert = Vec::new();
                     let n = fit(&mut alert, |room| traffic.queue_close_notify(room))?;
@@ -242,13 +244,13 @@ impl TlsState {
         mem::take(&mut self.0.outbound)
     }
 
-    /// Tickets that have come.
+    /// Returns how many tickets have been received.
     #[cfg(test)]
     pub(crate) fn tickets(&self) -> usize {
         self.0.connection.tls13_tickets_received() as usize
     }
 
-    /// How the connection is protected, once it is.
+    /// Returns how the connection is protected, once it is established.
     pub(crate) fn info(&self) -> Option<TlsInfo> {
         match &self.0.state {
             State::Established(chain) | State::Finished(chain) => {
@@ -259,7 +261,7 @@ impl TlsState {
     }
 }
 
-/// Neither keys nor data.
+/// Shows neither keys nor data.
 impl fmt::Debug for TlsState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsState")
@@ -290,8 +292,8 @@ impl fmt::Debug for Scratch {
     }
 }
 
-/// Ciphertext on its way to the socket. Dropped, it is as if the socket had taken none: all of it
-/// stays with the TLS state, since records count, and none may be lost or sent twice.
+/// Ciphertext on its way to the socket. If dropped, it counts as if the socket had taken nothing,
+/// and all of it stays with the TLS state: records are numbered, so none may be lost or sent twice.
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct Flight<'a> {
@@ -302,13 +304,13 @@ pub(crate) struct Flight<'a> {
 }
 
 impl Flight<'_> {
-    /// Bytes of plaintext that are encrypted now, and must not be given to [`TlsState::seal`]
-    /// again, whatever the socket takes.
+    /// Returns how many bytes of plaintext have been encrypted. They must not be passed to
+    /// [`TlsState::seal`] again, no matter how much the socket takes.
     pub(crate) fn sealed(&self) -> usize {
         self.sealed
     }
 
-    /// What is to be sent: what the TLS state had kept, and what was encrypted now.
+    /// Returns the bytes to send: what the TLS state had kept, and what was just encrypted.
     pub(crate) fn slices(&self) -> [IoSlice<'_>; 2] {
         [
             IoSlice::new(self.outbound),
@@ -316,12 +318,12 @@ impl Flight<'_> {
         ]
     }
 
-    /// Bytes in [`slices`](Self::slices).
+    /// Returns the total length of [`slices`](Self::slices).
     pub(crate) fn len(&self) -> usize {
         self.outbound.len() + self.scratch.filled
     }
 
-    /// The socket took the first `n` bytes; the TLS state keeps the others.
+    /// Records that the socket took the first `n` bytes. The TLS state keeps the others.
     pub(crate) fn on_sent(mut self, n: usize) {
         self.sent = n;
     }
@@ -338,7 +340,7 @@ impl Drop for Flight<'_> {
     }
 }
 
-/// What may be sent when rustls has nothing more to read.
+/// Allows sending, when rustls has nothing more to read.
 type Traffic<'c> = WriteTraffic<'c, ClientConnectionData>;
 
 impl Inner {
@@ -350,13 +352,13 @@ impl Inner {
         allowance: &mut usize,
     ) -> Result<(), Problem> {
         let mut taken = 0;
-        // Up to here rustls has been shown whole records, whether or not it is done with them.
+        // The bytes before this have been shown to rustls as whole records, processed or not.
         let mut shown = self.shown.min(bytes.len());
         loop {
             let (records, len) = first_records(&bytes[shown..]);
             let whole = shown + len;
             let is_last = record_len(&bytes[whole..]).is_none();
-            // What begins another record is shown as well: if it is none, that is to be known now.
+            // Show the start of the next record as well, so an invalid header is detected now.
             let end = if is_last { bytes.len() } else { whole };
             let done = self.run_counted(&mut bytes[taken..end], records, plaintext, allowance);
             taken += done?;
@@ -381,8 +383,8 @@ impl Inner {
         Ok(())
     }
 
-    /// As [`run`](Self::run), of bytes that end with so many records which are new; takes what they
-    /// cost from `allowance`.
+    /// Like [`run`](Self::run), for bytes that end with `records` new records. Deducts their cost
+    /// from `allowance`.
     fn run_counted(
         &mut self,
         bytes: &mut [u8],
@@ -393,8 +395,8 @@ impl Inner {
         let tickets = self.connection.tls13_tickets_received();
         let mut data = 0;
         let done = self.run(bytes, plaintext, &mut data, |_, _| Ok(()));
-        // Several tickets may be in one record; how many other messages can be is limited by
-        // rustls.
+        // One record may contain several tickets. rustls limits how many other messages it may
+        // contain.
         let tickets = self.connection.tls13_tickets_received() - tickets;
         let unasked = (records.saturating_sub(data)).max(tickets as usize);
         let cost = records * RECORD_WORK + unasked * UNASKED_WORK;
@@ -431,21 +433,21 @@ impl Inner {
             sealed.map(|n| *filled = n)
         })?;
         match *filled {
-            // rustls has closed the connection on its own: TLS 1.2 has no way to change keys that
-            // are worn out.
+            // rustls has closed the connection on its own: TLS 1.2 cannot change keys that are
+            // exhausted.
             0 => Err(self.fail(Problem::Rustls(Error::EncryptError))),
             _ => Ok(data.len()),
         }
     }
 
-    /// Runs rustls without fresh bytes, to have something from it.
+    /// Runs rustls without new input, to obtain output.
     fn run_kept(
         &mut self,
         at_rest: impl FnOnce(Traffic<'_>, &mut Vec<u8>) -> Result<(), EncryptError>,
     ) -> Result<(), Problem> {
         let mut kept = mem::take(&mut self.kept);
-        // Of whole records rustls sees only those again that it has seen, so there is no plaintext;
-        // a vector that stays empty takes no memory.
+        // rustls has already seen the whole records among these bytes, so there is no plaintext,
+        // and the empty vector never allocates.
         let taken = self.run(&mut kept[..self.shown], &mut Vec::new(), &mut 0, at_rest)?;
         kept.drain(..taken);
         self.shown -= taken;
@@ -453,9 +455,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Runs rustls over `bytes` until it needs more, then lets `at_rest` send, if data may be sent.
-    /// Answers how many bytes are done with, and adds to `data` how many records of plaintext there
-    /// were.
+    /// Runs rustls over `bytes` until it needs more, then lets `at_rest` send if data may be sent.
+    /// Returns how many bytes were consumed, and adds the number of plaintext records to `data`.
     fn run(
         &mut self,
         bytes: &mut [u8],
@@ -478,17 +479,17 @@ impl Inner {
                     Err(error) => break Err(error),
                 },
                 Ok(ConnectionState::EncodeTlsData(message)) => encode(message, &mut self.outbound),
-                // What is encoded is sent in order, whenever that is.
+                // Encoded messages are sent in order, so it does not matter when.
                 Ok(ConnectionState::TransmitTlsData(message)) => message.done(),
-                // Told once; what is to be done in its wake comes next.
+                // Reported once. The resulting state follows.
                 Ok(ConnectionState::PeerClosed) => closed = true,
                 Ok(ConnectionState::WriteTraffic(traffic)) => {
                     let written = at_rest(traffic, &mut self.outbound);
                     break written.map_err(|_| Error::EncryptError);
                 }
                 Ok(ConnectionState::BlockedHandshake | ConnectionState::Closed) => break Ok(()),
-                // Early data is for servers to read. What else there may be one day nobody here has
-                // asked for.
+                // Early data only occurs on servers. Any future state would have to be enabled
+                // first.
                 Ok(other) => break Err(Error::General(format!("unexpected state {other:?}"))),
                 Err(error) => break Err(error),
             }
@@ -502,7 +503,7 @@ impl Inner {
         Ok(taken)
     }
 
-    /// What the handshake has come to, and whether the peer has `closed` its side.
+    /// Updates the state after a run. `closed` is whether the peer has closed its side.
     fn advance(&mut self, closed: bool) -> Result<(), Problem> {
         if let State::Handshaking(tls) = &self.state
             && !self.connection.is_handshaking()
@@ -527,8 +528,8 @@ impl Inner {
         }
     }
 
-    /// Puts the alert that rustls has for the peer, if it has one, behind what is outbound. Asked
-    /// once only: whoever asks on would have it read on.
+    /// Appends the alert that rustls has for the peer, if any, to the outbound bytes. Must be
+    /// called only once: a second call would make rustls continue to read.
     fn collect_alert(&mut self, rest: &mut [u8]) {
         if let Ok(ConnectionState::EncodeTlsData(message)) =
             self.connection.process_tls_records(rest).state
@@ -537,8 +538,8 @@ impl Inner {
         }
     }
 
-    /// Tells a peer of another protocol from one that is bad at this one: TLS begins with a record
-    /// of a handshake or an alert (RFC 8446 §5.1).
+    /// Distinguishes a peer of another protocol from a faulty TLS peer: TLS starts with a handshake
+    /// or alert record (RFC 8446 §5.1).
     fn explain(&self, error: Error, bytes: &[u8]) -> Problem {
         let is_first = self.connection.protocol_version().is_none();
         let is_record = matches!(bytes.first(), Some(20..=23));
@@ -556,7 +557,7 @@ impl Inner {
     }
 }
 
-/// How long the record is that `bytes` begin with, if all of it is there (RFC 8446 §5.1).
+/// Returns the length of the record at the start of `bytes`, if it is complete (RFC 8446 §5.1).
 fn record_len(bytes: &[u8]) -> Option<usize> {
     let [_, _, _, high, low, rest @ ..] = bytes else {
         return None;
@@ -565,8 +566,8 @@ fn record_len(bytes: &[u8]) -> Option<usize> {
     (len <= rest.len()).then_some(5 + len)
 }
 
-/// The records that are done at once, if there is more than one: how many, and how long they are. A
-/// record of data is full at 16 KiB, so that a large body is not read in smaller portions for it.
+/// Returns the number and total length of the records to process in one step. A data record is full
+/// at 16 KiB, so the limit does not split large bodies into smaller steps.
 fn first_records(bytes: &[u8]) -> (usize, usize) {
     const MOST: usize = 16;
     const ENOUGH: usize = 16 << 10;
@@ -581,8 +582,8 @@ fn first_records(bytes: &[u8]) -> (usize, usize) {
     (records, end)
 }
 
-/// Appends the plaintext of the records that are ready. Answers how many bytes of ciphertext are
-/// done with beside those that rustls tells of itself.
+/// Appends the plaintext of the records that are ready. Returns how many bytes of ciphertext can be
+/// discarded, in addition to those that rustls reports elsewhere.
 fn read(
     mut traffic: ReadTraffic<'_, '_, ClientConnectionData>,
     plaintext: &mut Vec<u8>,
@@ -598,17 +599,17 @@ fn read(
     Ok(discard)
 }
 
-/// Appends a message of the handshake, or an alert.
+/// Appends a handshake message or an alert.
 fn encode(mut message: EncodeTlsData<'_, ClientConnectionData>, outbound: &mut Vec<u8>) {
     let end = outbound.len();
-    // The first try tells how long it is.
+    // The first attempt returns the required size.
     while let Err(EncodeError::InsufficientSize(short)) = message.encode(&mut outbound[end..]) {
         outbound.resize(end + short.required_size, 0);
     }
 }
 
-/// Has `write` fill the front of `buffer`, which is made longer if that is too short. Answers how
-/// much it wrote.
+/// Lets `write` fill the front of `buffer`, which is extended if it is too short. Returns how much
+/// was written.
 fn fit(
     buffer: &mut Vec<u8>,
     mut write: impl FnMut(&mut [u8]) -> Result<usize, EncryptError>,
@@ -622,8 +623,8 @@ fn fit(
     }
 }
 
-/// What follows the first `skip` bytes of `parts`, up to [`MAX_SEALED`]: where it lies, if that is
-/// one place, else put together.
+/// Returns what follows the first `skip` bytes of `parts`, at most [`MAX_SEALED`] bytes. A single
+/// piece is borrowed, and several are copied together.
 fn pick<'a>(parts: &[&'a [u8]], skip: usize, joined: &'a mut Vec<u8>) -> &'a [u8] {
     let mut skip = skip;
     let mut left = MAX_SEALED;
@@ -646,8 +647,9 @@ fn pick<'a>(parts: &[&'a [u8]], skip: usize, joined: &'a mut Vec<u8>) -> &'a [u8
     joined
 }
 
-/// The name that the server's certificate has to bear. A trailing dot is no part of it, nor is the
-/// zone of an address: both say how a host is found from here (RFC 6066 §3, RFC 6874 §4).
+/// Returns the name that the server's certificate must contain. It includes neither a trailing dot
+/// nor the zone of an address: both only say how a host is found from here (RFC 6066 §3, RFC 6874
+/// §4).
 fn server_name(host: &str) -> Result<ServerName<'static>, Problem> {
     let name = host.strip_suffix('.').unwrap_or(host);
     let name = match name.split_once('%') {
@@ -660,7 +662,7 @@ fn server_name(host: &str) -> Result<ServerName<'static>, Problem> {
     }
 }
 
-/// Gives an empty buffer's memory back.
+/// Frees the memory of an empty buffer.
 fn release_if_empty(buffer: &mut Vec<u8>) {
     if buffer.is_empty() {
         *buffer = Vec::new();

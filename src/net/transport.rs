@@ -1,21 +1,21 @@
-//! Transport: the bytes of one link on their way out, plain or through a TLS state.
+//! Writes the bytes of one link, directly or through a TLS state.
 //!
-//! The way in is the engine's, since what is read has to lie in a buffer of its choice.
+//! Reading is left to the engine, because it chooses the buffer to read into.
 
 use std::io::{self, IoSlice};
 
 use crate::net::Net;
 use crate::net::tls::{Problem, Scratch, TlsState};
 
-/// What became of an attempt to write.
+/// The result of an attempt to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Written {
     /// Bytes that count as written: the socket took them, or the TLS state has encrypted them and
-    /// sees to them.
+    /// will send them.
     pub(crate) taken: usize,
     /// Bytes that the socket took.
     pub(crate) sent: usize,
-    /// The socket takes no more for now, or is not connected yet.
+    /// The socket accepts no more at the moment, or is not connected yet.
     pub(crate) is_blocked: bool,
 }
 
@@ -32,8 +32,8 @@ impl From<Problem> for Trouble {
     }
 }
 
-/// Writes what follows the first `skip` bytes of `parts`, as far as the socket takes it; through a
-/// TLS state, what that has to say first.
+/// Writes what follows the first `skip` bytes of `parts`, as far as the socket accepts it. A TLS
+/// state sends its own pending bytes first.
 #[inline]
 pub(crate) fn write<N: Net>(
     net: &mut N,
@@ -46,7 +46,7 @@ pub(crate) fn write<N: Net>(
     write_from::<MAX_PARTS, N>(net, socket, tls, parts, skip, scratch)
 }
 
-/// [`write`], from `PARTS` places at most.
+/// Like [`write`], from at most `PARTS` slices.
 #[inline]
 pub(crate) fn write_from<const PARTS: usize, N: Net>(
     net: &mut N,
@@ -84,7 +84,7 @@ pub(crate) fn write_from<const PARTS: usize, N: Net>(
     })
 }
 
-/// A request lies in so many places at most.
+/// The most slices that one request takes.
 const MAX_PARTS: usize = 4;
 
 #[inline(always)]
@@ -102,7 +102,7 @@ fn slices_of<'a>(parts: &[&'a [u8]], skip: usize, slices: &mut [IoSlice<'a>]) ->
     n
 }
 
-/// `None`: the socket takes nothing for now, or is not connected yet.
+/// Sends once. Returns `None` if the socket accepts nothing at the moment, or is not connected yet.
 #[inline]
 fn send<N: Net>(
     net: &mut N,

@@ -1,12 +1,13 @@
-//! The tokens that a host lends on its poll, and what they stand for.
+//! The tokens that a host lends to the engine on its poll, and what they stand for.
 //!
 //! ```text
 //! start                 + resolver            + slots               + slots
-//!   │ the resolver's      │ slots, generation 0 │ slots, generation 1 │ …
+//!   │ resolver's tokens   │ slots, generation 0 │ slots, generation 1 │ …
 //! ```
-//! A slot has as many tokens as fit, taken in turn, so that an event for its former owner is told
-//! from one for the present owner. One that is as old as all of them together is taken for the
-//! present owner's: a call too many on its socket, which harms nobody.
+//! Each slot has as many tokens as fit into the window, used in turn, so that events for its
+//! previous owner can be told apart from those for the current one. An event that is as many
+//! generations old as a slot has tokens is attributed to the current owner, which causes one
+//! superfluous call on its socket.
 
 use std::ops::Range;
 
@@ -14,7 +15,7 @@ use mio::Token;
 
 use crate::net::slots::{Generation, LinkKey, RESOLVER_TOKENS};
 
-/// How a range of tokens is divided.
+/// The division of a range of tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Window {
     tokens: Range<usize>,
@@ -26,24 +27,24 @@ pub(crate) struct Window {
 /// What a token of the window stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lent {
-    /// A source of the resolver's, by the token that the engine knows it by.
+    /// One of the resolver's sources, by the engine's token for it.
     Resolver(Token),
-    /// The link in this slot, if it is of a generation that [`Window::has`] this one.
+    /// The link in this slot, if its generation is one for which [`Window::has`] returns true.
     Link(LinkKey, usize),
 }
 
 impl Window {
-    /// The resolver's sockets: as many questions as are under way by default.
+    /// For the resolver's sockets: the default number of questions in flight.
     const MIN_RESOLVER: usize = 64;
-    /// One for the present owner of a slot and one for the last.
+    /// One for the current owner of a slot, and one for the previous owner.
     const MIN_GENERATIONS: usize = 2;
-    /// More sockets than any resolver has, and their tokens taken in turn too.
+    /// More than any resolver has sockets, even though their tokens are used in turn too.
     const MAX_RESOLVER: usize = 1 << 16;
 
     /// Divides `tokens` for links in at most `slots` slots.
     ///
     /// # Errors
-    /// How many tokens it takes, where there are fewer.
+    /// Returns the number of tokens needed, if there are fewer.
     pub(crate) fn new(tokens: Range<usize>, slots: usize) -> Result<Self, usize> {
         let least = slots
             .saturating_mul(Self::MIN_GENERATIONS)
@@ -64,7 +65,7 @@ impl Window {
         self.tokens.start..self.tokens.start + self.resolver
     }
 
-    /// The token of the window for what the engine calls `token`.
+    /// Returns the window's token for the engine's `token`.
     pub(crate) fn outer(&self, token: Token) -> Token {
         if RESOLVER_TOKENS.contains(&token.0) {
             return Token(self.tokens.start + (token.0 - RESOLVER_TOKENS.start));
@@ -74,7 +75,7 @@ impl Window {
         Token(links + self.class(generation) * self.slots + slot as usize)
     }
 
-    /// What a token of the host's poll stands for, unless it is none of the window.
+    /// Returns what a token of the host's poll stands for, or `None` if it is outside the window.
     pub(crate) fn inner(&self, token: Token) -> Option<Lent> {
         let offset = token.0.checked_sub(self.tokens.start)?;
         if offset < self.resolver {
@@ -85,7 +86,7 @@ impl Window {
         is_lent.then(|| Lent::Link((link % self.slots) as LinkKey, link / self.slots))
     }
 
-    /// Whether `generation` is one of those that have the tokens of `class`.
+    /// Returns whether `generation` is one of those that use the tokens of `class`.
     pub(crate) fn has(&self, class: usize, generation: Generation) -> bool {
         self.class(generation) == class
     }
@@ -114,7 +115,7 @@ mod tests {
                     assert!(!window.resolver_tokens().contains(&outer.0), "{outer:?}");
                     seen.insert(outer.0);
                     let Some(Lent::Link(slot, class)) = window.inner(outer) else {
-                        panic!("{outer:?} is a link's");
+                        panic!("{outer:?} belongs to a link");
                     };
                     assert_eq!(slot, key);
                     assert!(window.has(class, links.generation(key)));
@@ -126,7 +127,7 @@ mod tests {
             assert_eq!(seen.len(), slots * generations.min(5), "{tokens:?}");
             for offset in window.resolver_tokens() {
                 let Some(Lent::Resolver(inner)) = window.inner(Token(offset)) else {
-                    panic!("{offset} is the resolver's");
+                    panic!("{offset} belongs to the resolver");
                 };
                 assert_eq!(window.outer(inner), Token(offset));
             }
@@ -154,7 +155,7 @@ mod tests {
         assert_eq!(Window::new(10..10 + 83, 10), Err(84));
         assert!(Window::new(10..10 + 84, 10).is_ok());
         assert_eq!(Window::new(0..100, usize::MAX), Err(usize::MAX));
-        #[expect(clippy::reversed_empty_ranges, reason = "a host may do so")]
+        #[expect(clippy::reversed_empty_ranges, reason = "a host may pass such a range")]
         let backwards = 20..10;
         assert_eq!(Window::new(backwards, 1), Err(66));
         let all = Window::new(0..usize::MAX, 1024).unwrap();

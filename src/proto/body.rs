@@ -1,21 +1,21 @@
-//! Reads a response body to its exact end, by the rule that [`framing`](super::framing) chose (RFC
-//! 9112 §6.3).
+//! Reads a response body to its exact end, by the rule that [`framing`](super::framing) selected
+//! (RFC 9112 §6.3).
 
 use super::chunked::{Chunked, Content, Decoded};
 use super::framing::BodyLength;
 use super::limits::Limits;
 use super::violation::Violation;
 
-/// What is still to come of a body.
+/// The rest of a body that is still to be read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Body {
     /// Nothing.
     Empty,
-    /// So many bytes, at least one.
+    /// This many bytes, at least one.
     Length(u64),
     /// Chunks.
     Chunked(Chunked),
-    /// Whatever comes until the connection ends.
+    /// All bytes until the connection ends.
     UntilClose,
 }
 
@@ -31,7 +31,8 @@ impl From<BodyLength> for Body {
 }
 
 impl Body {
-    /// The exact end has been reached. Never so of a body that only the connection's end can end.
+    /// Returns whether the exact end has been reached. Always false for a body that ends with the
+    /// connection.
     #[inline]
     pub(crate) fn is_done(&self) -> bool {
         match self {
@@ -41,7 +42,7 @@ impl Body {
         }
     }
 
-    /// Reads on, up to the end of one piece, of the body, or of `input`, which is not empty.
+    /// Decodes up to the end of one piece, of the body, or of `input`, which must not be empty.
     #[inline]
     pub(crate) fn decode(&mut self, input: &[u8], limits: &Limits) -> Result<Decoded, Violation> {
         let taken = match self {

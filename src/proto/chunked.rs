@@ -1,17 +1,17 @@
-//! Decoder of the chunked transfer coding (RFC 9112 §7.1).
+//! Decoder for the chunked transfer coding (RFC 9112 §7.1).
 //!
-//! Input may end at any byte; the decoder keeps what it needs and copies no body byte. Extensions
-//! are skipped, the trailer section (§7.1.2) is handed out raw. A bare LF is refused: two readers
-//! that disagree on where a message ends are how smuggling starts (§11.2).
+//! Input may end at any byte. The decoder keeps only its state and copies no body byte. Extensions
+//! are skipped, and the trailer section (§7.1.2) is returned raw. A bare LF is refused: request
+//! smuggling starts with two recipients that disagree about where a message ends (§11.2).
 //!
 //! ```text
 //! Start -> Size -> [Blank] -> [Extension] -> SizeLf -> Data -> DataCr -> DataLf -> Start …
 //!                                              | size 0
 //!                                              v
-//!                                            Last -> LastLf -> Done
-//!                                              | a trailer field
-//!                                              v
-//!                                            Trailer -> TrailerLf -> TrailerStart -> TrailerEnd -> Done
+//!                                            Last -> LastLf --------------------------> Done
+//!                                              | a trailer field                         ^
+//!                                              v                                         |
+//!                                            Trailer -> TrailerLf -> TrailerStart -> TrailerEnd
 //! ```
 
 use std::ops::Range;
@@ -19,13 +19,13 @@ use std::ops::Range;
 use super::limits::Limits;
 use super::violation::Violation;
 
-/// Where in a chunked body the input stands.
+/// The position within a chunked body.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Chunked {
     state: State,
-    /// Bytes of extensions so far; in the trailer section, its bytes.
+    /// Bytes of extensions so far or, in the trailer section, bytes of that section.
     skipped: u32,
-    /// Bytes of the coded body so far: the evidence of a violation.
+    /// Bytes of the encoded body so far, as evidence in a violation.
     offset: u64,
 }
 
@@ -33,12 +33,12 @@ pub(crate) struct Chunked {
 enum State {
     /// Before the first digit of a size.
     Start,
-    /// After `digits` of them.
+    /// After `digits` digits of a size.
     Size {
         size: u64,
         digits: u8,
     },
-    /// In white space behind the size, which RFC 9112 §7.1.1 has recipients skip before an
+    /// In white space after the size. RFC 9112 §7.1.1 requires recipients to skip it before an
     /// extension.
     Blank {
         size: u64,
@@ -51,18 +51,19 @@ enum State {
     SizeLf {
         size: u64,
     },
-    /// So many bytes of data to go, at least one.
+    /// `left` bytes of data remain, at least one.
     Data {
         left: u64,
     },
-    /// At the CR, then the LF after the data.
+    /// At the CR after the data, then at the LF.
     DataCr,
     DataLf,
-    /// After the line of the last chunk: the end of the body, or a trailer field.
+    /// After the line of the last chunk. The end of the body or a trailer field follows.
     Last,
-    /// At the LF of the end, where there is no trailer field.
+    /// At the LF of the empty line that ends a body without trailer fields.
     LastLf,
-    /// In a trailer line, at its LF, at the start of the next, and at the LF that ends the section.
+    /// In a trailer line, at its LF, at the start of the next line, and at the LF that ends the
+    /// section.
     Trailer,
     TrailerLf,
     TrailerStart,
@@ -70,7 +71,7 @@ enum State {
     Done,
 }
 
-/// What a piece of input was.
+/// The result of decoding a piece of input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Decoded {
     pub(crate) consumed: usize,
@@ -81,26 +82,26 @@ pub(crate) struct Decoded {
 pub(crate) enum Content {
     /// Framing only.
     None,
-    /// Decoded bytes, there in the input.
+    /// Decoded bytes, at this range of the input.
     Data(Range<usize>),
-    /// A part of the trailer section, there in the input.
+    /// Part of the trailer section, at this range of the input.
     Trailers(Range<usize>),
 }
 
 const LINE_END: &[u8] = b"\r\n";
 
-/// What one call of [`Chunked::collect`] came to.
+/// The result of one call of [`Chunked::collect`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Joined {
-    /// Up to here the input was read.
+    /// How far the input was read.
     pub(crate) end: usize,
-    /// Bytes of the body, together at the start of the input.
+    /// Bytes of the body, joined at the start of the input.
     pub(crate) len: usize,
-    /// A part of the trailer section, there in the input.
+    /// Part of the trailer section, at this range of the input.
     pub(crate) trailers: Range<usize>,
 }
 
-/// 16 digits are 64 bits. Leading zeros count, so that nobody can send them for ever.
+/// 16 digits are 64 bits. Leading zeros count as well, so a peer cannot send them forever.
 const MAX_DIGITS: u8 = 16;
 
 impl Chunked {
@@ -112,26 +113,27 @@ impl Chunked {
         }
     }
 
-    /// The body and its trailer section have been read to their exact end.
+    /// Returns whether the body and its trailer section have been read to their exact end.
     pub(crate) fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
     }
 
-    /// The line of the last chunk has been read, and nothing behind it: no trailer field, and no
-    /// part of the empty line.
+    /// Returns whether the line of the last chunk has been read and nothing after it, neither a
+    /// trailer field nor part of the empty line.
     ///
-    /// Some servers close the connection here and leave the empty line out. The body is complete
-    /// all the same, since the zero-sized chunk has come (RFC 9112 §8). One byte more, and the
-    /// message was cut in the middle of something.
+    /// Some servers close the connection at this point and omit the empty line. The body is
+    /// complete nevertheless, since the zero-sized chunk has been received (RFC 9112 §8). After one
+    /// more byte, the message counts as truncated.
     pub(crate) fn is_behind_last_chunk(&self) -> bool {
         matches!(self.state, State::Last)
     }
 
-    /// Reads on: over framing, up to the end of the first piece, of the body, or of `input`.
+    /// Decodes `input`: skips framing, and stops at the end of the first piece, of the body, or of
+    /// `input`.
     pub(crate) fn decode(&mut self, input: &[u8], limits: &Limits) -> Result<Decoded, Violation> {
         let mut at = 0;
         while let Some(&byte) = input.get(at) {
-            // Most lines come whole, and have nothing in them but what must be there.
+            // Most lines are complete, and contain nothing beyond what is required.
             if let Some((state, line)) = self.read_plain_line(&input[at..]) {
                 self.state = state;
                 at += line;
@@ -194,10 +196,10 @@ impl Chunked {
         })
     }
 
-    /// As [`decode`](Self::decode) from place `from` of `input` on, as often as there is something:
-    /// pieces of the body move together to the start of `input`, over the framing between them.
-    /// Ends with `input`, with the body, with the first part of the trailer section, or with what
-    /// is wrong.
+    /// Like [`decode`](Self::decode) from position `from` of `input`, repeatedly. The pieces of the
+    /// body are moved together at the start of `input`, over the framing between them. Stops at the
+    /// end of `input` or of the body, after the first part of the trailer section, or at a
+    /// violation.
     pub(crate) fn collect(
         &mut self,
         input: &mut [u8],
@@ -232,8 +234,8 @@ impl Chunked {
         (collected, Ok(()))
     }
 
-    /// A line of framing that is there whole and has a size without extension, or nothing, in it:
-    /// what comes behind it, and its length.
+    /// Reads a complete framing line that is empty, or contains a size without extension. Returns
+    /// the state after the line, and its length.
     #[inline]
     fn read_plain_line(&self, input: &[u8]) -> Option<(State, usize)> {
         match self.state {
@@ -253,7 +255,7 @@ impl Chunked {
         }
     }
 
-    /// Counts a byte of an extension, then goes to `next`.
+    /// Counts a byte of an extension, and returns `next`.
     fn skip(&mut self, next: State, limits: &Limits) -> Result<State, Violation> {
         self.skipped = self.skipped.saturating_add(1);
         let (limit, seen) = (limits.max_chunk_extension_bytes, self.skipped as usize);
@@ -313,7 +315,7 @@ impl Chunked {
     }
 }
 
-/// The number that `input` begins with, and how many digits it has: up to eight.
+/// Returns the number at the start of `input`, and its number of digits, at most eight.
 #[inline]
 fn read_short_size(input: &[u8]) -> (u64, usize) {
     let (mut size, mut digits) = (0, 0);
@@ -329,8 +331,8 @@ fn read_short_size(input: &[u8]) -> (u64, usize) {
     (size, digits)
 }
 
-/// One more digit of a size, which must be one: `str::parse` would take signs, C's `strtol` white
-/// space and `0x`.
+/// Adds a digit to a size, and accepts nothing else: `str::parse` would accept signs, and C's
+/// `strtol` white space and `0x`.
 fn read_digit(size: u64, digits: u8, byte: u8, offset: u64) -> Result<State, Violation> {
     match char::from(byte).to_digit(16) {
         Some(digit) if digits < MAX_DIGITS => Ok(State::Size {
@@ -346,7 +348,7 @@ mod tests {
     use super::*;
     use crate::proto::testing::{Random, feeds};
 
-    /// Body, raw trailer section and unread tail; an error where the end has not come.
+    /// Body, raw trailer section and unread tail, or an error if the end was not reached.
     type Whole = Result<(Vec<u8>, Vec<u8>, Vec<u8>), Option<Violation>>;
 
     fn decode(feed: &[&[u8]], limits: &Limits) -> Whole {
@@ -415,7 +417,7 @@ mod tests {
                 "",
             ),
             (
-                "white space instead of one",
+                "white space without an extension",
                 "3 \t \r\nabc\r\n0\r\n\r\n",
                 "abc",
                 "",
@@ -464,7 +466,7 @@ mod tests {
             ("minus sign", "-3\r\n", size(0, b'-')),
             ("0x", "0x3\r\nabc\r\n", size(1, b'x')),
             ("underscore", "1_0\r\n", size(1, b'_')),
-            ("letter that is no digit", "3g\r\n", size(1, b'g')),
+            ("letter that is not a digit", "3g\r\n", size(1, b'g')),
             ("seventeen digits", "00000000000000003\r\n", size(16, b'3')),
             ("two numbers", "3 3\r\nabc\r\n", size(2, b'3')),
             ("bare LF after the size", "3\nabc\r\n", size(1, b'\n')),
@@ -533,7 +535,7 @@ mod tests {
             max_trailer_bytes: 8,
             ..Limits::DEFAULT
         };
-        // What extensions took is not taken from the trailers.
+        // Extensions do not count toward the limit for trailers.
         for feed in feeds(b"0;extension\r\nx: y\r\n\r\n") {
             assert!(decode(&feed, &limits).is_ok());
         }

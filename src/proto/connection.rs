@@ -1,5 +1,5 @@
-//! One link's side of the protocol: when a response is due, where it ends, and whether another may
-//! follow it (RFC 9112 §9).
+//! The protocol state of one connection: when a response is due, where it ends, and whether another
+//! may follow it (RFC 9112 §9).
 //!
 //! ```text
 //!          expect_response            final head              exact end
@@ -10,9 +10,9 @@
 //!                              +------------------------------------------------+ expect_response
 //! ```
 //!
-//! Bytes come in by [`Connection::receive`] and the end of the connection by
-//! [`Connection::on_eof`]. What is collected, what is thrown away and what closes the link is
-//! decided above.
+//! Bytes are passed to [`Connection::receive`], and the end of the connection to
+//! [`Connection::on_eof`]. What is collected or discarded, and when to close the connection, is
+//! decided by the layers above.
 
 use std::ops::Range;
 
@@ -25,63 +25,63 @@ use super::head::Head;
 use super::limits::Limits;
 use super::violation::Violation;
 
-/// One link's side of the protocol: reads one response at a time.
+/// The protocol state of one connection. Reads one response at a time.
 #[derive(Debug)]
 pub(crate) struct Connection {
     state: State,
-    /// Nothing said or implied by the response so far ends the connection with it.
+    /// The response so far neither states nor implies that the connection ends after it.
     persistent: bool,
 }
 
 #[derive(Debug)]
 enum State {
-    /// Nothing was asked: no byte is due.
+    /// No request was sent, so no byte is due.
     Idle,
     /// A head is due.
     Head(Due),
-    /// The final head was read.
+    /// The final head has been read.
     Body(Body),
-    /// So was the body, to its exact end.
+    /// The body has been read to its exact end.
     Complete,
 }
 
-/// A head that is due, and what came before it.
+/// A head that is due, and what preceded it.
 #[derive(Debug)]
 struct Due {
     /// The request was a HEAD.
     is_head: bool,
     /// The request asks for another protocol.
     may_switch: bool,
-    /// Bytes of the incomplete head in which its end was searched for.
+    /// Bytes of the incomplete head that have been searched for its end.
     searched: u32,
-    /// Bytes of the interim heads before it.
+    /// Bytes of the preceding interim heads.
     spent: u32,
-    /// How many there were.
+    /// Number of preceding interim heads.
     interim: u32,
 }
 
-/// How far one call of [`Connection::receive`] came.
+/// The progress of one call of [`Connection::receive`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Step {
-    /// Bytes of the input that are done with.
+    /// Bytes of the input that were consumed.
     pub(crate) consumed: usize,
-    /// What they were.
+    /// What those bytes were.
     pub(crate) event: Event,
 }
 
-/// What the bytes of a [`Step`] were. Ranges are places in the input of that call.
+/// What the bytes of a [`Step`] were. Ranges refer to the input of that call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// All of the input is used, or a head is incomplete: more bytes are needed, unless the
-    /// response is complete.
+    /// The input is used up, or a head is incomplete. More bytes are needed, unless the response is
+    /// complete.
     More,
-    /// An interim (1xx) head was read; the same response is still due.
+    /// An interim (1xx) head. The same response is still due.
     Interim,
-    /// The final head was read.
+    /// The final head.
     Head,
     /// A piece of the decoded body.
     Data(Range<usize>),
-    /// A piece of the raw trailer section. All of them together are for
+    /// A piece of the raw trailer section. All pieces together are input for
     /// [`parse_trailers`](super::head::parse_trailers).
     Trailers(Range<usize>),
 }
@@ -89,19 +89,20 @@ pub(crate) enum Event {
 /// What the end of the connection means for the response.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Eof {
-    /// The response is complete: it had been, or this is how its body ends.
+    /// The response is complete: it was complete before, or its body is ended by the end of the
+    /// connection.
     Complete,
-    /// Not one byte of it had come: the peer may have closed before it saw the request.
+    /// No byte of it was received. The peer may have closed before it saw the request.
     NothingReceived,
-    /// It was cut short.
+    /// The response was cut short.
     Truncated(Violation),
 }
 
-/// A field's place is 32 bits wide, so no limit can allow a longer head.
+/// Field positions are 32 bits wide, so no limit can allow a longer head.
 const MAX_HEAD_BYTES: usize = 1 << 30;
 
 impl Connection {
-    /// Of a fresh link.
+    /// Creates the state of a new connection.
     pub(crate) const fn new() -> Self {
         Self {
             state: State::Idle,
@@ -109,8 +110,8 @@ impl Connection {
         }
     }
 
-    /// A request was handed to the link: a response is due. `is_head`: the request is a HEAD, so
-    /// the response has no body.
+    /// Records that a request was sent, so a response is due. `is_head` means that the request is a
+    /// HEAD, whose response has no body.
     pub(crate) fn expect_response(&mut self, is_head: bool) {
         self.persistent = true;
         self.state = State::Head(Due {
@@ -122,23 +123,24 @@ impl Connection {
         });
     }
 
-    /// The request that was handed to the link asks for another protocol (RFC 9110 §7.8): a 101
-    /// (Switching Protocols) is a final head, and what follows it lasts until the close.
+    /// Records that the request asks for another protocol (RFC 9110 §7.8). A 101 (Switching
+    /// Protocols) is then a final head, and the bytes after it are a body that lasts until the
+    /// connection closes.
     pub(crate) fn expect_switch(&mut self) {
         if let State::Head(due) = &mut self.state {
             due.may_switch = true;
         }
     }
 
-    /// Reads on from `input`, the unread bytes of the link.
+    /// Continues to read from `input`, the unread bytes of the connection.
     ///
-    /// While a head is incomplete nothing is consumed: call again with the same bytes and more
-    /// after them. What follows the head is consumed as it comes, never past the response's exact
-    /// end. A head is read in place: see [`Head::read`] for what changes.
+    /// Nothing is consumed while a head is incomplete: call again with the same bytes and more
+    /// after them. What follows the head is consumed as it arrives, but never beyond the exact end
+    /// of the response. A head is parsed in place: see [`Head::read`] for the bytes that change.
     ///
     /// # Errors
-    /// What the peer did wrong; the link is then unusable, and calling again is pointless but
-    /// harmless.
+    /// Returns what the peer did wrong. The connection is then unusable, and further calls are
+    /// pointless but harmless.
     #[inline]
     pub(crate) fn receive(
         &mut self,
@@ -163,8 +165,8 @@ impl Connection {
         }
     }
 
-    /// As [`receive`](Self::receive), of a body of known length that is all among the `available`
-    /// bytes, as most are: how long it is.
+    /// Fast path of [`receive`](Self::receive) for a body of known length whose rest is among the
+    /// `available` bytes, the most common case. Returns the length of that rest.
     #[inline]
     pub(crate) fn take_rest(&mut self, available: usize) -> Option<usize> {
         match self.state {
@@ -176,8 +178,9 @@ impl Connection {
         }
     }
 
-    /// As [`receive`](Self::receive) from place `from` of `input` on, of a chunked body whose
-    /// pieces are wanted together: see [`Chunked::collect`]. `None`: the body is no chunked one.
+    /// Like [`receive`](Self::receive) from position `from` of `input`, for a chunked body whose
+    /// pieces should be joined: see [`Chunked::collect`]. Returns `None` if the body is not
+    /// chunked.
     #[inline]
     pub(crate) fn collect_chunks(
         &mut self,
@@ -204,8 +207,8 @@ impl Connection {
         let State::Head(due) = &mut self.state else {
             return Ok(Step::MORE);
         };
-        // Heads share the limit, so that interim ones cannot be sent for ever (CVE-2023-38039 in
-        // curl).
+        // All heads of a response share the limit, so a peer cannot send interim heads forever
+        // (CVE-2023-38039 in curl).
         let limit = limits.max_head_bytes.min(MAX_HEAD_BYTES);
         let room = limit.saturating_sub(due.spent as usize);
         let received = input.len();
@@ -243,8 +246,7 @@ impl Connection {
             if seen > limit {
                 return Err(Violation::TooManyInterim { limit, seen });
             }
-            // HTTP/1.0 knows no interim responses, so its rule for the connection says nothing
-            // here.
+            // HTTP/1.0 has no interim responses, so its default of closing does not apply here.
             self.persistent &= !framing.asks_to_close();
             return Ok(Step {
                 consumed,
@@ -264,7 +266,7 @@ impl Connection {
         })
     }
 
-    /// The connection ended: the peer will send nothing more.
+    /// Records the end of the connection, and returns what it means for the response.
     pub(crate) fn on_eof(&mut self) -> Eof {
         self.persistent = false;
         let missing = match &self.state {
@@ -275,8 +277,8 @@ impl Connection {
             State::Head(_) => None,
             State::Body(Body::Length(left)) => Some(*left),
             State::Body(Body::Chunked(chunked)) if !chunked.is_behind_last_chunk() => None,
-            // This is how a body without length ends. The chunks had ended too, and nothing else
-            // had begun.
+            // The end of the connection ends a body without length. In a chunked body, the last
+            // chunk had been read, and nothing after it had begun.
             State::Body(Body::Chunked(_) | Body::UntilClose | Body::Empty) | State::Complete => {
                 self.state = State::Complete;
                 return Eof::Complete;
@@ -285,33 +287,33 @@ impl Connection {
         Eof::Truncated(Violation::Truncated { missing })
     }
 
-    /// The response is read to its exact end.
+    /// Returns whether the response has been read to its exact end.
     pub(crate) fn is_complete(&self) -> bool {
         matches!(self.state, State::Complete)
     }
 
-    /// A part of a head has come, and not all of it.
+    /// Returns whether part of a head has been received, but not all of it.
     pub(crate) fn is_inside_head(&self) -> bool {
         matches!(&self.state, State::Head(due) if due.searched > 0)
     }
 
-    /// The final head was read; the body is under way or complete.
+    /// Returns whether the final head has been read.
     pub(crate) fn has_head(&self) -> bool {
         matches!(self.state, State::Body(_) | State::Complete)
     }
 
-    /// The response is complete, and nothing said or implied that the connection ends with it (RFC
-    /// 9112 §9.3).
+    /// Returns whether the response is complete, and neither stated nor implied that the connection
+    /// ends after it (RFC 9112 §9.3).
     pub(crate) fn is_reusable(&self) -> bool {
         self.persistent && self.is_complete()
     }
 
-    /// Whether the body goes on for as long as the connection does (RFC 9112 §6.3, rule 8).
+    /// Returns whether the body lasts until the connection ends (RFC 9112 §6.3, rule 8).
     pub(crate) fn is_until_close(&self) -> bool {
         matches!(self.state, State::Body(Body::UntilClose))
     }
 
-    /// Bytes of a body of known length that have not been received, while it is under way.
+    /// Returns the missing bytes of a body of known length, while it is being read.
     pub(crate) fn missing(&self) -> Option<u64> {
         match self.state {
             State::Body(Body::Length(left)) => Some(left),
@@ -346,14 +348,14 @@ mod tests {
     use crate::proto::head::parse_trailers;
     use crate::proto::testing::{Random, feeds};
 
-    /// What an engine would make of a link's bytes.
+    /// What an engine would make of a connection's bytes.
     #[derive(Clone, Debug, Default, PartialEq, Eq)]
     struct Got {
         interim: Vec<u16>,
         status: u16,
         body: Vec<u8>,
         trailers: Vec<u8>,
-        /// Bytes behind the response.
+        /// Bytes after the response.
         tail: Vec<u8>,
         complete: bool,
         reusable: bool,
@@ -492,7 +494,7 @@ mod tests {
                 false,
             ),
             (
-                "HTTP/1.0 that stays",
+                "HTTP/1.0 with keep-alive",
                 "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 1\r\n\r\na",
                 200,
                 "a",
@@ -604,7 +606,8 @@ mod tests {
                 "HTTP/1.1 101 x\r\nUpgrade: h2c\r\n\r\n".into(),
                 Violation::SwitchingProtocols,
             ),
-            // Byte by byte, it is known at the last byte that fits: another must follow.
+            // Fed byte by byte, the violation shows at the last byte that fits, because another
+            // must follow.
             (
                 "head too large",
                 format!("HTTP/1.1 200 OK\r\na: {}", "b".repeat(40)),
@@ -614,7 +617,7 @@ mod tests {
                 },
             ),
             (
-                "heads too large together",
+                "heads too large in total",
                 interim.repeat(2) + "HTTP/1.1 2",
                 Violation::HeadTooLarge {
                     limit: 60,
@@ -634,7 +637,7 @@ mod tests {
         for feed in feeds(format!("HTTP/1.1 200 OK\r\na: {}\r\n\r\n", "b".repeat(36)).as_bytes()) {
             assert!(
                 read(&feed, false, &limits).is_ok(),
-                "a head of just the limit"
+                "a head of exactly the limit"
             );
         }
         let mut unasked = Connection::new();
@@ -696,7 +699,7 @@ mod tests {
             ),
             ("in the last size", format!("{CHUNKED}0"), cut(None)),
             ("in one of many zeros", format!("{CHUNKED}000"), cut(None)),
-            ("behind the last size", format!("{CHUNKED}0 "), cut(None)),
+            ("after the last size", format!("{CHUNKED}0 "), cut(None)),
             (
                 "in the last chunk's extension",
                 format!("{CHUNKED}0;a=b"),
@@ -708,7 +711,7 @@ mod tests {
                 cut(None),
             ),
             (
-                "in the line end behind the last chunk's extension",
+                "in the line end after the last chunk's extension",
                 format!("{CHUNKED}0;a=b\r"),
                 cut(None),
             ),
@@ -724,7 +727,7 @@ mod tests {
             ),
             ("in the empty line", format!("{CHUNKED}0\r\n\r"), cut(None)),
             (
-                "in the empty line behind data",
+                "in the empty line after data",
                 format!("{CHUNKED}2\r\nOK\r\n0\r\n\r"),
                 cut(None),
             ),
@@ -745,7 +748,7 @@ mod tests {
                 cut(None),
             ),
             (
-                "in the empty line behind trailers",
+                "in the empty line after trailers",
                 format!("{CHUNKED}0\r\na: b\r\n\r"),
                 cut(None),
             ),
@@ -760,7 +763,7 @@ mod tests {
                 cut(None),
             ),
             (
-                "in the head behind an interim one",
+                "in the head after an interim one",
                 "HTTP/1.1 100\r\n\r\nHTTP/1.1 2".into(),
                 cut(None),
             ),
@@ -821,7 +824,7 @@ mod tests {
             let whole = read(&[&wire], false, &Limits::DEFAULT);
             let feed = random.cut(&wire);
             match (whole, read(&feed, false, &Limits::DEFAULT)) {
-                // A fault in a head that has not ended may not have been looked for yet.
+                // A fault in an incomplete head may not have been detected yet.
                 (Err(_), Ok(cut)) => assert!(!cut.complete && cut.status == 0, "fed {feed:?}"),
                 (whole, cut) => assert_eq!(cut, whole, "fed {feed:?}"),
             }

@@ -1,7 +1,8 @@
-//! Field lines: ordered, names case-insensitive (RFC 9110 §5).
+//! Field lines: ordered, with case-insensitive names (RFC 9110 §5).
 //!
-//! A section is kept as it came, in one run of bytes; a [`Field`] is where in them a line's name
-//! and value stand. So a section costs no allocation per line, and moves with its buffer.
+//! A section is kept as received, in one run of bytes. A [`Field`] holds the positions of a line's
+//! name and value in it. A section therefore needs no allocation per line, and moves with its
+//! buffer.
 
 use std::fmt;
 use std::iter::FusedIterator;
@@ -10,7 +11,7 @@ use std::slice;
 
 use super::target::Fault;
 
-/// One field line as places in the bytes of its section.
+/// One field line, as positions in the bytes of its section.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Field {
     name_start: u32,
@@ -20,7 +21,7 @@ pub(crate) struct Field {
 }
 
 impl Field {
-    /// The places must be below 4 GiB: whoever reads a section bounds it.
+    /// The positions must be below 4 GiB. The readers of sections enforce this by their limits.
     pub(crate) fn new(name: Range<usize>, value: Range<usize>) -> Self {
         Self {
             name_start: name.start as u32,
@@ -30,7 +31,7 @@ impl Field {
         }
     }
 
-    /// As [`new`](Self::new), from starts and lengths.
+    /// Like [`new`](Self::new), from starts and lengths.
     #[inline]
     pub(crate) fn at(name: (u32, u32), value: (u32, u32)) -> Self {
         Self {
@@ -41,12 +42,12 @@ impl Field {
         }
     }
 
-    /// Where the name stands.
+    /// Returns the range of the name.
     pub(crate) fn name(self) -> Range<usize> {
         self.name_start as usize..self.name_start as usize + self.name_len as usize
     }
 
-    /// Where the value stands, without the white space around it.
+    /// Returns the range of the value, without surrounding white space.
     pub(crate) fn value(self) -> Range<usize> {
         self.value_start as usize..self.value_start as usize + self.value_len as usize
     }
@@ -54,8 +55,8 @@ impl Field {
 
 /// Field lines as received, in order: pairs of a name and a value.
 ///
-/// Names compare without case ([`str::eq_ignore_ascii_case`]). A value has no white space around it
-/// and need not be UTF-8.
+/// Compare names without regard to case ([`str::eq_ignore_ascii_case`]). A value has no surrounding
+/// white space, and need not be UTF-8.
 #[derive(Clone)]
 pub struct Headers<'a> {
     bytes: &'a [u8],
@@ -63,7 +64,7 @@ pub struct Headers<'a> {
 }
 
 impl<'a> Headers<'a> {
-    /// The lines that stand at `fields` in `bytes`.
+    /// Creates an iterator over the lines at `fields` in `bytes`.
     pub(crate) fn new(bytes: &'a [u8], fields: &'a [Field]) -> Self {
         Self {
             bytes,
@@ -71,13 +72,13 @@ impl<'a> Headers<'a> {
         }
     }
 
-    /// The value of the first line of that name.
+    /// Returns the value of the first line with this name.
     pub(crate) fn find(&self, name: &str) -> Option<&'a [u8]> {
         self.fields
             .as_slice()
             .iter()
             .find(|field| {
-                // The length first: it tells most names apart without a look at their bytes.
+                // Compare the length first: it rules out most names without looking at their bytes.
                 field.name_len as usize == name.len()
                     && self.bytes[field.name()].eq_ignore_ascii_case(name.as_bytes())
             })
@@ -85,7 +86,7 @@ impl<'a> Headers<'a> {
     }
 
     fn pair(bytes: &'a [u8], field: Field) -> (&'a str, &'a [u8]) {
-        // A name was read as a token, which is ASCII.
+        // The name was parsed as a token, which is ASCII.
         let name = std::str::from_utf8(&bytes[field.name()]).unwrap_or_default();
         (name, &bytes[field.value()])
     }
@@ -123,7 +124,7 @@ impl ExactSizeIterator for Headers<'_> {}
 
 impl FusedIterator for Headers<'_> {}
 
-/// Names, each with the length of its value: the value itself may be a secret.
+/// Shows each name with the length of its value, because the value may be secret.
 impl fmt::Debug for Headers<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map()
@@ -132,7 +133,7 @@ impl fmt::Debug for Headers<'_> {
     }
 }
 
-/// What keeps `name` from being a field name (RFC 9110 §5.1).
+/// Returns why `name` is not a field name (RFC 9110 §5.1).
 pub(crate) fn name_fault(name: &str) -> Option<Fault> {
     match name {
         "" => Some(Fault::whole("is empty")),
@@ -150,7 +151,7 @@ fn is_tchar(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// What keeps `value` from being a field value, which has visible ASCII, SP, HTAB and obs-text only
+/// Returns why `value` is not a field value, which consists of visible ASCII, SP, HTAB and obs-text
 /// (RFC 9110 §5.5).
 pub(crate) fn value_fault(value: &[u8]) -> Option<Fault> {
     let is_bad = |b: &u8| b.is_ascii_control() && *b != b'\t';
@@ -158,8 +159,8 @@ pub(crate) fn value_fault(value: &[u8]) -> Option<Fault> {
     Some(Fault::byte(at, value[at]))
 }
 
-/// Takes off optional whitespace (RFC 9110 §5.6.3): SP and HTAB, and nothing else that Unicode or C
-/// calls a space.
+/// Removes optional white space (RFC 9110 §5.6.3): SP and HTAB, but nothing else that Unicode or C
+/// calls white space.
 pub(crate) fn trim(value: &[u8]) -> &[u8] {
     let is_text = |b: &u8| !matches!(b, b' ' | b'\t');
     let start = offset_of_trimmed(value);
@@ -167,7 +168,7 @@ pub(crate) fn trim(value: &[u8]) -> &[u8] {
     &value[start..end]
 }
 
-/// How much optional whitespace is in front.
+/// Returns the length of the leading optional white space.
 pub(crate) fn offset_of_trimmed(value: &[u8]) -> usize {
     let blank = |b: &&u8| matches!(b, b' ' | b'\t');
     value.iter().take_while(blank).count()

@@ -1,9 +1,9 @@
-//! Which rule finds the end of a response body (RFC 9112 §6.3), and whether the link outlives it
-//! (§9.3).
+//! Determines how the end of a response body is found (RFC 9112 §6.3), and whether the connection
+//! persists (§9.3).
 //!
-//! The fields that matter are gathered while a head is read, line by line. What is wrong with them
-//! is kept, not raised: a response without a body (to HEAD, 204, 304) may say about lengths what it
-//! likes, since nothing is found by it.
+//! The relevant fields are gathered line by line while a head is read. Errors in them are stored
+//! instead of returned: a response without a body (to HEAD, or with status 204 or 304) may contain
+//! invalid lengths, since its end does not depend on them.
 
 use http::{StatusCode, Version};
 
@@ -12,10 +12,10 @@ use super::violation::Violation;
 /// How the end of a response body is found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum BodyLength {
-    /// There is no body: the message ends with its head.
+    /// There is no body. The message ends with its head.
     #[default]
     Empty,
-    /// So many bytes.
+    /// By its length in bytes.
     Length(u64),
     /// By the chunked coding.
     Chunked,
@@ -23,7 +23,7 @@ pub(crate) enum BodyLength {
     UntilClose,
 }
 
-/// What the lines of one head say about its message's end and the link's.
+/// What the field lines of one head say about the end of the message and of the connection.
 #[derive(Debug, Default)]
 pub(crate) struct Framing {
     length: ContentLength,
@@ -33,13 +33,13 @@ pub(crate) struct Framing {
     keep_alive_timeout: Option<u32>,
 }
 
-/// All Content-Length lines together.
+/// The result of all Content-Length lines.
 #[derive(Clone, Copy, Debug, Default)]
 enum ContentLength {
     #[default]
     Absent,
     Is(u64),
-    /// Not a number at `offset` of the head.
+    /// Not a number, at `offset` of the head.
     Bad {
         offset: u32,
         byte: Option<u8>,
@@ -50,35 +50,37 @@ enum ContentLength {
     },
 }
 
-/// All Transfer-Encoding lines together.
+/// The result of all Transfer-Encoding lines.
 #[derive(Clone, Copy, Debug, Default)]
 enum Codings {
     #[default]
     Absent,
-    /// There are lines, and no coding in them.
+    /// There are lines, but they contain no coding.
     None,
     Chunked,
     Twice,
-    /// The coding there in the head is not chunked.
+    /// A coding other than chunked, at this position of the head.
     Unsupported {
         start: u32,
         len: u32,
     },
 }
 
-/// A coding's name in a [`Violation`] is cut here.
+/// The length at which a coding's name is truncated in a [`Violation`].
 const MAX_NAME: usize = 64;
 
 impl Framing {
-    /// Whether lines of this name matter here, so that a folded one cannot be trusted.
+    /// Returns whether fields with this name affect the framing. If so, a folded line cannot be
+    /// trusted.
     pub(crate) fn frames(name: &[u8]) -> bool {
         is(name, b"connection") || is(name, b"content-length") || is(name, b"transfer-encoding")
     }
 
-    /// Takes note of one field line; `offset` is its value's place in the head.
+    /// Processes one field line. `offset` is the position of its value in the head.
     #[inline(always)]
     pub(crate) fn note(&mut self, name: &[u8], value: &[u8], offset: usize) {
-        // No hashing and no table: few names have one of these lengths, and fewer begin so.
+        // No hash and no table: few names have one of these lengths, and fewer one of these
+        // initials.
         if let (10 | 14 | 17, Some(b'c' | b'C' | b'k' | b'K' | b't' | b'T')) =
             (name.len(), name.first())
         {
@@ -103,7 +105,7 @@ impl Framing {
     }
 
     fn note_connection(&mut self, value: &[u8]) {
-        // All that most peers ever say.
+        // The entire value that most peers ever send.
         if is(value, b"keep-alive") {
             self.keep_alive = true;
             return;
@@ -114,8 +116,8 @@ impl Framing {
         }
     }
 
-    /// One number, or a list that repeats it (RFC 9110 §8.6). An empty element is no number, since
-    /// nobody can mean it.
+    /// Processes one number, or a list that repeats it (RFC 9110 §8.6). An empty element is an
+    /// error, because it cannot be intentional.
     fn note_length(&mut self, value: &[u8], offset: usize) {
         for (at, element) in elements(value) {
             let next = parse_length(element, offset + at);
@@ -125,13 +127,14 @@ impl Framing {
                     ContentLength::Conflict { first, second }
                 }
                 (ContentLength::Is(_), next) => next,
-                // The first thing wrong is the one told.
+                // The first error is the one reported.
                 (wrong @ (ContentLength::Bad { .. } | ContentLength::Conflict { .. }), _) => wrong,
             };
         }
     }
 
-    /// A list over all lines; empty elements do not count (RFC 9110 §5.6.1.2).
+    /// Processes the list, which continues over all lines. Empty elements are ignored (RFC 9110
+    /// §5.6.1.2).
     fn note_codings(&mut self, value: &[u8], offset: usize) {
         if let Codings::Absent = self.codings {
             self.codings = Codings::None;
@@ -150,13 +153,13 @@ impl Framing {
         }
     }
 
-    /// Chooses how the end of the body is found (RFC 9112 §6.3, rules in that order).
+    /// Returns how the end of the body is found (RFC 9112 §6.3, rules in that order).
     ///
-    /// `head` holds the bytes that were noted, `is_head` says that the request was a HEAD, whose
-    /// response has the fields of a body but no body.
+    /// `head` contains the bytes that were noted. `is_head` means that the request was a HEAD,
+    /// whose response has the fields of a body but no body.
     ///
     /// # Errors
-    /// What is wrong with the fields that decide; the link is then unusable.
+    /// Returns what is wrong with the fields that decide. The connection is then unusable.
     #[inline]
     pub(crate) fn body_length(
         &self,
@@ -165,13 +168,13 @@ impl Framing {
         status: StatusCode,
         version: Version,
     ) -> Result<BodyLength, Violation> {
-        // Rule 1. Rule 2, a tunnel after CONNECT, does not arise: we do not ask for one.
+        // Rule 1. Rule 2, a tunnel after CONNECT, does not apply: CONNECT is never sent.
         if is_head || status.is_informational() || matches!(status.as_u16(), 204 | 304) {
             return Ok(BodyLength::Empty);
         }
-        // Rules 3 and 4: transfer codings override a length. What is not chunked at last runs to
-        // the end of the connection by the RFC; we offer no coding (TE), so such a body could not
-        // be decoded, only mistaken for its content.
+        // Rules 3 and 4: transfer codings override a length. According to the RFC, a body whose
+        // last coding is not chunked is read until the connection closes. No coding is offered
+        // (TE), so such a body could not be decoded, only mistaken for its content.
         match self.codings {
             Codings::Absent => {}
             _ if version == Version::HTTP_10 => return Err(Violation::TransferCodingInHttp10),
@@ -201,8 +204,7 @@ impl Framing {
         }
     }
 
-    /// The Content-Length, where there is one to believe: also of a body that was not sent (to
-    /// HEAD, 304).
+    /// Returns the Content-Length if it is reliable, even if the body was not sent (HEAD, 304).
     pub(crate) fn content_length(&self) -> Option<u64> {
         match (self.length, self.codings) {
             (ContentLength::Is(length), Codings::Absent) => Some(length),
@@ -210,19 +212,19 @@ impl Framing {
         }
     }
 
-    /// `Keep-Alive: timeout=N`, in seconds.
+    /// Returns N of `Keep-Alive: timeout=N`, in seconds.
     pub(crate) fn keep_alive_timeout(&self) -> Option<u32> {
         self.keep_alive_timeout
     }
 
-    /// The peer says that it will close (RFC 9112 §9.6).
+    /// Returns whether the peer announced that it will close (RFC 9112 §9.6).
     pub(crate) fn asks_to_close(&self) -> bool {
         self.close
     }
 
-    /// Whether the connection outlives this message, by what the fields say (RFC 9112 §9.3) or by
-    /// their saying two things: a peer that sends both a length and codings (§6.3, rule 3), or
-    /// lengths that are none, may be mistaken on where the message ends.
+    /// Returns whether the connection persists after this message, according to its fields (RFC
+    /// 9112 §9.3). False as well if they are ambiguous: a peer that sends both a length and codings
+    /// (§6.3, rule 3), or an invalid length, may be mistaken about where the message ends.
     #[inline]
     pub(crate) fn is_persistent(&self, version: Version) -> bool {
         let is_1_0 = version == Version::HTTP_10;
@@ -236,11 +238,11 @@ impl Framing {
     }
 }
 
-/// The bit in which a letter differs from its capital, in each byte.
+/// The bit that distinguishes lower from upper case, in each byte.
 const CASE: u64 = u64::from_ne_bytes([0x20; 8]);
 
-/// Whether `text` is `lower` in any case. `lower` must be lower-case letters and hyphens: then no
-/// byte of a name or value but their capitals differs from them in that bit alone, and the
+/// Returns whether `text` equals `lower` in any case. `lower` must consist of lower-case letters
+/// and hyphens. In a name or value, only their capitals differ from them in that bit alone, so the
 /// comparison takes a handful of instructions.
 #[inline]
 fn is<const N: usize>(text: &[u8], lower: &[u8; N]) -> bool {
@@ -258,7 +260,8 @@ fn is<const N: usize>(text: &[u8], lower: &[u8; N]) -> bool {
     })
 }
 
-/// The elements of a comma-separated list, each with its place, without the white space around it.
+/// Returns the elements of a comma-separated list, each with its position, without surrounding
+/// white space.
 fn elements(list: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     let mut start = 0;
     list.split(|&b| b == b',').map(move |element| {
@@ -269,7 +272,7 @@ fn elements(list: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     })
 }
 
-/// Space or horizontal tab: the white space of RFC 9110 §5.6.3.
+/// Returns whether the byte is a space or horizontal tab, the white space of RFC 9110 §5.6.3.
 pub(super) fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
@@ -281,7 +284,7 @@ fn trim(mut bytes: &[u8]) -> &[u8] {
     bytes
 }
 
-/// A number that cannot overflow: up to 19 digits and nothing else.
+/// Parses a number that cannot overflow: up to 19 digits and nothing else.
 fn parse_short(digits: &[u8]) -> Option<u64> {
     if !matches!(digits.len(), 1..=19) {
         return None;
@@ -294,7 +297,7 @@ fn parse_short(digits: &[u8]) -> Option<u64> {
         })
 }
 
-/// Digits only: `str::parse` would take a plus sign.
+/// Parses digits only: `str::parse` would accept a plus sign.
 fn parse_length(digits: &[u8], offset: usize) -> ContentLength {
     let bad = |at: usize, byte| ContentLength::Bad {
         offset: (offset + at) as u32,
@@ -317,8 +320,8 @@ fn parse_length(digits: &[u8], offset: usize) -> ContentLength {
     ContentLength::Is(length)
 }
 
-/// The `timeout` parameter of a Keep-Alive field (RFC 2068 §19.7.1.1): a hint, so anything odd in
-/// it is no parameter at all.
+/// Returns the `timeout` parameter of a Keep-Alive field (RFC 2068 §19.7.1.1). It is a hint, so an
+/// invalid parameter is ignored.
 fn keep_alive_timeout(value: &[u8]) -> Option<u32> {
     elements(value).find_map(|(_, parameter)| {
         let (name, seconds) = parameter.split_at(parameter.iter().position(|&b| b == b'=')?);
@@ -338,8 +341,8 @@ mod tests {
 
     type Lines = &'static [(&'static str, &'static str)];
 
-    /// Notes the lines as if each value stood at offset 0 of its own head; returns the last value
-    /// as that head.
+    /// Notes the lines as if each value were at offset 0 of its own head. Returns the last value as
+    /// that head.
     fn noted(lines: Lines) -> (Framing, &'static [u8]) {
         let mut framing = Framing::default();
         for (name, value) in lines {
@@ -366,7 +369,7 @@ mod tests {
         };
         let bad = |offset, byte| Violation::ContentLength { offset, byte };
         let rows: &[(&str, Lines, Result<BodyLength, Violation>)] = &[
-            ("nothing said: until close", &[], Ok(UntilClose)),
+            ("no length or coding: until close", &[], Ok(UntilClose)),
             ("one length", &[(CL, "3")], Ok(Length(3))),
             ("a length of zero is no body", &[(CL, "0")], Ok(Empty)),
             ("leading zeros are digits", &[(CL, "0030")], Ok(Length(30))),
@@ -400,19 +403,19 @@ mod tests {
             ("underscore", &[(CL, "1_0")], Err(bad(1, Some(b'_')))),
             ("space inside", &[(CL, "1 0")], Err(bad(1, Some(b' ')))),
             (
-                "a good one after a bad one",
+                "a valid length after an invalid one",
                 &[(CL, "x"), (CL, "3")],
                 Err(bad(0, Some(b'x'))),
             ),
             ("chunked", &[(TE, "chunked")], Ok(Chunked)),
             ("chunked in any case", &[(TE, "ChunkeD")], Ok(Chunked)),
             (
-                "empty elements do not count",
+                "empty elements are ignored",
                 &[(TE, ", chunked ,")],
                 Ok(Chunked),
             ),
             (
-                "an empty line beside it does not either",
+                "so is an empty line",
                 &[(TE, ""), (TE, "chunked")],
                 Ok(Chunked),
             ),
@@ -421,7 +424,11 @@ mod tests {
                 &[(CL, "3"), (TE, "chunked")],
                 Ok(Chunked),
             ),
-            ("even a bad one", &[(CL, "x"), (TE, "chunked")], Ok(Chunked)),
+            (
+                "even an invalid one",
+                &[(CL, "x"), (TE, "chunked")],
+                Ok(Chunked),
+            ),
             ("no coding", &[(TE, "")], Err(Violation::NoTransferCoding)),
             (
                 "twice in a list",
@@ -434,17 +441,17 @@ mod tests {
                 Err(Violation::ChunkedTwice),
             ),
             (
-                "another before",
+                "another coding first",
                 &[(TE, "gzip, chunked")],
                 Err(unsupported("gzip")),
             ),
             (
-                "another after",
+                "another coding last",
                 &[(TE, "chunked, gzip")],
                 Err(unsupported("gzip")),
             ),
             (
-                "identity is no coding any more",
+                "identity is no longer a coding",
                 &[(TE, "identity")],
                 Err(unsupported("identity")),
             ),
@@ -459,7 +466,7 @@ mod tests {
             let length =
                 |is_head, status| framing.body_length(head, is_head, status, Version::HTTP_11);
             assert_eq!(length(false, StatusCode::OK), *expected, "{why}");
-            // Rule 1 comes before all of them.
+            // Rule 1 takes precedence over all of them.
             assert_eq!(length(true, StatusCode::OK), Ok(Empty), "{why}, to HEAD");
             for status in [
                 StatusCode::NO_CONTENT,
@@ -491,7 +498,7 @@ mod tests {
     fn the_connection_outlives_what_does_not_end_it() {
         const CONNECTION: &str = "Connection";
         let rows: &[(&str, Lines, bool, bool)] = &[
-            ("nothing said", &[], true, false),
+            ("no field", &[], true, false),
             ("close", &[(CONNECTION, "close")], false, false),
             (
                 "close in any case, in a list",
@@ -508,20 +515,20 @@ mod tests {
             ("keep-alive", &[(CONNECTION, "Keep-Alive")], true, true),
             ("both", &[(CONNECTION, "keep-alive, close")], false, false),
             (
-                "a word that only begins so",
+                "an option that only starts with close",
                 &[(CONNECTION, "closed")],
                 true,
                 false,
             ),
             (
-                "bytes that are no text",
+                "bytes that are not ASCII",
                 &[(CONNECTION, "\u{e9}, \u{ff},")],
                 true,
                 false,
             ),
             ("a length", &[("Content-Length", "3")], true, false),
             (
-                "a bad length, even where no body is",
+                "an invalid length, even without a body",
                 &[("Content-Length", "x")],
                 false,
                 false,

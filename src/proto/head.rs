@@ -1,14 +1,19 @@
-//! Status line, field lines, trailers (RFC 9112 §4, §5, §7.1.2); the only user of httparse.
+//! Status line, field lines and trailers (RFC 9112 §4, §5, §7.1.2). The only user of httparse.
 //!
-//! A head that is there whole is parsed once, in place. A plain one, which is what nearly every
-//! server sends, is read by [`plain`](super::plain); what that leaves is httparse's, and what
-//! httparse refuses goes through [`read_fields`], a slow reader of the same grammar: it joins
-//! folded lines, and names the byte that breaks a rule. By the first a small exchange takes 4,310
-//! instructions, by httparse 5,199, by the slow one 6,950; with 30 fields 8,582, 10,911 and 26,234.
-//! The last is there for the evidence in a [`Violation`]; the tests hold the three against each
-//! other. While a head is incomplete, only new bytes are looked at, for the head's end: parsing
-//! from the first byte at every read would let a peer that sends 28 KB byte by byte keep the whole
-//! loop busy.
+//! A complete head is parsed once, in place. There are three readers:
+//!
+//! - [`plain`](super::plain) reads plain heads, which nearly every server sends.
+//! - httparse reads what that leaves.
+//! - [`read_fields`], a slow reader of the same grammar, gets what httparse refuses. It joins
+//!   folded lines, and identifies the byte that breaks a rule.
+//!
+//! With the first, a small exchange takes 4,310 instructions, with httparse 5,199, and with the
+//! slow one 6,950; with 30 fields, 8,582, 10,911 and 26,234. The slow reader exists for the
+//! evidence in a [`Violation`], and the tests compare the three against each other.
+//!
+//! While a head is incomplete, only new bytes are examined, to find the head's end. Parsing from
+//! the first byte at every read would let a peer that sends 28 KB byte by byte keep the whole loop
+//! busy.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -21,41 +26,40 @@ use super::framing::{BodyLength, Framing, is_blank};
 use super::limits::Limits;
 use super::violation::Violation;
 
-/// A response head, read: `fields` are places relative to the head's first byte.
+/// A parsed response head. `fields` are positions relative to the head's first byte.
 #[derive(Debug, Default)]
 pub(crate) struct Head {
     pub(crate) status: StatusCode,
     pub(crate) version: Version,
-    /// Start and length of the reason, which may be empty and hold any byte from 0x80 on.
+    /// Start and length of the reason, which may be empty and may contain any byte from 0x80 on.
     pub(crate) reason: (u32, u32),
-    /// Reused by the next head, never shrunk.
+    /// Reused for the next head, never shrunk.
     pub(crate) fields: Vec<Field>,
     pub(crate) length: BodyLength,
-    /// The Content-Length, also of a body that was not sent; not the one that a transfer coding
-    /// overrides.
+    /// The Content-Length, even if the body was not sent. `None` if a transfer coding overrides it.
     pub(crate) content_length: Option<u64>,
     /// `Keep-Alive: timeout=N`, in seconds.
     pub(crate) keep_alive_timeout: Option<u32>,
-    /// Bytes of this head, its empty line included.
+    /// Length of this head in bytes, including its empty line.
     pub(crate) len: u32,
 }
 
-/// So many field lines are parsed into the stack; a larger [`Limits::max_fields`] costs an
-/// allocation, when it is needed.
+/// How many field lines are parsed on the stack. A larger [`Limits::max_fields`] costs an
+/// allocation for heads that need it.
 const FIELDS_ON_STACK: usize = 128;
 
-/// Every head begins so; the digit after it is looked at apart.
+/// The start of every head. The digit after it is checked separately.
 const PREFIX: &[u8] = b"HTTP/1.";
-/// Place of the first digit of the status, in `HTTP/1.1 200 OK`.
+/// Position of the first digit of the status, in `HTTP/1.1 200 OK`.
 pub(super) const STATUS: usize = 9;
-/// Place behind the last digit of the status.
+/// Position after the last digit of the status.
 pub(super) const AFTER_STATUS: usize = 12;
 
 impl Head {
-    /// Whether a body of known length may be collected.
+    /// Checks that a body of known length may be collected.
     ///
     /// # Errors
-    /// It is longer than the limit.
+    /// Returns an error if the body is longer than the limit.
     #[inline]
     pub(crate) fn check_length(&self, limits: &Limits) -> Result<(), Violation> {
         match self.length {
@@ -67,18 +71,18 @@ impl Head {
         }
     }
 
-    /// Reads a head from the start of `input`; `None` while it is incomplete.
+    /// Parses a head at the start of `input`. Returns `None` while it is incomplete.
     ///
-    /// `searched` is where the search for the head's end goes on: 0 for a fresh head, then what the
-    /// last call left there. Bytes of `input` may change: a minor version above 1 becomes 1, a
-    /// folded line is joined. [`Head::length`] is left to the caller.
+    /// `searched` is where the search for the head's end continues: 0 for a new head, then the
+    /// value that the last call stored. Bytes of `input` may change: a minor version above 1
+    /// becomes 1, and folded lines are joined. The caller has to set [`Head::length`].
     pub(crate) fn read(
         &mut self,
         input: &mut [u8],
         searched: &mut u32,
         limits: &Limits,
     ) -> Result<Option<Framing>, Violation> {
-        // Most heads come whole, and are plain: this sees the end as well as a search would.
+        // Most heads are complete and plain, and this finds their end as well as a search would.
         if *searched == 0 {
             count_examined(input.len());
             if let Some(framing) = self.read_plain(input, limits.max_fields) {
@@ -88,7 +92,7 @@ impl Head {
         self.read_any(input, searched, limits)
     }
 
-    /// [`read`](Self::read) of what is not plain, or did not come whole.
+    /// Continues [`read`](Self::read) for heads that are not plain, or did not arrive whole.
     #[inline(never)]
     fn read_any(
         &mut self,
@@ -97,7 +101,7 @@ impl Head {
         limits: &Limits,
     ) -> Result<Option<Framing>, Violation> {
         check_prefix(input)?;
-        // RFC 9112 §2.3: a higher minor version is read as the highest known.
+        // RFC 9112 §2.3: a higher minor version is treated as the highest known one.
         if let Some(minor @ b'2'..=b'9') = input.get_mut(PREFIX.len()) {
             *minor = b'1';
         }
@@ -121,7 +125,7 @@ impl Head {
         Ok(framing)
     }
 
-    /// By httparse. `None` while the head is incomplete.
+    /// Parses with httparse. Returns `None` while the head is incomplete.
     fn parse(
         &mut self,
         head: &[u8],
@@ -130,8 +134,8 @@ impl Head {
         let mut lines = [const { MaybeUninit::uninit() }; FIELDS_ON_STACK];
         match self.parse_into(head, &mut lines[..max_fields.min(FIELDS_ON_STACK)]) {
             Err(httparse::Error::TooManyHeaders) if max_fields > FIELDS_ON_STACK => {
-                // The shortest line has three bytes, "a:\n": a head has no more lines than that,
-                // whatever the limit.
+                // The shortest line, "a:\n", has three bytes. A head has no more lines than that
+                // allows, whatever the limit.
                 let most = max_fields.min(head.len() / 3 + 1);
                 let mut lines = Vec::with_capacity(most);
                 self.parse_into(head, &mut lines.spare_capacity_mut()[..most])
@@ -160,7 +164,7 @@ impl Head {
         };
         self.reason = match parsed.reason {
             Some(reason) if !reason.is_empty() => (AFTER_STATUS as u32 + 1, reason.len() as u32),
-            // Empty, or httparse hides that it is no UTF-8.
+            // Empty, or not UTF-8, which httparse reports as empty.
             _ => find_reason(head),
         };
         self.len = len as u32;
@@ -177,8 +181,8 @@ impl Head {
         Ok(Some(framing))
     }
 
-    /// The slow way, for what httparse refuses: folded lines are read, for the rest the violation
-    /// is named.
+    /// Slow path for heads that httparse refuses. Reads folded lines, and identifies the violation
+    /// in all other heads.
     #[cold]
     fn read_slowly(
         &mut self,
@@ -214,11 +218,11 @@ impl Head {
     }
 }
 
-/// Reads a whole trailer section, its empty line included. Places are relative to its first byte; a
-/// folded line is joined in it.
+/// Parses a complete trailer section, including its empty line. Positions are relative to its first
+/// byte. Folded lines are joined in place.
 ///
-/// The fields stay apart from those of the head: what frames or routes a message means nothing here
-/// (RFC 9110 §6.5.1).
+/// The fields are kept separate from those of the head: fields for framing or routing have no
+/// meaning in a trailer section (RFC 9110 §6.5.1).
 pub(crate) fn parse_trailers(
     section: &mut [u8],
     fields: &mut Vec<Field>,
@@ -233,8 +237,8 @@ pub(crate) fn parse_trailers(
     }
 }
 
-/// Refuses the first byte that no head begins with. Empty lines before it (RFC 9112 §2.2) are for
-/// servers to skip: a client that did so would take the rest of an earlier response for nothing.
+/// Refuses the first byte that cannot start a head. Only servers skip preceding empty lines (RFC
+/// 9112 §2.2): a client that did so would overlook the rest of an earlier response.
 #[inline]
 fn check_prefix(input: &[u8]) -> Result<(), Violation> {
     if input.starts_with(PREFIX) {
@@ -254,16 +258,16 @@ fn check_prefix(input: &[u8]) -> Result<(), Violation> {
     }
 }
 
-/// A status line of that version, a client's preface sent back, or a server's: a SETTINGS frame of
-/// stream 0 (RFC 9113 §3.4, §4.1).
+/// Returns whether this is HTTP/2: a status line of that version, a client's preface sent back, or
+/// a server's preface, which is a SETTINGS frame on stream 0 (RFC 9113 §3.4, §4.1).
 fn is_http2(input: &[u8]) -> bool {
     input.starts_with(b"HTTP/2")
         || input.starts_with(b"PRI * HTTP/2")
         || matches!(input, [0, _, _, 4, 0, 0, 0, 0, 0, ..])
 }
 
-/// The place behind the empty line. Bytes before `from` were searched; they are looked at again
-/// only around a line's end.
+/// Returns the position after the empty line. Bytes before `from` were searched before, and are
+/// only examined again around a line's end.
 fn find_end(input: &[u8], from: usize) -> Option<usize> {
     count_examined(input.len() - from);
     let mut at = from;
@@ -277,8 +281,8 @@ fn find_end(input: &[u8], from: usize) -> Option<usize> {
     None
 }
 
-/// The rest of a status line whose digits were read: what stands between the space behind them and
-/// the line's end.
+/// Returns the reason of a status line whose digits have been read: the text between the space
+/// after them and the line's end.
 fn find_reason(head: &[u8]) -> (u32, u32) {
     let start = match head[AFTER_STATUS] {
         b' ' => AFTER_STATUS + 1,
@@ -300,9 +304,9 @@ fn bad_status(head: &[u8], offset: usize) -> Violation {
     }
 }
 
-/// The place behind the status line, `None` while it is incomplete (RFC 9112 §4).
+/// Returns the position after the status line, or `None` while it is incomplete (RFC 9112 §4).
 ///
-/// The reason, and the space before it where there is none, may be missing: both are common.
+/// The reason may be missing, and then also the space before it: both are common.
 fn check_status_line(head: &[u8]) -> Result<Option<usize>, Violation> {
     for at in PREFIX.len()..=AFTER_STATUS {
         let Some(byte) = head.get(at) else {
@@ -327,17 +331,17 @@ fn check_status_line(head: &[u8]) -> Result<Option<usize>, Violation> {
 }
 
 enum LineEnd {
-    /// The line's text ends before `end`, the next line starts at `next`.
+    /// The line's text ends before `end`, and the next line starts at `next`.
     At {
         end: usize,
         next: usize,
     },
     Missing,
-    /// A control byte comes first, at this place.
+    /// A control byte precedes the line end, at this position.
     Refused(usize),
 }
 
-/// A bare LF ends a line too: RFC 9112 §2.2 lets a recipient take it, and old servers send it.
+/// Finds the end of a line. A bare LF counts: RFC 9112 §2.2 permits it, and old servers send it.
 fn find_line_end(bytes: &[u8], start: usize) -> LineEnd {
     let text = bytes[start..]
         .iter()
@@ -352,11 +356,11 @@ fn find_line_end(bytes: &[u8], start: usize) -> LineEnd {
     }
 }
 
-/// Reads field lines from place `at` on; returns the place behind the empty line, `None` while that
-/// has not come.
+/// Reads field lines from position `at` on. Returns the position after the empty line, or `None`
+/// while it has not been received.
 ///
-/// A folded line's value runs over all its lines: [`join_folded`] must follow, when the section is
-/// complete.
+/// The value of a folded line spans all its lines: [`join_folded`] must be called once the section
+/// is complete.
 fn read_fields(
     bytes: &[u8],
     mut at: usize,
@@ -383,7 +387,7 @@ fn read_fields(
                 let Some((value, next)) = read_value(bytes, at)? else {
                     return Ok(None);
                 };
-                // An empty first line has no place for the value yet; an empty last one adds
+                // If the first line is empty, the value starts here. If this one is empty, it adds
                 // nothing.
                 let whole = match (folded.value().is_empty(), value.is_empty()) {
                     (true, _) => value,
@@ -413,7 +417,7 @@ fn read_fields(
     }
 }
 
-/// A name, up to its colon (RFC 9112 §5.1).
+/// Reads a name, up to its colon (RFC 9112 §5.1).
 fn read_name(bytes: &[u8], start: usize) -> Result<Option<Range<usize>>, Violation> {
     let Some(len) = bytes[start..].iter().position(|b| !is_token_byte(*b)) else {
         return Ok(None);
@@ -431,7 +435,8 @@ fn bad_name(bytes: &[u8], offset: usize) -> Violation {
     }
 }
 
-/// A value up to its line's end: its place, trimmed, and that of the next line.
+/// Reads a value up to its line's end. Returns its trimmed range, and the position of the next
+/// line.
 fn read_value(bytes: &[u8], start: usize) -> Result<Option<(Range<usize>, usize)>, Violation> {
     let (end, next) = match find_line_end(bytes, start) {
         LineEnd::At { end, next } => (end, next),
@@ -453,8 +458,8 @@ fn read_value(bytes: &[u8], start: usize) -> Result<Option<(Range<usize>, usize)
     Ok(Some((start + led..end - trailed, next)))
 }
 
-/// Puts one space for each fold (RFC 9112 §5.2), in place: values get shorter, and what follows
-/// them stays where it is.
+/// Replaces each fold with one space (RFC 9112 §5.2), in place. Values become shorter, and what
+/// follows them does not move.
 fn join_folded(bytes: &mut [u8], fields: &mut [Field]) {
     for field in fields {
         let place = field.value();
@@ -488,7 +493,8 @@ pub(super) const fn is_token_byte(byte: u8) -> bool {
     matches!(byte, b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'z' | b'|' | b'~' | b'0'..=b'9' | b'A'..=b'Z')
 }
 
-/// What values and reasons are made of, white space included (RFC 9110 §5.5, RFC 9112 §4).
+/// Returns whether the byte is allowed in values and reasons, including white space (RFC 9110 §5.5,
+/// RFC 9112 §4).
 fn is_text_byte(byte: u8) -> bool {
     matches!(byte, b'\t' | b' '..=b'~' | 0x80..)
 }
@@ -496,7 +502,7 @@ fn is_text_byte(byte: u8) -> bool {
 #[cfg(not(test))]
 fn count_examined(_: usize) {}
 
-/// Bytes of heads that this thread has looked at.
+/// Returns how many bytes of heads this thread has examined.
 #[cfg(test)]
 pub(crate) fn examined() -> usize {
     tests::EXAMINED.get()
@@ -516,11 +522,11 @@ pub(super) mod tests {
     use crate::proto::testing::{Random, feeds};
 
     thread_local! {
-        /// Bytes that searches and parsers looked at, as an upper bound.
+        /// Bytes that searches and parsers examined, as an upper bound.
         pub(crate) static EXAMINED: Cell<usize> = const { Cell::new(0) };
     }
 
-    /// What of a head can be compared: status, version, reason, lines, length.
+    /// The comparable parts of a head: status, version, reason, lines, length.
     type Seen = (u16, Version, Vec<u8>, Vec<(String, Vec<u8>)>, usize);
 
     fn seen(head: &Head, bytes: &[u8]) -> Seen {
@@ -578,7 +584,7 @@ pub(super) mod tests {
                 &[],
             ),
             (
-                "reason that is no UTF-8",
+                "reason that is not UTF-8",
                 b"HTTP/1.1 200 \xc3\r\n\r\n",
                 200,
                 b"\xc3",
@@ -621,7 +627,7 @@ pub(super) mod tests {
                 &[("a", b""), ("b", b"")],
             ),
             (
-                "value that is no UTF-8",
+                "value that is not UTF-8",
                 b"HTTP/1.1 200 OK\r\na: \xff\r\n\r\n",
                 200,
                 b"OK",
@@ -663,7 +669,7 @@ pub(super) mod tests {
                 &[("a", b"b c")],
             ),
             (
-                "nothing but folds",
+                "only folds",
                 b"HTTP/1.1 200 OK\r\na:\r\n \r\n\t\r\n\r\n",
                 200,
                 b"OK",
@@ -771,7 +777,7 @@ pub(super) mod tests {
                 name(17, b' '),
             ),
             (
-                "no token",
+                "not a token",
                 b"HTTP/1.1 200 OK\r\na(b: c\r\n\r\n",
                 name(18, b'('),
             ),
@@ -855,7 +861,7 @@ pub(super) mod tests {
                 assert_eq!(head, Err(expected.clone()), "{why}, fed {feed:?}");
             }
         }
-        // These differ in their first byte, so the name depends on what came with it.
+        // These differ in the first byte already, so the violation depends on what arrived with it.
         for wire in [
             &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..],
             b"\0\0\x12\x04\0\0\0\0\0\0\x03",
@@ -875,7 +881,7 @@ pub(super) mod tests {
         }
     }
 
-    /// A head of `lines` field lines, each seven bytes long.
+    /// Returns a head of `lines` field lines, each seven bytes long.
     fn head_of(lines: usize) -> Vec<u8> {
         [
             b"HTTP/1.1 200 OK\r\n".to_vec(),
@@ -926,8 +932,8 @@ pub(super) mod tests {
                 let feed: Vec<_> = wire.chunks(size).collect();
                 assert!(read(&feed, &Limits::DEFAULT).unwrap().is_some());
                 let examined = EXAMINED.get();
-                // The fast readers stop at the first folded line, yet they are counted as if they
-                // had read on.
+                // The fast readers stop at the first folded line, but are counted as if they had
+                // read everything.
                 let most = if first.is_empty() { 3 } else { 6 };
                 assert!(
                     examined <= most * wire.len(),
@@ -985,7 +991,7 @@ pub(super) mod tests {
         }
         assert!(
             agreed.iter().all(|n| *n > 100) && plain_ones > 1000,
-            "each outcome is tried: {agreed:?}, {plain_ones} plain"
+            "each outcome occurs: {agreed:?}, {plain_ones} plain"
         );
     }
 
@@ -998,7 +1004,7 @@ pub(super) mod tests {
             let whole = read(&[&wire], &Limits::DEFAULT);
             let feed = random.cut(&wire);
             match read(&feed, &Limits::DEFAULT) {
-                // A head that never ends is not looked at again, so its fault is not found.
+                // A head that never ends is not parsed, so its fault is not found.
                 Ok(None)
                     if !wire.windows(2).any(|w| w == b"\n\n")
                         && !wire.windows(3).any(|w| w == b"\n\r\n") => {}

@@ -1,15 +1,16 @@
-//! What a request cannot be sent with: the part, the byte's place, and why; never the text itself.
+//! Describes why a request cannot be sent: the part, the position of the byte, and the reason.
+//! Never contains the text itself.
 
 use std::error::Error as StdError;
 use std::fmt;
 
 use super::target::Fault;
 
-/// Why a request cannot be sent; the source of an [`Error`](crate::Error) of the kind
+/// Describes why a request cannot be sent. This is the source of an [`Error`](crate::Error) of kind
 /// [`InvalidRequest`](crate::ErrorKind::InvalidRequest).
 ///
-/// Says which part is wrong, at which byte and why. Neither `Display` nor `Debug` shows a field's
-/// value or a piece of a URL beyond the one offending byte.
+/// Contains which part is wrong, at which byte, and why. Neither `Display` nor `Debug` shows a
+/// field's value, or any piece of a URL beyond the one offending byte.
 ///
 /// ```
 /// use std::error::Error;
@@ -34,40 +35,40 @@ pub enum InvalidPart {
     Method,
     /// The URL.
     Url,
-    /// The reference that was given to [`Request::resolve`](crate::Request::resolve).
+    /// The reference passed to [`Request::resolve`](crate::Request::resolve).
     Reference,
-    /// What was appended to the URL with [`RequestBuilder::query`](crate::RequestBuilder::query).
+    /// A pair appended to the URL with [`RequestBuilder::query`](crate::RequestBuilder::query).
     Query,
-    /// The name of a header. It is not repeated, since what is no name may be anything.
+    /// The name of a header. The name itself is not included, because an invalid name may contain
+    /// anything.
     HeaderName {
-        /// Which of the headers, in the order of the calls, the first being 0.
+        /// The index of the header, in the order of the calls, starting at 0.
         index: usize,
     },
-    /// The value of the header of this name.
+    /// The value of the header with this name.
     HeaderValue {
-        /// The name as it was given.
+        /// The name as given.
         name: Box<str>,
     },
-    /// The header of this name, whatever its value.
+    /// The header with this name, whatever its value.
     Header {
-        /// The name as it was given.
+        /// The name as given.
         name: Box<str>,
     },
     /// The body.
     Body,
-    /// That it is to be pipelined, by
-    /// [`RequestBuilder::pipeline`](crate::RequestBuilder::pipeline).
+    /// The pipeline depth set with [`RequestBuilder::pipeline`](crate::RequestBuilder::pipeline).
     Pipeline,
 }
 
 impl Invalid {
-    /// The part that is wrong.
+    /// Returns the part that is wrong.
     pub fn part(&self) -> &InvalidPart {
         &self.part
     }
 
-    /// The index of the offending byte in that part as it was given. `None`: the part is wrong as a
-    /// whole.
+    /// Returns the index of the offending byte in that part as given. `None` means that the part as
+    /// a whole is wrong.
     pub fn offset(&self) -> Option<usize> {
         self.fault.at
     }

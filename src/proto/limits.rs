@@ -1,20 +1,20 @@
-//! How much of a response is read before it is refused.
+//! Limits on how much of a response is read before it is refused.
 
-/// Bounds on what a peer may send; passing one is a [`Violation`](crate::Violation) and closes the
-/// link.
+/// Limits on what a peer may send. Exceeding one is a [`Violation`](crate::Violation) and closes
+/// the connection.
 ///
-/// Set for the whole engine in [`Config::limits`](crate::Config::limits), for one request with
-/// [`RequestBuilder::limits`](crate::RequestBuilder::limits).
+/// Set them for the whole engine with [`Config::limits`](crate::Config::limits), or for one request
+/// with [`RequestBuilder::limits`](crate::RequestBuilder::limits).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Bytes of status line and header section, interim responses before it included. Default 64
-    /// KiB: twice what common servers send at most.
+    /// Bytes of the status line and header section, including those of preceding interim responses.
+    /// Default 64 KiB: twice the most that common servers send.
     pub max_head_bytes: usize,
-    /// Field lines of one header or trailer section. Default 128.
+    /// Field lines in one header or trailer section. Default 128.
     pub max_fields: usize,
-    /// Bytes of a body that is collected ([`Flow::Buffer`](crate::Flow::Buffer)); streamed and
-    /// discarded bodies have no bound. Default 64 MiB.
+    /// Bytes of a body that is collected ([`Flow::Buffer`](crate::Flow::Buffer)). Streamed and
+    /// discarded bodies are not limited. Default 64 MiB.
     pub max_body_bytes: u64,
     /// Interim (1xx) responses before the final one. Default 16.
     pub max_interim: usize,
@@ -22,8 +22,8 @@ pub struct Limits {
     pub max_trailer_bytes: usize,
     /// Bytes of chunk extensions in one body (RFC 9112 §7.1.1). Default 16 KiB.
     pub max_chunk_extension_bytes: usize,
-    /// Refuses a field line folded over several lines (RFC 9112 §5.2) instead of joining it with a
-    /// space. Default false.
+    /// Whether to refuse field lines that are folded over several lines (RFC 9112 §5.2), instead of
+    /// joining them with a space. Default false.
     pub refuse_obs_fold: bool,
 }
 
@@ -39,8 +39,8 @@ impl Limits {
         refuse_obs_fold: false,
     };
 
-    /// Stands for limits that are not set, in what a closure is shown: above the defaults, by a
-    /// number that nobody would choose.
+    /// Represents limits that are not set, when passed to a closure: above the defaults, by an
+    /// amount that nobody would choose.
     const PLACEHOLDER: Self = {
         const MORE: usize = 1_000_003;
         let usual = Self::DEFAULT;
@@ -62,7 +62,7 @@ impl Default for Limits {
     }
 }
 
-/// What one request changes of the engine's [`Limits`]. `None`: the engine's own.
+/// The changes that one request makes to the engine's [`Limits`]. `None` keeps the engine's own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LimitsEdit {
     max_head_bytes: Option<usize>,
@@ -71,17 +71,18 @@ pub(crate) struct LimitsEdit {
     max_interim: Option<usize>,
     max_trailer_bytes: Option<usize>,
     max_chunk_extension_bytes: Option<usize>,
-    /// Refuses obs-fold even where the engine does not.
+    /// Refuses obs-fold even if the engine does not.
     refuse_obs_fold: bool,
 }
 
 impl LimitsEdit {
-    /// Lets `change` edit the limits; what it leaves alone stays as it is here.
+    /// Lets `change` edit the limits. Limits that it leaves alone keep their previous setting.
     ///
-    /// It assigns plain public fields, which record no assignment, and as an `FnOnce` it cannot run
-    /// on two inputs to compare the results. So a limit that is not set is shown as a placeholder,
-    /// and counts as set if it holds anything else afterwards, be it the default. A `bool` has no
-    /// value to spare for that: where the engine refuses obs-fold, a request cannot allow it.
+    /// The closure assigns to plain public fields, which record no assignment, and as an `FnOnce`
+    /// it cannot run on two inputs to compare the results. A limit that is not set is therefore
+    /// shown as a placeholder, and counts as set if it holds anything else afterwards, even the
+    /// default. A `bool` has no spare value for this: if the engine refuses obs-fold, a request
+    /// cannot allow it.
     pub(crate) fn change(&mut self, change: impl FnOnce(&mut Limits)) {
         let shown = self.over(&Limits::PLACEHOLDER);
         let mut edited = shown.clone();
@@ -120,7 +121,7 @@ impl LimitsEdit {
         self.refuse_obs_fold = refuse_obs_fold;
     }
 
-    /// The limits that hold for the request under an engine whose own are `base`.
+    /// Returns the limits that apply to the request, for an engine with limits `base`.
     pub(crate) fn over(&self, base: &Limits) -> Limits {
         Limits {
             max_head_bytes: self.max_head_bytes.unwrap_or(base.max_head_bytes),
@@ -184,7 +185,7 @@ mod tests {
         assert!(!edit.over(&allows).refuse_obs_fold && edit.over(&refuses).refuse_obs_fold);
         edit.change(|limits| limits.refuse_obs_fold = true);
         assert!(edit.over(&allows).refuse_obs_fold);
-        // What a request has said it may take back.
+        // A request can revoke its own setting.
         edit.change(|limits| limits.refuse_obs_fold = false);
         assert!(!edit.over(&allows).refuse_obs_fold);
     }

@@ -1,4 +1,4 @@
-//! Sans-IO HTTP/1.1: bytes in, events out; no socket, no clock.
+//! HTTP/1.1 without I/O: bytes in, events out. No sockets and no clock.
 
 mod body;
 pub(crate) mod chunked;
@@ -23,16 +23,16 @@ pub use violation::Violation;
 
 #[cfg(test)]
 pub(crate) mod testing {
-    //! Ways to feed the same bytes, and a small source of chance.
+    //! Ways to split the same bytes, and a small random number generator.
 
-    /// The wire whole, byte by byte, and in two at every place.
+    /// Returns the wire in one piece, byte by byte, and in two pieces for every position.
     pub(crate) fn feeds(wire: &[u8]) -> Vec<Vec<&[u8]>> {
         let mut feeds = vec![vec![wire], wire.chunks(1).collect()];
         feeds.extend((1..wire.len()).map(|at| vec![&wire[..at], &wire[at..]]));
         feeds
     }
 
-    /// Marsaglia's xorshift: enough to vary a test, the same in every run.
+    /// Marsaglia's xorshift: good enough to vary a test, and the same in every run.
     pub(crate) struct Random(u64);
 
     impl Random {
@@ -47,7 +47,7 @@ pub(crate) mod testing {
             self.0
         }
 
-        /// From 0 to `end`, without it.
+        /// Returns a number from 0 to `end`, exclusive.
         pub(crate) fn below(&mut self, end: usize) -> usize {
             ((self.next() >> 32) as usize) % end
         }
@@ -56,7 +56,7 @@ pub(crate) mod testing {
             (self.next() >> 32) as u8
         }
 
-        /// The wire in pieces of 1 to 20 bytes.
+        /// Splits the wire into pieces of 1 to 20 bytes.
         pub(crate) fn cut<'a>(&mut self, mut wire: &'a [u8]) -> Vec<&'a [u8]> {
             let mut pieces = Vec::new();
             while !wire.is_empty() {
@@ -67,12 +67,13 @@ pub(crate) mod testing {
             pieces
         }
 
-        /// The wire with one to three bytes changed, taken out, put in or repeated.
+        /// Returns the wire after one to three random changes: a byte replaced, removed, inserted
+        /// or repeated.
         pub(crate) fn mutate(&mut self, wire: &[u8]) -> Vec<u8> {
             let mut wire = wire.to_vec();
             for _ in 0..=self.below(3) {
                 let at = self.below(wire.len());
-                // Bytes that mean something are worth more than any.
+                // Prefer bytes that have a meaning.
                 let byte = match self.below(2) {
                     0 => self.byte(),
                     _ => b"019aH/\r\n :;,\t\0"[self.below(14)],

@@ -1,5 +1,5 @@
-//! Origin: scheme, host and port (RFC 9110 §4.3.1), the key of the pool and the source of the Host
-//! value.
+//! Origins: scheme, host and port (RFC 9110 §4.3.1). An origin is part of the pool's key, and the
+//! source of the Host value.
 
 use std::fmt;
 
@@ -7,14 +7,14 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Scheme {
-    /// `http`, port 80 unless another is given.
+    /// `http`, with default port 80.
     Http,
-    /// `https`, port 443 unless another is given.
+    /// `https`, with default port 443.
     Https,
 }
 
 impl Scheme {
-    /// As it stands in a URL, in lower case.
+    /// Returns the scheme as in a URL, in lower case.
     pub fn as_str(self) -> &'static str {
         match self {
             Scheme::Http => "http",
@@ -22,7 +22,7 @@ impl Scheme {
         }
     }
 
-    /// The port that a URL of this scheme need not name.
+    /// Returns the port of URLs that do not specify one.
     pub fn default_port(self) -> u16 {
         match self {
             Scheme::Http => 80,
@@ -40,9 +40,8 @@ impl fmt::Display for Scheme {
 
 /// Scheme, host and port of a request (RFC 9110 §4.3.1).
 ///
-/// The host is in lower case, an IPv6 literal without its brackets. Its zone id, if it has one,
-/// stands behind a `%` as it was given: `fe80::1%eth0`, since on another interface it is another
-/// host.
+/// The host is in lower case, and an IPv6 address has no brackets. A zone id follows a `%` as it
+/// was given, as in `fe80::1%eth0`, because the same address on another interface is another host.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin {
     scheme: Scheme,
@@ -59,32 +58,32 @@ impl Origin {
         }
     }
 
-    /// The scheme.
+    /// Returns the scheme.
     pub fn scheme(&self) -> Scheme {
         self.scheme
     }
 
-    /// The host: a name in lower case, or an IP address without brackets, with its zone id if it
-    /// has one.
+    /// Returns the host: a name in lower case, or an IP address without brackets, with its zone id
+    /// if it has one.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The port, also where it is the scheme's own.
+    /// Returns the port, even if it is the scheme's default.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The value of the Host field (RFC 9110 §7.2): `host:port`, an IPv6 literal in brackets, the
-    /// scheme's own port left out.
+    /// Returns the value of the Host field (RFC 9110 §7.2): `host:port`, with brackets around an
+    /// IPv6 address, and without the scheme's default port.
     ///
-    /// A zone id is left out as well: it says which way to take on this machine, and means nothing
-    /// to another (RFC 6874 §3).
+    /// A zone id is also omitted: it selects a local interface, and has no meaning on another host
+    /// (RFC 6874 §3).
     pub(crate) fn authority(&self) -> Authority<'_> {
         Authority(self)
     }
 
-    /// Whether the host is an IPv6 address with a zone id.
+    /// Returns whether the host is an IPv6 address with a zone id.
     pub(crate) fn has_zone(&self) -> bool {
         self.zone().is_some()
     }
@@ -93,7 +92,7 @@ impl Origin {
         self.host.split_once('%').map(|(_, zone)| zone)
     }
 
-    /// The host without its zone id.
+    /// Returns the host without its zone id.
     fn address(&self) -> &str {
         self.host.split('%').next().unwrap_or_default()
     }
@@ -102,7 +101,7 @@ impl Origin {
         self.host.contains(':')
     }
 
-    /// `:port`, unless it is the scheme's own.
+    /// Writes `:port`, unless it is the scheme's default.
     fn write_port(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.port == self.scheme.default_port() {
             Ok(())
@@ -126,8 +125,8 @@ impl fmt::Display for Authority<'_> {
     }
 }
 
-/// `http://host:port`, an IPv6 literal in brackets, a zone id in it behind `%25`, the scheme's own
-/// port left out.
+/// Shows `http://host:port`, with brackets around an IPv6 address, its zone id after `%25`, and
+/// without the scheme's default port.
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = self.scheme.as_str();

@@ -1,10 +1,11 @@
-//! The plain head, as nearly every server sends it: read in one pass, values eight bytes at a time.
+//! Fast path for plain heads, which nearly every server sends: read in one pass, values eight bytes
+//! at a time.
 //!
-//! Plain is a status line with a reason or at least the space before it, then lines that end in
-//! CRLF, each with a name, a colon, one space or none, and a value without tabs that neither begins
-//! nor ends with a space. This reader refuses nothing: whatever is not plain, or not all there, is
-//! [`head`](super::head)'s to judge with httparse, which reads what is plain to the same end, in
-//! half as many instructions again.
+//! A plain head has a status line with a reason, or at least the space before it. Its field lines
+//! end in CRLF and have a name, a colon, at most one space, and a value that contains no tabs and
+//! neither starts nor ends with a space. This reader refuses nothing. Heads that are incomplete or
+//! not plain are left to [`head`](super::head), which uses httparse. httparse reads plain heads to
+//! the same end, but takes half as many instructions again.
 
 use http::{StatusCode, Version};
 
@@ -15,8 +16,8 @@ use super::head::{AFTER_STATUS, Head, STATUS, is_token_byte};
 const LINE_END: &[u8] = b"\r\n";
 
 impl Head {
-    /// `None`: it is not plain, has more than `max_fields` lines, or is incomplete. What stands in
-    /// this head is then of no meaning.
+    /// Returns `None` if the head is incomplete, not plain, or has more than `max_fields` lines.
+    /// The contents of `self` are then meaningless.
     #[inline(never)]
     pub(super) fn read_plain(&mut self, head: &[u8], max_fields: usize) -> Option<Framing> {
         let (start, rest) = head.split_first_chunk::<{ AFTER_STATUS + 1 }>()?;
@@ -67,7 +68,7 @@ impl Head {
     }
 }
 
-/// The same byte eight times.
+/// Returns a word of eight equal bytes.
 const fn each(byte: u8) -> u64 {
     u64::from_ne_bytes([byte; 8])
 }
@@ -75,7 +76,7 @@ const fn each(byte: u8) -> u64 {
 /// The top bit of each byte.
 const TOP: u64 = each(0x80);
 
-/// Bytes before the first control byte; `None` where there is none.
+/// Returns the number of bytes before the first control byte, or `None` if there is none.
 #[inline(always)]
 fn text_len(bytes: &[u8]) -> Option<usize> {
     let mut left = bytes;
@@ -92,8 +93,8 @@ fn text_len(bytes: &[u8]) -> Option<usize> {
     Some(bytes.len() - left.len() + at)
 }
 
-/// The top bit of each byte that is below the space, or DEL; above the first, also of others, since
-/// the subtraction borrows.
+/// Returns a word with the top bit set in each byte that is below the space, or DEL. Bytes above
+/// the first such byte may also be set, because the subtraction borrows.
 #[inline(always)]
 fn control_bytes(word: u64) -> u64 {
     let below = word.wrapping_sub(each(b' '));
@@ -101,7 +102,8 @@ fn control_bytes(word: u64) -> u64 {
     (below | delete) & !word & TOP
 }
 
-/// Bytes of the token that `bytes` begin with (RFC 9110 §5.6.2); `None` where its end is missing.
+/// Returns the length of the token at the start of `bytes` (RFC 9110 §5.6.2), or `None` if its end
+/// is missing.
 #[inline(always)]
 fn name_len(bytes: &[u8]) -> Option<usize> {
     let mut left = bytes;
@@ -115,7 +117,7 @@ fn name_len(bytes: &[u8]) -> Option<usize> {
     Some(bytes.len() - left.len() + n)
 }
 
-/// By byte: whether it may stand in a token.
+/// For each byte, whether it is allowed in a token.
 static TOKEN: [bool; 256] = {
     let mut token = [false; 256];
     let mut byte = 0;
@@ -126,8 +128,8 @@ static TOKEN: [bool; 256] = {
     token
 };
 
-/// The place of the first byte whose top bit is set, in a word that was read with the least
-/// significant byte first.
+/// Returns the index of the first byte with its top bit set, in a word that was read in
+/// little-endian order.
 fn first(found: u64) -> usize {
     found.trailing_zeros() as usize / 8
 }
@@ -142,7 +144,7 @@ mod tests {
         for len in 0..20 {
             for at in 0..len {
                 for byte in 0..=u8::MAX {
-                    // Neighbours from which a borrow would come.
+                    // Neighbors from which a borrow might come.
                     for around in [b' ', b'~', 0x80, 0xff] {
                         let mut bytes = vec![around; len];
                         bytes[at] = byte;

@@ -1,13 +1,13 @@
-//! URL references, resolved against a base (RFC 3986 §5.2 and §5.3).
+//! Resolves URL references against a base (RFC 3986 §5.2 and §5.3).
 //!
-//! Strings in, a string out: nothing is checked or encoded here, and what comes out goes through
-//! the one parser of URLs, `proto::target`, like any other URL. The strict reading of §5.2.2
-//! applies: a reference that has a scheme is absolute, be it the scheme of the base. A dot segment
-//! that is percent-encoded is a segment like others, and the server's to judge.
+//! Strings in, a string out. Nothing is validated or encoded here: the result goes through
+//! `proto::target`, the one URL parser, like any other URL. The strict reading of §5.2.2 applies: a
+//! reference that has a scheme is absolute, even if it is the scheme of the base. A percent-encoded
+//! dot segment is an ordinary segment, and is left to the server.
 
 use std::fmt::Write;
 
-/// A URL or a reference, taken apart by its delimiters (RFC 3986 appendix B).
+/// A URL or a reference, split at its delimiters (RFC 3986 appendix B).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reference<'a> {
     pub(crate) scheme: Option<&'a str>,
@@ -18,8 +18,8 @@ pub(crate) struct Reference<'a> {
 }
 
 impl<'a> Reference<'a> {
-    /// Takes `text` apart. Every text is a reference; what is in front of a colon is a scheme only
-    /// where it can be one, so `1:2` is a path (appendix B alone would call `1` a scheme).
+    /// Splits `text`. Every text is a reference. The part before a colon is a scheme only if it is
+    /// a valid one, so `1:2` is a path (by appendix B alone, `1` would be a scheme).
     pub(crate) fn split(text: &'a str) -> Self {
         let (scheme, rest) = match text.split_once(':') {
             Some((scheme, rest)) if is_scheme(scheme) => (Some(scheme), rest),
@@ -43,7 +43,8 @@ impl<'a> Reference<'a> {
         }
     }
 
-    /// The URL that `self` means on a page at `base`, which is an absolute URL (§5.2.2).
+    /// Returns the URL that `self` refers to, relative to `base`, which must be an absolute URL
+    /// (§5.2.2).
     pub(crate) fn against(self, base: Reference<'_>) -> String {
         let (path, query) = match (self.scheme, self.authority, self.path) {
             (None, None, "") => (base.path.to_owned(), self.query.or(base.query)),
@@ -83,7 +84,7 @@ fn is_scheme(text: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'))
 }
 
-/// What stands before the first `delimiter`, and what behind it, where there is one.
+/// Splits `text` at the first `delimiter`, if there is one.
 fn split_once(text: &str, delimiter: char) -> (&str, Option<&str>) {
     match text.split_once(delimiter) {
         Some((before, behind)) => (before, Some(behind)),
@@ -91,7 +92,7 @@ fn split_once(text: &str, delimiter: char) -> (&str, Option<&str>) {
     }
 }
 
-/// `path` in the place of the last segment of the base's (RFC 3986 §5.2.3).
+/// Replaces the last segment of the base's path with `path` (RFC 3986 §5.2.3).
 fn merge(base: Reference<'_>, path: &str) -> String {
     let folder = match base.path.rfind('/') {
         Some(last) => &base.path[..=last],
@@ -101,7 +102,7 @@ fn merge(base: Reference<'_>, path: &str) -> String {
     [folder, path].concat()
 }
 
-/// RFC 3986 §5.2.4, its steps by their letters.
+/// RFC 3986 §5.2.4. The comments are the letters of its steps.
 fn remove_dot_segments(path: &str) -> String {
     let mut out = String::with_capacity(path.len());
     let mut input = path;
@@ -207,14 +208,14 @@ mod tests {
             ("base without path", "http://a", "g", "http://a/g"),
             ("base without path, a query", "http://a", "?y", "http://a?y"),
             ("base without path, the same document", "http://a?q", "#s", "http://a?q#s"),
-            ("dot segments of the base stay where nothing replaces them", "http://a/b/../c?q", "?y", "http://a/b/../c?y"),
-            ("and go where something does", "http://a/b/../c", "g", "http://a/g"),
+            ("dot segments of the base stay if its path is kept", "http://a/b/../c?q", "?y", "http://a/b/../c?y"),
+            ("and are removed if its path is merged", "http://a/b/../c", "g", "http://a/g"),
             ("dot segments of an absolute URL", "http://a/b", "https://c/d/../e", "https://c/e"),
             ("authority with a port and dots", "https://a/", "//g:81/../h", "https://g:81/h"),
             ("empty query", "http://a/b?q", "?", "http://a/b?"),
             ("question mark in the base's query", "http://a/b?c/d?e", "g", "http://a/g"),
             ("slashes in the path", "http://a/b//c", "..", "http://a/b/"),
-            ("colon behind a slash", "http://a/b", "./c:d", "http://a/c:d"),
+            ("colon after a slash", "http://a/b", "./c:d", "http://a/c:d"),
             ("number before a colon", "http://a/b", "12:30", "http://a/12:30"),
             ("colon in the query", "http://a/b", "?c:d", "http://a/b?c:d"),
             ("colon alone", "http://a/b", ":c", "http://a/:c"),
@@ -239,7 +240,7 @@ mod tests {
                 .map(|_| PIECES[random.below(PIECES.len())])
                 .collect();
             let url = resolve("http://b/c/d?e", &text);
-            // Resolved once more, against anything, it is the same.
+            // Resolved again, against any base, the URL stays the same.
             assert_eq!(resolve("https://other/x/y", &url), url, "{text}");
             let parts = Reference::split(&url);
             assert!(parts.scheme.is_some(), "{text}");

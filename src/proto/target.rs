@@ -1,14 +1,13 @@
-//! From a URL to the wire: the one parser, for the check, the connection and the request line
-//! alike.
+//! The one URL parser, used for validation, for the connection and for the request line.
 //!
-//! Two readers that disagree on a URL are how a check is passed by (RFC 3986 §7.6), so whatever
-//! they are known to disagree on is refused: userinfo, a backslash in the authority, control bytes
-//! anywhere. What stays is written in origin-form (RFC 9112 §3.2.1). Host names are ASCII here:
-//! IDNA is the caller's. Nothing here knows of fields or bodies.
+//! A URL check can be bypassed if two readers disagree about the URL (RFC 3986 §7.6). URLs about
+//! which readers are known to disagree are therefore refused: userinfo, a backslash in the
+//! authority, and control bytes anywhere. The rest is written in origin-form (RFC 9112 §3.2.1).
+//! Host names are ASCII here: IDNA is left to the caller. Fields and bodies are handled elsewhere.
 //!
-//! A host whose last label is a number is read as an address, and in no more than one way
-//! ([`ends_in_a_number`]); `.onion` is no name that the DNS may be asked for ([`is_onion`]). Both
-//! are decided here for every resolver.
+//! A host whose last label is a number is an address, in a single accepted notation
+//! ([`ends_in_a_number`]). A `.onion` name must not be looked up in the DNS ([`is_onion`]). Both
+//! are checked here on behalf of all resolvers.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -16,18 +15,18 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::reference::Reference;
 use super::{Origin, Scheme};
 
-/// The longest absolute form, in bytes, that [`http::Uri`] takes.
+/// The longest absolute form in bytes that [`http::Uri`] accepts.
 pub(crate) const MAX_URI: usize = u16::MAX as usize - 1;
 
-/// The longest host name in bytes, its trailing dot not counted (RFC 1035 §2.3.4).
+/// The longest host name in bytes, without its trailing dot (RFC 1035 §2.3.4).
 const MAX_HOST: usize = 253;
 
-/// The longest zone id in bytes. Linux's interfaces have names of up to 15, Windows' longest are
-/// under 50.
+/// The longest zone id in bytes. Interface names have up to 15 bytes on Linux, and under 50 on
+/// Windows.
 const MAX_ZONE: usize = 64;
 
-/// What is wrong with a piece of a request, and at which of its bytes. Never holds the piece
-/// itself, which may be a secret.
+/// What is wrong with a part of a request, and at which byte. Never contains the part itself, which
+/// may be secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
     pub(crate) at: Option<usize>,
@@ -36,11 +35,11 @@ pub(crate) struct Fault {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Why {
-    /// This byte may not stand there.
+    /// This byte is not allowed here.
     Byte(u8),
     Rule(&'static str),
-    /// The host ends in a number and is no IPv4 address: the rule, and the address that some
-    /// readers would take it for.
+    /// The host ends in a number but is not an IPv4 address. Contains the rule, and the address
+    /// that some readers would take the host for.
     Number(&'static str, Option<Ipv4Addr>),
 }
 
@@ -59,7 +58,7 @@ impl Fault {
         }
     }
 
-    /// Of the piece as a whole.
+    /// A fault of the part as a whole.
     pub(crate) fn whole(rule: &'static str) -> Self {
         Self {
             at: None,
@@ -68,7 +67,7 @@ impl Fault {
     }
 }
 
-/// `byte 3 is CR`, or the rule, followed by the place where there is one.
+/// Shows `byte 3 is CR`, or the rule, followed by the position if there is one.
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.why, self.at) {
@@ -90,7 +89,7 @@ impl fmt::Display for Fault {
                 f.write_str(rule)?;
                 match meant {
                     Some(meant) => write!(f, ": write {meant}")?,
-                    None => f.write_str(": an IPv4 address is written as 192.0.2.1 is")?,
+                    None => f.write_str(": an IPv4 address is written like 192.0.2.1")?,
                 }
                 write!(f, " (byte {})", at.unwrap_or_default())
             }
@@ -98,22 +97,22 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Where a request goes: the origin to connect to, and what to ask it for.
+/// The target of a request: the origin to connect to, and the path and query to request.
 pub(crate) struct Target {
     origin: Origin,
-    /// `/path?query`, percent-encoded where RFC 3986 asks for it.
+    /// `/path?query`, percent-encoded where RFC 3986 requires it.
     path: String,
 }
 
 impl Target {
-    /// Takes an absolute `http` or `https` URL apart. Its fragment is dropped, its port may be left
-    /// out or empty.
+    /// Parses an absolute `http` or `https` URL. Its fragment is dropped, and its port may be
+    /// omitted or empty.
     ///
     /// # Errors
-    /// The place is the byte's index in `url`.
+    /// Returns a fault whose position is an index in `url`.
     pub(crate) fn parse(url: &str) -> Result<Self, Fault> {
         let bytes = url.as_bytes();
-        // 1. No control byte anywhere, the fragment included: a URL with one was glued together
+        // 1. No control bytes anywhere, even in the fragment: a URL that contains one was assembled
         //    from something else.
         if let Some(at) = bytes.iter().position(u8::is_ascii_control) {
             return Err(Fault::byte(at, bytes[at]));
@@ -143,7 +142,8 @@ impl Target {
         Ok(target)
     }
 
-    /// The target that was parsed before: `path` is as [`path`](Self::path) returned it.
+    /// Restores a target that was parsed before. `path` must be a value returned by
+    /// [`path`](Self::path).
     pub(crate) fn restored(origin: Origin, path: &str) -> Self {
         Self {
             origin,
@@ -151,10 +151,10 @@ impl Target {
         }
     }
 
-    /// Where `reference` leads from here (RFC 3986 §5), its fragment dropped.
+    /// Resolves `reference` against this target (RFC 3986 §5), and drops its fragment.
     ///
     /// # Errors
-    /// As of [`parse`](Self::parse); the place is the byte's index in `reference`.
+    /// Like [`parse`](Self::parse), but the position is an index in `reference`.
     pub(crate) fn resolve(&self, reference: &str) -> Result<Self, Fault> {
         let bytes = reference.as_bytes();
         if let Some(at) = bytes.iter().position(u8::is_ascii_control) {
@@ -168,8 +168,8 @@ impl Target {
                 "leads to a scheme other than http and https",
             ));
         }
-        // Scheme and authority are parsed from the reference where it has them. What stands before
-        // them in the result is then the scheme of the base and its colon, or nothing.
+        // Scheme and authority come from the reference if it has them. In the result they are then
+        // preceded by the base's scheme and colon, or by nothing.
         let before = match parts.scheme {
             Some(_) => 0,
             None => base.scheme.map_or(0, |scheme| scheme.len() + 1),
@@ -184,13 +184,13 @@ impl Target {
         &self.origin
     }
 
-    /// The request target in origin-form: `/path?query`.
+    /// Returns the request target in origin-form: `/path?query`.
     pub(crate) fn path(&self) -> &str {
         &self.path
     }
 
-    /// Appends `name=value` to the query, everything but unreserved characters (RFC 3986 §2.3)
-    /// percent-encoded.
+    /// Appends `name=value` to the query, with everything but unreserved characters percent-encoded
+    /// (RFC 3986 §2.3).
     pub(crate) fn push_query(&mut self, name: &str, value: &str) {
         let separator = match self.path.find('?') {
             None => "?",
@@ -203,11 +203,11 @@ impl Target {
         percent_encode(&mut self.path, value.as_bytes(), is_unreserved);
     }
 
-    /// Refuses what [`http::Uri`] would refuse for its length; encoding and queries make a URL
-    /// longer than it was given.
+    /// Refuses a target that [`http::Uri`] would refuse for its length. Encoding and added queries
+    /// make a URL longer than it was given.
     pub(crate) fn check_length(&self) -> Result<(), Fault> {
-        // "https://" and "[]:65535" around the host and "25" in it, whether all of it is there or
-        // not: a bound has no need of the last byte.
+        // Counts "https://", the "[]:65535" around the host and the "25" of a zone id even if they
+        // are absent: the limit need not be exact.
         if self.path.len() + self.origin.host().len() + 18 > MAX_URI {
             Err(Fault::whole("longer than 65534 bytes in absolute form"))
         } else {
@@ -216,15 +216,12 @@ impl Target {
     }
 }
 
-/// Refuses what cannot be the value of a Host field for a request with an authority (RFC 9110
+/// Refuses a value that is invalid in the Host field of a request with an authority (RFC 9110
 /// §7.2).
 pub(crate) fn check_host_value(value: &[u8]) -> Result<(), Fault> {
     authority(value)?;
     match value.iter().position(|&b| b == b'%') {
-        Some(at) => Err(Fault::rule(
-            at,
-            "a zone id means nothing to another machine",
-        )),
+        Some(at) => Err(Fault::rule(at, "a zone id has no meaning on another host")),
         None => Ok(()),
     }
 }
@@ -233,7 +230,7 @@ fn is_http(scheme: &str) -> bool {
     scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
 }
 
-/// The scheme, and where the authority begins.
+/// Returns the scheme, and where the authority begins.
 fn scheme(url: &str) -> Result<(Scheme, usize), Fault> {
     let end = url.find(':').unwrap_or_default();
     let scheme = match &url[..end] {
@@ -249,28 +246,28 @@ fn scheme(url: &str) -> Result<(Scheme, usize), Fault> {
     if url[end + 1..].starts_with("//") {
         Ok((scheme, end + 3))
     } else {
-        Err(Fault::rule(end + 1, "no // after the scheme"))
+        Err(Fault::rule(end + 1, "missing // after the scheme"))
     }
 }
 
 struct Authority {
-    /// In lower case, an IPv6 address in its one short form (RFC 5952) without brackets, its zone
-    /// id behind `%` as it was given.
+    /// In lower case. An IPv6 address is in its canonical form (RFC 5952) without brackets, and its
+    /// zone id follows `%` as given.
     host: String,
     port: Option<u16>,
 }
 
-/// `host`, `host:port`, `host:`; the host is a name, or an IPv6 address in brackets (RFC 3986
-/// §3.2).
+/// Parses `host`, `host:port` or `host:`. The host is a name, or an IPv6 address in brackets (RFC
+/// 3986 §3.2).
 fn authority(bytes: &[u8]) -> Result<Authority, Fault> {
-    // The last `@`, since a reader that takes the first one sees another host.
+    // Report the last `@`, since a reader that takes the first one sees another host.
     if let Some(at) = bytes.iter().rposition(|&b| b == b'@') {
         return Err(Fault::rule(
             at,
             "userinfo is refused: credentials belong in an Authorization field",
         ));
     }
-    // Browsers read a backslash as a slash, RFC 3986 as no delimiter at all.
+    // Browsers treat a backslash as a slash, while RFC 3986 does not treat it as a delimiter.
     if let Some(at) = bytes.iter().position(|&b| b == b'\\') {
         return Err(Fault::byte(at, b'\\'));
     }
@@ -278,7 +275,7 @@ fn authority(bytes: &[u8]) -> Result<Authority, Fault> {
         Some(inner) => {
             let len = find(inner, 0, |b| b == b']');
             if len == inner.len() {
-                return Err(Fault::rule(0, "no ] after the IPv6 address"));
+                return Err(Fault::rule(0, "missing ] after the IPv6 address"));
             }
             (ipv6(&inner[..len])?, len + 2)
         }
@@ -295,7 +292,7 @@ fn authority(bytes: &[u8]) -> Result<Authority, Fault> {
     Ok(Authority { host, port })
 }
 
-/// An IPv6 address that began behind a bracket, with or without a zone id.
+/// Parses an IPv6 address after its bracket, with or without a zone id.
 fn ipv6(bytes: &[u8]) -> Result<String, Fault> {
     let end = find(bytes, 0, |b| b == b'%');
     let addr = str::from_utf8(&bytes[..end])
@@ -305,24 +302,27 @@ fn ipv6(bytes: &[u8]) -> Result<String, Fault> {
     match &bytes[end..] {
         [] => Ok(addr.to_string()),
         [_percent, b'2', b'5', id @ ..] => Ok(format!("{addr}%{}", zone(id, end + 4)?)),
-        // `[fe80::1%251]` would be zone 1 to one reader and zone 251 to another: so a bare % is
-        // nobody's.
-        [..] => Err(Fault::rule(end + 1, "a zone id stands behind %25")),
+        // `[fe80::1%251]` would be zone 1 to one reader and zone 251 to another, so a bare % is
+        // refused.
+        [..] => Err(Fault::rule(end + 1, "a zone id must follow %25")),
     }
 }
 
-/// A zone id (RFC 6874 §2, which RFC 9844 withdrew without putting another form of URL in its
-/// place; curl reads the same): the name or the number of one of this machine's network interfaces,
-/// of unreserved characters. Its case counts.
+/// Parses a zone id: the name or number of a network interface of this host, in unreserved
+/// characters (RFC 6874 §2, which RFC 9844 withdrew without defining another form for URLs; curl
+/// accepts the same). It is case-sensitive.
 ///
-/// An interface whose name has other characters is reached by its number: `%XX` in zone ids is
-/// refused, since `%2525` and the like are read in more than one way.
+/// Interfaces whose names contain other characters can be given by number. `%XX` in a zone id is
+/// refused, since `%2525` and the like can be read in more than one way.
 fn zone(bytes: &[u8], start: usize) -> Result<&str, Fault> {
     if bytes.is_empty() {
         return Err(Fault::rule(start, "zone id is empty"));
     }
     if bytes.len() > MAX_ZONE {
-        return Err(Fault::rule(start + MAX_ZONE, "zone id over 64 bytes"));
+        return Err(Fault::rule(
+            start + MAX_ZONE,
+            "zone id longer than 64 bytes",
+        ));
     }
     match bytes.iter().position(|&b| !is_unreserved(b)) {
         Some(at) => Err(Fault::byte(start + at, bytes[at])),
@@ -336,7 +336,7 @@ fn name(bytes: &[u8]) -> Result<String, Fault> {
     }
     let undotted = bytes.strip_suffix(b".").unwrap_or(bytes);
     if undotted.len() > MAX_HOST {
-        return Err(Fault::rule(MAX_HOST, "host over 253 bytes"));
+        return Err(Fault::rule(MAX_HOST, "host longer than 253 bytes"));
     }
     let mut host = String::with_capacity(bytes.len());
     for (at, &byte) in bytes.iter().enumerate() {
@@ -350,7 +350,7 @@ fn name(bytes: &[u8]) -> Result<String, Fault> {
             0x80.. => {
                 return Err(Fault::rule(
                     at,
-                    "host is not ASCII: give the A-label (xn--) form",
+                    "host is not ASCII: use the A-label (xn--) form",
                 ));
             }
             _ => return Err(Fault::byte(at, byte)),
@@ -359,8 +359,7 @@ fn name(bytes: &[u8]) -> Result<String, Fault> {
     Ok(host)
 }
 
-/// Refuses hosts to connect to that no two readers need agree on, and those that nobody may be
-/// asked for.
+/// Refuses hosts about which readers may disagree, and hosts that must not be looked up.
 fn check_host(host: &mut String) -> Result<(), Fault> {
     if host.contains(':') {
         // IPv6.
@@ -369,7 +368,7 @@ fn check_host(host: &mut String) -> Result<(), Fault> {
     if is_onion(host) {
         return Err(Fault::rule(
             0,
-            "a .onion name is reached through Tor, and the DNS is not asked for it (RFC 7686)",
+            "a .onion name is reached through Tor and never looked up in the DNS (RFC 7686)",
         ));
     }
     if !ends_in_a_number(host) {
@@ -388,16 +387,16 @@ fn check_host(host: &mut String) -> Result<(), Fault> {
     }
 }
 
-/// Whether `host`, a name with or without a trailing dot, is a `.onion` name: below it, or itself.
+/// Returns whether `host`, with or without a trailing dot, is `onion` or a name below it.
 pub(crate) fn is_onion(host: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
     let top = host.rsplit('.').next().unwrap_or_default();
     top.eq_ignore_ascii_case("onion")
 }
 
-/// Whether the last label is a number, decimal or hexadecimal (WHATWG URL, "ends in a number
-/// checker"). Readers have taken such hosts for addresses since `inet_aton`, and others for names:
-/// so `127.1` passes a check of one as a name and connects to loopback by another.
+/// Returns whether the last label is a number, decimal or hexadecimal (WHATWG URL, "ends in a
+/// number checker"). Since `inet_aton`, some readers have treated such hosts as addresses and
+/// others as names: `127.1` could pass a check as a name, and then connect to loopback.
 pub(crate) fn ends_in_a_number(host: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
     let last = host.rsplit('.').next().unwrap_or_default();
@@ -407,10 +406,11 @@ pub(crate) fn ends_in_a_number(host: &str) -> bool {
     }
 }
 
-/// Why `host`, which ends in a number, is no address, and which one it might have been meant to be.
+/// Returns why `host`, which ends in a number, is not an address, and which address may have been
+/// meant.
 fn number_fault(host: &str) -> Why {
     let parts: Vec<_> = host.split('.').map(Part::parse).collect();
-    // As `inet_aton` reads it: the last number fills the bytes that are left.
+    // As in `inet_aton`, the last number fills the remaining bytes.
     let meant = || {
         let (last, first) = parts.split_last()?;
         if first.len() > 3 {
@@ -428,18 +428,18 @@ fn number_fault(host: &str) -> Why {
     };
     if parts.iter().any(|part| part.kind == PartKind::Text) {
         return Why::Number(
-            "the last label of a host name is no number, and an address has nothing but numbers",
+            "the last label of a host name must not be a number, and an address consists of numbers only",
             None,
         );
     }
     if parts.iter().any(|part| part.kind == PartKind::Hexadecimal) {
-        return Why::Number("the numbers of an address are decimal", meant());
+        return Why::Number("the numbers of an IPv4 address must be decimal", meant());
     }
     if parts.len() > 4 {
         return Why::Number("an IPv4 address has four numbers, not more", None);
     }
     if parts.iter().any(|part| part.kind == PartKind::Octal) {
-        let rule = "some read a number with a zero before it as octal, others as decimal";
+        let rule = "a number with a leading zero is octal to some readers and decimal to others";
         return Why::Number(rule, meant());
     }
     if parts.len() < 4 {
@@ -451,14 +451,14 @@ fn number_fault(host: &str) -> Why {
 /// A label of a host that ends in a number.
 struct Part {
     kind: PartKind,
-    /// `None`: it has none, or not the same one to all who read it.
+    /// `None` if the label has no value, or not the same one to all readers.
     value: Option<u64>,
 }
 
 #[derive(PartialEq, Eq)]
 enum PartKind {
     Decimal,
-    /// With a zero before it.
+    /// With a leading zero.
     Octal,
     Hexadecimal,
     Text,
@@ -495,7 +495,7 @@ fn port(digits: &[u8], start: usize) -> Result<u16, Fault> {
         port = port
             .checked_mul(10)
             .and_then(|port| port.checked_add(u16::from(byte - b'0')))
-            .ok_or(Fault::rule(start, "port over 65535"))?;
+            .ok_or(Fault::rule(start, "port greater than 65535"))?;
     }
     match port {
         0 => Err(Fault::rule(start, "port is 0")),
@@ -503,14 +503,14 @@ fn port(digits: &[u8], start: usize) -> Result<u16, Fault> {
     }
 }
 
-/// The index of the first byte from `start` on that `is` holds for, or the end.
+/// Returns the index of the first byte from `start` on that satisfies `is`, or the end.
 fn find(bytes: &[u8], start: usize, is: impl Fn(u8) -> bool) -> usize {
     let found = bytes[start..].iter().position(|&b| is(b));
     found.map_or(bytes.len(), |n| start + n)
 }
 
-/// Appends `bytes`, those that `stands` does not hold for as `%XX`. What `stands` holds for must be
-/// ASCII.
+/// Appends `bytes`, with those that do not satisfy `stands` encoded as `%XX`. `stands` must accept
+/// ASCII only.
 pub(crate) fn percent_encode(out: &mut String, bytes: &[u8], stands: impl Fn(u8) -> bool) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for &byte in bytes {
@@ -524,9 +524,9 @@ pub(crate) fn percent_encode(out: &mut String, bytes: &[u8], stands: impl Fn(u8)
     }
 }
 
-/// Whether a byte of a path or query goes out as it is. `%` does: the URL may be encoded already,
-/// and encoding it twice would ask for something else. So do brackets, which RFC 3986 reserves but
-/// servers read bare.
+/// Returns whether a byte of a path or query is written as it is. `%` is, because the URL may be
+/// encoded already, and encoding it twice would change its meaning. So are brackets, which RFC 3986
+/// reserves but servers accept bare.
 fn stands_in_target(byte: u8) -> bool {
     byte.is_ascii_graphic()
         && !matches!(
@@ -552,7 +552,7 @@ mod tests {
 
     #[test]
     fn accepted_urls_reach_the_wire_as_written_here() {
-        // Why, URL, request target, host, port, Host value.
+        // Description, URL, request target, host, port, Host value.
         #[rustfmt::skip]
         const ROWS: &[(&str, &str, &str, &str, u16, &str)] = &[
             ("plain", "http://example.com/a/b?c=d", "/a/b?c=d", "example.com", 80, "example.com"),
@@ -561,14 +561,14 @@ mod tests {
             ("empty query stays", "http://example.com/?", "/?", "example.com", 80, "example.com"),
             ("fragment is dropped", "http://example.com/a#b?c", "/a", "example.com", 80, "example.com"),
             ("fragment without path", "http://example.com#/b", "/", "example.com", 80, "example.com"),
-            ("fragment behind a query", "http://example.com?q#b", "/?q", "example.com", 80, "example.com"),
+            ("fragment after a query", "http://example.com?q#b", "/?q", "example.com", 80, "example.com"),
             ("scheme and host in any case", "HttP://ExAmple.COM/A", "/A", "example.com", 80, "example.com"),
             ("https", "HTTPS://example.com/", "/", "example.com", 443, "example.com"),
-            ("https on port 80 names it", "https://example.com:80/", "/", "example.com", 80, "example.com:80"),
-            ("http on port 443 names it", "http://example.com:443/", "/", "example.com", 443, "example.com:443"),
-            ("own port is left out", "http://example.com:80/", "/", "example.com", 80, "example.com"),
+            ("https on port 80 includes it", "https://example.com:80/", "/", "example.com", 80, "example.com:80"),
+            ("http on port 443 includes it", "http://example.com:443/", "/", "example.com", 443, "example.com:443"),
+            ("default port is omitted", "http://example.com:80/", "/", "example.com", 80, "example.com"),
             ("empty port", "http://example.com:/a", "/a", "example.com", 80, "example.com"),
-            ("port with zeros before", "http://example.com:0008080/", "/", "example.com", 8080, "example.com:8080"),
+            ("port with leading zeros", "http://example.com:0008080/", "/", "example.com", 8080, "example.com:8080"),
             ("highest port", "http://example.com:65535", "/", "example.com", 65535, "example.com:65535"),
             ("underscore and hyphen", "http://_a-b.c_/", "/", "_a-b.c_", 80, "_a-b.c_"),
             ("one trailing dot", "http://example.com./", "/", "example.com.", 80, "example.com."),
@@ -578,18 +578,18 @@ mod tests {
             ("zone id", "http://[fe80::1%25eth0]/", "/", "fe80::1%eth0", 80, "[fe80::1]"),
             ("zone id and port", "http://[FE80:0::1%25Eth0.1~-_]:8080/a", "/a", "fe80::1%Eth0.1~-_", 8080, "[fe80::1]:8080"),
             ("zone id that is a number", "https://[fe80::1%252]/", "/", "fe80::1%2", 443, "[fe80::1]"),
-            ("IPv6 has one form", "http://[0:0:0:0:0:0:0:A]:/", "/", "::a", 80, "[::a]"),
+            ("IPv6 has one canonical form", "http://[0:0:0:0:0:0:0:A]:/", "/", "::a", 80, "[::a]"),
             ("at sign in the path", "http://a/@b@c", "/@b@c", "a", 80, "a"),
             ("at sign in the query", "http://a?u=x@y", "/?u=x@y", "a", 80, "a"),
             ("colon in the path", "http://a/b:c", "/b:c", "a", 80, "a"),
             ("two slashes", "http://a//b", "//b", "a", 80, "a"),
-            ("dots are the server's", "http://a/../b/.", "/../b/.", "a", 80, "a"),
+            ("dot segments are left to the server", "http://a/../b/.", "/../b/.", "a", 80, "a"),
             ("space", "http://a/b c?d e", "/b%20c?d%20e", "a", 80, "a"),
-            ("encoded stays", "http://a/%2f%zz%", "/%2f%zz%", "a", 80, "a"),
+            ("encoded bytes stay", "http://a/%2f%zz%", "/%2f%zz%", "a", 80, "a"),
             ("UTF-8", "http://a/é?ü=\u{1f600}", "/%C3%A9?%C3%BC=%F0%9F%98%80", "a", 80, "a"),
-            ("characters no URL has", "http://a/\"<>`{}|\\^", "/%22%3C%3E%60%7B%7D%7C%5C%5E", "a", 80, "a"),
+            ("characters not allowed in a URL", "http://a/\"<>`{}|\\^", "/%22%3C%3E%60%7B%7D%7C%5C%5E", "a", 80, "a"),
             ("the same in the query", "http://a/?\"<>`{}|\\^", "/?%22%3C%3E%60%7B%7D%7C%5C%5E", "a", 80, "a"),
-            ("what stands bare", "http://a/!$&'()*+,-.;=_~[]", "/!$&'()*+,-.;=_~[]", "a", 80, "a"),
+            ("characters that stay bare", "http://a/!$&'()*+,-.;=_~[]", "/!$&'()*+,-.;=_~[]", "a", 80, "a"),
         ];
         for (why, url, target, host, port, host_value) in ROWS {
             let parsed = parsed(url);
@@ -614,7 +614,7 @@ mod tests {
     fn refused_urls_name_the_byte() {
         const NO_SCHEME: &str = "not an absolute URL with the scheme http or https";
         const USERINFO: &str = "userinfo is refused: credentials belong in an Authorization field";
-        const NOT_ASCII: &str = "host is not ASCII: give the A-label (xn--) form";
+        const NOT_ASCII: &str = "host is not ASCII: use the A-label (xn--) form";
         #[rustfmt::skip]
         let rows: &[(&str, &str, Fault)] = &[
             ("empty", "", Fault::rule(0, NO_SCHEME)),
@@ -623,9 +623,9 @@ mod tests {
             ("host and port", "example.com:80", Fault::rule(0, NO_SCHEME)),
             ("other scheme", "ftp://a/", Fault::rule(0, NO_SCHEME)),
             ("space before", " http://a/", Fault::rule(0, NO_SCHEME)),
-            ("no slashes", "http:a", Fault::rule(5, "no // after the scheme")),
-            ("one slash", "http:/a", Fault::rule(5, "no // after the scheme")),
-            ("backslashes for slashes", "http:\\\\a", Fault::rule(5, "no // after the scheme")),
+            ("no slashes", "http:a", Fault::rule(5, "missing // after the scheme")),
+            ("one slash", "http:/a", Fault::rule(5, "missing // after the scheme")),
+            ("backslashes for slashes", "http:\\\\a", Fault::rule(5, "missing // after the scheme")),
             ("no host", "http://", Fault::rule(7, "host is empty")),
             ("path for a host", "http:///a", Fault::rule(7, "host is empty")),
             ("port without host", "http://:80/", Fault::rule(7, "host is empty")),
@@ -646,22 +646,22 @@ mod tests {
             ("two dots", "http://a..b/", Fault::rule(9, "empty label in the host")),
             ("two trailing dots", "http://a../", Fault::rule(9, "empty label in the host")),
             ("port 0", "http://a:0/", Fault::rule(9, "port is 0")),
-            ("port 65536", "http://a:65536/", Fault::rule(9, "port over 65535")),
-            ("endless port", "http://a:99999999999999999999/", Fault::rule(9, "port over 65535")),
+            ("port 65536", "http://a:65536/", Fault::rule(9, "port greater than 65535")),
+            ("endless port", "http://a:99999999999999999999/", Fault::rule(9, "port greater than 65535")),
             ("port with a sign", "http://a:+80/", Fault::byte(9, b'+')),
             ("port not a number", "http://a:8o/", Fault::byte(10, b'o')),
             ("two ports", "http://a:1:2/", Fault::byte(10, b':')),
-            ("IPv6 without end", "http://[::1/", Fault::rule(7, "no ] after the IPv6 address")),
+            ("IPv6 without end", "http://[::1/", Fault::rule(7, "missing ] after the IPv6 address")),
             ("not IPv6", "http://[a.b]/", Fault::rule(8, "not an IPv6 address")),
             ("empty brackets", "http://[]/", Fault::rule(8, "not an IPv6 address")),
             ("IPv4 in brackets", "http://[127.0.0.1]/", Fault::rule(8, "not an IPv6 address")),
-            ("text behind IPv6", "http://[::1]a/", Fault::byte(12, b'a')),
-            ("zone id behind a bare percent sign", "http://[fe80::1%eth0]/", Fault::rule(15, "a zone id stands behind %25")),
-            ("half of %25", "http://[fe80::1%2]/", Fault::rule(15, "a zone id stands behind %25")),
-            ("percent sign without zone id", "http://[fe80::1%]/", Fault::rule(15, "a zone id stands behind %25")),
+            ("text after IPv6", "http://[::1]a/", Fault::byte(12, b'a')),
+            ("zone id after a bare percent sign", "http://[fe80::1%eth0]/", Fault::rule(15, "a zone id must follow %25")),
+            ("half of %25", "http://[fe80::1%2]/", Fault::rule(15, "a zone id must follow %25")),
+            ("percent sign without zone id", "http://[fe80::1%]/", Fault::rule(15, "a zone id must follow %25")),
             ("empty zone id", "http://[fe80::1%25]/", Fault::rule(18, "zone id is empty")),
             ("encoded byte in a zone id", "http://[fe80::1%25a%2Fb]/", Fault::byte(19, b'%')),
-            ("slash in a zone id", "http://[fe80::1%25a/b]/", Fault::rule(7, "no ] after the IPv6 address")),
+            ("slash in a zone id", "http://[fe80::1%25a/b]/", Fault::rule(7, "missing ] after the IPv6 address")),
             ("colon in a zone id", "http://[fe80::1%25a:b]/", Fault::byte(19, b':')),
             ("not ASCII in a zone id", "http://[fe80::1%25\u{fc}]/", Fault::byte(18, 0xc3)),
             ("zone id of an IPv4 address", "http://[127.0.0.1%25eth0]/", Fault::rule(8, "not an IPv6 address")),
@@ -676,7 +676,7 @@ mod tests {
 
     #[test]
     fn hosts_that_end_in_a_number_are_dotted_quads() {
-        // Host, and what is said of it. `Ok`: the host that is connected to.
+        // Host, and the expected result: the host to connect to, or the error.
         #[rustfmt::skip]
         const ROWS: &[(&str, Result<&str, &str>)] = &[
             ("127.0.0.1", Ok("127.0.0.1")),
@@ -686,7 +686,7 @@ mod tests {
             ("1e3", Ok("1e3")),
             ("1.a", Ok("1.a")),
             ("0xg", Ok("0xg")),
-            ("0x", Err("the numbers of an address are decimal: write 0.0.0.0 (byte 7)")),
+            ("0x", Err("the numbers of an IPv4 address must be decimal: write 0.0.0.0 (byte 7)")),
             ("1.2.3.4a", Ok("1.2.3.4a")),
             ("127.0.0.1.test", Ok("127.0.0.1.test")),
             ("1-2", Ok("1-2")),
@@ -694,25 +694,25 @@ mod tests {
             ("127.1.", Err("an IPv4 address has four numbers, not fewer: write 127.0.0.1 (byte 7)")),
             ("10.1.2", Err("an IPv4 address has four numbers, not fewer: write 10.1.0.2 (byte 7)")),
             ("10.1.65535", Err("an IPv4 address has four numbers, not fewer: write 10.1.255.255 (byte 7)")),
-            ("10.1.65536", Err("an IPv4 address has four numbers, not fewer: an IPv4 address is written as 192.0.2.1 is (byte 7)")),
-            ("256.1", Err("an IPv4 address has four numbers, not fewer: an IPv4 address is written as 192.0.2.1 is (byte 7)")),
+            ("10.1.65536", Err("an IPv4 address has four numbers, not fewer: an IPv4 address is written like 192.0.2.1 (byte 7)")),
+            ("256.1", Err("an IPv4 address has four numbers, not fewer: an IPv4 address is written like 192.0.2.1 (byte 7)")),
             ("2130706433", Err("an IPv4 address has four numbers, not fewer: write 127.0.0.1 (byte 7)")),
-            ("4294967296", Err("an IPv4 address has four numbers, not fewer: an IPv4 address is written as 192.0.2.1 is (byte 7)")),
-            ("99999999999999999999999", Err("an IPv4 address has four numbers, not fewer: an IPv4 address is written as 192.0.2.1 is (byte 7)")),
+            ("4294967296", Err("an IPv4 address has four numbers, not fewer: an IPv4 address is written like 192.0.2.1 (byte 7)")),
+            ("99999999999999999999999", Err("an IPv4 address has four numbers, not fewer: an IPv4 address is written like 192.0.2.1 (byte 7)")),
             ("0", Err("an IPv4 address has four numbers, not fewer: write 0.0.0.0 (byte 7)")),
-            ("0x7f.1", Err("the numbers of an address are decimal: write 127.0.0.1 (byte 7)")),
-            ("0X7F000001", Err("the numbers of an address are decimal: write 127.0.0.1 (byte 7)")),
-            ("0x7f.0.0.0x1", Err("the numbers of an address are decimal: write 127.0.0.1 (byte 7)")),
-            ("1.2.3.0x", Err("the numbers of an address are decimal: write 1.2.3.0 (byte 7)")),
-            ("256.256.256.256", Err("the numbers of an IPv4 address go up to 255: an IPv4 address is written as 192.0.2.1 is (byte 7)")),
-            ("1.2.3.256", Err("the numbers of an IPv4 address go up to 255: an IPv4 address is written as 192.0.2.1 is (byte 7)")),
-            ("1.2.3.4.5", Err("an IPv4 address has four numbers, not more: an IPv4 address is written as 192.0.2.1 is (byte 7)")),
-            ("01.2.3.4", Err("some read a number with a zero before it as octal, others as decimal: write 1.2.3.4 (byte 7)")),
-            ("010.2.3.4", Err("some read a number with a zero before it as octal, others as decimal: an IPv4 address is written as 192.0.2.1 is (byte 7)")),
-            ("127.0.0.01", Err("some read a number with a zero before it as octal, others as decimal: write 127.0.0.1 (byte 7)")),
-            ("1.2.3.09", Err("some read a number with a zero before it as octal, others as decimal: an IPv4 address is written as 192.0.2.1 is (byte 7)")),
-            ("h.1", Err("the last label of a host name is no number, and an address has nothing but numbers: an IPv4 address is written as 192.0.2.1 is (byte 7)")),
-            ("h.0x1f", Err("the last label of a host name is no number, and an address has nothing but numbers: an IPv4 address is written as 192.0.2.1 is (byte 7)")),
+            ("0x7f.1", Err("the numbers of an IPv4 address must be decimal: write 127.0.0.1 (byte 7)")),
+            ("0X7F000001", Err("the numbers of an IPv4 address must be decimal: write 127.0.0.1 (byte 7)")),
+            ("0x7f.0.0.0x1", Err("the numbers of an IPv4 address must be decimal: write 127.0.0.1 (byte 7)")),
+            ("1.2.3.0x", Err("the numbers of an IPv4 address must be decimal: write 1.2.3.0 (byte 7)")),
+            ("256.256.256.256", Err("the numbers of an IPv4 address go up to 255: an IPv4 address is written like 192.0.2.1 (byte 7)")),
+            ("1.2.3.256", Err("the numbers of an IPv4 address go up to 255: an IPv4 address is written like 192.0.2.1 (byte 7)")),
+            ("1.2.3.4.5", Err("an IPv4 address has four numbers, not more: an IPv4 address is written like 192.0.2.1 (byte 7)")),
+            ("01.2.3.4", Err("a number with a leading zero is octal to some readers and decimal to others: write 1.2.3.4 (byte 7)")),
+            ("010.2.3.4", Err("a number with a leading zero is octal to some readers and decimal to others: an IPv4 address is written like 192.0.2.1 (byte 7)")),
+            ("127.0.0.01", Err("a number with a leading zero is octal to some readers and decimal to others: write 127.0.0.1 (byte 7)")),
+            ("1.2.3.09", Err("a number with a leading zero is octal to some readers and decimal to others: an IPv4 address is written like 192.0.2.1 (byte 7)")),
+            ("h.1", Err("the last label of a host name must not be a number, and an address consists of numbers only: an IPv4 address is written like 192.0.2.1 (byte 7)")),
+            ("h.0x1f", Err("the last label of a host name must not be a number, and an address consists of numbers only: an IPv4 address is written like 192.0.2.1 (byte 7)")),
         ];
         for (host, expected) in ROWS {
             for port in ["", ":8080"] {
@@ -745,7 +745,8 @@ mod tests {
                 assert!(fault.to_string().contains("Tor"), "{fault}");
             }
         }
-        // It is sent to whoever the URL names, and nobody is asked for it.
+        // Such a host is only sent in a field to the server that the URL names, and never looked
+        // up.
         assert_eq!(check_host_value(b"abcdefghij.onion"), Ok(()));
         assert_eq!(check_host_value(b"127.1"), Ok(()));
     }
@@ -772,7 +773,7 @@ mod tests {
         let fault = Target::parse(&format!("http://{longest}a/")).err();
         assert_eq!(
             fault,
-            Some(Fault::rule(7 + MAX_HOST, "host over 253 bytes"))
+            Some(Fault::rule(7 + MAX_HOST, "host longer than 253 bytes"))
         );
     }
 
@@ -783,7 +784,7 @@ mod tests {
         let target = parsed(&format!("http://[fe80::1%25{longest}]/"));
         assert_eq!(target.origin().host(), host);
         let fault = Target::parse(&format!("http://[fe80::1%25{longest}z]/")).err();
-        let expected = Fault::rule(18 + MAX_ZONE, "zone id over 64 bytes");
+        let expected = Fault::rule(18 + MAX_ZONE, "zone id longer than 64 bytes");
         assert_eq!(fault, Some(expected));
     }
 
@@ -802,7 +803,7 @@ mod tests {
         let longest = longest.expect("some length is accepted");
         format!("{}{}", longest.origin(), longest.path())
             .parse::<Uri>()
-            .expect("the bound is under http's own");
+            .expect("the limit is below that of the http crate");
     }
 
     #[test]
@@ -847,8 +848,8 @@ mod tests {
             ("//u@c/", Fault::rule(3, USERINFO)),
             ("//u:p@c", Fault::rule(5, USERINFO)),
             ("http://u:p@c/", Fault::rule(10, USERINFO)),
-            ("http:g", Fault::rule(5, "no // after the scheme")),
-            ("http:", Fault::rule(5, "no // after the scheme")),
+            ("http:g", Fault::rule(5, "missing // after the scheme")),
+            ("http:", Fault::rule(5, "missing // after the scheme")),
             ("//", Fault::rule(2, "host is empty")),
             ("///c", Fault::rule(2, "host is empty")),
             ("//c\\d", Fault::byte(3, b'\\')),

@@ -1,178 +1,179 @@
-//! Everything a peer can do wrong.
+//! The protocol violations of a peer.
 
 use std::fmt;
 
-/// What a peer did wrong, with the evidence.
+/// A protocol violation by a peer, with the evidence.
 ///
-/// An `offset` into a head counts from the first byte of that head, into a trailer section from the
-/// section's first byte, into a chunked body from the first byte after the head, framing included.
-/// A `byte` is the one that stands there.
+/// An `offset` into a head counts from the first byte of that head. In a trailer section it counts
+/// from the first byte of the section, and in a chunked body from the first byte after the head,
+/// including the framing. A `byte` is the byte at that offset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Violation {
-    /// The first bytes are not `HTTP/1.` (RFC 9112 §2.3): another protocol, or the rest of an
-    /// earlier response.
+    /// The response does not start with `HTTP/1.` (RFC 9112 §2.3): the peer speaks another
+    /// protocol, or these bytes are the rest of an earlier response.
     NotHttp {
-        /// Place of the first byte that differs.
+        /// Offset of the first byte that differs.
         offset: usize,
         /// That byte.
         byte: u8,
     },
-    /// The peer speaks HTTP/2 (RFC 9113 §3.4), which nobody agreed to.
+    /// The peer speaks HTTP/2 (RFC 9113 §3.4), which was not negotiated.
     Http2,
-    /// The status line is malformed (RFC 9112 §4): version, three digits of status from 100 on,
-    /// reason.
+    /// The status line is malformed (RFC 9112 §4). It consists of the version, a status of three
+    /// digits from 100 on, and the reason.
     StatusLine {
-        /// Place of the first byte that cannot stand there.
+        /// Offset of the first invalid byte.
         offset: usize,
         /// That byte.
         byte: u8,
     },
-    /// A field line has no proper name (RFC 9112 §5.1): none at all, a byte that is no token, or
-    /// white space before the colon.
+    /// A field line has no valid name (RFC 9112 §5.1): the name is empty, contains a byte that is
+    /// not allowed in a token, or is followed by white space before the colon.
     FieldName {
-        /// Place of the first byte that cannot stand there.
+        /// Offset of the first invalid byte.
         offset: usize,
         /// That byte.
         byte: u8,
     },
-    /// A field value holds a control byte (RFC 9110 §5.5), among them NUL and a CR without its LF.
+    /// A field value contains a control byte (RFC 9110 §5.5), such as NUL or a CR without LF.
     FieldValue {
-        /// Place of the control byte.
+        /// Offset of the control byte.
         offset: usize,
         /// That byte.
         byte: u8,
     },
-    /// A field line is folded (RFC 9112 §5.2) and
+    /// A field line is folded (RFC 9112 §5.2), and
     /// [`Limits::refuse_obs_fold`](crate::Limits::refuse_obs_fold) is set.
     ObsFold {
-        /// Place of the white space that continues the line before.
+        /// Offset of the white space that continues the previous line.
         offset: usize,
     },
-    /// A folded field line says where the message ends: two readers might disagree on it (RFC 9112
-    /// §5.2, §11.2).
+    /// A field that decides where the message ends is folded. Recipients might disagree about its
+    /// value (RFC 9112 §5.2, §11.2).
     FoldedFraming {
-        /// Place of the field's name.
+        /// Offset of the field's name.
         offset: usize,
     },
-    /// Status line and header section did not end within
+    /// The status line and header section exceed
     /// [`Limits::max_head_bytes`](crate::Limits::max_head_bytes).
     HeadTooLarge {
         /// The limit, in bytes.
         limit: usize,
-        /// Bytes that had come, those of interim responses included.
+        /// Bytes received so far, including interim responses.
         seen: usize,
     },
-    /// More field lines than [`Limits::max_fields`](crate::Limits::max_fields), in a header or a
-    /// trailer section.
+    /// A header or trailer section has more field lines than
+    /// [`Limits::max_fields`](crate::Limits::max_fields).
     TooManyFields {
         /// The limit.
         limit: usize,
-        /// Field lines counted when reading stopped.
+        /// Field lines read so far.
         seen: usize,
     },
-    /// More interim responses than [`Limits::max_interim`](crate::Limits::max_interim) before the
-    /// final one (RFC 9110 §15.2).
+    /// There are more interim responses before the final one than
+    /// [`Limits::max_interim`](crate::Limits::max_interim) (RFC 9110 §15.2).
     TooManyInterim {
         /// The limit.
         limit: usize,
-        /// Interim responses read.
+        /// Interim responses read so far.
         seen: usize,
     },
-    /// Status 101, though no upgrade was asked for (RFC 9110 §15.2.2).
+    /// A 101 (Switching Protocols) although no upgrade was requested, or the request had not been
+    /// sent completely (RFC 9110 §15.2.2).
     SwitchingProtocols,
-    /// A Content-Length is not a number that fits 64 bits (RFC 9112 §6.3, rule 5).
+    /// A Content-Length is not a number of at most 64 bits (RFC 9112 §6.3, rule 5).
     ContentLength {
-        /// Place of the byte that is no digit, or of the number that is too large or missing.
+        /// Offset of the byte that is not a digit, or of the number that is too large or missing.
         offset: usize,
-        /// The byte that is no digit.
+        /// The byte that is not a digit.
         byte: Option<u8>,
     },
     /// Two Content-Length values differ (RFC 9112 §6.3, rule 5).
     ConflictingContentLengths {
-        /// The value that came first.
+        /// The first value.
         first: u64,
-        /// The one that differs.
+        /// The value that differs.
         second: u64,
     },
-    /// An HTTP/1.0 response with a Transfer-Encoding: its framing is faulty whatever else it says
-    /// (RFC 9112 §6.1).
+    /// An HTTP/1.0 response has a Transfer-Encoding, so its framing must be treated as faulty (RFC
+    /// 9112 §6.1).
     TransferCodingInHttp10,
-    /// A Transfer-Encoding names no coding (RFC 9112 §6.1).
+    /// A Transfer-Encoding contains no coding (RFC 9112 §6.1).
     NoTransferCoding,
     /// The chunked coding is applied twice (RFC 9112 §6.1).
     ChunkedTwice,
-    /// A transfer coding other than chunked, which no `TE` field had offered to read (RFC 9112
-    /// §6.1, §7.4).
+    /// A transfer coding other than chunked was applied, although no `TE` field had offered to
+    /// accept it (RFC 9112 §6.1, §7.4).
     UnsupportedTransferCoding {
-        /// The coding with its parameters, cut after 64 bytes.
+        /// The coding with its parameters, truncated to 64 bytes.
         name: Box<str>,
     },
     /// A chunk size is not 1 to 16 hexadecimal digits (RFC 9112 §7.1).
     ChunkSize {
-        /// Place of the first byte that cannot stand there.
+        /// Offset of the first invalid byte.
         offset: u64,
         /// That byte.
         byte: u8,
     },
-    /// A chunk extension holds a control byte, or its line does not end with CR LF (RFC 9112
+    /// A chunk extension contains a control byte, or its line does not end with CR LF (RFC 9112
     /// §7.1.1).
     ChunkExtension {
-        /// Place of the first byte that cannot stand there.
+        /// Offset of the first invalid byte.
         offset: u64,
         /// That byte.
         byte: u8,
     },
     /// Chunk data is not followed by CR LF (RFC 9112 §7.1).
     ChunkEnd {
-        /// Place of the first byte that cannot stand there.
+        /// Offset of the first invalid byte.
         offset: u64,
         /// That byte.
         byte: u8,
     },
-    /// The chunk extensions of one body passed
+    /// The chunk extensions of one body exceed
     /// [`Limits::max_chunk_extension_bytes`](crate::Limits::max_chunk_extension_bytes).
     ChunkExtensionsTooLarge {
         /// The limit, in bytes.
         limit: usize,
-        /// Bytes that had come.
+        /// Bytes received so far.
         seen: usize,
     },
     /// A line of the trailer section does not end with CR LF (RFC 9112 §7.1.2).
     TrailerLine {
-        /// Place of the first byte that cannot stand there.
+        /// Offset of the first invalid byte.
         offset: u64,
         /// That byte.
         byte: u8,
     },
-    /// The trailer section passed [`Limits::max_trailer_bytes`](crate::Limits::max_trailer_bytes).
+    /// The trailer section exceeds [`Limits::max_trailer_bytes`](crate::Limits::max_trailer_bytes).
     TrailersTooLarge {
         /// The limit, in bytes.
         limit: usize,
-        /// Bytes that had come.
+        /// Bytes received so far.
         seen: usize,
     },
-    /// A collected body passed [`Limits::max_body_bytes`](crate::Limits::max_body_bytes).
+    /// A collected body exceeds [`Limits::max_body_bytes`](crate::Limits::max_body_bytes).
     BodyTooLarge {
         /// The limit, in bytes.
         limit: u64,
-        /// Bytes that had come or were announced.
+        /// Bytes received so far, or announced by Content-Length.
         seen: u64,
     },
-    /// The connection ended inside the response (RFC 9112 §8).
+    /// The connection ended within the response (RFC 9112 §8).
     Truncated {
-        /// Bytes of body that were still to come, where known.
+        /// Missing bytes of the body, where known.
         missing: Option<u64>,
     },
-    /// Bytes came when no response was due (RFC 9112 §9.2).
+    /// Bytes were received while no response was due (RFC 9112 §9.2).
     Unsolicited {
-        /// How many had come when they were noticed.
+        /// How many bytes had been received when they were noticed.
         bytes: usize,
     },
 }
 
 impl Violation {
-    /// Whether a limit was passed, rather than a rule broken.
+    /// Returns whether a limit was exceeded, rather than a rule of the protocol broken.
     pub fn is_limit(&self) -> bool {
         match self {
             Violation::HeadTooLarge { .. }
@@ -226,24 +227,18 @@ impl fmt::Display for Violation {
             }
             Violation::ObsFold { offset } => write!(f, "folded field line at byte {offset}"),
             Violation::FoldedFraming { offset } => {
-                write!(
-                    f,
-                    "folded field line that frames the message at byte {offset}"
-                )
+                write!(f, "folded message framing field at byte {offset}")
             }
             Violation::HeadTooLarge { limit, seen } => {
-                write!(
-                    f,
-                    "header section not ended within {limit} bytes (seen {seen})"
-                )
+                write!(f, "header section exceeds {limit} bytes ({seen} received)")
             }
             Violation::TooManyFields { limit, seen } => {
-                write!(f, "over {limit} field lines (seen {seen})")
+                write!(f, "more than {limit} field lines ({seen} read)")
             }
             Violation::TooManyInterim { limit, seen } => {
-                write!(f, "over {limit} interim responses (seen {seen})")
+                write!(f, "more than {limit} interim responses ({seen} read)")
             }
-            Violation::SwitchingProtocols => f.write_str("protocol switched without being asked"),
+            Violation::SwitchingProtocols => f.write_str("server switched protocols unexpectedly"),
             Violation::ContentLength {
                 offset,
                 byte: Some(byte),
@@ -254,7 +249,10 @@ impl fmt::Display for Violation {
                 )
             }
             Violation::ContentLength { offset, byte: None } => {
-                write!(f, "content length empty or over 64 bits at byte {offset}")
+                write!(
+                    f,
+                    "content length is empty or exceeds 64 bits at byte {offset}"
+                )
             }
             Violation::ConflictingContentLengths { first, second } => {
                 write!(f, "conflicting content lengths {first} and {second}")
@@ -282,11 +280,11 @@ impl fmt::Display for Violation {
             Violation::ChunkEnd { offset, byte } => {
                 write!(
                     f,
-                    "no line end after a chunk: {byte:#04x} at byte {offset} of the body"
+                    "no CR LF after chunk data: {byte:#04x} at byte {offset} of the body"
                 )
             }
             Violation::ChunkExtensionsTooLarge { limit, seen } => {
-                write!(f, "chunk extensions over {limit} bytes (seen {seen})")
+                write!(f, "chunk extensions exceed {limit} bytes ({seen} received)")
             }
             Violation::TrailerLine { offset, byte } => {
                 write!(
@@ -295,17 +293,17 @@ impl fmt::Display for Violation {
                 )
             }
             Violation::TrailersTooLarge { limit, seen } => {
-                write!(f, "trailer section over {limit} bytes (seen {seen})")
+                write!(f, "trailer section exceeds {limit} bytes ({seen} received)")
             }
             Violation::BodyTooLarge { limit, seen } => {
                 write!(
                     f,
-                    "body over max_body_bytes ({limit} bytes; {seen} received or announced by Content-Length)"
+                    "body exceeds max_body_bytes ({limit} bytes; {seen} received or announced by Content-Length)"
                 )
             }
             Violation::Truncated { missing: Some(n) } => write!(f, "cut short, {n} bytes missing"),
             Violation::Truncated { missing: None } => f.write_str("cut short"),
-            Violation::Unsolicited { bytes } => write!(f, "{bytes} bytes when no response was due"),
+            Violation::Unsolicited { bytes } => write!(f, "{bytes} unsolicited bytes received"),
         }
     }
 }
@@ -328,7 +326,7 @@ mod tests {
             ),
             (
                 Violation::HeadTooLarge { limit: 9, seen: 12 },
-                "header section not ended within 9 bytes (seen 12)",
+                "header section exceeds 9 bytes (12 received)",
             ),
             (
                 Violation::Truncated { missing: Some(3) },

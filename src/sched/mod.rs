@@ -1,3 +1,3 @@
-//! Policy about time; `now` is an argument.
+//! Time-based scheduling. The current time is always an argument.
 
 pub(crate) mod wheel;

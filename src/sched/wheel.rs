@@ -1,84 +1,85 @@
-//! A hierarchical timing wheel: deadlines and delayed requests, a million of them if need be.
+//! A hierarchical timing wheel for deadlines and delayed requests, up to millions of them.
 //!
-//! Time is a number of ticks, which the caller counts (the engine: milliseconds since its start). A
-//! timer stands in a list of the others of its slot, and there are 64 slots a level: at level 0 a
-//! slot is one tick, at each level above it is 64 slots of the one below. The level of a timer is
-//! that of the highest group of six bits in which its tick and the wheel's time differ (tokio's
-//! wheel does the same). Two things follow, and everything here rests on them:
+//! Time is a number of ticks, counted by the caller (in the engine, milliseconds since its start).
+//! A timer is in the list of its slot, and there are 64 slots per level. At level 0 a slot is one
+//! tick; at each higher level it is 64 slots of the level below. The level of a timer is that of
+//! the highest group of six bits in which its tick and the wheel's time differ, as in tokio's
+//! wheel. This has two consequences, on which everything here relies:
 //!
 //! - Each timer of a level is due before every timer of the levels above, and within a level the
-//!   slots are in order of time: the first timer due is in the lowest occupied slot of the lowest
-//!   occupied level, and no slot is ever reused for the next round.
-//! - As long as time does not enter a timer's slot, its level and slot stay what they were: a tick
-//!   is all that is needed to find them.
+//!   slots are in order of time. The first timer due is therefore in the lowest occupied slot of
+//!   the lowest occupied level, and no slot is ever reused for the next round.
+//! - As long as time does not enter a timer's slot, its level and slot do not change: they can be
+//!   computed from its tick alone.
 //!
-//! When time enters a slot above level 0, the timers in it are dealt out again, each to a lower
-//! level than before: cascaded. So a timer is moved at most once per level in its life. Cascading
-//! is done by [`Wheel::expire`] alone. With a million timers spread over an hour, a slot of 2¹⁸ ms
-//! holds 70,000 of them, and dealing them out takes some 20 ms every four minutes; with a million
-//! of one second it holds them all. So no more are dealt out than [`Wheel::allow`] has said, and
-//! until the slot is empty no timer expires: there may be an earlier one in it.
+//! When time enters a slot above level 0, the timers in it are *cascaded*: each moves to a lower
+//! level than before. A timer is therefore moved at most once per level in its life. Only
+//! [`Wheel::expire`] cascades. With a million timers spread over an hour, a slot of 2¹⁸ ms holds
+//! 70,000 of them, and cascading them takes some 20 ms every four minutes. If a million timers are
+//! due within one second, a single slot holds them all. For this reason, no more timers are
+//! cascaded than [`Wheel::allow`] permits, and no timer expires until the slot is empty, because an
+//! earlier one may still be in it.
 
 use std::num::NonZeroU32;
 
 const BITS_PER_LEVEL: u32 = 6;
 const SLOTS: usize = 1 << BITS_PER_LEVEL;
 
-/// Enough for every `u64`: nothing is too far away, and nothing has to be clamped. The levels which
-/// are never used cost 512 bytes each.
+/// Enough for every `u64`, so no tick is too far away or has to be clamped. A level that is never
+/// used costs 512 bytes.
 const LEVELS: usize = u64::BITS.div_ceil(BITS_PER_LEVEL) as usize;
 
-/// How many list heads there are: the first ids are theirs, and timers are counted from here.
+/// The number of list heads. They take the first ids, and timers are numbered from here.
 const HEADS: u32 = (LEVELS * SLOTS) as u32;
 
-/// How far `next_tick` looks into a slot for the first of its timers.
+/// How many timers of a slot `next_tick` examines to find the first one.
 const MAX_WALK: usize = 32;
 
-/// The first growth of the columns; later ones are a sixteenth.
+/// The minimum growth of the columns. Larger columns grow by a sixteenth.
 const MIN_GROWTH: usize = 16;
 
-/// Names a timer from `arm` until it is cancelled or has expired. After that, the id may name
-/// another timer: its owner forgets it.
+/// Identifies a timer from `arm` until it is canceled or has expired. After that, the id may be
+/// reused for another timer, so its owner must drop it.
 ///
-/// It is never 0, which is the head of the first slot, so that `Option<TimerId>` is four bytes.
+/// An id is never 0, which is the head of the first slot, so `Option<TimerId>` takes four bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TimerId(NonZeroU32);
 
 impl TimerId {
     /// # Panics
-    /// With some 2³² timers armed at once, which is 96 GiB of them.
+    /// Panics if almost 2³² timers are armed at once, which take 96 GiB.
     fn from_row(row: usize) -> Self {
         let id = u32::try_from(row)
             .ok()
             .and_then(|row| row.checked_add(HEADS))
-            // The last number is that of no timer.
+            // The last number stands for no timer.
             .filter(|&id| id != NONE)
             .and_then(NonZeroU32::new)
             .expect("fewer than 2^32 timers");
         Self(id)
     }
 
-    /// Among the timers: where its tick and its key are.
+    /// Returns the row of the timer's tick and key.
     fn row(self) -> usize {
         (self.0.get() - HEADS) as usize
     }
 }
 
-/// Neighbours in the circular list of a slot, as indexes into `Wheel::links`. A slot's head is one
-/// of its list, so that neither neighbour is ever missing, a timer is taken out without asking
-/// where it stands, and the last one is found from the head: first in, first out.
+/// Neighbors in the circular list of a slot, as indexes into `Wheel::links`. The slot's head is
+/// part of the list. Hence neither neighbor is ever missing, a timer can be removed without knowing
+/// its slot, and the last timer is found from the head, which gives first in, first out.
 ///
-/// A vacant entry has no `prev`, and its `next` is the next vacant one.
+/// A vacant entry has no `prev`, and its `next` is the next vacant entry.
 #[derive(Clone, Copy)]
 struct Links {
     prev: u32,
     next: u32,
 }
 
-/// No timer, where the links of one would be: no index, so that using it panics.
+/// Stands for no timer. It is out of range, so using it as an index panics.
 const NONE: u32 = u32::MAX;
 
-/// Where a tick belongs, as seen from the wheel's time.
+/// The slot that a tick belongs to, relative to the wheel's time.
 #[derive(Clone, Copy)]
 struct Place {
     level: usize,
@@ -86,12 +87,12 @@ struct Place {
 }
 
 impl Place {
-    /// The head of its list.
+    /// Returns the head of the slot's list.
     fn head(self) -> u32 {
         (self.level * SLOTS + self.slot) as u32
     }
 
-    /// The place whose head this is.
+    /// Returns the slot with this list head.
     fn of_head(head: u32) -> Self {
         Self {
             level: head as usize / SLOTS,
@@ -100,39 +101,38 @@ impl Place {
     }
 }
 
-/// A set of timers, each with a tick at which it is due and a key which is handed out then.
+/// A set of timers, each with a tick at which it is due and a key that is returned then.
 ///
-/// `arm`, `rearm` and `cancel` take constant time, and allocate nothing while there is a vacant
-/// entry. No memory is given back.
+/// `arm`, `rearm` and `cancel` take constant time, and do not allocate while there is a vacant
+/// entry. Memory is never released.
 ///
-/// A timer is a row in three columns. The links stand apart, since they are all that a cancellation
-/// looks at: of a million timers they are 8 MB, eight to a cache line, and what such a wheel costs
-/// is what it misses in the cache.
+/// A timer is a row in three columns. The links are a column of their own because a cancellation
+/// only touches links: for a million timers they take 8 MB, eight to a cache line, and the cost of
+/// such a wheel is its cache misses.
 pub(crate) struct Wheel<K: Copy> {
-    /// Up to where timers were handed out; never goes back. No slot which lies wholly before it is
-    /// occupied.
+    /// Timers have expired up to this tick, which never decreases. No slot that lies entirely
+    /// before it is occupied.
     elapsed: u64,
-    /// A bit for each slot which holds a timer.
+    /// One bit for each slot, set if the slot holds a timer.
     occupied: [u64; LEVELS],
-    /// Of the slots' heads first, then of the timers.
+    /// The slots' heads, followed by the timers.
     links: Vec<Links>,
     ticks: Vec<u64>,
     keys: Vec<K>,
-    /// The first vacant timer, or `NONE`.
+    /// The first vacant entry, or `NONE`.
     vacant: u32,
-    /// A slot that time has entered and that is not dealt out whole. Its bit is not set: nothing is
-    /// put into it, but timers may be taken out.
+    /// A slot that time has entered and that has not been cascaded completely. Its bit is cleared:
+    /// no timer is added to it, but timers may be removed.
     dealing: Option<Place>,
-    /// How many more timers may be dealt out.
+    /// How many more timers may be cascaded.
     allowance: usize,
-    /// How often links were looked at or changed, a measure of work which does not depend on the
-    /// machine.
+    /// How often links were read or changed: a measure of work that does not depend on the machine.
     #[cfg(test)]
     touched: std::cell::Cell<u64>,
 }
 
 impl<K: Copy> Wheel<K> {
-    /// An empty wheel, at tick 0.
+    /// Creates an empty wheel at tick 0.
     pub(crate) fn new() -> Self {
         let alone = |head| Links {
             prev: head,
@@ -152,12 +152,12 @@ impl<K: Copy> Wheel<K> {
         }
     }
 
-    /// Adds a timer which is due at `tick`.
+    /// Adds a timer that is due at `tick`.
     ///
-    /// A tick of the past counts as the present one, that is the `now` of the last `expire` or,
-    /// when that handed out a timer, the tick of this timer: it is due at the next `expire`, even
-    /// within one run of them. Who arms such a timer for each one that expires, and goes on until
-    /// there are none, does not come to an end.
+    /// A tick in the past is treated as the current tick, which is the `now` of the last `expire`
+    /// or, if that returned a timer, this timer's tick. The new timer is due at the next `expire`,
+    /// even in the same loop. A caller that arms such a timer for each one that expires, and loops
+    /// until there are none, never finishes.
     pub(crate) fn arm(&mut self, tick: u64, key: K) -> TimerId {
         let tick = tick.max(self.elapsed);
         let id = match self.take_vacant() {
@@ -172,47 +172,48 @@ impl<K: Copy> Wheel<K> {
         id
     }
 
-    /// Moves a timer to another tick, as `arm` would place it.
+    /// Moves a timer to another tick, placed as by `arm`.
     ///
     /// # Panics
-    /// May panic when the timer has expired or was cancelled; otherwise it hits whichever timer has
-    /// its id now.
+    /// May panic if the timer has expired or was canceled. If its id has been reused, the other
+    /// timer is moved instead.
     pub(crate) fn rearm(&mut self, id: TimerId, tick: u64) {
         let tick = tick.max(self.elapsed);
         let before = std::mem::replace(&mut self.ticks[id.row()], tick);
-        // An idle timeout is put off with each byte that arrives, and mostly within its slot: then
-        // its neighbours are left alone. What agrees with it in the slot's number and all above is
-        // in the same slot of the same level.
+        // An idle timeout is extended with each byte that arrives, usually within its slot. In that
+        // case leave its neighbors alone: ticks that agree in the slot's number and all higher bits
+        // are in the same slot of the same level.
         if (before ^ tick) >> (self.level(before) * BITS_PER_LEVEL) != 0 {
             self.unlink(id);
             self.link(id, self.place(tick));
         }
     }
 
-    /// Removes a timer. The id is then gone.
+    /// Removes a timer. Its id is invalid afterwards.
     ///
     /// # Panics
-    /// As `rearm`.
+    /// As for `rearm`.
     pub(crate) fn cancel(&mut self, id: TimerId) {
         self.unlink(id);
         self.vacate(id);
     }
 
-    /// The tick at which a timer is due.
+    /// Returns the tick at which a timer is due.
     ///
     /// # Panics
-    /// As `rearm`.
+    /// As for `rearm`.
     pub(crate) fn tick_of(&self, id: TimerId) -> u64 {
         self.ticks[id.row()]
     }
 
-    /// When to call `expire` next: the tick at which the first timer is due, or an earlier one.
-    /// `None` without timers.
+    /// Returns when to call `expire` next: the tick at which the first timer is due, or an earlier
+    /// one. Returns `None` if there are no timers.
     ///
-    /// It is exact when at most 32 timers share the slot of the first. Else it is where this slot
-    /// begins: an `expire` at that time cascades it and may hand out nothing, and the next answer
-    /// lies further on, at most ten times in a row. After an `expire(now)` which found nothing the
-    /// answer is always later than `now`, unless it had dealt out as many timers as it was allowed.
+    /// The result is exact if the first timer's slot holds at most 32 timers. Otherwise it is the
+    /// start of that slot: an `expire` at that time cascades the slot and may return nothing, and
+    /// the next result is later, at most ten times in a row. After an `expire(now)` that returned
+    /// nothing, the result is always later than `now`, unless the allowance for cascading was used
+    /// up.
     #[inline]
     pub(crate) fn next_tick(&self) -> Option<u64> {
         if self.dealing.is_some() {
@@ -236,7 +237,7 @@ impl<K: Copy> Wheel<K> {
         Some(start)
     }
 
-    /// Whether `expire(now)` would hand out a timer, or find work on the way to the next.
+    /// Returns whether `expire(now)` would return a timer, or cascade on the way to the next one.
     #[inline]
     pub(crate) fn is_due(&self, now: u64) -> bool {
         self.dealing.is_some()
@@ -245,20 +246,21 @@ impl<K: Copy> Wheel<K> {
                 .is_some_and(|place| self.start_of(place) <= now)
     }
 
-    /// Lets `expire` deal out so many timers from now on, all calls together. When it has, it hands
-    /// out none, and goes on when it is allowed more. A wheel starts without a limit.
+    /// Allows `expire` to cascade this many timers from now on, over all calls. When they are used
+    /// up, `expire` returns nothing until it is called with a new allowance. A wheel starts without
+    /// a limit.
     pub(crate) fn allow(&mut self, timers: usize) {
         self.allowance = timers;
     }
 
-    /// Takes out the first timer whose tick is `now` or before; call it until there is none. Never
-    /// early.
+    /// Removes and returns the first timer whose tick is `now` or earlier, never early. Call it
+    /// until it returns `None`.
     ///
-    /// Timers come in order of their ticks, those of the past (see `arm`) with the present ones.
-    /// Timers of the same tick come in the order in which they were armed, except that one which
-    /// was rearmed may come before or after its equals.
+    /// Timers are returned in the order of their ticks, those armed in the past (see `arm`) with
+    /// the current ones. Timers of the same tick are returned in the order in which they were
+    /// armed, except that a rearmed timer may come before or after its equals.
     ///
-    /// A `now` before that of an earlier call counts as that one.
+    /// A `now` before that of an earlier call is treated as that one.
     pub(crate) fn expire(&mut self, now: u64) -> Option<K> {
         let now = now.max(self.elapsed);
         if self.dealing.is_some() && !self.deal() {
@@ -286,7 +288,7 @@ impl<K: Copy> Wheel<K> {
         None
     }
 
-    /// The number of timers.
+    /// Returns the number of timers.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         let vacant = std::iter::successors(self.timer(self.vacant), |id| {
@@ -295,9 +297,9 @@ impl<K: Copy> Wheel<K> {
         self.ticks.len() - vacant.count()
     }
 
-    /// Goes on with a slot that time has entered. Each timer lands on a lower level: it now agrees
-    /// with `elapsed` in the group of bits which was the slot's number. False: there are more than
-    /// is allowed now.
+    /// Continues to cascade a slot that time has entered. Each timer moves to a lower level,
+    /// because it now agrees with `elapsed` in the group of bits that was the slot's number.
+    /// Returns false if the allowance is used up first.
     fn deal(&mut self) -> bool {
         let Some(place) = self.dealing else {
             return true;
@@ -322,7 +324,7 @@ impl<K: Copy> Wheel<K> {
         true
     }
 
-    /// Appends a timer, whose links mean nothing yet, to a slot.
+    /// Appends a timer to a slot. Its links may hold anything.
     fn link(&mut self, id: TimerId, place: Place) {
         self.occupied[place.level] |= 1 << place.slot;
         let (head, id) = (place.head(), id.0.get());
@@ -334,12 +336,12 @@ impl<K: Copy> Wheel<K> {
         };
     }
 
-    /// Takes a timer out of its slot, whichever that is.
+    /// Removes a timer from its slot, whichever that is.
     fn unlink(&mut self, id: TimerId) {
         let Links { prev, next } = self.links(id.0.get());
         self.links_mut(prev).next = next;
         self.links_mut(next).prev = prev;
-        // Only a head can be on both sides: nothing is left in its slot.
+        // Only a head can be on both sides, so the slot is now empty.
         if prev == next && self.timer(next).is_none() {
             let Place { level, slot } = Place::of_head(next);
             self.occupied[level] &= !(1 << slot);
@@ -357,13 +359,14 @@ impl<K: Copy> Wheel<K> {
         *self.links_mut(id.0.get()) = Links { prev: NONE, next };
     }
 
-    /// Adds a row, which is in no list.
+    /// Adds a row that is in no list.
     #[cold]
     fn grow(&mut self, tick: u64, key: K) -> TimerId {
         let row = self.ticks.len();
         let id = TimerId::from_row(row);
         if row == self.ticks.capacity() {
-            // A sixteenth rather than the double: at a million timers, up to 24 MB would lie idle.
+            // Growing by a sixteenth instead of doubling: with a million timers, doubling would
+            // waste up to 24 MB.
             let growth = (row / 16).max(MIN_GROWTH);
             self.links.reserve_exact(growth);
             self.ticks.reserve_exact(growth);
@@ -378,8 +381,8 @@ impl<K: Copy> Wheel<K> {
         id
     }
 
-    /// Where a timer of this tick, which is not before `elapsed`, belongs; and where it stands, if
-    /// it is armed.
+    /// Returns the slot for a tick that is not before `elapsed`. An armed timer of this tick is in
+    /// that slot.
     fn place(&self, tick: u64) -> Place {
         let level = self.level(tick);
         let slot = (tick >> (level * BITS_PER_LEVEL)) as usize % SLOTS;
@@ -389,29 +392,30 @@ impl<K: Copy> Wheel<K> {
         }
     }
 
-    /// That of the highest group of bits in which the tick differs from the wheel's time.
+    /// Returns the level: the highest group of bits in which the tick differs from the wheel's
+    /// time.
     fn level(&self, tick: u64) -> u32 {
-        // The lowest bit makes no difference to the level, and there is none to be found in 0.
+        // Setting the lowest bit does not change the level, and avoids the logarithm of 0.
         ((self.elapsed ^ tick) | 1).ilog2() / BITS_PER_LEVEL
     }
 
-    /// The slot in which the first timer is.
+    /// Returns the slot that contains the first timer.
     fn first_place(&self) -> Option<Place> {
         let level = self.occupied.iter().position(|&slots| slots != 0)?;
         let slot = self.occupied[level].trailing_zeros() as usize;
         Some(Place { level, slot })
     }
 
-    /// The first tick of an occupied slot: `elapsed` with the slot's number in the group of its
-    /// level, and zeros below.
+    /// Returns the first tick of an occupied slot: `elapsed` with the slot's number in the group of
+    /// its level, and zeros below.
     fn start_of(&self, place: Place) -> u64 {
         let shift = place.level as u32 * BITS_PER_LEVEL;
-        // The topmost group is cut short by the end of the u64, and has nothing above it.
+        // The topmost group is cut off by the end of the `u64`, and has nothing above it.
         let above = u64::MAX.checked_shl(shift + BITS_PER_LEVEL).unwrap_or(0);
         (self.elapsed & above) | ((place.slot as u64) << shift)
     }
 
-    /// The timer of these links; `None` of a head's, and of none.
+    /// Returns the timer with these links, or `None` for a head or `NONE`.
     fn timer(&self, at: u32) -> Option<TimerId> {
         match at {
             HEADS..NONE => NonZeroU32::new(at).map(TimerId),
@@ -438,14 +442,14 @@ mod tests {
 
     use super::*;
 
-    /// A key such as the engine's: what is due, and whose.
+    /// A key like the engine's: the kind of timer, and its owner.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     enum Owner {
         Link(u32),
         Exchange(u32),
     }
 
-    /// splitmix64: a small generator, the same on every machine.
+    /// splitmix64: a small generator that yields the same numbers on every machine.
     struct Random(u64);
 
     impl Random {
@@ -461,7 +465,8 @@ mod tests {
             self.next() % n
         }
 
-        /// A number of at most `max_bits` bits, any order of magnitude as likely as the others.
+        /// Returns a number of at most `max_bits` bits, with every order of magnitude equally
+        /// likely.
         fn distance(&mut self, max_bits: u64) -> u64 {
             let bits = self.below(max_bits + 1) as u32;
             self.next().checked_shr(u64::BITS - bits).unwrap_or(0)
@@ -617,12 +622,12 @@ mod tests {
         assert!(wheel.next_tick() <= Some(7950));
     }
 
-    /// A wheel beside a model which is slow and plainly right.
+    /// A wheel, next to a slow but obviously correct model.
     struct Pair {
         wheel: Wheel<u64>,
-        /// Each key under its tick.
+        /// The keys at each tick.
         model: BTreeMap<u64, Vec<u64>>,
-        /// Those alive, for picking one at random.
+        /// The armed timers, to pick one at random.
         alive: Vec<(u64, TimerId, u64)>,
         now: u64,
         next_key: u64,
@@ -639,7 +644,7 @@ mod tests {
             }
         }
 
-        /// A tick somewhere about now, the past included.
+        /// Returns a tick around the current time, possibly in the past.
         fn tick(&self, random: &mut Random) -> u64 {
             match random.below(8) {
                 0 => self.now.saturating_sub(random.distance(40)),
@@ -686,7 +691,7 @@ mod tests {
             (key, id)
         }
 
-        /// One call of `expire`; whether it found something.
+        /// Calls `expire` once, and returns whether it found a timer.
         fn expire(&mut self, now: u64) -> bool {
             let first = self.model.first_key_value().map(|(&tick, _)| tick);
             let due = first.filter(|&tick| tick <= now.max(self.now));
@@ -744,19 +749,19 @@ mod tests {
                         let now = pair.now.saturating_sub(random.distance(20));
                         pair.expire(now);
                     }
-                    // To where the wheel says, as the engine does.
+                    // Advance to the wheel's own `next_tick`, as the engine does.
                     12 => {
                         if let Some(next) = pair.wheel.next_tick() {
                             while pair.expire(next) {}
                         }
                     }
-                    // A jump, mostly over a few slots, now and then over nearly everything.
+                    // A jump, usually over a few slots, occasionally over nearly the whole range.
                     13..15 => {
                         let bits = if random.below(50) == 0 { 63 } else { 26 };
                         let now = pair.now.saturating_add(random.distance(bits));
                         while pair.expire(now) {}
                     }
-                    // A jump with only some of what is due taken out.
+                    // A jump, after which only some of the due timers are taken.
                     _ => {
                         let now = pair.now.saturating_add(random.distance(16));
                         for _ in 0..random.below(4) {
@@ -766,7 +771,7 @@ mod tests {
                 }
                 pair.check();
             }
-            // The rest, by the wheel's own word, which must not make its caller spin.
+            // Expire the rest by the wheel's own `next_tick`, which must not make its caller spin.
             let enough = pair.alive.len() * LEVELS;
             let mut calls = 0;
             while let Some(next) = pair.wheel.next_tick() {
@@ -799,18 +804,21 @@ mod tests {
                 {
                     handed += 1;
                     expired += 1;
-                    assert!(ids[n as usize].take().is_some(), "once");
-                    assert!(ticks[n as usize] >= last, "in their order");
+                    assert!(ids[n as usize].take().is_some(), "each timer expires once");
+                    assert!(
+                        ticks[n as usize] >= last,
+                        "timers expire in the order of their ticks"
+                    );
                     last = ticks[n as usize];
                 }
                 let most = (ALLOWED * 20) as u64;
                 assert!(wheel.touched.get() <= most, "{}", wheel.touched.get());
                 calls += 1;
                 if expired < TIMERS as usize {
-                    assert!(wheel.is_due(now), "there is more");
+                    assert!(wheel.is_due(now), "there are more timers due");
                     assert!(wheel.next_tick().is_some_and(|tick| tick <= now));
                 }
-                // Meanwhile some are cancelled, and some put off, wherever they are.
+                // Meanwhile some timers are canceled and others moved, wherever they are.
                 let n = (calls * 37 % TIMERS) as usize;
                 match ids[n] {
                     Some(id) if calls % 2 == 0 => {
@@ -831,7 +839,7 @@ mod tests {
         }
     }
 
-    /// Links touched per timer: by arming, by putting off, and by expiry of all.
+    /// Returns the links touched per timer: by arming, by rearming, and by expiring all timers.
     fn work_per_timer(timers: u64) -> [f64; 3] {
         const SPAN: u64 = 3_600_000;
         let mut wheel = Wheel::new();
@@ -856,10 +864,10 @@ mod tests {
 
     #[test]
     fn the_work_per_timer_does_not_grow_with_their_number() {
-        // A timer is put into a list with 3 touches and taken out with 3; an hour of milliseconds
-        // has four levels, so that each timer is moved at most three times, which is one touch more
-        // than to put it in and two more for its slot. What expires was looked for, and is vacant
-        // afterwards.
+        // Adding a timer to a list takes 3 touches, and removing it another 3. An hour of
+        // milliseconds has four levels, so each timer is moved at most three times, with one touch
+        // more than adding it and two more for its slot. An expired timer was searched for, and
+        // becomes vacant.
         let bounds = [3.0, 3.0 + 3.0, 3.0 * (4.0 + 2.0) + 5.0];
         for timers in [1_000, 10_000, 100_000, 1_000_000] {
             let work = work_per_timer(timers);

@@ -1,14 +1,16 @@
-//! Answers kept for their TTL, and a while longer for when no other is to be had (RFC 8767).
+//! Keeps answers for their TTL, and for some time beyond it in case no other answer can be obtained
+//! (RFC 8767).
 //!
-//! - Addresses are kept for their TTL, a day at most as the engine comes; that there are none, or
-//!   no such name, for what the zone's SOA says (RFC 2308 §5), five minutes at most. A TTL of zero,
-//!   and a failure, leaves nothing.
-//! - Addresses whose TTL is over are *stale*. They are the answer to a question that failed or
-//!   takes too long. For the next 30 s they are the answer at once, so that servers in trouble are
-//!   not asked by everybody all the time; then a question comes first again.
-//! - That a name has no address of one family is stale in the same way, as long as it has some of
-//!   the other: or else each of its questions would wait in vain beside the stale answer.
-//! - Of too many names the one goes whose last answer expires first.
+//! - Addresses are kept for their TTL, by default at most for a day. Negative answers, that a name
+//!   does not exist or has no addresses, are kept for the time in the zone's SOA (RFC 2308 §5), at
+//!   most five minutes. Answers with a TTL of zero, and failures, are not kept.
+//! - Addresses whose TTL has expired are *stale*. They answer a question that failed or takes too
+//!   long, and for the next 30 s they answer without a question, so that servers in trouble are not
+//!   queried all the time. After that, a question comes first again.
+//! - The answer that a name has no addresses of one family becomes stale in the same way, as long
+//!   as there are addresses of the other. Otherwise each lookup would wait in vain although the
+//!   other family has a stale answer.
+//! - If there are too many names, the one whose last answer expires first is removed.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -20,43 +22,43 @@ use crate::resolver::{Family, LookupError};
 
 const MAX_NAMES: usize = 4096;
 
-/// The longest that "no such name" and "no such address" are kept: what is put right at the server
-/// has to be seen soon.
+/// The longest that a negative answer is kept: a correction at the server must be noticed soon.
 const MAX_NEGATIVE: Duration = Duration::from_secs(300);
 
-/// How long stale addresses *rest*, given at once: the failure recheck timer (RFC 8767 §5).
+/// How long stale addresses *rest*, which means that they answer without a question: the failure
+/// recheck timer (RFC 8767 §5).
 pub(super) const RECHECK: Duration = Duration::from_secs(30);
 
-/// RFC 8767 §4: no TTL is longer. It also keeps the sums below what an `Instant` can hold.
+/// RFC 8767 §4: no TTL is longer. This also keeps sums within the range of an `Instant`.
 const LONGEST: Duration = Duration::from_secs(7 * 86_400);
 
 #[derive(Debug)]
 pub(super) struct Cache {
     names: HashMap<Rc<str>, Both<Option<Kept>>>,
-    /// Each name by when the last of its answers expires.
+    /// All names, ordered by when the last of their answers expires.
     order: BTreeSet<(Instant, Rc<str>)>,
     /// The longest that an answer is fresh.
     max_fresh: Duration,
-    /// How much longer it may be used where there is no other.
+    /// How much longer it may be used if there is no other.
     max_stale: Duration,
 }
 
 #[derive(Debug)]
 struct Kept {
-    /// Of errors, only that there is no such name.
+    /// The only error kept is that the name does not exist.
     answer: FamilyAnswer,
     expires: Instant,
-    /// Stale, it is given without a question until then.
+    /// Until then, a stale answer is used without a question.
     resting_until: Option<Instant>,
 }
 
-/// How things stand with one family of a name.
+/// The state of one family of a name.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Standing {
     Fresh(FamilyAnswer),
     /// To be used if a question brings nothing better.
     Stale(Rc<[IpAddr]>),
-    /// Stale, and nothing better was to be had a moment ago.
+    /// Stale, and a question has recently brought nothing better.
     Resting(Rc<[IpAddr]>),
     Unknown,
 }
@@ -93,7 +95,7 @@ impl Cache {
         }
     }
 
-    /// Keeps an answer in place of the one that was there.
+    /// Stores an answer in place of the previous one.
     pub(super) fn keep(
         &mut self,
         name: &Rc<str>,
@@ -126,7 +128,8 @@ impl Cache {
         self.shrink(now);
     }
 
-    /// The stale answer to a question that has failed or takes too long. It rests from now on.
+    /// Returns the stale answer to a question that has failed or takes too long. The answer rests
+    /// from now on.
     pub(super) fn fall_back(
         &mut self,
         name: &str,
@@ -142,15 +145,15 @@ impl Cache {
         Some(usable)
     }
 
-    /// How long it is still known that there is no such name, by the answer to the other family's
-    /// question.
+    /// Returns how long the name is still known not to exist, according to the answer for the other
+    /// family.
     pub(super) fn gone_for(&self, name: &str, family: Family, now: Instant) -> Option<Duration> {
         let other = self.names.get(name)?.of(family.other()).as_ref()?;
         let left = other.expires.saturating_duration_since(now);
         (other.answer == Err(LookupError::NotFound) && !left.is_zero()).then_some(left)
     }
 
-    /// Whether stale addresses of this family, or that there are none, are not too old.
+    /// Returns whether the stale answer for this family, addresses or none, is not too old.
     fn may_be_used(&self, answers: &Both<Option<Kept>>, family: Family, now: Instant) -> bool {
         let has_addresses = |family| {
             answers.of(family).as_ref().is_some_and(|kept| {
@@ -175,7 +178,8 @@ impl Cache {
         answers
     }
 
-    /// Lets go what nobody may use any more, and of too many names the first to expire.
+    /// Removes names that are too old to be used and, if there are too many, those that expire
+    /// first.
     fn shrink(&mut self, now: Instant) {
         while let Some((expiry, name)) = self.order.first() {
             if self.names.len() <= MAX_NAMES && now < *expiry + self.max_stale {
@@ -187,7 +191,7 @@ impl Cache {
     }
 }
 
-/// When the last of a name's answers expires.
+/// Returns when the last of a name's answers expires.
 fn expiry(answers: &Both<Option<Kept>>) -> Option<Instant> {
     let expires = |family| answers.of(family).as_ref().map(|kept: &Kept| kept.expires);
     expires(Family::V6).max(expires(Family::V4))
@@ -195,10 +199,10 @@ fn expiry(answers: &Both<Option<Kept>>) -> Option<Instant> {
 
 #[cfg(test)]
 impl Cache {
-    /// How many names there are, after a check of what holds between any two calls.
+    /// Returns how many names there are, after checking the invariants.
     pub(super) fn count(&self) -> usize {
         let order = self.names.iter().map(|(name, answers)| {
-            let expiry = expiry(answers).expect("what is kept expires");
+            let expiry = expiry(answers).expect("a name that is kept has an expiry");
             (expiry, Rc::clone(name))
         });
         assert_eq!(self.order, order.collect());

@@ -1,9 +1,9 @@
-//! The names of a hosts file.
+//! The names in a hosts file.
 //!
 //! The file is parsed piece by piece. Only its names are kept, each once, in one buffer with 20
 //! bytes of index per name: a block list of a hundred thousand names takes less than twice its
 //! size. The hash table is sized by the file's length and never grows, since growing would rehash
-//! all of it in one turn.
+//! the whole table in one turn.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,49 +12,48 @@ use std::rc::Rc;
 use super::Both;
 use crate::resolver::Family;
 
-/// How many addresses one name can have; more are skipped.
+/// The most addresses that one name can have. Further ones are skipped.
 const MAX_ADDRS: u8 = 64;
 
 /// The longest name, as in a URL.
 const MAX_NAME: usize = 253;
 
-/// The longest word that is kept until its end is seen: a name with a trailing dot. Addresses are
-/// shorter.
+/// The longest word that is buffered: a name with a trailing dot. Addresses are shorter.
 const MAX_WORD: usize = MAX_NAME + 1;
 
-/// Bytes of the file for each chain: most names are longer than this.
+/// Bytes of the file per hash chain. Most names are longer, so there are more chains than names.
 const BYTES_PER_CHAIN: usize = 16;
 
-/// Names whose addresses are kept as they are given out.
+/// The most names whose addresses are kept in the form in which they are returned.
 const MAX_FOUND: usize = 256;
 
-/// No entry; the end of a chain.
+/// No entry, or the end of a chain.
 const NONE: u32 = u32::MAX;
 
-/// What a hosts file says.
+/// The contents of a hosts file.
 #[derive(Debug)]
 pub(super) struct Entries {
     /// All names in lower case.
     letters: Vec<u8>,
     names: Vec<Name>,
-    /// The first name of each chain. Their number is a power of two, or zero while nothing is
-    /// known.
+    /// The first name of each chain. The number of chains is a power of two, or zero in an empty
+    /// table.
     chains: Vec<u32>,
-    /// Addresses as they come; one that stands on several lines running is here once.
+    /// Addresses in file order. Consecutive lines with the same address share one entry.
     addresses: Vec<IpAddr>,
-    /// Addresses of names that have several, but for the first.
+    /// The second and further addresses of names that have several.
     more: Vec<More>,
     found: HashMap<Box<str>, Both<Rc<[IpAddr]>>>,
 }
 
 #[derive(Debug)]
 struct Name {
-    /// Where its letters begin.
+    /// Offset of its letters.
     start: u32,
-    /// The next in its chain.
+    /// The next name in its chain.
     next: u32,
     address: u32,
-    /// The second address, if it has one.
+    /// The second address, if there is one.
     more: u32,
     len: u8,
     /// How many addresses it has.
@@ -84,14 +83,14 @@ impl Entries {
         }
     }
 
-    /// How many names there are.
+    /// Returns how many names there are.
     pub(super) fn len(&self) -> usize {
         self.names.len()
     }
 
-    /// The addresses of `name`, in lower case and without trailing dot.
+    /// Returns the addresses of `name`, which must be in lower case and without trailing dot.
     pub(super) fn find(&mut self, name: &str) -> Option<&Both<Rc<[IpAddr]>>> {
-        // The borrow of what is given out would last.
+        // Checked first because a returned borrow of `found` would last to the end of the function.
         if !self.found.contains_key(name) {
             let addrs = self.addresses_of(name)?;
             if self.found.len() == MAX_FOUND {
@@ -118,7 +117,8 @@ impl Entries {
     }
 
     fn chain_of(&self, name: &[u8]) -> usize {
-        // FNV-1a: who can write this file has other ways to make names slow.
+        // FNV-1a is enough: an attacker who can write this file has other ways to slow down
+        // lookups.
         let hash = name.iter().fold(0x811c_9dc5_u32, |hash, byte| {
             (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
         });
@@ -140,7 +140,7 @@ impl Entries {
         None
     }
 
-    /// `name` has the address at `address` too.
+    /// Adds the address at index `address` to `name`.
     fn insert(&mut self, name: &[u8], address: u32) {
         match self.place_of(name) {
             Some(place) => self.add(place, address),
@@ -168,7 +168,7 @@ impl Entries {
         }
         let added = self.more.len() as u32;
         let mut last = &mut entry.more;
-        // The borrow of one link ends where that of the next begins.
+        // Walk by index, because each `&mut` link borrows the whole vector.
         let mut at = *last;
         while at != NONE {
             let more = &self.more[at as usize];
@@ -199,29 +199,29 @@ impl Entries {
     }
 }
 
-/// Reads a hosts file, in pieces of any length. Takes any bytes: a line is an address and its
-/// names, parted by blanks; several lines for one name add up.
+/// Parser for a hosts file that comes in pieces of any length. Accepts any bytes. A line is an
+/// address followed by its names, separated by blanks. Several lines for one name add up.
 #[derive(Debug)]
 pub(super) struct Parser {
     entries: Entries,
     line: Line,
-    /// The word that the last piece ended in, cut where it is too long to be anything.
+    /// The word that continues from the last piece, truncated where it is too long to be valid.
     word: Vec<u8>,
 }
 
-/// Where in a line the parser is.
+/// The parser's position in a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Line {
-    /// Its address is to come.
+    /// Before the address.
     Address,
-    /// Its names are: they have this address.
+    /// After this address, among its names.
     Names(u32),
-    /// A comment, or what stands behind no address.
+    /// In a comment, or after an invalid address.
     Rest,
 }
 
 impl Parser {
-    /// Of a file of so many bytes; it may turn out to have more or fewer.
+    /// Creates a parser for a file of about `len` bytes. The real length may differ.
     pub(super) fn new(len: usize) -> Self {
         Self {
             entries: Entries::for_file(len.max(1)),
@@ -233,7 +233,7 @@ impl Parser {
     pub(super) fn feed(&mut self, mut piece: &[u8]) {
         while let Some(first) = piece.first() {
             if self.line == Line::Rest {
-                // What is left of the word is not needed either.
+                // The rest of the word is not needed either.
                 self.word.clear();
                 match piece.iter().position(|&b| b == b'\n') {
                     Some(end) => piece = &piece[end..],
@@ -261,7 +261,7 @@ impl Parser {
         }
     }
 
-    /// At the end of the file; where it was cut, the last word is not known.
+    /// Ends the file. If it was truncated, its last word is dropped as incomplete.
     pub(super) fn finish(mut self, is_cut: bool) -> Entries {
         if !is_cut {
             self.end_word();
@@ -297,7 +297,7 @@ fn address(word: &[u8]) -> Option<IpAddr> {
     str::from_utf8(word).ok()?.parse().ok()
 }
 
-/// A name as it is asked for: in lower case, without trailing dot. `None`: no URL can have it for a
+/// Normalizes a name to lower case without trailing dot. Returns `None` if no URL can have it as a
 /// host.
 fn name(word: &mut [u8]) -> Option<&[u8]> {
     word.make_ascii_lowercase();
@@ -330,7 +330,7 @@ mod tests {
             .collect()
     }
 
-    /// `name addr addr`, the families in turn.
+    /// Returns the addresses of `name`, IPv6 first.
     fn listed(entries: &mut Entries, name: &str) -> Option<String> {
         let Both { v6, v4 } = entries.find(name)?;
         let addrs = v6.iter().chain(v4.iter()).map(ToString::to_string);
@@ -342,24 +342,24 @@ mod tests {
         #[rustfmt::skip]
         let rows: &[(&str, &[u8], &str, Option<&str>)] = &[
             ("an address and its name", b"10.0.0.1 h.test", "h.test", Some("10.0.0.1")),
-            ("tabs and blanks, before it too", b" \t10.0.0.1\t \th.test \n", "h.test", Some("10.0.0.1")),
+            ("tabs and blanks, also at the start", b" \t10.0.0.1\t \th.test \n", "h.test", Some("10.0.0.1")),
             ("several names", b"10.0.0.1 a.test b.test c\n", "c", Some("10.0.0.1")),
             ("CRLF", b"10.0.0.1 a.test\r\n10.0.0.2 b.test\r\n", "b.test", Some("10.0.0.2")),
             ("a comment", b"# 10.0.0.1 h.test\n", "h.test", None),
-            ("a comment behind an entry", b"10.0.0.1 a.test #h.test\n", "h.test", None),
-            ("one that touches the name", b"10.0.0.1 h.test#b\n", "h.test", Some("10.0.0.1")),
+            ("a comment after an entry", b"10.0.0.1 a.test #h.test\n", "h.test", None),
+            ("a comment directly after a name", b"10.0.0.1 h.test#b\n", "h.test", Some("10.0.0.1")),
             ("any case", b"10.0.0.1 H.TEST\n", "h.test", Some("10.0.0.1")),
             ("an empty label", b"10.0.0.1 a..b . .. h.test\n", "h.test", Some("10.0.0.1")),
             ("a trailing dot", b"10.0.0.1 h.test.\n", "h.test", Some("10.0.0.1")),
             ("IPv6", b"2001:db8::1 h.test\n", "h.test", Some("2001:db8::1")),
             ("lines add up", b"10.0.0.1 h.test\n::1 h.test\n10.0.0.2 h.test\n", "h.test", Some("::1 10.0.0.1 10.0.0.2")),
-            ("what is said twice counts once", b"10.0.0.1 h.test h.test\n10.0.0.1 h.test\n", "h.test", Some("10.0.0.1")),
-            ("a name alone is nothing", b"h.test\n10.0.0.1 b.test\n", "h.test", None),
-            ("an address alone is nothing", b"10.0.0.1\n10.0.0.2 h.test\n", "h.test", Some("10.0.0.2")),
-            ("a bad address spoils its line only", b"10.0.0.256 h.test\n10.0.0.2 h.test\n", "h.test", Some("10.0.0.2")),
-            ("an address without some of its numbers", b"10.1 h.test\n", "h.test", None),
+            ("a repeated entry counts once", b"10.0.0.1 h.test h.test\n10.0.0.1 h.test\n", "h.test", Some("10.0.0.1")),
+            ("a name without address is ignored", b"h.test\n10.0.0.1 b.test\n", "h.test", None),
+            ("an address without name is ignored", b"10.0.0.1\n10.0.0.2 h.test\n", "h.test", Some("10.0.0.2")),
+            ("a bad address invalidates its line only", b"10.0.0.256 h.test\n10.0.0.2 h.test\n", "h.test", Some("10.0.0.2")),
+            ("an address with too few numbers", b"10.1 h.test\n", "h.test", None),
             ("a zone id", b"fe80::1%lo0 h.test\n", "h.test", None),
-            ("a bad name spoils itself only", b"10.0.0.1 a/b h\xff.test h.test\n", "h.test", Some("10.0.0.1")),
+            ("a bad name is skipped alone", b"10.0.0.1 a/b h\xff.test h.test\n", "h.test", Some("10.0.0.1")),
             ("NUL", b"10.0.0.1\0 h.test\n10.0.0.2 h\0 h.test", "h.test", Some("10.0.0.2")),
             ("no line feed at the end", b"10.0.0.1 h.test", "h.test", Some("10.0.0.1")),
             ("nothing", b"", "h.test", None),
@@ -367,7 +367,7 @@ mod tests {
         for (why, file, name, expected) in rows {
             let mut entries = parse(file);
             assert_eq!(listed(&mut entries, name).as_deref(), *expected, "{why}");
-            // In two pieces, wherever they part, and byte by byte.
+            // In two pieces, split at every byte, and byte by byte.
             for at in 0..file.len() {
                 let mut parser = Parser::new(file.len());
                 parser.feed(&file[..at]);
@@ -453,7 +453,7 @@ mod tests {
             + entries.addresses.capacity() * size_of::<IpAddr>()
             + entries.more.capacity() * size_of::<More>();
         assert!(bytes < 2 * lines.len(), "{bytes} for {}", lines.len());
-        assert_eq!(entries.addresses.len(), 1, "they share it");
+        assert_eq!(entries.addresses.len(), 1, "all names share one address");
     }
 
     #[test]

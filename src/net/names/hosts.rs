@@ -1,14 +1,16 @@
-//! The hosts file: names that this machine knows by itself (hosts(5)).
+//! The hosts file: names and addresses configured on this host (hosts(5)).
 //!
-//! A name that stands in it is answered from it alone, in both families: where there is only an
-//! IPv4 address, nobody is asked for an IPv6 one. What cannot be read in the file is skipped, and
-//! the rest holds. The file is read once at the beginning, while there are file descriptors; when a
-//! name is asked for it is looked at again, at most once a second, and read if it has changed. All
-//! that is done on the loop: it is a local file. A large one is read [`PIECE`] by piece, one in
-//! each turn, and until it is read to its end it is what it was before.
+//! A name in the file is answered from it alone, for both families: if it has only an IPv4 address
+//! there, no IPv6 address is looked up. Parts of the file that cannot be parsed are skipped, and
+//! the rest applies.
 //!
-//! Addresses with a zone id are skipped, as macOS's `fe80::1%lo0 localhost`: an answer has no place
-//! for it.
+//! The file is first read when the engine is created, while file descriptors are available. When a
+//! name is asked for, at most once a second, the file is checked and read again if it has changed.
+//! All of this runs on the loop, since it is a local file. A large file is read [`PIECE`] by piece,
+//! one in each turn, and its old contents apply until it has been read to the end.
+//!
+//! Addresses with a zone id are skipped, such as macOS's `fe80::1%lo0 localhost`, because an answer
+//! cannot hold a zone.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -23,18 +25,17 @@ use super::Both;
 use super::entries::{Entries, Parser};
 use crate::resolver::Stamp;
 
-/// How much of the file is read, in whole pieces. The largest block lists that people keep in it
-/// have half of that.
+/// How much of the file is read, in whole pieces. The largest block lists in use are half of that.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// How much of it is read in one turn: in a fraction of a millisecond, or a few of them without
-/// optimisation.
+/// How much of the file is read in one turn. This takes a fraction of a millisecond, or a few
+/// milliseconds in an unoptimized build.
 const PIECE: usize = 64 << 10;
 
-/// How often the file is looked at.
+/// How often the file is checked for changes.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// The hosts file as it was when last looked at.
+/// The hosts file as of the last check.
 #[derive(Debug)]
 pub(super) struct HostsFile {
     path: Option<PathBuf>,
@@ -44,13 +45,13 @@ pub(super) struct HostsFile {
     reading: Option<Box<Reading>>,
 }
 
-/// What was found when the file was last looked at.
+/// The result of the last check.
 #[derive(Debug, PartialEq, Eq)]
 enum Seen {
-    /// Nothing that could be relied on: it is to be read.
+    /// Nothing reliable: the file has to be read.
     Nothing,
     Missing,
-    /// It could not be read. What was read before holds.
+    /// The file could not be read. Its previous contents apply.
     Refused(io::ErrorKind),
     File(Stamp),
 }
@@ -59,17 +60,17 @@ enum Seen {
 #[derive(Debug)]
 struct Reading {
     file: File,
-    /// What has been seen once it is read.
+    /// The value of `HostsFile::seen` once the file has been read.
     seen: Seen,
     parser: Parser,
-    /// Room for one.
+    /// Buffer for one piece.
     piece: Box<[u8]>,
-    /// Bytes that have been read.
+    /// Bytes read so far.
     done: u64,
 }
 
 impl HostsFile {
-    /// Reads the file for the first time, to its end. `None`: there is no such file.
+    /// Reads the whole file for the first time. `None` means that there is no file.
     pub(super) fn new(path: Option<PathBuf>) -> Self {
         let mut file = Self {
             path,
@@ -85,8 +86,8 @@ impl HostsFile {
         file
     }
 
-    /// The addresses of `name`, which is in lower case and has no trailing dot. `None`: it does not
-    /// stand in the file.
+    /// Returns the addresses of `name`, which must be in lower case and without trailing dot.
+    /// `None` means that the file does not contain it.
     pub(super) fn find(&mut self, name: &str, now: Instant) -> Option<&Both<Rc<[IpAddr]>>> {
         let is_due = match self.looked_at {
             Some(last) => now.saturating_duration_since(last) >= LOOK_EVERY,
@@ -95,21 +96,21 @@ impl HostsFile {
         if is_due && self.reading.is_none() {
             self.looked_at = Some(now);
             self.look();
-            // Most files have no more than this.
+            // Most files are no larger than one piece.
             self.read_on();
         }
         self.entries.find(name)
     }
 
-    /// Has it read again when the next name is asked for, whatever it looks like.
+    /// Makes the next lookup read the file again, even if it appears unchanged.
     pub(super) fn forget(&mut self) {
         self.looked_at = None;
         self.seen = Seen::Nothing;
-        // It may be the file of before that is being read.
+        // A read in progress may be of the old file.
         self.reading = None;
     }
 
-    /// A time in the past while there is more to be read.
+    /// Returns a time in the past while there is more to read.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.reading.as_ref().and(self.looked_at)
     }
@@ -126,7 +127,7 @@ impl HostsFile {
         }
     }
 
-    /// Reads the next piece, if one is being read.
+    /// Reads the next piece, if the file is being read.
     pub(super) fn read_on(&mut self) {
         let (Some(reading), Some(path)) = (&mut self.reading, &self.path) else {
             return;
@@ -136,7 +137,7 @@ impl HostsFile {
             Ok(ReadOn::End) => false,
             Ok(ReadOn::Cut) => {
                 let path = path.display();
-                warn!("{path}: what is behind its first {MAX_BYTES} bytes is not read");
+                warn!("{path}: ignoring everything after the first {MAX_BYTES} bytes");
                 true
             }
             Err(error) => {
@@ -155,13 +156,13 @@ impl HostsFile {
         let seen = Seen::Refused(error.kind());
         if let (Some(path), true) = (&self.path, self.seen != seen) {
             let path = path.display();
-            warn!("{path}: {error}; what was read of it before holds");
+            warn!("{path}: {error}; keeping its previous contents");
         }
         self.seen = seen;
     }
 }
 
-/// What has become of the file since it was last seen.
+/// How the file has changed since the last check.
 enum Opened {
     Same,
     Missing,
@@ -179,11 +180,11 @@ fn open(path: &Path, seen: &Seen) -> io::Result<Opened> {
         }
         Err(error) => return Err(error),
     };
-    // To open a pipe would be to wait until somebody writes into it.
+    // Opening a pipe would block until a writer opens it.
     if !metadata.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
-    // Before it is read: what is written from now on gives it another stamp.
+    // Taken before reading, so a write from now on changes the stamp.
     let stamp = Stamp::new(&metadata);
     let is_settled = stamp.is_settled(SystemTime::now());
     let len = usize::try_from(stamp.len.min(MAX_BYTES)).unwrap_or_default();
@@ -240,7 +241,7 @@ mod tests {
     use super::*;
     use crate::net::names::tests::Scratch;
 
-    /// The IPv4 addresses of `h` at a time.
+    /// Returns the IPv4 addresses of `h` at time `now`.
     fn found(hosts: &mut HostsFile, now: Instant) -> Option<String> {
         hosts.find("h", now).map(|addrs| format!("{:?}", addrs.v4))
     }
@@ -252,19 +253,23 @@ mod tests {
         let mut hosts = HostsFile::new(Some(path.clone()));
         let now = Instant::now();
         let second = LOOK_EVERY;
-        assert_eq!(found(&mut hosts, now), None, "there is none yet");
+        assert_eq!(found(&mut hosts, now), None, "there is no file yet");
         fs::write(&path, "10.0.0.1 h").unwrap();
         assert_eq!(
             found(&mut hosts, now + second / 2),
             None,
-            "it is not looked at all the time"
+            "the file is checked once a second only"
         );
         assert_eq!(
             found(&mut hosts, now + second).as_deref(),
             Some("[10.0.0.1]")
         );
-        assert_eq!(hosts.seen, Seen::Nothing, "so young, it may change unseen");
-        // As long as before, and maybe within the same step of the file system's clock.
+        assert_eq!(
+            hosts.seen,
+            Seen::Nothing,
+            "a file this recent may change without a new stamp"
+        );
+        // As long as before, and perhaps within the same tick of the file system's clock.
         fs::write(&path, "10.0.0.2 h").unwrap();
         assert_eq!(
             found(&mut hosts, now + 2 * second).as_deref(),
@@ -306,9 +311,9 @@ mod tests {
         assert!(found(&mut hosts, now + LOOK_EVERY).is_some());
         assert!(
             Rc::ptr_eq(&hosts.entries.find("h").unwrap().v4, &kept),
-            "the same as before"
+            "the entries are the same as before"
         );
-        // A copy that keeps the time of the original, and is as long.
+        // A copy with the original's modification time and length.
         fs::write(&path, "10.0.0.2 h").unwrap();
         date(long_ago).unwrap();
         let changed = found(&mut hosts, now + 2 * LOOK_EVERY);
@@ -348,7 +353,7 @@ mod tests {
         let max = MAX_BYTES as usize;
         file.resize(max - 7, b'#');
         file.push(b'\n');
-        // The cut would make another name of it.
+        // A plain cut would turn the name into another one.
         file.extend_from_slice(b"10.0.0.2 cut.test\n10.0.0.3 behind\n");
         fs::write(&path, file).unwrap();
         let mut hosts = HostsFile::new(Some(path));
@@ -367,8 +372,12 @@ mod tests {
         fs::write(&path, format!("10.0.0.1 h\n{names}")).unwrap();
         let mut hosts = HostsFile::new(Some(path.clone()));
         let now = Instant::now();
-        assert_eq!(hosts.entries.len(), 50_001, "at first, all of it at once");
-        // Another file, so that it is not read anew for being young.
+        assert_eq!(
+            hosts.entries.len(),
+            50_001,
+            "the first read takes the whole file"
+        );
+        // Another file, with an old date, so it is not read again for being recent.
         let other = scratch.path("other");
         fs::write(&other, format!("{names}10.0.0.2 h\n")).unwrap();
         let long_ago = SystemTime::now() - Duration::from_secs(3600);

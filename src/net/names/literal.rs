@@ -1,18 +1,18 @@
-//! Addresses written as such, with or without a zone id: nobody is asked for them.
+//! IP address literals, with or without a zone id. They need no lookup.
 //!
-//! A zone id (RFC 4007 §11) is the number of one of this machine's network interfaces, or its name.
-//! What a name's number is, the operating system knows; it is asked each time, since interfaces
-//! come and go. It answers at once and asks nobody.
+//! A zone id (RFC 4007 §11) is the number or the name of a network interface of this host. The
+//! operating system maps names to numbers. It is asked each time, since interfaces come and go, and
+//! answers at once without using the network.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
 
 use crate::net::Machine;
 use crate::resolver::{LookupError, spare_descriptors};
 
-/// The address that `host` is, if it is one.
+/// Parses `host` if it is an address.
 ///
 /// # Errors
-/// [`LookupError::Failed`] naming the interface that this machine does not have.
+/// [`LookupError::Failed`] if the zone names an interface that this host does not have.
 pub(super) fn read(
     host: &str,
     port: u16,
@@ -33,8 +33,8 @@ pub(super) fn read(
     }
 }
 
-/// The number of the zone of this name. One that is written as a number is that number, though an
-/// interface had it for a name.
+/// Returns the number of a zone. A zone written as a number is that number, even if an interface
+/// has it as its name.
 fn scope_id(zone: &str, machine: Machine) -> Result<u32, LookupError> {
     if zone.bytes().all(|b| b.is_ascii_digit()) {
         let number = zone.parse();
@@ -45,7 +45,7 @@ fn scope_id(zone: &str, machine: Machine) -> Result<u32, LookupError> {
         Machine::Real => match interface_number(zone) {
             Some(number) => Ok(number),
             None => {
-                // It takes a descriptor to find out.
+                // The lookup of an interface needs a file descriptor.
                 spare_descriptors()?;
                 Err(unknown())
             }
@@ -54,10 +54,10 @@ fn scope_id(zone: &str, machine: Machine) -> Result<u32, LookupError> {
     }
 }
 
-/// Reads the number out of an address that `getaddrinfo` has parsed, which needs neither a file nor
-/// the network.
+/// Reads the number from an address parsed by `getaddrinfo`, which for this needs neither a file
+/// nor the network.
 ///
-/// The address is one of its own: glibc looks up names of interfaces for link-local addresses only.
+/// The address is a link-local one, since glibc looks up interface names for no others.
 fn interface_number(name: &str) -> Option<u32> {
     let mut addrs = (format!("fe80::%{name}"), 0).to_socket_addrs().ok()?;
     match addrs.next()? {
@@ -106,10 +106,11 @@ mod tests {
     fn a_name_of_an_interface_is_its_number() {
         let index = |name: &str| std::fs::read_to_string(format!("/sys/class/net/{name}/ifindex"));
         let Ok(index) = index("lo") else {
-            println!("skipped: this machine does not tell the number of an interface \"lo\"");
+            println!("skipped: this host does not expose the number of an interface \"lo\"");
             return;
         };
-        // Of any address, though the name of an interface means something for link-local ones only.
+        // Any address may have a zone, although an interface name only means something for
+        // link-local ones.
         for addr in ["fe80::1", "::1"] {
             let expected = format!("[{addr}%{}]:8", index.trim());
             let found = read_as_text(&format!("{addr}%lo"), Machine::Real);

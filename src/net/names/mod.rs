@@ -1,23 +1,24 @@
-//! The front before every resolver: what is answered without one, and what all of them have to
-//! agree on.
+//! Name resolution: the layer in front of every resolver. It answers what needs no resolver, and
+//! applies the rules that all resolvers share.
 //!
-//! In this order, each host is looked for among
+//! Each host is looked for in this order:
 //!
 //! 1. the *overrides* of the configuration,
 //! 2. *literals*: IP addresses, with or without a zone id,
-//! 3. `localhost` and what is below it: loopback, whatever a file or a server says (RFC 6761 §6.3);
-//!    and what is no name to be asked for, as `.onion` (RFC 7686 §2) and hosts that end in a
-//!    number, is refused, whatever they say,
-//! 4. the *hosts file* of this machine,
-//! 5. the answers that are *kept*, and at last
-//! 6. the *questions* put to the resolver: each once for all who ask it, AAAA before A (RFC 8305
-//!    §3), so many at a time.
+//! 3. `localhost` and names below it: loopback, whatever a file or a server says (RFC 6761 §6.3).
+//!    Names that must never be looked up are refused here, likewise in any case: `.onion` (RFC 7686
+//!    §2), and hosts that end in a number,
+//! 4. the *hosts file*,
+//! 5. the *cache* of earlier answers,
+//! 6. *questions* put to the resolver: each only once for all links that ask it, AAAA before A (RFC
+//!    8305 §3), and a limited number at a time.
 //!
-//! A trailing dot makes no difference in 1 to 4. For a resolver it does, since a name that ends in
-//! one is complete and no search list is tried; so from 5 on `h.test.` and `h.test` are two names.
+//! A trailing dot makes no difference in steps 1 to 4. For a resolver it does, since a name that
+//! ends in a dot is complete and is not tried with a search list. From step 5 on, `h.test.` and
+//! `h.test` are therefore two names.
 //!
-//! What is kept is forgotten when the machine comes to another network or the resolver to other
-//! servers, and a question that was put before is joined by nobody after that.
+//! The cache is cleared when the host changes to another network or the resolver to other servers.
+//! Questions asked before that accept no further links.
 //!
 //! Nothing here reads a clock or waits: `now` is an argument, and the hosts file is a local one.
 
@@ -49,46 +50,46 @@ use hosts::HostsFile;
 use overrides::Overrides;
 use questions::{Closed, Question, Questions};
 
-/// How long links wait where there is a stale answer: the client response timer (RFC 8767 §5).
+/// How long links wait if there is a stale answer: the client response timer (RFC 8767 §5).
 const PATIENCE: Duration = Duration::from_millis(1800);
 
-/// Addresses of one family that count; the first ones, since their order is the resolver's. Whoever
-/// owns a name could have it bring thousands, and each is a socket in a race.
+/// The most addresses of one family that are used. The first ones are kept, since the order is the
+/// resolver's. A name's owner could publish thousands, and each is a socket in a race.
 const MAX_ADDRS: usize = 128;
 
-/// When a question is given up that goes on without links: the query resolution timer (RFC 8767
-/// §5). Until then the stale answer rests, so that no link comes to wait for it.
+/// When a question without links is given up: the query resolution timer (RFC 8767 §5). Until then
+/// the stale answer is used without asking, so no further link waits for the question.
 const GIVE_UP: Duration = cache::RECHECK;
 
-/// All addresses of one family, empty where the name has none of it, or why they are not known.
+/// All addresses of one family, which may be none, or why they are unknown.
 pub(crate) type FamilyAnswer = Result<Rc<[IpAddr]>, LookupError>;
 
-/// What a question is answered with at once.
+/// The part of an answer that is available at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Known {
-    /// One address, and no other will come: nothing is allocated for it.
+    /// One address, and no others will follow. It needs no allocation.
     One(SocketAddr),
-    /// What is known of each family. `None`: it has been asked for, and comes out of
-    /// [`Names::next_answer`].
+    /// The result for each family. `None` means that a question is in flight, whose answer
+    /// [`Names::next_answer`] returns.
     ///
-    /// That a name has no address at all, both families known and empty, or each without a name or
-    /// a server that knows of it, is for the caller to find.
+    /// The caller has to find out whether the name has no address at all: both families are empty
+    /// or have failed.
     Families {
         v6: Option<FamilyAnswer>,
         v4: Option<FamilyAnswer>,
     },
 }
 
-/// One family of one host, for all links that wait for it; there is at least one.
+/// The answer for one family of one host, for all links that wait for it. There is at least one.
 #[derive(Debug)]
 pub(crate) struct Answered {
-    /// The first to ask first.
+    /// In the order of their tokens.
     pub(crate) links: Vec<Token>,
     pub(crate) family: Family,
     pub(crate) addresses: FamilyAnswer,
 }
 
-/// What the front takes from the configuration, and where it runs.
+/// The configuration of [`Names`], and where it runs.
 #[derive(Debug)]
 pub(crate) struct NamesConfig<'a> {
     pub(crate) overrides: &'a [(String, SocketAddr)],
@@ -99,14 +100,14 @@ pub(crate) struct NamesConfig<'a> {
     pub(crate) machine: Machine,
 }
 
-/// Answers names.
+/// Answers lookups of names.
 ///
-/// # Who waits
-/// A link asks once, with its own token. For each family that [`ask`](Self::ask) leaves open it
-/// then waits, until that family comes out of [`next_answer`](Self::next_answer) or the link is
-/// [forgotten](Self::forget); one of the two happens, and only once. So a link that goes on before
-/// both families are there (it is connected, or closed) has to be forgotten, or its questions are
-/// asked to their end; in any other case forgetting does nothing.
+/// # Contract for links
+/// A link asks once, with its own token. For each family that [`ask`](Self::ask) leaves open, it
+/// then waits until [`next_answer`](Self::next_answer) returns that family or the link is
+/// [forgotten](Self::forget). Exactly one of the two happens. A link that goes on before both
+/// families are known (because it is connected, or closed) must therefore be forgotten; otherwise
+/// its questions run to their end. In any other case, forgetting a link has no effect.
 #[derive(Debug)]
 pub(crate) struct Names {
     overrides: Overrides,
@@ -116,19 +117,18 @@ pub(crate) struct Names {
     cache: Cache,
     questions: Questions,
     resolver: Box<dyn Resolve>,
-    /// When the resolver wants to be called, as it said when it was called last: it is not asked
-    /// each turn.
+    /// When the resolver wants to be called, as of the last call. Saved so as not to ask it each
+    /// turn.
     resolver_due: Option<Instant>,
-    /// A question was put since the resolver was last asked for answers: it may have one at once.
+    /// A question was put since the resolver was last polled for answers. It may have one at once.
     news: bool,
-    /// The resolver was told of events since the last turn.
+    /// The resolver has received events since the last turn.
     events: bool,
-    /// When it was last told that stale addresses are used, and of how many names it has not been
-    /// since.
+    /// Limits how often the use of stale addresses is logged.
     told_stale: Seldom,
 }
 
-/// Keeps lines of one kind apart: a thousand names may go stale at once.
+/// Limits the rate of one kind of log line: a thousand names may go stale at once.
 #[derive(Debug, Default)]
 struct Seldom {
     last: Option<Instant>,
@@ -138,7 +138,7 @@ struct Seldom {
 impl Seldom {
     const EVERY: Duration = Duration::from_secs(1);
 
-    /// Whether it may be told now; if so, of how many it was not.
+    /// If a line may be logged now, returns how many were suppressed since the last one.
     fn may_tell(&mut self, now: Instant) -> Option<u32> {
         match self.last {
             Some(last) if now.saturating_duration_since(last) < Self::EVERY => {
@@ -153,10 +153,10 @@ impl Seldom {
     }
 }
 
-/// The families in the order in which they are asked for.
+/// The families in the order in which they are looked up.
 const FAMILIES: [Family; 2] = [Family::V6, Family::V4];
 
-/// One thing of each family.
+/// A value for each family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Both<T> {
     v6: T,
@@ -201,7 +201,7 @@ impl Known {
         Self::new(addrs.clone().map(|addrs| Some(Ok(addrs))), port)
     }
 
-    /// It is certain that there is no address, in either family.
+    /// Returns an answer that there is certainly no address in either family.
     fn nothing(why: LookupError) -> Self {
         Known::Families {
             v6: Some(Err(why.clone())),
@@ -210,15 +210,17 @@ impl Known {
     }
 }
 
-/// None where the answer is an error.
+/// Returns the addresses, or none if the answer is an error.
 fn addresses(answer: &FamilyAnswer) -> &[IpAddr] {
     answer.as_deref().ok().unwrap_or_default()
 }
 
 impl Names {
+    /// Creates the name layer in front of `resolver`.
+    ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for an override's pattern that
-    /// cannot be read.
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for an override with an
+    /// invalid pattern.
     pub(crate) fn new(config: NamesConfig<'_>, resolver: Box<dyn Resolve>) -> Result<Self, Error> {
         let hosts_file = match config.machine {
             Machine::Real => config.hosts_file,
@@ -242,8 +244,7 @@ impl Names {
         })
     }
 
-    /// Asks for the addresses of `host`, which is in lower case, on behalf of the link behind
-    /// `token`.
+    /// Looks up the addresses of `host`, which must be in lower case, for the link with this token.
     pub(crate) fn ask(&mut self, host: &str, port: u16, token: Token, now: Instant) -> Known {
         let name = host.strip_suffix('.').unwrap_or(host);
         if let Some(addr) = self.overrides.find(name, port) {
@@ -271,9 +272,9 @@ impl Names {
         Known::new(Both { v6, v4 }, port)
     }
 
-    /// The machine is on another network now: nothing that was kept holds any longer, and the hosts
-    /// file and what the resolver reads are read again with the next question. Links that wait go
-    /// on waiting for the answers to their questions.
+    /// Records that the host is on another network. The cache is cleared, and the hosts file and
+    /// the resolver's configuration are read again with the next question. Links that are waiting
+    /// still get the answers to their questions.
     pub(crate) fn on_network_changed(&mut self) {
         self.hosts.forget();
         self.resolver.on_network_changed();
@@ -282,13 +283,13 @@ impl Names {
         self.ask_resolver();
     }
 
-    /// Of earlier answers, and of those to come to questions that have been put.
+    /// Clears the cache, and keeps answers to questions in flight out of it.
     fn forget_answers(&mut self) {
         self.cache.clear();
         self.questions.outdate();
     }
 
-    /// `None`: the link waits for it.
+    /// Returns the answer for one family. `None` means that the link waits for it.
     fn ask_family(
         &mut self,
         host: &str,
@@ -306,14 +307,14 @@ impl Names {
         None
     }
 
-    /// Leaves the resolver as it is, for good: in a process that was forked off, its sockets are
-    /// the parent's too, and it would deregister them from the parent's poll.
+    /// Leaks the resolver. In a forked process its sockets are shared with the parent, and dropping
+    /// them would deregister them from the parent's poll.
     pub(crate) fn abandon(&mut self) {
         let nobody = Box::new(crate::resolver::Table::new());
         std::mem::forget(std::mem::replace(&mut self.resolver, nobody));
     }
 
-    /// Asks the resolver what there is room for in the window.
+    /// Puts as many questions to the resolver as the window allows.
     fn ask_resolver(&mut self) {
         loop {
             while let Some((id, question)) = self.questions.next_to_ask() {
@@ -321,7 +322,7 @@ impl Names {
                 self.resolver.start(&question.name, question.family, id);
                 self.resolver_due = self.resolver.deadline();
             }
-            // What goes on for the cache alone keeps nobody waiting who has no answer at all.
+            // A question that only serves the cache gives way to links that have no answer at all.
             let Some(id) = self.questions.next_to_make_way() else {
                 break;
             };
@@ -329,8 +330,8 @@ impl Names {
         }
     }
 
-    /// The link behind `token` waits no longer for `host`; the last to go takes what is still asked
-    /// with it.
+    /// Stops the link behind `token` from waiting for `host`. The last link to go cancels the
+    /// questions still in flight.
     pub(crate) fn forget(&mut self, host: &str, token: Token) {
         let Both { v6, v4 } = self.questions.forget(host, token);
         for id in [v6, v4].into_iter().flatten() {
@@ -352,7 +353,7 @@ impl Names {
         }
     }
 
-    /// When a turn is due without the resolver having woken the engine.
+    /// Returns when a turn is due even if the resolver does not wake the engine.
     #[inline]
     pub(crate) fn deadline(&self) -> Option<Instant> {
         if let Some(since) = self.hosts.deadline() {
@@ -364,33 +365,35 @@ impl Names {
         }
     }
 
-    /// Whether answers may be there already.
+    /// Returns whether answers may be available.
     #[inline]
     pub(crate) fn has_news(&self) -> bool {
-        // A question that was cancelled before it was asked after has none.
+        // If the only question was canceled in the meantime, there is no answer.
         self.news && self.is_busy()
     }
 
-    /// The resolver has woken the engine, or another thread has: answers may be there.
+    /// Records that the engine was woken, by the resolver or another thread. Answers may be
+    /// available.
     pub(crate) fn on_wake(&mut self) {
         self.resolver_due = self.resolver.deadline();
         self.news = self.is_busy();
     }
 
-    /// Whether anything is being looked up.
+    /// Returns whether any lookup is in progress.
     #[inline]
     pub(crate) fn is_busy(&self) -> bool {
         !self.questions.is_empty()
     }
 
-    /// One of the resolver's own sources is ready.
+    /// Tells the resolver that one of its own sources is ready.
     pub(crate) fn on_event(&mut self, token: Token) {
         self.events = true;
         self.resolver.on_event(token);
         self.resolver_due = self.resolver.deadline();
     }
 
-    /// Once a turn, behind its events.
+    /// Runs once per turn, after its events: continues to read the hosts file, and calls the
+    /// resolver if it is due.
     #[inline]
     pub(crate) fn on_turn(&mut self, now: Instant) {
         if self.hosts.deadline().is_some() {
@@ -403,10 +406,10 @@ impl Names {
         }
     }
 
-    /// The end of a question, or of what its links waited for.
+    /// Returns the next answer, or the next stale one for links that have waited long enough.
     pub(crate) fn next_answer(&mut self, now: Instant) -> Option<Answered> {
         while let Some((id, answer)) = self.resolver.take() {
-            // An answer to a question that was given up is nobody's.
+            // The question may have been given up.
             let Some(Closed { question, .. }) = self.questions.close(id) else {
                 continue;
             };
@@ -426,7 +429,7 @@ impl Names {
         self.next_late(now)
     }
 
-    /// Takes an answer in, and says what is to be made of it.
+    /// Processes a resolver's answer, and returns the result for the links.
     fn learn(&mut self, question: &Question, answer: LookupAnswer, now: Instant) -> FamilyAnswer {
         let Question { name, family, .. } = question;
         let LookupAnswer { addresses, ttl } = answer;
@@ -440,7 +443,7 @@ impl Names {
                 }
                 (Ok(known.into()), ttl)
             }
-            // Asked for one family, it speaks for both: there is none of this one.
+            // NoAddress refers to the requested family: the name has no address of it.
             Err(LookupError::NoAddress) => (Ok(Rc::from([])), ttl),
             Err(LookupError::NotFound) => (Err(LookupError::NotFound), ttl),
             Err(error @ LookupError::Exhausted(_)) => return Err(error),
@@ -449,24 +452,24 @@ impl Names {
                 if let Some(addrs) = self.fall_back(question, now, &error) {
                     return Ok(addrs);
                 }
-                // RFC 8020 §2: it is the name that does not exist, for one type of records as for
-                // the other. That alone does not keep the other family from being asked for: there
-                // are servers that say so of AAAA only (RFC 4074 §4.2).
+                // RFC 8020 §2: NXDOMAIN means that the name does not exist, whatever the record
+                // type. The other family is nevertheless asked for, because some servers return
+                // NXDOMAIN for AAAA queries only (RFC 4074 §4.2).
                 match self.cache.gone_for(name, *family, now) {
                     Some(left) => (Err(LookupError::NotFound), left),
                     None => return Err(error),
                 }
             }
         };
-        // What the servers of another network say holds for who waits, and for nobody else.
+        // An answer from the servers of a former network is only passed to links that already wait.
         if !question.is_outdated() {
             self.cache.keep(name, *family, &answer, ttl, now);
         }
         answer
     }
 
-    /// A stale answer for links that have waited long enough. Their question goes on, for what it
-    /// leaves in the cache.
+    /// Returns a stale answer for links that have waited long enough. Their question stays in
+    /// flight to refresh the cache.
     fn next_late(&mut self, now: Instant) -> Option<Answered> {
         while let Some(id) = self.questions.next_due(now) {
             let Some(question) = self.questions.get(id) else {
@@ -493,7 +496,7 @@ impl Names {
         None
     }
 
-    /// The stale answer to a question that has failed.
+    /// Returns the stale answer to a question that has failed.
     fn fall_back(
         &mut self,
         question: &Question,
@@ -502,19 +505,19 @@ impl Names {
     ) -> Option<Rc<[IpAddr]>> {
         let Question { name, family, .. } = question;
         let addrs = self.cache.fall_back(name, *family, now)?;
-        // Of one that was left behind it has been told.
+        // If the question was left behind, this has been logged already.
         if !question.is_left_behind() {
             self.tell_stale(name, *family, &addrs, why, now);
         }
         Some(addrs)
     }
 
-    /// Whom the resolver asks, for the words of an error.
+    /// Returns which servers the resolver asks, for error texts.
     pub(crate) fn servers(&self) -> String {
         self.resolver.servers()
     }
 
-    /// Tells that stale addresses are used, which happens no more than every 30 s for a name.
+    /// Logs that stale addresses are used. This happens at most every 30 s for each name.
     fn tell_stale(
         &mut self,
         name: &str,
@@ -528,7 +531,7 @@ impl Names {
             Family::V4 => "IPv4",
         };
         if addrs.is_empty() {
-            return debug!("{name}: {why}; as before, it has no {kind} address");
+            return debug!("{name}: {why}; still assuming that it has no {kind} address");
         }
         let told = self.told_stale.may_tell(now);
         let level = if told.is_some() {
@@ -542,20 +545,20 @@ impl Names {
         };
         log!(
             level,
-            "{name}: {why}; its {kind} addresses of before are used, though their TTL is over{more}"
+            "{name}: {why}; using stale {kind} addresses whose TTL has expired{more}"
         );
     }
 }
 
-/// Why nobody is asked for `name`, which has no trailing dot. URLs with such a host are refused
-/// when a request is built, and an override is the user's own wish; this is for what comes by
-/// another way.
+/// Returns why `name`, given without a trailing dot, is never looked up. URLs with such a host are
+/// refused when the request is built, and overrides are the user's own decision. This covers names
+/// that arrive any other way.
 fn refusal(name: &str) -> Option<&'static str> {
     if is_onion(name) {
-        return Some("a .onion name is reached through Tor, and the DNS is not asked for it");
+        return Some("a .onion name is reached through Tor and never looked up in the DNS");
     }
     if ends_in_a_number(name) {
-        return Some("a host that ends in a number is an IPv4 address of four, or nothing");
+        return Some("a host that ends in a number must be an IPv4 address of four parts");
     }
     None
 }

@@ -1,21 +1,22 @@
-//! Overrides: which hosts are sent elsewhere without being looked at any further
+//! Overrides: hosts that are sent to a configured address without any lookup
 //! ([`Config::resolve_to`](crate::Config::resolve_to)).
 //!
-//! The first pattern that fits is taken.
+//! The first matching pattern applies.
 
 use std::net::SocketAddr;
 
 use crate::error::Error;
 use crate::net::pattern::Pattern;
 
-/// All overrides of an engine, in the order in which they were given.
+/// All overrides of an engine, in the order in which they were added.
 #[derive(Debug)]
 pub(super) struct Overrides(Vec<(Pattern, SocketAddr)>);
 
 impl Overrides {
+    /// Parses the patterns.
+    ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a pattern that cannot be
-    /// read.
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for an invalid pattern.
     pub(super) fn new(patterns: &[(String, SocketAddr)]) -> Result<Self, Error> {
         let overrides = patterns.iter().map(|(pattern, addr)| {
             Pattern::parse(pattern)
@@ -25,7 +26,7 @@ impl Overrides {
         Ok(Self(overrides.collect::<Result<_, _>>()?))
     }
 
-    /// Where `host`, a name without trailing dot, is sent instead.
+    /// Returns the address that `host`, a name without trailing dot, is sent to instead.
     pub(super) fn find(&self, host: &str, port: u16) -> Option<SocketAddr> {
         let fits = self.0.iter().find(|(pattern, _)| pattern.fits(host, port));
         fits.map(|(_, addr)| *addr)
@@ -48,20 +49,20 @@ mod tests {
     fn an_override_fits_its_hosts_and_no_others() {
         #[rustfmt::skip]
         let rows: &[(&str, &str, &str, u16, bool)] = &[
-            ("a host is itself", "h.test", "h.test", 80, true),
+            ("a host matches itself", "h.test", "h.test", 80, true),
             ("on every port", "h.test", "h.test", 8080, true),
-            ("and not what is below it", "h.test", "a.h.test", 80, false),
-            ("with a port it is for that port", "h.test:80", "h.test", 80, true),
-            ("and for no other", "h.test:80", "h.test", 81, false),
+            ("but not names below it", "h.test", "a.h.test", 80, false),
+            ("with a port it matches that port", "h.test:80", "h.test", 80, true),
+            ("and no other", "h.test:80", "h.test", 81, false),
             ("in any case", "H.Test", "h.test", 80, true),
-            ("a wildcard is what is below", "*.qq.com", "d.web2.qq.com", 80, true),
+            ("a wildcard matches names below", "*.qq.com", "d.web2.qq.com", 80, true),
             ("in any case too", "*.QQ.com", "w.qq.com", 80, true),
             ("not the domain itself", "*.qq.com", "qq.com", 80, false),
-            ("not what only ends alike", "*.qq.com", "xqq.com", 80, false),
+            ("not a mere common suffix", "*.qq.com", "xqq.com", 80, false),
             ("a wildcard can have a port", "*.qq.com:443", "s.qq.com", 443, true),
-            ("a star is all", "*", "anything.test", 1, true),
-            ("a star with a port is all on it", "*:81", "anything.test", 80, false),
-            ("a trailing dot says nothing", "h.test.", "h.test", 80, true),
+            ("a star matches any host", "*", "anything.test", 1, true),
+            ("a star with a port needs that port", "*:81", "anything.test", 80, false),
+            ("a trailing dot is ignored", "h.test.", "h.test", 80, true),
             ("a literal can be overridden", "127.0.0.1", "127.0.0.1", 80, true),
             ("in brackets with a port", "[::1]:80", "::1", 80, true),
             ("without brackets there is no port", "::1", "::1", 80, true),

@@ -1,15 +1,16 @@
-//! Questions to the resolver: each put once for all who ask it, and so many at a time.
+//! The questions put to the resolver: each is put once for all links that ask it, and a limited
+//! number is in flight at a time.
 //!
 //! ```text
-//!            waits for room in the window ──► is asked ──► answered
-//!                         └───────────────────────┴──────► forgotten by the last link, or given up
+//!            waits for room in the window ──► in flight ──► answered
+//!                         └───────────────────────┴───────► dropped by its last link, or given up
 //! ```
 //!
-//! Those that wait for room are asked first in, first out. A question is put only for a link, and
-//! goes with the last link that forgets it. One that was put before the network changed is
-//! *outdated*: its links wait for it, and no other joins them. Where stale addresses stand in for a
-//! late answer it is *left behind* by its links and goes on for the cache alone, until it is
-//! answered or given up.
+//! Questions that wait for room are put first in, first out. A question is only put for a link, and
+//! is canceled when the last link forgets it. A question that was put before the network changed
+//! is *outdated*: its links still wait for it, but no others join them. If stale addresses stand in
+//! for a late answer, the question is *left behind* by its links. It stays in flight for the cache
+//! alone, until it is answered or given up.
 
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
@@ -24,13 +25,13 @@ use crate::resolver::{Family, LookupId};
 pub(super) struct Questions {
     open: HashMap<LookupId, Question>,
     by_name: HashMap<Rc<str>, Both<Option<LookupId>>>,
-    /// Open, and found by no name any more.
+    /// Open, but no longer listed under their names.
     outdated: BTreeSet<LookupId>,
-    /// Open, and not asked yet. Ids rise: the first has waited longest.
+    /// Open, but not put to the resolver yet. Ids increase, so the first has waited longest.
     waiting: BTreeSet<LookupId>,
     timers: BTreeSet<(Instant, LookupId)>,
     last_id: LookupId,
-    /// How many may be asked at once.
+    /// How many may be in flight at once.
     window: usize,
 }
 
@@ -38,10 +39,10 @@ pub(super) struct Questions {
 pub(super) struct Question {
     pub(super) name: Rc<str>,
     pub(super) family: Family,
-    /// Who waits for it. Tokens rise with the links' age, so that the first to ask is the first to
-    /// hear.
+    /// The links that wait for it, in the order of their tokens: roughly, the first to ask is the
+    /// first to be answered.
     links: BTreeSet<Token>,
-    /// With links: when they have waited long enough. Left behind: when it is given up.
+    /// With links: when they have waited long enough. Left behind: when the question is given up.
     timer: Option<Instant>,
     is_outdated: bool,
 }
@@ -60,11 +61,11 @@ impl Question {
     }
 }
 
-/// A question that is no more.
+/// A question that has been removed.
 #[derive(Debug)]
 pub(super) struct Closed {
     pub(super) question: Question,
-    /// The resolver knows of it.
+    /// Whether it was put to the resolver.
     pub(super) was_asked: bool,
 }
 
@@ -89,8 +90,8 @@ impl Questions {
         self.open.get(&id)
     }
 
-    /// Lets a link wait for the question, which is put if nobody waits for it yet; its `timer` is
-    /// then set.
+    /// Lets a link wait for a question. If the question is new, it is added, and its timer is set
+    /// to `timer`.
     pub(super) fn join(&mut self, name: &str, family: Family, link: Token, timer: Option<Instant>) {
         let id = match self.by_name.get(name).and_then(|ids| *ids.of(family)) {
             Some(id) => id,
@@ -126,8 +127,8 @@ impl Questions {
         id
     }
 
-    /// The question to be asked next, if there is room for it in the window. It is asked from now
-    /// on.
+    /// Returns the next question to put to the resolver, if the window has room. It counts as in
+    /// flight from now on.
     pub(super) fn next_to_ask(&mut self) -> Option<(LookupId, &Question)> {
         if !self.has_room() {
             return None;
@@ -136,15 +137,15 @@ impl Questions {
         self.open.get(&id).map(|question| (id, question))
     }
 
-    /// Outdated questions may take a window of their own: the servers that they were put to may be
-    /// out of reach, and they must not keep the others waiting.
+    /// Outdated questions may fill a window of their own: their servers may have become
+    /// unreachable, and they must not block the others.
     fn has_room(&self) -> bool {
         let asked = self.open.len() - self.waiting.len();
         asked - self.outdated.len().min(self.window) < self.window
     }
 
-    /// A link waits no longer for `name`. Answers the questions that nobody waits for any more:
-    /// they are open still.
+    /// Removes a link from the questions for `name`. Returns those without any link left, which are
+    /// still open.
     pub(super) fn forget(&mut self, name: &str, token: Token) -> Both<Option<LookupId>> {
         let ids = self.by_name.get(name).copied().unwrap_or_default();
         ids.map(|id| {
@@ -154,8 +155,8 @@ impl Questions {
         })
     }
 
-    /// Questions that are asked already are joined by nobody from now on. Those that wait for room
-    /// are asked later, of whoever is to be asked then.
+    /// Closes the questions in flight to further links. Questions that still wait for room will be
+    /// put to the new servers.
     pub(super) fn outdate(&mut self) {
         for (id, question) in &mut self.open {
             if !self.waiting.contains(id) && self.outdated.insert(*id) {
@@ -170,8 +171,8 @@ impl Questions {
         }
     }
 
-    /// As [`forget`](Self::forget), of outdated questions: one at a time that nobody waits for any
-    /// more.
+    /// Like [`forget`](Self::forget), for outdated questions. Returns one question without links
+    /// per call.
     pub(super) fn forget_outdated(&mut self, name: &str, token: Token) -> Option<LookupId> {
         self.outdated.iter().copied().find(|id| {
             let question = self.open.get_mut(id);
@@ -183,7 +184,7 @@ impl Questions {
         })
     }
 
-    /// Takes the question out. `None`: it was before.
+    /// Removes a question. Returns `None` if it has been removed already.
     pub(super) fn close(&mut self, id: LookupId) -> Option<Closed> {
         let question = self.open.remove(&id)?;
         let was_asked = !self.waiting.remove(&id);
@@ -191,7 +192,7 @@ impl Questions {
             self.timers.remove(&(at, id));
         }
         if self.outdated.remove(&id) {
-            // By its name another is found.
+            // Its name may already list a newer question.
         } else if let Some(ids) = self.by_name.get_mut(&question.name) {
             *ids.of_mut(question.family) = None;
             if ids.of(question.family.other()).is_none() {
@@ -208,7 +209,7 @@ impl Questions {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// A question whose timer has run out. It has none from now on.
+    /// Returns a question whose timer has expired, and clears that timer.
     pub(super) fn next_due(&mut self, now: Instant) -> Option<LookupId> {
         let (at, id) = *self.timers.first()?;
         if now < at {
@@ -221,7 +222,8 @@ impl Questions {
         Some(id)
     }
 
-    /// Where somebody waits for room: the first of those that were left behind and take it up.
+    /// If a question with links waits for room, returns the first question in flight that was left
+    /// behind.
     pub(super) fn next_to_make_way(&self) -> Option<LookupId> {
         let is_left_behind =
             |id: &LookupId| self.open.get(id).is_some_and(Question::is_left_behind);
@@ -233,7 +235,7 @@ impl Questions {
         asked.find(is_left_behind)
     }
 
-    /// Takes the links from a question, which goes on without them until `given_up`.
+    /// Takes the links from a question, which stays in flight without them until `given_up`.
     pub(super) fn leave_behind(&mut self, id: LookupId, given_up: Instant) -> Vec<Token> {
         let Some(question) = self.open.get_mut(&id) else {
             return Vec::new();
@@ -246,10 +248,10 @@ impl Questions {
 
 #[cfg(test)]
 impl Questions {
-    /// Checks what holds between any two calls.
+    /// Checks the invariants that hold between any two calls.
     pub(super) fn assert_sound(&self) {
         let named = self.by_name.iter().flat_map(|(name, ids)| {
-            assert_ne!(*ids, Both::default(), "{name} has no question");
+            assert_ne!(*ids, Both::default(), "{name} is listed without a question");
             let ids = [(Family::V6, ids.v6), (Family::V4, ids.v4)];
             ids.into_iter()
                 .filter_map(move |(family, id)| Some((id?, name, family)))
@@ -264,7 +266,11 @@ impl Questions {
             assert!(self.open[id].is_outdated() && !self.waiting.contains(id));
         }
         let found = count + self.outdated.len();
-        assert_eq!(found, self.open.len(), "each is found by its name");
+        assert_eq!(
+            found,
+            self.open.len(),
+            "each question is listed under its name or as outdated"
+        );
         assert!(self.waiting.iter().all(|id| self.open.contains_key(id)));
         let asked = self.open.len() - self.waiting.len();
         let all = self.window + self.outdated.len().min(self.window);
@@ -281,7 +287,7 @@ impl Questions {
         {
             assert!(
                 question.timer.is_some(),
-                "{question:?} would go on for ever"
+                "{question:?} would stay in flight forever"
             );
         }
     }

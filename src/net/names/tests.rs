@@ -1,4 +1,4 @@
-//! The front, with a resolver that answers as it is told and a clock that moves as it is told.
+//! Tests of [`Names`] with a scripted resolver and a simulated clock.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -14,7 +14,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// A directory of its own, which goes with it.
+/// A directory that is removed when this is dropped.
 pub(super) struct Scratch(PathBuf);
 
 impl Scratch {
@@ -41,17 +41,17 @@ impl Drop for Scratch {
     }
 }
 
-/// What the resolver was asked, and what it is to say.
+/// What the resolver was asked, and what it will answer.
 #[derive(Debug, Default)]
 struct Script {
-    /// Since last looked at: `AAAA h.test`.
+    /// Questions since the last look, such as `AAAA h.test`.
     asked: Vec<String>,
     open: BTreeMap<LookupId, (String, Family)>,
     ready: VecDeque<(LookupId, LookupAnswer)>,
     cancelled: usize,
     deadline: Option<Instant>,
     ticks: Vec<Instant>,
-    /// It has other servers than when it was last asked.
+    /// Its servers have changed since it was last asked.
     has_changed: bool,
     told_of_network: usize,
 }
@@ -66,7 +66,7 @@ impl Resolve for Scripted {
         let mut script = self.0.borrow_mut();
         script.asked.push(format!("{} {host}", record(family)));
         let before = script.open.insert(id, (host.to_owned(), family));
-        assert_eq!(before, None, "each question has an id of its own");
+        assert_eq!(before, None, "each question has its own id");
     }
 
     fn cancel(&mut self, id: LookupId) {
@@ -74,7 +74,7 @@ impl Resolve for Scripted {
         script
             .open
             .remove(&id)
-            .expect("it was asked, and is open still");
+            .expect("only an open question is canceled");
         script.ready.retain(|(ready, _)| *ready != id);
         script.cancelled += 1;
     }
@@ -131,7 +131,7 @@ fn broken() -> LookupAnswer {
     LookupAnswer::failed(LookupError::Failed("SERVFAIL".to_owned()))
 }
 
-/// `-` is no address, `?` not known yet.
+/// Formats the answer for one family: `-` is no address, `?` is not known yet.
 fn show_family(answer: Option<&FamilyAnswer>) -> String {
     match answer {
         None => "?".to_owned(),
@@ -144,7 +144,7 @@ fn show_family(answer: Option<&FamilyAnswer>) -> String {
     }
 }
 
-/// One address with its port, or `IPv6 | IPv4`.
+/// Formats one address with its port, or both families as `IPv6 | IPv4`.
 fn show(known: &Known) -> String {
     match known {
         Known::One(addr) => addr.to_string(),
@@ -192,7 +192,7 @@ impl Bench {
         }
     }
 
-    /// A new link asks.
+    /// Asks with a new link.
     fn ask(&mut self, host: &str) -> String {
         self.last_token += 1;
         let known = self.names.ask(host, 80, Token(self.last_token), self.now);
@@ -205,7 +205,7 @@ impl Bench {
         self.names.questions.assert_sound();
     }
 
-    /// What the resolver was asked since the last call.
+    /// Returns what the resolver was asked since the last call.
     fn asked(&self) -> Vec<String> {
         std::mem::take(&mut self.script.borrow_mut().asked)
     }
@@ -214,12 +214,13 @@ impl Bench {
         let mut script = self.script.borrow_mut();
         let mut open = script.open.iter();
         let question = open.find(|(_, (name, of))| name == host && *of == family);
-        let (id, _) = question.unwrap_or_else(|| panic!("{family:?} of {host} was not asked"));
+        let (id, _) = question.unwrap_or_else(|| panic!("{family:?} of {host} was not looked up"));
         let id = *id;
         script.ready.push_back((id, answer));
     }
 
-    /// What comes out of a turn, as `AAAA 1 2: 2001:db8::1`: the family, the links, their answer.
+    /// Runs a turn, and returns its answers as `AAAA 1 2: 2001:db8::1`: the family, the links, and
+    /// their answer.
     fn turn(&mut self) -> Vec<String> {
         self.names.on_turn(self.now);
         let mut told = Vec::new();
@@ -237,7 +238,7 @@ impl Bench {
         told
     }
 
-    /// A link asks, and hears this of each family.
+    /// Asks with a new link, and answers with `v6` and `v4`.
     fn learn(&mut self, host: &str, v6: LookupAnswer, v4: LookupAnswer) -> Vec<String> {
         assert_eq!(self.ask(host), "? | ?");
         self.answer(host, Family::V6, v6);
@@ -249,7 +250,7 @@ impl Bench {
         self.now += time;
     }
 
-    /// Nothing is asked, waits or has a timer.
+    /// Asserts that no question is open, waits or has a timer.
     fn assert_idle(&self) {
         assert!(!self.names.is_busy() && !self.names.has_news());
         assert_eq!(self.names.deadline(), None);
@@ -331,11 +332,11 @@ fn a_name_in_the_hosts_file_is_answered_from_it_alone() {
         hosts_file: Some(hosts),
         ..config()
     });
-    assert_eq!(bench.ask("one.test"), "10.0.0.1:80", "no AAAA is asked for");
+    assert_eq!(bench.ask("one.test"), "10.0.0.1:80", "no AAAA is looked up");
     assert_eq!(
         bench.ask("six.test."),
         "[::2]:80",
-        "nor an A, and the dot says nothing"
+        "no A is looked up, and the dot is ignored"
     );
     assert_eq!(bench.ask("two.test"), "::3 | 10.0.0.3");
     bench.assert_idle();
@@ -357,7 +358,7 @@ fn a_hosts_file_that_changes_changes_the_answers() {
     assert_eq!(
         bench.ask("h.test"),
         "10.0.0.2:80",
-        "it comes before what is kept"
+        "the file takes precedence over the cache"
     );
     std::fs::remove_file(&hosts).unwrap();
     bench.pass(SECOND);
@@ -420,12 +421,12 @@ fn a_question_goes_with_the_last_who_forgets_it() {
         bench.forget("h.test", token);
         bench.forget("other.test", token);
     }
-    assert_eq!(bench.script.borrow().cancelled, 0, "one waits still");
+    assert_eq!(bench.script.borrow().cancelled, 0, "one link still waits");
     bench.forget("h.test", 3);
     assert_eq!(
         bench.script.borrow().cancelled,
         1,
-        "the family that was not answered yet"
+        "only the family without an answer is canceled"
     );
     bench.assert_idle();
 }
@@ -438,11 +439,11 @@ fn an_answer_that_was_ready_is_nobodys_when_all_have_forgotten() {
     bench.forget("h.test", 1);
     bench.assert_idle();
     assert!(bench.turn().is_empty());
-    // A resolver that answers what was cancelled all the same.
+    // A resolver may answer a canceled question nevertheless.
     let late = (LookupId(1), found("::1", HOUR));
     bench.script.borrow_mut().ready.push_back(late);
     assert!(bench.turn().is_empty());
-    assert_eq!(bench.ask("h.test"), "? | ?", "and it is not kept");
+    assert_eq!(bench.ask("h.test"), "? | ?", "such an answer is not cached");
 }
 
 #[test]
@@ -467,13 +468,17 @@ fn a_trailing_dot_makes_another_question() {
     assert_eq!(
         bench.asked(),
         asked,
-        "it is the resolver's to know what it means"
+        "the resolver decides what the dot means"
     );
     bench.answer("h.test.", Family::V6, found("::1", HOUR));
     assert_eq!(bench.turn(), ["AAAA 2: ::1"]);
     bench.forget("h.test", 2);
     assert_eq!(bench.script.borrow().cancelled, 0);
-    assert_eq!(bench.ask("h.test"), "? | ?", "nor is it kept for the other");
+    assert_eq!(
+        bench.ask("h.test"),
+        "? | ?",
+        "the answer is not cached for the other name"
+    );
     assert_eq!(bench.ask("h.test."), "::1 | ?");
 }
 
@@ -493,15 +498,16 @@ fn no_more_questions_are_asked_than_the_window_has_room_for() {
     bench.forget("c", 3);
     assert!(
         bench.asked().is_empty() && bench.script.borrow().cancelled == 0,
-        "it was never asked"
+        "the question was never put"
     );
     bench.forget("b", 2);
     assert_eq!(bench.script.borrow().cancelled, 2);
-    assert_eq!(bench.asked(), ["AAAA d", "A d"], "c waits no longer");
-    assert!(
-        bench.names.has_news(),
-        "what is asked may be answered at once"
+    assert_eq!(
+        bench.asked(),
+        ["AAAA d", "A d"],
+        "nobody waits for c any more"
     );
+    assert!(bench.names.has_news(), "a question may be answered at once");
     for (host, token) in [("a", 1), ("d", 4)] {
         bench.forget(host, token);
     }
@@ -551,7 +557,7 @@ fn the_resolver_is_called_behind_its_events_and_when_it_is_due() {
     assert_eq!(
         bench.names.deadline(),
         None,
-        "it is asked when it was called"
+        "the deadline is read after each call"
     );
     bench.names.on_wake();
     assert_eq!(bench.names.deadline(), Some(start + SECOND));
@@ -563,7 +569,7 @@ fn the_resolver_is_called_behind_its_events_and_when_it_is_due() {
     bench.pass(SECOND);
     bench.turn();
     assert_eq!(bench.script.borrow().ticks, [start, start + SECOND]);
-    // The earlier of its deadline and ours.
+    // The earlier of the resolver's deadline and the questions' own.
     let mut bench = stale();
     let now = bench.now;
     bench.ask("h.test");
@@ -587,13 +593,13 @@ fn an_answer_counts_each_address_once_and_not_thousands() {
         v4: Some(Ok(v4)), ..
     } = bench.names.ask("h.test", 80, Token(9), bench.now)
     else {
-        panic!("the name is known")
+        panic!("the answer is cached")
     };
     assert_eq!(v4.len(), MAX_ADDRS);
     assert_eq!(v4[1], IpAddr::from([10, 0, 0, 1]));
 }
 
-// ---- what is kept ----
+// ---- the cache ----
 
 #[test]
 fn answers_are_kept_for_their_ttl_and_no_longer() {
@@ -604,13 +610,13 @@ fn answers_are_kept_for_their_ttl_and_no_longer() {
         ("several addresses in their order", found("::2 ::1", MINUTE), found("", MINUTE), MINUTE, "::2 ::1 | -"),
         ("one address of all", found("", MINUTE), found("10.0.0.1", MINUTE), MINUTE, "10.0.0.1:80"),
         ("one address, of the other family", found("::1", MINUTE), found("", MINUTE), MINUTE, "[::1]:80"),
-        ("one address, and none by another word", no_such_name(MINUTE), found("10.0.0.1", MINUTE), MINUTE, "10.0.0.1:80"),
-        ("addresses for a day at most", found("::1", 30 * DAY), found("10.0.0.1", Duration::MAX), DAY, "::1 | 10.0.0.1"),
-        ("no address for five minutes at most", found("", DAY), found("", DAY), 5 * MINUTE, "- | -"),
-        ("no such name likewise", no_such_name(DAY), no_such_name(DAY), 5 * MINUTE, "no such name | no such name"),
-        ("no address for less", found("", SECOND), found("", SECOND), SECOND, "- | -"),
-        ("without a TTL not at all", found("::1", none), found("", none), none, ""),
-        ("failures not at all", timeout().kept_for(HOUR), broken().kept_for(HOUR), none, ""),
+        ("one address, and no such name for the other family", no_such_name(MINUTE), found("10.0.0.1", MINUTE), MINUTE, "10.0.0.1:80"),
+        ("addresses are kept for at most a day", found("::1", 30 * DAY), found("10.0.0.1", Duration::MAX), DAY, "::1 | 10.0.0.1"),
+        ("no address is kept for at most five minutes", found("", DAY), found("", DAY), 5 * MINUTE, "- | -"),
+        ("no such name is kept for at most five minutes", no_such_name(DAY), no_such_name(DAY), 5 * MINUTE, "no such name | no such name"),
+        ("no address may be kept for less", found("", SECOND), found("", SECOND), SECOND, "- | -"),
+        ("a TTL of zero is not kept", found("::1", none), found("", none), none, ""),
+        ("failures are not kept", timeout().kept_for(HOUR), broken().kept_for(HOUR), none, ""),
     ];
     for (why, v6, v4, kept, known) in rows {
         let mut bench = Bench::with(NamesConfig {
@@ -652,7 +658,7 @@ fn a_new_answer_takes_the_place_of_the_old_one() {
     assert_eq!(
         told,
         ["A 3: no answer from 192.0.2.53:53"],
-        "the old one is not even stale"
+        "the old answer is not even kept as stale"
     );
 }
 
@@ -685,7 +691,7 @@ fn keeping_can_be_bounded_and_switched_off() {
 #[test]
 fn of_too_many_names_the_first_to_expire_goes() {
     let mut bench = Bench::new();
-    // The one that expires first is neither the first nor the last to come.
+    // The one that expires first is neither the first nor the last added.
     for n in 0..4097 {
         let ttl = match n {
             1000 => MINUTE,
@@ -721,7 +727,11 @@ fn what_is_no_use_any_more_goes() {
         no_such_name(Duration::ZERO),
         no_such_name(Duration::ZERO),
     );
-    assert_eq!(bench.names.cache.count(), 4, "nor what nothing is left of");
+    assert_eq!(
+        bench.names.cache.count(),
+        4,
+        "names without answers are not counted either"
+    );
 }
 
 #[test]
@@ -734,14 +744,14 @@ fn a_name_that_does_not_exist_does_not_in_the_other_family_either() {
     assert_eq!(
         bench.ask("h.test"),
         "? | ?",
-        "for as long as it is known of the first"
+        "only as long as the first answer is kept"
     );
-    // Not kept, it is known of nobody but who asked.
+    // An answer that is not cached only applies to the link that asked.
     let told = bench.learn("other.test", no_such_name(Duration::ZERO), broken());
     assert_eq!(told, ["AAAA 4: no such name", "A 4: SERVFAIL"]);
 }
 
-/// RFC 4074 §4.2: there are servers that say so of AAAA, and have an A.
+/// RFC 4074 §4.2: some servers return NXDOMAIN for AAAA, although there is an A record.
 #[test]
 fn a_name_that_does_not_exist_in_one_family_is_asked_for_in_the_other() {
     let mut bench = Bench::new();
@@ -770,14 +780,14 @@ fn exhaustion_is_passed_on_as_it_is() {
     assert_eq!(
         told,
         ["AAAA 2: no descriptor", "A 2: no descriptor"],
-        "though there is a stale answer"
+        "although there is a stale answer"
     );
     bench.assert_idle();
 }
 
 // ---- stale answers ----
 
-/// A bench that knows `h.test` by a TTL that is over.
+/// Returns a bench that has a stale answer for `h.test`.
 fn stale() -> Bench {
     let mut bench = Bench::new();
     bench.learn("h.test", found("::1", MINUTE), found("10.0.0.1", MINUTE));
@@ -793,13 +803,17 @@ fn a_stale_answer_stands_in_for_one_that_failed() {
         let told = bench.learn("h.test", failure.clone(), failure);
         assert_eq!(told, ["AAAA 2: ::1", "A 2: 10.0.0.1"]);
         bench.assert_idle();
-        // For half a minute nobody has to wait for the same again.
+        // For half a minute, no link waits for the same failure again.
         bench.asked();
         bench.pass(cache::RECHECK - SECOND);
         assert_eq!(bench.ask("h.test"), "::1 | 10.0.0.1");
         assert!(bench.asked().is_empty());
         bench.pass(SECOND);
-        assert_eq!(bench.ask("h.test"), "? | ?", "then it is tried again");
+        assert_eq!(
+            bench.ask("h.test"),
+            "? | ?",
+            "then the question is put again"
+        );
         bench.answer("h.test", Family::V6, found("::2", MINUTE));
         bench.answer("h.test", Family::V4, found("10.0.0.2", MINUTE));
         assert_eq!(bench.turn(), ["AAAA 4: ::2", "A 4: 10.0.0.2"]);
@@ -818,7 +832,10 @@ fn a_stale_answer_does_not_stand_in_for_a_negative_one() {
     assert_eq!(told, ["AAAA 2: no such name", "A 2: -"]);
     let told = bench.learn("h.test", timeout(), broken());
     let failed = ["AAAA 3: no answer from 192.0.2.53:53", "A 3: SERVFAIL"];
-    assert_eq!(told, failed, "what was known before is gone");
+    assert_eq!(
+        told, failed,
+        "the negative answer has replaced the addresses"
+    );
 }
 
 #[test]
@@ -846,7 +863,7 @@ fn stale_answers_can_be_switched_off() {
     assert_eq!(
         bench.names.deadline(),
         None,
-        "there is nothing to be had but the answer"
+        "only the resolver's answer can help"
     );
     bench.answer("h.test", Family::V4, broken());
     assert_eq!(bench.turn(), ["A 2: SERVFAIL"]);
@@ -862,27 +879,27 @@ fn a_stale_answer_stands_in_for_one_that_takes_too_long() {
     assert_eq!(
         bench.ask("h.test"),
         "? | ?",
-        "who asks the same waits with the others"
+        "a link that asks the same joins the question"
     );
     bench.pass(PATIENCE - SECOND - Duration::from_nanos(1));
     assert!(bench.turn().is_empty());
     bench.pass(Duration::from_nanos(1));
     assert_eq!(bench.turn(), ["AAAA 2 3: ::1", "A 2 3: 10.0.0.1"]);
-    assert!(bench.names.is_busy(), "the question goes on");
+    assert!(bench.names.is_busy(), "the question stays in flight");
     bench.forget("h.test", 2);
     bench.forget("h.test", 3);
     assert_eq!(
         bench.script.borrow().cancelled,
         0,
-        "though nobody waits for it"
+        "although no link waits for it"
     );
-    // Nobody else has to wait either.
+    // Other links do not have to wait either.
     bench.pass(SECOND);
     assert_eq!(bench.ask("h.test"), "::1 | 10.0.0.1");
     assert_eq!(bench.asked(), ["AAAA h.test", "A h.test"]);
     bench.answer("h.test", Family::V4, found("10.0.0.2", MINUTE));
-    assert!(bench.turn().is_empty(), "its answer is told to nobody");
-    assert_eq!(bench.ask("h.test"), "::1 | 10.0.0.2", "and kept");
+    assert!(bench.turn().is_empty(), "its answer is passed to no link");
+    assert_eq!(bench.ask("h.test"), "::1 | 10.0.0.2", "but it is cached");
     bench.answer("h.test", Family::V6, timeout());
     assert!(bench.turn().is_empty());
     bench.assert_idle();
@@ -903,11 +920,11 @@ fn a_question_that_was_left_behind_makes_way_for_one_that_somebody_waits_for() {
     bench.ask("new.test");
     assert!(
         bench.asked().is_empty(),
-        "of questions that somebody waits for"
+        "questions with waiting links do not give way"
     );
     bench.pass(PATIENCE);
     assert_eq!(bench.turn().len(), 2, "stale answers stand in");
-    assert_eq!(bench.asked().len(), 2, "and the new name has its turn");
+    assert_eq!(bench.asked().len(), 2, "the new name is looked up");
     bench.answer("new.test", Family::V6, found("::2", MINUTE));
     bench.answer("new.test", Family::V4, found("", MINUTE));
     assert_eq!(bench.turn().len(), 2);
@@ -929,7 +946,11 @@ fn a_question_that_was_left_behind_is_given_up_some_time() {
     bench.assert_idle();
     bench.asked();
     assert_eq!(bench.ask("h.test"), "? | ?");
-    assert_eq!(bench.asked(), ["AAAA h.test", "A h.test"], "and asked anew");
+    assert_eq!(
+        bench.asked(),
+        ["AAAA h.test", "A h.test"],
+        "the question is put again"
+    );
 }
 
 #[test]
@@ -968,23 +989,24 @@ fn that_there_is_no_address_is_stale_beside_one_that_is() {
     assert_eq!(
         bench.ask("h.test"),
         "10.0.0.1:80",
-        "and the resolver has its rest"
+        "the resolver is not asked again"
     );
-    // Alone it is worth nothing.
+    // By itself, a stale negative answer is not used.
     bench.learn("none.test", found("", MINUTE), found("", MINUTE));
     bench.pass(MINUTE);
     let told = bench.learn("none.test", broken(), broken());
     assert_eq!(told, ["AAAA 5: SERVFAIL", "A 5: SERVFAIL"]);
 }
 
-// ---- all together ----
+// ---- everything together ----
 
-/// What a careful reader of the module's first lines would expect, without knowing how it is done.
+/// A model of the behavior that the module's documentation promises, independent of the
+/// implementation.
 #[derive(Default)]
 struct Model {
-    /// Links that wait, with what for.
+    /// The waiting links, with what they wait for.
     waiting: HashMap<(usize, Family), String>,
-    /// The last answer of each question that may be kept, when it came, and its bounded TTL.
+    /// The last cacheable answer to each question, when it came, and its bounded TTL.
     kept: HashMap<(String, Family), (FamilyAnswer, Instant, Duration)>,
 }
 
@@ -994,7 +1016,7 @@ impl Model {
         kept.is_some_and(|(_, at, ttl)| now < *at + *ttl)
     }
 
-    /// Whether `answer` may be told at `now` without the resolver having said it now.
+    /// Returns whether `answer` may be given at `now` without a new answer of the resolver.
     fn is_kept(&self, host: &str, family: Family, answer: &FamilyAnswer, now: Instant) -> bool {
         let kept = self.kept.get(&(host.to_owned(), family));
         kept.is_some_and(|(kept, at, ttl)| {
@@ -1041,9 +1063,9 @@ fn some_answer(random: &mut Random, family: Family) -> LookupAnswer {
     }
 }
 
-/// Random links ask and forget, a random resolver answers, time passes: each link is answered once
-/// for each family it waits for, or forgets, with what the resolver said last; and the window
-/// holds.
+/// Random links ask and forget, a random resolver answers, and time passes. Each link must be
+/// answered exactly once for each family it waits for, unless it forgets, with the resolver's last
+/// answer, and the window must not be exceeded.
 #[test]
 fn every_link_is_answered_once_or_forgets() {
     for seed in 0..300 {
@@ -1090,12 +1112,12 @@ fn every_link_is_answered_once_or_forgets() {
                     .any(|(name, of)| name == host && of == family);
                 assert!(
                     is_open || script.open.len() == window,
-                    "seed {seed}: {host} is not asked for"
+                    "seed {seed}: {host} is not being looked up"
                 );
             }
         }
         assert!(told > 0, "seed {seed}");
-        // Half of them are answered, the other half forgets.
+        // Half of them are answered, and the other half forget.
         for ((token, family), host) in std::mem::take(&mut model.waiting) {
             match token % 2 {
                 0 => bench.forget(&host, token),
@@ -1105,7 +1127,7 @@ fn every_link_is_answered_once_or_forgets() {
         model.waiting.retain(|(token, _), _| token % 2 == 1);
         while bench.names.is_busy() {
             if !model_answer(&mut bench, &mut random) {
-                panic!("seed {seed}: busy with nothing");
+                panic!("seed {seed}: busy without an open question");
             }
             model_turn(&mut bench, &mut model, seed);
         }
@@ -1120,7 +1142,7 @@ fn model_ask(bench: &mut Bench, model: &mut Model, host: &str) {
     let (v6, v4) = match bench.names.ask(host, 80, Token(token), bench.now) {
         Known::Families { v6, v4 } => (v6, v4),
         Known::One(addr) => {
-            // All of it is known, and there is but one.
+            // Both families are known, and there is only one address.
             let family = match addr {
                 SocketAddr::V6(_) => Family::V6,
                 SocketAddr::V4(_) => Family::V4,
@@ -1143,7 +1165,7 @@ fn model_ask(bench: &mut Bench, model: &mut Model, host: &str) {
     }
 }
 
-/// Answers a question that is open; false if there is none.
+/// Answers an open question. Returns false if there is none.
 fn model_answer(bench: &mut Bench, random: &mut Random) -> bool {
     let mut script = bench.script.borrow_mut();
     let ready: Vec<_> = script.ready.iter().map(|(id, _)| *id).collect();
@@ -1161,10 +1183,10 @@ fn model_answer(bench: &mut Bench, random: &mut Random) -> bool {
     true
 }
 
-/// One turn; answers how many links it told something.
+/// Runs one turn, and returns how many links were answered.
 fn model_turn(bench: &mut Bench, model: &mut Model, seed: u64) -> usize {
     let now = bench.now;
-    // At most one answer is ready: what is told of its question comes from it.
+    // At most one answer is ready, so any answer to its question comes from it.
     let fresh = bench.script.borrow().ready.front().cloned();
     let fresh = fresh.map(|(id, answer)| {
         let (host, family) = bench.script.borrow().open[&id].clone();
@@ -1212,7 +1234,7 @@ fn model_turn(bench: &mut Bench, model: &mut Model, seed: u64) -> usize {
             };
             assert!(
                 is_right,
-                "seed {seed}: {host} {:?} is told {answer:?}",
+                "seed {seed}: {host} {:?} is answered {answer:?}",
                 answered.family
             );
         }
@@ -1220,7 +1242,7 @@ fn model_turn(bench: &mut Bench, model: &mut Model, seed: u64) -> usize {
     told
 }
 
-/// Whether there is a stale answer for a question that failed.
+/// Returns whether there is a stale answer for a question that failed.
 fn stands_in(model: &Model, host: &str, family: Family, now: Instant) -> bool {
     let usable = |family| {
         let kept = model.kept.get(&(host.to_owned(), family));
@@ -1236,7 +1258,7 @@ fn stands_in(model: &Model, host: &str, family: Family, now: Instant) -> bool {
 
 // ---- another network, other servers ----
 
-/// What changes: the machine's network, or the servers of the resolver.
+/// The change: the host's network, or the resolver's servers.
 fn changes() -> [fn(&mut Bench); 2] {
     [
         |bench| {
@@ -1287,14 +1309,21 @@ fn questions_put_before_are_joined_by_nobody_and_their_answers_not_kept() {
         assert_eq!(
             bench.asked(),
             ["AAAA h.test", "A h.test"],
-            "they are put again"
+            "the questions are put again"
         );
-        // The older ones first, since their ids are smaller.
+        // The older questions are answered first, since their ids are smaller.
         bench.answer("h.test", Family::V6, found("::1", HOUR));
         bench.answer("h.test", Family::V4, found("10.0.0.1", HOUR));
         assert_eq!(bench.turn(), ["AAAA 1: ::1", "A 1: 10.0.0.1"]);
-        assert_eq!(bench.ask("h.test"), "? | ?", "not kept");
-        assert!(bench.asked().is_empty(), "it joins the second");
+        assert_eq!(
+            bench.ask("h.test"),
+            "? | ?",
+            "an outdated answer is not cached"
+        );
+        assert!(
+            bench.asked().is_empty(),
+            "the link joins the second question"
+        );
         bench.answer("h.test", Family::V6, found("::2", HOUR));
         bench.answer("h.test", Family::V4, found("10.0.0.2", HOUR));
         assert_eq!(bench.turn(), ["AAAA 2 3: ::2", "A 2 3: 10.0.0.2"]);
@@ -1311,7 +1340,11 @@ fn a_link_that_goes_takes_its_questions_along_whenever_they_were_put() {
     bench.names.on_network_changed();
     bench.ask("h.test");
     bench.forget("h.test", 1);
-    assert_eq!(bench.script.borrow().cancelled, 0, "another waits for them");
+    assert_eq!(
+        bench.script.borrow().cancelled,
+        0,
+        "another link waits for them"
+    );
     bench.forget("h.test", 2);
     assert_eq!(bench.script.borrow().cancelled, 2);
     bench.forget("h.test", 3);
@@ -1332,14 +1365,21 @@ fn questions_that_wait_for_room_are_put_to_the_servers_there_are_then() {
     assert_eq!(
         bench.asked(),
         ["A h.test"],
-        "an outdated one takes nobody's place"
+        "an outdated question takes no place in the window"
     );
     bench.answer("h.test", Family::V4, found("10.0.0.1", HOUR));
-    assert_eq!(bench.turn(), ["A 1 2: 10.0.0.1"], "once for both");
+    assert_eq!(
+        bench.turn(),
+        ["A 1 2: 10.0.0.1"],
+        "one question for both links"
+    );
     assert_eq!(bench.asked(), ["AAAA h.test"]);
     bench.names.on_network_changed();
     bench.ask("i.test");
-    assert!(bench.asked().is_empty(), "two of them do take one");
+    assert!(
+        bench.asked().is_empty(),
+        "two outdated questions do take a place"
+    );
     bench.answer("h.test", Family::V6, found("::1", HOUR));
     assert_eq!(bench.turn(), ["AAAA 1: ::1"]);
     assert_eq!(bench.asked(), ["AAAA i.test"]);
@@ -1364,7 +1404,10 @@ fn names_that_nobody_may_be_asked_for_are_refused_unless_they_are_overridden() {
         for host in ["a.onion", "a.onion.", "b.a.onion"] {
             let told = bench.ask(host);
             if overridden {
-                assert_eq!(told, "127.0.0.1:9050", "the user's own wish")
+                assert_eq!(
+                    told, "127.0.0.1:9050",
+                    "an override is the user's own decision"
+                )
             } else {
                 assert!(told.contains("Tor"), "{told}")
             }
@@ -1397,7 +1440,11 @@ fn a_large_hosts_file_makes_turns_due_until_it_is_read() {
         .collect();
     std::fs::write(&hosts, format!("{names}10.0.0.1 h.test\n")).unwrap();
     bench.pass(SECOND);
-    assert_eq!(bench.ask("ad-19999.test"), "? | ?", "not read as far");
+    assert_eq!(
+        bench.ask("ad-19999.test"),
+        "? | ?",
+        "the file has not been read that far"
+    );
     bench.forget("ad-19999.test", 1);
     let mut turns = 0;
     while let Some(deadline) = bench.names.deadline() {

@@ -1,4 +1,4 @@
-//! TLS states against rustls' own server, in memory.
+//! Tests TLS states against rustls' own server, in memory.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -30,7 +30,7 @@ const HOST: &str = "server.example";
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 const READ_BUFFER: usize = 128 << 10;
 
-/// Who signs the tests' certificates.
+/// The issuer of the tests' certificates.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
@@ -82,7 +82,7 @@ fn params(names: &[&str]) -> CertificateParams {
     params
 }
 
-/// A server, and a client that believes its authority.
+/// A server, and a client that trusts its authority.
 struct World {
     authority: Authority,
     tls: Tls,
@@ -122,7 +122,7 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// A TLS state and the server it talks to.
+/// A TLS state and the server that it talks to.
 struct Pair {
     client: TlsState,
     server: ServerConnection,
@@ -143,7 +143,7 @@ impl Pair {
         }
     }
 
-    /// Sends what is outbound and then as much of `data` as goes into one flight. Answers how much
+    /// Sends what is outbound, then as much of `data` as fits into one flight. Returns how much
     /// that was.
     fn send_once(&mut self, data: &[u8]) -> usize {
         let flight = self.client.seal(&[data], 0, &mut self.scratch).unwrap();
@@ -165,22 +165,22 @@ impl Pair {
         assert!(!self.client.has_outbound());
     }
 
-    /// Brings ciphertext to the server. What it thinks of it shows in what it sends.
+    /// Delivers ciphertext to the server. Errors show in what the server sends.
     fn deliver(&mut self, mut wire: &[u8]) {
         while !wire.is_empty() {
             self.server.read_tls(&mut wire).unwrap();
             let _ = self.server.process_new_packets();
-            // An error: there is nothing more.
+            // An error means that there is nothing more to read.
             let _ = self.server.reader().read_to_end(&mut self.heard);
         }
     }
 
-    /// What the server has read since this was last asked.
+    /// Returns what the server has read since the last call.
     fn heard(&mut self) -> Vec<u8> {
         mem::take(&mut self.heard)
     }
 
-    /// What the server has to send.
+    /// Returns what the server has to send.
     fn wire(&mut self) -> Vec<u8> {
         let mut wire = Vec::new();
         while self.server.wants_write() {
@@ -194,12 +194,12 @@ impl Pair {
         self.wire()
     }
 
-    /// One read by the client.
+    /// Performs one read of the client.
     fn read(&mut self, wire: &[u8]) -> Result<Vec<u8>, Problem> {
         read(&mut self.client, &mut self.buffer, wire)
     }
 
-    /// Shakes hands. The error of the client, if it is not content.
+    /// Performs the handshake. Returns the client's error, if it fails.
     fn shake(&mut self) -> Result<(), Problem> {
         for _ in 0..4 {
             self.send(b"");
@@ -229,12 +229,12 @@ fn read(tls: &mut TlsState, buffer: &mut [u8], wire: &[u8]) -> Result<Vec<u8>, P
     .map(|()| plaintext)
 }
 
-/// A TLS state that has said its first message to nobody.
+/// Returns a TLS state whose ClientHello goes nowhere.
 fn unconnected() -> TlsState {
     TlsState::new(&World::new(&TLS13).tls, HOST).unwrap()
 }
 
-/// A pair that has shaken hands.
+/// Returns a pair that has completed its handshake.
 fn established(version: &'static SupportedProtocolVersion) -> Pair {
     let mut pair = World::new(version).pair();
     pair.shake().unwrap();
@@ -282,7 +282,7 @@ fn a_stack_of_handshakes_speaks_hears_and_leaves_its_layer() {
         let mut steps = Vec::new();
         while stack.step() != Step::Over {
             steps.push(stack.step());
-            // The pair deals with the state that is under way.
+            // Drive the TLS state whose handshake is in progress.
             mem::swap(&mut pair.client, stack.tls_state_mut().unwrap());
             match steps.last() {
                 Some(Step::Speak) => pair.send(b""),
@@ -294,7 +294,7 @@ fn a_stack_of_handshakes_speaks_hears_and_leaves_its_layer() {
             mem::swap(&mut pair.client, stack.tls_state_mut().unwrap());
         }
         assert_eq!(steps[..2], [Step::Speak, Step::Hear], "{steps:?}");
-        assert!(stack.is_empty(), "it is a layer now");
+        assert!(stack.is_empty(), "the handshake has become a layer");
         assert!(stack.tls_state().is_some_and(TlsState::is_established));
         let mut layers = stack.into_layers();
         mem::swap(&mut pair.client, layers.tls_state_mut().unwrap());
@@ -332,12 +332,12 @@ fn a_second_connection_resumes_the_session_and_shares_the_chain() {
         assert!(second.is_resumed(), "{second:?}");
         assert!(first.certificates().eq(second.certificates()));
         let der = |info: &TlsInfo| info.certificates().next().unwrap().as_ptr();
-        assert_eq!(der(&first), der(&second), "one copy");
+        assert_eq!(der(&first), der(&second), "both share one copy");
     }
 }
 
-/// The server's part of a conversation, and where the client has to answer in between. What the
-/// server says is the same however it is cut, so `cut` may be asked each time.
+/// Runs the server's part of a conversation, with the client's responses in between. What the
+/// server sends does not depend on how it is cut, so `cut` may be called each time.
 fn converse(pair: &mut Pair, mut cut: impl FnMut(&[u8]) -> Vec<Vec<u8>>) -> Vec<u8> {
     let mut plaintext = Vec::new();
     for round in 0..5 {
@@ -369,7 +369,7 @@ fn the_server_may_be_read_byte_by_byte() {
 fn the_server_may_be_cut_anywhere() {
     for version in VERSIONS {
         let world = World::new(version);
-        // The first is a full handshake, those after it are resumed, and shorter.
+        // The first connection makes a full handshake. Later ones resume, with a shorter handshake.
         for tls in [None, Some(world.tls.clone())] {
             let mut at = 0;
             loop {
@@ -436,7 +436,7 @@ fn what_was_restored_is_kept_until_it_is_received() {
     let (front, back) = wire.split_at(10);
     assert_eq!(pair.read(front).unwrap(), b"");
     assert_eq!(pair.client.restore(&mut pair.buffer), 10);
-    // The socket had nothing; meanwhile something is sent, and another link has been read.
+    // The socket had nothing to read. Meanwhile something is sent, and another link is read.
     pair.send(b"a question");
     pair.buffer.fill(0xff);
     assert_eq!(pair.read(back).unwrap(), b"an answer");
@@ -454,7 +454,7 @@ fn tickets_and_changes_of_keys_on_an_idle_connection_are_no_data() {
     assert!(!tickets.is_empty());
     for piece in tickets.chunks(3) {
         assert_eq!(pair.read(piece).unwrap(), b"");
-        // In the middle of a ticket, requests go out all the same.
+        // Requests can be sent in the middle of a ticket.
         pair.send(b"q");
     }
     for _ in 0..3 {
@@ -469,7 +469,7 @@ fn tickets_and_changes_of_keys_on_an_idle_connection_are_no_data() {
     }
 }
 
-/// Messages of the handshake may be cut into records at will (RFC 8446 §5.1).
+/// Handshake messages may be split over records at will (RFC 8446 §5.1).
 #[test]
 fn messages_in_many_records_may_be_cut_anywhere_and_written_between() {
     for version in VERSIONS {
@@ -485,7 +485,7 @@ fn messages_in_many_records_may_be_cut_anywhere_and_written_between() {
                 asked += pair.send_once(b"q");
             }
         }
-        // TLS 1.3 has tickets after the handshake, TLS 1.2 nothing.
+        // TLS 1.3 sends tickets after the handshake, TLS 1.2 does not.
         assert_eq!(
             asked > 10,
             version.version == rustls::ProtocolVersion::TLSv1_3
@@ -568,7 +568,7 @@ fn only_a_close_notify_finishes() {
         assert_eq!(pair.read(b"nor this").unwrap(), b"");
         assert_eq!(pair.client.0.kept.capacity(), 0);
 
-        // The other half is still open.
+        // The other direction is still open.
         pair.send(b"a last word");
         assert_eq!(pair.heard(), b"a last word");
     }
@@ -578,7 +578,7 @@ fn only_a_close_notify_finishes() {
 fn a_close_notify_inside_the_handshake_finishes_nothing() {
     for version in VERSIONS {
         let mut pair = World::new(version).pair();
-        // Anybody can send it at that time. What follows is the end of the stream.
+        // At this point anybody can send it unauthenticated. The end of the stream follows.
         assert_eq!(pair.read(&[21, 3, 3, 0, 2, 1, 0]).unwrap(), b"");
         assert!(!pair.client.is_finished() && !pair.client.is_established());
     }
@@ -731,7 +731,11 @@ fn a_peer_that_does_not_speak_tls_is_told_from_a_bad_one() {
     ] {
         let mut pair = World::new(&TLS13).pair();
         assert_eq!(pair.read(wire), Err(Problem::NotTls));
-        assert_eq!(pair.read(wire), Err(Problem::NotTls), "and stays so");
+        assert_eq!(
+            pair.read(wire),
+            Err(Problem::NotTls),
+            "the error stays the same"
+        );
         assert!(pair.client.seal(&[b"data"], 0, &mut pair.scratch).is_err());
     }
     for bad_header in [&[22, 9, 9, 0, 1, 0], &[22, 3, 3, 0xff, 0xff, 0]] {
@@ -742,8 +746,9 @@ fn a_peer_that_does_not_speak_tls_is_told_from_a_bad_one() {
     }
 }
 
-/// A server's bytes with one changed, in every place: a TLS state may survive where the byte is of
-/// no account, but never gives out what the server did not say, and tells the same end twice.
+/// Flips one bit in every byte of the server's output in turn. A TLS state may survive if the byte
+/// is insignificant, but it must never return data that the server did not send, and must return
+/// the same error twice.
 #[test]
 fn no_changed_byte_changes_what_is_read() {
     for version in VERSIONS {
@@ -789,8 +794,8 @@ fn no_changed_byte_changes_what_is_read() {
     }
 }
 
-/// Bytes made up, whole records of them as well, before, inside and after a handshake: they end the
-/// TLS state, and that is all.
+/// Random bytes, partly formed into whole records, before, during and after a handshake must only
+/// end the TLS state.
 #[test]
 fn garbage_ends_the_session_and_nothing_else() {
     let mut random = Random(2);
@@ -812,7 +817,7 @@ fn garbage_ends_the_session_and_nothing_else() {
                     let more = random.below(3) * random.below(10);
                     wire.splice(0..0, [kind, 3, 3, 0, (len + more) as u8]);
                     if kind == 22 && len > 4 {
-                        // A message of the handshake, of the length it says or of another.
+                        // A handshake message whose length field is right or wrong.
                         wire[5] = random.below(25) as u8;
                         wire[6..8].fill(0);
                         wire[8] = (len - random.below(5)) as u8;
@@ -852,7 +857,7 @@ fn a_record_over_the_limit_of_the_protocol_is_refused_by_its_header() {
         let mut pair = established(version);
         let ended = pair.read(&[23, 3, 3, 0xff, 0xff]).unwrap_err();
         assert!(matches!(ended, Problem::Rustls(_)), "{ended}");
-        assert!(pair.client.has_outbound(), "the alert that says why");
+        assert!(pair.client.has_outbound(), "an alert reports the reason");
     }
 }
 
@@ -863,7 +868,7 @@ fn alerts_are_called_by_their_names() {
     let ended = pair.read(&[21, 3, 3, 0, 2, 2, 40]).unwrap_err();
     assert_eq!(ended.to_string(), "server sent the alert handshake_failure");
 
-    // A server of another protocol, and a client that insists on one.
+    // A server of another protocol, and a client that insists on HTTP/1.1.
     let mut server = ServerConfig::clone(&world.server);
     server.alpn_protocols = vec![b"h2".to_vec()];
     let mut pair = Pair::new(&world.tls, HOST, &Arc::new(server));
@@ -921,7 +926,8 @@ fn a_client_certificate_is_shown_where_there_is_one() {
             .unwrap();
         let server = Arc::new(server);
 
-        // In TLS 1.3 the client is done before the server has judged it.
+        // In TLS 1.3 the client completes the handshake before the server has checked its
+        // certificate.
         let mut without = Pair::new(&world.tls, HOST, &server);
         let ended = without.shake().unwrap_err();
         assert_eq!(
@@ -944,7 +950,7 @@ fn a_client_certificate_is_shown_where_there_is_one() {
     }
 }
 
-/// What a client that believes `tls` says of a server with that certificate.
+/// Returns the problem that a client with `tls` has with a server's certificate.
 fn judged(tls: &Tls, host: &str, identity: &Identity) -> Problem {
     let mut problems = VERSIONS.map(|version| {
         let mut pair = Pair::new(tls, host, &Arc::new(server_of(version, identity)));
@@ -1028,7 +1034,7 @@ fn a_certificate_that_is_not_believed_is_refused_with_the_reason() {
     }
 }
 
-/// A certificate that its own key has signed.
+/// Returns a certificate signed with its own key.
 fn self_signed(params: &CertificateParams) -> Identity {
     let key = key();
     let certificate = params.self_signed(&key).unwrap();
@@ -1046,7 +1052,7 @@ fn authority(params: &mut CertificateParams) {
 #[test]
 fn a_certificate_that_is_itself_a_root_is_believed_whoever_signed_it() {
     let somebody = Authority::named("somebody");
-    // What `openssl req -x509` makes: an authority's, for no purpose in particular.
+    // The output of `openssl req -x509`: an authority's certificate, for no particular purpose.
     let mut one_liner = params(&[HOST]);
     authority(&mut one_liner);
     one_liner.extended_key_usages.clear();
@@ -1059,17 +1065,29 @@ fn a_certificate_that_is_itself_a_root_is_believed_whoever_signed_it() {
     expired.not_after = rcgen::date_time_ymd(2021, 2, 3);
     let expired = somebody.sign(expired);
     let rows = [
-        ("its own", self_signed(&params(&[HOST])), None),
-        ("its own and an authority's", self_signed(&one_liner), None),
-        ("with the uses of both", self_signed(&for_signing), None),
-        ("somebody's", somebody.sign(params(&[HOST])), None),
+        ("self-signed", self_signed(&params(&[HOST])), None),
         (
-            "somebody's, as an authority",
+            "self-signed, as an authority",
+            self_signed(&one_liner),
+            None,
+        ),
+        (
+            "self-signed, with the key usages of both",
+            self_signed(&for_signing),
+            None,
+        ),
+        (
+            "signed by another authority",
+            somebody.sign(params(&[HOST])),
+            None,
+        ),
+        (
+            "signed by another authority, as an authority",
             somebody.sign(one_liner.clone()),
             None,
         ),
         (
-            "its own, sent with others",
+            "self-signed, sent with others",
             self_signed(&one_liner),
             Some(vec![
                 expired.certificate.der().clone(),
@@ -1077,7 +1095,7 @@ fn a_certificate_that_is_itself_a_root_is_believed_whoever_signed_it() {
             ]),
         ),
         (
-            "somebody's, sent with others",
+            "signed by another authority, sent with others",
             somebody.sign(params(&[HOST])),
             Some(vec![
                 expired.certificate.der().clone(),
@@ -1147,17 +1165,17 @@ fn a_certificate_is_not_believed_for_being_like_a_root() {
     let root = self_signed(&params);
     let tls = believing(&root);
 
-    // Name and key are the root's; the serial number is not.
+    // Same name and key as the root, but another serial number.
     params.serial_number = Some(7.into());
     let certificate = params.self_signed(&root.key).unwrap();
     let key = KeyPair::from_pem(&root.key.serialize_pem()).unwrap();
     let same_key = Identity { certificate, key };
     let expected = Problem::Certificate(CertificateProblem::AuthorityAsServer);
     assert_eq!(judged(&tls, HOST, &same_key), expected);
-    // The name alone.
+    // Only the name is the same.
     assert_eq!(judged(&tls, HOST, &self_signed(&params)), expected);
 
-    // Whoever shows it has to have its key.
+    // A server that presents the root must have its key.
     let thief = key_of_another(&root);
     for version in VERSIONS {
         let mut pair = Pair::new(&tls, HOST, &Arc::new(server_with(version, &thief)));
@@ -1174,7 +1192,7 @@ fn key_of_another(identity: &Identity) -> Identity {
     }
 }
 
-/// A server that does not look whether its key belongs to its certificate.
+/// Returns a server that does not check whether its key belongs to its certificate.
 fn server_with(version: &'static SupportedProtocolVersion, identity: &Identity) -> ServerConfig {
     let key = provider()
         .key_provider
@@ -1240,14 +1258,14 @@ fn names_and_addresses_are_verified_without_dot_zone_or_brackets() {
     }
 }
 
-/// `openssl s_server`, which sends each line back the other way round.
+/// `openssl s_server`, which sends each line back reversed.
 struct Openssl {
     process: Child,
     addr: String,
 }
 
 impl Openssl {
-    /// `None`: there is no openssl on this machine.
+    /// Starts the server. Returns `None` if this host has no openssl.
     fn start(identity: &Identity, option: &str) -> Option<Self> {
         let [certificate, key] =
             ["certificate", "key"].map(|name| Temporary::new(&format!("{option}-{name}")));
@@ -1268,7 +1286,7 @@ impl Openssl {
         let accepts =
             |line: io::Result<String>| Some(line.ok()?.strip_prefix("ACCEPT ")?.to_owned());
         let addr = lines.find_map(accepts);
-        // What it prints later has to go somewhere.
+        // Later output has to be drained.
         thread::spawn(move || lines.for_each(drop));
         let addr = addr.expect("openssl s_server accepts connections");
         Some(Self { process, addr })
@@ -1282,7 +1300,7 @@ impl Drop for Openssl {
     }
 }
 
-/// A TLS state over a socket that blocks.
+/// A TLS state over a blocking socket.
 struct Line {
     tls: TlsState,
     socket: TcpStream,
@@ -1322,7 +1340,7 @@ impl Line {
     fn read(&mut self) -> Vec<u8> {
         let kept = self.tls.restore(&mut self.buffer);
         let n = self.socket.read(&mut self.buffer[kept..]).unwrap();
-        assert!(n > 0, "the end of the stream");
+        assert!(n > 0, "unexpected end of stream");
         let mut plaintext = Vec::new();
         self.tls
             .receive(&mut self.buffer, kept + n, &mut plaintext, &mut {
@@ -1359,11 +1377,11 @@ fn openssl_is_understood() {
     }
 }
 
-/// Set in the process of [`with_variable`].
+/// Set in the process started by [`with_variable`].
 const CHILD: &str = "HTTPSTREAM_TEST_CHILD";
 
 /// Runs the test `name` again in a process whose environment has `variable` set to `value`, and
-/// `part` for [`CHILD`].
+/// [`CHILD`] set to `part`.
 fn with_variable(name: &str, variable: &str, value: &Path, part: &str) {
     let name = format!("net::tls::tests::{name}");
     let output = Command::new(env::current_exe().unwrap())
@@ -1379,7 +1397,7 @@ fn with_variable(name: &str, variable: &str, value: &Path, part: &str) {
     assert!(passed, "{part}: {shown}");
 }
 
-/// A file that is gone when the test is over.
+/// A file that is removed when the test is over.
 struct Temporary(PathBuf);
 
 impl Temporary {
@@ -1390,7 +1408,7 @@ impl Temporary {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        // It may never have been made.
+        // The file may never have been created.
         let _ = fs::remove_file(&self.0);
     }
 }
@@ -1503,8 +1521,8 @@ fn roots_of_the_machine_are_read_at_the_first_connection_and_asked_for_again_whe
     world.pair().shake().unwrap();
 }
 
-/// A server that sends so many tickets behind the handshake, in records of at most `fragment`
-/// bytes.
+/// Returns a server that sends this many tickets after the handshake, in records of at most
+/// `fragment` bytes.
 fn with_tickets(world: &World, tickets: usize, fragment: Option<usize>) -> Arc<ServerConfig> {
     let mut server = (*world.server).clone();
     server.send_tls13_tickets = tickets;
@@ -1512,8 +1530,7 @@ fn with_tickets(world: &World, tickets: usize, fragment: Option<usize>) -> Arc<S
     Arc::new(server)
 }
 
-/// One read by the client, of which no more is done than is allowed. Answers what is left of the
-/// allowance.
+/// Performs one read of the client within an allowance. Returns what is left of the allowance.
 fn read_within(
     pair: &mut Pair,
     wire: &[u8],
@@ -1534,7 +1551,7 @@ fn read_within(
 fn what_is_read_does_not_depend_on_how_much_is_allowed_at_a_time() {
     for version in VERSIONS {
         let world = World::new(version);
-        // Every message of the handshake in several records, and tickets behind it.
+        // Every handshake message takes several records, and tickets follow it.
         let server = with_tickets(&world, 5, Some(100));
         for allowance in [0, 1, RECORD_WORK, 20 * RECORD_WORK, 20 * UNASKED_WORK] {
             let mut pair = Pair::new(&world.tls, HOST, &server);
@@ -1546,8 +1563,7 @@ fn what_is_read_does_not_depend_on_how_much_is_allowed_at_a_time() {
                 loop {
                     calls += 1;
                     read_within(pair, wire, allowance, &mut heard).unwrap();
-                    // What the client has to say between two calls is nothing that it needs for the
-                    // next.
+                    // Whatever the client sends between two calls is not needed for the next one.
                     pair.send(b"");
                     wire = b"";
                     if !pair.client.has_pending() {
@@ -1568,7 +1584,7 @@ fn what_is_read_does_not_depend_on_how_much_is_allowed_at_a_time() {
             }
             wire.extend(pair.wire());
             wire.extend(pair.say(&data));
-            // The beginning of a record behind them.
+            // The start of a further record.
             let last = pair.say(b"the last");
             let (first_half, second_half) = last.split_at(7);
             wire.extend_from_slice(first_half);
@@ -1578,7 +1594,7 @@ fn what_is_read_does_not_depend_on_how_much_is_allowed_at_a_time() {
             if allowance == 0 {
                 assert!(calls > 10, "{calls}");
             }
-            assert_eq!(pair.client.0.kept.capacity(), 0, "nothing is left");
+            assert_eq!(pair.client.0.kept.capacity(), 0, "nothing is kept");
             pair.send(b"and back");
             assert_eq!(pair.heard(), b"and back");
         }
@@ -1595,10 +1611,10 @@ fn records_of_a_byte_use_an_allowance_up_and_wait_for_the_next() {
         let wire: Vec<u8> = (0..BYTES).flat_map(|i| pair.say(&[i as u8])).collect();
         let mut heard = Vec::new();
         let left = read_within(&mut pair, &wire, 100 * RECORD_WORK, &mut heard).unwrap();
-        // Sixteen are done at a time.
+        // Sixteen are processed at a time.
         assert_eq!((heard.len(), left), (112, 0));
         assert!(pair.client.has_pending());
-        // What is sent meanwhile is not held up by them, and does not touch them.
+        // Data sent meanwhile is not delayed by the pending records, and does not affect them.
         pair.send(b"meanwhile");
         assert_eq!(pair.heard(), b"meanwhile");
         let left = read_within(&mut pair, b"", 2000 * RECORD_WORK, &mut heard).unwrap();
@@ -1632,7 +1648,7 @@ fn tickets_use_more_of_an_allowance_than_data_do() {
             read_within(&mut pair, &wire, 100 * UNASKED_WORK, &mut plaintext).unwrap();
             wire.clear();
             let tickets = pair.client.0.connection.tls13_tickets_received() as usize;
-            // One record is read to its end, whatever is in it.
+            // One record is always processed to its end.
             let most = match fragment {
                 None => 100 + (16 << 10) / 32,
                 Some(_) => 100 + 16,
@@ -1646,7 +1662,7 @@ fn tickets_use_more_of_an_allowance_than_data_do() {
         assert_eq!(before, TICKETS);
         assert!(calls >= 4, "{calls}");
         assert!(pair.client.unasked() >= TICKETS);
-        // A request begins the count anew, as does data.
+        // A request resets the count, as received data does.
         pair.send(b"x");
         assert_eq!(pair.client.unasked(), 0);
         assert_eq!(plaintext, b"");
