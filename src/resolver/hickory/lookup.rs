@@ -10,7 +10,7 @@
 //! - **Servers**: in the order given, since the first may know names that the others do not. The
 //!   next one is asked as well when the first has failed or has been silent for [`PATIENCE`]; the
 //!   first verdict is taken. A server that was overtaken like this is asked last for
-//!   [`PASSED_OVER`], so that a dead server delays one look-up in that time.
+//!   [`PASSED_OVER`], so that a dead server delays only one lookup in that time.
 //! - **Attempts**: rounds over all servers, whatever they answered before. If all servers were
 //!   silent about a candidate, its further rounds come after the other candidates, because waiting
 //!   for silence takes longest.
