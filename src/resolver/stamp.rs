@@ -1,13 +1,13 @@
-//! Whether a file has changed, without reading it.
+//! Detects whether a file has changed, without reading it.
 
 use std::fs::Metadata;
 use std::time::{Duration, SystemTime};
 
-/// A file younger than this may be written once more without looking any different: there are file
-/// systems that count time in steps of two seconds.
+/// A file modified more recently than this may be written again without its metadata changing,
+/// because some file systems count time in steps of two seconds.
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// What tells one state of a file from another without reading it.
+/// Metadata that tells one state of a file from another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
     modified: Option<SystemTime>,
@@ -24,8 +24,8 @@ impl Stamp {
         }
     }
 
-    /// Whether no further write can leave it as it is. A file system's clock may be a little ahead
-    /// of ours.
+    /// Returns whether every further write would change the stamp. The file system's clock may be
+    /// slightly ahead of ours.
     pub(crate) fn is_settled(&self, now: SystemTime) -> bool {
         let age = match self.modified.map(|modified| now.duration_since(modified)) {
             Some(Ok(age)) => age,
@@ -36,8 +36,8 @@ impl Stamp {
     }
 }
 
-/// Number of the file and of its file system, and when anything about it was changed last, in
-/// seconds and nanoseconds: what a copy that keeps the time of the original does not share with it.
+/// Inode number, device number, and time of the last status change in seconds and nanoseconds. A
+/// copy that preserves the modification time of the original differs in these.
 #[cfg(unix)]
 type Identity = (u64, u64, i64, i64);
 

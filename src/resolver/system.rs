@@ -9,19 +9,20 @@ use std::time::{Duration, Instant};
 use super::{Family, LookupAnswer, LookupError, LookupId, Resolve, Wake};
 use crate::io_error::is_exhaustion;
 
-/// `getaddrinfo`, on helper threads: names as every other program on this machine sees them.
+/// A resolver that calls `getaddrinfo` on helper threads, so that names resolve as in every other
+/// program on the host.
 ///
-/// A look-up blocks its thread, not the loop; up to four run at once, and a thread without work
-/// ends after ten seconds. Both families of a host are asked for together. Nothing is kept:
-/// `getaddrinfo` tells no TTL.
+/// A lookup blocks its helper thread, not the event loop. Up to four lookups run at once, and an
+/// idle thread ends after ten seconds. Both address families of a host are looked up together.
+/// Answers are not cached, because `getaddrinfo` does not report a TTL.
 ///
-/// The C library owns its configuration. glibc reads `/etc/resolv.conf` again when it has changed,
-/// from version 2.26 on; [`on_network_changed`](Resolve::on_network_changed) does nothing here.
+/// The C library manages its own configuration. glibc 2.26 and later rereads `/etc/resolv.conf`
+/// when it has changed; [`on_network_changed`](Resolve::on_network_changed) does nothing here.
 pub struct System {
     desk: Arc<Desk>,
 }
 
-/// Where the engine's thread and the helpers meet.
+/// State shared by the engine's thread and the helper threads.
 struct Desk {
     ledger: Mutex<Ledger>,
     work: Condvar,
@@ -29,7 +30,7 @@ struct Desk {
 
 #[derive(Default)]
 struct Ledger {
-    /// Hosts to be looked up, each with the questions it answers.
+    /// Hosts to look up, each with the questions that it answers.
     asked: VecDeque<(String, Vec<(LookupId, Family)>)>,
     answered: VecDeque<(LookupId, LookupAnswer)>,
     threads: usize,
@@ -42,7 +43,7 @@ impl System {
     const MAX_THREADS: usize = 4;
     const REST: Duration = Duration::from_secs(10);
 
-    /// A resolver without threads yet: the first look-up starts one.
+    /// Creates a resolver without threads; the first lookup starts one.
     pub fn new() -> Self {
         let desk = Desk {
             ledger: Mutex::default(),
@@ -85,13 +86,14 @@ impl Resolve for System {
     fn start(&mut self, host: &str, family: Family, id: LookupId) {
         let mut ledger = self.desk.ledger();
         if let Some((_, questions)) = ledger.asked.iter_mut().find(|(asked, _)| asked == host) {
-            // Somebody is on the way to it.
+            // The host is queued already.
             return questions.push((id, family));
         }
         ledger
             .asked
             .push_back((host.to_owned(), vec![(id, family)]));
-        // One that rests may have been called for an earlier host, and not have woken up yet.
+        // An idle thread may have been notified for an earlier host and not have woken up yet, so
+        // the number of idle threads is compared with the whole queue.
         if ledger.asked.len() <= ledger.resting {
             self.desk.work.notify_one();
         } else if ledger.threads < Self::MAX_THREADS {
@@ -102,11 +104,12 @@ impl Resolve for System {
                 .spawn(move || desk.serve());
             match started {
                 Ok(_) => ledger.threads += 1,
-                // Another thread will come to it; without one there is nobody to wait for.
+                // A running thread will get to it. Without one, nobody would.
                 Err(_) if ledger.threads > 0 => {}
                 Err(error) => {
-                    let why =
-                        LookupError::Exhausted(format!("no thread to look up names: {error}"));
+                    let why = LookupError::Exhausted(format!(
+                        "cannot start a thread to look up names: {error}"
+                    ));
                     for (_, questions) in std::mem::take(&mut ledger.asked) {
                         let failed = questions
                             .into_iter()
@@ -140,11 +143,11 @@ impl Resolve for System {
 
 impl Desk {
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        // A helper that panicked left the ledger between two whole steps.
+        // A panic of a helper thread cannot leave the ledger half changed.
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A helper's life.
+    /// Runs a helper thread.
     fn serve(&self) {
         let mut ledger = self.ledger();
         loop {
@@ -186,9 +189,9 @@ impl Desk {
 
 /// Asks `getaddrinfo` for all addresses of `host`.
 ///
-/// Where file descriptors run out it cannot open its files and may say anything, "no such name"
-/// included. A failure is therefore believed only if descriptors were free both before and after
-/// it.
+/// Without free file descriptors, `getaddrinfo` cannot open its files and may return any error,
+/// including "no such name". An error is therefore trusted only if descriptors were free both
+/// before and after it.
 fn look_up(host: &str) -> Result<Vec<IpAddr>, LookupError> {
     spare_descriptors()?;
     match (host, 0u16).to_socket_addrs() {
@@ -203,7 +206,7 @@ fn look_up(host: &str) -> Result<Vec<IpAddr>, LookupError> {
         }
         Err(error) => {
             spare_descriptors()?;
-            // The standard library tells `getaddrinfo`'s reasons apart in words only.
+            // The standard library exposes `getaddrinfo`'s error codes only as text.
             let why = error.to_string();
             let not_found = [
                 "not known",
@@ -220,7 +223,7 @@ fn look_up(host: &str) -> Result<Vec<IpAddr>, LookupError> {
     }
 }
 
-/// Refuses when not as many file descriptors are free as `getaddrinfo` opens at once.
+/// Fails if fewer file descriptors are free than `getaddrinfo` opens at once.
 pub(crate) fn spare_descriptors() -> Result<(), LookupError> {
     const NEEDED: usize = 3;
     let mut held = Vec::with_capacity(NEEDED);
@@ -230,7 +233,7 @@ pub(crate) fn spare_descriptors() -> Result<(), LookupError> {
             Err(error) if is_exhaustion(&error) => {
                 return Err(LookupError::Exhausted(error.to_string()));
             }
-            // Without IPv4 there is nothing to be learnt this way.
+            // Without IPv4 this check is not possible.
             Err(_) => break,
         }
     }
@@ -244,8 +247,8 @@ mod tests {
     #[test]
     fn a_host_does_not_queue_behind_one_that_a_resting_helper_was_called_for() {
         let mut system = System::new();
-        // As if one helper rested: called for the first host, it has not woken up when the second
-        // is asked for.
+        // Simulates an idle thread that was notified for the first host and has not woken up when
+        // the second one is queued.
         system.desk.ledger().resting = 1;
         system.start("127.0.0.1", Family::V4, LookupId(1));
         system.start("127.0.0.1", Family::V6, LookupId(2));

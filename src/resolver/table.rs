@@ -1,4 +1,4 @@
-//! Names in a table.
+//! Name resolution from a table.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use super::{Family, LookupAnswer, LookupError, LookupId, Resolve, Wake};
 
-/// Names in a table, for tests and for hosts that no server knows: answers at once.
+/// A resolver that answers from a table, immediately. Use it in tests, and for hosts that are not
+/// in the DNS.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
     hosts: HashMap<String, Vec<IpAddr>>,
@@ -14,12 +15,12 @@ pub struct Table {
 }
 
 impl Table {
-    /// An empty table: no name exists.
+    /// Creates an empty table, in which no name exists.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// `host` has these addresses, and no others.
+    /// Sets the addresses of `host`, replacing any it had.
     pub fn insert(&mut self, host: &str, addrs: impl IntoIterator<Item = IpAddr>) {
         self.hosts
             .insert(host.to_ascii_lowercase(), addrs.into_iter().collect());
@@ -44,7 +45,7 @@ impl Resolve for Table {
 
     fn on_tick(&mut self, _: Instant) {}
 
-    /// Answers are there as soon as a question is: the next turn takes them.
+    /// Answers are available as soon as a lookup starts, so the next turn takes them.
     fn deadline(&self) -> Option<Instant> {
         None
     }

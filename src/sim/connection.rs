@@ -1,7 +1,7 @@
-//! One simulated connection: what the client's kernel knows of it, and where its server stands.
+//! One simulated connection: the state of the client's kernel, and the progress of the server.
 //!
-//! The client's end behaves as a TCP socket of Linux does, down to which call reports an error and
-//! how often. It knows neither time nor chance; [`World`](super::world::World) brings both.
+//! The client's end behaves like a TCP socket on Linux, including which call reports an error and
+//! how often. It uses neither time nor randomness; [`World`](super::world::World) supplies both.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
@@ -18,19 +18,19 @@ use crate::net::Readiness;
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) addr: SocketAddr,
-    /// Whether it is for an `https` URL.
+    /// Whether the connection is for an `https` URL.
     pub(super) https: bool,
     pub(super) client: ClientEnd,
     pub(super) server: ServerEnd,
 }
 
 impl Connection {
-    /// Whether it is established, and neither side has ended it.
+    /// Returns whether it is established, and neither side has ended it.
     pub(super) fn stands(&self) -> bool {
         self.client.link == Link::Established && self.client.fd.is_some() && !self.server.ended
     }
 
-    /// Whether every request that was sent is answered, and every answer read.
+    /// Returns whether every request that was sent has been answered, and every answer read.
     pub(super) fn is_at_rest(&self, now: Duration) -> bool {
         self.client.is_at_rest(now)
             && self.server.requests > 0
@@ -39,12 +39,12 @@ impl Connection {
     }
 }
 
-/// `Connecting -> Established -> Dead`; a failed attempt goes straight from the first to the last.
+/// `Connecting -> Established -> Dead`; a failed attempt goes from `Connecting` to `Dead` directly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Link {
     Connecting,
     Established,
-    /// Reset, or never established. The reason is reported once.
+    /// Reset, or never established. The error is reported once.
     Dead {
         error: Option<ErrorKind>,
     },
@@ -53,30 +53,30 @@ pub(super) enum Link {
 /// The client's socket.
 #[derive(Debug)]
 pub(super) struct ClientEnd {
-    /// The number, until it is closed.
+    /// The file descriptor, until the socket is closed.
     pub(super) fd: Option<usize>,
     pub(super) poll: usize,
     pub(super) link: Link,
     pub(super) watch: Option<Watch>,
-    /// What a send says while the connection is not established: that depends on the system.
+    /// The error of a send before the connection is established, which depends on the system.
     pub(super) early_send: ErrorKind,
     received: VecDeque<u8>,
-    /// An end of file stands behind `received`.
+    /// An end of file follows `received`.
     ended: bool,
     window: usize,
-    /// What the server has sent and the window did not take.
+    /// Bytes that the server has sent and for which the window had no room.
     held_back: VecDeque<u8>,
     end_held_back: bool,
     pub(super) send_buffer: usize,
-    /// Bytes in the send buffer which the server has not taken.
+    /// Bytes in the send buffer that the server has not read.
     unsent: usize,
-    /// A send found less room than it wanted: there will be an edge when there is some.
+    /// A send found too little room, so an edge follows when there is more.
     starved: bool,
-    /// When the last of what is on its way to the server gets there.
+    /// When the last of the bytes on their way to the server arrives.
     pub(super) uplink: Duration,
-    /// When it was read last, whatever that brought.
+    /// When the client last read, whether or not that returned anything.
     pub(super) read_at: Duration,
-    /// Something that answers no request came while it was at rest, and is still to be read.
+    /// Unsolicited data arrived while the connection was at rest, and has not been read.
     pub(super) strayed: bool,
 }
 
@@ -84,16 +84,16 @@ pub(super) struct ClientEnd {
 #[derive(Debug)]
 pub(super) struct Watch {
     pub(super) token: Token,
-    /// What has changed since the last event was fetched. Not empty: the socket stands in the
-    /// poll's list.
+    /// What has changed since the last event was fetched. If not empty, the socket is on the poll's
+    /// list.
     pub(super) changed: Readiness,
 }
 
-/// What follows from reading.
+/// The effect of a read on the receive window.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Window {
     Unchanged,
-    /// There is room again for what was held back.
+    /// There is room again for bytes that were held back.
     Opened,
 }
 
@@ -119,7 +119,7 @@ impl ClientEnd {
         }
     }
 
-    /// Whether everything it has sent has arrived, and everything that has come is read.
+    /// Returns whether everything sent has arrived, and everything received has been read.
     fn is_at_rest(&self, now: Duration) -> bool {
         self.link == Link::Established
             && !self.ended
@@ -136,13 +136,13 @@ impl ClientEnd {
         !self.received.is_empty() || !self.held_back.is_empty()
     }
 
-    /// Bytes that can be read at once.
+    /// Returns the number of bytes that can be read immediately.
     pub(super) fn unread(&self) -> usize {
         self.received.len()
     }
 
-    /// What a poll would say now. Asking for it counts as finding the send buffer full, if it is
-    /// (as in the kernel's `tcp_poll`): an edge follows when it drains.
+    /// Returns what a poll would report now. As in the kernel's `tcp_poll`, a query that finds the
+    /// send buffer full requests an edge for when it drains.
     pub(super) fn readiness(&mut self) -> Readiness {
         let readiness = self.peek_readiness();
         if self.link == Link::Established && !readiness.has(Readiness::WRITABLE) {
@@ -175,19 +175,19 @@ impl ClientEnd {
         }
     }
 
-    /// The kernel calls a socket writable when a third of its send buffer is free, lest every ACK
-    /// wake the process.
+    /// The kernel reports a socket as writable once a third of its send buffer is free. Otherwise
+    /// every ACK would wake the process.
     fn has_room(&self) -> bool {
         (self.send_buffer - self.unsent) * 3 >= self.send_buffer
     }
 
-    /// The handshake is over. Answers what has changed, as the others here do.
+    /// Completes the connection. Like the other methods here, it returns what has changed.
     pub(super) fn on_connected(&mut self) -> Readiness {
         self.link = Link::Established;
         Readiness::WRITABLE
     }
 
-    /// Bytes arrive, and perhaps the end behind them.
+    /// Receives bytes, and the end of the connection after them if `ends`.
     pub(super) fn on_arrival(&mut self, bytes: &[u8], ends: bool) -> Readiness {
         if self.link != Link::Established || self.ended {
             return Readiness::NONE;
@@ -197,7 +197,7 @@ impl ClientEnd {
         self.on_window_opened()
     }
 
-    /// Takes what was held back, as far as there is room.
+    /// Receives what was held back, as far as there is room.
     pub(super) fn on_window_opened(&mut self) -> Readiness {
         if self.link != Link::Established {
             return Readiness::NONE;
@@ -217,8 +217,8 @@ impl ClientEnd {
         changed
     }
 
-    /// A reset arrives. What had arrived before stays readable unless `discards`; after the end of
-    /// file it can only hurt sends.
+    /// Receives a reset. Bytes that arrived earlier stay readable unless `discards`. After an end
+    /// of file, the reset affects only sends.
     pub(super) fn on_reset(&mut self, discards: bool) -> Readiness {
         let error = if self.ended {
             ErrorKind::BrokenPipe
@@ -228,14 +228,15 @@ impl ClientEnd {
         self.held_back.clear();
         self.end_held_back = false;
         if discards && !self.received.is_empty() {
-            // What came before the end is lost, and so is the end: what is told is the error.
+            // The data before the end is lost, and the end with it: the client sees the error
+            // instead.
             self.received.clear();
             self.ended = false;
         }
         self.on_death(error)
     }
 
-    /// The connection could not be established, or is no more.
+    /// Ends the connection with `error`, or fails the attempt to establish it.
     pub(super) fn on_death(&mut self, error: ErrorKind) -> Readiness {
         if let Link::Dead { .. } = self.link {
             return Readiness::NONE;
@@ -244,7 +245,7 @@ impl ClientEnd {
         self.peek_readiness()
     }
 
-    /// The server has taken `bytes` of what was sent.
+    /// Frees the space of `bytes` bytes that the server has read.
     pub(super) fn on_taken(&mut self, bytes: usize) -> Readiness {
         self.unsent -= bytes;
         if self.starved && self.link == Link::Established && self.has_room() {
@@ -278,7 +279,8 @@ impl ClientEnd {
         buf[..from_first].copy_from_slice(&first[..from_first]);
         buf[from_first..n].copy_from_slice(&second[..n - from_first]);
         self.received.drain(..n);
-        // The window opens by halves, as TCP's does, lest the server send byte by byte.
+        // The window opens only once half of it is free, as TCP's does, so that the server does not
+        // send byte by byte.
         let held_back = !self.held_back.is_empty() || self.end_held_back;
         let window = if held_back && self.received.len() * 2 <= self.window {
             Window::Opened
@@ -288,8 +290,8 @@ impl ClientEnd {
         (n, window)
     }
 
-    /// `sendmsg(2)` with MSG_NOSIGNAL; `at_most` is how much it takes, room or not. Answers what
-    /// goes to the server.
+    /// `sendmsg(2)` with MSG_NOSIGNAL. Takes at most `at_most` bytes, even if there is room for
+    /// more. Returns the bytes that go to the server.
     pub(super) fn send(&mut self, bufs: &[IoSlice<'_>], at_most: usize) -> io::Result<Vec<u8>> {
         match &mut self.link {
             Link::Connecting => return Err(self.early_send.into()),
@@ -321,30 +323,30 @@ impl ClientEnd {
 #[derive(Debug)]
 pub(super) struct ServerEnd {
     pub(super) reader: RequestReader,
-    /// The connection was established: the server knows of it.
+    /// The connection was established, so the server knows of it.
     pub(super) accepted: bool,
-    /// The request whose body is still to come, and whether its head was answered already.
+    /// The request whose body is still to come, and whether its head has been answered.
     pub(super) current: Option<(Incoming, EarlyAnswer)>,
-    /// Requests whose answers are held, the oldest first, and answers to those behind them, which
-    /// have to wait.
+    /// Requests whose answers are held, oldest first, and those behind them, whose answers have to
+    /// wait.
     pub(super) held: VecDeque<(Incoming, Answer)>,
-    /// Whole requests so far.
+    /// The number of complete requests so far.
     pub(super) requests: usize,
-    /// Until then it is sending answers.
+    /// When the last answer will have been sent.
     pub(super) busy_until: Duration,
-    /// When the last of what is on its way to the client gets there.
+    /// When the last of the bytes on their way to the client arrives.
     pub(super) downlink: Duration,
-    /// It will end the connection behind what it is sending, and takes no more requests.
+    /// The server will end the connection after what it is sending, and reads no more requests.
     pub(super) closing: bool,
-    /// It has ended the connection.
+    /// The server has ended the connection.
     pub(super) ended: bool,
-    /// It answers nothing any more: an answer was cut short, and the connection left open.
+    /// The server sends no more answers: one was cut short, and the connection was left open.
     pub(super) mute: bool,
-    /// How many bytes it still reads; `None`: all.
+    /// How many more bytes the server reads; `None` if all.
     pub(super) appetite: Option<usize>,
-    /// Something has come that it will not read.
+    /// Bytes have arrived that the server will not read.
     pub(super) leaves_unread: bool,
-    /// Tells an idle timer that was overtaken by a request from one that was not.
+    /// Distinguishes the current idle timer from those that a later request has outdated.
     pub(super) idle_since: u64,
 }
 
@@ -373,12 +375,12 @@ impl ServerEnd {
         }
     }
 
-    /// Whether it waits for a request of which no byte has come.
+    /// Returns whether the server waits for a request of which no byte has arrived.
     pub(super) fn is_idle(&self, now: Duration) -> bool {
         !self.closing && self.has_answered_all(now)
     }
 
-    /// Whether nothing of a request has come that it has not answered.
+    /// Returns whether every byte received belongs to a request that has been answered.
     fn has_answered_all(&self, now: Duration) -> bool {
         self.reader.is_between()
             && self.current.is_none()
@@ -387,7 +389,7 @@ impl ServerEnd {
             && self.busy_until <= now
     }
 
-    /// Bytes of the request that is on its way.
+    /// Returns the number of bytes received of a request that is incomplete.
     pub(super) fn unfinished(&self) -> usize {
         let head = self.current.as_ref().map_or(0, |(r, _)| r.bytes.len());
         head + self.reader.pending()

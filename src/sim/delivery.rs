@@ -1,4 +1,4 @@
-//! How what a server sends gets to the client: whole and on time, or as the faults have it.
+//! How bytes from a server reach the client: whole and on time, or affected by faults.
 
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use super::ledger::Closed;
 use super::server::{Answer, ConnectionId, End, Incoming, Script, Segment};
 use super::world::{Asked, Event, World};
 
-/// An answer of its own to nobody's question. A client that takes it for the answer to its next
-/// request is wrong.
+/// A complete response that no request asked for. A client that takes it for the response to its
+/// next request is wrong.
 const FALSE_ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfalse";
-/// What servers were seen to send when nobody had asked. No whole response is among them: one that
-/// comes when the next request is on its way already, no client could tell from the answer.
+/// Unsolicited bytes that servers have been seen to send. None is a complete response: if one
+/// arrived while the next request was already on its way, no client could tell it from the answer.
 const NOISE: [&[u8]; 4] = [b"\r\n", b"0\r\n\r\n", b"\0", b"garbage\r\n\r\n"];
 
-/// What comes while the connection is at rest, and whether the connection ends with it. The client
-/// can tell it from any answer, so a whole response may be among it.
+/// Unsolicited bytes that arrive while the connection is at rest, and whether the connection ends
+/// with them. The client can tell these from any answer, so complete responses may be among them.
 const STRAYS: [(&[u8], Option<End>); 7] = [
     (b"", Some(End::Close)),
     (
@@ -30,11 +30,11 @@ const STRAYS: [(&[u8], Option<End>); 7] = [
     (b"HTTP/1.1 100 Continue\r\n\r\n", None),
 ];
 
-/// An end that does not come with the last bytes follows them by this.
+/// The delay between the last bytes and an end that does not arrive together with them.
 const END_LAGS: Duration = Duration::from_micros(100);
 
 impl World {
-    /// Sends `answer` to `request`, unless it is held, or one before it is.
+    /// Sends `answer` to `request`, unless it or an earlier answer is held.
     pub(super) fn answer(&mut self, id: ConnectionId, request: &Incoming, answer: Answer) {
         let Some(server) = self.server_mut(id) else {
             return;
@@ -46,8 +46,8 @@ impl World {
         self.send_answer(id, request, answer);
     }
 
-    /// Answers the oldest request that is held, and those behind it that had to wait for that.
-    /// False: there is none.
+    /// Answers the oldest held request, and the requests behind it that had to wait for that.
+    /// Returns false if no request is held.
     pub(super) fn answer_held(&mut self, id: ConnectionId, answer: Answer) -> bool {
         let Some(server) = self.server_mut(id) else {
             return false;
@@ -68,7 +68,7 @@ impl World {
         true
     }
 
-    /// Sends `answer` to `request`: behind the answers before it, and spoilt if a fault strikes.
+    /// Sends `answer` to `request` after the previous answers, modified by the faults that strike.
     fn send_answer(&mut self, id: ConnectionId, request: &Incoming, answer: Answer) {
         let Some(server) = self.server_mut(id) else {
             return;
@@ -82,7 +82,7 @@ impl World {
         let idles = script.complete && script.end.is_none();
         let strays = idles && script.delimited && self.strikes(Fault::Stray);
         let unsolicited = idles && script.delimited && self.strikes(Fault::Unsolicited);
-        // With the last bytes, or only after them.
+        // The false answer goes out with the last bytes, or noise follows later.
         let at_once = unsolicited && self.random.chance(300);
         if at_once && let Some(last) = pieces.last_mut() {
             last.bytes.extend_from_slice(FALSE_ANSWER);
@@ -137,8 +137,8 @@ impl World {
         }
     }
 
-    /// Lets the faults of a server strike, at most one of them. Answers how long after the last
-    /// byte the server hangs up on its own, whatever it is doing by then.
+    /// Applies the faults of a server, at most one of them. The return value is set if the server
+    /// hangs up spontaneously later: how long after the last byte, and how.
     fn spoil(&mut self, script: &mut Script) -> Option<(Duration, End)> {
         let nothing = |end| (0, Some((Duration::ZERO, end)));
         let length: usize = script.pieces.iter().map(|piece| piece.bytes.len()).sum();
@@ -153,7 +153,7 @@ impl World {
             (keep, Some((Duration::ZERO, End::Reset)))
         } else if length > 1 && self.strikes(Fault::CloseDuring) {
             let keep = self.random.between(1, length - 1);
-            // A body that lasts until the end of the connection would seem to be whole.
+            // A body delimited by the end of the connection would seem to be complete.
             let end = if script.delimited {
                 End::Close
             } else {
@@ -194,7 +194,7 @@ impl World {
         Some((pause, end))
     }
 
-    /// Cuts pieces at any byte, where that fault strikes.
+    /// Cuts pieces at any byte where [`Fault::Split`] strikes.
     fn split(&mut self, pieces: Vec<Segment>) -> Vec<Segment> {
         let mut cut = Vec::with_capacity(pieces.len());
         for piece in pieces {
@@ -219,8 +219,8 @@ impl World {
         cut
     }
 
-    /// The lengths of the pieces into which `length` bytes are cut: a few of any length, or single
-    /// bytes with the rest around them.
+    /// Returns the lengths of the pieces into which `length` bytes are cut: either a few pieces of
+    /// any length, or up to 64 single bytes with the rest around them.
     fn lengths_of_cuts(&mut self, length: usize) -> Vec<usize> {
         let mut places: Vec<usize> = if self.random.chance(125) {
             let from = self.random.between(1, length - 1);
@@ -241,7 +241,8 @@ impl World {
             .collect()
     }
 
-    /// Bytes leave the server, and perhaps its end of the connection behind them.
+    /// Lets bytes leave the server, and the server's end of the connection after them if `end` is
+    /// set.
     pub(super) fn leave(
         &mut self,
         id: ConnectionId,
@@ -255,7 +256,7 @@ impl World {
         if server.ended {
             return;
         }
-        // Who closes with something unread sends a reset instead of an end.
+        // Closing a socket with unread data sends a reset instead of an end of file.
         let end = match end {
             Some(End::Close) if server.leaves_unread => Some(End::Reset),
             end => end,
@@ -264,7 +265,7 @@ impl World {
         self.travel(id, bytes, end, asked);
     }
 
-    /// The server ends the connection, if there is an end.
+    /// Ends the connection at the server if `end` is set.
     fn end_server(&mut self, id: ConnectionId, end: Option<End>) {
         let now = self.now;
         if let (Some(end), Some(server)) = (end, self.server_mut(id)) {
@@ -278,8 +279,8 @@ impl World {
         }
     }
 
-    /// Something unasked for reaches a client that can tell it from any answer; elsewhere it is not
-    /// sent.
+    /// Delivers unsolicited bytes if the client can tell them from any answer. Otherwise, they are
+    /// not sent.
     pub(super) fn stray(&mut self, id: ConnectionId, bytes: &[u8], end: Option<End>) {
         if self.is_live(id) && self.is_noticeable(id) {
             self.note_stray(id);
@@ -288,8 +289,8 @@ impl World {
         }
     }
 
-    /// Bytes leave the server that nobody asked for; inside the next answer no client could tell
-    /// them from its own.
+    /// Lets unsolicited bytes leave the server, unless it is answering. Inside an answer, no client
+    /// could tell them from the answer itself.
     pub(super) fn speak(&mut self, id: ConnectionId, bytes: Vec<u8>) {
         let now = self.now;
         let idle = |server: &mut ServerEnd| server.busy_until <= now && !server.mute;
@@ -298,9 +299,9 @@ impl World {
         }
     }
 
-    /// The server ends the connection out of the blue. Inside a body that lasts until then it is a
-    /// reset, as with
-    /// [`Fault::CloseDuring`]: the body would seem to be whole.
+    /// Lets the server end the connection spontaneously. In the middle of a body delimited by the
+    /// end of the connection, this is a reset, as with [`Fault::CloseDuring`], because the body
+    /// would seem to be complete.
     pub(super) fn hang_up_by_chance(&mut self, id: ConnectionId, end: End) {
         let now = self.now;
         let cuts = |server: &mut ServerEnd| server.closing && server.busy_until > now;
@@ -312,17 +313,17 @@ impl World {
         self.hang_up(id, end);
     }
 
-    /// The server ends the connection now, whatever it is doing.
+    /// Lets the server end the connection now, whatever it is doing.
     pub(super) fn hang_up(&mut self, id: ConnectionId, end: End) {
         self.leave(id, Vec::new(), Some(end), Asked::No);
     }
 
-    /// Bytes have come for a connection that the server has ended: its kernel resets it.
+    /// Resets the connection: bytes have arrived on a connection that the server has ended.
     pub(super) fn reset_late(&mut self, id: ConnectionId) {
         self.travel(id, Vec::new(), Some(End::Reset), Asked::No);
     }
 
-    /// On the way to the client nothing overtakes what left before it.
+    /// Schedules the arrival at the client. Nothing overtakes what left the server earlier.
     fn travel(&mut self, id: ConnectionId, bytes: Vec<u8>, end: Option<End>, asked: Asked) {
         let arrives = self.now + self.transit();
         if let Some(server) = self.server_mut(id) {

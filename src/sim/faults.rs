@@ -2,91 +2,117 @@
 
 use super::random::Random;
 
-/// Something that can go wrong on a network, or happen in an order that one does not expect.
+/// Something that can go wrong on a network, or happen in an unexpected order.
+///
+/// Each variant states what the probability set with [`Faults::with`] refers to ("per connection").
+///
+/// ```
+/// use httpstream::sim::{Answer, Fault, Faults, Incoming, Network};
+/// use httpstream::{Config, Engine, Next, Request, Sim};
+///
+/// let network = Network::new(1);
+/// network.host("bot.test", [[10, 0, 0, 1]]);
+/// network.serve("10.0.0.1:80".parse().unwrap(), |_: &Incoming| Answer::ok("hello"));
+/// network.set_faults(Faults::none().with(Fault::Refused, 1000));
+///
+/// let mut engine = Engine::<Option<bool>, Sim>::on_network(&network, Config::default())?;
+/// engine.submit(Request::get("http://bot.test/").build()?, |failed, reply, _| {
+///     *failed = Some(reply.is_err());
+///     Next::done()
+/// });
+/// let mut failed = None;
+/// engine.run(&mut failed)?;
+/// assert_eq!(failed, Some(true));
+/// assert!(network.struck(Fault::Refused) > 0);
+/// # Ok::<(), httpstream::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Fault {
-    /// What a server sends at once arrives in pieces, cut at any byte. Per piece sent.
+    /// Bytes that a server sends at once arrive in several pieces, split at any byte. Per piece
+    /// sent.
     Split,
     /// A send takes fewer bytes than there is room for. Per send.
     ShortWrite,
-    /// The client's send buffer holds a few bytes only. Per connection.
+    /// The client's send buffer holds only a few bytes. Per connection.
     SmallSendBuffer,
-    /// The client's receive window holds a few bytes only: the server's next bytes wait until the
-    /// first are read. Per connection.
+    /// The client's receive window holds only a few bytes, so the server's next bytes wait until
+    /// the first ones are read. Per connection.
     SmallWindow,
-    /// What is sent is late by anything up to 40 s, mostly some milliseconds. Per piece, in both
-    /// directions.
+    /// Bytes arrive up to 40 s late, mostly by a few milliseconds. Per piece, in both directions.
     Delay,
-    /// What is sent arrives in the same instant. Per piece, in both directions.
+    /// Bytes arrive in the instant in which they are sent. Per piece, in both directions.
     NoLatency,
-    /// What is due arrives between two system calls of one turn, rather than before all of them.
-    /// Per send and receive.
+    /// Whatever is due arrives between two system calls of a turn, rather than before the first
+    /// one. Per send and receive.
     MidTurn,
-    /// The events of one wait come in any order. Per wait.
+    /// The events of one wait come in random order. Per wait.
     Reorder,
-    /// An event tells only what has changed, as kqueue's do; epoll's tell the whole state. Per
-    /// event.
+    /// An event reports only what has changed, as kqueue does, instead of the whole state, as epoll
+    /// does. Per event.
     BareEvent,
-    /// An event for a token which is deregistered by then. Per deregistration.
+    /// An event arrives for a token that has been deregistered. Per deregistration.
     Stale,
-    /// An event, readable or writable, without a reason. Per wait.
+    /// A readable or writable event arrives without a cause. Per wait.
     Spurious,
-    /// A signal comes: a wait ends with nothing, a send or receive with `Interrupted`. Per call.
+    /// A signal interrupts a system call: a wait returns no events, and a send or receive fails
+    /// with `Interrupted`. Per call.
     Interrupted,
     /// The connection is refused. Per connection.
     Refused,
-    /// There is no way to that address. Per connection.
+    /// The address is unreachable. Per connection.
     Unreachable,
-    /// Nothing answers the attempt to connect, until it times out after 127 s. Per connection.
+    /// The connection attempt gets no reply until it times out after 127 s. Per connection.
     BlackHole,
-    /// The connection stands when `connect` returns, as it does on the loopback. Per connection.
+    /// The connection is established when `connect` returns, as can happen on loopback. Per
+    /// connection.
     ConnectedAtOnce,
     /// The process has no file descriptor left (EMFILE). Per connection.
     NoDescriptor,
-    /// The machine has no local port left (EADDRNOTAVAIL). Per connection.
+    /// The client's host has no local port left (EADDRNOTAVAIL). Per connection.
     NoPort,
     /// The poll takes no more sockets (ENOSPC). Per registration.
     NoWatch,
-    /// The connection is reset instead of an answer. Per request.
+    /// The connection is reset before the first byte of the answer. Per request.
     ResetBefore,
-    /// The connection is reset inside the answer. Per request.
+    /// The connection is reset partway through the answer. Per request.
     ResetDuring,
-    /// The connection is reset at some time after the answer. Per request.
+    /// The connection is reset some time after the answer. Per request.
     ResetAfter,
-    /// The connection ends without one byte of the answer. Per request.
+    /// The connection is closed before the first byte of the answer. Per request.
     CloseBefore,
-    /// The connection ends inside the answer; inside one that lasts until the end of the connection
-    /// it is reset instead, since its end could not be told from the real one. Per request.
+    /// The connection is closed partway through the answer. If the answer is delimited by the end
+    /// of the connection, it is reset instead, because the client could not tell this close from
+    /// the real one. Per request.
     CloseDuring,
-    /// The connection ends, unannounced, at some time after the answer. Per request.
+    /// The connection is closed some time after the answer, without announcement. Per request.
     CloseAfter,
     /// No answer ever comes. Per request.
     Silence,
-    /// After the answer the server speaks out of turn. Per request.
+    /// The server sends unsolicited bytes after the answer. Per request.
     Unsolicited,
-    /// When the connection has been at rest for a while, the server sends a whole response to
-    /// nobody's question, a few bytes of noise or a 408, or ends the connection. A client that
-    /// looks before it uses the connection again loses nothing. Per request.
+    /// Some time after the connection has become idle, the server sends an unsolicited response, a
+    /// few bytes of noise or a 408, or closes the connection. A client that checks an idle
+    /// connection before it reuses it loses nothing. Per request.
     Stray,
-    /// The end of the connection arrives together with the last bytes before it: one edge for both.
+    /// The end of the connection arrives together with the last bytes before it, in a single edge.
     /// Per end.
     EndWithData,
-    /// A reset discards what had arrived and was not yet read; on Linux that stays readable. Per
-    /// reset.
+    /// A reset discards bytes that have arrived but have not been read. On Linux they stay
+    /// readable. Per reset.
     ResetDiscards,
-    /// The server reads so many bytes, then no more for ever. Per connection.
+    /// The server reads a random number of bytes and then never reads again. Per connection.
     StopsReading,
-    /// A look-up takes anything up to 20 s. Per look-up.
+    /// A lookup takes up to 20 s longer. Per lookup.
     SlowLookup,
-    /// A look-up fails. Per look-up.
+    /// A lookup fails. Per lookup.
     FailedLookup,
-    /// A look-up cannot be made for want of file descriptors. Per look-up.
+    /// A lookup fails because no file descriptor is left. Per lookup.
     ExhaustedLookup,
 }
 
 impl Fault {
-    /// Every fault there is, in order of declaration.
+    /// Every fault, in order of declaration.
     pub const ALL: [Fault; 34] = [
         Fault::Split,
         Fault::ShortWrite,
@@ -124,10 +150,10 @@ impl Fault {
         Fault::ExhaustedLookup,
     ];
 
-    /// How often it strikes in [`Faults::storm`], in a thousand cases.
+    /// Returns how often the fault strikes in [`Faults::storm`], per thousand cases.
     fn in_a_storm(self) -> u16 {
         match self {
-            // These fail nothing: they are only the ways in which a network may work.
+            // These cause no failure: they are merely ways in which a network may behave.
             Fault::EndWithData => 500,
             Fault::Split | Fault::Reorder | Fault::ResetDiscards => 300,
             Fault::ConnectedAtOnce | Fault::BareEvent | Fault::MidTurn => 200,
@@ -135,7 +161,7 @@ impl Fault {
             Fault::Stray => 100,
             Fault::SmallSendBuffer | Fault::SmallWindow | Fault::Spurious => 60,
             Fault::Interrupted | Fault::SlowLookup => 30,
-            // Of these a chain of exchanges dies; a storm in which none survives tests little else.
+            // These end a chain of exchanges. A storm in which no chain survives tests little else.
             Fault::Refused | Fault::NoDescriptor => 20,
             Fault::ResetBefore | Fault::ResetDuring | Fault::ResetAfter => 20,
             Fault::CloseBefore | Fault::CloseDuring | Fault::CloseAfter => 20,
@@ -146,7 +172,7 @@ impl Fault {
     }
 }
 
-/// How often each [`Fault`] strikes, in a thousand cases.
+/// How often each [`Fault`] strikes, per thousand cases.
 ///
 /// ```
 /// use httpstream::sim::{Fault, Faults};
@@ -160,25 +186,24 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// Nothing goes wrong: bytes arrive whole, in order, and on time.
+    /// Creates a network without faults: bytes arrive unsplit, in order, and on time.
     pub fn none() -> Self {
         Self {
             per_mille: [0; Fault::ALL.len()],
         }
     }
 
-    /// Everything that can go wrong does, each as often as leaves enough unspoiled for a
-    /// conversation to go on.
+    /// Enables every fault, each at a rate low enough for conversations to keep going.
     pub fn storm() -> Self {
         Fault::ALL.into_iter().fold(Self::none(), |faults, fault| {
             faults.with(fault, fault.in_a_storm())
         })
     }
 
-    /// Some of the faults of a storm, up to twice as often, and none of the others.
+    /// Enables a random selection of faults, each at up to twice its rate in a storm.
     ///
-    /// Over many seeds this finds more than [`storm`](Self::storm) does: what one fault would show,
-    /// another may hide.
+    /// Over many seeds this finds more bugs than [`storm`](Self::storm), because one fault may hide
+    /// what another would reveal.
     pub fn some(random: &mut Random) -> Self {
         let share = random.between(50, 800) as u16;
         Fault::ALL.into_iter().fold(Self::none(), |faults, fault| {
@@ -191,13 +216,13 @@ impl Faults {
         })
     }
 
-    /// The same, with `fault` striking in `per_mille` of a thousand cases.
+    /// Sets `fault` to strike in `per_mille` of a thousand cases.
     pub fn with(mut self, fault: Fault, per_mille: u16) -> Self {
         self.per_mille[fault as usize] = per_mille;
         self
     }
 
-    /// How often `fault` strikes in a thousand cases.
+    /// Returns how often `fault` strikes, per thousand cases.
     pub fn per_mille(&self, fault: Fault) -> u16 {
         self.per_mille[fault as usize]
     }

@@ -1,17 +1,17 @@
 //! A simulated network and clock, for testing bots in virtual time (feature `sim`).
 //!
-//! A [`Network`] has names, servers and a clock that moves only when it is told to. An engine on it
-//! is the same engine, with the same readbacks, pool, deadlines and retries, as on the real
-//! network; only sockets, readiness, names and time come from here. So a week of a bot's life takes
-//! milliseconds, every run of it is the same, and what the real network does once a month can be
-//! made to happen in every run:
+//! A [`Network`] has host names, servers and a clock that moves only when told to. An engine on a
+//! simulated network is the same engine as on the real one, with the same readbacks, pool,
+//! deadlines and retries; the simulation replaces only sockets, readiness, name lookup and time. A
+//! week of a bot's life takes milliseconds, every run is reproducible, and what happens once a
+//! month on a real network can be made to happen in every run:
 //!
 //! - [`Server`] and [`Answer`] script the servers: what they answer, when, and how they end a
-//!   connection;
-//! - [`Faults`] let chance have its say, drawn from the network's seed: bytes cut at any place,
-//!   short writes, resets, lost answers, exhausted descriptors, events out of order, without a
-//!   reason, or too late;
-//! - [`Ledger`] is what the servers saw, and [`Network::misuses`] what no client should do.
+//!   connection.
+//! - [`Faults`] injects random failures, drawn from the network's seed: bytes split at any point,
+//!   short writes, resets, lost answers, exhausted file descriptors, and events that are reordered,
+//!   spurious or late.
+//! - [`Ledger`] records what the servers saw, and [`Network::misuses`] what no client should do.
 //!
 //! ```
 //! use httpstream::sim::{Answer, Incoming, Network};
@@ -38,17 +38,24 @@
 //! ```
 //!
 //! # What is simulated
-//! TCP as Linux shows it to a program: connections that take a round trip, or stand at once; send
-//! buffers and receive windows; ends, resets and which call reports them, once; descriptors whose
-//! lowest free number is used next. Readiness is edge-triggered as epoll's is: one edge for an
-//! arrival, none for what was left unread; what an event says is the state at the time it is
-//! fetched. Not simulated: packets, congestion, UDP.
+//! The simulation models TCP as a program on Linux sees it:
 //!
-//! Nor is TLS: an `https` URL is connected to (port 443 unless it names one), and the request is
-//! sent as it would be to an `http` one. There is no handshake, so certificates are not looked at,
-//! none of the tls deadline passes, and `Info::tls` is `None`; this needs no feature `tls`. But
-//! that it was `https` is noted, in [`Served::https`], [`Attempt::https`] and [`Incoming::https`],
-//! so a test can tell whether a password went where it had to:
+//! - Connections are established after a round trip, or immediately.
+//! - Send buffers and receive windows have a limited size.
+//! - A connection ends with an end of file or a reset, and an error is reported once, by the system
+//!   call that would report it on Linux.
+//! - A new socket gets the lowest free file descriptor.
+//! - Readiness is edge-triggered, as with epoll: each arrival causes one edge, and data left unread
+//!   causes none. An event carries the state of the socket at the time the event is fetched.
+//!
+//! Packets, congestion and UDP are not simulated.
+//!
+//! TLS is not simulated either. For an `https` URL, the engine connects (to port 443 unless the URL
+//! names another one) and sends the request in the clear. There is no handshake: certificates are
+//! not verified, the TLS timeout never expires, and `Info::tls` is `None`. The feature `tls` is
+//! therefore not needed. [`Served::https`], [`Attempt::https`] and [`Incoming::https`] record that
+//! the URL was `https`, so a test can check that a password was sent only where it should have
+//! been:
 //!
 //! ```
 //! use httpstream::sim::{Answer, Incoming, Network};

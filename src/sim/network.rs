@@ -1,4 +1,4 @@
-//! The handle of a simulated network: what is there, what goes wrong, what was seen, and the clock.
+//! The handle of a simulated network: its servers, faults, records and clock.
 
 use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::fmt;
@@ -12,10 +12,10 @@ use super::server::{Answer, ConnectionId, End, Server};
 use super::world::{Asked, Call, Name, Service, Site, World};
 use crate::resolver::LookupError;
 
-/// A simulated network with a clock of its own. Clones are handles of the same network.
+/// A simulated network with its own clock. Clones are handles to the same network.
 ///
-/// Equal programs on networks of equal seed do the same, byte for byte and nanosecond for
-/// nanosecond: the only thing taken from outside is the moment at which the clock begins.
+/// Equal programs on networks with equal seeds behave identically, byte for byte and nanosecond for
+/// nanosecond. The only input from outside is the instant at which the clock starts.
 ///
 /// ```
 /// use std::time::Duration;
@@ -36,16 +36,15 @@ pub struct Network {
 struct Shared {
     seed: u64,
     world: RefCell<World>,
-    /// A server is being asked: nothing else may happen meanwhile.
+    /// Set while a server is being called; nothing else may happen meanwhile.
     asking: Cell<bool>,
 }
 
-/// Midnight at the beginning of 2013 (UTC), after the epoch.
+/// The start of 2013 (midnight UTC), as the time since the Unix epoch.
 const BEGINNING: Duration = Duration::from_secs(1_356_998_400);
 
 impl Network {
-    /// A network on which nothing goes wrong, with nothing on it yet. What is left to chance is
-    /// drawn from `seed`.
+    /// Creates an empty network without faults. All random choices are drawn from `seed`.
     pub fn new(seed: u64) -> Self {
         Self {
             shared: Rc::new(Shared {
@@ -56,24 +55,23 @@ impl Network {
         }
     }
 
-    /// The seed it was made from.
+    /// Returns the seed the network was created with.
     pub fn seed(&self) -> u64 {
         self.shared.seed
     }
 
-    // ---- what is there ----
+    // ---- names and servers ----
 
-    /// Gives a name addresses, in place of those it had. A name that is not given any does not
-    /// exist.
+    /// Gives a host name addresses, replacing any it had. Other names do not exist.
     ///
-    /// A look-up takes 1 ms unless [`Host::after`] says otherwise, and its answer is not kept
-    /// unless [`Host::ttl`] does.
+    /// A lookup takes 1 ms unless [`Host::after`] changes that, and the engine caches its answer
+    /// only if [`Host::ttl`] allows it.
     pub fn host<A: Into<IpAddr>>(&self, host: &str, addrs: impl IntoIterator<Item = A>) -> Host {
         let addrs = addrs.into_iter().map(Into::into).collect();
         self.name(host, Ok(addrs))
     }
 
-    /// Makes every look-up of a name fail.
+    /// Makes every lookup of a host name fail with `error`.
     pub fn host_fails(&self, host: &str, error: LookupError) -> Host {
         self.name(host, Err(error))
     }
@@ -86,17 +84,17 @@ impl Network {
             after_v6: after,
             ttl: Duration::ZERO,
         };
-        // As an engine asks for it.
+        // Engines look names up in lower case.
         let host = host.to_ascii_lowercase();
         self.world_mut().names.insert(host.clone(), name);
         let network = self.clone();
         Host { network, host }
     }
 
-    /// Puts a server at `addr`, in place of the one that is there. Where there is none, connections
+    /// Places a server at `addr`, replacing any other. Connections to an address without a server
     /// are refused.
     ///
-    /// A server may own a handle of this network; the two then keep each other in memory.
+    /// A server may hold a handle to this network; the two then keep each other alive.
     pub fn serve(&self, addr: SocketAddr, server: impl Server + 'static) -> Listener {
         let service = Service {
             server: Rc::new(RefCell::new(server)),
@@ -112,69 +110,72 @@ impl Network {
         }
     }
 
-    /// Lets `addr` refuse connections again, as it did before a server was there.
+    /// Makes `addr` refuse connections, as it does without a server.
     pub fn refuse(&self, addr: SocketAddr) {
         self.place(addr, Site::Refuses);
     }
 
-    /// Makes `addr` unreachable; now `connect` itself tells, now the error comes later.
+    /// Makes `addr` unreachable: at random, either `connect` itself fails or the error arrives
+    /// later.
     pub fn unreachable(&self, addr: SocketAddr) {
         self.place(addr, Site::IsUnreachable);
     }
 
-    /// Lets `addr` swallow all attempts to connect; they time out after 127 s, as on Linux.
+    /// Makes `addr` drop all connection attempts; they time out after 127 s, as on Linux.
     pub fn black_hole(&self, addr: SocketAddr) {
         self.place(addr, Site::SwallowsAll);
     }
 
     fn place(&self, addr: SocketAddr, site: Site) {
-        // The old one is dropped when nothing is borrowed: it may own a handle.
+        // Dropped while nothing is borrowed, since the old server may hold a handle to this
+        // network.
         let old = self.world_mut().sites.insert(addr, site);
         drop(old);
     }
 
-    /// How long bytes take in each direction. Default 0.5 ms.
+    /// Sets how long bytes take in each direction. Default 0.5 ms.
     ///
-    /// Without latency a chain that asks again at once would never let the clock move.
+    /// With zero latency, a chain that sends its next request immediately would keep the clock from
+    /// ever advancing.
     pub fn set_latency(&self, one_way: Duration) {
         self.world_mut().latency = one_way;
     }
 
-    /// How many sockets can be open at once; one more fails as it does in a process that has no
-    /// file descriptor left. Default: any number.
+    /// Sets how many sockets may be open at once. Opening another one fails, as in a process
+    /// without a free file descriptor. Default: unlimited.
     pub fn limit_fds(&self, max: usize) {
         self.world_mut().max_fds = max;
     }
 
-    /// What goes wrong from now on, and how often. Default [`Faults::none`].
+    /// Sets which faults strike from now on, and how often. Default [`Faults::none`].
     pub fn set_faults(&self, faults: Faults) {
         self.world_mut().faults = faults;
     }
 
     // ---- the clock ----
 
-    /// The virtual time.
+    /// Returns the current virtual time.
     pub fn now(&self) -> Instant {
         let world = self.world();
         world.instant(world.now)
     }
 
-    /// The virtual time since the network was made.
+    /// Returns the virtual time since the network was created.
     pub fn elapsed(&self) -> Duration {
         self.world().now
     }
 
-    /// The time of day: it was midnight at the beginning of 2013 (UTC) when the network was made.
+    /// Returns the time of day. Every network is created at the start of 2013 (midnight UTC).
     pub fn wall_clock(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + BEGINNING + self.elapsed()
     }
 
-    /// Lets time pass while the program does something else: the network goes on, no turn is made.
-    /// In a readback it is the time that the readback takes.
+    /// Lets time pass without a turn: events of the network happen, but no engine runs. Inside a
+    /// readback, it simulates a readback that takes this long.
     ///
     /// # Panics
-    /// Inside a server: there it would have to go on while it is asked. [`Answer::after`] is what
-    /// takes time there.
+    /// Panics inside a server, where time cannot pass. To delay a server's answer, use
+    /// [`Answer::after`].
     pub fn sleep(&self, time: Duration) {
         let until = self.elapsed().saturating_add(time);
         while self.step(until) {}
@@ -183,48 +184,49 @@ impl Network {
 
     // ---- acting as a server, at any time ----
 
-    /// Connections that stand: established, and ended by neither side.
+    /// Returns the live connections: those established and ended by neither side.
     pub fn connections(&self) -> Vec<ConnectionId> {
         self.world().live().map(|(id, _)| id).collect()
     }
 
-    /// Whether the client has the socket of this connection open, whatever the server did.
+    /// Returns whether the client's socket of this connection is open, whatever the server did.
     pub fn is_open(&self, connection: ConnectionId) -> bool {
         let world = self.world();
         let connection = world.connections.get(&connection);
         connection.is_some_and(|connection| connection.client.fd.is_some())
     }
 
-    /// Answers the oldest request of a connection that was answered with [`Answer::held`]. From
-    /// then on it is as if the server had answered so now, faults and delays included. False if the
-    /// connection does not stand or nothing is held on it.
+    /// Answers the oldest request that is held on a connection (see [`Answer::held`]).
+    ///
+    /// The result is the same as if the server had given this answer now, including faults and
+    /// delays. Returns false if the connection is not live or no request is held on it.
     pub fn answer(&self, connection: ConnectionId, answer: Answer) -> bool {
         let mut world = self.world_mut();
         world.is_live(connection) && world.answer_held(connection, answer)
     }
 
-    /// Sends bytes from the server's end, asked for or not, in the middle of an answer or not.
-    /// False if the connection does not stand.
+    /// Sends bytes from the server's end, whether solicited or not, even in the middle of an
+    /// answer. Returns false if the connection is not live.
     pub fn push(&self, connection: ConnectionId, bytes: impl Into<Vec<u8>>) -> bool {
         self.act(connection, |world| {
-            // In the middle of an answer it may be a part of it.
+            // In the middle of an answer, the bytes may be part of it.
             world.leave(connection, bytes.into(), None, Asked::Yes);
         })
     }
 
-    /// Closes the server's end; what it had still to send is never sent. False if the connection
-    /// does not stand.
+    /// Closes the server's end; anything it had yet to send is discarded. Returns false if the
+    /// connection is not live.
     pub fn close(&self, connection: ConnectionId) -> bool {
         self.act(connection, |world| world.hang_up(connection, End::Close))
     }
 
-    /// Resets a connection from the server's end. False if the connection does not stand.
+    /// Resets a connection from the server's end. Returns false if the connection is not live.
     pub fn reset(&self, connection: ConnectionId) -> bool {
         self.act(connection, |world| world.hang_up(connection, End::Reset))
     }
 
-    /// Closes the server's end of each connection on which no request is being received or
-    /// answered, as a server does that is restarted. Answers how many there were.
+    /// Closes the server's end of every connection on which no request is being received or
+    /// answered, as a server does when it restarts. Returns the number of connections closed.
     pub fn close_idle_peers(&self) -> usize {
         let mut world = self.world_mut();
         let now = world.now;
@@ -248,80 +250,80 @@ impl Network {
         stands
     }
 
-    // ---- what was seen ----
+    // ---- observations ----
 
-    /// What the servers saw so far: a copy, though the requests in it are shared.
+    /// Returns a copy of the record of what the servers saw. The copy shares the requests.
     pub fn ledger(&self) -> Ledger {
         self.world().ledger.clone()
     }
 
-    /// Forgets what the servers saw, but for the connections that are open. A long run that does
-    /// not look keeps a small ledger so.
+    /// Clears the ledger except for open connections. Use it to bound memory in a long run.
     pub fn clear_ledger(&self) {
         self.world_mut().ledger.clear();
     }
 
-    /// What the client did that no client should; with a sound engine there is nothing, whatever
-    /// the program does.
+    /// Returns what the client did that no client should do. A correct engine causes no misuse,
+    /// whatever the program does.
     pub fn misuses(&self) -> Vec<Misuse> {
         self.world().misuses.clone()
     }
 
-    /// Sockets that the client has open.
+    /// Returns the number of sockets that the client has open.
     pub fn open_fds(&self) -> usize {
         self.world().open_fds()
     }
 
-    /// How many system calls Linux would have been asked so far for the engines on this network: to
-    /// open, connect, register, read, write, deregister and close sockets, also where that failed,
-    /// and to wait for events. A turn that is not due adds one, which is its wait.
+    /// Returns the number of system calls that the engines on this network would have made on Linux
+    /// so far: to open, connect, register, read, write, deregister and close sockets, and to wait
+    /// for events. Failed calls count. A turn that is not due adds one call, its wait.
     ///
-    /// What it takes to make a poll, or to wake it from another thread, is left out.
+    /// Creating a poll and waking it from another thread are not counted.
     pub fn system_calls(&self) -> u64 {
         self.world().system_calls
     }
 
-    /// How often `fault` has struck.
+    /// Returns how often `fault` has struck.
     pub fn struck(&self, fault: Fault) -> u64 {
         self.world().struck[fault as usize]
     }
 
-    /// Whether a turn made now would find an event of the network. What is only made up
-    /// ([`Fault::Stale`], [`Fault::Spurious`]) does not count.
+    /// Returns whether a turn made now would find an event of the network. Stale and spurious
+    /// events ([`Fault::Stale`], [`Fault::Spurious`]) do not count.
     pub fn has_events(&self) -> bool {
         self.settle();
         let world = self.world();
         (0..world.poll_count()).any(|poll| world.has_events(poll))
     }
 
-    /// Whether an edge-triggered watcher of an engine's poll is told of something now: something
-    /// has come to a poll since this was asked last, and a turn made now would find an event.
+    /// Takes the edge that an edge-triggered watcher of an engine's poll would receive now. Returns
+    /// true if something has reached a poll since the last call, and a turn made now would find an
+    /// event.
     ///
-    /// So Linux has it where a poll is watched by another one (epoll(7), `EPOLLET`). Who hears of
-    /// an edge has to turn until a turn has neither `events` nor `more`: of what stays in the poll
-    /// there is no further word.
+    /// Linux behaves like this when one epoll instance watches another with `EPOLLET` (see
+    /// epoll(7)). After an edge, the host has to turn until a turn reports neither `events` nor
+    /// `more`: there is no further notification for events that remain in the poll.
     pub fn take_edge(&self) -> bool {
         self.settle();
         let mut world = self.world_mut();
-        // Of each, so that each begins anew.
+        // Every edge is taken, without short-circuiting, so that each poll starts afresh.
         (0..world.poll_count()).fold(false, |told, poll| world.take_edge(poll) | told)
     }
 
-    /// When the network will do something by itself next.
+    /// Returns when the network's next scheduled event is due.
     pub fn next_event_at(&self) -> Option<Instant> {
         let world = self.world();
         world.next_event_at().map(|at| world.instant(at))
     }
 
-    /// A digest of all that has happened, system call by system call: two runs with the same one
-    /// did the same.
+    /// Returns a digest of everything that has happened, system call by system call. Two runs with
+    /// the same fingerprint did the same.
     ///
-    /// It may change with each release, also of Rust.
+    /// The value may change with any release of this crate or of Rust.
     pub fn fingerprint(&self) -> u64 {
         self.world().fingerprint()
     }
 
-    // ---- how it goes on ----
+    // ---- advancing the simulation ----
 
     pub(super) fn world(&self) -> Ref<'_, World> {
         self.shared.world.borrow()
@@ -331,7 +333,7 @@ impl Network {
         self.shared.world.borrow_mut()
     }
 
-    /// Lets everything happen that is due.
+    /// Processes every event that is due.
     pub(super) fn settle(&self) {
         if self.shared.asking.get() {
             return;
@@ -340,12 +342,12 @@ impl Network {
         while self.step(now) {}
     }
 
-    /// Lets the next thing happen that is due by `until`, and asks the servers that have a say.
-    /// False: there is no such thing.
+    /// Processes the next event due by `until`, and makes the calls to servers that follow from it.
+    /// Returns false if no event is due by then.
     pub(super) fn step(&self, until: Duration) -> bool {
         assert!(
             !self.shared.asking.get(),
-            "time cannot pass while a server is asked"
+            "time cannot pass while a server is being called"
         );
         if !self.world_mut().happen(until) {
             return false;
@@ -359,8 +361,8 @@ impl Network {
         }
     }
 
-    /// Asks or tells a server something. Nothing is borrowed meanwhile: it may use its own handle
-    /// of the network.
+    /// Calls a server. Nothing is borrowed meanwhile, because the server may use its own handle to
+    /// the network.
     fn make(&self, call: Call) {
         let _asking = Asking::begin(&self.shared.asking);
         match call {
@@ -384,14 +386,14 @@ impl Network {
         }
     }
 
-    /// Moves the clock, if forward; nothing may be due before.
+    /// Moves the clock forward to `until`; it never moves back. No event may be due before `until`.
     pub(super) fn pass_to(&self, until: Duration) {
         let mut world = self.world_mut();
         world.now = world.now.max(until);
     }
 }
 
-/// A server is being asked until this is dropped, by a panic of the server too.
+/// Marks a server as being called until this guard is dropped, also if the server panics.
 struct Asking<'a>(&'a Cell<bool>);
 
 impl<'a> Asking<'a> {
@@ -415,7 +417,25 @@ impl fmt::Debug for Network {
     }
 }
 
-/// A name of a [`Network`], to say more about it.
+/// Settings of a host name on a [`Network`].
+///
+/// ```
+/// use std::time::Duration;
+/// use httpstream::sim::{Answer, Incoming, Network};
+/// use httpstream::{Config, Engine, Next, Request, Sim};
+///
+/// let network = Network::new(1);
+/// let address = network.host("bot.test", [[10, 0, 0, 1]]);
+/// address.after(Duration::from_millis(300)).ttl(Duration::from_secs(60));
+/// network.serve("10.0.0.1:80".parse().unwrap(), |_: &Incoming| Answer::ok("hello"));
+///
+/// let mut engine = Engine::<(), Sim>::on_network(&network, Config::default())?;
+/// engine.submit(Request::get("http://bot.test/").build()?, |_, _, _| Next::done());
+/// engine.run(&mut ())?;
+/// let connecting = network.ledger().attempts().next().map(|attempt| attempt.begun);
+/// assert_eq!(connecting, Some(Duration::from_millis(300)));
+/// # Ok::<(), httpstream::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Host {
     network: Network,
@@ -423,7 +443,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// How long each look-up takes; zero: the answer is there at once.
+    /// Sets how long each lookup takes. With zero, the answer is available at once.
     pub fn after(self, time: Duration) -> Self {
         self.change(|name| {
             name.after_v4 = time;
@@ -431,7 +451,7 @@ impl Host {
         })
     }
 
-    /// How long each look-up of IPv6 addresses takes, where that of IPv4 ones takes another time.
+    /// Sets how long each lookup of IPv6 addresses takes, if different from IPv4.
     pub fn after_v6(self, time: Duration) -> Self {
         self.change(|name| name.after_v6 = time)
     }
@@ -443,13 +463,34 @@ impl Host {
         self
     }
 
-    /// How long an engine may keep what it was answered. Default zero: not at all.
+    /// Sets how long an engine may cache an answer. The default is zero: answers are not cached.
     pub fn ttl(self, time: Duration) -> Self {
         self.change(|name| name.ttl = time)
     }
 }
 
-/// A server of a [`Network`], to say more about it. It holds for connections begun after that.
+/// Settings of a server on a [`Network`]. They apply to connections begun afterwards.
+///
+/// ```
+/// use std::time::Duration;
+/// use httpstream::sim::{Answer, Closed, Incoming, Network};
+/// use httpstream::{Config, Engine, Next, Request, Sim};
+///
+/// let network = Network::new(1);
+/// network.host("bot.test", [[10, 0, 0, 1]]);
+/// network
+///     .serve("10.0.0.1:80".parse().unwrap(), |_: &Incoming| Answer::ok("hello"))
+///     .idle_timeout(Duration::from_secs(5));
+///
+/// let mut engine = Engine::<(), Sim>::on_network(&network, Config::default())?;
+/// engine.submit(Request::get("http://bot.test/").build()?, |_, _, _| Next::done());
+/// engine.advance(&mut (), Duration::from_secs(10))?;
+///
+/// let ledger = network.ledger();
+/// let served = ledger.connections().next().expect("one connection");
+/// assert!(matches!(served.closed, Some((_, Closed::ByServer))));
+/// # Ok::<(), httpstream::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Listener {
     network: Network,
@@ -457,24 +498,25 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Closes connections that have been idle for so long. Default: never.
+    /// Closes connections that have been idle for `time`. Default: never.
     pub fn idle_timeout(self, time: Duration) -> Self {
         self.change(|service| service.idle_timeout = Some(time))
     }
 
-    /// Reads no more than so many bytes from a connection, and then no more for ever: what a client
-    /// writes beyond its send buffer stays there. Default: reads everything.
+    /// Makes the server stop reading from a connection after `bytes` bytes. Anything that the
+    /// client writes beyond them stays in its send buffer. Default: reads everything.
     pub fn reads_at_most(self, bytes: usize) -> Self {
         self.change(|service| service.appetite = Some(bytes))
     }
 
-    /// How many bytes the client's kernel takes before the server has read any. Default 256 KiB.
+    /// Sets how many bytes the client's kernel accepts before the server has read any. Default 256
+    /// KiB.
     pub fn send_buffer(self, bytes: usize) -> Self {
         self.change(|service| service.send_buffer = Some(bytes))
     }
 
-    /// How many bytes can have arrived before the client has read any; more is sent when there is
-    /// room. Default 1 MiB.
+    /// Sets how many bytes can arrive before the client has read any. Further bytes are sent when
+    /// there is room. Default 1 MiB.
     pub fn window(self, bytes: usize) -> Self {
         self.change(|service| service.window = Some(bytes))
     }

@@ -1,7 +1,7 @@
-//! The polls of a simulated network: edge-triggered readiness as epoll has it.
+//! The polls of a simulated network: edge-triggered readiness with the semantics of epoll.
 //!
-//! An edge puts its socket on a list; what the event says is the state at the time it is fetched,
-//! and a socket that is ready for nothing by then is no event at all.
+//! An edge puts its socket on a list. The event carries the state of the socket when the event is
+//! fetched; if the socket is ready for nothing by then, there is no event.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,20 +19,21 @@ use crate::net::{Heard, Readiness, Ready, WAKE};
 /// One engine's poll.
 pub(super) struct Poll {
     pub(super) signals: Arc<Signals>,
-    /// Sockets with an edge that was not fetched, in the order in which the first one came.
+    /// Sockets with an edge that has not been fetched, ordered by their first edge.
     pub(super) edges: VecDeque<ConnectionId>,
-    /// Events for tokens that are gone, and how many waits before they are told.
+    /// Events for tokens that are deregistered, each with the number of waits before it is
+    /// reported.
     pub(super) stale: Vec<(usize, Ready)>,
-    /// When it was asked last.
+    /// The time of the last wait.
     pub(super) waited_at: Duration,
 }
 
-/// What a poll is told from outside its network too, by its waker.
+/// Flags of a poll that its waker sets too, from outside the network.
 #[derive(Debug, Default)]
 pub(super) struct Signals {
-    /// The waker was called since a wait told of it.
+    /// The waker was called since the last wait that reported it.
     woken: AtomicBool,
-    /// Something has come to the poll since somebody who watches it for edges has asked.
+    /// Something has reached the poll since an edge-triggered watcher last asked.
     edge: AtomicBool,
 }
 
@@ -42,7 +43,7 @@ impl Signals {
         self.tell();
     }
 
-    /// Tells who watches the poll itself for edges.
+    /// Notifies an edge-triggered watcher of the poll itself.
     pub(super) fn tell(&self) {
         self.edge.store(true, Ordering::Release);
     }
@@ -63,8 +64,7 @@ impl World {
         self.polls.len()
     }
 
-    /// Whether a wait would have something to tell. What is only made up (stale, spurious) does not
-    /// count.
+    /// Returns whether a wait would report an event. Stale and spurious events do not count.
     pub(super) fn has_events(&self, poll: usize) -> bool {
         let poll = &self.polls[poll];
         poll.signals.woken.load(Ordering::Acquire)
@@ -74,20 +74,20 @@ impl World {
             })
     }
 
-    /// Whether something has come to the poll since this was asked last, and a wait would have
-    /// something to tell.
+    /// Returns whether something has reached the poll since the last call, and a wait would report
+    /// an event.
     pub(super) fn take_edge(&mut self, poll: usize) -> bool {
         let told = self.polls[poll].signals.edge.swap(false, Ordering::AcqRel);
         told && self.has_events(poll)
     }
 
-    /// Appends at most `max` events; none if a signal interrupts the wait.
+    /// Appends at most `max` events, or none if a signal interrupts the wait.
     pub(super) fn wait(&mut self, poll: usize, ready: &mut Vec<Ready>, max: usize) -> Heard {
         self.system_calls += 1;
         self.polls[poll].waited_at = self.now;
         if self.strikes(Fault::Interrupted) {
-            // A signal ends only a wait that has nothing to tell: what is there by now has come
-            // after it.
+            // A signal interrupts only a wait that has nothing to report. Events that are pending
+            // now must therefore have arrived after it, so they are a new edge.
             self.polls[poll].signals.tell();
             return Heard::Some;
         }
@@ -130,8 +130,8 @@ impl World {
         }
     }
 
-    /// Takes the edge of a socket, and says what it is ready for by now: perhaps nothing, if it was
-    /// read in between.
+    /// Takes a socket's edge and returns what the socket is ready for now, which may be nothing if
+    /// it was read in between.
     fn fetch(&mut self, id: ConnectionId) -> Option<Ready> {
         let bare = self.strikes(Fault::BareEvent);
         let client = &mut self.connections.get_mut(&id)?.client;
@@ -176,7 +176,7 @@ impl World {
         Some(Ready { token, readiness })
     }
 
-    /// Changes the client's end of a connection, and tells its poll if it watches.
+    /// Changes the client's end of a connection, and notifies its poll if the socket is registered.
     pub(super) fn change(
         &mut self,
         id: ConnectionId,

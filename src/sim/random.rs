@@ -1,13 +1,13 @@
-//! Chance from a seed.
+//! A seeded pseudo-random number generator.
 
 use std::time::Duration;
 
-/// A small generator of pseudo-random numbers: the same seed gives the same numbers, on every
-/// machine and in every release.
+/// A small pseudo-random number generator. The same seed gives the same numbers, on every platform
+/// and in every release.
 ///
-/// For simulations and scripted servers only: it is **not cryptographic**; whoever sees a few
-/// numbers knows all that follow. (xoshiro256++, its state filled by splitmix64; both by Blackman
-/// and Vigna, in the public domain.)
+/// Use it only for simulations and scripted servers: it is **not cryptographic**, and a few outputs
+/// reveal all that follow. The generator is xoshiro256++, its state filled by splitmix64, both by
+/// Blackman and Vigna and in the public domain.
 ///
 /// ```
 /// use httpstream::sim::Random;
@@ -22,7 +22,7 @@ pub struct Random {
 }
 
 impl Random {
-    /// Starts a sequence; every seed is as good as another, 0 included.
+    /// Creates a generator. All seeds are equally good, 0 included.
     pub fn new(seed: u64) -> Self {
         let mut splitmix = seed;
         let state = std::array::from_fn(|_| {
@@ -35,12 +35,13 @@ impl Random {
         Self { state }
     }
 
-    /// A generator of its own, so that what one part draws does not shift what another one gets.
+    /// Returns an independent generator, so that the draws of one part do not affect those of
+    /// another.
     pub fn fork(&mut self) -> Self {
         Self::new(self.next_u64())
     }
 
-    /// The next number, any of all 64-bit ones.
+    /// Returns the next number, uniform over all 64-bit values.
     pub fn next_u64(&mut self) -> u64 {
         let [s0, s1, s2, s3] = &mut self.state;
         let result = s0.wrapping_add(*s3).rotate_left(23).wrapping_add(*s0);
@@ -54,49 +55,49 @@ impl Random {
         result
     }
 
-    /// A number under `bound`.
+    /// Returns a number less than `bound`.
     ///
     /// # Panics
-    /// When `bound` is 0: there is no such number.
+    /// Panics if `bound` is 0.
     pub fn below(&mut self, bound: usize) -> usize {
         assert!(bound > 0, "no number is below 0");
-        // Multiply and shift instead of a remainder; the bias is under bound / 2^64.
+        // Multiply and shift instead of taking a remainder; the bias is below bound / 2^64.
         ((u128::from(self.next_u64()) * bound as u128) >> 64) as usize
     }
 
-    /// A number from `low` to `high`, both included.
+    /// Returns a number from `low` to `high`, both included.
     ///
     /// # Panics
-    /// When `low` is over `high`.
+    /// Panics if `low` is greater than `high`.
     pub fn between(&mut self, low: usize, high: usize) -> usize {
-        assert!(low <= high, "no number from {low} to {high}");
+        assert!(low <= high, "low ({low}) is greater than high ({high})");
         match (high - low).checked_add(1) {
             Some(count) => low + self.below(count),
             None => self.next_u64() as usize,
         }
     }
 
-    /// Yes in `per_mille` of a thousand cases.
+    /// Returns true in `per_mille` of a thousand cases.
     pub fn chance(&mut self, per_mille: u16) -> bool {
         self.below(1000) < usize::from(per_mille)
     }
 
-    /// A duration from zero to `most`, both included, in whole nanoseconds.
+    /// Returns a duration from zero to `most`, both included, in whole nanoseconds.
     pub fn duration(&mut self, most: Duration) -> Duration {
         let nanos = u64::try_from(most.as_nanos()).unwrap_or(u64::MAX);
         let drawn = (u128::from(self.next_u64()) * (u128::from(nanos) + 1)) >> 64;
         Duration::from_nanos(drawn as u64)
     }
 
-    /// One of `items`, each as likely as the others.
+    /// Returns one of `items`, each with the same probability.
     ///
     /// # Panics
-    /// When there is none.
+    /// Panics if `items` is empty.
     pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
         &items[self.below(items.len())]
     }
 
-    /// Puts `items` in any order, each as likely as the others.
+    /// Shuffles `items`; all orders are equally likely.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             let other = self.below(last + 1);
@@ -104,7 +105,7 @@ impl Random {
         }
     }
 
-    /// As many bytes as asked for, of any value.
+    /// Returns `count` random bytes.
     pub fn bytes(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(count + 8);
         while bytes.len() < count {
@@ -121,7 +122,7 @@ mod tests {
 
     #[test]
     fn sequence_is_that_of_the_published_generator() {
-        // The reference implementation, its state set to 1, 2, 3, 4.
+        // Values from the reference implementation with its state set to 1, 2, 3, 4.
         let mut random = Random {
             state: [1, 2, 3, 4],
         };

@@ -1,15 +1,16 @@
-//! A strict reader of requests, for the simulated servers.
+//! A strict reader of requests for the simulated servers.
 //!
-//! It shares no code with the engine on purpose: it doubles as a check that what the engine sends
-//! is well-formed. What it does not take is reported as
+//! The reader deliberately shares no code with the engine, so that it also checks whether the
+//! engine sends well-formed requests. Malformed requests are reported as
 //! [`Misuse::MalformedRequest`](super::Misuse::MalformedRequest), with the rule that was broken.
-//! Bodies are of known length; there is no chunked coding here, since the engine sends none.
+//! Bodies have a known length; the chunked coding is not supported, since the engine never sends
+//! it.
 
-/// What comes out of a [`RequestReader`], in turns: a head, then its body.
+/// An item read by a [`RequestReader`]: heads and bodies alternate.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Item {
     Head(Head),
-    /// The whole body, empty if there is none.
+    /// The complete body, empty if there is none.
     Body(Vec<u8>),
 }
 
@@ -19,7 +20,7 @@ pub(super) struct Head {
     pub(super) method: String,
     pub(super) target: String,
     pub(super) headers: Vec<(String, Vec<u8>)>,
-    /// As it came, the empty line included.
+    /// The bytes received, including the empty line.
     pub(super) bytes: Vec<u8>,
 }
 
@@ -27,7 +28,7 @@ pub(super) struct Head {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Malformed(pub(super) String);
 
-/// Reads requests, one after another, from bytes that come in pieces of any size.
+/// Reads consecutive requests from bytes that arrive in pieces of any size.
 #[derive(Debug, Default)]
 pub(super) struct RequestReader {
     bytes: Vec<u8>,
@@ -36,7 +37,7 @@ pub(super) struct RequestReader {
 
 #[derive(Debug)]
 enum State {
-    /// Looking for the end of a head; up to here there is none.
+    /// Searching for the end of a head; the first `searched` bytes do not contain it.
     Head {
         searched: usize,
     },
@@ -59,18 +60,18 @@ impl RequestReader {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Bytes of a request that is not yet complete; those of a head already told are not among
-    /// them.
+    /// Returns the number of bytes of an incomplete request, not counting a head that has already
+    /// been returned.
     pub(super) fn pending(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Whether the next byte would be the first of a request.
+    /// Returns whether the next byte would be the first one of a request.
     pub(super) fn is_between(&self) -> bool {
         self.bytes.is_empty() && matches!(self.state, State::Head { .. })
     }
 
-    /// The next head or body, if all of it has come.
+    /// Returns the next head or body, if it has been received completely.
     pub(super) fn next_item(&mut self) -> Result<Option<Item>, Malformed> {
         match self.state {
             State::Head { searched } => self.next_head(searched),
@@ -90,7 +91,7 @@ impl RequestReader {
             .position(|w| w == END_OF_HEAD);
         let Some(found) = found else {
             if self.bytes.len() > MAX_HEAD {
-                return malformed("header section over 1 MiB");
+                return malformed("header section larger than 1 MiB");
             }
             self.state = State::Head {
                 searched: self.bytes.len(),
@@ -109,13 +110,13 @@ fn malformed<T>(why: impl Into<String>) -> Result<T, Malformed> {
     Err(Malformed(why.into()))
 }
 
-/// RFC 9112 §3 and §5, without any of the liberties that §2.2 grants to a server.
+/// Parses a head by RFC 9112 §3 and §5, without the leniency that §2.2 allows a server.
 fn parse_head(bytes: Vec<u8>) -> Result<Head, Malformed> {
     let text = &bytes[..bytes.len() - END_OF_HEAD.len()];
     let mut lines: Vec<&[u8]> = text.split(|&b| b == b'\n').collect();
     let last = lines.len() - 1;
     for (i, line) in lines.iter_mut().enumerate() {
-        // The CRLF of the last line went with the empty one.
+        // The CRLF of the last line was cut off with the empty line.
         if i < last {
             match line.split_last() {
                 Some((b'\r', head)) => *line = head,
@@ -146,18 +147,20 @@ fn parse_head(bytes: Vec<u8>) -> Result<Head, Malformed> {
 fn parse_request_line(line: &[u8]) -> Result<(String, String), Malformed> {
     let parts: Vec<&[u8]> = line.split(|&b| b == b' ').collect();
     let &[method, target, version] = parts.as_slice() else {
-        return malformed("request line is not of three parts with one space between");
+        return malformed("request line does not have three parts separated by single spaces");
     };
     if !is_token(method) {
         return malformed("method is not a token");
     }
     if target.is_empty() || !target.iter().all(u8::is_ascii_graphic) {
-        return malformed("request target is empty or has bytes that are not visible ASCII");
+        return malformed("request target is empty or contains bytes other than visible ASCII");
     }
     let origin_form = target[0] == b'/';
     let absolute_form = target.starts_with(b"http://") || target.starts_with(b"https://");
     if !(origin_form || absolute_form || target == b"*" && method == b"OPTIONS") {
-        return malformed("request target is neither path, URL nor the asterisk of OPTIONS");
+        return malformed(
+            "request target is neither a path nor a URL, nor the asterisk of OPTIONS",
+        );
     }
     if target.contains(&b'#') {
         return malformed("request target has a fragment");
@@ -179,7 +182,7 @@ fn parse_field_line(line: &[u8]) -> Result<(String, Vec<u8>), Malformed> {
     Ok((to_string(name), value.trim_ascii().to_vec()))
 }
 
-/// RFC 9112 §6.3 for requests.
+/// Returns the length of a request's body (RFC 9112 §6.3).
 fn body_length(head: &Head) -> Result<usize, Malformed> {
     if head.headers.iter().any(|(n, _)| is(n, "transfer-encoding")) {
         return malformed("Transfer-Encoding in a request");
@@ -206,7 +209,7 @@ fn is(name: &str, expected: &str) -> bool {
     name.eq_ignore_ascii_case(expected)
 }
 
-/// RFC 9110 §5.6.2.
+/// Returns whether `bytes` form a token (RFC 9110 §5.6.2).
 fn is_token(bytes: &[u8]) -> bool {
     let is_tchar = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
     !bytes.is_empty() && bytes.iter().all(is_tchar)
@@ -220,10 +223,10 @@ fn to_string(ascii: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// Method, target, number of fields and body of a request.
+    /// Method, target, number of fields, and body of a request.
     type Read = (String, String, usize, Vec<u8>);
 
-    /// Each request in `wire`, fed in pieces of `step` bytes.
+    /// Reads the requests in `wire`, fed in pieces of `step` bytes.
     fn read(wire: &[u8], step: usize) -> Result<Vec<Read>, String> {
         let mut reader = RequestReader::default();
         let mut requests = Vec::new();
@@ -259,47 +262,65 @@ mod tests {
     #[test]
     fn malformed_requests_are_refused() {
         let rows: &[(&str, &str)] = &[
-            ("no Host", "GET / HTTP/1.1\r\nA: b\r\n\r\n"),
-            ("no field at all", "GET / HTTP/1.1\r\n\r\n"),
-            ("two Hosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"),
-            ("an older version", "GET / HTTP/1.0\r\nHost: a\r\n\r\n"),
-            ("two spaces", "GET  / HTTP/1.1\r\nHost: a\r\n\r\n"),
+            ("missing Host", "GET / HTTP/1.1\r\nA: b\r\n\r\n"),
+            ("no fields", "GET / HTTP/1.1\r\n\r\n"),
             (
-                "a space in the target",
+                "two Host fields",
+                "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+            ),
+            ("older version", "GET / HTTP/1.0\r\nHost: a\r\n\r\n"),
+            (
+                "two spaces after the method",
+                "GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
+            ),
+            (
+                "space in the target",
                 "GET /a b HTTP/1.1\r\nHost: a\r\n\r\n",
             ),
             (
-                "a byte over ASCII in the target",
+                "non-ASCII byte in the target",
                 "GET /ä HTTP/1.1\r\nHost: a\r\n\r\n",
             ),
             (
-                "a target without a slash",
+                "target without a slash",
                 "GET a HTTP/1.1\r\nHost: a\r\n\r\n",
             ),
-            ("a fragment", "GET /#a HTTP/1.1\r\nHost: a\r\n\r\n"),
-            ("a bare LF", "GET / HTTP/1.1\r\nHost: a\nB: c\r\n\r\n"),
-            ("a bare CR", "GET / HTTP/1.1\r\nHost: a\rB: c\r\n\r\n"),
-            ("a NUL", "GET / HTTP/1.1\r\nHost: a\0\r\n\r\n"),
             (
-                "a space before the colon",
+                "fragment in the target",
+                "GET /#a HTTP/1.1\r\nHost: a\r\n\r\n",
+            ),
+            ("bare LF", "GET / HTTP/1.1\r\nHost: a\nB: c\r\n\r\n"),
+            ("bare CR", "GET / HTTP/1.1\r\nHost: a\rB: c\r\n\r\n"),
+            (
+                "NUL in a field value",
+                "GET / HTTP/1.1\r\nHost: a\0\r\n\r\n",
+            ),
+            (
+                "space before the colon",
                 "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
             ),
-            ("a folded line", "GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n"),
-            ("no colon", "GET / HTTP/1.1\r\nHost: a\r\nB\r\n\r\n"),
             (
-                "an empty line in front",
+                "folded field line",
+                "GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n",
+            ),
+            (
+                "field line without a colon",
+                "GET / HTTP/1.1\r\nHost: a\r\nB\r\n\r\n",
+            ),
+            (
+                "empty line before the request line",
                 "\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
             ),
             (
-                "a signed length",
+                "signed Content-Length",
                 "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n",
             ),
             (
-                "two lengths",
+                "two Content-Length fields",
                 "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
             ),
             (
-                "a chunked body",
+                "chunked body",
                 "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
             ),
         ];

@@ -1,4 +1,4 @@
-//! Look-ups in the names of a simulated network, in virtual time.
+//! Name lookup in a simulated network, in virtual time.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -8,12 +8,12 @@ use super::network::Network;
 use super::world::{Name, World};
 use crate::resolver::{Family, LookupAnswer, LookupError, LookupId, Resolve, Wake};
 
-/// A resolver without a thread: an answer comes when virtual time has got there, by
-/// [`Resolve::on_tick`].
+/// A resolver without a thread: an answer becomes available once virtual time has reached it,
+/// through [`Resolve::on_tick`].
 #[derive(Debug)]
 pub(super) struct Names {
     network: Network,
-    /// Look-ups on their way, by when they end and in order of their beginning.
+    /// Lookups in progress, ordered by the time at which they end, then by their start.
     waiting: BTreeMap<(Instant, u64), (LookupId, LookupAnswer)>,
     begun: u64,
     done: VecDeque<(LookupId, LookupAnswer)>,
@@ -32,7 +32,7 @@ impl Names {
 
 impl Resolve for Names {
     fn attach(&mut self, _wake: Wake) {
-        // An answer comes in `on_tick` or at once: nobody has to be woken.
+        // Answers become available in `on_tick` or at once, so there is nothing to wake.
     }
 
     fn start(&mut self, host: &str, family: Family, id: LookupId) {
@@ -78,7 +78,7 @@ impl Name {
 }
 
 impl World {
-    /// What a look-up will answer, and after how long.
+    /// Returns the answer to a lookup, and the time it takes.
     pub(super) fn look_up(&mut self, host: &str, family: Family) -> (Duration, LookupAnswer) {
         let (mut after, answer, ttl) = match self.names.get(host) {
             Some(name) => (name.after(family), name.answer.clone(), name.ttl),

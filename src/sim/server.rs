@@ -1,10 +1,35 @@
-//! Scripted servers: what they are told, and what they answer.
+//! Scripted servers: the requests they receive and the answers they give.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Names a connection of a [`Network`](super::Network); never used twice.
+/// Identifies a connection of a [`Network`](super::Network). Identifiers are never reused.
+///
+/// ```
+/// use httpstream::sim::{Answer, Incoming, Network};
+/// use httpstream::{Config, Engine, Next, Request, Sim};
+///
+/// let network = Network::new(1);
+/// network.host("bot.test", [[10, 0, 0, 1]]);
+/// network.serve("10.0.0.1:80".parse().unwrap(), |request: &Incoming| {
+///     Answer::ok(request.connection.to_string())
+/// });
+///
+/// let mut engine = Engine::<Vec<u8>, Sim>::on_network(&network, Config::default())?;
+/// engine.submit(Request::get("http://bot.test/").build()?, |body, reply, _| {
+///     body.extend(reply.map_or(Vec::new(), |response| response.body().to_vec()));
+///     Next::done()
+/// });
+/// let mut body = Vec::new();
+/// engine.run(&mut body)?;
+/// assert_eq!(body, b"connection 1");
+///
+/// let connection = network.connections()[0];
+/// assert!(network.is_open(connection));
+/// assert!(network.close(connection));
+/// # Ok::<(), httpstream::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub(super) u64);
 
@@ -14,7 +39,7 @@ impl fmt::Display for ConnectionId {
     }
 }
 
-/// A server of the simulated network. Closures `FnMut(&Incoming) -> Answer` are servers.
+/// A server of the simulated network. A closure `FnMut(&Incoming) -> Answer` is a server too.
 ///
 /// ```
 /// use httpstream::sim::{Answer, Incoming, Network};
@@ -31,17 +56,19 @@ impl fmt::Display for ConnectionId {
 /// });
 /// ```
 pub trait Server {
-    /// A request has come, whole.
+    /// Answers a request that has been received completely.
     fn on_request(&mut self, request: &Incoming) -> Answer;
 
-    /// The head of a request has come, its body (if any) is still to come. An answer to it is sent
-    /// at once, and `on_request` is not asked about this request any more.
+    /// Answers a request whose head has been received, while its body (if any) is still to come.
+    ///
+    /// `Some` sends that answer right away, and `on_request` is not called for this request. The
+    /// default implementation returns `None`.
     fn on_head(&mut self, request: &Incoming) -> Option<Answer> {
         let _ = request;
         None
     }
 
-    /// The client has closed the connection.
+    /// Reports that the client has closed the connection.
     fn on_close(&mut self, connection: ConnectionId) {
         let _ = connection;
     }
@@ -53,46 +80,72 @@ impl<F: FnMut(&Incoming) -> Answer> Server for F {
     }
 }
 
-/// A request as its server got it.
+/// A request as its server received it.
+///
+/// ```
+/// use httpstream::sim::{Answer, Incoming, Network};
+/// use httpstream::{Config, Engine, Next, Request, Sim};
+///
+/// let network = Network::new(1);
+/// network.host("bot.test", [[10, 0, 0, 1]]);
+/// network.serve("10.0.0.1:80".parse().unwrap(), |request: &Incoming| {
+///     assert_eq!((request.method.as_str(), request.path()), ("POST", "/say"));
+///     assert_eq!(request.query(), Some("to=all"));
+///     assert_eq!(request.header("content-type"), Some(&b"text/plain"[..]));
+///     Answer::ok(request.body())
+/// });
+///
+/// let say = Request::post("http://bot.test/say?to=all");
+/// let say = say.header("Content-Type", "text/plain").body("hello").build()?;
+/// let mut engine = Engine::<Vec<u8>, Sim>::on_network(&network, Config::default())?;
+/// engine.submit(say, |echo, reply, _| {
+///     echo.extend(reply.map_or(Vec::new(), |response| response.body().to_vec()));
+///     Next::done()
+/// });
+/// let mut echo = Vec::new();
+/// engine.run(&mut echo)?;
+/// assert_eq!(echo, b"hello");
+/// # Ok::<(), httpstream::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Incoming {
-    /// The connection it came on.
+    /// The connection that carried the request.
     pub connection: ConnectionId,
     /// The address of the server.
     pub server: SocketAddr,
-    /// Whether it was sent to an `https` URL.
+    /// Whether the request was for an `https` URL.
     pub https: bool,
-    /// How many requests came on this connection before it.
+    /// The number of requests received earlier on this connection.
     pub number: usize,
-    /// Whether an earlier request on this connection had not been answered to its end when this one
-    /// came.
+    /// Whether an earlier request on this connection had not been answered completely when this one
+    /// arrived.
     pub pipelined: bool,
-    /// When its last byte came, from the beginning of the simulation.
+    /// When its last byte arrived, measured from the start of the simulation.
     pub at: Duration,
-    /// The method.
+    /// The request method.
     pub method: String,
-    /// The request target, as it stands in the request line.
+    /// The request target, as written in the request line.
     pub target: String,
-    /// Names and values of the field lines, in order.
+    /// Names and values of the field lines, in order of arrival.
     pub headers: Vec<(String, Vec<u8>)>,
-    /// All of it, as it came.
+    /// The entire request, head and body, as received.
     pub bytes: Vec<u8>,
     pub(super) head_len: usize,
 }
 
 impl Incoming {
-    /// The request target up to the query.
+    /// Returns the request target without its query.
     pub fn path(&self) -> &str {
         self.target.split('?').next().unwrap_or_default()
     }
 
-    /// The query: what stands behind the question mark of the target.
+    /// Returns the query: the part of the target after the question mark.
     pub fn query(&self) -> Option<&str> {
         self.target.split_once('?').map(|(_, query)| query)
     }
 
-    /// The value of the first field line of that name, in whatever case.
+    /// Returns the value of the first field line with this name. Names are compared ignoring case.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         let mut lines = self.headers.iter();
         lines
@@ -100,12 +153,13 @@ impl Incoming {
             .map(|(_, value)| value.as_slice())
     }
 
-    /// The body.
+    /// Returns the body.
     pub fn body(&self) -> &[u8] {
         &self.bytes[self.head_len..]
     }
 
-    /// Whether the client said that it will send no more on this connection.
+    /// Whether the request has `Connection: close`: the client will send no more on this
+    /// connection.
     pub fn wants_close(&self) -> bool {
         self.headers.iter().any(|(name, value)| {
             name.eq_ignore_ascii_case("connection")
@@ -127,24 +181,25 @@ impl fmt::Debug for Incoming {
     }
 }
 
-/// What a server answers: which bytes, when, and what becomes of the connection.
+/// A server's answer: the bytes to send, when to send them, and what happens to the connection.
 ///
-/// An answer begins as [`ok`](Self::ok), [`status`](Self::status), [`raw`](Self::raw) or
-/// [`nothing`](Self::nothing). As it stands it is sent at once, and the connection stays open for
-/// the next request. What is only known later begins as [`held`](Self::held).
+/// Create one with [`ok`](Self::ok), [`status`](Self::status), [`raw`](Self::raw) or
+/// [`nothing`](Self::nothing). By default it is sent immediately, and the connection stays open for
+/// the next request. To decide on the answer later, return [`held`](Self::held).
 ///
 /// ```
 /// use std::time::Duration;
 /// use httpstream::sim::Answer;
 ///
 /// let long_poll = Answer::ok("news").after(Duration::from_secs(50));
-/// let truncated = Answer::status(200).header("Server", "old").body("0123456789").truncate(60).close();
+/// let old = Answer::status(200).header("Server", "old").body("0123456789");
+/// let truncated = old.truncate(60).close();
 /// let dripping = Answer::status(200).chunked(["one", "two"]).drip(1, Duration::from_millis(5));
 /// let stuck = Answer::nothing();
 /// let gone = Answer::nothing().reset();
 /// ```
 #[derive(Clone, Debug)]
-#[must_use = "an answer does nothing until a server returns it, or a network is given it"]
+#[must_use = "an answer has no effect until a server returns it or `Network::answer` sends it"]
 pub struct Answer {
     interims: Vec<Vec<u8>>,
     message: Message,
@@ -184,12 +239,12 @@ pub(super) enum End {
 }
 
 impl Answer {
-    /// 200 with a body of known length.
+    /// Creates a 200 response with a body of known length.
     pub fn ok(body: impl Into<Vec<u8>>) -> Self {
         Self::status(200).body(body)
     }
 
-    /// A response with that status and an empty body.
+    /// Creates a response with this status and an empty body.
     pub fn status(status: u16) -> Self {
         Self::of(Message::Built {
             status,
@@ -198,20 +253,22 @@ impl Answer {
         })
     }
 
-    /// Those bytes, whatever they are.
+    /// Creates an answer of exactly these bytes, whether or not they are a valid response.
     pub fn raw(bytes: impl Into<Vec<u8>>) -> Self {
         Self::of(Message::Raw(bytes.into()))
     }
 
-    /// Not one byte: the client waits for ever, unless [`close`](Self::close) or
-    /// [`reset`](Self::reset) ends the connection.
+    /// Creates an answer that sends nothing. The client waits forever unless [`close`](Self::close)
+    /// or [`reset`](Self::reset) ends the connection.
     pub fn nothing() -> Self {
         Self::raw("")
     }
 
-    /// No answer yet: the request waits until [`Network::answer`](super::Network::answer) brings
-    /// one, as a long poll waits for news. Whatever else is said of this answer has no effect. A
-    /// client that closes the connection first is reported through [`Server::on_close`], as ever.
+    /// Postpones the answer: the request waits until [`Network::answer`](super::Network::answer)
+    /// supplies one, as a long poll waits for news.
+    ///
+    /// Other settings of a held answer have no effect. If the client closes the connection first,
+    /// the server learns of it through [`Server::on_close`], as usual.
     ///
     /// ```
     /// use std::cell::Cell;
@@ -220,14 +277,16 @@ impl Answer {
     ///
     /// let network = Network::new(1);
     /// let (handle, waiting) = (network.clone(), Rc::new(Cell::new(None)));
-    /// network.serve("10.0.0.1:80".parse().unwrap(), move |request: &Incoming| match request.path() {
+    /// let addr = "10.0.0.1:80".parse().unwrap();
+    /// network.serve(addr, move |request: &Incoming| match request.path() {
     ///     "/poll" => {
     ///         waiting.set(Some(request.connection));
     ///         Answer::held()
     ///     }
     ///     _ => {
     ///         let news = request.body();
-    ///         let heard = waiting.take().is_some_and(|poll| handle.answer(poll, Answer::ok(news)));
+    ///         let poll = waiting.take();
+    ///         let heard = poll.is_some_and(|poll| handle.answer(poll, Answer::ok(news)));
     ///         Answer::ok(if heard { "sent" } else { "nobody listens" })
     ///     }
     /// });
@@ -252,8 +311,10 @@ impl Answer {
         }
     }
 
-    /// Adds a field line. `Content-Length`, `Transfer-Encoding` and, for a body that lasts until
-    /// the end of the connection, `Connection` come by themselves. No effect on [`raw`](Self::raw).
+    /// Adds a field line. `Content-Length` and `Transfer-Encoding` are added automatically, and so
+    /// is `Connection` for a body that is delimited by the end of the connection.
+    ///
+    /// This has no effect on [`raw`](Self::raw) answers.
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         if let Message::Built { headers, .. } = &mut self.message {
             headers.push((name.to_owned(), value.as_ref().to_vec()));
@@ -261,13 +322,15 @@ impl Answer {
         self
     }
 
-    /// Sets a body of known length. It stays away, its length stays, in an answer to HEAD; both do
-    /// with status 204 and 304.
+    /// Sets a body of known length.
+    ///
+    /// An answer to HEAD keeps the `Content-Length` but omits the body. Status 204 and 304 omit
+    /// both.
     pub fn body(self, body: impl Into<Vec<u8>>) -> Self {
         self.with_body(Body::Length(body.into()))
     }
 
-    /// Sets a body in the chunked coding, a chunk for each piece that is not empty.
+    /// Sets a body in the chunked coding, with one chunk for each non-empty piece.
     pub fn chunked<P: Into<Vec<u8>>>(self, pieces: impl IntoIterator<Item = P>) -> Self {
         self.with_body(Body::Chunked {
             pieces: pieces.into_iter().map(Into::into).collect(),
@@ -287,7 +350,8 @@ impl Answer {
         self
     }
 
-    /// Sets a body that lasts until the end of the connection, and ends the connection behind it.
+    /// Sets a body that is delimited by the end of the connection, and closes the connection after
+    /// it.
     pub fn until_close(self, body: impl Into<Vec<u8>>) -> Self {
         self.with_body(Body::UntilClose(body.into())).close()
     }
@@ -299,7 +363,7 @@ impl Answer {
         self
     }
 
-    /// Sends an interim response first, at once, with the given fields.
+    /// Sends an interim response with the given fields first, without delay.
     pub fn interim(mut self, status: u16, headers: &[(&str, &str)]) -> Self {
         let headers: Vec<_> = headers
             .iter()
@@ -309,44 +373,44 @@ impl Answer {
         self
     }
 
-    /// Holds the (final) response back for that long, as a long poll does.
+    /// Delays the final response by `hold`, as a long poll does.
     pub fn after(mut self, hold: Duration) -> Self {
         self.hold = hold;
         self
     }
 
-    /// Pauses for that long before byte `at` of the (final) response.
+    /// Pauses for `pause` before byte `at` of the final response.
     pub fn pause(mut self, at: usize, pause: Duration) -> Self {
         self.pauses.push((at, pause));
         self
     }
 
-    /// Sends the (final) response `bytes` at a time, and pauses for `every` between.
+    /// Sends the final response in pieces of `bytes` bytes, with a pause of `every` between them.
     pub fn drip(mut self, bytes: usize, every: Duration) -> Self {
         self.drip = Some((bytes.max(1), every));
         self
     }
 
-    /// Sends no more than the first `bytes` of the (final) response.
+    /// Sends only the first `bytes` bytes of the final response.
     pub fn truncate(mut self, bytes: usize) -> Self {
         self.truncate = Some(bytes);
         self
     }
 
-    /// Ends the connection behind the answer, without announcing it; where a server would announce
-    /// it, add the header `Connection: close`.
+    /// Closes the connection after the answer, without announcing it. To announce it as a server
+    /// would, add the header `Connection: close`.
     pub fn close(mut self) -> Self {
         self.end = Some(End::Close);
         self
     }
 
-    /// Resets the connection behind the answer.
+    /// Resets the connection after the answer.
     pub fn reset(mut self) -> Self {
         self.end = Some(End::Reset);
         self
     }
 
-    /// The bytes to send and when, as an answer to `request`.
+    /// Encodes the answer to `request` as bytes and the times at which to send them.
     pub(super) fn encode(self, request: &Incoming) -> Script {
         let Encoded {
             mut wire,
@@ -374,7 +438,7 @@ impl Answer {
             (pause, from) = (pause + then, at);
         }
         let bytes = wire.split_off(from);
-        // An answer of no bytes has no piece to carry its hold.
+        // An empty answer has no piece to carry its delay.
         let end_pause = if bytes.is_empty() {
             pause
         } else {
@@ -391,22 +455,22 @@ impl Answer {
     }
 }
 
-/// An [`Answer`] as bytes in time.
+/// An [`Answer`], encoded as bytes with their times.
 #[derive(Debug)]
 pub(super) struct Script {
     pub(super) pieces: Vec<Segment>,
-    /// Whether the client can tell the end of the response from the bytes alone.
+    /// Whether the client can tell from the bytes alone where the response ends.
     pub(super) delimited: bool,
-    /// Whether the response is there to its end.
+    /// Whether the response is sent to its end.
     pub(super) complete: bool,
-    /// How long after the last piece the connection ends, and how.
+    /// How the connection ends, and how long after the last piece.
     pub(super) end: Option<(Duration, End)>,
 }
 
-/// Bytes sent together.
+/// Bytes that are sent together.
 #[derive(Debug)]
 pub(super) struct Segment {
-    /// The time since the piece before.
+    /// The time since the previous piece.
     pub(super) pause: Duration,
     pub(super) bytes: Vec<u8>,
 }
@@ -429,7 +493,7 @@ struct Encoded {
 impl Message {
     fn encode(self, request: &Incoming) -> Encoded {
         let (status, mut headers, body) = match self {
-            // Never sent.
+            // A held answer is never sent.
             Message::Held => {
                 return Encoded {
                     wire: Vec::new(),
@@ -505,7 +569,7 @@ fn encode_head(status: u16, headers: &[(String, Vec<u8>)]) -> Vec<u8> {
     wire
 }
 
-/// The field lines and the empty line behind them.
+/// Appends the field lines and the empty line that ends them.
 fn encode_fields(wire: &mut Vec<u8>, fields: &[(String, Vec<u8>)]) {
     for (name, value) in fields {
         wire.extend_from_slice(name.as_bytes());

@@ -1,4 +1,4 @@
-//! What gets to a server: the bytes of requests, and the client's end.
+//! What reaches a server: the bytes of requests, and the client's end of the connection.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -35,7 +35,7 @@ impl World {
         }
     }
 
-    /// The next server to ask or tell, if any.
+    /// Returns the next call to make to a server, if any.
     pub(super) fn take_call(&mut self) -> Option<Call> {
         if let Some(call) = self.calls.pop_front() {
             return Some(call);
@@ -48,7 +48,7 @@ impl World {
         call
     }
 
-    /// Reads on in what the client sent, up to a point at which the server has a say.
+    /// Continues to read what the client sent, up to the next point at which the server is called.
     fn read_request(&mut self, id: ConnectionId) -> Option<Call> {
         loop {
             let now = self.now;
@@ -104,7 +104,7 @@ impl World {
         }
     }
 
-    /// The server has looked at a head, and perhaps answered it.
+    /// Processes the server's reaction to a head, which may be an answer.
     pub(super) fn on_head_seen(
         &mut self,
         id: ConnectionId,
@@ -144,8 +144,8 @@ impl World {
         }
     }
 
-    /// Records who ended a connection: whoever did so first, though the other may not have seen it
-    /// yet.
+    /// Records who ended a connection. The first to do so counts, even if the other side has not
+    /// noticed yet.
     pub(super) fn record_end(&mut self, id: ConnectionId, at: Duration, how: Closed) {
         if let Some(served) = self.ledger.connections.get_mut(&id) {
             served.closed.get_or_insert((at, how));
@@ -161,7 +161,7 @@ impl World {
         }
     }
 
-    /// Lets the server's idle timeout begin when it has sent what it is sending.
+    /// Starts the server's idle timer, which runs from the end of what the server is sending.
     pub(super) fn start_idle_timer(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;

@@ -1,4 +1,4 @@
-//! The simulated network as the engine sees it: sockets, readiness and time behind [`Net`].
+//! The engine's access to the simulated network: sockets, readiness and time behind [`Net`].
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -17,8 +17,8 @@ use crate::proto::Scheme;
 use crate::resolver::{Resolve, Wake};
 use crate::route::Route;
 
-/// A simulated socket. Its number is used again as soon as it is closed; the connection is its own,
-/// so that a use after the close does not hit the next one of that number.
+/// A simulated socket. Its file descriptor is reused as soon as it is closed, but its connection id
+/// is unique, so that a use after the close does not affect the next socket with that descriptor.
 #[derive(Debug)]
 pub struct Socket {
     fd: usize,
@@ -39,9 +39,9 @@ impl Socket {
     }
 }
 
-/// One engine's access to a [`Network`]: its poll, and its sockets.
+/// One engine's access to a [`Network`]: its poll and its sockets.
 ///
-/// Dropping it closes what it has open, as dropping real sockets does.
+/// Dropping it closes the sockets that are still open, as dropping real sockets does.
 #[derive(Debug)]
 pub struct SimNet {
     network: Network,
@@ -60,22 +60,21 @@ impl SimNet {
         }
     }
 
-    /// When the network will change by itself next; in the past if it has changed since the clock
-    /// was last moved.
+    /// Returns when the network's next scheduled event is due; in the past if events have come due
+    /// since the clock last moved.
     pub(crate) fn next_event_at(&self) -> Option<Instant> {
         let world = self.network.world();
         world.next_event_at().map(|at| world.instant(at))
     }
 
-    /// Whether a wait would have something to tell now. What is only made up (stale and spurious
-    /// events) does not count.
+    /// Returns whether a wait would report an event now. Stale and spurious events do not count.
     pub(crate) fn has_events(&self) -> bool {
         self.network.settle();
         self.network.world().has_events(self.poll)
     }
 
-    /// Moves the clock to `until`, or to the moment before that at which a wait has something to
-    /// tell. Answers the time reached; it never goes back.
+    /// Moves the clock to `until`, or to the earlier moment at which a wait has something to
+    /// report. Returns the time reached; the clock never moves back.
     pub(crate) fn advance_to(&mut self, until: Instant) -> Instant {
         let until = self.network.world().since_start(until);
         loop {
@@ -90,7 +89,8 @@ impl SimNet {
         self.network.now()
     }
 
-    /// The network may go on between two system calls of a turn.
+    /// Lets the network proceed between two system calls of a turn, if
+    /// [`MidTurn`](super::Fault::MidTurn) strikes.
     fn interlude(&self) {
         if self.network.world_mut().strikes(super::Fault::MidTurn) {
             self.network.settle();
@@ -119,7 +119,7 @@ impl Net for SimNet {
         Some((self.network.wall_clock(), self.network.seed()))
     }
 
-    /// Nothing is set on a simulated socket.
+    /// Options of the route are ignored: a simulated socket has none.
     fn connect(&mut self, addr: SocketAddr, route: &Route) -> io::Result<Socket> {
         self.connect_for(Scheme::Http, addr, route)
     }
@@ -130,7 +130,7 @@ impl Net for SimNet {
     }
 
     fn connect_unix(&mut self, _: &Path, _: &Route) -> io::Result<Socket> {
-        let why = "a simulated network has no unix sockets";
+        let why = "a simulated network has no Unix-domain sockets";
         Err(io::Error::new(io::ErrorKind::Unsupported, why))
     }
 
@@ -165,8 +165,8 @@ impl Net for SimNet {
         self.network.world_mut().set_nodelay(socket)
     }
 
-    /// Never blocks: it tells what is ready at the present virtual time, and time passes in
-    /// [`SimNet::advance_to`] only.
+    /// Never blocks: it reports what is ready at the current virtual time. Only
+    /// [`SimNet::advance_to`] lets time pass.
     fn wait(
         &mut self,
         ready: &mut Vec<Ready>,
@@ -186,7 +186,7 @@ impl Net for SimNet {
         Box::new(Names::new(self.network.clone()))
     }
 
-    /// There is no poll of the operating system here.
+    /// There is no poll of the operating system to attach to.
     fn attach(&self, resolver: &mut dyn Resolve) -> io::Result<()> {
         resolver.attach(self.waker());
         Ok(())

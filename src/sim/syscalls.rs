@@ -1,4 +1,4 @@
-//! The system calls of a simulated network, as the kernel of the client's machine answers them.
+//! The system calls of a simulated network, with the results that the client's kernel would return.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::SocketAddr;
@@ -14,9 +14,9 @@ use super::socket::Socket;
 use super::world::{Event, Site, World};
 use crate::net::{Readiness, Ready};
 
-/// Linux gives up a connection after this long: a SYN and six more, each after twice the time.
+/// Linux gives up connecting after this long: a SYN and six retransmissions, at doubling intervals.
 const CONNECT_GIVES_UP: Duration = Duration::from_secs(127);
-/// 0 to 2 are the standard streams.
+/// Descriptors 0 to 2 are the standard streams.
 const FIRST_FD: usize = 3;
 
 impl World {
@@ -31,7 +31,8 @@ impl World {
             self.note("connect: no descriptor", 0, self.open_fds);
             return Err(no_descriptor());
         }
-        // There is a socket, which is connected. Where that fails at once, it is closed.
+        // The first two calls are `socket` and `connect`. If connecting fails at once, a `close`
+        // follows.
         self.system_calls += 1;
         if self.strikes(Fault::NoPort) {
             self.system_calls += 1;
@@ -49,8 +50,8 @@ impl World {
         let black_hole = matches!(site, Some(Site::SwallowsAll));
         let served = matches!(site, Some(Site::Serves(_)));
         let outcome = if unreachable || self.strikes(Fault::Unreachable) {
-            // Either the routing table knows, and connect itself fails; or some router says so
-            // later.
+            // Either the local routing table has no route and `connect` itself fails, or a router
+            // reports the error later.
             if self.random.chance(500) {
                 self.system_calls += 1;
                 self.note("connect: unreachable", 0, 0);
@@ -79,7 +80,7 @@ impl World {
         Ok(socket)
     }
 
-    /// Opens a socket with the lowest number that is free, as the kernel does.
+    /// Opens a socket with the lowest free file descriptor, as the kernel does.
     fn open(&mut self, poll: usize, addr: SocketAddr, https: bool) -> (ConnectionId, Socket) {
         let fd = match self.free_fds.pop_first() {
             Some(fd) => fd,
@@ -108,7 +109,7 @@ impl World {
         if self.strikes(Fault::StopsReading) {
             appetite = Some(self.random.below(2000));
         }
-        // As long as nothing goes wrong this is Linux, which says WouldBlock.
+        // Without faults, this behaves like Linux, which returns `WouldBlock`.
         if self.faults.per_mille(Fault::ConnectedAtOnce) > 0 && self.random.chance(500) {
             client.early_send = ErrorKind::NotConnected;
         }
@@ -123,7 +124,7 @@ impl World {
         (id, Socket::new(fd, id))
     }
 
-    /// The client's end that `socket` names, if it is open.
+    /// Returns the client's end that `socket` names, if it is open.
     fn client(&mut self, socket: &Socket, call: &'static str) -> io::Result<&mut ClientEnd> {
         let open = self
             .connections
@@ -153,7 +154,7 @@ impl World {
         if fails {
             return Err(no_watch());
         }
-        // What is there already is an edge too.
+        // A socket that is ready when it is registered causes an edge.
         let changed = client.readiness();
         client.watch = Some(Watch { token, changed });
         if changed != Readiness::NONE {
@@ -217,7 +218,7 @@ impl World {
         self.open_fds -= 1;
         let id = socket.id();
         if self.server_mut(id).is_some_and(|server| !server.accepted) {
-            // No server knows of it.
+            // No server has learned of the connection.
             self.connections.remove(&id);
             return;
         }
@@ -228,7 +229,7 @@ impl World {
         self.schedule(at, Event::ClientClosed { id, end });
     }
 
-    /// Closes what an engine left open on its poll when it was dropped, as dropping real sockets
+    /// Closes the sockets that a dropped engine left open on its poll, as dropping real sockets
     /// does.
     pub(super) fn close_poll(&mut self, poll: usize) {
         let open: Vec<Socket> = self
@@ -295,7 +296,8 @@ impl World {
             Ok((n, window)) => {
                 self.note("recv", socket.id().0, n);
                 if window == Window::Opened {
-                    // The server hears of it, and what it sends then takes its time too.
+                    // The server learns of it one transit later, and what it then sends takes
+                    // another.
                     let at = self.now + self.transit() + self.transit();
                     let id = socket.id();
                     self.schedule(at, Event::WindowOpened { id });
@@ -309,7 +311,7 @@ impl World {
         }
     }
 
-    /// A signal may come before a call has done anything.
+    /// Fails with `Interrupted` if a signal arrives before the call has done anything.
     fn interrupt(&mut self) -> io::Result<()> {
         if self.strikes(Fault::Interrupted) {
             Err(ErrorKind::Interrupted.into())
@@ -328,7 +330,7 @@ impl World {
     }
 }
 
-// The standard library has no kind for these three.
+// The standard library has no `ErrorKind` for these three.
 
 fn no_descriptor() -> io::Error {
     io::Error::from_raw_os_error(if cfg!(windows) { 10024 } else { 24 })

@@ -1,4 +1,4 @@
-//! The simulated network by itself, through the system calls of an engine.
+//! The simulated network on its own, driven through the system calls of an engine.
 
 use std::cell::RefCell;
 use std::io::{ErrorKind, IoSlice};
@@ -23,7 +23,7 @@ fn addr() -> SocketAddr {
     ([10, 0, 0, 1], 80).into()
 }
 
-/// A network with one server, and the system calls of one client.
+/// A network with one server, driven by the system calls of one client.
 struct Bench {
     network: Network,
     net: SimNet,
@@ -55,7 +55,7 @@ impl Bench {
             .collect()
     }
 
-    /// Lets that much time pass, stopping nowhere, and tells the events since.
+    /// Lets `time` pass without stopping, and returns the events since then.
     fn wait_after(&mut self, time: Duration) -> Vec<(usize, Readiness)> {
         self.network.sleep(time);
         self.wait()
@@ -67,7 +67,7 @@ impl Bench {
         socket
     }
 
-    /// A connection that is established, its first edge fetched.
+    /// Returns an established connection whose first edge has been fetched.
     fn connected(&mut self, token: usize) -> Socket {
         let socket = self.connect(token);
         assert_eq!(self.wait_after(10 * MS), [(token, W)]);
@@ -91,7 +91,7 @@ impl Bench {
         self.net.close(socket);
     }
 
-    /// Everything the server sends on `socket` within ten minutes, up to the end.
+    /// Reads everything the server sends on `socket` within ten minutes, up to the end of file.
     fn read_to_end(&mut self, socket: &Socket) -> Result<Vec<u8>, ErrorKind> {
         let mut all = Vec::new();
         for _ in 0..6_000 {
@@ -192,7 +192,7 @@ fn connection_that_stands_at_once_takes_a_send_before_it_is_registered() {
     assert_eq!(
         bench.wait(),
         [(7, R.with(W))],
-        "what is there already is an edge"
+        "a socket that is ready when it is registered causes an edge"
     );
 }
 
@@ -230,11 +230,15 @@ fn calls_are_counted_as_on_linux() {
     let calls = |bench: &Bench| bench.network.system_calls();
     assert_eq!(calls(&bench), 3, "socket, connect, epoll_ctl");
     bench.net.connect(addr(), &Route::default()).unwrap_err();
-    assert_eq!(calls(&bench), 4, "no socket, and nothing to do with it");
+    assert_eq!(
+        calls(&bench),
+        4,
+        "without a socket there is nothing to connect or close"
+    );
     bench.wait();
     bench.send(&socket, GET).unwrap_err();
     bench.recv(&socket, 1).unwrap_err();
-    assert_eq!(calls(&bench), 7, "what fails is a call too");
+    assert_eq!(calls(&bench), 7, "failed calls count");
     bench.close(socket);
     assert_eq!(calls(&bench), 9, "epoll_ctl, close");
     let socket = bench.connect(1);
@@ -244,12 +248,16 @@ fn calls_are_counted_as_on_linux() {
     assert!(!bench.net.is_connected_to_itself(&socket, other));
     assert_eq!(calls(&bench), 13, "getsockname");
     drop(bench.net);
-    assert_eq!(bench.network.system_calls(), 14, "its socket is closed");
+    assert_eq!(
+        bench.network.system_calls(),
+        14,
+        "dropping the engine closes its socket"
+    );
 }
 
 #[test]
 fn a_connection_that_fails_at_once_is_counted_with_its_close() {
-    // What goes wrong, and the calls: socket; or socket, connect, close.
+    // The fault and the calls counted: `socket` alone, or `socket`, `connect` and `close`.
     for (fault, expected) in [(Fault::NoDescriptor, 1), (Fault::NoPort, 3)] {
         let mut bench = Bench::with_faults(1, Faults::none().with(fault, 1000), hello);
         bench.net.connect(addr(), &Route::default()).unwrap_err();
@@ -323,7 +331,11 @@ fn end_that_comes_with_data_is_one_edge() {
     assert_eq!(bench.recv(&socket, 99), Ok(b"hello".to_vec()));
     assert_eq!(bench.wait_after(10 * MS), []);
     assert_eq!(bench.recv(&socket, 99), Ok(vec![]));
-    assert_eq!(bench.recv(&socket, 99), Ok(vec![]), "for ever");
+    assert_eq!(
+        bench.recv(&socket, 99),
+        Ok(vec![]),
+        "the end of file is permanent"
+    );
 }
 
 #[test]
@@ -409,7 +421,7 @@ fn window_holds_back_what_is_not_read() {
     assert_eq!(
         bench.wait_after(10 * MS),
         [],
-        "not half of the window is free"
+        "less than half of the window is free"
     );
     assert_eq!(bench.recv(&socket, 99).unwrap().len(), 20);
     assert_eq!(bench.wait_after(10 * MS), [(7, R.with(W))]);
@@ -474,13 +486,17 @@ fn request_to_a_server_that_has_closed_is_taken_and_reset() {
     assert_eq!(
         bench.send(&socket, GET),
         Ok(GET.len()),
-        "it does not know yet"
+        "the client has not learned of the close yet"
     );
     bench.network.sleep(MS / 2);
     assert_eq!(bench.recv(&socket, 99), Ok(vec![]));
     bench.network.sleep(MS / 2);
     assert_eq!(bench.send(&socket, GET), Err(ErrorKind::BrokenPipe));
-    assert_eq!(bench.recv(&socket, 99), Ok(vec![]), "the end stays the end");
+    assert_eq!(
+        bench.recv(&socket, 99),
+        Ok(vec![]),
+        "the end of file is permanent"
+    );
     assert_eq!(bench.network.ledger().requests().len(), 0);
 }
 
@@ -507,7 +523,7 @@ fn server_that_closes_with_something_unread_resets() {
     struct Hasty;
     impl Server for Hasty {
         fn on_request(&mut self, _: &Incoming) -> Answer {
-            panic!("the head was answered")
+            panic!("a request answered at its head is not passed to on_request")
         }
         fn on_head(&mut self, _: &Incoming) -> Option<Answer> {
             Some(Answer::raw("413").after(5 * MS).close())
@@ -541,7 +557,7 @@ fn misuse_is_noticed() {
     assert!(bench.recv(&copy, 9).is_err());
     bench.net.close(copy);
     let mut next = bench.net.connect(addr(), &Route::default()).unwrap();
-    assert_eq!(next.fd(), fd, "and yet it is not taken for the other");
+    assert_eq!(next.fd(), fd, "the descriptor is reused");
     assert!(bench.net.deregister(&mut next).is_err());
     let call = |call| Misuse::ClosedSocket { fd, call };
     let expected = [
@@ -650,9 +666,13 @@ fn host_acts_as_the_server_at_any_time() {
     bench.send(&socket, GET).unwrap();
     bench.network.sleep(MS);
     let [connection] = bench.network.connections()[..] else {
-        panic!("one connection")
+        panic!("expected exactly one connection")
     };
-    assert_eq!(bench.network.close_idle_peers(), 0, "it is answering");
+    assert_eq!(
+        bench.network.close_idle_peers(),
+        0,
+        "the server is answering"
+    );
     assert!(bench.network.push(connection, "noise"));
     assert!(bench.network.close(connection));
     assert!(!bench.network.close(connection));
@@ -732,7 +752,7 @@ fn stale_event_comes_after_its_deregistration() {
     let mut bench = Bench::with_faults(1, faults, hello);
     let socket = bench.connected(7);
     bench.close(socket);
-    assert!(!bench.net.has_events(), "it counts for nothing");
+    assert!(!bench.net.has_events(), "a stale event does not count");
     let events: Vec<_> = (0..5).flat_map(|_| bench.wait()).collect();
     assert_eq!(events.len(), 1);
     assert_eq!(events[0].0, 7);
@@ -742,7 +762,7 @@ fn stale_event_comes_after_its_deregistration() {
 fn spurious_event_is_of_a_live_token() {
     let faults = Faults::none().with(Fault::Spurious, 1000);
     let mut bench = Bench::with_faults(1, faults, hello);
-    assert_eq!(bench.wait(), [], "there is no token to tell of");
+    assert_eq!(bench.wait(), [], "no token is registered");
     let _socket = bench.connect(7);
     assert_eq!(bench.wait()[0].0, 7);
 }
@@ -771,10 +791,14 @@ fn advance_stops_where_there_is_something_to_do() {
     assert_eq!(bench.net.next_event_at(), Some(start + MS));
     let far = start + Duration::from_secs(3600);
     assert_eq!(bench.net.advance_to(far), start + MS);
-    assert_eq!(bench.net.advance_to(far), start + MS, "until it is fetched");
+    assert_eq!(
+        bench.net.advance_to(far),
+        start + MS,
+        "the clock stays until the event is fetched"
+    );
     bench.wait();
     assert_eq!(bench.net.advance_to(far), far);
-    assert_eq!(bench.net.advance_to(start), far, "time does not go back");
+    assert_eq!(bench.net.advance_to(start), far, "time never goes back");
     bench.net.waker().wake();
     assert_eq!(bench.net.advance_to(far + MS), far);
 }
@@ -824,7 +848,7 @@ fn names_are_looked_up_in_virtual_time() {
 
 // ---- determinism ----
 
-/// A client that does anything at all, for a while.
+/// A client that makes random system calls for a while.
 fn storm(seed: u64, faults: Faults) -> (Network, Vec<String>) {
     let mut chance = Random::new(seed);
     let mut bench = Bench::with_faults(seed, faults, |request: &Incoming| {
@@ -889,7 +913,11 @@ fn equal_seeds_give_equal_runs() {
     }
     fingerprints.sort_unstable();
     fingerprints.dedup();
-    assert_eq!(fingerprints.len(), 50, "and others give others");
+    assert_eq!(
+        fingerprints.len(),
+        50,
+        "different seeds give different runs"
+    );
 }
 
 #[test]
@@ -904,8 +932,8 @@ fn storm_of_everything_leaks_and_breaks_nothing() {
         network.sleep(Duration::from_secs(600));
         assert_eq!(network.open_fds(), 0, "seed {seed}");
         let malformed = |m: &Misuse| matches!(m, Misuse::MalformedRequest { .. });
-        // A short write here loses the rest of the request: what follows it is not well-formed, and
-        // nothing else is misuse.
+        // A short write loses the rest of the request here, so the next request is malformed. There
+        // is no other misuse.
         assert!(network.misuses().iter().all(malformed), "seed {seed}");
         for (count, fault) in struck.iter_mut().zip(Fault::ALL) {
             *count += network.struck(fault);
@@ -920,7 +948,7 @@ fn storm_of_everything_leaks_and_breaks_nothing() {
     }
 }
 
-/// A server that holds every answer, and notes who closes.
+/// A server that holds its answers and records which clients close.
 struct Holding(Rc<RefCell<Vec<ConnectionId>>>);
 
 impl Server for Holding {
@@ -944,7 +972,11 @@ fn held_request_is_answered_when_the_network_is_told_to() {
     assert!(!bench.network.answer(connection, Answer::raw("early")));
     bench.send(&socket, GET).unwrap();
     assert_eq!(bench.wait_after(1000 * MS), []);
-    assert_eq!(bench.network.close_idle_peers(), 0, "it is not idle");
+    assert_eq!(
+        bench.network.close_idle_peers(),
+        0,
+        "a held request is not idle"
+    );
     assert!(bench.network.answer(connection, Answer::held()));
     assert!(
         bench

@@ -1,10 +1,10 @@
-//! The world behind a [`Network`](super::Network): clock, queue of what is to come, descriptors,
-//! connections, polls.
+//! The state behind a [`Network`](super::Network): clock, event queue, file descriptors,
+//! connections and polls.
 //!
-//! A world calls nobody: where a server has to be asked, it leaves a [`Call`] to be taken, and
-//! [`Network`](super::Network) makes it while nothing is borrowed. Whatever happens is drawn from
-//! one generator and noted in one digest, so that equal seeds give equal runs, and one number tells
-//! whether they did.
+//! A world never calls a server. When a server has to be called, the world queues a [`Call`], and
+//! [`Network`](super::Network) makes it while nothing is borrowed. Every random choice is drawn
+//! from one generator, and everything that happens is added to one digest. Equal seeds therefore
+//! give equal runs, and comparing two numbers shows whether they did.
 
 use std::cell::RefCell;
 use std::collections::hash_map::DefaultHasher;
@@ -42,7 +42,7 @@ pub(super) struct World {
     queue: BTreeMap<(Duration, u64), Event>,
     queued: u64,
     pub(super) polls: Vec<Poll>,
-    /// The connection whose server has bytes to look at.
+    /// The connection whose server has bytes to read.
     pub(super) reading: Option<ConnectionId>,
     pub(super) calls: VecDeque<Call>,
     pub(super) ledger: Ledger,
@@ -61,7 +61,7 @@ pub(super) struct Name {
     pub(super) ttl: Duration,
 }
 
-/// What is found at an address.
+/// What answers at an address.
 pub(super) enum Site {
     Serves(Service),
     Refuses,
@@ -77,31 +77,32 @@ pub(super) struct Service {
     pub(super) window: Option<usize>,
 }
 
-/// Something that will happen.
+/// A scheduled event.
 pub(super) enum Event {
-    /// An attempt to connect comes to its end.
+    /// A connection attempt ends.
     Connected {
         id: ConnectionId,
         outcome: Result<(), ErrorKind>,
     },
-    /// A server sends.
+    /// A server sends bytes of an answer, and perhaps ends the connection after them.
     Leaves {
         id: ConnectionId,
         bytes: Vec<u8>,
         end: Option<End>,
     },
-    /// A server speaks out of turn.
+    /// A server sends unsolicited bytes.
     Speaks {
         id: ConnectionId,
         bytes: Vec<u8>,
     },
-    /// A server speaks out of turn, or ends the connection, if that is at rest when it gets there.
+    /// A server sends unsolicited bytes or ends the connection, provided that the connection is
+    /// idle at that time.
     Strays {
         id: ConnectionId,
         bytes: Vec<u8>,
         end: Option<End>,
     },
-    /// A server ends the connection out of the blue.
+    /// A server ends the connection spontaneously.
     HangsUp {
         id: ConnectionId,
         end: End,
@@ -129,14 +130,14 @@ pub(super) enum Event {
     },
 }
 
-/// Whether what a server sends belongs to the answer to a request.
+/// Whether bytes from a server belong to the answer to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
     Yes,
     No,
 }
 
-/// A server has to be asked or told something.
+/// A call to a server that has to be made.
 pub(super) enum Call {
     Head {
         id: ConnectionId,
@@ -188,16 +189,17 @@ impl World {
         self.base + at
     }
 
-    /// The time of `instant` since the beginning; zero if it is before that.
+    /// Returns the time from the start of the simulation to `instant`; zero if `instant` is
+    /// earlier.
     pub(super) fn since_start(&self, instant: Instant) -> Duration {
         instant.saturating_duration_since(self.base)
     }
 
-    /// Whether `fault` happens here and now.
+    /// Decides whether `fault` strikes now.
     pub(super) fn strikes(&mut self, fault: Fault) -> bool {
         let per_mille = self.faults.per_mille(fault);
-        // Nothing is drawn for a fault that is off: switching on one leaves the draws of the others
-        // alone where it can.
+        // A disabled fault draws no number, so that enabling one leaves the draws of the others
+        // unchanged where possible.
         let strikes = per_mille > 0 && self.random.chance(per_mille);
         if strikes {
             self.struck[fault as usize] += 1;
@@ -206,7 +208,7 @@ impl World {
         strikes
     }
 
-    /// How long something takes from one side to the other.
+    /// Returns how long something takes from one side to the other.
     pub(super) fn transit(&mut self) -> Duration {
         if self.strikes(Fault::NoLatency) {
             return Duration::ZERO;
@@ -223,7 +225,7 @@ impl World {
         self.latency + self.random.duration(most)
     }
 
-    /// Adds what happens to the digest of the run.
+    /// Adds an event to the digest of the run.
     pub(super) fn note(&mut self, what: &str, id: u64, number: usize) {
         trace!("sim {:?} connection {id}: {what} {number}", self.now);
         self.digest.write(what.as_bytes());
@@ -240,13 +242,13 @@ impl World {
         self.digest.finish()
     }
 
-    // ---- who is there ----
+    // ---- connections ----
 
     pub(super) fn server_mut(&mut self, id: ConnectionId) -> Option<&mut ServerEnd> {
         self.connections.get_mut(&id).map(|c| &mut c.server)
     }
 
-    /// Connections that stand: established, and ended by neither side.
+    /// Returns the live connections: those established and ended by neither side.
     pub(super) fn live(&self) -> impl Iterator<Item = (ConnectionId, &Connection)> {
         self.connections
             .iter()
@@ -258,7 +260,7 @@ impl World {
         self.connections.get(&id).is_some_and(Connection::stands)
     }
 
-    // ---- what is to come ----
+    // ---- the event queue ----
 
     pub(super) fn schedule(&mut self, at: Duration, event: Event) {
         self.queue.insert((at, self.queued), event);
@@ -269,7 +271,7 @@ impl World {
         self.queue.first_key_value().map(|((at, _), _)| *at)
     }
 
-    /// Lets the next event happen, if one is due by `until`.
+    /// Processes the next event, if one is due by `until`.
     pub(super) fn happen(&mut self, until: Duration) -> bool {
         let Some(entry) = self.queue.first_entry() else {
             return false;
@@ -334,9 +336,9 @@ impl World {
         self.start_idle_timer(id);
     }
 
-    /// Whether what comes for a client now, and answers no request of its, has to be noticed before
-    /// it sends the next one: the connection is at rest, and the client has looked neither at it
-    /// nor at its poll for more than a millisecond.
+    /// Returns whether the client has to notice unsolicited data that arrives now before it sends
+    /// its next request. This is so if the connection is at rest, and the client has looked neither
+    /// at the connection nor at its poll for more than a millisecond.
     pub(super) fn is_noticeable(&self, id: ConnectionId) -> bool {
         const LOOKED: Duration = Duration::from_millis(1);
         let Some(connection) = self.connections.get(&id) else {
@@ -347,7 +349,7 @@ impl World {
         client.fd.is_some() && connection.is_at_rest(self.now) && self.now > looked_at + LOOKED
     }
 
-    /// The client must not send on this connection any more.
+    /// Records that the client must not send on this connection before it reads.
     pub(super) fn note_stray(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.client.strayed = true;

@@ -1,16 +1,16 @@
-//! In place of `tls`, in a build without that feature: the types that a route and an error name.
+//! Stands in for `tls` in a build without that feature: the types that a route and an error name.
 
 use std::fmt;
 
-/// What an engine is told about TLS: nothing.
+/// TLS settings of a route. There are none in this build.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Tls;
 
-/// How a connection is protected: there is none that is.
+/// How a connection is protected. Uninhabited, since no connection in this build is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum TlsInfo {}
 
-/// Why there is no TLS.
+/// The error of a request that needs TLS.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Problem;
 

@@ -1,8 +1,8 @@
-//! What rustls and webpki do not tell of a certificate, read from its DER (RFC 5280 §4.1).
+//! Reads details from a certificate's DER that rustls and webpki do not expose (RFC 5280 §4.1).
 //!
-//! Nothing here decides whom to believe, but for the purposes of a certificate that is a root and a
-//! server at once: see
-//! [`Certificate::may_be_server`]. Whatever cannot be read is `None`.
+//! With one exception, nothing here affects which certificates are trusted. The exception is the
+//! purposes of a certificate that is both a root and a server's own: see
+//! [`Certificate::may_be_server`]. Anything that cannot be parsed is `None`.
 
 use std::fmt;
 
@@ -13,12 +13,12 @@ const OCTET_STRING: u8 = 0x04;
 const OBJECT: u8 = 0x06;
 const SEQUENCE: u8 = 0x30;
 
-/// `[n]`, constructed: explicitly tagged, or a sequence of an implicit tag.
+/// The tag `[n]`, constructed: an explicit tag, or an implicitly tagged sequence.
 const fn context(n: u8) -> u8 {
     0xa0 | n
 }
 
-/// Object identifiers, as DER has them.
+/// Object identifiers in their DER encoding.
 mod oid {
     pub(super) const KEY_USAGE: &[u8] = &[0x55, 0x1d, 15];
     pub(super) const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 17];
@@ -29,7 +29,7 @@ mod oid {
     pub(super) const RSA_PSS: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 10];
     pub(super) const EC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
 
-    /// Those that certificates are found to have, with the names they are known by.
+    /// Algorithms and curves that occur in certificates, with their common names.
     pub(super) const NAMES: &[(&[u8], &str)] = &[
         (
             &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 2],
@@ -94,7 +94,7 @@ mod oid {
     ];
 }
 
-/// An object identifier: by its name, else by its numbers.
+/// An object identifier, displayed by its name if it has one, else as numbers.
 #[derive(Clone, Copy, Debug)]
 struct Oid<'a>(&'a [u8]);
 
@@ -123,20 +123,20 @@ impl fmt::Display for Oid<'_> {
     }
 }
 
-/// The name of the algorithm that an `AlgorithmIdentifier` names, given without its outer tag as
-/// webpki has it.
+/// Returns the name of an algorithm, given its `AlgorithmIdentifier` without the outer tag, which
+/// is how webpki passes it.
 pub(super) fn algorithm_name(identifier: &[u8]) -> Option<String> {
     let mut fields = Fields(identifier);
     let algorithm = fields.take(OBJECT)?;
-    // A curve or the like, which says more than the family does.
+    // For elliptic curves, the parameters name the curve, which says more than the algorithm does.
     match fields.take(OBJECT).filter(|_| algorithm == oid::EC) {
-        Some(curve) => Some(format!("an elliptic curve of the kind {}", Oid(curve))),
+        Some(curve) => Some(format!("elliptic curve {}", Oid(curve))),
         None => Some(Oid(algorithm).to_string()),
     }
 }
 
-/// The length in bits of an RSA key, given as `SubjectPublicKeyInfo` without its outer tag; `None`
-/// of other keys.
+/// Returns the length of an RSA key in bits, given its `SubjectPublicKeyInfo` without the outer
+/// tag; `None` for other keys.
 pub(super) fn rsa_bits(info: &[u8]) -> Option<usize> {
     let mut info = Fields(info);
     let algorithm = Fields(info.take(SEQUENCE)?).take(OBJECT)?;
@@ -154,7 +154,7 @@ pub(super) fn rsa_bits(info: &[u8]) -> Option<usize> {
     })
 }
 
-/// A certificate, where what is asked for lies in it.
+/// The parts of a certificate that are needed here.
 pub(super) struct Certificate<'a> {
     issuer: &'a [u8],
     subject: &'a [u8],
@@ -172,7 +172,7 @@ impl<'a> Certificate<'a> {
         tbs.take(SEQUENCE)?;
         let subject = tbs.take(SEQUENCE)?;
         let key = tbs.take(SEQUENCE)?;
-        // The unique identifiers of version 2.
+        // The unique identifiers of X.509 version 2.
         for tag in [0x81, 0x82] {
             tbs.take(tag);
         }
@@ -188,7 +188,7 @@ impl<'a> Certificate<'a> {
         })
     }
 
-    /// Without its outer tag, as the next two.
+    /// Returns the issuer without its outer tag, as do the next two methods for their parts.
     pub(super) fn issuer(&self) -> &'a [u8] {
         self.issuer
     }
@@ -201,7 +201,8 @@ impl<'a> Certificate<'a> {
         self.key
     }
 
-    /// Whether it names a host or an address at all: most authorities' certificates do not.
+    /// Returns whether it names a DNS name or an IP address. Most authorities' certificates name
+    /// neither.
     pub(super) fn names_host(&self) -> bool {
         const DNS: u8 = 0x82;
         const IP: u8 = 0x87;
@@ -210,8 +211,8 @@ impl<'a> Certificate<'a> {
         std::iter::from_fn(|| names.next()).any(|(tag, _)| matches!(tag, DNS | IP))
     }
 
-    /// Whether its purposes (RFC 5280 §4.2.1.3, §4.2.1.12), where it names any, allow it to be a
-    /// server's: as OpenSSL judges it.
+    /// Returns whether its key usage and extended key usage (RFC 5280 §4.2.1.3, §4.2.1.12), where
+    /// present, permit use by a server. The rules are those of OpenSSL.
     pub(super) fn may_be_server(&self) -> bool {
         self.key_may_be_used().unwrap_or(false) && self.is_for_servers().unwrap_or(false)
     }
@@ -238,7 +239,7 @@ impl<'a> Certificate<'a> {
         )
     }
 
-    /// The value of an extension.
+    /// Returns the value of the extension with this identifier.
     fn extension(&self, id: &[u8]) -> Option<&'a [u8]> {
         let mut extensions = Fields(self.extensions);
         while let Some(extension) = extensions.take(SEQUENCE) {
@@ -252,17 +253,17 @@ impl<'a> Certificate<'a> {
     }
 }
 
-/// What the settings behind the certificate in OpenSSL's `TRUSTED CERTIFICATE` say of it.
+/// The purposes for which OpenSSL's `TRUSTED CERTIFICATE` trusts the certificate in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trust {
-    /// It may be believed of servers.
+    /// It may be trusted to identify servers.
     Servers,
-    /// It is for other purposes only.
+    /// It is trusted for other purposes only.
     Others,
 }
 
-/// Takes the certificate out of a `TRUSTED CERTIFICATE`: that and OpenSSL's `X509_CERT_AUX`, which
-/// may be left out.
+/// Extracts the certificate from a `TRUSTED CERTIFICATE`: a certificate followed by an optional
+/// `X509_CERT_AUX` of OpenSSL.
 pub(super) fn split_trusted(der: &[u8]) -> Option<(&[u8], Trust)> {
     let (SEQUENCE, _, settings) = read(der)? else {
         return None;
@@ -287,16 +288,16 @@ pub(super) fn split_trusted(der: &[u8]) -> Option<(&[u8], Trust)> {
     Some((certificate, trust))
 }
 
-/// Whether `input` is one value that may be a certificate, or a key.
+/// Returns whether `input` is a single DER sequence, as certificates and keys are.
 pub(super) fn is_sequence(input: &[u8]) -> bool {
     matches!(read(input), Some((SEQUENCE, _, [])))
 }
 
-/// Values one after the other.
+/// A series of consecutive DER values.
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
-    /// The content of the next value, if that has this tag.
+    /// Takes the next value and returns its content, provided that it has this tag.
     fn take(&mut self, tag: u8) -> Option<&'a [u8]> {
         let (found, content, rest) = read(self.0)?;
         if found != tag {
@@ -306,7 +307,7 @@ impl<'a> Fields<'a> {
         Some(content)
     }
 
-    /// The next value, whatever its tag.
+    /// Takes the next value, whatever its tag.
     fn next(&mut self) -> Option<(u8, &'a [u8])> {
         let (tag, content, rest) = read(self.0)?;
         self.0 = rest;
@@ -314,7 +315,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The tag and the content of the value that `input` begins with, and what follows it.
+/// Returns the tag and the content of the value at the start of `input`, and the bytes after it.
 fn read(input: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let [tag, first, rest @ ..] = input else {
         return None;
@@ -368,7 +369,7 @@ mod tests {
         for len in 0..der.len() {
             assert!(Certificate::read(&der[..len]).is_none());
         }
-        // Nor does anything panic where a byte is another.
+        // Nothing panics if a byte is corrupted, either.
         for at in 0..der.len() {
             for byte in [0, 0x30, 0x7f, 0x80, 0x84, 0xff] {
                 let mut other = der.clone();

@@ -1,4 +1,4 @@
-//! What is known of a TLS connection once it is there.
+//! Properties of an established TLS connection.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -8,10 +8,10 @@ use std::sync::{Arc, Weak};
 use rustls::pki_types::CertificateDer;
 use rustls::{CipherSuite, CommonState, HandshakeKind, ProtocolVersion};
 
-/// The certificates that a server has shown, its own first.
+/// The certificates that a server presented, its own first.
 pub(crate) type CertificateChain = Arc<[CertificateDer<'static>]>;
 
-/// How a connection is protected. Cheap to clone.
+/// How a connection is protected: version, cipher suite and certificates. Cheap to clone.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TlsInfo {
     version: ProtocolVersion,
@@ -21,7 +21,7 @@ pub struct TlsInfo {
     chain: CertificateChain,
 }
 
-/// What ALPN came to.
+/// The outcome of ALPN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Protocol {
     Unnamed,
@@ -35,7 +35,8 @@ enum Handshake {
 }
 
 impl TlsInfo {
-    /// Of a connection whose handshake is over, and has chosen no other protocol than `http/1.1`.
+    /// Describes a connection whose handshake is complete. If ALPN chose a protocol, it is
+    /// `http/1.1`.
     pub(crate) fn new(connection: &CommonState, chain: CertificateChain) -> Self {
         Self {
             version: connection
@@ -58,7 +59,7 @@ impl TlsInfo {
         }
     }
 
-    /// The version: `TLSv1.2` or `TLSv1.3`.
+    /// Returns the protocol version: `TLSv1.2` or `TLSv1.3`.
     pub fn version(&self) -> &'static str {
         match self.version {
             ProtocolVersion::TLSv1_2 => "TLSv1.2",
@@ -67,10 +68,10 @@ impl TlsInfo {
         }
     }
 
-    /// The cipher suite by its name at IANA, such as `TLS_AES_128_GCM_SHA256`.
+    /// Returns the IANA name of the cipher suite, such as `TLS_AES_128_GCM_SHA256`.
     pub fn cipher_suite(&self) -> &'static str {
         match self.suite {
-            // rustls has names of its own for these.
+            // rustls uses names of its own for these.
             CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
             CipherSuite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
             CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => "TLS_CHACHA20_POLY1305_SHA256",
@@ -78,8 +79,7 @@ impl TlsInfo {
         }
     }
 
-    /// The protocol that server and client agreed on by ALPN (RFC 7301); `None`: the server left it
-    /// open.
+    /// Returns the protocol negotiated by ALPN (RFC 7301), or `None` if the server chose none.
     pub fn alpn(&self) -> Option<&'static str> {
         match self.protocol {
             Protocol::Http11 => Some("http/1.1"),
@@ -87,13 +87,13 @@ impl TlsInfo {
         }
     }
 
-    /// Whether an earlier session went on, without certificates being shown again.
+    /// Returns whether an earlier session was resumed. The server then presented no certificates.
     pub fn is_resumed(&self) -> bool {
         self.handshake == Handshake::Resumed
     }
 
-    /// The certificates that the server has shown, as DER, its own first; of a resumed session
-    /// those of the handshake that began it.
+    /// Returns the certificates that the server presented, as DER, its own first. For a resumed
+    /// session, they are those of the original handshake.
     pub fn certificates(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         self.chain.iter().map(|certificate| certificate.as_ref())
     }
@@ -111,12 +111,13 @@ impl fmt::Debug for TlsInfo {
     }
 }
 
-/// Chains that connections hold, each once: ten thousand connections to one server share one.
+/// Deduplicates the certificate chains of connections: ten thousand connections to one server share
+/// one chain.
 #[derive(Default)]
 pub(super) struct Chains {
-    /// By the hash of their bytes.
+    /// Chains by the hash of their bytes.
     held: HashMap<u64, Weak<[CertificateDer<'static>]>>,
-    /// How many there were when those that nobody holds any more were last removed.
+    /// How many chains were left when unused ones were last removed.
     swept: usize,
 }
 
@@ -130,7 +131,8 @@ impl Chains {
         {
             return held;
         }
-        // Each is looked at a constant number of times, whatever comes and goes.
+        // Sweeping only at twice the size after the last sweep makes the cost per insertion
+        // constant.
         if self.held.len() >= 2 * self.swept + 16 {
             self.held.retain(|_, chain| chain.strong_count() > 0);
             self.swept = self.held.len();

@@ -1,16 +1,16 @@
-//! Reads PEM (RFC 7468) as people have it: copied, concatenated, edited.
+//! Reads PEM (RFC 7468) as it occurs in practice: copied, concatenated, edited.
 //!
-//! The rule is that nothing disappears without a word: what looks like a block is one, or a
-//! [`Fault`] that names its line. So more is accepted than RFC 7468 asks for, as OpenSSL does or
-//! beyond it: text before, between and behind blocks, a byte order mark, indentation, line ends of
-//! LF, CRLF and CR, and line ends that are missing, as between the two files of `cat a.pem b.pem`
-//! where the first has none at its end.
+//! Nothing is dropped silently: whatever looks like a block is either read as one or reported as a
+//! [`Fault`] with its line number. The reader therefore accepts more than RFC 7468 requires, like
+//! OpenSSL and partly beyond it: text before, between and after blocks, byte order marks,
+//! indentation, line ends of LF, CRLF or CR, and missing line ends. A line end is missing, for
+//! instance, after `cat a.pem b.pem` if the first file does not end with one:
 //!
 //! ```text
 //! -----END CERTIFICATE----------BEGIN CERTIFICATE-----
 //! ```
 //!
-//! What a block holds is decoded by `rustls-pki-types`, which decodes keys in constant time.
+//! The contents of a block are decoded by `rustls-pki-types`, which decodes keys in constant time.
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ use rustls::pki_types::{
 
 use crate::tls::der;
 
-/// What is wrong in a PEM text, and in which of its lines, counted from 1.
+/// What is wrong in a PEM text, and on which line, counted from 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fault {
     line: usize,
@@ -41,14 +41,14 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Something that was found in a PEM text, and in which line it begins.
+/// Something found in a PEM text, and the line on which it begins.
 #[derive(Debug)]
 pub(super) struct Found<T> {
     pub(super) line: usize,
     pub(super) what: T,
 }
 
-/// All certificates in `pem`, in their order; other kinds of blocks are passed over.
+/// Returns all certificates in `pem`, in order. Other kinds of blocks are skipped.
 pub(super) fn certificates(pem: &[u8]) -> Vec<Result<Found<CertificateDer<'static>>, Fault>> {
     let read = |block: Result<Block<'_>, Bad<'_>>| {
         let block = match block {
@@ -58,13 +58,13 @@ pub(super) fn certificates(pem: &[u8]) -> Vec<Result<Found<CertificateDer<'stati
         let line = block.line;
         let found = match block.label {
             "CERTIFICATE" | "X509 CERTIFICATE" => block.decode(SectionKind::Certificate),
-            // OpenSSL's own: a certificate, and behind it what it is trusted for.
+            // OpenSSL's own format: a certificate, followed by the purposes it is trusted for.
             "TRUSTED CERTIFICATE" => block
                 .decode(SectionKind::Certificate)
                 .and_then(|trusted| believed_for_servers(trusted, line)),
             other if may_be_certificate(other) => {
                 let why = format!(
-                    "a block of the kind \"{other}\" cannot be read here, only one of \"CERTIFICATE\""
+                    "a \"{other}\" block is not supported here, only a \"CERTIFICATE\" block"
                 );
                 Err(Fault::new(line, why))
             }
@@ -78,7 +78,7 @@ pub(super) fn certificates(pem: &[u8]) -> Vec<Result<Found<CertificateDer<'stati
     blocks(pem).into_iter().filter_map(read).collect()
 }
 
-/// All private keys in `pem`; other kinds of blocks are passed over.
+/// Returns all private keys in `pem`, in order. Other kinds of blocks are skipped.
 pub(super) fn keys(pem: &[u8]) -> Vec<Result<Found<PrivateKeyDer<'static>>, Fault>> {
     let may_be_key = |label: &str| label.is_empty() || label.ends_with("PRIVATE KEY");
     let read = |block: Result<Block<'_>, Bad<'_>>| {
@@ -89,7 +89,7 @@ pub(super) fn keys(pem: &[u8]) -> Vec<Result<Found<PrivateKeyDer<'static>>, Faul
         let line = block.line;
         let is_key = may_be_key(block.label);
         if is_key && (block.is_encrypted || block.label.contains("ENCRYPTED")) {
-            let why = "the key is encrypted; `openssl pkey` writes it without a passphrase";
+            let why = "the key is encrypted; use `openssl pkey` to decrypt it";
             return Some(Err(Fault::new(line, why)));
         }
         let found = match block.label {
@@ -103,7 +103,7 @@ pub(super) fn keys(pem: &[u8]) -> Vec<Result<Found<PrivateKeyDer<'static>>, Faul
                 .decode(SectionKind::EcPrivateKey)
                 .map(|der| PrivateSec1KeyDer::from(der).into()),
             other if is_key => {
-                let why = format!("a key of the kind \"{other}\" cannot be used here");
+                let why = format!("a key of type \"{other}\" is not supported");
                 Err(Fault::new(line, why))
             }
             _ => return None,
@@ -113,55 +113,55 @@ pub(super) fn keys(pem: &[u8]) -> Vec<Result<Found<PrivateKeyDer<'static>>, Faul
     blocks(pem).into_iter().filter_map(read).collect()
 }
 
-/// What is there instead, where what was looked for is not found in `pem`.
+/// Describes what `pem` contains instead of what was searched for.
 pub(super) fn describe(pem: &[u8]) -> String {
     if pem.is_empty() {
-        return "it is empty".to_owned();
+        return "the text is empty".to_owned();
     }
     if der::is_sequence(pem) {
-        return "it is DER; `openssl x509 -inform der` or `openssl pkey -inform der` makes PEM of it"
+        return "it is DER; `openssl x509 -inform der` or `openssl pkey -inform der` converts it to PEM"
             .to_owned();
     }
     let labels: Vec<_> = blocks(pem)
         .into_iter()
         .flatten()
-        .map(|block| format!("\"{}\" in line {}", block.label, block.line))
+        .map(|block| format!("\"{}\" on line {}", block.label, block.line))
         .take(5)
         .collect();
     if labels.is_empty() {
         "no line begins with \"-----BEGIN \"".to_owned()
     } else {
-        format!("it holds {}", labels.join(", "))
+        format!("it contains {}", labels.join(", "))
     }
 }
 
-/// Whether a block with this label may hold a certificate, or several; one without a label may.
+/// Returns whether a block with this label may contain certificates. A block without a label may.
 fn may_be_certificate(label: &str) -> bool {
     let upper = label.to_ascii_uppercase();
     let names_one = upper.contains("CERT") || upper.contains("PKCS7") || upper == "CMS";
     label.is_empty() || names_one && !upper.ends_with("REQUEST")
 }
 
-/// The certificate of a `TRUSTED CERTIFICATE`, if it may be believed of servers.
+/// Returns the certificate of a `TRUSTED CERTIFICATE`, provided that it is trusted for servers.
 fn believed_for_servers(trusted: Vec<u8>, line: usize) -> Result<Vec<u8>, Fault> {
     match der::split_trusted(&trusted) {
         Some((certificate, der::Trust::Servers)) => Ok(certificate.to_vec()),
         Some((_, der::Trust::Others)) => {
-            let why = "the certificate's own settings say that it is not trusted for servers; \
-                `openssl x509 -clrtrust -clrreject` removes them";
+            let why = "the certificate's trust settings do not allow its use for servers; \
+                `openssl x509 -clrtrust -clrreject` removes these settings";
             Err(Fault::new(line, why))
         }
-        None => Err(Fault::new(line, "the trusted certificate cannot be read")),
+        None => Err(Fault::new(line, "the trusted certificate cannot be parsed")),
     }
 }
 
-/// What stands between two markers.
+/// The content between two markers.
 struct Block<'p> {
     label: &'p str,
     line: usize,
-    /// What is to be decoded: characters of base64, and white space.
+    /// The data to decode: base64 characters and white space.
     body: &'p [u8],
-    /// By its header lines (RFC 1421 §4.6.1.1).
+    /// Whether the header lines say so (RFC 1421 §4.6.1.1).
     is_encrypted: bool,
 }
 
@@ -186,28 +186,28 @@ impl Block<'_> {
             Ok((_, der)) if !der.is_empty() => Ok(der),
             Ok(_) => Err(Fault::new(self.line, "the block that begins here is empty")),
             Err(_) => {
-                let why = "the base64 of the block that begins here is cut short or ends wrongly";
+                let why = "the base64 data of the block that begins here is truncated or ends incorrectly";
                 Err(Fault::new(self.line, why))
             }
         }
     }
 }
 
-/// What is no block, and the label of what it seems to have been meant for, if there is one.
+/// A malformed block, with the label of what it was apparently meant to be, if any.
 struct Bad<'p> {
     label: &'p str,
     fault: Fault,
 }
 
-/// No line that means something is longer: so much of one is looked at.
+/// Only this much of a line is examined: no meaningful line is longer.
 const LONGEST: usize = 256;
 const BEGIN: &str = "-----BEGIN ";
 const DASHES: &[u8] = b"-----";
 
-/// All blocks of a text, and what in it was meant for one and is none.
+/// Returns all blocks of a text, and the malformed ones.
 fn blocks(pem: &[u8]) -> Vec<Result<Block<'_>, Bad<'_>>> {
     if pem.starts_with(b"\xff\xfe") || pem.starts_with(b"\xfe\xff") {
-        let why = "the text is UTF-16; PEM is ASCII, and may be saved as UTF-8";
+        let why = "the text is UTF-16, but PEM is ASCII; save it as UTF-8";
         return vec![Err(Bad {
             label: "",
             fault: Fault::new(1, why),
@@ -225,24 +225,24 @@ fn blocks(pem: &[u8]) -> Vec<Result<Block<'_>, Bad<'_>>> {
     found
 }
 
-/// A line that is, or should be, the first or last of a block.
+/// A line that is, or was meant to be, the first or last of a block.
 enum Marker<'p> {
-    /// With its label, and its length.
+    /// The label, and the length of the marker.
     Begin(&'p str, usize),
     End(&'p str, usize),
-    /// Nearly one.
+    /// Almost a marker, but malformed.
     Broken,
 }
 
 struct Reader<'p> {
     pem: &'p [u8],
     at: usize,
-    /// In which line `at` is.
+    /// The line on which `at` is.
     line: usize,
 }
 
 impl<'p> Reader<'p> {
-    /// Looks for the next block outside of one.
+    /// Searches for the next block, starting outside of any.
     fn next_block(&mut self) -> Option<Result<Block<'p>, Bad<'p>>> {
         loop {
             self.skip_blanks();
@@ -260,7 +260,9 @@ impl<'p> Reader<'p> {
                 Some(Marker::End(label, len)) => {
                     let fault = Fault::new(
                         self.line,
-                        format!("\"-----END {label}-----\" without a line that begins the block"),
+                        format!(
+                            "\"-----END {label}-----\" without a matching \"-----BEGIN {label}-----\""
+                        ),
                     );
                     self.skip(len);
                     return Some(Err(Bad { label: "", fault }));
@@ -272,8 +274,8 @@ impl<'p> Reader<'p> {
                 }
                 None => {}
             }
-            // Text. A line end may be missing between it and a block; but what is quoted or
-            // commented out is no block.
+            // Plain text. A block may follow it without a line end in between, but a marker that is
+            // quoted or commented out begins no block.
             let line_len = line_len(rest);
             let begins = find(&rest[..line_len], BEGIN.as_bytes()).filter(|&place| {
                 let Some(Marker::Begin(label, len)) = marker(&rest[place..]) else {
@@ -293,7 +295,7 @@ impl<'p> Reader<'p> {
         }
     }
 
-    /// Reads from behind the line that begins a block to behind the one that ends it.
+    /// Reads from after the line that begins a block to after the line that ends it.
     fn read_block(&mut self, label: &'p str, line: usize) -> Result<Block<'p>, Fault> {
         let is_encrypted = self.skip_headers();
         let start = self.at;
@@ -304,7 +306,7 @@ impl<'p> Reader<'p> {
             self.skip(bad);
             let text = &rest[bad..];
             let fault = Fault::new(self.line, stray(text, label, line));
-            // So that the rest of it is not taken for text with a block in its middle.
+            // Otherwise, the rest would be taken for text with a block in the middle.
             self.skip_to_marker();
             return Err(fault);
         }
@@ -321,14 +323,15 @@ impl<'p> Reader<'p> {
                 })
             }
             Some(Marker::End(end, len)) => {
-                let why = format!("the block \"{label}\" of line {line} ends as \"{end}\"");
+                let why = format!("the \"{label}\" block from line {line} ends as \"{end}\"");
                 let fault = Fault::new(self.line, why);
                 self.skip(len);
                 Err(fault)
             }
-            // The block that begins here is read next.
+            // The block that begins here is read by the next call.
             Some(Marker::Begin(..)) => {
-                let why = format!("the block \"{label}\" of line {line} has not ended here");
+                let why =
+                    format!("the \"{label}\" block from line {line} has no end before this line");
                 Err(Fault::new(self.line, why))
             }
             Some(Marker::Broken) => {
@@ -339,7 +342,7 @@ impl<'p> Reader<'p> {
             }
             None if self.rest().is_empty() => {
                 let why = format!(
-                    "the block \"{label}\" that begins here is cut short: there is no \"-----END {label}-----\""
+                    "the \"{label}\" block that begins here is truncated: there is no \"-----END {label}-----\""
                 );
                 Err(Fault::new(line, why))
             }
@@ -352,8 +355,8 @@ impl<'p> Reader<'p> {
         }
     }
 
-    /// Skips header lines (RFC 1421 §4.6) and the empty line behind them. Answers whether they say
-    /// that the block is encrypted.
+    /// Skips header lines (RFC 1421 §4.6) and the empty line after them. Returns whether they
+    /// declare the block encrypted.
     fn skip_headers(&mut self) -> bool {
         let mut is_encrypted = false;
         let mut ahead = Reader {
@@ -381,7 +384,7 @@ impl<'p> Reader<'p> {
         &self.pem[self.at..]
     }
 
-    /// Skips bytes, and counts the lines among them: CRLF ends one line, not two.
+    /// Skips bytes, counting the lines among them. CRLF ends one line, not two.
     fn skip(&mut self, len: usize) {
         let end = self.at + len;
         while self.at < end {
@@ -400,8 +403,8 @@ impl<'p> Reader<'p> {
         self.skip(usize::from(!self.rest().is_empty()));
     }
 
-    /// Skips white space, line ends, and byte order marks, which stand in the middle too where
-    /// files were concatenated.
+    /// Skips white space, line ends and byte order marks. Concatenated files have byte order marks
+    /// in the middle too.
     fn skip_blanks(&mut self) {
         loop {
             let rest = self.rest();
@@ -413,8 +416,8 @@ impl<'p> Reader<'p> {
         }
     }
 
-    /// Skips what is left of a block that is no good: to the next that begins, or behind the line
-    /// that ends this one.
+    /// Skips the rest of a malformed block: up to the next line that begins a block, or past the
+    /// line that ends this one.
     fn skip_to_marker(&mut self) {
         while let Some(dash) = self.rest().iter().position(|&byte| byte == b'-') {
             self.skip(dash);
@@ -431,21 +434,21 @@ impl<'p> Reader<'p> {
     }
 }
 
-const BROKEN: &str = "a block begins with \"-----BEGIN …-----\" and ends with \"-----END …-----\", in capitals, with five hyphens on either side";
+const BROKEN: &str = "malformed marker: a block begins with \"-----BEGIN …-----\" and ends with \"-----END …-----\", in capitals, with five hyphens on each side";
 
-/// What is in a block and no base64.
+/// Describes a character in a block that is not base64.
 fn stray(text: &[u8], label: &str, line: usize) -> String {
     let what = match text {
         [b'\\', b'n' | b'r', ..] => {
             return format!(
-                "\"\\n\" in the block \"{label}\" of line {line}, where a line end should be"
+                "literal \"\\n\" instead of a line end, in the \"{label}\" block from line {line}"
             );
         }
         [byte @ b' '..=b'~', ..] => format!("'{}'", char::from(*byte)),
         [byte, ..] => format!("byte {byte:#04x}"),
         [] => "nothing".to_owned(),
     };
-    format!("{what} is no base64, in the block \"{label}\" of line {line}")
+    format!("{what} is not base64, in the \"{label}\" block from line {line}")
 }
 
 fn is_base64(byte: u8) -> bool {
@@ -461,7 +464,7 @@ fn find(text: &[u8], what: &[u8]) -> Option<usize> {
     text.windows(what.len()).position(|window| window == what)
 }
 
-/// The marker that `text` begins with.
+/// Returns the marker at the start of `text`.
 fn marker(text: &[u8]) -> Option<Marker<'_>> {
     let text = &text[..text.len().min(LONGEST)];
     let line = &text[..line_len(text)];
@@ -471,7 +474,7 @@ fn marker(text: &[u8]) -> Option<Marker<'_>> {
     if let Some((label, len)) = labelled(line, b"-----END ") {
         return Some(Marker::End(label, len));
     }
-    // Too few hyphens or too many, small letters, or dashes that an editor has made of them.
+    // Too few or too many hyphens, lower case, or dashes that an editor substituted for hyphens.
     let line = String::from_utf8_lossy(line);
     let is_dash = |c: char| matches!(c, '-' | '\u{2010}'..='\u{2015}' | '\u{2212}' | '\u{ad}');
     let word = line.trim_start_matches(is_dash);
@@ -484,8 +487,8 @@ fn marker(text: &[u8]) -> Option<Marker<'_>> {
     (is_marked && is_keyword && has_label).then_some(Marker::Broken)
 }
 
-/// The label of a line that begins with `keyword`, and the length of the two with the hyphens that
-/// close them: five, and whatever is there beyond that and does not open the next marker.
+/// Parses a marker that begins with `keyword`. Returns its label, and its length including the
+/// hyphens that close it: five, and any more that follow unless they open the next marker.
 fn labelled<'l>(line: &'l [u8], keyword: &[u8]) -> Option<(&'l str, usize)> {
     let rest = line.strip_prefix(keyword)?;
     let label = &rest[..find(rest, DASHES)?];

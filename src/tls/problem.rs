@@ -1,4 +1,4 @@
-//! Why TLS fails, told so that somebody can do something about it.
+//! Why TLS fails, described so that the reader can act on it.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -10,31 +10,31 @@ use rustls::{AlertDescription, CertificateError};
 
 use crate::tls::der;
 
-/// Why a TLS connection could not be made, or cannot go on. The [source](StdError::source) of an
-/// [`Error`](crate::Error), where it is the reason.
+/// Why a TLS connection could not be established, or cannot continue. It is the
+/// [source](StdError::source) of the [`Error`](crate::Error) that it caused.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Problem {
-    /// The server's certificate is not believed.
+    /// The server's certificate was not accepted.
     Certificate(CertificateProblem),
-    /// The server ended the connection with an alert (RFC 8446 §6). One about certificates is about
-    /// the client's.
+    /// The server ended the connection with an alert (RFC 8446 §6). An alert about certificates
+    /// refers to the client's.
     Alert(AlertDescription),
-    /// What the peer sends is not TLS.
+    /// The data that the peer sends is not TLS.
     NotTls,
-    /// The server chose this protocol by ALPN, which is not `http/1.1`.
+    /// The server selected this protocol by ALPN instead of `http/1.1`.
     Protocol(Vec<u8>),
-    /// There is no root certificate to believe a server by; why none was found, where that is
-    /// known.
+    /// There is no root certificate to verify servers with. Holds the reason, or an empty string if
+    /// it is not known.
     NoRoots(String),
-    /// The host is neither a DNS name nor an IP address that could stand in a certificate.
+    /// The host is neither a DNS name nor an IP address, so no certificate can be valid for it.
     Name(String),
-    /// A message passes what there is room for.
+    /// A TLS message does not fit the read buffer.
     TooLong {
-        /// Bytes of the engine's read buffer.
+        /// The size of the engine's read buffer in bytes.
         limit: usize,
     },
-    /// Something else, in the words of rustls.
+    /// Any other error of rustls.
     Rustls(rustls::Error),
 }
 
@@ -42,53 +42,54 @@ pub enum Problem {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CertificateProblem {
-    /// It was valid until then.
+    /// It has expired.
     Expired {
-        /// The last moment, where it is known.
+        /// The end of its validity, if known.
         not_after: Option<SystemTime>,
     },
-    /// It will be valid from then on; or this machine's clock is slow.
+    /// It is not valid yet, or the local clock is slow.
     NotYetValid {
-        /// The first moment, where it is known.
+        /// The start of its validity, if known.
         not_before: Option<SystemTime>,
     },
-    /// It belongs to another server.
+    /// It is valid for other hosts only.
     WrongName {
-        /// The host that was asked for.
+        /// The host of the request.
         host: String,
-        /// The names and addresses in it.
+        /// The DNS names and IP addresses that the certificate is valid for.
         valid_for: Vec<String>,
     },
-    /// It is its own issuer, and not among the roots.
+    /// It is self-signed and not one of the roots.
     SelfSigned,
-    /// It does not lead to a root: that root is not believed here, or the server does not send the
-    /// certificates between.
+    /// Its chain leads to no trusted root: either the root is not trusted here, or the server does
+    /// not send the intermediate certificates.
     UnknownIssuer,
-    /// A signature is not that of the key that should have made it.
+    /// A signature does not match the key that should have made it.
     BadSignature,
-    /// A signature is made by an algorithm that is not supported, or too weak.
+    /// A signature uses an algorithm that is unsupported or too weak.
     UnsupportedSignature,
-    /// The same, where the algorithm is known.
+    /// As [`UnsupportedSignature`](Self::UnsupportedSignature), where the algorithm is known.
     UnsupportedAlgorithm {
-        /// Its name, such as `RSA with SHA-1`, or its object identifier.
+        /// The name of the algorithm, such as `RSA with SHA-1`, or its object identifier.
         algorithm: String,
     },
-    /// A signature is made by an RSA key that is too short to be safe, or longer than is supported:
-    /// 2,048 to 8,192 bits are.
+    /// A signature was made by an RSA key that is too short to be safe, or too long to be
+    /// supported. Keys of 2,048 to 8,192 bits are accepted.
     KeyLength {
-        /// How long it is.
+        /// The length of the key in bits.
         bits: usize,
     },
-    /// It is that of an authority, which signs others, and must not stand for a server (RFC 5280
-    /// §4.2.1.9). An authority's that is itself among the roots, byte for byte, may.
+    /// It is the certificate of an authority, which signs others and must not be used by a server
+    /// (RFC 5280 §4.2.1.9). This does not apply if the certificate is itself one of the roots, byte
+    /// for byte.
     AuthorityAsServer,
-    /// It is not meant for servers (RFC 5280 §4.2.1.12).
+    /// It is not valid for server authentication (RFC 5280 §4.2.1.12).
     WrongPurpose,
     /// It has been revoked.
     Revoked,
-    /// It cannot be read.
+    /// It cannot be parsed.
     Malformed,
-    /// Something else, in the words of rustls.
+    /// Any other reason, as described by rustls.
     Other(String),
 }
 
@@ -107,8 +108,8 @@ impl StdError for Problem {
     }
 }
 
-/// The whole reason, certificate and all: it is short, and who reads only one line should read
-/// this.
+/// Writes the whole reason, including that of a certificate. It is short, and a reader who sees
+/// only one line should see this one.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -125,7 +126,10 @@ impl fmt::Display for Problem {
             ),
             Problem::NoRoots(why) if why.is_empty() => f.write_str("no root certificates found"),
             Problem::NoRoots(why) => write!(f, "no root certificates found: {why}"),
-            Problem::Name(host) => write!(f, "no certificate can be made out to \"{host}\""),
+            Problem::Name(host) => write!(
+                f,
+                "\"{host}\" is neither a DNS name nor an IP address, so no certificate can be valid for it"
+            ),
             Problem::TooLong { limit } => {
                 write!(
                     f,
@@ -145,7 +149,7 @@ impl fmt::Display for CertificateProblem {
             Self::Expired { not_after: None } => f.write_str("certificate has expired"),
             Self::Expired {
                 not_after: Some(at),
-            } => write!(f, "certificate has expired on {}", Utc(*at)),
+            } => write!(f, "certificate expired on {}", Utc(*at)),
             Self::NotYetValid { not_before: None } => f.write_str("certificate is not yet valid"),
             Self::NotYetValid {
                 not_before: Some(at),
@@ -153,49 +157,49 @@ impl fmt::Display for CertificateProblem {
             Self::WrongName { host, valid_for } if valid_for.is_empty() => {
                 write!(
                     f,
-                    "certificate is not for {host}: it names no host, since a common name is not looked at; \
-                     names have to be among its subject alternative names"
+                    "certificate is not valid for {host}: it has no subject alternative names, \
+                     and its common name is ignored"
                 )
             }
             Self::WrongName { host, valid_for } if is_address_as_name(host, valid_for) => write!(
                 f,
-                "certificate is not for {host}: it lists that as a DNS name, but an IP address has to be \
-                 listed as one (subjectAltName IP:{host} instead of DNS:{host})"
+                "certificate is not valid for {host}: it lists the address as a DNS name instead of an IP \
+                 address (use subjectAltName IP:{host} instead of DNS:{host})"
             ),
             Self::WrongName { host, valid_for } => write!(
                 f,
-                "certificate is not for {host}: it is for {}",
+                "certificate is not valid for {host}: it is valid for {}",
                 Listed(valid_for)
             ),
             Self::SelfSigned => f.write_str("certificate is self-signed"),
             Self::UnknownIssuer => {
-                f.write_str("certificate has no known issuer: it leads to no root believed here")
+                f.write_str("certificate has an unknown issuer: its chain leads to no trusted root")
             }
             Self::BadSignature => f.write_str("certificate or handshake has a bad signature"),
             Self::UnsupportedSignature => {
-                f.write_str("certificate or handshake is signed by an unsupported algorithm")
+                f.write_str("certificate or handshake is signed with an unsupported algorithm")
             }
             Self::UnsupportedAlgorithm { algorithm } => write!(
                 f,
-                "certificate or handshake is signed by an unsupported algorithm: {algorithm}"
+                "certificate or handshake is signed with an unsupported algorithm: {algorithm}"
             ),
             Self::KeyLength { bits } if *bits < 2048 => write!(
                 f,
-                "certificate or handshake is signed by an RSA key of {bits} bits, which is too short: \
-                 2048 are the least"
+                "certificate or handshake is signed with an RSA key of {bits} bits, which is too short: \
+                 the minimum is 2048"
             ),
             Self::KeyLength { bits } => write!(
                 f,
-                "certificate or handshake is signed by an RSA key of {bits} bits, which is too long: \
-                 8192 are the most"
+                "certificate or handshake is signed with an RSA key of {bits} bits, which is too long: \
+                 the maximum is 8192"
             ),
             Self::AuthorityAsServer => f.write_str(
-                "certificate is an authority's, which may sign a server's but not be one",
+                "certificate is that of an authority, which may sign server certificates but not serve as one",
             ),
-            Self::WrongPurpose => f.write_str("certificate is not meant for servers"),
+            Self::WrongPurpose => f.write_str("certificate is not valid for server authentication"),
             Self::Revoked => f.write_str("certificate has been revoked"),
-            Self::Malformed => f.write_str("certificate cannot be read"),
-            Self::Other(why) => write!(f, "certificate is refused: {why}"),
+            Self::Malformed => f.write_str("certificate cannot be parsed"),
+            Self::Other(why) => write!(f, "certificate was refused: {why}"),
         }
     }
 }
@@ -245,7 +249,7 @@ impl From<CertificateError> for CertificateProblem {
                 let signature = der::algorithm_name(&signature_algorithm_id);
                 match (signature, der::algorithm_name(&public_key_algorithm_id)) {
                     (Some(signature), Some(key)) => Self::UnsupportedAlgorithm {
-                        algorithm: format!("{signature} with a key of {key}"),
+                        algorithm: format!("{signature} (key: {key})"),
                     },
                     _ => Self::UnsupportedSignature,
                 }
@@ -257,18 +261,18 @@ impl From<CertificateError> for CertificateProblem {
             E::Other(other) => match (other.0.downcast_ref(), other.0.downcast_ref()) {
                 (Some(Judged(problem)), _) => problem.clone(),
                 (_, Some(webpki::Error::UnsupportedCertVersion)) => {
-                    Self::Other("its X.509 version is not 3, so it names no host".to_owned())
+                    Self::Other("its X.509 version is not 3, so it has no host names".to_owned())
                 }
                 _ => Self::Other(other.0.to_string()),
             },
-            // A set that rustls adds to.
+            // The enum is non-exhaustive: rustls adds variants.
             other => Self::Other(other.to_string()),
         }
     }
 }
 
-/// Whether an address is wanted, and is there under the wrong kind of name: as an address it would
-/// have been accepted.
+/// Returns whether the certificate lists the wanted IP address as a DNS name. It would have been
+/// accepted as an IP address.
 fn is_address_as_name(host: &str, valid_for: &[String]) -> bool {
     let Ok(wanted) = host.parse::<IpAddr>() else {
         return false;
@@ -276,7 +280,7 @@ fn is_address_as_name(host: &str, valid_for: &[String]) -> bool {
     valid_for.iter().any(|name| name.parse() == Ok(wanted))
 }
 
-/// What our verifier has found, on its way through rustls.
+/// A finding of our own verifier, wrapped to pass through rustls.
 #[derive(Debug)]
 pub(super) struct Judged(pub(super) CertificateProblem);
 
@@ -288,7 +292,8 @@ impl fmt::Display for Judged {
     }
 }
 
-/// Whether a certificate is refused for being an authority's; rustls has no name for that.
+/// Returns whether a certificate was refused because it is an authority's. rustls has no variant
+/// for that.
 pub(super) fn is_authority_as_server(error: &CertificateError) -> bool {
     let CertificateError::Other(other) = error else {
         return false;
@@ -300,8 +305,8 @@ fn system_time(time: UnixTime) -> Option<SystemTime> {
     UNIX_EPOCH.checked_add(Duration::from_secs(time.as_secs()))
 }
 
-/// `a.example` of `DnsName("a.example")`, `10.0.0.1` of `IpAddress(10.0.0.1)`, as webpki puts them;
-/// other kinds of names as they come.
+/// Extracts `a.example` from `DnsName("a.example")` and `10.0.0.1` from `IpAddress(10.0.0.1)`,
+/// which is how webpki formats names. Other kinds of names are returned unchanged.
 fn bare_name(name: &str) -> String {
     let inner = |open, close| name.strip_prefix(open)?.strip_suffix(close);
     inner("DnsName(\"", "\")")
@@ -310,14 +315,14 @@ fn bare_name(name: &str) -> String {
         .to_owned()
 }
 
-/// The alert by its name in the RFC: `HandshakeFailure` is `handshake_failure`.
+/// Writes the alert by its name in the RFC: `HandshakeFailure` becomes `handshake_failure`.
 fn write_alert(f: &mut fmt::Formatter<'_>, alert: AlertDescription) -> fmt::Result {
-    // Where rustls spells it otherwise (RFC 6066 §9, RFC 8446 §6, RFC 9849 §5).
+    // rustls spells these differently from the RFCs (RFC 6066 §9, RFC 8446 §6, RFC 9849 §5).
     match alert {
         AlertDescription::UnrecognisedName => return f.write_str("unrecognized_name"),
         AlertDescription::UnknownPSKIdentity => return f.write_str("unknown_psk_identity"),
         AlertDescription::EncryptedClientHelloRequired => return f.write_str("ech_required"),
-        // A set that rustls adds to.
+        // The enum is non-exhaustive: rustls adds variants.
         _ => {}
     }
     let Some(name) = alert.as_str() else {
@@ -334,7 +339,7 @@ fn write_alert(f: &mut fmt::Formatter<'_>, alert: AlertDescription) -> fmt::Resu
     Ok(())
 }
 
-/// The first few of many: a certificate may have a hundred names.
+/// The first few names of a list: a certificate may have a hundred.
 struct Listed<'a>(&'a [String]);
 
 impl fmt::Display for Listed<'_> {
@@ -351,14 +356,14 @@ impl fmt::Display for Listed<'_> {
     }
 }
 
-/// `2026-11-18 10:00:00 UTC`.
+/// A time, written as `2026-11-18 10:00:00 UTC`.
 struct Utc(SystemTime);
 
 impl fmt::Display for Utc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = match self.0.duration_since(UNIX_EPOCH) {
             Ok(since) => since.as_secs(),
-            Err(_) => return f.write_str("a day before 1970"),
+            Err(_) => return f.write_str("a date before 1970"),
         };
         let (year, month, day) = civil(seconds / 86_400);
         let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
@@ -369,12 +374,13 @@ impl fmt::Display for Utc {
     }
 }
 
-/// Year, month and day of a day counted from 1970-01-01, in the Gregorian calendar. A year begins
-/// in March here, so that the leap day is its last: `5 * m + 2` over 153 days then has the lengths
-/// of the months.
+/// Returns the year, month and day of a day counted from 1970-01-01, in the Gregorian calendar.
+///
+/// The computation starts years in March, so that the leap day is the last day of a year. The
+/// expression `5 * m + 2` over 153 days then yields the lengths of the months.
 fn civil(days: u64) -> (u64, u64, u64) {
     const DAYS_IN_400_YEARS: u64 = 146_097;
-    // From 0000-03-01.
+    // Days since 0000-03-01.
     let days = days + 719_468;
     let era = days / DAYS_IN_400_YEARS;
     let day_of_era = days % DAYS_IN_400_YEARS;

@@ -1,4 +1,4 @@
-//! The certificates that servers are believed by.
+//! The root certificates that servers are verified against.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -15,15 +15,16 @@ use crate::tls::problem::Problem;
 /// Root certificates.
 #[derive(Clone, Debug)]
 pub(super) struct Roots {
-    /// What a chain may lead to. webpki keeps names and keys of them, not the certificates.
+    /// The trust anchors of certificate chains. webpki keeps only their names and keys, not the
+    /// certificates.
     pub(super) anchors: Arc<RootCertStore>,
-    /// The certificates among them that name a host, and so may be a server's own; most
-    /// authorities' do not.
+    /// The root certificates that name a host and may therefore be a server's own. Most
+    /// authorities' certificates do not.
     servers: Arc<HashSet<Vec<u8>>>,
 }
 
 impl Roots {
-    /// Of anchors without certificates.
+    /// Creates a set of anchors for which no certificates are known.
     #[cfg(feature = "webpki-roots")]
     pub(super) fn of_anchors(anchors: RootCertStore) -> Self {
         Self {
@@ -32,15 +33,16 @@ impl Roots {
         }
     }
 
-    /// Whether this very certificate is one of them, byte for byte.
+    /// Returns whether exactly this certificate is one of the roots, byte for byte.
     pub(super) fn contains(&self, certificate: &CertificateDer<'_>) -> bool {
         self.servers.contains(certificate.as_ref())
     }
 
-    /// Those in a text that somebody gave for this.
+    /// Reads the root certificates in a PEM text supplied by the caller.
     ///
     /// # Errors
-    /// There is none, or something in `pem` cannot be read: which, and in which line.
+    /// Fails if there is no certificate, or if anything in `pem` cannot be read. The message says
+    /// what and on which line.
     pub(super) fn from_pem(pem: &[u8]) -> Result<Self, String> {
         let mut found = Gathered::new();
         for (i, certificate) in pem::certificates(pem).into_iter().enumerate() {
@@ -61,10 +63,10 @@ impl Roots {
         Ok(found.into())
     }
 
-    /// Those of this machine.
+    /// Loads the platform's root certificates.
     ///
     /// # Errors
-    /// [`Problem::NoRoots`]: there is none that can be used.
+    /// [`Problem::NoRoots`] if there is no usable one.
     pub(super) fn of_platform() -> Result<Self, Problem> {
         let mut found = Gathered::new();
         let mut problems = match Places::from_env() {
@@ -72,10 +74,10 @@ impl Roots {
             None => read_platform(&mut found),
         };
         if found.unusable > 0 {
-            problems.push(format!("{} that cannot be read", found.unusable));
+            problems.push(format!("{} certificates cannot be read", found.unusable));
         }
         log::debug!(
-            "tls: {} root certificates of this machine, {} that cannot be read",
+            "tls: {} platform root certificates loaded, {} cannot be read",
             found.anchors.len(),
             found.unusable
         );
@@ -86,7 +88,7 @@ impl Roots {
     }
 }
 
-/// Root certificates on their way into a [`Roots`], each once.
+/// Root certificates being collected for a [`Roots`], without duplicates.
 struct Gathered {
     anchors: RootCertStore,
     servers: HashSet<Vec<u8>>,
@@ -117,8 +119,8 @@ impl Gathered {
         Ok(())
     }
 
-    /// Platforms carry certificates that cannot be read (of before X.509 version 3): the others are
-    /// as good without them.
+    /// Adds a certificate, and only counts it if it cannot be parsed. Platforms ship some that
+    /// cannot (older than X.509 version 3), which does not affect the others.
     fn add_if_usable(&mut self, certificate: CertificateDer<'static>) {
         if self.add(certificate).is_err() {
             self.unusable += 1;
@@ -135,7 +137,7 @@ impl From<Gathered> for Roots {
     }
 }
 
-/// Where this machine keeps its root certificates, other than in files.
+/// Reads the platform's own certificate store.
 #[cfg(any(windows, target_os = "macos"))]
 fn read_platform(found: &mut Gathered) -> Vec<String> {
     let native = rustls_native_certs::load_native_certs();
@@ -146,7 +148,7 @@ fn read_platform(found: &mut Gathered) -> Vec<String> {
     native.errors.iter().map(ToString::to_string).collect()
 }
 
-/// Where OpenSSL would look on this machine.
+/// Reads the files that OpenSSL would use on this host.
 #[cfg(not(any(windows, target_os = "macos")))]
 fn read_platform(found: &mut Gathered) -> Vec<String> {
     let likely = openssl_probe::probe();
@@ -157,16 +159,16 @@ fn read_platform(found: &mut Gathered) -> Vec<String> {
     places.read(found)
 }
 
-/// PEM files with root certificates.
+/// Locations of PEM files with root certificates.
 struct Places {
     file: Option<PathBuf>,
-    /// All files in them are read; directories in them are not.
+    /// All files in these directories are read; subdirectories are not.
     directories: Vec<PathBuf>,
 }
 
 impl Places {
-    /// What `SSL_CERT_FILE` and `SSL_CERT_DIR` say, if they say something; the latter may name
-    /// several.
+    /// Returns the locations given by `SSL_CERT_FILE` and `SSL_CERT_DIR`, if either is set. The
+    /// latter may list several directories.
     fn from_env() -> Option<Self> {
         let file = env::var_os("SSL_CERT_FILE").map(PathBuf::from);
         let directories: Vec<_> = env::var_os("SSL_CERT_DIR")
@@ -178,8 +180,8 @@ impl Places {
         is_said.then_some(Self { file, directories })
     }
 
-    /// Answers what went wrong, which is also logged: a certificate that is missing is looked for
-    /// there.
+    /// Reads the certificates at these locations. Returns what went wrong and also logs it, since
+    /// the log is where one looks for the reason when a certificate is missing.
     fn read(&self, found: &mut Gathered) -> Vec<String> {
         let mut problems = Vec::new();
         let mut seen = HashSet::new();
@@ -216,18 +218,19 @@ fn read_directory(
         Ok(entries) => entries,
         Err(error) => return problems.push(format!("{}: {error}", directory.display())),
     };
-    // In their order, so that what is told of them is the same each time.
+    // Sorted, so that problems are reported in the same order each time.
     let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
     paths.sort();
     for path in paths {
-        // Through links, which `openssl rehash` makes of each; one may lead nowhere.
+        // Links are followed: `openssl rehash` creates one for each certificate. A link may be
+        // dangling.
         if path.is_file() && is_new(&path, seen) {
             let _ = read_file(&path, found, problems);
         }
     }
 }
 
-/// Whether the file behind `path` has not been read yet.
+/// Returns whether the file behind `path` has not been read yet.
 fn is_new(path: &Path, seen: &mut HashSet<PathBuf>) -> bool {
     match path.canonicalize() {
         Ok(file) => seen.insert(file),
@@ -235,7 +238,7 @@ fn is_new(path: &Path, seen: &mut HashSet<PathBuf>) -> bool {
     }
 }
 
-/// Answers how many certificates there were.
+/// Reads a file and returns the number of certificates in it.
 fn read_file(path: &Path, found: &mut Gathered, problems: &mut Vec<String>) -> usize {
     let text = match fs::read(path) {
         Ok(text) => text,

@@ -92,7 +92,7 @@ fn a_client_certificate_that_cannot_be_used_is_refused_by_its_part() {
 fn a_client_chain_and_its_key_may_be_glued() {
     let ((chain, key), (other, other_key)) = (identity_pem(), identity_pem());
     let chain = format!("\u{feff}{}{other}", chain.trim_end());
-    // Of several keys the one that fits.
+    // Of several keys, the one that matches the certificate is used.
     let keys = format!("{}{key}", other_key.trim_end());
     for (chain, key) in [
         (chain.clone(), key.clone()),
@@ -119,7 +119,10 @@ fn only_clones_are_equal() {
     assert_eq!(hasher.hash_one(&one), hasher.hash_one(one.clone()));
     assert_ne!(hasher.hash_one(&one), hasher.hash_one(&other));
     let (config, again) = (one.config().unwrap(), one.clone().config().unwrap());
-    assert!(Arc::ptr_eq(&config, &again), "sessions are resumed by all");
+    assert!(
+        Arc::ptr_eq(&config, &again),
+        "clones share their resumable sessions"
+    );
 }
 
 #[test]

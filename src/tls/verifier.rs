@@ -1,10 +1,10 @@
-//! Judges server certificates as rustls does, but for these:
+//! Verifies server certificates as rustls does, with two differences:
 //!
-//! - A certificate that is itself among the roots, byte for byte, is believed: it need lead
-//!   nowhere, and may be an authority's.
-//! - What is refused is told with more of the reason: who is its own issuer is self-signed rather
-//!   than of an unknown issuer, and a signature by a key that is too short is that, rather than
-//!   bad.
+//! - A certificate that is itself one of the roots, byte for byte, is trusted: it needs no chain,
+//!   and may be an authority's.
+//! - A refusal gives a more precise reason: a certificate issued by its own subject is reported
+//!   as self-signed rather than as having an unknown issuer, and a signature made by a key of
+//!   unsupported length is reported as that rather than as a bad signature.
 
 use std::sync::Arc;
 
@@ -41,9 +41,9 @@ impl Verifier {
         Ok(Self { webpki, roots })
     }
 
-    /// As [`verify_server_cert`](ServerCertVerifier::verify_server_cert), of a certificate that is
-    /// itself a root: who signed it is of no interest, and nor are the certificates that are sent
-    /// along.
+    /// As [`verify_server_cert`](ServerCertVerifier::verify_server_cert), but for a certificate
+    /// that is itself a root. Who signed it is irrelevant, and so are the certificates sent with
+    /// it.
     fn verify_root(
         &self,
         certificate: &CertificateDer<'_>,
@@ -57,8 +57,8 @@ impl Verifier {
             Err(Error::InvalidCertificate(why)) => why,
             other => return other,
         };
-        // webpki looks at the dates before all of these. Purposes come behind the question whether
-        // it is an authority's.
+        // webpki checks the dates before any of these. It checks the purposes only after it has
+        // checked whether the certificate is an authority's.
         let concerns_its_issuer = match &why {
             CertificateError::UnknownIssuer
             | CertificateError::BadSignature
@@ -76,8 +76,8 @@ impl Verifier {
         Ok(ServerCertVerified::assertion())
     }
 
-    /// What there is to say of a chain that was refused for `why`, if that is more than rustls
-    /// says.
+    /// Returns the reason for which a chain was refused with `why`, if more can be said than rustls
+    /// does.
     fn explain(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -102,7 +102,8 @@ impl Verifier {
         })
     }
 
-    /// What there is to say of a handshake's signature, if that is more than rustls says.
+    /// Returns the reason for which a handshake signature was refused: a more precise one than
+    /// `error` if there is one.
     fn explain_signature(certificate: &CertificateDer<'_>, error: Error) -> Error {
         let bad = Error::InvalidCertificate(CertificateError::BadSignature);
         let read = Certificate::read(certificate).filter(|_| error == bad);
@@ -112,8 +113,7 @@ impl Verifier {
         }
     }
 
-    /// Whether a certificate that was refused for `why` is one that somebody made without asking
-    /// anybody.
+    /// Returns whether a certificate that was refused for `why` is self-signed.
     fn is_self_signed(&self, certificate: &CertificateDer<'_>, why: &CertificateError) -> bool {
         let Ok(parsed) = EndEntityCert::try_from(certificate) else {
             return false;
@@ -122,8 +122,8 @@ impl Verifier {
         let is_own_issuer = subject == parsed.issuer();
         match why {
             CertificateError::UnknownIssuer => is_own_issuer,
-            // Tools make self-signed certificates as authorities. Believed as a root, that is what
-            // there is to be said of it.
+            // Tools mark self-signed certificates as authorities. If it is not one of the roots,
+            // self-signed is the reason to report.
             other if is_authority_as_server(other) => {
                 let is_root = |root: &rustls::pki_types::TrustAnchor<'_>| *root.subject == *subject;
                 is_own_issuer && !self.roots.anchors.roots.iter().any(is_root)
@@ -153,8 +153,8 @@ impl ServerCertVerifier for Verifier {
             now,
         );
         verified.map_err(|error| match &error {
-            // The server is told certificate_unknown instead of unknown_ca: it makes no difference
-            // to it.
+            // With a reason of our own, the server gets the alert certificate_unknown instead of
+            // unknown_ca, which makes no difference to it.
             Error::InvalidCertificate(why) => self
                 .explain(end_entity, intermediates, why)
                 .map_or(error, judged),
@@ -193,16 +193,16 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Lengths of RSA keys, in bits, that ring verifies with.
+/// The lengths in bits of RSA keys that ring can verify signatures of.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
-/// Whether a key is of a length that no signature of it is accepted for.
+/// Returns a problem if the key has a length for which no signature is accepted.
 fn unusable_length(key: &[u8]) -> Option<CertificateProblem> {
     let bits = der::rsa_bits(key).filter(|bits| !RSA_BITS.contains(bits))?;
     Some(CertificateProblem::KeyLength { bits })
 }
 
-/// Takes our own judgement through rustls.
+/// Wraps a finding of our own so that it passes through rustls.
 fn judged(problem: CertificateProblem) -> Error {
     let problem = OtherError(Arc::new(Judged(problem)));
     Error::InvalidCertificate(CertificateError::Other(problem))

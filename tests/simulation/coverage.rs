@@ -1,4 +1,4 @@
-//! What the runs have reached, and what they must.
+//! What the runs have reached, and what they are required to reach.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 use httpstream::sim::{Fault, Network};
 use httpstream::{ErrorKind, Flow, Phase};
 
-/// Counts by group and thing.
+/// Hit counts by group and place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Coverage {
     counts: BTreeMap<(&'static str, &'static str), u64>,
@@ -15,7 +15,7 @@ pub(crate) struct Coverage {
 
 const CALLS: &[&str] = &["interim", "head", "data", "reply", "error", "call"];
 
-/// Every place that 1,000 seeds have to reach; each fault of the network beside them.
+/// Every place that 1,000 seeds have to reach, in addition to every fault of the network.
 const REQUIRED: &[(&str, &[&str])] = &[
     (
         "state",
@@ -229,7 +229,7 @@ impl Coverage {
         }
     }
 
-    /// What was not reached.
+    /// Returns the places and faults that were not reached.
     pub(crate) fn missing(&self) -> Vec<String> {
         let places = REQUIRED
             .iter()

@@ -1,8 +1,8 @@
-//! Each deadline at its exact time, on a network on which nothing happens by chance.
+//! Every deadline at its exact time, on a network where nothing is random.
 //!
-//! The runs of `host` know of most deadlines only when they are over at the earliest. Here the
-//! start of every phase is known, and a host that turns in time has to hear of the deadline in the
-//! very tick.
+//! In the runs of `host`, only the earliest possible time of most deadlines is known. Here, the
+//! start of every phase is known, and a host that turns on time has to be told of the deadline in
+//! exactly the right tick.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -14,11 +14,11 @@ use httpstream::{Config, Engine, ErrorKind, Next, Phase, Request, Sim, Timeouts}
 use crate::plan::{MS, SECOND};
 use crate::world::ceil_ms;
 
-/// How long bytes take here.
+/// The one-way latency of this network.
 const LATENCY: Duration = Duration::from_micros(1300);
 
-/// Where an exchange gets stuck, and how long after its submission the phase begins in which it
-/// does.
+/// A request whose exchange gets stuck, the phase in which it does, a setter for that phase's
+/// timeout, and how long after the submission the phase begins.
 type Row = (
     &'static str,
     Phase,
@@ -51,7 +51,7 @@ const ROWS: &[Row] = &[
         |t, d| t.connect = Some(d),
         || 7 * MS,
     ),
-    // The connection stands, and takes what fits into its send buffer, and no more.
+    // The connection is established and accepts only what fits into its send buffer.
     (
         "http://10.0.0.3/",
         Phase::Write,
@@ -100,7 +100,7 @@ fn network() -> Network {
     network
 }
 
-/// When, counted from its submission, the exchange failed, and in which phase.
+/// Returns when the exchange failed, counted from its submission, and in which phase.
 fn time_out(row: &Row, begins: Duration, timeout: Duration, late: Duration) -> (Duration, Phase) {
     let (url, _, set, _) = row;
     let network = network();
@@ -112,16 +112,17 @@ fn time_out(row: &Row, begins: Duration, timeout: Duration, late: Duration) -> (
     config.timeouts.idle = None;
     config.timeouts.total = None;
     set(&mut config.timeouts, timeout);
-    let mut engine = Engine::<(), Sim>::on_network(&network, config).expect("it is sound");
+    let mut engine =
+        Engine::<(), Sim>::on_network(&network, config).expect("the configuration is valid");
     network.sleep(begins);
     let failed = Rc::new(RefCell::new(None));
     let (told, clock) = (failed.clone(), network.clone());
     let request = Request::post(url)
         .body(vec![b'x'; 3000])
         .build()
-        .expect("it is sound");
+        .expect("the request is valid");
     engine.submit(request, move |(), reply, _| {
-        let error = reply.expect_err("nobody answers all of it");
+        let error = reply.expect_err("no complete response is sent");
         assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
         *told.borrow_mut() = Some((clock.elapsed(), error.phase()));
         Next::done()
@@ -161,7 +162,7 @@ fn deadlines_pass_in_the_tick_in_which_they_are_due() {
 #[test]
 fn a_late_host_hears_of_a_deadline_in_its_first_turn_after_it() {
     let mut random = Random::new(6);
-    // Those whose phase begins with the submission, whenever turns are made.
+    // Only the rows whose phase begins with the submission, regardless of when turns are made.
     for row in &ROWS[..3] {
         for _ in 0..40 {
             let begins = random.duration(20 * MS);
@@ -184,13 +185,13 @@ fn delays_are_over_in_the_tick_in_which_they_are_due() {
     for _ in 0..200 {
         let network = network();
         let mut engine = Engine::<Option<Duration>, Sim>::on_network(&network, Config::default())
-            .expect("it is sound");
+            .expect("the configuration is valid");
         let begins = random.duration(20 * MS);
         let delay = random.duration(3 * SECOND);
         network.sleep(begins);
         let refused = Request::get("http://10.0.0.9/")
             .build()
-            .expect("it is sound");
+            .expect("the request is valid");
         let clock = network.clone();
         engine.start(
             engine
@@ -206,8 +207,8 @@ fn delays_are_over_in_the_tick_in_which_they_are_due() {
         engine
             .run(&mut done)
             .expect("the simulated poll never fails");
-        // The refusal takes its time there and back.
-        let waited = done.expect("it was answered") - begins - 2 * LATENCY;
+        // The refusal takes one latency in each direction.
+        let waited = done.expect("the request was refused") - begins - 2 * LATENCY;
         assert!(waited >= delay, "early by {:?}", delay - waited);
         assert!(
             waited < delay + MS + Duration::from_micros(2),
@@ -238,7 +239,7 @@ fn a_delay_of_ten_thousand_years_is_exact_too() {
                 }),
         );
         engine.run(told).unwrap();
-        let told = told.expect("the engine has run until it was told");
+        let told = told.expect("the engine ran until the response was read");
         assert!(delay <= told && told < delay + SECOND, "{years}: {told:?}");
     }
 }

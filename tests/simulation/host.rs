@@ -1,4 +1,4 @@
-//! One run: the host decides when turns are made, and checks what holds between them.
+//! One run: the host decides when to make turns, and checks the invariants between them.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -18,7 +18,7 @@ use crate::world::{
     Body, Expectation, Host, Part, Shared, Span, Stage, World, call_due, ceil_ms, check,
 };
 
-/// Turns that may be needed at one instant.
+/// The maximum number of turns at one instant.
 const SPIN: usize = 20_000;
 
 pub(crate) struct Report {
@@ -27,7 +27,7 @@ pub(crate) struct Report {
     pub(crate) wrong: Vec<String>,
 }
 
-/// How much happens in a run.
+/// The length of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
     Small,
@@ -37,17 +37,17 @@ pub(crate) enum Scope {
 struct Run {
     engine: Engine<Host, Sim>,
     watching: Watching,
-    /// An edge, or a deadline, after which the last turn has not come yet.
+    /// An edge or a deadline has been reported, and the host has not finished turning since.
     told: bool,
     host: Host,
     world: Shared,
     network: Network,
-    /// What the host draws from; the world has its own.
+    /// The host's own source of randomness; the world has another.
     random: Random,
     benign: bool,
     max_connections: usize,
-    /// A host has several addresses. Their sockets share their link's token, so an event for one
-    /// may be taken for the next one's: a call too many, which harms nobody.
+    /// Some origin has several addresses. Their sockets share the token of their link, so an event
+    /// for one may be attributed to the next. The result is one needless call, which is harmless.
     has_alternatives: bool,
     most_open: usize,
 }
@@ -98,7 +98,7 @@ pub(crate) fn run_as(seed: u64, watching: Watching, scope: Scope, verbose: bool)
         match watching {
             Watching::Level => {}
             Watching::OneEvent => config.turn_events = 1,
-            // More than one turn takes is often in the poll.
+            // Often leaves more in the poll than one turn takes.
             Watching::Edge(_) => config.turn_events = config.turn_events.min(4),
         }
         config
@@ -113,7 +113,7 @@ pub(crate) fn run_as(seed: u64, watching: Watching, scope: Scope, verbose: bool)
         .origins
         .iter()
         .any(|origin| origin.has_alternatives());
-    let engine = Engine::on_network(&network, config).expect("the configuration is sound");
+    let engine = Engine::on_network(&network, config).expect("the configuration is valid");
     let submitter = engine.submitter();
     world.borrow_mut().alive = seed.is_multiple_of(2).then(|| submitter.keep_alive());
     world.borrow_mut().submitter = Some(submitter);
@@ -157,17 +157,18 @@ impl Run {
         self.network.elapsed()
     }
 
+    /// Returns whether the engine's next deadline has passed.
     fn is_past_deadline(&self) -> bool {
         let deadline = self.engine.next_deadline();
         deadline.is_some_and(|deadline| deadline <= self.network.now())
     }
 
-    /// Whether the boundary says that a turn is due.
+    /// Returns whether the engine's interface indicates that a turn is due.
     fn is_due(&self) -> bool {
         self.is_past_deadline() || self.network.has_events()
     }
 
-    /// Whether the host hears anything of the engine's poll.
+    /// Returns whether the host is notified of the engine's poll.
     fn hears(&mut self) -> bool {
         match self.watching {
             Watching::Level | Watching::OneEvent => self.network.has_events(),
@@ -180,7 +181,7 @@ impl Run {
         }
     }
 
-    /// Whether the host has been told that a turn is due.
+    /// Returns whether the host has been notified that a turn is due.
     fn is_told(&mut self) -> bool {
         self.hears() || self.is_past_deadline()
     }
@@ -203,7 +204,7 @@ impl Run {
             48..50 => self.drain(),
             50..54 => self.advance(),
             54..62 => {
-                // Once, whether or not there is a reason.
+                // A single turn, whether due or not.
                 let due = self.is_due();
                 self.hit("turn", if due { "in time" } else { "early" });
                 self.turn();
@@ -215,8 +216,8 @@ impl Run {
                     self.settle();
                 }
                 if self.benign && self.watching == Watching::OneEvent {
-                    // What came in time is overtaken by a deadline if it has to wait for turns of
-                    // its own.
+                    // If it had to wait for further turns, data that arrived in time would be
+                    // overtaken by a deadline.
                     self.pass(time);
                 } else {
                     self.network.sleep(time);
@@ -225,7 +226,7 @@ impl Run {
                     self.hit("turn", "late");
                 }
                 if self.random.chance(400) {
-                    // Whatever has come meanwhile, no turn has seen it.
+                    // No turn has seen what has arrived in the meantime.
                     self.hit("host", "submit before a late turn");
                     self.submit();
                 }
@@ -315,7 +316,7 @@ impl Run {
         self.world.borrow_mut().name(chain, id);
     }
 
-    /// Asks for something as another thread would.
+    /// Issues an order through the submitter, as another thread would.
     fn order(&mut self) {
         let now = self.now();
         let mut world = self.world.borrow_mut();
@@ -338,7 +339,7 @@ impl Run {
                         Some(delay) => submitter.call_after(delay, start(chain, request)),
                     };
                     world.coverage.hit("call from", "submitter");
-                    world.name(chain, id.expect("the engine is there"));
+                    world.name(chain, id.expect("the engine exists"));
                     return;
                 }
                 let (chain, request) = world.new_chain(None, stage);
@@ -356,7 +357,7 @@ impl Run {
                     "submitter"
                 };
                 world.coverage.hit("submit from", name);
-                world.name(chain, id.expect("the engine is there"));
+                world.name(chain, id.expect("the engine exists"));
             }
             2 => {
                 if let Some(chain) = world.any_chain()
@@ -365,7 +366,7 @@ impl Run {
                     world.coverage.hit("cancel from", "submitter");
                     world.chains[chain].cancel_ordered = true;
                     world.tell(|| format!("chain {chain}: cancel ordered"));
-                    submitter.cancel(id).expect("the engine is there");
+                    submitter.cancel(id).expect("the engine exists");
                 }
             }
             _ => {
@@ -376,7 +377,7 @@ impl Run {
                     world.chains[chain].resumed = true;
                     world.chains[chain].resume_ordered = true;
                     world.tell(|| format!("chain {chain}: resume ordered"));
-                    submitter.resume(id).expect("the engine is there");
+                    submitter.resume(id).expect("the engine exists");
                 }
             }
         }
@@ -406,14 +407,14 @@ impl Run {
         }
     }
 
-    /// Something happens to a connection out of the blue.
+    /// Interferes with a connection from outside.
     fn meddle(&mut self) {
         let connections = self.network.connections();
         if self.benign || connections.is_empty() {
             return;
         }
         if self.engine.stats().in_flight == 0 && self.random.chance(500) {
-            // Where nothing is under way it passes for no part of an answer.
+            // With nothing in flight, the bytes cannot be taken for part of an answer.
             self.hit("host", "push");
             self.network.push(connections[0], "\0\0");
             return;
@@ -424,7 +425,7 @@ impl Run {
                 self.hit("host", "reset");
                 self.network.reset(connection);
             }
-            // Where the end of the connection is that of the body, it would seem to be whole.
+            // If the close may delimit a body, the body would seem to be complete.
             1 if !self.may_end_a_body() => {
                 self.hit("host", "close");
                 self.network.close(connection);
@@ -444,7 +445,7 @@ impl Run {
         })
     }
 
-    /// Calls the engine, and catches what a readback panics with on purpose. None: it did.
+    /// Calls the engine, and catches the intentional panics of readbacks. Returns `None` after one.
     fn guarded<R>(
         &mut self,
         call: impl FnOnce(&mut Engine<Host, Sim>, &mut Host) -> Result<R, Error>,
@@ -461,7 +462,7 @@ impl Run {
         }
     }
 
-    /// One turn, with all that holds before and after it.
+    /// Makes one turn, and checks what has to hold before and after it.
     fn turn(&mut self) -> Option<Turn> {
         let due = self.is_due();
         let turn_at = self.now();
@@ -473,14 +474,18 @@ impl Run {
         let made_up = self.network.struck(httpstream::sim::Fault::Spurious) > spurious;
         let mut world = self.world.borrow_mut();
         world.tell(|| format!("turn, due {due}: {turn:?}"));
-        // While its addresses race, a connection has a socket for each of them: five is the most
-        // that a name has here.
+        // While the addresses of a link race, it has a socket for each. A name here has at most
+        // five.
         let racing = 4 * self.engine.stats().links_dialing;
         let (open, most) = (self.network.open_fds(), self.max_connections + racing);
-        check!(world, open <= most, "{open} sockets are open, of {most}");
+        check!(
+            world,
+            open <= most,
+            "{open} sockets are open, the maximum is {most}"
+        );
         if !due {
-            // Who asks a socket without a reason may find room for a byte that the poll did not
-            // think worth telling.
+            // After a spurious event, a send may find room for a byte that the poll did not
+            // consider worth reporting.
             check!(
                 world,
                 before == after || made_up,
@@ -490,17 +495,22 @@ impl Run {
             check!(
                 world,
                 !answered,
-                "a turn that was not due answered: {turn:?}"
+                "a turn that was not due delivered an answer: {turn:?}"
             );
         }
         if let Watching::Edge(habit) = self.watching {
             self.told = habit.goes_on(turn);
         }
         if let Some(turn) = turn {
-            // A turn that ended in a panic leaves it to the next.
+            // After a panic, the stop is reported by the next turn.
             let asked = world.stop_asked.replace(false);
             let as_asked = asked.is_none_or(|asked| asked == turn.stopped);
-            check!(world, as_asked, "stopped {}, asked {asked:?}", turn.stopped);
+            check!(
+                world,
+                as_asked,
+                "turn reports stopped {}, requested {asked:?}",
+                turn.stopped
+            );
             world.coverage.hit_if(turn.stopped, "turn", "stopped");
             world.coverage.hit_if(turn.more, "turn", "more");
             let next = self.engine.next_deadline().map(|at| world.since_base(at));
@@ -508,13 +518,13 @@ impl Run {
             check!(
                 world,
                 turn.more || !late,
-                "no more to do, and yet a turn is due since {next:?}"
+                "the turn reports nothing more to do, but a turn has been due since {next:?}"
             );
         }
         turn
     }
 
-    /// All that a turn may change, but for the numbers of turns themselves and of their waits.
+    /// Returns everything that a turn may change, except the numbers of turns and of their waits.
     fn standing(&self) -> (Stats, usize, u64, u64) {
         let mut stats = self.engine.stats();
         let socket_calls = match self.has_alternatives {
@@ -526,7 +536,7 @@ impl Run {
         (stats, self.engine.pending(), socket_calls, calls)
     }
 
-    /// Turns until nothing is due.
+    /// Makes turns until none is due.
     fn settle(&mut self) {
         for turns in 0.. {
             if !self.is_told() {
@@ -553,7 +563,7 @@ impl Run {
         check!(
             self.world.borrow_mut(),
             !lost,
-            "a turn is due, and the host will not hear of it"
+            "a turn is due, but the host is not notified"
         );
         self.check_settled();
         if self.random.chance(100) {
@@ -561,7 +571,7 @@ impl Run {
         }
     }
 
-    /// What holds when the engine has done all it can at this time.
+    /// Checks what has to hold when the engine has done everything it can do at this time.
     fn check_settled(&mut self) {
         let now = self.now();
         let stats = self.engine.stats();
@@ -579,16 +589,18 @@ impl Run {
             pending_most += 1;
             pending_least += usize::from(!chain.may_be_gone());
             if chain.cancelled && !chain.part_gone {
-                wrong.push(format!("chain {number} is cancelled and was not told"));
+                wrong.push(format!(
+                    "chain {number} is canceled, and its readback was not told"
+                ));
             }
             if chain.cancelled {
-                // Nobody is left who could be told.
+                // There is no readback left to tell.
                 chain.stage = Stage::Over;
                 pending_most -= 1;
                 continue;
             }
             if let Stage::Ordered { delay, since } = chain.stage {
-                // Heard of by now, since an order makes a turn due.
+                // The engine has received it by now, since an order makes a turn due.
                 let heard = Span {
                     from: since,
                     to: now,
@@ -599,7 +611,7 @@ impl Run {
                     delay => Stage::Delayed(heard.plus(delay)),
                 };
                 if chain.cancel_ordered {
-                    // Perhaps before it was heard of, perhaps not.
+                    // It may have been canceled before the engine received it.
                     delayed_most += 1;
                     continue;
                 }
@@ -619,7 +631,7 @@ impl Run {
                     delayed_least += usize::from(here);
                 }
                 Stage::Calling(due) if !chain.may_be_gone() => {
-                    wrong.push(format!("chain {number} was to go on at {due:?}"));
+                    wrong.push(format!("chain {number} should have continued at {due:?}"));
                 }
                 _ => {}
             }
@@ -629,7 +641,7 @@ impl Run {
                 let due = ceil_ms(start.to) + ceil_ms(total).max(MS);
                 if due <= now && !chain.part_gone {
                     wrong.push(format!(
-                        "chain {number}, begun {start:?}, is late: its time was over at {due:?}"
+                        "chain {number}, begun {start:?}, is late: its total deadline passed at {due:?}"
                     ));
                 }
             }
@@ -642,13 +654,13 @@ impl Run {
         check!(
             world,
             fits,
-            "{delayed} are delayed, not {delayed_least} to {delayed_most}"
+            "{delayed} chains are delayed, expected {delayed_least} to {delayed_most}"
         );
         let fits = (pending_least..=pending_most).contains(&pending);
         check!(
             world,
             fits,
-            "{pending} are pending, not {pending_least} to {pending_most}"
+            "{pending} chains are pending, expected {pending_least} to {pending_most}"
         );
         let coverage = &mut world.coverage;
         coverage.hit_if(stats.links_dialing > 0, "state", "dialing");
@@ -659,7 +671,8 @@ impl Run {
         coverage.hit_if(stats.paused > 0, "state", "paused");
     }
 
-    /// Lets time pass as a good host does: a turn whenever one is due, and not before.
+    /// Lets time pass as a well-behaved host does: it makes a turn whenever one is due, and no
+    /// other.
     fn pass(&mut self, time: Duration) {
         let end = self.now() + time;
         loop {
@@ -672,7 +685,7 @@ impl Run {
         }
     }
 
-    /// Sleeps until a turn is due, or to `end`.
+    /// Sleeps until a turn is due, at most until `end`.
     fn wait(&mut self, end: Duration) {
         let base = self.world.borrow().base;
         let deadline = self
@@ -703,30 +716,34 @@ impl Run {
             world.draining = false;
             let unheard = cancelled.is_none();
             for chain in &mut world.chains {
-                // Those of a drain that a panic cut short are cancelled, or not.
+                // After a drain that was cut short by a panic, chains may or may not be canceled.
                 chain.cancel_ordered |= unheard;
             }
             world.tell(|| format!("drained within {within:?}: {cancelled:?}"));
             let pending = self.engine.pending();
             if let Some(cancelled) = cancelled {
-                check!(world, pending == 0, "{pending} are left after a drain");
+                check!(
+                    world,
+                    pending == 0,
+                    "{pending} chains are left after a drain"
+                );
                 world.coverage.hit("turn", "in drain");
                 world
                     .coverage
                     .hit_if(cancelled > 0, "host", "drain that cancels");
                 let world = &mut *world;
                 for (number, chain) in world.chains.iter_mut().enumerate() {
-                    // Those of a part that is gone end without a word; orders may still lie with
-                    // the submitter.
+                    // Chains of a part that no longer exists end without notice. Orders may still
+                    // be queued at the submitter.
                     let is_ordered = matches!(chain.stage, Stage::Ordered { .. });
                     if chain.part_gone || chain.is_fresh_call && !is_ordered {
                         chain.stage = Stage::Over;
                     }
                     chain.cancel_ordered |= chain.is_fresh_call;
                     if !chain.is_over() && !matches!(chain.stage, Stage::Ordered { .. }) {
-                        world
-                            .wrong
-                            .push(format!("chain {number} was drained, and not told"));
+                        world.wrong.push(format!(
+                            "chain {number} was drained, and its readback was not told"
+                        ));
                     }
                 }
             }
@@ -735,7 +752,7 @@ impl Run {
         self.settle();
     }
 
-    /// Where several turns were made at once it is not known which of them heard a `stop`.
+    /// After several turns in one call, it is not known which of them saw a `stop`.
     fn forget_stop(&mut self) {
         self.world.borrow_mut().stop_asked = None;
     }
@@ -749,7 +766,7 @@ impl Run {
         self.settle();
     }
 
-    /// Nothing new begins, and everything comes to its end.
+    /// Starts nothing new, and lets everything come to its end.
     fn wind_down(&mut self) {
         self.world.borrow_mut().winding_down = true;
         if self.random.chance(200) {
@@ -798,12 +815,12 @@ impl Run {
         }
     }
 
-    /// Everything is answered: what is left?
+    /// Everything has been answered; checks that nothing is left.
     fn end(mut self) -> Report {
         if self.world.borrow().wrong.is_empty() {
             self.settle();
             self.engine.close_idle();
-            // The last of the timers: another try after exhaustion.
+            // Covers the last of the timers: another attempt after exhaustion.
             self.pass(200 * MS);
             self.pass(MS);
             self.check_end();
@@ -822,12 +839,12 @@ impl Run {
         if let Some(submitter) = submitter {
             let (chain, request) = world.new_chain(None, Stage::Over);
             let gone = submitter.submit_to(request, Probe::new(chain)).is_err();
-            check!(world, gone, "an engine that is gone took a request");
+            check!(world, gone, "a dropped engine accepted a request");
         }
         check!(
             world,
             network.open_fds() == 0,
-            "the engine is gone, its sockets are not"
+            "the engine was dropped, but its sockets are still open"
         );
         for misuse in network.misuses() {
             world.complain(format!("{misuse:?}"));
@@ -840,9 +857,10 @@ impl Run {
             wrong: std::mem::take(&mut world.wrong),
         };
         drop(world);
-        // Servers and network own each other: a hundred thousand runs would not fit into memory.
+        // Servers and network own each other. Without this, a hundred thousand runs would not fit
+        // into memory.
         for addr in SERVED {
-            network.refuse(addr.parse().expect("it is an address"));
+            network.refuse(addr.parse().expect("a valid address"));
         }
         report
     }
@@ -853,14 +871,18 @@ impl Run {
         let fds = self.network.open_fds();
         let mut world = self.world.borrow_mut();
         let world = &mut *world;
-        check!(world, pending == 0, "{pending} are pending at the end");
+        check!(
+            world,
+            pending == 0,
+            "{pending} chains are pending at the end"
+        );
         for number in 0..world.chains.len() {
             let chain = &world.chains[number];
             let told = chain.is_over() || chain.may_be_gone();
             check!(
                 world,
                 told,
-                "chain {number} was never answered: {:?}",
+                "chain {number} never received a reply: {:?}",
                 world.chains[number]
             );
         }
@@ -888,13 +910,13 @@ impl Run {
         check!(
             world,
             told == replies || lost,
-            "{told} answered, {replies} heard"
+            "the engine counts {told} replies, but {replies} were received"
         );
         let submitted = world.submitted;
         check!(
             world,
             stats.submitted == submitted,
-            "{} submitted, not {submitted}",
+            "the engine counts {} submissions instead of {submitted}",
             stats.submitted
         );
         world
@@ -904,7 +926,7 @@ impl Run {
         check!(
             world,
             depth > 1 || stats.pipelined == 0,
-            "{} pipelined",
+            "{} requests were pipelined at depth 1",
             stats.pipelined
         );
         world
@@ -915,8 +937,8 @@ impl Run {
             .hit_if(stats.turns > 0, "state", "bounded turn");
     }
 
-    /// What the servers saw: no request more often than it was asked for, but for the one retry of
-    /// what is idempotent.
+    /// Checks what the servers saw: no request may have arrived more often than it was sent, except
+    /// for the one retry of idempotent requests.
     fn check_ledger(&mut self) {
         let ledger = self.network.ledger();
         let mut world = self.world.borrow_mut();
@@ -928,7 +950,8 @@ impl Run {
         }
         for (nonce, arrived) in arrived.into_iter().enumerate() {
             let wish = &world.wishes[nonce];
-            // Who answers 417 has refused it, though its body may be on its way by then.
+            // A server that answers 417 has refused the request, although its body may already be
+            // on its way.
             let refused = wish.expect == Some(Expectation::Failed);
             let again = match wish.idempotent {
                 true if world.plan.depth > 1 => MOST_REQUESTS,
@@ -940,7 +963,7 @@ impl Run {
             check!(
                 world,
                 arrived <= most,
-                "nonce {nonce}, asked for {asked} times, arrived {arrived} times"
+                "nonce {nonce} was requested {asked} times, and arrived {arrived} times"
             );
         }
         for served in ledger.connections() {

@@ -1,16 +1,16 @@
-//! The whole engine, readbacks and all, on a simulated network: whatever chance brings, the
-//! promises hold.
+//! The whole engine, readbacks included, on a simulated network: whatever happens by chance, its
+//! guarantees hold.
 //!
-//! A seed decides servers, faults, configuration, chains, what the readbacks do, and when the host
-//! makes turns. Checked all along: each request is answered once, by its own response, byte for
-//! byte; deadlines are neither early nor late; nothing that is not idempotent is sent twice; a turn
-//! that is not due does nothing; nothing is left at the end. `MUTANTS.md` beside this file lists
-//! what it was shown to catch.
+//! A seed determines the servers, the faults, the configuration, the chains, what the readbacks do,
+//! and when the host makes turns. Checked throughout: each request is answered once, by its own
+//! response, byte for byte; deadlines are neither early nor late; nothing that is not idempotent is
+//! sent twice; a turn that is not due does nothing; nothing is left at the end. `MUTANTS.md` in
+//! this directory lists faults that these checks have been shown to catch.
 //!
-//! - `HTTPSTREAM_SIM_SEED=7 cargo test --test simulation` runs one seed and tells what happens in
-//!   it;
-//! - `HTTPSTREAM_SIM_SEEDS=100000 cargo test --release --test simulation` runs so many,
-//!   `5000..9000` just these.
+//! - `HTTPSTREAM_SIM_SEED=7 cargo test --test simulation` runs one seed and prints what happens in
+//!   it.
+//! - `HTTPSTREAM_SIM_SEEDS=100000 cargo test --release --test simulation` runs this many seeds, and
+//!   `5000..9000` exactly these.
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,18 +28,18 @@ mod world;
 use coverage::Coverage;
 use host::run;
 
-/// What `cargo test` runs. Every place of the summary has to be reached in them.
+/// The seeds that `cargo test` runs. Together they have to reach every place listed in `coverage`.
 const SEEDS: Range<u64> = 0..1000;
 
-/// After so many failing seeds the rest is not worth the wait.
+/// The run stops after this many failing seeds.
 const FAILURES: usize = 5;
 
-/// The numbers that a variable of the environment asks for.
+/// Parses the range in an environment variable.
 fn range_in(variable: &str) -> Option<Range<u64>> {
     let text = std::env::var(variable).ok()?;
     let number = |text: &str| match text.trim().parse::<u64>() {
         Ok(number) => number,
-        Err(_) => panic!("{variable} is a number, or a range such as 5..9"),
+        Err(_) => panic!("{variable} must be a number, or a range such as 5..9"),
     };
     Some(match text.split_once("..") {
         Some((from, to)) => number(from)..number(to),
@@ -61,8 +61,8 @@ fn replay(seed: u64) -> String {
 #[test]
 fn whatever_chance_brings_the_promises_hold() {
     if let Ok(seed) = std::env::var("HTTPSTREAM_SIM_SEED") {
-        let seed = seed.parse().expect("HTTPSTREAM_SIM_SEED is a number");
-        // With RUST_LOG=trace the network and the engine tell as well.
+        let seed = seed.parse().expect("HTTPSTREAM_SIM_SEED must be a number");
+        // With RUST_LOG=trace, the network and the engine log what they do as well.
         let _ = env_logger::try_init();
         let report = run(seed, true);
         assert!(report.wrong.is_empty(), "seed {seed}: {:#?}", report.wrong);

@@ -1,5 +1,5 @@
-//! What a seed decides before anything runs: the network, its faults, the configuration, how wild
-//! the host is.
+//! Everything a seed determines before the run: the network, its faults, the configuration, and how
+//! erratic the host is.
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -12,8 +12,7 @@ use httpstream::{Config, Timeouts};
 use crate::server::Scripted;
 use crate::world::Shared;
 
-/// The faults that fail nothing: whatever they do, every exchange has to end as its server meant
-/// it.
+/// Faults that cause no failure: with only these, every exchange has to end as its server intended.
 pub(crate) const BENIGN: [Fault; 14] = [
     Fault::Split,
     Fault::ShortWrite,
@@ -34,10 +33,10 @@ pub(crate) const BENIGN: [Fault; 14] = [
 pub(crate) const MS: Duration = Duration::from_millis(1);
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
-/// Requests that a run may send.
+/// The maximum number of requests in a run.
 pub(crate) const MOST_REQUESTS: u32 = 70;
 
-/// Where there are servers.
+/// The addresses at which there are servers.
 pub(crate) const SERVED: [&str; 6] = [
     "10.0.0.1:80",
     "10.0.0.2:80",
@@ -49,31 +48,31 @@ pub(crate) const SERVED: [&str; 6] = [
 
 #[derive(Debug)]
 pub(crate) struct Plan {
-    /// Only [`BENIGN`] faults, a host in time, and deadlines that no server passes by accident:
-    /// outcomes are known.
+    /// Only [`BENIGN`] faults, a punctual host, and timeouts that no server exceeds by accident, so
+    /// that the outcomes are known.
     pub(crate) benign: bool,
     pub(crate) faults: Faults,
     pub(crate) origins: Vec<Origin>,
-    /// Bodies may be long.
+    /// Whether bodies may be long.
     pub(crate) large: bool,
     pub(crate) timeouts: Timeouts,
-    /// Requests that the run may send, all chains together.
+    /// The number of requests that the run may send, in all chains together.
     pub(crate) requests: usize,
-    /// Of a thousand callbacks, how many do something unexpected.
+    /// How many of a thousand callbacks do something unexpected.
     pub(crate) mischief: u16,
-    /// Of a thousand readbacks, how many work for a while before they return.
+    /// How many of a thousand readbacks take some time before they return.
     pub(crate) slow: u16,
-    /// Steps of the host before it winds down.
+    /// The number of steps before the host winds down.
     pub(crate) steps: usize,
-    /// How deep requests are pipelined; 1: not at all.
+    /// The depth to which requests are pipelined; 1 disables pipelining.
     pub(crate) depth: usize,
 }
 
-/// Somebody to send requests to.
+/// An origin to send requests to.
 #[derive(Clone, Debug)]
 pub(crate) struct Origin {
     pub(crate) url: &'static str,
-    /// The addresses at which its requests may arrive; none: nobody answers.
+    /// The addresses at which its requests may arrive; empty if nothing answers there.
     pub(crate) addrs: Vec<SocketAddr>,
 }
 
@@ -98,14 +97,14 @@ impl Plan {
         };
         let large = random.chance(60);
         if large {
-            // Byte by byte a long body takes as many events as it has bytes.
+            // Byte by byte, a long body would take as many events as it has bytes.
             faults = faults
                 .with(Fault::SmallSendBuffer, 0)
                 .with(Fault::SmallWindow, 0);
         }
         let depth = *random.pick(&[1, 1, 1, 2, 4, 16]);
         if depth > 1 {
-            // Of an answer too many, nobody could tell that it is not the next one's.
+            // A surplus response could not be told from the response to the next request.
             faults = faults.with(Fault::Unsolicited, 0);
         }
         Self {
@@ -122,13 +121,13 @@ impl Plan {
         }
     }
 
-    /// Makes it a short one, so that many can be run.
+    /// Shortens the run, so that many can be made.
     pub(crate) fn shorten(&mut self, random: &mut Random) {
         self.requests = random.between(1, 7);
         self.steps = random.between(3, 9);
         self.large = false;
         if random.chance(700) {
-            // Most of the time would go by with bodies that come byte by byte.
+            // Otherwise, most of the time would be spent on bodies that arrive byte by byte.
             let few = [Fault::SmallSendBuffer, Fault::SmallWindow, Fault::Split];
             for fault in few {
                 self.faults = self.faults.clone().with(fault, 0);
@@ -136,7 +135,7 @@ impl Plan {
         }
     }
 
-    /// Puts names and servers on the network.
+    /// Adds host names and servers to the network.
     pub(crate) fn furnish(&mut self, network: &Network, random: &mut Random, world: &Shared) {
         network.set_faults(self.faults.clone());
         if random.chance(300) {
@@ -164,7 +163,7 @@ impl Plan {
         let _ = network
             .host("one.test", [[10, 0, 0, 1]])
             .after(random.duration(200 * MS));
-        // Nobody is at the first of each family.
+        // There is no server at the first address of each family.
         let many = [
             "2001:db8::9",
             "2001:db8::2",
@@ -266,7 +265,7 @@ fn benign_faults(random: &mut Random) -> Faults {
 fn timeouts(random: &mut Random, benign: bool) -> Timeouts {
     let mut timeouts = Timeouts::default();
     if benign {
-        // Longer than any silence of a server that means to answer.
+        // Longer than any pause of a server that intends to answer.
         timeouts.resolve = Some(20 * SECOND);
         timeouts.write = Some(60 * SECOND);
         timeouts.first_byte = Some(60 * SECOND);

@@ -1,5 +1,4 @@
-//! The readback of every chain: checks what it is shown against what was sent, then does what
-//! chance tells it.
+//! The readback of every chain: compares what it receives with what was sent, then acts at random.
 
 use std::panic::resume_unwind;
 use std::time::Duration;
@@ -16,24 +15,24 @@ use crate::world::{
     body_bytes, call_due, ceil_ms, check,
 };
 
-/// What a readback panics with on purpose. It goes past the panic hook, which would print it.
+/// The payload of intentional panics. They bypass the panic hook, which would print them.
 #[derive(Debug)]
 pub(crate) struct Planned;
 
-/// Reads for one chain. `number` tells the chain's readbacks apart: a follow-on may bring another
-/// one.
+/// The readback of one chain. `number` distinguishes the readbacks of a chain, since a follow-on
+/// may install another one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Probe {
     pub(crate) chain: usize,
     pub(crate) number: u32,
 }
 
-/// A state that knows its world: the host itself, or a part of it.
+/// A state that has access to the world: the host itself, or a part of it.
 pub(crate) trait State: Sized + 'static {
     fn world(&self) -> Shared;
-    /// Lets a part vanish, if this is not a part itself.
+    /// Removes a part, unless this state is a part itself.
     fn lose(&mut self, part: usize);
-    /// Submits a chain, or asks for it from a part.
+    /// Submits a chain, which is read by this state.
     fn submit(
         cx: &mut Context<'_, Self>,
         chain: usize,
@@ -46,7 +45,7 @@ pub(crate) trait State: Sized + 'static {
             Some(delay) => cx.start(cx.send(request).after(delay).read_by(probe.into_closure())),
         }
     }
-    /// As [`submit`](Self::submit) for a chain that begins with a call.
+    /// Like [`submit`](Self::submit), for a chain that begins with a call.
     fn call(
         cx: &mut Context<'_, Self>,
         chain: usize,
@@ -60,7 +59,7 @@ pub(crate) trait State: Sized + 'static {
     }
 }
 
-/// The call that a chain begins with.
+/// Returns the call that a chain begins with.
 pub(crate) fn start<T: State>(
     chain: usize,
     request: httpstream::Request,
@@ -86,7 +85,7 @@ impl State for Part {
     fn lose(&mut self, _: usize) {}
 }
 
-/// Where the part of a host is.
+/// Returns the accessor of a part of the host.
 pub(crate) fn part_of(part: usize) -> impl Fn(&mut Host) -> Option<&mut Part> + Clone + 'static {
     move |host| host.parts[part].as_mut()
 }
@@ -95,7 +94,7 @@ pub(crate) fn of_part(chain: usize, part: usize) -> impl Readback<Host> + 'stati
     within_to(part_of(part), Probe::new(chain))
 }
 
-/// Lets a part vanish: its chains end without another word.
+/// Removes a part. Its chains end without notice.
 pub(crate) fn lose(host: &mut Host, part: usize) {
     host.parts[part] = None;
     let mut world = host.world.borrow_mut();
@@ -120,14 +119,14 @@ impl Probe {
         Self { chain, number }
     }
 
-    /// The same as a closure, for the calls that take one.
+    /// Converts the probe into a closure, for functions that take one.
     pub(crate) fn into_closure<T: State>(
         mut self,
     ) -> impl FnMut(&mut T, Reply<'_>, &mut Context<'_, T>) -> Next<T> + Send + 'static {
         move |state, reply, cx| self.on_reply(state, reply, cx)
     }
 
-    /// What holds for every call.
+    /// Checks what has to hold for every callback.
     fn enter<T>(&self, world: &mut World, cx: &Context<'_, T>, call: &'static str) {
         let Self { chain, number } = *self;
         let now = world.since_base(cx.now());
@@ -141,22 +140,22 @@ impl Probe {
         let paused = known.paused && !known.resumed && !known.resume_ordered;
         let known_cancelled = known.cancelled || known.cancel_ordered;
         let start = known.start(now);
-        check!(world, !over, "chain {chain} is over, and {call} is called");
+        check!(world, !over, "chain {chain} is over, but {call} is called");
         check!(
             world,
             !gone,
-            "chain {chain} has lost its part, and {call} is called"
+            "chain {chain} has lost its part, but {call} is called"
         );
         check!(
             world,
             id == Some(cx.id()),
-            "chain {chain} is {id:?}, and {call} is called for {:?}",
+            "chain {chain} has id {id:?}, but {call} is called for {:?}",
             cx.id()
         );
         check!(
             world,
             readback == number,
-            "chain {chain} is read by {readback}, and {number} is called"
+            "chain {chain} is read by readback {readback}, but {number} is called"
         );
         let early = match world.chains[chain].stage {
             Stage::Delayed(due) | Stage::Calling(due) => ceil_ms(due.from) > now,
@@ -169,12 +168,12 @@ impl Probe {
         check!(
             world,
             !early || cut_short,
-            "chain {chain}: {call} before its delay is over"
+            "chain {chain}: {call} is called before its delay is over"
         );
         check!(
             world,
             !paused || matches!(call, "error"),
-            "chain {chain} is paused, and {call} is called"
+            "chain {chain} is paused, but {call} is called"
         );
         if !over {
             let known = &mut world.chains[chain];
@@ -185,7 +184,7 @@ impl Probe {
         }
     }
 
-    /// The fields that say whose response it is.
+    /// Checks the fields that identify the response, and returns the answer they name.
     fn identify(&self, world: &mut World, head: &Response<'_>) -> Option<Answered> {
         let chain = self.chain;
         let number = |name| {
@@ -202,7 +201,7 @@ impl Probe {
         check!(
             world,
             right,
-            "chain {chain} asked {nonce} and reads the answer {serial:?} to {:?}",
+            "chain {chain} requested {nonce}, but reads answer {serial:?} to {:?}",
             number("x-nonce")
         );
         check!(
@@ -220,19 +219,19 @@ impl Probe {
         check!(
             world,
             id == Some(head.info().id),
-            "chain {chain}: info of {:?}",
+            "chain {chain}: the info is of chain {:?}",
             head.info().id
         );
         let path = head.info().url().path();
         check!(
             world,
             path == format!("/{nonce}"),
-            "chain {chain}: info of {path}"
+            "chain {chain}: the info is of {path}"
         );
         check!(
             world,
             world.addrs_of(nonce).contains(&head.info().peer),
-            "nonce {nonce} from {}",
+            "nonce {nonce} was answered by {}",
             head.info().peer
         );
         world.chains[chain].serial = serial;
@@ -240,7 +239,7 @@ impl Probe {
     }
 }
 
-/// Something unexpected, now and then. May panic, with nothing borrowed.
+/// Does something unexpected now and then. May panic, with nothing borrowed.
 fn mischief<T: State>(probe: &Probe, state: &mut T, cx: &mut Context<'_, T>, call: &'static str) {
     let shared = state.world();
     let mut world = shared.borrow_mut();
@@ -251,7 +250,7 @@ fn mischief<T: State>(probe: &Probe, state: &mut T, cx: &mut Context<'_, T>, cal
     match world.random.below(16) {
         0..4 if world.plan.requests > 0 => {
             let part = world.chains[probe.chain].part;
-            // What a readback asks for begins when it ends, however long it takes.
+            // The delay of what a readback submits counts from the end of the readback.
             let now = world.since_base(world.network.now());
             let delay = world.random.chance(500).then(|| world.delay());
             let at = Span::at(now);
@@ -330,8 +329,7 @@ fn mischief<T: State>(probe: &Probe, state: &mut T, cx: &mut Context<'_, T>, cal
     }
 }
 
-/// A readback may take its time before it says what comes next, and the network does not wait for
-/// it.
+/// Sometimes takes a while before the readback returns; the network does not wait for it.
 fn work<T: State>(state: &T) {
     let shared = state.world();
     let mut world = shared.borrow_mut();
@@ -363,7 +361,7 @@ impl<T: State> Readback<T> for Probe {
         check!(
             world,
             !had_head,
-            "chain {}: an interim response behind the head",
+            "chain {}: an interim response after the head",
             self.chain
         );
         drop(world);
@@ -379,7 +377,7 @@ impl<T: State> Readback<T> for Probe {
         check!(
             world,
             head.body().is_empty() && head.trailers().len() == 0,
-            "a body in the head"
+            "a head with a body"
         );
         let again = world.chains[self.chain].reading != Reading::NoHead;
         check!(world, !again, "chain {}: a second head", self.chain);
@@ -422,7 +420,7 @@ impl<T: State> Readback<T> for Probe {
         check!(
             world,
             reading == Reading::Streamed,
-            "chain {chain}: data, though {reading:?}"
+            "chain {chain}: data although it is {reading:?}"
         );
         check!(world, !data.is_empty(), "chain {chain}: an empty piece");
         let truth = serial.and_then(|serial| Some((world.answers.get(serial)?, serial)));
@@ -432,7 +430,7 @@ impl<T: State> Readback<T> for Probe {
             check!(
                 world,
                 right,
-                "chain {chain}: {} bytes at {from} are not those sent",
+                "chain {chain}: {} bytes at offset {from} differ from those sent",
                 data.len()
             );
         }
@@ -474,7 +472,7 @@ impl<T: State> Readback<T> for Probe {
         let now = world.since_base(cx.now());
         let known = &mut world.chains[self.chain];
         known.last_serial = known.serial.or(known.last_serial);
-        // Answered: what comes now is another request, or nothing.
+        // The reply has been received: another request follows, or nothing.
         known.begin(if told {
             Stage::Over
         } else {
@@ -482,7 +480,7 @@ impl<T: State> Readback<T> for Probe {
         });
         known.answered = true;
         drop(world);
-        // Before it asks for anything: what that is counted from is the end of the readback.
+        // Done before anything is submitted, since delays count from the end of the readback.
         work(state);
         mischief(self, state, cx, call);
         let mut world = shared.borrow_mut();
@@ -499,7 +497,7 @@ impl Chain {
 }
 
 impl Probe {
-    /// The chain has waited without a request.
+    /// Continues a chain that has waited without a request.
     fn on_call<T: State>(&mut self, state: &mut T, cx: &mut Context<'_, T>) -> Next<T> {
         self.on_call_made(state, cx);
         let shared = state.world();
@@ -508,7 +506,7 @@ impl Probe {
         self.next(&mut world, now, false)
     }
 
-    /// The chain begins with a call.
+    /// Handles the call that a chain begins with.
     fn on_start<T: State>(
         self,
         state: &mut T,
@@ -539,7 +537,7 @@ impl Probe {
         check!(
             world,
             matches!(stage, Stage::Calling(_) | Stage::Ordered { .. }),
-            "chain {chain} is {stage:?}, and called"
+            "chain {chain} is called although it is {stage:?}"
         );
         self.enter(&mut world, cx, "call");
         drop(world);
@@ -559,17 +557,17 @@ impl Probe {
         check!(
             world,
             closure || reading != Reading::NoHead,
-            "chain {chain}: a reply without a head"
+            "chain {chain}: a response without a head"
         );
         check!(
             world,
             !aborted,
-            "chain {chain}: a response, though it was aborted"
+            "chain {chain}: a response although it was aborted"
         );
         check!(
             world,
             !cancelled,
-            "chain {chain}: a response, though it was cancelled"
+            "chain {chain}: a response although it was canceled"
         );
         if let (Some(answered), Some(serial)) = (answered, serial) {
             let truth = body_bytes(nonce, serial, answered.len);
@@ -586,12 +584,12 @@ impl Probe {
                 Reading::Discarded => check!(
                     world,
                     response.body().is_empty(),
-                    "chain {chain}: a discarded body"
+                    "chain {chain}: a discarded body is not empty"
                 ),
                 _ => check!(
                     world,
                     response.body() == truth,
-                    "chain {chain}: the body is not the one sent"
+                    "chain {chain}: the body differs from the one sent"
                 ),
             }
             if let Some((_, sum)) = response.trailers().next() {
@@ -604,8 +602,8 @@ impl Probe {
             }
         }
         let wish = world.wishes[nonce].clone();
-        // Each connection that breaks under a pipeline answers, fails or sends again the request in
-        // front: so there are at most as many.
+        // Each connection that breaks under a pipeline answers, fails or resends the request in
+        // front, so there are at most as many of them as requests.
         let is_pipelined = world.plan.depth > 1 && wish.idempotent;
         let again = match is_pipelined {
             true => MOST_REQUESTS,
@@ -626,7 +624,7 @@ impl Probe {
         check!(
             world,
             attempts == 1 || !reused || refused || is_pipelined,
-            "chain {chain}: {attempts} attempts, the last on a connection that was there"
+            "chain {chain}: {attempts} attempts, the last on a reused connection"
         );
         let steps = [
             timings.resolve,
@@ -649,7 +647,7 @@ impl Probe {
             check!(
                 world,
                 done <= longest,
-                "chain {chain}: done after {done:?}, begun {start:?}"
+                "chain {chain}: done after {done:?}, although begun {start:?}"
             );
         }
         let script = &world.wishes[nonce].script;
@@ -658,12 +656,12 @@ impl Probe {
             Body::BadChunk => world.wishes[nonce].method == "HEAD",
             _ => true,
         };
-        // A refused expectation is answered before the script begins.
+        // An expectation is refused before the script begins.
         let refused = response.status() == 417;
         check!(
             world,
             meant || refused,
-            "chain {chain}: a response where there was none"
+            "chain {chain}: a response although none was sent"
         );
     }
 
@@ -688,17 +686,17 @@ impl Probe {
         check!(
             world,
             (kind == ErrorKind::Cancelled) == cancelled || ordered || draining,
-            "chain {chain}: {kind:?}, cancelled {cancelled}"
+            "chain {chain}: {kind:?}, canceled {cancelled}"
         );
         check!(
             world,
             kind != ErrorKind::Aborted || aborted,
-            "chain {chain}: not aborted by its readback"
+            "chain {chain}: an abort that its readback did not request"
         );
         check!(
             world,
             !aborted || matches!(kind, ErrorKind::Aborted | ErrorKind::Cancelled),
-            "chain {chain}: aborted, and yet {kind:?}"
+            "chain {chain}: {kind:?} although it was aborted"
         );
         if let Some(serial) = serial
             && let Some(answered) = world.answers.get(serial).copied()
@@ -708,7 +706,7 @@ impl Probe {
             check!(
                 world,
                 truth.starts_with(part),
-                "chain {chain}: a partial body that nobody sent"
+                "chain {chain}: a partial body that was not sent"
             );
         }
         self.check_sent(world, error);
@@ -716,7 +714,7 @@ impl Probe {
             self.check_deadline(world, phase, now, kind);
         }
         let awaits = matches!(phase, Phase::FirstByte | Phase::Head | Phase::Body);
-        // In a pipeline the one in front may be paused.
+        // In a pipeline, the exchange in front may be paused.
         let is_paused = world.chains[chain].paused || world.plan.depth > 1;
         if kind == ErrorKind::Timeout && awaits && !is_paused {
             let since = world.chains[chain].start(now).from;
@@ -729,7 +727,7 @@ impl Probe {
         check!(
             world,
             !refused || !idempotent,
-            "nonce {nonce} is idempotent, and was not sent again"
+            "nonce {nonce} is idempotent, but was not sent again"
         );
         world
             .coverage
@@ -749,24 +747,24 @@ impl Probe {
         check!(
             world,
             sent != Sent::No || !seen,
-            "chain {chain}: not sent, and yet it arrived {arrived} times"
+            "chain {chain}: reported as not sent, but arrived {arrived} times"
         );
         let safe = idempotent || sent == Sent::No;
         check!(
             world,
             error.resend_is_safe() == safe,
-            "chain {chain}: safe to send again: {}",
+            "chain {chain}: resend_is_safe returns {}",
             !safe
         );
         let head = world.chains[chain].reading != Reading::NoHead;
         check!(
             world,
             !head || sent == Sent::Yes,
-            "chain {chain}: answered, and yet {sent:?} sent"
+            "chain {chain}: answered, but reported as {sent:?} sent"
         );
     }
 
-    /// No deadline is early. That none is late is seen between the turns.
+    /// Checks that no deadline is early. That none is late is checked between turns.
     fn check_deadline(&self, world: &mut World, phase: Phase, now: Duration, kind: ErrorKind) {
         let chain = self.chain;
         let known = &world.chains[chain];
@@ -781,7 +779,7 @@ impl Probe {
             Phase::Connect => vec![("connect", start.from, timeouts.connect)],
             Phase::Write => vec![("write", start.from, timeouts.write)],
             Phase::FirstByte => vec![("first byte", start.from, timeouts.first_byte)],
-            // Interim responses, or a final one that came early, go before the end of the upload.
+            // Interim responses, or an early final one, precede the end of the upload.
             Phase::Head => vec![
                 ("idle", start.from, timeouts.idle),
                 ("first byte", start.from, timeouts.first_byte),
@@ -812,14 +810,14 @@ impl Probe {
         check!(
             world,
             reached.is_some() && (!exhausted || is_total),
-            "chain {chain}: {kind:?} in {phase:?} at {now:?}, begun {start:?}: no deadline has passed"
+            "chain {chain}: {kind:?} in {phase:?} at {now:?}, begun {start:?}, but no deadline has passed"
         );
         if let Some(reached) = reached {
             world.coverage.hit("deadline", reached);
         }
     }
 
-    /// Where nothing goes wrong, everything ends as its server meant it.
+    /// Checks that, if nothing goes wrong, every exchange ends as its server intended.
     fn check_benign(&self, world: &mut World, error: &Error) {
         let chain = self.chain;
         let known = &world.chains[chain];
@@ -830,8 +828,8 @@ impl Probe {
         {
             return;
         }
-        // An error without a server's doing: the total deadline, or a connection that the server
-        // had closed.
+        // Errors that no server caused: the total deadline, or a connection that the server had
+        // closed.
         let queue = match kind {
             ErrorKind::Timeout | ErrorKind::Exhausted => {
                 let start = known.start(Duration::MAX);
@@ -841,10 +839,10 @@ impl Probe {
             ErrorKind::ClosedBeforeResponse => error.reused_connection() && !wish.idempotent,
             _ => false,
         };
-        // A server that answers early and then closes may reset what it has answered.
+        // A server that answers early and then closes may destroy its answer with a reset.
         let early = wish.script.early
             && matches!(kind, ErrorKind::Truncated | ErrorKind::ClosedBeforeResponse);
-        // So may one that closes with what was pipelined unread (RFC 9112 §9.6).
+        // So may a server that closes with pipelined requests unread (RFC 9112 §9.6).
         let unread = world.plan.depth > 1 && wish.idempotent && kind == ErrorKind::Truncated;
         let too_long = wish
             .max_body
@@ -870,7 +868,7 @@ impl Probe {
         );
     }
 
-    /// The chain waits without a request.
+    /// Lets the chain wait without a request.
     fn wait<T: State>(
         &mut self,
         world: &mut World,
@@ -883,7 +881,7 @@ impl Probe {
         let another = world.random.chance(200);
         number += u32::from(another);
         let probe = Probe { chain, number };
-        // A closure has nothing that it could be told by.
+        // A closure has no `on_due`, so it cannot be told that the wait is over.
         let waits = world.random.chance(500) && (another || !world.chains[chain].is_closure);
         let (mut next, name) = match waits {
             true => (Next::wait(), "wait"),
@@ -917,7 +915,7 @@ impl Probe {
         next.after(delay)
     }
 
-    /// What follows: chance again, as long as the chain may go on.
+    /// Chooses what follows at random, as long as the chain may continue.
     fn next<T: State>(&mut self, world: &mut World, now: Duration, told: bool) -> Next<T> {
         let chain = self.chain;
         let left = world.chains[chain].left;

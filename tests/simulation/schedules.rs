@@ -1,9 +1,9 @@
-//! Hosts that schedule badly, a thousand schedules each: smaller runs than those of
-//! `whatever_chance`, with all they check.
+//! Hosts that schedule badly, with a thousand schedules each: shorter runs than those of
+//! `whatever_chance`, with all their checks.
 //!
-//! - `HTTPSTREAM_SIM_SCHEDULES=100000` runs so many, `5000..9000` just these; `.ci/run` asks for
-//!   ten thousand and more;
-//! - `HTTPSTREAM_SIM_SCHEDULE=7` runs one and tells what happens in it.
+//! - `HTTPSTREAM_SIM_SCHEDULES=100000` runs this many schedules, and `5000..9000` exactly these;
+//!   `.ci/run` runs ten thousand and more.
+//! - `HTTPSTREAM_SIM_SCHEDULE=7` runs one schedule and prints what happens in it.
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,11 +12,11 @@ use crate::host::{Scope, run_as};
 use crate::watching::{Habit, Watching};
 use crate::{FAILURES, range_in};
 
-/// What a plain `cargo test` runs.
+/// The schedules that a plain `cargo test` runs.
 const SEEDS: Range<u64> = 0..1000;
 
-/// Runs the schedules of one kind of host; answers the first that went wrong, with the way to see
-/// them again.
+/// Runs the schedules of one kind of host. Returns the first failures, with the commands that
+/// reproduce them.
 fn failures(watching: Watching, seeds: Range<u64>, test: &str) -> Vec<String> {
     let mut failed = Vec::new();
     for seed in seeds {
@@ -25,7 +25,7 @@ fn failures(watching: Watching, seeds: Range<u64>, test: &str) -> Vec<String> {
         })) {
             Ok(report) if report.wrong.is_empty() => continue,
             Ok(report) => report.wrong[0].clone(),
-            Err(_) => "it panicked".to_owned(),
+            Err(_) => "the run panicked".to_owned(),
         };
         failed.push(format!(
             "seed {seed}: {wrong}\n  HTTPSTREAM_SIM_SCHEDULE={seed} cargo test --test simulation {test} -- --nocapture"
@@ -39,7 +39,9 @@ fn failures(watching: Watching, seeds: Range<u64>, test: &str) -> Vec<String> {
 
 fn lose_nothing(watching: Watching, test: &str) {
     if let Ok(seed) = std::env::var("HTTPSTREAM_SIM_SCHEDULE") {
-        let seed = seed.parse().expect("HTTPSTREAM_SIM_SCHEDULE is a number");
+        let seed = seed
+            .parse()
+            .expect("HTTPSTREAM_SIM_SCHEDULE must be a number");
         let report = run_as(seed, watching, Scope::Small, true);
         assert!(report.wrong.is_empty(), "seed {seed}: {:#?}", report.wrong);
         return;
@@ -69,8 +71,8 @@ fn equal_schedules_do_the_same() {
     }
 }
 
-/// The checks would see it if anything were lost: a host that does not do its part loses something
-/// in some of every hundred schedules.
+/// Validates the checks: a faulty host loses something in some of every hundred schedules, and the
+/// checks notice.
 #[test]
 fn a_host_that_does_not_do_its_part_is_found_out() {
     for habit in [Habit::Overhears, Habit::LeavesEarly] {

@@ -1,5 +1,5 @@
-//! The servers: they answer as the request's wish has it, and see whether it arrived as it was
-//! sent.
+//! The servers: they answer as the request's `Wish` specifies, and check that the request arrived
+//! as it was sent.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::world::{Answered, Body, Expectation, Shared, World, body_bytes, check
 pub(crate) struct Scripted {
     network: Network,
     world: Shared,
-    /// What came last on each connection.
+    /// The nonce of the last request on each connection.
     last: HashMap<ConnectionId, usize>,
 }
 
@@ -35,7 +35,7 @@ impl Server for Scripted {
         check!(
             world,
             request.method == method,
-            "nonce {nonce} came as {}",
+            "nonce {nonce} arrived with method {}",
             request.method
         );
         let before = self.last.insert(request.connection, nonce);
@@ -48,12 +48,12 @@ impl Server for Scripted {
             check!(
                 world,
                 both,
-                "nonce {nonce} came before the answer to the one before it, {before:?}"
+                "nonce {nonce} arrived before the answer to the request before it, {before:?}"
             );
             world.coverage.hit("pipeline", "pipelined");
         }
         let right = world.addrs_of(nonce).contains(&request.server);
-        check!(world, right, "nonce {nonce} came to {}", request.server);
+        check!(world, right, "nonce {nonce} arrived at {}", request.server);
         if request.header("expect").is_some() {
             match expect {
                 Some(Expectation::Continued) => {
@@ -72,7 +72,9 @@ impl Server for Scripted {
                     return Some(refusal);
                 }
                 Some(Expectation::Ignored) => {}
-                None => world.complain(format!("nonce {nonce} has an expectation of its own")),
+                None => world.complain(format!(
+                    "nonce {nonce} arrived with an Expect field that was not sent"
+                )),
             }
         }
         if early {
@@ -96,7 +98,7 @@ impl Server for Scripted {
         check!(
             world,
             request.body() == upload,
-            "nonce {nonce} came with another body"
+            "nonce {nonce} arrived with a different body"
         );
         world
             .coverage
@@ -119,7 +121,7 @@ fn nonce_of(request: &Incoming, world: &mut World) -> Option<usize> {
     check!(
         world,
         nonce.is_some(),
-        "nobody asked for {}",
+        "{} was never requested",
         request.target
     );
     nonce
@@ -230,7 +232,7 @@ fn answer(world: &mut World, nonce: usize) -> Answer {
         (None, _) => {}
     }
     match script.body {
-        // Somewhere inside the body, or inside the head.
+        // Cut at any point inside the head or the body.
         Body::Truncated => answer
             .truncate(world.random.between(1, 70 + len / 2))
             .close(),

@@ -1,31 +1,31 @@
-//! How a host hears that a turn is due, and what it does then.
+//! How a host learns that a turn is due, and how it reacts.
 
 use httpstream::Turn;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Watching {
-    /// As poll(2) tells it: as long as something is there.
+    /// Level-triggered, as with poll(2): notified for as long as there are events.
     Level,
-    /// The same, but it makes one turn for each time it is told, and that with one event; meanwhile
-    /// time goes on.
+    /// Level-triggered, but with only one turn per notification, and one event per turn; time
+    /// passes in between.
     OneEvent,
-    /// Only when something enters the engine's poll. It then turns until nothing was told and
-    /// nothing is left.
+    /// Edge-triggered: notified only when something enters the engine's poll. The host then makes
+    /// turns until one reports no events and nothing more to do.
     Edge(Habit),
 }
 
-/// What is wrong with a host that watches for edges.
+/// How an edge-triggered host misbehaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Habit {
     Sound,
-    /// It overhears one edge in five.
+    /// It misses one edge in five.
     Overhears,
     /// It makes one turn for each edge.
     LeavesEarly,
 }
 
 impl Habit {
-    /// Whether it turns again after such a turn; `None`: that ended in a panic.
+    /// Returns whether the host turns again after this turn; `None` if the turn ended in a panic.
     pub(crate) fn goes_on(self, turn: Option<Turn>) -> bool {
         match self {
             Self::Sound | Self::Overhears => turn.is_none_or(|turn| turn.events > 0 || turn.more),

@@ -1,4 +1,4 @@
-//! What the harness knows: every chain, every request, every answer, and what was wrong.
+//! The state of the harness: every chain, request and answer, and the violations found.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -14,13 +14,13 @@ use crate::plan::{MS, Plan, SECOND};
 
 pub(crate) type Shared = Rc<RefCell<World>>;
 
-/// The state that is lent to the engine: the world, and parts of it which may vanish.
+/// The state that is lent to the engine: the world, and parts of it that may be removed.
 pub(crate) struct Host {
     pub(crate) world: Shared,
     pub(crate) parts: Vec<Option<Part>>,
 }
 
-/// A part of the state, for readbacks made by `within`.
+/// A part of the state, for readbacks made with `within`.
 pub(crate) struct Part {
     pub(crate) world: Shared,
 }
@@ -32,24 +32,24 @@ pub(crate) struct World {
     pub(crate) base: Instant,
     pub(crate) chains: Vec<Chain>,
     pub(crate) by_id: HashMap<ChainId, usize>,
-    /// By nonce: each says in its URL which it is.
+    /// The requests by nonce, which is part of their URL.
     pub(crate) wishes: Vec<Wish>,
-    /// By serial: each says in a field which it is.
+    /// The answers by serial number, which they carry in a field.
     pub(crate) answers: Vec<Answered>,
     pub(crate) coverage: Coverage,
-    /// What was found wrong.
+    /// The violations found so far.
     pub(crate) wrong: Vec<String>,
     pub(crate) submitter: Option<Submitter<Host>>,
     pub(crate) alive: Option<KeepAlive>,
     pub(crate) draining: bool,
-    /// No new chains, no follow-ons, no mischief.
+    /// No new chains, no follow-ons, and no mischief.
     pub(crate) winding_down: bool,
-    /// Whether `stop` was called since the last turn; `None`: not known.
+    /// Whether `stop` was called since the last turn; `None` if not known.
     pub(crate) stop_asked: Option<bool>,
-    /// Callbacks so far; calls of `on_reply` so far.
+    /// The number of callbacks so far, and of `on_reply` calls.
     pub(crate) calls: u64,
     pub(crate) replies: u64,
-    /// Chains that the engine must have counted as submitted.
+    /// The number of chains that the engine must have counted as submitted.
     pub(crate) submitted: u64,
     /// Connections on which a deadline passed while a response was awaited.
     pub(crate) timed_out: Vec<ConnectionId>,
@@ -57,7 +57,7 @@ pub(crate) struct World {
     pub(crate) log: u64,
 }
 
-/// A request, and how its server is to answer.
+/// A request, and how its server is to answer it.
 #[derive(Clone, Debug)]
 pub(crate) struct Wish {
     pub(crate) origin: usize,
@@ -66,20 +66,20 @@ pub(crate) struct Wish {
     pub(crate) upload: usize,
     pub(crate) expect: Option<Expectation>,
     pub(crate) script: Script,
-    /// In force for it, the engine's own included.
+    /// The timeouts in force for it, including those of the engine.
     pub(crate) timeouts: Timeouts,
     pub(crate) max_body: Option<u64>,
-    /// How often a chain has asked for it, and how often its head and all of it have arrived.
+    /// How often a chain has sent it, and how often its head and its end have arrived.
     pub(crate) asked: u32,
     pub(crate) heads: u32,
     pub(crate) arrived: u32,
 }
 
-/// How a server meets `Expect: 100-continue`.
+/// How a server reacts to `Expect: 100-continue`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expectation {
     Continued,
-    /// The client has to go on by itself.
+    /// The client has to continue without a 100.
     Ignored,
     Failed,
 }
@@ -92,10 +92,10 @@ pub(crate) struct Script {
     pub(crate) interims: usize,
     pub(crate) hold: Duration,
     pub(crate) drip: Option<(usize, Duration)>,
-    /// The connection ends behind it; announced or not.
+    /// Whether the connection ends after it, and whether that is announced.
     pub(crate) closes: Option<bool>,
     pub(crate) keep_alive: Option<u8>,
-    /// Sent when the head has come, before the body.
+    /// Sent after the head has arrived, before the body.
     pub(crate) early: bool,
 }
 
@@ -114,7 +114,7 @@ pub(crate) enum Body {
     Nothing,
 }
 
-/// What a server sent, or began to.
+/// What a server sent, or began to send.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Answered {
     pub(crate) nonce: usize,
@@ -145,21 +145,21 @@ impl Span {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// Left with a `Submitter`; the engine may not have heard of it.
+    /// Queued at a `Submitter`; the engine may not have received it.
     Ordered {
         delay: Duration,
         since: Duration,
     },
-    /// To be begun at that time.
+    /// It begins at this time.
     Delayed(Span),
-    /// It waits without a request, and is to go on at that time.
+    /// It waits without a request, and continues at this time.
     Calling(Span),
-    /// Begun at that time, and not answered.
+    /// It began at this time, and has not been answered.
     Asked(Span),
     Over,
 }
 
-/// What becomes of the body of the response under way.
+/// How the body of the current response is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reading {
     NoHead,
@@ -175,30 +175,30 @@ pub(crate) struct Chain {
     pub(crate) part_gone: bool,
     pub(crate) nonce: usize,
     pub(crate) stage: Stage,
-    /// Which of its readbacks is to be called.
+    /// The number of the readback that is called next.
     pub(crate) readback: u32,
-    /// That one is a closure, which is shown nothing but the reply.
+    /// Whether that readback is a closure, which receives only the reply.
     pub(crate) is_closure: bool,
-    /// `cancel` answered true, and the readback has not heard of it.
+    /// `cancel` returned true, and the readback has not been told.
     pub(crate) cancelled: bool,
     pub(crate) cancel_ordered: bool,
-    /// It begins with a call, which has not been made: who cancels it hears no more of it.
+    /// It begins with a call that has not been made. If it is canceled, nothing is told of it.
     pub(crate) is_fresh_call: bool,
-    /// Its last request is answered, and nothing else is begun.
+    /// Its last request has been answered, and nothing else has begun.
     pub(crate) answered: bool,
     pub(crate) aborted: bool,
     pub(crate) paused: bool,
-    /// It was resumed, and has not gone on yet.
+    /// It was resumed, and has not continued yet.
     pub(crate) resumed: bool,
-    /// A `Submitter` resumes it: perhaps before the next pause, perhaps from it.
+    /// A `Submitter` resumes it, perhaps before its next pause, perhaps from that pause.
     pub(crate) resume_ordered: bool,
     pub(crate) reading: Reading,
     pub(crate) serial: Option<usize>,
     pub(crate) last_serial: Option<usize>,
     pub(crate) streamed: usize,
-    /// When something of the response was last shown.
+    /// When part of the response was last received.
     pub(crate) last_seen: Duration,
-    /// How many more requests it may send.
+    /// How many more requests the chain may send.
     pub(crate) left: usize,
 }
 
@@ -207,7 +207,7 @@ impl Chain {
         self.stage == Stage::Over
     }
 
-    /// It may be over without a word.
+    /// Returns whether it may have ended without notice.
     pub(crate) fn may_be_gone(&self) -> bool {
         self.part_gone || self.is_fresh_call && self.cancel_ordered
     }
@@ -227,7 +227,7 @@ impl Chain {
         self.streamed = 0;
     }
 
-    /// The earliest and the latest time at which its request was begun, `now` at the latest.
+    /// Returns the earliest and the latest time at which its request may have begun, at most `now`.
     pub(crate) fn start(&self, now: Duration) -> Span {
         match self.stage {
             Stage::Asked(start) => start,
@@ -245,7 +245,7 @@ impl Chain {
     }
 }
 
-/// What was meant to be sent, as a server and a reader can both work it out.
+/// Returns the body of an answer, which both the server and the reader can compute.
 pub(crate) fn body_bytes(nonce: usize, serial: usize, len: usize) -> Vec<u8> {
     Random::new((nonce as u64) << 32 | serial as u64).bytes(len)
 }
@@ -254,14 +254,14 @@ pub(crate) fn upload_bytes(nonce: usize, len: usize) -> Vec<u8> {
     Random::new(!(nonce as u64)).bytes(len)
 }
 
-/// The first whole millisecond not before.
+/// Rounds up to a whole millisecond.
 pub(crate) fn ceil_ms(time: Duration) -> Duration {
     let nanos = time.as_nanos().div_ceil(1_000_000);
     u64::try_from(nanos).map_or(Duration::MAX, Duration::from_millis)
 }
 
-/// When a call is due that is to be made in so long: one without a delay at once, not at the next
-/// millisecond.
+/// Returns when a call is due that was requested with this delay. Without a delay it is due at
+/// once, not at the next millisecond.
 pub(crate) fn call_due(asked: Span, delay: Duration) -> Span {
     match delay {
         Duration::ZERO => Span::at(Duration::ZERO),
@@ -288,13 +288,14 @@ impl World {
         self.wrong.push(format!("at {at:?}: {why}"));
     }
 
-    /// A deadline has passed while the response to `nonce` was awaited, which was asked for then.
+    /// Records that a deadline passed while the response to `nonce`, requested at `since`, was
+    /// awaited.
     pub(crate) fn note_timed_out(&mut self, nonce: usize, since: Duration) {
         let path = format!("/{nonce}");
         let ledger = self.network.ledger();
         let last = ledger.requests().rfind(|request| request.path() == path);
-        // One that is open still was another attempt's, and what came before the chain asked was
-        // another exchange.
+        // A connection that is still open belonged to another attempt, and requests from before
+        // `since` to another exchange.
         let closed = last
             .filter(|request| request.at >= since)
             .map(|request| request.connection)
@@ -302,7 +303,7 @@ impl World {
         self.timed_out.extend(closed);
     }
 
-    /// Adds to the digest of the run, and tells about it where somebody listens.
+    /// Prints what happens, if the run is verbose.
     pub(crate) fn tell(&mut self, what: impl FnOnce() -> String) {
         if self.verbose {
             let at = self.network.elapsed();
@@ -318,7 +319,7 @@ impl World {
         now.duration_since(self.base)
     }
 
-    /// A chain which is about to be submitted, with a request to begin with.
+    /// Creates a chain to be submitted, with its first request.
     pub(crate) fn new_chain(&mut self, part: Option<usize>, stage: Stage) -> (usize, Request) {
         let left = self.random.between(1, 6).min(self.plan.requests.max(1));
         let (nonce, request) = self.wish();
@@ -353,7 +354,7 @@ impl World {
         (chain, request)
     }
 
-    /// A chain which is about to begin with a call.
+    /// Creates a chain that begins with a call.
     pub(crate) fn new_call(&mut self, part: Option<usize>, stage: Stage) -> (usize, Request) {
         let (chain, request) = self.new_chain(part, stage);
         let known = &mut self.chains[chain];
@@ -365,10 +366,10 @@ impl World {
         self.chains[chain].id = Some(id);
         self.submitted += 1;
         let before = self.by_id.insert(id, chain);
-        check!(self, before.is_none(), "id {id:?} given out twice");
+        check!(self, before.is_none(), "id {id:?} was assigned twice");
     }
 
-    /// A delay, in whole microseconds.
+    /// Returns a random delay in whole microseconds.
     pub(crate) fn delay(&mut self) -> Duration {
         let most = *self
             .random
@@ -376,7 +377,7 @@ impl World {
         Duration::from_micros(self.random.between(1, most + 1) as u64)
     }
 
-    /// Any chain that is not over, mostly; sometimes one that is.
+    /// Returns a chain at random: usually one that is not over.
     pub(crate) fn any_chain(&mut self) -> Option<usize> {
         if self.chains.is_empty() {
             return None;
@@ -398,10 +399,10 @@ impl World {
         (!paused.is_empty()).then(|| *self.random.pick(&paused))
     }
 
-    /// Notes that `cancel` answered `said` for a chain, which it should only if there was something
-    /// to cancel.
+    /// Records that `cancel` returned `said` for a chain, which should be true only if there was
+    /// something to cancel.
     pub(crate) fn on_cancel(&mut self, chain: usize, said: bool) {
-        self.tell(|| format!("chain {chain}: cancel says {said}"));
+        self.tell(|| format!("chain {chain}: cancel returns {said}"));
         let known = &self.chains[chain];
         let unsure = self.draining
             || known.part_gone
@@ -411,7 +412,7 @@ impl World {
         check!(
             self,
             unsure || said == expected,
-            "chain {chain}: cancel says {said}, not {expected}"
+            "chain {chain}: cancel returned {said} instead of {expected}"
         );
         let known = &mut self.chains[chain];
         known.cancelled |= said;
@@ -421,18 +422,18 @@ impl World {
     }
 
     pub(crate) fn on_resume(&mut self, chain: usize, said: bool) {
-        self.tell(|| format!("chain {chain}: resume says {said}"));
+        self.tell(|| format!("chain {chain}: resume returns {said}"));
         let known = &self.chains[chain];
         let possible = known.paused && !known.is_over();
         check!(
             self,
             !said || possible,
-            "chain {chain}: resumed, but it is not paused"
+            "chain {chain}: resume returned true, but it is not paused"
         );
         self.chains[chain].resumed |= said;
     }
 
-    /// A new request of which only chance knows what it will be.
+    /// Creates a random request.
     pub(crate) fn wish(&mut self) -> (usize, Request) {
         let nonce = self.wishes.len();
         let origin = self.random.below(self.plan.origins.len());
@@ -491,7 +492,7 @@ impl World {
             timeouts.total = Some(total);
             builder = builder.timeout(total);
         }
-        let request = builder.build().expect("nothing is wrong with it");
+        let request = builder.build().expect("the request is valid");
         self.tell(|| format!("nonce {nonce}: {method} {url} upload {upload} {expect:?} {script:?} idempotent {idempotent} {timeouts:?} max {max_body:?}"));
         self.wishes.push(Wish {
             origin,

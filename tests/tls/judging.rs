@@ -91,7 +91,7 @@ fn fetch(dir: &Path, version: &str) -> Option<Result<u16, String>> {
 #[test]
 fn certificates_of_openssl_are_believed_or_called_by_what_is_wrong() {
     type Make = fn(&Path) -> Option<()>;
-    const BY: &str = "certificate or handshake is signed by an";
+    const BY: &str = "certificate or handshake is signed with an";
     let rows: [(&str, Make, Result<u16, String>); 9] = [
         ("RSA", |dir| one_liner(dir, "rsa:2048"), Ok(200)),
         (
@@ -109,14 +109,14 @@ fn certificates_of_openssl_are_believed_or_called_by_what_is_wrong() {
             "a short key",
             |dir| one_liner(dir, "rsa:1024"),
             Err(format!(
-                "{BY} RSA key of 1024 bits, which is too short: 2048 are the least"
+                "{BY} RSA key of 1024 bits, which is too short: the minimum is 2048"
             )),
         ),
         (
             "an authority's short key",
             |dir| signed(dir, "rsa:1024", "-extfile server.ext"),
             Err(format!(
-                "{BY} RSA key of 1024 bits, which is too short: 2048 are the least"
+                "{BY} RSA key of 1024 bits, which is too short: the minimum is 2048"
             )),
         ),
         (
@@ -144,7 +144,7 @@ fn certificates_of_openssl_are_believed_or_called_by_what_is_wrong() {
             "version 1",
             |dir| signed(dir, "rsa:2048", ""),
             Err(
-                "certificate is refused: its X.509 version is not 3, so it names no host"
+                "certificate was refused: its X.509 version is not 3, so it has no host names"
                     .to_owned(),
             ),
         ),

@@ -85,7 +85,7 @@ fn get_says_what_is_wrong_with_a_certificate() {
     let rows = [
         (
             authority.sign(dated(2000, 2001)),
-            "certificate has expired on 2001-01-01 00:00:00 UTC",
+            "certificate expired on 2001-01-01 00:00:00 UTC",
         ),
         (
             authority.sign(dated(2100, 2101)),
@@ -93,7 +93,7 @@ fn get_says_what_is_wrong_with_a_certificate() {
         ),
         (
             authority.sign(for_servers(&["other.example", "more.example"])),
-            "certificate is not for localhost: it is for other.example, more.example",
+            "certificate is not valid for localhost: it is valid for other.example, more.example",
         ),
         (
             Identity::self_signed(for_servers(&["localhost"])),
@@ -101,7 +101,7 @@ fn get_says_what_is_wrong_with_a_certificate() {
         ),
         (
             stranger.server(),
-            "certificate has no known issuer: it leads to no root believed here",
+            "certificate has an unknown issuer: its chain leads to no trusted root",
         ),
     ];
     let dir = TempDir::new();
@@ -135,7 +135,7 @@ fn get_believes_the_roots_of_the_machine_where_it_is_given_none() {
     for (roots, why) in [
         (
             file(&dir, "other.pem", &Authority::new().pem()),
-            "certificate has no known issuer",
+            "certificate has an unknown issuer",
         ),
         (file(&dir, "empty.pem", ""), "no root certificates found"),
         ("/nowhere/ca.pem".to_owned(), "no root certificates found"),

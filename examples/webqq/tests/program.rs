@@ -432,7 +432,7 @@ fn a_bot_that_is_given_another_root_says_so_and_stops() {
     for (root, complaints) in [
         (
             Path::new(&wrong),
-            ["stopped", "certificate has no known issuer"],
+            ["stopped", "certificate has an unknown issuer"],
         ),
         (no_root.as_path(), ["no-root.pem", "no certificate found"]),
         (missing.as_path(), ["missing.pem", "No such file"]),

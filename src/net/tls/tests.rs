@@ -984,7 +984,7 @@ fn a_certificate_that_is_not_believed_is_refused_with_the_reason() {
     let rows = [
         (
             sign(&|it| it.not_after = rcgen::date_time_ymd(2021, 2, 3)),
-            "certificate has expired on 2021-02-03 00:00:00 UTC",
+            "certificate expired on 2021-02-03 00:00:00 UTC",
         ),
         (
             sign(&|it| it.not_before = rcgen::date_time_ymd(4000, 1, 2)),
@@ -994,20 +994,20 @@ fn a_certificate_that_is_not_believed_is_refused_with_the_reason() {
             world
                 .authority
                 .sign(params(&["other.example", "*.third.example"])),
-            "certificate is not for server.example: it is for other.example, *.third.example",
+            "certificate is not valid for server.example: it is valid for other.example, *.third.example",
         ),
         (
             sign(&|it| it.subject_alt_names.clear()),
-            "certificate is not for server.example: it names no host, since a common name is not looked at; \
-             names have to be among its subject alternative names",
+            "certificate is not valid for server.example: it has no subject alternative names, \
+             and its common name is ignored",
         ),
         (
             sign(&|it| it.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]),
-            "certificate is not meant for servers",
+            "certificate is not valid for server authentication",
         ),
         (
             sign(&|it| it.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
-            "certificate is an authority's, which may sign a server's but not be one",
+            "certificate is that of an authority, which may sign server certificates but not serve as one",
         ),
         (alone(&|_| ()), "certificate is self-signed"),
         (
@@ -1024,7 +1024,7 @@ fn a_certificate_that_is_not_believed_is_refused_with_the_reason() {
         ),
         (
             Authority::named("somebody").sign(good.clone()),
-            "certificate has no known issuer: it leads to no root believed here",
+            "certificate has an unknown issuer: its chain leads to no trusted root",
         ),
     ];
     for (identity, expected) in &rows {
@@ -1133,7 +1133,7 @@ fn a_certificate_that_is_itself_a_root_has_to_be_good_in_all_else() {
     let rows = [
         (
             with(&|it| it.not_after = rcgen::date_time_ymd(2021, 2, 3)),
-            "certificate has expired on 2021-02-03 00:00:00 UTC",
+            "certificate expired on 2021-02-03 00:00:00 UTC",
         ),
         (
             with(&|it| it.not_before = rcgen::date_time_ymd(4000, 1, 2)),
@@ -1141,15 +1141,15 @@ fn a_certificate_that_is_itself_a_root_has_to_be_good_in_all_else() {
         ),
         (
             with(&|it| it.subject_alt_names = params(&["other.example"]).subject_alt_names),
-            "certificate is not for server.example: it is for other.example",
+            "certificate is not valid for server.example: it is valid for other.example",
         ),
         (
             with(&|it| it.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]),
-            "certificate is not meant for servers",
+            "certificate is not valid for server authentication",
         ),
         (
             with(&|it| it.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign]),
-            "certificate is not meant for servers",
+            "certificate is not valid for server authentication",
         ),
     ];
     for (identity, expected) in &rows {
@@ -1220,7 +1220,7 @@ fn programs_can_tell_a_wrong_name() {
 
     let problem = judged(&world.tls, "b.example.", &identity).to_string();
     assert!(
-        problem.starts_with("certificate is not for b.example:"),
+        problem.starts_with("certificate is not valid for b.example:"),
         "{problem}"
     );
 }
@@ -1234,8 +1234,8 @@ fn an_address_that_is_listed_as_a_name_is_called_that() {
         params.subject_alt_names.push(as_name);
         let problem = judged(&world.tls, host, &world.authority.sign(params));
         let expected = format!(
-            "certificate is not for {host}: it lists that as a DNS name, but an IP address has to be listed as one \
-             (subjectAltName IP:{host} instead of DNS:{host})"
+            "certificate is not valid for {host}: it lists the address as a DNS name instead of an IP address \
+             (use subjectAltName IP:{host} instead of DNS:{host})"
         );
         assert_eq!(problem.to_string(), expected);
     }
@@ -1507,7 +1507,7 @@ fn roots_of_the_machine_are_read_at_the_first_connection_and_asked_for_again_whe
         "{problem}"
     );
     assert!(
-        problem.ends_with("no certificate found: it is empty"),
+        problem.ends_with("no certificate found: the text is empty"),
         "{problem}"
     );
     fs::remove_file(&file).unwrap();

@@ -1,4 +1,4 @@
-//! Whom to ask, and how.
+//! Which name servers to ask, and how.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use hickory_resolver::proto::rr::Name;
 use log::warn;
 
-/// Name servers, and how they are asked. The defaults are those of resolv.conf(5).
+/// Name servers and how to query them. The defaults are those of resolv.conf(5).
 ///
 /// ```
 /// use std::sync::Arc;
@@ -20,35 +20,37 @@ use log::warn;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HickoryConfig {
-    /// Servers to ask, in this order: addresses and ports. Default `127.0.0.1:53`, the one of the
-    /// local machine. Without any, every look-up fails.
+    /// Servers to ask, in order. Default `127.0.0.1:53`, the server on the local host. If empty,
+    /// every lookup fails.
     pub servers: Vec<SocketAddr>,
-    /// Domains under which a name is looked for that does not end in a dot, in this order, until
-    /// one has an address: whatever else comes of a candidate leads on to the next. `.` is the
-    /// root, below which a name is what it is. Default none: a URL's host is meant as it stands.
-    /// What is no domain name is left out, with a warning.
+    /// Domains to append to names that do not end in a dot, tried in order until one has an
+    /// address. Any other outcome of a candidate leads on to the next one.
+    ///
+    /// `.` is the root and stands for the name itself. Invalid domain names are skipped with a
+    /// warning. Default none, because the host of a URL is meant literally.
     pub search: Vec<String>,
-    /// A name with at least so many dots is tried as it stands before the search list, any other
-    /// after it. Default 1: a single label is seldom complete, anything longer mostly is.
+    /// The number of dots from which a name is tried as given before the search list is; names with
+    /// fewer dots are tried as given last. Default 1: a single label is seldom a complete name, and
+    /// anything longer usually is.
     pub ndots: u8,
-    /// How long one server has for one attempt, aliases it does not follow itself and TCP included.
-    /// Default 5 s. A datagram is repeated within it, twice at most and not before a third of a
-    /// second.
+    /// How long one server has for one attempt, including TCP and aliases that the server does not
+    /// follow itself. Default 5 s. Within that time, an unanswered datagram is repeated at most
+    /// twice, a third of a second apart.
     pub timeout: Duration,
-    /// How often each server is asked before the look-up fails, whatever it said before, zero
-    /// counting as one. Default 2, which with the timeout's default is just what
+    /// How often each server is asked before the lookup fails, regardless of its earlier answers.
+    /// Zero counts as one. Default 2: with the default timeout, this is exactly what
     /// [`Timeouts::resolve`](crate::Timeouts::resolve) allows.
     pub attempts: u32,
-    /// Whether servers are asked over TCP only. Default no: over TCP what does not fit into a
-    /// datagram. `options use-vc`.
+    /// Whether to use only TCP (`options use-vc`). Default no: TCP is used for answers that do not
+    /// fit into a datagram.
     pub tcp_only: bool,
-    /// Whether each question begins with another of the servers. Default no: with the first.
-    /// `options rotate`.
+    /// Whether each question starts with a different server (`options rotate`). Default no: each
+    /// starts with the first.
     pub rotate: bool,
-    /// Whether a name without dots is looked for in the search list only. Default no: as it stands
-    /// too. `options no-tld-query`.
+    /// Whether a name without dots is looked up only in the search list (`options no-tld-query`).
+    /// Default no: it is also looked up as given.
     pub no_tld_query: bool,
-    /// Whether IPv6 addresses are asked for. Default yes. `options no-aaaa` says no.
+    /// Whether to look up IPv6 addresses. Default yes; `options no-aaaa` turns it off.
     pub ipv6: bool,
 }
 
@@ -69,7 +71,7 @@ impl Default for HickoryConfig {
 }
 
 impl HickoryConfig {
-    /// The search list, complete names all.
+    /// Returns the search list as fully qualified names.
     pub(super) fn search_names(&self) -> Vec<Name> {
         let name = |domain: &String| {
             if domain == "." {
@@ -77,7 +79,7 @@ impl HickoryConfig {
             }
             let labels = domain.strip_suffix('.').unwrap_or(domain).split('.');
             let name = Name::from_labels(labels.map(str::as_bytes));
-            name.inspect_err(|_| warn!("search list: {domain:?} is no domain name"))
+            name.inspect_err(|_| warn!("search list: {domain:?} is not a valid domain name"))
                 .ok()
         };
         self.search.iter().filter_map(name).collect()

@@ -1,5 +1,5 @@
-//! One look-up: which names are asked for, of which servers, in which order, and until when. It
-//! succeeds where glibc's would.
+//! One lookup: which names are asked for, which servers are asked, in which order and for how long.
+//! It succeeds wherever glibc's would.
 //!
 //! - **Search list**: a candidate that ends in anything but addresses leads on to the next one,
 //!   including the name as it stands. A server that fails or refuses below one suffix says nothing
@@ -10,7 +10,7 @@
 //! - **Servers**: in the order given, since the first may know names that the others do not. The
 //!   next one is asked as well when the first has failed or has been silent for [`PATIENCE`]; the
 //!   first verdict is taken. A server that was overtaken like this is asked last for
-//!   [`PASSED_OVER`], so that a dead server delays one look-up in that time.
+//!   [`PASSED_OVER`], so that a dead server delays only one lookup in that time.
 //! - **Attempts**: rounds over all servers, whatever they answered before. If all servers were
 //!   silent about a candidate, its further rounds come after the other candidates, because waiting
 //!   for silence takes longest.
@@ -34,14 +34,14 @@ use super::server::{Server, Transport};
 use super::verdict::{Failed, Failure, Verdict, explain};
 use crate::resolver::{Family, LookupAnswer, LookupError};
 
-/// How long a server may be silent before the next is asked as well: a datagram, and the second one
-/// after a third of a second, have then both gone unanswered.
+/// How long a server may be silent before the next one is asked as well. By then, two datagrams
+/// have gone unanswered: the first, and its repetition after a third of a second.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// How long a server that was silent is asked last.
+/// How long a server that did not answer in time is asked last.
 const PASSED_OVER: Duration = Duration::from_secs(30);
 
-/// Whom to ask, and how; and what has been found out about them.
+/// The servers, how to query them, and what has been learned about them.
 #[derive(Debug)]
 pub(super) struct Stub {
     servers: Vec<Server>,
@@ -51,12 +51,12 @@ pub(super) struct Stub {
     rotate: bool,
     search_only: bool,
     ipv6: bool,
-    /// Questions that were put, for `rotate`.
+    /// The number of questions asked so far, for `rotate`.
     asked: Cell<usize>,
     walks: RefCell<HashMap<Box<str>, Weak<Walk>>>,
 }
 
-/// What a candidate came to: a verdict, or what each server failed with.
+/// The outcome for a candidate: a verdict, or the failure of each server.
 type Outcome = Result<Verdict, Vec<Failed>>;
 
 impl Stub {
@@ -80,13 +80,13 @@ impl Stub {
         }
     }
 
-    /// Looks up `host`, which is complete if it ends in a dot.
+    /// Looks up `host`, which is fully qualified if it ends in a dot.
     pub(super) async fn look_up(&self, host: &str, family: Family) -> LookupAnswer {
         if family == Family::V6 && !self.ipv6 {
             return LookupAnswer::found([]);
         }
         let Some(Candidates { names, as_is }) = self.candidates(host) else {
-            let why = format!("{host:?} is no name that the DNS could hold");
+            let why = format!("{host:?} is not a valid DNS name");
             return LookupAnswer::failed(LookupError::Failed(why));
         };
         let walk = Member::join(self, host, family, names.len());
@@ -123,11 +123,11 @@ impl Stub {
         conclude(outcomes, &names, as_is)
     }
 
-    /// The names that `host` may stand for, in the order in which they are to be tried. `None`: the
-    /// DNS could not hold it.
+    /// Returns the names that `host` may stand for, in the order in which to try them, or `None` if
+    /// it is not a valid DNS name.
     fn candidates(&self, host: &str) -> Option<Candidates> {
-        // Label by label: hickory's parsers know escapes and rewrite what is not ASCII, neither of
-        // which is wanted of a URL's host.
+        // Built label by label, because hickory's parsers process escapes and rewrite non-ASCII
+        // characters. Neither is wanted for the host of a URL.
         let complete = |host: &str| Name::from_labels(host.split('.').map(str::as_bytes)).ok();
         if let Some(host) = host.strip_suffix('.') {
             return Some(Candidates {
@@ -139,7 +139,7 @@ impl Stub {
         let below = |domain: &Name| {
             let mut relative = name.clone();
             relative.set_fqdn(false);
-            // Too long a name cannot exist.
+            // A candidate that is too long cannot exist.
             relative.append_domain(domain).ok()
         };
         let dots = host.matches('.').count();
@@ -147,7 +147,7 @@ impl Stub {
         if dots >= self.ndots {
             names.push(name.clone());
         }
-        // Below the root it is the name as it stands.
+        // Below the root, the candidate is the name itself.
         for candidate in self.search.iter().filter_map(below) {
             if !names.contains(&candidate) {
                 names.push(candidate);
@@ -161,7 +161,7 @@ impl Stub {
         Some(Candidates { names, as_is })
     }
 
-    /// Asks the servers for `name` until one has a verdict, in so many rounds of all attempts.
+    /// Asks the servers for `name` until one has a verdict, in the given rounds of attempts.
     async fn ask(&self, name: &Name, family: Family, rounds: Range<u32>) -> Outcome {
         let servers = self.in_order();
         let mut failures: Vec<Failed> = Vec::new();
@@ -178,7 +178,8 @@ impl Stub {
         Err(failures)
     }
 
-    /// As given, or each first in turn; but for those that were silent of late.
+    /// Returns the servers in order, rotated if configured, with those that recently did not answer
+    /// last.
     fn in_order(&self) -> Vec<&Server> {
         let now = Instant::now();
         let mut servers: Vec<_> = self.servers.iter().collect();
@@ -192,8 +193,8 @@ impl Stub {
         servers
     }
 
-    /// One round: asks one server after the other, the next when one has failed or is silent, and
-    /// takes the first verdict.
+    /// Runs one round: asks the servers one after another, continuing with the next when one has
+    /// failed or is silent, and returns the first verdict.
     async fn race(
         &self,
         servers: &[&Server],
@@ -224,12 +225,12 @@ impl Stub {
         }
     }
 
-    /// Whether the other family has addresses at candidate `i`, where this one has none: then
-    /// `name` is the one that was meant.
+    /// Returns whether the other family has addresses at candidate `i`, where this one has none. If
+    /// so, `name` is the host that was meant.
     ///
-    /// That there is no such name is so for both families (RFC 8020 §2), and a server that was
-    /// silent would be again: neither is worth a question, and what the other has found out already
-    /// is taken into account only.
+    /// NXDOMAIN applies to both families (RFC 8020 §2), and a server that was silent would be
+    /// silent again. In these cases no question is asked; only what the other lookup has already
+    /// learned is taken into account.
     async fn other_has_addresses(
         &self,
         walk: &Member<'_>,
@@ -258,11 +259,11 @@ impl Stub {
     }
 }
 
-/// What a host may stand for.
+/// The names that a host may stand for.
 struct Candidates {
-    /// At least one.
+    /// Never empty.
     names: Vec<Name>,
-    /// Which of them is the host as it stands.
+    /// The index of the host as given.
     as_is: Option<usize>,
 }
 
@@ -283,13 +284,13 @@ fn into_answer(outcome: Outcome, under: Option<&Name>) -> LookupAnswer {
     }
 }
 
-/// What is told where no candidate has an address, in glibc's order: what became of the name as it
-/// stands, if that was tried first; that a candidate exists without addresses; that one could not
-/// be looked up; that there is none.
+/// Chooses the answer if no candidate has an address, in glibc's order of precedence: the outcome
+/// of the name as given, if that was tried first; a candidate that exists without addresses; a
+/// candidate that could not be looked up; otherwise, that there is no such name.
 fn conclude(mut outcomes: Vec<Outcome>, names: &[Name], as_is: Option<usize>) -> LookupAnswer {
     let ttl = |outcome: &Outcome| match outcome {
         Ok(Verdict::NoData { ttl } | Verdict::NoName { ttl }) => *ttl,
-        // Asked again, it may have one.
+        // It may have an address when asked again.
         Ok(Verdict::Addresses { .. }) | Err(_) => Duration::ZERO,
     };
     let ttl = outcomes.iter().map(ttl).min().unwrap_or_default();
@@ -297,7 +298,8 @@ fn conclude(mut outcomes: Vec<Outcome>, names: &[Name], as_is: Option<usize>) ->
     let told = match as_is {
         Some(0) => Some(0),
         Some(_) | None => outcomes.iter().position(is_no_data).or_else(|| {
-            // Of several the name as it stands, which is what the caller knows.
+            // Of several failures, that of the name as given is preferred, since the caller knows
+            // this name.
             let as_is = as_is.filter(|i| outcomes[*i].is_err());
             as_is.or_else(|| outcomes.iter().position(Result::is_err))
         }),
@@ -312,12 +314,12 @@ fn conclude(mut outcomes: Vec<Outcome>, names: &[Name], as_is: Option<usize>) ->
 
 // ---- both families ------------------------------------------------------------------------------
 
-/// The way of one host through its candidates, of which both families' look-ups tell each other.
+/// The progress of one host through its candidates, shared by the lookups of both families.
 #[derive(Debug)]
 struct Walk {
-    /// Look-ups that are under way, of V6 and of V4.
+    /// The number of lookups in progress, for V6 and V4.
     members: [Cell<u32>; 2],
-    /// Whether a candidate has addresses of V6 and of V4. `None`: not known yet.
+    /// Whether each candidate has addresses of V6 and V4; `None` if not known yet.
     has_addresses: RefCell<Vec<[Option<bool>; 2]>>,
     waiting: RefCell<Vec<Waker>>,
 }
@@ -354,7 +356,7 @@ impl Walk {
     }
 }
 
-/// A look-up on its walk.
+/// A lookup that takes part in a walk.
 struct Member<'a> {
     stub: &'a Stub,
     host: &'a str,
@@ -387,8 +389,8 @@ impl<'a> Member<'a> {
         self.walk.publish(i, self.family, has_addresses);
     }
 
-    /// Whether the other family has addresses at candidate `i`, as soon as its look-up has come
-    /// there. `None`: there is none that could.
+    /// Waits until the other family's lookup has reached candidate `i`, and returns whether it
+    /// found addresses. Returns `None` if no such lookup is in progress.
     async fn other_at(&self, i: usize) -> Option<bool> {
         let other = self.family.other();
         poll_fn(|cx| {
@@ -418,37 +420,37 @@ impl Drop for Member<'_> {
 
 // ---- one round ----------------------------------------------------------------------------------
 
-/// Those asked before `winner` have been silent for longer than it.
+/// Demotes the servers asked before `winner`, which have been silent for longer.
 fn pass_over_before(winner: SocketAddr, asked: &[Asked<'_>]) {
     let until = Instant::now() + PASSED_OVER;
     for silent in asked.iter().take_while(|one| one.server.addr != winner) {
         debug!(
-            "{} is silent, and asked last for a while",
+            "{} does not answer, and is asked last for now",
             silent.server.addr
         );
         silent.server.pass_over_until(until);
     }
 }
 
-/// A server that has been asked, and its answer to come.
+/// A server that has been asked, and the future of its answer.
 struct Asked<'a> {
     server: &'a Server,
     answer: Pin<Box<dyn Future<Output = Result<Verdict, Failure>> + 'a>>,
 }
 
-/// What happens next in a round.
+/// The next event of a round.
 enum Next {
     Verdict {
         server: SocketAddr,
         verdict: Verdict,
     },
-    /// It is not among those asked any more.
+    /// A server failed, and has been removed from those asked.
     Failed(Failed),
-    /// For longer than there is patience.
+    /// No answer arrived within the given time.
     Silence,
 }
 
-/// Waits for an answer of one of `asked`, and for the end of `patience` if there is one.
+/// Waits for an answer from one of `asked`, or until `patience` elapses.
 async fn next_of(asked: &mut Vec<Asked<'_>>, patience: Option<Sleep>) -> Next {
     let mut patience = std::pin::pin!(patience);
     poll_fn(|cx| {

@@ -1,15 +1,15 @@
 //! hickory-resolver on the engine's own loop.
 //!
-//! - `config`: whom to ask, and `resolv_conf` or `system_conf`, where the system says so
-//! - `lookup`: one look-up, over search list, servers and attempts
-//! - `server`: one server, over UDP and TCP, with EDNS and without; `verdict`: what an answer comes
-//!   to
-//! - `udp`: a question in a datagram; `runtime`: what hickory wants of a runtime, for TCP;
+//! - `config`: which servers to ask, and how; `resolv_conf` or `system_conf` reads this from the
+//!   system
+//! - `lookup`: one lookup, across search list, servers and attempts
+//! - `server`: one server, over UDP and TCP, with and without EDNS; `verdict`: what an answer means
+//! - `udp`: a question in a datagram; `runtime`: the runtime that hickory requires, for TCP;
 //!   `reactor`: tasks, timers and sockets
 //!
-//! hickory encodes and decodes messages and multiplexes TCP connections. UDP is our own, since
-//! hickory reads datagrams without a bound and discards truncated answers. hickory's types stay in
-//! here.
+//! hickory encodes and decodes messages and multiplexes TCP connections. UDP is implemented here,
+//! since hickory reads datagrams without a bound and discards truncated answers. No type of hickory
+//! appears outside this module.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -42,25 +42,25 @@ mod verdict;
 
 pub use config::HickoryConfig;
 
-/// A stub resolver on the engine's own loop: asks name servers over UDP, and over TCP what does not
-/// fit.
+/// A stub resolver on the engine's own loop. It queries name servers over UDP, and over TCP if an
+/// answer does not fit.
 ///
-/// No thread, no lock that anybody waits for: its sockets are on the engine's poll, and its work is
-/// done in the engine's turns, a bounded part in each. Every question has a random port, identifier
-/// and spelling (0x20); answers from elsewhere are not seen. Servers are asked in their order, and
-/// the next as well when one is silent for half a second.
+/// It uses no thread and never waits for a lock: its sockets are registered with the engine's poll,
+/// and its work is done in the engine's turns, a bounded amount in each. Every question has a
+/// random port, identifier and spelling (0x20), and datagrams from other addresses are dropped by
+/// the kernel. Servers are asked in order; if one has not answered for half a second, the next is
+/// asked as well.
 ///
-/// Servers with faults are tolerated as the C library tolerates them: a failure leads on to the
-/// next attempt and to the next name of the search list; a server that does not understand EDNS or
-/// does not preserve the spelling is asked without; the records of a truncated answer are used if
-/// TCP fails.
+/// Faulty servers are tolerated as by the C library: a failure leads to the next attempt and to the
+/// next name of the search list; a server that does not support EDNS or does not preserve the
+/// spelling is asked without it; the records of a truncated answer are used if TCP fails.
 ///
-/// It needs a poll of the operating system: under a simulated network every look-up fails.
+/// It needs a poll of the operating system. On a simulated network every lookup fails.
 pub struct Hickory {
     config: HickoryConfig,
-    /// Where the configuration was read from, if from anywhere.
+    /// The source of the configuration, if it was read from the system.
     watched: Option<system::Watched>,
-    /// It has changed, and nobody has asked whether it has.
+    /// The configuration has changed since [`has_changed`](Resolve::has_changed) was last called.
     has_changed: bool,
     state: State,
     answered: Rc<RefCell<VecDeque<(LookupId, LookupAnswer)>>>,
@@ -69,7 +69,7 @@ pub struct Hickory {
 /// `New -> Attached -> Running`.
 enum State {
     New,
-    /// Knows how to wake its engine, and not yet of a poll.
+    /// Can wake its engine, but has no poll yet.
     Attached(Wake),
     Running(Running),
 }
@@ -81,32 +81,32 @@ struct Running {
 }
 
 impl Hickory {
-    /// Asks the servers that the system is configured to ask.
+    /// Uses the servers that the system is configured with.
     ///
-    /// On Unix that is `/etc/resolv.conf`: its first three `nameserver`s, `search` or `domain`, and
-    /// the options `ndots`, `timeout`, `attempts`, `use-vc`, `rotate`, `no-tld-query` and
-    /// `no-aaaa`, with the environment's `LOCALDOMAIN` and `RES_OPTIONS`. Where the file is
-    /// missing, cannot be read or names no server, the server is the local machine's; where it has
-    /// no search list, the domain of this machine's name is searched; both as in resolv.conf(5).
+    /// On Unix, the configuration is `/etc/resolv.conf`: its first three `nameserver`s, `search` or
+    /// `domain`, and the options `ndots`, `timeout`, `attempts`, `use-vc`, `rotate`, `no-tld-query`
+    /// and `no-aaaa`. The environment variables `LOCALDOMAIN` and `RES_OPTIONS` are honored. As in
+    /// resolv.conf(5), if the file is missing, cannot be read or names no server, the server on the
+    /// local host is used; if it has no search list, the domain of the host's own name is searched.
     ///
     /// The file is checked for changes when a name is looked up, at most once a second. A change
-    /// takes effect for look-ups that begin after it, and resets what was learnt about the servers.
-    /// On other systems the configuration is read again after
+    /// applies to lookups that begin after it, and discards what was learned about the servers. On
+    /// other systems, the configuration is reread after
     /// [`on_network_changed`](Resolve::on_network_changed).
     pub fn from_system() -> Self {
         let (watched, config) = system::Watched::system();
         Self::new(config, Some(watched))
     }
 
-    /// Asks the servers that the file at `path` names, which is read and looked at again as
-    /// `/etc/resolv.conf` is by [`from_system`](Self::from_system).
+    /// Uses the servers named in the file at `path`. The file is read and checked for changes in
+    /// the same way as `/etc/resolv.conf` is by [`from_system`](Self::from_system).
     #[cfg(not(any(windows, target_vendor = "apple", target_os = "android")))]
     pub fn from_resolv_conf(path: impl Into<std::path::PathBuf>) -> Self {
         let (watched, config) = system::Watched::file(path.into());
         Self::new(config, Some(watched))
     }
 
-    /// Asks the servers of `config`.
+    /// Uses the servers of `config`.
     pub fn with_config(config: HickoryConfig) -> Self {
         Self::new(config, None)
     }
@@ -129,7 +129,7 @@ impl Hickory {
         }
     }
 
-    /// What was found out about servers is forgotten. Look-ups under way hold on to what they began
+    /// Discards what was learned about the servers. Lookups in progress keep the state they began
     /// with.
     fn begin_anew(&mut self) {
         if let State::Running(running) = &mut self.state {
@@ -146,7 +146,7 @@ impl Resolve for Hickory {
     fn attach_poll(&mut self, registry: mio::Registry, tokens: Range<usize>) -> io::Result<()> {
         let State::Attached(wake) = &self.state else {
             return Err(io::Error::other(
-                "attach comes before attach_poll, and each once",
+                "attach must be called before attach_poll, and each only once",
             ));
         };
         let reactor = Reactor::new(registry, tokens, wake.clone());
@@ -183,7 +183,8 @@ impl Resolve for Hickory {
         let was_answered = self.answered.borrow().len() < before;
         if let State::Running(running) = &mut self.state
             && let Some(task) = running.lookups.remove(&id)
-            // The task of one that was answered has ended, and its key may be another's by now.
+            // The task of an answered lookup has ended, and its key may belong to another task by
+            // now.
             && !was_answered
         {
             running.reactor.cancel(task);
@@ -253,7 +254,8 @@ impl fmt::Debug for Hickory {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Before the reactor goes: sockets are deregistered by it, before they are closed.
+        // Done before the reactor is dropped, which has to deregister the sockets before they are
+        // closed.
         self.reactor.clear();
     }
 }

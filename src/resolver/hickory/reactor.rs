@@ -1,20 +1,20 @@
-//! Tasks, timers and sockets of one resolver, moved on by the turns of its engine.
+//! Tasks, timers and sockets of one resolver, driven by the turns of its engine.
 //!
-//! hickory is written against a runtime, and this is one: a task is polled when it was woken, a
-//! socket wakes who waits for it when the engine's poll tells of it, a timer when a turn comes
-//! after its time. Nothing here waits, and nothing runs but in [`Reactor::run`], at most [`POLLS`]
-//! tasks and [`READS`] reads at a time: what is left is due at once, in the next turn, behind
-//! everybody else's work. So neither a herd of look-ups nor a flood of datagrams makes a turn
-//! longer, or holds back a timer.
+//! hickory is written against an async runtime, and this is one. A task is polled after it was
+//! woken, a socket wakes its waiter when the engine's poll reports an event, and a timer fires in
+//! the first turn after its deadline. Nothing here blocks, and nothing runs outside
+//! [`Reactor::run`], which makes at most [`POLLS`] polls and [`READS`] reads. The remaining work is
+//! due in the next turn, after all other work. A large number of lookups or a flood of datagrams
+//! therefore neither lengthens a turn nor delays a timer.
 //!
-//! What hickory holds of it has to be `Send` and finds its reactor through the thread it is used
-//! on: [`ReactorId`] names one, and a timer, which hickory makes out of nothing, belongs to the one
-//! whose task is being polled. Used on a thread where there is no such reactor, everything fails,
-//! and nothing panics; so also while a thread ends, when its reactors may be gone before those who
-//! hold their sockets.
+//! Objects that hickory holds have to be `Send`, so they find their reactor through the thread they
+//! are used on: a [`ReactorId`] identifies it. A timer, which hickory creates without any context,
+//! belongs to the reactor whose task is being polled. On a thread without that reactor, every
+//! operation fails, and none panics. The same happens while a thread exits, when its reactors may
+//! be dropped before the owners of their sockets.
 //!
-//! No future is polled or dropped and no task is woken while anything here is borrowed: each of
-//! them may call back.
+//! No future is polled or dropped, and no task is woken, while anything here is borrowed, because
+//! each of them may call back.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -35,22 +35,22 @@ use slab::Slab;
 
 use crate::resolver::Wake;
 
-/// Polls in one turn. A look-up takes about five, of seven microseconds each in the mean: so a herd
-/// of them costs the others two milliseconds a turn.
+/// Polls per turn. A lookup takes about five polls of seven microseconds on average, so a large
+/// number of lookups adds at most two milliseconds to a turn.
 const POLLS: usize = 256;
 
-/// Reads from sockets in one turn, of all tasks together. One that brings nothing but a forged
-/// datagram takes two microseconds.
+/// Socket reads per turn, for all tasks together. A read that yields only a forged datagram takes
+/// two microseconds.
 const READS: u32 = 256;
 
 thread_local! {
-    /// The reactors of this thread. Each belongs to its resolver.
+    /// The reactors of this thread. Each is owned by its resolver.
     static REACTORS: RefCell<BTreeMap<ReactorId, Weak<Reactor>>> = const { RefCell::new(BTreeMap::new()) };
-    /// Whose task is being polled.
+    /// The reactor whose task is being polled.
     static POLLED: Cell<Option<ReactorId>> = const { Cell::new(None) };
 }
 
-/// Names a reactor among all of this process. Never given out again.
+/// Identifies a reactor within the process. Identifiers are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ReactorId(u64);
 
@@ -60,7 +60,7 @@ impl ReactorId {
         Self(LAST.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
-    /// The reactor, where it is one of this thread and is still there.
+    /// Returns the reactor, if it belongs to this thread and still exists.
     pub(super) fn find(self) -> Option<Rc<Reactor>> {
         REACTORS
             .try_with(|reactors| reactors.borrow().get(&self)?.upgrade())
@@ -72,43 +72,43 @@ impl ReactorId {
     }
 }
 
-/// Why a socket or a timer cannot be had.
+/// The error of a socket or timer without a reactor.
 pub(super) fn no_reactor() -> io::Error {
-    io::Error::other("the resolver is gone, or belongs to another thread")
+    io::Error::other("the resolver has been dropped, or belongs to another thread")
 }
 
-/// Names a task of a reactor until it ends.
+/// Identifies a task of a reactor until the task ends.
 pub(super) type TaskKey = usize;
 
 pub(super) struct Reactor {
     id: ReactorId,
     registry: Registry,
-    /// Offsets of tokens in this range are given out in turn, so that a late event seldom finds
-    /// another socket under its token; one that does costs a call that would block.
+    /// Tokens in this range are assigned in rotation, so that a late event seldom reaches another
+    /// socket with the same token. If it does, the cost is one call that would block.
     tokens: Range<usize>,
     last_offset: Cell<usize>,
     sources: RefCell<HashMap<Token, Directions>>,
     timers: RefCell<BTreeMap<TimerKey, Waker>>,
-    /// When the first of them goes off.
+    /// The deadline of the first timer.
     next_timer: Cell<Option<Instant>>,
     last_timer: Cell<u64>,
-    /// `None`: is being polled, or has panicked.
+    /// An entry is `None` while its task is being polled, and after the task has panicked.
     tasks: RefCell<Slab<Option<Task>>>,
-    /// A look-up has ended, one way or the other, since the background tasks were last woken.
+    /// A lookup has finished or was canceled since the background tasks were last woken.
     lookup_ended: Cell<bool>,
     woken: Arc<Woken>,
-    /// Reads that are left in this turn.
+    /// The reads left in this turn.
     reads: Cell<u32>,
     put_off: RefCell<PutOff>,
     /// The time of the last run.
     now: Cell<Instant>,
 }
 
-/// Who goes on reading in the next turn.
+/// Tasks that continue to read in the next turn.
 #[derive(Default)]
 struct PutOff {
-    /// They have read nothing in this turn, since others had used it up: they come first in the
-    /// next.
+    /// These have read nothing in this turn, because others had used up its reads. They come first
+    /// in the next one.
     unread: Vec<Waker>,
     read: Vec<Waker>,
 }
@@ -119,7 +119,7 @@ impl PutOff {
     }
 }
 
-/// When, and which of those.
+/// The deadline, and a number that makes the key unique.
 type TimerKey = (Instant, u64);
 
 struct Task {
@@ -131,12 +131,13 @@ struct Task {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TaskKind {
     LookUp,
-    /// Speaks to a server on behalf of look-ups. It frees what it holds for one that has ended when
-    /// it is next polled, and nobody tells it: so all of these are woken then.
+    /// Communicates with a server on behalf of lookups. It releases the resources of an ended
+    /// lookup only when it is next polled, and nothing notifies it. All background tasks are
+    /// therefore woken when a lookup ends.
     Background,
 }
 
-/// Both directions of a socket.
+/// The readiness of a socket in both directions.
 #[derive(Debug)]
 struct Directions {
     read: Readiness,
@@ -158,37 +159,38 @@ pub(super) enum Direction {
     Write,
 }
 
-/// What is believed of one direction of a socket. Events are edges: an arrival is told once, and
-/// believed until a call refutes it.
+/// The assumed readiness of one direction of a socket. Events are edge-triggered: a socket is
+/// assumed to be ready from an event until a call would block.
 #[derive(Debug)]
 pub(super) enum Readiness {
     /// A call may succeed.
     Ready,
-    /// A call would block; and who waits for that to change.
+    /// A call would block. Holds the waker of the task that waits for an event.
     Blocked(Option<Waker>),
 }
 
-/// The thread that a reactor belongs to, by the address of a thread-local variable.
+/// The thread that a reactor belongs to, identified by the address of a thread-local variable.
 ///
-/// [`std::thread::current`] would do, but on a thread that Rust did not start it allocates a handle
-/// that is never freed on the main thread: valgrind reports it in every C program.
+/// [`std::thread::current`] would also do. But on a main thread that Rust did not start, it
+/// allocates a handle that is never freed, which valgrind reports in every C program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct OwnThread(usize);
 
 impl OwnThread {
     fn here() -> Self {
         thread_local! {
-            // Not of size zero: two of those may share an address.
+            // Not zero-sized, since two zero-sized statics may share an address.
             static PLACE: u8 = const { 0 };
         }
         Self(PLACE.with(|place| std::ptr::from_ref(place).addr()))
     }
 }
 
-/// Tasks that were woken, in that order.
+/// The tasks that have been woken, in order.
 struct Woken {
     tasks: Mutex<VecDeque<TaskKey>>,
-    /// How many: the engine asks after each call whether there are any, and is spared the lock.
+    /// The number of woken tasks, kept so that the engine can check for them after each call
+    /// without taking the lock.
     count: AtomicUsize,
     owner: OwnThread,
     wake: Wake,
@@ -206,7 +208,7 @@ impl Woken {
 
     fn push(&self, task: TaskKey) {
         self.change(|tasks| tasks.push_back(task));
-        // On its own thread, the engine asks for the deadline before it waits.
+        // On its own thread, the engine checks the deadline before it waits.
         if OwnThread::here() != self.owner {
             self.wake.wake();
         }
@@ -228,8 +230,8 @@ impl Woken {
     }
 }
 
-/// Wakes one task. One left over from a task that has ended may wake the next under its key, which
-/// is polled once for nothing.
+/// Wakes one task. A waker left over from a task that has ended may wake the next task with the
+/// same key, which is then polled once without need.
 struct Signal {
     task: TaskKey,
     given: AtomicBool,
@@ -248,7 +250,7 @@ impl std::task::Wake for Signal {
     }
 }
 
-/// Marks a reactor as the one being polled, until dropped.
+/// Marks a reactor as the one whose task is being polled, until dropped.
 struct Polling(Option<ReactorId>);
 
 impl Polling {
@@ -264,7 +266,7 @@ impl Drop for Polling {
 }
 
 impl Reactor {
-    /// A reactor for this thread, with sockets on `registry`.
+    /// Creates a reactor for this thread, with its sockets on `registry`.
     pub(super) fn new(registry: Registry, tokens: Range<usize>, wake: Wake) -> Rc<Self> {
         let reactor = Rc::new(Self {
             id: ReactorId::next(),
@@ -282,7 +284,7 @@ impl Reactor {
             put_off: RefCell::default(),
             now: Cell::new(Instant::now()),
         });
-        // Where the thread is at its end, nothing finds it, and all look-ups fail.
+        // While the thread exits, the reactor cannot be found, and all lookups fail.
         let _ = REACTORS.try_with(|reactors| {
             let mut reactors = reactors.borrow_mut();
             reactors.insert(reactor.id, Rc::downgrade(&reactor))
@@ -294,10 +296,9 @@ impl Reactor {
         self.id
     }
 
-    // ---- tasks
-    // ---------------------------------------------------------------------------------------------------------
+    // ---- tasks ----
 
-    /// Begins a task: it is polled in the next run.
+    /// Starts a task. It is first polled in the next run.
     pub(super) fn spawn(
         &self,
         kind: TaskKind,
@@ -321,23 +322,23 @@ impl Reactor {
         task
     }
 
-    /// Ends a look-up where it is, and frees what it holds.
+    /// Cancels a lookup and releases its resources.
     pub(super) fn cancel(&self, task: TaskKey) {
         let ended = self.tasks.borrow_mut().try_remove(task);
         drop(ended);
         self.lookup_ended.set(true);
     }
 
-    /// Ends all tasks.
+    /// Cancels all tasks.
     pub(super) fn clear(&self) {
-        // What one task drops may wake another, or be the last that another waits for: none of them
-        // begins a new one.
+        // Dropping a task may wake another one, but never starts a new one.
         let tasks = std::mem::take(&mut *self.tasks.borrow_mut());
         drop(tasks);
         drop(self.put_off.take());
     }
 
-    /// The time is `now`: wakes whose time has come, and polls who was woken.
+    /// Advances to the time `now`: fires the timers that are due, and polls the tasks that were
+    /// woken.
     pub(super) fn run(&self, now: Instant) {
         self.now.set(now);
         self.fire_timers(now);
@@ -358,7 +359,7 @@ impl Reactor {
         }
     }
 
-    /// Takes the first task that was woken and has not ended since.
+    /// Takes the first woken task that still exists.
     fn next_woken(&self) -> Option<(TaskKey, Task)> {
         loop {
             let key = self.woken.pop()?;
@@ -387,13 +388,13 @@ impl Reactor {
         let tasks = self.tasks.borrow();
         for task in tasks.iter().filter_map(|(_, task)| task.as_ref()) {
             if task.kind == TaskKind::Background {
-                // Our own, which does no more than to note it.
+                // The waker is our own and only records the task.
                 task.signal.wake_by_ref();
             }
         }
     }
 
-    /// When [`run`](Self::run) has something to do; in the past: at once.
+    /// Returns when [`run`](Self::run) next has work to do. A time in the past means immediately.
     pub(super) fn deadline(&self) -> Option<Instant> {
         if self.lookup_ended.get() || !self.woken.is_empty() || !self.put_off.borrow().is_empty() {
             return Some(self.now.get());
@@ -401,8 +402,7 @@ impl Reactor {
         self.next_timer.get()
     }
 
-    // ---- timers
-    // --------------------------------------------------------------------------------------------------------
+    // ---- timers ----
 
     fn fire_timers(&self, now: Instant) {
         let due = self.change_timers(|timers| {
@@ -421,7 +421,7 @@ impl Reactor {
         key
     }
 
-    /// Whether the timer has gone off. If not, it will wake `waker`.
+    /// Returns ready if the timer has fired. Otherwise, the timer will wake `waker`.
     fn poll_timer(&self, key: TimerKey, waker: &Waker) -> Poll<()> {
         match self.timers.borrow_mut().get_mut(&key) {
             None => Poll::Ready(()),
@@ -445,10 +445,9 @@ impl Reactor {
         changed
     }
 
-    // ---- sockets
-    // -------------------------------------------------------------------------------------------------------
+    // ---- sockets ----
 
-    /// Watches `source` until [`deregister`](Self::deregister).
+    /// Registers `source` with the poll until [`deregister`](Self::deregister).
     pub(super) fn register(
         &self,
         source: &mut impl Source,
@@ -465,9 +464,9 @@ impl Reactor {
         Ok(token)
     }
 
-    /// Ends `register`; must come before the socket is closed.
+    /// Undoes `register`. Must be called before the socket is closed.
     pub(super) fn deregister(&self, source: &mut impl Source, token: Token) {
-        // Fails only for a source that is not registered.
+        // Fails only if the source is not registered.
         let _ = self.registry.deregister(source);
         let forgotten = self.sources.borrow_mut().remove(&token);
         drop(forgotten);
@@ -489,10 +488,11 @@ impl Reactor {
         }
     }
 
-    /// The poll has told of `token`. Which way it is ready, calls will show.
+    /// Handles an event for `token`. Both directions are assumed to be ready; calls will show which
+    /// one is.
     pub(super) fn on_event(&self, token: Token) {
         let mut sources = self.sources.borrow_mut();
-        // None: the event is stale.
+        // No entry means that the event is stale.
         let Some(directions) = sources.get_mut(&token) else {
             return;
         };
@@ -506,7 +506,7 @@ impl Reactor {
         }
     }
 
-    /// Takes one of the turn's reads. `false`: there are none left, and `waker` is woken in the
+    /// Takes one of the turn's reads. Returns `false` if none is left; `waker` is then woken in the
     /// next turn.
     pub(super) fn may_read(&self, waker: &Waker) -> bool {
         match self.reads.get().checked_sub(1) {
@@ -521,12 +521,12 @@ impl Reactor {
         }
     }
 
-    /// Wakes `waker`, which has read its part of this turn, in the next.
+    /// Wakes `waker` in the next turn, because its task has used up its share of reads in this one.
     pub(super) fn put_off(&self, waker: &Waker) {
         self.put_off.borrow_mut().read.push(waker.clone());
     }
 
-    /// Makes a call on a socket when it is ready for it.
+    /// Makes a call on a socket once the socket is ready for it.
     pub(super) fn poll_io<T>(
         &self,
         token: Token,
@@ -548,7 +548,7 @@ impl Reactor {
         }
     }
 
-    /// Whether a call would block. If so, `waker` is woken when it might no longer.
+    /// Returns whether a call would block. If so, `waker` is woken when that may have changed.
     fn is_blocked(&self, token: Token, direction: Direction, waker: &Waker) -> bool {
         let mut sources = self.sources.borrow_mut();
         let Some(directions) = sources.get_mut(&token) else {
@@ -571,7 +571,7 @@ impl Reactor {
         }
     }
 
-    /// How many tasks, timers and sockets there are.
+    /// Returns the number of tasks, timers and sockets.
     pub(super) fn counts(&self) -> Counts {
         Counts {
             tasks: self.tasks.borrow().len(),
@@ -581,7 +581,7 @@ impl Reactor {
     }
 }
 
-/// What a reactor holds.
+/// The numbers of objects in a reactor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) tasks: usize,
@@ -600,13 +600,13 @@ impl fmt::Debug for Reactor {
 
 impl Drop for Reactor {
     fn drop(&mut self) {
-        // The thread may be at its end, and its table gone.
+        // While the thread exits, the table may already be gone.
         let _ = REACTORS.try_with(|reactors| reactors.borrow_mut().remove(&self.id));
     }
 }
 
-/// Ends after a time. Without a reactor, which hickory never leaves a task for, and so never in
-/// practice: at once.
+/// Completes after a duration. Without a reactor it completes at once; this does not happen in
+/// practice, since hickory creates timers only inside tasks.
 #[derive(Debug)]
 pub(super) struct Sleep {
     reactor: Option<ReactorId>,
@@ -615,14 +615,14 @@ pub(super) struct Sleep {
 
 #[derive(Debug)]
 enum SleepState {
-    /// Not polled yet. `None`: further away than clocks go.
+    /// Not polled yet. `None` if the deadline is beyond the range of `Instant`.
     Until(Option<Instant>),
     Armed(TimerKey),
     Over,
 }
 
 impl Sleep {
-    /// For the task that is being polled.
+    /// Creates a timer for the task that is being polled.
     pub(super) fn new(duration: Duration) -> Self {
         Self {
             reactor: ReactorId::of_polled_task(),
@@ -666,7 +666,7 @@ impl Drop for Sleep {
     }
 }
 
-/// What `future` comes to within `duration`, or `None`.
+/// Returns the output of `future`, or `None` if it does not complete within `duration`.
 pub(super) async fn within<F: Future>(duration: Duration, future: F) -> Option<F::Output> {
     let mut future = std::pin::pin!(future);
     let mut sleep = std::pin::pin!(Sleep::new(duration));

@@ -1,13 +1,12 @@
-//! The system's configuration where it is a file: `/etc/resolv.conf`, resolv.conf(5).
+//! The system's configuration where it is a file: `/etc/resolv.conf`, see resolv.conf(5).
 //!
-//! Read here rather than by hickory, whose reader refuses the whole file for one search domain it
-//! does not like, loses the scope of a link-local server, and searches the domain of the host's own
-//! name where the file has a search list. A line that is not understood is skipped, as the C
-//! library does.
-
+//! The file is parsed here rather than by hickory, whose parser rejects the whole file for one
+//! search domain that it does not accept, drops the scope of a link-local server, and searches the
+//! domain of the host's own name even if the file has a search list. Lines that are not understood
+//! are skipped, as by the C library.
 //!
-//! The file is looked at again when a name is looked up, at most once a second, and read if it has
-//! changed: a program may have been started before the network was.
+//! When a name is looked up, the file is checked for changes, at most once a second, and reread if
+//! it has changed: the program may have been started before the network was.
 
 use std::fs;
 use std::io;
@@ -23,57 +22,57 @@ use crate::resolver::Stamp;
 const PATH: &str = "/etc/resolv.conf";
 const PORT: u16 = 53;
 
-/// How often the file is looked at.
+/// The minimum interval between two checks of the file.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Nobody writes a longer one: what is behind it is not read.
+/// The most that is read of the file. Nobody writes a longer one.
 const MAX_BYTES: u64 = 1 << 20;
 
-// As in the C library's resolv.h: more servers are not asked, larger options are cut.
+// As in the C library's resolv.h: further servers are ignored, and larger options are clamped.
 const MAX_SERVERS: usize = 3;
 const MAX_NDOTS: u8 = 15;
 const MAX_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_ATTEMPTS: u32 = 5;
 
-/// The file, as it was when last looked at.
+/// The file, as of its last check.
 #[derive(Debug)]
 pub(super) struct Watched {
     path: PathBuf,
     looked_at: Option<Instant>,
     seen: Seen,
-    /// What was read last. `None`: nothing yet.
+    /// The contents last read; `None` if none have been.
     text: Option<Vec<u8>>,
     surroundings: Surroundings,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Seen {
-    /// Nothing that could be relied on: it is to be read.
+    /// Nothing reliable: the file has to be read.
     Nothing,
     Missing,
-    /// It could not be read.
+    /// The file could not be read.
     Refused(io::ErrorKind),
     File {
         stamp: Stamp,
-        /// No write can have left it as it is.
+        /// Every further write changes the stamp.
         is_settled: bool,
     },
 }
 
-/// What else the C library has a say in the configuration.
+/// Other sources that the C library takes configuration from.
 #[derive(Clone, Debug, Default)]
 struct Surroundings {
-    /// Where no search list is given, the domain of this name is.
+    /// If no search list is given, the domain of this name is used.
     host_name: String,
-    /// The environment's `LOCALDOMAIN`, in place of the search list.
+    /// The environment variable `LOCALDOMAIN`, which replaces the search list.
     local_domain: Option<String>,
-    /// The environment's `RES_OPTIONS`, behind the file's.
+    /// The environment variable `RES_OPTIONS`, applied after the options of the file.
     options: Option<String>,
 }
 
 impl Surroundings {
     fn of_process() -> Self {
-        // Where it is told in another way, nobody is asked for it.
+        // On systems that provide the host name in another way, it is left empty.
         let host_name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         Self {
             host_name: host_name.trim().to_owned(),
@@ -88,8 +87,8 @@ impl Watched {
         Self::file(PATH.into())
     }
 
-    /// Reads the file at `path`. Where there is none the local machine is asked, as by any other
-    /// that says nothing.
+    /// Reads the file at `path`. A missing file, like one that sets nothing, means the server on
+    /// the local host.
     pub(super) fn file(path: PathBuf) -> (Self, HickoryConfig) {
         let mut watched = Self {
             path,
@@ -103,8 +102,8 @@ impl Watched {
         (watched, config)
     }
 
-    /// The configuration, if the file has changed. Within a second of the last look it is not
-    /// looked at.
+    /// Returns the configuration if the file has changed. Does nothing within a second of the last
+    /// check.
     pub(super) fn look(&mut self, now: Instant) -> Option<HickoryConfig> {
         let is_due = match self.looked_at {
             Some(last) => now.saturating_duration_since(last) >= LOOK_EVERY,
@@ -123,13 +122,13 @@ impl Watched {
         Some(config)
     }
 
-    /// Has it read again when it is next looked at, whatever it looks like.
+    /// Forces the file to be reread at the next check, even if it seems unchanged.
     pub(super) fn forget(&mut self) {
         self.looked_at = None;
         self.seen = Seen::Nothing;
     }
 
-    /// Whether what there is to be read is another than before, or has been written anew.
+    /// Returns whether the contents differ from before, or have been rewritten.
     fn read_if_changed(&mut self) -> bool {
         match self.look_and_read() {
             Ok(changed) => changed,
@@ -149,9 +148,10 @@ impl Watched {
                     (self.path.display(), Level::Warn)
                 };
                 let (holds, changed) = match &self.text {
-                    // As before, for as long as it cannot be read.
-                    Some(_) if !is_missing => ("what it said before holds", false),
-                    Some(_) | None => ("asking the local machine", true),
+                    // The previous configuration stays in force for as long as the file cannot be
+                    // read.
+                    Some(_) if !is_missing => ("keeping the previous configuration", false),
+                    Some(_) | None => ("using the name server on the local host", true),
                 };
                 log!(level, "{path}: {error}; {holds}");
                 if changed {
@@ -164,11 +164,11 @@ impl Watched {
 
     fn look_and_read(&mut self) -> io::Result<bool> {
         let metadata = fs::metadata(&self.path)?;
-        // To open a pipe would be to wait until somebody writes into it.
+        // Opening a pipe would block until somebody writes to it.
         if !metadata.is_file() {
             return Err(io::Error::other("not a regular file"));
         }
-        // Before it is read: what is written from now on gives it another stamp.
+        // Taken before reading, so that any later write changes the stamp.
         let stamp = Stamp::new(&metadata);
         let is_same = match &self.seen {
             Seen::File {
@@ -203,13 +203,13 @@ fn parse(text: &str, surroundings: &Surroundings) -> HickoryConfig {
     let mut servers = Vec::new();
     let mut search: Option<Vec<String>> = None;
     let mut set_search = |domains: Vec<String>| {
-        // The last of these lines is the one that counts, and one that says nothing is none.
+        // The last such line takes effect, except that an empty one is ignored.
         if !domains.is_empty() {
             search = Some(domains);
         }
     };
     for line in text.lines() {
-        // A comment has its sign in the first column, and is tolerated elsewhere.
+        // A comment has its sign in the first column. In other columns it is tolerated.
         let line = line.split(['#', ';']).next().unwrap_or_default();
         let mut words = line.split_whitespace();
         match words.next() {
@@ -235,7 +235,7 @@ fn parse(text: &str, surroundings: &Surroundings) -> HickoryConfig {
             .filter(|domain| !domain.is_empty())
             .collect()
     });
-    // What some tools write for none.
+    // Some tools write this for an empty list.
     config.search.retain(|domain| domain != "--");
     servers.truncate(MAX_SERVERS);
     if !servers.is_empty() {
@@ -250,13 +250,13 @@ fn server(address: &str) -> Option<SocketAddr> {
         Err(_) => scoped(address),
     };
     if found.is_none() {
-        warn!("{PATH}: {address:?} is no address of a name server");
+        warn!("{PATH}: {address:?} is not a valid name server address");
     }
     found
 }
 
-/// An address with its scope, which may be the number of an interface or its name. For an address
-/// in figures, nobody else is asked.
+/// Parses an address with a scope, which may be the number or the name of an interface.
+/// `to_socket_addrs` makes no lookup for a numeric address.
 fn scoped(address: &str) -> Option<SocketAddr> {
     let (ip, _) = address.split_once('%')?;
     ip.parse::<Ipv6Addr>().ok()?;
@@ -269,15 +269,16 @@ fn set_option(config: &mut HickoryConfig, option: &str) {
         "rotate" => config.rotate = true,
         "no-tld-query" => config.no_tld_query = true,
         "no-aaaa" => config.ipv6 = false,
-        // `edns0` is so unless a server does not speak it; `single-request` and
-        // `single-request-reopen` are for what two questions on one socket bring about, and here
-        // each has its own.
+        // `edns0` is the default here, unless a server does not support it. `single-request` and
+        // `single-request-reopen` address problems of two questions sharing a socket; here each
+        // question has its own.
         _ => {}
     }
     let Some((name, value)) = option.split_once(':') else {
         return;
     };
-    // As `atoi` does: what is behind the figures does not count, and too large a number is large.
+    // Like `atoi`: anything after the digits is ignored. A number that is out of range counts as
+    // large.
     let figures = value.len() - value.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     if figures == 0 {
         return;
@@ -313,9 +314,9 @@ mod tests {
             list.iter().map(|domain| (*domain).to_owned()).collect()
         };
         let rows = [
-            ("nothing in it", "", d()),
+            ("empty file", "", d()),
             (
-                "servers in their order, on the one port",
+                "servers in order, on port 53",
                 "nameserver 192.0.2.1\nnameserver 2001:db8::1\n",
                 HickoryConfig {
                     servers: servers(&["192.0.2.1:53", "[2001:db8::1]:53"]),
@@ -323,7 +324,7 @@ mod tests {
                 },
             ),
             (
-                "no more than three",
+                "at most three servers",
                 "nameserver 10.0.0.1\nnameserver 10.0.0.2\nnameserver 10.0.0.3\nnameserver 10.0.0.4\n",
                 HickoryConfig {
                     servers: servers(&["10.0.0.1:53", "10.0.0.2:53", "10.0.0.3:53"]),
@@ -331,7 +332,7 @@ mod tests {
                 },
             ),
             (
-                "a scope in figures",
+                "numeric scope",
                 "nameserver fe80::1%7",
                 HickoryConfig {
                     servers: servers(&["[fe80::1%7]:53"]),
@@ -339,7 +340,7 @@ mod tests {
                 },
             ),
             (
-                "what is no address is skipped, the rest is not",
+                "invalid addresses are skipped and the others kept",
                 "nameserver\nnameserver ns.test\nnameserver ns:test%1\nnameserver 10.0.0.999\nnameserver fe80::1%\nnameserver 10.0.0.1",
                 HickoryConfig {
                     servers: servers(&["10.0.0.1:53"]),
@@ -355,7 +356,7 @@ mod tests {
                 },
             ),
             (
-                "a search list",
+                "search list",
                 "search a.test b.test.",
                 HickoryConfig {
                     search: search(&["a.test", "b.test."]),
@@ -364,7 +365,7 @@ mod tests {
                 },
             ),
             (
-                "a domain is a list of one",
+                "a domain is a search list of one",
                 "domain a.test b.test",
                 HickoryConfig {
                     search: search(&["a.test"]),
@@ -372,7 +373,7 @@ mod tests {
                 },
             ),
             (
-                "the last line counts",
+                "the last line takes effect",
                 "domain a.test\nsearch b.test c.test\nsearch d.test",
                 HickoryConfig {
                     search: search(&["d.test"]),
@@ -380,7 +381,7 @@ mod tests {
                 },
             ),
             (
-                "a line that says nothing is not the last",
+                "empty lines are ignored",
                 "search b.test\nsearch\ndomain \n",
                 HickoryConfig {
                     search: search(&["b.test"]),
@@ -388,7 +389,7 @@ mod tests {
                 },
             ),
             (
-                "the root has its place, and no list at all has none",
+                "the root is kept, and `--` is removed",
                 "search a.test . --",
                 HickoryConfig {
                     search: search(&["a.test", "."]),
@@ -396,7 +397,7 @@ mod tests {
                 },
             ),
             (
-                "how to ask",
+                "transport and query options",
                 "options use-vc rotate no-tld-query no-aaaa single-request edns0 trust-ad",
                 HickoryConfig {
                     tcp_only: true,
@@ -407,7 +408,7 @@ mod tests {
                 },
             ),
             (
-                "numbers with something behind them",
+                "numbers followed by other characters",
                 "options ndots:3x timeout:2s attempts:4,",
                 HickoryConfig {
                     ndots: 3,
@@ -417,7 +418,7 @@ mod tests {
                 },
             ),
             (
-                "options",
+                "numeric options",
                 "options ndots:5 edns0 timeout:3\noptions attempts:4 debug",
                 HickoryConfig {
                     ndots: 5,
@@ -427,7 +428,7 @@ mod tests {
                 },
             ),
             (
-                "options are cut to what the C library takes",
+                "options are clamped to the C library's limits",
                 "options ndots:99999 timeout:99999999999 attempts:99999",
                 HickoryConfig {
                     ndots: 15,
@@ -437,7 +438,7 @@ mod tests {
                 },
             ),
             (
-                "zero seconds and no attempt are one",
+                "zero seconds and zero attempts count as one",
                 "options ndots:0 timeout:0 attempts:0",
                 HickoryConfig {
                     ndots: 0,
@@ -447,12 +448,12 @@ mod tests {
                 },
             ),
             (
-                "options that are no numbers are as if not there",
+                "options that are not numbers are ignored",
                 "options ndots: ndots:x timeout:-1 attempts: :",
                 d(),
             ),
             (
-                "bytes that are no text",
+                "bytes that are not text",
                 "\u{fffd}\u{0}\nsortlist 1\nnameserver \u{fffd}",
                 d(),
             ),
@@ -474,7 +475,11 @@ mod tests {
         let named = surroundings("h.corp.test", None, None);
         assert_eq!(search("", &named), "corp.test");
         assert_eq!(search("search a.test", &named), "a.test");
-        assert_eq!(search("search .", &named), ".", "a list of its own");
+        assert_eq!(
+            search("search .", &named),
+            ".",
+            "the root is a search list of its own"
+        );
         assert_eq!(search("", &surroundings("h", None, None)), "");
         assert_eq!(search("", &surroundings("h.", None, None)), "");
         let local = surroundings("h.corp.test", Some("x.test y.test"), Some("ndots:4 use-vc"));
@@ -508,36 +513,40 @@ mod tests {
         let file = Scratch::new("changes");
         let first = |config: &HickoryConfig| config.servers[0].ip().to_string();
         let (mut watched, config) = Watched::file(file.0.clone());
-        assert_eq!(first(&config), "127.0.0.1", "there is none yet");
+        assert_eq!(first(&config), "127.0.0.1", "the file does not exist yet");
         let now = Instant::now();
         let mut seconds = 0;
         let mut look = |watched: &mut Watched| {
             seconds += 1;
             watched.look(now + seconds * LOOK_EVERY)
         };
-        assert_eq!(look(&mut watched), None, "still none");
+        assert_eq!(look(&mut watched), None, "the file still does not exist");
         file.write("nameserver 192.0.2.1");
         assert_eq!(
             watched.look(now + LOOK_EVERY),
             None,
-            "not looked at all the time"
+            "at most one check a second"
         );
         assert_eq!(first(&look(&mut watched).unwrap()), "192.0.2.1");
-        assert_eq!(look(&mut watched), None, "young, and the same");
-        // As long as before, and maybe within the same step of the file system's clock.
+        assert_eq!(look(&mut watched), None, "recently modified, but unchanged");
+        // The same length as before, and perhaps within the same step of the file system's clock.
         file.write("nameserver 192.0.2.2");
         assert_eq!(first(&look(&mut watched).unwrap()), "192.0.2.2");
         fs::remove_file(&file.0).unwrap();
         assert_eq!(
             first(&look(&mut watched).unwrap()),
             "127.0.0.1",
-            "as if it said nothing"
+            "a missing file counts as empty"
         );
         file.write("nameserver 192.0.2.3");
         assert_eq!(first(&look(&mut watched).unwrap()), "192.0.2.3");
         fs::remove_file(&file.0).unwrap();
         fs::create_dir(&file.0).unwrap();
-        assert_eq!(look(&mut watched), None, "what it said before holds");
+        assert_eq!(
+            look(&mut watched),
+            None,
+            "the previous configuration is kept"
+        );
         fs::remove_dir(&file.0).unwrap();
         file.write("nameserver 192.0.2.4");
         assert_eq!(first(&look(&mut watched).unwrap()), "192.0.2.4");
@@ -545,7 +554,7 @@ mod tests {
         assert_eq!(
             first(&watched.look(now).unwrap()),
             "192.0.2.4",
-            "read again, though it is the same"
+            "reread although unchanged"
         );
     }
 
@@ -564,7 +573,7 @@ mod tests {
     #[test]
     fn the_scope_of_a_server_may_be_the_name_of_an_interface() {
         let Ok(index) = std::fs::read_to_string("/sys/class/net/lo/ifindex") else {
-            return println!("skipped: the loopback interface's index is not told");
+            return println!("skipped: the index of the loopback interface is not available");
         };
         let index = index.trim();
         let servers = |text: &str| parse(text, &Surroundings::default()).servers;

@@ -1,9 +1,10 @@
-//! hickory's idea of a runtime, on a [`Reactor`]: the only user of its traits. It is for TCP alone;
-//! datagrams are sent and read without hickory (`udp`).
+//! The runtime that hickory requires, on top of a [`Reactor`]. This is the only module that
+//! implements hickory's runtime traits, and only for TCP; datagrams are sent and read without
+//! hickory (`udp`).
 //!
-//! hickory keeps no more than the kind of a socket's failure. What it was is noted here
-//! ([`Trouble`]), for the error that the caller sees, and so that a want of file descriptors is
-//! told from a server that is down.
+//! hickory keeps only the kind of a socket error. The full error is recorded here ([`Trouble`]), to
+//! report it to the caller and to distinguish a lack of file descriptors from a server that is
+//! down.
 
 use std::future::Future;
 use std::io::{self, IoSlice, Read, Write};
@@ -23,20 +24,20 @@ use super::reactor::{
     Direction, Reactor, ReactorId, Readiness, Sleep, TaskKind, no_reactor, within,
 };
 
-/// How long connecting may take where hickory does not say, which it does.
+/// The connect timeout if hickory passes none, which does not happen in practice.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Reads of a connection between two pauses. hickory takes a hundred messages at a time, of two
-/// reads each, and when there are more it forgets to come back for them (hickory-net 0.26.3,
-/// `DnsMultiplexer::poll_next`): it must not get as far.
+/// Reads of a connection between two pauses. hickory takes a hundred messages at a time, with two
+/// reads each, and if there are more it fails to schedule itself to read them (hickory-net 0.26.3,
+/// `DnsMultiplexer::poll_next`). The pauses keep it from reaching that limit.
 const READS: u32 = 64;
 
-/// The last failure of a socket to one server, until it is taken.
+/// The last error of a socket to one server, until taken.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Trouble(Arc<Mutex<Option<io::Error>>>);
 
 impl Trouble {
-    /// Notes `error`; hickory needs no more than its kind.
+    /// Records `error` and returns its kind, which is all that hickory needs.
     fn note(&self, error: io::Error) -> io::Error {
         let kind = error.kind();
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
@@ -48,11 +49,11 @@ impl Trouble {
     }
 }
 
-/// Sockets to one server, on one reactor.
+/// Creates sockets to one server, on one reactor.
 #[derive(Clone, Debug)]
 pub(super) struct Runtime {
     reactor: ReactorId,
-    /// With what hickory's own idea of it has no room for: the scope of a link-local address.
+    /// Includes the scope of a link-local address, which hickory's own type cannot hold.
     server: SocketAddr,
     trouble: Trouble,
 }
@@ -87,7 +88,7 @@ impl Runtime {
         })
     }
 
-    /// Makes a call on a socket when it is ready, and notes its failure.
+    /// Makes a call on a socket once it is ready, and records its error.
     fn poll_io<T>(
         &self,
         token: Token,
@@ -103,13 +104,13 @@ impl Runtime {
     }
 }
 
-/// The socket is bound already, or asks for no port yet: that an address is not available means
-/// that there is none to send from.
+/// Translates `AddrNotAvailable`. The socket is either bound already or requests no particular
+/// port, so the error means that no local address can reach the server.
 pub(super) fn unreachable_from_here(error: io::Error) -> io::Error {
     match error.kind() {
         io::ErrorKind::AddrNotAvailable => io::Error::new(
             io::ErrorKind::NetworkUnreachable,
-            "this machine has no address to reach it from",
+            "no local address can reach it",
         ),
         _ => error,
     }
@@ -160,20 +161,20 @@ impl RuntimeProvider for Runtime {
     }
 }
 
-/// Begins tasks.
+/// Spawns tasks on a reactor.
 #[derive(Clone, Debug)]
 pub(super) struct Handle(ReactorId);
 
 impl Spawn for Handle {
     fn spawn_bg(&mut self, future: impl Future<Output = ()> + Send + 'static) {
-        // Without a reactor there is nobody left to answer either.
+        // Without a reactor, nothing waits for the result either.
         if let Some(reactor) = self.0.find() {
             reactor.spawn(TaskKind::Background, future);
         }
     }
 }
 
-/// Timers of the task that is being polled.
+/// Creates timers for the task that is being polled.
 #[derive(Debug)]
 pub(super) struct Timer;
 
@@ -193,7 +194,7 @@ impl Time for Timer {
     }
 }
 
-/// There are none.
+/// A UDP socket; never created.
 #[derive(Debug)]
 pub(super) enum NoUdp {}
 
@@ -224,7 +225,7 @@ pub(super) struct Tcp {
     stream: TcpStream,
     token: Token,
     runtime: Runtime,
-    /// Since a read was last put off.
+    /// Reads since the last pause.
     reads: u32,
 }
 
@@ -236,7 +237,7 @@ impl Tcp {
             }
             match self.stream.peer_addr() {
                 Ok(_) => self.stream.set_nodelay(true),
-                // An event that was not about the connection.
+                // The event was not about the connection.
                 Err(error) if error.kind() == io::ErrorKind::NotConnected => {
                     Err(io::ErrorKind::WouldBlock.into())
                 }
@@ -251,7 +252,8 @@ impl DnsTcpStream for Tcp {
 }
 
 impl AsyncRead for Tcp {
-    /// Puts off each [`READS`]th read, and what is over of all tasks' together, to the next turn.
+    /// Postpones every [`READS`]th read to the next turn, and any read beyond the turn's limit for
+    /// all tasks.
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -286,8 +288,8 @@ impl AsyncWrite for Tcp {
             .poll_io(self.token, Direction::Write, cx, write)
     }
 
-    /// Length and message in one segment (RFC 7766 §8). Joined, since a vectored write can raise
-    /// SIGPIPE and a plain one does not; a query is short.
+    /// Sends length and message in one segment (RFC 7766 §8). They are joined because a vectored
+    /// write can raise SIGPIPE and a plain one does not. A query is short, so the copy is cheap.
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -1,15 +1,16 @@
-//! One name server: how a question is put to it, and how much is asked of it.
+//! One name server: how a question is sent to it, and which features are used.
 //!
-//! The first datagram of a question carries an OPT record (EDNS) and spells the name at random.
-//! Some servers cannot cope with either, so the requirements are lowered step by step:
+//! The first datagram of a question carries an OPT record (EDNS) and spells the name with random
+//! case. Some servers cannot handle one or the other, so these features are dropped step by step:
 //!
-//! - **EDNS**: a repeated datagram has no OPT record. After FORMERR, NOTIMP or BADVERS the next
-//!   datagram without one goes out at once; after SERVFAIL, REFUSED or an unreadable answer too,
-//!   unless the server has already answered a question with an OPT record properly. A server that
-//!   answers only without is asked without for the next [`DEGRADED`].
-//! - **Spelling**: an answer in other letters is either forged or comes from a server that does not
-//!   preserve them. The question is repeated over TCP, where forging is hard. If that fails, it is
-//!   repeated in plain letters, and so are others for the next [`DEGRADED`].
+//! - **EDNS**: a repeated datagram has no OPT record. After FORMERR, NOTIMP or BADVERS, the next
+//!   datagram goes out at once, without one. The same applies after SERVFAIL, REFUSED or an
+//!   unreadable answer, unless the server has already answered a question with an OPT record
+//!   properly. A server that answers only without an OPT record gets none for the next
+//!   [`DEGRADED`].
+//! - **Spelling**: an answer in a different spelling is either forged or comes from a server that
+//!   does not preserve the case. The question is repeated over TCP, where forging is hard. If that
+//!   fails, it is repeated in the given spelling, and so are others for the next [`DEGRADED`].
 //! - **TCP** is used for answers that do not fit into a datagram, or for everything if the
 //!   configuration says so. If it fails, the records of the truncated answer are used.
 
@@ -33,24 +34,23 @@ use super::udp::{self, Edns0, Reply, Spelling, Strangers, Wire};
 use super::verdict::{Failure, Judged, Verdict, judge, record_type};
 use crate::resolver::Family;
 
-/// When an unanswered datagram is repeated, and repeated once more.
+/// The interval after which an unanswered datagram is repeated.
 const RESEND: Duration = Duration::from_millis(333);
 
-/// Datagrams of one attempt.
+/// Datagrams per attempt.
 const DATAGRAMS: usize = 3;
 
-/// How long a server is spared what it stumbled over.
+/// How long a feature that a server failed on is not used with it.
 const DEGRADED: Duration = Duration::from_secs(300);
 
-/// How long the whole of a truncated answer is waited for, where the part of it that is there would
-/// do.
+/// How long to wait for a complete answer over TCP if the truncated one is usable.
 const WHOLE: Duration = Duration::from_secs(1);
 
-/// Questions on one TCP connection at once: far over what the engine has under way, since one too
-/// many is a failure.
+/// Concurrent questions on one TCP connection. This is far more than the engine has in progress,
+/// since hickory fails any beyond the limit.
 const MAX_ON_CONNECTION: usize = 1024;
 
-/// Names that are asked for one after the other, each for being an alias of the one before.
+/// How many aliases are followed with a question of their own.
 const MAX_ALIASES: usize = 8;
 
 /// One name server.
@@ -66,20 +66,20 @@ pub(super) struct Server {
     passed_over_until: Cell<Option<Instant>>,
 }
 
-/// What a server is first asked by.
+/// The transport that a server is first asked over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Transport {
     Udp,
     Tcp,
 }
 
-/// What is known of a server and EDNS.
+/// What is known about a server's support of EDNS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Edns {
     Unknown,
-    /// It has given a proper answer to a question with an OPT record.
+    /// The server has properly answered a question with an OPT record.
     Spoken,
-    /// It has answered without, and not with.
+    /// The server has answered without an OPT record, but not with one.
     Refused {
         until: Instant,
     },
@@ -117,14 +117,14 @@ impl Server {
         self.passed_over_until.set(Some(until));
     }
 
-    /// What it says of `name`, within its timeout: aliases that it does not follow itself, repeated
-    /// datagrams and TCP included.
+    /// Asks the server for `name`. The timeout includes aliases that the server does not follow
+    /// itself, repeated datagrams, and TCP.
     pub(super) async fn ask(&self, name: &Name, family: Family) -> Result<Verdict, Failure> {
         let answer = within(self.timeout, self.ask_along(name, family)).await;
         answer.unwrap_or(Err(Failure::Mute))
     }
 
-    /// Follows aliases that the server leaves to be followed.
+    /// Asks for `name` and follows aliases that the server does not follow itself.
     async fn ask_along(&self, name: &Name, family: Family) -> Result<Verdict, Failure> {
         let mut alias_ttl = Duration::MAX;
         let mut name = name.clone();
@@ -137,11 +137,11 @@ impl Server {
                 Judged::Verdict(verdict) => return Ok(verdict.at_most(alias_ttl)),
                 Judged::Truncated(Some(verdict)) => return Ok(verdict.at_most(alias_ttl)),
                 Judged::Truncated(None) => {
-                    return Err(Failure::Unusable("it is cut short".to_owned()));
+                    return Err(Failure::Unusable("truncated".to_owned()));
                 }
             }
         }
-        // A circle, or a chain made to have no end.
+        // A loop, or a chain that is deliberately endless.
         Ok(Verdict::NoData {
             ttl: Duration::ZERO,
         })
@@ -157,12 +157,12 @@ impl Server {
                 Some(Ok(judged)) => judged,
                 Some(Err(failure)) if failure.is_exhaustion() => return Err(failure),
                 Some(Err(_)) | None => {
-                    debug!("{} does not keep the letters of a question", self.addr);
+                    debug!("{} does not preserve the spelling of a question", self.addr);
                     let until = Instant::now() + DEGRADED;
                     self.plain_letters_until.set(Some(until));
                     let again = self.ask_by_udp(name, family, Spelling::AsGiven).await?;
                     again.ok_or_else(|| {
-                        Failure::Unusable("it is about another spelling".to_owned())
+                        Failure::Unusable("it spells the name differently".to_owned())
                     })?
                 }
             },
@@ -179,14 +179,18 @@ impl Server {
             (Ok(Judged::Truncated(None)), Some(part)) => Ok(Judged::Verdict(part)),
             (Ok(whole), _) => Ok(whole),
             (Err(failure), Some(part)) => {
-                debug!("{}: a truncated answer is used: {failure:?}", self.addr);
+                debug!(
+                    "{}: using a truncated answer, since TCP failed: {failure:?}",
+                    self.addr
+                );
                 Ok(Judged::Verdict(part))
             }
             (Err(failure), None) => Err(failure.of_the_rest()),
         }
     }
 
-    /// How long TCP may take where there is another way: that needs some of the timeout, too.
+    /// Returns how long TCP may take if there is an alternative, which needs part of the timeout
+    /// too.
     fn patience(&self) -> Duration {
         WHOLE.min(self.timeout / 2)
     }
@@ -200,8 +204,8 @@ impl Server {
 
     // ---- UDP ------------------------------------------------------------------------------------
 
-    /// Sends up to [`DATAGRAMS`], and takes the first answer to any. `None`: it was in other
-    /// letters.
+    /// Sends up to [`DATAGRAMS`] datagrams and returns the first answer to any of them, or `None`
+    /// if that answer was spelled differently.
     async fn ask_by_udp(
         &self,
         name: &Name,
@@ -233,7 +237,7 @@ impl Server {
                 continue;
             };
             match (of, answer) {
-                // The next goes out at once, instead of when this one would be repeated.
+                // The next datagram goes out at once, instead of when this one would be repeated.
                 (Edns0::With, Err(failure)) if self.may_be_edns(&failure) => {
                     refused = Some(failure);
                 }
@@ -245,10 +249,10 @@ impl Server {
                 }
                 (Edns0::Without, answer) => {
                     let is_proven = matches!(answer, Ok(Some(_))) && began_with == Edns0::With;
-                    // A datagram may also have got lost: so it has, of a server that has spoken it
-                    // before.
+                    // The datagram with the OPT record may simply have been lost. This is assumed
+                    // if the server has supported EDNS before.
                     if is_proven && (refused.is_some() || self.edns.get() == Edns::Unknown) {
-                        debug!("{} does not speak EDNS", self.addr);
+                        debug!("{} does not support EDNS", self.addr);
                         let until = Instant::now() + DEGRADED;
                         self.edns.set(Edns::Refused { until });
                     }
@@ -279,13 +283,13 @@ impl Server {
 
     // ---- TCP ------------------------------------------------------------------------------------
 
-    /// Without EDNS: there is room for any answer.
+    /// Asks over TCP, without EDNS, since TCP has room for any answer.
     async fn ask_by_tcp(&self, name: &Name, family: Family) -> Result<Judged, Failure> {
         let query = Query::query(name.clone(), record_type(family));
         let mut message = Message::query();
         message.add_query(query.clone());
         message.metadata.recursion_desired = true;
-        // Of an earlier connection.
+        // Discards the error of an earlier connection.
         drop(self.runtime.trouble().take());
         let kept = self.connection.borrow().clone();
         let answer = match kept {
@@ -303,7 +307,9 @@ impl Server {
         };
         let message = answer.map_err(|error| Failure::new(error, self.runtime.trouble().take()))?;
         if message.queries.first().is_some_and(|other| *other != query) {
-            return Err(Failure::Unusable("it answers another question".to_owned()));
+            return Err(Failure::Unusable(
+                "it answers a different question".to_owned(),
+            ));
         }
         judge(name, family, &message)
     }
@@ -317,7 +323,7 @@ impl Server {
             self.runtime.clone(),
         )
         .await?;
-        // Another question may have made one in the meantime: the last is kept.
+        // A concurrent question may have opened a connection too. The last one is kept.
         *self.connection.borrow_mut() = Some(connection.clone());
         Self::send_on(&connection, message).await
     }
@@ -344,7 +350,7 @@ impl std::fmt::Debug for Server {
     }
 }
 
-/// Waits for an answer to one of `sent`, which is taken out, or `until` then.
+/// Waits for an answer to one of `sent`, which is removed from it, or until `until` completes.
 async fn next_of<K: Copy, T>(
     sent: &mut Vec<(K, Answer<'_, T>)>,
     until: Option<Sleep>,

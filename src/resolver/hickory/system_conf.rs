@@ -1,4 +1,4 @@
-//! The system's configuration where it is no file: as hickory reads it, from the registry or the
+//! The system's configuration where it is not a file: read by hickory from the registry or the
 //! system's configuration service.
 
 use std::net::SocketAddr;
@@ -10,8 +10,8 @@ use log::warn;
 
 use super::HickoryConfig;
 
-/// Where the configuration comes from. What has no file has no stamp either: it is read again only
-/// when it is asked to be.
+/// The source of the configuration. Without a file there is no stamp to compare, so the
+/// configuration is reread only on request.
 #[derive(Debug)]
 pub(super) struct Watched {
     is_forgotten: bool,
@@ -25,28 +25,30 @@ impl Watched {
         (watched, read())
     }
 
-    /// The configuration, if it may be another than before.
+    /// Returns the configuration if it may have changed.
     pub(super) fn look(&mut self, _: Instant) -> Option<HickoryConfig> {
         std::mem::take(&mut self.is_forgotten).then(read)
     }
 
-    /// Has it read again.
+    /// Forces the configuration to be reread.
     pub(super) fn forget(&mut self) {
         self.is_forgotten = true;
     }
 }
 
-/// The system's configuration, or the default.
+/// Reads the system's configuration, or returns the default if that fails.
 fn read() -> HickoryConfig {
     let mut config = HickoryConfig::default();
     let (system, options) = match read_system_conf() {
         Ok(found) => found,
         Err(error) => {
-            warn!("the system's name servers: {error}; asking the local machine");
+            warn!(
+                "cannot read the system's name servers: {error}; using the one on the local host"
+            );
             return config;
         }
     };
-    // Each server is there with UDP and with TCP, on one port.
+    // Each server is listed with UDP and TCP, both on the same port.
     let addr = |server: &NameServerConfig| {
         let udp = server.connections.first()?;
         Some(SocketAddr::new(server.ip, udp.port))

@@ -24,26 +24,26 @@ use super::runtime::unreachable_from_here;
 use super::verdict::{Failure, record_type};
 use crate::resolver::Family;
 
-/// What a server may send in one datagram, as it is told: what fits into a packet nearly everywhere
+/// The maximum payload advertised to servers: what fits into one packet almost everywhere
 /// (<https://www.dnsflagday.net/2020/>).
 const MAX_PAYLOAD: u16 = 1232;
 
-/// What is read of a datagram. There are servers that send more than they were asked for.
+/// How much of a datagram is read. Some servers send more than the advertised size.
 const BUFFER: usize = 4096;
 
-/// Bytes of a header (RFC 1035 §4.1.1).
+/// Length of a message header in bytes (RFC 1035 §4.1.1).
 const HEADER: usize = 12;
 
-/// Datagrams that one question reads in one turn.
+/// Datagrams that one question reads per turn.
 const READS: u32 = 32;
 
-/// Random ports that are tried before the system is asked for any.
+/// Random ports that are tried before the system chooses one.
 const PORTS: usize = 8;
 
-/// How often it is said of a server that it is forged.
+/// The minimum interval between two warnings about one server.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
-/// So many datagrams that answer nothing are an attack or a fault, and no late answer.
+/// This many datagrams without a matching question are an attack or a fault, not late answers.
 const MANY: u32 = 1000;
 
 /// Whether a question has an OPT record (RFC 6891).
@@ -53,12 +53,12 @@ pub(super) enum Edns0 {
     Without,
 }
 
-/// How the letters of a question are spelled.
+/// The upper and lower case of the letters in a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Spelling {
-    /// At random, which a forger has to guess as well (draft-vixie-dnsext-dns0x20).
+    /// Random, so that a forger has to guess it too (draft-vixie-dnsext-dns0x20).
     Random,
-    /// As it was given, for a server that does not send back what it was sent.
+    /// As given, for a server that does not preserve the case.
     AsGiven,
 }
 
@@ -66,7 +66,7 @@ pub(super) enum Spelling {
 #[derive(Debug)]
 pub(super) struct Wire {
     bytes: Vec<u8>,
-    /// Where its question section ends.
+    /// The offset at which its question section ends.
     end: usize,
 }
 
@@ -96,23 +96,24 @@ impl Wire {
     }
 }
 
-/// What a datagram from the server is to a question.
+/// How a datagram from the server relates to a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Screened {
     /// It answers this question.
     Answer,
-    /// It has another identifier, or is about something else.
+    /// It has a different identifier or answers a different question.
     Stranger,
-    /// The same question with other letters: a forger's, or a server's that does not keep them.
+    /// It has the same question in a different spelling: it is forged, or the server does not
+    /// preserve the case.
     Respelled,
-    /// A header that says no more than this: servers that could not read a question do not repeat
-    /// it.
+    /// It is only a header with an error code. A server that could not parse the question does not
+    /// repeat it.
     Error(ResponseCode),
-    /// It has the identifier, and makes no sense.
+    /// It has the right identifier but is malformed.
     Nonsense(&'static str),
 }
 
-/// Compares a datagram with the question it should answer, byte by byte.
+/// Compares a datagram with the question that it should answer, byte by byte.
 fn screen(question: &Wire, datagram: &[u8]) -> Screened {
     let (asked, end) = (&question.bytes, question.end);
     let Some(header) = datagram.first_chunk::<HEADER>() else {
@@ -123,7 +124,7 @@ fn screen(question: &Wire, datagram: &[u8]) -> Screened {
     }
     let [flags, code] = [header[2], header[3] & 0x0f];
     if flags & 0x80 == 0 {
-        return Screened::Nonsense("it is a question itself");
+        return Screened::Nonsense("it is a query, not a response");
     }
     match u16::from_be_bytes([header[4], header[5]]) {
         0 => match ResponseCode::from_low(code) {
@@ -136,7 +137,8 @@ fn screen(question: &Wire, datagram: &[u8]) -> Screened {
     let Some(section) = datagram.get(HEADER..end) else {
         return Screened::Nonsense("it ends within the question");
     };
-    // The lengths among the letters are below the letters, and so without a case.
+    // The length bytes between the labels are smaller than any letter, so ignoring case does not
+    // affect them.
     let (name, fixed) = section.split_at(section.len() - 4);
     let (asked_name, asked_fixed) = asked[HEADER..end].split_at(name.len());
     if fixed != asked_fixed || !name.eq_ignore_ascii_case(asked_name) {
@@ -149,7 +151,7 @@ fn screen(question: &Wire, datagram: &[u8]) -> Screened {
     }
 }
 
-/// Where the first question of a message of ours ends.
+/// Returns the offset at which the first question of one of our messages ends.
 fn question_end(message: &[u8]) -> Option<usize> {
     let mut at = HEADER;
     loop {
@@ -160,15 +162,15 @@ fn question_end(message: &[u8]) -> Option<usize> {
     }
 }
 
-/// What came back.
+/// The reply to a question.
 #[derive(Debug)]
 pub(super) enum Reply {
     Answer(Message),
-    /// In other letters; see [`Screened::Respelled`].
+    /// Spelled differently; see [`Screened::Respelled`].
     Respelled,
 }
 
-/// How often a server seems to be forged, and when that was said last.
+/// Counts datagrams that may be forged, and limits the warnings about them.
 #[derive(Debug, Default)]
 pub(super) struct Strangers {
     count: Cell<u32>,
@@ -189,12 +191,12 @@ impl Strangers {
             .is_none_or(|told| now.duration_since(told) >= WARN_EVERY)
         {
             self.told.set(Some(now));
-            warn!("{MANY} datagrams from {server} answered no question of ours, and were dropped");
+            warn!("dropped {MANY} datagrams from {server} that answered none of our questions");
         }
     }
 }
 
-/// Sends a question, and waits for what answers it: for ever, if nothing does.
+/// Sends a question and waits for the reply. Without one, the future never completes.
 pub(super) async fn ask(
     reactor: ReactorId,
     server: SocketAddr,
@@ -203,7 +205,7 @@ pub(super) async fn ask(
 ) -> Result<Reply, Failure> {
     let socket = Udp::open(reactor, server).map_err(Failure::Socket)?;
     match socket.socket.send(&question.bytes) {
-        // As good as lost on the way, and sent again like that.
+        // Treated like a datagram lost on the way, which is repeated later.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
         Err(error) => return Err(Failure::Socket(error)),
         Ok(_) => {}
@@ -224,7 +226,7 @@ impl Udp {
         let reactor = id.find().ok_or_else(no_reactor)?;
         let mut socket = bind(server)?;
         socket.connect(server).map_err(unreachable_from_here)?;
-        // A fresh socket has room for a datagram, and is told of when there is one to read.
+        // A new socket has room for a datagram, so only its readability has to be reported.
         let token = reactor.register(&mut socket, Interest::READABLE, Readiness::Ready)?;
         Ok(Self {
             socket,
@@ -277,15 +279,15 @@ impl Drop for Udp {
     }
 }
 
-/// A socket on a port that cannot be guessed: of all those above the system's own, which are more
-/// than the system gives out.
+/// Binds a socket to an unpredictable port, chosen from all unprivileged ports. They outnumber
+/// those that the system would assign.
 fn bind(server: SocketAddr) -> io::Result<UdpSocket> {
     let local = |port| match server {
         SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
         SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
     };
     for _ in 0..PORTS {
-        // hickory's random numbers, which come as identifiers only.
+        // hickory exposes its random numbers only as message identifiers.
         let port = Message::query().id.max(1024);
         match UdpSocket::bind(local(port)) {
             Err(error)
@@ -299,7 +301,7 @@ fn bind(server: SocketAddr) -> io::Result<UdpSocket> {
     UdpSocket::bind(local(0))
 }
 
-/// Of one that was cut within a record there is nothing but that it was cut.
+/// Parses a datagram. If it was truncated within a record, only that fact is returned.
 fn parse(datagram: &[u8]) -> Result<Reply, Failure> {
     match Message::from_vec(datagram) {
         Ok(message) => Ok(Reply::Answer(message)),
@@ -321,7 +323,7 @@ mod tests {
         Wire::new(&name, Family::V4, Edns0::With, Spelling::AsGiven).unwrap()
     }
 
-    /// An answer of `question` without records, changed.
+    /// Returns an answer to `question` without records, modified by `change`.
     fn answer(question: &Wire, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
         let mut bytes = question.bytes[..question.end].to_vec();
         bytes[2] |= 0x80;
@@ -347,7 +349,7 @@ mod tests {
             ("no question", |b| { b.truncate(12); b[5] = 0 }, Screened::Stranger),
             ("two questions", |b| b[5] = 2, Screened::Stranger),
             ("another spelling", |b| b[13] = b'H', Screened::Respelled),
-            ("a question", |b| b[2] &= 0x7f, Screened::Nonsense("it is a question itself")),
+            ("a question", |b| b[2] &= 0x7f, Screened::Nonsense("it is a query, not a response")),
             ("a header that promises a question", |b| b.truncate(12), Screened::Nonsense("it ends within the question")),
             ("a header that says FORMERR", |b| { b.truncate(12); b[5] = 0; b[3] = 1 }, Screened::Error(ResponseCode::FormErr)),
             ("a header that says REFUSED", |b| { b.truncate(12); b[5] = 0; b[3] = 5 }, Screened::Error(ResponseCode::Refused)),
@@ -373,7 +375,7 @@ mod tests {
             }
             datagram.truncate(random.below(datagram.len() + 1));
             if screen(&question, &datagram) == Screened::Answer {
-                // Whatever it comes to.
+                // The result does not matter.
                 let _ = parse(&datagram);
             }
         }

@@ -1,4 +1,4 @@
-//! What a server's answer comes to, in this crate's words.
+//! Interprets the answers of servers in terms of this crate.
 
 use std::fmt;
 use std::io;
@@ -12,26 +12,26 @@ use hickory_resolver::proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use crate::io_error::is_exhaustion;
 use crate::resolver::{Family, LookupAnswer, LookupError};
 
-/// The largest TTL there is: greater ones count as zero (RFC 2181 §8).
+/// The largest valid TTL. Larger ones count as zero (RFC 2181 §8).
 const MAX_TTL_SECONDS: u32 = i32::MAX as u32;
 
-/// What the DNS has for a name, in one family.
+/// What the DNS contains for a name, in one address family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Addresses {
         addresses: Vec<IpAddr>,
-        /// The smallest of all records on the way from the name to these.
+        /// The smallest TTL of all records from the name to these addresses.
         ttl: Duration,
     },
-    /// NODATA: the name exists, and has no address of the family. Kept as long as the zone's SOA
-    /// allows (RFC 2308 §5).
+    /// NODATA: the name exists but has no address of this family. The TTL comes from the zone's SOA
+    /// (RFC 2308 §5).
     NoData { ttl: Duration },
-    /// NXDOMAIN, likewise.
+    /// NXDOMAIN, with a TTL from the same source.
     NoName { ttl: Duration },
 }
 
 impl Verdict {
-    /// The same, kept no longer than an alias that led to it.
+    /// Limits the TTL to that of an alias that led here.
     pub(super) fn at_most(mut self, alias_ttl: Duration) -> Self {
         let (Verdict::Addresses { ttl, .. } | Verdict::NoData { ttl } | Verdict::NoName { ttl }) =
             &mut self;
@@ -48,22 +48,23 @@ impl Verdict {
     }
 }
 
-/// Why a server gave none.
+/// Why a server gave no verdict.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// It did not answer in time.
+    /// The server did not answer in time.
     Mute,
-    /// It said no.
+    /// The server answered with an error code.
     Refused(ResponseCode),
-    /// A referral elsewhere: it does not look names up for others.
+    /// The server referred to other servers: it does not resolve names recursively.
     Referral,
     Socket(io::Error),
-    /// An answer from which nothing can be learnt, in hickory's words or ours.
+    /// The answer is unusable, for the reason given by hickory or by this module.
     Unusable(String),
 }
 
 impl Failure {
-    /// Of hickory's `error` on a connection, and of the socket that it may have had `trouble` with.
+    /// Converts hickory's `error` on a connection, or the socket error behind it if one was
+    /// recorded.
     pub(super) fn new(error: NetError, trouble: Option<io::Error>) -> Self {
         match (error, trouble) {
             (NetError::Timeout, None) => Failure::Mute,
@@ -74,15 +75,15 @@ impl Failure {
         }
     }
 
-    /// Whether the server has certainly stumbled over the question's OPT record (RFC 6891 §6.1.3,
-    /// §7).
+    /// Returns whether the server certainly failed because of the question's OPT record (RFC 6891
+    /// §6.1.3, §7).
     pub(super) fn is_edns(&self) -> bool {
         use ResponseCode::{BADVERS, FormErr, NotImp};
         matches!(self, Failure::Refused(FormErr | NotImp | BADVERS))
     }
 
-    /// Whether it may have: there are servers that say SERVFAIL or REFUSED to what they do not
-    /// know, or write an answer that nobody can read.
+    /// Returns whether the OPT record may be the cause. Some servers answer SERVFAIL or REFUSED to
+    /// anything they do not support, or send an unreadable answer.
     pub(super) fn may_be_edns(&self) -> bool {
         match self {
             Failure::Refused(_) | Failure::Unusable(_) => true,
@@ -90,12 +91,12 @@ impl Failure {
         }
     }
 
-    /// Whether it is this machine that is short of something.
+    /// Returns whether a local resource is exhausted.
     pub(super) fn is_exhaustion(&self) -> bool {
         matches!(self, Failure::Socket(error) if is_exhaustion(error))
     }
 
-    /// Of a truncated answer, whose rest was not to be had either.
+    /// Converts the failure of TCP after a truncated answer.
     pub(super) fn of_the_rest(self) -> Self {
         let why = match self {
             failure if failure.is_exhaustion() => return failure,
@@ -105,7 +106,7 @@ impl Failure {
             Failure::Socket(error) => error.to_string(),
             Failure::Unusable(why) => why,
         };
-        Failure::Unusable(format!("it is cut short, and over TCP: {why}"))
+        Failure::Unusable(format!("truncated, and TCP failed: {why}"))
     }
 }
 
@@ -135,7 +136,7 @@ impl fmt::Display for Failed {
     }
 }
 
-/// A response code as RFCs, logs and other tools write it; hickory has sentences.
+/// A response code, written as in RFCs, logs and other tools. hickory writes sentences.
 struct Mnemonic(ResponseCode);
 
 impl fmt::Display for Mnemonic {
@@ -147,14 +148,14 @@ impl fmt::Display for Mnemonic {
             ResponseCode::Refused => f.write_str("REFUSED"),
             ResponseCode::NotAuth => f.write_str("NOTAUTH"),
             ResponseCode::BADVERS => f.write_str("BADVERS"),
-            // What no server says of a query for addresses, but might.
+            // Codes that no server is known to return for an address query.
             code => write!(f, "RCODE {}", u16::from(code)),
         }
     }
 }
 
-/// What is told of a look-up that no server had a verdict on. `under`: the name that was asked for,
-/// where it is not the one looked up.
+/// Returns the error of a lookup for which no server had a verdict. `under` is the name that was
+/// asked for, if it differs from the host.
 pub(super) fn explain(failures: &[Failed], under: Option<&Name>) -> LookupError {
     let list = |one: fn(&Failed) -> String, between: &str| {
         let each: Vec<_> = failures.iter().map(one).collect();
@@ -175,23 +176,25 @@ pub(super) fn explain(failures: &[Failed], under: Option<&Name>) -> LookupError 
     }
 }
 
-/// What a message comes to.
+/// The meaning of a message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Judged {
     Verdict(Verdict),
-    /// It ends at an alias for this name, whose addresses the server leaves to be asked for.
+    /// The answer ends at an alias for this name, whose addresses have to be asked for.
     Alias {
         target: Name,
         ttl: Duration,
     },
-    /// There is more than fitted into a datagram. What did fit may do.
+    /// The answer did not fit into a datagram. Holds the verdict that follows from the part that
+    /// did.
     Truncated(Option<Verdict>),
 }
 
-/// What `message` says of `name`. That it answers that question has been seen to.
+/// Interprets what `message` says about `name`. The caller has checked that it answers that
+/// question.
 ///
-/// A server may have put anything into the answer section: what counts are the addresses at the end
-/// of the chain of aliases that starts at `name`.
+/// A server may put any records into the answer section. Only the addresses at the end of the chain
+/// of aliases that starts at `name` count.
 pub(super) fn judge(name: &Name, family: Family, message: &Message) -> Result<Judged, Failure> {
     let code = message.response_code;
     if !matches!(code, ResponseCode::NoError | ResponseCode::NXDomain) {
@@ -223,9 +226,9 @@ pub(super) fn judge(name: &Name, family: Family, message: &Message) -> Result<Ju
     }
     if message.answers.is_empty() && soa.is_none() {
         let is_ns = |record: &Record| record.record_type() == RecordType::NS;
-        // Both NODATA and a referral have no answer; name servers without an SOA make a referral
-        // (RFC 2308 §2.2). One that neither knows nor asks others, and says nothing at all, is lame
-        // (as glibc has it).
+        // Neither NODATA nor a referral has answer records; name servers without an SOA make it a
+        // referral (RFC 2308 §2.2). As in glibc, a server is lame if it is not authoritative,
+        // offers no recursion and sends no records at all.
         let is_lame = !message.authoritative
             && !message.recursion_available
             && message.additionals.is_empty()
@@ -238,11 +241,13 @@ pub(super) fn judge(name: &Name, family: Family, message: &Message) -> Result<Ju
     if message.answers.is_empty() || end != name || message.answers.iter().any(is_about) {
         Ok(Judged::Verdict(Verdict::NoData { ttl }))
     } else {
-        Err(Failure::Unusable(format!("nothing in it is about {name}")))
+        Err(Failure::Unusable(format!(
+            "it contains no record for {name}"
+        )))
     }
 }
 
-/// The addresses of `name` among `records`, and the smallest of their TTLs and `ttl`.
+/// Returns the addresses of `name` among `records`, and the smallest of their TTLs and `ttl`.
 fn addresses(
     name: &Name,
     family: Family,
@@ -265,8 +270,7 @@ fn addresses(
     (addresses, ttl)
 }
 
-/// How long it may be kept that there is no such name, or no address: what the zone's SOA says (RFC
-/// 2308 §5).
+/// Returns how long NXDOMAIN or NODATA may be cached, according to the zone's SOA (RFC 2308 §5).
 fn negative_ttl(message: &Message) -> Option<Duration> {
     message
         .authorities
@@ -277,11 +281,11 @@ fn negative_ttl(message: &Message) -> Option<Duration> {
         })
 }
 
-/// Aliases that are followed in one answer: chains have two or three, and a longer one is a loop or
-/// made to be one.
+/// How many aliases are followed in one answer. Real chains have two or three; a longer one is a
+/// loop or an attack.
 const MAX_ALIASES: usize = 16;
 
-/// Follows aliases from `name` as far as `records` lead; also the smallest TTL on the way.
+/// Follows aliases from `name` as far as `records` lead. Also returns the smallest TTL on the way.
 fn follow<'a>(name: &'a Name, records: &'a [Record]) -> (&'a Name, Duration) {
     let (mut name, mut smallest) = (name, Duration::MAX);
     for _ in 0..MAX_ALIASES {
@@ -305,7 +309,7 @@ fn ttl(seconds: u32) -> Duration {
     }
 }
 
-/// The record type that has addresses of `family`.
+/// Returns the type of records that contain addresses of `family`.
 pub(super) fn record_type(family: Family) -> RecordType {
     match family {
         Family::V4 => RecordType::A,

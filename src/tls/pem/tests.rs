@@ -2,7 +2,7 @@ use rcgen::{CertificateParams, KeyPair};
 
 use super::*;
 
-/// A certificate, its PEM and its key's. No two are the same.
+/// A certificate as DER and PEM, and its key. No two are equal.
 struct Made {
     der: Vec<u8>,
     pem: String,
@@ -22,7 +22,7 @@ fn made() -> Made {
     }
 }
 
-/// What is read of a text: certificates as DER, faults as text.
+/// What is read from a text: certificates as DER, faults as text.
 fn read(pem: &[u8]) -> Vec<Result<Vec<u8>, String>> {
     let found = certificates(pem).into_iter();
     found
@@ -57,25 +57,25 @@ fn certificates_are_found_however_people_have_them() {
     };
     let rows: Vec<(&str, Vec<u8>)> = vec![
         ("one after the other", plain.clone().into()),
-        ("glued", glued.clone().into()),
-        ("glued, with CRLF", glued.replace('\n', "\r\n").into()),
-        ("glued, with CR", glued.replace('\n', "\r").into()),
-        ("glued by a blank", format!("{} {b}", a.trim_end()).into()),
+        ("no line end between them", glued.clone().into()),
+        ("no line end between them, with CRLF", glued.replace('\n', "\r\n").into()),
+        ("no line end between them, with CR", glued.replace('\n', "\r").into()),
+        ("only a space between them", format!("{} {b}", a.trim_end()).into()),
         (
-            "the base64 glued to the last line",
+            "no line end after the base64",
             plain.replace("\n-----END", "-----END").into(),
         ),
         ("CRLF", plain.replace('\n', "\r\n").into()),
         ("CR", plain.replace('\n', "\r").into()),
         ("mixed line ends", format!("{}{b}", a.replace('\n', "\r\n")).into()),
         ("empty lines", plain.replace('\n', "\n\n").into()),
-        ("a byte order mark", format!("\u{feff}{plain}").into()),
-        ("one in the middle too", format!("\u{feff}{a}\u{feff}{b}").into()),
+        ("byte order mark", format!("\u{feff}{plain}").into()),
+        ("byte order mark in the middle too", format!("\u{feff}{a}\u{feff}{b}").into()),
         (
-            "one where a line end is missing",
+            "byte order mark where a line end is missing",
             format!("{}\u{feff}{b}", a.trim_end()).into(),
         ),
-        ("blanks before and behind", lines("  ").into()),
+        ("spaces before and after each line", lines("  ").into()),
         ("tabs", lines("\t").into()),
         (
             "text around",
@@ -86,19 +86,19 @@ fn certificates_are_found_however_people_have_them() {
             format!("# Root 1{a}# Root 2: {b}bye").into(),
         ),
         (
-            "text behind the last line",
+            "text after the last line",
             format!("{} # one\n{} # two", a.trim_end(), b.trim_end()).into(),
         ),
         (
-            "a key and parameters between",
+            "key and parameters in between",
             format!("{a}{}-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n{b}", one.key).into(),
         ),
         (
-            "a block of another kind that is no good",
+            "malformed block of another kind",
             format!("{a}-----BEGIN PGP MESSAGE-----\n:-(\n-----END PGP MESSAGE-----\n{b}").into(),
         ),
         (
-            "one that is commented out",
+            "certificate that is commented out",
             format!(
                 "{}{plain}",
                 made().pem.lines().map(|line| format!("# {line}\n")).collect::<String>()
@@ -106,22 +106,22 @@ fn certificates_are_found_however_people_have_them() {
             .into(),
         ),
         (
-            "a line about them",
+            "line that mentions a marker",
             format!("-----BEGIN is how they begin\n{plain}").replace("-----BEGIN is", "\"-----BEGIN X-----\" is").into(),
         ),
         (
-            "each in one line",
+            "each on one line",
             [a, b]
                 .map(|pem| format!("-----BEGIN CERTIFICATE-----{}-----END CERTIFICATE-----\n", body(pem)))
                 .concat()
                 .into(),
         ),
         (
-            "all in one line, with blanks for line ends",
+            "all on one line, with spaces for line ends",
             plain.replace('\n', " ").into(),
         ),
         (
-            "lines of other lengths",
+            "lines of unusual length",
             [a, b]
                 .map(|pem| {
                     let body = body(pem);
@@ -133,7 +133,7 @@ fn certificates_are_found_however_people_have_them() {
                 .into(),
         ),
         (
-            "attributes of OpenSSL's pkcs12",
+            "attributes written by OpenSSL's pkcs12",
             format!("Bag Attributes\n    localKeyID: 01 \nsubject=CN = a\n\n{a}Bag Attributes: <No Attributes>\n{b}").into(),
         ),
         (
@@ -141,7 +141,7 @@ fn certificates_are_found_however_people_have_them() {
             a.replace("BEGIN CERTIFICATE-----\n", "BEGIN CERTIFICATE-----\nX-Of: me\n\n").into_bytes().into_iter().chain(b.bytes()).collect(),
         ),
         (
-            "six hyphens behind",
+            "six hyphens at the end",
             plain.replace("CERTIFICATE-----", "CERTIFICATE------").into(),
         ),
         (
@@ -164,76 +164,78 @@ fn what_is_wrong_is_told_with_its_line_and_the_others_are_found() {
     let (one, two, three) = (made(), made(), made());
     let (a, b, c) = (one.pem.as_str(), two.pem.as_str(), three.pem.as_str());
     let lines = a.lines().count();
-    // Where the one in the middle begins, and where it ends.
+    // The lines on which the middle one begins and ends.
     let (second, end) = (lines + 1, lines + b.lines().count());
     let rows = [
         (
             "no end",
             b.replace("-----END CERTIFICATE-----\n", ""),
-            format!("line {end}: the block \"CERTIFICATE\" of line {second} has not ended here"),
+            format!(
+                "line {end}: the \"CERTIFICATE\" block from line {second} has no end before this line"
+            ),
         ),
         (
-            "another end",
+            "different label at the end",
             b.replace("END CERTIFICATE", "END X509 CERTIFICATE"),
             format!(
-                "line {end}: the block \"CERTIFICATE\" of line {second} ends as \"X509 CERTIFICATE\""
+                "line {end}: the \"CERTIFICATE\" block from line {second} ends as \"X509 CERTIFICATE\""
             ),
         ),
         (
             "no beginning",
             "-----END CERTIFICATE-----\n".to_owned(),
             format!(
-                "line {second}: \"-----END CERTIFICATE-----\" without a line that begins the block"
+                "line {second}: \"-----END CERTIFICATE-----\" without a matching \"-----BEGIN CERTIFICATE-----\""
             ),
         ),
         (
-            "a character that is none",
+            "character outside of base64",
             b.replacen("\nMII", "\nMI*", 1),
             format!(
-                "line {}: '*' is no base64, in the block \"CERTIFICATE\" of line {second}",
+                "line {}: '*' is not base64, in the \"CERTIFICATE\" block from line {second}",
                 second + 1
             ),
         ),
         (
-            "an ellipsis",
+            "ellipsis",
             b.replacen("\nMII", "\n...", 1),
             format!(
-                "line {}: '.' is no base64, in the block \"CERTIFICATE\" of line {second}",
+                "line {}: '.' is not base64, in the \"CERTIFICATE\" block from line {second}",
                 second + 1
             ),
         ),
         (
-            "the alphabet of URLs",
+            "URL-safe alphabet",
             b.replacen("\nMII", "\nM-_", 1),
             format!(
-                "line {}: '-' is no base64, in the block \"CERTIFICATE\" of line {second}",
+                "line {}: '-' is not base64, in the \"CERTIFICATE\" block from line {second}",
                 second + 1
             ),
         ),
         (
-            "line ends that are written out",
+            "literal \\n for line ends",
             b.trim_end().replace('\n', "\\n") + "\n",
             format!(
-                "line {second}: \"\\n\" in the block \"CERTIFICATE\" of line {second}, where a line end should be"
+                "line {second}: literal \"\\n\" instead of a line end, in the \"CERTIFICATE\" block from line {second}"
             ),
         ),
         (
-            "base64 that is cut short",
+            "truncated base64",
             {
                 let lines = b.lines().filter(|line| !line.starts_with('-'));
                 let mut body = lines.collect::<String>().replace('=', "");
-                // One character of four says nothing.
+                // A single character left over from a group of four encodes nothing.
                 while body.len() % 4 != 1 {
                     body.pop();
                 }
                 format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
             },
             format!(
-                "line {second}: the base64 of the block that begins here is cut short or ends wrongly"
+                "line {second}: the base64 data of the block that begins here is truncated or ends incorrectly"
             ),
         ),
         (
-            "nothing in it",
+            "empty block",
             "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n".to_owned(),
             format!("line {second}: the block that begins here is empty"),
         ),
@@ -244,7 +246,7 @@ fn what_is_wrong_is_told_with_its_line_and_the_others_are_found() {
             format!("line {second}: {BROKEN}"),
         ),
         (
-            "four hyphens behind",
+            "four hyphens after the label",
             b.replace("BEGIN CERTIFICATE-----", "BEGIN CERTIFICATE----")
                 .replace("-----END CERTIFICATE-----\n", ""),
             format!("line {second}: {BROKEN}"),
@@ -255,22 +257,22 @@ fn what_is_wrong_is_told_with_its_line_and_the_others_are_found() {
             format!("line {end}: {BROKEN}"),
         ),
         (
-            "dashes",
+            "dashes instead of hyphens",
             b.replace("-----BEGIN", "–––––BEGIN")
                 .replace("-----END CERTIFICATE-----\n", ""),
             format!("line {second}: {BROKEN}"),
         ),
         (
-            "small letters",
+            "lower case",
             b.replace("-----BEGIN", "-----begin")
                 .replace("-----END CERTIFICATE-----\n", ""),
             format!("line {second}: {BROKEN}"),
         ),
         (
-            "a kind that holds several",
+            "block type that may contain several certificates",
             labelled_as(&two, "PKCS7"),
             format!(
-                "line {second}: a block of the kind \"PKCS7\" cannot be read here, only one of \"CERTIFICATE\""
+                "line {second}: a \"PKCS7\" block is not supported here, only a \"CERTIFICATE\" block"
             ),
         ),
     ];
@@ -291,7 +293,7 @@ fn what_is_wrong_is_told_with_its_line_and_the_others_are_found() {
 fn a_text_that_is_cut_anywhere_is_a_certificate_fewer_or_a_fault() {
     let (one, two) = (made(), made());
     let whole = format!("{}{}", one.pem, two.pem);
-    // What is left of a marker alone is text.
+    // A partial marker on its own is text.
     let marker = one.pem.len() + "-----BEGIN CERTIFICATE-----".len();
     let last = whole.trim_end().len();
     for len in one.pem.len()..whole.len() {
@@ -325,7 +327,7 @@ fn mutated_text_neither_panics_nor_loops() {
 
 #[test]
 fn reading_takes_time_in_proportion_to_the_text() {
-    // Each would take minutes if all of the rest were looked at again at each place.
+    // Each would take minutes if the rest of the text were examined again at each position.
     for piece in [
         "-----BEGIN A-----x*",
         "-----BEGIN A-----\n*\n",
@@ -344,16 +346,16 @@ fn reading_takes_time_in_proportion_to_the_text() {
 fn what_is_there_instead_is_told() {
     let one = made();
     for (pem, expected) in [
-        (&b""[..], "it is empty"),
+        (&b""[..], "the text is empty"),
         (
             &one.der,
-            "it is DER; `openssl x509 -inform der` or `openssl pkey -inform der` makes PEM of it",
+            "it is DER; `openssl x509 -inform der` or `openssl pkey -inform der` converts it to PEM",
         ),
         (b"not PEM", "no line begins with \"-----BEGIN \""),
-        (one.key.as_bytes(), "it holds \"PRIVATE KEY\" in line 1"),
+        (one.key.as_bytes(), "it contains \"PRIVATE KEY\" on line 1"),
         (
             &format!("\n{}", one.pem).into_bytes(),
-            "it holds \"CERTIFICATE\" in line 2",
+            "it contains \"CERTIFICATE\" on line 2",
         ),
     ] {
         assert_eq!(describe(pem), expected);
@@ -397,11 +399,10 @@ fn keys_are_found_beside_certificates_and_glued_to_them() {
     );
     let legacy = legacy.replace("END PRIVATE", "END RSA PRIVATE");
     for encrypted in [one.key.replace("PRIVATE", "ENCRYPTED PRIVATE"), legacy] {
-        let expected =
-            "line 1: the key is encrypted; `openssl pkey` writes it without a passphrase";
+        let expected = "line 1: the key is encrypted; use `openssl pkey` to decrypt it";
         assert_eq!(found(&encrypted), [Err(expected.to_owned())]);
     }
     let openssh = one.key.replace("PRIVATE", "OPENSSH PRIVATE");
-    let expected = "line 1: a key of the kind \"OPENSSH PRIVATE KEY\" cannot be used here";
+    let expected = "line 1: a key of type \"OPENSSH PRIVATE KEY\" is not supported";
     assert_eq!(found(&openssh), [Err(expected.to_owned())]);
 }

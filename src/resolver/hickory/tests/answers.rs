@@ -1,4 +1,4 @@
-//! What is made of answers, true and forged.
+//! How genuine and forged answers are interpreted.
 
 use std::net::Ipv4Addr;
 
@@ -48,7 +48,7 @@ fn each_answer_has_its_verdict() {
             found(&["192.0.2.1"], 40),
         ),
         (
-            "a chain in no order",
+            "a chain out of order",
             |q| {
                 q.answer()
                     .address("c.test", 30, ip("192.0.2.1"))
@@ -57,7 +57,7 @@ fn each_answer_has_its_verdict() {
             found(&["192.0.2.1"], 30),
         ),
         (
-            "addresses of somebody else are not taken",
+            "addresses of other names are ignored",
             |q| {
                 q.addresses(60, &[ip("192.0.2.1")])
                     .address("victim.test", 60, ip("192.0.2.66"))
@@ -70,7 +70,7 @@ fn each_answer_has_its_verdict() {
             LookupAnswer::failed(LookupError::NotFound).kept_for(Duration::from_secs(30)),
         ),
         (
-            "or for the SOA's own TTL",
+            "NXDOMAIN is kept for the SOA's own TTL, if smaller",
             |q| q.answer().rcode(NXDOMAIN).soa("test", 20, 30),
             LookupAnswer::failed(LookupError::NotFound).kept_for(Duration::from_secs(20)),
         ),
@@ -106,7 +106,7 @@ fn each_answer_has_its_verdict() {
             LookupAnswer::failed(LookupError::NotFound).kept_for(Duration::from_secs(30)),
         ),
         (
-            "a chain that the server leaves to be followed",
+            "a chain that the server does not follow",
             |q| match q.name().as_str() {
                 "h.test" => q.answer().alias(&q.spelled, 20, "b.test"),
                 "b.test" => q.answer().alias(&q.spelled, 40, "c.test"),
@@ -115,7 +115,7 @@ fn each_answer_has_its_verdict() {
             found(&["192.0.2.1"], 20),
         ),
         (
-            "aliases in a circle have no address",
+            "circular aliases have no address",
             |q| {
                 q.answer()
                     .alias(&q.spelled, 50, "b.test")
@@ -124,12 +124,12 @@ fn each_answer_has_its_verdict() {
             found(&[], 0),
         ),
         (
-            "nor has an alias of itself",
+            "an alias to itself has no address",
             |q| q.answer().alias(&q.spelled, 50, &q.spelled),
             found(&[], 0),
         ),
         (
-            "nor has a chain without an end",
+            "an endless chain has no address",
             |q| {
                 q.answer()
                     .alias(&q.spelled, 50, &format!("x{}", &q.spelled))
@@ -258,7 +258,7 @@ fn garbage_from_the_server_itself_ends_the_attempt_and_not_the_look_up() {
             ..
         } = names.look_up("h.test", Family::V4)
         else {
-            panic!("{why}: not an answer")
+            panic!("{why}: expected a failure")
         };
         let expected = format!("unusable answer from {}: ", always.addr);
         assert!(words.starts_with(&expected), "{why}: {words}");
@@ -307,7 +307,7 @@ fn an_answer_in_another_spelling_is_asked_for_again_over_tcp() {
     let host = "a-name-of-many-letters.in-the-zone.test";
     assert_eq!(names.look_up(host, Family::V4), found(&["192.0.2.1"], 60));
     let mut transports: Vec<_> = server.seen().iter().map(|q| q.transport).collect();
-    // On a busy machine a question may be repeated.
+    // On a busy host a question may be repeated.
     transports.dedup();
     assert_eq!(transports, [Transport::Udp, Transport::Tcp]);
 }
@@ -342,10 +342,10 @@ fn a_name_is_told_apart_from_the_way_to_it_where_tcp_is_refused() {
         ..
     } = names.look_up("h.test", Family::V4)
     else {
-        panic!("it is cut short, and there is no more")
+        panic!("expected a failure, since the answer is truncated and TCP is refused")
     };
     let start = format!(
-        "unusable answer from {}: it is cut short, and over TCP: ",
+        "unusable answer from {}: truncated, and TCP failed: ",
         server.addr
     );
     assert!(why.starts_with(&start), "{why}");
@@ -368,9 +368,9 @@ fn a_server_that_does_not_know_edns_is_asked_without() {
             );
         }
         let mut with_edns: Vec<_> = server.seen().iter().map(|q| q.edns).collect();
-        // On a busy machine a question may be repeated.
+        // On a busy host a question may be repeated.
         with_edns.dedup();
-        assert_eq!(with_edns, [true, false], "from then on, always");
+        assert_eq!(with_edns, [true, false], "EDNS is not tried again");
     }
 }
 
@@ -379,7 +379,7 @@ fn a_server_that_stumbles_over_edns_is_asked_without() {
     type Script = fn(&Question, &Back);
     #[rustfmt::skip]
     let rows: &[(&str, Script)] = &[
-        ("mute", |_, _| {}),
+        ("no answer", |_, _| {}),
         ("SERVFAIL", |q, back| back.send(&q.answer().rcode(SERVFAIL))),
         ("REFUSED", |q, back| back.send(&q.answer().rcode(REFUSED))),
         ("FORMERR", |q, back| back.send(&q.answer().rcode(FORMERR))),
@@ -388,10 +388,10 @@ fn a_server_that_stumbles_over_edns_is_asked_without() {
         ("a bare header", |q, back| back.send_bytes(&Message { question: None, ..q.answer().rcode(FORMERR) }.bytes())),
         ("a bare header that says SERVFAIL", |q, back| back.send_bytes(&Message { question: None, ..q.answer().rcode(SERVFAIL) }.bytes())),
         ("BADVERS", |q, back| back.send_bytes(&behind_opt(q, 1, false))),
-        ("the answer behind the OPT record", |q, back| back.send_bytes(&behind_opt(q, 0, true))),
+        ("the answer after the OPT record", |q, back| back.send_bytes(&behind_opt(q, 0, true))),
         ("noise", |q, back| back.send_bytes(&[&q.answer().bytes()[..6], &[0xff; 40]].concat())),
         ("cut short", |q, back| { let bytes = q.addresses(60, &[ip("192.0.2.66")]).bytes(); back.send_bytes(&bytes[..bytes.len() - 3]) }),
-        ("the question sent back", |q, back| back.send_bytes(&Message { flags: 0x0100, ..q.answer() }.bytes())),
+        ("the question echoed", |q, back| back.send_bytes(&Message { flags: 0x0100, ..q.answer() }.bytes())),
     ];
     for (why, script) in rows {
         let script = *script;
@@ -409,12 +409,12 @@ fn a_server_that_stumbles_over_edns_is_asked_without() {
         }
         let mut with_edns: Vec<_> = server.seen().iter().map(|q| q.edns).collect();
         with_edns.dedup();
-        assert_eq!(with_edns, [true, false], "{why}: from then on, always");
+        assert_eq!(with_edns, [true, false], "{why}: EDNS is not tried again");
     }
 }
 
-/// A response whose additional OPT record stands before its answer, as of a server that writes
-/// behind the question it was sent.
+/// A response whose additional OPT record precedes its answer, as sent by a server that appends to
+/// the question it received.
 fn behind_opt(question: &Question, extended_code: u8, has_answer: bool) -> Vec<u8> {
     let mut message = question.answer().bytes();
     let opt = [0, 0, 41, 4, 208, extended_code, 0, 0, 0, 0, 0];
@@ -449,7 +449,7 @@ fn a_server_that_speaks_edns_is_not_suspected_of_stumbling_over_it() {
         .into_iter()
         .filter(|q| q.name() == "broken.test");
     let mut repeated: Vec<_> = broken.collect();
-    // On a busy machine a question may be repeated, without.
+    // On a busy host a question may be repeated without an OPT record.
     repeated.retain(|q| q.edns);
     assert_eq!(repeated.len(), 3);
 }
@@ -460,7 +460,7 @@ fn of_a_truncated_answer_the_records_are_used_where_there_is_no_other() {
     type OverTcp = fn(&Question, &Back);
     let answers: &[(&str, OverTcp)] = &[
         ("closed", |_, back| back.close()),
-        ("mute", |_, _| {}),
+        ("no answer", |_, _| {}),
         ("SERVFAIL", |q, back| back.send(&q.answer().rcode(SERVFAIL))),
         ("truncated again", |q, back| {
             back.send(&q.answer().truncated())
@@ -508,7 +508,7 @@ fn an_answer_that_was_cut_within_a_record_comes_over_tcp() {
 #[test]
 fn everything_goes_over_tcp_where_that_is_wanted() {
     let server = NameServer::start(|question, back| match question.transport {
-        Transport::Udp => panic!("nobody asks this way"),
+        Transport::Udp => panic!("no question is asked over UDP"),
         Transport::Tcp => back.send(&question.addresses(60, &[ip("192.0.2.1")])),
     });
     let mut names = Loop::new(HickoryConfig {
@@ -542,7 +542,7 @@ fn a_server_that_keeps_no_letters_and_has_no_tcp_is_asked_in_plain_ones() {
         assert_eq!(names.look_up(host, Family::V4), found(&["192.0.2.1"], 60));
     }
     let plain = server.seen().iter().filter(|q| q.spelled == host).count();
-    assert!(plain >= 3, "from then on, always");
+    assert!(plain >= 3, "the given spelling is used from then on");
 }
 
 #[test]
@@ -576,7 +576,7 @@ fn nothing_is_kept_here() {
         "h.test", "h.test", "h.test", "no.test", "no.test", "no.test",
     ] {
         let answer = names.look_up(host, Family::V4);
-        assert!(answer.ttl > last, "{host} is asked for anew");
+        assert!(answer.ttl > last, "{host} is asked for again");
         last = answer.ttl;
     }
 }

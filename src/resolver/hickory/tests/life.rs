@@ -1,4 +1,4 @@
-//! What a resolver holds, and that it lets go of it.
+//! The resources of a resolver, and their release.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -21,12 +21,13 @@ const NOTHING: Counts = Counts {
 
 fn reactor(names: &Loop) -> Rc<Reactor> {
     let State::Running(running) = &names.hickory.state else {
-        panic!("it is attached")
+        panic!("the resolver is not attached")
     };
     Rc::clone(&running.reactor)
 }
 
-/// A question is asked three times at most, from a socket each.
+/// Raises the limit on descriptors: a question is asked at most three times, each from its own
+/// socket.
 fn make_room_for(questions: usize) {
     let mut limit = getrlimit(Resource::Nofile);
     let wanted = 3 * questions as u64 + 500;
@@ -41,7 +42,7 @@ fn make_room_for(questions: usize) {
     );
 }
 
-/// Starts so many look-ups, and turns until each has asked.
+/// Starts `count` lookups, and turns until each has asked its question.
 fn ask_for(names: &mut Loop, count: usize, server: &NameServer) -> Vec<LookupId> {
     make_room_for(count);
     let ids: Vec<_> = (0..count)
@@ -69,7 +70,7 @@ fn an_answer_leaves_nothing_behind() {
     assert_eq!(
         names.hickory.deadline(),
         None,
-        "there is nothing to wait for"
+        "nothing is left to wait for"
     );
 }
 
@@ -118,7 +119,11 @@ fn a_thousand_cancelled_look_ups_are_gone_at_once() {
     names.turn();
     assert!(names.hickory.take().is_none());
     names.hickory.cancel(ids[0]);
-    assert_eq!(names.counts(), NOTHING, "twice is once");
+    assert_eq!(
+        names.counts(),
+        NOTHING,
+        "canceling twice has no further effect"
+    );
 }
 
 #[test]
@@ -161,7 +166,7 @@ fn a_connection_that_the_server_closes_is_made_anew() {
         let answer = names.look_up(&format!("h{n}.test"), Family::V4);
         assert_eq!(answer, found(&["192.0.2.1"], 60));
         if n % 2 == 0 {
-            // Known to be closed, or not yet.
+            // In every other iteration, the close has been noticed before the next lookup.
             names.turn_until(|this| (this.counts().sockets == 0).then_some(()));
         }
     }
@@ -194,7 +199,7 @@ fn a_slow_family_does_not_hold_up_the_other() {
 #[test]
 fn a_thousand_at_once_share_one_tcp_connection() {
     make_room_for(1000);
-    // All answers at once: hickory finds more of them than it takes at a time.
+    // All answers arrive at once, more of them than hickory takes at a time.
     let held: Mutex<Vec<(Back, Message)>> = Mutex::default();
     let server = NameServer::start(move |question, back| {
         let answer = question.addresses(60, &[ip("192.0.2.1")]);
@@ -211,7 +216,7 @@ fn a_thousand_at_once_share_one_tcp_connection() {
         }
     });
     let mut names = Loop::asking(&[&server]);
-    // The connection is there, so that they do not all begin one.
+    // Opens the connection first, so that the lookups do not each open one.
     names.look_up("first.test", Family::V4);
     for n in 0..1000 {
         names.start(&format!("h{n}.test"), Family::V4);
@@ -225,8 +230,12 @@ fn a_thousand_at_once_share_one_tcp_connection() {
         timers: 0,
         sockets: 1,
     };
-    assert_eq!(names.counts(), left, "who has the connection");
-    // It may have been put off within its last read.
+    assert_eq!(
+        names.counts(),
+        left,
+        "only the task that owns the connection is left"
+    );
+    // Its last read may have been postponed.
     names.turn_until(|this| this.hickory.deadline().is_none().then_some(()));
 }
 
@@ -320,7 +329,7 @@ fn a_turn_polls_a_bounded_number_and_the_rest_is_due_at_once() {
     names.hickory.on_tick(now);
     assert!(
         names.counts().sockets <= 256,
-        "the first has a part of them only"
+        "the first turn starts only some of them"
     );
     assert!(names.hickory.deadline().unwrap() <= now, "the rest is due");
     for _ in 0..1000 {
@@ -340,7 +349,7 @@ fn a_turn_reads_a_bounded_number_of_datagrams_and_all_look_ups_have_their_share(
     });
     let mut names = Loop::asking(&[&server]);
     ask_for(&mut names, LOOK_UPS, &server);
-    // There before anybody looks: on loopback a datagram has arrived when it is sent.
+    // The datagrams arrive before the resolver reads: on loopback, one has arrived once it is sent.
     let asked: Vec<_> = held.lock().unwrap().drain(..).collect();
     for (question, back) in &asked {
         let lie = Message {
@@ -371,7 +380,7 @@ fn a_turn_reads_a_bounded_number_of_datagrams_and_all_look_ups_have_their_share(
     }
     let least = LOOK_UPS * LIES / 256;
     assert!(turns >= least, "{turns} turns for {} lies", LOOK_UPS * LIES);
-    // Side by side: nobody is read to the end before the last has had a turn.
+    // Lookups are read side by side: none is read to its end before all have had a turn.
     assert!(answered[0] > least / 2, "{answered:?}");
 }
 
@@ -431,8 +440,8 @@ fn a_thread_may_end_before_its_look_ups() {
         thread::scope(|scope| {
             let run = || {
                 if leaves_it_to_the_thread {
-                    // Registered before the reactors' own thread-local, and so dropped after it, or
-                    // the other way round.
+                    // Initialized before the reactors' own thread-local. The two are dropped in
+                    // either order.
                     LEFT.set(None);
                 }
                 let mut names = Loop::asking(&[&server]);
@@ -447,7 +456,7 @@ fn a_thread_may_end_before_its_look_ups() {
                     std::mem::forget(names)
                 }
             };
-            scope.spawn(run).join().expect("nothing panics");
+            scope.spawn(run).join().expect("the thread does not panic");
         });
     }
 }
@@ -480,7 +489,7 @@ fn when_no_token_is_left_it_is_this_machine_that_is_short_of_something() {
     assert!(why.starts_with(&format!("{}: ", server.addr)), "{why}");
 }
 
-/// A token is given to another socket only when all others of the range have been.
+/// A token is reused only after all others in the range have been used.
 #[test]
 fn events_for_sockets_that_are_gone_reach_nobody() {
     let server = honest();
@@ -502,7 +511,7 @@ fn events_for_sockets_that_are_gone_reach_nobody() {
         names.hickory.on_event(mio::Token(token));
     }
     names.turn();
-    assert!(names.hickory.take().is_none(), "an event is no answer");
+    assert!(names.hickory.take().is_none(), "an event is not an answer");
 }
 
 #[test]
@@ -529,7 +538,7 @@ fn a_task_can_be_woken_from_another_thread_and_the_engine_with_it() {
     let far = waker.borrow().clone().unwrap();
     thread::spawn(move || far.wake()).join().unwrap();
     assert_eq!(woken.load(Ordering::Relaxed), 1);
-    assert!(reactor.deadline().is_some(), "it is due");
+    assert!(reactor.deadline().is_some(), "the woken task is due");
     reactor.run(Instant::now());
     assert_eq!(*polls.borrow(), 2);
     waker.borrow().as_ref().unwrap().wake_by_ref();
@@ -537,9 +546,9 @@ fn a_task_can_be_woken_from_another_thread_and_the_engine_with_it() {
     assert_eq!(
         woken.load(Ordering::Relaxed),
         1,
-        "on its own thread nobody has to be woken"
+        "the reactor's own thread needs no wake-up"
     );
     reactor.run(Instant::now());
-    assert_eq!(*polls.borrow(), 3, "twice woken is once polled");
+    assert_eq!(*polls.borrow(), 3, "a task woken twice is polled once");
     reactor.clear();
 }

@@ -1,4 +1,4 @@
-//! The resolver on a poll of the test's own, against a name server that does as the test says.
+//! The resolver on a poll owned by the test, against a scripted name server.
 
 use std::net::IpAddr;
 use std::ops::Range;
@@ -24,10 +24,10 @@ mod server;
 
 use server::{Back, NameServer};
 
-/// What no test may take: something hangs.
+/// The time limit of a test. One that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A resolver, and the loop that it is on.
+/// A resolver and its event loop.
 struct Loop {
     poll: Poll,
     events: Events,
@@ -54,7 +54,8 @@ impl Loop {
         }
     }
 
-    /// With these servers, each tried once, and for longer than any machine is busy.
+    /// Creates a resolver for these servers, each tried once, with a timeout longer than any delay
+    /// on a busy host.
     fn asking(servers: &[&NameServer]) -> Self {
         Self::new(config(servers))
     }
@@ -66,7 +67,7 @@ impl Loop {
         id
     }
 
-    /// One turn, as the engine makes it.
+    /// Runs one turn, as the engine does.
     fn turn(&mut self) {
         let now = Instant::now();
         let deadline = self.hickory.deadline();
@@ -90,7 +91,7 @@ impl Loop {
             if let Some(done) = done(self) {
                 return done;
             }
-            assert!(Instant::now() < end, "hangs: {:?}", self.hickory);
+            assert!(Instant::now() < end, "the test hangs: {:?}", self.hickory);
             self.turn();
         }
     }
@@ -104,7 +105,7 @@ impl Loop {
 
     fn counts(&self) -> Counts {
         let State::Running(running) = &self.hickory.state else {
-            panic!("it is attached")
+            panic!("the resolver is not attached")
         };
         running.reactor.counts()
     }
@@ -131,7 +132,7 @@ fn failed(why: String) -> LookupAnswer {
     LookupAnswer::failed(LookupError::Failed(why))
 }
 
-/// A server of `h.test`, with an address of each family.
+/// Starts a server with an address of each family for every name.
 fn honest() -> NameServer {
     NameServer::start(|question, back| {
         back.send(&question.addresses(60, &[ip("192.0.2.1"), ip("2001:db8::1")]));

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 use super::server::{NXDOMAIN, Question, SERVFAIL};
 use super::*;
 
-/// Addresses where nobody listens: the ports were free just now.
+/// Returns addresses without a listener: the ports were free a moment ago.
 fn closed<const N: usize>() -> [SocketAddr; N] {
     let sockets = [(); N].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
     sockets.map(|socket| socket.local_addr().unwrap())
@@ -15,8 +15,8 @@ fn refusing() -> NameServer {
     NameServer::start(|question, back| back.send(&question.answer().rcode(SERVFAIL)))
 }
 
-/// Names to look up one after the other. On a busy machine a server may be silent for long enough
-/// to lose its turn, but not for all of them.
+/// Names to look up one after another. On a busy host a server may be silent for long enough to be
+/// passed over, but not for all of them.
 const MANY: [&str; 10] = [
     "a.test", "b.test", "c.test", "d.test", "e.test", "f.test", "g.test", "h.test", "i.test",
     "j.test",
@@ -58,14 +58,14 @@ fn behind_a_mute_server_the_next_one_answers_and_is_asked_first_from_then_on() {
     }
     for mute in &mutes {
         let asked = mute.names();
-        assert_eq!(asked[0], MANY[0], "it was its turn");
-        assert!(asked.len() < MANY.len(), "then it was passed over");
+        assert_eq!(asked[0], MANY[0], "unresponsive servers are asked at first");
+        assert!(asked.len() < MANY.len(), "and are then passed over");
     }
 }
 
 #[test]
 fn servers_that_are_passed_over_are_asked_when_the_others_fail() {
-    // Silent at first only.
+    // Silent only for the first name.
     let slow = NameServer::start(|question, back| {
         if question.name() != "a.test" {
             back.send(&question.addresses(60, &[ip("192.0.2.7")]));
@@ -117,7 +117,7 @@ fn servers_that_are_all_mute_are_named() {
     let answer = names.look_up("h.test", Family::V4);
     assert_eq!(answer, LookupAnswer::failed(LookupError::Timeout(both)));
     for server in &servers {
-        // Of each attempt a datagram, and one that repeats it.
+        // Each attempt sends one datagram, and perhaps a repetition.
         let seen = server.seen().len();
         assert!((2..=4).contains(&seen), "{seen} datagrams");
     }
@@ -147,10 +147,10 @@ fn each_server_says_why_it_failed() {
         "{why}"
     );
     assert!(why.contains(&format!("{closed}: ")), "{why}");
-    assert_eq!(why.matches("; ").count(), 2, "each once: {why}");
+    assert_eq!(why.matches("; ").count(), 2, "each failure once: {why}");
     assert!(
         refuses.seen().len() >= 3,
-        "each time it may say something else"
+        "a server that failed is asked again in every round"
     );
 }
 
@@ -189,27 +189,27 @@ fn the_search_list_is_tried_in_the_order_that_dots_ask_for() {
             &["h.a.test", "h.b.test", "h"],
         ),
         (
-            "enough dots: as it stands first",
+            "enough dots: the name as given first",
             "h.x",
             1,
             &["h.x", "h.x.a.test", "h.x.b.test"],
         ),
         (
-            "more dots are asked for",
+            "more dots required",
             "h.x",
             2,
             &["h.x.a.test", "h.x.b.test", "h.x"],
         ),
-        ("none are", "h", 0, &["h", "h.a.test", "h.b.test"]),
-        ("a name that is complete stands for itself", "h.", 1, &["h"]),
-        ("with however few dots", "h.x.", 9, &["h.x"]),
+        ("no dots required", "h", 0, &["h", "h.a.test", "h.b.test"]),
+        ("a fully qualified name is used as given", "h.", 1, &["h"]),
+        ("a fully qualified name needs no dots", "h.x.", 9, &["h.x"]),
     ];
     for (why, host, ndots, expected) in rows {
         let server = NameServer::start(|question, back| {
             back.send(&question.answer().rcode(NXDOMAIN).soa("test", 60, 60));
         });
         let mut names = Loop::new(HickoryConfig {
-            // What is no domain is left out.
+            // `..` is not a domain name and is skipped.
             search: ["a.test", "..", "b.test."].map(str::to_owned).into(),
             ndots: *ndots,
             ..config(&[&server])
@@ -221,10 +221,10 @@ fn the_search_list_is_tried_in_the_order_that_dots_ask_for() {
     }
 }
 
-/// What a server says of one candidate.
+/// A server's answer for one candidate.
 type Script = fn(&Question) -> super::server::Message;
 
-/// Everything but addresses.
+/// All kinds of answers without addresses.
 const NO_ADDRESS: &[(&str, Script)] = &[
     ("NXDOMAIN", |q| q.answer().rcode(NXDOMAIN)),
     ("NODATA", |q| q.answer().soa("test", 60, 60)),
@@ -235,7 +235,7 @@ const NO_ADDRESS: &[(&str, Script)] = &[
     ("NOTIMP", |q| q.answer().rcode(4)),
     ("REFUSED", |q| q.answer().rcode(5)),
     ("NOTAUTH", |q| q.answer().rcode(9)),
-    ("an address of somebody else", |q| {
+    ("an address of another name", |q| {
         q.answer().address("x.test", 60, ip("192.0.2.66"))
     }),
     ("an alias that leads nowhere", |q| {
@@ -269,8 +269,8 @@ fn whatever_a_candidate_ends_in_but_addresses_leads_on_in_the_search_list() {
 
 #[test]
 fn a_failure_is_told_only_if_no_candidate_has_an_address_and_as_glibc_chooses() {
-    // What the host as it stands, and what its candidate below `a.test` comes to; `ndots`; what is
-    // told.
+    // The answers for the host as given and for its candidate below `a.test`, `ndots`, the expected
+    // result, and its TTL in seconds.
     type Told = Result<(), Option<LookupError>>;
     let failed = || Err(None);
     let not_found = || Err(Some(LookupError::NotFound));
@@ -322,7 +322,7 @@ fn a_candidate_that_nobody_answers_for_does_not_hold_up_the_others() {
         let asked = std::sync::atomic::AtomicU32::new(0);
         let server = NameServer::start(move |question, back| match question.name().as_str() {
             "h" => back.send(&question.addresses(60, &[ip("192.0.2.1")])),
-            // Three datagrams are an attempt.
+            // An attempt is three datagrams.
             "late.a.test" if asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) > 2 => {
                 back.send(&question.addresses(60, &[ip("192.0.2.2")]));
             }
@@ -336,7 +336,11 @@ fn a_candidate_that_nobody_answers_for_does_not_hold_up_the_others() {
             ..config(&[&server])
         });
         assert_eq!(names.look_up("h", Family::V4), found(&["192.0.2.1"], 60));
-        assert_eq!(server.names(), ["h.a.test", "h"], "at once, not in the end");
+        assert_eq!(
+            server.names(),
+            ["h.a.test", "h"],
+            "the next candidate is tried at once"
+        );
         let answer = names.look_up("late", Family::V4).addresses;
         assert_eq!(answer.ok(), at_last.then(|| vec![ip("192.0.2.2")]));
     }
@@ -374,7 +378,7 @@ fn the_root_may_stand_in_the_search_list_and_no_tld_be_asked_for() {
 
 #[test]
 fn both_families_end_at_one_candidate() {
-    // Which families `h.a.test` has; what it says of the others; which family is found where.
+    // The family that `h.a.test` has, and the answer for the other one.
     let no_data: Script = |q| q.answer();
     let broken: Script = |q| q.answer().rcode(SERVFAIL);
     for (has, otherwise) in [
@@ -394,7 +398,7 @@ fn both_families_end_at_one_candidate() {
             search: vec!["a.test".to_owned()],
             ..config(&[&server])
         };
-        // Side by side, as the engine asks for them, and each alone.
+        // Both families concurrently, as the engine asks for them, and then each alone.
         let mut names = Loop::new(config.clone());
         let ids = [Family::V6, Family::V4].map(|family| (names.start("h", family), family));
         let mut answers = Vec::new();
@@ -413,7 +417,7 @@ fn both_families_end_at_one_candidate() {
         assert_eq!(
             server.names().last().unwrap(),
             "h.a.test",
-            "not as it stands"
+            "the name as given is not asked for"
         );
         assert_eq!(names.counts(), Counts::default());
     }
@@ -441,11 +445,14 @@ fn a_family_whose_look_up_is_cancelled_is_waited_for_no_longer() {
     let v6 = names.start("h", Family::V6);
     let v4 = names.start("h", Family::V4);
     names.turn_until(|_| (server.seen().len() >= 3).then_some(()));
-    assert!(names.hickory.take().is_none(), "it waits for the other");
+    assert!(
+        names.hickory.take().is_none(),
+        "the V4 lookup waits for the V6 lookup"
+    );
     assert_eq!(server.names(), ["h.a.test"]);
     answers_v6.store(true, Ordering::Relaxed);
     names.hickory.cancel(v6);
-    // It asks by itself now.
+    // The V4 lookup now asks for itself.
     let (id, answer) = names.turn_until(|this| this.hickory.take());
     assert_eq!((id, answer), (v4, found(&["192.0.2.1"], 60)));
 }
@@ -462,13 +469,13 @@ fn servers_are_asked_again_whatever_they_said() {
             let asked = std::sync::atomic::AtomicU32::new(0);
             let server = NameServer::start(move |question, back| {
                 let before = asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                // The first attempt may be two datagrams, one of them without an OPT record.
+                // The first attempt may take two datagrams, one of them without an OPT record.
                 back.send(&match before < 2 * (attempts - 1) {
                     true => script(&question),
                     false => question.addresses(60, &[ip("192.0.2.1")]),
                 });
             });
-            // Another, which fails too, and a round takes its course.
+            // A second server that fails too, so that each round runs to its end.
             let other = refusing();
             let mut names = Loop::new(HickoryConfig {
                 attempts: 2 * attempts,
@@ -520,7 +527,7 @@ fn what_cannot_be_a_name_is_refused_and_nobody_asked() {
     let (label, long) = ("l".repeat(64), vec!["l".repeat(60); 5].join("."));
     for host in ["", ".", "a..b", ".a", "a..", &label, &long] {
         let answer = names.look_up(host, Family::V4);
-        let why = format!("{host:?} is no name that the DNS could hold");
+        let why = format!("{host:?} is not a valid DNS name");
         assert_eq!(answer, failed(why));
     }
     assert!(server.seen().is_empty());
