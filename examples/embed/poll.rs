@@ -27,7 +27,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
             Ok(_) | Err(Errno::INTR) => job.woke(),
             Err(error) => return Err(error.into()),
         }
-        // Early or late does no harm, and what one turn leaves the next poll tells again.
+        // An early or late turn does no harm. What it leaves over, the next poll reports again.
         engine.turn(&mut job, Some(Duration::ZERO))?;
     }
     Ok(job.end())

@@ -51,8 +51,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
             _ => {}
         }
         for event in &events {
-            // What is neither's is the waker's, which has done its work, or an event of the
-            // engine's that came too late.
+            // The other events are the waker's, which needs no handling, and stale events of the
+            // engine.
             if !engine.on_event(event) && event.token() == LISTENER {
                 accept(&listener)?;
             }
