@@ -81,6 +81,7 @@
 //! request bodies of unknown length.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod builder;
 mod config;

@@ -1,0 +1,303 @@
+//! The public methods of every engine, and those of one on its own poll.
+//!
+//! They are apart from `engine/mod` for the sake of the documentation, which lists methods in the
+//! order of the modules: [`Engine::new`] comes first on the page, and the `turn` and `run` that
+//! links name are those of an engine on its own poll.
+
+use std::time::{Duration, Instant};
+
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::engine::mode::{Mode, Owned};
+use crate::engine::readback::{Context, Next, Readback, ReadbackFn};
+use crate::engine::stats::Stats;
+use crate::engine::submitter::Submitter;
+use crate::engine::turn::{ClockAtStart, Turn};
+use crate::error::Error;
+use crate::id::ChainId;
+use crate::net::Net;
+use crate::net::poll::OwnPoll;
+use crate::net::socket::MioNet;
+use crate::request::Request;
+
+impl<S> Engine<S, Owned> {
+    /// Creates an engine with the default configuration, on a poll of its own.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if the system provides no poll or no waker.
+    pub fn new() -> Result<Self, Error> {
+        Self::with_config(Config::default())
+    }
+
+    /// Creates an engine on a poll of its own.
+    ///
+    /// ```
+    /// use httpstream::{Config, Engine};
+    ///
+    /// let mut config = Config::default();
+    /// config.max_connections = 64;
+    /// let engine = Engine::<()>::with_config(config)?;
+    /// # Ok::<(), httpstream::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig), naming the field;
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) as for [`new`](Self::new).
+    pub fn with_config(config: Config) -> Result<Self, Error> {
+        config.check()?;
+        let poll = OwnPoll::new(config.turn_events, config.deadlines()).map_err(Error::io)?;
+        Self::on_net(MioNet::new(poll), config)
+    }
+
+    /// Runs one turn: waits until something is ready, a deadline passes or `timeout` elapses, then
+    /// does what is due and calls readbacks with `state`.
+    ///
+    /// With a `timeout` of `None` it waits as long as it takes, with zero not at all.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if the poll failed. Failures of exchanges go to
+    /// their readbacks.
+    ///
+    /// # Panics
+    /// If a readback or a policy panics. The engine stays usable.
+    pub fn turn(&mut self, state: &mut S, timeout: Option<Duration>) -> Result<Turn, Error> {
+        self.core.agenda.draining = false;
+        self.turn_within(state, timeout, ClockAtStart::MayHaveMoved)
+    }
+
+    /// Runs turns until nothing is pending and no [`KeepAlive`](crate::KeepAlive) is left, or until
+    /// the end of the turn in which `stop` was called.
+    ///
+    /// # Errors
+    /// As [`turn`](Self::turn).
+    ///
+    /// # Panics
+    /// As [`turn`](Self::turn).
+    pub fn run(&mut self, state: &mut S) -> Result<(), Error> {
+        self.core.agenda.draining = false;
+        let mut clock = ClockAtStart::MayHaveMoved;
+        while self.has_something_to_come() {
+            if self.turn_within(state, None, clock)?.stopped {
+                break;
+            }
+            // Nothing happens between the turns of this loop, so the clock is still good that the
+            // last turn read after its last readback.
+            clock = ClockAtStart::IsAsRead;
+        }
+        Ok(())
+    }
+
+    /// Lets requests that are in flight or queued finish, for `within` at most, and starts nothing
+    /// new.
+    ///
+    /// No chain goes on to another step. Requests that a [policy](crate::policy) holds back or
+    /// sends again count as in flight. Delayed chains are canceled at once, calls included, and so
+    /// is what readbacks submit meanwhile. What is left after `within` is canceled as well. `stop`
+    /// has no effect during a drain. The engine stays usable.
+    ///
+    /// Returns how many of the chains that existed before were canceled.
+    ///
+    /// Readbacks that submit more whenever they are told of a cancellation do not hold the drain
+    /// up: it returns after a few rounds, and the rest stays [pending](Self::pending).
+    ///
+    /// # Errors
+    /// As [`turn`](Self::turn).
+    ///
+    /// # Panics
+    /// As [`turn`](Self::turn). The rest is then not drained.
+    pub fn drain(&mut self, state: &mut S, within: Duration) -> Result<usize, Error> {
+        self.drain_by(within, |engine, timeout| {
+            engine
+                .turn_within(state, timeout, ClockAtStart::MayHaveMoved)
+                .map(|_| ())
+        })
+    }
+}
+
+impl<S, M: Mode> Engine<S, M> {
+    /// Starts a chain: sends `request` and gives the response, or the error, to `readback`. Makes a
+    /// turn due.
+    ///
+    /// Each request of the chain gets exactly one reply, as long as the engine lives.
+    ///
+    /// Write the closure in the call, where its types are inferred, or annotate all three
+    /// parameters. Inside readbacks, `cx.send(…).read_by(…)` infers them.
+    pub fn submit(&mut self, request: Request, readback: impl ReadbackFn<S> + 'static) -> ChainId {
+        self.submit_to(request, readback)
+    }
+
+    /// [`submit`](Self::submit) for a type that implements [`Readback`].
+    pub fn submit_to(&mut self, request: Request, readback: impl Readback<S> + 'static) -> ChainId {
+        self.start(Next::send(request).read_to(readback))
+    }
+
+    /// Starts a chain that begins with a call: the next turn runs `f`, and the chain then does what
+    /// `f` returns. Makes a turn due.
+    ///
+    /// If `f` returns a request without a [`read_by`](Next::read_by), the response is read to its
+    /// end and discarded, as by [`Unread`](crate::Unread). If it returns [`again`](Next::again), the chain ends,
+    /// because it has sent no request yet. A call is not a request: if it is canceled or drained,
+    /// `f` is dropped, and no readback is called.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use httpstream::{Engine, Next};
+    ///
+    /// let mut engine = Engine::<Vec<&str>>::new()?;
+    /// engine.call(|done, cx| {
+    ///     done.push("now");
+    ///     cx.done()
+    /// });
+    /// // A delayed call is started like any other step.
+    /// let later = Next::<Vec<&str>>::call(|done, cx| {
+    ///     done.push("later");
+    ///     cx.done()
+    /// });
+    /// engine.start(later.after(Duration::from_millis(5)));
+    /// let mut done = Vec::new();
+    /// engine.run(&mut done)?;
+    /// assert_eq!(done, ["now", "later"]);
+    /// # Ok::<(), httpstream::Error>(())
+    /// ```
+    pub fn call(
+        &mut self,
+        f: impl FnOnce(&mut S, &mut Context<'_, S>) -> Next<S> + 'static,
+    ) -> ChainId {
+        self.start(Next::call(f))
+    }
+
+    /// Starts a chain that begins with `next`: a request, a call, a task or a wait. Delays count
+    /// from now. Makes a turn due.
+    ///
+    /// A request without a [`read_by`](Next::read_by) is read by [`Unread`](crate::Unread). [`done`](Next::done)
+    /// and [`again`](Next::again) start nothing; the id that is returned is then that of no chain.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use httpstream::{Engine, Next, Request};
+    ///
+    /// let mut engine = Engine::<u32>::new()?;
+    /// let request = engine.send(Request::get("http://127.0.0.1:1/").build()?);
+    /// engine.start(request.after(Duration::from_millis(5)).read_by(|replies, _, cx| {
+    ///     *replies += 1;
+    ///     cx.done()
+    /// }));
+    /// let mut replies = 0;
+    /// engine.run(&mut replies)?;
+    /// assert_eq!(replies, 1);
+    /// # Ok::<(), httpstream::Error>(())
+    /// ```
+    pub fn start(&mut self, next: Next<S>) -> ChainId {
+        // The clock may have been read long before, in the last turn; the delay would then end too
+        // early.
+        self.core.read_clock();
+        let id = self.asks().start(next, None);
+        self.set_alarm();
+        id
+    }
+
+    /// [`Next::send`] with the state's type fixed, which lets the compiler infer the types of a
+    /// closure that follows.
+    pub fn send(&self, request: Request) -> Next<S> {
+        Next::send(request)
+    }
+
+    /// Cancels a chain, whatever it is doing. If one of its requests is on a connection, the
+    /// connection is closed. Makes a turn due.
+    ///
+    /// Returns true if the chain will be canceled: its readback is then called exactly once more,
+    /// with [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled), and what it returns is ignored.
+    /// A call that the chain waits for is dropped. A chain that has only made calls has no readback
+    /// to notify. Returns false if the chain is over or was canceled before.
+    ///
+    /// ```
+    /// use httpstream::{Engine, ErrorKind, Next, Request};
+    ///
+    /// let mut engine = Engine::<Option<ErrorKind>>::new()?;
+    /// let id = engine.submit(Request::get("http://127.0.0.1:1/").build()?, |ended, reply, _| {
+    ///     *ended = reply.err().map(|error| error.kind());
+    ///     Next::again() // ignored
+    /// });
+    /// assert!(engine.cancel(id));
+    /// assert!(!engine.cancel(id));
+    /// let mut ended = None;
+    /// engine.run(&mut ended)?;
+    /// assert_eq!(ended, Some(ErrorKind::Cancelled));
+    /// # Ok::<(), httpstream::Error>(())
+    /// ```
+    pub fn cancel(&mut self, id: ChainId) -> bool {
+        let cancelled = self.core.chains.cancel(id);
+        self.set_alarm();
+        cancelled
+    }
+
+    /// Resumes a response whose readback returned [`Flow::Pause`](crate::Flow::Pause). Makes a turn due. Returns false
+    /// if it is not paused.
+    pub fn resume(&mut self, id: ChainId) -> bool {
+        let resumed = self.core.chains.resume(id);
+        self.set_alarm();
+        resumed
+    }
+
+    /// Returns when a turn is due even if the file descriptor does not become readable. An instant
+    /// that is not in the future means now; `None` means that there is nothing to wait for but the
+    /// descriptor.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        if self.is_due() {
+            Some(self.core.clock.now())
+        } else {
+            self.core.next_timer()
+        }
+    }
+
+    /// Returns [`next_deadline`](Self::next_deadline) as a duration from now, for which it reads
+    /// the clock. Zero if a turn is due.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Duration> {
+        if self.is_due() {
+            Some(Duration::ZERO)
+        } else {
+            let core = &self.core;
+            let now = core.net.now();
+            core.until_next_timer(now, core.clock.life_at(now))
+        }
+    }
+
+    /// Returns the number of chains that are not over: queued, in flight, paused or delayed.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.core.chains.len()
+    }
+
+    /// Returns the engine's figures. Each call counts all links and chains anew, which is cheap
+    /// enough for every second, but not for every turn.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.core.stats()
+    }
+
+    /// Returns a handle through which other threads reach this engine.
+    pub fn submitter(&self) -> Submitter<S> {
+        self.orders.submitter()
+    }
+
+    /// Closes idle connections, and lets no other connection that is open now serve another request
+    /// after its present one. Use it when the network has changed or the machine was suspended.
+    pub fn close_idle(&mut self) {
+        self.core.close_idle();
+    }
+
+    /// Forgets everything learned about the present network. Use it when the machine has joined
+    /// another network, a VPN has come up or gone down, or the machine was suspended.
+    ///
+    /// Idle connections are closed, and connections in use serve no other request after their
+    /// present one, as by [`close_idle`](Self::close_idle). Cached names are dropped, and so is the
+    /// record of which addresses and name servers failed lately. `/etc/resolv.conf` and the hosts
+    /// file are read again at the next lookup. Requests in flight continue, within their deadlines.
+    pub fn network_changed(&mut self) {
+        self.core.close_idle();
+        self.core.lookups.on_network_changed();
+        self.set_alarm();
+    }
+}
