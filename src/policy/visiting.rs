@@ -441,7 +441,7 @@ mod tests {
             (Phase::Body, Sent::Yes)
         );
         assert!(failed.request().is_some() && !failed.resend_is_safe());
-        let expected = "http://a: given up by its policy: no (sent 2 times)";
+        let expected = "http://a: stopped by its policy: no (sent 2 times)";
         assert_eq!(format!("{failed:#}"), expected);
         // One that came from another exchange keeps what it says, but hides nothing of this one.
         let unsent = Earlier {
