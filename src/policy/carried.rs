@@ -32,7 +32,7 @@ impl RequestBuilder {
 
     /// Has it belong to a session: its policy is around the request's own one, and the request ends
     /// with the session's present generation. `session` is made by [`Policies::of_session`].
-    #[cfg_attr(not(test), expect(dead_code, reason = "sessions are not there yet"))]
+    #[cfg_attr(not(test), expect(dead_code, reason = "sessions do not exist yet"))]
     pub(crate) fn in_session(self, session: &Carried, mark: Mark) -> Self {
         let carried = self.carry(|carried| {
             // Mostly there is nothing else, and all requests of the session share this.
@@ -63,7 +63,7 @@ fn read(carried: &Carried) -> &Policies {
 
 impl Policies {
     /// What the requests of a session carry, made once for all of them.
-    #[cfg_attr(not(test), expect(dead_code, reason = "sessions are not there yet"))]
+    #[cfg_attr(not(test), expect(dead_code, reason = "sessions do not exist yet"))]
     pub(crate) fn of_session(policy: Arc<dyn Policy>) -> Carried {
         Arc::new(Self {
             outer: Some(policy),
