@@ -44,7 +44,7 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use httpstream::{Context, Error, Next, Reply, Request};
+//! use httpstream::{Context, Engine, Error, Next, Reply, Request};
 //!
 //! struct Bot { poll: Request, beat: Request, news: usize }
 //!
@@ -82,7 +82,7 @@
 //! }
 //!
 //! # use httpstream::sim::{Answer, Incoming, Network};
-//! # use httpstream::{Config, Engine, Sim};
+//! # use httpstream::{Config, Sim};
 //! # let network = Network::new(1);
 //! # network.host("chat.test", [[10, 0, 0, 1]]);
 //! # network.serve("10.0.0.1:80".parse().unwrap(), |request: &Incoming| match request.path() {
@@ -94,7 +94,7 @@
 //! let mut bot = Bot::new()?;
 //! let mut engine = Engine::new()?;
 //! engine.submit(Request::post("http://chat.test/login").build()?, Bot::on_login);
-//! engine.run(&mut bot)?; // for as long as a chain goes on
+//! engine.run(&mut bot)?; // returns when no chain is left
 //! # Ok(()) }
 //! # let mut bot = Bot::new()?;
 //! # engine.submit(Request::post("http://chat.test/login").build()?, Bot::on_login);
@@ -256,13 +256,17 @@
 //! may poll them, as long as some loop turns the engine.
 //!
 //! ```
+//! use std::time::Duration;
+//! use httpstream::{Engine, Error, Request};
+//!
+//! let mut engine = Engine::<()>::new()?;
 //! # use httpstream::sim::{Answer, Incoming, Network};
-//! # use httpstream::{Config, Engine, Error, Request, Sim};
+//! # use httpstream::{Config, Sim};
 //! # let network = Network::new(1);
 //! # network.host("chat.test", [[10, 0, 0, 1]]);
 //! # network.serve("10.0.0.1:80".parse().unwrap(), |request: &Incoming| match request.path() {
 //! #     "/login" => Answer::ok("42"),
-//! #     "/news?42" => Answer::ok("hello"),
+//! #     "/news" if request.query() == Some("token=42") => Answer::ok("hello"),
 //! #     _ => Answer::status(404),
 //! # });
 //! # let mut engine = Engine::<(), Sim>::on_network(&network, Config::default())?;
@@ -270,16 +274,18 @@
 //! let news = async move {
 //!     let login = http.fetch(Request::post("http://chat.test/login").build()?).await?;
 //!     let token = String::from_utf8_lossy(login.body()).into_owned();
-//!     http.sleep(std::time::Duration::from_secs(1)).await;
+//!     http.sleep(Duration::from_secs(1)).await;
 //!     http.fetch(Request::get("http://chat.test/news").query([("token", token)]).build()?).await
 //! };
 //! engine.spawn(async {
 //!     match news.await {
+//! #       Ok(news) if news.body() != b"hello" => panic!("{}", news.status()),
 //!         Ok(news) => println!("{}", String::from_utf8_lossy(news.body())),
 //!         Err(error) => eprintln!("{error:#}"),
 //!     }
 //! });
 //! engine.run(&mut ())?;
+//! # assert_eq!(network.ledger().requests().count(), 2);
 //! # Ok::<(), Error>(())
 //! ```
 //!

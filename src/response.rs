@@ -291,8 +291,7 @@ impl<'a> Response<'a> {
     /// Returns the body as UTF-8.
     ///
     /// # Errors
-    /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) if it is not UTF-8, with the position
-    /// of the first invalid byte.
+    /// [`ErrorKind::Malformed`] if it is not UTF-8, with the position of the first invalid byte.
     pub fn text(&self) -> Result<&str, Error> {
         std::str::from_utf8(self.body()).map_err(|error| {
             let why = format!("body is not UTF-8 at byte {}", error.valid_up_to());

@@ -21,7 +21,7 @@
 //! # Order
 //! If there are two policies, the one of the configuration
 //! ([`Config::policy`](crate::Config::policy)) is the outer one: it is called first on the way out
-//! (`on_start`, `on_send`) and last on the way back (`on_head`, `on_end`). See [`both`].
+//! (`on_start`, `on_send`) and last on the way back (`on_head`, `on_end`). See [`both`](fn@both).
 //!
 //! # Example
 //! A visit that can be cloned is its own policy:
