@@ -1,10 +1,11 @@
-//! Builds requests, and checks them once: nothing after [`RequestBuilder::build`] needs a check.
+//! Builds requests and checks them once: nothing after [`RequestBuilder::build`] needs another
+//! check.
 //!
-//! No byte of a caller's can end a line, and the framing is always a Content-Length that is true;
-//! this prevents the attacks of RFC 9112 §11.1 and §11.2. URLs are parsed by `proto::target`.
+//! No byte from a caller can end a line, and the framing is always a correct Content-Length; this
+//! prevents the attacks of RFC 9112 §11.1 and §11.2. URLs are parsed by `proto::target`.
 //!
-//! `build` returns an [`Error`], and an error may hold a [`Request`]. So the value stands below the
-//! error, in `request`, and its builder above both.
+//! `build` returns an [`Error`], and an error may hold a [`Request`]. The value is therefore in a
+//! layer below the error, in `request`, and its builder in a layer above both.
 
 pub(crate) mod url;
 
@@ -27,25 +28,25 @@ use crate::route::Route;
 use crate::timeouts::{Timeout, Timeouts, TimeoutsEdit};
 use url::IntoUrl;
 
-/// The longest method in bytes; the longest in the IANA registry has 17.
+/// The longest accepted method in bytes. The longest in the IANA registry has 17.
 const MAX_METHOD: usize = 255;
 
-/// What a long poll is allowed beyond the server's own silence: the way there and back, and a
-/// server that is late.
+/// What a long poll may take beyond the server's own silence: the round trip, and a server that is
+/// late.
 const HOLD_SLACK: Duration = Duration::from_secs(10);
 
-/// What a long poll is allowed besides its silence, in all: connecting, sending, and reading the
-/// answer.
+/// What a long poll may take in total beyond its silence: connecting, sending, and reading the
+/// response.
 const HOLD_REST: Duration = Duration::from_secs(30);
 
-/// What [`RequestBuilder::close`] appends.
+/// The line that [`RequestBuilder::close`] appends.
 const CLOSE: &[u8] = b"Connection: close\r\n";
 
-/// What is said of an Upgrade, where the caller does not.
+/// The line added to a request with an Upgrade field if the caller does not add one.
 const UPGRADE: &[u8] = b"Connection: Upgrade\r\n";
 
-/// Whether `https` can be sent. In the simulation it is sent without TLS, and an engine on the real
-/// network refuses it there.
+/// Whether `https` can be sent. In the simulation it is sent without TLS; without feature `tls`, an
+/// engine on the real network refuses such a request.
 const fn has_tls() -> bool {
     cfg!(any(feature = "tls", feature = "sim"))
 }
@@ -53,12 +54,14 @@ const fn has_tls() -> bool {
 impl Request {
     /// Begins a GET request (RFC 9110 §9.3.1).
     ///
-    /// `url` is absolute, `http` or, with feature `tls`, `https`, its host in ASCII (the A-label
-    /// form, `xn--`, of any other) or an IP address. An IPv6 address may have a zone id,
-    /// `http://[fe80::1%25eth0]/` (RFC 6874): the name or number of the interface to go through. It
-    /// is not sent. Path and query may be encoded or not: what cannot stand in a URL is
-    /// percent-encoded, `%` stays as it is, a fragment is dropped. Credentials (`user:password@`)
-    /// are refused.
+    /// `url` is an absolute URL with the scheme `http` or, with feature `tls`, `https`. Its host is
+    /// an IP address or an ASCII name; any other name has to be given in its A-label form (`xn--`).
+    /// An IPv6 address may have a zone id, `http://[fe80::1%25eth0]/` (RFC 6874): the name or
+    /// number of the interface to use. The zone id is not sent.
+    ///
+    /// Path and query may be encoded or not: characters that a URL cannot contain are
+    /// percent-encoded, `%` is left alone, and a fragment is dropped. Credentials
+    /// (`user:password@`) are refused.
     pub fn get<Form>(url: impl IntoUrl<Form>) -> RequestBuilder {
         Self::builder(Method::GET, url)
     }
@@ -88,23 +91,23 @@ impl Request {
         Self::builder(Method::DELETE, url)
     }
 
-    /// Begins an OPTIONS request (RFC 9110 §9.3.7) about the URL; `*`, the server as a whole, has
-    /// no URL.
+    /// Begins an OPTIONS request (RFC 9110 §9.3.7) about the URL. `*`, which means the server as a
+    /// whole, cannot be written as a URL.
     pub fn options<Form>(url: impl IntoUrl<Form>) -> RequestBuilder {
         Self::builder(Method::OPTIONS, url)
     }
 
-    /// Begins a request with any method but CONNECT, which asks for a tunnel. For `url` see
+    /// Begins a request with any method except CONNECT, which asks for a tunnel. For `url` see
     /// [`get`](Self::get).
     pub fn builder<Form>(method: Method, url: impl IntoUrl<Form>) -> RequestBuilder {
         RequestBuilder(Draft::new(method, &url.text()))
     }
 
-    /// Begins another request with everything that this one has: method, URL, fields in their
-    /// order, body, timeouts, limits, route, policies and all that was said of how it goes over a
-    /// connection. What is not changed stays, and the body is shared rather than copied.
+    /// Begins a new request that starts with everything this one has: method, URL, fields in their
+    /// order, body, timeouts, limits, route, policies, and all settings about its connection.
+    /// Whatever is not changed stays, and the body is shared rather than copied.
     ///
-    /// A field is replaced by [`without`](RequestBuilder::without) and
+    /// To replace a field, call [`without`](RequestBuilder::without) and then
     /// [`header`](RequestBuilder::header).
     ///
     /// ```
@@ -120,16 +123,16 @@ impl Request {
         RequestBuilder(Ok(Draft::of(self)))
     }
 
-    /// [Edits](Self::edit) the request to go where `reference` leads from its URL (RFC 3986 §5), as
-    /// a link on a page or a Location does. Of `reference` the fragment is dropped, and what cannot
-    /// stand in a URL is percent-encoded.
+    /// Begins a new request by [editing](Self::edit) this one to go to `reference`, resolved
+    /// against its URL (RFC 3986 §5), like a link on a page or a Location field. The fragment of
+    /// `reference` is dropped, and characters that a URL cannot contain are percent-encoded.
     ///
-    /// Where it leads to another origin (scheme, host or port), what was meant for the old one is
-    /// left behind: `Cookie`, `Authorization`, `Proxy-Authorization`, and a `Host` of the caller's.
-    /// Method, body and other fields stay.
+    /// If this leads to another origin (scheme, host or port), the fields meant for the old origin
+    /// are removed: `Cookie`, `Authorization`, `Proxy-Authorization`, and a `Host` set by the
+    /// caller. Method, body and other fields stay.
     ///
-    /// [`build`](RequestBuilder::build) refuses what leads to another scheme than http and https,
-    /// and user information, with the byte's place in `reference`.
+    /// [`build`](RequestBuilder::build) refuses user information and schemes other than http and
+    /// https, and reports the position of the offending byte in `reference`.
     ///
     /// ```
     /// let page = httpstream::Request::get("http://example.com/a/b?page=1").build()?;
@@ -146,8 +149,8 @@ impl Request {
     }
 }
 
-/// Takes method, URI (which must be absolute), fields in their order, and body. The version is not
-/// looked at: what goes out is HTTP/1.1.
+/// Takes over method, URI (which must be absolute), fields in their order, and body. The version is
+/// ignored; requests are sent as HTTP/1.1.
 ///
 /// # Errors
 /// As [`RequestBuilder::build`].
@@ -170,7 +173,25 @@ impl<B: Into<Vec<u8>>> TryFrom<http::Request<B>> for Request {
     }
 }
 
-/// Collects a [`Request`]. The first mistake is kept, and comes out of [`build`](Self::build).
+/// Builds a [`Request`]. The first mistake is kept and returned by [`build`](Self::build).
+///
+/// ```
+/// use std::time::Duration;
+/// use httpstream::Request;
+///
+/// let request = Request::post("http://example.com/send")
+///     .query([("room", "tea & cake")])
+///     .header("X-Token", "s3cret")
+///     .form([("text", "hello, world")])
+///     .timeout(Duration::from_secs(20))
+///     .build()?;
+/// assert_eq!(request.target(), "/send?room=tea%20%26%20cake");
+/// assert_eq!(request.body(), Some(&b"text=hello%2C+world"[..]));
+///
+/// let error = Request::get("http://example.com/").header("X-A", "two\nlines").build().unwrap_err();
+/// assert_eq!(error.to_string(), r#"request cannot be sent: header value of "X-A": byte 3 is LF"#);
+/// # Ok::<(), httpstream::Error>(())
+/// ```
 #[must_use = "nothing is checked or sent before `build`"]
 pub struct RequestBuilder(Result<Draft, Invalid>);
 
@@ -179,19 +200,20 @@ struct Draft {
     target: Target,
     /// The caller's field lines in their order, without Host and Content-Length.
     lines: Vec<u8>,
-    /// The [`field_bit`] of each name in `lines`.
+    /// The [`field_bit`]s of the names in `lines`.
     fields: u32,
-    /// Calls of `header` so far.
+    /// Number of calls of `header` so far.
     headers: usize,
     host: Option<Box<[u8]>>,
     content_length: Option<u64>,
-    /// Whether Content-Length goes out where the body is empty and the method asks for none.
+    /// Whether Content-Length is sent although the body is empty and the method does not require
+    /// it.
     says_length: bool,
     has_content_type: bool,
-    /// Where in `lines` the Expect line stands.
+    /// The position of the Expect line in `lines`.
     expect: Option<Range<usize>>,
     has_close: bool,
-    /// An `Upgrade` field is there, and a `Connection` field that says so.
+    /// Whether there is an `Upgrade` field, and a `Connection` field with the option `upgrade`.
     has_upgrade: bool,
     has_upgrade_option: bool,
     close: bool,
@@ -200,7 +222,7 @@ struct Draft {
     timeouts: TimeoutsEdit,
     idempotent: Option<bool>,
     fresh: bool,
-    /// As it was given; that of `rare` is set when the request is built.
+    /// The depth as given. The one in `rare` is set when the request is built.
     pipeline: Option<usize>,
     rare: Rare,
 }
@@ -215,27 +237,31 @@ impl RequestBuilder {
         self
     }
 
-    /// Adds a field line; several of one name stay several lines (RFC 9110 §5.2). Whitespace around
-    /// the value is taken off.
+    /// Adds a field line. Several lines of one name stay separate (RFC 9110 §5.2). Whitespace
+    /// around the value is removed.
     ///
-    /// `Host` replaces the one from the URL, and connects to the URL's host all the same.
-    /// `Content-Length` must be the body's. `Connection: close` is as [`close`](Self::close).
-    /// `Expect: 100-continue` is left out where there is no body to hold back.
+    /// Some fields are special:
     ///
-    /// Refused: names that are no tokens (RFC 9110 §5.1), control bytes other than HTAB in values
-    /// (§5.5), a second `Host` or `Content-Length`, `Transfer-Encoding` (the length of a body is
-    /// known), and any other `Expect`.
+    /// - `Host` replaces the one derived from the URL; the connection is still made to the URL's
+    ///   host.
+    /// - `Content-Length` must equal the length of the body.
+    /// - `Connection: close` has the effect of [`close`](Self::close).
+    /// - `Expect: 100-continue` is left out if there is no body to hold back.
+    /// - `Upgrade` asks the server to switch to another protocol (RFC 9110 §7.8), and `Connection:
+    ///   Upgrade` is added to it. After a 101 (Switching Protocols) the connection is a tunnel: see
+    ///   [`Context::write`](crate::Context::write).
     ///
-    /// `Upgrade` asks the server to switch to another protocol (RFC 9110 §7.8); `Connection:
-    /// Upgrade` is added to it. After a 101 (Switching Protocols) the connection is a tunnel: see
-    /// [`Context::write`](crate::Context::write).
+    /// Refused are names that are not tokens (RFC 9110 §5.1), control bytes other than HTAB in
+    /// values (§5.5), a second `Host` or `Content-Length`, `Transfer-Encoding` (the length of a
+    /// body is always known), and any other `Expect`.
     pub fn header(self, name: impl AsRef<str>, value: impl AsRef<[u8]>) -> Self {
         self.with(|parts| parts.header(name.as_ref(), value.as_ref()))
     }
 
-    /// Takes away all field lines of that name, so that [`header`](Self::header) can give another:
-    /// what `header` and [`edit`](Request::edit) gave, and what [`close`](Self::close) and
-    /// [`form`](Self::form) would add. `Host` is the URL's again, `Content-Length` the body's.
+    /// Removes all field lines of this name, so that [`header`](Self::header) can set another
+    /// value: those added by `header`, those taken over by [`edit`](Request::edit), and those that
+    /// [`close`](Self::close) and [`form`](Self::form) would add. `Host` is the URL's again, and
+    /// `Content-Length` the body's.
     pub fn without(self, name: impl AsRef<str>) -> Self {
         self.with(|parts| {
             parts.without(name.as_ref());
@@ -243,8 +269,8 @@ impl RequestBuilder {
         })
     }
 
-    /// Changes the method; any but CONNECT. Whether the request is idempotent follows the new one,
-    /// unless [`idempotent`](Self::idempotent) has said it.
+    /// Changes the method, to any except CONNECT. The new method also decides whether the request
+    /// is idempotent, unless [`idempotent`](Self::idempotent) has been called.
     pub fn method(self, method: Method) -> Self {
         self.with(|parts| {
             if let Some(fault) = method_fault(&method) {
@@ -255,8 +281,8 @@ impl RequestBuilder {
         })
     }
 
-    /// Appends `name=value` pairs to the URL's query, all but unreserved characters (RFC 3986 §2.3)
-    /// percent-encoded; a space becomes `%20`.
+    /// Appends `name=value` pairs to the URL's query. All characters except unreserved ones (RFC
+    /// 3986 §2.3) are percent-encoded; a space becomes `%20`.
     pub fn query(
         self,
         pairs: impl IntoIterator<Item = (impl AsRef<str>, impl AsRef<str>)>,
@@ -270,8 +296,8 @@ impl RequestBuilder {
         })
     }
 
-    /// Makes the body a form (`application/x-www-form-urlencoded`, a space becomes `+`), and says
-    /// so in `Content-Type` unless there is one. Replaces an earlier body.
+    /// Sets the body to a form (`application/x-www-form-urlencoded`, where a space becomes `+`) and
+    /// adds `Content-Type` unless there is one. Replaces an earlier body.
     ///
     /// ```
     /// let login = httpstream::Request::post("http://example.com/login").form([("user", "a b"), ("code", "1&2")]).build()?;
@@ -295,8 +321,8 @@ impl RequestBuilder {
         })
     }
 
-    /// Sets the body. Its length goes out as `Content-Length`; an empty body has one with POST, PUT
-    /// and PATCH only (RFC 9110 §8.6).
+    /// Sets the body. Its length is sent as `Content-Length`; an empty body has one only with POST,
+    /// PUT and PATCH (RFC 9110 §8.6).
     pub fn body(self, bytes: impl Into<Vec<u8>>) -> Self {
         self.with(|parts| {
             parts.body = CheckedBody::Bytes(bytes.into());
@@ -305,8 +331,8 @@ impl RequestBuilder {
         })
     }
 
-    /// Sets [`Timeouts::total`]: from the submission, time in the queue included, to the end of the
-    /// response's body, but without the delay of a delayed request.
+    /// Sets [`Timeouts::total`]: the time from the submission, including the time in the queue, to
+    /// the end of the response's body. The delay of a delayed request is not included.
     pub fn timeout(self, total: Duration) -> Self {
         self.with(|parts| {
             parts.timeouts.set(Timeout::Total, Some(total));
@@ -314,11 +340,11 @@ impl RequestBuilder {
         })
     }
 
-    /// Makes it a long poll: the server may be silent for as long as `silence`.
+    /// Makes the request a long poll: the server may stay silent for up to `silence`.
     ///
-    /// [`Timeouts::first_byte`] and [`Timeouts::idle`] become `silence` and 10 s, for the way there
-    /// and back; [`Timeouts::total`], whether set here or in the engine, is lifted to `silence` and
-    /// 40 s where it is shorter. A later call of [`timeout`](Self::timeout) wins.
+    /// [`Timeouts::first_byte`] and [`Timeouts::idle`] become `silence` plus 10 s for the round
+    /// trip. [`Timeouts::total`], whether set here or in the engine, is raised to `silence` plus 40
+    /// s if it is shorter. A later call of [`timeout`](Self::timeout) overrides that.
     pub fn long_poll(self, silence: Duration) -> Self {
         self.with(|parts| {
             let quiet = silence.saturating_add(HOLD_SLACK);
@@ -331,10 +357,12 @@ impl RequestBuilder {
         })
     }
 
-    /// Changes the deadlines for this request. A timeout that `change` does not assign follows the
-    /// engine's ([`Config::timeouts`](crate::Config::timeouts)). The request does not know that
-    /// one: `change` sees the default plus a fraction of a millisecond in its place. Any other
-    /// value counts as set, including the default itself.
+    /// Changes the timeouts of this request. A timeout that `change` does not assign follows the
+    /// engine's ([`Config::timeouts`](crate::Config::timeouts)).
+    ///
+    /// The engine's values are not known here, so `change` sees a placeholder instead of each: the
+    /// default plus a fraction of a millisecond. Any other value counts as set, including the
+    /// default itself.
     pub fn timeouts(self, change: impl FnOnce(&mut Timeouts)) -> Self {
         self.with(|parts| {
             parts.timeouts.change(change);
@@ -342,12 +370,13 @@ impl RequestBuilder {
         })
     }
 
-    /// Changes the bounds on this request's response. A limit that `change` does not assign follows
-    /// the engine's ([`Config::limits`](crate::Config::limits)). The request does not know that
-    /// one: `change` sees a placeholder above the default in its place, so assign limits rather
-    /// than compute with them. Any other value counts as set, including the default itself.
-    /// [`refuse_obs_fold`](Limits::refuse_obs_fold) can only be turned on: `false` follows the
-    /// engine.
+    /// Changes the limits on this request's response. A limit that `change` does not assign follows
+    /// the engine's ([`Config::limits`](crate::Config::limits)).
+    ///
+    /// The engine's values are not known here, so `change` sees a placeholder above the default
+    /// instead of each: assign limits rather than computing with them. Any other value counts as
+    /// set, including the default itself. [`refuse_obs_fold`](Limits::refuse_obs_fold) can only be
+    /// turned on: `false` follows the engine.
     ///
     /// ```
     /// let request = httpstream::Request::get("http://example.com/").limits(|l| l.max_body_bytes = 1 << 20).build()?;
@@ -360,9 +389,9 @@ impl RequestBuilder {
         })
     }
 
-    /// Sends it by a route of its own instead of [`Config::route`](crate::Config::route): through a
-    /// unix socket, from another address, with other certificates. Requests of one route share its
-    /// connections; routes that are equal are one.
+    /// Sends the request over a route of its own instead of
+    /// [`Config::route`](crate::Config::route): through a unix socket, from another address, with
+    /// other certificates. Requests with equal routes share connections.
     pub fn route(self, route: impl Into<Arc<Route>>) -> Self {
         self.with(|parts| {
             parts.rare.route = Some(route.into());
@@ -370,9 +399,16 @@ impl RequestBuilder {
         })
     }
 
-    /// Says whether the request may be sent again after the peer may have processed it, in place of
-    /// what the method says: GET, HEAD, OPTIONS, TRACE, PUT and DELETE may (RFC 9110 §9.2.2). True
-    /// of a POST with a transaction id that the server knows again.
+    /// Sets whether the request may be sent again after the peer may have processed it. By default
+    /// the method decides: GET, HEAD, OPTIONS, TRACE, PUT and DELETE are idempotent (RFC 9110
+    /// §9.2.2).
+    ///
+    /// The engine sends an idempotent request once more if its kept-alive connection turns out to
+    /// be closed. Pass true for a POST that the server recognizes when it arrives twice, for
+    /// example by a transaction id. Without that, the POST fails with
+    /// [`resend_is_safe`](Error::resend_is_safe) false; [`Error::request_sent`] describes the case.
+    /// [`fresh_connection`](Self::fresh_connection) is the alternative for requests that cannot be
+    /// repeated.
     pub fn idempotent(self, yes: bool) -> Self {
         self.with(|parts| {
             parts.idempotent = Some(yes);
@@ -380,21 +416,25 @@ impl RequestBuilder {
         })
     }
 
-    /// Sends it without waiting for the answers to those before it on its connection, of which up
-    /// to `depth` may be unanswered, itself included (RFC 9112 §9.3.2); 1 is off, 1024 the most.
-    /// Wins over [`Config::pipeline`](crate::Config::pipeline).
+    /// Sends the request without waiting for the responses to earlier ones on its connection (RFC
+    /// 9112 §9.3.2). Up to `depth` requests may be unanswered there, this one included; 1 turns
+    /// pipelining off, and 1024 is the maximum. Overrides
+    /// [`Config::pipeline`](crate::Config::pipeline).
     ///
-    /// It goes over an idle connection of its origin, else behind others like it, before another
-    /// connection is opened: how many those may be says
-    /// [`Config::max_connections_per_origin`](crate::Config::max_connections_per_origin). What is
-    /// asked for at one moment is written at once. Answers come in the order of the requests, so a
-    /// slow one keeps all behind it waiting: not for long polls. When a connection breaks, those on
-    /// it that are not answered are sent again on others; so only what is
-    /// [idempotent](Self::idempotent) is taken, and neither [`close`](Self::close),
-    /// [`fresh_connection`](Self::fresh_connection) nor `Expect` go with it. Cancelling one that
-    /// has been written costs its connection. An origin that answers in HTTP/1.0, or breaks three
-    /// pipelines in a row, is not pipelined any more as long as the engine has requests or
-    /// connections to it.
+    /// The request goes over an idle connection of its origin, or else behind similar requests,
+    /// before another connection is opened;
+    /// [`Config::max_connections_per_origin`](crate::Config::max_connections_per_origin) limits how
+    /// many there are. Requests that are submitted at the same moment are written together.
+    /// Responses arrive in the order of the requests, so a slow one delays all those behind it: do
+    /// not pipeline long polls.
+    ///
+    /// When a connection breaks, its unanswered requests are sent again on others. Only
+    /// [idempotent](Self::idempotent) requests are therefore accepted, and pipelining cannot be
+    /// combined with [`close`](Self::close), [`fresh_connection`](Self::fresh_connection),
+    /// `Upgrade` or `Expect`. Canceling a request that has been written costs its connection.
+    ///
+    /// An origin that answers in HTTP/1.0, or breaks three pipelines in a row, is no longer
+    /// pipelined for as long as the engine has requests or connections to it.
     ///
     /// ```
     /// let request = httpstream::Request::get("http://example.com/").pipeline(16).build()?;
@@ -409,7 +449,13 @@ impl RequestBuilder {
         })
     }
 
-    /// Sends it on a connection of its own making, not on one from the pool.
+    /// Sends the request on a newly made connection, not on one from the pool.
+    ///
+    /// A pooled connection may be closed by the server just as the request is written to it, and a
+    /// request that is not idempotent then fails without anyone knowing whether it was processed:
+    /// see [`Error::request_sent`]. A new connection avoids this at the price of a round trip, and
+    /// of a TLS handshake for `https`. For a request that may be repeated,
+    /// [`idempotent`](Self::idempotent) costs less.
     pub fn fresh_connection(self) -> Self {
         self.with(|parts| {
             parts.fresh = true;
@@ -417,7 +463,7 @@ impl RequestBuilder {
         })
     }
 
-    /// Sends `Connection: close`: the connection serves no request after this one (RFC 9112 §9.6).
+    /// Sends `Connection: close`: the connection serves no further request (RFC 9112 §9.6).
     pub fn close(self) -> Self {
         self.with(|parts| {
             parts.close = true;
@@ -425,8 +471,8 @@ impl RequestBuilder {
         })
     }
 
-    /// Names the lane of the request. Policies limit requests of one lane together, such as those
-    /// to one chat. The name is not sent. By default a request is in no lane.
+    /// Names the lane of the request. Policies limit the requests of one lane together, for example
+    /// those to one chat. The name is not sent. By default a request is in no lane.
     pub fn lane(self, name: impl AsRef<str>) -> Self {
         self.with(|parts| {
             parts.rare.lane = Some(name.as_ref().into());
@@ -434,8 +480,8 @@ impl RequestBuilder {
         })
     }
 
-    /// Sets the priority by which policies let waiting requests go first: higher before lower, 0 by
-    /// default. Requests of one priority are served in the order in which they came.
+    /// Sets the priority by which policies order waiting requests: higher values first, 0 by
+    /// default. Requests of the same priority are served in the order in which they arrived.
     pub fn priority(self, priority: i8) -> Self {
         self.with(|parts| {
             parts.rare.priority = priority;
@@ -443,7 +489,7 @@ impl RequestBuilder {
         })
     }
 
-    /// Changes what the request carries of policies: see [`Carried`].
+    /// Changes the policies that the request carries: see [`Carried`].
     pub(crate) fn carry(self, change: impl FnOnce(Option<&Carried>) -> Option<Carried>) -> Self {
         self.with(|parts| {
             parts.rare.policies = change(parts.rare.policies.as_ref());
@@ -451,7 +497,7 @@ impl RequestBuilder {
         })
     }
 
-    /// Makes it belong to a generation of a session.
+    /// Makes the request belong to a generation of a session.
     pub(crate) fn marked(self, mark: Mark) -> Self {
         self.with(|parts| {
             parts.rare.mark = Some(mark);
@@ -459,18 +505,19 @@ impl RequestBuilder {
         })
     }
 
-    /// The first mistake so far, which [`build`](Self::build) will report: for who has to say at
-    /// each step what is wrong.
+    /// Returns the first mistake so far, which [`build`](Self::build) will report. It is for
+    /// callers that have to report a mistake at the step that made it.
     pub fn mistake(&self) -> Option<&Invalid> {
         self.0.as_ref().err()
     }
 
-    /// Checks what is left to check, and serialises.
+    /// Performs the remaining checks and serializes the request.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest) with an [`Invalid`] as its
-    /// source: the first mistake of the chain, or one of the whole: a `Content-Length` that is not
-    /// the body's, a TRACE request with a body (RFC 9110 §9.3.8).
+    /// source. It is the first mistake made while building, or one of the request as a whole: a
+    /// `Content-Length` that differs from the body's length, a TRACE request with a body (RFC 9110
+    /// §9.3.8), or a combination that cannot be [pipelined](Self::pipeline).
     pub fn build(self) -> Result<Request, Error> {
         self.0
             .and_then(Draft::build)
@@ -522,8 +569,8 @@ impl Draft {
         })
     }
 
-    /// The parts that `request` was built of. What [`build`](Self::build) appends to the lines is
-    /// taken off again, in the opposite order.
+    /// Recovers the parts that `request` was built from. The lines that [`build`](Self::build)
+    /// appended are removed in reverse order.
     fn of(request: &Request) -> Self {
         let mut lines = request.lines();
         take_last(&mut lines, |line| line == UPGRADE);
@@ -564,21 +611,22 @@ impl Draft {
         };
         parts.read_lines();
         if parts.close && parts.has_close {
-            // The caller said it twice, and so it stays: `close` would append nothing.
+            // The caller asked for it in both ways. Both lines are kept as they are; `close` alone
+            // would append nothing, since there is a line already.
             parts.lines.extend_from_slice(CLOSE);
             parts.close = false;
         }
         parts
     }
 
-    /// Notes what the lines say: all that is known of them besides.
+    /// Derives everything else that is stored about the lines from the lines themselves.
     fn read_lines(&mut self) {
         (self.fields, self.expect) = (0, None);
         (self.has_content_type, self.has_close) = (false, false);
         (self.has_upgrade, self.has_upgrade_option) = (false, false);
         for line in lines(&self.lines) {
             self.fields |= field_bit(line.name);
-            // A name was checked when the line was pushed.
+            // Names were checked when their lines were pushed.
             match OwnField::of(str::from_utf8(line.name).unwrap_or_default()) {
                 OwnField::ContentType => self.has_content_type = true,
                 OwnField::Expect => self.expect = Some(line.place),
@@ -648,9 +696,7 @@ impl Draft {
             }
             OwnField::ContentLength => self.set_content_length(name, trimmed)?,
             OwnField::TransferEncoding => {
-                return refused(
-                    "the length of a request's body is known, and sent as Content-Length",
-                );
+                return refused("the length of the body is known and sent as Content-Length");
             }
             OwnField::Upgrade => {
                 self.has_upgrade = true;
@@ -699,10 +745,10 @@ impl Draft {
 
     fn push_expect(&mut self, name: &str, value: &[u8]) -> Result<(), Invalid> {
         if !value.eq_ignore_ascii_case(b"100-continue") {
-            let fault = Fault::whole("100-continue is the only expectation there is");
+            let fault = Fault::whole("100-continue is the only expectation defined");
             return Err(InvalidPart::value_of(name).is(fault));
         }
-        // Said once is enough, and one line is easily taken out again.
+        // One line is enough, and a single line is easy to remove.
         if self.expect.is_none() {
             let start = self.lines.len();
             self.push_line(name, value);
@@ -747,7 +793,7 @@ impl Draft {
             self.fields |= field_bit(b"connection");
         }
         match (self.has_upgrade, self.has_upgrade_option) {
-            // RFC 9110 §7.8: a sender of Upgrade says so in Connection.
+            // RFC 9110 §7.8: a sender of Upgrade also sends the connection option `upgrade`.
             (true, false) => {
                 self.lines.extend_from_slice(UPGRADE);
                 self.fields |= field_bit(b"connection");
@@ -792,7 +838,8 @@ impl Draft {
         }))
     }
 
-    /// What [`RequestBuilder::pipeline`] says, as a request has it.
+    /// Checks the depth given to [`RequestBuilder::pipeline`] and returns it as a request stores
+    /// it.
     fn check_pipeline(&self, depth: usize, idempotent: bool) -> Result<u16, Invalid> {
         let refused = |why| Err(InvalidPart::Pipeline.is(Fault::whole(why)));
         match u16::try_from(depth) {
@@ -801,23 +848,23 @@ impl Draft {
                 refused("not idempotent, so it could not be sent again if the connection broke")
             }
             Ok(2..=MAX_PIPELINE) if self.close || self.has_close => {
-                refused("the connection is to be closed behind it")
+                refused("it closes the connection")
             }
             Ok(2..=MAX_PIPELINE) if self.has_upgrade => {
-                refused("the connection may change its protocol behind it")
+                refused("the connection may switch to another protocol")
             }
-            Ok(2..=MAX_PIPELINE) if self.fresh => refused("it wants a connection of its own"),
+            Ok(2..=MAX_PIPELINE) if self.fresh => refused("it uses a connection of its own"),
             Ok(2..=MAX_PIPELINE) if self.expect.is_some() => {
-                refused("its body waits for an answer of its own (Expect)")
+                refused("its body waits for an interim response (Expect)")
             }
             Ok(depth @ 2..=MAX_PIPELINE) => Ok(depth),
-            Ok(0 | 1025..) | Err(_) => refused("a depth is from 1, which is off, to 1024"),
+            Ok(0 | 1025..) | Err(_) => refused("the depth must be from 1 (off) to 1024"),
         }
     }
 }
 
-/// The fields that are not the caller's alone: those of the message's framing, of the connection,
-/// and of what is sent when.
+/// The fields that are not solely the caller's: those of message framing and of the connection, and
+/// those that decide when something is sent.
 #[derive(Clone, Copy)]
 enum OwnField {
     Host,
@@ -855,12 +902,12 @@ fn check_scheme(target: Target) -> Result<Target, Fault> {
     }
 }
 
-/// Whether a request of this method has a Content-Length though its body is empty (RFC 9110 §8.6).
+/// Whether a request of this method has a Content-Length even if its body is empty (RFC 9110 §8.6).
 fn awaits_body(method: &Method) -> bool {
     matches!(*method, Method::POST | Method::PUT | Method::PATCH)
 }
 
-/// The options of a Connection field's value (RFC 9110 §7.6.1).
+/// Iterates over the options in the value of a Connection field (RFC 9110 §7.6.1).
 fn options(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&b| b == b',').map(trim)
 }
@@ -877,7 +924,7 @@ fn is_named(line: &[u8], name: &str) -> bool {
     lines(line).any(|line| line.is_named(name))
 }
 
-/// Takes the last of the lines away if `is` holds for it.
+/// Removes the last line if `is` holds for it, and returns whether it did.
 fn take_last(lines: &mut &[u8], is: impl Fn(&[u8]) -> bool) -> bool {
     let before = lines.strip_suffix(b"\n").unwrap_or_default();
     let start = before.iter().rposition(|&b| b == b'\n');
@@ -899,11 +946,12 @@ fn method_fault(method: &Method) -> Option<Fault> {
     if bytes.len() > MAX_METHOD {
         return Some(Fault::rule(MAX_METHOD, "longer than 255 bytes"));
     }
-    // http's own table agrees with RFC 9110; injection would be too high a price for a slip in it.
+    // `http` checks methods by its own table, which agrees with RFC 9110. An error in it would
+    // allow request injection, so the method is checked here again.
     token_fault(bytes)
 }
 
-/// `1*DIGIT`: no sign, which `str::parse` would take.
+/// Parses `1*DIGIT`: no sign, which `str::parse` would accept.
 fn decimal(bytes: &[u8]) -> Option<u64> {
     if !bytes.iter().all(u8::is_ascii_digit) {
         return None;
@@ -911,7 +959,7 @@ fn decimal(bytes: &[u8]) -> Option<u64> {
     str::from_utf8(bytes).ok()?.parse().ok()
 }
 
-/// The serialiser of application/x-www-form-urlencoded in WHATWG URL §5.2.
+/// The serializer of application/x-www-form-urlencoded of WHATWG URL §5.2.
 fn push_form(out: &mut String, text: &str) {
     for (i, word) in text.split(' ').enumerate() {
         if i > 0 {

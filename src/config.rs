@@ -1,4 +1,5 @@
-//! Every tunable, with its unit, its default and the reason for the default.
+//! The configuration of an engine: every setting with its unit, its default, and the reason for the
+//! default.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -11,14 +12,14 @@ use crate::proto::Limits;
 use crate::resolver::Resolve;
 use crate::route::Route;
 use crate::timeouts::Timeouts;
-// For the engine, together with the rest of its configuration.
+// Stored here for the engine, together with the rest of its configuration.
 use crate::net::poll::Deadlines;
 use crate::policy::Policy;
 
 #[cfg(feature = "tls")]
 mod tls;
 
-/// How an engine behaves. Start from the default and set what differs:
+/// The configuration of an engine. Start from the default and change what should differ:
 ///
 /// ```
 /// let mut config = httpstream::Config::default();
@@ -26,85 +27,106 @@ mod tls;
 /// config.resolve_to("*.qq.com", "127.0.0.1:8080".parse().unwrap());
 /// ```
 ///
-/// A configuration can be cloned and handed to other threads, each of which makes an engine of it;
-/// what a thread must have to itself, the
-/// [`resolver`](Self::resolver), is made there.
+/// A configuration can be cloned and sent to other threads, each of which can create an engine from
+/// it. What an engine's thread must own, the [`resolver`](Self::resolver), is created on that
+/// thread.
+///
+/// ```
+/// use std::time::Duration;
+/// use httpstream::{Config, Engine};
+///
+/// let mut config = Config::default();
+/// config.timeouts.total = Some(Duration::from_secs(30));
+/// config.limits.max_body_bytes = 1 << 20;
+/// config.user_agent = Some("my-bot/1.0".to_owned());
+/// config.default_headers.push(("Accept-Language".to_owned(), b"en".to_vec()));
+/// let engine = Engine::<()>::with_config(config)?;
+///
+/// let mut useless = Config::default();
+/// useless.max_connections = 0;
+/// let error = Engine::<()>::with_config(useless).unwrap_err();
+/// assert!(error.to_string().contains("max_connections is 0"));
+/// # Ok::<(), httpstream::Error>(())
+/// ```
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Config {
-    /// Connections open at once, idle ones included; what does not fit waits. While the addresses
-    /// of a host race (RFC 8305), a connection that is being made has a socket for each that is
-    /// under way. Default 1024: the usual soft limit of file descriptors.
+    /// The most connections open at once, idle ones included. Requests that do not fit wait. While
+    /// the addresses of a host race (RFC 8305), a connection that is being made has a socket for
+    /// each address under way. Default 1024, the usual soft limit of file descriptors.
     pub max_connections: usize,
-    /// Connections open at once to one origin. Default 256: a crowd of long-polling bots uses one
-    /// origin.
+    /// The most connections open at once to one origin. Default 256, because a crowd of
+    /// long-polling bots uses one origin.
     pub max_connections_per_origin: usize,
-    /// Idle connections kept for one origin; the oldest goes first. Default 32.
+    /// The most idle connections kept for one origin; the oldest is closed first. Default 32.
     pub max_idle_per_origin: usize,
-    /// How long an idle connection is kept. Default 60 s, under the 75 s of nginx and far over a
-    /// chain's own pauses. A server that states less (`Keep-Alive: timeout=N`) is believed, less
-    /// one second.
+    /// How long an idle connection is kept. Default 60 s, which is below the 75 s of nginx and far
+    /// above the pauses within a chain. If a server announces a shorter time (`Keep-Alive:
+    /// timeout=N`), that time less one second applies.
     pub idle_timeout: Duration,
-    /// Deadlines by phase, for requests that do not set their own.
+    /// Timeouts for requests that do not set their own.
     pub timeouts: Timeouts,
-    /// Bounds on responses, for requests that do not set their own.
+    /// Limits on responses to requests that do not set their own.
     pub limits: Limits,
     /// The `User-Agent` of requests that do not carry one. Default `httpstream/VERSION`; `None`
     /// sends none.
     pub user_agent: Option<String>,
-    /// Field lines added to each request that has none of that name; with the user agent at most
-    /// 31.
+    /// Field lines added to every request that has no field of that name; at most 31, including the
+    /// user agent.
     pub default_headers: Vec<(String, Vec<u8>)>,
-    /// Readiness events taken in one turn, 1,048,576 at most: there is room for so many. Default
-    /// 1024.
+    /// The most readiness events handled in one turn, up to 1,048,576; memory is reserved for that
+    /// many. Default 1024.
     pub turn_events: usize,
-    /// Bytes read from one link in one turn before the others come first; as much may be decoded
-    /// for a [policy](crate::policy), and written. Default 512 KiB; a turn ends when all links
-    /// together have read, or decoded, eight times as much.
+    /// The number of bytes read from one link in one turn before other links are served; the same
+    /// amount may be decoded for a [policy](crate::policy), and the same amount written. Default
+    /// 512 KiB. A turn ends when all links together have read, or decoded, eight times this amount.
     pub turn_bytes: usize,
-    /// Bytes of the read buffer that all links share. Default 128 KiB: under 64 KiB large bodies
-    /// cost more calls, over 256 KiB nothing is won. At least 4 KiB; with feature `tls` what is
-    /// less than 32 KiB counts as that, since records and handshake messages have to fit.
+    /// Size in bytes of the read buffer that all links share. Default 128 KiB: below 64 KiB large
+    /// bodies cost more calls, and above 256 KiB there is no gain. At least 4 KiB. With feature
+    /// `tls`, values below 32 KiB count as 32 KiB, since TLS records and handshake messages must
+    /// fit.
     pub read_buffer: usize,
-    /// Submissions and calls of other threads that may wait for the engine to take them; what is
-    /// beyond is refused with [`SubmitError::Full`](crate::SubmitError::Full), and futures wait. A
-    /// turn takes 2048. Default 65,536; at least 1.
+    /// The most submissions and calls from other threads that may wait for the engine. Further ones
+    /// are refused with [`SubmitError::Full`](crate::SubmitError::Full), and futures wait. A turn
+    /// takes 2048. Default 65,536; at least 1.
     pub max_inbox: usize,
-    /// The file with names that are answered from it, and from nothing else; `None`: no file.
-    /// Default the system's, `/etc/hosts` on unix.
+    /// The hosts file. Names found in it are answered from it alone; `None` disables it. Defaults
+    /// to the system's file, `/etc/hosts` on Unix.
     ///
-    /// It is read when the engine is made and whenever it has changed, which is noticed within a
-    /// second; a file that is not there is an empty one, and of a long one the first 16 MiB count.
-    /// One of more than 64 KiB that has changed is read over several turns, and until then it is
-    /// what it was. It comes before [`resolver`](Self::resolver), also before one that reads such a
-    /// file itself. In a simulation no file is read.
+    /// The file is read when the engine is created and whenever it has changed, which is noticed
+    /// within a second. A missing file counts as empty, and only the first 16 MiB of a long one are
+    /// read. A changed file of more than 64 KiB is read over several turns, during which the old
+    /// content applies. The file takes precedence over the [`resolver`](Self::resolver), even one
+    /// that reads such a file itself. In a simulation no file is read.
     pub hosts_file: Option<PathBuf>,
-    /// Questions put to the resolver at once, one for each address family of a name; more wait for
-    /// their turn, first in, first out. Default 64.
+    /// The most queries under way at the resolver, one for each address family of a name. Further
+    /// ones wait, first in, first out. Default 64.
     ///
-    /// A question costs a resolver a socket or more: without a bound, a thousand new names at once
-    /// take a thousand file descriptors, and a name server that is sent so many packets drops some.
-    /// More than 64 at once are not answered any faster.
+    /// A query costs a resolver at least one socket. Without a limit, a thousand new names at once
+    /// would take a thousand file descriptors, and a name server that receives so many packets
+    /// drops some. More than 64 at once are not answered any faster.
     pub max_lookups: usize,
-    /// The longest that the addresses of a name are kept, whatever their TTL says. Zero: nothing is
-    /// kept, each connection has its name looked up. Default one day; more than a week counts as a
-    /// week (RFC 8767 §4).
+    /// The longest time for which the addresses of a name are cached, whatever their TTL. With zero
+    /// nothing is cached, and each connection has its name looked up. Default one day; more than a
+    /// week counts as a week (RFC 8767 §4).
     ///
-    /// Lower it where a name moves to other addresses sooner than its TTL says. That a name does
-    /// not exist is kept for its TTL too, five minutes at most. Answers of a resolver that tells no
-    /// TTL, as [`System`](crate::resolver::System), are not kept.
+    /// Lower it if a name moves to other addresses sooner than its TTL says. The absence of a name
+    /// is also cached for its TTL, but at most five minutes. Answers of a resolver that reports no
+    /// TTL, such as [`System`](crate::resolver::System), are not cached.
     pub keep_names: Duration,
-    /// How much longer addresses are kept for when no name server answers (RFC 8767): they are used
-    /// if a look-up fails or takes longer than 1.8 s, which is logged as a warning. Zero: never.
-    /// Default one day; more than a week counts as a week.
+    /// How much longer addresses are kept in case no name server answers (RFC 8767). They are used
+    /// if a lookup fails or takes longer than 1.8 s, which is logged as a warning. Zero disables
+    /// this. Default one day; more than a week counts as a week.
     ///
-    /// Switch it off where an address that a name has lost may be somebody else's soon, and nothing
-    /// but the name says who is who.
+    /// Disable it if an address that a name has lost may soon belong to someone else, and nothing
+    /// but the name authenticates the server.
     pub keep_stale_names: Duration,
-    /// Makes what names are looked up by, once for each engine and on its thread; `None`: the
-    /// system's name servers, asked on the engine's own loop (`resolver::Hickory`), without feature
-    /// `hickory` `getaddrinfo` on a helper thread ([`resolver::System`](crate::resolver::System)),
-    /// or the simulated network's own names. The hosts file comes before any of them; see
+    /// Creates the resolver, once for each engine and on the engine's thread.
+    ///
+    /// By default (`None`) the system's name servers are queried on the engine's own loop
+    /// (`resolver::Hickory`); without feature `hickory`, `getaddrinfo` runs on a helper thread
+    /// ([`resolver::System`](crate::resolver::System)). In a simulation the names are those of the
+    /// simulated network. The hosts file takes precedence over any of these; see
     /// [`hosts_file`](Self::hosts_file).
     ///
     /// ```
@@ -117,41 +139,43 @@ pub struct Config {
     /// config.resolver = Some(Arc::new(move || Box::new(names.clone())));
     /// ```
     pub resolver: Option<ResolverFactory>,
-    /// How connections are made, for requests that bring no route of their own.
+    /// How connections are made for requests without a route of their own.
     pub route: Route,
-    /// What is done for requests besides sending them, around what each brings itself; see
-    /// [`policy`](crate::policy). A request's own is inside of it. Default none.
+    /// The policy of all requests; see [`policy`](crate::policy). It wraps around the policy that a
+    /// request carries itself. Default none.
     pub policy: Option<Arc<dyn Policy>>,
-    /// Asked for each address at the moment it is to be dialled, wherever it comes from: a name,
-    /// the hosts file, an override or a URL. One that it refuses is passed over, and named in the
-    /// error. So no name, however often its addresses change, leads where it should not
-    /// (server-side request forgery, DNS rebinding). A connection that is there already was asked
-    /// for when it was made, and serves on; of a unix socket, which has no address, nothing is
-    /// asked. It is called inside a turn, so it has to be quick, and must not panic. Default: all
-    /// are allowed; [`public_only`](crate::public_only) is one: `config.address_filter =
+    /// Decides for each address, at the moment of connecting, whether it may be used, wherever it
+    /// comes from: a name, the hosts file, an override or a URL. A refused address is skipped and
+    /// listed in the error. This way no name can lead to a forbidden address, however often its
+    /// addresses change (server-side request forgery, DNS rebinding).
+    ///
+    /// Connections that are already open were checked when they were made and stay in use. Unix
+    /// sockets have no address and are not checked. The filter is called inside a turn, so it has
+    /// to be fast, and it must not panic. By default all addresses are allowed;
+    /// [`public_only`](crate::public_only) is a ready-made filter: `config.address_filter =
     /// Some(Arc::new(public_only))`.
     pub address_filter: Option<AddressFilter>,
-    /// Whether an engine on a poll of its own has a timer in it, so that its file descriptor
-    /// becomes readable whenever a turn is due, and a host without timers needs nothing else.
-    /// Default true, with feature `timerfd`; on Linux only.
+    /// Whether an engine with its own poll has a timer in it, so that its file descriptor becomes
+    /// readable whenever a turn is due and a host without timers needs nothing else. Default true,
+    /// with feature `timerfd`; on Linux only.
     ///
-    /// A deadline that is earlier than the timer's costs a system call; a host that looks at
-    /// [`next_deadline`](crate::Engine::next_deadline) anyway can save that.
+    /// A deadline that is earlier than the timer's costs a system call, which a host that uses
+    /// [`next_deadline`](crate::Engine::next_deadline) anyway can avoid.
     #[cfg(feature = "timerfd")]
     pub timerfd: bool,
     pub(crate) overrides: Vec<(String, SocketAddr)>,
-    /// Pattern, depth, and whether the trial is spared.
+    /// Pattern, depth, and whether the trial is skipped.
     pub(crate) pipelines: Vec<(String, usize, bool)>,
 }
 
-/// Whether an address may be dialled. Clones of a [`Config`] share it.
+/// Decides whether an address may be connected to. Clones of a [`Config`] share it.
 pub type AddressFilter = Arc<dyn Fn(&SocketAddr) -> bool + Send + Sync>;
 
-/// Makes a resolver on the thread of the engine that is to have it, so that the resolver itself
-/// need not be `Send`.
+/// Creates a resolver on the thread of the engine that uses it, so that the resolver itself need
+/// not be `Send`.
 pub type ResolverFactory = Arc<dyn Fn() -> Box<dyn Resolve> + Send + Sync>;
 
-/// Shows the names of default fields, not their values, which may be credentials.
+/// Prints the names of default fields but not their values, which may be credentials.
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.default_headers.iter().map(|(name, _)| name).collect();
@@ -218,37 +242,39 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Sends what is meant for `pattern` to `addr` instead; neither the name nor the port is looked
-    /// at any further. The request is not changed: `Host` stays as it was.
+    /// Connects to `addr` for requests to `pattern`. The name is not looked up, and the URL's port
+    /// is not used. The request itself does not change: `Host` stays as it was.
     ///
-    /// `pattern` is a host, in any case, or `host:port`; an IPv6 address stands in brackets where
-    /// there is a port. `*.domain` stands for every host below `domain` (not `domain` itself), `*`
-    /// for every host. The first pattern that fits is taken, in the order of the calls. A pattern
-    /// that cannot be read is reported by [`Engine::with_config`](crate::Engine::with_config).
+    /// `pattern` is a host, in any case, or `host:port`; with a port, an IPv6 address is enclosed
+    /// in brackets. `*.domain` matches every host below `domain` (but not `domain` itself), and `*`
+    /// matches every host. The first matching pattern wins, in the order of the calls.
+    /// [`Engine::with_config`](crate::Engine::with_config) reports an invalid pattern.
     pub fn resolve_to(&mut self, pattern: &str, addr: SocketAddr) {
         self.overrides.push((pattern.to_owned(), addr));
     }
 
-    /// [`pipeline`](Self::pipeline) for origins that are known to answer every request of a
-    /// pipeline, such as servers of your own. They are spared the trial, so that the first requests
-    /// go out together.
+    /// Like [`pipeline`](Self::pipeline), for origins that are known to answer every request of a
+    /// pipeline, such as servers of your own. They skip the trial, so the first requests are
+    /// already sent together.
     pub fn pipeline_without_trial(&mut self, pattern: &str, depth: usize) {
         self.pipelines.push((pattern.to_owned(), depth, true));
     }
 
-    /// Pipelines requests to the origins that `pattern` stands for, as
-    /// [`RequestBuilder::pipeline`](crate::RequestBuilder::pipeline) does, of which up to `depth`
-    /// may be unanswered on a connection: those that may be. What is not idempotent, wants a
-    /// connection of its own, ends it, or carries `Expect` goes alone, and so do all while `depth`
-    /// is 1. What a request says of itself wins.
+    /// Pipelines requests to the origins that match `pattern`, like
+    /// [`RequestBuilder::pipeline`](crate::RequestBuilder::pipeline). Up to `depth` of them may be
+    /// unanswered on a connection; 1 disables pipelining.
     ///
-    /// Some servers answer the first request that they find in a read and drop the others. So
-    /// requests to a new origin go one at a time until it has answered both of one pair; see
-    /// [`pipeline_without_trial`](Self::pipeline_without_trial).
+    /// Only suitable requests are pipelined: one that is not idempotent, needs a connection of its
+    /// own, ends its connection, or carries `Expect` is sent alone. A depth set by the request
+    /// itself takes precedence.
     ///
-    /// Patterns are those of [`resolve_to`](Self::resolve_to), and here too the first that fits is
-    /// taken. One that cannot be read, and a depth that is not within 1 and 1024, are reported by
-    /// [`Engine::with_config`](crate::Engine::with_config).
+    /// Some servers answer only the first request that they find in a read and drop the others.
+    /// Requests to a new origin are therefore sent one at a time until it has answered both
+    /// requests of a first pair; see [`pipeline_without_trial`](Self::pipeline_without_trial).
+    ///
+    /// Patterns are those of [`resolve_to`](Self::resolve_to), and the first match wins here as
+    /// well. [`Engine::with_config`](crate::Engine::with_config) reports an invalid pattern, and a
+    /// depth outside 1 to 1024.
     pub fn pipeline(&mut self, pattern: &str, depth: usize) {
         self.pipelines.push((pattern.to_owned(), depth, false));
     }
@@ -267,11 +293,11 @@ impl Config {
         Deadlines::Outside
     }
 
-    /// Memory is taken for so many, and what cannot be had would end the program.
+    /// Memory is allocated for this many events, and a failed allocation would abort the program.
     const MAX_TURN_EVENTS: usize = 1 << 20;
 
-    /// Refuses values that no engine can work with, as an engine does that is made with them: for
-    /// who takes numbers from elsewhere, and has to say at once which is wrong.
+    /// Refuses values that no engine can work with, as creating an engine does. Use it to report a
+    /// wrong number at once when values come from elsewhere.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig), naming the field.
@@ -354,7 +380,7 @@ mod tests {
         is_shared(&config);
         let addr = SocketAddr::from(([127, 0, 0, 1], 80));
         config.address_filter = Some(Arc::new(move |asked| *asked == addr));
-        // A resolver that is not `Send`, made where it is used.
+        // A resolver that is not `Send`, created where it is used.
         #[derive(Debug)]
         struct Local(crate::resolver::Table, std::rc::Rc<()>);
         impl Resolve for Local {

@@ -1,5 +1,5 @@
-//! What the caller is told: kind, phase, origin, cause, and whether sending the request again is
-//! safe.
+//! The error type of the crate: kind, phase, origin, cause, and whether the request can safely be
+//! sent again.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -13,54 +13,74 @@ use crate::request::Request;
 use crate::resolver::LookupError;
 use crate::tls::Problem;
 
-/// What went wrong.
+/// The kind of an [`Error`].
+///
+/// ```
+/// use httpstream::{Error, ErrorKind};
+///
+/// /// Whether the same request may succeed a minute later.
+/// fn is_temporary(error: &Error) -> bool {
+///     match error.kind() {
+///         ErrorKind::Resolve | ErrorKind::Connect | ErrorKind::Timeout => true,
+///         ErrorKind::ClosedBeforeResponse | ErrorKind::Truncated | ErrorKind::Io => true,
+///         ErrorKind::Exhausted | ErrorKind::Full => true,
+///         _ => false,
+///     }
+/// }
+///
+/// let error = httpstream::Request::get("http://example.com:0/").build().unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::InvalidRequest);
+/// assert!(!is_temporary(&error));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The request cannot be sent as it was built; the source names the part and the offending
-    /// byte's place.
+    /// The request cannot be sent as it was built. The source names the part and the position of
+    /// the offending byte.
     InvalidRequest,
-    /// The configuration cannot be used.
+    /// The configuration is invalid.
     InvalidConfig,
-    /// The host has no address, or asking for it failed; see [`Error::lookup`]. Name servers that
-    /// do not answer are a [`Timeout`](Self::Timeout).
+    /// The host has no address, or the lookup failed; see [`Error::lookup`]. Name servers that do
+    /// not answer are reported as [`Timeout`](Self::Timeout).
     Resolve,
-    /// No address of the host could be connected to; see [`Error::addresses`], which knows nothing
-    /// of unix sockets.
+    /// No address of the host accepted a connection; see [`Error::addresses`], which is empty for a
+    /// unix socket.
     Connect,
-    /// TLS failed: the handshake, or later a record or an alert; see `Error::tls`.
+    /// TLS failed, either in the handshake or later, on a record or an alert; see `Error::tls`.
     Tls,
-    /// The connection ended before the first byte of the response.
+    /// The connection was closed before the first byte of the response. See [`Error::request_sent`]
+    /// for what this means for a POST.
     ClosedBeforeResponse,
-    /// The connection ended inside the response, or a coding of the body did; see
+    /// The connection was closed inside the response, or a coding of the body ended early; see
     /// [`Error::partial_body`].
     Truncated,
     /// Reading or writing failed.
     Io,
-    /// The response breaks the protocol, see [`Error::violation`], or its body cannot be decoded.
+    /// The response violates the protocol (see [`Error::violation`]), or its body cannot be
+    /// decoded.
     Malformed,
-    /// The response passes a limit; see [`Error::violation`].
+    /// The response exceeds one of the [`Limits`](crate::Limits); see [`Error::violation`].
     TooLarge,
-    /// A deadline passed; [`Error::phase`] says in which phase, [`Error::lookup`] and
-    /// [`Error::addresses`] who did not answer.
+    /// A deadline passed. [`Error::phase`] returns the phase, and [`Error::lookup`] and
+    /// [`Error::addresses`] return which peers did not answer.
     Timeout,
-    /// This machine ran out of file descriptors, ports or memory, and none came free before the
-    /// deadline.
+    /// This machine ran out of file descriptors, ports or memory, and none became available before
+    /// the deadline.
     Exhausted,
-    /// The chain was cancelled.
+    /// The chain was canceled.
     Cancelled,
-    /// A readback answered [`Flow::Abort`](crate::Flow::Abort).
+    /// A readback returned [`Flow::Abort`](crate::Flow::Abort).
     Aborted,
-    /// The engine is gone; or the chain, since user code of it has panicked.
+    /// The engine has been dropped, or the chain ended because user code of it panicked.
     Gone,
-    /// The engine's inbox holds [`Config::max_inbox`](crate::Config::max_inbox) submissions
-    /// already.
+    /// The engine's inbox already holds [`Config::max_inbox`](crate::Config::max_inbox)
+    /// submissions.
     Full,
-    /// The response is there, but [`Error::status`] counts as an error; made by
-    /// [`Error::of_status`]. [`Error::partial_body`] is its body.
+    /// A response arrived whose [`Error::status`] the caller treats as an error. Such errors are
+    /// created by [`Error::of_status`]; [`Error::partial_body`] holds the response's body.
     Status,
-    /// A policy refused the request or gave it up; the source says why. Made by
-    /// [`Error::policy`].
+    /// A policy refused the request or gave it up. Such errors are created by [`Error::policy`];
+    /// the source holds the reason.
     Policy,
 }
 
@@ -70,23 +90,23 @@ impl ErrorKind {
             ErrorKind::InvalidRequest => "request cannot be sent",
             ErrorKind::InvalidConfig => "configuration cannot be used",
             ErrorKind::Resolve => "host could not be resolved",
-            ErrorKind::Connect => "no connection",
+            ErrorKind::Connect => "could not connect",
             ErrorKind::Tls => "TLS failed",
             ErrorKind::ClosedBeforeResponse => {
-                "connection closed before a byte of the response came"
+                "connection closed before the first byte of the response"
             }
             ErrorKind::Truncated => "response cut short",
-            ErrorKind::Io => "input or output failed",
+            ErrorKind::Io => "I/O error",
             ErrorKind::Malformed => "malformed response",
-            ErrorKind::TooLarge => "response over a limit",
+            ErrorKind::TooLarge => "response exceeds a limit",
             ErrorKind::Timeout => "timed out",
             ErrorKind::Exhausted => "out of file descriptors, ports or memory",
-            ErrorKind::Cancelled => "cancelled",
+            ErrorKind::Cancelled => "canceled",
             ErrorKind::Aborted => "aborted by its readback",
             ErrorKind::Gone => "the engine is gone",
             ErrorKind::Full => "the engine's inbox is full",
-            ErrorKind::Status => "the response's status is an error",
-            ErrorKind::Policy => "given up by its policy",
+            ErrorKind::Status => "response status is an error",
+            ErrorKind::Policy => "stopped by its policy",
         }
     }
 }
@@ -97,13 +117,13 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// Where in its life an exchange was.
+/// How far an exchange had come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Phase {
     /// The request was being built.
     Build,
-    /// Waiting: for its delay, a connection or a file descriptor.
+    /// Waiting: for its delay, for a connection, or for a file descriptor.
     Queue,
     /// Looking up the host.
     Resolve,
@@ -113,7 +133,7 @@ pub enum Phase {
     Tls,
     /// Writing the request.
     Write,
-    /// The request is written, no byte of the response has come.
+    /// Waiting for the first byte of the response; the request has been written.
     FirstByte,
     /// Reading the header section.
     Head,
@@ -143,29 +163,57 @@ impl fmt::Display for Phase {
     }
 }
 
-/// Whether the request left this machine. What tells more is greater.
+/// Whether the request left this machine. The variants are ordered: the more certain it is that the
+/// peer has seen the request, the greater the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Sent {
-    /// Not one byte did.
+    /// No byte was written.
     No,
-    /// Some or all of it was written, and nothing came back: the peer may have processed it.
+    /// Some or all of the request was written and no byte of a response arrived, so the peer may
+    /// have processed it.
     Maybe,
-    /// The peer answered: it has seen the request.
+    /// The peer answered, so it has seen the request.
     Yes,
 }
 
-/// What was sent for a request before its present attempt, by the engine or by a policy, which sent
-/// it again.
+/// What had been sent for a request before its current attempt, by the engine's retry or by a
+/// policy that sent the request again.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Earlier {
     pub(crate) sent: Sent,
     pub(crate) resend_is_safe: bool,
 }
 
-/// Why a request has no response, or not all of it. One pointer wide.
+/// Why a request has no response, or only part of one. One pointer wide.
 ///
-/// `{}` says what failed, `{:#}` also why; [`source`](StdError::source) is the reason alone. Of a
-/// request or a configuration that cannot be used, `{}` says all: what failed is the reason.
+/// `{}` prints what failed, `{:#}` adds the cause, and [`source`](StdError::source) returns the
+/// cause alone. For a request that cannot be sent and for an invalid configuration `{}` already
+/// includes the cause, because there the cause is what failed.
+///
+/// ```
+/// use httpstream::sim::{Answer, Incoming, Network};
+/// use httpstream::{Config, Engine, ErrorKind, Next, Phase, Request, Sent, Sim};
+///
+/// let network = Network::new(1);
+/// network.host("shop.test", [[10, 0, 0, 1]]);
+/// // This server closes the connection instead of answering.
+/// network.serve("10.0.0.1:80".parse().unwrap(), |_: &Incoming| Answer::nothing().close());
+///
+/// let mut engine = Engine::<u32, Sim>::on_network(&network, Config::default())?;
+/// engine.submit(Request::post("http://shop.test/order").body("1 tea").build()?, |failed, reply, _| {
+///     let error = reply.expect_err("there is no answer");
+///     assert_eq!(error.kind(), ErrorKind::ClosedBeforeResponse);
+///     assert_eq!(error.phase(), Phase::FirstByte);
+///     assert_eq!(error.request_sent(), Sent::Maybe);
+///     assert!(!error.resend_is_safe(), "the order may have been placed");
+///     *failed += 1;
+///     Next::done()
+/// });
+/// let mut failed = 0;
+/// engine.run(&mut failed)?;
+/// assert_eq!(failed, 1);
+/// # Ok::<(), httpstream::Error>(())
+/// ```
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -194,12 +242,12 @@ enum Source {
     Other(Box<dyn StdError + Send + Sync>),
 }
 
-/// Why a host has no address, and who said so.
+/// Why a host has no address, and which servers said so.
 #[derive(Debug)]
 struct Lookup {
     error: LookupError,
     servers: String,
-    /// The deadline that passed, where it was one.
+    /// The deadline that passed, if the lookup timed out.
     deadline: Option<String>,
 }
 
@@ -211,9 +259,9 @@ impl fmt::Display for Lookup {
         write!(f, "{}", self.error)?;
         match self.error {
             LookupError::NotFound | LookupError::NoAddress if !self.servers.is_empty() => {
-                write!(f, ", says {}", self.servers)
+                write!(f, ", according to {}", self.servers)
             }
-            // The others name whom they are about.
+            // The other variants already name the servers they concern.
             _ => Ok(()),
         }
     }
@@ -221,10 +269,10 @@ impl fmt::Display for Lookup {
 
 impl StdError for Lookup {}
 
-/// What became of each address that was tried.
+/// The addresses that were tried, each with the reason why it failed.
 #[derive(Debug)]
 struct Addresses {
-    /// The deadline that passed, where it was one.
+    /// The deadline that passed, if connecting timed out.
     deadline: Option<String>,
     tried: Vec<(SocketAddr, io::Error)>,
 }
@@ -248,13 +296,14 @@ impl fmt::Display for Addresses {
 }
 
 impl Addresses {
-    /// More than these make no line that anybody reads; [`Error::addresses`] has all.
+    /// A line with more addresses than this is unreadable; [`Error::addresses`] returns all of
+    /// them.
     const MAX_TOLD: usize = 16;
 }
 
 impl StdError for Addresses {}
 
-/// A cause that is told in words only.
+/// A cause that consists of text only.
 #[derive(Debug)]
 struct Reason(String);
 
@@ -266,7 +315,7 @@ impl fmt::Display for Reason {
 
 impl StdError for Reason {}
 
-/// What an exchange knows of itself when it fails.
+/// The state of an exchange at the time it failed.
 #[derive(Debug)]
 pub(crate) struct Circumstances {
     pub(crate) phase: Phase,
@@ -281,7 +330,7 @@ pub(crate) struct Circumstances {
 }
 
 impl Circumstances {
-    /// With what was sent before.
+    /// Merges what was sent before the current attempt.
     pub(crate) fn behind(mut self, earlier: Earlier) -> Self {
         self.sent = self.sent.max(earlier.sent);
         self.resend_is_safe &= earlier.resend_is_safe;
@@ -322,23 +371,24 @@ impl Error {
         )
     }
 
-    /// What a policy returns to refuse a request, or to give it up: [`ErrorKind::Policy`], with
-    /// `why` as its source.
+    /// Creates the error that a policy returns to refuse a request or to give it up. Its kind is
+    /// [`ErrorKind::Policy`] and its source is `why`.
     ///
     /// ```
     /// use httpstream::{Error, ErrorKind};
     ///
     /// let error = Error::policy("a streamed body cannot be signed");
     /// assert_eq!(error.kind(), ErrorKind::Policy);
-    /// assert_eq!(format!("{error:#}"), "given up by its policy: a streamed body cannot be signed");
+    /// assert_eq!(format!("{error:#}"), "stopped by its policy: a streamed body cannot be signed");
     /// ```
     pub fn policy(why: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::bare(ErrorKind::Policy, Phase::Queue, Source::Other(why.into()))
     }
 
-    /// Says where in an exchange a policy returned this error. An error that knows its request, as
-    /// one does that came from an exchange, keeps what it says, but for what its readback decides
-    /// by: whether anything was sent, and may be sent again, is said of both exchanges.
+    /// Adds the circumstances of the exchange in which a policy returned this error. An error that
+    /// already has a request came from an exchange of its own and keeps what it reports, except for
+    /// what readbacks base a resend on: `request_sent` and `resend_is_safe` then cover both
+    /// exchanges.
     pub(crate) fn placed_at(self, at: Circumstances) -> Self {
         match self.0.request {
             Some(_) => self.behind(Earlier {
@@ -349,8 +399,8 @@ impl Error {
         }
     }
 
-    /// What this error says of its exchange, for another one that takes its place; `otherwise`
-    /// where it says nothing.
+    /// Returns the circumstances of this error, for an error that takes its place; `otherwise` if
+    /// it has none.
     pub(crate) fn circumstances(&self, otherwise: Circumstances) -> Circumstances {
         match &self.0.request {
             None => otherwise,
@@ -368,13 +418,13 @@ impl Error {
         }
     }
 
-    /// Of the engine itself rather than of an exchange: its poll failed.
+    /// Creates an error of the engine itself rather than of an exchange: its poll failed.
     pub(crate) fn io(error: io::Error) -> Self {
         Self::bare(ErrorKind::Io, Phase::Queue, Source::Io(error))
     }
 
-    /// The engine went while somebody waited for the response to `request`. It was sent as far as
-    /// `earlier` says.
+    /// Creates the error for a future whose engine was dropped before the response to `request`
+    /// arrived. `earlier` is what had been sent of it.
     pub(crate) fn gone(request: Request, earlier: Earlier) -> Self {
         let mut error = Self::from(Gone).behind(earlier);
         error.0.origin = Some(request.origin());
@@ -382,7 +432,7 @@ impl Error {
         error
     }
 
-    /// An exchange failed with no cause but its kind.
+    /// Creates an error without a cause.
     pub(crate) fn of(kind: ErrorKind, at: Circumstances) -> Self {
         Self::placed(kind, at, Source::None)
     }
@@ -429,7 +479,7 @@ impl Error {
         )
     }
 
-    /// `deadline` passed before one of `servers` answered.
+    /// Creates the error for a lookup whose `deadline` passed before any of `servers` answered.
     pub(crate) fn from_mute(deadline: String, servers: String, at: Circumstances) -> Self {
         let lookup = Lookup {
             error: LookupError::Timeout(servers),
@@ -447,15 +497,14 @@ impl Error {
         Self::placed(kind, at, Source::Reason(Reason(text)))
     }
 
-    /// Adds what else was sent.
+    /// Merges what else was sent.
     fn behind(mut self, earlier: Earlier) -> Self {
         self.0.sent = self.0.sent.max(earlier.sent);
         self.0.resend_is_safe &= earlier.resend_is_safe;
         self
     }
 
-    /// The same exchange's end, as it is told to the readback of a chain that was cancelled
-    /// meanwhile.
+    /// Turns this error into the one for the readback of a chain that was canceled in the meantime.
     pub(crate) fn into_cancelled(mut self) -> Self {
         self.0.kind = ErrorKind::Cancelled;
         self.0.source = Source::None;
@@ -489,52 +538,128 @@ impl Error {
         }))
     }
 
-    /// What went wrong.
+    /// Returns what went wrong.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// Where in its life the exchange was.
+    /// Returns how far the exchange had come.
     pub fn phase(&self) -> Phase {
         self.0.phase
     }
 
-    /// Whether the request left this machine, in any of its attempts. Of one that a
-    /// [policy](crate::policy) has sent again: whether any of what was sent for it did.
+    /// Returns whether any part of the request left this machine, in any of its attempts.
+    ///
+    /// For a request that a [policy](crate::policy) has sent again, this covers everything that was
+    /// sent for it.
+    ///
+    /// # A POST on a kept-alive connection
+    /// A server closes a connection that has been idle for too long, and may do so just as the next
+    /// request is being written to it. The error is then
+    /// [`ClosedBeforeResponse`](ErrorKind::ClosedBeforeResponse),
+    /// [`reused_connection`](Self::reused_connection) is true and this method returns
+    /// [`Sent::Maybe`]: the request was written, no byte of a response arrived, and nothing in
+    /// HTTP/1.1 tells whether the server processed it. The engine sends an idempotent request again
+    /// by itself, once, on a fresh connection. A POST or PATCH is not idempotent, so it fails with
+    /// this error, and [`resend_is_safe`](Self::resend_is_safe) is false.
+    ///
+    /// There are two ways to avoid this:
+    ///
+    /// - [`RequestBuilder::fresh_connection`](crate::RequestBuilder::fresh_connection) sends the
+    ///   request on a connection of its own, which no server closes for being idle. It costs a
+    ///   round trip, and a TLS handshake for `https`. `Sent::Maybe` remains possible if the server
+    ///   fails while it processes the request.
+    /// - [`RequestBuilder::idempotent`](crate::RequestBuilder::idempotent) declares that the
+    ///   request may be repeated, for a server that recognizes duplicates, for example by a
+    ///   transaction id. The engine then sends it again by itself.
+    ///
+    /// Otherwise ask the server whether the request took effect before sending it again.
     pub fn request_sent(&self) -> Sent {
         self.0.sent
     }
 
-    /// Whether sending the request again can do no harm: it never left, or it is idempotent
-    /// (RFC 9110 §9.2.2, RFC 9112 §9.3.1). Of one that a [policy](crate::policy) has sent again: so
-    /// is all that was sent for it.
+    /// Returns whether sending the request again can do no harm: no byte of it was written, or it
+    /// is idempotent (RFC 9110 §9.2.2, RFC 9112 §9.3.1). Whether a request is idempotent follows
+    /// from its method, unless [`RequestBuilder::idempotent`](crate::RequestBuilder::idempotent)
+    /// has overridden that.
+    ///
+    /// For a request that a [policy](crate::policy) has sent again, this covers everything that was
+    /// sent for it.
+    ///
+    /// False means that the server may already have processed the request and would process it
+    /// twice. This happens to a POST whenever its connection breaks before the response, most often
+    /// because the server closed a kept-alive connection just as the request was written; see
+    /// [`request_sent`](Self::request_sent) for how to avoid that.
+    ///
+    /// ```
+    /// use httpstream::sim::{Answer, Incoming, Network};
+    /// use httpstream::{Config, Engine, Error, Next, Request, Sent, Sim};
+    ///
+    /// let network = Network::new(1);
+    /// network.host("shop.test", [[10, 0, 0, 1]]);
+    /// // It answers the first request of a connection, and closes the connection at the second.
+    /// network.serve("10.0.0.1:80".parse().unwrap(), |request: &Incoming| match request.path() {
+    ///     "/basket" => Answer::ok("1 tea"),
+    ///     _ if request.number > 0 => Answer::nothing().close(),
+    ///     _ => Answer::status(201),
+    /// });
+    ///
+    /// #[derive(Default)]
+    /// struct Shop { refused: Option<Error>, ordered: u32 }
+    ///
+    /// let mut engine = Engine::<Shop, Sim>::on_network(&network, Config::default())?;
+    /// let order = Request::post("http://shop.test/order").body("1 tea");
+    /// let order = order.build()?;
+    /// let fresh = order.edit().fresh_connection().build()?;
+    /// engine.submit(Request::get("http://shop.test/basket").build()?, move |_, _, cx| {
+    ///     // The connection is kept, and the order goes over it.
+    ///     cx.send(order.clone()).read_by(|shop, reply, _| {
+    ///         shop.refused = reply.err();
+    ///         Next::done()
+    ///     })
+    /// });
+    /// let mut shop = Shop::default();
+    /// engine.run(&mut shop)?;
+    /// let error = shop.refused.as_ref().unwrap();
+    /// assert!(error.reused_connection() && error.request_sent() == Sent::Maybe);
+    /// assert!(!error.resend_is_safe());
+    ///
+    /// // On a connection of its own the order does not meet a server that is about to close it.
+    /// engine.submit(fresh, |shop, reply, _| {
+    ///     shop.ordered += u32::from(reply.is_ok_and(|response| response.status() == 201));
+    ///     Next::done()
+    /// });
+    /// engine.run(&mut shop)?;
+    /// assert_eq!(shop.ordered, 1);
+    /// # Ok::<(), httpstream::Error>(())
+    /// ```
     pub fn resend_is_safe(&self) -> bool {
         self.0.resend_is_safe
     }
 
-    /// Whether the exchange was on a connection that had served another before.
+    /// Returns whether the exchange was on a connection that had already served another one.
     pub fn reused_connection(&self) -> bool {
         self.0.reused
     }
 
-    /// How often the request was given a connection, or the making of one: 0 if it never left its
-    /// queue, 2 after the engine has sent it again. Of what a [policy](crate::policy) has sent, the
-    /// last exchange counts alone.
+    /// Returns how many times the request was assigned to a connection, open or still being made: 0
+    /// if it never left its queue, 2 after the engine has sent it again. For a request that a
+    /// [policy](crate::policy) has sent again, only the last exchange is counted.
     pub fn attempts(&self) -> u32 {
         self.0.attempts.into()
     }
 
-    /// The request that failed; of a chain that was cancelled while it waited without one, the last
-    /// it had sent. `None` where there was none yet: it could not be built, or it is not an
-    /// exchange that failed.
+    /// Returns the request that failed. For a chain that was canceled while it waited without a
+    /// request, this is the last one it sent. `None` if there was no request yet, because it could
+    /// not be built, or if the error does not concern an exchange.
     ///
-    /// Printed, it shows method and origin. Its [`uri`](Request::uri) may hold secrets: do not log
-    /// it.
+    /// Its `Debug` output shows method and origin only. Its [`uri`](Request::uri) may contain
+    /// secrets: do not log it.
     pub fn request(&self) -> Option<&Request> {
         self.0.request.as_ref()
     }
 
-    /// What the peer did wrong.
+    /// Returns the peer's violation of the protocol or of a limit.
     pub fn violation(&self) -> Option<&Violation> {
         match &self.0.source {
             Source::Violation(violation) => Some(violation),
@@ -542,7 +667,8 @@ impl Error {
         }
     }
 
-    /// Why the host has no address: unknown, without an address, its servers mute, or what else.
+    /// Returns why the lookup gave no address: the name does not exist or has none, the servers did
+    /// not answer, or another reason.
     pub fn lookup(&self) -> Option<&LookupError> {
         match &self.0.source {
             Source::Lookup(lookup) => Some(&lookup.error),
@@ -550,14 +676,14 @@ impl Error {
         }
     }
 
-    /// The addresses that could not be connected to, each with its reason, in the order in which
-    /// they failed.
+    /// Returns the addresses that could not be connected to, each with its reason, in the order in
+    /// which they failed.
     ///
-    /// Beside what the system says, a reason may be ours: [`TimedOut`](io::ErrorKind::TimedOut)
-    /// where there was no answer by the deadline,
-    /// [`PermissionDenied`](io::ErrorKind::PermissionDenied) without a number of the system's where
-    /// the address filter refused it, [`InvalidInput`](io::ErrorKind::InvalidInput) where the route
-    /// asks for what cannot be had.
+    /// Besides the errors of the operating system, the engine gives reasons of its own:
+    /// [`TimedOut`](io::ErrorKind::TimedOut) if there was no answer before the deadline,
+    /// [`PermissionDenied`](io::ErrorKind::PermissionDenied) without an OS error code if the
+    /// address filter refused the address, and [`InvalidInput`](io::ErrorKind::InvalidInput) if the
+    /// route asks for something that this system cannot provide.
     pub fn addresses(&self) -> &[(SocketAddr, io::Error)] {
         match &self.0.source {
             Source::Addresses(addresses) => &addresses.tried,
@@ -565,8 +691,8 @@ impl Error {
         }
     }
 
-    /// Why TLS failed: what is wrong with the server's certificate, or what else. Connections that
-    /// are cut in the handshake have an [`io::Error`] for a source instead.
+    /// Returns why TLS failed, for example what is wrong with the server's certificate. If the
+    /// connection broke during the handshake, this is `None` and the source is an [`io::Error`].
     #[cfg(feature = "tls")]
     pub fn tls(&self) -> Option<&Problem> {
         match &self.0.source {
@@ -575,17 +701,17 @@ impl Error {
         }
     }
 
-    /// Whom the request was for.
+    /// Returns the origin that the request was sent to.
     pub fn origin(&self) -> Option<&Origin> {
         self.0.origin.as_ref()
     }
 
-    /// The status of the response, if its head had come.
+    /// Returns the status of the response, if its head had arrived.
     pub fn status(&self) -> Option<StatusCode> {
         self.0.status
     }
 
-    /// What had been collected of the body.
+    /// Returns the part of the body that had been collected.
     pub fn partial_body(&self) -> &[u8] {
         &self.0.partial_body
     }
@@ -606,7 +732,7 @@ impl Error {
 }
 
 impl Error {
-    /// Whether what failed is the reason, so that `{}` tells it too.
+    /// Whether the cause is itself what failed, so that `{}` prints it too.
     fn is_its_reason(&self) -> bool {
         matches!(
             self.0.kind,
@@ -614,9 +740,9 @@ impl Error {
         )
     }
 
-    /// What may be the matter where each side speaks another protocol.
+    /// A guess at the mistake where the two sides speak different protocols.
     fn guess(&self) -> Option<&'static str> {
-        // The first byte of a TLS record that holds an alert, or a handshake message (RFC 8446
+        // The first byte of a TLS record that carries an alert or a handshake message (RFC 8446
         // §5.1).
         const RECORD: [u8; 2] = [0x15, 0x16];
         let scheme = self.0.origin.as_ref().map(Origin::scheme);
@@ -635,7 +761,7 @@ impl Error {
     }
 }
 
-/// What failed, where; with `{:#}` also why, cause after cause. Neither shows paths, queries or
+/// `{}` prints what failed and where; `{:#}` adds the causes. Neither prints paths, queries or
 /// field values.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -661,7 +787,7 @@ impl fmt::Display for Error {
         }?;
         if f.alternate() || self.is_its_reason() {
             match &self.0.source {
-                // That it was cut short is said.
+                // The kind already says that the response was cut short.
                 Source::Violation(Violation::Truncated { missing: None }) => {}
                 Source::Violation(Violation::Truncated { missing: Some(n) }) => {
                     write!(f, ": {n} bytes missing")?;
@@ -676,7 +802,7 @@ impl fmt::Display for Error {
         if let Some(guess) = self.guess() {
             write!(f, "; {guess}")?;
         }
-        // Without a connection, the last attempt has sent nothing.
+        // Without a connection the last attempt sent nothing, so only the earlier ones count.
         let has_connection = phase > Phase::Tls && self.0.sent != Sent::No;
         match (self.0.attempts, has_connection) {
             (0 | 1, _) => Ok(()),
@@ -717,7 +843,7 @@ impl StdError for Error {
     }
 }
 
-/// The engine is gone: nothing can be submitted to it any more.
+/// The engine has been dropped: nothing can be submitted to it any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gone;
 
@@ -735,29 +861,29 @@ impl From<Gone> for Error {
     }
 }
 
-/// A submission that the engine did not take, with what was to be submitted: a request and its
+/// A submission that the engine did not accept, together with what was submitted: a request and its
 /// readback, or a call.
 ///
-/// `?` makes it an [`Error`] of the kind [`Full`](ErrorKind::Full) or [`Gone`](ErrorKind::Gone),
-/// and drops what it holds.
+/// `?` converts it to an [`Error`] of the kind [`Full`](ErrorKind::Full) or
+/// [`Gone`](ErrorKind::Gone) and drops the submission.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum SubmitError<T> {
-    /// The inbox holds [`Config::max_inbox`](crate::Config::max_inbox) submissions already: the
-    /// engine does not keep up, or does not turn. Some later time there is room again.
+    /// The inbox already holds [`Config::max_inbox`](crate::Config::max_inbox) submissions: the
+    /// engine cannot keep up, or is not being turned. Try again later.
     Full(T),
-    /// The engine is gone: it takes nothing any more.
+    /// The engine has been dropped and accepts nothing any more.
     Gone(T),
 }
 
 impl<T> SubmitError<T> {
-    /// What was to be submitted.
+    /// Returns what was submitted.
     pub fn into_inner(self) -> T {
         match self {
             SubmitError::Full(given) | SubmitError::Gone(given) => given,
         }
     }
 
-    /// Whether it may be taken at some other time.
+    /// Returns whether the submission may be accepted later.
     pub fn is_full(&self) -> bool {
         matches!(self, SubmitError::Full(_))
     }
@@ -800,7 +926,7 @@ impl From<Invalid> for Error {
     }
 }
 
-/// The nearest kind that the standard library has, with the error in it.
+/// Chooses the closest [`io::ErrorKind`] and wraps the error.
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match (error.0.kind, &error.0.source) {

@@ -1,28 +1,28 @@
 //! Generations of a session: what was built for an old login ends with it.
 //!
-//! A session has a [`Generation`]; what belongs to the session (a request, a wait, a call, a task)
-//! carries a [`Mark`] of it. [`Generation::end`] makes all marks taken before it stale, on every
-//! thread, without knowing who holds them. The holders compare: before an engine begins a request
-//! or an exchange that carries a mark, it asks [`Mark::is_over`], which costs one load.
+//! A session has a [`Generation`]. Whatever belongs to the session (a request, a wait, a call, a
+//! task) carries a [`Mark`] of it. [`Generation::end`] makes all marks taken before it stale, on
+//! every thread, without tracking who holds them. The holders compare: before an engine begins a
+//! request or an exchange that carries a mark, it checks [`Mark::is_over`], which costs one load.
 //!
-//! What is under way ends when the engine looks through what it holds: each that holds something
-//! marked [watches](Mark::watch) for the next end, and is woken by it. This is the one part of a
-//! session that the core knows.
+//! Requests that are already under way end when the engine looks through its chains. Every engine
+//! that holds something marked [watches](Mark::watch) for the next end and is woken by it. This is
+//! the only part of a session that the core deals with.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 
-/// The logins of one session, counted. Clones count together.
+/// Counts the logins of one session. Clones share the count.
 #[derive(Clone, Default)]
 pub(crate) struct Generation(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    /// How many have ended.
+    /// How many generations have ended.
     ended: AtomicU64,
-    /// The engines that hold something marked: each once, until the next end.
+    /// The engines that hold something marked, each once, until the next end.
     watching: Mutex<Vec<Waker>>,
 }
 
@@ -34,12 +34,12 @@ pub(crate) struct Mark {
 }
 
 impl Generation {
-    #[cfg_attr(not(test), expect(dead_code, reason = "sessions are not there yet"))]
+    #[cfg_attr(not(test), expect(dead_code, reason = "sessions do not exist yet"))]
     pub(crate) fn new() -> Self {
         Self::default()
     }
 
-    /// The present generation, for what belongs to it.
+    /// Returns a mark of the current generation.
     pub(crate) fn mark(&self) -> Mark {
         Mark {
             of: self.clone(),
@@ -47,11 +47,11 @@ impl Generation {
         }
     }
 
-    /// Ends the present generation: all marks taken until now are over. Wakes the engines that
-    /// watch, and drops their wakers.
-    #[cfg_attr(not(test), expect(dead_code, reason = "sessions are not there yet"))]
+    /// Ends the current generation: all marks taken so far are stale. Wakes the watching engines
+    /// and drops their wakers.
+    #[cfg_attr(not(test), expect(dead_code, reason = "sessions do not exist yet"))]
     pub(crate) fn end(&self) {
-        // Release: a thread that sees a mark as over also sees what was done before.
+        // Release: a thread that sees a stale mark also sees everything done before the end.
         self.0.ended.fetch_add(1, Ordering::AcqRel);
         let mut watching = self
             .0
@@ -59,7 +59,7 @@ impl Generation {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let woken = std::mem::take(&mut *watching);
-        // Not under the lock: to wake runs an engine's code.
+        // Wakers run engine code, so they are not called under the lock.
         drop(watching);
         woken.into_iter().for_each(Waker::wake);
     }
@@ -77,14 +77,14 @@ impl Mark {
         self.taken_at != self.of.ended()
     }
 
-    /// A mark of the generation that is there now, which may be a later one.
+    /// Returns a mark of the session's current generation, which may be a later one.
     pub(crate) fn renewed(&self) -> Self {
         self.of.mark()
     }
 
-    /// Registers `waker` to be woken, once, when the session's present generation ends. A second
-    /// registration of the same waker has no effect. Returns false if this mark is over already;
-    /// nothing is registered then.
+    /// Registers `waker` to be woken, once, when the session's current generation ends. Registering
+    /// the same waker twice has no effect. Returns false, and registers nothing, if this mark is
+    /// already stale.
     pub(crate) fn watch(&self, waker: &Waker) -> bool {
         let mut watching = self
             .of
@@ -92,8 +92,8 @@ impl Mark {
             .watching
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        // Under the lock, which an end takes after it has counted: so it is seen here, or else it
-        // will find the waker.
+        // Checked under the lock, which `end` takes after it has counted: either the end is seen
+        // here, or `end` finds the waker.
         if self.is_over() {
             return false;
         }
@@ -176,7 +176,7 @@ mod tests {
         session.end();
         session.end();
         assert_eq!(counts.each_ref().map(|count| count.get()), [1, 1]);
-        // Too late: it is over, and the next end is none of its business.
+        // Too late: this mark is stale, so the next end does not concern it.
         assert!(!old.watch(&wakers[0]));
         assert!(session.mark().watch(&wakers[1]));
         session.end();

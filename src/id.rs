@@ -2,18 +2,19 @@
 
 use std::fmt;
 
-/// Names a chain: the request, its retries, follow-ons and delays, until done. Never reused.
+/// Identifies a chain, with its retries, follow-ons and delays, until it is done. Ids are never
+/// reused.
 ///
-/// Ids order by nothing in particular; ids of one engine mean nothing to another.
+/// Their order has no meaning, and the ids of one engine mean nothing to another.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChainId(u64);
 
 impl ChainId {
-    /// Set in ids that a [`Submitter`](crate::Submitter) gave out before the engine had a slot for
+    /// Set in ids that a [`Submitter`](crate::Submitter) assigned before the engine had a slot for
     /// the chain.
     const REMOTE: u64 = 1 << 63;
 
-    /// Names no chain, and never will.
+    /// The id of no chain, now or later.
     pub(crate) const NONE: Self = Self(Self::REMOTE);
 
     #[inline]
@@ -25,7 +26,7 @@ impl ChainId {
         Self(Self::REMOTE | number)
     }
 
-    /// Slot and generation of one that is not remote.
+    /// Returns slot and generation of an id that is not remote.
     #[inline]
     pub(crate) fn parts(self) -> (u32, u32) {
         (self.0 as u32, (self.0 >> 32) as u32)
@@ -36,12 +37,13 @@ impl ChainId {
         self.0 & Self::REMOTE != 0
     }
 
-    /// As a number, for tables of the host's own.
+    /// Returns the id as a number, for tables of the caller's own.
     pub fn to_u64(self) -> u64 {
         self.0
     }
 
-    /// Back from [`to_u64`](Self::to_u64). A number that never was an id names no chain.
+    /// Converts a number from [`to_u64`](Self::to_u64) back to the id. A number that was never an
+    /// id identifies no chain.
     pub fn from_u64(number: u64) -> Self {
         Self(number)
     }

@@ -1,8 +1,9 @@
-//! Tells what an `io::Error` means: this machine ran out of something, or the peer hung up.
+//! Classifies an `io::Error`: either this machine has run out of a resource, or the peer has closed
+//! the connection.
 
 use std::io;
 
-/// Whether `error` says that this machine has no file descriptor, port or memory left, rather than
+/// Whether `error` means that this machine has no file descriptor, port or memory left, rather than
 /// something about the peer.
 pub(crate) fn is_exhaustion(error: &io::Error) -> bool {
     const ENFILE: i32 = 23;
@@ -20,7 +21,7 @@ pub(crate) fn is_exhaustion(error: &io::Error) -> bool {
     by_number || by_kind
 }
 
-/// Whether `error` says that the peer ended the connection.
+/// Whether `error` means that the peer ended the connection.
 pub(crate) fn is_reset(error: &io::Error) -> bool {
     matches!(
         error.kind(),

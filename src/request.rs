@@ -1,7 +1,7 @@
-//! Requests as values: serialised once, and read from what was serialised.
+//! Requests as values, serialized once and read back from the serialized bytes.
 //!
 //! The [builder](crate::RequestBuilder) has checked all parts, so nothing here can fail. Fields
-//! that are added on the way, such as User-Agent, are the engine's business.
+//! added on the way out, such as User-Agent, are added by the engine.
 
 use std::any::Any;
 use std::fmt;
@@ -17,13 +17,18 @@ use crate::proto::{LimitsEdit, Origin, Scheme};
 use crate::route::Route;
 use crate::timeouts::TimeoutsEdit;
 
-/// The most requests that may be unanswered on one connection. Servers answer no faster for more
-/// than a few dozen.
+/// The most requests that may be unanswered on one connection. Beyond a few dozen, servers answer
+/// no faster.
 pub(crate) const MAX_PIPELINE: u16 = 1024;
 
-/// A request: a value, serialised once, cheap to clone and to send between threads.
+/// An HTTP request: an immutable value, serialized once, cheap to clone and to send to other
+/// threads.
 ///
-/// `Debug` shows the method and the origin, and neither path, query, fields nor body: a token in a
+/// [`Request::get`], [`Request::post`] and the other methods begin a
+/// [`RequestBuilder`](crate::RequestBuilder); [`edit`](Self::edit) derives a request from an
+/// existing one.
+///
+/// `Debug` prints the method and the origin, and neither path, query, fields nor body: a token in a
 /// path is as secret as a password.
 ///
 /// ```
@@ -40,50 +45,52 @@ pub(crate) const MAX_PIPELINE: u16 = 1024;
 #[derive(Clone)]
 pub struct Request(Arc<Inner>);
 
-/// Ten thousand of these wait at once, each with a URL of its own: what can be read from the head
-/// is not kept beside it.
+/// Ten thousand requests wait at once, each with its own URL, so whatever can be read from
+/// the head is not stored a second time.
 struct Inner {
-    /// The head; before it the origin's host, where the head does not hold it: the caller's own
-    /// Host value took its place, or it has a zone id, which is not sent.
+    /// The head. It is preceded by the origin's host if the head does not contain it, which is so
+    /// if the caller set a Host value of its own, or if the host has a zone id, which is not sent.
     store: Box<[u8]>,
     body: Body,
     parsed: OnceLock<Box<Parsed>>,
     rare: Option<Box<Rare>>,
     timeouts: TimeoutsEdit,
-    /// The [`field_bit`] of each field in the head.
+    /// The [`field_bit`]s of the fields in the head.
     fields: u32,
-    /// Where in `store` the host begins; 0: before the head rather than in it.
+    /// Where in `store` the host begins; 0 if it precedes the head rather than being part of it.
     host_at: u32,
     port: u16,
     host_len: u8,
     flags: Flags,
 }
 
-/// A body is shared, not copied, by a request that was [edited](Request::edit) from another.
+/// A body. A request that was [edited](Request::edit) from another shares its body instead of
+/// copying it.
 enum Body {
     Own(Box<[u8]>),
-    /// That of this request, which has it of its own.
+    /// The body of this request, which owns it.
     Of(Request),
 }
 
-/// What few requests have.
+/// The parts that few requests have.
 #[derive(Clone, Default)]
 pub(crate) struct Rare {
-    /// Boxed: it is longer than all the others together.
+    /// Boxed because it is larger than all the other fields together.
     pub(crate) limits: Option<Box<LimitsEdit>>,
     pub(crate) route: Option<Arc<Route>>,
     pub(crate) pipeline: Option<u16>,
     pub(crate) policies: Option<Carried>,
-    /// The login of its session that it belongs to.
+    /// The generation of its session that the request belongs to.
     pub(crate) mark: Option<Mark>,
     pub(crate) lane: Option<Box<str>>,
     pub(crate) priority: i8,
 }
 
-/// What a request carries for a layer above, which alone knows its type.
+/// A value that a request carries for a higher layer, which alone knows its type.
 ///
-/// A policy is asked about responses and errors, and an error holds the request that failed: so the
-/// trait stands above all of them, and the request that carries a policy cannot name it.
+/// A policy sees responses and errors, and an error holds the request that failed. The trait
+/// therefore lives in a layer above all of these, and a request that carries a policy cannot name
+/// its type.
 pub(crate) type Carried = Arc<dyn Any + Send + Sync>;
 
 impl Rare {
@@ -107,7 +114,7 @@ impl Rare {
     }
 }
 
-/// What the engine itself never asks for.
+/// Parts that the engine itself never needs.
 struct Parsed {
     method: Method,
     uri: Uri,
@@ -122,12 +129,12 @@ impl Flags {
     const FRESH: Self = Self(4);
     const CLOSE: Self = Self(8);
     const EXPECT: Self = Self(16);
-    /// Whether it is idempotent was said, rather than taken from the method.
+    /// The caller set whether the request is idempotent; otherwise its method decides.
     const SAID: Self = Self(32);
-    /// Its Content-Type comes from `form`.
+    /// The request's Content-Type was added by `form`.
     const FORM: Self = Self(64);
     const UPGRADE: Self = Self(128);
-    /// What says how a request wants to go over a connection.
+    /// The flags that decide whether a request may be pipelined.
     const OF_PIPELINING: Self = Self(2 | 4 | 8 | 16 | 128);
 
     fn with(self, other: Self, yes: bool) -> Self {
@@ -139,38 +146,38 @@ impl Flags {
     }
 }
 
-/// The parts of a request, checked by the builder: the head they make is well-formed.
+/// The parts of a request. The builder has checked them, so the head made from them is well-formed.
 pub(crate) struct Checked<'a> {
     pub(crate) method: &'a Method,
     pub(crate) target: &'a Target,
-    /// The value of `Host`, where it is not the origin's.
+    /// The value of `Host`, if it is not the origin's.
     pub(crate) own_host: Option<&'a [u8]>,
     /// The other field lines, each with its CRLF.
     pub(crate) lines: &'a [u8],
-    /// The [`field_bit`] of each name in `lines`.
+    /// The [`field_bit`]s of the names in `lines`.
     pub(crate) fields: u32,
     pub(crate) body: CheckedBody,
     pub(crate) is_idempotent: bool,
-    /// Whether the caller said so, rather than the method.
+    /// Whether the caller set that, rather than the method.
     pub(crate) idempotence_was_said: bool,
-    /// Whether the line in front of Content-Length is the Content-Type of a form, which goes with
-    /// the form.
+    /// Whether the line before Content-Length is the Content-Type of a form, which is removed
+    /// together with the form.
     pub(crate) has_form_type: bool,
     pub(crate) wants_fresh_connection: bool,
-    /// Whether `lines` say `Connection: close`.
+    /// Whether `lines` contains `Connection: close`.
     pub(crate) wants_close: bool,
-    /// Whether an `Upgrade` field is among `lines`.
+    /// Whether `lines` contains an `Upgrade` field.
     pub(crate) wants_upgrade: bool,
-    /// Whether `Expect: 100-continue` is among `lines`.
+    /// Whether `lines` contains `Expect: 100-continue`.
     pub(crate) expects_continue: bool,
     pub(crate) timeouts: TimeoutsEdit,
     pub(crate) rare: Rare,
 }
 
-/// The body of a request to be.
+/// The body of a request that is being built.
 pub(crate) enum CheckedBody {
     Bytes(Vec<u8>),
-    /// The same as this request's.
+    /// The body of this request, which is shared.
     Of(Request),
 }
 
@@ -188,7 +195,7 @@ impl CheckedBody {
 }
 
 impl Checked<'_> {
-    /// [`Inner::store`] and [`Inner::host_at`].
+    /// Returns [`Inner::store`] and [`Inner::host_at`].
     fn serialise(&self) -> (Vec<u8>, usize) {
         let (method, path, origin) = (
             self.method.as_str(),
@@ -207,7 +214,7 @@ impl Checked<'_> {
                 + AROUND,
         );
         let mut write = |line: fmt::Arguments<'_>| {
-            store.write_fmt(line).expect("a Vec takes all");
+            store.write_fmt(line).expect("writing to a Vec cannot fail");
             store.len()
         };
         let host_at = match (self.own_host, origin.has_zone()) {
@@ -267,7 +274,7 @@ impl Request {
         }))
     }
 
-    /// The method.
+    /// Returns the method.
     pub fn method(&self) -> &Method {
         match self.method_bytes() {
             b"GET" => &Method::GET,
@@ -282,23 +289,23 @@ impl Request {
         }
     }
 
-    /// The URL in absolute form, encoded as it goes out, without fragment. Parsed at the first call
-    /// and kept.
+    /// Returns the URL in absolute form, encoded as it is sent and without a fragment. It is parsed
+    /// on the first call and kept.
     pub fn uri(&self) -> &Uri {
         &self.parsed().uri
     }
 
-    /// Path and query as they go out in the request line.
+    /// Returns path and query as they appear in the request line.
     pub fn target(&self) -> &str {
         let head = self.wire_head();
         let mut words = head.split(|&b| b == b' ');
         let target = words.nth(1).unwrap_or_default();
-        str::from_utf8(target).expect("Target is a String")
+        str::from_utf8(target).expect("a target was a String")
     }
 
-    /// The value of the first field line of that name, as the request itself carries it; names are
-    /// case-insensitive. The engine's own fields, such as User-Agent, and what policies add are not
-    /// part of it.
+    /// Returns the value of the first field line of this name that the request itself carries;
+    /// names are case-insensitive. Fields that the engine adds, such as User-Agent, and those of
+    /// policies are not part of the request.
     ///
     /// ```
     /// let request = httpstream::Request::get("http://a.test:81/").header("X-Key", "7").build()?;
@@ -321,7 +328,7 @@ impl Request {
         str::from_utf8(self.header(name)?).ok()
     }
 
-    /// Its field lines in the order in which they go out, Host first.
+    /// Returns the field lines in the order in which they are sent, Host first.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
         field_lines(self.wire_head()).map(|line| {
             let name = str::from_utf8(line.name).expect("a name is a token");
@@ -329,27 +336,28 @@ impl Request {
         })
     }
 
-    /// The body; empty if there is none. `None` of a body that is read only as it is sent, which no
-    /// request has yet.
+    /// Returns the body, which is empty if there is none. `None` is reserved for a body that is
+    /// read only while it is sent; no request has one yet.
     pub fn body(&self) -> Option<&[u8]> {
         Some(self.wire_body())
     }
 
-    /// Whether it can be sent more than once. False only of a body that is used up when it has been
-    /// sent, which no request has yet.
+    /// Returns whether the request can be sent more than once. False is reserved for a body that is
+    /// consumed by sending it; no request has one yet.
     pub fn is_repeatable(&self) -> bool {
         match self.0.body {
             Body::Own(_) | Body::Of(_) => true,
         }
     }
 
-    /// The lane that it waits in: see [`RequestBuilder::lane`](crate::RequestBuilder::lane).
+    /// Returns the name of the request's lane: see
+    /// [`RequestBuilder::lane`](crate::RequestBuilder::lane).
     pub fn lane(&self) -> Option<&str> {
         self.0.rare.as_ref()?.lane.as_deref()
     }
 
-    /// How urgent it is, 0 unless it was said:
-    /// see [`RequestBuilder::priority`](crate::RequestBuilder::priority).
+    /// Returns the priority, 0 unless [`RequestBuilder::priority`](crate::RequestBuilder::priority)
+    /// set another.
     pub fn priority(&self) -> i8 {
         self.0.rare.as_ref().map_or(0, |rare| rare.priority)
     }
@@ -360,10 +368,10 @@ impl Request {
             let method = words.next().unwrap_or_default();
             let path = String::from_utf8_lossy(words.next().unwrap_or_default());
             Box::new(Parsed {
-                method: Method::from_bytes(method).expect("it was a Method before"),
+                method: Method::from_bytes(method).expect("the head was written from a Method"),
                 uri: format!("{}{path}", self.origin())
                     .parse()
-                    .expect("Target takes less than http::Uri"),
+                    .expect("http::Uri accepts every Target"),
             })
         })
     }
@@ -374,8 +382,8 @@ impl Request {
         &head[..end.unwrap_or_default()]
     }
 
-    /// Request line and field lines, each with its CRLF. The empty line after them is the engine's,
-    /// which may add fields first.
+    /// Returns request line and field lines, each with its CRLF. The engine writes the empty line
+    /// after them, since it may add fields first.
     #[inline]
     pub(crate) fn wire_head(&self) -> &[u8] {
         let start = match self.0.host_at {
@@ -391,12 +399,13 @@ impl Request {
             Body::Own(body) => body,
             Body::Of(owner) => match &owner.0.body {
                 Body::Own(body) => body,
-                Body::Of(_) => unreachable!("an owner has its body of its own"),
+                Body::Of(_) => unreachable!("an owner stores its own body"),
             },
         }
     }
 
-    /// The request that holds the bytes of the body: itself, or the one that it was edited from.
+    /// Returns the request that owns the bytes of the body: this one, or the one it was edited
+    /// from.
     fn owner_of_body(&self) -> Request {
         match &self.0.body {
             Body::Own(_) => self.clone(),
@@ -412,35 +421,36 @@ impl Request {
         }
     }
 
-    /// The host to connect to, as in [`Origin::host`].
+    /// Returns the host to connect to, as in [`Origin::host`].
     pub(crate) fn host(&self) -> &str {
         let start = self.0.host_at as usize;
         let host = &self.0.store[start..start + usize::from(self.0.host_len)];
-        str::from_utf8(host).expect("Target takes ASCII hosts only")
+        str::from_utf8(host).expect("Target accepts ASCII hosts only")
     }
 
     pub(crate) fn port(&self) -> u16 {
         self.0.port
     }
 
-    /// Scheme, host and port of its URL. Allocates.
+    /// Returns scheme, host and port of the URL. Allocates.
     pub fn origin(&self) -> Origin {
         Origin::new(self.scheme(), self.host(), self.port())
     }
 
-    /// Whether it may be sent again after a peer may have processed it: what the caller said, else
-    /// RFC 9110 §9.2.2.
+    /// Returns whether the request may be sent again after the peer may have processed it. The
+    /// method decides (RFC 9110 §9.2.2), unless
+    /// [`RequestBuilder::idempotent`](crate::RequestBuilder::idempotent) overrides it.
     pub fn is_idempotent(&self) -> bool {
         self.0.flags.has(Flags::IDEMPOTENT)
     }
 
-    /// What was said of its being idempotent, where it was.
+    /// Returns what the caller set for idempotence, if anything.
     pub(crate) fn said_idempotent(&self) -> Option<bool> {
         let was_said = self.0.flags.has(Flags::SAID);
         was_said.then_some(self.is_idempotent())
     }
 
-    /// The value of Host that took the place of the origin's.
+    /// Returns the value of Host that replaced the origin's.
     pub(crate) fn own_host(&self) -> Option<&[u8]> {
         if self.0.host_at != 0 {
             return None;
@@ -451,14 +461,16 @@ impl Request {
         is_own.then_some(host)
     }
 
-    /// The field lines behind Host, each with its CRLF.
+    /// Returns the field lines after Host, each with its CRLF.
     pub(crate) fn lines(&self) -> &[u8] {
         let head = self.wire_head();
-        let host = field_lines(head).next().expect("Host is the first of each");
+        let host = field_lines(head)
+            .next()
+            .expect("Host is the first field of every head");
         &head[host.place.end..]
     }
 
-    /// Whether the line in front of Content-Length is the Content-Type of a form.
+    /// Whether the line before Content-Length is the Content-Type of a form.
     pub(crate) fn has_form_type(&self) -> bool {
         self.0.flags.has(Flags::FORM)
     }
@@ -467,14 +479,15 @@ impl Request {
         self.0.rare.as_deref()
     }
 
-    /// What it carries of policies, in whatever form the room of policies keeps them.
+    /// Returns the policies that the request carries, in the form that the policy module stores
+    /// them.
     #[inline]
     pub(crate) fn policies(&self) -> Option<&Carried> {
         self.0.rare.as_ref()?.policies.as_ref()
     }
 
-    /// The generation of its session that it belongs to. One that is over ends the request,
-    /// wherever it is.
+    /// Returns the generation of its session that the request belongs to. Once that generation has
+    /// ended, the request is ended too, at whatever stage it is.
     #[inline]
     pub(crate) fn generation(&self) -> Option<&Mark> {
         self.0.rare.as_ref()?.mark.as_ref()
@@ -490,13 +503,13 @@ impl Request {
         self.0.flags.has(Flags::FRESH)
     }
 
-    /// Whether the head says `Connection: close`.
+    /// Whether the head contains `Connection: close`.
     #[inline]
     pub(crate) fn wants_close(&self) -> bool {
         self.0.flags.has(Flags::CLOSE)
     }
 
-    /// Whether it asks for another protocol, so that a 101 may answer it.
+    /// Whether the request asks for another protocol, so that a 101 is a valid response.
     #[inline]
     pub(crate) fn wants_upgrade(&self) -> bool {
         self.0.flags.has(Flags::UPGRADE)
@@ -517,21 +530,24 @@ impl Request {
         self.0.rare.as_ref()?.limits.as_deref()
     }
 
-    /// How many requests may be unanswered on its connection, where it says so itself.
+    /// Returns how many requests may be unanswered on its connection, if the request itself sets
+    /// that.
     #[inline]
     pub(crate) fn pipeline(&self) -> Option<u16> {
         self.0.rare.as_ref()?.pipeline
     }
 
-    /// Whether it may share a connection with others before it is answered: it can be sent again if
-    /// that breaks (RFC 9112 §9.3.2), ends it not itself, and waits for nothing before its body.
+    /// Whether the request may share a connection with others before it is answered: it can be sent
+    /// again if the connection breaks (RFC 9112 §9.3.2), does not end the connection itself, and
+    /// waits for nothing before its body.
     #[inline]
     pub(crate) fn may_be_pipelined(&self) -> bool {
         self.0.flags.0 & Flags::OF_PIPELINING.0 == Flags::IDEMPOTENT.0
     }
 
-    /// Where in the head the line `Expect: 100-continue` stands, its CRLF included, for a peer that
-    /// answered 417. Only a request with a body has one (RFC 9110 §10.1.1).
+    /// Returns the position of the line `Expect: 100-continue` in the head, its CRLF included, so
+    /// that it can be left out for a peer that answered 417. Only a request with a body has one
+    /// (RFC 9110 §10.1.1).
     #[inline]
     pub(crate) fn expect_line(&self) -> Option<Range<usize>> {
         if self.expects_continue() {
@@ -560,8 +576,8 @@ impl Request {
             && field_lines(self.wire_head()).any(|line| line.is_named(name))
     }
 
-    /// The [`field_bit`] of each field in the head: a field whose bit is not among them is not
-    /// there.
+    /// Returns the [`field_bit`]s of the fields in the head. A field whose bit is not set is not in
+    /// the head.
     #[inline]
     pub(crate) fn field_mask(&self) -> u32 {
         self.0.fields
@@ -578,18 +594,18 @@ impl fmt::Debug for Request {
     }
 }
 
-/// One bit of 32 for a field name in any case: names with different bits differ.
+/// Maps a field name, in any case, to one of 32 bits. Names with different bits differ.
 pub(crate) fn field_bit(name: &[u8]) -> u32 {
-    // FNV-1a, whose upper bits are the well mixed ones.
+    // FNV-1a, whose upper bits are the well-mixed ones.
     let hash = name.iter().fold(0x811c_9dc5_u32, |hash, byte| {
         (hash ^ u32::from(byte.to_ascii_lowercase())).wrapping_mul(0x0100_0193)
     });
     1 << (hash >> 27)
 }
 
-/// A field line as we write it: `name: value` CRLF.
+/// A field line as this crate writes it: `name: value` CRLF.
 pub(crate) struct FieldLine<'a> {
-    /// Where in the lines, CRLF included.
+    /// Position within the lines, CRLF included.
     pub(crate) place: Range<usize>,
     pub(crate) name: &'a [u8],
     line: &'a [u8],
@@ -606,12 +622,12 @@ impl<'a> FieldLine<'a> {
     }
 }
 
-/// The field lines of a head of ours.
+/// Iterates over the field lines of a head that this crate wrote.
 fn field_lines(head: &[u8]) -> impl Iterator<Item = FieldLine<'_>> {
     lines(head).skip(1)
 }
 
-/// Lines of ours: each ends in CRLF, and no LF stands anywhere else.
+/// Iterates over lines that this crate wrote: each ends in CRLF, and no other LF occurs.
 pub(crate) fn lines(block: &[u8]) -> impl Iterator<Item = FieldLine<'_>> {
     let mut end = 0;
     block.split_inclusive(|&b| b == b'\n').map(move |line| {
@@ -628,7 +644,7 @@ pub(crate) fn lines(block: &[u8]) -> impl Iterator<Item = FieldLine<'_>> {
 
 #[cfg(test)]
 impl Request {
-    /// Fails unless both have the same in all their parts.
+    /// Panics unless both requests are equal in all their parts.
     pub(crate) fn assert_same(&self, other: &Self, why: &str) {
         let shown = |request: &Self| String::from_utf8_lossy(&request.0.store).into_owned();
         assert_eq!(shown(self), shown(other), "{why}");
@@ -660,12 +676,12 @@ mod tests {
 
     #[test]
     fn a_waiting_request_is_small() {
-        // Beside head and body: two counts of an Arc, and this. 112 bytes are one size class of the
-        // usual allocators.
+        // An `Arc` allocates two counters and this struct, besides head and body. 112 bytes is a
+        // size class of the usual allocators.
         const COUNTS: usize = 2 * size_of::<usize>();
         assert!(COUNTS + size_of::<Inner>() <= 112, "{}", size_of::<Inner>());
         assert_eq!(size_of::<Option<Request>>(), size_of::<usize>());
-        // Each request of a session has this besides.
+        // Every request of a session has one of these as well.
         assert!(size_of::<Rare>() <= 80, "{}", size_of::<Rare>());
     }
 }

@@ -1,7 +1,7 @@
-//! The response as it is lent to a readback, and to what a policy does before it.
+//! The response as it is lent to a readback, and to a policy before that.
 //!
-//! A policy is asked about responses, and a request carries its policy: so the response stands
-//! above `request` and `net`, from whose buffers it is lent, and below `policy` and `engine`.
+//! A policy sees responses, and a request carries its policy. This module is therefore above
+//! `request` and `net`, whose buffers it lends from, and below `policy` and `engine`.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -20,37 +20,91 @@ use crate::proto::field::Field;
 use crate::proto::head::Head;
 use crate::request::Request;
 
-/// What a readback is given: the response, or why there is none, or not all of it.
+/// What a readback receives: the response, or why there is none or only part of one.
 ///
-/// A response of any status is `Ok`: look at [`status`](Response::status).
+/// A response of any status is `Ok`; look at [`status`](Response::status), or turn an unwanted
+/// status into an error with [`Error::of_status`].
+///
+/// ```
+/// use std::time::Duration;
+/// use httpstream::{Context, Next, Reply};
+///
+/// struct Feed { news: Vec<String> }
+///
+/// impl Feed {
+///     fn on_poll(&mut self, reply: Reply<'_>, _: &mut Context<'_, Self>) -> Next<Self> {
+///         match reply {
+///             Ok(response) if response.status() == 200 => {
+///                 self.news.extend(response.text().map(str::to_owned));
+///                 Next::again().after(Duration::from_secs(1))
+///             }
+///             Ok(response) if response.status() == 404 => Next::done(),
+///             Ok(_) => Next::again().after(Duration::from_secs(60)),
+///             Err(error) => {
+///                 eprintln!("{error:#}");
+///                 Next::again().after(Duration::from_secs(10))
+///             }
+///         }
+///     }
+/// }
+/// ```
 pub type Reply<'a> = Result<Response<'a>, Error>;
 
-/// A response, lent from the engine's buffers for the length of the call.
+/// A response, lent from the engine's buffers for the duration of a call.
+///
+/// What has to outlive the call is copied or moved out of it: [`into_body`](Self::into_body),
+/// [`into_http`](Self::into_http), or a clone of [`info`](Self::info).
+///
+/// ```
+/// use httpstream::sim::{Answer, Incoming, Network};
+/// use httpstream::{Config, Engine, Next, Request, Sim};
+///
+/// let network = Network::new(1);
+/// network.host("a.test", [[10, 0, 0, 1]]);
+/// network.serve("10.0.0.1:80".parse().unwrap(), |_: &Incoming| {
+///     Answer::ok("hello").header("Content-Type", "text/plain")
+/// });
+///
+/// let mut engine = Engine::<Vec<u8>, Sim>::on_network(&network, Config::default())?;
+/// engine.submit(Request::get("http://a.test/").build()?, |page, reply, _| {
+///     if let Ok(response) = reply {
+///         assert_eq!(response.status(), 200);
+///         assert_eq!(response.header("content-type"), Some(&b"text/plain"[..]));
+///         assert_eq!(response.text().ok(), Some("hello"));
+///         *page = response.into_body();
+///     }
+///     Next::done()
+/// });
+/// let mut page = Vec::new();
+/// engine.run(&mut page)?;
+/// assert_eq!(page, b"hello");
+/// # Ok::<(), httpstream::Error>(())
+/// ```
 pub struct Response<'a> {
     pub(crate) head: &'a Head,
-    /// The bytes that the head's fields stand in.
+    /// The bytes that contain the head's fields.
     pub(crate) section: &'a [u8],
     pub(crate) trailers: Headers<'a>,
     pub(crate) body: Body<'a>,
     pub(crate) about: &'a About,
-    /// Where what was asked of it is written out. Beside it, since it is large, and would be moved
-    /// wherever that is made.
+    /// Filled in when [`Response::info`] is first called. It is kept outside of this struct because
+    /// it is large and would be moved with every response.
     pub(crate) info: &'a OnceLock<Info>,
 }
 
-/// What is known of an exchange, before anybody asks for it: to write it out costs more than to
-/// keep it.
+/// The compact form of an [`Info`], which is expanded only on request: expanding costs more than
+/// keeping this.
 pub(crate) struct About {
     pub(crate) id: ChainId,
     pub(crate) peer: SocketAddr,
     pub(crate) reused: bool,
     pub(crate) attempts: u8,
     pub(crate) times: Times,
-    /// Microseconds after the request's start; 0 while it is not complete.
+    /// Microseconds after the request's start; 0 until the response is complete.
     pub(crate) done: u64,
     pub(crate) tls: Option<TlsInfo>,
     pub(crate) request: Request,
-    /// Whether all that was sent in the place of `request`, before it, was idempotent.
+    /// Whether everything that was sent in place of `request` before it was idempotent.
     pub(crate) earlier_is_safe: bool,
 }
 
@@ -76,41 +130,67 @@ impl About {
     }
 }
 
-/// What is known of an exchange beside its response.
+/// Facts about an exchange besides its response: peer, timings, attempts, and TLS.
 ///
-/// A response that a future comes to has it in its extensions:
-/// `response.extensions().get::<Info>()`.
+/// A readback gets it from [`Response::info`]. A response that a future resolves to has it in its
+/// extensions: `response.extensions().get::<Info>()`.
+///
+/// ```
+/// use std::time::Duration;
+/// use httpstream::sim::{Answer, Incoming, Network};
+/// use httpstream::{Config, Engine, Info, Next, Request, Sim};
+///
+/// let network = Network::new(1);
+/// network.host("a.test", [[10, 0, 0, 1]]);
+/// network.serve("10.0.0.1:80".parse().unwrap(), |_: &Incoming| {
+///     Answer::ok("slow").after(Duration::from_millis(200))
+/// });
+///
+/// let mut engine = Engine::<Option<Info>, Sim>::on_network(&network, Config::default())?;
+/// engine.submit(Request::get("http://a.test/slow").build()?, |info, reply, _| {
+///     *info = reply.ok().map(|response| response.info().clone());
+///     Next::done()
+/// });
+/// let mut info = None;
+/// engine.run(&mut info)?;
+/// let info = info.unwrap();
+/// assert_eq!(info.peer.to_string(), "10.0.0.1:80");
+/// assert_eq!((info.reused, info.attempts), (false, 1));
+/// assert_eq!(info.url(), "http://a.test/slow");
+/// assert!(info.timings.first_byte >= Some(Duration::from_millis(200)));
+/// # Ok::<(), httpstream::Error>(())
+/// ```
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Info {
-    /// The chain.
+    /// The id of the chain.
     pub id: ChainId,
-    /// The address that the response came from; of a unix socket 0.0.0.0 and port 0.
+    /// The address that the response came from; 0.0.0.0 and port 0 for a unix socket.
     pub peer: SocketAddr,
-    /// Whether the connection had served another exchange before.
+    /// Whether the connection had already served another exchange.
     pub reused: bool,
-    /// How often the request was sent: 2 after a retry on a fresh connection.
+    /// How many times the request was sent: 2 after a retry on a fresh connection.
     pub attempts: u32,
-    /// When each step was done.
+    /// When each step was completed.
     pub timings: Timings,
     tls: Option<TlsInfo>,
     request: Request,
 }
 
-/// When each step of an exchange was done, counted from its submission, or from the end of its
+/// When each step of an exchange was completed, counted from its submission or from the end of its
 /// delay.
 ///
-/// Resolution is that of the turns: the clock is read after the poll, and after readbacks that ask
-/// for something. `None` for a step that has not been taken, such as `connect` on a connection that
-/// was already there.
+/// The resolution is that of turns: the clock is read after the poll, and after readbacks that ask
+/// the engine for something. A step that did not take place is `None`, such as `connect` on a
+/// reused connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timings {
     /// The host's addresses were known.
     pub resolve: Option<Duration>,
-    /// The connection was there.
+    /// The connection was established.
     pub connect: Option<Duration>,
-    /// The TLS handshake was over.
+    /// The TLS handshake was complete.
     pub tls: Option<Duration>,
     /// The last byte of the request was written.
     pub sent: Option<Duration>,
@@ -121,19 +201,19 @@ pub struct Timings {
 }
 
 impl Info {
-    /// The URL that was asked for. It may hold secrets: do not log it.
+    /// Returns the URL of the request. It may contain secrets: do not log it.
     pub fn url(&self) -> &Uri {
         self.request.uri()
     }
 
-    /// How the connection is protected: protocol, cipher suite, certificates; `None` of `http`, and
-    /// in the simulation (feature `sim`), where `https` is sent without TLS.
+    /// Returns how the connection is protected: protocol, cipher suite, certificates. `None` for
+    /// `http`, and in the simulation (feature `sim`), where `https` is sent without TLS.
     #[cfg(feature = "tls")]
     pub fn tls(&self) -> Option<&TlsInfo> {
         self.tls.as_ref()
     }
 
-    /// The request that was answered.
+    /// Returns the request that this response answers.
     pub fn request(&self) -> &Request {
         &self.request
     }
@@ -154,23 +234,23 @@ impl fmt::Debug for Info {
 }
 
 impl<'a> Response<'a> {
-    /// The status code, 100 to 999.
+    /// Returns the status code, 100 to 999.
     pub fn status(&self) -> StatusCode {
         self.head.status
     }
 
-    /// HTTP/1.0 or HTTP/1.1; a higher minor version counts as 1.1 (RFC 9110 §2.5).
+    /// Returns HTTP/1.0 or HTTP/1.1; a higher minor version counts as 1.1 (RFC 9110 §2.5).
     pub fn version(&self) -> Version {
         self.head.version
     }
 
-    /// The reason phrase, often empty, of no meaning to a client (RFC 9112 §4).
+    /// Returns the reason phrase, which is often empty and means nothing to a client (RFC 9112 §4).
     pub fn reason(&self) -> &'a [u8] {
         let (start, len) = (self.head.reason.0 as usize, self.head.reason.1 as usize);
         &self.section[start..start + len]
     }
 
-    /// The value of the first field line of that name; names are case-insensitive.
+    /// Returns the value of the first field line of this name; names are case-insensitive.
     pub fn header(&self, name: impl AsRef<str>) -> Option<&'a [u8]> {
         self.headers().find(name.as_ref())
     }
@@ -181,7 +261,7 @@ impl<'a> Response<'a> {
         str::from_utf8(self.header(name)?).ok()
     }
 
-    /// The values of all field lines of that name, in order.
+    /// Returns the values of all field lines of this name, in order.
     pub fn header_all<N: AsRef<str>>(
         &self,
         name: N,
@@ -191,23 +271,25 @@ impl<'a> Response<'a> {
             .map(|(_, value)| value)
     }
 
-    /// The field lines as received, in order.
+    /// Returns the field lines as received, in order.
     pub fn headers(&self) -> Headers<'a> {
         Headers::new(self.section, &self.head.fields)
     }
 
-    /// The trailer fields (RFC 9112 §7.1.2), never merged into the headers; empty before the
-    /// response is complete.
+    /// Returns the trailer fields (RFC 9112 §7.1.2), which are never merged into the headers. They
+    /// are empty until the response is complete.
     pub fn trailers(&self) -> Headers<'a> {
         self.trailers.clone()
     }
 
-    /// The valid Content-Length of the response, also where there is no body to it (HEAD, 304).
+    /// Returns the value of a valid Content-Length field, even if the response has no body (HEAD,
+    /// 304).
     pub fn content_length(&self) -> Option<u64> {
         self.head.content_length
     }
 
-    /// The body, its transfer coding removed; empty if it was streamed or discarded.
+    /// Returns the body without its transfer coding. It is empty if the body was streamed or
+    /// discarded.
     pub fn body(&self) -> &[u8] {
         match &self.body {
             Body::Lent(body) => body,
@@ -215,10 +297,10 @@ impl<'a> Response<'a> {
         }
     }
 
-    /// The body as UTF-8.
+    /// Returns the body as UTF-8.
     ///
     /// # Errors
-    /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed), naming the first byte that is not.
+    /// [`ErrorKind::Malformed`] if it is not UTF-8, with the position of the first invalid byte.
     pub fn text(&self) -> Result<&str, Error> {
         std::str::from_utf8(self.body()).map_err(|error| {
             let why = format!("body is not UTF-8 at byte {}", error.valid_up_to());
@@ -226,7 +308,7 @@ impl<'a> Response<'a> {
         })
     }
 
-    /// What an error says that is about this response.
+    /// Returns the circumstances for an error about this response.
     pub(crate) fn circumstances(&self) -> Circumstances {
         let request = &self.about.request;
         Circumstances {
@@ -242,7 +324,8 @@ impl<'a> Response<'a> {
         }
     }
 
-    /// The body for keeps: moves what the engine collected, copies what it lent.
+    /// Returns the body as an owned vector: moves a body that the engine collected, copies one that
+    /// it lent.
     pub fn into_body(self) -> Vec<u8> {
         match self.body {
             Body::Lent(body) => body.to_vec(),
@@ -250,13 +333,13 @@ impl<'a> Response<'a> {
         }
     }
 
-    /// A copy as an [`http::Response`]. Field values that `http` does not take (it refuses control
-    /// bytes) are left out, and so are fields beyond its 32,768.
+    /// Returns a copy as an [`http::Response`]. Field values that `http` does not accept (it
+    /// refuses control bytes) are left out, and so are fields beyond its limit of 32,768.
     pub fn to_http(&self) -> http::Response<Vec<u8>> {
         self.http_with(self.body().to_vec())
     }
 
-    /// [`to_http`](Self::to_http), the body moved where it can be.
+    /// Like [`to_http`](Self::to_http), but moves the body if possible.
     pub fn into_http(self) -> http::Response<Vec<u8>> {
         let mut response = self.http_with(Vec::new());
         *response.body_mut() = self.into_body();
@@ -270,24 +353,24 @@ impl<'a> Response<'a> {
         for (name, value) in self.headers() {
             let name = http::HeaderName::from_bytes(name.as_bytes());
             if let (Ok(name), Ok(value)) = (name, http::HeaderValue::from_bytes(value)) {
-                // `http` holds 32,768 fields at most; what is beyond is left out like what it does
-                // not take.
+                // `http` holds at most 32,768 fields. Any beyond that are left out, like values it
+                // does not accept.
                 let _ = response.headers_mut().try_append(name, value);
             }
         }
         response
     }
 
-    /// About the exchange: peer, timings, whether the connection was reused.
+    /// Returns facts about the exchange: peer, timings, whether the connection was reused.
     pub fn info(&self) -> &Info {
         self.info.get_or_init(|| self.about.write_out())
     }
 }
 
 impl Error {
-    /// Makes an error of a response whose status counts as one: [`ErrorKind::Status`], with its
-    /// [`status`](Error::status) and a copy of its body as [`partial_body`](Error::partial_body).
-    /// Any status is taken.
+    /// Creates an error from a response whose status the caller treats as an error. Its kind is
+    /// [`ErrorKind::Status`]; it holds the [`status`](Error::status), and a copy of the body as
+    /// [`partial_body`](Error::partial_body). Any status is accepted.
     ///
     /// ```
     /// use httpstream::{Error, Reply};
@@ -308,8 +391,8 @@ impl Error {
     }
 }
 
-/// Status, number of fields and length of the body: neither values nor body, which may hold
-/// secrets.
+/// Prints status, number of fields and length of the body. Values and body are left out, since they
+/// may contain secrets.
 impl fmt::Debug for Response<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Response")
@@ -322,7 +405,7 @@ impl fmt::Debug for Response<'_> {
     }
 }
 
-/// No field lines.
+/// Returns an empty list of field lines.
 pub(crate) fn no_fields<'a>() -> Headers<'a> {
     const NONE: &[Field] = &[];
     Headers::new(&[], NONE)
@@ -337,7 +420,7 @@ pub(crate) mod testing {
     use super::*;
     use crate::proto::Limits;
 
-    /// Lends a response to `request`: `wire` is its head, from the status line to the empty line.
+    /// Lends a response to `request`. `wire` is its head, from the status line to the empty line.
     pub(crate) fn lend<T>(
         request: &Request,
         wire: &str,
@@ -347,8 +430,8 @@ pub(crate) mod testing {
         let mut section = wire.as_bytes().to_vec();
         let mut head = Head::default();
         head.read(&mut section, &mut 0, &Limits::default())
-            .expect("a head without mistakes")
-            .expect("a whole head");
+            .expect("a well-formed head")
+            .expect("a complete head");
         let about = About {
             id: ChainId::from_u64(1),
             peer: (Ipv4Addr::LOCALHOST, 80).into(),

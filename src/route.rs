@@ -1,4 +1,4 @@
-//! Routes: how a connection is made, beside which origin it is to.
+//! Routes: how a connection is made, apart from its origin.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use crate::tls::Tls;
 
-/// How connections are made. Requests of different routes share no connection, even to one origin.
+/// How connections are made: local address, interface, socket options, unix socket, TLS. Requests
+/// with different routes never share a connection, not even to the same origin.
 ///
-/// [`Config::route`](crate::Config::route) holds for all requests of an engine,
-/// [`RequestBuilder::route`](crate::RequestBuilder::route) for one.
+/// [`Config::route`](crate::Config::route) applies to all requests of an engine,
+/// [`RequestBuilder::route`](crate::RequestBuilder::route) to one.
 ///
 /// ```
 /// use std::time::Duration;
@@ -21,38 +22,51 @@ use crate::tls::Tls;
 /// config.route.keepalive = Some(Keepalive::after(Duration::from_secs(60)));
 /// let docker = Route::unix("/run/docker.sock");
 /// ```
+///
+/// A route for single requests is made once and shared by them:
+///
+/// ```
+/// use std::sync::Arc;
+/// use httpstream::{Request, Route};
+///
+/// let docker = Arc::new(Route::unix("/run/docker.sock"));
+/// let version = Request::get("http://localhost/version").route(Arc::clone(&docker)).build()?;
+/// let events = Request::get("http://localhost/events").route(docker).build()?;
+/// assert_eq!(version.header("Host"), Some(&b"localhost"[..]));
+/// # Ok::<(), httpstream::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Route {
-    /// Connect to this unix socket, whatever the URL's host is: no name is looked up, and no
-    /// address filter asked. The URL still says what the `Host` field is. Default none.
+    /// Connect to this unix socket, whatever the host of the URL: no name is looked up, and the
+    /// address filter is not called. The URL still determines the `Host` field. Default none.
     pub unix_path: Option<PathBuf>,
-    /// Connect from this IPv4 address. Where only one of the two families has an address, the other
-    /// is not dialled at all. Default: the system's choice.
+    /// Connect from this IPv4 address. If only one of the two families has an address, the other
+    /// family is not used at all. By default the system chooses.
     pub bind_v4: Option<Ipv4Addr>,
     /// Connect from this IPv6 address; see [`bind_v4`](Self::bind_v4).
     pub bind_v6: Option<Ipv6Addr>,
-    /// Send and receive through this interface only (`SO_BINDTODEVICE`, Linux): `"eth0"`. Elsewhere
-    /// connecting fails. Default any.
+    /// Send and receive through this interface only (`SO_BINDTODEVICE`, Linux), for example
+    /// `"eth0"`. On other systems connecting fails. By default any interface is used.
     pub interface: Option<String>,
-    /// TCP keepalive: probes on a connection that is silent. Default off: deadlines notice a dead
-    /// peer first; of use where a NAT forgets silent connections under a long poll.
+    /// TCP keepalive: probes on a silent connection. Off by default, since deadlines notice a dead
+    /// peer sooner. It is useful where a NAT drops silent connections under a long poll.
     pub keepalive: Option<Keepalive>,
     /// How long data may stay unacknowledged before the connection is given up (`TCP_USER_TIMEOUT`,
-    /// RFC 5482; Linux). Elsewhere connecting fails. Whole milliseconds, at least one. Default: the
-    /// system's, many minutes.
+    /// RFC 5482; Linux). On other systems connecting fails. Whole milliseconds, at least one.
+    /// Defaults to the system's value, which is many minutes.
     pub user_timeout: Option<Duration>,
-    /// Set `TCP_NODELAY` at once. Default `false`: it is set where it matters, for requests longer
-    /// than a segment and for TLS.
+    /// Set `TCP_NODELAY` from the start. By default (`false`) it is set only where it matters, for
+    /// requests longer than a segment and for TLS.
     pub nodelay: bool,
-    /// Bytes of the socket's send buffer (`SO_SNDBUF`). Default: the system's.
+    /// Size of the socket's send buffer in bytes (`SO_SNDBUF`). Defaults to the system's.
     pub send_buffer: Option<usize>,
-    /// Bytes of the socket's receive buffer (`SO_RCVBUF`). Default: the system's, which grows with
-    /// need.
+    /// Size of the socket's receive buffer in bytes (`SO_RCVBUF`). Defaults to the system's, which
+    /// grows on demand.
     pub receive_buffer: Option<usize>,
-    /// How https connections are protected: whom to believe, who we are. Default: the platform's
-    /// root certificates, and no certificate of our own. A value is equal to its clones, and to no
-    /// other.
+    /// How https connections are protected: the trusted root certificates and our own certificate.
+    /// By default these are the platform's root certificates, and no certificate of our own. A
+    /// value is equal to its clones and to no other value.
     #[cfg(feature = "tls")]
     pub tls: Tls,
     #[cfg(not(feature = "tls"))]
@@ -63,17 +77,18 @@ pub struct Route {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Keepalive {
-    /// Silence before the first probe; whole seconds, 1 to 32,767.
+    /// Silence before the first probe, in whole seconds from 1 to 32,767.
     pub idle: Duration,
-    /// Between two probes, in the same bounds; `None`: the system's, 75 s on Linux.
+    /// Time between two probes, within the same bounds. `None` is the system's value, 75 s on
+    /// Linux.
     pub interval: Option<Duration>,
-    /// Probes without an answer before the connection is given up, 1 to 127; `None`: the system's,
-    /// 9 on Linux.
+    /// Unanswered probes before the connection is given up, from 1 to 127. `None` is the system's
+    /// value, 9 on Linux.
     pub probes: Option<u32>,
 }
 
 impl Keepalive {
-    /// The first probe after this much silence, the rest as the system has it.
+    /// Sends the first probe after this much silence and leaves the rest to the system's values.
     pub fn after(idle: Duration) -> Self {
         Self {
             idle,
@@ -84,7 +99,7 @@ impl Keepalive {
 }
 
 impl Route {
-    /// The route through a unix socket.
+    /// Creates a route through a unix socket.
     pub fn unix(path: impl Into<PathBuf>) -> Self {
         Self {
             unix_path: Some(path.into()),
@@ -92,10 +107,10 @@ impl Route {
         }
     }
 
-    /// The address to connect from.
+    /// Returns the address to connect from, if the route sets one.
     ///
     /// # Errors
-    /// Only the other family has one.
+    /// The route has an address of the other family only.
     pub(crate) fn source_for(&self, peer: SocketAddr) -> Result<Option<IpAddr>, NoSource> {
         let (own, other) = match peer {
             SocketAddr::V4(_) => (self.bind_v4.map(IpAddr::V4), self.bind_v6.is_some()),
@@ -135,7 +150,7 @@ impl Route {
     }
 }
 
-/// The route gives an address to connect from, of the other family only.
+/// The route sets an address to connect from, but only for the other family.
 #[derive(Debug)]
 pub(crate) struct NoSource;
 
@@ -147,15 +162,24 @@ impl fmt::Display for NoSource {
 
 impl std::error::Error for NoSource {}
 
-/// Whether `addr` is on the public internet: for
-/// [`Config::address_filter`](crate::Config::address_filter), where URLs come from strangers.
+/// Returns whether `addr` is on the public internet. For
+/// [`Config::address_filter`](crate::Config::address_filter), if URLs come from untrusted sources.
 ///
-/// Refused is what the IANA's registries of special-purpose addresses hold as not globally
+/// Refused are all addresses that the IANA special-purpose registries list as not globally
 /// reachable: this network and 0.0.0.0, loopback, private (RFC 1918) and shared (RFC 6598)
-/// networks, link-local ones with the metadata services of clouds (169.254.169.254, fd00:ec2::254),
-/// unique-local ones (RFC 4193), documentation, benchmarking, multicast, broadcast and reserved
-/// ranges. An IPv6 address that carries an IPv4 one (mapped, NAT64, 6to4) is judged by that; Teredo
-/// and what is deprecated is refused.
+/// networks, link-local networks including the metadata services of clouds (169.254.169.254,
+/// fd00:ec2::254), unique-local addresses (RFC 4193), and documentation, benchmarking, multicast,
+/// broadcast and reserved ranges. An IPv6 address that embeds an IPv4 address (mapped, NAT64, 6to4)
+/// is judged by the latter. Teredo and deprecated ranges are refused.
+///
+/// ```
+/// use httpstream::public_only;
+///
+/// assert!(public_only(&"93.184.216.34:80".parse().unwrap()));
+/// for inside in ["127.0.0.1:80", "192.168.1.1:80", "[::ffff:10.0.0.1]:80"] {
+///     assert!(!public_only(&inside.parse().unwrap()));
+/// }
+/// ```
 pub fn public_only(addr: &SocketAddr) -> bool {
     match addr.ip() {
         IpAddr::V4(ip) => is_public_v4(ip),
@@ -179,8 +203,8 @@ fn is_public_v4(ip: Ipv4Addr) -> bool {
         (224.., ..) => true,
         _ => false,
     };
-    // Alibaba's metadata service stands in shared space (100.100.100.200), Oracle's and Azure's in
-    // link-local space or here.
+    // Alibaba's metadata service is in shared address space (100.100.100.200); those of Oracle and
+    // Azure are in link-local space or at this address.
     !refused && ip != Ipv4Addr::new(168, 63, 129, 16)
 }
 
@@ -192,15 +216,15 @@ fn is_public_v6(ip: Ipv6Addr) -> bool {
         Ipv4Addr::new(a, b, c, d)
     };
     match s {
-        // IPv4-mapped. Compatible ones, `::` and `::1` among them, are refused below with all
-        // outside of 2000::/3.
+        // IPv4-mapped. IPv4-compatible addresses, among them `::` and `::1`, are refused below,
+        // together with everything outside of 2000::/3.
         [0, 0, 0, 0, 0, 0xffff, high, low] => is_public_v4(embedded(high, low)),
         // NAT64 (RFC 6052); its local-use prefix 64:ff9b:1::/48 (RFC 8215) is refused below.
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] => is_public_v4(embedded(high, low)),
         // 6to4 (RFC 3056).
         [0x2002, high, low, ..] => is_public_v4(embedded(high, low)),
-        // 2001::/23, IETF protocol assignments, Teredo among them; but for the anycast services,
-        // AS112 and ORCHIDv2.
+        // 2001::/23, IETF protocol assignments, including Teredo. The exceptions are the anycast
+        // services, AS112 and ORCHIDv2.
         [0x2001, 0, ..] => false,
         [0x2001, 1, 0, 0, 0, 0, 0, 1..=3] => true,
         [0x2001, 4, 0x112, ..] => true,
@@ -208,7 +232,7 @@ fn is_public_v6(ip: Ipv6Addr) -> bool {
         [0x2001, 1..=0x1ff, ..] => false,
         // Documentation (RFC 3849, RFC 9637).
         [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => false,
-        // Global unicast (RFC 4291 §2.4): all that is given out.
+        // Global unicast (RFC 4291 §2.4): everything that has been allocated.
         [0x2000..=0x3fff, ..] => true,
         _ => false,
     }

@@ -3,32 +3,69 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-/// Deadlines by phase, each as a duration from the phase's start. `None`: no deadline.
+/// Timeouts by phase, each counted from the start of its phase. `None` means no deadline.
 ///
-/// A duration is rounded up to whole milliseconds, the tick of the timing wheel, zero to one; 24
-/// days and more is never.
+/// Durations are rounded up to whole milliseconds, the tick of the timing wheel, and zero to one.
+/// From 24 days on there is no deadline.
+///
+/// [`Config::timeouts`](crate::Config::timeouts) holds those of an engine;
+/// [`RequestBuilder::timeouts`](crate::RequestBuilder::timeouts),
+/// [`timeout`](crate::RequestBuilder::timeout) and [`long_poll`](crate::RequestBuilder::long_poll)
+/// change them for one request.
+///
+/// ```
+/// use std::time::Duration;
+/// use httpstream::sim::{Answer, Incoming, Network};
+/// use httpstream::{Config, Engine, ErrorKind, Next, Phase, Request, Sim};
+///
+/// let network = Network::new(1);
+/// network.host("slow.test", [[10, 0, 0, 1]]);
+/// network.serve("10.0.0.1:80".parse().unwrap(), |_: &Incoming| {
+///     Answer::ok("late").after(Duration::from_secs(20))
+/// });
+/// let mut config = Config::default();
+/// config.timeouts.first_byte = Some(Duration::from_secs(5));
+/// let mut engine = Engine::<u32, Sim>::on_network(&network, config)?;
+///
+/// // This one uses the engine's timeouts, ...
+/// engine.submit(Request::get("http://slow.test/").build()?, |_, reply, _| {
+///     let error = reply.unwrap_err();
+///     assert_eq!((error.kind(), error.phase()), (ErrorKind::Timeout, Phase::FirstByte));
+///     Next::done()
+/// });
+/// // ... and this one has more patience.
+/// let patient = Request::get("http://slow.test/").timeouts(|t| t.first_byte = None).build()?;
+/// engine.submit(patient, |answered, reply, _| {
+///     *answered += u32::from(reply.is_ok());
+///     Next::done()
+/// });
+/// let mut answered = 0;
+/// engine.run(&mut answered)?;
+/// assert_eq!(answered, 1);
+/// # Ok::<(), httpstream::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timeouts {
-    /// Looking up the host's addresses. Default 10 s.
+    /// The lookup of the host's addresses. Default 10 s.
     pub resolve: Option<Duration>,
-    /// Connecting, all addresses together. Default 10 s: a SYN is sent again after 1, 3 and 7 s.
+    /// Connecting, over all addresses. Default 10 s: a SYN is retransmitted after 1, 3 and 7 s.
     pub connect: Option<Duration>,
     /// The TLS handshake. Default 10 s.
     pub tls: Option<Duration>,
-    /// The longest time in which not one byte of the request can be written. Default 30 s.
+    /// The longest time during which not a single byte of the request can be written. Default 30 s.
     pub write: Option<Duration>,
-    /// From the last byte of the request to the first of the response, and from an interim response
-    /// to the next. Default 30 s; see
+    /// From the last byte of the request to the first byte of the response, and from one interim
+    /// response to the next. Default 30 s; see
     /// [`RequestBuilder::long_poll`](crate::RequestBuilder::long_poll) for long polls.
     pub first_byte: Option<Duration>,
-    /// The longest silence inside a response. Stands still while the exchange is paused. Default 30
-    /// s.
+    /// The longest silence within a response. It is suspended while the exchange is paused. Default
+    /// 30 s.
     pub idle: Option<Duration>,
-    /// From the submission, time in the queue included, to the end of the response; the delay of a
-    /// delayed request is not part of it. All that a [policy](crate::policy) sends in the request's
-    /// place is, and so is what it waits before; a readback's next request begins anew. Default 5
-    /// min: the bound on a peer that sends a byte now and then.
+    /// From the submission, including the time in the queue, to the end of the response. The delay
+    /// of a delayed request is not included. Everything that a [policy](crate::policy) sends in the
+    /// request's place is included, and so are the policy's waits. The next request of a readback
+    /// starts anew. Default 5 min, to bound a peer that sends a byte now and then.
     pub total: Option<Duration>,
 }
 
@@ -44,8 +81,9 @@ impl Timeouts {
         total: Some(Duration::from_secs(300)),
     };
 
-    /// Stands for a timeout that is not set, in what a closure is shown: close to the default, so
-    /// that it can be compared with, but with a fraction of a millisecond that nobody writes.
+    /// Stands for a timeout that is not set, in what a closure is shown. It is close to the
+    /// default, so that comparisons with it make sense, but has a fraction of a millisecond that
+    /// nobody writes.
     fn placeholder(usual: Duration) -> Duration {
         usual + Duration::from_nanos(577_215)
     }
@@ -82,11 +120,11 @@ pub(crate) enum Timeout {
 }
 
 impl Timeout {
-    /// Each of them is four bytes of every request that waits, and `request::Inner` is full: what
-    /// few requests use belongs to its `Rare`.
+    /// Each timeout takes four bytes in every waiting request, and `request::Inner` is full: parts
+    /// that few requests use belong in its `Rare`.
     const COUNT: usize = 7;
 
-    /// The field of [`Timeouts`] that sets it.
+    /// Returns the name of the field of [`Timeouts`] that sets it.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Timeout::Resolve => "resolve",
@@ -100,13 +138,13 @@ impl Timeout {
     }
 }
 
-/// The whole milliseconds of a timeout, from 1 to [`MOST`].
+/// A timeout in whole milliseconds, from 1 to [`MOST`].
 type Ms = NonZeroU32;
 
-/// The longest timeout in milliseconds; what is longer is never.
+/// The longest timeout in milliseconds; a longer one means no deadline.
 const MOST: u32 = u32::MAX >> 1;
 
-/// Rounded up. `None`: never.
+/// Rounds up. `None` means no deadline.
 fn milliseconds(timeout: Option<Duration>) -> Option<Ms> {
     let ms = timeout?.as_nanos().div_ceil(1_000_000).max(1);
     let ms = u32::try_from(ms).ok().filter(|ms| *ms <= MOST);
@@ -117,7 +155,7 @@ fn duration(ms: Ms) -> Duration {
     Duration::from_millis(ms.get().into())
 }
 
-/// An engine's [`Timeouts`] in milliseconds. `None`: never.
+/// An engine's [`Timeouts`] in milliseconds. `None` means no deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Millis([Option<Ms>; Timeout::COUNT]);
 
@@ -128,18 +166,18 @@ impl Millis {
     }
 }
 
-/// What one request changes of the engine's [`Timeouts`].
+/// What one request changes in the engine's [`Timeouts`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TimeoutsEdit([Packed; Timeout::COUNT]);
 
-/// What a request says of one timeout.
+/// What a request sets for one timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Said {
-    /// The engine's applies.
+    /// The engine's timeout applies.
     Nothing,
     Never,
     Exactly(Ms),
-    /// The engine's applies, or this where it is longer.
+    /// The engine's timeout applies, or this one if it is longer.
     AtLeast(Ms),
 }
 
@@ -158,9 +196,11 @@ impl Said {
     }
 }
 
-/// A [`Said`] in four bytes. The enum itself takes eight, and each waiting request has seven.
+/// A [`Said`] in four bytes. The enum itself takes eight, and each waiting request has seven of
+/// them.
 ///
-/// Milliseconds leave the top bit free: set, it marks `AtLeast`, and with no milliseconds `Never`.
+/// Milliseconds leave the top bit free. If it is set, it marks `AtLeast`, or `Never` if there are
+/// no milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Packed(u32);
 
@@ -191,11 +231,12 @@ impl Packed {
 impl TimeoutsEdit {
     pub(crate) const NONE: Self = Self([Packed::new(Said::Nothing); Timeout::COUNT]);
 
-    /// Lets `change` edit the timeouts; what it leaves alone stays as it is here.
+    /// Lets `change` edit the timeouts; those that it does not assign stay as they are.
     ///
-    /// It assigns plain public fields, which record no assignment, and as an `FnOnce` it cannot run
-    /// on two inputs to compare the results. So a timeout that is not set is shown as a
-    /// placeholder, and counts as set if it holds anything else afterwards, be it the default.
+    /// The closure assigns plain public fields, which leave no record of an assignment, and as an
+    /// `FnOnce` it cannot run on two inputs to compare the results. A timeout that is not set is
+    /// therefore shown as a placeholder, and counts as set if it holds anything else afterwards,
+    /// including the default.
     pub(crate) fn change(&mut self, change: impl FnOnce(&mut Timeouts)) {
         let mut shown = Timeouts::DEFAULT;
         for (slot, packed) in shown.slots_mut().into_iter().zip(self.0) {
@@ -222,15 +263,15 @@ impl TimeoutsEdit {
         self.0[which as usize] = Packed::new(Said::set(timeout));
     }
 
-    /// Makes one timeout no shorter than `least`. If it is not set, `get` compares `least` with the
-    /// engine's, which is not known here.
+    /// Raises one timeout to at least `least`. If it is not set, `get` compares `least` with the
+    /// engine's timeout, which is not known here.
     pub(crate) fn lift(&mut self, which: Timeout, least: Duration) {
         let slot = &mut self.0[which as usize];
         *slot = Packed::new(slot.said().lifted(milliseconds(Some(least))));
     }
 
-    /// The timeout `which` in milliseconds, in an engine whose own are `engine`. `None`:
-    /// never.
+    /// Returns the timeout `which` in milliseconds, for an engine whose own timeouts are `engine`.
+    /// `None` means no deadline.
     #[inline]
     pub(crate) fn get(&self, which: Timeout, engine: &Millis) -> Option<u32> {
         let engine = engine.0[which as usize];
@@ -266,7 +307,10 @@ mod tests {
         for said in all {
             let packed = Packed::new(said);
             assert_eq!(packed.said(), said);
-            assert!(seen.insert(packed.0), "{said:?} is another as well");
+            assert!(
+                seen.insert(packed.0),
+                "{said:?} has the encoding of another value"
+            );
         }
     }
 
@@ -327,7 +371,10 @@ mod tests {
             edit.change(|_| ());
             assert_eq!(edit, unchanged, "{said:?}");
             edit.change(|timeouts| *timeouts = timeouts.clone());
-            assert_eq!(edit, unchanged, "{said:?}: what was shown is no change");
+            assert_eq!(
+                edit, unchanged,
+                "{said:?}: assigning the shown values is no change"
+            );
             for set in [None, usual, seconds(1), seconds(40), Some(Duration::MAX)] {
                 let mut edit = unchanged;
                 edit.change(|timeouts| timeouts.idle = set);

@@ -1,4 +1,4 @@
-//! What is refused, what goes out, and what is never shown.
+//! Tests of what is refused, what is sent, and what is never printed.
 
 use std::error::Error as _;
 
@@ -45,7 +45,7 @@ fn heads_go_out_as_written_here() {
             b"",
         ),
         (
-            "whitespace around a value is taken off, inside it stays",
+            "whitespace around a value is removed, whitespace inside it is kept",
             Request::get(URL).header("x", " \t a \t b\t "),
             "GET /a HTTP/1.1\r\nHost: example.com\r\nx: a \t b\r\n",
             b"",
@@ -59,7 +59,7 @@ fn heads_go_out_as_written_here() {
         ("patch without body", Request::patch(URL).body(""), "PATCH /a HTTP/1.1\r\nHost: example.com\r\nContent-Length: 0\r\n", b""),
         ("delete with body", Request::delete(URL).body("abc"), "DELETE /a HTTP/1.1\r\nHost: example.com\r\nContent-Length: 3\r\n", b"abc"),
         ("get with an empty body", Request::get(URL).body(""), "GET /a HTTP/1.1\r\nHost: example.com\r\n", b""),
-        ("method of one's own", Request::builder(method("MKCOL"), URL).header("a", "b"), "MKCOL /a HTTP/1.1\r\nHost: example.com\r\na: b\r\n", b""),
+        ("custom method", Request::builder(method("MKCOL"), URL).header("a", "b"), "MKCOL /a HTTP/1.1\r\nHost: example.com\r\na: b\r\n", b""),
         (
             "length and close come last",
             Request::post(URL).close().body("x").header("a", "b"),
@@ -67,24 +67,24 @@ fn heads_go_out_as_written_here() {
             b"x",
         ),
         (
-            "an upgrade says so in Connection",
+            "an upgrade adds the connection option",
             Request::get(URL).header("Upgrade", "websocket").header("a", "b"),
             "GET /a HTTP/1.1\r\nHost: example.com\r\nUpgrade: websocket\r\na: b\r\nConnection: Upgrade\r\n",
             b"",
         ),
         (
-            "unless it has been said",
+            "the option is not added twice",
             Request::get(URL).header("connection", "keep-alive, UPGRADE").header("upgrade", "x/1, y"),
             "GET /a HTTP/1.1\r\nHost: example.com\r\nconnection: keep-alive, UPGRADE\r\nupgrade: x/1, y\r\n",
             b"",
         ),
         (
-            "an upgrade that was taken back",
+            "an upgrade that was removed again",
             Request::get(URL).header("Upgrade", "x").without("upgrade"),
             "GET /a HTTP/1.1\r\nHost: example.com\r\n",
             b"",
         ),
-        ("close is said once", Request::get(URL).header("connection", "TE, Close").close(), "GET /a HTTP/1.1\r\nHost: example.com\r\nconnection: TE, Close\r\n", b""),
+        ("close is written once", Request::get(URL).header("connection", "TE, Close").close(), "GET /a HTTP/1.1\r\nHost: example.com\r\nconnection: TE, Close\r\n", b""),
         (
             "a length that agrees is written once",
             Request::post(URL).header("content-length", " 03 ").body("abc"),
@@ -101,13 +101,13 @@ fn heads_go_out_as_written_here() {
             b"a+b=c%2Bd%26e%3Df&=%C3%A9%7E*%0D%0A",
         ),
         (
-            "form under another type",
+            "form with another content type",
             Request::post(URL).form([("a", "b")]).header("content-type", "x/y"),
             "POST /a HTTP/1.1\r\nHost: example.com\r\ncontent-type: x/y\r\nContent-Length: 3\r\n",
             b"a=b",
         ),
         (
-            "a body takes the place of a form, type and all",
+            "a body replaces a form and its content type",
             Request::post(URL).form([("a", "b")]).body("cd"),
             "POST /a HTTP/1.1\r\nHost: example.com\r\nContent-Length: 2\r\n",
             b"cd",
@@ -145,16 +145,16 @@ fn what_cannot_be_sent_is_refused_with_its_place() {
     let rows: Vec<(&str, RequestBuilder, InvalidPart, Option<usize>)> = vec![
         ("url", Request::get("http://a b/"), InvalidPart::Url, Some(8)),
         ("connect", Request::builder(Method::CONNECT, URL), InvalidPart::Method, None),
-        ("endless method", Request::builder(method(&"M".repeat(256)), URL), InvalidPart::Method, Some(255)),
+        ("method too long", Request::builder(method(&"M".repeat(256)), URL), InvalidPart::Method, Some(255)),
         ("trace with a body", Request::builder(Method::TRACE, URL).body("a"), InvalidPart::Body, None),
-        ("endless query", Request::get(URL).query([("a", "b".repeat(70_000))]), InvalidPart::Query, None),
+        ("query too long", Request::get(URL).query([("a", "b".repeat(70_000))]), InvalidPart::Query, None),
         ("empty name", Request::get(URL).header("", "a"), name(0), None),
         ("space before the colon", Request::get(URL).header("a", "").header("b ", "c"), name(1), Some(1)),
         ("colon in a name", Request::get(URL).header("a:b", "c"), name(0), Some(1)),
         ("name not ASCII", Request::get(URL).header("é", "c"), name(0), Some(0)),
         ("pseudo header", Request::get(URL).header(":path", "/"), name(0), Some(0)),
         ("offset counts the whitespace before", Request::get(URL).header("a", "  \x01"), value("a"), Some(2)),
-        ("CR behind the value", Request::get(URL).header("a", "b \r"), value("a"), Some(2)),
+        ("CR after the value", Request::get(URL).header("a", "b \r"), value("a"), Some(2)),
         ("DEL", Request::get(URL).header("a", "\x7f"), value("a"), Some(0)),
         ("two Hosts", Request::get(URL).header("Host", "a").header("host", "a"), part("host"), None),
         ("malformed Host", Request::get(URL).header("host", " a/"), value("host"), Some(2)),
@@ -167,12 +167,12 @@ fn what_cannot_be_sent_is_refused_with_its_place() {
         ("signed length", Request::post(URL).header("Content-Length", "+1").body("a"), value("Content-Length"), None),
         ("empty length", Request::post(URL).header("Content-Length", ""), value("Content-Length"), None),
         ("an upgrade without its field", Request::get(URL).header("Connection", "close, upgrade"), InvalidPart::value_of("Connection"), None),
-        ("an upgrade that was taken back, and its option not", Request::get(URL).header("Upgrade", "x").header("Connection", "upgrade").without("Upgrade"), InvalidPart::value_of("Connection"), None),
+        ("an upgrade that was removed, but not its option", Request::get(URL).header("Upgrade", "x").header("Connection", "upgrade").without("Upgrade"), InvalidPart::value_of("Connection"), None),
         ("transfer coding", Request::post(URL).header("transfer-encoding", "chunked"), part("transfer-encoding"), None),
         ("connection upgrade", Request::get(URL).header("Connection", "close , UPGRADE"), value("Connection"), None),
         ("other expectation", Request::put(URL).header("Expect", "x").body("a"), value("Expect"), None),
         ("first of two mistakes", Request::get(URL).header("a\n", "b").header("c", "\n"), name(0), Some(1)),
-        ("mistake in front of one of the whole", Request::get(URL).header("Content-Length", "9").header("a", "\0"), value("a"), Some(0)),
+        ("mistake before one of the whole request", Request::get(URL).header("Content-Length", "9").header("a", "\0"), value("a"), Some(0)),
     ];
     for (why, builder, part, offset) in rows {
         let invalid = refused(builder);
@@ -212,7 +212,7 @@ fn no_part_takes_a_line_break() {
                 (&InvalidPart::Url, at.map(|at| at + 7))
             );
             assert!(Method::from_bytes(text.as_bytes()).is_err());
-            // A query and a form may hold any text: it is encoded.
+            // A query and a form may contain any text, since it is encoded.
             let encoded = built(
                 Request::post(URL)
                     .query([(&text, &text)])
@@ -428,7 +428,8 @@ fn expect_line_can_be_cut_out() {
         rest,
         "PUT /a HTTP/1.1\r\nHost: example.com\r\na: Expect: 1\r\nb: \r\nContent-Length: 1\r\n"
     );
-    // A caller's Host puts the origin's before the head; places stay those of the head.
+    // With a caller's Host the origin's host is stored before the head; positions still count from
+    // the head.
     let request = built(
         Request::put(URL)
             .header("Expect", "100-continue")
@@ -487,7 +488,7 @@ fn fields_are_found_in_any_case() {
     }
 }
 
-/// Requests with everything that a request can have.
+/// Returns requests that together use every option of the builder.
 fn all_kinds() -> Vec<Request> {
     let route = Arc::new(Route::default());
     #[rustfmt::skip]
@@ -548,7 +549,7 @@ fn an_edit_without_a_change_gives_an_equal_request() {
             let twice = built(built(again.edit()).edit());
             assert_eq!(twice.wire_body().as_ptr(), body.as_ptr(), "{request:?}");
         }
-        // A change that is taken back leaves nothing.
+        // A change that is reverted leaves no trace.
         let undone = request.edit().header("X-New", "1").without("x-new");
         let undone = built(undone.method(method("X")).method(request.method().clone()));
         undone.assert_same(&request, "changed and changed back");
@@ -604,7 +605,7 @@ fn any_request_that_can_be_built_survives_an_edit() {
         for (name, _) in request.headers() {
             assert!(request.has_field(name), "{text}");
             let without = request.edit().without(name).build();
-            // What is left is what framing, URL, close and an upgrade make of it.
+            // The fields that remain come from framing, URL, close and an upgrade.
             let Ok(without) = without else { continue };
             let framing = ["host", "content-length"];
             let upgrades = name.eq_ignore_ascii_case("connection") && without.has_field("upgrade");
@@ -627,21 +628,21 @@ fn edits_change_what_they_say_and_nothing_else() {
     );
     #[rustfmt::skip]
     let rows: Vec<(&str, RequestBuilder, &str)> = vec![
-        ("a field more", plain.edit().header("c", "3"), "GET /a HTTP/1.1\r\nHost: example.com\r\na: 1\r\nb: 2\r\nc: 3\r\n"),
+        ("one more field", plain.edit().header("c", "3"), "GET /a HTTP/1.1\r\nHost: example.com\r\na: 1\r\nb: 2\r\nc: 3\r\n"),
         ("a field replaced", plain.edit().without("A").header("a", "3"), "GET /a HTTP/1.1\r\nHost: example.com\r\nb: 2\r\na: 3\r\n"),
         ("another of the same name", plain.edit().header("A", "3"), "GET /a HTTP/1.1\r\nHost: example.com\r\na: 1\r\nb: 2\r\nA: 3\r\n"),
         ("no such field", plain.edit().without("c").without("").without("a: 1"), "GET /a HTTP/1.1\r\nHost: example.com\r\na: 1\r\nb: 2\r\n"),
         ("a query", plain.edit().query([("q", "x")]), "GET /a?q=x HTTP/1.1\r\nHost: example.com\r\na: 1\r\nb: 2\r\n"),
-        ("fields of a form stay in front of its type", form.edit().header("c", "3"), "POST /a HTTP/1.1\r\nHost: example.com\r\nc: 3\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 3\r\nConnection: close\r\n"),
-        ("another body takes the form's type away", form.edit().body("xy"), "POST /a HTTP/1.1\r\nHost: example.com\r\nContent-Length: 2\r\nConnection: close\r\n"),
-        ("a form without its type", form.edit().without("content-type"), "POST /a HTTP/1.1\r\nHost: example.com\r\nContent-Length: 3\r\nConnection: close\r\n"),
-        ("a form that closes nothing", form.edit().without("connection"), "POST /a HTTP/1.1\r\nHost: example.com\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 3\r\n"),
-        ("as a redirect makes a GET of it", form.edit().method(Method::GET).body("").without("Connection"), "GET /a HTTP/1.1\r\nHost: example.com\r\n"),
+        ("fields of a form stay before its content type", form.edit().header("c", "3"), "POST /a HTTP/1.1\r\nHost: example.com\r\nc: 3\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 3\r\nConnection: close\r\n"),
+        ("another body removes the form's content type", form.edit().body("xy"), "POST /a HTTP/1.1\r\nHost: example.com\r\nContent-Length: 2\r\nConnection: close\r\n"),
+        ("a form without its content type", form.edit().without("content-type"), "POST /a HTTP/1.1\r\nHost: example.com\r\nContent-Length: 3\r\nConnection: close\r\n"),
+        ("a form without close", form.edit().without("connection"), "POST /a HTTP/1.1\r\nHost: example.com\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 3\r\n"),
+        ("a redirect that turns it into a GET", form.edit().method(Method::GET).body("").without("Connection"), "GET /a HTTP/1.1\r\nHost: example.com\r\n"),
         ("the URL's Host again", put.edit().without("HOST"), "PUT /a HTTP/1.1\r\nHost: example.com\r\nExpect: 100-continue\r\nContent-Length: 1\r\n"),
         ("another Host", put.edit().without("Host").header("Host", "i"), "PUT /a HTTP/1.1\r\nHost: i\r\nExpect: 100-continue\r\nContent-Length: 1\r\n"),
-        ("nothing expected any more", put.edit().without("expect"), "PUT /a HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n"),
+        ("no expectation any more", put.edit().without("expect"), "PUT /a HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n"),
         ("expectation goes with the body", put.edit().body(""), "PUT /a HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n"),
-        ("a line in front of the expectation goes", put.edit().header("a", "b").without("a"), "PUT /a HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 1\r\n"),
+        ("a line before the expectation is removed", put.edit().header("a", "b").without("a"), "PUT /a HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 1\r\n"),
     ];
     for (why, builder, expected) in rows {
         assert_eq!(head(&built(builder)), expected, "{why}");
@@ -650,7 +651,7 @@ fn edits_change_what_they_say_and_nothing_else() {
     assert!(!put.expects_continue() && put.expect_line().is_none());
     assert!(!built(form.edit().without("connection")).wants_close());
     assert!(!built(form.edit().method(Method::TRACE).body("")).has_field("content-type"));
-    // What was said of the whole is checked once more.
+    // Checks of the request as a whole are repeated.
     let piped = built(Request::get(URL).pipeline(7));
     assert_eq!(
         refused(piped.edit().method(Method::POST)).part(),
@@ -713,7 +714,7 @@ fn references_keep_what_is_not_the_origins_business() {
             .lane("n")
             .body("xyz"),
     );
-    // Why, reference, URL, whether what belongs to the origin stays.
+    // Why, reference, URL, whether the fields that belong to the origin stay.
     #[rustfmt::skip]
     let rows = [
         ("the same document", "", "https://a:444/b/c?d", true),
@@ -722,7 +723,7 @@ fn references_keep_what_is_not_the_origins_business() {
         ("another host", "//r:444/", "https://r:444/", false),
         ("another port", "//a/", "https://a/", false),
         ("another scheme", "http://a:444/", "http://a:444/", false),
-        ("a host below", "//x.a:444/", "https://x.a:444/", false),
+        ("a subdomain", "//x.a:444/", "https://x.a:444/", false),
     ];
     for (why, reference, url, stays) in rows {
         let led = built(request.resolve(reference));
@@ -741,7 +742,7 @@ fn references_keep_what_is_not_the_origins_business() {
         };
         assert_eq!(led.header("host"), Some(host.as_bytes()), "{why}");
         assert_eq!(led.headers().count(), if stays { 7 } else { 3 }, "{why}");
-        // Back again, nothing comes back.
+        // Going back to the first origin does not restore them.
         let back = built(led.resolve("https://a:444/"));
         assert_eq!(back.has_field("Cookie"), stays, "{why}");
     }
@@ -798,7 +799,7 @@ fn a_clone_shares_its_bytes() {
 #[test]
 fn timeouts_are_the_engines_own_until_set() {
     const S: Duration = Duration::from_secs(1);
-    // The engine's: first_byte 7 s, idle 7 s, total 60 s.
+    // The engine's timeouts: first_byte 7 s, idle 7 s, total 60 s.
     let mut engine = Timeouts::default();
     (engine.first_byte, engine.idle, engine.total) = (Some(7 * S), Some(7 * S), Some(60 * S));
     let get = || Request::get(URL);
@@ -815,19 +816,19 @@ fn timeouts_are_the_engines_own_until_set() {
         ("nothing set", get(), Some(7), Some(7), Some(60)),
         ("nothing changed", get().timeouts(|_| ()), Some(7), Some(7), Some(60)),
         ("total", get().timeout(5 * S), Some(7), Some(7), Some(5)),
-        ("total for ever", get().timeout(Duration::MAX), Some(7), Some(7), None),
+        ("total without end", get().timeout(Duration::MAX), Some(7), Some(7), None),
         ("set to the default", get().timeouts(|t| t.idle = Timeouts::default().idle), Some(7), Some(30), Some(60)),
         ("set to never", get().timeouts(|t| t.idle = None), Some(7), None, Some(60)),
-        ("changes add up", get().timeouts(|t| t.idle = Some(2 * S)).timeouts(|t| t.first_byte = Some(3 * S)), Some(3), Some(2), Some(60)),
+        ("changes accumulate", get().timeouts(|t| t.idle = Some(2 * S)).timeouts(|t| t.first_byte = Some(3 * S)), Some(3), Some(2), Some(60)),
         ("long_poll fits into the total", get().long_poll(20 * S), Some(30), Some(30), Some(60)),
-        ("long_poll lifts the engine's total", get().long_poll(90 * S), Some(100), Some(100), Some(130)),
-        ("long_poll lifts a total set before", get().timeout(5 * S).long_poll(60 * S), Some(70), Some(70), Some(100)),
-        ("long_poll leaves a longer total", get().timeout(500 * S).long_poll(60 * S), Some(70), Some(70), Some(500)),
-        ("long_poll leaves no total", get().timeouts(|t| t.total = None).long_poll(60 * S), Some(70), Some(70), None),
+        ("long_poll raises the engine's total", get().long_poll(90 * S), Some(100), Some(100), Some(130)),
+        ("long_poll raises a total set before", get().timeout(5 * S).long_poll(60 * S), Some(70), Some(70), Some(100)),
+        ("long_poll keeps a longer total", get().timeout(500 * S).long_poll(60 * S), Some(70), Some(70), Some(500)),
+        ("long_poll keeps an absent total", get().timeouts(|t| t.total = None).long_poll(60 * S), Some(70), Some(70), None),
         ("a later total wins", get().long_poll(90 * S).timeout(5 * S), Some(100), Some(100), Some(5)),
         ("a later change keeps the long poll", get().long_poll(90 * S).timeouts(|t| t.first_byte = Some(S)), Some(1), Some(100), Some(130)),
-        ("a second long_poll lifts further", get().long_poll(90 * S).long_poll(100 * S), Some(110), Some(110), Some(140)),
-        ("long_poll for ever", get().long_poll(Duration::MAX), None, None, None),
+        ("a second long_poll raises them further", get().long_poll(90 * S).long_poll(100 * S), Some(110), Some(110), Some(140)),
+        ("long_poll without end", get().long_poll(Duration::MAX), None, None, None),
     ];
     let engine_ms = Millis::new(&engine);
     for (why, builder, first_byte, idle, total) in rows {
@@ -848,7 +849,7 @@ fn timeouts_are_the_engines_own_until_set() {
             "{why}"
         );
     }
-    // An engine without a total has none under a hold either.
+    // An engine without a total timeout has none for a long poll either.
     engine.total = None;
     let held = built(get().long_poll(90 * S));
     assert_eq!(
@@ -919,7 +920,7 @@ fn a_limit_that_a_request_sets_wins_whatever_the_engines_is() {
                 let mut expected = engine.clone();
                 set(&mut expected, value);
                 assert_eq!(over(&request), Some(expected.clone()), "{name} = {value}");
-                // Twice set, the second wins; what the second leaves alone stays.
+                // Set twice, the second value wins; a change that assigns nothing keeps it.
                 let request = built(
                     Request::get(URL)
                         .limits(|l| set(l, 3))
@@ -991,7 +992,7 @@ fn a_timeout_that_a_request_sets_wins_whatever_the_engines_is() {
             }
         }
     }
-    // A hold of for ever, with and without a total of one's own.
+    // A long poll without end, with and without a total of its own.
     let engine = Millis::new(&Timeouts::default());
     let held = built(Request::get(URL).long_poll(Duration::MAX));
     for clock in [Timeout::FirstByte, Timeout::Idle, Timeout::Total] {
@@ -1029,8 +1030,8 @@ fn requests_of_http_are_taken() {
     assert!(Request::try_from(chunked).is_err());
 }
 
-/// Whatever goes in, what comes out has the lines that were asked for, and no others, to a reader
-/// that knows but CRLF.
+/// Whatever the input, the head has exactly the lines that were asked for, as seen by a reader that
+/// takes only CRLF for a line end.
 #[test]
 fn any_input_is_refused_or_keeps_its_lines() {
     #[rustfmt::skip]
@@ -1130,6 +1131,6 @@ fn any_input_is_refused_or_keeps_its_lines() {
     }
     assert!(
         accepted > 1000,
-        "{accepted} accepted: the pieces are too wild"
+        "only {accepted} accepted: the pieces are too often invalid"
     );
 }

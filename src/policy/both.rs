@@ -7,16 +7,16 @@ use crate::policy::{Fields, Moment, Policy, Screening, Start, Verdict, Visit};
 use crate::request::Request;
 use crate::response::{Reply, Response};
 
-/// Two policies as one: `outer` is asked first on the way out, `inner` first on the way back. So
-/// one that retries, around one that signs, has each attempt signed anew.
+/// Combines two policies into one. `outer` is called first on the way out, `inner` first on the way
+/// back. If `outer` retries and `inner` signs, each attempt is signed anew.
 ///
-/// - Once `outer` has let an exchange begin, it is not asked again while `inner` waits: it may have
-///   taken a token.
-/// - Fields are added by `outer` first; `inner` sees them through [`Fields::has`].
-/// - A response is kept from the readback as far as either says, and `inner`, nearer to the wire,
-///   decodes first.
-/// - `outer` hears how an exchange ended unless `inner` has it sent again. If `inner` fails, its
-///   error is what `outer` hears.
+/// - Once `outer` has let an exchange begin, it is not called again while `inner` waits, since it
+///   may have taken a token.
+/// - `outer` adds its fields first; `inner` sees them through [`Fields::has`].
+/// - A response is held back from the readback as far as either policy asks. `inner`, which is
+///   nearer to the wire, decodes first.
+/// - `outer` learns how an exchange ended, unless `inner` has the request sent again. If `inner`
+///   fails, `outer` receives its error.
 pub fn both(outer: Arc<dyn Policy>, inner: Arc<dyn Policy>) -> Arc<dyn Policy> {
     Arc::new(Both { outer, inner })
 }
@@ -35,9 +35,10 @@ impl Policy for Both {
 pub(crate) struct BothVisits {
     outer: Box<dyn Visit>,
     inner: Box<dyn Visit>,
-    /// Whether `outer` has let the present exchange begin.
+    /// Whether `outer` has let the current exchange begin.
     outer_is_through: bool,
-    /// Whether the readback sees the present response: then nobody has it sent again.
+    /// Whether the readback sees the current response, which then cannot be replaced by sending the
+    /// request again.
     is_shown: bool,
 }
 
@@ -116,7 +117,7 @@ impl Visit for BothVisits {
 
     fn reset(&mut self) -> bool {
         self.outer_is_through = false;
-        // Both are told, whatever the first one says.
+        // Both are reset, whatever the first one returns.
         self.outer.reset() & self.inner.reset()
     }
 }
@@ -137,7 +138,7 @@ mod tests {
     type End = fn(&Request) -> Result<Verdict, Error>;
     type Log = Arc<Mutex<Vec<&'static str>>>;
 
-    /// A visit that notes what it is asked, and answers from a list.
+    /// A visit that records its calls and takes its results from a list.
     #[derive(Clone)]
     struct Noted {
         names: [&'static str; 5],
@@ -318,7 +319,7 @@ mod tests {
     #[test]
     fn what_the_readback_has_seen_stands_and_outer_hears_of_it() {
         let request = request();
-        // What inner says, what outer says, and whether an error is what stands.
+        // What inner returns, what outer returns, and whether the result is an error.
         let rows: [(End, End, bool); 3] = [
             (resend, |_| Ok(Verdict::Deliver), false),
             (resend, resend, false),

@@ -1,7 +1,7 @@
 //! How a request carries its policies.
 //!
-//! `request` stands below the traits of this room, so it holds [`Policies`] as something opaque;
-//! here it is made, and here it is read.
+//! `request` is in a layer below the traits of this module, so it stores [`Policies`] as an opaque
+//! value; here the value is created and read.
 
 use std::sync::Arc;
 
@@ -14,28 +14,28 @@ use crate::request::{Carried, Request};
 /// The policies of a request, kept apart so that an edit can replace one of them.
 #[derive(Clone, Default)]
 pub(crate) struct Policies {
-    /// That of its session.
+    /// The policy of its session.
     outer: Option<Arc<dyn Policy>>,
     inner: Option<Arc<dyn Policy>>,
 }
 
 impl RequestBuilder {
-    /// Has `policy` do what is to be done for this request besides sending it: see
-    /// [`policy`](crate::policy). It is inside of [`Config::policy`](crate::Config::policy), and in
-    /// place of a policy that was given before.
+    /// Sets the policy of this request: see [`policy`](crate::policy). It is nested inside
+    /// [`Config::policy`](crate::Config::policy), and replaces a policy that was set before.
     ///
-    /// A policy of a type of one's own becomes an `Arc<dyn Policy>` where it is passed:
-    /// `.policy(Arc::new(sign))`, or `.policy(sign.clone())` of an `Arc<Sign>`.
+    /// A policy of a concrete type becomes an `Arc<dyn Policy>` when it is passed:
+    /// `.policy(Arc::new(sign))`, or `.policy(sign.clone())` for an `Arc<Sign>`.
     pub fn policy(self, policy: Arc<dyn Policy>) -> Self {
         self.change_policies(|policies| policies.inner = Some(policy))
     }
 
-    /// Has it belong to a session: its policy is around the request's own one, and the request ends
-    /// with the session's present generation. `session` is made by [`Policies::of_session`].
-    #[cfg_attr(not(test), expect(dead_code, reason = "sessions are not there yet"))]
+    /// Makes the request belong to a session. The session's policy wraps around the request's own,
+    /// and the request ends with the session's current generation. `session` is created by
+    /// [`Policies::of_session`].
+    #[cfg_attr(not(test), expect(dead_code, reason = "sessions do not exist yet"))]
     pub(crate) fn in_session(self, session: &Carried, mark: Mark) -> Self {
         let carried = self.carry(|carried| {
-            // Mostly there is nothing else, and all requests of the session share this.
+            // Usually there is nothing else, and all requests of the session share one value.
             let Some(inner) = carried.and_then(|carried| read(carried).inner.clone()) else {
                 return Some(Arc::clone(session));
             };
@@ -58,12 +58,12 @@ impl RequestBuilder {
 
 fn read(carried: &Carried) -> &Policies {
     let policies = carried.downcast_ref();
-    policies.expect("requests carry what this file made")
+    policies.expect("requests carry values created in this file")
 }
 
 impl Policies {
-    /// What the requests of a session carry, made once for all of them.
-    #[cfg_attr(not(test), expect(dead_code, reason = "sessions are not there yet"))]
+    /// Creates the value that all requests of a session carry.
+    #[cfg_attr(not(test), expect(dead_code, reason = "sessions do not exist yet"))]
     pub(crate) fn of_session(policy: Arc<dyn Policy>) -> Carried {
         Arc::new(Self {
             outer: Some(policy),
@@ -71,8 +71,8 @@ impl Policies {
         })
     }
 
-    /// Those of `request`, inside of `default`, which is there for requests without a session. One
-    /// test of a pointer where there are none.
+    /// Returns the policies of `request`, nested inside `default`, which applies to requests
+    /// without a session. If there are none, this costs one test of a pointer.
     #[inline]
     pub(crate) fn of(request: &Request, default: Option<&Arc<dyn Policy>>) -> Option<Self> {
         match (request.policies(), default) {
@@ -102,7 +102,7 @@ impl Policies {
         }
     }
 
-    /// Whether both are the very same policies, so that a visit of one serves the other.
+    /// Whether both hold the same policies, so that a visit of one serves the other.
     pub(crate) fn are(&self, other: &Self) -> bool {
         let is_same =
             |one: &Option<Arc<dyn Policy>>, other: &Option<Arc<dyn Policy>>| match (one, other) {
@@ -139,14 +139,14 @@ mod tests {
         Arc::new(Named(name))
     }
 
-    /// The names of the policies of `request`, in the order in which they are asked.
+    /// Returns the names of the policies of `request`, in the order in which they are called.
     fn asked(request: &Request, default: Option<&Arc<dyn Policy>>) -> String {
         let Some(policies) = Policies::of(request, default) else {
             return String::new();
         };
         let mut block = Vec::new();
         at(1, |at| {
-            let mut visit = policies.visit(request, at).expect("there are some");
+            let mut visit = policies.visit(request, at).expect("there are policies");
             let mut fields = Fields::new(&mut block, request);
             visit.on_send(request, &mut fields, at).unwrap();
         });

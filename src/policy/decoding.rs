@@ -1,13 +1,15 @@
-//! A body's layers of coding, taken off in bounded pieces.
+//! Removes the layers of coding from a body, in bounded pieces.
 //!
-//! Each [`Decoder`] is pulled: it gets input and a room of fixed size, and says how much it took
-//! and gave. Its output is the next layer's input, and what the last layer gives is a piece of the
-//! body. The layer nearest to the body that can go on is always asked first, so that no layer's
-//! output piles up in front of the next, however well a body was compressed.
+//! Each [`Decoder`] is pulled: it is given input and an output buffer of fixed size, the room, and
+//! returns how much it consumed and produced. Its output is the next layer's input, and the output
+//! of the last layer is a piece of the body. The layer nearest to the body that can make progress
+//! is always called first, so no layer's output piles up in front of the next, however well a body
+//! was compressed.
 //!
-//! Input that a layer has not taken is kept for it, across a pause and until more has come. What a
-//! server controls is bounded: the number of layers, the bytes that each produces, the input that
-//! one leaves untaken, and the calls before the engine's turn goes on.
+//! Input that a layer has not consumed is kept for it, across a pause and until more has arrived.
+//! Everything that a server controls is bounded: the number of layers, the bytes that each
+//! produces, the input that one leaves unconsumed, and the calls before the engine's turn
+//! continues.
 
 use std::fmt;
 use std::io;
@@ -15,10 +17,11 @@ use std::io;
 use crate::error::{Circumstances, Error, ErrorKind};
 use crate::proto::Violation;
 
-/// Takes one layer of coding off a body.
+/// Removes one layer of coding from a body.
 ///
-/// It is pulled, a bounded piece at a time, so that a body which decodes to gigabytes takes no more
-/// memory than one room. It keeps no input: what it has not taken is shown again.
+/// A decoder is pulled, one bounded piece at a time, so a body that decodes to gigabytes takes no
+/// more memory than one output buffer. It keeps no input: bytes that it has not consumed are passed
+/// to it again.
 ///
 /// ```
 /// use std::io;
@@ -42,110 +45,110 @@ use crate::proto::Violation;
 /// ```
 pub trait Decoder {
     /// Decodes the beginning of `input` into the beginning of `room`, which is not empty. `input`
-    /// is empty where all of it was consumed: a decoder that has produced something is asked for
-    /// more until it produces nothing.
+    /// is empty if all of it was consumed: a decoder that has produced something is called again
+    /// until it produces nothing.
     ///
-    /// What is not consumed is shown again, with what has come behind it. To consume and produce
-    /// nothing means that `input` is not enough to go on: where 16 KiB are not, or the input is
-    /// over, the body is given up.
+    /// Unconsumed bytes are passed again, followed by any that have arrived since. Consuming and
+    /// producing nothing means that `input` is too short to make progress. If that happens with 16
+    /// KiB of input, or when the input has ended, the body is given up.
     ///
     /// # Errors
-    /// The body cannot be decoded. [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) counts as a body
-    /// that was cut short, all others as one that is malformed.
+    /// The body cannot be decoded. [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) means that the
+    /// body was cut short, any other error that it is malformed.
     fn decode(&mut self, input: &[u8], room: &mut [u8]) -> io::Result<Progress>;
 
-    /// The input is over, and all of it was consumed. Writes what is left to the beginning of
-    /// `room`, a piece at a time, and is called again until it has written 0 bytes. Of a body
-    /// without a byte no decoder hears.
+    /// Called when the input has ended and all of it was consumed. Writes the rest of the output to
+    /// the beginning of `room`, one piece at a time; it is called again until it has written 0
+    /// bytes. Decoders are not called at all for an empty body.
     ///
     /// # Errors
-    /// As of [`decode`](Self::decode): `UnexpectedEof` where the input ended too soon.
+    /// As [`decode`](Self::decode): `UnexpectedEof` if the input ended too early.
     fn finish(&mut self, room: &mut [u8]) -> io::Result<usize> {
         let _ = room;
         Ok(0)
     }
 }
 
-/// What one call of [`Decoder::decode`] came to, in bytes.
+/// The result of one call of [`Decoder::decode`], in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Of the input, from its beginning.
+    /// Bytes consumed from the beginning of the input.
     pub consumed: usize,
-    /// Written to the room, from its beginning.
+    /// Bytes written to the beginning of the room.
     pub produced: usize,
 }
 
-/// The most layers of coding that one body may have, the same number as curl's. More only serve
-/// to amplify.
+/// The most layers of coding that a body may have, as in curl. More would only serve to amplify.
 pub(crate) const MAX_LAYERS: usize = 5;
 
-/// A layer is given a room of so many bytes; a piece of a body is as long at most.
+/// Size of the output buffer of a layer, and thus the longest piece of a body.
 pub(crate) const ROOM: usize = 16 * 1024;
 
-/// Input that a layer may leave untaken while it asks for more.
+/// The most input that a layer may leave unconsumed while it asks for more.
 const MAX_UNTAKEN: usize = 16 * 1024;
 
-/// Calls of decoders until [`Decoding::decode`] comes back, whether it has a piece or not.
+/// The most calls of decoders in one call of [`Decoding::decode`], whether or not they yield a
+/// piece.
 const MAX_CALLS: usize = 32;
 
 /// The decoding of one body.
 pub(crate) struct Decoding {
-    /// In the order in which they are taken off.
+    /// In the order in which they are removed.
     layers: Vec<Layer>,
-    /// The most bytes that any layer may give.
+    /// The most bytes that any layer may produce.
     max_bytes: u64,
-    /// Input has come.
+    /// Whether any input has arrived.
     has_begun: bool,
-    /// No input follows that which is here.
+    /// Whether no more input will arrive.
     input_is_over: bool,
 }
 
-/// What came of one call of [`Decoding::decode`].
+/// The result of one call of [`Decoding::decode`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// So many bytes of the body stand in the room. There may be more.
+    /// This many bytes of the body are in the room. There may be more.
     Piece(usize),
-    /// Enough was done for now, without a piece. Call again, in another turn.
+    /// Enough work was done for now, without a piece. Call again, in another turn.
     Busy,
-    /// All input is taken, or kept.
+    /// All input has been consumed or kept.
     NeedsInput,
-    /// The body is over.
+    /// The body is complete.
     Done,
 }
 
 /// Why a body cannot be decoded.
 #[derive(Debug)]
 pub(crate) enum Undecodable {
-    /// A decoder says so.
+    /// A decoder returned an error.
     Failed(io::Error),
-    /// It was cut short: input is left that is not enough for its decoder.
+    /// The body was cut short: the remaining input is too short for its decoder.
     CutShort,
-    /// It passed the limit.
+    /// A layer exceeded the limit.
     TooLarge { limit: u64, seen: u64 },
-    /// A decoder takes nothing of the input that it has, and gives nothing.
+    /// A decoder neither consumes its input nor produces output.
     Stuck,
-    /// A decoder counts more bytes than there are.
+    /// A decoder reports more bytes than there are.
     Miscounted,
-    /// It has more layers than [`MAX_LAYERS`].
+    /// The body has more layers than [`MAX_LAYERS`].
     TooManyLayers(usize),
 }
 
 struct Layer {
     decoder: Box<dyn Decoder>,
-    /// What it has not taken yet.
+    /// Input that it has not consumed yet.
     input: Untaken,
-    /// Its input is not enough for it to go on.
+    /// Its input is too short to make progress.
     is_stalled: bool,
-    /// It gave something when it was asked last, and may hold back more.
+    /// It produced something in its last call, and may hold back more.
     may_have_more: bool,
-    /// It has given all that it had.
+    /// It has produced everything.
     is_finished: bool,
-    /// Bytes that it has given.
+    /// Bytes produced so far.
     produced: u64,
 }
 
 impl Decoding {
-    /// Takes `decoders` off in this order.
+    /// Removes `decoders` in this order.
     pub(crate) fn new(decoders: Vec<Box<dyn Decoder>>) -> Result<Self, Undecodable> {
         if decoders.len() > MAX_LAYERS {
             return Err(Undecodable::TooManyLayers(decoders.len()));
@@ -166,13 +169,14 @@ impl Decoding {
         })
     }
 
-    /// Bounds what each layer may give: the body is collected.
+    /// Limits how much each layer may produce, for a body that is collected.
     pub(crate) fn limit(&mut self, max_bytes: u64) {
         self.max_bytes = max_bytes;
     }
 
-    /// Decodes on, into `room`, what was kept and then `input`, from which it takes what it has
-    /// used. Call it until it [needs input](Step::NeedsInput): all of `input` is taken then.
+    /// Continues decoding into `room`, first the kept input and then `input`, which is advanced
+    /// past the bytes consumed. Call it until it [needs input](Step::NeedsInput); all of `input`
+    /// has then been consumed or kept.
     pub(crate) fn decode(
         &mut self,
         input: &mut &[u8],
@@ -196,26 +200,29 @@ impl Decoding {
         Ok(Step::Busy)
     }
 
-    /// Keeps what is left of an input whose buffer is needed for something else, as in a pause.
+    /// Keeps the rest of an input whose buffer is needed for something else, as in a pause.
     pub(crate) fn keep(&mut self, rest: &[u8]) {
         self.has_begun |= !rest.is_empty();
         self.layers[0].input.push(rest);
     }
 
-    /// No more input follows. Call [`decode`](Self::decode) until it is [done](Step::Done).
+    /// Declares that no more input follows. Then call [`decode`](Self::decode) until it is
+    /// [done](Step::Done).
     pub(crate) fn end_input(&mut self) {
         self.input_is_over = true;
         if !self.has_begun {
-            // A body without a byte has no coding, whatever its fields say: some servers answer so.
+            // An empty body has no coding, whatever its fields say. Some servers send such
+            // responses.
             for layer in &mut self.layers {
                 layer.is_finished = true;
             }
         }
-        // It is asked once more, now that this is all there is.
+        // It is called once more, now that no further input will come.
         self.layers[0].is_stalled = false;
     }
 
-    /// The layer to ask next: of those that can go on, the one nearest to the body.
+    /// Returns the layer to call next: among those that can make progress, the one nearest to the
+    /// body.
     fn next_layer(&self, input: &[u8]) -> Option<usize> {
         (0..self.layers.len()).rev().find(|&i| {
             let layer = &self.layers[i];
@@ -229,7 +236,7 @@ impl Decoding {
         })
     }
 
-    /// Whether nothing comes to the input of layer `i` any more.
+    /// Whether no more input will come to layer `i`.
     fn is_over_before(&self, i: usize) -> bool {
         match i.checked_sub(1) {
             Some(before) => self.layers[before].is_finished,
@@ -237,8 +244,8 @@ impl Decoding {
         }
     }
 
-    /// Asks layer `i`, and returns how much it gave: to `room` if it is the last one, else to the
-    /// next layer.
+    /// Calls layer `i` and returns how much it produced. The output goes to `room` if it is the
+    /// last layer, otherwise to the next layer.
     fn ask(&mut self, i: usize, input: &mut &[u8], room: &mut [u8]) -> Result<usize, Undecodable> {
         let is_over = self.is_over_before(i);
         let (layers, next) = self.layers.split_at_mut(i + 1);
@@ -264,7 +271,7 @@ impl Decoding {
         }
         if let Some((is_stalled, input)) = next {
             input.fill(produced);
-            // More has come, or it knows now that nothing does.
+            // More input has arrived, or the layer now learns that none will.
             *is_stalled &= produced == 0 && !layer.is_finished;
         }
         Ok(produced)
@@ -272,8 +279,8 @@ impl Decoding {
 }
 
 impl Layer {
-    /// `wire` is there for the first layer: what comes behind its kept input. `is_over`: that is
-    /// all there is.
+    /// For the first layer, `wire` is the input that follows its kept input. `is_over` means that
+    /// no more will come.
     fn decode(
         &mut self,
         wire: Option<&mut &[u8]>,
@@ -284,7 +291,7 @@ impl Layer {
         let wire = wire.unwrap_or(&mut nothing);
         let is_kept = !self.input.is_empty();
         if is_kept && self.is_stalled {
-            // It has to see more in one piece.
+            // It has to see more input in one piece.
             let (more, rest) = wire.split_at(wire.len().min(ROOM));
             self.input.push(more);
             *wire = rest;
@@ -308,7 +315,7 @@ impl Layer {
         if is_kept {
             self.input.take(step.consumed);
         } else if self.is_stalled {
-            // The wire's buffer is used for something else by the time more has come.
+            // The wire's buffer will have been reused by the time more input arrives.
             self.input.push(wire);
             *wire = &[];
         } else {
@@ -327,7 +334,7 @@ impl Layer {
     }
 }
 
-/// The input of a layer that it has not taken, in a buffer that is cleared once where it grows.
+/// The unconsumed input of a layer. Its buffer is zeroed only when it grows.
 #[derive(Default)]
 struct Untaken {
     buf: Vec<u8>,
@@ -348,13 +355,13 @@ impl Untaken {
         self.start += n;
     }
 
-    /// Room behind what is there, for the layer before this one.
+    /// Returns free space after the content, for the layer before this one.
     fn room(&mut self) -> &mut [u8] {
         self.make_room(ROOM);
         &mut self.buf[self.end..self.end + ROOM]
     }
 
-    /// So many bytes of the room were written.
+    /// Adds the first `n` bytes of the free space to the content.
     fn fill(&mut self, n: usize) {
         self.end += n;
     }
@@ -383,7 +390,7 @@ impl From<io::Error> for Undecodable {
 }
 
 impl Undecodable {
-    /// As the readback is told.
+    /// Converts it to the error for the readback.
     pub(crate) fn into_error(self, at: Circumstances) -> Error {
         const MALFORMED: ErrorKind = ErrorKind::Malformed;
         match self {
@@ -392,18 +399,18 @@ impl Undecodable {
             }
             Undecodable::Failed(error) => Error::from_io(MALFORMED, error, at),
             Undecodable::CutShort => {
-                let why = "the body ended inside of its coding";
+                let why = "the body ended within its coding";
                 Error::from_text(ErrorKind::Truncated, why.to_owned(), at)
             }
             Undecodable::TooLarge { limit, seen } => {
                 Error::from_violation(Violation::BodyTooLarge { limit, seen }, at)
             }
             Undecodable::Stuck => {
-                let why = "a decoder takes nothing of the body, and gives nothing";
+                let why = "a decoder neither consumes nor produces anything";
                 Error::from_text(MALFORMED, why.to_owned(), at)
             }
             Undecodable::Miscounted => {
-                let why = "a decoder counts more bytes than there are";
+                let why = "a decoder reported more bytes than there are";
                 Error::from_text(MALFORMED, why.to_owned(), at)
             }
             Undecodable::TooManyLayers(count) => {
@@ -453,7 +460,7 @@ mod tests {
         }
     }
 
-    /// Gives each byte as many times.
+    /// Produces each byte this many times.
     struct Times {
         times: u64,
         left: Option<(u8, u64)>,
@@ -495,7 +502,7 @@ mod tests {
         }
     }
 
-    /// Makes a byte of so many; what is less it does not take.
+    /// Produces one byte for each group of this size, and does not consume an incomplete group.
     struct Groups(usize);
     impl Decoder for Groups {
         fn decode(&mut self, input: &[u8], room: &mut [u8]) -> io::Result<Progress> {
@@ -510,7 +517,7 @@ mod tests {
         }
     }
 
-    /// Keeps all until the end, and gives it backwards, so many bytes at a time.
+    /// Keeps everything until the end, then produces it backwards, this many bytes at a time.
     struct Backwards(Vec<u8>, usize);
     impl Decoder for Backwards {
         fn decode(&mut self, input: &[u8], _: &mut [u8]) -> io::Result<Progress> {
@@ -529,7 +536,7 @@ mod tests {
         }
     }
 
-    /// Counts its calls, and says this each time.
+    /// Counts its calls, and always returns the same result.
     struct Says(Progress, Rc<Cell<usize>>);
     impl Decoder for Says {
         fn decode(&mut self, _: &[u8], _: &mut [u8]) -> io::Result<Progress> {
@@ -559,8 +566,8 @@ mod tests {
 
     type Layers = Vec<Box<dyn Decoder>>;
 
-    /// All that comes of a body which comes in these pieces, in rooms of this size. At every
-    /// `pause`th piece of output what is left of the input is kept, as in a pause.
+    /// Returns everything decoded from a body that arrives in these pieces, with rooms of this
+    /// size. At every `pause`th piece of output the rest of the input is kept, as in a pause.
     fn decoded(
         layers: Layers,
         max_bytes: u64,
@@ -618,10 +625,10 @@ mod tests {
             ("doubled and halved", &|| vec![Box::new(Times::new(2)), Box::new(Groups(2))], wire.to_vec()),
             ("in groups of four", &|| one(Box::new(Groups(4))), wire.iter().step_by(4).copied().collect()),
             ("in groups of groups", &|| vec![Box::new(Groups(2)), Box::new(Groups(7))], wire.iter().step_by(14).copied().collect()),
-            ("given at the end", &|| one(Box::new(Backwards(Vec::new(), 3))), backwards.clone()),
-            ("given at the end, twice", &|| vec![Box::new(Backwards(Vec::new(), 5)), Box::new(Backwards(Vec::new(), 2))], wire.to_vec()),
-            ("given at the end, in groups", &|| vec![Box::new(Backwards(Vec::new(), 3)), Box::new(Groups(4))], backwards.iter().step_by(4).copied().collect()),
-            ("as many layers as there may be", &|| (0..MAX_LAYERS).map(|_| Box::new(Identity) as _).collect(), wire.to_vec()),
+            ("produced at the end", &|| one(Box::new(Backwards(Vec::new(), 3))), backwards.clone()),
+            ("produced at the end, twice", &|| vec![Box::new(Backwards(Vec::new(), 5)), Box::new(Backwards(Vec::new(), 2))], wire.to_vec()),
+            ("produced at the end, in groups", &|| vec![Box::new(Backwards(Vec::new(), 3)), Box::new(Groups(4))], backwards.iter().step_by(4).copied().collect()),
+            ("the most layers allowed", &|| (0..MAX_LAYERS).map(|_| Box::new(Identity) as _).collect(), wire.to_vec()),
         ];
         for (why, layers, expected) in rows {
             for feed in feeds(wire) {
@@ -661,7 +668,7 @@ mod tests {
 
     #[test]
     fn what_a_layer_leaves_is_bounded() {
-        // A byte less is always seen. What has come behind it may be seen as well, up to a room.
+        // One byte less always fits. Bytes after it may be visible too, up to the size of a room.
         for (group, passes) in [(MAX_UNTAKEN - 1, true), (MAX_UNTAKEN + ROOM + 1, false)] {
             let wire = vec![b'x'; 4 * group];
             for cut in [1000, ROOM, 3 * ROOM] {
@@ -673,7 +680,7 @@ mod tests {
                     let feed: Vec<_> = wire.chunks(cut).collect();
                     match (decoded(layers, ALL, &feed, (100, 0)), passes) {
                         (Ok(body), true) => assert_eq!(body, b"xxxx"),
-                        // Seen in one piece, more than may be left untaken is enough.
+                        // A group may exceed the limit if it is visible in one piece.
                         (Ok(_), false) => assert!(cut > group && !before),
                         (Err(Undecodable::Stuck), false) => {}
                         (found, _) => panic!("{group} {cut} {before}: {found:?}"),
@@ -700,7 +707,7 @@ mod tests {
         assert!(calls.take() < 20);
         let found = decoded(says(0, 0), ALL, &[b"abc"], (64, 0));
         assert!(matches!(found, Err(Undecodable::CutShort)), "{found:?}");
-        // It takes nothing, and gives for ever.
+        // It consumes nothing and produces without end.
         let found = decoded(says(0, 1), 1000, &[b"abc"], (64, 0));
         assert!(
             matches!(
@@ -716,7 +723,7 @@ mod tests {
             let found = decoded(says(consumed, produced), ALL, &[b"abc"], (64, 0));
             assert!(matches!(found, Err(Undecodable::Miscounted)), "{found:?}");
         }
-        // `finish` of it counts too many as well.
+        // Its `finish` reports too many bytes as well.
         let found = decoded(says(3, 0), ALL, &[b"abc"], (64, 0));
         assert!(matches!(found, Err(Undecodable::Miscounted)), "{found:?}");
     }
@@ -727,7 +734,7 @@ mod tests {
         let rows: [(&str, Layers); 3] = [
             ("alone", vec![bomb()]),
             (
-                "in front of one that gives nothing",
+                "in front of one that produces nothing",
                 vec![bomb(), Box::new(Backwards(Vec::new(), 1))],
             ),
             ("behind another", vec![Box::new(Times::new(100)), bomb()]),

@@ -1,7 +1,7 @@
 //! The fields that policies add to one attempt.
 //!
-//! They are written as lines into a buffer that the engine reuses, and go out behind the request's
-//! own. So nothing is allocated, and the request itself does not change when it is sent again.
+//! They are written as lines into a buffer that the engine reuses, and sent after the request's own
+//! fields. Nothing is allocated, and the request itself does not change when it is sent again.
 
 use std::fmt::{self, Write as _};
 
@@ -11,18 +11,18 @@ use crate::proto::target::Fault;
 use crate::proto::{Invalid, InvalidPart};
 use crate::request::{Request, lines};
 
-/// The fields of one attempt, for a policy to add to.
+/// The fields of one attempt, to which a policy adds its own.
 ///
-/// They go out behind the request's own fields, and are asked for again at the next attempt.
+/// They are sent after the request's own fields, and requested again for the next attempt.
 pub struct Fields<'a> {
-    /// What was added, each line with its CRLF.
+    /// The added lines, each with its CRLF.
     block: &'a mut Vec<u8>,
     request: &'a Request,
-    /// How many were asked for, the first being 0.
+    /// Number of fields that policies tried to add so far.
     index: usize,
 }
 
-/// Fields about message framing and the connection, which the engine alone decides (RFC 9110
+/// Fields about message framing and the connection, which are set by the engine alone (RFC 9110
 /// §7.6.1, RFC 9112 §6).
 const RESERVED: [&str; 10] = [
     "Host",
@@ -37,11 +37,11 @@ const RESERVED: [&str; 10] = [
     "Proxy-Connection",
 ];
 
-/// Credentials that a program puts into a request itself win over a policy's, without an error.
+/// Credentials that a program sets on a request itself override a policy's, without an error.
 const THE_REQUESTS_FIRST: [&str; 2] = ["Cookie", "Authorization"];
 
 impl<'a> Fields<'a> {
-    /// Fields of `request`, written behind what is in `block`, which is what was added before.
+    /// Creates the fields of `request`, to be written after those that `block` already holds.
     pub(crate) fn new(block: &'a mut Vec<u8>, request: &'a Request) -> Self {
         Self {
             block,
@@ -50,16 +50,16 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Adds a field. Whitespace around the value is taken off.
+    /// Adds a field. Whitespace around the value is removed.
     ///
-    /// A `Cookie` or `Authorization` that the request carries itself wins: another one is left out,
-    /// without an error.
+    /// If the request itself carries a `Cookie` or `Authorization`, that one wins: a second one is
+    /// left out, without an error.
     ///
     /// # Errors
-    /// As of [`RequestBuilder::header`](crate::RequestBuilder::header), for what is no name or no
-    /// value; and for a field that is there already, and for those of framing and connection:
+    /// As [`RequestBuilder::header`](crate::RequestBuilder::header) for an invalid name or value.
+    /// Also refused are a field that is already there, and the fields of framing and connection:
     /// `Host`, `Content-Length`, `Transfer-Encoding`, `Connection`, `TE`, `Trailer`, `Upgrade`,
-    /// `Expect`, `Keep-Alive`, `Proxy-Connection`. Nothing is added then.
+    /// `Expect`, `Keep-Alive`, `Proxy-Connection`. Nothing is added in these cases.
     pub fn add(&mut self, name: impl AsRef<str>, value: impl AsRef<[u8]>) -> Result<(), Error> {
         self.push(name.as_ref(), |block| {
             block.extend_from_slice(value.as_ref());
@@ -67,11 +67,11 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// [`add`](Self::add) for a value that has to be written out first:
-    /// `fields.add_fmt("X-Time", format_args!("{seconds}"))`. Allocates nothing.
+    /// Like [`add`](Self::add), for a value that has to be formatted: `fields.add_fmt("X-Time",
+    /// format_args!("{seconds}"))`. Allocates nothing.
     ///
     /// # Errors
-    /// As of `add`; and where what is formatted fails to write itself.
+    /// As [`add`](Self::add), and if the formatted value returns an error.
     pub fn add_fmt(
         &mut self,
         name: impl AsRef<str>,
@@ -80,7 +80,8 @@ impl<'a> Fields<'a> {
         self.push(name.as_ref(), |block| Text(block).write_fmt(value))
     }
 
-    /// Whether the request carries this field, or it was added before; names are case-insensitive.
+    /// Returns whether the request carries this field or it has been added; names are
+    /// case-insensitive.
     pub fn has(&self, name: impl AsRef<str>) -> bool {
         let name = name.as_ref();
         self.request.has_field(name) || self.was_added(name)
@@ -109,7 +110,7 @@ impl<'a> Fields<'a> {
                 Err(Error::policy(why))
             }
         };
-        // The request's own wins, but an invalid value is an error all the same.
+        // The request's own field wins, but an invalid value is still an error.
         let wins = || {
             THE_REQUESTS_FIRST
                 .iter()
@@ -128,7 +129,7 @@ impl<'a> Fields<'a> {
         let is_in = |names: &[&str]| names.iter().any(|other| other.eq_ignore_ascii_case(name));
         let refused = |why| Err(InvalidPart::header(name).is(Fault::whole(why)));
         if is_in(&RESERVED) {
-            return refused("belongs to framing or connection, and not to a policy");
+            return refused("set by the engine only, since it concerns framing or the connection");
         }
         if self.was_added(name) {
             return refused("added twice");
@@ -139,8 +140,7 @@ impl<'a> Fields<'a> {
         Ok(())
     }
 
-    /// Checks the value that stands at the end of the block, and ends its line, which begins at
-    /// `start`.
+    /// Checks the value at the end of the block and terminates its line, which begins at `start`.
     fn end_line(&mut self, name: &str, start: usize) -> Result<(), Invalid> {
         let value_start = start + name.len() + ": ".len();
         let value = &self.block[value_start..];
@@ -155,12 +155,12 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Whether one of the lines that were added has this name, in any case.
+/// Whether one of the added lines has this name, in any case.
 pub(crate) fn has(block: &[u8], name: &str) -> bool {
     lines(block).any(|line| line.is_named(name))
 }
 
-/// Text as bytes; a `Vec` takes all there is.
+/// Writes text as bytes; writing to a `Vec` cannot fail.
 struct Text<'a>(&'a mut Vec<u8>);
 
 impl fmt::Write for Text<'_> {
@@ -170,7 +170,7 @@ impl fmt::Write for Text<'_> {
     }
 }
 
-/// The names that were added: values may be secrets.
+/// Prints the names only: values may be secrets.
 impl fmt::Debug for Fields<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = lines(self.block).map(|line| String::from_utf8_lossy(line.name).into_owned());
@@ -302,7 +302,7 @@ mod tests {
         }
         fields.add("Proxy-Authorization", "added").unwrap();
         assert_eq!(block, b"Proxy-Authorization: added\r\n");
-        // Without one of its own, one may be added, and not two.
+        // If the request has none of its own, one may be added, but not two.
         let request = Request::get("http://a/").build().unwrap();
         let mut block = Vec::new();
         let mut fields = Fields::new(&mut block, &request);
@@ -342,7 +342,7 @@ mod tests {
         assert_eq!((block.as_ptr(), block.capacity()), (place, 64));
     }
 
-    /// Whatever is added, the block is lines that were asked for, and no others.
+    /// Whatever is added, the block consists of exactly the lines that were asked for.
     #[test]
     fn any_input_is_refused_or_keeps_its_lines() {
         let request = request();

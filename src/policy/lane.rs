@@ -1,4 +1,4 @@
-//! A queue in front of something that a limited number of requests may use at once.
+//! A queue in front of something that only a limited number of requests may use at once.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -8,8 +8,8 @@ use std::task::Waker;
 
 use crate::policy::moment::{Moment, Whom};
 
-/// Limits how many requests use something at once: an origin, an account, a chat. Clones are one
-/// lane, across engines and threads.
+/// Limits how many requests use something at once, such as an origin, an account or a chat. Clones
+/// share one lane, across engines and threads.
 ///
 /// A visit enters in [`on_start`](super::Visit::on_start), waits until its [`Ticket`] is due, and
 /// keeps the ticket for as long as it uses the place. Dropping the ticket passes the place on to
@@ -44,17 +44,18 @@ use crate::policy::moment::{Moment, Whom};
 #[derive(Clone)]
 pub struct Lane(Arc<Mutex<Queue>>);
 
-/// The free places and the tickets without one. Where a ticket waits, no place is free.
+/// The free places, and the tickets without a place. If a ticket is waiting, no place is free.
 struct Queue {
     free: usize,
     last: u64,
     waiting: BTreeMap<Key, Option<(Whom, Waker)>>,
 }
 
-/// Higher priorities come first, and within a priority the ticket that entered first.
+/// Higher priorities come first; within a priority, the ticket that entered first.
 type Key = (Reverse<i8>, u64);
 
-/// A place in a [`Lane`], or in its queue. Dropping it passes the place on and wakes the next one.
+/// A place in a [`Lane`] or in its queue. Dropping it passes the place on and wakes the next
+/// ticket.
 #[must_use = "dropping it leaves the lane"]
 pub struct Ticket {
     lane: Lane,
@@ -62,7 +63,7 @@ pub struct Ticket {
 }
 
 impl Lane {
-    /// Makes a lane with so many places. With none, no ticket is ever due.
+    /// Creates a lane with this many places. With none, no ticket is ever due.
     pub fn new(places: usize) -> Self {
         Self(Arc::new(Mutex::new(Queue {
             free: places,
@@ -72,7 +73,7 @@ impl Lane {
     }
 
     /// Takes a place if one is free. Otherwise the ticket queues behind those of its priority;
-    /// higher priorities are served first. A place that was given is never taken back.
+    /// higher priorities are served first. A place once given is never taken back.
     pub fn enter(&self, priority: i8) -> Ticket {
         let mut queue = self.lock();
         queue.last += 1;
@@ -87,20 +88,21 @@ impl Lane {
         }
     }
 
-    /// The number of tickets that wait for a place.
+    /// Returns the number of tickets that wait for a place.
     pub fn waiting(&self) -> usize {
         self.lock().waiting.len()
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        // Nothing that runs under the lock can leave the queue half changed.
+        // Nothing that runs under the lock can leave the queue half changed, so a poisoned lock is
+        // safe to use.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Ticket {
-    /// Whether it has a place. If not, the chain of `at` is woken when it gets one; if several
-    /// chains have asked, the last of them is.
+    /// Returns whether the ticket has a place. If not, the chain of `at` is woken when it gets one;
+    /// if several chains have asked, only the last of them is woken.
     pub fn is_due(&self, at: &Moment<'_>) -> bool {
         let mut queue = self.lane.lock();
         let Some(noted) = queue.waiting.get_mut(&self.key) else {
@@ -111,7 +113,7 @@ impl Ticket {
             Some((before, _)) if *before == whom && !at.wants_waker() => None,
             _ => noted.replace((whom, at.waker())),
         };
-        // Not under the lock: dropping a waker may run code of whoever made it.
+        // Dropping a waker may run arbitrary code, so it does not happen under the lock.
         drop(queue);
         drop(former);
         false
@@ -123,7 +125,7 @@ impl Drop for Ticket {
         let mut queue = self.lane.lock();
         let own = queue.waiting.remove(&self.key);
         let next = match &own {
-            // It was still waiting, and has no place to pass on.
+            // The ticket was still waiting and has no place to pass on.
             Some(_) => None,
             None => queue.waiting.pop_first().map(|(_, noted)| noted),
         };
@@ -172,7 +174,7 @@ mod tests {
     use crate::policy::moment::{Bell, Present};
     use crate::proto::testing::Random;
 
-    /// What a lane has of an engine.
+    /// The parts of an engine that a lane uses.
     struct Engine {
         present: Present,
         bell: Arc<Bell>,
@@ -214,7 +216,7 @@ mod tests {
             .collect();
         assert_eq!(lane.waiting(), 6);
         assert!(waiting.iter().all(|(chain, it)| !engine.is_due(it, *chain)));
-        // Who has a place keeps it, whoever comes.
+        // A ticket with a place keeps it, whatever enters after it.
         assert!(engine.is_due(&first, 0));
         drop(first);
         for expected in [6, 2, 4, 1, 5, 3] {
@@ -271,7 +273,8 @@ mod tests {
         assert!(!one.is_due(&gone, 1) && !other.is_due(&last, 2));
         drop(one);
         drop(place);
-        // It is due, and its engine will never ask: until what it held is dropped as well.
+        // The ticket is due, but its engine will never ask again. Its place is passed on once the
+        // ticket is dropped.
         assert!(other.woken().is_empty());
         drop(gone);
         assert_eq!(other.woken(), [2]);
@@ -313,8 +316,8 @@ mod tests {
         );
     }
 
-    /// Threads with an engine each: no more have a place than there are places, everybody who waits
-    /// is woken, and nobody who has gone is.
+    /// Runs threads with an engine each. Never are there more tickets with a place than places,
+    /// every ticket that waits is woken, and no ticket that was dropped is.
     #[test]
     fn under_threads_nobody_is_forgotten() {
         const PLACES: usize = 3;
@@ -335,8 +338,8 @@ mod tests {
                         let mut is_due = engine.is_due(&ticket, round);
                         while !is_due && !gives_up {
                             rung.recv_timeout(Duration::from_secs(60))
-                                .expect("it is woken when its turn has come");
-                            // Of an earlier round's, that gave up as it was woken, perhaps.
+                                .expect("a ticket is woken when it gets a place");
+                            // It may be a wake of an earlier round, which gave up as it was woken.
                             let _ = engine.woken();
                             is_due = engine.is_due(&ticket, round);
                         }

@@ -1,10 +1,10 @@
-//! What is done for a request besides sending it: signing it, holding it back, decoding its
-//! response, sending it again.
+//! Policies: what is done for a request besides sending it, such as signing it, holding it back,
+//! decoding its response, or sending it again.
 //!
-//! A request carries a [`Policy`] as it carries a [`Route`](crate::Route), so that one works from
-//! closures, methods, tasks and other threads alike; it knows nothing of an engine's state. When
-//! the request begins, the policy makes a [`Visit`], which goes with the request to its readback
-//! and is asked at each step:
+//! A request carries a [`Policy`] as it carries a [`Route`](crate::Route). The same policy
+//! therefore serves requests from closures, methods, tasks and other threads; it does not depend on
+//! an engine's state. When the request begins, the policy creates a [`Visit`]. The visit
+//! accompanies the request until its readback is called, and its methods are called at each step:
 //!
 //! ```text
 //!            ┌──────────── Resend, after a delay ◄──────────────┐
@@ -14,14 +14,14 @@
 //!           └────┘ After, Wait           └───┘ another attempt on a fresh connection
 //! ```
 //!
-//! All of it runs on the engine's thread, inside a turn, so none of it may block. A policy that has
-//! to wait returns [`Start::Wait`] and keeps a [`Moment::waker`]. A [`Lane`] does that to limit how
-//! many requests run at once.
+//! All of these methods run on the engine's thread, inside a turn, so they must not block. A policy
+//! that has to wait returns [`Start::Wait`] and keeps a [`Moment::waker`]. A [`Lane`] uses this to
+//! limit how many requests run at once.
 //!
 //! # Order
-//! Of two policies, that of the configuration ([`Config::policy`](crate::Config::policy)) is the
-//! outer one: it is asked first on the way out (`on_start`, `on_send`) and last on the way back
-//! (`on_head`, `on_end`). See [`both`].
+//! If there are two policies, the one of the configuration
+//! ([`Config::policy`](crate::Config::policy)) is the outer one: it is called first on the way out
+//! (`on_start`, `on_send`) and last on the way back (`on_head`, `on_end`). See [`both`](fn@both).
 //!
 //! # Example
 //! A visit that can be cloned is its own policy:
@@ -51,9 +51,9 @@
 //! ```
 //!
 //! # Limits
-//! A policy holds no connection while it waits, and sees a body only where it has the response
-//! collected. It can add fields to a request, and have an edited request sent in its place. What
-//! the readback is given it can decode, or replace by an error.
+//! A policy holds no connection while it waits, and it sees a body only if it has the response
+//! collected. It can add fields to a request, or have an edited request sent in its place. It can
+//! decode the response for the readback, or replace it by an error.
 
 use std::fmt;
 use std::time::Duration;
@@ -84,15 +84,80 @@ pub use screening::Screening;
 pub(crate) use screening::Shown;
 pub(crate) use visiting::{Screened, Unscreened, Visiting};
 
-/// Makes a [`Visit`] for each request that carries it.
+/// Creates a [`Visit`] for each request that carries it.
 ///
-/// A policy is shared by all its requests, on all threads; what one request needs to itself goes
-/// into its visit. What a visit needs of its policy stands behind an `Arc`, since a visit borrows
-/// nothing.
+/// A policy is shared by all its requests, on all threads. State that belongs to one request goes
+/// into its visit. A visit borrows nothing, so data of the policy that it needs is shared through
+/// an `Arc`.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::Duration;
+/// use httpstream::policy::{Policy, Screening, Verdict, Visit};
+/// use httpstream::sim::{Answer, Incoming, Network};
+/// use httpstream::{Config, Engine, Error, Moment, Next, Reply, Request, Response, Sim};
+///
+/// /// Sends a request again, up to so many times, while the server answers 503.
+/// struct Patience { times: u32 }
+/// struct Tries { left: u32 }
+///
+/// impl Policy for Patience {
+///     fn visit(&self, _: &Request, _: &Moment<'_>) -> Box<dyn Visit> {
+///         Box::new(Tries { left: self.times })
+///     }
+/// }
+///
+/// impl Visit for Tries {
+///     fn on_head(
+///         &mut self,
+///         _: &Request,
+///         head: &Response<'_>,
+///         _: &Moment<'_>,
+///     ) -> Result<Screening, Error> {
+///         // A response that the readback has seen could not be replaced any more.
+///         Ok(if head.status() == 503 { Screening::collect() } else { Screening::show() })
+///     }
+///
+///     fn on_end(
+///         &mut self,
+///         request: &Request,
+///         reply: &Reply<'_>,
+///         _: &Moment<'_>,
+///     ) -> Result<Verdict, Error> {
+///         match reply {
+///             Ok(response) if response.status() == 503 && self.left > 0 => {
+///                 self.left -= 1;
+///                 Ok(Verdict::Resend { request: request.clone(), after: Duration::from_secs(1) })
+///             }
+///             Ok(_) | Err(_) => Ok(Verdict::Deliver),
+///         }
+///     }
+/// }
+///
+/// let network = Network::new(1);
+/// network.host("busy.test", [[10, 0, 0, 1]]);
+/// let mut requests = 0;
+/// network.serve("10.0.0.1:80".parse().unwrap(), move |_: &Incoming| {
+///     requests += 1;
+///     if requests < 3 { Answer::status(503) } else { Answer::ok("at last") }
+/// });
+///
+/// let mut engine = Engine::<u16, Sim>::on_network(&network, Config::default())?;
+/// let patience = Arc::new(Patience { times: 5 });
+/// let request = Request::get("http://busy.test/").policy(patience).build()?;
+/// engine.submit(request, |status, reply, _| {
+///     *status = reply.map_or(0, |response| response.status().as_u16());
+///     Next::done()
+/// });
+/// let mut status = 0;
+/// engine.run(&mut status)?;
+/// assert_eq!(status, 200);
+/// # Ok::<(), Error>(())
+/// ```
 pub trait Policy: Send + Sync {
-    /// Begins a visit. Asked on the engine's thread, when the request begins: so a request that
-    /// waits in the inbox of a [`Submitter`](crate::Submitter) holds its policy only, and a visit
-    /// need not be `Send`.
+    /// Begins a visit. This is called on the engine's thread when the request begins, so a request
+    /// in the inbox of a [`Submitter`](crate::Submitter) holds only its policy, and a visit need
+    /// not be `Send`.
     fn visit(&self, request: &Request, at: &Moment<'_>) -> Box<dyn Visit>;
 }
 
@@ -103,33 +168,35 @@ impl<V: Visit + Clone + Send + Sync + 'static> Policy for V {
     }
 }
 
-/// One request's way to its readback: its first exchange, and those that are sent again.
+/// The accompaniment of one request until its readback is called: through its first exchange and
+/// any that are sent again.
 ///
-/// It is dropped when that way ends, whatever ended it: a response, a failure, a cancellation, a
-/// panic, or the drop of the engine. So what a visit holds, such as a [`Ticket`], is released.
+/// A visit is dropped when that ends, for whatever reason: a response, a failure, a cancellation, a
+/// panic, or the drop of the engine. Anything it holds, such as a [`Ticket`], is then released.
 ///
 /// # Errors
-/// Policies make theirs with [`Error::policy`]. An error of `on_start` or `on_end` is what the
-/// readback is told. One of `on_send` or `on_head` ends the exchange, and is passed to `on_end`
-/// first, as any other failure is.
+/// Policies create their errors with [`Error::policy`]. An error from `on_start` or `on_end` goes
+/// to the readback. An error from `on_send` or `on_head` ends the exchange and, like any other
+/// failure, is passed to `on_end` first.
 pub trait Visit {
     /// Decides when the exchange may begin. Called before each exchange, while it holds no
     /// connection, and again after each wait, until it returns [`Start::Now`].
     ///
     /// # Errors
-    /// Refuses the request: nothing is sent.
+    /// An error refuses the request: nothing is sent.
     fn on_start(&mut self, request: &Request, at: &Moment<'_>) -> Result<Start, Error> {
         let _ = (request, at);
         Ok(Start::Now)
     }
 
-    /// Adds fields. Called once an attempt, when it has its place on a connection: one that is
-    /// open, or one that begins to be opened for it. So a timestamp or a signature does not age in
-    /// a queue, but does while the connection is made, for
-    /// [`Timeouts::connect`](crate::Timeouts::connect) and its kin at most.
+    /// Adds fields. Called once for each attempt, when the attempt has been assigned to a
+    /// connection, either an open one or one that is about to be opened for it. A timestamp or a
+    /// signature therefore does not age in a queue. It does age while the connection is being made,
+    /// which is bounded by [`Timeouts::connect`](crate::Timeouts::connect) and the other timeouts
+    /// of that phase.
     ///
     /// # Errors
-    /// Refuses to send it: this is no attempt then.
+    /// An error refuses to send the request, which then does not count as an attempt.
     fn on_send(
         &mut self,
         request: &Request,
@@ -140,12 +207,12 @@ pub trait Visit {
         Ok(())
     }
 
-    /// Chooses what becomes of the response whose final head has come. Its body is not there yet.
-    /// By default the readback is shown it as it comes; then it stands, so a policy that has
-    /// responses sent again keeps those back here.
+    /// Chooses what happens to the response whose final head has arrived; its body has not. By
+    /// default the response is shown to the readback as it arrives, and can then no longer be
+    /// replaced. A policy that has responses sent again therefore holds them back here.
     ///
     /// # Errors
-    /// Gives the response up, and its connection.
+    /// An error gives up the response and its connection.
     fn on_head(
         &mut self,
         request: &Request,
@@ -156,13 +223,13 @@ pub trait Visit {
         Ok(Screening::show())
     }
 
-    /// The exchange is over, with a response or without one. The body of a response is there if it
-    /// was collected, by [`Screening::collect`] or for the readback.
+    /// Called when the exchange is over, with or without a response. The body of a response is
+    /// available if it was collected, either by [`Screening::collect`] or for the readback.
     ///
-    /// A response that was [shown](Screening::show) stands: for it `Resend` counts as `Deliver`.
+    /// A response that was [shown](Screening::show) stands: `Resend` then counts as `Deliver`.
     ///
     /// # Errors
-    /// What the readback is told in place of `reply`.
+    /// The error goes to the readback in place of `reply`.
     fn on_end(
         &mut self,
         request: &Request,
@@ -173,10 +240,11 @@ pub trait Visit {
         Ok(Verdict::Deliver)
     }
 
-    /// Ends the visit, before the readback is called. Release here what the visit holds. Return
-    /// true if it is as new: it then serves the next request of its chain that carries the same
-    /// policy, so that [`Next::again`](crate::Next::again) allocates nothing. Otherwise, which is
-    /// the default, it is dropped.
+    /// Ends the visit, before the readback is called. Release here whatever the visit holds.
+    ///
+    /// Returns whether the visit is as good as new. If so, it serves the next request of its chain
+    /// that carries the same policy, so that [`Next::again`](crate::Next::again) allocates nothing.
+    /// Otherwise, which is the default, it is dropped.
     fn reset(&mut self) -> bool {
         false
     }
@@ -186,12 +254,12 @@ pub trait Visit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Start {
-    /// At once.
+    /// Immediately.
     Now,
-    /// After so long; then [`Visit::on_start`] is asked again.
+    /// After this delay; [`Visit::on_start`] is then called again.
     After(Duration),
-    /// When a waker taken from the [`Moment`] is woken, from any thread; then [`Visit::on_start`]
-    /// is asked again. If no such waker is alive, the request fails at once.
+    /// When a waker taken from the [`Moment`] is woken, from any thread; [`Visit::on_start`] is
+    /// then called again. If no such waker is alive, the request fails at once.
     Wait,
 }
 
@@ -199,19 +267,19 @@ pub enum Start {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// The readback is told how it ended.
+    /// The readback receives the result of the exchange.
     Deliver,
-    /// The readback hears nothing of it, and another exchange begins with [`Visit::on_start`]. Of a
-    /// response that was [shown](Screening::show), this counts as `Deliver`.
+    /// Another exchange begins, with [`Visit::on_start`], and the readback learns nothing of this
+    /// one. For a response that was [shown](Screening::show), this counts as `Deliver`.
     ///
-    /// [`Timeouts::total`](crate::Timeouts::total) counts from the submission over all exchanges
-    /// and the time between them, at the value of the request that is sent. When it has passed,
-    /// nothing is sent any more: the readback is told [`Timeout`](crate::ErrorKind::Timeout), and
-    /// the policy is not asked.
+    /// [`Timeouts::total`](crate::Timeouts::total) counts from the submission, over all exchanges
+    /// and the time between them; the value of the request that is sent applies. Once it has
+    /// passed, nothing more is sent: the readback receives [`Timeout`](crate::ErrorKind::Timeout),
+    /// and the policy is not called.
     Resend {
-        /// What is sent: the same request, or one that was [edited](Request::edit) from it.
+        /// The request to send: the same one, or one that was [edited](Request::edit) from it.
         request: Request,
-        /// How long it waits before.
+        /// How long to wait before sending it.
         after: Duration,
     },
 }
@@ -234,7 +302,7 @@ mod tests {
 
     use super::*;
 
-    /// What programs rely on, as far as the compiler can tell.
+    /// Checks the auto traits that programs rely on.
     #[test]
     fn types_are_shared_and_sent_as_promised() {
         fn send<T: Send>() {}

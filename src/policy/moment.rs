@@ -1,9 +1,9 @@
 //! Time and randomness for policies, and wakers for those that wait.
 //!
 //! A policy takes all of these from a [`Moment`] and never from the system, so that a simulation
-//! can repeat a run. An engine owns one [`Present`], which it updates when it reads its clock, and
-//! one [`Bell`], the part of its inbox that does not name its state: a `Waker` is `'static`, and an
-//! engine's state may borrow.
+//! can repeat a run. An engine owns one [`Present`], which it updates whenever it reads its clock,
+//! and one [`Bell`], the part of its inbox that does not depend on the type of its state: a `Waker`
+//! is `'static`, and an engine's state may borrow.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -18,19 +18,19 @@ use crate::id::ChainId;
 
 /// The moment at which a policy is called: clocks, random numbers, and a waker for later.
 ///
-/// In a simulation (feature `sim`) the clocks are the simulation's, and random numbers come from
-/// its seed.
+/// In a simulation (feature `sim`) the clocks are simulated, and the random numbers come from its
+/// seed.
 #[derive(Clone, Copy)]
 pub struct Moment<'a> {
     present: &'a Present,
     bell: &'a Arc<Bell>,
-    /// The chain whose policy, readback or task is called.
+    /// The chain whose policy, readback or task is being called.
     chain: Option<ChainId>,
     held: Option<&'a Held>,
 }
 
 impl<'a> Moment<'a> {
-    /// `chain` is the one whose policy, readback or task is called, and which a waker wakes.
+    /// `chain` is the chain whose policy, readback or task is being called, and which wakers wake.
     pub(crate) fn new(present: &'a Present, bell: &'a Arc<Bell>, chain: Option<ChainId>) -> Self {
         Self {
             present,
@@ -40,7 +40,7 @@ impl<'a> Moment<'a> {
         }
     }
 
-    /// The same moment; its wakers are recorded in `held`.
+    /// Returns the same moment, whose wakers are recorded in `held`.
     pub(crate) fn noting(self, held: &'a Held) -> Self {
         Self {
             held: Some(held),
@@ -48,29 +48,31 @@ impl<'a> Moment<'a> {
         }
     }
 
-    /// The time, as the engine read it last: after the poll, or after the last readback of this
-    /// turn that asked for something.
+    /// Returns the time as the engine last read it: after the poll, or after the last readback of
+    /// this turn that asked for something.
     pub fn now(&self) -> Instant {
         self.present.now.get()
     }
 
-    /// The time of day. Read at most once a turn.
+    /// Returns the time of day. It is read at most once in a turn.
     pub fn wall_clock(&self) -> SystemTime {
         self.present.wall_clock()
     }
 
-    /// A random number, unpredictable except in a simulation.
+    /// Returns a random number, unpredictable except in a simulation.
     pub fn random(&self) -> u64 {
         self.present.chance.draw()
     }
 
-    /// A waker that ends a wait of the chain: in a visit its [`Start::Wait`](super::Start::Wait),
-    /// in a readback or a call its [`Next::wait`](crate::Next::wait). One that is left over ends
-    /// the next wait of the same kind, too, so look at what was waited for. It may be woken from
-    /// any thread, and does nothing once the chain or the engine is gone. At a moment outside of a
-    /// chain it is a no-op.
+    /// Returns a waker that ends a wait of the chain: in a visit its
+    /// [`Start::Wait`](super::Start::Wait), in a readback or a call its
+    /// [`Next::wait`](crate::Next::wait).
     ///
-    /// Allocates, so take one only to wait.
+    /// A waker from an earlier wait also ends the next wait of the same kind, so check the
+    /// condition that was waited for. The waker may be used from any thread and does nothing once
+    /// the chain or the engine is gone. At a moment outside of a chain it is a no-op.
+    ///
+    /// This allocates, so take a waker only to wait.
     pub fn waker(&self) -> Waker {
         let Some(chain) = self.chain else {
             return Waker::noop().clone();
@@ -89,14 +91,14 @@ impl<'a> Moment<'a> {
         signal.into()
     }
 
-    /// Whether it is that of a visit which holds no waker: that others of its chain are held
-    /// elsewhere does not count, since they may be dropped any time.
+    /// Whether this is the moment of a visit that holds no waker. Wakers of its chain that are held
+    /// elsewhere do not count, since they may be dropped at any time.
     pub(crate) fn wants_waker(&self) -> bool {
         self.held.is_some_and(|held| !held.is_held())
     }
 
-    /// What [`waker`](Self::waker) wakes: equal for all moments of the visits of a chain, and for
-    /// all others of it.
+    /// Identifies what [`waker`](Self::waker) wakes. It is equal for all moments of the visits of a
+    /// chain, and for all its other moments.
     pub(crate) fn whom(&self) -> Whom {
         Whom {
             engine: Arc::as_ptr(self.bell).addr(),
@@ -122,14 +124,14 @@ impl fmt::Debug for Moment<'_> {
     }
 }
 
-/// What a waker wakes, in whichever engine.
+/// Identifies what a waker wakes, across engines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Whom {
     engine: usize,
     rung: Option<Rung>,
 }
 
-/// A chain that was woken.
+/// A chain that has been woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rung {
     pub(crate) chain: ChainId,
@@ -139,9 +141,9 @@ pub(crate) struct Rung {
 /// Which of a chain's waits a waker ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Waits {
-    /// That of its policy, before an exchange.
+    /// The wait of its policy, before an exchange.
     InVisit,
-    /// That without a request.
+    /// The wait without a request.
     ByItself,
 }
 
@@ -155,23 +157,24 @@ pub(crate) struct Present {
 
 #[derive(Debug)]
 enum Wall {
-    /// The system's; `Some` once it was read in this turn.
+    /// The system clock; `Some` once it has been read in this turn.
     System(Cell<Option<SystemTime>>),
-    /// It was `time` at `instant`, and goes as the clock does.
+    /// It was `time` at `instant` and runs with the clock.
     Simulated { time: SystemTime, instant: Instant },
 }
 
 #[derive(Debug)]
 enum Chance {
-    /// A keyed hash of a counter. The keys are the system's randomness, which the standard library
-    /// draws for its maps: so this needs no crate, and no number tells of the next one.
+    /// A keyed hash of a counter. The keys come from the system's randomness, which the standard
+    /// library draws for its hash maps. This needs no further crate, and no number predicts the
+    /// next.
     Keyed { keys: RandomState, drawn: Cell<u64> },
-    /// splitmix64, by Vigna, in the public domain: the same numbers for the same seed.
+    /// splitmix64, by Vigna, in the public domain: the same seed gives the same numbers.
     Seeded(Cell<u64>),
 }
 
 impl Present {
-    /// That of the system.
+    /// The clocks and randomness of the system.
     pub(crate) fn new(now: Instant) -> Self {
         Self {
             now: Cell::new(now),
@@ -183,7 +186,8 @@ impl Present {
         }
     }
 
-    /// That of a simulation, where it is `wall` now and chance comes from `seed`.
+    /// The clocks and randomness of a simulation, where the time of day is `wall` and random
+    /// numbers come from `seed`.
     pub(crate) fn simulated(now: Instant, wall: SystemTime, seed: u64) -> Self {
         Self {
             now: Cell::new(now),
@@ -195,20 +199,20 @@ impl Present {
         }
     }
 
-    /// The time as it was read last.
+    /// Returns the time as it was last read.
     #[inline]
     pub(crate) fn now(&self) -> Instant {
         self.now.get()
     }
 
-    /// A turn begins: the wall clock is read again when it is asked for.
+    /// Begins a turn: the wall clock is read again when it is needed.
     pub(crate) fn begin_turn(&self) {
         if let Wall::System(read) = &self.wall {
             read.set(None);
         }
     }
 
-    /// The clock was read again.
+    /// Sets the time, after the clock has been read.
     #[inline]
     pub(crate) fn advance(&self, now: Instant) {
         self.now.set(now);
@@ -249,11 +253,11 @@ impl Chance {
 
 /// The queue of chains that wakers have woken, until the engine's next turn takes them.
 ///
-/// A waker is queued once until it is taken, however often it is woken. So the queue is never
-/// longer than the number of wakers.
+/// A waker is in the queue at most once, however often it is woken, so the queue is never longer
+/// than the number of wakers.
 pub(crate) struct Bell {
     rung: Mutex<VecDeque<Arc<Signal>>>,
-    /// Whether `rung` holds anything: set and cleared under its lock, read without.
+    /// Whether `rung` is non-empty: written under its lock, read without.
     has_rung: AtomicBool,
     /// Makes a turn due, from any thread.
     wake: Box<dyn Fn() + Send + Sync>,
@@ -268,7 +272,7 @@ struct Signal {
 }
 
 impl Bell {
-    /// `wake` makes a turn due; it is called when the queue was empty before.
+    /// `wake` makes a turn due. It is called when the queue was empty before.
     pub(crate) fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
             rung: Mutex::new(VecDeque::new()),
@@ -277,19 +281,19 @@ impl Bell {
         }
     }
 
-    /// Whether a chain was woken, which makes a turn due. Takes no lock.
+    /// Whether a chain has been woken, which makes a turn due. Takes no lock.
     #[inline]
     pub(crate) fn has_rung(&self) -> bool {
         self.has_rung.load(Ordering::Acquire)
     }
 
-    /// Moves the first `most` woken chains to the end of `woken`. Some of them may be over, or no
-    /// longer waiting.
+    /// Moves up to `most` woken chains to the end of `woken`. Some of them may have ended, or no
+    /// longer wait.
     pub(crate) fn take(&self, woken: &mut Vec<Rung>, most: usize) {
         let mut rung = self.rung();
         let taken = most.min(rung.len());
         for signal in rung.drain(..taken) {
-            // Before its chain runs, so that a wake for its next wait is not lost.
+            // Cleared before the chain runs, so that a wake for its next wait is not lost.
             signal.is_rung.store(false, Ordering::Release);
             woken.push(signal.rung);
         }
@@ -326,7 +330,8 @@ impl Wake for Signal {
         rung.push_back(Arc::clone(self));
         bell.has_rung.store(true, Ordering::Release);
         drop(rung);
-        // The first one makes a turn due, which takes the others too, or leaves them to the next.
+        // The first one makes a turn due, which takes the others too or leaves them to the next
+        // turn.
         if is_first {
             (bell.wake)();
         }
@@ -334,12 +339,12 @@ impl Wake for Signal {
 }
 
 /// Tracks the wakers taken from the moments of one visit. They share a signal, so a visit that is
-/// asked repeatedly allocates once.
+/// called repeatedly allocates only once.
 #[derive(Default)]
 pub(crate) struct Held(Cell<Weak<Signal>>);
 
 impl Held {
-    /// Whether a waker is still alive, or was woken and not yet taken from the bell.
+    /// Whether a waker is still alive, or has been woken and not yet been taken from the bell.
     pub(crate) fn is_held(&self) -> bool {
         self.signal().is_some()
     }
@@ -366,7 +371,7 @@ pub(crate) mod testing {
 
     use super::*;
 
-    /// Calls `f` at a simulated moment of the chain of this number.
+    /// Calls `f` at a simulated moment of the chain with this number.
     pub(crate) fn at<T>(chain: u64, f: impl FnOnce(&Moment<'_>) -> T) -> T {
         let wall = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let present = Present::simulated(Instant::now(), wall, chain);
@@ -474,7 +479,7 @@ mod tests {
         assert_eq!(taken(&bell, 9), [2]);
         assert!(!bell.has_rung());
         assert!(taken(&bell, 9).is_empty());
-        // What was taken can be woken once more.
+        // A waker that was taken can be woken again.
         one.wake();
         assert_eq!(calls.load(Ordering::SeqCst), 2);
         assert_eq!(taken(&bell, 9), [1]);
@@ -514,7 +519,7 @@ mod tests {
         drop(one);
         assert!(held.is_held());
         two.wake();
-        // Nobody holds it any more, but it has been woken.
+        // No waker is left, but it has been woken.
         assert!(held.is_held());
         assert_eq!(taken(&bell, 9), [1]);
         assert!(!held.is_held());

@@ -3,9 +3,10 @@
 use crate::error::Error;
 use crate::response::{Reply, Response};
 
-/// How an exchange ended: an error or a response, by reference.
+/// How an exchange ended: a reference to an error or to a response.
 ///
-/// Made from an `&Error`, a `&Response` or a `&Reply`, so that one function may judge all of them.
+/// It is created from an `&Error`, a `&Response` or a `&Reply`, so that one function can judge all
+/// of them.
 ///
 /// ```
 /// use httpstream::{Outcome, Reply};
@@ -34,7 +35,7 @@ enum Came<'a> {
 }
 
 impl<'a> Outcome<'a> {
-    /// Why there is no response, or not all of it.
+    /// Returns why there is no response, or only part of one.
     pub fn error(self) -> Option<&'a Error> {
         match self.came {
             Came::Failed(error) => Some(error),
@@ -42,7 +43,7 @@ impl<'a> Outcome<'a> {
         }
     }
 
-    /// The response, whatever its status.
+    /// Returns the response, whatever its status.
     pub fn response(self) -> Option<&'a Response<'a>> {
         match self.came {
             Came::Answered(response) => Some(response),

@@ -1,4 +1,4 @@
-//! What becomes of a response that has begun.
+//! What happens to a response that has begun.
 
 use std::fmt;
 
@@ -7,8 +7,9 @@ use http::StatusCode;
 use crate::policy::decoding::Decoder;
 use crate::response::Response;
 
-/// What becomes of the response that has begun: whether the readback sees it, and what is decoded.
-/// A 101 (Switching Protocols) is always shown as it comes, since what follows it is no body.
+/// What happens to a response that has begun: whether the readback sees it, and how its body is
+/// decoded. A 101 (Switching Protocols) is always shown as it arrives, since the bytes after it are
+/// not a body.
 ///
 /// ```
 /// use httpstream::policy::Screening;
@@ -29,14 +30,14 @@ pub struct Screening {
     decoders: Vec<Box<dyn Decoder>>,
 }
 
-/// How much of a response the readback sees, and when. The later one keeps more back.
+/// How much of a response the readback sees, and when. Later variants hold back more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Shown {
-    /// All, as it comes.
+    /// Everything, as it arrives.
     AtOnce,
-    /// All, once the visit has seen it whole.
+    /// Everything, after the visit has seen the whole response.
     AtTheEnd,
-    /// The head. The body is not even kept.
+    /// Only the head. The body is not even stored.
     WithoutBody,
 }
 
@@ -48,45 +49,48 @@ impl Screening {
         }
     }
 
-    /// The readback sees the response as it comes. It stands then, and cannot be sent again.
+    /// Shows the response to the readback as it arrives. It is then final: the request cannot be
+    /// sent again.
     pub fn show() -> Self {
         Self::of(Shown::AtOnce)
     }
 
-    /// The response is kept from the readback until [`Visit::on_end`](super::Visit::on_end), which
-    /// sees the body. If it is delivered then, it is shown as though it came at once. Its body is
-    /// bounded by [`Limits::max_body_bytes`](crate::Limits::max_body_bytes).
+    /// Holds the response back until [`Visit::on_end`](super::Visit::on_end), which sees the body.
+    /// If it is delivered then, the readback sees it as if it had just arrived. Its body is limited
+    /// by [`Limits::max_body_bytes`](crate::Limits::max_body_bytes).
     pub fn collect() -> Self {
         Self::of(Shown::AtTheEnd)
     }
 
-    /// The response is kept from the readback until [`Visit::on_end`](super::Visit::on_end), and
-    /// has no body: that is read unseen, or its connection closed, whichever is cheaper.
+    /// Holds the response back until [`Visit::on_end`](super::Visit::on_end) and drops its body,
+    /// either by reading past it or by closing the connection, whichever is cheaper.
     pub fn discard() -> Self {
         Self::of(Shown::WithoutBody)
     }
 
-    /// Has `decoder` decode the body, so that what goes on sees decoded bytes, and neither
-    /// `Content-Encoding` nor `Content-Length`. Called again for each layer, the outermost first:
-    /// the last coding that Content-Encoding names; 5 at most. A collected body is bounded by
-    /// [`Limits::max_body_bytes`](crate::Limits::max_body_bytes) in each of its layers; one that is
-    /// streamed is not, as any streamed body.
+    /// Decodes the body with `decoder`, so that everything after it sees decoded bytes, and neither
+    /// `Content-Encoding` nor `Content-Length`.
+    ///
+    /// Call it once for each layer, the outermost first, which is the last coding named in
+    /// Content-Encoding; there may be at most 5.
+    /// [`Limits::max_body_bytes`](crate::Limits::max_body_bytes) limits a collected body in each of
+    /// its layers. A streamed body is not limited, as usual.
     pub fn decode(mut self, decoder: impl Decoder + 'static) -> Self {
         self.decoders.push(Box::new(decoder));
         self
     }
 
-    /// That of two policies: kept back as far as either says. `self`, which is nearer to the wire,
-    /// decodes first.
+    /// Combines the screenings of two policies: the response is held back as far as either of them
+    /// asks. `self`, which is nearer to the wire, decodes first.
     pub(crate) fn then(mut self, outer: Self) -> Self {
         self.shown = self.shown.max(outer.shown);
         self.decoders.extend(outer.decoders);
         self
     }
 
-    /// Whether the readback sees the response that has begun with `head` as it comes.
+    /// Whether the readback sees the response that begins with `head` as it arrives.
     pub(crate) fn shows(&self, head: &Response<'_>) -> bool {
-        // What follows a switch is no body, but another protocol, which the readback speaks.
+        // After a switch there is no body, but another protocol, which the readback speaks.
         self.shown == Shown::AtOnce || head.status() == StatusCode::SWITCHING_PROTOCOLS
     }
 

@@ -4,12 +4,12 @@
 //!
 //! - [`Start::Wait`] fails at once if no waker is alive that could end the wait.
 //! - If adding fields fails, none of them is sent.
-//! - The layers of coding are limited.
+//! - The number of decoding layers is limited.
 //! - A response that was shown is delivered: `Resend` counts as `Deliver`. A 101 is always shown,
-//!   and what follows it is not decoded.
+//!   and the bytes after it are not decoded.
 //! - A visit is kept only for a request with the same policies.
-//! - A visit ends with the login that it began in, though a request which it has sent again was
-//!   edited since, and is of a later one.
+//! - A visit ends with the login in which it began, even if a request that it has sent again was
+//!   edited since and belongs to a later one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,33 +29,33 @@ use crate::response::{Reply, Response};
 /// One request's visit.
 pub(crate) struct Visiting {
     visit: Box<dyn Visit>,
-    /// Whose visit it is.
+    /// The policies whose visit it is.
     of: Policies,
     held: Held,
-    /// The readback has seen the present response, or some of it.
+    /// Whether the readback has seen the current response, or part of it.
     was_shown: bool,
 }
 
-/// What becomes of a response, as [`Visiting::head`] says.
+/// What happens to a response, as decided by [`Visiting::head`].
 #[derive(Debug)]
 pub(crate) struct Screened {
     pub(crate) shown: Shown,
-    /// What decodes the body. The fields that it makes untrue, Content-Encoding and Content-Length,
-    /// are to be taken from the head before the readback sees it.
+    /// The decoder of the body. Content-Encoding and Content-Length no longer apply then, and must
+    /// be removed from the head before the readback sees it.
     pub(crate) decoding: Option<Decoding>,
 }
 
-/// Why a response is given up when its head has come.
+/// Why a response is given up when its head has arrived.
 #[derive(Debug)]
 pub(crate) enum Unscreened {
-    /// The visit says so.
+    /// The visit returned an error.
     Failed(Error),
-    /// It asks for what cannot be decoded.
+    /// The visit asked for a decoding that is not possible.
     Undecodable(Undecodable),
 }
 
 impl Unscreened {
-    /// As the readback is told.
+    /// Converts it to the error for the readback.
     pub(crate) fn into_error(self, at: Circumstances) -> Error {
         match self {
             Unscreened::Failed(error) => error.placed_at(at),
@@ -65,9 +65,9 @@ impl Unscreened {
 }
 
 impl Visiting {
-    /// Begins the visit of `request`, where it carries a policy, or `default` is there: the
+    /// Begins the visit of `request`, if it carries a policy or there is a `default`: the
     /// configuration's, for requests without a session. `kept` is the chain's last visit, if
-    /// [`reset`](Self::reset) said so; it serves again, and is taken, if it is of the same
+    /// [`reset`](Self::reset) returned true. It is taken and serves again if it belongs to the same
     /// policies.
     #[inline]
     pub(crate) fn begin(
@@ -88,19 +88,19 @@ impl Visiting {
         })
     }
 
-    /// Before an exchange, and again after each wait.
+    /// Called before an exchange, and again after each wait.
     pub(crate) fn start(&mut self, request: &Request, at: &Moment<'_>) -> Result<Start, Error> {
         self.was_shown = false;
         let start = self.visit.on_start(request, &at.noting(&self.held))?;
         if start == Start::Wait && !self.held.is_held() {
-            let why = "it waits, but kept no waker that could end the wait";
+            let why = "it waits, but holds no waker that could end the wait";
             return Err(Error::policy(why));
         }
         Ok(start)
     }
 
-    /// When an attempt has its connection: writes the lines that go out behind the request's own to
-    /// `block`, in place of what is in it.
+    /// Called when an attempt has its connection. Writes the lines that follow the request's own to
+    /// `block`, replacing its content.
     pub(crate) fn send(
         &mut self,
         request: &Request,
@@ -118,7 +118,7 @@ impl Visiting {
         sent
     }
 
-    /// When the final head has come.
+    /// Called when the final head has arrived.
     pub(crate) fn head(
         &mut self,
         request: &Request,
@@ -144,7 +144,7 @@ impl Visiting {
         Ok(Screened { shown, decoding })
     }
 
-    /// When the exchange is over.
+    /// Called when the exchange is over.
     pub(crate) fn end(
         &mut self,
         request: &Request,
@@ -157,8 +157,8 @@ impl Visiting {
         }
     }
 
-    /// When the visit is over. True: it is to be kept until the chain's next request
-    /// [begins](Self::begin).
+    /// Called when the visit is over. Returns whether it should be kept until the chain's next
+    /// request [begins](Self::begin).
     pub(crate) fn reset(&mut self) -> bool {
         self.held = Held::default();
         self.visit.reset()
@@ -175,7 +175,7 @@ impl fmt::Debug for Visiting {
 
 #[cfg(test)]
 impl Visiting {
-    /// A visit that no policy has begun.
+    /// Creates a visit that no policy has begun.
     pub(crate) fn of(visit: Box<dyn Visit>) -> Self {
         Self {
             visit,
@@ -219,7 +219,7 @@ mod tests {
             assert!(Visiting::begin(&mut None, &plain, None, at).is_none());
             let default: Arc<dyn Policy> = Arc::new(Nothing);
             assert!(Visiting::begin(&mut None, &plain, Some(&default), at).is_some());
-            // What nobody overrides lets everything pass.
+            // The default methods let everything pass.
             let (request, mut visiting) = begun(Nothing, at);
             assert_eq!(visiting.start(&request, at).unwrap(), Start::Now);
             let mut block = b"left: over\r\n".to_vec();
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn what_is_held_from_an_earlier_question_can_end_the_wait() {
-        /// Takes a waker at the first question only.
+        /// Takes a waker on the first call only.
         #[derive(Clone)]
         struct Once(Option<Waker>);
         impl Visit for Once {
@@ -290,7 +290,7 @@ mod tests {
             for _ in 0..3 {
                 assert_eq!(visiting.start(&request, at).unwrap(), Start::Wait);
             }
-            // What an earlier visit took does not count: it was not given back.
+            // A waker that an earlier visit took does not count.
             assert!(visiting.reset());
             assert!(visiting.start(&request, at).is_err());
         });
@@ -326,7 +326,7 @@ mod tests {
         }
     }
 
-    /// Screens as it is told, and has everything sent again.
+    /// Screens as told, and has every request sent again.
     #[derive(Clone)]
     struct Screens(fn() -> Screening);
     impl Visit for Screens {
@@ -366,11 +366,11 @@ mod tests {
                 lend(&request, "HTTP/1.1 503 \r\n\r\n", b"", |response| {
                     visiting.head(&request, &response, at).unwrap();
                 });
-                // Whether it came whole or not.
+                // Whether it was complete or not.
                 let verdict = visiting.end(&request, &failed(), at).unwrap();
                 let is_resend = matches!(verdict, Verdict::Resend { .. });
                 assert_eq!(is_resend, is_sent_again);
-                // The next exchange of the visit has shown nothing yet.
+                // In the visit's next exchange nothing has been shown yet.
                 visiting.start(&request, at).unwrap();
                 let verdict = visiting.end(&request, &failed(), at).unwrap();
                 assert!(matches!(verdict, Verdict::Resend { .. }));
@@ -441,9 +441,9 @@ mod tests {
             (Phase::Body, Sent::Yes)
         );
         assert!(failed.request().is_some() && !failed.resend_is_safe());
-        let expected = "http://a: given up by its policy: no (sent 2 times)";
+        let expected = "http://a: stopped by its policy: no (sent 2 times)";
         assert_eq!(format!("{failed:#}"), expected);
-        // One that came from another exchange keeps what it says, but hides nothing of this one.
+        // An error of another exchange keeps its circumstances, but hides nothing of this one.
         let unsent = Earlier {
             sent: Sent::No,
             resend_is_safe: true,
@@ -490,7 +490,7 @@ mod tests {
             let default: Arc<dyn Policy> = Arc::new(Counts(Arc::clone(&made)));
             let edited = request.edit().header("a", "b").build().unwrap();
             let other = get().policy(Arc::clone(&default)).build().unwrap();
-            // Request, default, how many visits have been made by then.
+            // Request, default, number of visits made by then.
             let rows = [
                 (&request, None, 1),
                 (&edited, None, 1),
@@ -508,7 +508,7 @@ mod tests {
             let plain = get().build().unwrap();
             let mut kept = Some(visiting);
             assert!(Visiting::begin(&mut kept, &plain, None, at).is_none());
-            assert!(kept.is_some(), "it is given back");
+            assert!(kept.is_some(), "the visit is not taken");
         });
     }
 }

@@ -5,6 +5,35 @@
 ///
 /// Set them for the whole engine with [`Config::limits`](crate::Config::limits), or for one request
 /// with [`RequestBuilder::limits`](crate::RequestBuilder::limits).
+///
+/// ```
+/// use httpstream::sim::{Answer, Incoming, Network};
+/// use httpstream::{Config, Engine, ErrorKind, Next, Request, Sim, Violation};
+///
+/// let network = Network::new(1);
+/// network.host("big.test", [[10, 0, 0, 1]]);
+/// network.serve("10.0.0.1:80".parse().unwrap(), |_: &Incoming| Answer::ok("x".repeat(5000)));
+///
+/// let mut config = Config::default();
+/// config.limits.max_body_bytes = 1000;
+/// let mut engine = Engine::<u32, Sim>::on_network(&network, config)?;
+/// engine.submit(Request::get("http://big.test/").build()?, |_, reply, _| {
+///     let error = reply.unwrap_err();
+///     assert_eq!(error.kind(), ErrorKind::TooLarge);
+///     assert!(matches!(error.violation(), Some(Violation::BodyTooLarge { limit: 1000, .. })));
+///     Next::done()
+/// });
+/// // One request may have other limits than its engine.
+/// let roomy = Request::get("http://big.test/").limits(|l| l.max_body_bytes = 1 << 20).build()?;
+/// engine.submit(roomy, |bytes, reply, _| {
+///     *bytes += reply.map_or(0, |response| response.body().len() as u32);
+///     Next::done()
+/// });
+/// let mut bytes = 0;
+/// engine.run(&mut bytes)?;
+/// assert_eq!(bytes, 5000);
+/// # Ok::<(), httpstream::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {

@@ -169,7 +169,7 @@ fn get_tells_who_refused_and_fetches_the_others() {
     );
     let ended = get(&[&format!("http://{gone}/x"), &format!("http://{there}/y")]);
     assert_eq!(ended.code(), Some(1));
-    let expected = format!("get: http://{gone}/x failed: http://{gone}: no connection: ");
+    let expected = format!("get: http://{gone}/x failed: http://{gone}: could not connect: ");
     assert!(ended.stderr.starts_with(&expected), "{ended:?}");
     let stdout = String::from_utf8_lossy(&ended.stdout);
     assert!(
