@@ -24,7 +24,7 @@ static const httpstream_readback readback = {.on_reply = on_reply, .release = re
 static void child(httpstream_request request, httpstream_config config) {
     httpstream_stats stats = {.size = sizeof stats};
     httpstream_engine own;
-    const char *w = "was forked off the one that made it";
+    const char *w = "is a fork of the one that created it";
     replies = releases = 0;
     FAILS(HTTPSTREAM_ERROR_FORKED, w, httpstream_turn(engine, 1, NULL));
     FAILS(HTTPSTREAM_ERROR_FORKED, w, httpstream_fd(engine));

@@ -89,23 +89,23 @@ int main(int argc, char **argv) {
     spoiled = get("/one");
     CHECK(httpstream_request_header(spoiled, "", 0, "v", 1) == HTTPSTREAM_ERROR_ARGUMENT);
 
-    expect(engine, (bad){.action = 3}, 1, 0, "httpstream_turn: on_reply of chain %lu answered 3, which is no action");
-    expect(engine, (bad){.action = -1}, 1, 0, "on_reply of chain %lu answered -1, which is no action");
-    expect(engine, (bad){.action = HTTPSTREAM_SEND}, 1, 0, "on_reply of chain %lu answered HTTPSTREAM_SEND: request 0x0 is none");
+    expect(engine, (bad){.action = 3}, 1, 0, "httpstream_turn: on_reply of chain %lu returned 3, which is not a valid action");
+    expect(engine, (bad){.action = -1}, 1, 0, "on_reply of chain %lu returned -1, which is not a valid action");
+    expect(engine, (bad){.action = HTTPSTREAM_SEND}, 1, 0, "on_reply of chain %lu returned HTTPSTREAM_SEND: request 0x0 is the null handle");
     expect(engine, (bad){.action = HTTPSTREAM_SEND, .request = freed}, 1, 0, "was freed");
     expect(engine, (bad){.action = HTTPSTREAM_SEND, .request = freed, .frees = true}, 1, 0, "was freed");
     expect(engine, (bad){.action = HTTPSTREAM_SEND, .request = engine}, 1, 0, "is an engine");
     expect(engine, (bad){.action = HTTPSTREAM_SEND, .request = spoiled, .delay_ms = UINT64_MAX}, 1, 0, "name of header 0");
-    expect(engine, (bad){.action = HTTPSTREAM_DONE, .request = freed, .frees = true}, 1, 0, "on_reply of chain %lu frees request");
-    expect(engine, (bad){.flow = 5}, 1, HTTPSTREAM_KIND_ABORTED, "on_head of chain %lu answered 5, which is no flow");
-    expect(engine, (bad){.flow = -2}, 1, HTTPSTREAM_KIND_ABORTED, "on_head of chain %lu answered -2, which is no flow");
+    expect(engine, (bad){.action = HTTPSTREAM_DONE, .request = freed, .frees = true}, 1, 0, "on_reply of chain %lu frees 0x");
+    expect(engine, (bad){.flow = 5}, 1, HTTPSTREAM_KIND_ABORTED, "on_head of chain %lu returned 5, which is not a valid flow");
+    expect(engine, (bad){.flow = -2}, 1, HTTPSTREAM_KIND_ABORTED, "on_head of chain %lu returned -2, which is not a valid flow");
     expect(engine, (bad){.flow = HTTPSTREAM_STREAM, .data_flow = 99}, 1, HTTPSTREAM_KIND_ABORTED,
-           "on_data of chain %lu answered 99, which is no flow");
+           "on_data of chain %lu returned 99, which is not a valid flow");
 
     /* A request that it gives back is freed whatever else it answers. */
     {
         httpstream_request given = get("/one");
-        expect(engine, (bad){.action = 9, .request = given, .frees = true}, 1, 0, "answered 9");
+        expect(engine, (bad){.action = 9, .request = given, .frees = true}, 1, 0, "returned 9");
         FAILS(HTTPSTREAM_ERROR_HANDLE, "was freed", httpstream_request_free(given));
     }
 

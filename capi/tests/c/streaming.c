@@ -250,7 +250,7 @@ static void release_and_submit(void *user) {
     stream *s = user;
     httpstream_readback readback = {.on_reply = on_end, .release = release, .user = s};
     s->releases++;
-    FAILS(HTTPSTREAM_ERROR_BUSY, "turns already", httpstream_turn(s->engine, 1, NULL));
+    FAILS(HTTPSTREAM_ERROR_BUSY, "cannot be turned inside its own callbacks", httpstream_turn(s->engine, 1, NULL));
     FAILS(HTTPSTREAM_ERROR_BUSY, "cannot be freed", httpstream_free(s->engine));
     OK(httpstream_submit(s->engine, s->request, 0, &readback, NULL));
 }
