@@ -577,8 +577,8 @@ pub extern "C" fn httpstream_submit(
 /// Ends a chain, whatever it is doing. A turn is then due.
 ///
 /// Returns 1 if the chain is canceled: its on_reply is called once more, with
-/// HTTPSTREAM_KIND_CANCELLED, and whatever it writes to `next` is dropped. Returns 0 if the chain
-/// had ended or was canceled before. Callable inside callbacks, including the chain's own.
+/// HTTPSTREAM_KIND_CANCELLED, and `next->action` is ignored. Returns 0 if the chain had ended or
+/// was canceled before. Callable inside callbacks, including the chain's own.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_cancel(engine: httpstream_engine, id: httpstream_id) -> i32 {
     guard("httpstream_cancel", || {

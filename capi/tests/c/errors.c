@@ -140,7 +140,7 @@ static void arguments(httpstream_engine engine, httpstream_config config) {
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "body is 18446744073709551614 bytes long", httpstream_request_body(request, "", SIZE_MAX - 1));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "there is no setting \"idempotence\"", httpstream_request_option(request, "idempotence", 1));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "close is 2: neither 0 nor 1", httpstream_request_option(request, "close", 2));
-    FAILS(HTTPSTREAM_ERROR_ARGUMENT, "Upgrade: a connection that switches", httpstream_request_header(request, "upgrade", SIZE_MAX, "websocket", SIZE_MAX));
+    FAILS(HTTPSTREAM_ERROR_ARGUMENT, "Upgrade: this interface cannot write", httpstream_request_header(request, "upgrade", SIZE_MAX, "websocket", SIZE_MAX));
     /* None of these spoils it. This does: */
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "header value of \"X-A\": byte 3 is CR", httpstream_request_header(request, "X-A", 3, "two\r\nlines", SIZE_MAX));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "httpstream_request_body: header value of \"X-A\": byte 3 is CR", httpstream_request_body(request, "", 0));

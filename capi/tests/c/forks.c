@@ -68,7 +68,7 @@ static void on_forking(void *user, httpstream_reply reply, httpstream_next *next
     pid_t pid = fork();
     int status;
     if (pid == 0) {
-        FAILS(HTTPSTREAM_ERROR_FORKED, "was forked", httpstream_turn(engine, 1, NULL));
+        FAILS(HTTPSTREAM_ERROR_FORKED, "is a fork", httpstream_turn(engine, 1, NULL));
         if (!returning)
             _exit(18);
         /* Aborts, before it touches what is the parent's; without a core. */
