@@ -1,4 +1,5 @@
-/* Wrong calls: each answers its error, with words that name the function, the argument and what is wrong. */
+/* Invalid calls: each returns its error, with a message that names the function, the argument and
+ * the mistake. */
 #include "check.h"
 
 static const uint64_t never_made = (UINT64_C(1) << 60) + 4711;
@@ -30,7 +31,7 @@ static void nulls(httpstream_engine engine, httpstream_config config, httpstream
     (void)readback;
 }
 
-/* Every function with every kind of wrong handle. */
+/* Tests every function with every kind of invalid handle. */
 static void handles(httpstream_engine engine, httpstream_config config, httpstream_request request) {
     httpstream_readback readback = {.on_reply = on_nothing};
     httpstream_stats stats = {.size = sizeof stats};
@@ -105,7 +106,7 @@ static void handles(httpstream_engine engine, httpstream_config config, httpstre
         }
     }
     {
-        /* The first chain of each: what is another engine's ends nothing here. */
+        /* The first chain of each engine: an id of another engine cancels nothing here. */
         httpstream_engine other;
         httpstream_id here, there;
         OK(httpstream_new(0, &other));
@@ -122,7 +123,7 @@ static void handles(httpstream_engine engine, httpstream_config config, httpstre
     CHECK(httpstream_pending(engine) == 0);
 }
 
-/* A URL, a field or a setting: refused by the call that brings it, with the place. */
+/* An invalid URL, field or setting is rejected by the call that passes it, with the position. */
 static void arguments(httpstream_engine engine, httpstream_config config) {
     httpstream_readback readback = {.on_reply = on_nothing};
     httpstream_stats stats = {.size = 0};
@@ -141,7 +142,7 @@ static void arguments(httpstream_engine engine, httpstream_config config) {
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "there is no setting \"idempotence\"", httpstream_request_option(request, "idempotence", 1));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "close is 2: neither 0 nor 1", httpstream_request_option(request, "close", 2));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "Upgrade: this interface cannot write", httpstream_request_header(request, "upgrade", SIZE_MAX, "websocket", SIZE_MAX));
-    /* None of these spoils it. This does: */
+    /* None of these invalidates the request; this one does: */
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "header value of \"X-A\": byte 3 is CR", httpstream_request_header(request, "X-A", 3, "two\r\nlines", SIZE_MAX));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "httpstream_request_body: header value of \"X-A\": byte 3 is CR", httpstream_request_body(request, "", 0));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "httpstream_submit: header value of \"X-A\"", httpstream_submit(engine, request, 0, &readback, NULL));
@@ -151,13 +152,13 @@ static void arguments(httpstream_engine engine, httpstream_config config) {
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "name of header 0: byte 1", httpstream_request_header(request, "X A", 3, "v", 1));
     OK(httpstream_request_free(request));
 
-    /* A mistake of the whole shows when it is sent. */
+    /* A mistake in the request as a whole is detected when it is sent. */
     request = get("/");
     OK(httpstream_request_header(request, "Content-Length", SIZE_MAX, "5", 1));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "header value of \"Content-Length\": not the length of the body", httpstream_submit(engine, request, 0, &readback, NULL));
     OK(httpstream_request_free(request));
 
-    /* What was sent is fixed. */
+    /* A request that was sent is fixed. */
     request = get("/one");
     OK(httpstream_submit(engine, request, 0, &readback, NULL));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "request was sent already", httpstream_request_header(request, "X-A", 3, "v", 1));
@@ -178,7 +179,7 @@ static void arguments(httpstream_engine engine, httpstream_config config) {
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "address \"127.0.0.1\" is not an IP address with a port", httpstream_config_resolve_to(config, "*", "127.0.0.1"));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "size is 0", httpstream_get_stats(engine, &stats));
 
-    /* A pattern is read when an engine is made. */
+    /* A pattern is parsed when an engine is created. */
     OK(httpstream_config_resolve_to(config, "a.*", "127.0.0.1:1"));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "httpstream_new: configuration cannot be used: resolve_to \"a.*\"", httpstream_new(config, &out));
     CHECK(out == 4711);
@@ -187,7 +188,7 @@ static void arguments(httpstream_engine engine, httpstream_config config) {
 static void files(httpstream_config config) {
     FAILS(HTTPSTREAM_ERROR_IO, "file \"/nowhere/ca.pem\": No such file", httpstream_config_ca_file(config, "/nowhere/ca.pem"));
     FAILS(HTTPSTREAM_ERROR_IO, "file \"/nowhere/\\xFF.pem\": No such file", httpstream_config_ca_file(config, "/nowhere/\xff.pem"));
-    /* A program is no certificate; nor can a library without TLS use one. */
+    /* /dev/null contains no certificate; a library without TLS fails as well. */
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "httpstream_config_ca_file: ", httpstream_config_ca_file(config, "/dev/null"));
 }
 
@@ -264,7 +265,7 @@ static void inside(httpstream_engine engine) {
     no_reply(engine, "is an engine");
 }
 
-/* ---- what can go wrong on the way ---- */
+/* ---- failures of requests ---- */
 
 typedef struct {
     int32_t kind, phase, sent;

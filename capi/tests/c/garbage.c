@@ -1,4 +1,5 @@
-/* Callbacks that answer what they should not: their chain is over, the rest goes on, and the turn tells. */
+/* Callbacks that return invalid values: their chain ends, everything else goes on, and the turn
+ * reports it. */
 #include "check.h"
 
 typedef struct {
@@ -19,7 +20,7 @@ static void on_reply(void *user, httpstream_reply reply, httpstream_next *next) 
     next->action = b->action;
     next->request = b->request;
     next->delay_ms = b->delay_ms;
-    /* Nor is every byte a bool that C may write there. */
+    /* C may also write a byte that is not a valid bool. */
     memset(&next->frees_request, b->frees ? 0x7e : 0, 1);
     b->action = HTTPSTREAM_DONE;
     b->request = 0;
@@ -38,7 +39,8 @@ static int32_t on_data(void *user, httpstream_reply reply, const uint8_t *data, 
 
 static const httpstream_readback reading = {.on_reply = on_reply, .on_head = on_head, .on_data = on_data, .release = release};
 
-/* Runs it beside a chain that is well, to the end; how many turns told, and the words of the last are kept. */
+/* Runs `b` next to a valid chain until both end. Returns how many turns reported an error, and
+ * keeps the last message in `words`. */
 static char words[1024];
 
 static int run_beside_a_good_one(httpstream_engine engine, bad *b, int count) {
@@ -102,19 +104,20 @@ int main(int argc, char **argv) {
     expect(engine, (bad){.flow = HTTPSTREAM_STREAM, .data_flow = 99}, 1, HTTPSTREAM_KIND_ABORTED,
            "on_data of chain %lu returned 99, which is not a valid flow");
 
-    /* A request that it gives back is freed whatever else it answers. */
+    /* A request that the callback hands back is freed whatever else the callback returns. */
     {
         httpstream_request given = get("/one");
         expect(engine, (bad){.action = 9, .request = given, .frees = true}, 1, 0, "returned 9");
         FAILS(HTTPSTREAM_ERROR_HANDLE, "was freed", httpstream_request_free(given));
     }
 
-    /* Several in few turns: each is counted. */
+    /* Only one turn reports the invalid action. */
     several.action = 77;
     told = run_beside_a_good_one(engine, &several, 1);
     CHECK(told == 1);
 
-    /* What a turn did is told beside the error; nothing of it stays for the next. */
+    /* The result of a turn is written in spite of an error, and nothing of it is left for the next
+     * turn. */
     OK(httpstream_turn(engine, 1, &turned));
     CHECK(turned.answered == 0);
     OK(httpstream_request_free(spoiled));
