@@ -182,8 +182,7 @@ int main(int argc, char **argv) {
     if (pid == 0)
         child(one, config);
     expect(pid, 17);
-    /* The response arrives, on a connection that the child shared, and the descriptor reports it.
-     * */
+    /* The response arrives on a connection that the child shared, and the descriptor reports it. */
     while (replies < 3)
         OK(step(engine));
     CHECK(releases == 3 && httpstream_pending(engine) == 1);

@@ -1,5 +1,4 @@
-/* Streams bodies piece by piece, with pauses; cancels, resumes and submits chains inside callbacks.
- * */
+/* Streams bodies in pieces, with pauses; cancels, resumes and submits chains inside callbacks. */
 #include "check.h"
 
 typedef struct {
