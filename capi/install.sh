@@ -13,9 +13,9 @@ usage: install.sh [PREFIX] [OPTIONS]
   --libdir DIR           libraries and pkgconfig/, absolute or below PREFIX; default: lib
   --includedir DIR       httpstream.h, absolute or below PREFIX; default: include
   --destdir DIR          stage everything below DIR, for packagers; default: $DESTDIR
-    --release DIR          directory with libhttpstream.a; default: build it first
-    --debug                keep debug information (31 MB instead of 5 MB)
-    --uninstall            remove the files of an install with the same options
+  --release DIR          directory with libhttpstream.a; default: build it first
+  --debug                keep debug information (31 MB instead of 5 MB)
+  --uninstall            remove the files of an install with the same options
 
 CC, STRIP and RUSTC name the tools to use.
 END
