@@ -194,8 +194,8 @@ def test_every_kind_of_request_can_be_sent(web: WebServer) -> None:
 
 
 NO_REQUESTS = [
-    (None, "is wanted, not NoneType"),
-    (b"http://127.0.0.1/", "is wanted, not bytes"),
+    (None, "HTTPRequest, not NoneType"),
+    (b"http://127.0.0.1/", "HTTPRequest, not bytes"),
     ("nothing", "not an absolute URL"),
     ("ftp://127.0.0.1/", "http or https"),
     (HTTPRequest("http://127.0.0.1/", streaming_callback=print), "streaming_callback"),
