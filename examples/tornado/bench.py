@@ -180,7 +180,7 @@ async def main(options: argparse.Namespace, url: str) -> None:
     for round_number in range(options.rounds):
         turn = round_number % len(names)
         for name in names[turn:] + names[:turn]:
-            # Connections that are used once leave their ports in TIME_WAIT, so fewer are made.
+            # Connections that are used once keep ports occupied for a while, so fewer are made.
             requests = options.requests // 10 if "simple" in name else options.requests
             costs[name].append(await measure(clients[name], url, requests))
     print(table(costs))
