@@ -8,8 +8,8 @@ python examples/tornado/bench.py --profile readback
 Four clients run in one process, on one IOLoop, against one server (`bench_server.py`, a process of
 its own whose time is not counted): this package by readback and by ``await fetch``, Tornado's curl
 client and its simple client. In each round every client sends the same number of requests, 50 at a
-time, to the same URL, in an order that changes from round to round. Ratios compare clients within a
-round, since the machine's other load changes between rounds. The simple client never reuses a
+time, to the same URL, in an order that changes from round to round. Ratios compare clients within
+one round, since the machine's other load changes between rounds. The simple client never reuses a
 connection, so its time includes connecting.
 """
 

@@ -2,8 +2,8 @@
 in a process of its own.
 
 It prints its port, and serves until its standard input ends. It only counts heads, which is enough
-for GET requests: one response per empty line, connections kept open, and one write for the requests
-of one read.
+for GET requests: one response per empty line, connections kept open, and one write for the
+requests of one read.
 """
 
 from __future__ import annotations

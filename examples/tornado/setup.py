@@ -35,7 +35,7 @@ def built_library() -> Optional[Path]:
 class Build(build_py):
     def run(self) -> None:
         super().run()
-        # An editable install leaves the package in the checkout, where it finds the library anyway.
+        # An editable install leaves the package in the checkout, where it finds the library.
         if getattr(self, "editable_mode", False):
             return
         library = built_library()

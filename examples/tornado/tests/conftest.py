@@ -247,7 +247,7 @@ def scripted() -> Iterator[Callable[[Callable[[socket.socket, int], None]], Scri
 
 @pytest.fixture
 def refused() -> str:
-    """A URL that refuses connections: its port was free a moment ago, and nothing listens on it."""
+    """A URL that refuses connections: its port was free a moment ago, and has no listener."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return f"http://127.0.0.1:{listener.getsockname()[1]}/"
 

@@ -35,8 +35,8 @@ def test_there_are_examples() -> None:
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_an_example_runs_as_it_stands(web: WebServer, example: str) -> None:
-    """Every host name resolves to the test's server. A program that runs forever, as the example of
-    2013 does, is terminated after it has printed a line.
+    """Every host name resolves to the test's server. A program that runs forever, as the example
+    of 2013 does, is terminated after it has printed a line.
     """
     before = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nimport httpstream\n"
     names = {name: f"127.0.0.1:{web.port}" for name in ("www.linuxzen.com", "bot.example")}

@@ -1,5 +1,5 @@
-"""Data that arrives on an idle connection while no response is outstanding is never the response to
-the next request, which is sent on another connection.
+"""Data that arrives on an idle connection while no response is outstanding is never the response
+to the next request, which is sent on another connection.
 
 The host does nothing wrong in these tests: its callbacks only take some time, as callbacks do.
 """
