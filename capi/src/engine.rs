@@ -367,8 +367,8 @@ pub extern "C" fn httpstream_fd(engine: httpstream_engine) -> i32 {
 }
 
 /// Returns how long poll(2) may wait: in milliseconds, rounded up. 0 means that a turn is due, and
-/// -1 that there is no timeout. A value below -1 is an error. Ask again before each wait and after
-/// each other call to the engine. Inside a callback the timeout is 0.
+/// -1 that there is nothing to wait for but the descriptor. A value below -1 is an error. Ask again
+/// before each wait and after each other call to the engine. Inside a callback the result is 0.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_timeout_ms(engine: httpstream_engine) -> i32 {
     guard("httpstream_timeout_ms", || {
