@@ -1,8 +1,8 @@
 #!/bin/sh
-# Installs the header, both libraries, the pkg-config file and suppressions for valgrind. For Linux.
+# Installs the header, both libraries, the pkg-config file and suppressions for valgrind (Linux).
 #
-# The shared library is linked anew from the archive, because cargo has no place for its soname
-# (which follows HTTPSTREAM_ABI_VERSION). Debugging information is left out unless asked for.
+# The shared library is linked from the archive here, because cargo cannot set its soname (which
+# follows HTTPSTREAM_ABI_VERSION). Debug information is removed unless --debug is given.
 set -eu
 
 usage() {
@@ -13,9 +13,9 @@ usage: install.sh [PREFIX] [OPTIONS]
   --libdir DIR           libraries and pkgconfig/, absolute or below PREFIX; default: lib
   --includedir DIR       httpstream.h, absolute or below PREFIX; default: include
   --destdir DIR          stage everything below DIR, for packagers; default: $DESTDIR
-  --release DIR          where cargo has put libhttpstream.a; default: build it first
-  --debug                keep debugging information (31 MB instead of 5)
-  --uninstall            remove what an install with the same options has put there
+  --release DIR          directory with libhttpstream.a; default: build it first
+  --debug                keep debug information (31 MB instead of 5 MB)
+  --uninstall            remove the files of an install with the same options
 
 CC, STRIP and RUSTC name the tools to use.
 END
@@ -77,7 +77,7 @@ absolute() {
 }
 
 prefix=$(absolute "${prefix:-/usr/local}" "$PWD")
-# "/usr/" and "/usr" are one place; "/" is spelled "".
+# "/usr/" and "/usr" are the same prefix, and "/" becomes "".
 prefix=${prefix%/}
 libdir=$(absolute "$libdir" "$prefix")
 includedir=$(absolute "$includedir" "$prefix")
@@ -86,7 +86,7 @@ includedir=$(absolute "$includedir" "$prefix")
 here=$(cd "$(dirname "$0")" && pwd)
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$here/Cargo.toml" | head -n 1)
 abi=$(sed -n 's/^#define HTTPSTREAM_ABI_VERSION //p' "$here/include/httpstream.h")
-[ -n "$version" ] && [ -n "$abi" ] || refuse "no version in $here"
+[ -n "$version" ] && [ -n "$abi" ] || refuse "cannot find the version in $here"
 
 lib=$destdir$libdir
 include=$destdir$includedir
@@ -111,11 +111,11 @@ archive=$built/libhttpstream.a
 }
 native=$(sh "$here/native-libs.sh")
 [ -n "$native" ] || {
-    echo "install.sh: rustc does not say which libraries to link with" >&2
+    echo "install.sh: rustc does not report which libraries to link with" >&2
     exit 1
 }
 
-# Everything is made here first, so that a failure leaves the installed files as they were.
+# Everything is built here first, so that a failure leaves the installed files unchanged.
 made=$(mktemp -d)
 trap 'rm -rf "$made"' EXIT
 
@@ -123,19 +123,19 @@ cp "$archive" "$made/libhttpstream.a"
 strip_debug=
 if [ "$debug" = no ]; then
     "${STRIP:-strip}" --strip-debug "$made/libhttpstream.a"
-    # Names of functions stay: backtraces and httpstream.supp need them.
+    # Function names are kept, because backtraces and httpstream.supp need them.
     strip_debug=-Wl,--strip-debug
 fi
 
-# All of the archive is linked. What no exported function reaches is dropped again.
+# The whole archive is linked. Code that no exported function reaches is then dropped.
 echo '{ global: httpstream_*; local: *; };' >"$made/exports"
 # shellcheck disable=SC2086 # a list of options
 "${CC:-cc}" -shared -o "$made/libhttpstream.so" -Wl,-soname,"libhttpstream.so.$abi" \
     -Wl,--version-script="$made/exports" -Wl,--gc-sections -Wl,--no-undefined -Wl,-z,relro,-z,now \
     $strip_debug -Wl,--whole-archive "$archive" -Wl,--no-whole-archive $native
 
-# In the pkg-config file a path below the prefix follows the prefix, and a space is escaped. It knows
-# nothing of DESTDIR, which is gone when the file is read.
+# In the pkg-config file, paths below the prefix refer to the prefix, and spaces are escaped. The
+# file does not mention DESTDIR, which no longer exists when the file is read.
 below_prefix() {
     case $1 in
     "$prefix"/*) printf '${prefix}%s\n' "${1#"$prefix"}" ;;
@@ -145,7 +145,7 @@ below_prefix() {
 for_pc() {
     printf '%s\n' "$1" | sed -e 's/ /\\ /g' -e 's/[\\|&]/\\&/g'
 }
-# Compilers add the right libgcc themselves: for a static program there is no -lgcc_s.
+# Compilers add the right libgcc themselves; a static program cannot use -lgcc_s.
 private=$(echo "$native" | sed 's/-lgcc_s *//')
 sed -e "s|@PREFIX@|$(for_pc "$prefix")|" \
     -e "s|@INCLUDEDIR@|$(for_pc "$(below_prefix "$includedir")")|" \
@@ -153,7 +153,7 @@ sed -e "s|@PREFIX@|$(for_pc "$prefix")|" \
     -e "s|@VERSION@|$version|" -e "s|@NATIVE_LIBS@|$private|" \
     "$here/httpstream.pc.in" >"$made/httpstream.pc"
 
-# install(1) puts a new file in the place of the old one, so running programs keep theirs.
+# install(1) replaces the old file with a new one, so running programs keep theirs.
 install -d "$include" "$lib" "$lib/pkgconfig" "$share"
 install -m 644 "$here/include/httpstream.h" "$include/"
 install -m 644 "$made/libhttpstream.a" "$lib/"

@@ -1,8 +1,9 @@
 #!/bin/sh
-# What a program has to be linked with beside libhttpstream.a: what Rust's standard library stands on, as rustc tells it. No dependency adds to it.
+# Prints the libraries that a program must be linked with besides libhttpstream.a: those that Rust's
+# standard library needs, as rustc reports them. No dependency needs more.
 set -eu
 command -v "${RUSTC:-rustc}" >/dev/null || {
-    echo "native-libs.sh: no ${RUSTC:-rustc}, which knows what to link with: put it on the path, or into RUSTC" >&2
+    echo "native-libs.sh: ${RUSTC:-rustc} is needed and was not found: add it to PATH, or set RUSTC" >&2
     exit 1
 }
 dir=$(mktemp -d)

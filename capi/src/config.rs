@@ -1,8 +1,9 @@
-//! Configurations: what was set, call by call; an engine's own is made of it for each engine.
+//! Configurations: settings collected call by call, from which each engine gets a `Config` of its
+//! own.
 //!
-//! What cannot be used is refused by the call that brings it. Two things are known only where an
-//! engine is made: a pattern of `httpstream_config_resolve_to` that cannot be read, and more
-//! default fields than there may be.
+//! A call that sets an invalid value fails. Two mistakes are detected only when an engine is
+//! created: a malformed pattern given to `httpstream_config_resolve_to`, and too many default
+//! fields.
 
 use std::ffi::{c_char, c_void};
 use std::mem::MaybeUninit;
@@ -20,7 +21,7 @@ use crate::shared::shared;
 use crate::tls::Roots;
 use crate::types::*;
 
-/// A configuration as far as it was set.
+/// The settings made so far.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Draft {
     settings: Vec<Setting>,
@@ -30,7 +31,7 @@ pub(crate) struct Draft {
     roots: Option<Roots>,
 }
 
-/// A number that was set, checked.
+/// A numeric setting, converted to its type.
 #[derive(Clone, Copy, Debug)]
 enum Setting {
     MaxConnections(usize),
@@ -80,7 +81,7 @@ impl Setting {
         })
     }
 
-    /// Refuses what no engine could work with.
+    /// Returns a fault if no engine could work with this value.
     fn check(self) -> Result<(), Fault> {
         let mut config = Config::default();
         self.set(&mut config);
@@ -122,14 +123,14 @@ fn set_timerfd(config: &mut Config, yes: bool) {
     config.timerfd = yes;
 }
 
-/// There is none elsewhere, and a host looks at the timeout.
+/// Does nothing: other systems have no timerfd, so the host relies on the timeout.
 #[cfg(not(target_os = "linux"))]
 fn set_timerfd(_: &mut Config, _: bool) {}
 
 impl Draft {
     pub(crate) fn config(&self) -> Config {
         let mut config = Config::default();
-        // A C host has timers, or else says so.
+        // Off by default: a C host has timers, or sets "timerfd".
         set_timerfd(&mut config, false);
         for setting in &self.settings {
             setting.set(&mut config);
@@ -150,7 +151,7 @@ impl Draft {
     }
 }
 
-/// Whether a field can be sent.
+/// Returns a fault if this field cannot be sent.
 fn check_field(name: &str, value: &[u8]) -> Result<(), Fault> {
     let probe = Request::get("http://localhost/").header(name, value);
     match probe.mistake() {
@@ -167,8 +168,8 @@ fn change_draft(config: u64, change: impl FnOnce(&mut Draft)) -> Result<(), Faul
     shared().configs.get_mut(config).map(change)
 }
 
-/// Makes a configuration with the defaults, and writes it to `out`. Free it with
-/// httpstream_config_free; engines that were made with it do not need it any more. Any thread.
+/// Creates a configuration with the default settings and writes it to `out`. Free it with
+/// httpstream_config_free; engines created with it no longer need it. Callable from any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_config_new(out: Option<&mut MaybeUninit<httpstream_config>>) -> i32 {
     guard("httpstream_config_new", || {
@@ -178,7 +179,7 @@ pub extern "C" fn httpstream_config_new(out: Option<&mut MaybeUninit<httpstream_
     })
 }
 
-/// Frees a configuration. Any thread.
+/// Frees a configuration. Callable from any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_config_free(config: httpstream_config) -> i32 {
     guard("httpstream_config_free", || {
@@ -188,32 +189,34 @@ pub extern "C" fn httpstream_config_free(config: httpstream_config) -> i32 {
     })
 }
 
-/// Sets a number by its name, which is NUL-terminated. Sizes are in bytes, times in milliseconds.
+/// Sets a numeric setting. `name` is NUL-terminated. Sizes are in bytes and times in milliseconds;
+/// defaults are in parentheses.
 ///
-/// - "max_connections" (1024): connections open at once; "max_connections_per_origin" (256),
+/// - "max_connections" (1024), "max_connections_per_origin" (256): connections open at once;
 ///   "max_idle_per_origin" (32)
-/// - "idle_timeout_ms" (60,000): how long an idle connection is kept; 0: not at all, UINT64_MAX:
-///   until the server closes it
+/// - "idle_timeout_ms" (60,000): how long an idle connection is kept; 0 keeps none, UINT64_MAX
+///   keeps it until the server closes it
 /// - "timeout_resolve_ms", "timeout_connect_ms", "timeout_tls_ms" (10,000 each),
 ///   "timeout_write_ms", "timeout_first_byte_ms", "timeout_idle_ms" (30,000 each),
-///   "timeout_total_ms" (300,000): deadlines, for requests that do not set their own; UINT64_MAX,
-///   and whatever is longer than 24 days: none; 0 counts as 1
+///   "timeout_total_ms" (300,000): timeouts of requests that do not set their own. UINT64_MAX, and
+///   anything longer than 24 days, means none; 0 counts as 1.
 /// - "limit_max_head_bytes" (65,536), "limit_max_fields" (128), "limit_max_body_bytes" (67,108,864;
-///   of a collected body), "limit_max_interim" (16), "limit_max_trailer_bytes",
-///   "limit_max_chunk_extension_bytes" (16,384 each), "limit_refuse_obs_fold" (0): bounds on
+///   applies to buffered bodies), "limit_max_interim" (16), "limit_max_trailer_bytes",
+///   "limit_max_chunk_extension_bytes" (16,384 each), "limit_refuse_obs_fold" (0): limits on
 ///   responses
-/// - "turn_events" (1024, at most 1,048,576), "turn_bytes" (524,288, of one connection): the bounds
-///   of one turn; "read_buffer" (131,072)
+/// - "turn_events" (1024, at most 1,048,576), "turn_bytes" (524,288, per connection): limits on the
+///   work of one turn; "read_buffer" (131,072)
 /// - "max_lookups" (64), "keep_names_ms", "keep_stale_names_ms" (86,400,000 each), "hosts_file"
-///   (1): how names are looked up; "system_resolver" (0): 1 asks the C library, on threads of the
-///   library's own, in place of the name servers
-/// - "public_only" (0): 1 dials no address that is not on the public internet, for URLs that come
-///   from strangers
+///   (1): how host names are looked up. "system_resolver" (0): 1 uses the C library's resolver, on
+///   threads that this library starts, instead of querying name servers.
+/// - "public_only" (0): 1 connects only to addresses on the public internet, for URLs from
+///   untrusted sources
 /// - "nodelay" (0): 1 sets TCP_NODELAY on all connections
-/// - "timerfd" (0): 1 has the descriptor become readable at deadlines too, so that a host without
-///   timers needs nothing else (Linux)
+/// - "timerfd" (0): 1 makes the descriptor readable at deadlines too, so that a host without timers
+///   needs only the descriptor (Linux)
 ///
-/// HTTPSTREAM_ERROR_ARGUMENT: no such name, or a number that no engine can work with. Any thread.
+/// HTTPSTREAM_ERROR_ARGUMENT: there is no such setting, or no engine can work with the value.
+/// Callable from any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn httpstream_config_set(
     config: httpstream_config,
@@ -221,7 +224,7 @@ pub unsafe extern "C" fn httpstream_config_set(
     value: u64,
 ) -> i32 {
     guard("httpstream_config_set", || {
-        // SAFETY: the caller's promise about its pointers, see `raw`.
+        // SAFETY: the caller promises that its pointers are valid, see `raw`.
         let name = unsafe { raw::c_text("name", name) }?;
         let setting = Setting::of(name, value)?;
         setting.check()?;
@@ -229,9 +232,10 @@ pub unsafe extern "C" fn httpstream_config_set(
     })
 }
 
-/// Sets the User-Agent of requests that carry none, in place of "httpstream/VERSION". A `len` of 0:
-/// none is sent. SIZE_MAX: `text` is NUL-terminated. HTTPSTREAM_ERROR_ARGUMENT: it cannot be a
-/// field's value. Any thread.
+/// Sets the User-Agent of requests without one of their own, in place of "httpstream/VERSION". A
+/// `len` of 0 sends none. A `len` of SIZE_MAX means that `text` is NUL-terminated.
+///
+/// HTTPSTREAM_ERROR_ARGUMENT: the text is not a valid field value. Callable from any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn httpstream_config_user_agent(
     config: httpstream_config,
@@ -239,16 +243,18 @@ pub unsafe extern "C" fn httpstream_config_user_agent(
     len: usize,
 ) -> i32 {
     guard("httpstream_config_user_agent", || {
-        // SAFETY: the caller's promise about its pointers, see `raw`.
+        // SAFETY: the caller promises that its pointers are valid, see `raw`.
         let text = unsafe { raw::text("text", text, len) }?;
         check_field("User-Agent", text.as_bytes())?;
         change(config, |draft| draft.user_agent = Some(text.to_owned()))
     })
 }
 
-/// Adds a field to each request that has none of that name; with the User-Agent at most 31. A
-/// length of SIZE_MAX: NUL-terminated. HTTPSTREAM_ERROR_ARGUMENT: it cannot be sent; the words say
-/// which byte. Any thread.
+/// Adds a field to every request that has no field of that name. At most 31 are allowed, the
+/// User-Agent included. A length of SIZE_MAX means NUL-terminated.
+///
+/// HTTPSTREAM_ERROR_ARGUMENT: the field cannot be sent; the message names the invalid byte.
+/// Callable from any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn httpstream_config_header(
     config: httpstream_config,
@@ -258,7 +264,7 @@ pub unsafe extern "C" fn httpstream_config_header(
     value_len: usize,
 ) -> i32 {
     guard("httpstream_config_header", || {
-        // SAFETY: the caller's promise about its pointers, see `raw`.
+        // SAFETY: the caller promises that its pointers are valid, see `raw`.
         let (name, value) = unsafe {
             let name = raw::text("name", name, name_len)?;
             (
@@ -279,12 +285,14 @@ pub unsafe extern "C" fn httpstream_config_header(
     })
 }
 
-/// Sends what is meant for `pattern` to `address` instead: neither the name nor the port is looked
-/// at any further. Both are NUL-terminated.
+/// Connects requests that match `pattern` to `address`, in place of the URL's host and port and
+/// without a lookup. Both are NUL-terminated.
 ///
-/// `pattern` is a host, "host:port", "*.domain" (every host below it) or "*"; the first that fits
-/// is taken. `address` is "127.0.0.1:8080" or "[::1]:8080". HTTPSTREAM_ERROR_ARGUMENT: the address
-/// cannot be read; a pattern that cannot is reported by httpstream_new. Any thread.
+/// `pattern` is a host, "host:port", "*.domain" (every host below the domain) or "*"; the first
+/// match applies. `address` has the form "127.0.0.1:8080" or "[::1]:8080".
+///
+/// HTTPSTREAM_ERROR_ARGUMENT: the address is malformed. A malformed pattern is reported by
+/// httpstream_new. Callable from any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn httpstream_config_resolve_to(
     config: httpstream_config,
@@ -292,7 +300,7 @@ pub unsafe extern "C" fn httpstream_config_resolve_to(
     address: *const c_char,
 ) -> i32 {
     guard("httpstream_config_resolve_to", || {
-        // SAFETY: the caller's promise about its pointers, see `raw`.
+        // SAFETY: the caller promises that its pointers are valid, see `raw`.
         let (pattern, address) = unsafe {
             (
                 raw::c_text("pattern", pattern)?,
@@ -300,7 +308,7 @@ pub unsafe extern "C" fn httpstream_config_resolve_to(
             )
         };
         let address = address.parse().map_err(|_| {
-            let why = "is no IP address with a port, such as 127.0.0.1:8080";
+            let why = "is not an IP address with a port, such as 127.0.0.1:8080";
             Fault::argument(format!("address {address:?} {why}"))
         })?;
         let pattern = pattern.to_owned();
@@ -308,17 +316,18 @@ pub unsafe extern "C" fn httpstream_config_resolve_to(
     })
 }
 
-/// Believes the root certificates in this file (PEM) and no others, in place of the system's.
-/// `path` is NUL-terminated; the file is read now. HTTPSTREAM_ERROR_IO: it cannot be read.
-/// HTTPSTREAM_ERROR_ARGUMENT: a certificate cannot be used, or there is none, or the library was
-/// built without TLS. Any thread.
+/// Trusts the root certificates in this PEM file and no others, in place of the system's. `path` is
+/// NUL-terminated. The file is read by this call.
+///
+/// HTTPSTREAM_ERROR_IO: the file cannot be read. HTTPSTREAM_ERROR_ARGUMENT: the file contains no
+/// certificate or an invalid one, or the library was built without TLS. Callable from any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn httpstream_config_ca_file(
     config: httpstream_config,
     path: *const c_char,
 ) -> i32 {
     guard("httpstream_config_ca_file", || {
-        // SAFETY: the caller's promise about its pointers, see `raw`.
+        // SAFETY: the caller promises that its pointers are valid, see `raw`.
         let path = unsafe { raw::c_path("path", path) }?;
         let pem = std::fs::read(path)
             .map_err(|error| Fault::new(Code::Io, format!("file {path:?}: {error}")))?;

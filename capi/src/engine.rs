@@ -1,8 +1,8 @@
-//! Engines: each in a table of its thread, entered by C through a number.
+//! Engines: each in a table of its thread, where C finds it by a number.
 //!
-//! An engine is in one of three states for a call: *at rest*, and the call goes to it; *inside a
-//! callback*, and the call goes to the [`Context`] that the engine lent for it; or neither, which
-//! is where it tidies up, and where no call comes from.
+//! When a function is called, an engine is in one of three states. *At rest*, the call goes to the
+//! engine. *Inside a callback*, the call goes to the [`Context`] that the engine lent for it.
+//! Otherwise the engine is doing internal work, and no call can arrive.
 
 use std::cell::{Cell, RefCell};
 use std::io::Write;
@@ -32,32 +32,32 @@ pub(crate) struct Host {
     desk: Rc<Desk>,
 }
 
-/// What an engine's chains share with the calls that come from inside their callbacks.
+/// The state that an engine's chains share with calls made inside their callbacks.
 pub(crate) struct Desk {
     born: Birth,
     pub(crate) ids: Ids,
     is_turning: Cell<bool>,
-    /// Lent to the callback that runs.
+    /// The context lent to the running callback.
     context: Cell<Option<NonNull<Context<'static, ()>>>>,
-    /// Chains that are not over.
+    /// The number of chains that have not ended.
     chains: Cell<i64>,
-    /// Readbacks that are no longer needed, and not released yet.
+    /// Readbacks that are no longer needed but not released yet.
     over: RefCell<Vec<Taken>>,
     garbage: RefCell<Garbage>,
-    /// Idle connections are to be closed when the turn is over.
+    /// Whether to close idle connections at the end of the turn.
     closes_idle: Cell<bool>,
-    /// Likewise, what is known of the network is to be forgotten.
+    /// Whether to handle a change of the network at the end of the turn.
     network_changed: Cell<bool>,
 }
 
-/// What callbacks answered in this turn that nobody understands.
+/// Invalid values that callbacks returned in this turn.
 #[derive(Default)]
 struct Garbage {
     first: Option<String>,
     more: usize,
 }
 
-/// The engines of a thread, in the order of their numbers, which grow.
+/// The engines of a thread, ordered by their numbers, which only increase.
 struct Hosts(ManuallyDrop<Vec<Rc<Host>>>);
 
 thread_local! {
@@ -66,7 +66,7 @@ thread_local! {
 
 impl Hosts {
     fn find(&self, number: u64) -> Result<usize, usize> {
-        // Most threads have one.
+        // Most threads have one engine.
         match self.0.last() {
             Some(last) if last.number == number => Ok(self.0.len() - 1),
             _ => self.0.binary_search_by_key(&number, |host| host.number),
@@ -74,9 +74,9 @@ impl Hosts {
     }
 }
 
-/// A thread ends, or its process does. Engines that nobody has freed are left as they are: in a
-/// child they are not ours to close, and of releases nobody expects any here, after the host's own
-/// end.
+/// Runs when the thread or its process ends. Engines that have not been freed are leaked on
+/// purpose: in a child process they are not ours to close, and the host, which may be gone already,
+/// no longer expects releases.
 impl Drop for Hosts {
     fn drop(&mut self) {
         if self.0.is_empty() {
@@ -100,9 +100,9 @@ impl Desk {
         }
     }
 
-    /// Runs a callback, which may reach `cx` through its engine's handle.
+    /// Runs a callback, which can reach `cx` through its engine's handle.
     pub(crate) fn lend<R>(&self, cx: &mut Context<'_, ()>, callback: impl FnOnce() -> R) -> R {
-        /// Takes it away, whatever happens.
+        /// Clears the context, whether `callback` returns or panics.
         struct Back<'a>(&'a Desk);
         impl Drop for Back<'_> {
             fn drop(&mut self) {
@@ -110,7 +110,7 @@ impl Desk {
             }
         }
         let back = Back(self);
-        // An engine does not turn inside its own turn: nothing is lent yet.
+        // An engine never turns inside its own turn, so no other context is lent.
         let lent = NonNull::from(cx).cast::<Context<'static, ()>>();
         self.context.set(Some(lent));
         let answer = callback();
@@ -119,8 +119,8 @@ impl Desk {
         answer
     }
 
-    /// A child, forked in the callback that has just returned, would go on with sockets and an
-    /// epoll that are its parent's too.
+    /// Aborts a child process that was forked in the callback that has just returned: it would go
+    /// on using sockets and an epoll that belong to its parent as well.
     fn stay_in_this_process(&self) {
         if !self.born.is_here() {
             let words = b"httpstream: a process forked inside a callback must not return from it\n";
@@ -129,9 +129,10 @@ impl Desk {
         }
     }
 
-    /// The context lent to the callback that runs, if one does.
+    /// Passes the context lent to the running callback to `ask`. Returns `None` if no context is
+    /// lent.
     fn with_context<R>(&self, ask: impl FnOnce(&mut Context<'_, ()>) -> R) -> Option<R> {
-        /// Gives it back, also where `ask` panics.
+        /// Puts the context back, even if `ask` panics.
         struct Return<'a>(&'a Desk, NonNull<Context<'static, ()>>);
         impl Drop for Return<'_> {
             fn drop(&mut self) {
@@ -139,10 +140,10 @@ impl Desk {
             }
         }
         let mut taken = Return(self, self.context.take()?);
-        // SAFETY: `lend` put it there, holds the borrow that it came from until the callback
-        // returns, does not touch it meanwhile, and takes it away then. It is out of the cell while
-        // it is used: so it is used once at a time. `ask` takes it for any lifetime, so that it can
-        // keep nothing of it.
+        // SAFETY: `lend` stored the pointer. It holds the borrow that the pointer came from until
+        // the callback returns, does not touch it meanwhile, and then clears the cell. The cell is
+        // empty while the context is used, so it is used only once at a time. `ask` accepts any
+        // lifetime, so it cannot keep a part of the context.
         Some(ask(unsafe { taken.1.as_mut() }))
     }
 
@@ -154,7 +155,7 @@ impl Desk {
         self.chains.set(self.chains.get() - 1);
     }
 
-    /// Has a readback released when the engine is at rest.
+    /// Schedules a readback for release once the engine is at rest.
     pub(crate) fn retire(&self, taken: Taken) {
         if taken.wants_release() {
             self.over.borrow_mut().push(taken);
@@ -178,10 +179,10 @@ impl Desk {
         Some(Fault::new(Code::Callback, words))
     }
 
-    /// Releases what is over. A release may end up here again.
+    /// Releases retired readbacks. A release may add more of them.
     fn release(&self) {
         loop {
-            // Not borrowed while C runs.
+            // The statement ends the borrow before C code runs.
             let Some(taken) = self.over.borrow_mut().pop() else {
                 return;
             };
@@ -200,8 +201,8 @@ impl Host {
         Fault::new(Code::Busy, Kind::Engine.words(self.handle(), what))
     }
 
-    /// Puts a question to the engine at rest, or to the context that it lent to the callback which
-    /// asks.
+    /// Calls `at_rest` with the engine, or `inside` with the context that the engine lent to the
+    /// running callback.
     fn ask<R>(
         &self,
         at_rest: impl FnOnce(&mut Engine<()>) -> R,
@@ -212,11 +213,11 @@ impl Host {
             Err(_) => self
                 .desk
                 .with_context(inside)
-                .ok_or_else(|| self.busy("is at work")),
+                .ok_or_else(|| self.busy("is busy outside of any callback")),
         }
     }
 
-    /// Turns the engine, then releases what is over.
+    /// Turns the engine, then does the work that callbacks left for the end of the turn.
     fn turn(&self, budget: u32) -> Result<httpstream_turned, Fault> {
         let turned = contain(|| self.turns(budget));
         self.desk.release();
@@ -247,7 +248,7 @@ impl Host {
     }
 }
 
-/// Set while an engine turns; it does not inside its own turn.
+/// Marks an engine as turning, which prevents a turn inside its own turn.
 struct Turning<'a>(&'a Desk);
 
 impl<'a> Turning<'a> {
@@ -270,7 +271,7 @@ fn fault_of(error: &httpstream::Error) -> Fault {
     Fault::new(code, format!("{error:#}"))
 }
 
-/// The engine that a handle names, if this is its thread and process.
+/// Returns the engine that a handle refers to, if it belongs to this thread and process.
 fn host(engine: u64) -> Result<Rc<Host>, Fault> {
     let number = Kind::Engine.number(engine)?;
     let found = HOSTS.try_with(|hosts| {
@@ -285,14 +286,14 @@ fn host(engine: u64) -> Result<Rc<Host>, Fault> {
     }
 }
 
-/// Makes an engine, and writes it to `out`. It belongs to this thread: all other calls but
-/// httpstream_wakeup and httpstream_stop are its alone.
+/// Creates an engine and writes it to `out`. It belongs to this thread: no other thread may use it,
+/// except for httpstream_wakeup and httpstream_stop.
 ///
-/// `config` is copied; 0: the defaults. Free the engine with httpstream_free before its thread
-/// ends: what is left then is lost, its descriptors included, and nothing is released.
+/// `config` is copied; 0 means the defaults. Free the engine with httpstream_free before its thread
+/// ends. Otherwise it is leaked with its descriptors, and nothing is released.
 ///
-/// HTTPSTREAM_ERROR_ARGUMENT: the configuration cannot be used; the words name the setting.
-/// HTTPSTREAM_ERROR_IO: no poll or descriptor is to be had.
+/// HTTPSTREAM_ERROR_ARGUMENT: the configuration is invalid; the message names the setting.
+/// HTTPSTREAM_ERROR_IO: the system provides no poll or descriptor.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_new(
     config: httpstream_config,
@@ -327,15 +328,15 @@ fn open(config: Config) -> Result<u64, Fault> {
     Ok(handle)
 }
 
-/// Frees an engine: closes its connections and its descriptor. No callback runs but `release`, once
-/// for each chain that is not over. Take the descriptor out of your loop first. In a child process
-/// it fails and does nothing: the engine is the parent's.
+/// Frees an engine, and closes its connections and its descriptor. Remove the descriptor from your
+/// event loop first. The only callback that runs is `release`, once for each chain that has not
+/// ended. In a child process this fails and does nothing, because the engine belongs to the parent.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_free(engine: httpstream_engine) -> i32 {
     guard("httpstream_free", || {
         let host = host(engine)?;
         if host.desk.is_turning.get() {
-            return Err(host.busy("turns: it cannot be freed inside its own callbacks"));
+            return Err(host.busy("cannot be freed inside its own callbacks"));
         }
         let desk = Rc::clone(&host.desk);
         let freed = contain(|| close(host));
@@ -344,7 +345,7 @@ pub extern "C" fn httpstream_free(engine: httpstream_engine) -> i32 {
     })
 }
 
-/// Takes it out of all tables, then drops it.
+/// Removes the engine from all tables, then drops it.
 fn close(host: Rc<Host>) {
     shared::retire(host.number);
     let taken = HOSTS.try_with(|hosts| {
@@ -356,18 +357,18 @@ fn close(host: Rc<Host>) {
     drop(host);
 }
 
-/// The descriptor to watch for reading, level-triggered; at least 0, or an error. It is the same
-/// for the engine's life and stays the engine's: do not close it, nor read from it. Readable, or
-/// the timeout is over: call httpstream_turn. From an edge-triggered loop, turn until `more` is
-/// false and `events` is 0.
+/// Returns the descriptor to watch for reading, level-triggered. A negative value is an error. When
+/// the descriptor is readable or the timeout has expired, call httpstream_turn. In an
+/// edge-triggered loop, turn until `more` is false and `events` is 0. The descriptor stays the same
+/// for the engine's life and belongs to the engine: do not close it or read from it.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_fd(engine: httpstream_engine) -> i32 {
     guard("httpstream_fd", || Ok(host(engine)?.fd))
 }
 
-/// How long poll(2) may wait: -1: there is nothing to wait for but the descriptor; 0: a turn is
-/// due; else milliseconds, rounded up. Below -1: an error. Ask again after each call to the engine,
-/// and before each wait. Inside a callback it is 0.
+/// Returns how long poll(2) may wait: in milliseconds, rounded up. 0 means that a turn is due, and
+/// -1 that there is nothing to wait for but the descriptor. A value below -1 is an error. Ask again
+/// before each wait and after each other call to the engine. Inside a callback the result is 0.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_timeout_ms(engine: httpstream_engine) -> i32 {
     guard("httpstream_timeout_ms", || {
@@ -380,38 +381,40 @@ pub extern "C" fn httpstream_timeout_ms(engine: httpstream_engine) -> i32 {
     })
 }
 
-/// Rounded up: rounded down, a loop would spin through the last of them.
+/// Rounds up. Rounded down, the timeout would be 0 during the last millisecond, and the loop would
+/// spin.
 fn milliseconds(time: Duration) -> i32 {
     i32::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
 }
 
-/// Does what is due: moves bytes, passes deadlines, runs callbacks. Never waits. May be called
-/// late, early or twice.
+/// Does all work that is due: reads and writes, checks deadlines, runs callbacks. It never blocks,
+/// and may be called late, early or twice.
 ///
-/// At most `budget` turns while there is more to do; 0 counts as 1. One turn is bounded (see
-/// "turn_events" and "turn_bytes"), and what is left makes the timeout 0; so 1 is right where
-/// others use the loop, and more where that costs too much. What was done is written to `turned`,
-/// which may be null; also where this answers HTTPSTREAM_ERROR_CALLBACK.
+/// It makes up to `budget` turns as long as there is more to do; 0 counts as 1. Each turn is
+/// limited (see "turn_events" and "turn_bytes"), and remaining work makes the timeout 0. A `budget`
+/// of 1 suits a loop with other users; choose a higher one if going round the loop costs too much.
+/// The result is written to `turned`, which may be null, and also if the call returns
+/// HTTPSTREAM_ERROR_CALLBACK.
 ///
-/// HTTPSTREAM_ERROR_BUSY: inside a callback of this engine. HTTPSTREAM_ERROR_CALLBACK: a callback
-/// answered what no header knows, or a request that cannot be sent; the words name the chain;
-/// everything else was done. HTTPSTREAM_ERROR_IO: the poll failed.
+/// HTTPSTREAM_ERROR_BUSY: called inside a callback of this engine. HTTPSTREAM_ERROR_CALLBACK: a
+/// callback returned an invalid value or a request that cannot be sent; the message names the
+/// chain, and everything else was done. HTTPSTREAM_ERROR_IO: poll failed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn httpstream_turn(
     engine: httpstream_engine,
     budget: u32,
-    // No reference: callbacks may look at it, or have another engine write to it.
+    // A pointer, not a reference: callbacks may read it, or have another engine write to it.
     turned: *mut httpstream_turned,
 ) -> i32 {
     guard("httpstream_turn", || {
         let host = host(engine)?;
         let result = match Turning::begin(&host.desk) {
             Some(_turning) => host.turn(budget),
-            None => return Err(host.busy("turns already: not inside its own callbacks")),
+            None => return Err(host.busy("cannot be turned inside its own callbacks")),
         };
         let garbage = host.desk.take_garbage();
         let sum = result?;
-        // SAFETY: the caller's promise about its pointers, see `raw`.
+        // SAFETY: the caller promises that its pointers are valid, see `raw`.
         unsafe { raw::put(turned, sum) };
         match garbage {
             None => Ok(HTTPSTREAM_OK),
@@ -420,14 +423,16 @@ pub unsafe extern "C" fn httpstream_turn(
     })
 }
 
-/// Makes the descriptor readable, so that the loop turns. Any thread, and as the only call with
-/// httpstream_stop while others use the engine. Many before a turn are as one.
+/// Makes the descriptor readable, so that the loop turns the engine. Several wakeups before a turn
+/// count as one. Callable from any thread; this function and httpstream_stop are the only ones that
+/// other threads may call while the engine is in use.
+///
 /// HTTPSTREAM_ERROR_HANDLE: the engine was freed.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_wakeup(engine: httpstream_engine) -> i32 {
     guard("httpstream_wakeup", || {
         let submitter = shared().submitter(engine)?;
-        // What is handed over wakes the loop, and no chain has this id.
+        // Any order wakes the loop, and this one has no effect because no chain has this id.
         let woken = submitter.resume(ChainId::from_u64(u64::MAX));
         woken
             .map(|()| HTTPSTREAM_OK)
@@ -435,8 +440,10 @@ pub extern "C" fn httpstream_wakeup(engine: httpstream_engine) -> i32 {
     })
 }
 
-/// Has one httpstream_turn say `stopped`: the next, or the one that runs. The engine itself goes
-/// on. Any thread. HTTPSTREAM_ERROR_HANDLE: the engine was freed.
+/// Sets `stopped` in the result of one httpstream_turn: the one that is running, or the next. The
+/// engine itself goes on. Callable from any thread.
+///
+/// HTTPSTREAM_ERROR_HANDLE: the engine was freed.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_stop(engine: httpstream_engine) -> i32 {
     guard("httpstream_stop", || {
@@ -448,9 +455,9 @@ pub extern "C" fn httpstream_stop(engine: httpstream_engine) -> i32 {
     })
 }
 
-/// Closes idle connections, and lets none that is open now be used again. Inside a callback it is
-/// done at the end of httpstream_turn. After a change of the network, httpstream_network_changed
-/// does this and more.
+/// Closes idle connections, and prevents connections in use from being reused. Inside a callback
+/// this takes effect at the end of httpstream_turn. After a change of the network, call
+/// httpstream_network_changed, which does this and more.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_close_idle(engine: httpstream_engine) -> i32 {
     guard("httpstream_close_idle", || {
@@ -463,10 +470,11 @@ pub extern "C" fn httpstream_close_idle(engine: httpstream_engine) -> i32 {
     })
 }
 
-/// Tells the engine that the network changed: an interface came up, a VPN connected, the machine
-/// slept. Idle connections are closed, and none that is open now is used again; names, name servers
-/// and doubts about addresses are forgotten; resolv.conf and the hosts file are read again.
-/// Requests in flight go on. Inside a callback it is done at the end of httpstream_turn.
+/// Tells the engine that the network changed: an interface came up, a VPN connected, or the machine
+/// woke from sleep. Idle connections are closed, and connections in use are not reused. Cached
+/// names, and the addresses and name servers noted as failing, are forgotten; resolv.conf and the
+/// hosts file are read again. Requests in flight go on. Inside a callback this takes effect at the
+/// end of httpstream_turn.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_network_changed(engine: httpstream_engine) -> i32 {
     guard("httpstream_network_changed", || {
@@ -479,16 +487,18 @@ pub extern "C" fn httpstream_network_changed(engine: httpstream_engine) -> i32 {
     })
 }
 
-/// Chains that are not over: queued, in flight, paused or delayed; inside a callback its own among
-/// them. Negative: an error.
+/// Returns the number of chains that have not ended: queued, in flight, paused or delayed, and,
+/// inside a callback, its own. A negative value is an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_pending(engine: httpstream_engine) -> i64 {
     guard("httpstream_pending", || Ok(host(engine)?.desk.chains.get()))
 }
 
-/// Writes how the engine stands to `out`, whose `size` is set. Counts all connections and chains
-/// anew: cheap enough to be asked every second, not every turn. HTTPSTREAM_ERROR_BUSY: inside a
-/// callback of this engine. HTTPSTREAM_ERROR_ARGUMENT: `size` is not set.
+/// Writes statistics of the engine to `out`; set `out->size` first. All connections and chains are
+/// counted for each call, which is cheap enough for once a second, but not for every turn.
+///
+/// HTTPSTREAM_ERROR_BUSY: called inside a callback of this engine. HTTPSTREAM_ERROR_ARGUMENT:
+/// `size` is not set.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn httpstream_get_stats(
     engine: httpstream_engine,
@@ -498,9 +508,9 @@ pub unsafe extern "C" fn httpstream_get_stats(
         let host = host(engine)?;
         let stats = match host.engine.try_borrow() {
             Ok(engine) => engine.stats(),
-            Err(_) => return Err(host.busy("turns: not inside its own callbacks")),
+            Err(_) => return Err(host.busy("has no stats inside its own callbacks")),
         };
-        // SAFETY: the caller's promise about its pointers, see `raw`.
+        // SAFETY: the caller promises that its pointers are valid, see `raw`.
         unsafe { raw::fill("out", out, &to_c(&stats)) }?;
         Ok(HTTPSTREAM_OK)
     })
@@ -529,12 +539,12 @@ fn to_c(stats: &Stats) -> httpstream_stats {
     }
 }
 
-/// Starts a chain: sends `request` after `delay_ms` milliseconds (UINT64_MAX: never, that is until
-/// httpstream_cancel) and has `readback` read what comes. A turn is then due. The id is written to
-/// `id`, which may be null.
+/// Starts a chain: sends `request` after `delay_ms` milliseconds and passes the reply to the
+/// callbacks of `readback`. A turn is then due. A delay of UINT64_MAX lasts until
+/// httpstream_cancel. The chain's id is written to `id`, which may be null.
 ///
-/// The request stays yours. The readback is copied, and released exactly once; where this fails,
-/// nothing was taken over, and nothing is released. May be called inside callbacks.
+/// The caller keeps the request. The readback is copied and released exactly once; if this call
+/// fails, it is not copied and not released. Callable inside callbacks.
 ///
 /// HTTPSTREAM_ERROR_ARGUMENT: the request cannot be sent.
 #[unsafe(no_mangle)]
@@ -551,7 +561,7 @@ pub extern "C" fn httpstream_submit(
         let request = sendable(request)?;
         let delay = knobs::delay(delay_ms);
         let due = Instant::now().checked_add(delay);
-        // Taken over once nothing can fail any more.
+        // The readback is taken over only when nothing can fail any more.
         let chain = || CReadback::new(&host.desk, Taken::of(readback), request.clone(), due);
         let started = host.ask(
             |engine| engine.start(engine.send(request.clone()).after(delay).read_to(chain())),
@@ -564,9 +574,11 @@ pub extern "C" fn httpstream_submit(
     })
 }
 
-/// Ends a chain, whatever it is doing. 1: its on_reply is called once more, with
-/// HTTPSTREAM_KIND_CANCELLED, and what it answers is dropped; 0: it was over, or cancelled before.
-/// A turn is then due. May be called inside callbacks, also of the chain itself.
+/// Ends a chain, whatever it is doing. A turn is then due.
+///
+/// Returns 1 if the chain is canceled: its on_reply is called once more, with
+/// HTTPSTREAM_KIND_CANCELLED, and `next->action` is ignored. Returns 0 if the chain had ended or
+/// was canceled before. Callable inside callbacks, including the chain's own.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_cancel(engine: httpstream_engine, id: httpstream_id) -> i32 {
     guard("httpstream_cancel", || {
@@ -577,9 +589,10 @@ pub extern "C" fn httpstream_cancel(engine: httpstream_engine, id: httpstream_id
     })
 }
 
-/// Lets a chain go on of which a callback answered HTTPSTREAM_PAUSE. 1: it does, and a turn is due;
-/// 0: it was not paused, which it is when the callback has returned. May be called inside
-/// callbacks.
+/// Resumes a chain that a callback paused with HTTPSTREAM_PAUSE.
+///
+/// Returns 1 if the chain resumes; a turn is then due. Returns 0 if it was not paused; a pause
+/// begins when the callback has returned. Callable inside callbacks.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_resume(engine: httpstream_engine, id: httpstream_id) -> i32 {
     guard("httpstream_resume", || {
@@ -597,9 +610,9 @@ mod tests {
     use super::*;
     use crate::errors::{httpstream_last_error, httpstream_last_error_number};
 
-    /// Counts itself where `user` points to.
+    /// Increments the counter that `user` points to.
     unsafe extern "C" fn count(user: *mut c_void) {
-        // SAFETY: the tests hand over such a counter.
+        // SAFETY: the tests pass such a counter.
         let count = unsafe { &*user.cast::<Cell<u32>>() };
         count.set(count.get() + 1);
     }
@@ -609,11 +622,11 @@ mod tests {
     }
 
     fn turn(engine: u64) -> i32 {
-        // SAFETY: null is no place to write to.
+        // SAFETY: nothing is written to null.
         unsafe { httpstream_turn(engine, 1, std::ptr::null_mut()) }
     }
 
-    /// A chain that never begins, with a release that is counted.
+    /// Starts a chain that never begins, and whose release is counted.
     fn wait_for_ever(engine: u64, released: &Cell<u32>) {
         let host = host(engine).unwrap();
         let request = httpstream::Request::get("http://127.0.0.1:1/")
@@ -638,9 +651,9 @@ mod tests {
     fn assert_panicked(answer: i32, function: &str) {
         assert_eq!(answer, HTTPSTREAM_ERROR_PANIC);
         assert_eq!(httpstream_last_error_number(), HTTPSTREAM_ERROR_PANIC);
-        // SAFETY: NUL-terminated, until the next failure of this thread.
+        // SAFETY: it is NUL-terminated, and valid until the next failure on this thread.
         let words = unsafe { CStr::from_ptr(httpstream_last_error()) };
-        let expected = format!("{function}: a fault inside the library: on purpose");
+        let expected = format!("{function}: panic inside the library: on purpose");
         assert_eq!(words.to_str().unwrap(), expected);
     }
 

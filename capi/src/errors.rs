@@ -1,7 +1,7 @@
-//! Errors of calls: a number to answer, and words for `httpstream_last_error`.
+//! Errors of calls: a number to return, and a message for `httpstream_last_error`.
 //!
-//! Everything that C calls goes through [`guard`]: so no panic crosses, and words are made only
-//! where something failed.
+//! Every function that C calls goes through [`guard`], so no panic crosses the boundary, and
+//! messages are formatted only when a call fails.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -40,7 +40,7 @@ impl Code {
     }
 }
 
-/// A failed call: the number, and words that name the argument and what is wrong with it.
+/// A failed call: its error code, and a message that names the argument and what is wrong with it.
 #[derive(Debug)]
 pub(crate) struct Fault {
     pub(crate) code: Code,
@@ -66,12 +66,12 @@ impl Fault {
             .downcast_ref::<&str>()
             .copied()
             .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-        let words = words.unwrap_or("without words");
-        Self::new(Code::Panic, format!("a fault inside the library: {words}"))
+        let words = words.unwrap_or("no message");
+        Self::new(Code::Panic, format!("panic inside the library: {words}"))
     }
 }
 
-/// What a function answers where it failed.
+/// The value that a failed function returns.
 pub(crate) trait Answer {
     fn failed(code: Code) -> Self;
 }
@@ -122,20 +122,20 @@ thread_local! {
     static LAST: RefCell<Last> = const { RefCell::new(Last { number: HTTPSTREAM_OK, words: None }) };
 }
 
-/// Runs what may panic; that is then a fault like others.
+/// Runs `run`, and turns a panic into a [`Fault`].
 pub(crate) fn contain<T>(run: impl FnOnce() -> T) -> Result<T, Fault> {
-    // What a panic may leave half changed is the engine, which takes that on itself, and tables,
-    // which change in single steps.
+    // Unwind safety: a panic can leave two things half changed. The engine handles that itself, and
+    // the tables change in single steps.
     catch_unwind(AssertUnwindSafe(run)).map_err(|payload| {
         let fault = Fault::panic(&*payload);
-        // Dropping it may panic as well.
+        // Dropping the payload may panic as well.
         std::mem::forget(payload);
         fault
     })
 }
 
-/// Runs what C has called: `function`, for the words. Nothing that happens in it crosses but the
-/// answer.
+/// Runs the body of an exported function; `function` is its name, for the message. Only a return
+/// value crosses to C, never a panic.
 pub(crate) fn guard<T: Answer>(function: &str, run: impl FnOnce() -> Result<T, Fault>) -> T {
     match contain(run).and_then(|result| result) {
         Ok(answer) => answer,
@@ -153,29 +153,30 @@ fn remember(function: &str, fault: &Fault) {
         number: fault.code.number(),
         words: CString::new(words).ok(),
     };
-    // A thread that is ending has nobody left to ask.
+    // This fails only on a thread that is ending, which will not ask for the error.
     let _ = LAST.try_with(|slot| slot.replace(last));
 }
 
-/// Words for the last call that failed on this thread: which function, which argument, what is
-/// wrong with it. "" when none has. Never null. Valid until the next call that fails on this
-/// thread. Calls that succeed leave it alone.
+/// Returns the message of the last call that failed on this thread: the function, the argument, and
+/// what is wrong with it. Returns "" if no call has failed, never null. The text is valid until the
+/// next call that fails on this thread; calls that succeed do not change it.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_last_error() -> *const c_char {
     let words = LAST.try_with(|last| last.borrow().words.as_ref().map(|words| words.as_ptr()));
     words.ok().flatten().unwrap_or(c"".as_ptr())
 }
 
-/// The number of the last call that failed on this thread, HTTPSTREAM_OK when none has: for
-/// functions that answer no number. As errno, it says nothing after a call that succeeded.
+/// Returns the error of the last call that failed on this thread, or HTTPSTREAM_OK if none has. Use
+/// it after functions that return no error number. Like errno, it means nothing after a call that
+/// succeeded.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_last_error_number() -> i32 {
     let number = LAST.try_with(|last| last.borrow().number);
     number.unwrap_or(HTTPSTREAM_OK)
 }
 
-/// The name of an error: "HTTPSTREAM_ERROR_NULL" and so on, "HTTPSTREAM_OK" of HTTPSTREAM_OK,
-/// "HTTPSTREAM_ERROR_UNKNOWN" of other numbers. Valid for ever.
+/// Returns the name of an error, such as "HTTPSTREAM_ERROR_NULL"; "HTTPSTREAM_OK" for
+/// HTTPSTREAM_OK, and "HTTPSTREAM_ERROR_UNKNOWN" for other numbers. The text is valid forever.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_error_name(error: i32) -> *const c_char {
     let name: &CStr = match error {
@@ -194,19 +195,19 @@ pub extern "C" fn httpstream_error_name(error: i32) -> *const c_char {
     name.as_ptr()
 }
 
-/// The version of the library: "0.1.0". Valid for ever.
+/// Returns the version of the library, such as "0.1.0". The text is valid forever.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_version() -> *const c_char {
     const VERSION: &CStr =
         match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
             Ok(version) => version,
-            Err(_) => panic!("a version has no NUL"),
+            Err(_) => panic!("the version contains a NUL"),
         };
     VERSION.as_ptr()
 }
 
-/// The HTTPSTREAM_ABI_VERSION that the library was built with. A program works with a library that
-/// has the one of its header.
+/// Returns the HTTPSTREAM_ABI_VERSION that the library was built with. A program works with a
+/// library if it equals the one in the program's header.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_abi_version() -> u32 {
     HTTPSTREAM_ABI_VERSION

@@ -1,12 +1,13 @@
-//! Handles: numbers in place of pointers, so that a wrong one is recognised and not followed.
+//! Handles: numbers in place of pointers, so that an invalid one is detected instead of
+//! dereferenced.
 //!
-//! The upper four bits are the kind. Below them, of requests and configurations: a generation of 28
-//! bits and a slot of 32. Of engines: a number that is never used again. Of replies: the thread, 24
-//! bits, and which of its replies, 36.
+//! The upper four bits hold the kind. The bits below hold, for requests and configurations, a
+//! generation of 28 bits and a slot of 32; for engines, a number that is never reused; for replies,
+//! the thread in 24 bits and the order of lending in 36.
 
 use crate::errors::{Code, Fault};
 
-/// What a handle names.
+/// The kind of object that a handle refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Engine = 1,
@@ -37,7 +38,7 @@ impl Kind {
         }
     }
 
-    /// The argument's name in all functions.
+    /// The name that every function gives an argument of this kind.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Kind::Engine => "engine",
@@ -51,17 +52,17 @@ impl Kind {
         (self as u64) << Self::SHIFT | number & MAX_NUMBER
     }
 
-    /// The number in a handle of this kind.
+    /// Returns the number in a handle of this kind.
     pub(crate) fn number(self, handle: u64) -> Result<u64, Fault> {
         match Self::of(handle) {
             Some(kind) if kind == self => Ok(handle & MAX_NUMBER),
             Some(kind) => Err(self.fault(handle, format!("is {}", kind.article()))),
-            None if handle == 0 => Err(self.fault(handle, "is none")),
+            None if handle == 0 => Err(self.fault(handle, "is the null handle")),
             None => Err(self.never_made(handle)),
         }
     }
 
-    /// `Code::Handle`: what is wrong with this one.
+    /// Returns a [`Code::Handle`] fault that says what is wrong with this handle.
     pub(crate) fn fault(self, handle: u64, what: impl std::fmt::Display) -> Fault {
         Fault::new(Code::Handle, self.words(handle, what))
     }
@@ -75,13 +76,13 @@ impl Kind {
     }
 
     pub(crate) fn never_made(self, handle: u64) -> Fault {
-        self.fault(handle, "was never made")
+        self.fault(handle, "was never created")
     }
 }
 
 const MAX_NUMBER: u64 = (1 << Kind::SHIFT) - 1;
 
-/// Values by handle, each slot with a generation.
+/// A table of values by handle. Each slot has a generation.
 #[derive(Debug)]
 pub(crate) struct Table<T> {
     kind: Kind,
@@ -113,7 +114,7 @@ impl<T> Table<T> {
     }
 
     /// # Errors
-    /// 2³² values are there.
+    /// Fails if the table holds 2³² values.
     pub(crate) fn insert(&mut self, value: T) -> Result<u64, Fault> {
         let value = Some(value);
         let index = match self.vacant.pop() {
@@ -125,8 +126,8 @@ impl<T> Table<T> {
             }
             None => {
                 let index = u32::try_from(self.slots.len())
-                    .map_err(|_| Fault::argument(format!("too many of {}", self.kind.name())))?;
-                // From 1, so that no handle looks like a small number.
+                    .map_err(|_| Fault::argument(format!("too many {}s", self.kind.name())))?;
+                // Generations start at 1, so that no handle looks like a small number.
                 let generation = 1;
                 self.slots.push(Slot { generation, value });
                 index
@@ -159,7 +160,7 @@ impl<T> Table<T> {
     pub(crate) fn remove(&mut self, handle: u64) -> Result<T, Fault> {
         let index = self.index(handle)?;
         let slot = &mut self.slots[index];
-        // A slot that was given out 2²⁸ times is not used again: the price of handles that are
+        // A slot that has been used 2²⁸ times is not used again: the price of handles that are
         // never reused.
         if slot.generation < Self::MAX_GENERATION {
             self.vacant.push(index as u32);
@@ -185,7 +186,7 @@ mod tests {
         assert_eq!(*table.get_mut(a).unwrap(), 'a');
         assert_eq!(table.remove(a).unwrap(), 'a');
         let c = table.insert('c').unwrap();
-        assert_eq!(a as u32, c as u32, "the slot is used again");
+        assert_eq!(a as u32, c as u32, "the slot was not reused");
         assert_eq!(words(table.get_mut(a)), format!("request {a:#x} was freed"));
         assert_eq!(words(table.remove(a)), format!("request {a:#x} was freed"));
         assert_eq!(*table.get_mut(b).unwrap(), 'b');
@@ -197,12 +198,18 @@ mod tests {
         let mut table = Table::new(Kind::Request);
         let a = table.insert(()).unwrap();
         let rows = [
-            (0, "request 0x0 is none"),
-            (7, "request 0x7 was never made"),
-            (u64::MAX, "request 0xffffffffffffffff was never made"),
-            (a + 1, "request 0x3000000100000001 was never made"),
-            (a + (1 << 32), "request 0x3000000200000000 was never made"),
-            (a - (1 << 32), "request 0x3000000000000000 was never made"),
+            (0, "request 0x0 is the null handle"),
+            (7, "request 0x7 was never created"),
+            (u64::MAX, "request 0xffffffffffffffff was never created"),
+            (a + 1, "request 0x3000000100000001 was never created"),
+            (
+                a + (1 << 32),
+                "request 0x3000000200000000 was never created",
+            ),
+            (
+                a - (1 << 32),
+                "request 0x3000000000000000 was never created",
+            ),
             (
                 Kind::Engine.handle(1),
                 "request 0x1000000000000001 is an engine",
@@ -230,7 +237,7 @@ mod tests {
             | u64::from(Table::<u32>::MAX_GENERATION) << 32;
         assert_eq!(table.remove(last).unwrap(), 1);
         let b = table.insert(2).unwrap();
-        assert_eq!(b as u32, 1, "another slot");
+        assert_eq!(b as u32, 1, "an exhausted slot was reused");
         assert_eq!(
             words(table.get_mut(last)),
             format!("config {last:#x} was freed")

@@ -1,25 +1,27 @@
-//! Ids of chains, as C has them.
+//! Ids of chains, as C sees them.
 
 use httpstream::ChainId;
 
-/// Between an engine's ids and C's. The engine's own are small numbers, the same ones in each
-/// engine; here those of different engines differ, so that one which is handed to the wrong engine
-/// ends nobody else's chain: it is taken for one that is over.
+/// Converts between the ids of an engine and those given to C. The engine's own are small numbers,
+/// the same in every engine. The ids given to C differ between engines, so passing one to the wrong
+/// engine does not end another chain there: that engine treats it as the id of a chain that has
+/// ended.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ids {
-    /// Of 31 bits, since the uppermost is set in no id that C gets: so none becomes 0. Two engines
-    /// mistake an id for one of their own once in 2³¹ times.
+    /// The key has 31 bits: the uppermost bit is clear in every id that C gets, so adding 1 never
+    /// wraps to 0. The chance that two engines share a key, and so accept each other's ids, is 1 in
+    /// 2³¹.
     key: u64,
 }
 
 impl Ids {
     pub(crate) fn of_engine(number: u64) -> Self {
-        // Fibonacci hashing: neighbours lie far apart.
+        // Fibonacci hashing: consecutive numbers get keys far apart.
         let key = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33 << 32;
         Self { key }
     }
 
-    /// 0 is none.
+    /// Returns the id given to C, which is never 0.
     pub(crate) fn to_c(self, id: ChainId) -> u64 {
         (id.to_u64() ^ self.key).wrapping_add(1)
     }
@@ -49,7 +51,7 @@ mod tests {
         for a in 1..200 {
             for b in (1..200).filter(|b| *b != a) {
                 let there = Ids::of_engine(b).of_c(Ids::of_engine(a).to_c(ChainId::from_u64(0)));
-                // Of what generation the slot would have to be.
+                // The upper half is the generation that the slot would need.
                 assert!(there.to_u64() >> 32 > 100, "{a} {b}");
             }
         }

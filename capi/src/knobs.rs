@@ -1,5 +1,4 @@
-//! Settings by name: what configurations and requests have in common, and how a number becomes a
-//! value.
+//! Named settings: those that configurations and requests share, and how a number becomes a value.
 
 use std::time::Duration;
 
@@ -7,21 +6,21 @@ use httpstream::{Limits, Timeouts};
 
 use crate::errors::Fault;
 
-/// Stands for "none" of timeouts and "never" of delays.
+/// Means "none" for timeouts and "never" for delays.
 pub(crate) const NEVER: u64 = u64::MAX;
 
-/// A time of `UINT64_MAX` milliseconds is none.
+/// Returns a timeout; `UINT64_MAX` milliseconds means none.
 pub(crate) fn timeout(ms: u64) -> Option<Duration> {
     (ms != NEVER).then(|| Duration::from_millis(ms))
 }
 
-/// A delay of `UINT64_MAX` milliseconds is for ever.
+/// Returns a delay; `UINT64_MAX` milliseconds means forever.
 pub(crate) fn delay(ms: u64) -> Duration {
     timeout(ms).unwrap_or(Duration::MAX)
 }
 
 pub(crate) fn count(name: &str, value: u64) -> Result<usize, Fault> {
-    usize::try_from(value).map_err(|_| unusable(name, value, "more than this machine can count"))
+    usize::try_from(value).map_err(|_| unusable(name, value, "more than fits a size_t"))
 }
 
 pub(crate) fn yes(name: &str, value: u64) -> Result<bool, Fault> {
@@ -53,7 +52,7 @@ pub(crate) enum Clock {
 }
 
 impl Clock {
-    /// `timeout_connect_ms` and its kin.
+    /// Returns the timeout that a setting such as `timeout_connect_ms` names.
     pub(crate) fn of(name: &str) -> Option<Self> {
         Some(match name.strip_prefix("timeout_")?.strip_suffix("_ms")? {
             "resolve" => Clock::Resolve,
@@ -94,8 +93,8 @@ pub(crate) enum Limit {
 }
 
 impl Limit {
-    /// `limit_max_body_bytes` and its kin; of the prefix `limit_` nothing depends. `None`: no limit
-    /// has this name.
+    /// Returns the limit that a setting such as `limit_max_body_bytes` names; the prefix `limit_`
+    /// is optional. Returns `None` if no limit has this name.
     pub(crate) fn of(name: &str, value: u64) -> Option<Result<Self, Fault>> {
         let as_count = |limit: fn(usize) -> Limit| count(name, value).map(limit);
         Some(match name.strip_prefix("limit_").unwrap_or(name) {

@@ -1,23 +1,23 @@
-//! The C interface of httpstream. Its documentation is the header, `include/httpstream.h`, which is
-//! made from these files.
+//! The C interface of httpstream. Its documentation is the header, `include/httpstream.h`, which
+//! cbindgen generates from these files.
 //!
-//! - `types`: the numbers and structs that cross
-//! - `errors`: error numbers, their words, and the guard that keeps panics in
-//! - `raw`: from C's pointers to slices and back
+//! - `types`: constants, handle types and structs of the interface
+//! - `errors`: error numbers and messages, and the guard that stops panics
+//! - `raw`: conversion between C's pointers and slices
 //! - `handles`: numbers in place of pointers
-//! - `ids`: of chains
-//! - `shared`: what all threads see: requests, configurations, and which engines there are; and
-//!   what a fork leaves of it
-//! - `config`, `request`: values that are put together call by call
+//! - `ids`: ids of chains
+//! - `shared`: what all threads share (requests, configurations, the list of engines), and how
+//!   forks affect it
+//! - `config`, `request`: values built call by call
 //! - `engine`: engines, each on its thread
-//! - `readback`: C's callbacks as a readback of the engine
-//! - `reply`: what a callback is lent
+//! - `readback`: C callbacks as a readback of the engine
+//! - `reply`: replies lent to callbacks
 //!
-//! Rules: `unsafe` stands where a pointer of C's is read, a callback called, or something lent
-//! whose lifetime C cannot know. Everything that C calls goes through `errors::guard`. No lock is
-//! held, and no table borrowed, while a callback runs.
+//! Rules: `unsafe` appears only where a C pointer is read, a callback is called, or something is
+//! lent whose lifetime C cannot express. Every function that C calls goes through `errors::guard`.
+//! No lock is held, and no table borrowed, while a callback runs.
 
-// In the order of the header.
+// These modules appear in the header, in this order.
 mod types;
 
 mod errors;
@@ -31,7 +31,7 @@ mod request;
 mod readback;
 mod reply;
 
-// What they stand on.
+// Internal modules.
 mod handles;
 mod ids;
 mod knobs;

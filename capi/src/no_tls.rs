@@ -1,4 +1,4 @@
-//! Without feature `tls`: there are no root certificates to believe.
+//! Stands in for `tls.rs` without feature `tls`: no root certificates can be set.
 
 use std::convert::Infallible;
 
@@ -6,7 +6,7 @@ use httpstream::Config;
 
 use crate::errors::Fault;
 
-/// None can be had.
+/// Root certificates, of which no value can exist.
 #[derive(Clone, Debug)]
 pub(crate) struct Roots(Infallible);
 

@@ -1,4 +1,5 @@
-//! C's callbacks as a readback of the engine. The one place that calls them.
+//! C callbacks as a readback of the engine. No other module calls `on_reply`, `on_head`, `on_data`
+//! or `release`.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -12,8 +13,9 @@ use crate::reply::{Shown, What};
 use crate::request;
 use crate::types::*;
 
-/// A readback of C's that was taken over. It is to be released once: by [`release`](Self::release),
-/// and not by being dropped, since it is dropped inside the engine, where C must not be called.
+/// A C readback that the engine has taken over. It must be released exactly once, by
+/// [`release`](Self::release). Dropping it does not release it, because it is dropped inside the
+/// engine, where C must not be called.
 pub(crate) struct Taken(httpstream_readback);
 
 impl Taken {
@@ -21,7 +23,7 @@ impl Taken {
         Self(*readback)
     }
 
-    /// Nothing to call, nothing to release.
+    /// Returns a readback without callbacks, and with nothing to release.
     fn none() -> Self {
         Self(httpstream_readback {
             on_reply: None,
@@ -38,21 +40,22 @@ impl Taken {
 
     pub(crate) fn release(self) {
         if let Some(release) = self.0.release {
-            // SAFETY: what C handed over, for this.
+            // SAFETY: C passed this function to be called so.
             unsafe { release(self.0.user) }
         }
     }
 
     fn on_reply(&self, reply: u64, next: &mut httpstream_next) {
         if let Some(on_reply) = self.0.on_reply {
-            // SAFETY: what C handed over, for this; not released yet, and `next` is ours.
+            // SAFETY: C passed this function to be called so. It is not released yet, and `next`
+            // is ours.
             unsafe { on_reply(self.0.user, reply, next) }
         }
     }
 
     fn on_head(&self, head: u64) -> i32 {
         match (self.0.on_head, self.0.on_reply) {
-            // SAFETY: what C handed over, for this; not released yet.
+            // SAFETY: C passed this function to be called so, and it is not released yet.
             (Some(on_head), _) => unsafe { on_head(self.0.user, head) },
             (None, Some(_)) => HTTPSTREAM_BUFFER,
             (None, None) => HTTPSTREAM_DISCARD,
@@ -61,20 +64,20 @@ impl Taken {
 
     fn on_data(&self, reply: u64, data: &[u8]) -> i32 {
         match self.0.on_data {
-            // SAFETY: what C handed over, for this; not released yet, and `data` outlives the call.
+            // SAFETY: as in `on_reply`, and `data` outlives the call.
             Some(on_data) => unsafe { on_data(self.0.user, reply, data.as_ptr(), data.len()) },
             None => HTTPSTREAM_DISCARD,
         }
     }
 }
 
-/// A chain of C's.
+/// A chain that C submitted.
 pub(crate) struct CReadback {
     desk: Rc<Desk>,
     by: Taken,
-    /// The one sent last.
+    /// The request that was sent last.
     request: Request,
-    /// When it was submitted, or its delay was over. `None`: that is never.
+    /// When the request was submitted, or its delay ended. `None` means never.
     due: Option<Instant>,
 }
 
@@ -89,7 +92,7 @@ impl CReadback {
         }
     }
 
-    /// Calls back with a part of a reply.
+    /// Runs `callback` with a handle of a reply or of a part of one.
     fn show<R>(
         &self,
         what: What<'_>,
@@ -112,27 +115,28 @@ impl CReadback {
             HTTPSTREAM_ABORT => Flow::Abort,
             _ => {
                 self.desk.tell_garbage(|| {
-                    format!("{callback} of chain {id} answered {answer}, which is no flow")
+                    format!("{callback} of chain {id} returned {answer}, which is not a valid flow")
                 });
                 Flow::Abort
             }
         }
     }
 
-    /// What `next` says, with all that it hands over taken over.
+    /// Does what `next` asks for: frees the request, takes over the readback, and returns the
+    /// action.
     fn follow(&mut self, id: u64, next: &httpstream_next, cx: &Context<'_, ()>) -> Next<()> {
         let action = self.action(next);
         if next.frees_request.is_true() && next.request != 0 && request::free(next.request).is_err()
         {
-            // Of SEND it was said already.
+            // For HTTPSTREAM_SEND, `action` reports the invalid handle.
             if next.action != HTTPSTREAM_SEND {
                 self.desk.tell_garbage(|| {
                     let request = next.request;
-                    format!("on_reply of chain {id} frees request {request:#x}, which is none")
+                    format!("on_reply of chain {id} frees {request:#x}, which is not a request")
                 });
             }
         }
-        // SAFETY: C's promise about `next`: null, or a readback.
+        // SAFETY: C promises that this is null or points to a readback.
         if let Some(readback) = unsafe { next.readback.as_ref() } {
             let former = std::mem::replace(&mut self.by, Taken::of(readback));
             self.desk.retire(former);
@@ -143,7 +147,7 @@ impl CReadback {
             Ok(action) => action.after(delay),
             Err(fault) => {
                 self.desk
-                    .tell_garbage(|| format!("on_reply of chain {id} answered {}", fault.words));
+                    .tell_garbage(|| format!("on_reply of chain {id} returned {}", fault.words));
                 Next::done()
             }
         }
@@ -160,7 +164,9 @@ impl CReadback {
                 self.request = request.clone();
                 Ok(Next::send(request))
             }
-            action => Err(Fault::argument(format!("{action}, which is no action"))),
+            action => Err(Fault::argument(format!(
+                "{action}, which is not a valid action"
+            ))),
         }
     }
 }
@@ -193,7 +199,7 @@ impl Readback<()> for CReadback {
     }
 }
 
-/// The chain is over.
+/// Ends the chain.
 impl Drop for CReadback {
     fn drop(&mut self) {
         self.desk.end_chain();

@@ -1,7 +1,8 @@
-//! Replies: what a callback is lent, found again by its handle for as long as the callback runs.
+//! Replies: what callbacks are lent, found by handle while the callback runs.
 //!
-//! They are lent in a stack, since a callback may turn another engine. A handle names its thread
-//! and its place in the order of lending, so that one that is kept is recognised.
+//! Lent replies form a stack, since a callback may turn another engine. A handle identifies its
+//! thread and the order of lending, so a handle that is used after its callback has returned is
+//! detected.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::ffi::{CStr, CString, c_char};
@@ -19,7 +20,7 @@ use crate::handles::Kind;
 use crate::raw;
 use crate::types::*;
 
-/// What there is to be seen.
+/// The part of an exchange that a reply shows.
 #[derive(Clone, Copy)]
 pub(crate) enum What<'a> {
     Head(&'a Response<'a>),
@@ -28,26 +29,27 @@ pub(crate) enum What<'a> {
     Failure(&'a Error),
 }
 
-/// A reply that is lent.
+/// A reply that can be lent to a callback.
 pub(crate) struct Shown<'a> {
     what: What<'a>,
     id: u64,
     request: &'a Request,
     elapsed: Option<Duration>,
-    /// Made when they are first asked for.
+    /// Computed on first use, like the next two.
     message: OnceCell<CString>,
     url: OnceCell<String>,
     peer: OnceCell<CString>,
 }
 
-/// One that is lent now, with its number.
+/// A reply that is currently lent, with its number.
 struct Lent(u64, NonNull<Shown<'static>>);
 
-/// The bits of a number that say which of the thread's replies it is.
+/// The number of low bits that hold the order of lending.
 const ORDER_BITS: u32 = 36;
 const MAX_ORDER: u64 = (1 << ORDER_BITS) - 1;
 
-/// The bits above them, which say which thread; of more threads than that the numbers begin again.
+/// The number of bits above them, which hold the thread. With more threads than fit, the numbers
+/// start over.
 const THREAD_BITS: u32 = 24;
 
 static THREADS: AtomicU64 = AtomicU64::new(1);
@@ -58,7 +60,7 @@ fn new_thread() -> u64 {
 
 thread_local! {
     static LENT: RefCell<Vec<Lent>> = const { RefCell::new(Vec::new()) };
-    /// Of the reply lent last: the thread, and the order.
+    /// The number of the reply that was lent last: thread and order.
     static LAST: Cell<u64> = Cell::new(new_thread() << ORDER_BITS);
 }
 
@@ -80,9 +82,9 @@ impl<'a> Shown<'a> {
         }
     }
 
-    /// Runs `callback` with a handle that leads here until it returns.
+    /// Runs `callback` with a handle that refers to this reply until the callback returns.
     pub(crate) fn lend<R>(&self, callback: impl FnOnce(u64) -> R) -> R {
-        /// Takes it back, whatever happens.
+        /// Takes the reply back, whether `callback` returns or panics.
         struct Back;
         impl Drop for Back {
             fn drop(&mut self) {
@@ -138,7 +140,7 @@ impl<'a> Shown<'a> {
         }
     }
 
-    /// Of a response nobody asks; it was processed, so no.
+    /// False for a response: the request has been processed.
     fn resend_is_safe(&self) -> bool {
         self.error().is_some_and(Error::resend_is_safe)
     }
@@ -211,7 +213,7 @@ impl<'a> Shown<'a> {
         self.url.get_or_init(|| self.request.uri().to_string())
     }
 
-    /// The address that the response came from, of which a unix socket has none.
+    /// The address that the response came from. A Unix socket has none.
     fn peer(&self) -> Option<SocketAddr> {
         let peer = self.response()?.info().peer;
         (!peer.ip().is_unspecified() || peer.port() != 0).then_some(peer)
@@ -268,7 +270,7 @@ impl<'a> Shown<'a> {
     }
 }
 
-/// An address in network byte order, and how many bytes it has.
+/// Returns an address in network byte order, and its length in bytes.
 fn octets(peer: Option<SocketAddr>) -> ([u8; 16], u32) {
     let mut bytes = [0; 16];
     match peer.map(|peer| peer.ip()) {
@@ -281,7 +283,7 @@ fn octets(peer: Option<SocketAddr>) -> ([u8; 16], u32) {
     }
 }
 
-/// A step's time in microseconds, `UINT64_MAX` if it was not taken.
+/// Returns a step's time in microseconds, or `UINT64_MAX` if the step did not occur.
 fn step(time: Option<Duration>) -> u64 {
     time.and_then(|time| u64::try_from(time.as_micros()).ok())
         .unwrap_or(u64::MAX)
@@ -291,7 +293,7 @@ fn count(fields: Option<Headers<'_>>) -> usize {
     fields.map_or(0, |fields| fields.len())
 }
 
-/// Status line and fields of a response, as text.
+/// The status line and fields of a response, as text.
 struct Head<'a>(&'a Response<'a>);
 
 impl Head<'_> {
@@ -313,16 +315,17 @@ impl Head<'_> {
         }
     }
 
-    /// Writes it to the beginning of `out`, as far as whole pieces of it fit; answers its length.
+    /// Writes the head to the beginning of `out`, as far as whole pieces fit, and returns its full
+    /// length.
     fn write(&self, out: &mut [MaybeUninit<u8>]) -> usize {
         let (mut len, mut rest) = (0, out);
         self.for_each_piece(|bytes| {
             len += bytes.len();
-            // Once one did not fit there is no room left for those behind it.
+            // Once a piece does not fit, `rest` is empty, so later pieces are skipped too.
             if let Some((place, behind)) =
                 std::mem::take(&mut rest).split_at_mut_checked(bytes.len())
             {
-                // `write_copy_of_slice` is younger than the oldest Rust we build with.
+                // `write_copy_of_slice` needs a newer Rust than our oldest supported one.
                 for (place, byte) in place.iter_mut().zip(bytes) {
                     place.write(*byte);
                 }
@@ -350,7 +353,7 @@ fn kind_number(kind: ErrorKind) -> i32 {
         ErrorKind::Cancelled => HTTPSTREAM_KIND_CANCELLED,
         ErrorKind::Aborted => HTTPSTREAM_KIND_ABORTED,
         ErrorKind::Gone => HTTPSTREAM_KIND_GONE,
-        // The enum may grow.
+        // The enum is `#[non_exhaustive]`.
         _ => HTTPSTREAM_KIND_OTHER,
     }
 }
@@ -366,12 +369,12 @@ fn phase_number(phase: Phase) -> i32 {
         Phase::FirstByte => HTTPSTREAM_PHASE_FIRST_BYTE,
         Phase::Head => HTTPSTREAM_PHASE_HEAD,
         Phase::Body => HTTPSTREAM_PHASE_BODY,
-        // The enum may grow.
+        // The enum is `#[non_exhaustive]`.
         _ => HTTPSTREAM_PHASE_OTHER,
     }
 }
 
-/// Looks at the reply that a handle names, if it is still lent.
+/// Passes the reply that a handle refers to to `at`, if it is still lent.
 fn look<R>(reply: u64, at: impl FnOnce(&Shown<'_>) -> Result<R, Fault>) -> Result<R, Fault> {
     let number = Kind::Reply.number(reply)?;
     let found = LENT.try_with(|lent| {
@@ -382,9 +385,10 @@ fn look<R>(reply: u64, at: impl FnOnce(&Shown<'_>) -> Result<R, Fault>) -> Resul
             .map(|Lent(_, shown)| *shown)
     });
     match found {
-        // SAFETY: on the stack as long as `Shown::lend` holds the borrow that it came from, which
-        // is longer than this call: it comes from inside the callback. It is only ever read, and
-        // `at` takes it for any lifetime, so that what it keeps of it are C's pointers only.
+        // SAFETY: the pointer is on the stack as long as `Shown::lend` holds the borrow that it
+        // came from. That is longer than this call, which comes from inside the callback. The reply
+        // is only ever read, and `at` accepts any lifetime, so it can keep nothing but the pointers
+        // that C gets.
         Ok(Some(shown)) => at(unsafe { shown.as_ref() }),
         Ok(None) | Err(_) => Err(why_not_lent(reply, number)),
     }
@@ -409,7 +413,7 @@ fn why_not_lent(reply: u64, number: u64) -> Fault {
     }
 }
 
-/// Answers a pointer, and writes its length.
+/// Returns a pointer to `bytes` and writes their length.
 fn slice(bytes: &[u8], len: Option<&mut MaybeUninit<usize>>) -> *const u8 {
     if let Some(len) = len {
         len.write(bytes.len());
@@ -417,7 +421,7 @@ fn slice(bytes: &[u8], len: Option<&mut MaybeUninit<usize>>) -> *const u8 {
     bytes.as_ptr()
 }
 
-/// Runs `run`, which writes a length; where it fails the length is 0.
+/// Runs `run`, which writes a length. If it fails, the length is 0.
 fn with_len<T>(
     function: &str,
     mut len: Option<&mut MaybeUninit<usize>>,
@@ -438,8 +442,9 @@ fn field((name, value): (&str, &[u8])) -> httpstream_field {
     }
 }
 
-/// Where C wants the parts of a field; what is null is not wanted. No references: one variable may
-/// be given for several that do not matter.
+/// The places to which C wants the parts of a field written; null parts are skipped. They are
+/// pointers rather than references because C may pass the same variable for several parts that it
+/// does not need.
 struct FieldPlaces {
     name: *mut *const u8,
     name_len: *mut usize,
@@ -449,15 +454,15 @@ struct FieldPlaces {
 
 impl FieldPlaces {
     /// # Safety
-    /// Each is null or leads to such a variable.
+    /// Each must be null or point to a variable of its type.
     unsafe fn take(self, fields: Option<Headers<'_>>, index: usize) -> Result<i32, Fault> {
         let there = count(fields.clone());
         let Some(found) = fields.and_then(|mut fields| fields.nth(index)).map(field) else {
             return Err(Fault::argument(format!(
-                "index is {index}: there are {there}"
+                "index is {index}, but there are {there}"
             )));
         };
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises it.
         unsafe {
             raw::put(self.name, found.name);
             raw::put(self.name_len, found.name_len);
@@ -468,10 +473,10 @@ impl FieldPlaces {
     }
 }
 
-/// Writes the fields to `out`, which has room for so many; answers how many there are.
+/// Writes up to `room` fields to `out`, and returns how many fields there are.
 ///
 /// # Safety
-/// `out` is null, or leads to `room` structs that nobody else uses meanwhile.
+/// `out` must be null or point to `room` structs that nothing else uses meanwhile.
 unsafe fn copy_fields(
     fields: Option<Headers<'_>>,
     out: *mut httpstream_field,
@@ -485,27 +490,29 @@ unsafe fn copy_fields(
         };
     }
     for (i, pair) in fields.into_iter().flatten().take(room).enumerate() {
-        // SAFETY: the caller's promise; `i` is less than `room`.
+        // SAFETY: the caller promises it, and `i` is less than `room`.
         unsafe { out.add(i).write(field(pair)) };
     }
     Ok(there)
 }
 
-/// Writes all about a reply that is there without further work to `out`, whose `size` is set: one
-/// call in place of a dozen, for bindings. HTTPSTREAM_ERROR_ARGUMENT: `size` is not set.
+/// Writes everything about a reply that is available without further work to `out`; set `out->size`
+/// first. One call in place of a dozen, for language bindings.
 ///
-/// This and what follows are for callbacks, with the reply they were given, on the engine's thread.
-/// A reply that is not lent to a running callback answers HTTPSTREAM_ERROR_HANDLE or
-/// HTTPSTREAM_ERROR_THREAD, or where no number is answered 0, false or null; what it was is then in
-/// httpstream_last_error_number. Pointers are valid until the callback returns, and not null but
-/// where this is said.
+/// HTTPSTREAM_ERROR_ARGUMENT: `size` is not set.
+///
+/// This function and those below are for use inside callbacks, with the reply passed to the
+/// callback, on the engine's thread. For a reply that is not lent to a running callback they return
+/// HTTPSTREAM_ERROR_HANDLE or HTTPSTREAM_ERROR_THREAD. Functions that return no error number then
+/// return 0, false or null, and httpstream_last_error_number returns the error. Returned pointers
+/// are valid until the callback returns, and null only where this is stated.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn httpstream_reply_view(
     reply: httpstream_reply,
     out: *mut httpstream_view,
 ) -> i32 {
     guard("httpstream_reply_view", || {
-        // SAFETY: the caller's promise about its pointers, see `raw`.
+        // SAFETY: the caller promises that its pointers are valid, see `raw`.
         look(reply, |shown| unsafe {
             raw::fill("out", out, &shown.view())
         })?;
@@ -513,14 +520,14 @@ pub unsafe extern "C" fn httpstream_reply_view(
     })
 }
 
-/// The chain that the reply belongs to. 0: not a reply.
+/// Returns the id of the chain that the reply belongs to, or 0 if this is not a reply.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_reply_id(reply: httpstream_reply) -> httpstream_id {
     guard("httpstream_reply_id", || look(reply, |shown| Ok(shown.id)))
 }
 
-/// HTTPSTREAM_KIND_RESPONSE (0): there is a response, or its head, or a piece of it. Else why there
-/// is none, or not all of it: another HTTPSTREAM_KIND_*. Negative: an error.
+/// Returns HTTPSTREAM_KIND_RESPONSE (0) for a response, its head or a piece of it. For a failure,
+/// returns its cause, another HTTPSTREAM_KIND_*. A negative value is an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_reply_kind(reply: httpstream_reply) -> i32 {
     guard("httpstream_reply_kind", || {
@@ -528,8 +535,8 @@ pub extern "C" fn httpstream_reply_kind(reply: httpstream_reply) -> i32 {
     })
 }
 
-/// The name of a HTTPSTREAM_KIND_*: "Truncated"; "Response" of 0, "Other" of numbers without a
-/// name. Valid for ever. Any thread.
+/// Returns the name of a HTTPSTREAM_KIND_*, such as "Truncated"; "Response" for 0, and "Other" for
+/// unknown numbers. The text is valid forever. Callable from any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_kind_name(kind: i32) -> *const c_char {
     let name: &CStr = match kind {
@@ -554,8 +561,8 @@ pub extern "C" fn httpstream_kind_name(kind: i32) -> *const c_char {
     name.as_ptr()
 }
 
-/// What failed, where and why, in words; "" of a response. NUL-terminated, UTF-8. Shows no path,
-/// query or field value. Null: not a reply.
+/// Returns what failed, where and why, as NUL-terminated UTF-8 text; "" for a response. The text
+/// contains no path, query or field value. Returns null if this is not a reply.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_reply_message(reply: httpstream_reply) -> *const c_char {
     guard("httpstream_reply_message", || {
@@ -563,7 +570,8 @@ pub extern "C" fn httpstream_reply_message(reply: httpstream_reply) -> *const c_
     })
 }
 
-/// In which phase it failed, a HTTPSTREAM_PHASE_*; 0 of a response. Negative: an error.
+/// Returns the phase in which the request failed, a HTTPSTREAM_PHASE_*; 0 for a response. A
+/// negative value is an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_reply_phase(reply: httpstream_reply) -> i32 {
     guard("httpstream_reply_phase", || {
@@ -571,8 +579,8 @@ pub extern "C" fn httpstream_reply_phase(reply: httpstream_reply) -> i32 {
     })
 }
 
-/// The name of a HTTPSTREAM_PHASE_*: "FirstByte"; "None" of 0, "Other" of numbers without a name.
-/// Valid for ever. Any thread.
+/// Returns the name of a HTTPSTREAM_PHASE_*, such as "FirstByte"; "None" for 0, and "Other" for
+/// unknown numbers. The text is valid forever. Callable from any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_phase_name(phase: i32) -> *const c_char {
     let name: &CStr = match phase {
@@ -591,8 +599,8 @@ pub extern "C" fn httpstream_phase_name(phase: i32) -> *const c_char {
     name.as_ptr()
 }
 
-/// Whether the request left this machine: HTTPSTREAM_SENT_NO, HTTPSTREAM_SENT_MAYBE or
-/// HTTPSTREAM_SENT_YES, as of a response. Negative: an error.
+/// Returns whether the request left this machine: HTTPSTREAM_SENT_NO, HTTPSTREAM_SENT_MAYBE or
+/// HTTPSTREAM_SENT_YES; always the last for a response. A negative value is an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_reply_request_sent(reply: httpstream_reply) -> i32 {
     guard("httpstream_reply_request_sent", || {
@@ -600,8 +608,8 @@ pub extern "C" fn httpstream_reply_request_sent(reply: httpstream_reply) -> i32 
     })
 }
 
-/// 1: sending the request again can do no harm: it never left, or it is idempotent. 0: it can, or
-/// there is a response. Negative: an error.
+/// Returns 1 if sending the request again can do no harm, because it never left this machine or is
+/// idempotent. Returns 0 if it can, and for a response. A negative value is an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_reply_resend_is_safe(reply: httpstream_reply) -> i32 {
     guard("httpstream_reply_resend_is_safe", || {
@@ -609,8 +617,8 @@ pub extern "C" fn httpstream_reply_resend_is_safe(reply: httpstream_reply) -> i3
     })
 }
 
-/// The status code, 100 to 999, also of a failure after the head; 0: none was received. Negative:
-/// an error.
+/// Returns the status code, 100 to 999, also for a failure after the head; 0 if none was received.
+/// A negative value is an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_reply_status(reply: httpstream_reply) -> i32 {
     guard("httpstream_reply_status", || {
@@ -618,8 +626,8 @@ pub extern "C" fn httpstream_reply_status(reply: httpstream_reply) -> i32 {
     })
 }
 
-/// The reason phrase, `len` bytes, often 0, not NUL-terminated. `len` may be null. Null: not a
-/// reply.
+/// Returns the reason phrase, which is often empty. It is not NUL-terminated. Its length is written
+/// to `len`, which may be null. Returns null if this is not a reply.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_reply_reason(
     reply: httpstream_reply,
@@ -630,8 +638,9 @@ pub extern "C" fn httpstream_reply_reason(
     })
 }
 
-/// The body, `len` bytes, its transfer coding removed; of a failure what had been collected of it;
-/// empty if it was streamed or discarded. `len` may be null. Null: not a reply.
+/// Returns the body, with the transfer coding removed. For a failure it is what had been collected;
+/// it is empty if the body was streamed or discarded. Its length is written to `len`, which may be
+/// null. Returns null if this is not a reply.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_reply_body(
     reply: httpstream_reply,
@@ -642,8 +651,9 @@ pub extern "C" fn httpstream_reply_body(
     })
 }
 
-/// The value of the first field of that name, in any case, `len` bytes, not NUL-terminated. A
-/// `name_len` of SIZE_MAX: NUL-terminated. `len` may be null. Null: there is none, or not a reply.
+/// Returns the value of the first field with this name, in any case. It is not NUL-terminated. Its
+/// length is written to `len`, which may be null. A `name_len` of SIZE_MAX means that `name` is
+/// NUL-terminated. Returns null if there is no such field or this is not a reply.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn httpstream_reply_header(
     reply: httpstream_reply,
@@ -652,7 +662,7 @@ pub unsafe extern "C" fn httpstream_reply_header(
     len: Option<&mut MaybeUninit<usize>>,
 ) -> *const u8 {
     with_len("httpstream_reply_header", len, |len| {
-        // SAFETY: the caller's promise about its pointers, see `raw`.
+        // SAFETY: the caller promises that its pointers are valid, see `raw`.
         let name = unsafe { raw::text("name", name, name_len) }?;
         look(reply, |shown| {
             let value = shown.response().and_then(|response| response.header(name));
@@ -661,7 +671,7 @@ pub unsafe extern "C" fn httpstream_reply_header(
     })
 }
 
-/// How many fields there are, several of one name counted each; 0 of a failure.
+/// Returns the number of fields; several of the same name count each. 0 for a failure.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_reply_header_count(reply: httpstream_reply) -> usize {
     guard("httpstream_reply_header_count", || {
@@ -669,8 +679,10 @@ pub extern "C" fn httpstream_reply_header_count(reply: httpstream_reply) -> usiz
     })
 }
 
-/// The field at `index`, in the order received, from 0. Each of the four places may be null.
-/// HTTPSTREAM_ERROR_ARGUMENT: there are not so many.
+/// Writes the field at `index` to the four places, each of which may be null. Fields are in the
+/// order received, and indexes start at 0.
+///
+/// HTTPSTREAM_ERROR_ARGUMENT: `index` is not less than the number of fields.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn httpstream_reply_header_at(
     reply: httpstream_reply,
@@ -687,16 +699,16 @@ pub unsafe extern "C" fn httpstream_reply_header_at(
         value_len,
     };
     guard("httpstream_reply_header_at", || {
-        // SAFETY: the caller's promise about its pointers, see `raw`.
+        // SAFETY: the caller promises that its pointers are valid, see `raw`.
         look(reply, |shown| unsafe {
             places.take(shown.headers(), index)
         })
     })
 }
 
-/// Writes the fields in the order received to `out`, which has room for `room` of them; answers how
-/// many there are, which may be more. `out` may be null where `room` is 0. One call in place of
-/// many, for bindings.
+/// Writes up to `room` fields to `out`, in the order received. Returns the total number of fields,
+/// which may exceed `room`. `out` may be null if `room` is 0. One call in place of many, for
+/// language bindings.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn httpstream_reply_headers(
     reply: httpstream_reply,
@@ -704,18 +716,18 @@ pub unsafe extern "C" fn httpstream_reply_headers(
     room: usize,
 ) -> usize {
     guard("httpstream_reply_headers", || {
-        // SAFETY: the caller's promise about its pointers, see `raw`.
+        // SAFETY: the caller promises that its pointers are valid, see `raw`.
         look(reply, |shown| unsafe {
             copy_fields(shown.headers(), out, room)
         })
     })
 }
 
-/// Writes the head as text to `out`, which has room for `room` bytes: the status line and each
-/// field line, each with CR LF at its end, a field as "name: value", in the order received. Answers
-/// its length; where that is more than `room`, what was written is the beginning of it, if that. 0:
-/// of a failure, or not a reply. `out` may be null where `room` is 0. One copy in place of many,
-/// for bindings that look at fields later or never.
+/// Writes the head as text to `out`, which has room for `room` bytes: the status line, then each
+/// field line as "name: value" in the order received, all terminated by CR LF. Returns the full
+/// length; 0 for a failure or if this is not a reply. If the length exceeds `room`, only a part of
+/// the beginning was written, possibly nothing. `out` may be null if `room` is 0. One copy in place
+/// of many, for language bindings that read fields later or never.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn httpstream_reply_head(
     reply: httpstream_reply,
@@ -723,7 +735,7 @@ pub unsafe extern "C" fn httpstream_reply_head(
     room: usize,
 ) -> usize {
     guard("httpstream_reply_head", || {
-        // SAFETY: the caller's promise about its pointers, see `raw`.
+        // SAFETY: the caller promises that its pointers are valid, see `raw`.
         let out = unsafe { raw::room("out", out, room) }?;
         look(reply, |shown| {
             Ok(shown
@@ -733,7 +745,7 @@ pub unsafe extern "C" fn httpstream_reply_head(
     })
 }
 
-/// How many trailer fields there are; 0 before the response is complete.
+/// Returns the number of trailer fields; 0 until the response is complete.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_reply_trailer_count(reply: httpstream_reply) -> usize {
     guard("httpstream_reply_trailer_count", || {
@@ -741,7 +753,7 @@ pub extern "C" fn httpstream_reply_trailer_count(reply: httpstream_reply) -> usi
     })
 }
 
-/// The trailer field at `index`, as httpstream_reply_header_at.
+/// Writes the trailer field at `index` to the four places, like httpstream_reply_header_at.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn httpstream_reply_trailer_at(
     reply: httpstream_reply,
@@ -758,15 +770,15 @@ pub unsafe extern "C" fn httpstream_reply_trailer_at(
         value_len,
     };
     guard("httpstream_reply_trailer_at", || {
-        // SAFETY: the caller's promise about its pointers, see `raw`.
+        // SAFETY: the caller promises that its pointers are valid, see `raw`.
         look(reply, |shown| unsafe {
             places.take(shown.trailers(), index)
         })
     })
 }
 
-/// The method of the request, `len` bytes, not NUL-terminated; of failures too. `len` may be null.
-/// Null: not a reply.
+/// Returns the method of the request, also for a failure. It is not NUL-terminated. Its length is
+/// written to `len`, which may be null. Returns null if this is not a reply.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_reply_method(
     reply: httpstream_reply,
@@ -779,8 +791,9 @@ pub extern "C" fn httpstream_reply_method(
     })
 }
 
-/// The URL that was asked for, of failures too, `len` bytes, not NUL-terminated, encoded as it went
-/// out, without fragment. It may hold secrets: do not log it. `len` may be null. Null: not a reply.
+/// Returns the URL of the request, also for a failure: percent-encoded as it was sent, without a
+/// fragment. It may contain secrets, so do not log it. It is not NUL-terminated. Its length is
+/// written to `len`, which may be null. Returns null if this is not a reply.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_reply_url(
     reply: httpstream_reply,
@@ -791,9 +804,9 @@ pub extern "C" fn httpstream_reply_url(
     })
 }
 
-/// How often the request was sent: 2 after a retry on a fresh connection. Of a failure, how often
-/// it was given a connection or the making of one: 0 if it never left its queue. Negative: an
-/// error.
+/// Returns how many times the request was sent: 2 after a retry on a fresh connection. For a
+/// failure, returns how many times it was assigned a connection, established or not: 0 if it never
+/// left the queue. A negative value is an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_reply_attempts(reply: httpstream_reply) -> i32 {
     guard("httpstream_reply_attempts", || {
@@ -801,8 +814,9 @@ pub extern "C" fn httpstream_reply_attempts(reply: httpstream_reply) -> i32 {
     })
 }
 
-/// The address that the response came from: "127.0.0.1:80", "[::1]:80". NUL-terminated; "" where it
-/// is not known, as of a failure. Null: not a reply.
+/// Returns the address that the response came from, such as "127.0.0.1:80" or "[::1]:80", as
+/// NUL-terminated text; "" if it is not known, as for a failure. Returns null if this is not a
+/// reply.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_reply_peer(reply: httpstream_reply) -> *const c_char {
     guard("httpstream_reply_peer", || {
@@ -810,7 +824,7 @@ pub extern "C" fn httpstream_reply_peer(reply: httpstream_reply) -> *const c_cha
     })
 }
 
-/// Whether the connection had served another request before.
+/// Returns whether the connection had served another request before.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_reply_reused(reply: httpstream_reply) -> bool {
     guard("httpstream_reply_reused", || {
@@ -818,8 +832,8 @@ pub extern "C" fn httpstream_reply_reused(reply: httpstream_reply) -> bool {
     })
 }
 
-/// Microseconds from the submission, or the end of the delay, to the end of the response, or to now
-/// where it has not ended well.
+/// Returns the time in microseconds from the submission, or the end of the delay, to the end of the
+/// response, or to now if the response is not complete or the request failed.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_reply_elapsed_us(reply: httpstream_reply) -> u64 {
     guard("httpstream_reply_elapsed_us", || {

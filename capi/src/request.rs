@@ -1,8 +1,8 @@
-//! Requests: values, put together call by call and fixed when they are sent first.
+//! Requests: values built call by call, and fixed when they are first sent.
 //!
-//! The call that makes a mistake reports it. After that the request cannot be sent, and each
-//! further call says the same: one that lacks a field because somebody did not look at an answer
-//! may be worse than none.
+//! The call that makes a mistake fails. After that the request cannot be sent, and each further
+//! call fails with the same message. Otherwise a program that ignores a result could send a request
+//! without one of its fields, which may be worse than sending none.
 
 use std::ffi::{c_char, c_void};
 use std::mem::MaybeUninit;
@@ -16,25 +16,25 @@ use crate::raw;
 use crate::shared::shared;
 use crate::types::*;
 
-/// A request as far as it is written.
+/// A request being built, or a finished one.
 #[derive(Debug)]
 #[expect(
     clippy::large_enum_variant,
-    reason = "slots of a table, used again: a box would be an allocation more for each field"
+    reason = "slots of a table are reused, and a box would cost one more allocation per field"
 )]
 pub(crate) enum Written {
     Open(RequestBuilder),
-    /// Sent, or about to be.
+    /// Sent, or about to be sent.
     Sealed(Request),
-    /// A mistake was made: these words told it.
+    /// A call made a mistake; this is its message.
     Spoiled(String),
 }
 
-/// Seen only where a fault inside the library left it so.
+/// The message of a request that a panic inside the library left incomplete.
 const MIDWAY: &str = "request is unfinished";
 
 impl Written {
-    /// Does `step`, and reports the mistake in it.
+    /// Applies `step`. Returns a fault if it made a mistake, or an earlier step did.
     fn change(&mut self, step: impl FnOnce(RequestBuilder) -> RequestBuilder) -> Result<(), Fault> {
         match std::mem::replace(self, Self::Spoiled(MIDWAY.to_owned())) {
             Self::Open(builder) => {
@@ -43,7 +43,7 @@ impl Written {
             }
             Self::Sealed(request) => {
                 *self = Self::Sealed(request);
-                let why = "request was sent already: what is to differ has to be another request";
+                let why = "request was sent already and cannot change: create another one";
                 Err(Fault::argument(why))
             }
             Self::Spoiled(words) => {
@@ -67,7 +67,7 @@ impl Written {
         }
     }
 
-    /// Fixes it, if it can be sent.
+    /// Fixes the request if it can be sent.
     fn seal(&mut self) -> Result<Request, Fault> {
         match std::mem::replace(self, Self::Spoiled(MIDWAY.to_owned())) {
             Self::Open(builder) => match builder.build() {
@@ -87,15 +87,15 @@ impl Written {
     }
 }
 
-/// The request that a handle names, as it is sent.
+/// Returns the request that a handle refers to, fixed and ready to be sent.
 pub(crate) fn sendable(request: u64) -> Result<Request, Fault> {
     shared().requests.get_mut(request)?.seal()
 }
 
-/// Frees a request; answers what was wrong with the handle.
+/// Frees a request. Fails if the handle is invalid.
 pub(crate) fn free(request: u64) -> Result<(), Fault> {
     let written = shared().requests.remove(request)?;
-    // Not under the lock: a body may be long.
+    // Dropped outside the lock, since its body may be large.
     drop(written);
     Ok(())
 }
@@ -106,7 +106,7 @@ fn change(request: u64, step: impl FnOnce(RequestBuilder) -> RequestBuilder) -> 
     Ok(HTTPSTREAM_OK)
 }
 
-/// A number of a request's that was set, checked.
+/// A numeric setting of a request, converted to its type.
 enum Setting {
     Idempotent(bool),
     FreshConnection(bool),
@@ -134,7 +134,7 @@ impl Setting {
             Setting::Idempotent(yes) => builder.idempotent(yes),
             Setting::FreshConnection(true) => builder.fresh_connection(),
             Setting::Close(true) => builder.close(),
-            // As it is unless it was set, and then it stays.
+            // 0 is the default, and does not undo an earlier 1.
             Setting::FreshConnection(false) | Setting::Close(false) => builder,
             Setting::Timeout(clock, ms) => builder.timeouts(|timeouts| clock.set(timeouts, ms)),
             Setting::Limit(limit) => builder.limits(|limits| limit.set(limits)),
@@ -142,18 +142,19 @@ impl Setting {
     }
 }
 
-/// Makes a request, and writes it to `out`. Free it with httpstream_request_free. Lengths are in
-/// bytes, SIZE_MAX: NUL-terminated.
+/// Creates a request and writes it to `out`. Free it with httpstream_request_free. Lengths are in
+/// bytes; SIZE_MAX means NUL-terminated.
 ///
-/// `url` is absolute, http or https, its host in ASCII or an IP address. Path and query may be
-/// encoded or not; a fragment is dropped, credentials are refused. `method` is any but CONNECT.
+/// `url` is an absolute http or https URL whose host is ASCII or an IP address. Path and query may
+/// be percent-encoded or not; a fragment is dropped, and credentials are rejected. `method` is any
+/// method except CONNECT.
 ///
-/// A request is a value: it can be sent any number of times, by any engine of any thread. It is
-/// fixed when it is sent first; what is set after that is refused. A call that fails on account of
-/// what it was given spoils it: each further call, and sending it, fails with the same words.
+/// A request is a value: any engine on any thread can send it, any number of times. It is fixed
+/// when it is first sent; later changes fail. A call that fails because of its arguments
+/// invalidates the request: all further calls, and sending it, fail with the same message.
 ///
-/// HTTPSTREAM_ERROR_ARGUMENT: it cannot be sent; the words say which byte of what is wrong. Any
-/// thread.
+/// HTTPSTREAM_ERROR_ARGUMENT: the request cannot be sent; the message says which byte of which part
+/// is invalid. Callable from any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn httpstream_request_new(
     method: *const c_char,
@@ -164,13 +165,13 @@ pub unsafe extern "C" fn httpstream_request_new(
 ) -> i32 {
     guard("httpstream_request_new", || {
         let out = raw::out("out", out)?;
-        // SAFETY: the caller's promise about its pointers, see `raw`.
+        // SAFETY: the caller promises that its pointers are valid, see `raw`.
         let (method, url) = unsafe {
             let method = raw::text("method", method, method_len)?;
             (method, raw::text("url", url, url_len)?)
         };
         let method = Method::from_bytes(method.as_bytes())
-            .map_err(|_| Fault::argument("method: no token (RFC 9110 §9.1)"))?;
+            .map_err(|_| Fault::argument("method: not a token (RFC 9110 §9.1)"))?;
         let written = Written::of(Request::builder(method, url));
         written.check()?;
         out.write(shared().requests.insert(written)?);
@@ -178,7 +179,7 @@ pub unsafe extern "C" fn httpstream_request_new(
     })
 }
 
-/// Frees a request. Chains that send it go on. Any thread.
+/// Frees a request. Chains that send it go on. Callable from any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_request_free(request: httpstream_request) -> i32 {
     guard("httpstream_request_free", || {
@@ -186,13 +187,14 @@ pub extern "C" fn httpstream_request_free(request: httpstream_request) -> i32 {
     })
 }
 
-/// Adds a field; several of one name stay several lines. Lengths are in bytes, SIZE_MAX:
-/// NUL-terminated. White space around the value is taken off. "Host" replaces the one of the URL;
-/// "Content-Length" must be the body's.
+/// Adds a field. Fields of the same name stay separate lines. Lengths are in bytes; SIZE_MAX means
+/// NUL-terminated. Whitespace around the value is removed. "Host" replaces the host of the URL;
+/// "Content-Length" must match the body.
 ///
-/// HTTPSTREAM_ERROR_ARGUMENT: a name that is no token, a control byte in a value, a second Host or
-/// Content-Length, Transfer-Encoding, an Expect other than 100-continue; Upgrade, since there is no
-/// way to write behind a 101 from here: that does not spoil the request. Any thread.
+/// HTTPSTREAM_ERROR_ARGUMENT: the name is not a token, the value contains a control byte, or it is
+/// a second Host or Content-Length, a Transfer-Encoding, or an Expect other than 100-continue.
+/// Upgrade fails too, since this interface cannot write after a 101 response; that error does not
+/// invalidate the request. Callable from any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn httpstream_request_header(
     request: httpstream_request,
@@ -202,7 +204,7 @@ pub unsafe extern "C" fn httpstream_request_header(
     value_len: usize,
 ) -> i32 {
     guard("httpstream_request_header", || {
-        // SAFETY: the caller's promise about its pointers, see `raw`.
+        // SAFETY: the caller promises that its pointers are valid, see `raw`.
         let (name, value) = unsafe {
             let name = raw::text("name", name, name_len)?;
             (
@@ -211,16 +213,16 @@ pub unsafe extern "C" fn httpstream_request_header(
             )
         };
         if name.eq_ignore_ascii_case("Upgrade") {
-            // What follows the switch could be heard, and not answered.
-            let why = "Upgrade: a connection that switches to another protocol cannot be written to from here";
+            // After the switch, data could be received but not sent.
+            let why = "Upgrade: this interface cannot write to a connection that switches to another protocol";
             return Err(Fault::argument(why));
         }
         change(request, |builder| builder.header(name, value))
     })
 }
 
-/// Sets the body, `len` bytes, which are copied; SIZE_MAX: NUL-terminated. Its length goes out as
-/// Content-Length. Null with a `len` of 0 is an empty one. Any thread.
+/// Sets the body to a copy of `len` bytes; SIZE_MAX means NUL-terminated. The length is sent as
+/// Content-Length. Null with a `len` of 0 is an empty body. Callable from any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn httpstream_request_body(
     request: httpstream_request,
@@ -228,14 +230,15 @@ pub unsafe extern "C" fn httpstream_request_body(
     len: usize,
 ) -> i32 {
     guard("httpstream_request_body", || {
-        // SAFETY: the caller's promise about its pointers, see `raw`.
+        // SAFETY: the caller promises that its pointers are valid, see `raw`.
         let body = unsafe { raw::bytes("body", body, len) }?;
         change(request, |builder| builder.body(body))
     })
 }
 
-/// Sets the total deadline in milliseconds, from the submission, time in the queue included, to the
-/// end of the body, but without a delay. UINT64_MAX: none. Any thread.
+/// Sets the total timeout in milliseconds. It runs from the submission, or from the end of a delay,
+/// to the end of the response's body, and includes the time in the queue. UINT64_MAX means none.
+/// Callable from any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_request_timeout_ms(request: httpstream_request, ms: u64) -> i32 {
     guard("httpstream_request_timeout_ms", || {
@@ -245,9 +248,9 @@ pub extern "C" fn httpstream_request_timeout_ms(request: httpstream_request, ms:
     })
 }
 
-/// Makes it a long poll: the server may be silent for so many milliseconds. The deadlines of first
-/// byte and idle become that and 10 s, the total is lifted to that and 40 s where it is shorter. A
-/// later httpstream_request_timeout_ms wins. Any thread.
+/// Makes the request a long poll: the server may be silent for `ms` milliseconds. The first-byte
+/// and idle timeouts become `ms` plus 10 s. A total timeout shorter than `ms` plus 40 s is raised
+/// to that; a later httpstream_request_timeout_ms overrides it. Callable from any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn httpstream_request_long_poll_ms(request: httpstream_request, ms: u64) -> i32 {
     guard("httpstream_request_long_poll_ms", || {
@@ -255,17 +258,17 @@ pub extern "C" fn httpstream_request_long_poll_ms(request: httpstream_request, m
     })
 }
 
-/// Sets a number by its name, which is NUL-terminated.
+/// Sets a numeric setting of the request. `name` is NUL-terminated; defaults are in parentheses.
 ///
-/// - "idempotent" (by the method): 1: it may be sent again after the server may have processed it;
-///   0: it may not
-/// - "fresh_connection" (0): 1: on a connection of its own making; "close" (0): 1: its connection
-///   serves no request after it. 0 takes neither back.
-/// - "timeout_resolve_ms" and its kin, "max_body_bytes" and its kin (with or without "limit_"
-///   before it): as in httpstream_config_set, for this request
+/// - "idempotent" (depends on the method): whether the request may be sent again after the server
+///   may have processed it, 1 or 0
+/// - "fresh_connection" (0): 1 sends the request on a new connection. "close" (0): 1 closes the
+///   connection after the response. 0 undoes neither.
+/// - "timeout_resolve_ms" and the other timeouts, "max_body_bytes" and the other limits (with or
+///   without the prefix "limit_"): as in httpstream_config_set, for this request
 ///
-/// HTTPSTREAM_ERROR_ARGUMENT: no such name, or a number that cannot be used; this does not spoil
-/// the request. Any thread.
+/// HTTPSTREAM_ERROR_ARGUMENT: there is no such setting, or its value is invalid; this does not
+/// invalidate the request. Callable from any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn httpstream_request_option(
     request: httpstream_request,
@@ -273,7 +276,7 @@ pub unsafe extern "C" fn httpstream_request_option(
     value: u64,
 ) -> i32 {
     guard("httpstream_request_option", || {
-        // SAFETY: the caller's promise about its pointers, see `raw`.
+        // SAFETY: the caller promises that its pointers are valid, see `raw`.
         let name = unsafe { raw::c_text("name", name) }?;
         let setting = Setting::of(name, value)?;
         change(request, |builder| setting.set(builder))

@@ -1,9 +1,11 @@
-//! What all threads see: requests, configurations, and which engines there are. And forks.
+//! The state that all threads share: requests, configurations and the list of engines; and fork
+//! handling.
 //!
-//! There is one lock. It is never held while a callback runs or an engine is touched, and a fork
-//! waits for it: so a child finds the tables whole, and can use its requests and configurations.
-//! Engines of before the fork it cannot use: their sockets and their epoll are the parent's as
-//! well, and one deregistration by the child would silence the parent.
+//! There is one lock. It is never held while a callback runs or an engine is used, and it is held
+//! across a fork, so a child process finds the tables consistent and can use its requests and
+//! configurations. A child cannot use engines from before the fork: it shares their sockets and
+//! their epoll with the parent, and one deregistration by the child would cut the parent off from
+//! its events.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -17,17 +19,17 @@ use crate::errors::{Code, Fault};
 use crate::handles::{Kind, Table};
 use crate::request::Written;
 
-/// The tables under the lock.
+/// The tables, guarded by the lock.
 pub(crate) struct Shared {
     pub(crate) configs: Table<Draft>,
     pub(crate) requests: Table<Written>,
-    /// A tree, not a hash table: a hash table is reached by a pointer into the middle of its
-    /// memory, which valgrind reports as possibly lost.
+    /// A tree rather than a hash table: a hash table is referenced by a pointer into the middle of
+    /// its memory, which valgrind reports as possibly lost.
     engines: BTreeMap<u64, Known>,
     last_engine: u64,
 }
 
-/// What is known of an engine on all threads.
+/// The part of an engine that every thread can reach.
 struct Known {
     born: Birth,
     submitter: Submitter<()>,
@@ -40,15 +42,15 @@ static SHARED: Mutex<Shared> = Mutex::new(Shared {
     last_engine: 0,
 });
 
-/// How many forks lie between this process and the one that loaded the library.
+/// The number of forks between the process that loaded the library and this one.
 static FORKS: AtomicU32 = AtomicU32::new(0);
 
 thread_local! {
-    /// The lock, from before a fork to after it.
+    /// Holds the lock from before a fork until after it.
     static HELD: RefCell<Option<MutexGuard<'static, Shared>>> = const { RefCell::new(None) };
 }
 
-/// The process that something was made in.
+/// The process in which an object was created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Birth(u32);
 
@@ -57,13 +59,13 @@ impl Birth {
         Self(FORKS.load(Ordering::Relaxed))
     }
 
-    /// Whether this is still that process.
+    /// Returns whether this is still that process.
     pub(crate) fn is_here(self) -> bool {
         self == Self::now()
     }
 }
 
-/// The tables.
+/// Locks the tables. The first call registers the fork handlers.
 pub(crate) fn shared() -> MutexGuard<'static, Shared> {
     static WATCHED: Once = Once::new();
     WATCHED.call_once(watch_forks);
@@ -71,17 +73,18 @@ pub(crate) fn shared() -> MutexGuard<'static, Shared> {
 }
 
 fn lock() -> MutexGuard<'static, Shared> {
-    // Nothing that runs under the lock leaves a table half changed.
+    // Poisoning can be ignored: nothing that runs under the lock leaves a table half changed.
     SHARED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn watch_forks() {
-    // SAFETY: the three are functions for as long as the library is loaded, and do what is allowed
-    // there: an atomic, and a lock that this very thread holds.
+    // SAFETY: the three functions exist as long as the library is loaded. They do only what is
+    // allowed in a fork handler: they change an atomic, and take or release a lock on this very
+    // thread.
     let refused = unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
-    // Out of memory, which ends a program sooner or later anyway; what is lost is the recognition
-    // of forks.
-    debug_assert_eq!(refused, 0, "pthread_atfork");
+    // pthread_atfork fails only when memory is exhausted, which sooner or later ends the program
+    // anyway. Without the handlers, forks are not detected.
+    debug_assert_eq!(refused, 0, "pthread_atfork failed");
 }
 
 extern "C" fn before() {
@@ -98,7 +101,7 @@ extern "C" fn in_child() {
 }
 
 impl Shared {
-    /// Makes an engine of this thread known; answers its number.
+    /// Adds an engine of this thread and returns its number.
     pub(crate) fn announce(&mut self, submitter: Submitter<()>) -> u64 {
         self.last_engine += 1;
         let number = self.last_engine;
@@ -110,7 +113,7 @@ impl Shared {
         number
     }
 
-    /// The way into an engine from any thread of its process.
+    /// Returns the submitter of an engine, which any thread of its process can use.
     pub(crate) fn submitter(&mut self, handle: u64) -> Result<Submitter<()>, Fault> {
         let number = Kind::Engine.number(handle)?;
         match self.engines.get(&number) {
@@ -120,7 +123,7 @@ impl Shared {
         }
     }
 
-    /// Why this thread has no such engine.
+    /// Returns the reason why this thread has no such engine.
     pub(crate) fn why_not_here(&mut self, handle: u64, number: u64) -> Fault {
         match self.engines.get(&number) {
             Some(known) if !known.born.is_here() => forked(handle),
@@ -140,14 +143,14 @@ impl Shared {
     }
 }
 
-/// Forgets an engine that is freed.
+/// Removes an engine that is being freed.
 pub(crate) fn retire(number: u64) {
     let known = shared().engines.remove(&number);
-    // Not under the lock: the last submitter wakes its engine as it goes.
+    // Dropped outside the lock: dropping the last submitter wakes its engine.
     drop(known);
 }
 
 pub(crate) fn forked(handle: u64) -> Fault {
-    let what = "is the parent's: this process was forked off the one that made it";
+    let what = "belongs to the parent process: this process is a fork of the one that created it";
     Fault::new(Code::Forked, Kind::Engine.words(handle, what))
 }

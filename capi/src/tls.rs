@@ -5,7 +5,7 @@ use httpstream::tls::Tls;
 
 use crate::errors::Fault;
 
-/// The root certificates that are believed.
+/// The trusted root certificates.
 #[derive(Clone)]
 pub(crate) struct Roots(Tls);
 

@@ -1,9 +1,9 @@
-//! The programs of `examples/embed/c`: the conversation is the same, byte by byte, as under every
-//! host in Rust; and under valgrind.
+//! Runs the programs of `examples/embed/c`: the conversation is the same, byte for byte, as under
+//! every host in Rust, also under valgrind.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
-#[allow(dead_code, reason = "the programs here are others")]
+#[allow(dead_code, reason = "the programs here are different ones")]
 #[path = "programs/library.rs"]
 mod library;
 #[path = "../../tests/programs/mod.rs"]
@@ -26,10 +26,10 @@ use conversation::server::Server;
 use library::{Library, STRICT, assert_success, library, package, scratch, under_valgrind};
 use programs::{Ended, run};
 
-/// What no program may take, however slow valgrind makes it: it hangs.
+/// Longer than any program takes, however slow valgrind makes it; beyond it, the program hangs.
 const PATIENCE: Duration = Duration::from_secs(240);
 
-/// Builds examples/embed/c/NAME.c for `test`.
+/// Compiles examples/embed/c/NAME.c for `test`.
 fn compile(name: &str, test: &str, libraries: &[&str]) -> PathBuf {
     let source = package()
         .join("../examples/embed/c")
@@ -37,7 +37,10 @@ fn compile(name: &str, test: &str, libraries: &[&str]) -> PathBuf {
         .with_extension("c");
     let program = scratch("embed").join(format!("{name}-{test}"));
     let Library { shared, .. } = library();
-    let dir = shared.parent().expect("it lies in a directory").display();
+    let dir = shared
+        .parent()
+        .expect("the library is in a directory")
+        .display();
     let mut cc = Command::new("cc");
     cc.args(STRICT).arg("-I").arg(package().join("include"));
     cc.arg(source).arg("-o").arg(&program);
@@ -47,17 +50,17 @@ fn compile(name: &str, test: &str, libraries: &[&str]) -> PathBuf {
     program
 }
 
-/// Whether a program that includes `uv.h` can be compiled.
+/// Returns whether a program that includes `uv.h` can be compiled.
 fn has_libuv() -> bool {
     let probe = scratch("embed").join("probe.c");
-    std::fs::write(&probe, "#include <uv.h>\n").expect("a file in the target directory");
+    std::fs::write(&probe, "#include <uv.h>\n").expect("cannot write to the target directory");
     let found = Command::new("cc")
         .args(["-E", "-o", "/dev/null"])
         .arg(probe)
         .output();
     let has_it = found.is_ok_and(|found| found.status.success());
     if !has_it {
-        println!("skipped: no libuv");
+        println!("skipped: libuv is not installed");
     }
     has_it
 }

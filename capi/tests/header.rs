@@ -1,4 +1,4 @@
-//! The header in the repository is the one that the source makes.
+//! Checks that the header in the repository is the one generated from the source.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ fn the_header_is_what_the_source_makes() {
     let config = cbindgen::Config::from_root_or_default(package);
     let mut made = Vec::new();
     cbindgen::generate_with_config(package, config)
-        .expect("the source can be read")
+        .expect("cbindgen cannot parse the source")
         .write(&mut made);
     let made = in_parentheses(&String::from_utf8(made).unwrap());
     if std::env::var_os(REFRESH).is_some() {
@@ -25,11 +25,11 @@ fn the_header_is_what_the_source_makes() {
         .find(|(kept, made)| kept != made);
     assert!(
         kept == made,
-        "include/httpstream.h is not what src/ makes, first at {differs:?}; refresh it: {REFRESH}=1 cargo test -p httpstream-capi --test header"
+        "include/httpstream.h is out of date, first at {differs:?}; regenerate it: {REFRESH}=1 cargo test -p httpstream-capi --test header"
     );
 }
 
-/// Negative numbers as `x-MACRO` wants them, which cbindgen does not do.
+/// Puts negative numbers into parentheses, as is customary in macros; cbindgen does not.
 fn in_parentheses(header: &str) -> String {
     let line = |line: &str| match line.rsplit_once(" -") {
         Some((define, number)) if define.starts_with("#define ") => {

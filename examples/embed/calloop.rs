@@ -1,9 +1,9 @@
-//! In a calloop program, as Wayland compositors and clients are: an event source, and readbacks
-//! that are lent the loop's own data. Feature `calloop`.
+//! Embeds the engine in a calloop program, as Wayland compositors and clients are: an event source,
+//! whose readbacks are lent the loop's own data. Feature `calloop`.
 //!
-//! The trap: a source is borrowed while its callback runs, so a callback that reaches for its own
-//! source panics. Readbacks submit through their `Context`, and what is submitted from outside goes
-//! through the dispatcher, between two rounds.
+//! The trap: a source is borrowed while its callback runs, so a callback that accesses its own
+//! source panics. Readbacks submit through their `Context`; other code submits through the
+//! dispatcher, between two iterations of the loop.
 
 #[path = "conversation/mod.rs"]
 mod conversation;

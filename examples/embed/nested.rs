@@ -1,7 +1,8 @@
-//! In a mio program: the engine's file descriptor, which is a poll, in the host's poll.
+//! Embeds the engine in a mio program: the engine's file descriptor, itself a poll, is registered
+//! with the host's poll.
 //!
-//! The trap: mio watches for edges. What the engine leaves undone when a turn ends makes no new
-//! one, so the host turns until nothing was told and nothing is left.
+//! The trap: mio is edge-triggered. Work that is left when a turn ends causes no new edge, so the
+//! host turns until a turn has no events and leaves no work.
 
 #[path = "conversation/mod.rs"]
 mod conversation;
@@ -43,7 +44,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
             }
         }
     }
-    // The descriptor is the engine's, which is still there: deregistered before it is closed.
+    // The engine still owns the descriptor, so deregister it before the engine closes it.
     poll.registry()
         .deregister(&mut SourceFd(&engine.as_raw_fd()))?;
     Ok(job.end())

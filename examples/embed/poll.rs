@@ -1,8 +1,8 @@
-//! In a host of poll(2), or of anything else that tells levels: one descriptor, one timeout, one
-//! turn for each wakeup.
+//! Embeds the engine in a host that uses poll(2) or any other level-triggered interface: one
+//! descriptor, one timeout, one turn for each wakeup.
 //!
-//! The trap: poll(2) counts whole milliseconds. Rounded down, the last one before a deadline would
-//! be spun away; zero stays zero.
+//! The trap: poll(2) counts whole milliseconds. If the timeout were rounded down, the loop would
+//! spin during the last millisecond before a deadline. Zero stays zero.
 
 #[path = "conversation/mod.rs"]
 mod conversation;
@@ -33,12 +33,12 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     Ok(job.end())
 }
 
-/// Rounded up, as C's poll(2) wants it.
+/// Rounds up to whole milliseconds, the unit of C's poll(2).
 fn whole_milliseconds(timeout: Duration) -> Timespec {
     let ms = timeout.as_nanos().div_ceil(1_000_000);
-    // Longer than poll(2) can wait is waited for in parts.
+    // A wait longer than poll(2) allows is split into several.
     let ms = u32::try_from(ms).unwrap_or(u32::MAX).min(i32::MAX as u32);
     Duration::from_millis(ms.into())
         .try_into()
-        .expect("24 days fit")
+        .expect("24 days fit into a Timespec")
 }

@@ -1,4 +1,4 @@
-//! No host: the engine runs itself. What the other programs are compared with.
+//! Runs the engine without a host: the baseline for the other programs.
 
 #[path = "conversation/mod.rs"]
 mod conversation;
@@ -14,7 +14,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let mut engine = Engine::with_config(job.config())?;
     job.begin(&mut engine);
     while engine.pending() > 0 {
-        // As `Engine::run` does, which counts nothing.
+        // The same as `Engine::run`, plus a count of wakeups.
         engine.turn(&mut job, None)?;
         job.woke();
     }

@@ -1,8 +1,9 @@
-//! In a mio program, deeper: the engine's sockets on the host's own poll, beside the host's own.
+//! Embeds the engine in a mio program more closely: the engine's sockets are registered with the
+//! host's own poll, next to the host's.
 //!
-//! The trap: the tokens are shared out beforehand, and each event of the engine's window has to be
-//! handed over; then comes a turn after every poll, also after one that told nothing. The poll's
-//! one waker is the host's, and the engine asks for it by a closure.
+//! The traps: the token ranges must be divided beforehand, and every event in the engine's range
+//! must be passed to the engine. A turn must follow every poll, even one without events. The poll's
+//! only waker belongs to the host; the engine uses it through a closure.
 
 #[path = "conversation/mod.rs"]
 mod conversation;
@@ -19,13 +20,13 @@ use httpstream::{Engine, Shared};
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token, Waker};
 
-/// The host's tokens, ...
+/// The host's tokens.
 const WAKE: Token = Token(0);
 const LISTENER: Token = Token(1);
-/// ... and those that it lends to the engine.
+/// The tokens that the host lends to the engine.
 const ENGINE: Range<usize> = 1 << 16..1 << 24;
 
-/// The host's own timer.
+/// The interval of the host's own timer.
 const TICK: Duration = Duration::from_secs(1);
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
@@ -33,11 +34,11 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let mut poll = Poll::new()?;
     let mut events = Events::with_capacity(256);
     let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
-    let wake = move || waker.wake().expect("an eventfd that is never full");
+    let wake = move || waker.wake().expect("the eventfd is never full");
     let mut engine = Engine::<_, Shared>::on_registry(poll.registry(), ENGINE, wake, job.config())?;
     job.begin(&mut engine);
 
-    // What the host does beside: it accepts, and it ticks.
+    // The host's other work: it accepts connections, and has a timer.
     let mut listener = TcpListener::bind(([127, 0, 0, 1], 0).into())?;
     poll.registry()
         .register(&mut listener, LISTENER, Interest::READABLE)?;
@@ -66,7 +67,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     Ok(job.end())
 }
 
-/// Drained, since mio tells edges.
+/// Accepts until there are no more connections, since mio is edge-triggered.
 fn accept(listener: &TcpListener) -> io::Result<()> {
     loop {
         match listener.accept() {

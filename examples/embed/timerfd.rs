@@ -1,8 +1,8 @@
-//! In a host without timers: the descriptor is readable whenever a turn is due, for a deadline too.
-//! Linux, feature `timerfd`.
+//! Embeds the engine in a host without timers: the descriptor is readable whenever a turn is due,
+//! also for a deadline. Linux, feature `timerfd`.
 //!
-//! The trap: it costs a system call for each deadline that is earlier than the one before, so a
-//! host that has timers does better with `Config::timerfd = false`, and looks at the deadline.
+//! The trap: every deadline that is earlier than the current one costs a system call. A host with
+//! timers should set `Config::timerfd = false` and use the deadline.
 
 #[path = "conversation/mod.rs"]
 mod conversation;

@@ -1,8 +1,9 @@
-//! In a tokio program: a driver in a task of a current-thread runtime. Feature `tokio`.
+//! Embeds the engine in a tokio program: a driver in a task of a current-thread runtime. Feature
+//! `tokio`.
 //!
-//! The trap: an engine stays on its thread, so its driver is no task for `tokio::spawn`, but for
-//! `block_on`, `spawn_local` or a `select!` beside other things; other tasks reach it through a
-//! `Submitter`.
+//! The trap: an engine stays on its thread, so its driver cannot be passed to `tokio::spawn`. Run
+//! it in `block_on`, in `spawn_local` or in a `select!` next to other futures. Other tasks reach
+//! the engine through a `Submitter`.
 
 #[path = "conversation/mod.rs"]
 mod conversation;
@@ -18,9 +19,9 @@ use httpstream::Engine;
 use httpstream::tokio::Driver;
 use tokio::runtime::Builder;
 
-/// How often the task was woken up. The runtime itself wakes up more often, and then finds nothing
-/// to run: its timers are brought nearer step by step, and one that is set to an earlier time has
-/// it look at them anew.
+/// How often the task was woken up. The runtime itself wakes up more often and then finds no task
+/// to run: its timers move closer in several steps, and a timer that is reset to an earlier time
+/// makes the runtime check all of them.
 static WAKEUPS: AtomicU64 = AtomicU64::new(0);
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
@@ -36,7 +37,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 async fn run(mut job: Job) -> Result<ExitCode, Box<dyn Error>> {
     let mut driver = Driver::new(Engine::with_config(job.config())?)?;
     job.begin(driver.engine_mut());
-    // As `Driver::run` does, which counts nothing.
+    // The same as `Driver::run`, plus a count of wakeups.
     while driver.engine().pending() > 0 {
         driver.turn(&mut job).await?;
         job.has_woken(WAKEUPS.load(Ordering::Relaxed));

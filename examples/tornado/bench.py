@@ -1,16 +1,16 @@
-"""What a request costs the client's process, in CPU time, beside Tornado's own clients.
+"""Measures the CPU time per request of the client's process, compared with Tornado's clients.
 
 ```sh
 python examples/tornado/bench.py                # the table
 python examples/tornado/bench.py --profile readback
 ```
 
-Four clients, one process, one IOLoop, one server (`bench_server.py`, a process of its own whose
-time is not counted): this package by readback, by ``await fetch``, Tornado's curl client and its
-simple one. In each round each of them sends the same number of requests, 50 at a time, to the same
-URL, in an order that changes from round to round; ratios are between two of the same round, since
-what else the machine does changes from one to the next. The simple client never keeps a
-connection: its time has the connecting in it.
+Four clients run in one process, on one IOLoop, against one server (`bench_server.py`, a process of
+its own whose time is not counted): this package by readback and by ``await fetch``, Tornado's curl
+client and its simple client. In each round every client sends the same number of requests, 50 at a
+time, to the same URL, in an order that changes from round to round. Ratios compare clients within
+one round, since the machine's other load changes between rounds. The simple client never reuses a
+connection, so its time includes connecting.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from httpstream import HTTPStream, Response  # noqa: E402
 from httpstream._ffi import library  # noqa: E402
 
 CONCURRENCY = 50
-#: So many times as fast as curl's client: the aim.
+#: The target: this many times as fast as the curl client.
 AIM = 5
 
 
@@ -59,7 +59,7 @@ class Cost(NamedTuple):
 
 
 class Work:
-    """So many requests, and what has been seen of their answers."""
+    """A number of requests to send, and the count of responses."""
 
     def __init__(self, url: str, requests: int) -> None:
         self.url = url
@@ -110,7 +110,7 @@ async def measure(run: Callable[[Work], Awaitable[None]], url: str, requests: in
     await run(work)
     after, ended = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     if work.answered != requests:
-        raise RuntimeError(f"{work.answered} of {requests} were answered")
+        raise RuntimeError(f"only {work.answered} of {requests} requests were answered")
     per_request = 1e6 / requests
     return Cost(
         (after.ru_utime - before.ru_utime) * per_request,
@@ -180,7 +180,7 @@ async def main(options: argparse.Namespace, url: str) -> None:
     for round_number in range(options.rounds):
         turn = round_number % len(names)
         for name in names[turn:] + names[:turn]:
-            # Connections that are used once leave their ports behind: fewer of them will do.
+            # Connections that are used once keep ports occupied for a while, so fewer are made.
             requests = options.requests // 10 if "simple" in name else options.requests
             costs[name].append(await measure(clients[name], url, requests))
     print(table(costs))
@@ -195,7 +195,7 @@ async def main(options: argparse.Namespace, url: str) -> None:
     aim = statistics.median(
         a.cpu / b.cpu for a, b in zip(costs[names[0]], costs["Tornado's curl client"])
     )
-    print(f"By readback: 1/{1 / aim:.1f} of the curl client's CPU time (the aim: 1/{AIM}).")
+    print(f"By readback: 1/{1 / aim:.1f} of the curl client's CPU time (the target: 1/{AIM}).")
     stream.close()
     curl.close()
     simple.close()
@@ -208,7 +208,7 @@ if __name__ == "__main__":
         "--requests",
         type=int,
         default=5000,
-        help="of each client in each round (default 5000; a tenth of it for the simple client)",
+        help="per client and round (default 5000; a tenth of it for the simple client)",
     )
     parser.add_argument(
         "--profile", metavar="NAME", help="profile one client: readback, fetch, curl or simple"

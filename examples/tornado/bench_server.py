@@ -1,9 +1,9 @@
-"""The server of the bench: the same answer to every request, as cheaply as Python can, in a
-process of its own.
+"""The server of the benchmark: sends the same response to every request, as cheaply as Python can,
+in a process of its own.
 
-It prints its port, and serves until its standard input ends. It counts heads, which is enough for
-GET requests: an answer for each empty line, connections kept open, one write for what one read
-brought.
+It prints its port, and serves until its standard input ends. It only counts heads, which is enough
+for GET requests: one response per empty line, connections kept open, and one write for the
+requests of one read.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Puts the library into the package where cargo has built it, so that what pip installs is whole.
+"""Copies the library that cargo has built into the package, so that the installed package is
+complete.
 
-The rest is in pyproject.toml. Without a library the package is installed all the same, and looks
-for one when it is imported.
+The other settings are in pyproject.toml. If no library was built, the package is installed without
+one, and searches for it when it is imported.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ FILE_NAME = "libhttpstream.dylib" if sys.platform == "darwin" else "libhttpstrea
 
 
 def built_library() -> Optional[Path]:
-    """$HTTPSTREAM_LIBRARY, or what `cargo build --release -p httpstream-capi` has left."""
+    """Returns $HTTPSTREAM_LIBRARY, or the output of `cargo build --release -p httpstream-capi`."""
     named = os.environ.get("HTTPSTREAM_LIBRARY")
     if named:
         return Path(named)
@@ -34,7 +35,7 @@ def built_library() -> Optional[Path]:
 class Build(build_py):
     def run(self) -> None:
         super().run()
-        # An editable install leaves the package where the library is found anyway.
+        # An editable install leaves the package in the checkout, where it finds the library.
         if getattr(self, "editable_mode", False):
             return
         library = built_library()
@@ -43,7 +44,7 @@ class Build(build_py):
             return
         copy = Path(self.build_lib) / "httpstream" / FILE_NAME
         shutil.copyfile(library, copy)
-        # Debugging information is five sixths of it.
+        # Five sixths of the file are debug information.
         if sys.platform != "darwin" and shutil.which("strip"):
             subprocess.run(["strip", "--strip-debug", str(copy)], check=True)
 
@@ -51,7 +52,7 @@ class Build(build_py):
 class Wheel(bdist_wheel):
     def get_tag(self) -> Tuple[str, str, str]:
         tag = super().get_tag()
-        # Any Python will do, though not any machine.
+        # The wheel works with any Python, but not on any machine.
         return tag if self.root_is_pure else ("py3", "none", tag[2])
 
 

@@ -1,4 +1,5 @@
-/* What the programs have in common. Each is started with the URL of a server, see programs/main.rs for what it serves. */
+/* Code that the programs share. Each is started with the URL of a server; programs/server.rs shows
+ * what it serves. */
 #ifndef CHECK_H
 #define CHECK_H
 #include <httpstream.h>
@@ -15,7 +16,7 @@
         } \
     } while (0)
 
-/* The call answers this error, and its words have all of this in them. */
+/* The call returns this error, and its message contains `part`. */
 #define FAILS(error, part, call) \
     do { \
         int64_t answer = (int64_t)(call); \
@@ -30,7 +31,7 @@
 
 static const char *base;
 
-/* A GET of the server's `path`. */
+/* Returns a GET request for `path` on the server. */
 static inline httpstream_request get(const char *path) {
     char url[256];
     httpstream_request request = 0;
@@ -39,18 +40,18 @@ static inline httpstream_request get(const char *path) {
     return request;
 }
 
-/* Waits for the engine as a host does, and turns it once. */
+/* Waits for the engine as a host does, then turns it once. */
 static inline int32_t step(httpstream_engine engine) {
     struct pollfd ready = {.fd = httpstream_fd(engine), .events = POLLIN};
     int32_t timeout = httpstream_timeout_ms(engine);
     CHECK(ready.fd >= 0);
     CHECK(timeout >= -1);
-    /* Nothing here takes half a minute: then something hangs. */
+    /* Nothing in the tests takes half a minute; a timeout means that something hangs. */
     CHECK(poll(&ready, 1, timeout == -1 ? 30000 : timeout) > 0 || timeout != -1);
     return httpstream_turn(engine, 1, NULL);
 }
 
-/* Turns until no chain is left. */
+/* Turns the engine until no chain is left. */
 static inline void run(httpstream_engine engine) {
     while (httpstream_pending(engine) > 0)
         OK(step(engine));
@@ -61,7 +62,7 @@ static inline bool is(const void *bytes, size_t len, const char *text) {
     return bytes != NULL && len == strlen(text) && memcmp(bytes, text, len) == 0;
 }
 
-/* The call, which writes its length to `len`, answers these bytes. */
+/* The call writes its length to `len` and returns these bytes. */
 static const void *answered_ __attribute__((unused));
 #define IS(call, text) (answered_ = (call), is(answered_, len, text))
 

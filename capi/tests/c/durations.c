@@ -1,4 +1,5 @@
-/* Every duration that the interface takes, at its ends: 0, 1, and what is so long that a sum overflows. */
+/* Tests every duration that the interface takes with extreme values: 0, 1, and values so long that
+ * a sum overflows. */
 #include "check.h"
 
 static const uint64_t long_ones[] = {UINT64_MAX, UINT64_MAX - 1, (uint64_t)1 << 63, UINT64_MAX / 1000, (uint64_t)UINT32_MAX + 1, UINT32_MAX};
@@ -31,7 +32,7 @@ static httpstream_engine engine_with(const char *name, uint64_t value) {
     return engine;
 }
 
-/* Two requests, one after the other. */
+/* Sends two requests, one after the other. */
 static seen two(httpstream_engine engine, httpstream_request request) {
     seen s = {0};
     httpstream_readback readback = {.on_reply = on_reply, .user = &s};
@@ -56,7 +57,7 @@ static void idle_connections_are_kept(void) {
         CHECK(s.answered == 2 && s.reused == 1);
         OK(httpstream_get_stats(engine, &stats));
         CHECK(stats.opened == 1 && stats.links_idle == 1);
-        /* A loop that waits as long as it is told does not spin. */
+        /* A loop that waits for the timeout does not spin. */
         CHECK(httpstream_timeout_ms(engine) == -1 || httpstream_timeout_ms(engine) > 1000000);
         OK(httpstream_free(engine));
     }

@@ -1,4 +1,5 @@
-/* Wrong calls: each answers its error, with words that name the function, the argument and what is wrong. */
+/* Invalid calls: each returns its error, with a message that names the function, the argument and
+ * the mistake. */
 #include "check.h"
 
 static const uint64_t never_made = (UINT64_C(1) << 60) + 4711;
@@ -30,7 +31,7 @@ static void nulls(httpstream_engine engine, httpstream_config config, httpstream
     (void)readback;
 }
 
-/* Every function with every kind of wrong handle. */
+/* Tests every function with every kind of invalid handle. */
 static void handles(httpstream_engine engine, httpstream_config config, httpstream_request request) {
     httpstream_readback readback = {.on_reply = on_nothing};
     httpstream_stats stats = {.size = sizeof stats};
@@ -48,7 +49,7 @@ static void handles(httpstream_engine engine, httpstream_config config, httpstre
         const struct {
             httpstream_engine handle;
             const char *words;
-        } wrong[] = {{0, "engine 0x0 is none"}, {7, "engine 0x7 was never made"}, {never_made, "was never made"}, {freed_engine, "was freed"},
+        } wrong[] = {{0, "engine 0x0 is the null handle"}, {7, "engine 0x7 was never created"}, {never_made, "was never created"}, {freed_engine, "was freed"},
                      {config, "is a config"},   {request, "is a request"}};
         for (i = 0; i < sizeof wrong / sizeof *wrong; i++) {
             httpstream_engine e = wrong[i].handle;
@@ -72,7 +73,7 @@ static void handles(httpstream_engine engine, httpstream_config config, httpstre
         const struct {
             httpstream_config handle;
             const char *words;
-        } wrong[] = {{7, "config 0x7 was never made"}, {config + 5, "was never made"}, {freed_config, "was freed"}, {engine, "is an engine"}};
+        } wrong[] = {{7, "config 0x7 was never created"}, {config + 5, "was never created"}, {freed_config, "was freed"}, {engine, "is an engine"}};
         for (i = 0; i < sizeof wrong / sizeof *wrong; i++) {
             httpstream_config c = wrong[i].handle;
             httpstream_engine out;
@@ -84,13 +85,13 @@ static void handles(httpstream_engine engine, httpstream_config config, httpstre
             FAILS(HTTPSTREAM_ERROR_HANDLE, w, httpstream_config_header(c, "a", 1, "b", 1));
             FAILS(HTTPSTREAM_ERROR_HANDLE, w, httpstream_config_resolve_to(c, "*", "127.0.0.1:1"));
         }
-        FAILS(HTTPSTREAM_ERROR_HANDLE, "config 0x0 is none", httpstream_config_free(0));
+        FAILS(HTTPSTREAM_ERROR_HANDLE, "config 0x0 is the null handle", httpstream_config_free(0));
     }
     {
         const struct {
             httpstream_request handle;
             const char *words;
-        } wrong[] = {{0, "request 0x0 is none"}, {7, "was never made"}, {request + 5, "was never made"}, {freed_request, "was freed"},
+        } wrong[] = {{0, "request 0x0 is the null handle"}, {7, "was never created"}, {request + 5, "was never created"}, {freed_request, "was freed"},
                      {engine, "is an engine"},   {config, "is a config"}};
         for (i = 0; i < sizeof wrong / sizeof *wrong; i++) {
             httpstream_request r = wrong[i].handle;
@@ -105,7 +106,7 @@ static void handles(httpstream_engine engine, httpstream_config config, httpstre
         }
     }
     {
-        /* The first chain of each: what is another engine's ends nothing here. */
+        /* The first chain of each engine: an id of another engine cancels nothing here. */
         httpstream_engine other;
         httpstream_id here, there;
         OK(httpstream_new(0, &other));
@@ -122,7 +123,7 @@ static void handles(httpstream_engine engine, httpstream_config config, httpstre
     CHECK(httpstream_pending(engine) == 0);
 }
 
-/* A URL, a field or a setting: refused by the call that brings it, with the place. */
+/* An invalid URL, field or setting is rejected by the call that passes it, with the position. */
 static void arguments(httpstream_engine engine, httpstream_config config) {
     httpstream_readback readback = {.on_reply = on_nothing};
     httpstream_stats stats = {.size = 0};
@@ -131,7 +132,7 @@ static void arguments(httpstream_engine engine, httpstream_config config) {
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "httpstream_request_new: url", httpstream_request_new("GET", 3, "example.com/", SIZE_MAX, &request));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "url: byte 10", httpstream_request_new("GET", 3, "http://exa mple.com/", SIZE_MAX, &request));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "url is not UTF-8 at byte 8", httpstream_request_new("GET", 3, "http://a\xff/", SIZE_MAX, &request));
-    FAILS(HTTPSTREAM_ERROR_ARGUMENT, "method: no token", httpstream_request_new("G T", 3, "http://a/", SIZE_MAX, &request));
+    FAILS(HTTPSTREAM_ERROR_ARGUMENT, "method: not a token", httpstream_request_new("G T", 3, "http://a/", SIZE_MAX, &request));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "method", httpstream_request_new("CONNECT", SIZE_MAX, "http://a/", SIZE_MAX, &request));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "method", httpstream_request_new("", 0, "http://a/", SIZE_MAX, &request));
     CHECK(request == 4711);
@@ -140,8 +141,8 @@ static void arguments(httpstream_engine engine, httpstream_config config) {
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "body is 18446744073709551614 bytes long", httpstream_request_body(request, "", SIZE_MAX - 1));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "there is no setting \"idempotence\"", httpstream_request_option(request, "idempotence", 1));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "close is 2: neither 0 nor 1", httpstream_request_option(request, "close", 2));
-    FAILS(HTTPSTREAM_ERROR_ARGUMENT, "Upgrade: a connection that switches", httpstream_request_header(request, "upgrade", SIZE_MAX, "websocket", SIZE_MAX));
-    /* None of these spoils it. This does: */
+    FAILS(HTTPSTREAM_ERROR_ARGUMENT, "Upgrade: this interface cannot write", httpstream_request_header(request, "upgrade", SIZE_MAX, "websocket", SIZE_MAX));
+    /* None of these invalidates the request; this one does: */
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "header value of \"X-A\": byte 3 is CR", httpstream_request_header(request, "X-A", 3, "two\r\nlines", SIZE_MAX));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "httpstream_request_body: header value of \"X-A\": byte 3 is CR", httpstream_request_body(request, "", 0));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "httpstream_submit: header value of \"X-A\"", httpstream_submit(engine, request, 0, &readback, NULL));
@@ -151,13 +152,13 @@ static void arguments(httpstream_engine engine, httpstream_config config) {
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "name of header 0: byte 1", httpstream_request_header(request, "X A", 3, "v", 1));
     OK(httpstream_request_free(request));
 
-    /* A mistake of the whole shows when it is sent. */
+    /* A mistake in the request as a whole is detected when it is sent. */
     request = get("/");
     OK(httpstream_request_header(request, "Content-Length", SIZE_MAX, "5", 1));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "header value of \"Content-Length\": not the length of the body", httpstream_submit(engine, request, 0, &readback, NULL));
     OK(httpstream_request_free(request));
 
-    /* What was sent is fixed. */
+    /* A request that was sent is fixed. */
     request = get("/one");
     OK(httpstream_submit(engine, request, 0, &readback, NULL));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "request was sent already", httpstream_request_header(request, "X-A", 3, "v", 1));
@@ -175,10 +176,10 @@ static void arguments(httpstream_engine engine, httpstream_config config) {
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "header value of \"User-Agent\": byte 1 is LF", httpstream_config_user_agent(config, "a\nb", 3));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "name of header 0", httpstream_config_header(config, "", 0, "v", 1));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "header \"HOST\" belongs to a single request", httpstream_config_header(config, "HOST", 4, "v", 1));
-    FAILS(HTTPSTREAM_ERROR_ARGUMENT, "address \"127.0.0.1\" is no IP address with a port", httpstream_config_resolve_to(config, "*", "127.0.0.1"));
+    FAILS(HTTPSTREAM_ERROR_ARGUMENT, "address \"127.0.0.1\" is not an IP address with a port", httpstream_config_resolve_to(config, "*", "127.0.0.1"));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "size is 0", httpstream_get_stats(engine, &stats));
 
-    /* A pattern is read when an engine is made. */
+    /* A pattern is parsed when an engine is created. */
     OK(httpstream_config_resolve_to(config, "a.*", "127.0.0.1:1"));
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "httpstream_new: configuration cannot be used: resolve_to \"a.*\"", httpstream_new(config, &out));
     CHECK(out == 4711);
@@ -187,7 +188,7 @@ static void arguments(httpstream_engine engine, httpstream_config config) {
 static void files(httpstream_config config) {
     FAILS(HTTPSTREAM_ERROR_IO, "file \"/nowhere/ca.pem\": No such file", httpstream_config_ca_file(config, "/nowhere/ca.pem"));
     FAILS(HTTPSTREAM_ERROR_IO, "file \"/nowhere/\\xFF.pem\": No such file", httpstream_config_ca_file(config, "/nowhere/\xff.pem"));
-    /* A program is no certificate; nor can a library without TLS use one. */
+    /* /dev/null contains no certificate; a library without TLS fails as well. */
     FAILS(HTTPSTREAM_ERROR_ARGUMENT, "httpstream_config_ca_file: ", httpstream_config_ca_file(config, "/dev/null"));
 }
 
@@ -207,7 +208,7 @@ static void on_reply(void *user, httpstream_reply reply, httpstream_next *next) 
     s->calls++;
     FAILS(HTTPSTREAM_ERROR_BUSY, "httpstream_turn: engine", httpstream_turn(s->engine, 1, NULL));
     FAILS(HTTPSTREAM_ERROR_BUSY, "cannot be freed inside its own callbacks", httpstream_free(s->engine));
-    FAILS(HTTPSTREAM_ERROR_BUSY, "not inside its own callbacks", httpstream_get_stats(s->engine, &stats));
+    FAILS(HTTPSTREAM_ERROR_BUSY, "has no stats inside its own callbacks", httpstream_get_stats(s->engine, &stats));
     CHECK(httpstream_fd(s->engine) >= 0 && httpstream_timeout_ms(s->engine) == 0 && httpstream_pending(s->engine) == 1);
     OK(httpstream_wakeup(s->engine));
     OK(httpstream_close_idle(s->engine));
@@ -217,8 +218,8 @@ static void on_reply(void *user, httpstream_reply reply, httpstream_next *next) 
     FAILS(HTTPSTREAM_ERROR_NULL, "out is null", httpstream_reply_view(reply, NULL));
     CHECK(httpstream_reply_header(reply, NULL, 0, &len) == NULL);
     CHECK(len == 0 && httpstream_last_error_number() == HTTPSTREAM_ERROR_NULL);
-    FAILS(HTTPSTREAM_ERROR_ARGUMENT, "index is 9: there are", httpstream_reply_header_at(reply, 9, NULL, NULL, NULL, NULL));
-    FAILS(HTTPSTREAM_ERROR_ARGUMENT, "index is 0: there are 0", httpstream_reply_trailer_at(reply, 0, NULL, NULL, NULL, NULL));
+    FAILS(HTTPSTREAM_ERROR_ARGUMENT, "index is 9, but there are", httpstream_reply_header_at(reply, 9, NULL, NULL, NULL, NULL));
+    FAILS(HTTPSTREAM_ERROR_ARGUMENT, "index is 0, but there are 0", httpstream_reply_trailer_at(reply, 0, NULL, NULL, NULL, NULL));
     CHECK(httpstream_reply_headers(reply, NULL, 1) == 0 && httpstream_last_error_number() == HTTPSTREAM_ERROR_NULL);
     CHECK(httpstream_reply_head(reply, NULL, 1) == 0 && httpstream_last_error_number() == HTTPSTREAM_ERROR_NULL);
     s->kept = reply;
@@ -259,12 +260,12 @@ static void inside(httpstream_engine engine) {
     CHECK(s.calls == 2);
     OK(httpstream_request_free(request));
     no_reply(s.kept, "is no longer lent: its callback has returned");
-    no_reply(s.kept + 1, "was never made");
-    no_reply(0, "reply 0x0 is none");
+    no_reply(s.kept + 1, "was never created");
+    no_reply(0, "reply 0x0 is the null handle");
     no_reply(engine, "is an engine");
 }
 
-/* ---- what can go wrong on the way ---- */
+/* ---- failures of requests ---- */
 
 typedef struct {
     int32_t kind, phase, sent;

@@ -1,4 +1,5 @@
-/* A fork in the midst of things: the child cannot use the engine, and the parent does not notice. */
+/* Forks while requests are in flight: the child cannot use the engine, and the parent is not
+ * affected. */
 #include "check.h"
 #include <pthread.h>
 #include <sys/resource.h>
@@ -24,7 +25,7 @@ static const httpstream_readback readback = {.on_reply = on_reply, .release = re
 static void child(httpstream_request request, httpstream_config config) {
     httpstream_stats stats = {.size = sizeof stats};
     httpstream_engine own;
-    const char *w = "was forked off the one that made it";
+    const char *w = "is a fork of the one that created it";
     replies = releases = 0;
     FAILS(HTTPSTREAM_ERROR_FORKED, w, httpstream_turn(engine, 1, NULL));
     FAILS(HTTPSTREAM_ERROR_FORKED, w, httpstream_fd(engine));
@@ -41,7 +42,7 @@ static void child(httpstream_request request, httpstream_config config) {
     FAILS(HTTPSTREAM_ERROR_FORKED, w, httpstream_free(engine));
     CHECK(releases == 0);
 
-    /* Its values it can use, and engines of its own. */
+    /* The child can use its values, and create engines of its own. */
     OK(httpstream_new(config, &own));
     OK(httpstream_submit(own, request, 0, &readback, NULL));
     run(own);
@@ -50,7 +51,7 @@ static void child(httpstream_request request, httpstream_config config) {
     OK(httpstream_request_free(request));
     OK(httpstream_config_free(config));
     FAILS(HTTPSTREAM_ERROR_FORKED, w, httpstream_free(engine));
-    /* Not _exit: what runs at the end of a process must leave the parent's alone as well. */
+    /* Not _exit: exit handlers must not touch what belongs to the parent either. */
     exit(17);
 }
 
@@ -68,10 +69,11 @@ static void on_forking(void *user, httpstream_reply reply, httpstream_next *next
     pid_t pid = fork();
     int status;
     if (pid == 0) {
-        FAILS(HTTPSTREAM_ERROR_FORKED, "was forked", httpstream_turn(engine, 1, NULL));
+        FAILS(HTTPSTREAM_ERROR_FORKED, "is a fork", httpstream_turn(engine, 1, NULL));
         if (!returning)
             _exit(18);
-        /* Aborts, before it touches what is the parent's; without a core. */
+        /* Returning aborts the child before it touches what belongs to the parent. No core dump is
+         * wanted. */
         setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
         if (freopen("/dev/null", "w", stderr) == NULL)
             _exit(19);
@@ -86,7 +88,7 @@ static void on_forking(void *user, httpstream_reply reply, httpstream_next *next
     on_reply(user, reply, next);
 }
 
-/* The same in a release, of which another is to follow: that is the parent's alone. */
+/* The same in the first of two releases: the second runs only in the parent. */
 static void fork_in_release(void *user) {
     if (releases++ == 0) {
         pid_t pid = fork();
@@ -137,7 +139,8 @@ static void *busy(void *argument) {
     return NULL;
 }
 
-/* Of what that thread has on its stack, the child keeps the memory: valgrind would call it lost. */
+/* The child keeps memory that only the other thread's stack refers to; valgrind would report it as
+ * lost. */
 static void fork_beside_a_thread(void) {
     pthread_t thread;
     int i;
@@ -146,7 +149,7 @@ static void fork_beside_a_thread(void) {
         pid_t pid = fork();
         if (pid == 0) {
             httpstream_request request = get("/one");
-            alarm(20); /* A lock that nobody holds would be waited for for ever. */
+            alarm(20); /* If the lock were held here, the child would wait forever. */
             OK(httpstream_request_free(request));
             _exit(20);
         }
@@ -167,7 +170,7 @@ int main(int argc, char **argv) {
     one = get("/one");
     OK(httpstream_config_new(&config));
     OK(httpstream_new(config, &engine));
-    /* One connection rests in the pool, one waits for its answer: both are registered. */
+    /* One connection is idle in the pool and one waits for its response: both are registered. */
     OK(httpstream_submit(engine, one, 0, &readback, NULL));
     run(engine);
     OK(httpstream_submit(engine, one, 0, &readback, NULL));
@@ -179,7 +182,7 @@ int main(int argc, char **argv) {
     if (pid == 0)
         child(one, config);
     expect(pid, 17);
-    /* The answer comes, on a connection that the child had too, and the descriptor tells of it. */
+    /* The response arrives on a connection that the child shared, and the descriptor reports it. */
     while (replies < 3)
         OK(step(engine));
     CHECK(releases == 3 && httpstream_pending(engine) == 1);

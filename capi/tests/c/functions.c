@@ -1,4 +1,4 @@
-/* Every function, as it is meant to be used: values, chains, what can be seen of a reply. */
+/* Uses every function as intended: values, chains, and everything that a reply shows. */
 #include "check.h"
 
 typedef struct {
@@ -10,7 +10,7 @@ typedef struct {
 
 static void release(void *user) { ((chain *)user)->releases++; }
 
-/* ---- one response, looked at from all sides ---- */
+/* ---- every part of one response ---- */
 
 static int32_t on_whole_head(void *user, httpstream_reply head) {
     chain *c = user;
@@ -48,7 +48,7 @@ static void on_whole(void *user, httpstream_reply reply, httpstream_next *next) 
     OK(httpstream_reply_header_at(reply, 2, &name, &name_len, &value, &value_len));
     CHECK(is(name, name_len, "X-Two") && is(value, value_len, "b"));
     OK(httpstream_reply_header_at(reply, 2, NULL, NULL, NULL, NULL));
-    /* One place for what is not wanted: the last one to be written stays. */
+    /* One variable may receive several unwanted results: the last one written stays. */
     OK(httpstream_reply_header_at(reply, 0, &value, &value_len, &value, &value_len));
     CHECK(is(value, value_len, "1"));
     CHECK(httpstream_reply_headers(reply, fields, 8) == 5);
@@ -57,7 +57,7 @@ static void on_whole(void *user, httpstream_reply reply, httpstream_next *next) 
     fields[1].name = NULL;
     CHECK(httpstream_reply_headers(reply, fields, 1) == 5 && fields[1].name == NULL);
     CHECK(httpstream_reply_headers(reply, NULL, 0) == 5);
-    /* With room to the last byte, with one too little, and with none. */
+    /* With exactly enough room, with one byte too little, and with none. */
     memset(text, 'x', sizeof text);
     CHECK(httpstream_reply_head(reply, text, strlen(head)) == strlen(head) && memcmp(text, head, strlen(head)) == 0 && text[strlen(head)] == 'x');
     memset(text, 'x', sizeof text);
@@ -89,7 +89,7 @@ static void on_whole(void *user, httpstream_reply reply, httpstream_next *next) 
     CHECK(view.resolve_us <= view.connect_us && view.connect_us <= view.sent_us && view.sent_us <= view.first_byte_us);
     CHECK(view.first_byte_us <= view.done_us && view.done_us == view.elapsed_us && view.tls_us == UINT64_MAX);
 
-    /* An older program's struct ends earlier: what is behind it stays as it is. */
+    /* The struct of an older program is shorter: the bytes behind it are not written. */
     memset(&view, 0x55, sizeof view);
     view.size = offsetof(httpstream_view, body);
     OK(httpstream_reply_view(reply, &view));
@@ -101,7 +101,7 @@ static void look_at_one_response(httpstream_engine engine) {
     httpstream_readback readback = {.on_reply = on_whole, .on_head = on_whole_head, .release = release, .user = &c};
     httpstream_request request = get("/whole?q=long poll#fragment");
     OK(httpstream_submit(engine, request, 0, &readback, &c.id));
-    memset(&readback, 0, sizeof readback); /* It was copied. */
+    memset(&readback, 0, sizeof readback); /* The readback was copied. */
     CHECK(httpstream_pending(engine) == 1);
     CHECK(httpstream_timeout_ms(engine) == 0);
     OK(httpstream_request_free(request)); /* The chain has its own. */
@@ -109,7 +109,7 @@ static void look_at_one_response(httpstream_engine engine) {
     CHECK(c.replies == 1 && c.heads == 1 && c.releases == 1);
 }
 
-/* ---- what is sent ---- */
+/* ---- the request as it is sent ---- */
 
 static void on_echo(void *user, httpstream_reply reply, httpstream_next *next) {
     chain *c = user;
@@ -233,7 +233,8 @@ static void follow_a_chain(httpstream_engine engine) {
     OK(httpstream_request_free(c.second));
 }
 
-/* Nobody reads: it is sent, read to the end, and over. A readback that comes with DONE is released as well. */
+/* Without callbacks, the request is sent, its response is read to the end, and the chain ends. A
+ * readback returned with HTTPSTREAM_DONE is released as well. */
 static void on_handing_over(void *user, httpstream_reply reply, httpstream_next *next) {
     static httpstream_readback unused;
     (void)reply;
@@ -288,7 +289,7 @@ static void turn_another_engine_inside(httpstream_engine engine) {
     OK(httpstream_free(c.engine));
 }
 
-/* The timeout is that of the delay, until it is cancelled. */
+/* The timeout is that of the delay until the chain is canceled. */
 static void wait_for_a_minute(void) {
     chain c = {0};
     httpstream_readback readback = {.release = release, .user = &c};

@@ -1,4 +1,5 @@
-/* Callbacks that answer what they should not: their chain is over, the rest goes on, and the turn tells. */
+/* Callbacks that return invalid values: their chain ends, everything else goes on, and the turn
+ * reports it. */
 #include "check.h"
 
 typedef struct {
@@ -19,7 +20,7 @@ static void on_reply(void *user, httpstream_reply reply, httpstream_next *next) 
     next->action = b->action;
     next->request = b->request;
     next->delay_ms = b->delay_ms;
-    /* Nor is every byte a bool that C may write there. */
+    /* C may also write a byte that is not a valid bool. */
     memset(&next->frees_request, b->frees ? 0x7e : 0, 1);
     b->action = HTTPSTREAM_DONE;
     b->request = 0;
@@ -38,7 +39,8 @@ static int32_t on_data(void *user, httpstream_reply reply, const uint8_t *data, 
 
 static const httpstream_readback reading = {.on_reply = on_reply, .on_head = on_head, .on_data = on_data, .release = release};
 
-/* Runs it beside a chain that is well, to the end; how many turns told, and the words of the last are kept. */
+/* Runs `b` next to a valid chain until both end. Returns how many turns reported an error, and
+ * keeps the last message in `words`. */
 static char words[1024];
 
 static int run_beside_a_good_one(httpstream_engine engine, bad *b, int count) {
@@ -89,32 +91,33 @@ int main(int argc, char **argv) {
     spoiled = get("/one");
     CHECK(httpstream_request_header(spoiled, "", 0, "v", 1) == HTTPSTREAM_ERROR_ARGUMENT);
 
-    expect(engine, (bad){.action = 3}, 1, 0, "httpstream_turn: on_reply of chain %lu answered 3, which is no action");
-    expect(engine, (bad){.action = -1}, 1, 0, "on_reply of chain %lu answered -1, which is no action");
-    expect(engine, (bad){.action = HTTPSTREAM_SEND}, 1, 0, "on_reply of chain %lu answered HTTPSTREAM_SEND: request 0x0 is none");
+    expect(engine, (bad){.action = 3}, 1, 0, "httpstream_turn: on_reply of chain %lu returned 3, which is not a valid action");
+    expect(engine, (bad){.action = -1}, 1, 0, "on_reply of chain %lu returned -1, which is not a valid action");
+    expect(engine, (bad){.action = HTTPSTREAM_SEND}, 1, 0, "on_reply of chain %lu returned HTTPSTREAM_SEND: request 0x0 is the null handle");
     expect(engine, (bad){.action = HTTPSTREAM_SEND, .request = freed}, 1, 0, "was freed");
     expect(engine, (bad){.action = HTTPSTREAM_SEND, .request = freed, .frees = true}, 1, 0, "was freed");
     expect(engine, (bad){.action = HTTPSTREAM_SEND, .request = engine}, 1, 0, "is an engine");
     expect(engine, (bad){.action = HTTPSTREAM_SEND, .request = spoiled, .delay_ms = UINT64_MAX}, 1, 0, "name of header 0");
-    expect(engine, (bad){.action = HTTPSTREAM_DONE, .request = freed, .frees = true}, 1, 0, "on_reply of chain %lu frees request");
-    expect(engine, (bad){.flow = 5}, 1, HTTPSTREAM_KIND_ABORTED, "on_head of chain %lu answered 5, which is no flow");
-    expect(engine, (bad){.flow = -2}, 1, HTTPSTREAM_KIND_ABORTED, "on_head of chain %lu answered -2, which is no flow");
+    expect(engine, (bad){.action = HTTPSTREAM_DONE, .request = freed, .frees = true}, 1, 0, "on_reply of chain %lu frees 0x");
+    expect(engine, (bad){.flow = 5}, 1, HTTPSTREAM_KIND_ABORTED, "on_head of chain %lu returned 5, which is not a valid flow");
+    expect(engine, (bad){.flow = -2}, 1, HTTPSTREAM_KIND_ABORTED, "on_head of chain %lu returned -2, which is not a valid flow");
     expect(engine, (bad){.flow = HTTPSTREAM_STREAM, .data_flow = 99}, 1, HTTPSTREAM_KIND_ABORTED,
-           "on_data of chain %lu answered 99, which is no flow");
+           "on_data of chain %lu returned 99, which is not a valid flow");
 
-    /* A request that it gives back is freed whatever else it answers. */
+    /* A request that the callback hands back is freed whatever else the callback returns. */
     {
         httpstream_request given = get("/one");
-        expect(engine, (bad){.action = 9, .request = given, .frees = true}, 1, 0, "answered 9");
+        expect(engine, (bad){.action = 9, .request = given, .frees = true}, 1, 0, "returned 9");
         FAILS(HTTPSTREAM_ERROR_HANDLE, "was freed", httpstream_request_free(given));
     }
 
-    /* Several in few turns: each is counted. */
+    /* Only one turn reports the invalid action. */
     several.action = 77;
     told = run_beside_a_good_one(engine, &several, 1);
     CHECK(told == 1);
 
-    /* What a turn did is told beside the error; nothing of it stays for the next. */
+    /* The result of a turn is written in spite of an error, and nothing of it is left for the next
+     * turn. */
     OK(httpstream_turn(engine, 1, &turned));
     CHECK(turned.answered == 0);
     OK(httpstream_request_free(spoiled));

@@ -1,4 +1,5 @@
-/* So many engines made, used and freed, as the second argument says: neither descriptors nor heap grow. */
+/* Creates, uses and frees as many engines as the second argument says: neither descriptors nor heap
+ * grow. */
 #include "check.h"
 #include <dirent.h>
 #include <malloc.h>
@@ -41,7 +42,7 @@ static void one_life(int number) {
     OK(httpstream_new(config, &engine));
     OK(httpstream_config_free(config));
     OK(httpstream_submit(engine, request, 0, &readback, NULL));
-    /* One in a hundred is answered, the others are left in different states. */
+    /* One request in a hundred is answered; the others are left in various states. */
     if (number % 100 == 0)
         run(engine);
     else if (number % 2 == 0)
@@ -64,7 +65,8 @@ int main(int argc, char **argv) {
     for (i = 0; i < count; i++)
         one_life(i);
     CHECK(descriptors() == open_before);
-    /* What the allocator keeps for itself comes and goes by some kilobytes; the smallest block, lost for each, would make 240. */
+    /* The allocator's own memory varies by some kilobytes. Leaking the smallest block for each
+     * engine would make 240 kilobytes. */
     CHECK(heap() < heap_before + 16384);
     CHECK(releases == 2 * (count + warm) && replies >= (count + warm) / 100);
     return 0;

@@ -1,4 +1,5 @@
-/* A host that leaves SIGPIPE at its default, and servers that reset: nothing here ends it. */
+/* A host with the default disposition of SIGPIPE, and servers that reset: nothing terminates the
+ * process. */
 #include "check.h"
 #include <signal.h>
 
@@ -6,7 +7,7 @@ static int replies;
 
 static void on_reply(void *user, httpstream_reply reply, httpstream_next *next) {
     (void)user, (void)next;
-    /* Closed, reset, or a broken pipe, depending on what the kernel knows first. */
+    /* Closed, reset or a broken pipe, depending on what the kernel notices first. */
     CHECK(httpstream_reply_kind(reply) == HTTPSTREAM_KIND_CLOSED_BEFORE_RESPONSE || httpstream_reply_kind(reply) == HTTPSTREAM_KIND_IO);
     replies++;
 }
@@ -20,7 +21,7 @@ int main(int argc, char **argv) {
     CHECK(argc > 1);
     base = argv[1];
     CHECK(sigaction(SIGPIPE, NULL, &action) == 0);
-    /* Whoever started this may have ignored it. */
+    /* The parent process may have ignored the signal. */
     CHECK(signal(SIGPIPE, SIG_DFL) != SIG_ERR);
     OK(httpstream_new(0, &engine));
     for (i = 0; i < 20; i++) {

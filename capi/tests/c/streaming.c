@@ -1,11 +1,11 @@
-/* Bodies piece by piece, with pauses; chains cancelled, resumed and submitted inside callbacks. */
+/* Streams bodies in pieces, with pauses; cancels, resumes and submits chains inside callbacks. */
 #include "check.h"
 
 typedef struct {
     httpstream_engine engine;
     httpstream_id id;
     httpstream_request request;
-    int32_t flow; /* What on_head answers. */
+    int32_t flow; /* What on_head returns. */
     int pieces, replies, heads, releases, pauses;
     size_t bytes;
     int32_t kind;
@@ -112,7 +112,7 @@ static void pauses(httpstream_engine engine) {
     CHECK(s.bytes == 1000000 && s.pauses == s.pieces + 1);
 }
 
-/* ---- cancelling ---- */
+/* ---- canceling ---- */
 
 static int32_t cancelling_head(void *user, httpstream_reply head) {
     stream *s = user;
@@ -126,7 +126,8 @@ static void on_first(void *user, httpstream_reply reply, httpstream_next *next) 
     stream *s = user;
     s->replies++;
     s->kind = httpstream_reply_kind(reply);
-    /* Of itself: it is told once more. What it answers then is dropped, but what it hands over is taken. */
+    /* The chain cancels itself and is called once more. Its action is then ignored, but the request
+     * it hands over is freed. */
     if (s->replies == 1)
         CHECK(httpstream_cancel(s->engine, s->id) == 1);
     next->action = HTTPSTREAM_SEND;
@@ -213,7 +214,7 @@ static void submitting(httpstream_engine engine) {
     CHECK(t.replies == 7 && t.releases == 7);
 }
 
-/* ---- freed with chains left: none is called, each is released ---- */
+/* ---- freed with chains left: no callback runs but release, once each ---- */
 
 static void submit_in_release(void *user) {
     stream *s = user;
@@ -245,12 +246,12 @@ static void free_with_chains_left(void) {
     OK(httpstream_request_free(s.request));
 }
 
-/* A release runs at the end of a turn, and may ask for more. */
+/* A release runs at the end of a turn, and may submit another request. */
 static void release_and_submit(void *user) {
     stream *s = user;
     httpstream_readback readback = {.on_reply = on_end, .release = release, .user = s};
     s->releases++;
-    FAILS(HTTPSTREAM_ERROR_BUSY, "turns already", httpstream_turn(s->engine, 1, NULL));
+    FAILS(HTTPSTREAM_ERROR_BUSY, "cannot be turned inside its own callbacks", httpstream_turn(s->engine, 1, NULL));
     FAILS(HTTPSTREAM_ERROR_BUSY, "cannot be freed", httpstream_free(s->engine));
     OK(httpstream_submit(s->engine, s->request, 0, &readback, NULL));
 }

@@ -1,4 +1,5 @@
-/* An engine belongs to its thread; from another one it can be woken and stopped. Requests and configurations go anywhere. */
+/* An engine belongs to its thread; other threads can wake and stop it. Requests and configurations
+ * can be used on any thread. */
 #include "check.h"
 #include <malloc.h>
 #include <pthread.h>
@@ -20,7 +21,7 @@ static void *wrong_thread(void *argument) {
     httpstream_readback readback = {.on_reply = on_reply};
     httpstream_stats stats = {.size = sizeof stats};
     const char *w = "belongs to another thread";
-    CHECK(strcmp(httpstream_last_error(), "") == 0); /* Each thread has its own. */
+    CHECK(strcmp(httpstream_last_error(), "") == 0); /* Each thread has its own error. */
     FAILS(HTTPSTREAM_ERROR_THREAD, w, httpstream_free(s->engine));
     FAILS(HTTPSTREAM_ERROR_THREAD, w, httpstream_fd(s->engine));
     FAILS(HTTPSTREAM_ERROR_THREAD, w, httpstream_timeout_ms(s->engine));
@@ -82,7 +83,7 @@ static void on_shown(void *user, httpstream_reply reply, httpstream_next *next) 
     CHECK(httpstream_reply_status(reply) == 200);
 }
 
-/* Ends with an engine that nobody frees: lost, but harmless. */
+/* Ends with an engine that is never freed: leaked, but harmless. */
 static void *forgetful(void *argument) {
     shared *s = argument;
     httpstream_readback readback = {.on_reply = on_reply};
@@ -94,7 +95,7 @@ static void *forgetful(void *argument) {
     return NULL;
 }
 
-/* ---- none of many wakeups is lost: a turn begins after each ---- */
+/* ---- no wakeup of many is lost: a turn begins after each ---- */
 
 enum { WAKEUPS = 5000, WAKERS = 2 };
 static int handed_over;
@@ -117,7 +118,7 @@ static void take_what_is_handed_over(shared *s) {
     for (i = 0; i < WAKERS; i++)
         CHECK(pthread_create(&threads[i], NULL, hand_over, s) == 0);
     while (taken < WAKERS * WAKEUPS) {
-        OK(step(s->engine)); /* which fails where nothing wakes it */
+        OK(step(s->engine)); /* fails if nothing wakes it */
         taken = __atomic_load_n(&handed_over, __ATOMIC_SEQ_CST);
     }
     for (i = 0; i < WAKERS; i++)
@@ -148,7 +149,8 @@ int main(int argc, char **argv) {
     for (i = 0; i < 4; i++)
         CHECK(pthread_join(threads[i], NULL) == 0);
 
-    /* Nothing to wait for but the descriptor; woken, it is readable, and after the turn it is not. */
+    /* Only the descriptor has to be waited for. It is readable after a wakeup, and no longer after
+     * the turn. */
     ready = (struct pollfd){.fd = httpstream_fd(s.engine), .events = POLLIN};
     CHECK(httpstream_timeout_ms(s.engine) == -1);
     CHECK(poll(&ready, 1, 0) == 0);
@@ -164,7 +166,7 @@ int main(int argc, char **argv) {
 
     take_what_is_handed_over(&s);
 
-    /* However many there are before a turn, they are one, and take no room. */
+    /* Any number of wakeups or stops before a turn counts as one and takes no memory. */
     {
         size_t before = heap();
         for (i = 0; i < 10000; i++)
@@ -178,7 +180,7 @@ int main(int argc, char **argv) {
     CHECK(turned.stopped);
     OK(httpstream_turn(s.engine, 1, &turned));
     CHECK(!turned.stopped && poll(&ready, 1, 0) == 0);
-    /* And the next is another one. */
+    /* The next wakeup counts again. */
     elsewhere(waker, &s);
     CHECK(poll(&ready, 1, 30000) == 1);
     OK(httpstream_turn(s.engine, 1, NULL));

@@ -1,8 +1,8 @@
-/* What arrives on a kept connection while no response is outstanding is never the answer to the next
- * request, and that request goes out on another connection.
+/* Data that arrives on an idle connection while no response is outstanding is never the response to
+ * the next request, and that request is sent on another connection.
  *
- * unasked URL SECOND_URL PORT_OF_ORDERS CA_FILE|- [NAME]: see programs/unasked.rs for the server, and for
- * what it sends under that name; without a name, everything. */
+ * unasked URL SECOND_URL PORT_OF_ORDERS CA_FILE|- [NAME]: programs/unasked.rs documents the server
+ * and the data that NAME selects. Without a name, all data are tested. */
 #include "check.h"
 #include <arpa/inet.h>
 #include <sys/socket.h>
@@ -12,7 +12,7 @@
 static const char *second_base;
 static int orders = -1;
 
-/* Has the server do something; answers how many requests came on a connection that was spoilt. */
+/* Sends the server a command; returns how many requests arrived on a tainted connection. */
 static int order(const char *what) {
     char line[64];
     ssize_t len = snprintf(line, sizeof line, "%s\n", what);
@@ -43,16 +43,17 @@ static void work(long milliseconds) {
 typedef enum {
     /* httpstream_submit, then httpstream_turn. */
     BEFORE_TURN,
-    /* In one turn, from the callback of another exchange: what was sent is told after that exchange, or before it. */
+    /* In one turn, from the callback of another exchange: the unsolicited data is reported after
+     * that exchange, or before it. */
     IN_TURN,
     IN_TURN_LATER,
-    /* The same, and the callback returns the request. */
+    /* The same, but the callback returns the request. */
     FOLLOWS_IN_TURN,
     FOLLOWS_IN_TURN_LATER,
-    /* A callback works for 50 ms, and the server sends meanwhile; then it submits or returns the request. */
+    /* A callback works for 50 ms while the server sends, then submits or returns the request. */
     AFTER_WORK,
     FOLLOWS_WORK,
-    /* The same in the callback of the first request, whose connection it is. */
+    /* The same in the callback of the first request, on whose connection the data arrives. */
     AFTER_OWN_WORK,
     FOLLOWS_OWN_WORK,
     WAYS
@@ -60,10 +61,10 @@ typedef enum {
 
 static const char *const ways[] = {
     "submit, then turn",
-    "submitted in the turn, unasked bytes behind it",
-    "submitted in the turn, unasked bytes before it",
-    "returned in the turn, unasked bytes behind it",
-    "returned in the turn, unasked bytes before it",
+    "submitted in the turn, unsolicited bytes behind it",
+    "submitted in the turn, unsolicited bytes before it",
+    "returned in the turn, unsolicited bytes behind it",
+    "returned in the turn, unsolicited bytes before it",
     "submitted after work",
     "returned after work",
     "submitted after work on its own connection",
@@ -79,7 +80,7 @@ typedef struct {
     char told[256];
 } test;
 
-/* The second request's answer. */
+/* Handles the response to the second request. */
 static void on_second(void *user, httpstream_reply reply, httpstream_next *next) {
     test *t = user;
     size_t len;
@@ -115,7 +116,7 @@ static void on_first(void *user, httpstream_reply reply, httpstream_next *next) 
     }
 }
 
-/* The answer to an exchange with the other origin. */
+/* Handles the response from the other origin. */
 static void on_other(void *user, httpstream_reply reply, httpstream_next *next) {
     test *t = user;
     CHECK(httpstream_reply_kind(reply) == 0 && httpstream_reply_status(reply) == 200);
@@ -136,7 +137,7 @@ static httpstream_request make(const char *method, const char *origin, const cha
     return request;
 }
 
-/* Whether the second request was answered as it has to be; says what was wrong. */
+/* Returns whether the second request got the right response; prints what was wrong. */
 static bool case_is_good(httpstream_config config, way way, const char *unasked, const char *method) {
     static int id;
     test t = {.way = way, .unasked = unasked};
@@ -167,7 +168,7 @@ static bool case_is_good(httpstream_config config, way way, const char *unasked,
         httpstream_stats stats = {.size = sizeof stats};
         int64_t sent;
         OK(httpstream_submit(t.engine, other, 0, &by_other, NULL));
-        /* Until it is sent, and then what is left to do. */
+        /* Turns until the request is sent, then until no more bytes go out. */
         do {
             OK(step(t.engine));
             OK(httpstream_get_stats(t.engine, &stats));
@@ -177,7 +178,7 @@ static bool case_is_good(httpstream_config config, way way, const char *unasked,
             OK(httpstream_turn(t.engine, 1, NULL));
             OK(httpstream_get_stats(t.engine, &stats));
         } while ((int64_t)stats.bytes_out != sent);
-        /* The server has it, and has noted that it is held. */
+        /* The server has received the request and holds it. */
         order("stale");
         if (way == IN_TURN_LATER || way == FOLLOWS_IN_TURN_LATER)
             send_unasked(unasked);
@@ -196,7 +197,7 @@ static bool case_is_good(httpstream_config config, way way, const char *unasked,
     more = order("stale") - stale;
     good = rest != NULL && strcmp(rest + 1, path) == 0 && (connection == t.connection) == is_reused && t.was_reused == is_reused && more == 0;
     if (!good)
-        fprintf(stderr, "%s, %s, %s: connection %d first, then \"%s\" (the id is %s), reused: %d, requests on a spoilt connection: %d\n",
+        fprintf(stderr, "%s, %s, %s: connection %d first, then \"%s\" (the id is %s), reused: %d, requests on a tainted connection: %d\n",
                 unasked, ways[way], method, t.connection, t.told, path, t.was_reused, more);
     OK(httpstream_free(t.engine));
     OK(httpstream_request_free(first));

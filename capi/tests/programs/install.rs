@@ -1,4 +1,4 @@
-//! The header, the installed library, and the README's program, as a user meets them.
+//! Tests of the header, the installed library and the README's program, used as a user would.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -6,11 +6,11 @@ use std::process::{Command, Output};
 use super::common::{Server, ok};
 use super::library::{STRICT, assert_success, library, package, released_library, scratch};
 
-/// Whether `tool` is there; says so where it is not.
+/// Returns whether `tool` is installed, and prints a note if it is not.
 fn there_is(tool: &str) -> bool {
     let there = Command::new(tool).arg("--version").output().is_ok();
     if !there {
-        println!("skipped: no {tool}");
+        println!("skipped: {tool} is not installed");
     }
     there
 }
@@ -64,17 +64,17 @@ fn a_cpp_program_links() {
     );
 }
 
-/// The first block of C in the README.
+/// Returns the first block of C in the README.
 fn readme_program() -> String {
     let readme = std::fs::read_to_string(package().join("README.md")).unwrap();
     let program = readme
         .split("```c\n")
         .nth(1)
         .and_then(|rest| rest.split("```").next());
-    program.expect("the README has a program").to_owned()
+    program.expect("the README has no program").to_owned()
 }
 
-/// install.sh with the library that was built already.
+/// Returns a command that runs install.sh with the library that is already built.
 fn install_sh() -> Command {
     let mut install = Command::new("sh");
     install
@@ -85,14 +85,15 @@ fn install_sh() -> Command {
     install
 }
 
-/// The source of the README's program, written to `dir`.
+/// Writes the README's program to `dir` and returns its path.
 fn readme_source(dir: &Path) -> PathBuf {
     let source = dir.join("get.c");
     std::fs::write(&source, readme_program()).unwrap();
     source
 }
 
-/// Installs into a directory of its own; the source of the README's program lies beside.
+/// Installs below `dir`; returns the prefix and the source of the README's program, which is next
+/// to it.
 fn install(dir: &Path) -> (PathBuf, PathBuf) {
     let prefix = dir.join("prefix");
     let _ = std::fs::remove_dir_all(&prefix);
@@ -100,7 +101,7 @@ fn install(dir: &Path) -> (PathBuf, PathBuf) {
     (prefix, readme_source(dir))
 }
 
-/// All files and links below `dir`, sorted; paths relative to it.
+/// Returns all files and links below `dir`, sorted, with paths relative to it.
 fn files(dir: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mut dirs = vec![dir.to_owned()];
@@ -121,7 +122,7 @@ fn files(dir: &Path) -> Vec<String> {
     found
 }
 
-/// What pkg-config says of the installed library.
+/// Returns what pkg-config prints for the installed library.
 fn pkg_config(prefix: &Path, options: &[&str]) -> Vec<String> {
     let mut pkg_config = Command::new("pkg-config");
     pkg_config.env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig"));
@@ -151,7 +152,8 @@ fn the_readmes_program_builds_on_the_installed_library_and_runs() {
     let (prefix, source) = install(&dir);
     let builds: [(&str, &[&str], &[&str]); 3] = [
         ("dynamic", &[], &["--cflags", "--libs"]),
-        // The shared library all the same, and what the archive would need beside it.
+        // Links the shared library as well, and in addition the libraries that the archive would
+        // need.
         (
             "with-private-libraries",
             &[],
@@ -173,12 +175,12 @@ fn the_readmes_program_builds_on_the_installed_library_and_runs() {
     }
     let version = pkg_config(&prefix, &["--modversion"]);
     assert_eq!(version, [env!("CARGO_PKG_VERSION")]);
-    // A program asks for the soname, which outlives versions.
+    // A program looks for the soname, which stays the same across versions.
     std::fs::remove_file(prefix.join("lib/libhttpstream.so")).unwrap();
     fetch(&dir.join("dynamic"), &prefix);
 }
 
-/// As a packager installs: below DESTDIR, with a libdir of the distribution's.
+/// Installs as a packager does: below DESTDIR, with a distribution's libdir.
 #[test]
 fn a_staged_install_works_in_its_place_and_can_be_taken_back() {
     if !there_is("pkg-config") {
@@ -209,8 +211,12 @@ fn a_staged_install_works_in_its_place_and_can_be_taken_back() {
     install(None);
     assert_eq!(files(&staged), installed);
     install(None);
-    assert_eq!(files(&staged), installed, "the second time");
-    assert_eq!(files(&stage).len(), installed.len(), "elsewhere is nothing");
+    assert_eq!(files(&staged), installed, "the second install");
+    assert_eq!(
+        files(&stage).len(),
+        installed.len(),
+        "something was installed elsewhere"
+    );
     assert!(!prefix.exists());
 
     let told = std::fs::read_to_string(staged.join("lib/some-linux/pkgconfig/httpstream.pc"));
@@ -218,12 +224,12 @@ fn a_staged_install_works_in_its_place_and_can_be_taken_back() {
     assert!(!told.contains("stage"), "{told}");
     assert!(told.contains("libdir=${prefix}/lib/some-linux\n"), "{told}");
 
-    // The package is unpacked where it belongs.
+    // The package is unpacked at its destination.
     std::fs::rename(&staged, &prefix).unwrap();
     let source = readme_source(&dir);
     let program = dir.join("get");
     let lib = prefix.join("lib/some-linux");
-    // As a shell reads it, since there is a space in the path.
+    // The shell splits pkg-config's output, since there is a space in the path.
     let build = "eval \"set -- $(pkg-config --cflags --libs httpstream)\"; cc -o get get.c \"$@\"";
     let mut cc = Command::new("sh");
     cc.args(["-c", build]).current_dir(&dir);
@@ -242,7 +248,11 @@ fn a_staged_install_works_in_its_place_and_can_be_taken_back() {
     std::fs::rename(&prefix, &staged).unwrap();
     std::fs::write(staged.join("lib/some-linux/libother.so"), "").unwrap();
     install(Some("--uninstall"));
-    assert_eq!(files(&stage).len(), 1, "what is somebody else's stays");
+    assert_eq!(
+        files(&stage).len(),
+        1,
+        "a file of another package was removed"
+    );
 }
 
 #[test]
@@ -281,10 +291,10 @@ fn what_is_installed_has_no_debugging_information() {
     install.arg(&prefix).arg("--release");
     assert_success(install.arg(released_library().archive.parent().unwrap()));
     let size = |name| std::fs::metadata(prefix.join(name)).unwrap().len();
-    // 5.4 MB; with the debugger's tables of lines it is 31.
+    // It has 5.4 MB, and 31 MB with debug information.
     let shared = size("lib/libhttpstream.so");
     assert!(shared < 8_000_000, "libhttpstream.so has {shared} bytes");
-    // 34 MB and 92.
+    // It has 34 MB, and 92 MB with debug information.
     let archive = size("lib/libhttpstream.a");
     assert!(archive < 50_000_000, "libhttpstream.a has {archive} bytes");
 }
@@ -328,7 +338,7 @@ fn every_function_and_every_error_is_in_some_program() {
             let of_calls = name.starts_with("HTTPSTREAM_ERROR_");
             assert!(
                 !of_calls || programs.contains(name),
-                "{name} is in no program"
+                "no program uses {name}"
             );
         } else if line.starts_with(|first: char| first.is_ascii_alphabetic())
             && let Some((before, _)) = line.split_once('(')
@@ -336,7 +346,7 @@ fn every_function_and_every_error_is_in_some_program() {
             && name.starts_with("httpstream_")
         {
             let is_called = programs.contains(&format!("{name}("));
-            assert!(is_called, "{name} is in no program");
+            assert!(is_called, "no program calls {name}");
             functions += 1;
         }
     }

@@ -1,5 +1,4 @@
-//! The library as the tests' programs are built with it: the one that cargo has made of this
-//! source.
+//! Builds the library from this source, and compiles and runs the programs that use it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -18,7 +17,7 @@ pub(crate) enum Linked {
     Statically,
 }
 
-/// Where cargo has put the library.
+/// The files of the library that cargo has built.
 #[derive(Debug)]
 pub(crate) struct Library {
     pub(crate) shared: PathBuf,
@@ -29,15 +28,15 @@ pub(crate) fn package() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The directory of this test's profile: TARGET/PROFILE, of TARGET/PROFILE/deps/TEST.
+/// Returns the directory of this test's profile: TARGET/PROFILE, from TARGET/PROFILE/deps/TEST.
 fn profile() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let profile = test.parent().and_then(Path::parent);
     profile.unwrap().to_owned()
 }
 
-/// Builds it, or finds it built: of the same profile and features as this test, in the same
-/// directory.
+/// Builds the library, unless it is up to date, with the same profile, features and target
+/// directory as this test.
 pub(crate) fn library() -> &'static Library {
     static LIBRARY: OnceLock<Library> = OnceLock::new();
     LIBRARY.get_or_init(
@@ -48,7 +47,7 @@ pub(crate) fn library() -> &'static Library {
     )
 }
 
-/// The library as it is meant to be installed.
+/// Builds the library in the profile in which it is installed.
 pub(crate) fn released_library() -> &'static Library {
     static LIBRARY: OnceLock<Library> = OnceLock::new();
     LIBRARY.get_or_init(|| build("release"))
@@ -87,12 +86,12 @@ fn build(name: &str) -> Library {
             .find(|file| file.to_string_lossy().ends_with(end))
     };
     Library {
-        shared: named(".so").expect("a cdylib").clone(),
-        archive: named(".a").expect("a staticlib").clone(),
+        shared: named(".so").expect("no shared library was built").clone(),
+        archive: named(".a").expect("no static library was built").clone(),
     }
 }
 
-/// The files of the library among cargo's messages.
+/// Returns the library's files, taken from cargo's messages.
 fn artifacts(built: &Output) -> Vec<PathBuf> {
     let messages = String::from_utf8_lossy(&built.stdout);
     let of_library = messages.lines().find_map(|line| {
@@ -100,7 +99,7 @@ fn artifacts(built: &Output) -> Vec<PathBuf> {
         let kinds = message["target"]["kind"].as_array()?;
         kinds.iter().any(|kind| kind == "cdylib").then_some(message)
     });
-    let files = of_library.expect("cargo tells of the library");
+    let files = of_library.expect("cargo does not report the library");
     let files = files["filenames"].as_array().unwrap();
     files
         .iter()
@@ -108,7 +107,7 @@ fn artifacts(built: &Output) -> Vec<PathBuf> {
         .collect()
 }
 
-/// What a program needs beside the archive, as rustc tells it.
+/// Returns the libraries that a program needs besides the archive, as reported by rustc.
 pub(crate) fn native_libraries() -> Vec<String> {
     let script = package().join("native-libs.sh");
     let told = Command::new("sh").arg(script).output().unwrap();
@@ -117,14 +116,14 @@ pub(crate) fn native_libraries() -> Vec<String> {
     told.split_whitespace().map(str::to_owned).collect()
 }
 
-/// A directory for what a test makes.
+/// Returns a directory for a test's files.
 pub(crate) fn scratch(name: &str) -> PathBuf {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     std::fs::create_dir_all(&dir).unwrap();
     dir
 }
 
-/// The strictness that the header has to bear.
+/// Compiler options under which the header must compile without a warning.
 pub(crate) const STRICT: &[&str] = &[
     "-std=c99",
     "-D_GNU_SOURCE",
@@ -135,7 +134,7 @@ pub(crate) const STRICT: &[&str] = &[
     "-g",
 ];
 
-/// Builds tests/c/NAME.c.
+/// Compiles tests/c/NAME.c.
 pub(crate) fn compile(name: &str, linked: Linked) -> PathBuf {
     let source = package().join("tests/c").join(name).with_extension("c");
     let program = scratch("programs").join(format!("{name}-{linked:?}"));
@@ -149,7 +148,7 @@ pub(crate) fn compile(name: &str, linked: Linked) -> PathBuf {
             cc.arg("-L")
                 .arg(dir)
                 .arg(format!("-Wl,-rpath,{}", dir.display()));
-            // The archive lies beside it, and a linker takes the shared one first.
+            // The archive is in the same directory, but linkers prefer the shared library.
             cc.args(["-lhttpstream", "-lpthread"]);
         }
         Linked::Statically => drop(cc.arg(archive).args(native_libraries())),
@@ -171,14 +170,14 @@ pub(crate) fn assert_success(command: &mut Command) -> Output {
     output
 }
 
-/// valgrind before a program; `None`: there is none.
+/// Returns a command that runs a program under valgrind, or `None` if valgrind is not installed.
 pub(crate) fn under_valgrind(options: &[&str], program: &Path) -> Option<Command> {
     if Command::new("valgrind").arg("--version").output().is_err() {
-        println!("skipped: no valgrind");
+        println!("skipped: valgrind is not installed");
         return None;
     }
     let mut valgrind = Command::new("valgrind");
-    // As a user would run it: no kind of leak is left out, and nothing is suppressed.
+    // As a user would run it: all kinds of leaks count, and nothing is suppressed.
     valgrind
         .args(["--quiet", "--error-exitcode=99", "--leak-check=full"])
         .arg("--child-silent-after-fork=yes")
@@ -195,11 +194,14 @@ pub(crate) fn run(mut command: Command, server: Server, arguments: &[&str]) {
     run_to_end(command);
 }
 
-/// Runs a program to its end, which has to be a good one and to come.
+/// Runs a program to its end.
+///
+/// # Panics
+/// Panics if the program fails, or has not ended after 240 s.
 pub(crate) fn run_to_end(mut command: Command) {
     const PATIENCE: Duration = Duration::from_secs(240);
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-    // Read while it runs, or it might wait for room.
+    // Read while the program runs; otherwise a full pipe could block it.
     let mut told = child.stderr.take().unwrap();
     let reader = std::thread::spawn(move || {
         let mut words = String::new();

@@ -1,8 +1,7 @@
-//! Programs in C against the library, as its users build and run them; each once more under
-//! valgrind.
+//! Programs in C, built and run as users of the library do, and once more under valgrind.
 //!
-//! They check for themselves, and end with an abort at what is wrong. `tests/c/check.h` is what
-//! they have in common.
+//! The programs check themselves, and abort when a check fails. `tests/c/check.h` contains the code
+//! they share.
 
 #[path = "../../../tests/common/mod.rs"]
 mod common;
@@ -15,8 +14,8 @@ use std::process::Command;
 
 use library::{Linked, compile, run, run_to_end, under_valgrind};
 
-/// Tests of one program: alone, and under valgrind with these arguments beside the server's URL,
-/// and with these options for valgrind.
+/// Tests one program: alone with the first list of arguments, and under valgrind with the second
+/// and these options for valgrind. The server's URL precedes the arguments.
 macro_rules! program {
     ($name:ident, $arguments:expr, $under_valgrind:expr) => {
         program!($name, $arguments, $under_valgrind, &[]);
@@ -49,10 +48,10 @@ program!(functions);
 program!(durations);
 program!(errors);
 program!(streaming);
-// What is forgotten there is lost, as valgrind would say.
+// With "forget", the program leaks an engine, which valgrind would report.
 program!(threads, &["forget"], &[]);
-// A child keeps the memory of its parent's engine, and a hash table that nobody has freed is
-// "possibly lost" to valgrind.
+// A child process keeps the memory of its parent's engine, and valgrind reports a hash table that
+// is never freed as "possibly lost".
 program!(
     forks,
     &["threads"],
@@ -63,12 +62,12 @@ program!(garbage);
 program!(many, &["10000"], &["200"]);
 program!(sigpipe);
 
-/// What arrives on a kept connection while no response is outstanding.
+/// Tests of data that arrives on an idle connection while no response is outstanding.
 mod kept_connections {
     use super::unasked::{Ports, Speaks, start};
     use super::*;
 
-    /// Runs the program against a server that speaks http.
+    /// Runs the program against a server that speaks this scheme.
     fn over(scheme: &str, speaks: Speaks, mut program: Command, arguments: &[&str]) {
         let Ports {
             first,
@@ -86,7 +85,7 @@ mod kept_connections {
         over("http", Speaks::Http, program, &["-", "nothing"]);
     }
 
-    /// TLS leaves nothing behind.
+    /// Checks also that TLS leaks nothing.
     #[cfg(feature = "tls")]
     #[test]
     fn are_used_again_over_https_under_valgrind() {

@@ -1,4 +1,4 @@
-//! What the programs talk to.
+//! The server that the programs talk to.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ fn serve(peer: &mut Peer) {
     }
 }
 
-/// Whether the connection goes on.
+/// Answers one request; returns whether the connection stays open.
 fn answer(peer: &mut Peer, head: &str, path: &str) -> bool {
     match path {
         "/whole?q=long%20poll" => peer.send(
@@ -37,13 +37,13 @@ fn answer(peer: &mut Peer, head: &str, path: &str) -> bool {
             let sent = peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n");
             sent && (0..10).all(|i| peer.send(&[b'0' + i; 100_000]))
         }
-        // Nothing, as long as the client waits.
+        // Sends nothing as long as the client waits.
         "/silent" => {
             peer.hold();
             false
         }
         "/late" => {
-            // Slowness is the subject: something else has to happen meanwhile.
+            // The delay is intended: the test does something else meanwhile.
             std::thread::sleep(Duration::from_millis(300));
             peer.send(&ok("late"))
         }

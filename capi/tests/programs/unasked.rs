@@ -1,12 +1,13 @@
-//! A server that sends what nobody asked for, when it is told to.
+//! A server that sends unsolicited data on command.
 //!
 //! It answers each request with "CONNECTION ID": the number of the connection, counted from 1, and
-//! the path of the request. What it does beside is ordered through a third port, a line for each
-//! order, and confirmed with a line when it has reached the other end of loopback:
+//! the path of the request. Commands arrive on a third port, one line each. Each is confirmed with
+//! a line once its effect has crossed loopback:
 //!
-//! - `send NAME`: on every connection that rests, send what [`Unasked`] of that name is
-//! - `answer`: answer the requests for `/held`, which are not answered before
-//! - `stale`: say how many requests came on a connection that had sent something unasked
+//! - `send NAME`: send the [`Unasked`] data of that name on every connection without an open
+//!   request
+//! - `answer`: answer the requests for `/held`, which otherwise get no answer
+//! - `stale`: report how many requests arrived on a connection that had sent unsolicited data
 //! - `forget`: close all connections
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
@@ -16,16 +17,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// What can arrive on a connection where no response is outstanding.
+/// Data that can arrive on a connection while no response is outstanding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unasked {
-    /// Nothing: the connection can be used again.
+    /// Nothing: the connection can be reused.
     Nothing,
-    /// The connection's end; over TLS without close_notify.
+    /// A FIN; over TLS, without close_notify.
     Fin,
-    /// Over TLS: close_notify, and the end.
+    /// Over TLS: close_notify, then a FIN.
     CloseNotify,
-    /// A timeout of the server's, and the end.
+    /// A response that reports the server's timeout, then a FIN.
     RequestTimeout,
     /// A response to no request.
     Response,
@@ -43,7 +44,7 @@ impl Unasked {
             "200" => Self::Response,
             "crlf" => Self::EmptyLine,
             "last-chunk" => Self::LastChunk,
-            other => panic!("nothing is called {other}"),
+            other => panic!("there is no unsolicited data called {other}"),
         }
     }
 
@@ -67,19 +68,19 @@ enum Layer {
     Tls(Box<rustls::ServerConnection>),
 }
 
-/// One connection, shared by the thread that reads it and the one that carries out orders.
+/// One connection, shared by the thread that reads it and the one that carries out commands.
 struct Connection {
     number: usize,
     stream: TcpStream,
     layer: Layer,
     unread: Vec<u8>,
     held: usize,
-    /// It has sent something unasked.
+    /// Whether it has sent unsolicited data.
     is_spoilt: bool,
 }
 
 impl Connection {
-    /// Takes what was read from the socket; answers the paths of the requests in it.
+    /// Processes data read from the socket, and returns the paths of the requests in it.
     fn receive(&mut self, wire: &[u8]) -> Vec<String> {
         match &mut self.layer {
             Layer::Plain => self.unread.extend_from_slice(wire),
@@ -91,7 +92,7 @@ impl Connection {
                     if tls.process_new_packets().is_err() {
                         break;
                     }
-                    // Until it would block.
+                    // This ends with `WouldBlock`.
                     let _ = tls.reader().read_to_end(&mut self.unread);
                 }
                 self.flush();
@@ -100,7 +101,7 @@ impl Connection {
         std::iter::from_fn(|| self.request()).collect()
     }
 
-    /// Takes the first request, body and all, out of what is unread.
+    /// Removes the first request, including its body, from the unread data, and returns its path.
     fn request(&mut self) -> Option<String> {
         let end = self.unread.windows(4).position(|w| w == b"\r\n\r\n")? + 4;
         let head = String::from_utf8(self.unread[..end].to_vec()).unwrap();
@@ -172,7 +173,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How the server speaks on the first of its ports; on the second it is plain http.
+/// The protocol on the server's first port; the second port always speaks plain http.
 #[derive(Clone)]
 pub(crate) enum Speaks {
     Http,
@@ -208,7 +209,8 @@ pub(crate) fn start(speaks: Speaks) -> Ports {
     ports
 }
 
-/// What a server on loopback proves itself with, and the file of a certificate to believe it by.
+/// Returns the TLS configuration of a server on loopback, and the path of the certificate that a
+/// client must trust.
 #[cfg(feature = "tls")]
 pub(crate) fn identity() -> (Arc<rustls::ServerConfig>, String) {
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
@@ -230,7 +232,7 @@ pub(crate) fn identity() -> (Arc<rustls::ServerConfig>, String) {
 fn accept(listener: &TcpListener, speaks: &Speaks, shared: &Arc<Mutex<Shared>>) {
     for stream in listener.incoming() {
         let stream = stream.unwrap();
-        // A second small write is not to wait for the first one's acknowledgement.
+        // A second small write must not wait for the acknowledgment of the first one.
         stream.set_nodelay(true).unwrap();
         let reader = stream.try_clone().unwrap();
         let layer = match speaks {
@@ -308,9 +310,9 @@ fn obey(client: TcpStream, shared: &Mutex<Shared>) {
                     let _ = lock(&connection).stream.shutdown(Shutdown::Both);
                 }
             }
-            (other, _) => panic!("no order is called {other}"),
+            (other, _) => panic!("there is no command called {other}"),
         }
-        // There is no call that says when the other end of loopback has it: it is a matter of
+        // No call reports when the other end of loopback has received the data. It takes
         // microseconds.
         std::thread::sleep(Duration::from_millis(5));
         let stale = lock(shared).stale;

@@ -1,4 +1,5 @@
-/* The conversation of ../conversation, in C: 20 chains of 50 steps, a line for each. What is left to each program is its loop:
+/* The conversation of ../conversation in C: 20 chains of 50 steps, and a line for each step. Each
+ * program adds only its loop:
  *
  *     httpstream_engine engine = begin(argc, argv);
  *     ... until httpstream_pending(engine) is 0 ...
@@ -8,7 +9,8 @@
  *     cc -D_GNU_SOURCE -Icapi/include examples/embed/c/epoll.c -o epoll -Ltarget/debug -Wl,-rpath,target/debug -lhttpstream
  *     ./epoll ADDR REFUSED
  *
- * with what `cargo run --example embed_run -- --serve` prints for ADDR and REFUSED. For uv.c there is -luv at the end.
+ * ADDR and REFUSED are printed by `cargo run --example embed_run -- --serve`. For uv.c, add -luv at
+ * the end.
  *
  * The first part repeats ../conversation/script.rs, the rest ../conversation/mod.rs. */
 #ifndef CONVERSATION_H
@@ -19,7 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Of a call that answers less than 0 the words are told, and that is the end. */
+/* Returns the result of a call. If it is negative, prints the error and exits. */
 static inline int64_t ok(int64_t answer) {
     if (answer < 0) {
         fprintf(stderr, "%s: %s\n", httpstream_error_name((int32_t)answer), httpstream_last_error());
@@ -65,10 +67,10 @@ static inline act act_of(int chain, int step) { return (act)((step * 7 + chain /
 
 static inline unsigned delay_of(int chain, int step) { return (unsigned)((chain * 3 + step * 5) % 8); }
 
-/* In a pair the even chain is held, and the odd one cancels it. */
+/* In each pair of chains, the even one is held, and the odd one cancels it. */
 static inline bool is_held(int chain, int step) { return act_of(chain, step) == CANCELLED && chain % 2 == 0; }
 
-/* The body that is sent in ECHO_BODY and CLOSED_POST, to `body`; answers its length. */
+/* Writes the body sent in ECHO_BODY and CLOSED_POST to `body`, and returns its length. */
 static inline size_t body_of(int chain, int step, char body[MAX_SENT_BYTES]) {
     int i, len = 200 + chain * 13 + step * 7;
     for (i = 0; i < len; i++)
@@ -76,7 +78,7 @@ static inline size_t body_of(int chain, int step, char body[MAX_SENT_BYTES]) {
     return (size_t)len;
 }
 
-/* FNV-1a over 32 bits. */
+/* FNV-1a, 32 bits. */
 static const uint32_t NO_SUM = 0x811c9dc5;
 
 static inline uint32_t sum_of(uint32_t sum, const uint8_t *bytes, size_t len) {
@@ -90,22 +92,23 @@ static inline uint32_t sum_of(uint32_t sum, const uint8_t *bytes, size_t len) {
 typedef struct chain {
     int chain, step;
     httpstream_id id;
-    /* Lines, as far as they are written. */
+    /* The lines written so far. */
     FILE *out;
     char *text;
     size_t len;
-    /* What has come of a streamed body. */
+    /* The part of a streamed body that has arrived. */
     size_t bytes;
     uint32_t sum;
     int pauses;
-    /* Who reads its steps, what follows elsewhere, and what resumes it. */
+    /* Readbacks of the steps, of the request that follows ELSEWHERE, and of the one that resumes.
+     * */
     httpstream_readback steps, elsewhere, resuming;
 } chain;
 
 static httpstream_engine engine_of_all;
 static const char *server, *refused;
 static chain chains[CHAINS];
-/* Readbacks that were handed over, and not released yet. */
+/* Readbacks that were passed to the engine and not released yet. */
 static int readbacks;
 
 static inline httpstream_request request_to(const char *method, const char *url) {
@@ -114,7 +117,7 @@ static inline httpstream_request request_to(const char *method, const char *url)
     return request;
 }
 
-/* The request of a step; it has to be freed. */
+/* Returns the request of a step. The caller frees it. */
 static inline httpstream_request request_of(int chain, int step) {
     char url[256], body[MAX_SENT_BYTES];
     httpstream_request request;
@@ -133,7 +136,7 @@ static inline httpstream_request request_of(int chain, int step) {
     return request;
 }
 
-/* Sends a request as a chain of the engine's own. */
+/* Sends a request as a new chain. */
 static inline void start(httpstream_request request, unsigned delay, const httpstream_readback *readback, httpstream_id *id) {
     ok(httpstream_submit(engine_of_all, request, delay, readback, id));
     ok(httpstream_request_free(request));
@@ -152,7 +155,7 @@ static inline void begin_line(chain *c) {
     c->pauses = 0;
 }
 
-/* What a response is, or why there is none. */
+/* Writes a summary of the response, or of the error. */
 static inline void tell(chain *c, httpstream_reply reply) {
     static const char *const sent[] = {"not sent", "maybe sent", "sent"};
     int32_t kind = httpstream_reply_kind(reply);
@@ -173,7 +176,7 @@ static inline void tell(chain *c, httpstream_reply reply) {
         fprintf(c->out, ", %zu bytes %08" PRIx32, len, sum_of(NO_SUM, body, len));
 }
 
-/* Ends the line, and says what the chain does next. */
+/* Ends the line, and decides what the chain does next. */
 static inline void next_step(chain *c, httpstream_next *next) {
     bool was_held = is_held(c->chain, c->step);
     httpstream_request request;
@@ -185,7 +188,8 @@ static inline void next_step(chain *c, httpstream_next *next) {
     request = request_of(c->chain, c->step);
     delay = delay_of(c->chain, c->step);
     if (was_held) {
-        /* Who was cancelled is over, whatever it answers: it goes on as another chain. */
+        /* The canceled chain ends whatever its callback returns, so the steps continue in a new
+         * chain. */
         start(request, delay, &c->steps, &c->id);
         return;
     }
@@ -255,7 +259,7 @@ static void on_step(void *user, httpstream_reply reply, httpstream_next *next) {
     next_step(c, next);
 }
 
-/* There are no calls without a request here: what resumes is a small one, sent when it is time. */
+/* The C interface has no calls without a request, so a small delayed request resumes the chain. */
 static void on_resuming(void *user, httpstream_reply reply, httpstream_next *next) {
     chain *c = user;
     (void)reply;
@@ -301,7 +305,7 @@ static inline void begin_chain(chain *c) {
     start(request_of(c->chain, c->step), delay_of(c->chain, c->step), &c->steps, &c->id);
 }
 
-/* ---- --fetch: the same request over and over, for a measurement ---- */
+/* ---- --fetch: the same request repeatedly, for measurements ---- */
 
 static long to_fetch, fetched, left;
 
@@ -331,11 +335,11 @@ static inline httpstream_engine begin(int argc, char **argv) {
     ok(httpstream_config_new(&config));
     to_fetch = argc == 6 && strcmp(argv[1], "--fetch") == 0 && strcmp(argv[3], "--at-once") == 0 ? atol(argv[2]) : 0;
     if (to_fetch <= 0 && argc != 3) {
-        fprintf(stderr, "usage: %s ADDR REFUSED, as `cargo run --example embed_run -- --serve` tells them\n", argv[0]);
+        fprintf(stderr, "usage: %s ADDR REFUSED, as printed by `cargo run --example embed_run -- --serve`\n", argv[0]);
         fprintf(stderr, "       %s --fetch N --at-once C URL\n", argv[0]);
         exit(2);
     }
-    /* So few events a turn that turns leave something undone, of which no host may lose anything. */
+    /* With so few events per turn, turns often leave work, none of which a host may lose. */
     if (to_fetch <= 0)
         ok(httpstream_config_set(config, "turn_events", 2));
     /* The loop has timers; a timer inside the descriptor would cost system calls. */
@@ -355,7 +359,8 @@ static inline httpstream_engine begin(int argc, char **argv) {
     return engine_of_all;
 }
 
-/* Prints what was noted; the host's loop has let go of the descriptor. Answers what `main` does. */
+/* Prints the transcript. The host's loop no longer watches the descriptor. Returns the exit code.
+ * */
 static inline int end(httpstream_engine engine) {
     int i;
     ok(httpstream_free(engine));
@@ -369,7 +374,7 @@ static inline int end(httpstream_engine engine) {
         free(chains[i].text);
     }
     if (readbacks != 0)
-        fprintf(stderr, "%d readbacks are not released\n", readbacks);
+        fprintf(stderr, "%d readbacks were not released\n", readbacks);
     return readbacks == 0 ? 0 : 1;
 }
 #endif

@@ -1,6 +1,8 @@
-/* In a host of plain epoll: one descriptor, one timeout, one turn for each wakeup.
+/* Embeds the engine in a host that uses epoll: one descriptor, one timeout, one turn for each
+ * wakeup.
  *
- * The trap: a timeout of -1 is "nothing to wait for but the descriptor", 0 is "now"; it is asked for before each wait, not kept. */
+ * The trap: a timeout of -1 means "wait for the descriptor only", 0 means "now". Ask for it before
+ * each wait and do not keep it. */
 #include "conversation.h"
 #include <errno.h>
 #include <sys/epoll.h>
@@ -24,7 +26,7 @@ int main(int argc, char **argv) {
         }
         ok(httpstream_turn(engine, 1, NULL));
     }
-    /* The engine's descriptor is closed by httpstream_free: nobody watches it then. */
+    /* httpstream_free closes the engine's descriptor, which nothing watches by then. */
     close(watched);
     return end(engine);
 }

@@ -1,7 +1,9 @@
-/* In a libuv loop, as node has one: a uv_poll_t on the engine's descriptor, and one uv_timer_t, set anew before each wait.
+/* Embeds the engine in a libuv loop, as in node: a uv_poll_t on the engine's descriptor, and one
+ * uv_timer_t that is set before each wait.
  *
- * The trap: libuv aborts on a descriptor that was closed while it is watched. So the handles are closed first, with the loop run until they are, and then
- * the engine is freed. And the loop's clock stands still between two waits: a timer that is set without uv_update_time may be early. */
+ * The traps: libuv aborts if a descriptor is closed while it is watched. So the handles are closed
+ * first, the loop runs until they are closed, and then the engine is freed. And the loop's clock
+ * does not advance between two waits: a timer that is set without uv_update_time may be early. */
 #include "conversation.h"
 #include <uv.h>
 
@@ -29,7 +31,7 @@ static void on_readable(uv_poll_t *poll, int status, int events) {
 
 static void on_deadline(uv_timer_t *timer) { turn(timer->data); }
 
-/* Before each wait, whatever was submitted since the last one. */
+/* Runs before each wait, and so covers everything submitted since the last one. */
 static void set_timer(uv_prepare_t *prepare) {
     host *h = prepare->data;
     int32_t timeout = httpstream_timeout_ms(h->engine);
@@ -50,7 +52,7 @@ int main(int argc, char **argv) {
     uv_prepare_init(loop, &h.prepare);
     uv_poll_start(&h.poll, UV_READABLE, on_readable);
     uv_prepare_start(&h.prepare, set_timer);
-    /* Until the handles are closed, which is when no chain is left. */
+    /* Runs until the handles are closed, which happens when no chain is left. */
     uv_run(loop, UV_RUN_DEFAULT);
     uv_loop_close(loop);
     return end(h.engine);

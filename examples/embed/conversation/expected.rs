@@ -1,8 +1,8 @@
-//! The transcript as it has to be, from the script alone: no client had a part in it.
+//! The expected transcript, derived from the script alone, without a client.
 
 use super::script::{Act, CHAINS, CHUNK, Checksum, MAX_BODY_BYTES, Place, STEPS, TRUNCATED_AT};
 
-/// All lines of all chains.
+/// Returns all lines of all chains.
 pub(crate) fn transcript() -> String {
     let steps = |chain| (0..STEPS).map(move |step| Place { chain, step });
     (0..CHAINS).flat_map(steps).map(line).collect()

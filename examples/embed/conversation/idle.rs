@@ -1,5 +1,5 @@
-//! A hundred paused exchanges and a hundred held polls, beside which next to nothing happens. What
-//! the host wakes up for is counted, once all of them wait.
+//! Runs a hundred paused exchanges and a hundred held polls, with little other work. Once all of
+//! them wait, counts the wakeups of the host.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -9,13 +9,13 @@ use httpstream::{ChainId, Context, Engine, Flow, Mode, Next, Readback, Reply, Re
 
 use super::program::Job;
 
-/// Of each kind.
+/// Number of paused exchanges, and of held polls.
 const WAITING: usize = 100;
-/// Polls that are answered one after the other; the others are held for longer than all lasts.
+/// Number of polls that are answered one after the other. The others are held until after the end.
 const ANSWERED: u32 = 8;
 const ANSWER: Duration = Duration::from_millis(450);
 const BEAT: Duration = Duration::from_millis(250);
-/// How long all that comes at first may take, asked again until it has come.
+/// Time between the checks whether everything has settled.
 const SETTLE: Duration = Duration::from_secs(1);
 const COUNT: Duration = Duration::from_millis(2500);
 const HOLD: Duration = Duration::from_secs(60);
@@ -23,11 +23,12 @@ const HOLD: Duration = Duration::from_secs(60);
 pub(super) struct Idle {
     addr: SocketAddr,
     waiting: Vec<ChainId>,
-    /// Exchanges that are paused.
+    /// The number of paused exchanges.
     paused: usize,
-    /// The host's wakeups before it was counted; after that, those which were counted.
+    /// The number of the host's wakeups when the count began; at the end, those since then.
     wakeups: u64,
-    /// The answers, and the deadlines of delays, since it is counted: what a host may wake up for.
+    /// The number of responses, and of expired delays, since the count began: the reasons for a
+    /// host to wake up.
     reasons: u64,
 }
 
@@ -66,8 +67,8 @@ impl Idle {
         request.long_poll(HOLD).build().expect("only numbers vary")
     }
 
-    /// Says what was counted: whether the host woke up for no more than there was reason to, with
-    /// all there that should have waited.
+    /// Prints the counts. Returns whether the host woke up no more often than there was a reason
+    /// to, and all exchanges that should pause were paused.
     pub(super) fn tell(&self) -> io::Result<bool> {
         let (wakeups, reasons, paused) = (self.wakeups, self.reasons, self.paused);
         writeln!(
@@ -78,7 +79,7 @@ impl Idle {
     }
 }
 
-/// Begins to count when all that is to pause has paused, a second ago or longer.
+/// Starts the count one second or more after all exchanges have paused.
 fn settle(job: &mut Job, _: &mut Context<'_, Job>) -> Next<Job> {
     match job.idle() {
         None => Next::done(),
@@ -98,7 +99,7 @@ fn begin_to_count(job: &mut Job, _: &mut Context<'_, Job>) -> Next<Job> {
 fn end(job: &mut Job, cx: &mut Context<'_, Job>) -> Next<Job> {
     if let Some((idle, wakeups)) = job.idle() {
         idle.wakeups = wakeups - idle.wakeups;
-        // The deadline of this call.
+        // This call's own delay is a reason too.
         idle.reasons += 1;
         for id in idle.waiting.drain(..) {
             cx.cancel(id);
@@ -114,7 +115,7 @@ fn on_poll(job: &mut Job, reply: Reply<'_>, _: &mut Context<'_, Job>) -> Next<Jo
     Next::done()
 }
 
-/// When its delay is over.
+/// Runs when the delay has expired.
 fn beat(job: &mut Job, cx: &mut Context<'_, Job>, request: Request) -> Next<Job> {
     if let Some((idle, _)) = job.idle() {
         idle.reasons += 1;
@@ -131,7 +132,7 @@ fn on_beat(job: &mut Job, reply: Reply<'_>, _: &mut Context<'_, Job>) -> Next<Jo
     Next::call(|job: &mut Job, cx| beat(job, cx, request)).after(BEAT)
 }
 
-/// Takes one piece and pauses for good.
+/// Takes one piece and then pauses forever.
 struct Pausing;
 
 impl Readback<Job> for Pausing {

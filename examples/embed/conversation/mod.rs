@@ -1,14 +1,13 @@
-//! A conversation of twenty chains with fifty steps each, which goes the same way in every event
-//! loop: what the embed programs run.
+//! A conversation of twenty chains with fifty steps each, which the embed programs run. It goes the
+//! same way in every event loop.
 //!
-//! - here: the client. A plain struct; its methods read the responses, note a line for each step,
-//!   and answer what follows.
-//! - `script`: what is asked, and when; `server`: what is answered; `expected`: the lines as they
-//!   have to be
-//! - `program`: the arguments of the programs, and what else they can be asked to do; `idle`: one
-//!   of these things
+//! - here: the client, a plain struct. Its methods read the responses, record a line for each step,
+//!   and return the next request.
+//! - `script`: the requests and their times; `server`: the responses; `expected`: the expected
+//!   lines
+//! - `program`: the programs' arguments and the work they select; `idle`: one such kind of work
 
-#![allow(dead_code, reason = "not every program and test wants every part")]
+#![allow(dead_code, reason = "not every program and test uses every part")]
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -26,7 +25,7 @@ pub(crate) mod server;
 
 use script::{Act, CHAINS, Checksum, HOLD, MAX_BODY_BYTES, PATIENCE, PAUSE, Place, STEPS};
 
-/// Who asks, and what was answered.
+/// The client's state: the servers' addresses, and the chains with what they have received.
 pub(crate) struct Conversation {
     addr: SocketAddr,
     refused: SocketAddr,
@@ -34,18 +33,18 @@ pub(crate) struct Conversation {
 }
 
 struct Chain {
-    /// The step that is under way.
+    /// The current step.
     place: Place,
-    /// The chain of the engine's that it is, to be cancelled by.
+    /// The engine's id of this chain, used to cancel it.
     id: Option<ChainId>,
-    /// One for each step that is over.
+    /// One line for each completed step.
     lines: String,
-    /// Of the step under way: what is to stand before its outcome.
+    /// The part of the current step's line that precedes its outcome.
     so_far: String,
     pieces: Pieces,
 }
 
-/// What has come of a streamed body.
+/// The part of a streamed body that has arrived.
 struct Pieces {
     bytes: usize,
     checksum: Checksum,
@@ -61,7 +60,8 @@ impl Pieces {
 }
 
 impl Conversation {
-    /// With a server at `addr`, and nobody at `refused`.
+    /// Creates a conversation with the server at `addr`. `refused` is an address that refuses
+    /// connections.
     pub(crate) fn new(addr: SocketAddr, refused: SocketAddr) -> Self {
         let chain = |chain| Chain {
             place: Place { chain, step: 0 },
@@ -90,7 +90,7 @@ impl Conversation {
         }
     }
 
-    /// Sends the request of a step, when it is called: so begins a chain of the engine's.
+    /// Returns a call that sends the request of a step, with which a chain of the engine begins.
     fn ask(
         &self,
         place: Place,
@@ -99,7 +99,7 @@ impl Conversation {
         move |_, cx| cx.send(request).read_to(Steps { chain: place.chain })
     }
 
-    /// What was noted, chain by chain.
+    /// Returns the recorded lines, chain by chain.
     pub(crate) fn transcript(&self) -> String {
         self.chains.iter().map(|chain| &*chain.lines).collect()
     }
@@ -188,7 +188,7 @@ impl Conversation {
         self.next_step(chain, cx).read_to(Steps { chain })
     }
 
-    /// Notes the line of the step that is over, and goes on.
+    /// Records the line of the completed step, and returns the next step's request.
     fn next_step(&mut self, chain: usize, cx: &mut Context<'_, Self>) -> Next<Self> {
         let was = &mut self.chains[chain];
         let Place { step, .. } = was.place;
@@ -206,7 +206,7 @@ impl Conversation {
         was.place.step += 1;
         let place = was.place;
         if was_held {
-            // Who was cancelled is over, whatever it answers: it goes on as another chain.
+            // The canceled chain ends whatever it returns, so the steps continue in a new chain.
             let id = cx.start(Next::call(self.ask(place)).after(place.delay()));
             self.chains[chain].id = Some(id);
             return Next::done();
@@ -214,7 +214,7 @@ impl Conversation {
         Next::send(self.request(place)).after(place.delay())
     }
 
-    /// What there is to tell of a response, beside what its act adds.
+    /// Describes a response, including what its act adds.
     fn answered(&self, place: Place, response: &Response<'_>) -> String {
         match place.act() {
             Act::Chunked => {
@@ -238,7 +238,7 @@ impl Conversation {
         }
     }
 
-    /// Pauses the stream, which goes on when the call is made.
+    /// Pauses the stream, and schedules a call that resumes it.
     fn pause(&mut self, chain: usize, cx: &mut Context<'_, Self>) -> Flow {
         self.chains[chain].pieces.pauses += 1;
         let id = cx.id();
@@ -253,7 +253,7 @@ impl Conversation {
     }
 }
 
-/// Reads what a chain is answered, step after step.
+/// Reads a chain's responses, step after step.
 struct Steps {
     chain: usize,
 }
@@ -308,11 +308,11 @@ fn answer(response: &Response<'_>) -> String {
     format!("{status} {} bytes {sum:08x}", body.len())
 }
 
-/// What is the same each time, whatever the time and the number of the port.
+/// Describes an error, leaving out what varies between runs, such as times and ports.
 fn failed(error: &httpstream::Error) -> String {
     let kind = error.kind();
     let mut text = match kind {
-        // Whether the body came with the head is not for us to say.
+        // The phase depends on whether the body arrived together with the head.
         ErrorKind::TooLarge => format!("{kind:?} over {MAX_BODY_BYTES}"),
         _ => format!("{kind:?} in {:?}", error.phase()),
     };

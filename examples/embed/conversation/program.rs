@@ -1,5 +1,5 @@
-//! What the embed programs have in common: their arguments, and the work that these ask for. What
-//! is left to each is its loop.
+//! The code that the embed programs share: their arguments, and the work that these select. Each
+//! program adds only its loop.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -22,27 +22,28 @@ Usage: embed_… [--transcript | --idle] [ADDR REFUSED]
        embed_… --fetch N [--at-once C] URL
        embed_… --serve
 
-Runs a conversation of 20 chains with 50 steps each inside the event loop that the program is named after, and says whether it went as the
-script has it. ADDR is where `--serve` of another of these programs listens, REFUSED where nobody does; without them the program has
-a server of its own.
+Runs a conversation of 20 chains with 50 steps each inside the event loop that the program is named
+after, and reports whether it went as the script says. ADDR is the address on which `--serve` of
+another embed program listens, and REFUSED one that refuses connections. Without them the program
+starts its own server.
 
-  --transcript   prints a line for each step, and nothing else
-  --idle         lets 200 requests wait in place of the conversation, and counts for what the loop wakes up
-  --fetch N      gets URL N times, and prints `done N`
-  --at-once C    so many at once (default 1)
-  --serve        serves until standard input ends; prints ADDR and REFUSED
+  --transcript   print a line for each step, and nothing else
+  --idle         let 200 requests wait instead of the conversation, and count the loop's wakeups
+  --fetch N      get URL N times, and print `done N`
+  --at-once C    number of concurrent requests (default 1)
+  --serve        print ADDR and REFUSED, and serve until standard input ends
 ";
 
-/// Lines that are not as the script has them: so many are shown.
+/// Maximum number of unexpected lines to print.
 const SHOWN: usize = 10;
 
-/// What the program was asked to do: the state that its engine's readbacks are lent.
+/// The work that the arguments select. It is the state that the engine's readbacks are lent.
 pub(crate) struct Job {
     work: Work,
     begun: Instant,
     /// How often the host's own wait has returned.
     wakeups: u64,
-    // Here only to stay open.
+    // Kept only so that it stays open.
     _server: Option<Server>,
 }
 
@@ -62,7 +63,7 @@ enum Show {
 }
 
 impl Job {
-    /// Reads the arguments. Those that are wrong, and `--serve`, end the program here.
+    /// Parses the arguments. Exits the program if they are invalid, and for `--serve`.
     pub(crate) fn from_args(program: &'static str) -> io::Result<Self> {
         let mut args = args::Args::new(program, USAGE);
         let number = |word: &str| word.parse().ok().filter(|n: &u64| *n > 0);
@@ -100,7 +101,7 @@ impl Job {
                 let parsed = |place: &str| args.parsed("an argument", place, "HOST:PORT", address);
                 (parsed(addr), parsed(refused))
             }
-            (None, _) => args.wrong("ADDR and REFUSED, or neither of them"),
+            (None, _) => args.wrong("give both ADDR and REFUSED, or neither"),
         };
         let work = match is_idle {
             true => Work::Idle(Idle::new(addr)),
@@ -121,17 +122,17 @@ impl Job {
         }
     }
 
-    /// How the engine is to be made.
+    /// Returns the configuration for the engine.
     pub(crate) fn config(&self) -> Config {
         let mut config = Config::default();
         if let Work::Converse { .. } = self.work {
-            // So few that turns leave something undone, of which no host may lose anything.
+            // With so few events per turn, turns often leave work, none of which a host may lose.
             config.turn_events = 2;
         }
         config
     }
 
-    /// Submits what the work begins with.
+    /// Submits the first requests.
     pub(crate) fn begin<M: Mode>(&mut self, engine: &mut Engine<Self, M>) {
         match &mut self.work {
             Work::Converse { conversation, .. } => conversation.begin(engine, Self::conversation),
@@ -144,17 +145,18 @@ impl Job {
         }
     }
 
-    /// To be called whenever the host's own wait has returned.
+    /// Counts a wakeup. Call it whenever the host's own wait has returned.
     pub(crate) fn woke(&mut self) {
         self.wakeups += 1;
     }
 
-    /// In place of [`woke`](Self::woke), for a host that counts by itself.
+    /// Sets the number of wakeups, for a host that counts them itself instead of calling
+    /// [`woke`](Self::woke).
     pub(crate) fn has_woken(&mut self, times: u64) {
         self.wakeups = times;
     }
 
-    /// Says what came of the work, when nothing is pending any more.
+    /// Reports the result. Call it when nothing is pending any more.
     pub(crate) fn end(self) -> ExitCode {
         let went_well = match &self.work {
             Work::Converse { conversation, show } => self.judge(conversation, *show),
@@ -165,7 +167,7 @@ impl Job {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,
             Err(error) => {
-                eprintln!("writing to standard output: {error}");
+                eprintln!("cannot write to standard output: {error}");
                 ExitCode::FAILURE
             }
         }
@@ -186,8 +188,8 @@ impl Job {
                 let lines = found.lines().zip(expected.lines());
                 let mut wrong = lines.filter(|(found, expected)| found != expected);
                 for (found, expected) in wrong.by_ref().take(SHOWN) {
-                    writeln!(out, "not as the script has it: {found}")?;
-                    writeln!(out, "             it should be: {expected}")?;
+                    writeln!(out, "unexpected: {found}")?;
+                    writeln!(out, "  expected: {expected}")?;
                 }
                 match wrong.count() {
                     0 => {}
@@ -213,7 +215,7 @@ impl Job {
         }
     }
 
-    /// The idle work, and how often the host has woken up until now.
+    /// Returns the idle work, and how often the host has woken up so far.
     pub(super) fn idle(&mut self) -> Option<(&mut Idle, u64)> {
         match &mut self.work {
             Work::Idle(idle) => Some((idle, self.wakeups)),
@@ -226,7 +228,7 @@ fn address(word: &str) -> Option<SocketAddr> {
     word.parse().ok()
 }
 
-/// Serves until standard input ends, and does not return.
+/// Serves until standard input ends. Does not return unless serving fails.
 fn serve() -> io::Result<()> {
     let server = Server::open()?;
     println!("{} {}", server.addr, server.refused);
@@ -235,11 +237,11 @@ fn serve() -> io::Result<()> {
     std::process::exit(0);
 }
 
-/// The same request over and over, for a measurement.
+/// Sends the same request repeatedly, for measurements.
 struct Fetch {
     request: Request,
     at_once: u64,
-    /// Requests that are neither answered nor under way.
+    /// The number of requests not sent yet.
     left: u64,
     done: u64,
     failed: u64,

@@ -1,17 +1,17 @@
-//! The script: what is asked in each step of each chain, how long after the step before, and what
-//! the server makes of it.
+//! The script: for each step of each chain, the request, the delay after the previous step, and how
+//! the server responds.
 //!
-//! Nothing here but pure functions of chain and step, plain enough to be said once more in C
-//! (`../c/conversation.h`, which has to agree).
+//! It contains only pure functions of chain and step, simple enough to be repeated in C
+//! (`../c/conversation.h`, which must agree).
 
 use std::time::Duration;
 
-/// Chains that run beside each other, in pairs.
+/// The number of chains, which run concurrently, in pairs.
 pub(crate) const CHAINS: usize = 20;
-/// Steps of each chain, one after the other.
+/// The number of steps of each chain, one after the other.
 pub(crate) const STEPS: usize = 50;
 
-/// What a step is about.
+/// The subject of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Act {
     /// 200 with a Content-Length.
@@ -22,53 +22,53 @@ pub(crate) enum Act {
     Pieces,
     /// 200 with 256 KiB.
     Large,
-    /// 200, after which the server closes the connection and says so.
+    /// 200 with `Connection: close`.
     Closing,
-    /// 200 of unknown length: the end of the connection is the end of the body.
+    /// 200 without a length: the end of the connection ends the body.
     UntilClose,
     /// 103 twice, then 200.
     Interim,
     /// 204, which has no body.
     NoContent,
-    /// 304, which has none either, whatever length it tells.
+    /// 304, which has no body either, whatever its Content-Length.
     NotModified,
-    /// The answer to HEAD: a length, and no body.
+    /// The response to HEAD: a length and no body.
     Head,
     /// 404 with a body: a response like any other.
     NotFound,
-    /// A body is sent, and comes back.
+    /// The server sends the request's body back.
     Echo,
-    /// 503, and 200 when the same request is sent again.
+    /// 503, then 200 when the same request is sent again.
     Busy,
-    /// 200; what follows at once, and tells the checksum of that, is read by another readback.
+    /// 200; the follow-on, which carries the response's checksum, is read by another readback.
     Elsewhere,
-    /// 200, streamed: paused before the first piece and after it, and each time resumed by a
-    /// delayed call.
+    /// 200, streamed: paused before and after the first piece, and resumed each time by a delayed
+    /// call.
     Paused,
-    /// 200 with 256 KiB; the readback gives it up when it has seen the head.
+    /// 200 with 256 KiB; the readback aborts it when it has seen the head.
     Abort,
-    /// In the even chain of a pair the server holds the request, until the odd one, which was told
-    /// that it is there, cancels it.
+    /// The server holds the request of the even chain of a pair. The odd chain gets a response once
+    /// that request has arrived, and cancels it.
     Cancelled,
-    /// The status is no number.
+    /// The status is not a number.
     Malformed,
-    /// More of a body than the request allows.
+    /// The body is longer than the request allows.
     TooLarge,
     /// The connection ends inside the body.
     Truncated,
     /// The connection ends between two chunks.
     TruncatedChunked,
-    /// The connection ends when the request has come, each time it comes.
+    /// The connection ends when the request has arrived, and again for each retry.
     Closed,
-    /// The same of a POST, which is never sent twice.
+    /// The same for a POST, which is never sent again.
     ClosedPost,
-    /// Not a byte, until the request's own time is over.
+    /// The server sends nothing until the request times out.
     Silence,
-    /// Nobody listens.
+    /// The port refuses the connection.
     Refused,
 }
 
-/// The order in which the acts stand for [`Place::act`].
+/// The acts in the order used by [`Place::act`].
 const ACTS: [Act; 25] = [
     Act::Whole,
     Act::Chunked,
@@ -118,13 +118,13 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Both chains of a pair do the same, and 7 has no divisor in common with the number of acts:
-    /// each chain goes through all.
+    /// Returns the act of this step. Both chains of a pair have the same acts. 7 and the number of
+    /// acts are coprime, so each chain goes through all acts.
     pub(crate) fn act(self) -> Act {
         ACTS[(self.step * 7 + self.chain / 2 * 3) % ACTS.len()]
     }
 
-    /// Between the answer to the step before, or the start, and the request.
+    /// Returns the delay between the response of the previous step, or the start, and the request.
     pub(crate) fn delay(self) -> Duration {
         Duration::from_millis(self.delay_ms())
     }
@@ -133,13 +133,12 @@ impl Place {
         ((self.chain * 3 + self.step * 5) % 8) as u64
     }
 
-    /// Whether this request is the one that is held and cancelled, rather than the one that waits
-    /// for that.
+    /// Returns whether this request is held and canceled, as opposed to the one that cancels it.
     pub(crate) fn is_held(self) -> bool {
         self.act() == Act::Cancelled && self.chain.is_multiple_of(2)
     }
 
-    /// The step that the odd chain of a pair cancels.
+    /// Returns the same step of the other chain of the pair.
     pub(crate) fn partner(self) -> Self {
         Self {
             chain: self.chain ^ 1,
@@ -147,8 +146,8 @@ impl Place {
         }
     }
 
-    /// The length of the body: of the request in [`Act::Echo`] and [`Act::ClosedPost`], else of the
-    /// response.
+    /// Returns the length of the body: the request's in [`Act::Echo`] and [`Act::ClosedPost`],
+    /// otherwise the response's.
     pub(crate) fn body_bytes(self) -> usize {
         match self.act() {
             Act::Large | Act::Abort => 256 * 1024,
@@ -184,7 +183,7 @@ impl Place {
     }
 }
 
-/// FNV-1a over 32 bits: of no worth against malice, and five lines in any language.
+/// FNV-1a, 32 bits: no protection against tampering, but five lines in any language.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Checksum(pub(crate) u32);
 
@@ -195,7 +194,7 @@ impl Checksum {
         Self::EMPTY.and(bytes)
     }
 
-    /// The checksum of what this one is of and `bytes` behind it.
+    /// Returns the checksum of the bytes so far followed by `bytes`.
     pub(crate) fn and(self, bytes: &[u8]) -> Self {
         let add = |sum: u32, byte: &u8| (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
         Self(bytes.iter().fold(self.0, add))

@@ -1,9 +1,9 @@
-//! The server of the conversation: answers each step as the script says. On the standard library
-//! alone, a thread for each connection.
+//! The server of the conversation: it answers each step according to the script. It uses only the
+//! standard library, with a thread for each connection.
 //!
-//! It knows the step by its path, `/CHAIN/STEP`. Beside those there is `/plain`, a small answer to
-//! measure with; `/beat`, the same; `/flood`, more than sockets hold; `/held/MS`, answered after so
-//! many milliseconds.
+//! The path of a request, `/CHAIN/STEP`, selects the step. There are other paths: `/plain`, a small
+//! response for measurements; `/beat`, the same; `/flood`, more than the sockets' buffers hold;
+//! `/held/MS`, a response after that many milliseconds.
 
 use std::collections::HashSet;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
@@ -15,17 +15,16 @@ use std::time::Duration;
 
 use super::script::{Act, CHAINS, CHUNK, HOLD, Place, STEPS, TRUNCATED_AT};
 
-/// Connections at once; what comes beyond is closed.
+/// Maximum number of concurrent connections; further ones are closed.
 const MAX_CONNECTIONS: usize = 512;
-/// A connection that neither reads nor writes for so long is closed.
+/// A connection that neither reads nor writes for this long is closed.
 const SILENCE: Duration = Duration::from_secs(90);
 
-/// The server, for as long as the process lives. It serves one conversation after the other, not
-/// two at once.
+/// The server, which runs until the process ends. It serves one conversation at a time.
 pub(crate) struct Server {
-    /// Where it listens.
+    /// The address on which it listens.
     pub(crate) addr: SocketAddr,
-    /// Where nobody does: see [`nobodys_port`].
+    /// An address that refuses connections, see [`nobodys_port`].
     pub(crate) refused: SocketAddr,
     _taken: (TcpStream, TcpStream),
 }
@@ -51,8 +50,7 @@ impl Server {
     }
 }
 
-/// A port that refuses connections, and that nobody else is given meanwhile: it is our end of a
-/// connection.
+/// Returns a port that refuses connections and stays reserved: it is our end of a connection.
 fn nobodys_port() -> io::Result<((TcpStream, TcpStream), SocketAddr)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let ours = TcpStream::connect(listener.local_addr()?)?;
@@ -61,7 +59,7 @@ fn nobodys_port() -> io::Result<((TcpStream, TcpStream), SocketAddr)> {
     Ok(((ours, theirs), port))
 }
 
-/// What the connections have in common.
+/// The state that the connections share.
 #[derive(Default)]
 struct Hall {
     open: AtomicUsize,
@@ -71,9 +69,9 @@ struct Hall {
 
 #[derive(Default)]
 struct Known {
-    /// Steps that were answered by 503, and not yet by 200.
+    /// Steps that got 503, and not 200 yet.
     refused: HashSet<Place>,
-    /// Steps that are held, and of which their partner has not heard.
+    /// Held steps whose partner has not been answered.
     held: HashSet<Place>,
 }
 
@@ -86,7 +84,7 @@ impl Hall {
     fn seat(hall: &Arc<Self>, stream: TcpStream) {
         let guest = Guest::new(hall, stream);
         let thread = thread::Builder::new().stack_size(128 * 1024);
-        // Where there is no thread to be had, the guest is dropped, and with it the connection.
+        // If no thread can be spawned, the guest is dropped, which closes the connection.
         let _ = thread.spawn(move || guest.serve());
     }
 }
@@ -103,7 +101,7 @@ impl Drop for Guest {
     }
 }
 
-/// What becomes of a connection.
+/// Whether a connection stays open.
 #[derive(PartialEq, Eq)]
 enum After {
     Keep,
@@ -125,8 +123,8 @@ impl Guest {
         }
     }
 
-    /// To the end of the connection. An error is that of a client which has gone: nothing to tell
-    /// anybody.
+    /// Serves requests until the connection ends. An error means that the client closed it, which
+    /// need not be reported.
     fn serve(mut self) -> io::Result<()> {
         let stream = self.stream.get_ref();
         stream.set_nodelay(true)?;
@@ -140,8 +138,8 @@ impl Guest {
         Ok(())
     }
 
-    /// `None`: the client has closed the connection. It is read to its last byte: closed with
-    /// something unread, it would be reset.
+    /// Reads a request; `None` means that the client has closed the connection. Requests are read
+    /// completely, because closing a socket with unread data resets the connection.
     fn read_request(&mut self) -> io::Result<Option<Seen>> {
         let mut line = String::new();
         self.stream.read_line(&mut line)?;
@@ -187,7 +185,7 @@ impl Guest {
         let body = place.body();
         let ok = || whole("200 OK", "", &body);
         match place.act() {
-            // What follows elsewhere has a body, too.
+            // The follow-on of `Elsewhere` has a body, too.
             Act::Echo | Act::Elsewhere if !seen.body.is_empty() => {
                 self.send(whole("200 OK", "", &seen.body))
             }
@@ -238,7 +236,7 @@ impl Guest {
             Act::TruncatedChunked => self.send_last([CHUNKED, &*chunk(&body[..CHUNK])].concat()),
             Act::Closed | Act::ClosedPost => Ok(After::Close),
             Act::Silence => self.hold(HOLD),
-            // It does not come here.
+            // This request is never sent here.
             Act::Refused => self.send(whole("400 Bad Request", "", b"")),
         }
     }
@@ -248,7 +246,7 @@ impl Guest {
         Ok(After::Keep)
     }
 
-    /// More than both ends' sockets hold.
+    /// Sends more than the socket buffers of both ends hold.
     fn flood(&mut self) -> io::Result<After> {
         let pieces = 1024;
         let piece = [b'x'; 16 * 1024];
@@ -266,7 +264,7 @@ impl Guest {
         Ok(After::Close)
     }
 
-    /// Answers after `time`, unless the client goes before.
+    /// Answers after `time`, unless the client closes the connection before.
     fn hold(&mut self, time: Duration) -> io::Result<After> {
         let stream = self.stream.get_mut();
         stream.set_read_timeout(Some(time.max(Duration::from_millis(1))))?;
@@ -279,7 +277,7 @@ impl Guest {
         self.send(whole("200 OK", "", b"held"))
     }
 
-    /// Whether this one is to come again; every other time it is.
+    /// Returns whether to refuse this request for now, which is true every other time.
     fn is_refused(&self, place: Place) -> bool {
         let mut known = self.hall.known();
         let is_new = known.refused.insert(place);
@@ -289,7 +287,7 @@ impl Guest {
         is_new
     }
 
-    /// Waits until `place` is held.
+    /// Waits until `place` is held. Returns false after a timeout.
     fn wait_for(&self, place: Place) -> bool {
         let is_missing = |known: &mut Known| !known.held.contains(&place);
         let known = self.hall.known();
@@ -308,7 +306,7 @@ fn whole(status: &str, fields: &str, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// With a length, and without a body.
+/// Returns a response with a Content-Length but no body.
 fn headless(status: &str, length: usize) -> Vec<u8> {
     format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n").into_bytes()
 }
@@ -319,7 +317,7 @@ fn chunk(bytes: &[u8]) -> Vec<u8> {
     [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
 }
 
-/// In chunks, and with the number of the step for a trailer.
+/// Returns a chunked response, whose trailer is the number of the step.
 fn chunked(step: usize, body: &[u8]) -> Vec<u8> {
     let chunks: Vec<u8> = body.chunks(CHUNK).flat_map(chunk).collect();
     let end = format!("0\r\nX-Step: {step}\r\n\r\n");

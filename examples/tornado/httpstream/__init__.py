@@ -12,8 +12,8 @@ http_stream.add_request(request, read_callback)
 http_stream.start()
 ```
 
-`stream` is the class, `request` and `response` what goes in and comes out, `errors` what goes
-wrong; `_ffi` alone knows of C.
+`stream` contains the class, `request` and `response` the requests and responses, `errors` the
+exceptions. `_ffi` is the only module that uses C.
 """
 
 from .errors import (

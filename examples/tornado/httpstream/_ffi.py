@@ -1,13 +1,13 @@
-"""The C interface of httpstream, as ctypes sees it: where the library is, its functions, its
+"""The C interface of httpstream through ctypes: finding the library, its functions and its
 structs.
 
-The rule: nothing of ctypes leaves this module but `Library`, the structs and the callback types.
-It decides nothing.
+The rule: other modules see nothing of ctypes but `Library`, the structs and the callback types.
+This module makes no decisions.
 
-Every function is called with the GIL held (`PyDLL`, not `CDLL`). None of them waits: a turn takes
-what the kernel has and returns, and calls Python back for each answer. Were the GIL let go for a
-turn, each answer would have to fight for it with all other threads, which costs up to a switch
-interval (5 ms) apiece.
+Every function is called with the GIL held (`PyDLL`, not `CDLL`). None of them blocks: a turn takes
+what the kernel has ready, calls Python for each response, and returns. If the GIL were released
+during a turn, each callback would have to compete for it with all other threads, which takes up to
+one switch interval (5 ms) each time.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, List
 
 from .errors import Forked, InvalidRequest, LibraryNotFound, StreamError, WrongThread
 
-#: The version of the interface that the structs below are of.
+#: The version of the interface that the structs below belong to.
 ABI_VERSION = 1
 
 OK = 0
@@ -52,7 +52,7 @@ DONE = 0
 AGAIN = 1
 SEND = 2
 
-#: A duration in ms: none, or never.
+#: A duration in milliseconds that means "none" or "never".
 NEVER = 2**64 - 1
 
 
@@ -108,19 +108,19 @@ class View(ctypes.Structure):
     ]
 
 
-#: Of a `View`: kind, status, body, body_len, elapsed_us.
+#: Unpacks kind, status, body, body_len and elapsed_us from a `View`.
 unpack_view = struct.Struct("@8xiiPN64xQ").unpack_from
 assert (View.kind.offset, View.body.offset, View.elapsed_us.offset) == (8, 16, 96)
 
-#: What few ask for of a `View`, unpacked when they do: attempts, reused; peer's address, its length
-#: and port; when host, connection and TLS were there, the request was sent, the response began.
+#: Unpacks the rarely used members of a `View` on demand: attempts, reused; the peer's address, its
+#: length and port; the times of lookup, connection, TLS handshake, sent request and first byte.
 unpack_facts = struct.Struct("=ii60x16sII5Q").unpack_from
 assert (View.attempts.offset, View.peer_address.offset) == (52, 120)
 assert (View.resolve_us.offset, View.first_byte_us.offset) == (144, 176)
 
 
 def facts_of(octets: memoryview) -> bytes:
-    """The part of a view's bytes that `unpack_facts` is for."""
+    """Returns the part of a view's bytes that `unpack_facts` unpacks."""
     return octets[52:184].tobytes()
 
 
@@ -134,9 +134,9 @@ class Next(ctypes.Structure):
     ]
 
 
-#: (user, reply, address of a `Next`). `user` is a number here: the key of a chain.
+#: Parameters: user, reply, address of a `Next`. `user` is a number here: the key of a chain.
 OnReply = ctypes.CFUNCTYPE(None, c_size_t, c_uint64, c_size_t)
-#: (user)
+#: Parameter: user.
 Release = ctypes.CFUNCTYPE(None, c_size_t)
 
 
@@ -150,9 +150,9 @@ class Readback(ctypes.Structure):
     ]
 
 
-# Structs are written and read as arrays of words, or unpacked whole: a third of what ctypes'
-# attributes cost. Next: action (and frees_request, in the other half of the word), request,
-# delay_ms, readback.
+# Structs are written and read as arrays of words, or unpacked in one call, which takes a third of
+# the time of ctypes' attributes. The words of Next are: action (with frees_request in the other
+# half of the word), request, delay_ms, readback.
 assert Next.request.offset == 8 and Next.delay_ms.offset == 16 and ctypes.sizeof(Next) == 32
 AGAIN_WORD, SEND_WORD = (
     int.from_bytes(struct.pack("@iI", action, 0), sys.byteorder) for action in (AGAIN, SEND)
@@ -164,10 +164,11 @@ _NextBytes = ctypes.c_char * ctypes.sizeof(Next)
 
 
 def next_words(address: int) -> memoryview:
-    """The `Next` at `address` as an array of words, to be written before the callback returns.
+    """Returns the `Next` at `address` as an array of words, to be written before the callback
+    returns.
 
-    It lies on the library's stack, nearly always at the same place, so the arrays are kept: an
-    address is all that they are.
+    It is on the library's stack, nearly always at the same address. The arrays are therefore
+    cached; they contain nothing but an address.
     """
     words = _next_words.get(address)
     if words is None:
@@ -179,19 +180,19 @@ def next_words(address: int) -> memoryview:
     return words
 
 
-#: The bytes at an address, copied.
+#: Copies the bytes at an address.
 bytes_at = ctypes.PYFUNCTYPE(ctypes.py_object, c_void_p, ctypes.c_ssize_t)(
     ("PyBytes_FromStringAndSize", ctypes.pythonapi)
 )
 
 
 def octets_of(value: ctypes.Structure) -> memoryview:
-    """A struct's bytes, writable; they keep it alive."""
+    """Returns a struct's bytes, writable. They keep the struct alive."""
     return memoryview((ctypes.c_char * ctypes.sizeof(value)).from_buffer(value)).cast("B")
 
 
 def words_of(value: ctypes.Structure) -> memoryview:
-    """A struct as an array of 64-bit words."""
+    """Returns a struct as an array of 64-bit words."""
     return octets_of(value).cast("Q")
 
 
@@ -224,7 +225,8 @@ _FUNCTIONS: Any = {
     "request_timeout_ms": (c_int32, c_uint64, c_uint64),
     "request_long_poll_ms": (c_int32, c_uint64, c_uint64),
     "request_option": (c_int32, c_uint64, c_char_p, c_uint64),
-    # Engine, request, delay, readback, where the id goes: addresses, so that nothing is converted.
+    # Engine, request, delay, readback, place for the id. The last two are addresses, so nothing is
+    # converted.
     "submit": (c_int32, c_uint64, c_uint64, c_uint64, c_void_p, c_void_p),
     "cancel": (c_int32, c_uint64, c_uint64),
     # Reply, address of a `View`.
@@ -237,11 +239,11 @@ _FUNCTIONS: Any = {
 
 
 class Library:
-    """The loaded library: its functions as attributes, without the prefix."""
+    """The loaded library, with its functions as attributes, without their prefix."""
 
     def __init__(self, path: str) -> None:
-        """Loads `path`. OSError when that cannot be done, LibraryNotFound when it is another
-        version's.
+        """Loads `path`. Raises OSError if that fails, and LibraryNotFound if the library does not
+        match this package.
         """
         self.path = path
         self._dll = ctypes.PyDLL(path)
@@ -254,7 +256,7 @@ class Library:
         abi_version.argtypes, abi_version.restype = (), c_uint32
         if abi_version() != ABI_VERSION:
             raise LibraryNotFound(
-                f"{path} has version {abi_version()} of the interface, this package speaks "
+                f"{path} has version {abi_version()} of the interface, this package needs "
                 f"{ABI_VERSION}: build the library of the same checkout (cargo build --release "
                 "-p httpstream-capi)"
             )
@@ -274,11 +276,11 @@ class Library:
         def __getattr__(self, name: str) -> Any: ...
 
     def words(self) -> str:
-        """What the last call that failed on this thread says of itself."""
+        """Returns the message of the last call that failed on this thread."""
         return self.last_error().decode("utf-8", "replace")
 
     def check(self, error: int) -> int:
-        """`error`, unless it is one: then the exception for it."""
+        """Returns `error` if it is not negative. Otherwise raises the exception for it."""
         if error >= 0:
             return error
         raise self.exception(error)
@@ -300,14 +302,14 @@ def _file_name() -> str:
     return "libhttpstream.so"
 
 
-#: The name by which programs ask the system for the library, after the version of the interface.
+#: The name by which programs load the library, derived from the version of the interface.
 _SONAME = f"libhttpstream.so.{ABI_VERSION}"
 
 
 def candidates() -> Iterator[Path]:
-    """Files to try, in this order: the copy that ``pip install`` puts beside this module; where
-    cargo leaves the library, release before debug, in $CARGO_TARGET_DIR and in the ``target`` of
-    the repository around this file; and ``lib`` of this Python's prefix.
+    """Yields the files to try, in this order: the copy that ``pip install`` puts next to this
+    module; cargo's output, release before debug, in $CARGO_TARGET_DIR and in the ``target`` of the
+    repository that contains this file; and ``lib`` in this Python's prefix.
     """
     here = Path(__file__).resolve()
     yield here.parent / _file_name()
@@ -324,14 +326,14 @@ def candidates() -> Iterator[Path]:
 
 
 def load() -> Library:
-    """Loads the library: $HTTPSTREAM_LIBRARY and nothing else if that is set, else the first of
-    `candidates` that is there, else what the system's loader knows.
+    """Loads the library: $HTTPSTREAM_LIBRARY and nothing else if that is set, otherwise the first
+    of `candidates` that exists, otherwise the one that the system's loader finds.
 
-    Raises LibraryNotFound, which says what was tried and what to do.
+    Raises LibraryNotFound, whose message says what was tried and what to do.
     """
     named = os.environ.get("HTTPSTREAM_LIBRARY")
     if named:
-        # Whoever names a file means that one.
+        # An explicitly named file has no fallback.
         try:
             return Library(named)
         except OSError as error:
@@ -347,7 +349,7 @@ def load() -> Library:
                 looked.append(f"{path} ({error})")
         else:
             looked.append(f"{path} (no such file)")
-    # By the loader's own rules first, which know LD_LIBRARY_PATH.
+    # The loader's own rules come first, since they include LD_LIBRARY_PATH.
     for name in (_SONAME, ctypes.util.find_library("httpstream")):
         if not name:
             looked.append("libhttpstream (not known to the system's linker)")

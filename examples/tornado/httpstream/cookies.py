@@ -1,8 +1,8 @@
-"""Cookies of urllib requests, as in 2013: added when a request is submitted, taken from its
-answer.
+"""Cookies of urllib requests, as in 2013: added when a request is submitted, and taken from its
+response.
 
-Requests of other kinds are sent as they are: the jar of the standard library costs more than the
-rest of a request together.
+Requests of other kinds get no cookies: the standard library's jar costs more than everything else
+in a request combined.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from .response import Response
 
 
 def add_cookies(jar: CookieJar, request: urllib.request.Request) -> urllib.request.Request:
-    """The request with the cookies of now. It is itself left as it is, so that it gets new ones
-    the next time.
+    """Returns a copy of the request with the current cookies. The request itself is not changed,
+    so it gets new cookies the next time.
     """
     if not len(jar):
         return request
@@ -33,6 +33,6 @@ def add_cookies(jar: CookieJar, request: urllib.request.Request) -> urllib.reque
 
 
 def take_cookies(jar: CookieJar, response: Response, request: urllib.request.Request) -> None:
-    """Keeps what the answer sets."""
+    """Stores the cookies that a response sets."""
     if response.sets_cookies():
         jar.extract_cookies(response, request)  # type: ignore[arg-type]

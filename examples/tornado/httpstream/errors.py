@@ -1,8 +1,8 @@
-"""What can go wrong, as exceptions.
+"""Exceptions.
 
-Two kinds: a request that got no response (`RequestFailed`, one per request, never ends the loop),
-and a call that cannot be done (`StreamError`: a URL that is none, the wrong thread, a stream that
-is closed).
+There are two kinds: a request that got no response (`RequestFailed`, one per request, which never
+ends the loop), and a call that failed (`StreamError`: an invalid URL, the wrong thread, a closed
+stream).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Kind(enum.IntEnum):
-    """Why there is no response: Rust's `ErrorKind`, by the numbers of the C interface."""
+    """Why there is no response: Rust's `ErrorKind`, with the numbers of the C interface."""
 
     INVALID_REQUEST = 1
     INVALID_CONFIG = 2
@@ -38,26 +38,26 @@ class Kind(enum.IntEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> "Kind":
-        # A newer library may know more of them.
+        # A newer library may have more kinds.
         return cls.OTHER
 
 
 class RequestFailed(HTTPClientError):
-    """A request without a response, or without all of it.
+    """A request failed: there is no response, or only a part of it.
 
-    It is a Tornado `HTTPClientError` with code 599, so that what catches those catches this.
+    This is a Tornado `HTTPClientError` with code 599, so code that catches those catches this too.
 
     * ``kind``: a `Kind`
-    * ``phase``: where it was, as words: ``"Connect"``, ``"FirstByte"``, ``"Body"``
-    * ``request_sent``: ``"no"``, ``"maybe"`` (written, no answer: the server may have acted on
-      it), ``"yes"``
-    * ``resend_is_safe``: whether sending it again cannot do anything twice
-    * ``status``: the status that was received before it failed, or 0; what came of the body is in
-      ``response.body``
-    * ``request``: the request as it was given, a URL as a `Request`; ``method`` and ``url``: what
-      was asked of whom. A URL may hold secrets, so the words of the error have the origin alone
-    * ``attempts``: how often the request was given a connection, or the making of one; 0 if it
-      never left its queue
+    * ``phase``: the phase in which it failed, such as ``"Connect"``, ``"FirstByte"``, ``"Body"``
+    * ``request_sent``: ``"no"``, ``"maybe"`` (written, but not answered: the server may have acted
+      on it) or ``"yes"``
+    * ``resend_is_safe``: whether the request can be sent again without taking effect twice
+    * ``status``: the status received before the failure, or 0; the part of the body that arrived
+      is in ``response.body``
+    * ``request``: the request that was passed in, or a `Request` made from a URL; ``method`` and
+      ``url``: its method and URL. A URL may contain secrets, so the message shows only the origin
+    * ``attempts``: how often the request was assigned a connection, established or not; 0 if it
+      never left the queue
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class RequestFailed(HTTPClientError):
         self.resend_is_safe = resend_is_safe
         self.status = status
         self.attempts = attempts
-        # The package's own, of which a response has the one that it was made of.
+        # The package's own `Request`; its `source` is the object that was passed in.
         self._request = request
 
     @property
@@ -99,12 +99,12 @@ class RequestFailed(HTTPClientError):
     def __str__(self) -> str:
         return f"{self.kind.name}: {self.message}"
 
-    # The base class has one of its own.
+    # The base class defines a different one.
     __repr__ = __str__
 
     def errcode(self) -> int:
-        """The number that 2013's ``errorback`` got: -1 timeout, -2 no response at all, -3 a bad
-        one, 0 the socket.
+        """Returns the number that ``errorback`` got in 2013: -1 timeout, -2 no response at all,
+        -3 an invalid response, 0 an error of the socket.
         """
         return _ERRCODES.get(self.kind, 0)
 
@@ -120,11 +120,11 @@ _ERRCODES = {
 
 
 class StreamError(RuntimeError):
-    """A call that cannot be done; the words say why."""
+    """A call failed; the message says why."""
 
 
 class WrongThread(StreamError):
-    """A stream is used by the thread of its IOLoop alone; others go through
+    """A stream was used outside the thread of its IOLoop. Other threads must use
     ``io_loop.add_callback``.
     """
 
@@ -134,12 +134,12 @@ class StreamClosed(StreamError):
 
 
 class Forked(StreamError):
-    """The stream was made before this process was forked off: its sockets are the parent's."""
+    """The stream was created before this process was forked; its sockets belong to the parent."""
 
 
 class InvalidRequest(StreamError, ValueError):
-    """What was given as a request cannot be sent."""
+    """The request, or one of its options, is invalid and cannot be sent."""
 
 
 class LibraryNotFound(ImportError):
-    """libhttpstream could not be loaded; the words list where it was looked for."""
+    """libhttpstream could not be loaded; the message lists the places that were searched."""

@@ -1,7 +1,7 @@
-"""Requests: checked and serialised once, by the library, and sent as often as you like.
+"""Requests: checked and serialized once by the library, and sent any number of times.
 
-`Request` is the package's own, and the cheapest to send again. `prepare` makes one of what Python
-programs have: a URL, an ``urllib.request.Request``, a Tornado ``HTTPRequest``.
+`Request` is the package's own class, and the cheapest to send again. `prepare` converts what other
+Python code uses: a URL, a ``urllib.request.Request``, a Tornado ``HTTPRequest``.
 """
 
 from __future__ import annotations
@@ -20,47 +20,48 @@ from ._ffi import NEVER, library
 from .errors import InvalidRequest
 
 Headers = Union[Mapping[str, str], Iterable[Tuple[str, str]]]
-#: What can be given where a request is wanted.
+#: Types accepted as a request.
 Sendable = Union["Request", str, urllib.request.Request, HTTPRequest]
 
 
 def milliseconds(seconds: float) -> int:
-    """Whole milliseconds, rounded up; infinity, and what is too long to be counted, is never.
+    """Returns whole milliseconds, rounded up. Infinity, and anything too long for C's integer,
+    means never.
 
-    Raises InvalidRequest for what is no duration: a negative number, NaN, text.
+    Raises InvalidRequest if `seconds` is not a duration: a negative number, NaN, text.
     """
     try:
         if seconds < 0:
-            raise InvalidRequest(f"{seconds!r} seconds is less than none")
+            raise InvalidRequest(f"{seconds!r} seconds is negative")
         if seconds >= _FOREVER_SECONDS:
             return NEVER
         return math.ceil(seconds * 1000)
     except InvalidRequest:
         raise
     except (TypeError, ValueError, OverflowError):
-        raise InvalidRequest(f"{seconds!r} is no number of seconds") from None
+        raise InvalidRequest(f"{seconds!r} is not a number of seconds") from None
 
 
-#: 2^64 milliseconds, which C has no number for.
+#: 2^64 milliseconds, which does not fit into C's integer.
 _FOREVER_SECONDS = 2.0**64 / 1000
 
 
 def _limit(seconds: float) -> int:
-    """A timeout in milliseconds; 0 is Tornado's word for no limit."""
+    """Returns a timeout in milliseconds. 0 means no limit, as in Tornado."""
     return milliseconds(seconds) or NEVER
 
 
 def unexpected(function: str, name: str, known: Iterable[str]) -> TypeError:
-    """What Python raises for a keyword argument that a function does not have."""
+    """Returns the TypeError that Python raises for an unknown keyword argument."""
     words = f"{function}() got an unexpected keyword argument {name!r}"
     near = difflib.get_close_matches(name, list(known), 1)
     return TypeError(f"{words}; did you mean {near[0]!r}?" if near else words)
 
 
 def number(name: str, value: Any) -> int:
-    """A number as C takes it. Raises InvalidRequest for those that it would take for another."""
+    """Returns `value` if it fits C's integer; raises InvalidRequest if it would be converted."""
     if not isinstance(value, int) or not 0 <= value <= NEVER:
-        raise InvalidRequest(f"{name} is {value!r}: no whole number from 0 to {NEVER}")
+        raise InvalidRequest(f"{name} is {value!r}: not a whole number from 0 to {NEVER}")
     return value
 
 
@@ -69,19 +70,21 @@ def _octets(text: Union[str, bytes]) -> bytes:
 
 
 class Request:
-    """A request to be sent any number of times, by any stream of the process.
+    """A request that any stream of the process can send, any number of times.
 
-    * ``timeout``: seconds from submission to the end of the body, delays not counted. None: the
-      stream's ``timeout_total``, 300 unless set; 0 or ``math.inf``: no limit
-    * ``connect_timeout``: seconds for an address to answer; likewise, with ``timeout_connect``, 10
-    * ``long_poll``: a long poll: seconds for which the server may stay silent
-    * ``idempotent``: whether it may be sent again when it may have been received (None: as its
-      method says)
-    * ``fresh_connection``: on a connection of its own, ``close``: which is closed after it
+    * ``timeout``: seconds from the submission, without a delay, to the end of the body. None: the
+      stream's ``timeout_total``, 300 by default; 0 or ``math.inf``: no limit
+    * ``connect_timeout``: seconds to connect to one address; as above, with ``timeout_connect``
+      and 10
+    * ``long_poll``: for a long poll: seconds for which the server may be silent
+    * ``idempotent``: whether the request may be sent again after the server may have received it
+      (None: depends on the method)
+    * ``fresh_connection``: send it on a new connection; ``close``: close the connection after the
+      response
     * ``max_body_bytes``: the largest body that is accepted
 
-    Raises InvalidRequest, which names what cannot be sent. Redirects are not followed. The fields
-    are what it was made from: changing them changes nothing.
+    Raises InvalidRequest, which names the invalid part. Redirects are not followed. Changing the
+    attributes has no effect on what is sent.
     """
 
     __slots__ = ("url", "method", "source", "handle", "__weakref__")
@@ -105,7 +108,7 @@ class Request:
         self.handle = 0
         self.url = url
         self.method = method
-        #: What `prepare` made it of.
+        #: The object that `prepare` converted.
         self.source = source
         made = ctypes.c_uint64()
         method_octets, url_octets = _octets(method), _octets(url)
@@ -146,27 +149,27 @@ class Request:
         library.check(library.request_option(self.handle, name.encode(), number(name, value)))
 
     def __del__(self, _free: Any = library.request_free) -> None:
-        # A default argument: at the interpreter's end, the module's names may be gone. And it may
-        # never have got as far as a handle.
+        # The parameter has a default because, when the interpreter exits, the module's names may
+        # be gone. If __init__ failed early, there is no handle.
         handle = getattr(self, "handle", 0)
         if handle:
             _free(handle)
 
     def __repr__(self) -> str:
-        # The path may carry secrets.
+        # The path may contain secrets.
         origin = "/".join(self.url.split("?")[0].split("/")[:3])
         return f"<Request {self.method} {origin}>"
 
 
-#: Parameters of Tornado's HTTPRequest that Request has too, by the same name.
+#: Parameters of Tornado's HTTPRequest that Request has under the same name.
 _SHARED = ("url", "method", "headers", "body", "connect_timeout")
-#: Those of which nothing is left undone, with the values for which that is so; None always is,
-#: since it is the default.
+#: Parameters that need no action for these values. None is always accepted, since it is the
+#: default.
 _HARMLESS: Dict[str, Tuple[Any, ...]] = {
     "follow_redirects": (False,),
-    # Of no use without redirects.
+    # Has no effect without redirects.
     "max_redirects": (),
-    # Nothing is asked for in compressed form, and nothing is decompressed.
+    # No Accept-Encoding is sent, and nothing is decompressed.
     "decompress_response": (False,),
     "use_gzip": (False,),
     # Any method can be sent.
@@ -174,22 +177,22 @@ _HARMLESS: Dict[str, Tuple[Any, ...]] = {
     "validate_cert": (True,),
     "allow_ipv6": (True,),
 }
-#: Why a value is refused, where the name alone does not say it.
+#: Why a value is rejected, where the name alone does not say so.
 _WHY = {
     "follow_redirects": "redirects are not followed. Leave it out or pass False, and look at "
     "the Location of a 3xx response",
     "max_redirects": "redirects are not followed",
-    "decompress_response": "nothing is asked for in compressed form, and nothing is decompressed",
-    "use_gzip": "nothing is asked for in compressed form, and nothing is decompressed",
-    "validate_cert": "certificates are always checked; HTTPStream(ca_file=…) names the roots",
-    "ca_certs": "HTTPStream(ca_file=…) names the roots of all requests",
-    "ssl_options": "HTTPStream(ca_file=…) names the roots of all requests",
+    "decompress_response": "no Accept-Encoding is sent, and nothing is decompressed",
+    "use_gzip": "no Accept-Encoding is sent, and nothing is decompressed",
+    "validate_cert": "certificates are always verified; HTTPStream(ca_file=…) sets the roots",
+    "ca_certs": "HTTPStream(ca_file=…) sets the root certificates of all requests",
+    "ssl_options": "HTTPStream(ca_file=…) sets the root certificates of all requests",
     "allow_ipv6": "addresses of both families are tried",
-    "streaming_callback": "a response is read whole",
-    "header_callback": "a response is read whole; response.headers has its fields",
-    "body_producer": "a body is bytes that are there",
+    "streaming_callback": "a response is delivered as a whole",
+    "header_callback": "a response is delivered as a whole; response.headers has its fields",
+    "body_producer": "a body has to be complete, as bytes",
 }
-#: Parameters that work, though Request has them by no such name.
+#: Parameters that work, but that Request does not have under this name.
 _TRANSLATED = (
     "request_timeout",
     "user_agent",
@@ -199,7 +202,7 @@ _TRANSLATED = (
     "auth_password",
     "auth_mode",
 )
-#: Parameters that cannot work here; whatever is passed is refused.
+#: Parameters that cannot work here; any value is rejected.
 _REFUSED = (
     "network_interface",
     "streaming_callback",
@@ -216,14 +219,15 @@ _REFUSED = (
     "body_producer",
     "ssl_options",
 )
-#: All that Tornado's HTTPRequest has and Request has not.
+#: All parameters of Tornado's HTTPRequest that Request does not have.
 TORNADO_OPTIONS = frozenset((*_HARMLESS, *_TRANSLATED, *_REFUSED))
 
 
 def _translated(values: Mapping[str, Any]) -> Tuple[Dict[str, Any], List[Tuple[str, str]]]:
-    """Options and header fields for `Request`, of what Tornado's HTTPRequest has by other names.
+    """Converts parameters of Tornado's HTTPRequest that Request lacks to options and header fields
+    of `Request`.
 
-    Raises InvalidRequest, which names what would be left undone.
+    Raises InvalidRequest, which names the parameter that is not supported.
     """
     for name, value in values.items():
         if value is None or name in _TRANSLATED:
@@ -231,7 +235,7 @@ def _translated(values: Mapping[str, Any]) -> Tuple[Dict[str, Any], List[Tuple[s
         if name in _REFUSED or value not in _HARMLESS[name]:
             if name == "max_redirects" and values.get("follow_redirects") is False:
                 continue
-            why = _WHY.get(name, "there is nothing like it here")
+            why = _WHY.get(name, "there is no equivalent here")
             shown = value if isinstance(value, (bool, int)) else "…"
             raise InvalidRequest(f"{name}={shown} is not supported: {why}")
     options: Dict[str, Any] = {}
@@ -253,7 +257,7 @@ def _authorization(values: Mapping[str, Any]) -> List[Tuple[str, str]]:
         values.get(f"auth_{name}") for name in ("mode", "username", "password")
     )
     if mode not in (None, "basic"):
-        raise InvalidRequest(f"auth_mode={mode!r} is not supported: basic is, and nothing else")
+        raise InvalidRequest(f"auth_mode={mode!r} is not supported, only basic is")
     if user is None:
         if password is not None:
             raise InvalidRequest("auth_password without auth_username is not supported")
@@ -265,7 +269,7 @@ def _authorization(values: Mapping[str, Any]) -> List[Tuple[str, str]]:
 def _pairs(headers: Optional[Headers]) -> List[Tuple[str, str]]:
     if headers is None:
         return []
-    # HTTPHeaders has several fields of one name.
+    # HTTPHeaders can contain several fields of the same name.
     all_of_them = getattr(headers, "get_all", None)
     if all_of_them is not None:
         return list(all_of_them())
@@ -273,10 +277,10 @@ def _pairs(headers: Optional[Headers]) -> List[Tuple[str, str]]:
 
 
 def with_tornado_options(url: str, options: Mapping[str, Any]) -> Request:
-    """A `Request` with options of its own and of Tornado's HTTPRequest, mixed as they come.
+    """Returns a `Request` from a mixture of its own options and those of Tornado's HTTPRequest.
 
-    Raises TypeError for an option that neither has, InvalidRequest for one that would be left
-    undone.
+    Raises TypeError for an option that neither has, and InvalidRequest for one that is not
+    supported.
     """
     own: Dict[str, Any] = {}
     of_tornado: Dict[str, Any] = {}
@@ -293,7 +297,7 @@ def with_tornado_options(url: str, options: Mapping[str, Any]) -> Request:
     return Request(url, **{**own, **more})
 
 
-#: What `Request` takes beside a URL.
+#: The options that `Request` takes in addition to a URL.
 REQUEST_OPTIONS = (
     "method",
     "headers",
@@ -310,7 +314,7 @@ REQUEST_OPTIONS = (
 
 def _of_tornado(request: HTTPRequest) -> Request:
     options, headers = _translated(
-        # Older Tornados have fewer; and `if_modified_since` is among the headers.
+        # Older Tornados have fewer; `if_modified_since` is already among the headers.
         {name: getattr(request, name, None) for name in TORNADO_OPTIONS}
     )
     return Request(
@@ -328,16 +332,16 @@ def _of_urllib(request: urllib.request.Request) -> Request:
     body = request.data
     if body is not None and not isinstance(body, (bytes, bytearray)):
         raise InvalidRequest(
-            f"the data of an urllib Request has to be bytes, not {type(body).__name__}"
+            f"the data of a urllib Request has to be bytes, not {type(body).__name__}"
         )
     headers = request.header_items()
     if body is not None and not request.has_header("Content-type"):
-        # As urllib does when it sends one.
+        # urllib adds this field too when it sends a body.
         headers.append(("Content-type", "application/x-www-form-urlencoded"))
-    # `timeout` is there once urlopen has seen it.
+    # `timeout` exists once urlopen has processed the request.
     timeout = getattr(request, "timeout", None)
     return Request(
-        # Its fragment is none of the server's business.
+        # The fragment is not sent.
         request.full_url.split("#")[0],
         request.get_method(),
         headers,
@@ -348,7 +352,7 @@ def _of_urllib(request: urllib.request.Request) -> Request:
 
 
 def prepare(request: Sendable) -> Request:
-    """A `Request` of whatever is given. Raises InvalidRequest."""
+    """Converts any accepted type to a `Request`. Raises InvalidRequest."""
     if isinstance(request, Request):
         return request
     if isinstance(request, str):
@@ -358,6 +362,6 @@ def prepare(request: Sendable) -> Request:
     if isinstance(request, HTTPRequest):
         return _of_tornado(request)
     raise InvalidRequest(
-        "a URL, a Request, an urllib.request.Request or a tornado.httpclient.HTTPRequest "
-        f"is wanted, not {type(request).__name__}"
+        "a request has to be a URL, a Request, a urllib.request.Request or a "
+        f"tornado.httpclient.HTTPRequest, not {type(request).__name__}"
     )

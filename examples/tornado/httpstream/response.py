@@ -1,7 +1,7 @@
-"""The answer to a request: Tornado's ``HTTPResponse`` and 2013's file-like one in one object.
+"""Responses: Tornado's ``HTTPResponse`` and the file-like response of 2013 in one object.
 
-Body and field lines are copied out of the engine when the answer comes, for it only lends them;
-everything else is made when it is asked for. A response may be kept as long as you like.
+Body and head are copied out of the engine when the response arrives, because the engine only lends
+them. Everything else is created on first use. A response may be kept for any length of time.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from .request import Request
 
 
 class Response:
-    """What a readback reads, and what ``await stream.fetch(…)`` gives.
+    """The response that a readback gets and that ``await stream.fetch(…)`` returns.
 
-    Of Tornado: ``request``, ``code``, ``reason``, ``headers``, ``body``, ``buffer``,
-    ``effective_url``, ``error``, ``request_time``, ``time_info``, ``rethrow()``. Of 2013:
-    ``read()``, ``getcode()``, ``info()``, ``geturl()``, ``status``, ``msg``. Of the engine:
+    From Tornado: ``request``, ``code``, ``reason``, ``headers``, ``body``, ``buffer``,
+    ``effective_url``, ``error``, ``request_time``, ``time_info``, ``rethrow()``. From 2013:
+    ``read()``, ``getcode()``, ``info()``, ``geturl()``, ``status``, ``msg``. From the engine:
     ``peer``, ``reused``, ``attempts``.
 
-    When there is no response, ``code`` is 599, ``error`` is a `RequestFailed`, and ``read()``
-    raises it.
+    If the request failed, ``code`` is 599, ``error`` is a `RequestFailed`, and ``read()`` raises
+    it.
     """
 
     __slots__ = (
@@ -60,26 +60,26 @@ class Response:
         self._request = request
         self.code = code
         self.body = body
-        # Status line and field lines, as text; empty when none came.
+        # Status line and field lines, as text; empty if none arrived.
         self._head = head
         self.request_time = request_time
         self._failure = failure
         self._headers: Optional[HTTPHeaders] = None
         self._buffer: Optional[io.BytesIO] = None
-        # Unpacked by those who ask.
+        # Unpacked on first use.
         self._facts = facts
 
-    # As Tornado has it
+    # Tornado's interface
 
     @property
     def request(self) -> Any:
-        """The request, as it was given."""
+        """The request that was passed in."""
         source = self._request.source
         return self._request if source is None else source
 
     @property
     def reason(self) -> str:
-        """The words of the status line, or those the code is known by."""
+        """The reason phrase of the status line, or the standard phrase for the code."""
         if self._failure is not None:
             return self._failure.message or ""
         status_line = self._head.partition(b"\r\n")[0].decode("latin-1")
@@ -87,7 +87,7 @@ class Response:
 
     @property
     def headers(self) -> HTTPHeaders:
-        """The field lines as they were received; names are case-insensitive."""
+        """The field lines as received; names are case-insensitive."""
         if self._headers is None:
             self._headers = headers = HTTPHeaders()
             for name, value in self._lines():
@@ -102,18 +102,18 @@ class Response:
         return [(name, value.strip(" \t")) for name, colon, value in lines if colon]
 
     def sets_cookies(self) -> bool:
-        """Whether it has a Set-Cookie field."""
+        """Returns whether the response has a Set-Cookie field."""
         return b"\r\nset-cookie:" in self._head.lower()
 
     @property
     def effective_url(self) -> str:
-        """The URL that was asked: redirects are not followed."""
+        """The URL of the request, since redirects are not followed."""
         return self._request.url
 
     @property
     def error(self) -> Optional[HTTPClientError]:
-        """Why this is no success: no response (`RequestFailed`), or a status that is not 2xx.
-        None: it is one.
+        """The error: a `RequestFailed` if there is no response, an HTTPClientError for a status
+        that is not 2xx, or None for a 2xx.
         """
         if self._failure is not None:
             return self._failure
@@ -132,29 +132,28 @@ class Response:
 
     @property
     def buffer(self) -> io.BytesIO:
-        """The body as a file."""
+        """The body as a file object."""
         if self._buffer is None:
             self._buffer = io.BytesIO(self.body)
         return self._buffer
 
     @property
     def time_info(self) -> Dict[str, float]:
-        """Seconds from the submission, or the end of the delay, to each step that was taken.
+        """Seconds from the submission, or the end of the delay, to each step that took place.
 
-        By Tornado's names where it has them: ``namelookup``, ``connect``, ``appconnect`` (the TLS
+        Names are Tornado's where it has them: ``namelookup``, ``connect``, ``appconnect`` (the TLS
         handshake), ``sent`` (the last byte of the request), ``starttransfer`` (the first byte of
-        the response), ``total``. On a connection that was there already the first three are
-        missing.
+        the response), ``total``. On a reused connection, the first three are missing.
         """
         steps = zip(_STEPS, unpack_facts(self._facts)[5:])
         times = {name: us / 1e6 for name, us in steps if us != NEVER}
         return {**times, "total": self.request_time}
 
-    # As the engine has it
+    # The engine's additions
 
     @property
     def peer(self) -> Optional[Tuple[str, int]]:
-        """Address and port that the response came from; None without a response."""
+        """The address and port that the response came from; None if there is no response."""
         _, _, address, length, port, *_ = unpack_facts(self._facts)
         return (str(ipaddress.ip_address(address[:length])), port) if length else None
 
@@ -165,16 +164,16 @@ class Response:
 
     @property
     def attempts(self) -> int:
-        """How often the request was sent: 2 after a retry on a fresh connection."""
+        """How many times the request was sent: 2 after a retry on a fresh connection."""
         return unpack_facts(self._facts)[0]
 
-    # As urllib and 2013's readbacks have it
+    # The interface of urllib and of the readbacks of 2013
 
     def read(self, amount: int = -1) -> bytes:
-        """The body, or the next `amount` bytes of it. Raises the `RequestFailed` when there is no
-        response to read.
+        """Returns the body, or its next `amount` bytes. Raises the `RequestFailed` if there is no
+        response.
 
-        So a readback which thinks of no errors ends its own chain by one, with a word in the log.
+        A readback that does not check for errors thus ends its own chain, and the error is logged.
         """
         if self._failure is not None:
             raise self._failure
@@ -207,20 +206,20 @@ class Response:
         return f"<Response {self.code} {self.reason}, {len(self.body)} bytes>"
 
 
-#: Statuses that lead elsewhere; 304 does not.
+#: Statuses of redirects. 304 is not one.
 _REDIRECTS = (301, 302, 303, 307, 308)
 _STEPS = ("namelookup", "connect", "appconnect", "sent", "starttransfer")
 _SENT = {0: "no", 1: "maybe", 2: "yes"}
-#: Heads are rarely longer; the buffer grows for those that are.
+#: The initial size of the buffer, which grows for the rare head that is longer.
 _HEAD_BYTES = 4096
 
 
 def reader() -> Callable[[int, Request], Response]:
-    """A function that copies a reply of the engine's out: called for each answer, so what it uses
-    is made once, here.
+    """Returns a function that copies a reply out of the engine. It runs for each response, so
+    everything it uses is created once, here.
 
-    Two calls into the library, whatever the number of field lines, and one into CPython for a
-    body.
+    It makes two calls into the library, whatever the number of field lines, and one into CPython
+    for a body.
     """
     view = View(size=ctypes.sizeof(View))
     view_at = ctypes.addressof(view)
@@ -255,7 +254,7 @@ def reader() -> Callable[[int, Request], Response]:
 
 
 def _fail(response: Response, kind: int, view: View, reply: int) -> None:
-    """Makes it the answer of a request that got none."""
+    """Turns `response` into that of a failed request."""
     message = (library.reply_message(reply) or b"").decode("utf-8", "replace")
     phase = library.phase_name(view.phase).decode()
     response._failure = RequestFailed(

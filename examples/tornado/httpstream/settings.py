@@ -1,4 +1,4 @@
-"""What an engine is made with: the settings of its ``Config``, by name, as Python has them."""
+"""The settings of an engine: those of its ``Config``, by name, with Python's types."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any, Mapping
 from ._ffi import NEVER, library
 from .request import milliseconds, number, unexpected
 
-#: Settings that are durations: in seconds here, in milliseconds there. None is for ever.
+#: Durations: in seconds in Python, in milliseconds in C. None means forever.
 _DURATIONS = {"idle_timeout", "keep_names", "keep_stale_names"} | {
     f"timeout_{phase}"
     for phase in ("resolve", "connect", "tls", "write", "first_byte", "idle", "total")
 }
-#: Settings that are numbers, or True and False, and have the library's names.
+#: Numbers and booleans, under the library's names.
 _NUMBERS = {
     "max_connections",
     "max_connections_per_origin",
@@ -40,15 +40,15 @@ SETTINGS = frozenset(_DURATIONS | _NUMBERS | {"user_agent", "headers", "resolve_
 
 
 def check_names(function: str, settings: Mapping[str, Any]) -> None:
-    """Raises TypeError for a setting that there is not, as Python does for its functions."""
+    """Raises TypeError for an unknown setting, as Python does for keyword arguments."""
     for name in settings:
         if name not in SETTINGS:
             raise unexpected(function, name, SETTINGS)
 
 
 def new_engine(settings: Mapping[str, Any]) -> int:
-    """An engine of this thread's. Raises TypeError for settings there are not, StreamError for
-    values that cannot be used.
+    """Creates an engine for this thread. Raises TypeError for unknown settings and StreamError for
+    invalid values.
     """
     check_names("HTTPStream", settings)
     config = ctypes.c_uint64()
@@ -67,7 +67,7 @@ def new_engine(settings: Mapping[str, Any]) -> int:
 def _set(config: int, name: str, value: Any) -> None:
     check = library.check
     if name == "user_agent":
-        # None, as in Rust: none is sent.
+        # As in Rust, None means that no User-Agent is sent.
         text = (value or "").encode()
         check(library.config_user_agent(config, text, len(text)))
     elif name == "headers":

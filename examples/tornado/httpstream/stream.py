@@ -1,13 +1,12 @@
 """The stream: one engine on one IOLoop, driven by its descriptor and one timer.
 
-The host's side of the bargain is small (docs/ARCHITECTURE.md): watch the engine's descriptor for
-reading, keep one timer for its deadline, call ``turn`` when either says so, and once after
-requests were submitted from outside of a turn. Readbacks run inside a turn, on the IOLoop's
-thread.
+The host has little to do (docs/ARCHITECTURE.md): it watches the engine's descriptor for reading,
+keeps one timer for its deadline, and calls ``turn`` when either fires, and once after requests
+were submitted outside of a turn. Readbacks run inside a turn, on the IOLoop's thread.
 
-What a request costs is counted in calls through ctypes, so there are few of them: one to submit,
-and for the answer one callback, one ``reply_view`` and one copy each of head and body. No ctypes
-object is made for a request.
+The cost of a request is dominated by calls through ctypes, so there are few of them: one to submit
+it, and for the response one callback, one ``reply_view``, and one copy each of head and body. No
+ctypes object is created per request.
 """
 
 from __future__ import annotations
@@ -43,24 +42,24 @@ from .response import Response, reader
 from .settings import check_names, new_engine
 
 Params = Union[Mapping[str, Any], Sequence[Tuple[str, Any]]]
-#: What a readback answers: nothing, a request for the same readback, (request, readback), or
+#: The return value of a readback: None, a request for the same readback, (request, readback), or
 #: (request, readback, delay in seconds).
 Answer = Union[None, Sendable, Tuple[Sendable, Any], Tuple[Sendable, Any, float]]
 ReadCallback = Callable[[Response], Answer]
 ErrorCallback = Callable[..., Answer]
 
-#: Turns of the engine for one call of the IOLoop's, at most, so that its other callbacks get
-#: theirs.
+#: The maximum number of turns of the engine per callback of the IOLoop, so that its other
+#: callbacks run too.
 TURNS_AT_ONCE = 4
-#: URLs given as text are prepared once, and the last so many kept.
+#: URLs passed as text are prepared once, and this many are cached.
 KEPT_REQUESTS = 512
-#: A timer is left as it is for a deadline that is no more than this before it: clocks are read one
-#: after the other.
+#: A timer is not moved for a deadline that precedes it by no more than this, because the two
+#: clocks are not read at the same instant.
 TIMER_SLACK_SECONDS = 0.0015
 
 
 class _Chain:
-    """A request of ``add_request`` and what follows it, until a readback answers None."""
+    """A request of ``add_request`` and its follow-ons, until a readback returns None."""
 
     __slots__ = ("request", "readback", "errorback")
 
@@ -73,7 +72,9 @@ class _Chain:
 
 
 class _Fetch(asyncio.Future):
-    """What ``fetch`` gives. Cancelled (also by ``asyncio.wait_for``), it cancels its request."""
+    """The future that ``fetch`` returns. Canceling it, as ``asyncio.wait_for`` may, cancels its
+    request.
+    """
 
     __slots__ = ("stream", "request", "id", "raise_error")
     stream: "HTTPStream"
@@ -89,8 +90,8 @@ class _Fetch(asyncio.Future):
 
 
 class _Watched:
-    """The engine's descriptor as IOLoop watches it. ``IOLoop.close(all_fds=True)`` closes the
-    stream by it, not the descriptor alone.
+    """The engine's descriptor as registered with the IOLoop. Through it,
+    ``IOLoop.close(all_fds=True)`` closes the stream, not just the descriptor.
     """
 
     def __init__(self, fd: int, stream: "HTTPStream") -> None:
@@ -109,14 +110,14 @@ class _Watched:
 class HTTPStream:
     """An HTTP client on an IOLoop: requests with readbacks, and ``await``.
 
-    Belongs to the thread of its IOLoop, which alone may use it. Other threads say
+    A stream may be used only by the thread of its IOLoop. Other threads must use
     ``io_loop.add_callback(stream.add_request, …)``.
 
-    The settings are those of the engine's ``Config``, by name: numbers as
-    ``max_connections_per_origin=50``, durations in seconds without their unit
-    (``timeout_connect=3.0``, ``idle_timeout=None``), ``limit_max_body_bytes=…``; and
+    The settings have the names of the engine's ``Config``: numbers such as
+    ``max_connections_per_origin=50``; durations in seconds, without a unit in the name
+    (``timeout_connect=3.0``, ``idle_timeout=None``); ``limit_max_body_bytes=…``. In addition:
     ``user_agent="…"``, ``headers={…}`` for every request, ``resolve_to={"*.example.com":
-    "127.0.0.1:8080"}``, ``ca_file="…"``. A setting that there is not is a TypeError.
+    "127.0.0.1:8080"}``, ``ca_file="…"``. An unknown setting raises TypeError.
     """
 
     _instances: "weakref.WeakKeyDictionary[IOLoop, weakref.ref[HTTPStream]]" = (
@@ -127,22 +128,21 @@ class HTTPStream:
 
     def __init__(self, io_loop: Optional[IOLoop] = None, **settings: Any) -> None:
         self.io_loop = io_loop if io_loop is not None else IOLoop.current()
-        #: Of requests made by urllib.request.Request: filled by their answers, sent with those
-        #: that come later.
+        #: For urllib.request.Request only: filled from responses, and sent with later requests.
         self.cookiejar = CookieJar()
         self._pid = os.getpid()
         self._thread = threading.get_ident()
-        # The thread that may call; 0 once none may.
+        # The thread that may use the stream; 0 once it is closed.
         self._owner = 0
         self._loop: asyncio.AbstractEventLoop = self.io_loop.asyncio_loop  # type: ignore[attr-defined]
         if self._loop.is_running() and self._loop is not _running_loop():
-            # The engine would be this thread's, and its turns that one's.
-            raise WrongThread("this IOLoop runs on another thread, which alone makes its streams")
+            # The engine would belong to this thread, but be turned on the other one.
+            raise WrongThread("this IOLoop runs on another thread; create its stream there")
         self._engine = new_engine(settings)
         self._chains: Dict[int, _Chain] = {}
         self._fetches: Dict[int, _Fetch] = {}
         self._requests: Dict[str, Request] = {}
-        # What the engine was handed in this turn, and takes when the callback has returned.
+        # The request that a callback returns; the engine takes it after the callback has returned.
         self._handed: Optional[Request] = None
         self._keys = count(1)
         self._turning = False
@@ -161,19 +161,19 @@ class HTTPStream:
 
     @classmethod
     def configure(cls, **settings: Any) -> None:
-        """What the instances that `instance` makes from here on are made with.
+        """Sets the settings of the instances that `instance` creates from now on.
 
-        Raises TypeError for a setting that there is not.
+        Raises TypeError for an unknown setting.
         """
         check_names("configure", settings)
         cls._settings = settings
 
     @classmethod
     def instance(cls) -> "HTTPStream":
-        """The stream of the current IOLoop, made when it is first asked for: one for each loop, so
-        one for each thread that has one.
+        """Returns the stream of the current IOLoop, and creates it on first use: one per loop, and
+        so one for each thread that has a loop.
 
-        Raises Forked in a process that was forked off with the loop of its parent.
+        Raises Forked in a process that was forked with the loop of its parent.
         """
         io_loop = IOLoop.current()
         with cls._instances_lock:
@@ -183,7 +183,8 @@ class HTTPStream:
                 raise stream._refusal()
             if stream is None or stream._owner == 0:
                 stream = cls(io_loop, **cls._settings)
-                # The loop holds it, by its handler; the reverse would keep either for ever.
+                # The loop references the stream through its handler; a strong reference here would
+                # keep both alive forever.
                 cls._instances[io_loop] = weakref.ref(stream)
             return stream
 
@@ -196,22 +197,22 @@ class HTTPStream:
         errorback: Optional[ErrorCallback] = None,
         delay: float = 0,
     ) -> int:
-        """Sends a request, in `delay` seconds, and has the answer read by `readback`. Answers a
-        number for `cancel`.
+        """Sends a request after `delay` seconds; `readback` reads the response. Returns a number
+        for `cancel`.
 
-        ``readback(response)`` is called once for each request. It answers None, and the chain is
-        over; or what is sent next: a request, which it reads as well, ``(request, readback)``, or
-        ``(request, readback, delay)``. Readback None: the answer is read to its end and thrown
-        away.
+        ``readback(response)`` is called once for each request. It returns None to end the chain,
+        or what is to be sent next: a request, which it reads as well, ``(request, readback)``, or
+        ``(request, readback, delay)``. If `readback` is None, the response is read to its end and
+        dropped.
 
-        Without a response, ``errorback(errcode=…, errmsg=…)`` is called in its place where there
-        is one, and answers as a readback does; else the readback, with a response whose ``error``
-        says why and whose ``read()`` raises it.
+        If there is no response, ``errorback(errcode=…, errmsg=…)`` is called instead of the
+        readback, and returns the same values. Without an `errorback`, the readback is called with
+        a response whose ``error`` gives the reason and whose ``read()`` raises it.
 
-        What either of them raises is logged as Tornado logs what callbacks raise, and ends that
-        chain alone.
+        Exceptions raised by either are logged like those of Tornado's callbacks, and end only that
+        chain.
 
-        Raises InvalidRequest for what cannot be sent, WrongThread, StreamClosed, Forked.
+        Raises InvalidRequest if the request cannot be sent, WrongThread, StreamClosed, Forked.
         """
         if threading.get_ident() != self._owner:
             raise self._refusal()
@@ -244,8 +245,8 @@ class HTTPStream:
         delay: float = 60,
         errorback: Optional[ErrorCallback] = None,
     ) -> int:
-        """`add_request`, in `delay` seconds. It was a thread each; now it is an entry in the
-        engine's timing wheel.
+        """Calls `add_request` with a delay in seconds. In 2013 each delay was a thread; now it is
+        an entry in the engine's timing wheel.
         """
         return self.add_request(request, readback, errorback, delay)
 
@@ -255,13 +256,13 @@ class HTTPStream:
     def make_get_request(
         self, url: str, params: Optional[Params] = None
     ) -> urllib.request.Request:
-        """An urllib request with the parameters in its query. It gets its cookies when it is
+        """Returns a urllib request with the parameters in its query. Cookies are added when it is
         submitted.
         """
         return urllib.request.Request(self.make_get_url(url, params) if params else url)
 
     def make_post_request(self, url: str, params: Params) -> urllib.request.Request:
-        """An urllib request with the parameters as a form."""
+        """Returns a urllib request with the parameters as a form."""
         return urllib.request.Request(url, urllib.parse.urlencode(params).encode("ascii"))
 
     def get(
@@ -300,11 +301,11 @@ class HTTPStream:
         return self.add_request(request, *rest)
 
     def start(self) -> None:
-        """Runs the IOLoop, until `stop`."""
+        """Runs the IOLoop until `stop` is called."""
         self.io_loop.start()
 
     def stop(self) -> None:
-        """Stops the IOLoop. The stream goes on where it was when the loop is started again."""
+        """Stops the IOLoop. The stream resumes when the loop is started again."""
         self.io_loop.stop()
 
     # Requests, awaited
@@ -312,19 +313,20 @@ class HTTPStream:
     def fetch(
         self, request: Union[Sendable, str], raise_error: bool = True, **options: Any
     ) -> "asyncio.Future[Response]":
-        """``response = await stream.fetch(url)``, as of Tornado's AsyncHTTPClient.
+        """Sends a request: ``response = await stream.fetch(url)``, as with Tornado's
+        AsyncHTTPClient.
 
         ``delay`` is in seconds. For a URL, the other options are those of `Request` (``method``,
         ``headers``, ``body``, ``timeout``, ``long_poll``, …) and those of Tornado's ``HTTPRequest``.
 
-        Redirects are not followed, whereas Tornado follows them unless told otherwise: a 3xx is a
-        response like others, and so an error, whose words say it. ``follow_redirects=True`` is
-        refused.
+        Redirects are not followed, whereas Tornado follows them by default. A 3xx is a response
+        like any other, and so an error; its message says that it is a redirect.
+        ``follow_redirects=True`` is rejected.
 
-        Raises RequestFailed without a response, and HTTPClientError for a status that is not 2xx;
-        with ``raise_error=False``, either is the ``error`` of the response. Raises TypeError for
-        an option that there is not, and InvalidRequest for one of Tornado's that is not supported
-        here. Cancelling what it gives cancels the request.
+        Raises RequestFailed if there is no response, and HTTPClientError for a status that is not
+        2xx; with ``raise_error=False``, either is the ``error`` of the response. Raises TypeError
+        for an unknown option, and InvalidRequest for an option of Tornado's that is not supported
+        here. Canceling the returned future cancels the request.
         """
         if threading.get_ident() != self._owner:
             raise self._refusal()
@@ -332,7 +334,7 @@ class HTTPStream:
         if options:
             delay = options.pop("delay", 0)
             delay_ms = milliseconds(delay) if delay else 0
-        # What is left of them, `delay` being no part of a request.
+        # The options without `delay`, which is not part of a request.
         prepared = self._prepared_with(request, options) if options else self._prepared(request)
         future = _Fetch(loop=self._loop)
         future.stream = self
@@ -353,8 +355,8 @@ class HTTPStream:
         return future
 
     def cancel(self, chain: int) -> bool:
-        """Ends a chain. True: its readback (or errorback) is called once more, with an error of
-        `Kind.CANCELLED`. False: it was over.
+        """Ends a chain. Returns True if its readback (or errorback) is called once more, with an
+        error of `Kind.CANCELLED`, and False if the chain had ended.
         """
         if threading.get_ident() != self._owner:
             raise self._refusal()
@@ -364,15 +366,15 @@ class HTTPStream:
         return cancelled == 1
 
     def _cancel_fetch(self, chain: int) -> None:
-        # A future may be cancelled late: by the interpreter's end, by another thread that has no
-        # business with it.
+        # A future may be canceled late: when the interpreter exits, or by another thread, which
+        # may not touch the engine.
         if threading.get_ident() == self._owner:
             library.cancel(self._engine, chain)
             self._turn_soon()
 
     def _prepared_with(self, request: Any, options: Dict[str, Any]) -> Request:
         if not isinstance(request, str):
-            raise InvalidRequest("options go with a URL; a request has its own")
+            raise InvalidRequest("options can be passed with a URL only; a request has its own")
         return with_tornado_options(request, options)
 
     def _prepared(self, request: Any) -> Request:
@@ -383,7 +385,7 @@ class HTTPStream:
             if known is None:
                 known = Request(request)
                 if len(self._requests) >= KEPT_REQUESTS:
-                    # The oldest: dictionaries are in order.
+                    # Drop the oldest: dictionaries keep their order.
                     del self._requests[next(iter(self._requests))]
                 self._requests[request] = known
             return known
@@ -393,16 +395,16 @@ class HTTPStream:
             return prepared
         return prepare(request)
 
-    # How it stands
+    # State
 
     @property
     def pending(self) -> int:
-        """Chains that are not over: queued, in flight or delayed."""
+        """The number of chains that have not ended: queued, in flight or delayed."""
         return library.check(library.pending(self._engine)) if self._owner else 0
 
     def stats(self) -> Dict[str, int]:
-        """Counts of connections, requests, bytes, turns: the engine's ``Stats``, by name. Not
-        inside a readback.
+        """Returns counts of connections, requests, bytes and turns: the engine's ``Stats``, by
+        name. Not callable inside a readback.
         """
         if threading.get_ident() != self._owner:
             raise self._refusal()
@@ -411,10 +413,12 @@ class HTTPStream:
         return {name: getattr(stats, name) for name, *_ in stats._fields_ if name != "size"}
 
     def network_changed(self) -> None:
-        """Tells the engine that an interface came up, a VPN connected or the machine slept.
+        """Tells the engine that the network changed: an interface came up, a VPN connected or the
+        machine woke from sleep.
 
-        Idle connections are closed; names, name servers and doubts about addresses are forgotten;
-        resolv.conf and the hosts file are read again. Requests in flight go on.
+        Idle connections are closed. Cached names, and the addresses and name servers noted as
+        failing, are forgotten; resolv.conf and the hosts file are read again. Requests in flight
+        go on.
         """
         if threading.get_ident() != self._owner:
             raise self._refusal()
@@ -422,22 +426,22 @@ class HTTPStream:
         self._turn_soon()
 
     def close_idle(self) -> None:
-        """Closes the connections that wait for a next request. After a change of the network,
-        `network_changed` does this and more.
+        """Closes idle connections. After a change of the network, call `network_changed`, which
+        does this and more.
         """
         if threading.get_ident() != self._owner:
             raise self._refusal()
         library.check(library.close_idle(self._engine))
         self._turn_soon()
 
-    # The end
+    # Closing
 
     def close(self) -> None:
-        """Closes every connection. No readback runs any more; what was fetched and not answered
+        """Closes every connection. No readback runs any more; a fetch that has no response yet
         raises `RequestFailed` (`Kind.GONE`).
 
-        Inside a readback, the connections are closed when the turn is over. Closing twice does
-        nothing; in a forked child, it lets go of the stream and leaves the parent's connections
+        Inside a readback, the connections are closed at the end of the turn. Closing twice does
+        nothing. In a forked child, closing drops the stream and leaves the parent's connections
         alone.
         """
         if self._owner == 0:
@@ -462,36 +466,38 @@ class HTTPStream:
             library.check(library.free(self._engine))
 
     def __del__(self, _thread: Any = threading.get_ident, _free: Any = library.free) -> None:
-        # The IOLoop went without a word to anybody. On another thread nothing can be done: the
-        # engine is not ours to touch there. Default arguments: at the interpreter's end, the
-        # module's names may be gone.
+        # The IOLoop was dropped without closing the stream. On another thread nothing can be done:
+        # the engine may not be touched there. The parameters have defaults because, when the
+        # interpreter exits, the module's names may be gone.
         if getattr(self, "_owner", 0) == _thread():
             _free(self._engine)
 
     def _refusal(self) -> StreamError:
         if self._pid != os.getpid():
             return Forked(
-                f"this HTTPStream was made by process {self._pid}, before {os.getpid()} was "
-                "forked off: its connections are the parent's. Make one after the fork, on an "
-                "IOLoop made after it"
+                f"this HTTPStream was created by process {self._pid}, before {os.getpid()} was "
+                "forked: its connections belong to the parent. Create one after the fork, on an "
+                "IOLoop created after it"
             )
         if self._owner == 0:
             return StreamClosed("this HTTPStream is closed")
         return WrongThread(
-            "this HTTPStream belongs to the thread of its IOLoop; from another, use "
+            "this HTTPStream belongs to the thread of its IOLoop; from others, use "
             "io_loop.add_callback(stream.add_request, …)"
         )
 
     def _forget_parent(self) -> None:
-        """In a child: no call reaches the engine any more, nor its descriptor, which the parent
-        shares.
+        """In a forked child: prevents all further calls to the engine and its descriptor, which
+        the parent shares.
         """
         self._owner = 0
 
     # Turns
 
     def _turn_soon(self) -> None:
-        """Has a turn in the loop's next round: one for all that is submitted in this one."""
+        """Schedules a turn in the loop's next iteration: one for all requests submitted in this
+        one.
+        """
         if not self._turning and not self._turn_is_due:
             self._turn_is_due = True
             self._loop.call_soon(self._on_due)
@@ -517,16 +523,16 @@ class HTTPStream:
             self._turning = False
             self._handed = None
         if self._owner == 0:
-            # A readback closed it.
+            # A readback closed the stream.
             library.check(library.free(self._engine))
         elif error:
             app_log.error("HTTPStream: %s", library.exception(error))
             if error == _ffi.ERROR_CALLBACK:
-                # That chain is over, and all others were seen to.
+                # That chain has ended; all others were handled.
                 self._arm()
             else:
-                # No poll, or a fault: it would be the same at the next turn, and the descriptor
-                # stays readable.
+                # Poll failed, or the library panicked. The next turn would fail the same way, and
+                # the descriptor stays readable.
                 self.close()
         else:
             self._arm()
@@ -535,8 +541,8 @@ class HTTPStream:
             raise raised
 
     def _arm(self) -> None:
-        """Sees to the timer. One that is early is left alone: it finds nothing due, and is armed
-        anew; so most turns need not touch it.
+        """Sets the timer. A timer that fires early may stay: it finds nothing due and is set
+        again, so most turns need not touch it.
         """
         ms = library.timeout_ms(self._engine)
         if ms == 0:
@@ -552,11 +558,10 @@ class HTTPStream:
         elif ms < -1:
             app_log.error("HTTPStream: %s", library.exception(ms))
 
-    # Answers
+    # Responses
 
     def _read_by(self, chains: Dict[int, _Chain], fetches: Dict[int, _Fetch]) -> None:
-        """Makes the callbacks: once for the stream, whatever it sends. The key of a chain is all
-        that differs.
+        """Creates the callbacks, once per stream. Chains differ only in the key passed to them.
         """
         read = reader()
         answered = self._answered
@@ -565,7 +570,7 @@ class HTTPStream:
         def on_reply(key: int, reply: int, next_at: int) -> None:
             chain = chains.get(key)
             if chain is None:
-                return  # closed, in this very turn
+                return  # closed in this turn
             callback: Callable[..., Answer] = chain.readback
             try:
                 request = chain.request
@@ -582,7 +587,7 @@ class HTTPStream:
             except (KeyboardInterrupt, SystemExit) as error:
                 self._raised = error
             except BaseException:
-                # As IOLoop logs its callbacks'.
+                # Logged as IOLoop logs the exceptions of its callbacks.
                 app_log.error("Exception in callback %r", callback, exc_info=True)
 
         def on_fetched(key: int, reply: int, _next_at: int) -> None:
@@ -629,8 +634,8 @@ class HTTPStream:
             take_cookies(self.cookiejar, response, request.source)
 
     def _follow(self, chain: _Chain, answer: Any, next_at: int) -> None:
-        """Writes what a readback answered into the engine's `next`. Raises InvalidRequest for what
-        is no answer.
+        """Writes the value that a readback returned into the engine's `next`. Raises
+        InvalidRequest if the value is not valid.
         """
         readback: Optional[ReadCallback] = chain.readback
         delay_ms = 0
@@ -642,8 +647,8 @@ class HTTPStream:
                 request, readback = answer
             else:
                 raise InvalidRequest(
-                    "a readback answers (request, readback) or (request, readback, delay), "
-                    f"not {len(answer)} things"
+                    "a readback returns (request, readback) or (request, readback, delay), "
+                    f"not {len(answer)} values"
                 )
             _check_readback(readback)
         else:
@@ -655,7 +660,7 @@ class HTTPStream:
         else:
             words[0] = SEND_WORD
             words[1] = prepared.handle
-            # The engine takes it when this has returned.
+            # The engine takes it after the callback has returned.
             self._handed = prepared
         words[2] = delay_ms
         if readback is None:
@@ -666,7 +671,7 @@ class HTTPStream:
 
 
 def _running_loop() -> Optional[asyncio.AbstractEventLoop]:
-    """The loop that runs on this thread."""
+    """Returns the loop that is running on this thread, if any."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
@@ -674,17 +679,17 @@ def _running_loop() -> Optional[asyncio.AbstractEventLoop]:
 
 
 def _check_readback(readback: Any) -> None:
-    # Told to who hands it over: later, it would be found out by nobody but the log.
+    # Raised to the caller; later, the mistake would only be logged.
     if readback is not None and not callable(readback):
-        raise InvalidRequest(f"a readback can be called; {type(readback).__name__} cannot")
+        raise InvalidRequest(f"a readback must be callable; {type(readback).__name__} is not")
 
 
-#: For the child of a fork.
+#: All streams, for the child of a fork.
 _alive: "weakref.WeakSet[HTTPStream]" = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
-    # Another thread, which is not here, may have held it.
+    # A thread that does not exist in the child may have held the old lock.
     HTTPStream._instances_lock = threading.Lock()
     for stream in list(_alive):
         stream._forget_parent()

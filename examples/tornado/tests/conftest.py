@@ -1,5 +1,5 @@
-"""The servers the tests run against, each on a thread of its own. Every test is bounded: by
-pyproject.toml, and by what it waits for.
+"""The servers that the tests run against, each on a thread of its own. Every test is limited in
+time, by pyproject.toml and by the timeouts of its own waits.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from tornado.web import Application, RequestHandler
 
 from httpstream import HTTPStream
 
-#: Long, for machines that do other things as well. Nothing waits for it but what hangs.
+#: Long enough for a busy machine. Only a test that hangs waits this long.
 WAIT_SECONDS = 60
 
 T = TypeVar("T")
 
 
 def run(main: Callable[[HTTPStream], Awaitable[T]], **settings: Any) -> T:
-    """Runs `main` on an IOLoop of its own with a stream of its own, closed in the end."""
+    """Runs `main` on a new IOLoop with a new stream, which is closed at the end."""
 
     async def bounded_main() -> T:
         stream = HTTPStream(IOLoop.current(), **settings)
@@ -43,7 +43,7 @@ def run(main: Callable[[HTTPStream], Awaitable[T]], **settings: Any) -> T:
 
 
 class Seen:
-    """What a server saw, written by its thread."""
+    """What a server has received; written by its thread."""
 
     def __init__(self) -> None:
         self.requests: List[str] = []
@@ -51,7 +51,7 @@ class Seen:
 
 
 class WebServer:
-    """Tornado's own HTTPServer. `/held` is answered when `answer_held` says so."""
+    """Tornado's own HTTPServer. `/held` is answered when `answer_held` is called."""
 
     def __init__(self) -> None:
         self.seen = Seen()
@@ -145,7 +145,7 @@ class WebServer:
         return len(self._held)
 
     def answer_held(self, words: str) -> None:
-        """Answers all that wait at `/held` now."""
+        """Answers all requests that are waiting at `/held`."""
 
         def answer() -> None:
             held, self._held = self._held, []
@@ -164,7 +164,7 @@ class WebServer:
 
 
 class ScriptedServer:
-    """Takes connections, one after the other, and does with each what its script says:
+    """Accepts connections one after the other and runs the script on each:
     `script(connection, number of the connection)`.
     """
 
@@ -188,23 +188,23 @@ class ScriptedServer:
                 try:
                     self._script(connection, number)
                 except OSError:
-                    pass  # the peer went first
+                    pass  # the peer closed first
             number += 1
 
     def close(self) -> None:
-        # Wakes the thread, as close alone does not.
+        # Shutdown wakes the thread; close alone does not.
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._thread.join(WAIT_SECONDS)
 
 
 def read_head(connection: socket.socket) -> bytes:
-    """Everything up to the empty line."""
+    """Reads up to the empty line and returns everything that was read."""
     data = b""
     while b"\r\n\r\n" not in data:
         piece = connection.recv(65536)
         if not piece:
-            raise OSError("closed before the head was whole")
+            raise OSError("closed before the head was complete")
         data += piece
     return data
 
@@ -218,7 +218,7 @@ def web() -> Iterator[WebServer]:
 
 @pytest.fixture
 def plain() -> Iterator[str]:
-    """The URL of the bench's server, in a process of its own: for many requests, cheaply."""
+    """The URL of the benchmark's server in its own process, for many cheap requests."""
     server = subprocess.Popen(
         [sys.executable, str(Path(__file__).resolve().parent.parent / "bench_server.py")],
         stdin=subprocess.PIPE,
@@ -247,17 +247,17 @@ def scripted() -> Iterator[Callable[[Callable[[socket.socket, int], None]], Scri
 
 @pytest.fixture
 def refused() -> str:
-    """A URL where nobody listens: the port was free a moment ago, and is bound to nothing."""
+    """A URL that refuses connections: its port was free a moment ago, and has no listener."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return f"http://127.0.0.1:{listener.getsockname()[1]}/"
 
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    """A certificate for 127.0.0.1, which is its own root, and its key beside it."""
+    """A self-signed certificate for 127.0.0.1, with its key next to it."""
     if shutil.which("openssl") is None:
-        print("skipped: there is no openssl")
-        pytest.skip("there is no openssl")
+        print("skipped: openssl is not installed")
+        pytest.skip("openssl is not installed")
     made = tmp_path / "server.pem"
     subprocess.run(
         "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 "
@@ -275,12 +275,12 @@ def descriptors() -> int:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Waits for what another thread does. The test's own bound bounds it."""
+    """Waits for another thread's work. The test's own time limit applies."""
     while not condition():
         await asyncio.sleep(0.005)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """The same where no loop runs, which would have descriptors of its own."""
+    """The same without a running loop, which would have descriptors of its own."""
     while not condition():
         time.sleep(0.005)

@@ -1,4 +1,4 @@
-"""The bench runs, with few requests: what it measures means nothing then."""
+"""The benchmark runs. With so few requests, its results mean nothing."""
 
 from __future__ import annotations
 

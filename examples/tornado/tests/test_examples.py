@@ -1,4 +1,4 @@
-"""What README.md and the package's docstring show runs as it stands there."""
+"""The examples in README.md and the package's docstring run unchanged."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def test_there_are_examples() -> None:
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_an_example_runs_as_it_stands(web: WebServer, example: str) -> None:
-    """Every name leads to the test's server. A program that runs for ever, as the seed's does, is
-    ended when it has printed a line.
+    """Every host name resolves to the test's server. A program that runs forever, as the example
+    of 2013 does, is terminated after it has printed a line.
     """
     before = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nimport httpstream\n"
     names = {name: f"127.0.0.1:{web.port}" for name in ("www.linuxzen.com", "bot.example")}

@@ -1,5 +1,5 @@
-"""`await stream.fetch(…)`: responses and errors as Tornado's client gives them, long polls,
-cancelling.
+"""`await stream.fetch(…)`: responses and errors like those of Tornado's client, long polls,
+canceling.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ def test_a_response_is_as_tornado_has_it(web: WebServer) -> None:
         many = await stream.fetch(web.url + "/many")
         assert many.headers.get_list("x-many") == ["one", "two"]
         assert len(many.headers["X-Long"]) == 20_000, (
-            "a head longer than the buffer it is read into"
+            "a head longer than the buffer was cut off"
         )
         assert many.body == b""
         large = await stream.fetch(web.url + "/large")
         assert large.body == b"0123456789abcdef" * 65536
-        # What was given is what it says it answers.
+        # The response refers to the object that was passed in.
         request = HTTPRequest(web.url + "/given")
         assert (await stream.fetch(request)).request is request
 
@@ -65,7 +65,7 @@ def test_a_request_that_is_sent_twice_says_so(scripted: Scripted) -> None:
         read_head(connection)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
         if number == 0:
-            # The second request on it is answered by nothing.
+            # The second request on this connection gets no response.
             read_head(connection)
 
     async def main(stream: HTTPStream) -> None:
@@ -119,7 +119,7 @@ def test_a_failure_says_of_what(refused: str) -> None:
     run(main)
 
 
-#: As long as it gets.
+#: The longest durations.
 LONG = [math.inf, 1e300, 1e308, 2**64 / 1000, (2**64 - 1) / 1000, 1e12, 10**400]
 
 
@@ -162,7 +162,7 @@ def test_what_is_long_is_not_short(web: WebServer, seconds: Any) -> None:
 
 @pytest.mark.parametrize("option", ["timeout", "request_timeout", "connect_timeout"])
 def test_no_seconds_are_no_limit(web: WebServer, option: str) -> None:
-    """Tornado's word for it."""
+    """As in Tornado, 0 means no limit."""
 
     async def main(stream: HTTPStream) -> None:
         assert (await stream.fetch(web.url, **{option: 0})).code == 200
@@ -219,7 +219,7 @@ def test_a_status_that_is_not_2xx_is_an_error(web: WebServer, code: int) -> None
         response = await stream.fetch(url, raise_error=False)
         assert response.code == code and isinstance(response.error, HTTPClientError)
         assert error.response is not None and error.response.body == response.body
-        # There is a response, so that it can be read.
+        # There is a response, so it can be read.
         assert response.read() == response.body
 
     run(main)
@@ -250,7 +250,7 @@ def test_no_response_is_an_error_of_tornado_too(refused: str) -> None:
 
 def test_a_timeout_names_its_phase(web: WebServer) -> None:
     async def main(stream: HTTPStream) -> None:
-        # The connection is there, so that it takes no part in the time.
+        # Opens the connection first, so that connecting takes no part of the timeout.
         await stream.fetch(web.url)
         with pytest.raises(RequestFailed) as caught:
             await stream.fetch(web.url + "/held", timeout=0.5)
@@ -283,7 +283,7 @@ def test_a_hundred_held_polls_cost_no_turns(web: WebServer) -> None:
         await asyncio.sleep(0.1)
         before = stream.stats()["turns"]
         await asyncio.sleep(1)
-        # What may happen in it is a timer that was left early.
+        # A few turns may come from timers that were left to fire early.
         assert stream.stats()["turns"] - before <= 3
         web.answer_held("message")
         assert {(await poll).body for poll in polls} == {b"message"}
@@ -322,7 +322,7 @@ def test_a_cancelled_fetch_closes_its_connection(scripted: Scripted) -> None:
 def test_a_fetch_cancelled_with_its_answer_on_the_way_is_quiet(web: WebServer) -> None:
     async def main(stream: HTTPStream) -> None:
         futures = [stream.fetch(f"{web.url}/{n}") for n in range(50)]
-        # Each answer cancels another one, whose own may be in the same turn.
+        # Each response cancels another fetch, whose response may arrive in the same turn.
         for n in range(25):
             futures[n].add_done_callback(lambda _, n=n: futures[49 - n].cancel())
         results = await asyncio.gather(*futures, return_exceptions=True)
@@ -373,7 +373,7 @@ def test_settings(web: WebServer) -> None:
 NO_SETTINGS = [
     ("no_such_setting", r"unexpected keyword argument 'no_such_setting'$"),
     ("idle_timout", "did you mean 'idle_timeout'"),
-    # In seconds, whereas C has milliseconds.
+    # Python has seconds where C has milliseconds.
     ("timeout_connect_ms", "did you mean 'timeout_connect'"),
 ]
 

@@ -1,4 +1,4 @@
-"""What pip installs works by itself, wherever it is."""
+"""The package that pip installs works on its own, in any place."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def clean_environment() -> "dict[str, str]":
 
 
 def call(*command: Any, **options: Any) -> "subprocess.CompletedProcess[str]":
-    """Runs a Python that knows of no library."""
+    """Runs a Python whose environment does not lead to a library."""
     return subprocess.run(
         [sys.executable, *map(str, command)],
         env={**clean_environment(), **options.pop("env", {})},
@@ -36,7 +36,7 @@ def call(*command: Any, **options: Any) -> "subprocess.CompletedProcess[str]":
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """A checkout with nothing built, so that pip leaves this one alone."""
+    """A copy of the checkout with nothing built, so that pip does not change the original."""
     there = tmp_path / "repository" / "examples" / "tornado"
     unwanted = shutil.ignore_patterns("build", "*.egg-info", "__pycache__", ".*", "*.so")
     shutil.copytree(ROOT, there, ignore=unwanted)
@@ -44,7 +44,7 @@ def repository(tmp_path: Path) -> Path:
 
 
 def install(repository: Path, to: Path) -> List[str]:
-    """Installs the package into `to`; answers the wheels' tags."""
+    """Installs the package into `to`; returns the file names of the wheels."""
     wheels = to.parent / "wheels"
     pip = ["-m", "pip", "--disable-pip-version-check"]
     made = call(
@@ -85,7 +85,7 @@ def test_the_package_brings_the_library_that_was_built(
     library = to / "httpstream" / "libhttpstream.so"
     if shutil.which("strip"):
         assert library.stat().st_size < (built / "libhttpstream.so").stat().st_size / 2
-    # Nothing else is there to be found.
+    # No other library can be found.
     shutil.rmtree(repository)
     done = call("-c", FETCH, f"{web.url}/page", env={"PYTHONPATH": str(to)}, cwd=tmp_path)
     assert done.stdout.split() == [str(library), "/page"], done.stderr

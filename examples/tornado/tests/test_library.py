@@ -1,4 +1,4 @@
-"""Where the library is looked for, and what is said when it is not there or not the right one."""
+"""Where the library is searched for, and the errors for a missing or wrong library."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_it_is_looked_for_beside_the_package_first() -> None:
 
 
 def test_the_loaders_path_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """As after capi/install.sh into a prefix that LD_LIBRARY_PATH names."""
+    """As after installing with capi/install.sh into a prefix that is in LD_LIBRARY_PATH."""
     os.symlink(os.path.abspath(_ffi.library.path), tmp_path / "libhttpstream.so.1")
     done = imported(
         before="import pathlib; pathlib.Path.exists = lambda path: False",
@@ -108,8 +108,8 @@ def test_the_target_directory_is_cargos(monkeypatch: pytest.MonkeyPatch, tmp_pat
 )
 def test_another_version_is_refused(tmp_path: Path, source: str, words: str) -> None:
     if shutil.which("cc") is None:
-        print("skipped: there is no cc")
-        pytest.skip("there is no cc")
+        print("skipped: cc is not installed")
+        pytest.skip("cc is not installed")
     (tmp_path / "other.c").write_text(source)
     subprocess.run(
         ["cc", "-shared", "-fPIC", "-o", str(tmp_path / "other.so"), str(tmp_path / "other.c")],
@@ -122,11 +122,11 @@ def test_another_version_is_refused(tmp_path: Path, source: str, words: str) -> 
 
 
 def test_the_structs_are_those_of_the_header(tmp_path: Path) -> None:
-    """The C compiler is asked for the place of each member."""
+    """Compares the offset of each member with the C compiler's."""
     header = Path(__file__).resolve().parents[3] / "capi" / "include" / "httpstream.h"
     if shutil.which("cc") is None:
-        print("skipped: there is no cc")
-        pytest.skip("there is no cc")
+        print("skipped: cc is not installed")
+        pytest.skip("cc is not installed")
     lines = [
         '#include "httpstream.h"',
         "#include <stdio.h>",
@@ -147,8 +147,7 @@ def test_the_structs_are_those_of_the_header(tmp_path: Path) -> None:
                 f'printf("{name}.{member} %zu\\n", offsetof(struct httpstream_{name}, {member}));'
             )
             expected.append(f"{name}.{member} {getattr(struct, member).offset}")
-        # What the library knows may be more than what is asked of it, where the caller says its
-        # size.
+        # Structs with a size member may be larger in the library than in this package.
         sized = struct in (_ffi.View, _ffi.Stats)
         lines.append(
             f'printf("{name} %d\\n", sizeof(struct httpstream_{name}) {">=" if sized else "=="} '

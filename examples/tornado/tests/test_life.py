@@ -1,4 +1,4 @@
-"""How streams begin and end, and that nothing is left of what is over."""
+"""How streams begin and end, and that ended chains and closed streams leave nothing behind."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_readback_may_close_the_stream(web: WebServer) -> None:
 
     before = descriptors()
     run(main)
-    # The server's ends go a little later.
+    # The server closes its ends a little later.
     wait_until(lambda: descriptors() <= before)
     assert "GET /dropped" not in web.seen.requests
 
@@ -124,7 +124,7 @@ def test_a_stream_goes_with_its_loop(web: WebServer) -> None:
 
     before = descriptors()
     known = asyncio.run(main())
-    # Tornado forgets a loop of asyncio.run when it makes the next.
+    # Tornado drops its reference to a loop of asyncio.run when it creates the next one.
     asyncio.run(asyncio.sleep(0, IOLoop))
     IOLoop(make_current=False).close()
     gc.collect()
@@ -142,7 +142,7 @@ def test_a_stream_of_another_thread_is_refused(web: WebServer) -> None:
                 stream.close()
 
         await asyncio.get_running_loop().run_in_executor(None, misuse)
-        # The way it is done.
+        # The correct way.
         answered: List[bytes] = []
         read = lambda resp: answered.append(resp.body)  # noqa: E731
         await asyncio.get_running_loop().run_in_executor(
@@ -169,7 +169,7 @@ def test_a_stream_is_made_on_the_thread_of_its_loop(web: WebServer) -> None:
 
 
 class Readback:
-    """A readback that can be watched."""
+    """A readback that can be referenced weakly."""
 
     def __init__(self, answer: Any = None) -> None:
         self.answer = answer
@@ -182,7 +182,7 @@ class Readback:
 def test_what_is_over_is_let_go(
     web: WebServer, refused: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # What is logged holds on to what raised it, and pytest to what is logged.
+    # Log records reference the exceptions' frames, and pytest keeps the records.
     monkeypatch.setattr(app_log, "disabled", True)
 
     async def main(stream: HTTPStream) -> None:
@@ -220,7 +220,7 @@ def test_what_is_over_is_let_go(
         assert [ref() for ref in watched if ref() is not None] == []
         assert not stream._chains and not stream._fetches
 
-        # And what was not over, when the stream is closed.
+        # Closing the stream also drops chains that have not ended.
         stream.add_request(watch(Request(web.url + "/held")), watch(Readback()))
         stream.add_request(watch(Request(web.url + "/later")), watch(Readback()), delay=3600)
         stream.fetch(watch(Request(web.url + "/held"))).add_done_callback(
@@ -245,7 +245,7 @@ def test_a_request_is_freed_with_its_last_user(web: WebServer) -> None:
         await asyncio.sleep(0)
         assert _ffi.library.request_free(handle) == _ffi.ERROR_HANDLE
 
-        # Nothing is kept of what the engine does not take.
+        # Nothing is kept of a request that the engine rejects.
         broken = Request(web.url)
         assert _ffi.library.request_free(broken.handle) == _ffi.OK
         for call in (stream.fetch, lambda request: stream.add_request(request, pytest.fail)):
@@ -264,7 +264,7 @@ def test_ten_thousand_requests_leave_nothing(plain: str) -> None:
             nonlocal left
             left -= 1
             assert resp.headers["Content-Length"]
-            # Every tenth URL is new.
+            # Every tenth URL is a new one.
             return f"{plain}/{left}" if left % 10 == 0 else plain + "/again" if left > 0 else None
 
         for _ in range(10):
@@ -274,7 +274,7 @@ def test_ten_thousand_requests_leave_nothing(plain: str) -> None:
         await until(lambda: stream.pending == 0)
 
     async def main(stream: HTTPStream) -> None:
-        # Caches, pools and tables fill themselves.
+        # Fills caches, pools and tables.
         await some(stream, 2000)
         gc.collect()
         opened, stats = descriptors(), stream.stats()
@@ -291,7 +291,7 @@ def test_ten_thousand_requests_leave_nothing(plain: str) -> None:
             tracemalloc.stop()
         ours = [tracemalloc.Filter(True, "*/httpstream/*")]
         grown = after.filter_traces(ours).compare_to(before.filter_traces(ours), "filename")
-        # Less than a byte per request: dictionaries that change their size.
+        # Less than one byte per request; dictionaries change their size.
         assert sum(row.size_diff for row in grown) < 8192, [str(row) for row in grown]
         assert descriptors() <= opened + 2
         assert stream.stats()["answered"] - stats["answered"] >= 11_000
@@ -315,7 +315,7 @@ def test_the_timer_is_left_alone_by_most_turns(web: WebServer) -> None:
         for _ in range(200):
             await stream.fetch(web.url)
         assert stream.stats()["turns"] - before >= 200
-        # The first deadline, those that were nearer, and those whose time came meanwhile.
+        # The first deadline, nearer ones, and those that expired meanwhile.
         assert armed < 20
 
     run(main)
@@ -323,14 +323,14 @@ def test_the_timer_is_left_alone_by_most_turns(web: WebServer) -> None:
 
 def test_a_delay_before_a_timeout_is_kept(web: WebServer) -> None:
     async def main(stream: HTTPStream) -> None:
-        # The timer is set for the poll; a nearer deadline moves it forward, and then it is set for
+        # The timer is set for the poll. A nearer deadline moves it forward, and then it is set for
         # the poll again.
         poll = stream.fetch(web.url + "/held", long_poll=1)
         await until(lambda: web.held() == 1)
         loop = asyncio.get_running_loop()
         start = loop.time()
         await stream.fetch(web.url + "/soon", delay=0.2)
-        assert 0.2 <= loop.time() - start < 1 + 10, "before the poll was over"
+        assert 0.2 <= loop.time() - start < 1 + 10, "the request waited for the poll's deadline"
         assert not poll.done()
         web.answer_held("")
         await poll

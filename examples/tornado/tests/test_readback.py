@@ -1,5 +1,5 @@
-"""Requests with readbacks, as 2013's class had them: chains, delays, errors, what readbacks raise,
-cancel.
+"""Requests with readbacks, as in the class of 2013: chains, delays, errors, exceptions raised by
+readbacks, cancel.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Scripted = Callable[[Callable[[socket.socket, int], None]], ScriptedServer]
 
 
 async def idle(stream: HTTPStream) -> None:
-    """Until every chain is over."""
+    """Waits until every chain has ended."""
     await until(lambda: stream.pending == 0)
 
 
@@ -79,7 +79,7 @@ def test_a_chain_runs_by_itself_on_one_connection(web: WebServer) -> None:
 
         def on_poll(resp: Response) -> Any:
             polls.append(resp.body)
-            # The same again, by the same readback; then another request, by it.
+            # The same request again with the same readback, then another request with it.
             return (
                 web.url + "/poll"
                 if len(polls) < 3
@@ -128,7 +128,7 @@ def test_without_a_readback_the_answer_is_thrown_away(web: WebServer) -> None:
     async def main(stream: HTTPStream) -> None:
         stream.add_request(web.url + "/large")
         await idle(stream)
-        # A follow-on nobody reads.
+        # A follow-on without a readback.
         stream.add_request(web.url + "/a", lambda resp: (web.url + "/large", None))
         await idle(stream)
         stream.add_request(
@@ -194,8 +194,8 @@ def test_every_kind_of_request_can_be_sent(web: WebServer) -> None:
 
 
 NO_REQUESTS = [
-    (None, "is wanted, not NoneType"),
-    (b"http://127.0.0.1/", "is wanted, not bytes"),
+    (None, "HTTPRequest, not NoneType"),
+    (b"http://127.0.0.1/", "HTTPRequest, not bytes"),
     ("nothing", "not an absolute URL"),
     ("ftp://127.0.0.1/", "http or https"),
     (HTTPRequest("http://127.0.0.1/", streaming_callback=print), "streaming_callback"),
@@ -232,7 +232,7 @@ def test_what_is_no_delay_is_refused(web: WebServer, delay: Any) -> None:
 def test_a_field_that_would_break_the_message_is_refused(name: str, value: str) -> None:
     with pytest.raises(InvalidRequest):
         Request("http://127.0.0.1/", headers={name: value})
-        # Checked at the latest where it is sent.
+        # Checked when it is sent, at the latest.
         run(lambda stream: stream.fetch(Request("http://127.0.0.1/", headers={name: value})))
 
 
@@ -245,7 +245,7 @@ def test_cookies_of_urllib_requests_come_back(web: WebServer) -> None:
 
         def on_echo(resp: Response) -> Any:
             cookies.append(resp.headers["X-Cookies"])
-            # The same request again: its cookies are those of its second sending.
+            # The same request again: it gets the cookies of the time when it is sent again.
             stream.cookiejar.clear()
             return (echo, lambda resp: cookies.append(resp.headers["X-Cookies"]))
 
@@ -262,7 +262,7 @@ def test_cookies_of_urllib_requests_come_back(web: WebServer) -> None:
 
 def reset(connection: socket.socket, _: int) -> None:
     read_head(connection)
-    # Closes with a reset in place of an end.
+    # Closes with a RST instead of a FIN.
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
@@ -281,12 +281,12 @@ def malformed(connection: socket.socket, _: int) -> None:
 
 
 def silent(connection: socket.socket, _: int) -> None:
-    # Until the peer has had enough.
+    # Until the peer closes.
     while connection.recv(65536):
         pass
 
 
-#: What the server does, the kind of failure, and the number 2013's errorback got for it.
+#: What the server does, the kind of failure, and the errcode that errorback gets.
 FAILURES = [
     (closed, Kind.CLOSED_BEFORE_RESPONSE, -2),
     (truncated, Kind.TRUNCATED, -3),
@@ -296,7 +296,7 @@ FAILURES = [
 
 
 def patience(script: Any) -> float:
-    """Short where it is to end. Elsewhere the timeout is not what is tested."""
+    """Returns a timeout: short if it is to expire, long if it is not what is tested."""
     return 0.3 if script is silent else 60
 
 
@@ -349,7 +349,7 @@ def test_a_refused_connection_is_an_error_of_that_request(refused: str, web: Web
     got: List[Any] = []
 
     async def main(stream: HTTPStream) -> None:
-        # What an errorback answers is sent as well.
+        # A request that an errorback returns is sent as well.
         stream.add_request(
             refused,
             lambda resp: got.append(resp.body),
@@ -373,7 +373,7 @@ def test_a_reset_is_told(scripted: Scripted) -> None:
     run(main)
 
 
-# What readbacks raise and answer
+# What readbacks raise and return
 
 
 def test_what_a_readback_raises_is_logged_and_ends_its_chain_alone(
@@ -450,7 +450,7 @@ def test_a_readback_can_end_the_program(web: WebServer, raised: Any) -> None:
         stream.add_request(web.url + "/1", ends)
         with pytest.raises(raised):
             io_loop.start()
-        # And it can be gone on with, where the caller wants that.
+        # The stream can go on if the caller wants that.
         stream.add_request(web.url + "/2", lambda resp: others.append(resp.body) or stream.stop())
         stream.start()
         assert others == [b"/2"]
@@ -479,7 +479,7 @@ def test_cancel_is_told_once(web: WebServer) -> None:
         await until(lambda: web.held() == 1)
         assert stream.cancel(delayed) and stream.cancel(held)
         assert not stream.cancel(held)
-        assert got == [] or got[0].startswith("CANCELLED")  # never inside of cancel
+        assert got == [] or got[0].startswith("CANCELLED")  # never inside cancel
         await idle(stream)
         assert not stream.cancel(delayed) and not stream.cancel(0xFFFF) and not stream.cancel(0)
 

@@ -1,4 +1,4 @@
-"""Several IOLoops in several threads, each with an instance of its own; and programs that fork."""
+"""Several IOLoops on several threads, each with its own instance; and programs that fork."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ def test_each_thread_has_its_instance(web: WebServer) -> None:
         assert not each.is_alive()
     assert failures == []
     assert len(set(map(id, instances))) == 4
-    # The server's ends of what the threads closed go a little later.
+    # The server closes its ends of the threads' connections a little later.
     wait_until(lambda: descriptors() <= before)
 
 
 def python(program: str, *args: str) -> str:
-    """Runs a program of its own; answers what it printed."""
+    """Runs a program in a process of its own; returns its output."""
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {PACKAGE!r})\n{program}", *args],
         capture_output=True,
@@ -93,7 +93,7 @@ child = os.fork()
 if child == 0:
     try:
         def instance():
-            # Python 3.12 and later give the child a loop of its own, and so a stream.
+            # Python 3.12 and later give the child a loop of its own, and so its own stream.
             if IOLoop.current() is loop:
                 HTTPStream.instance()
             assert HTTPStream.instance() is not stream
@@ -114,7 +114,7 @@ if child == 0:
             else:
                 raise AssertionError(f"{call} was done in the child")
         assert stream.pending == 0
-        # Neither may reach the parent's descriptors.
+        # Neither of these may affect the parent's descriptors.
         stream.close()
         del stream
 
@@ -149,7 +149,7 @@ print("done")
 
 
 def test_a_child_is_told_and_the_parent_goes_on(web: WebServer) -> None:
-    # The server answers the parent's poll when the child is gone.
+    # The server answers the parent's poll after the child has ended.
     stop = threading.Event()
 
     def answer() -> None:
@@ -192,7 +192,7 @@ work()
 
 
 def test_tornados_pre_fork(web: WebServer) -> None:
-    # The package is imported before the fork, the instances are made after it. The parent exits
-    # when its children have.
+    # The package is imported before the fork, and the instances are created after it. The parent
+    # exits when its children have exited.
     python(PRE_FORKED, web.url)
     assert sorted(web.seen.requests) == ["GET /0"] * 10 + ["GET /1"] * 10

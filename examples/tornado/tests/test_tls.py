@@ -1,4 +1,4 @@
-"""https, against Tornado's own server with a certificate of the test's."""
+"""https against Tornado's own server, with a certificate made by the test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every parameter of Tornado's HTTPRequest either works or is refused by its name."""
+"""Every parameter of Tornado's HTTPRequest either works or is rejected by name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from httpstream.request import REQUEST_OPTIONS, TORNADO_OPTIONS
 
 Scripted = Callable[[Callable[[socket.socket, int], None]], ScriptedServer]
 
-#: Values that leave something undone.
+#: Values that are not supported.
 REFUSED: Dict[str, Any] = {
     "follow_redirects": True,
     "max_redirects": 3,
@@ -40,7 +40,7 @@ REFUSED: Dict[str, Any] = {
     "auth_mode": "digest",
     "auth_password": "secret",
 }
-#: Values that work, and what the server sees of them.
+#: Values that work, and what the server receives.
 WORKS: Dict[str, Any] = {
     "follow_redirects": (False, b""),
     "decompress_response": (False, b""),
@@ -101,7 +101,7 @@ def test_what_works(scripted: Scripted, name: str) -> None:
     assert len(heads) == 2
     for head in heads:
         assert line in head
-        # What would not be undone is not asked for.
+        # No coding is requested, since nothing is decoded.
         assert b"Accept-Encoding" not in head
 
 
@@ -140,7 +140,7 @@ def test_a_body_waits_for_100_continue(scripted: Scripted) -> None:
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
 def test_a_redirect_is_an_error_that_says_so(scripted: Scripted, code: int) -> None:
-    """Tornado follows it where nothing else is said. Here nobody is left to wonder."""
+    """Tornado follows redirects by default. Here the error says that they are not followed."""
 
     def script(connection: socket.socket, _number: int) -> None:
         while True:

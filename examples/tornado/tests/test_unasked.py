@@ -1,7 +1,7 @@
-"""What arrives on a kept connection while no response is outstanding is never the answer to the
-next request, which goes out on another connection.
+"""Data that arrives on an idle connection while no response is outstanding is never the response
+to the next request, which is sent on another connection.
 
-The host is at fault in none of them: its callbacks only take their time, as callbacks do.
+The host does nothing wrong in these tests: its callbacks only take some time, as callbacks do.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from conftest import WAIT_SECONDS, read_head, run, until
 
 from httpstream import HTTPStream, Request, Response
 
-#: By name, what is sent; and whether the connection ends with it.
+#: By name: the data to send, and whether a FIN follows.
 UNASKED: Dict[str, Any] = {
     "nothing": (b"", False),
     "fin": (b"", True),
@@ -37,8 +37,8 @@ UNASKED: Dict[str, Any] = {
 class Server:
     """Answers each request with "CONNECTION PATH", the connections counted from 1.
 
-    After its first response, the first connection reads nothing until `send` has said what it
-    sends unasked. `hold` has requests wait for `answer`.
+    After its first response, the first connection reads nothing until `send` has set the
+    unsolicited data to send. With `hold`, responses wait for `answer`.
     """
 
     def __init__(self, context: Optional[ssl.SSLContext] = None, hold: bool = False) -> None:
@@ -47,7 +47,7 @@ class Server:
         scheme = "http" if context is None else "https"
         self.url = f"{scheme}://127.0.0.1:{self._listener.getsockname()[1]}"
         self.connections = 0
-        #: Requests that came on a connection which had sent something unasked.
+        #: Requests that arrived on a connection that had sent unsolicited data.
         self.stale: List[bytes] = []
         self.held = threading.Event()
         self._hold = hold
@@ -57,7 +57,7 @@ class Server:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def send(self, unasked: str) -> None:
-        """Has the first connection send it, and waits until it must have arrived."""
+        """Sends the data on the first connection, and waits until it must have arrived."""
         self._orders.put(unasked)
         self._done.get(timeout=WAIT_SECONDS)
         time.sleep(0.005)
@@ -89,7 +89,7 @@ class Server:
             with connection:
                 self._converse(connection, number)
         except OSError:
-            pass  # the peer went first
+            pass  # the peer closed first
 
     def _converse(self, connection: socket.socket, number: int) -> None:
         spoilt = False
@@ -118,7 +118,7 @@ class Server:
         connection.sendall(data)
         if unasked == "close_notify":
             assert isinstance(connection, ssl.SSLSocket)
-            # It would wait for the client's, which nobody reads now.
+            # unwrap would wait for the client's close_notify, which does not come.
             connection.settimeout(0)
             try:
                 connection.unwrap()
@@ -126,7 +126,7 @@ class Server:
                 pass
             connection.settimeout(WAIT_SECONDS)
         if ends:
-            # Of a connection with TLS it is the socket below.
+            # With TLS, this shuts down the underlying socket.
             socket.socket.shutdown(connection, socket.SHUT_WR)
 
 
@@ -138,7 +138,7 @@ def other() -> Iterator[Server]:
 
 
 class Test:
-    """A first request, what the server sends, and a second request with its answer."""
+    """A first request, the server's unsolicited data, and a second request with its response."""
 
     __test__ = False
 
@@ -157,7 +157,7 @@ class Test:
         return self.second, self.on_second
 
     def working(self, readback: Callable[[Response], Any]) -> Callable[[Response], Any]:
-        """A readback that blocks, as a database's call would; the server sends meanwhile."""
+        """Returns a readback that blocks, like a database call, while the server sends."""
 
         def slow(response: Response) -> Any:
             assert response.code == 200
@@ -172,7 +172,7 @@ class Test:
         assert response.body == b"1 first"
 
     async def beside(self, readback: Callable[[Response], Any]) -> None:
-        """Has another origin's answer outstanding, which `readback` will read."""
+        """Leaves a request to another origin outstanding; `readback` will read its response."""
         self.stream.add_request(self.other.url, readback)
         await until(self.other.held.is_set)
 

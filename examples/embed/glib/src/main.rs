@@ -1,10 +1,10 @@
-//! In a GLib main loop, as GTK programs have one: a source that watches the engine's descriptor,
-//! and a timeout for its deadline.
+//! Embeds the engine in a GLib main loop, as used by GTK programs: a source that watches the
+//! engine's descriptor, and a timeout for its deadline.
 //!
-//! The trap: a timeout counts whole milliseconds, and cuts off what is over; it is rounded up here.
-//! After every turn, and after what is submitted outside of one, the deadline is asked for again,
-//! and there is a timeout for it or none. It is a new source only where the deadline has moved: for
-//! each that is added GLib's default context wakes itself up once more.
+//! The trap: a timeout counts whole milliseconds and truncates the rest, so it is rounded up here.
+//! After every turn, and after submissions outside of one, the deadline is read again and the
+//! timeout set or removed. A new timeout source is added only if the deadline has moved, because
+//! each added source wakes GLib's default context once more.
 
 #[path = "../../conversation/mod.rs"]
 mod conversation;
@@ -20,11 +20,11 @@ use conversation::program::Job;
 use glib::{ControlFlow, IOCondition, MainLoop, SourceId};
 use httpstream::Engine;
 
-/// What the callbacks and `main` share.
+/// The state that the callbacks and `main` share.
 struct Host {
     engine: Engine<Job>,
     job: Job,
-    /// The timeout, and the deadline that it is for.
+    /// The timeout and its deadline.
     timer: Option<(Instant, SourceId)>,
     main_loop: MainLoop,
 }
@@ -52,16 +52,16 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let main_loop = host.borrow().main_loop.clone();
     main_loop.run();
 
-    // Nobody watches the descriptor any more when the engine closes it.
+    // The descriptor must not be watched any more when the engine closes it.
     watch.remove();
     if let Some((_, timeout)) = host.borrow_mut().timer.take() {
         timeout.remove();
     }
-    let host = Rc::into_inner(host).ok_or("its sources are gone")?;
+    let host = Rc::into_inner(host).ok_or("a source still holds the host")?;
     Ok(host.into_inner().job.end())
 }
 
-/// The descriptor is readable, or the deadline has passed.
+/// Runs when the descriptor is readable or the deadline has passed.
 fn turn(host: &Rc<RefCell<Host>>) {
     let mut lent = host.borrow_mut();
     let Host {
@@ -71,9 +71,7 @@ fn turn(host: &Rc<RefCell<Host>>) {
         ..
     } = &mut *lent;
     job.woke();
-    engine
-        .turn(job, Some(Duration::ZERO))
-        .expect("a poll that can be asked");
+    engine.turn(job, Some(Duration::ZERO)).expect("poll failed");
     if engine.pending() == 0 {
         main_loop.quit();
     }
@@ -81,7 +79,7 @@ fn turn(host: &Rc<RefCell<Host>>) {
     set_timer(host);
 }
 
-/// Has the timeout be for the deadline as it is now.
+/// Sets the timeout to the current deadline.
 fn set_timer(host: &Rc<RefCell<Host>>) {
     let mut lent = host.borrow_mut();
     let Host { engine, timer, .. } = &mut *lent;
@@ -99,7 +97,7 @@ fn set_timer(host: &Rc<RefCell<Host>>) {
     let timeout = glib::timeout_add_local_once(whole_milliseconds(left), {
         let host = Rc::clone(host);
         move || {
-            // It is over by itself: there is nothing to remove.
+            // The source removes itself, so only the record of it is dropped.
             host.borrow_mut().timer = None;
             turn(&host);
         }
@@ -107,9 +105,9 @@ fn set_timer(host: &Rc<RefCell<Host>>) {
     *timer = Some((deadline, timeout));
 }
 
-/// Rounded up.
+/// Rounds up to whole milliseconds.
 fn whole_milliseconds(left: Duration) -> Duration {
     let ms = left.as_nanos().div_ceil(1_000_000);
-    // GLib counts to 49 days; then it is asked again.
+    // GLib's timeouts end after 49 days at the latest; the timeout is then set again.
     Duration::from_millis(u32::try_from(ms).unwrap_or(u32::MAX).into())
 }

@@ -1,10 +1,10 @@
-//! The conversation under GLib is the one that the script has, and its loop sleeps while nothing
-//! happens.
+//! Checks that the conversation under GLib goes as the script says, and that its loop sleeps while
+//! nothing happens.
 
 #[path = "../../../../tests/programs/mod.rs"]
 mod programs;
 
-#[allow(dead_code, reason = "the client has the rest")]
+#[allow(dead_code, reason = "the client uses the rest")]
 #[path = "../../conversation"]
 mod conversation {
     pub(crate) mod expected;
@@ -17,7 +17,7 @@ use std::time::Duration;
 use conversation::expected;
 use programs::{Ended, run};
 
-/// What no program may take: it hangs.
+/// A program that takes longer than this hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn embed_glib(arg: &str) -> Ended {
@@ -42,7 +42,7 @@ fn converses_as_the_script_has_it() {
 #[test]
 fn sleeps_while_nothing_happens() {
     let ended = embed_glib("--idle");
-    // It judges itself: as often as there was a reason, and not more.
+    // The program itself checks that it woke up only as often as there was a reason.
     assert!(ended.stdout.contains("100 paused"), "{ended:?}");
     assert_eq!(ended.code, Some(0), "{ended:?}");
 }
