@@ -527,7 +527,7 @@ const MUTANTS: &[Mutant] = &[
             "let query = [query, &session].concat();\n        if action == \"get_online_buddies2\" {\n            \
              return self.get(&format!(\"{CHANNEL}{action}\"), &query).header(\"Referer\", CHANNEL_REFERER);\n        }",
         )],
-        complaint: &["OnlineBuddies", "is https, and came over http"],
+        complaint: &["OnlineBuddies", "is https, but came over http"],
     },
 ];
 

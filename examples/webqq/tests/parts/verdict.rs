@@ -185,7 +185,7 @@ fn each_complaint_is_made_where_there_is_reason_for_it() {
             |s| drop(s.ledger.answers.remove(0)),
             &[
                 "\"#1 ping\" by Alice (buddy) was lost",
-                "thinks that it said \"#1 pong\"",
+                "logged \"#1 pong\" as said",
             ],
         ),
         (
@@ -213,7 +213,7 @@ fn each_complaint_is_made_where_there_is_reason_for_it() {
         (
             "it was said, and people could not read it",
             |s| s.ledger.answers[0].accepted = false,
-            &["was lost", "thinks that it said"],
+            &["was lost", "as said"],
         ),
         (
             "it came, and the bot is not sure",
@@ -226,7 +226,7 @@ fn each_complaint_is_made_where_there_is_reason_for_it() {
         (
             "it came, and the bot knows nothing",
             |s| s.forgets(is_pong),
-            &["does not know that it said \"#1 pong\""],
+            &["did not log that it said \"#1 pong\""],
         ),
         (
             "it came twice",
@@ -240,7 +240,7 @@ fn each_complaint_is_made_where_there_is_reason_for_it() {
                     .answers
                     .push(answer(Place::Buddy, "Alice", "#1 pong"))
             },
-            &["was answered 2 times", "does not know that it said"],
+            &["was answered 2 times", "did not log that it said"],
         ),
         (
             "it is another one",
@@ -265,7 +265,7 @@ fn each_complaint_is_made_where_there_is_reason_for_it() {
         (
             "another bot said it",
             |s| s.ledger.answers[0].account = OTHER,
-            &["was answered elsewhere", "thinks that it said \"#1 pong\""],
+            &["was answered elsewhere", "logged \"#1 pong\" as said"],
         ),
         (
             "a part is missing",

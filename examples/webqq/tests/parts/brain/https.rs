@@ -78,8 +78,8 @@ fn a_call_by_the_other_scheme_is_refused() {
     );
     let (plain, tls) = (Scheme::Http, Scheme::Https);
     let (wants_tls, wants_none) = (
-        "is https, and came over http",
-        "is http, and came over https",
+        "is https, but came over http",
+        "is http, but came over https",
     );
     let rows: &[Row] = &[
         ("sig", Client::sig, plain, wants_tls),
@@ -126,7 +126,7 @@ fn no_fault_excuses_the_wrong_scheme() {
     online_buddies(&mut client);
     client.spoil(|call| call.scheme = Scheme::Http);
     online_buddies(&mut client);
-    let what = "is https, and came over http";
+    let what = "is https, but came over http";
     assert_eq!(errors(&client.server), [(what, false)]);
 }
 
@@ -161,7 +161,7 @@ fn a_server_without_tls_is_asked_over_http() {
     let mut client = stranger();
     client.spoil(|call| call.scheme = Scheme::Https);
     assert_eq!(client.sig().status, 403);
-    let what = "is http, and came over https";
+    let what = "is http, but came over https";
     assert_eq!(errors(&client.server), [(what, false)]);
 }
 

@@ -136,7 +136,7 @@ fn calls_of_lists_are_refused() {
             |client| unheld(client.call_members(7)),
             Box::new(set_query("vfwebqq", "x")),
             100_101,
-            "this is no session of this account",
+            "not a session of this account",
         ),
     ]);
 }
@@ -248,7 +248,7 @@ fn sends_are_refused() {
         errors(&client.server),
         [
             ("the text is too long", false),
-            ("nobody to send to", false)
+            ("no such recipient", false)
         ]
     );
 }
