@@ -1,5 +1,5 @@
-//! What the server's answers say: literals and JSON, as the real server wrote them and as nobody
-//! should.
+//! Parsing of the server's answers: literals and JSON, as the real server wrote them and as no
+//! server should.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -12,7 +12,7 @@ use crate::answers::{
     resolve,
 };
 
-/// As it was documented: the number is in ASCII escapes.
+/// As it was documented, with the number in ASCII escapes.
 const CHECK: &str = r"ptui_checkVC('0','!PTH','\x00\x00\x00\x00\x64\x74\x8b\x05');";
 const PTLOGIN: &str = "ptuiCB('0','0','http://ptlogin4.web2.qq.com/check_sig?uin=1685359365&f_url=','0','登录成功！', '企鹅');\r\n";
 const SIG: &str =
@@ -70,7 +70,7 @@ fn a_call_with_string_literals_is_read() {
         ("an empty one",                        "f('')",                        &[""]),
         ("quotes may be double",                r#"f("a","b")"#,                &["a", "b"]),
         ("and each kind may hold the other",    r#"f("a'b",'a"b')"#,            &["a'b", "a\"b"]),
-        ("space is no matter",                  "\r\n f \t( 'a' ,\n'b' ) ; \n", &["a", "b"]),
+        ("space does not matter",               "\r\n f \t( 'a' ,\n'b' ) ; \n", &["a", "b"]),
         ("what looks like code is text",        "f('a,b)+g(1);')",              &["a,b)+g(1);"]),
         ("a quote may be escaped",              r"f('it\'s')",                  &["it's"]),
         ("so may a backslash",                  r"f('a\\','b')",                &["a\\", "b"]),
@@ -79,7 +79,7 @@ fn a_call_with_string_literals_is_read() {
         ("one in four",                         r"f('\u4f01\u9E45')",           &["企鹅"]),
         ("digits after an escape are text",     r"f('\x411')",                  &["A1"]),
         ("line ends",                           r"f('a\r\n\tb')",               &["a\r\n\tb"]),
-        ("half a surrogate pair is nothing",    r"f('a\ud83db')",               &["a\u{fffd}b"]),
+        ("half a surrogate pair is invalid",    r"f('a\ud83db')",               &["a\u{fffd}b"]),
     ];
     for (why, text, expected) in rows {
         assert_eq!(arguments(text, "f").unwrap(), *expected, "{why}");
@@ -186,7 +186,7 @@ fn a_location_is_resolved_as_rfc_3986_says() {
 
 // ---- JSON ----
 
-/// An answer which is all right, with this result.
+/// A successful answer with this result.
 fn good(result: &Value) -> String {
     json!({ "retcode": 0, "result": result }).to_string()
 }
@@ -207,12 +207,12 @@ fn an_answer_is_an_object_whose_retcode_is_0() {
         ("the result is what counts",       r#"{"retcode":0,"result":"ok"}"#,   Ok(json!("ok"))),
         ("some have no retcode",            r#"{"result":{"dnamelist":[]}}"#,   Ok(json!({"dnamelist":[]}))),
         ("some have no result",             r#"{"retcode":0}"#,                 Ok(Value::Null)),
-        ("the media type is no matter",     "\r\n {\"retcode\":0} \n",          Ok(Value::Null)),
+        ("spaces around it do not matter",  "\r\n {\"retcode\":0} \n",          Ok(Value::Null)),
         ("another retcode is trouble",      r#"{"retcode":103,"errmsg":""}"#,   Err(Trouble::Retcode(103))),
         ("even with a result",              r#"{"retcode":8,"result":"ok"}"#,   Err(Trouble::Retcode(8))),
         ("it may be negative",              r#"{"retcode":-1}"#,                Err(Trouble::Retcode(-1))),
         ("nothing is no answer",            "",                                 Err(Trouble::Empty)),
-        ("white space neither",             "\r\n",                             Err(Trouble::Empty)),
+        ("nor is white space",              "\r\n",                             Err(Trouble::Empty)),
     ];
     for (why, answer, expected) in rows {
         assert_eq!(answers::result(answer), *expected, "{why}");
@@ -280,7 +280,7 @@ fn friends_are_read_whatever_their_list_lacks() {
             json!({"friends": [{"uin": 11}], "info": [{"uin": 11, "nick": "Alice"}], "marknames": [{"uin": 11, "markname": ""}]}), "11 Alice"),
         ("a ghost has a markname at best",
             json!({"friends": [{"uin": 11}], "marknames": [{"uin": 11, "markname": "Al"}]}),                "11 Al"),
-        ("who is named and no friend is left out",
+        ("somebody who is named but not a friend is left out",
             json!({"friends": [{"uin": 11}], "info": [{"uin": 11, "nick": "Alice"}, {"uin": 12, "nick": "Bob"}]}), "11 Alice"),
         ("an entry without a number is left out",
             json!({"friends": [{}, null, {"uin": null}, {"uin": "x"}, {"uin": -1}, 7, {"uin": 11}]}),       "11"),
@@ -370,7 +370,7 @@ fn items(answer: &str) -> Vec<Item> {
     }
 }
 
-/// The one item with this value.
+/// The only item of a poll with this value.
 fn item(kind: &str, value: &Value) -> Item {
     let mut items = items(&good(&json!([{ "poll_type": kind, "value": value }])));
     assert_eq!(items.len(), 1);
@@ -387,7 +387,7 @@ fn message(kind: &str, value: &Value) -> Option<Message> {
 #[test]
 fn news_are_told_oldest_first() {
     let [Item::Message(first), Item::Other, Item::Message(last)] = &*items(NEWS) else {
-        panic!("three items, the second no message");
+        panic!("expected three items, the second of which is not a message");
     };
     assert_eq!(first.from, From::Buddy { uin: 11 });
     assert_eq!((first.id.msg_id, &*first.text), (2, "ping"));
@@ -441,7 +441,7 @@ fn retcode_116_brings_a_cookie_and_others_are_trouble() {
     }
 }
 
-/// Else the bot would live on with an empty cookie.
+/// Otherwise the bot would continue with an empty cookie.
 #[test]
 fn retcode_116_without_its_cookie_is_not_understood() {
     for answer in [
@@ -462,7 +462,7 @@ fn a_kick_says_why_if_it_likes() {
     let value = json!({"way": "poll", "show_reason": 1, "reason": "logged in elsewhere"});
     let kick = |value: &Value| match item("kick_message", value) {
         Item::Kick(reason) => reason,
-        Item::Message(_) | Item::Other => panic!("no kick"),
+        Item::Message(_) | Item::Other => panic!("not a kick"),
     };
     assert_eq!(kick(&value), "logged in elsewhere");
     assert_eq!(kick(&json!({"way": "poll", "show_reason": 0})), "");
@@ -541,7 +541,7 @@ fn pictures_are_those_their_place_has() {
         file_path: "/a b".to_owned(),
         from_uin,
     };
-    // What it lacks is empty: the server says what it thinks of that.
+    // Missing values stay empty: whether to accept them is up to the server.
     let group = |gid| Picture::Group {
         gid,
         uin: 12,
@@ -589,7 +589,7 @@ fn read_as_everything(text: &str) {
     }
 }
 
-/// Bytes of it are changed, taken out, doubled, and cut off.
+/// Changes, removes, doubles and truncates bytes.
 fn spoil_bytes(bytes: &mut Vec<u8>, random: &mut Random) {
     for _ in 0..random.between(1, 4) {
         if bytes.is_empty() {
@@ -610,7 +610,7 @@ fn spoil_bytes(bytes: &mut Vec<u8>, random: &mut Random) {
     }
 }
 
-/// Something in it becomes something else, or is missing.
+/// Replaces or removes a value in it.
 fn spoil_value(value: &mut Value, random: &mut Random) {
     let inside = match value {
         Value::Array(items) if !items.is_empty() => {

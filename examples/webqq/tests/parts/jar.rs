@@ -7,7 +7,7 @@ use httpstream::sim::Random;
 
 use crate::jar::Jar;
 
-/// 2013-05-01, about when the bot's servers were alive.
+/// 2013-05-01, when the bot's servers were still running.
 const NOW: Duration = Duration::from_secs(1_367_366_400);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -15,7 +15,7 @@ fn store(jar: &mut Jar, host: &str, path: &str, lines: &[&str]) {
     jar.store(host, path, lines.iter().map(|line| line.as_bytes()), NOW);
 }
 
-/// A jar which `host` has set these cookies in, in answer to a request for `path`.
+/// Returns a jar with the cookies that `host` has set in its answer to a request for `path`.
 fn jar_of(host: &str, path: &str, lines: &[&str]) -> Jar {
     let mut jar = Jar::default();
     store(&mut jar, host, path, lines);
@@ -42,7 +42,7 @@ fn lines_are_read_as_section_5_2_says() {
         ("names keep their case",                   "SKEY=@x",                      "SKEY=@x"),
         ("a line without equals sign is ignored",   "a",                            ""),
         ("one without name is ignored",             "=b",                           ""),
-        ("a name of white space is none",           " \t =b",                       ""),
+        ("a name of white space is empty",          " \t =b",                       ""),
         ("an attribute's equals sign is not its",   "a; b=c",                       ""),
         ("an empty line is ignored",                "",                             ""),
         ("semicolons alone are ignored",            ";;; ;",                        ""),
@@ -56,7 +56,7 @@ fn lines_are_read_as_section_5_2_says() {
         ("HttpOnly changes nothing",                "a=b; HttpOnly",                "a=b"),
         ("empty attributes are ignored",            "a=b;; ;=;=x; Path=/",          "a=b"),
         ("attribute names have no case",            "a=b; mAX-aGE=0",               ""),
-        ("odd spacing in attributes is no matter",  "a=b;   Max-Age \t =  0 ;x",    ""),
+        ("odd spacing in attributes is fine",  "a=b;   Max-Age \t =  0 ;x",    ""),
         ("an attribute may lack its value",         "a=b; Expires; Max-Age; Path; Domain", "a=b"),
         ("attributes may have an empty value",      "a=b; Expires=; Max-Age=; Path=; Domain=", "a=b"),
     ];
@@ -80,7 +80,7 @@ fn bytes_that_are_not_utf_8_are_refused_in_a_pair_and_no_matter_in_attributes() 
 
 #[test]
 fn domains_match_as_section_5_1_3_says() {
-    // Who sets it, with which Domain, and who is asked then.
+    // The host that sets it, with which Domain, and the host that is then asked.
     #[rustfmt::skip]
     let rows: &[(&str, &str, &str, &str, bool)] = &[
         ("without Domain it goes back",             "d.web2.qq.com", "",                "d.web2.qq.com",    true),
@@ -123,7 +123,7 @@ fn domains_match_as_section_5_1_3_says() {
 
 #[test]
 fn paths_match_as_section_5_1_4_says() {
-    // The path it is set at, with which Path, and the path that is asked for then.
+    // The path where it is set, with which Path, and the path that is then requested.
     #[rustfmt::skip]
     let rows: &[(&str, &str, &str, &str, bool)] = &[
         ("the default is the directory",            "/channel/login2", "",              "/channel/poll2",   true),
@@ -158,7 +158,7 @@ fn paths_match_as_section_5_1_4_says() {
 
 #[test]
 fn a_cookie_lives_as_long_as_it_says() {
-    // What is true of it just after it was set, and of it a day later.
+    // Whether it is sent right after it was set, and a day later.
     #[rustfmt::skip]
     let rows: &[(&str, &str, bool, bool)] = &[
         ("without a word it stays",                 "",                                         true,  true),
@@ -191,12 +191,16 @@ fn a_cookie_lives_as_long_as_it_says() {
         assert_eq!(is_sent_at(NOW), *at_first, "{why}: at first");
         assert_eq!(is_sent_at(NOW + DAY), *next_day, "{why}: a day later");
         jar.store("elsewhere.test", "/", [], NOW + DAY);
-        assert_eq!(jar.len(), usize::from(*next_day), "{why}: gone is gone");
+        assert_eq!(
+            jar.len(),
+            usize::from(*next_day),
+            "{why}: expired cookies are removed"
+        );
     }
 }
 
-/// When a cookie with this Expires is over, in seconds since the epoch; found with nothing but the
-/// jar's own answers.
+/// Returns when a cookie with this Expires expires, in seconds since the epoch, found by asking the
+/// jar.
 fn end_of(date: &str) -> Option<u64> {
     let mut jar = Jar::default();
     let line = format!("a=b; Expires={date}");
@@ -205,7 +209,7 @@ fn end_of(date: &str) -> Option<u64> {
         let now = Duration::from_secs(seconds);
         jar.clone().header("qq.com", "/", false, now).is_some()
     };
-    // Past the year 9999, only what has no end is live.
+    // After the year 9999 only cookies without an expiry are live.
     let (mut low, mut high) = (0, 1 << 40);
     if is_live_at(high) {
         return None;
@@ -291,7 +295,7 @@ fn every_day_of_two_centuries_is_where_the_calendar_has_it() {
                 let second = random.below(24 * 60 * 60) as u64;
                 let (h, m, s) = (second / 3600, second / 60 % 60, second % 60);
                 let date = format!("{day:02} {name} {year} {h:02}:{m:02}:{s:02}");
-                // Its last second, and the one after it: cheaper than `end_of`.
+                // One second before the end and at the end. This is cheaper than `end_of`.
                 let end = Duration::from_secs(midnight + second);
                 let line = format!("a=b; Expires=Mon, {date} GMT");
                 let is_set_at = |now| {
@@ -328,7 +332,7 @@ fn a_cookie_that_is_replaced_keeps_its_age_and_nothing_else() {
     assert_eq!(
         sent(&mut jar, "qq.com", "/"),
         "b=2; a=4",
-        "a new one is young"
+        "a new cookie is the youngest"
     );
 }
 
@@ -341,7 +345,7 @@ fn a_name_may_stand_under_several_domains_and_paths() {
     store(&mut jar, "qq.com", "/", &["a=; Path=/; Max-Age=0"]);
     assert_eq!(sent(&mut jar, "web.qq.com", "/x"), "a=2; a=1");
     store(&mut jar, "web.qq.com", "/", &["a=; Path=/y; Max-Age=0"]);
-    assert_eq!(jar.len(), 2, "what is not there cannot be deleted");
+    assert_eq!(jar.len(), 2, "a cookie of another path is not deleted");
     store(&mut jar, "web.qq.com", "/x", &["a=4"]);
     assert_eq!(
         sent(&mut jar, "web.qq.com", "/x"),
@@ -372,14 +376,14 @@ fn a_cookie_has_at_most_4096_bytes() {
     store(&mut jar, "qq.com", "/", &[&most]);
     assert_eq!(sent(&mut jar, "qq.com", "/"), most);
     store(&mut jar, "qq.com", "/", &[&lines[0]]);
-    assert!(jar.is_empty(), "the path is too long to be one");
+    assert!(jar.is_empty(), "a path that is too long is ignored");
     let path = format!("/{}", "y".repeat(1023));
     store(&mut jar, "qq.com", "/", &[&format!("a=b; Path={path}")]);
     assert_eq!(sent(&mut jar, "qq.com", &path), "a=b");
     assert_eq!(
         sent(&mut jar, "qq.com", "/"),
         "",
-        "a byte less, and it is one"
+        "a path that is one byte shorter counts"
     );
 }
 
@@ -390,7 +394,7 @@ fn a_domain_has_at_most_50_cookies_and_the_one_not_set_for_longest_goes() {
     for line in names(0..50) {
         store(&mut jar, "qq.com", "/", &[&line]);
     }
-    assert_eq!(jar.len(), 52, "another domain's are not counted");
+    assert_eq!(jar.len(), 52, "another domain's cookies are not counted");
     store(&mut jar, "qq.com", "/", &["c0=y", "c50=x"]);
     assert_eq!(jar.len(), 52);
     let expected = ["c0=y".to_owned()].into_iter().chain(names(2..51));
@@ -398,13 +402,13 @@ fn a_domain_has_at_most_50_cookies_and_the_one_not_set_for_longest_goes() {
     assert_eq!(sent(&mut jar, "qq.com", "/"), expected.join("; "));
 
     store(&mut jar, "qq.com", "/", &["none=; Max-Age=0"]);
-    assert_eq!(jar.len(), 52, "a deletion needs no room");
+    assert_eq!(jar.len(), 52, "a deletion evicts nothing");
     store(&mut jar, "qq.com", "/", &["c9=; Max-Age=1"]);
     jar.store("qq.com", "/", [&b"c51=x"[..]], NOW + DAY);
     let fields = jar.header("qq.com", "/", false, NOW + DAY);
     let fields = fields.unwrap_or_default();
     assert!(fields.contains("c2=x") && fields.contains("c51=x"));
-    assert!(!fields.contains("c9="), "what has expired makes room first");
+    assert!(!fields.contains("c9="), "expired cookies are evicted first");
 }
 
 #[test]
@@ -472,7 +476,7 @@ fn a_cleared_jar_is_like_a_new_one() {
     assert_eq!((jar.len(), jar.is_empty()), (0, true));
     assert_eq!(jar.get("a", NOW), None);
     assert_eq!(jar.header("qq.com", "/", true, NOW), None);
-    assert_eq!(copy.get("a", NOW), Some("b"), "a copy is its own jar");
+    assert_eq!(copy.get("a", NOW), Some("b"), "a copy is independent");
 }
 
 #[test]
@@ -483,7 +487,7 @@ fn no_value_is_shown() {
     assert!(!shown.contains("hidden"), "{shown}");
 }
 
-/// A line made of what lines are made of, and of anything.
+/// Returns a line made of typical pieces and of random bytes.
 fn line(random: &mut Random) -> Vec<u8> {
     #[rustfmt::skip]
     let pieces: &[&[u8]] = &[
@@ -549,12 +553,11 @@ fn whatever_is_set_nothing_panics_and_what_is_sent_can_be() {
     }
     assert!(
         stored > 1000 && sent > 1000,
-        "{stored} and {sent} are too few to tell"
+        "only {stored} were stored and {sent} sent"
     );
 }
 
-/// What a jar has to know of a cookie, for hosts and paths that match nothing but themselves and
-/// the root.
+/// The model of a cookie, for hosts and paths that match only themselves and the root.
 #[derive(Clone, Debug)]
 struct Known {
     value: String,

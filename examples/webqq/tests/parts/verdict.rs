@@ -1,4 +1,4 @@
-//! The judgement: each complaint can be made to appear, and appears alone.
+//! The judgment: each complaint can be provoked, and is then the only one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -62,7 +62,7 @@ fn lunch() -> Place {
 }
 
 impl Scene {
-    /// Three messages: a friend's, one at lunch with a long answer, and one that is for nobody.
+    /// Three messages: a friend's, one at lunch with a long answer, and one that needs no answer.
     fn good() -> Self {
         let mut scene = Self {
             ledger: Ledger::default(),
@@ -126,7 +126,7 @@ impl Scene {
         self.log().retain(|entry| !is_forgotten(&entry.event));
     }
 
-    /// The first answer, in the ledger and in the log, is `text`.
+    /// Changes the text of the first answer to `text`, in the ledger and in the log.
     fn rewords(&mut self, text: &str) {
         text.clone_into(&mut self.ledger.answers[0].text);
         for entry in self.log() {
@@ -493,6 +493,6 @@ fn people_go_on_when_they_have_their_answer_or_the_bot_has_their_message() {
     assert!(!meet(&scene, 3));
     scene.ledger.answers[0].accepted = false;
     assert!(!meet(&scene, 1));
-    // Of what is not expected, nothing is waited for.
+    // A message without an expectation is not waited for.
     assert!(meet(&scene, 99));
 }

@@ -1,5 +1,4 @@
-//! What is https comes over TLS, and nothing else does; Secure cookies come with it, and with
-//! nothing else.
+//! The https steps arrive over TLS and all others do not. Secure cookies come with the former only.
 
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use crate::server::{Account, Answer, Call, Fault, Https, Scheme, Server, Setting
 
 const D: &str = "d.web2.qq.com";
 
-/// Online, at a server that has TLS.
+/// A client that is online, at a server that has TLS.
 fn online() -> Client {
     let mut server = Server::new(Settings {
         https: Https::OverTls,
@@ -132,7 +131,8 @@ fn no_fault_excuses_the_wrong_scheme() {
 
 #[test]
 fn a_call_that_waited_for_its_handshake_may_be_of_the_session_before() {
-    // Opened before the next login, right behind it, long behind it, and not by this call.
+    // The connection was opened before the next login, shortly after it, long after it, and for an
+    // earlier call.
     for (opened, provoked) in [
         (Some(0.0), true),
         (Some(5.1), true),
