@@ -118,7 +118,7 @@ fn nothing_is_left_of_ten_thousand_failed_exchanges() {
         listener.local_addr().unwrap()
     };
     std::panic::set_hook(Box::new(|info| {
-        if !info.to_string().contains("as told") {
+        if !info.to_string().contains("on purpose") {
             eprintln!("{info}");
         }
     }));

@@ -367,7 +367,7 @@ fn after_a_panic_the_descriptor_is_readable_for_the_rest() {
                 let get = Request::get(&server.url(path)).timeout(Duration::from_millis(500));
                 let readback = move |log: &mut Log, reply: Reply<'_>, cx: &mut Context<'_, Log>| {
                     let next = note(log, reply, cx);
-                    assert!(i % 2 == 0, "as told");
+                    assert!(i % 2 == 0, "on purpose");
                     next
                 };
                 bench.engine.submit(get.build().unwrap(), readback);

@@ -308,7 +308,7 @@ fn panicking_call_ends_its_chain_and_no_other() {
     bench.engine.submit(server.get("/"), move |_, reply, _| {
         assert!(reply.is_ok(), "it hears no more");
         let _guard = &guard;
-        Next::call(|_: &mut Log, _| std::panic::resume_unwind(Box::new("as told")))
+        Next::call(|_: &mut Log, _| std::panic::resume_unwind(Box::new("on purpose")))
     });
     bench.engine.submit(server.get("/"), note);
     let mut panics = 0;

@@ -305,7 +305,7 @@ impl Resolve for Prompted {
 fn an_answer_in_the_same_turn_as_a_panic_is_not_lost() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        if !info.to_string().contains("as told") {
+        if !info.to_string().contains("on purpose") {
             usual(info);
         }
     }));
@@ -328,7 +328,7 @@ fn an_answer_in_the_same_turn_as_a_panic_is_not_lost() {
         bench
             .engine
             .submit(server.get("/panics"), |_: &mut Log, _: Reply<'_>, _| {
-                panic!("as told")
+                panic!("on purpose")
             });
         bench.submit(get(&format!("http://slow.test:{}/", server.addr.port())));
         bench.until("both are under way", |engine, _| {

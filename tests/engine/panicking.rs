@@ -25,7 +25,7 @@ fn turn_panics(bench: &mut Bench) -> bool {
             assert!(
                 text.or(panic.downcast_ref::<&str>().copied())
                     .unwrap()
-                    .contains("as told")
+                    .contains("on purpose")
             );
             true
         }
@@ -38,7 +38,7 @@ fn quiet_panics() {
     ONCE.call_once(|| {
         let usual = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            if !info.to_string().contains("as told") {
+            if !info.to_string().contains("on purpose") {
                 usual(info);
             }
         }));
@@ -65,7 +65,7 @@ fn of_a_hundred_links_readable_in_one_turn_the_first_panics_and_the_others_are_a
             .submit(server.get("/"), |log: &mut Log, reply: Reply<'_>, cx| {
                 if log.notes.is_empty() {
                     log.notes.push("first".into());
-                    panic!("as told, the first");
+                    panic!("on purpose, the first");
                 }
                 common::note(log, reply, cx)
             });
@@ -160,7 +160,7 @@ fn what_was_asked_for_before_the_panic_is_carried_out() {
         .engine
         .submit(server.get("/"), move |_: &mut Log, _: Reply<'_>, cx| {
             cx.submit(request.clone(), common::note);
-            panic!("as told");
+            panic!("on purpose");
         });
     while !turn_panics(&mut bench) {}
     assert_eq!(bench.engine.pending(), 1);
@@ -229,7 +229,7 @@ struct Bomb;
 
 impl Drop for Bomb {
     fn drop(&mut self) {
-        panic!("as told, in a drop");
+        panic!("on purpose, in a drop");
     }
 }
 
@@ -289,14 +289,14 @@ fn a_readback_that_panics_when_it_is_dropped_takes_nobody_with_it() {
         ),
         (
             "after its own panic",
-            |_, _, _| panic!("as told, in a reply"),
+            |_, _, _| panic!("on purpose, in a reply"),
             false,
             &["ok"],
             0,
         ),
         (
             "cancelled, and panics",
-            |_, _, _| panic!("as told, in a failure"),
+            |_, _, _| panic!("on purpose, in a failure"),
             true,
             &["Cancelled"],
             0,

@@ -973,7 +973,7 @@ fn a_readback_that_cancels_the_next_in_line_costs_the_connection_and_no_answer()
 fn of_answers_that_come_together_one_readback_panics_and_the_others_hear_theirs() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        if !info.to_string().contains("as told") {
+        if !info.to_string().contains("on purpose") {
             usual(info);
         }
     }));
@@ -995,7 +995,7 @@ fn of_answers_that_come_together_one_readback_panics_and_the_others_hear_theirs(
             bench
                 .engine
                 .submit(request, move |log: &mut Log, reply, cx| {
-                    assert!(i != place, "as told");
+                    assert!(i != place, "on purpose");
                     note(log, reply, cx)
                 });
         }

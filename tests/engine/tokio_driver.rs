@@ -343,7 +343,7 @@ fn outside_of_a_local_set_an_error_says_what_to_do() {
     });
     // The hook is the whole process's, and is left alone.
     let told = hook.load(std::sync::atomic::Ordering::SeqCst);
-    let _ = std::panic::catch_unwind(|| panic!("as told"));
+    let _ = std::panic::catch_unwind(|| panic!("on purpose"));
     assert_eq!(hook.load(std::sync::atomic::Ordering::SeqCst), told + 1);
 }
 
@@ -439,7 +439,7 @@ fn a_panic_on_the_clients_thread_is_the_end_of_it_and_nothing_hangs() {
     let forbidden = Server::start(|peer| drop(peer.hold()));
     let port = forbidden.addr.port();
     config.address_filter = Some(std::sync::Arc::new(move |addr| {
-        assert_ne!(addr.port(), port, "as told");
+        assert_ne!(addr.port(), port, "on purpose");
         true
     }));
     let client = Client::on_thread(config.clone()).unwrap();
@@ -461,7 +461,7 @@ fn a_panic_on_the_clients_thread_is_the_end_of_it_and_nothing_hangs() {
             (ErrorKind::Gone, httpstream::Sent::No)
         );
     }));
-    config.resolver = Some(std::sync::Arc::new(|| panic!("as told")));
+    config.resolver = Some(std::sync::Arc::new(|| panic!("on purpose")));
     let error = Client::on_thread(config).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Gone);
 }
