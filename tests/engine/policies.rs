@@ -1085,7 +1085,10 @@ fn a_lane_has_as_many_at_once_as_it_has_places_in_the_order_of_their_priority() 
     let cancelled = Err(ErrorKind::Cancelled);
     assert_eq!(told[..2], [cancelled.clone(), cancelled]);
     assert_eq!(told[2..], [ok("/3"), ok("/2"), ok("/5")]);
-    assert!(network.elapsed() >= 3 * SECOND, "one after the other");
+    assert!(
+        network.elapsed() >= 3 * SECOND,
+        "they run one after another"
+    );
     assert_eq!(lane.waiting(), 0);
 }
 
@@ -1133,7 +1136,7 @@ fn a_policy_refuses_an_attempt_and_hears_of_that_failure_itself() {
     }
     let (network, mut engine) = simulated(|_| Answer::ok("a"));
     let mut told = Told::new();
-    // A connection is there, and is not lost by the refusal.
+    // The connection survives the refusal.
     engine.submit(get("/").build().unwrap(), note);
     engine.run(&mut told).unwrap();
     engine.submit(build(get("/"), Once), note);
@@ -1226,7 +1229,7 @@ fn a_policy_that_panics_ends_its_chain_and_nothing_else() {
     struct Panics(&'static str);
     impl Panics {
         fn at(&self, place: &str) {
-            assert_ne!(self.0, place, "as it was told");
+            assert_ne!(self.0, place, "on purpose");
         }
     }
     impl Decoder for Panics {
@@ -1244,7 +1247,7 @@ fn a_policy_that_panics_ends_its_chain_and_nothing_else() {
             Ok(0)
         }
     }
-    /// A decoder that is the last of its kind.
+    /// A decoder that panics when it is dropped.
     struct Last(Panics);
     impl Decoder for Last {
         fn decode(&mut self, input: &[u8], room: &mut [u8]) -> io::Result<Progress> {
@@ -1291,7 +1294,7 @@ fn a_policy_that_panics_ends_its_chain_and_nothing_else() {
             true
         }
     }
-    /// Panics once more when it is dropped after a panic.
+    /// Panics again when it is dropped after a panic.
     struct Twice(Panics);
     impl Policy for Twice {
         fn visit(&self, _: &Request, _: &Moment<'_>) -> Box<dyn Visit> {
@@ -1307,7 +1310,7 @@ fn a_policy_that_panics_ends_its_chain_and_nothing_else() {
     }
     impl Drop for Dropped {
         fn drop(&mut self) {
-            assert!(!self.1, "it was reset");
+            assert!(!self.1, "on purpose: it was reset");
         }
     }
     let (_network, mut engine) = simulated(|_| Answer::ok("a"));
@@ -1327,9 +1330,9 @@ fn a_policy_that_panics_ends_its_chain_and_nothing_else() {
         engine.submit(get("/").build().unwrap(), note);
         let mut told = Told::new();
         let ran = catch_unwind(AssertUnwindSafe(|| engine.run(&mut told)));
-        assert!(ran.is_err(), "{place}: the host gets it");
+        assert!(ran.is_err(), "{place}: no panic comes out");
         engine.run(&mut told).unwrap();
-        // Behind its end the exchange is over, and its readback hears of it.
+        // After its end the exchange is over, and its readback is called.
         let expected = match place {
             "reset" | "drop" => 2,
             _ => 1,
