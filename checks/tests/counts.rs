@@ -147,7 +147,7 @@ type Calls = BTreeMap<String, u64>;
 /// the next request, the engine checks the connection before it uses it again.
 const LOOK: &str = "look";
 
-/// What a line of a trace counts as.
+/// Returns the name under which a line of a trace is counted.
 fn name_of<'a>(call: &'a str, rest: &str) -> &'a str {
     match call == "recvfrom" && rest.contains("= -1 EAGAIN") {
         true => LOOK,
