@@ -112,7 +112,7 @@ fn it_has_the_request_where_none_was_sent() {
     let mut bench = bench();
     let held = bench.submit(server.get("/held"));
     bench.until("it is sent", |engine, _| engine.stats().in_flight == 1);
-    // In the queue, cancelled and timed out; delayed; waiting to continue after a request.
+    // In the queue, canceled and timed out; delayed; waiting to continue after a request.
     let queued = bench.submit(secretive(&base));
     let short = Request::get(&format!("{base}/s3cret-path?key=s3cret-query"));
     bench.submit(short.timeout(Duration::from_millis(5)).build().unwrap());
@@ -138,7 +138,7 @@ fn it_has_the_request_where_none_was_sent() {
     }
     bench.engine.cancel(held);
     bench.replies(1);
-    // A chain that has sent a request is cancelled while it waits to send it again.
+    // A chain that has sent a request is canceled while it waits to send it again.
     let mut bench = self::bench();
     let answered = Server::answering(ok("a"));
     let base = answered.url("");

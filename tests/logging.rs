@@ -274,7 +274,7 @@ fn what_a_chain_returns_that_has_cancelled_itself_is_dropped_with_a_warning() {
         );
         bench.replies(2 * (i + 1));
         let lines = lines();
-        assert_nothing_told(&lines, "a chain that cancelled itself");
+        assert_nothing_told(&lines, "a chain that canceled itself");
         let told: Vec<_> = lines
             .iter()
             .filter(|(level, _)| *level == Level::Warn)

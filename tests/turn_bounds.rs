@@ -136,7 +136,7 @@ fn cancellations_of_another_thread_come_behind_what_they_cancel() {
     assert_eq!(engine.pending(), 0);
     // The inbox was taken as a whole: first all submissions, then all cancellations.
     assert!(calls > 0);
-    check("cancelled orders", turns, longest);
+    check("canceled orders", turns, longest);
 }
 
 #[test]

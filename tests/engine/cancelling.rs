@@ -1,4 +1,4 @@
-//! A chain can be cancelled wherever it is: `cancel` returns true once, its readback gets
+//! A chain can be canceled wherever it is: `cancel` returns true once, its readback gets
 //! `Cancelled`, and then nothing more.
 
 use crate::common;
@@ -40,8 +40,8 @@ fn partial() -> Server {
 
 /// Cancels a chain, and checks everything that follows. A result of `again` must be dropped.
 fn cancel(bench: &mut Bench, id: ChainId, phase: Phase, sent: Sent) {
-    assert!(bench.engine.cancel(id), "cancelled");
-    assert!(!bench.engine.cancel(id), "cancelled twice");
+    assert!(bench.engine.cancel(id), "canceled");
+    assert!(!bench.engine.cancel(id), "canceled twice");
     assert!(
         bench.engine.next_timeout().unwrap().is_zero(),
         "a turn is due"

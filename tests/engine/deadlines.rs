@@ -360,7 +360,7 @@ fn none_is_no_deadline() {
 
 #[test]
 fn a_look_up_that_is_given_up_leaves_no_turn_due() {
-    // The lookup is started and cancelled within one turn, so the resolver is never polled.
+    // The lookup is started and canceled within one turn, so the resolver is never polled.
     let gate = Gate::new();
     let at = gate.clone();
     let server = Server::start(move |peer| {

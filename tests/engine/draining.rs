@@ -116,7 +116,7 @@ fn follow_ons_are_dropped_and_new_chains_are_answered_cancelled() {
     gate.open(1);
     bench.engine.drain(&mut bench.log, LONG).unwrap();
     assert_eq!(bench.log.texts(), ["/hold", "Cancelled"]);
-    assert_eq!(bench.log.notes, ["false"], "it is cancelled already");
+    assert_eq!(bench.log.notes, ["false"], "it is canceled already");
     assert_eq!(server.so_far().len(), 1);
 
     // The engine remains usable.
@@ -156,7 +156,7 @@ fn submissions_of_other_threads_are_cancelled_meanwhile() {
     let request = server.get("/late");
     let thread = std::thread::spawn(move || {
         submitter.submit(request, move |log: &mut Log, reply: Reply<'_>, cx| {
-            // The drain lasts until this chain has been cancelled.
+            // The drain lasts until this chain has been canceled.
             gate.open(1);
             common::note(log, reply, cx)
         })
@@ -192,7 +192,7 @@ fn readbacks_that_go_on_for_ever_do_not_hold_it_up() {
         let mut told = 0;
         engine.turn(&mut told, Some(Duration::ZERO)).unwrap();
         assert_eq!(engine.drain(&mut told, within).unwrap(), 3);
-        assert!(told >= 3, "every pending chain is cancelled: {told}");
+        assert!(told >= 3, "every pending chain is canceled: {told}");
         assert_eq!(engine.pending(), 3, "the chains started last");
     }
 }

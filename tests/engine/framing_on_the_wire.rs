@@ -300,7 +300,7 @@ const FRAMED: &[(&str, &str, &[usize])] = &[
         &[0],
     ),
     (
-        "a length behind an interim response",
+        "a length after an interim response",
         "HTTP/1.1 103 x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK",
         &[0],
     ),

@@ -168,11 +168,7 @@ fn what_is_dropped_is_cancelled() {
     bench.until("they are sent", |engine, _| engine.stats().in_flight == 2);
     drop((held, also_held, long, http));
     bench.engine.run(&mut bench.log).unwrap();
-    assert_eq!(
-        bench.stats().failed,
-        2,
-        "a cancelled sleep is not a failure"
-    );
+    assert_eq!(bench.stats().failed, 2, "a canceled sleep is not a failure");
     bench.assert_empty();
 }
 

@@ -424,7 +424,7 @@ fn durations_without_end_are_never_and_connections_are_used_again() {
                     "{name} {duration:?}: {deadline:?}"
                 );
             }
-            // A chain that is delayed forever waits, and can be cancelled.
+            // A chain that is delayed forever waits, and can be canceled.
             let id = bench.engine.start(
                 bench
                     .engine

@@ -137,7 +137,7 @@ fn each_fails_alone_with_the_violation_and_its_place() {
     });
     let mut bench = Bench::new();
     bench.submit(neighbour.get("/"));
-    bench.until("the neighbour is half read", |engine, _| {
+    bench.until("the neighbor is half read", |engine, _| {
         engine.stats().bytes_in > 0
     });
     for (why, wire, phase, violation) in rows() {

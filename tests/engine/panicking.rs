@@ -257,7 +257,7 @@ impl Readback<Log> for Armed {
 #[test]
 fn a_readback_that_panics_when_it_is_dropped_takes_nobody_with_it() {
     quiet_panics();
-    // The readback's result, whether it is cancelled while it waits, the replies that it gets, and
+    // The readback's result, whether it is canceled while it waits, the replies that it gets, and
     // the replies to the chain after it.
     let rows: [(&str, Answer, bool, &[&str], usize); 7] = [
         ("at its end", |_, _, cx| cx.done(), false, &["ok"], 0),
@@ -275,9 +275,9 @@ fn a_readback_that_panics_when_it_is_dropped_takes_nobody_with_it() {
             &["ok"],
             1,
         ),
-        ("cancelled", |_, _, cx| cx.done(), true, &["Cancelled"], 0),
+        ("canceled", |_, _, cx| cx.done(), true, &["Cancelled"], 0),
         (
-            "cancelled by itself",
+            "canceled by itself",
             |_, _, cx| {
                 let id = cx.id();
                 cx.cancel(id);
@@ -295,7 +295,7 @@ fn a_readback_that_panics_when_it_is_dropped_takes_nobody_with_it() {
             0,
         ),
         (
-            "cancelled, and panics",
+            "canceled, and panics",
             |_, _, _| panic!("on purpose, in a failure"),
             true,
             &["Cancelled"],

@@ -427,7 +427,7 @@ const BREAKS: [(&str, Respond); 4] = [
     ("announced", |r| {
         Answer::ok(r.path()).header("Connection", "close").close()
     }),
-    ("closed without a word", |r| Answer::ok(r.path()).close()),
+    ("closed after an answer", |r| Answer::ok(r.path()).close()),
 ];
 
 #[test]
@@ -1188,7 +1188,7 @@ fn fuzz(seed: u64) -> (u64, u64) {
     let stats = engine.stats();
     assert_eq!((stats.links_open, stats.in_flight), (0, 0), "seed {seed}");
     assert_eq!(engine.next_deadline(), None, "seed {seed}: a timer is left");
-    // A cancelled chain does not continue; in all other chains each request has a reply.
+    // A canceled chain does not continue; in all other chains each request has a reply.
     for chain in fuzz.told.chunks(each) {
         let cancelled = chain.iter().flatten().any(|told| told == "Cancelled");
         assert!(

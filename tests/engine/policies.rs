@@ -579,7 +579,7 @@ fn a_body_that_decodes_without_end_stops_at_the_limit_and_holds_nobody_up() {
     while engine.pending() > 0 {
         turns += 1;
         let turn = engine.turn(&mut told).unwrap();
-        assert!(turns < 100_000, "the body is never cancelled");
+        assert!(turns < 100_000, "the body is never canceled");
         if turns % 10 == 0 || !turn.more {
             network.sleep(Duration::from_millis(100));
         }

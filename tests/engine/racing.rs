@@ -211,7 +211,7 @@ fn every_attempt_has_its_time() {
             ..PLAIN
         },
         Row {
-            why: "the next address is dialled after 250 ms",
+            why: "the next address is dialed after 250 ms",
             sites: "6a:dead 4a:serves",
             attempts: "6a@1 4a@251",
             won: "4a@252",
@@ -581,7 +581,7 @@ fn addresses_that_are_kept_race_without_a_look_up() {
 
 #[test]
 fn cancelled_in_the_middle_nothing_is_left() {
-    // The sites, how long the lookups take, when the request is cancelled, and how many sockets
+    // The sites, how long the lookups take, when the request is canceled, and how many sockets
     // exist by then.
     let rows = [
         ("6a:dead 4a:dead", (1, 1), 300, 2, Phase::Connect),
@@ -794,7 +794,7 @@ fn an_answer_after_the_race_is_nobodys() {
         assert_eq!(
             cancelled.lock().unwrap().len(),
             round,
-            "the IPv4 lookup is cancelled"
+            "the IPv4 lookup is canceled"
         );
     }
     assert!(!track.attempts().contains("4a"));

@@ -418,7 +418,7 @@ fn a_fetch_that_is_dropped_is_cancelled_and_the_thread_ends_with_the_last_client
     let last = client.fetch(server.get("/last"));
     drop(client);
     assert_eq!(runtime.block_on(in_time(last)).unwrap().body(), b"a");
-    // A pending future is dropped, and so cancelled, when its runtime is shut down.
+    // A pending future is dropped, and so canceled, when its runtime is shut down.
     let client = Client::on_thread(Config::default()).unwrap();
     drop(runtime.spawn(client.fetch(server.get("/held"))));
     assert_eq!(server.next().path, "/last");

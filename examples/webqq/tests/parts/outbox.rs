@@ -196,16 +196,16 @@ fn long_answers_are_split_or_cut_by_characters() {
     );
     #[rustfmt::skip]
     let rows: &[Row] = &[
-        ("what fits is one message",            "",     "pong",         4,  Long::Split, &["pong"]),
-        ("also where it would be cut",          "",     "pong",         4,  Long::Cut,   &["pong"]),
-        ("with its head",                       "#1 ",  "pong",         7,  Long::Split, &["#1 pong"]),
-        ("an empty answer is one, too",         "#1 ",  "",             40, Long::Split, &["#1 "]),
-        ("one more makes two",                  "",     "0123456789abc", 12, Long::Split, &["(1/4) 0123", "(2/4) 4567", "(3/4) 89ab", "(4/4) c"]),
-        ("the head stands before each",         "B: ",  "0123456789abc", 15, Long::Split, &["B: (1/4) 0123", "B: (2/4) 4567", "B: (3/4) 89ab", "B: (4/4) c"]),
+        ("a text that fits is one message",     "",     "pong",         4,  Long::Split, &["pong"]),
+        ("a text that fits is not cut",         "",     "pong",         4,  Long::Cut,   &["pong"]),
+        ("a head counts",                       "#1 ",  "pong",         7,  Long::Split, &["#1 pong"]),
+        ("an empty answer is one message",      "#1 ",  "",             40, Long::Split, &["#1 "]),
+        ("a longer text is split",              "",     "0123456789abc", 12, Long::Split, &["(1/4) 0123", "(2/4) 4567", "(3/4) 89ab", "(4/4) c"]),
+        ("the head precedes each part",         "B: ",  "0123456789abc", 15, Long::Split, &["B: (1/4) 0123", "B: (2/4) 4567", "B: (3/4) 89ab", "B: (4/4) c"]),
         ("a letter of three bytes is one",      "企: ", "鹅鹅鹅鹅鹅",   8,  Long::Split, &["企: 鹅鹅鹅鹅鹅"]),
-        ("and is not cut in pieces",            "",     "企鹅企鹅企鹅企鹅企鹅企鹅企", 12, Long::Split, &["(1/4) 企鹅企鹅", "(2/4) 企鹅企鹅", "(3/4) 企鹅企鹅", "(4/4) 企"]),
-        ("what is cut says so",                 "",     "0123456789abc", 12, Long::Cut,  &["012345 [...]"]),
-        ("behind its head",                     "企: ", "鹅鹅鹅鹅鹅鹅鹅鹅鹅鹅鹅鹅鹅", 15, Long::Cut, &["企: 鹅鹅鹅鹅鹅鹅 [...]"]),
+        ("letters are not split",               "",     "企鹅企鹅企鹅企鹅企鹅企鹅企", 12, Long::Split, &["(1/4) 企鹅企鹅", "(2/4) 企鹅企鹅", "(3/4) 企鹅企鹅", "(4/4) 企"]),
+        ("a cut message is marked",             "",     "0123456789abc", 12, Long::Cut,  &["012345 [...]"]),
+        ("a cut message has its head",          "企: ", "鹅鹅鹅鹅鹅鹅鹅鹅鹅鹅鹅鹅鹅", 15, Long::Cut, &["企: 鹅鹅鹅鹅鹅鹅 [...]"]),
     ];
     for (why, head, text, most, long, expected) in rows {
         assert_eq!(messages(head, text, *most, *long), *expected, "{why}");

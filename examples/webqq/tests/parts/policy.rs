@@ -21,7 +21,7 @@ fn a_polls_retcode_decides_what_follows() {
         ("relogin failed",                  &[100_002],                 AfterPoll::LogIn),
         ("perhaps a bad session",           &[103],                     AfterPoll::Suspect),
         ("logged out on its own",            &[109, 110],                AfterPoll::Stop),
-        ("fatal, whatever that means",      &[100_000],                 AfterPoll::Report),
+        ("fatal",                           &[100_000],                 AfterPoll::Report),
         ("unknown code",                    &[-1, 1, 7, 101, 122, 1202, i64::MAX], AfterPoll::Report),
     ];
     for (why, codes, expected) in rows {

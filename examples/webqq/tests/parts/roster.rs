@@ -43,7 +43,7 @@ fn voices(base: u64) -> Vec<(&'static str, From, Address)> {
         ("a ghost by account",      From::Buddy { uin: base + 3 },      Address::Buddy { uin: base + 3 }),
         ("a member",                From::Group { gid, uin: base + 5 }, Address::Group { gid }),
         ("a member without name",   From::Group { gid, uin: base + 6 }, Address::Group { gid }),
-        ("somebody just come",      From::Group { gid, uin: base + 9 }, Address::Group { gid }),
+        ("a new member",            From::Group { gid, uin: base + 9 }, Address::Group { gid }),
         ("somebody at lunch",       From::Discu { did, uin: base + 7 }, Address::Discu { did }),
         ("a member in private",     From::Sess { gid, uin: base + 5 },  Address::Sess { gid, uin: base + 5 }),
     ];
@@ -86,12 +86,15 @@ fn it_goes_to_nobody_rather_than_to_somebody_else() {
     let gid = OLD + 31;
     for (who, from) in [
         ("a ghost without account", From::Buddy { uin: OLD + 4 }),
-        ("who was in no list", From::Buddy { uin: 7 }),
+        ("somebody in no list", From::Buddy { uin: 7 }),
         (
             "a group that was in no list",
             From::Group { gid: 8, uin: 7 },
         ),
-        ("a discussion of that kind", From::Discu { did: 8, uin: 7 }),
+        (
+            "a discussion that was in no list",
+            From::Discu { did: 8, uin: 7 },
+        ),
         ("a member without name", From::Sess { gid, uin: OLD + 6 }),
         (
             "somebody in no list, in private",
@@ -167,8 +170,8 @@ fn an_account_is_worth_more_than_a_name() {
         ("the same account under another name", Some(1), "Alice", Some(1), "Al",    true),
         ("another account under the same name", Some(1), "Alice", Some(2), "Alice", false),
         ("a name, where no account was known",  None,    "Alice", Some(1), "Alice", true),
-        ("and where none is known now",         Some(1), "Alice", None,    "Alice", true),
-        ("and where none ever was",             None,    "Alice", None,    "Alice", true),
+        ("a name, where no account is known now", Some(1), "Alice", None,    "Alice", true),
+        ("a name, where no account was ever known", None,    "Alice", None,    "Alice", true),
         ("neither account nor name",            None,    "",      None,    "",      false),
         ("an account, and no name now",         Some(1), "",      None,    "",      false),
     ];

@@ -148,7 +148,7 @@ impl Timers for OfEngine {
         }
         match self.turn()? {
             heard if heard == places.len() => Ok(()),
-            heard => Err(format!("{heard} of {} heard", places.len()).into()),
+            heard => Err(format!("{heard} of {} readbacks were called", places.len()).into()),
         }
     }
 
