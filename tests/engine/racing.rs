@@ -385,8 +385,7 @@ fn an_unreachable_address_costs_no_time() {
     for seed in 0..20 {
         let mut track = Track::with(seed, "6a:unreachable 4a:serves", |_| ());
         track.fetch(get()).outcome.unwrap();
-        // `connect` fails either at once or after a round trip; only the latter counts as an
-        // attempt.
+        // `connect` fails either at once, or after a round trip.
         match &*track.attempts() {
             "6a@1 4a@1" => begun[0] += 1,
             "6a@1 4a@2" => begun[1] += 1,

@@ -94,7 +94,7 @@ struct Asked {
 struct Guest {
     bench: Bench,
     asked: Vec<Asked>,
-    /// It has an event, and has not turned since.
+    /// Whether an event has arrived since the last turn, or that turn found events or left work.
     is_told: bool,
 }
 

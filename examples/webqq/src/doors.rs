@@ -68,8 +68,7 @@ impl Opened {
     }
 }
 
-/// A file with a root certificate, removed when this is dropped. No private key outlives the
-/// server.
+/// A file with a root certificate. It is removed on drop, when the server and its key are gone.
 pub(crate) struct RootFile(PathBuf);
 
 impl RootFile {

@@ -64,8 +64,8 @@ impl Identity {
             .with_no_client_auth()
             .with_single_cert(vec![certificate.der().clone()], key)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        // Session state is sealed into the client's ticket: rustls' default session store is too
-        // small for a thousand connections.
+        // Session state is sealed into the tickets that clients keep: a store on the server would
+        // be too small for a thousand connections.
         config.ticketer = ring::Ticketer::new()?;
         Ok(Self {
             config: Arc::new(config),
